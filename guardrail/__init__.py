@@ -1,0 +1,23 @@
+"""Guardrail: policies and rate limits for AI APIs, decided in the server that serves them."""
+
+from __future__ import annotations
+
+from guardrail.engine import Decision, Explanation, LimitStatus, ShadowReport
+from guardrail.errors import DataError, GuardrailError, PolicyError, SettingError, StoreError
+from guardrail.guard import Guard
+from guardrail.model.effects import Effect, StoreMode
+
+__all__ = [
+    "DataError",
+    "Decision",
+    "Effect",
+    "Explanation",
+    "Guard",
+    "GuardrailError",
+    "LimitStatus",
+    "PolicyError",
+    "SettingError",
+    "ShadowReport",
+    "StoreError",
+    "StoreMode",
+]

@@ -1,0 +1,113 @@
+"""Conditions as functions: three-valued logic over typed facts, the readable reference.
+
+The answers are Kleene's: True, False, and None for unknown (a fact is missing). False beats
+unknown in an AND, True beats unknown in an OR, and the opposite of unknown is unknown.
+Source: S. C. Kleene, Introduction to Metamathematics, 1952, §64 (strong tables).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from guardrail.model.predicates import Condition, Every, Negation, Operator, Test
+
+Facts = Mapping[str, Any]
+Answer = bool | None
+Predicate = Callable[[Facts, float], Answer]
+"""A condition compiled: typed facts and the time (seconds since the epoch) to an answer."""
+
+_COMPARISONS: Mapping[Operator, Callable[[Any, Any, float], bool]] = {
+    "gt": lambda value, operand, now: value > operand,
+    "gte": lambda value, operand, now: value >= operand,
+    "lt": lambda value, operand, now: value < operand,
+    "lte": lambda value, operand, now: value <= operand,
+    "before": lambda value, operand, now: value < (now if operand is None else operand),
+    "after": lambda value, operand, now: value > (now if operand is None else operand),
+    "prefix": lambda value, operand, now: value.startswith(operand),
+    "in": lambda value, operand, now: within(value, operand),
+    "not_in": lambda value, operand, now: not within(value, operand),
+    "cidr": lambda value, operand, now: in_networks(value, operand),
+}
+
+
+def within(value: object, values: frozenset[object]) -> bool:
+    """Tell whether a value is among `values`; a list is if any of its members is."""
+    if isinstance(value, tuple):
+        return not values.isdisjoint(value)
+    return value in values
+
+
+def in_networks(
+    address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
+    """Tell whether an address (or a network, by its first address) lies in one of `networks`."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("/")[0])
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+def compile_condition(condition: Condition) -> Predicate:
+    """Return a condition as a function of typed facts and the time."""
+    if isinstance(condition, Test):
+        return _compile_test(condition)
+    if isinstance(condition, Negation):
+        return _opposite(compile_condition(condition.part))
+    parts = [compile_condition(part) for part in condition.parts]
+    return _every(parts) if isinstance(condition, Every) else _some(parts)
+
+
+def evaluate(test: Test, facts: Facts, now: float) -> Answer:
+    """Return the answer of a single test; unknown if a fact it reads is missing."""
+    value = facts.get(test.fact)
+    if test.operator == "exists":
+        return (value is not None) is test.operand
+    if value is None:
+        return None
+    if test.operator == "same_as":
+        other = facts.get(str(test.operand))
+        return None if other is None else bool(value == other)
+    return _COMPARISONS[test.operator](value, test.operand, now)
+
+
+def _compile_test(test: Test) -> Predicate:
+    return lambda facts, now: evaluate(test, facts, now)
+
+
+def _opposite(part: Predicate) -> Predicate:
+    def answer(facts: Facts, now: float) -> Answer:
+        found = part(facts, now)
+        return None if found is None else not found
+
+    return answer
+
+
+def _every(parts: list[Predicate]) -> Predicate:
+    def answer(facts: Facts, now: float) -> Answer:
+        result: Answer = True
+        for part in parts:
+            found = part(facts, now)
+            if found is False:
+                return False
+            if found is None:
+                result = None
+        return result
+
+    return answer
+
+
+def _some(parts: list[Predicate]) -> Predicate:
+    def answer(facts: Facts, now: float) -> Answer:
+        result: Answer = False
+        for part in parts:
+            found = part(facts, now)
+            if found is True:
+                return True
+            if found is None:
+                result = None
+        return result
+
+    return answer

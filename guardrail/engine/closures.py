@@ -1,0 +1,136 @@
+"""The planner as composed functions: the readable reference the generated one is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from guardrail.conditions import compile_condition
+from guardrail.engine.keys import key_text, value_text
+from guardrail.engine.limits.base import Limit
+from guardrail.engine.plan import Finding, Plan
+from guardrail.model.amounts import SECOND, Amount, Fixed, FromFact, Lookup
+from guardrail.model.effects import Mode
+from guardrail.model.rules import (
+    Block,
+    Budget,
+    CountingVerb,
+    Degrade,
+    Distinct,
+    Exemption,
+    Rate,
+    Rule,
+)
+
+Facts = Mapping[str, Any]
+Planner = Callable[[Plan], None]
+
+UNSEEN = "u"
+"""The member that stands for a value which is missing: all of those are one."""
+
+
+def verb_amounts(verb: CountingVerb) -> tuple[Amount, ...]:
+    """Return the amounts a verb looks up for each request, in the order its limit takes them."""
+    if isinstance(verb, Rate):
+        return (verb.amount, verb.burst or verb.amount)
+    if isinstance(verb, Budget):
+        return tuple(amount for _, amount in verb.amounts)
+    return (verb.most,)
+
+
+def allowance(amount: Amount, facts: Facts) -> int | None:
+    """Return an amount for one request; None is unlimited."""
+    if isinstance(amount, Fixed):
+        return amount.value
+    value = facts.get(amount.fact)
+    if value is None:
+        return amount.missing
+    if isinstance(amount, Lookup):
+        return amount.table.get(value, amount.otherwise)
+    return from_fact(amount, value)
+
+
+def from_fact(amount: FromFact, value: float) -> int:
+    """Return a fact's own value as an amount, rounded down to a whole unit."""
+    return max(0, int(value * amount.scale))
+
+
+def member_text(verb: CountingVerb, facts: Facts) -> str:
+    """Return the value a `distinct` rule shows to its set."""
+    if not isinstance(verb, Distinct):
+        return ""
+    value = facts.get(verb.count)
+    return UNSEEN if value is None else "=" + value_text(value)
+
+
+def rule_applies(rule: Rule, exemptions: Sequence[Exemption]) -> Callable[[Facts, int], bool]:
+    """Return whether a rule applies: its dates, its condition, and no exemption from it."""
+    condition = compile_condition(rule.when)
+    on_unknown = rule.unknown != "skip"
+    exceptions = [
+        (compile_condition(exemption.when), exemption.unknown_holds, exemption.expires)
+        for exemption in exemptions
+        if rule.id in exemption.rules
+    ]
+
+    def applies(facts: Facts, now: int) -> bool:
+        if rule.start is not None and now < rule.start:
+            return False
+        if rule.end is not None and now >= rule.end:
+            return False
+        seconds = now / SECOND
+        answer = condition(facts, seconds)
+        if not (on_unknown if answer is None else answer):
+            return False
+        for exempts, on_unknown_exempt, expires in exceptions:
+            answer = exempts(facts, seconds) if now < expires else False
+            if on_unknown_exempt if answer is None else answer:
+                return False
+        return True
+
+    return applies
+
+
+def static_finding(rule: Rule) -> Finding:
+    """Return what a rule without counters asks for where it applies."""
+    verb = cast(Block | Degrade, rule.verb)
+    return Finding(rule.index, verb.verdict.effect, verb.verdict, None, rule.mode is Mode.SHADOW)
+
+
+def rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption]) -> Planner:
+    """Return the function by which one rule adds what it asks for to a plan."""
+    applies = rule_applies(rule, exemptions)
+    verb = rule.verb
+    if isinstance(verb, (Block, Degrade)):
+        finding = static_finding(rule)
+
+        def find(plan: Plan) -> None:
+            if applies(plan.facts, plan.now):
+                plan.findings.append(finding)
+
+        return find
+    key = key_text(verb.key.facts, rule.unknown)
+    amounts = verb_amounts(verb)
+    skips_unseen = isinstance(verb, Distinct) and rule.unknown == "skip"
+
+    def count(plan: Plan) -> None:
+        if not applies(plan.facts, plan.now):
+            return
+        whose = key(plan.facts)
+        member = member_text(verb, plan.facts)
+        if whose is None or (skips_unseen and member == UNSEEN):
+            return
+        allowances = tuple(allowance(amount, plan.facts) for amount in amounts)
+        cast(Limit, limit).charge(plan, allowances, whose, member)
+
+    return count
+
+
+def compose(planners: Sequence[Planner]) -> Planner:
+    """Return one planner that runs all of them in order."""
+
+    def plan_all(plan: Plan) -> None:
+        for planner in planners:
+            planner(plan)
+
+    return plan_all

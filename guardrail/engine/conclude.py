@@ -1,0 +1,166 @@
+"""Combining: from what every rule asks for to the one answer, the most restrictive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from guardrail.engine.plan import Finding, Plan
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Outcome
+from guardrail.model.effects import Effect, StoreMode
+from guardrail.model.rules import Obligations, Rule
+
+NO_OBLIGATIONS: Mapping[str, object] = MappingProxyType({})
+
+WeakerThan = Callable[[object], tuple[str, ...]]
+"""A model to those that degrading it may move to, strongest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowReport:
+    """What one shadow rule would have done, had it been enforced."""
+
+    rule: str
+    effect: Effect
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """The combined answer: what a decision says, apart from the evidence for it."""
+
+    effect: Effect = Effect.ALLOW
+    rule: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    status: int | None = None
+    remedy: str | None = None
+    retry_after: float | None = None
+    obligations: Mapping[str, object] = field(default_factory=lambda: NO_OBLIGATIONS)
+    shadow: tuple[ShadowReport, ...] = ()
+    notes: tuple[str, ...] = ()
+    mode: StoreMode = StoreMode.NORMAL
+
+
+ALLOWED = Ruling()
+
+
+def findings_of(plan: Plan, outcome: Outcome | None) -> list[Finding]:
+    """Return all that was asked for: by static rules, and by the cells' replies."""
+    if outcome is None:
+        return plan.findings
+    judged = [
+        part.limit.judge(plan, part, cell, reply)
+        for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True)
+    ]
+    return plan.findings + [finding for finding in judged if finding is not None]
+
+
+def conclude(
+    rules: Sequence[Rule], weaker_than: WeakerThan, plan: Plan, outcome: Outcome | None
+) -> Ruling:
+    """Return the ruling on a plan, given the store's answer (None if it was not asked)."""
+    found = findings_of(plan, outcome)
+    if not found:
+        return Ruling(notes=plan.notes) if plan.notes else ALLOWED
+    model = plan.facts.get("request.model")
+    chain = weaker_than(model) if model is not None else ()
+    found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
+    shadow = _shadow_reports(rules, [f for f in found if f.shadow])
+    enforced = [f for f in found if not f.shadow]
+    refusals = [f for f in enforced if f.effect.refuses]
+    if refusals:
+        strongest = min(refusals, key=_precedence)
+        waits = [f.wait for f in refusals]
+        wait = None if None in waits else max(w for w in waits if w is not None)
+        return _ruling(rules, strongest, wait, NO_OBLIGATIONS, shadow, plan.notes)
+    obligations = merge_obligations(
+        [f.verdict.obligations for f in sorted(enforced, key=_precedence) if f.verdict.obligations],
+        chain,
+    )
+    degrades = [f for f in enforced if f.effect is Effect.DEGRADE]
+    if degrades:
+        strongest = min(degrades, key=_precedence)
+        return _ruling(rules, strongest, None, obligations, shadow, plan.notes)
+    return Ruling(obligations=obligations, shadow=shadow, notes=plan.notes)
+
+
+def merge_obligations(every: Iterable[Obligations], chain: tuple[str, ...]) -> Mapping[str, object]:
+    """Return the strictest of several obligations, as a mapping for the host.
+
+    The weakest reachable model wins, the lowest cap, everything disabled; of two values for one
+    `x-…` entry the first rule's stands. `chain` lists the models the request may move to.
+    """
+    merged: dict[str, object] = {}
+    disabled: set[str] = set()
+    cap: int | None = None
+    reach = -1
+    for obligations in every:
+        if obligations.model in chain:
+            reach = max(reach, chain.index(obligations.model))
+        if obligations.max_output_tokens is not None:
+            cap = min(obligations.max_output_tokens, cap or obligations.max_output_tokens)
+        disabled.update(obligations.disable)
+        for name, value in obligations.extra.items():
+            merged.setdefault(name, value)
+    if reach >= 0:
+        merged["model"] = chain[reach]
+    if cap is not None:
+        merged["max_output_tokens"] = cap
+    if disabled:
+        merged["disable"] = sorted(disabled)
+    return MappingProxyType(merged) if merged else NO_OBLIGATIONS
+
+
+def _obliges(finding: Finding, chain: tuple[str, ...]) -> bool:
+    obligations = finding.verdict.obligations
+    return obligations is not None and bool(merge_obligations([obligations], chain))
+
+
+def _precedence(finding: Finding) -> tuple[int, float, int]:
+    """Sort the finding that is reported first: strongest, then longest wait, then order."""
+    wait = float("inf") if finding.wait is None else finding.wait
+    return (-finding.effect, -wait, finding.order)
+
+
+def _ruling(
+    rules: Sequence[Rule],
+    finding: Finding,
+    wait: int | None,
+    obligations: Mapping[str, object],
+    shadow: tuple[ShadowReport, ...],
+    notes: tuple[str, ...],
+) -> Ruling:
+    verdict = finding.verdict
+    return Ruling(
+        effect=finding.effect,
+        rule=rules[finding.order].id if finding.order >= 0 else None,
+        reason=verdict.reason,
+        message=verdict.message,
+        status=verdict.status,
+        remedy=verdict.remedy,
+        retry_after=None if wait is None else wait / SECOND,
+        obligations=obligations,
+        shadow=shadow,
+        notes=notes,
+    )
+
+
+def _shadow_reports(rules: Sequence[Rule], found: list[Finding]) -> tuple[ShadowReport, ...]:
+    """Report each shadow rule once, by the strongest thing it asks for."""
+    strongest: dict[int, Finding] = {}
+    for finding in sorted(found, key=_precedence):
+        if finding.effect is not Effect.ALLOW:
+            strongest.setdefault(finding.order, finding)
+    return tuple(
+        ShadowReport(
+            rule=rules[index].id,
+            effect=finding.effect,
+            reason=finding.verdict.reason,
+            retry_after=None if finding.wait is None else finding.wait / SECOND,
+        )
+        for index, finding in sorted(strongest.items())
+    )

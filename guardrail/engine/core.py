@@ -1,0 +1,207 @@
+"""The engine: a policy set made ready to plan, conclude, settle and explain; pure throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from guardrail.conditions import compile_condition
+from guardrail.engine import explain, story
+from guardrail.engine.closures import compose, rule_planner
+from guardrail.engine.conclude import conclude
+from guardrail.engine.decision import Case, Decision
+from guardrail.engine.facts import FactReader
+from guardrail.engine.index import build_index
+from guardrail.engine.limits import bind
+from guardrail.engine.limits.base import Limit
+from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.planner import GeneratedPlanner
+from guardrail.engine.sizes import Sizer
+from guardrail.engine.source import rule_facts
+from guardrail.engine.statuses import LimitStatus
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Correction, Outcome
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Block, Degrade, Rule, Verdict
+
+if TYPE_CHECKING:
+    from guardrail.engine.explain import Explanation
+
+FACT_MISSING = "fact-missing"
+FACTS_UNAVAILABLE = "facts-unavailable"
+UNAVAILABLE_WAIT = SECOND
+
+
+class Ids(Protocol):
+    """Where decision ids come from: a name of the process, and a counter."""
+
+    def next(self) -> int:
+        """Return the next serial number."""
+        ...
+
+    def name(self, serial: int) -> str:
+        """Return the id of a serial number."""
+        ...
+
+
+class Engine:
+    """A policy set in a namespace, compiled.
+
+    `plan` and `conclude` are the two pure halves of a decision; between them stands the one call
+    to a store. With `reference`, plans come from composed functions instead of generated source.
+    `notice` goes with every decision.
+    """
+
+    def __init__(
+        self,
+        policies: PolicySet,
+        ids: Ids,
+        *,
+        namespace: str | None = None,
+        reference: bool = False,
+        notice: tuple[str, ...] = (),
+    ) -> None:
+        self.policies = policies
+        self.notice = notice
+        self.ids = ids
+        self.namespace = namespace or policies.name
+        self.rules = tuple(rule for rule in policies.rules if rule.mode is not Mode.OFF)
+        self.limits = [self._bind(rule) for rule in self.rules]
+        self.counters = tuple(
+            (limit, part)
+            for limit in self.limits
+            if limit is not None
+            for part in range(len(limit.idents))
+        )
+        self.numbers = {id(limit): i for i, (limit, part) in enumerate(self.counters) if part == 0}
+        self.facts_by_rule = [rule_facts(rule, policies.exemptions) for rule in self.rules]
+        units = [unit for limit in self.limits if limit is not None for unit in limit.units]
+        self.sizer = Sizer(policies, units)
+        used = set().union(*self.facts_by_rule) if self.rules else set()
+        if policies.models:
+            used.add("request.model")
+        self.reader = FactReader(policies.facts, used, policies.timezone)
+        self.required = tuple(name for name, fact in self.reader.facts.items() if fact.required)
+        self.index = build_index(self.rules, policies.facts)
+        self._planner = self._compose() if reference else self._generate()
+
+    @property
+    def used_facts(self) -> frozenset[str]:
+        """The names of the facts that decisions depend on."""
+        return self.reader.used
+
+    def plan(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        decision_id: str,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Plan:
+        """Return the plan for a request at `now` (microseconds).
+
+        `unavailable` names facts whose source failed; whatever hinges on them is refused.
+        """
+        known, notes = self.reader.read(facts, now / SECOND, unavailable)
+        amounts, sized = self.sizer.reserve(estimate, known.get("request.model"))
+        plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
+        for name in self.required:
+            if name not in known:
+                plan.findings.append(_absent(name))
+        if unavailable:
+            plan.findings += self._unavailable(plan, unavailable)
+        self._planner(plan)
+        return plan
+
+    def decision(self, case: Case, plan: Plan, outcome: Outcome | None, serial: int) -> Decision:
+        """Return the decision on a plan, given the store's answer (None if it was not asked)."""
+        ruling = conclude(self.policies.rules, self.policies.weaker_than, plan, outcome)
+        debits = tuple(story.debits(self.numbers, plan, outcome))
+        return Decision(ruling, case._replace(debits=debits, plan=plan, outcome=outcome), serial)
+
+    def settlement(
+        self, decision: Decision, usage: Mapping[str, object], model: str | None
+    ) -> tuple[list[Correction], tuple[str, ...]]:
+        """Return the corrections that replace the estimate by `usage`, and notes on it."""
+        case = decision._case
+        requested = case.facts.get("request.model")
+        served = model if model is not None else requested
+        if model is None and decision.obligations:
+            served = decision.obligations.get("model", requested)
+        final, notes = self.sizer.settle(usage, case.estimate, requested, served)
+        return list(self._corrections(decision, final.get)), notes
+
+    def release(self, decision: Decision) -> list[Correction]:
+        """Return the corrections that give everything back."""
+        return list(self._corrections(decision, lambda unit: 0))
+
+    def renewal(self, decision: Decision, now: int) -> list[Correction]:
+        """Return the corrections that extend the decision's leases, counted from `now`."""
+        renewals = (
+            self.counters[debit.number][0].renewal(debit, now, decision.id)
+            for debit in story.kept(decision._case.debits)
+        )
+        return [renewal for renewal in renewals if renewal is not None]
+
+    def statuses(self, decision: Decision) -> tuple[LimitStatus, ...]:
+        """Return how each counter stands after a decision, in the order of the rules."""
+        plan, outcome = story.told(self, decision)
+        return story.statuses(plan, outcome)
+
+    def errors(self, decision: Decision) -> tuple[str, ...]:
+        """Return the notes of a decision, and a line for each rule that hinged on the unknown."""
+        return decision._ruling.notes + story.hinge_notes(self, decision)
+
+    def hinges(self, decision: Decision) -> tuple[tuple[str, str], ...]:
+        """Return the rules whose condition was unknown, each with a fact it missed."""
+        return story.hinges(self, decision)
+
+    def explain(self, decision: Decision) -> Explanation:
+        """Return the whole story of a decision."""
+        return explain.explanation(self, decision)
+
+    def _corrections(
+        self, decision: Decision, amount_of: Callable[[str], int | None]
+    ) -> Iterator[Correction]:
+        name = decision.id
+        for debit in story.kept(decision._case.debits):
+            limit, part = self.counters[debit.number]
+            amount = amount_of(limit.units[part]) if limit.units else None
+            correction = limit.correction(debit, amount, name)
+            if correction is not None:
+                yield correction
+
+    def _bind(self, rule: Rule) -> Limit | None:
+        if isinstance(rule.verb, (Block, Degrade)):
+            return None
+        return bind(rule, self.namespace, self.policies.timezone)
+
+    def _generate(self) -> Callable[[Plan], Any]:
+        return GeneratedPlanner(self.policies, self.rules, self.limits, self.index)
+
+    def _compose(self) -> Callable[[Plan], Any]:
+        return compose(
+            [
+                rule_planner(rule, limit, self.policies.exemptions)
+                for rule, limit in zip(self.rules, self.limits, strict=True)
+            ]
+        )
+
+    def _unavailable(self, plan: Plan, unavailable: frozenset[str]) -> Iterator[Finding]:
+        for rule, reads in zip(self.rules, self.facts_by_rule, strict=True):
+            missed = sorted(reads & unavailable - plan.facts.keys())
+            if not missed or rule.mode is Mode.SHADOW:
+                continue
+            if compile_condition(rule.when)(plan.facts, plan.seconds) is not False:
+                message = f"`{missed[0]}` cannot be established right now"
+                verdict = Verdict(
+                    effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503
+                )
+                yield Finding(rule.index, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
+
+
+def _absent(name: str) -> Finding:
+    message = f"the request lacks `{name}`"
+    verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
+    return Finding(-1, Effect.BLOCK, verdict)

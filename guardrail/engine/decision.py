@@ -1,0 +1,194 @@
+"""What a host gets back: the ruling, and on demand the evidence it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from guardrail.engine.conclude import Ruling, ShadowReport
+from guardrail.engine.limits.base import Debit
+from guardrail.engine.plan import Plan
+from guardrail.engine.statuses import LimitStatus
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Correction, Outcome
+from guardrail.model.effects import Effect, StoreMode
+
+if TYPE_CHECKING:
+    from guardrail.engine.core import Engine
+    from guardrail.engine.explain import Explanation
+
+
+class Case(NamedTuple):
+    """The evidence of one decision: what was asked, when, and what was charged.
+
+    `facts` are as the host stated them, signals included; `now` is in microseconds. `debits`
+    holds None for rules that did not apply. `plan` and `outcome` are kept where the decision was
+    made step by step; a fused one makes them anew when asked.
+    """
+
+    engine: Engine
+    facts: Mapping[str, object]
+    estimate: Mapping[str, object] | None
+    now: int
+    debits: tuple[Debit | None, ...]
+    plan: Plan | None = None
+    outcome: Outcome | None = None
+
+
+class Decision:
+    """The answer to one request.
+
+    Comparing, printing and reading it costs little; `limits`, `errors` and `explain()` are
+    computed when asked for. The facts and the estimate it was made from must not be changed
+    before it is settled.
+    """
+
+    __slots__ = ("_case", "_ruling", "_serial", "_settled")
+
+    def __init__(self, ruling: Ruling, case: Case, serial: int) -> None:
+        self._ruling = ruling
+        self._case = case
+        self._serial = serial
+        self._settled = False
+
+    @property
+    def effect(self) -> Effect:
+        """What to do: allow, degrade, throttle or block."""
+        return self._ruling.effect
+
+    @property
+    def allowed(self) -> bool:
+        """Whether to serve the request, perhaps with obligations."""
+        return self._ruling.effect < Effect.THROTTLE
+
+    @property
+    def rule(self) -> str | None:
+        """The id of the rule that decided, None where none did."""
+        return self._ruling.rule
+
+    @property
+    def reason(self) -> str | None:
+        """A stable code for the refusal or the degrade, None for allow."""
+        return self._ruling.reason
+
+    @property
+    def message(self) -> str | None:
+        """A sentence for people, None for allow."""
+        ruling = self._ruling
+        if ruling.message is not None or ruling.effect is Effect.ALLOW:
+            return ruling.message
+        return _standard_message(ruling)
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status the rule asks for, None where the effect's own will do."""
+        return self._ruling.status
+
+    @property
+    def remedy(self) -> str | None:
+        """What the client can do: verify, pay or contact; None where nothing is stated."""
+        return self._ruling.remedy
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until an idle client is served, None: waiting will not help (or is no need)."""
+        return self._ruling.retry_after
+
+    @property
+    def obligations(self) -> Mapping[str, object]:
+        """What the host must also do: model, max_output_tokens, disable, and `x-…` entries."""
+        return self._ruling.obligations
+
+    @property
+    def shadow(self) -> tuple[ShadowReport, ...]:
+        """What shadow rules would have done."""
+        return self._ruling.shadow
+
+    @property
+    def mode(self) -> StoreMode:
+        """How the counters were kept: normal unless the store failed."""
+        return self._ruling.mode
+
+    @property
+    def limits(self) -> tuple[LimitStatus, ...]:
+        """How each counter that was consulted stands now, in the order of the rules."""
+        return self._case.engine.statuses(self)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong while deciding, and which rules hinged on a missing fact."""
+        return self._case.engine.errors(self)
+
+    @property
+    def hinges(self) -> tuple[tuple[str, str], ...]:
+        """The rules whose condition was unknown, each with the first fact it missed."""
+        return self._case.engine.hinges(self)
+
+    @property
+    def id(self) -> str:
+        """The decision's id: unique to the process and its start."""
+        return self._case.engine.ids.name(self._serial)
+
+    @property
+    def revision(self) -> str:
+        """The digest of the policy files that decided."""
+        return self._case.engine.policies.revision
+
+    @property
+    def time(self) -> float:
+        """The time of the decision, in seconds since the epoch."""
+        return self._case.now / SECOND
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """The facts that the decision was made from, as stated."""
+        return self._case.facts
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was settled or released."""
+        return self._settled
+
+    def settle_once(self, notes: tuple[str, ...] = ()) -> bool:
+        """Mark the decision settled, with notes for `errors`; False if it was already."""
+        if self._settled:
+            return False
+        self._settled = True
+        if notes:
+            self._ruling = replace(self._ruling, notes=self._ruling.notes + notes)
+        return True
+
+    def settlement(
+        self, usage: Mapping[str, object], model: str | None
+    ) -> tuple[list[Correction], tuple[str, ...]]:
+        """Return the corrections that replace the estimate by `usage`, and notes on it."""
+        return self._case.engine.settlement(self, usage, model)
+
+    def release(self) -> list[Correction]:
+        """Return the corrections that give everything back."""
+        return self._case.engine.release(self)
+
+    def renewal(self, now: int) -> list[Correction]:
+        """Return the corrections that extend the leases, counted from `now` (microseconds)."""
+        return self._case.engine.renewal(self, now)
+
+    def explain(self) -> Explanation:
+        """Return the whole story: every rule, whether it matched and why, every counter."""
+        return self._case.engine.explain(self)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.effect}"]
+        if self.rule is not None:
+            parts.append(f"by {self.rule}")
+        if self.retry_after is not None:
+            parts.append(f"retry after {self.retry_after:g} s")
+        return f"<Decision {' '.join(parts)}>"
+
+
+def _standard_message(ruling: Ruling) -> str:
+    by = f"rule `{ruling.rule}`" if ruling.rule else "guardrail"
+    if ruling.effect is Effect.DEGRADE:
+        return f"served with less, as {by} asks"
+    again = "" if ruling.retry_after is None else f"; retry in {ruling.retry_after:.3g} s"
+    return f"refused by {by}: {ruling.reason}{again}"

@@ -1,0 +1,177 @@
+"""The whole story of a decision, as data: every rule, why it matched or not, every counter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from guardrail.conditions import Answer, compile_condition, evaluate
+from guardrail.engine import story
+from guardrail.engine.conclude import ShadowReport, findings_of
+from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.statuses import LimitStatus
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.predicates import Condition, Negation, Test
+from guardrail.model.rules import Rule
+
+if TYPE_CHECKING:
+    from guardrail.engine.core import Engine
+    from guardrail.engine.decision import Decision
+
+Standing = Literal["match", "no match", "exempt", "off", "not in force"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One comparison of a condition, answered: as written, the fact's value, and its answer.
+
+    `value` and `answer` are None where the fact is missing.
+    """
+
+    text: str
+    fact: str
+    value: object | None
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStory:
+    """How one rule stood to a request.
+
+    `unknown` tells that its condition hinged on a missing fact. `effect` and `reason` are what it
+    asked for, None where it asked for nothing; `exemption` is the one that lifted it.
+    """
+
+    rule: str
+    verb: str
+    mode: Mode
+    place: str
+    standing: Standing
+    unknown: bool
+    tests: tuple[Answered, ...]
+    exemption: str | None
+    counters: tuple[LimitStatus, ...]
+    effect: Effect | None
+    reason: str | None
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A decision and all that led to it."""
+
+    id: str
+    revision: str
+    time: float
+    effect: Effect
+    rule: str | None
+    reason: str | None
+    message: str | None
+    retry_after: float | None
+    obligations: Mapping[str, object]
+    facts: Mapping[str, object]
+    amounts: Mapping[str, int]
+    rules: tuple[RuleStory, ...]
+    shadow: tuple[ShadowReport, ...]
+    errors: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the explanation as plain values, fit for JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def explanation(engine: Engine, decision: Decision) -> Explanation:
+    """Return the whole story of a decision."""
+    plan, outcome = story.told(engine, decision)
+    asked = {f.order: f for f in reversed(findings_of(plan, outcome))}
+    counters: dict[str, list[LimitStatus]] = {}
+    for status in story.statuses(plan, outcome):
+        counters.setdefault(status.rule, []).append(status)
+    rules = tuple(
+        _rule_story(engine, rule, plan, tuple(counters.get(rule.id, ())), asked.get(rule.index))
+        for rule in engine.policies.rules
+    )
+    return Explanation(
+        id=decision.id,
+        revision=decision.revision,
+        time=decision.time,
+        effect=decision.effect,
+        rule=decision.rule,
+        reason=decision.reason,
+        message=decision.message,
+        retry_after=decision.retry_after,
+        obligations=dict(decision.obligations),
+        facts=dict(plan.facts),
+        amounts=plan.amounts,
+        rules=rules,
+        shadow=decision.shadow,
+        errors=decision.errors,
+    )
+
+
+def _rule_story(
+    engine: Engine,
+    rule: Rule,
+    plan: Plan,
+    counters: tuple[LimitStatus, ...],
+    finding: Finding | None,
+) -> RuleStory:
+    answer = compile_condition(rule.when)(plan.facts, plan.seconds)
+    exemption = _exemption(engine, rule, plan)
+    matched = rule.unknown != "skip" if answer is None else answer
+    standing: Standing = "match" if matched else "no match"
+    if rule.mode is Mode.OFF:
+        standing = "off"
+    elif not _in_force(rule, plan.now):
+        standing = "not in force"
+    elif matched and exemption is not None:
+        standing = "exempt"
+    return RuleStory(
+        rule=rule.id,
+        verb=type(rule.verb).__name__.lower(),
+        mode=rule.mode,
+        place=f"{rule.span.file}:{rule.span.line}",
+        standing=standing,
+        unknown=answer is None,
+        tests=tuple(_test_stories(rule.when, plan)),
+        exemption=exemption if standing == "exempt" else None,
+        counters=counters,
+        effect=finding.effect if finding else None,
+        reason=finding.verdict.reason if finding else None,
+        retry_after=None if finding is None or finding.wait is None else finding.wait / 1_000_000,
+    )
+
+
+def _exemption(engine: Engine, rule: Rule, plan: Plan) -> str | None:
+    for exemption in engine.policies.exemptions:
+        if rule.id in exemption.rules and plan.now < exemption.expires:
+            answer = compile_condition(exemption.when)(plan.facts, plan.seconds)
+            if exemption.unknown_holds if answer is None else answer:
+                return exemption.id
+    return None
+
+
+def _in_force(rule: Rule, now: int) -> bool:
+    return (rule.start is None or now >= rule.start) and (rule.end is None or now < rule.end)
+
+
+def _test_stories(condition: Condition, plan: Plan) -> list[Answered]:
+    if isinstance(condition, Test):
+        value = plan.facts.get(condition.fact)
+        answer = evaluate(condition, plan.facts, plan.seconds)
+        return [Answered(text=condition.text, fact=condition.fact, value=value, answer=answer)]
+    if isinstance(condition, Negation):
+        return _test_stories(condition.part, plan)
+    return [told for part in condition.parts for told in _test_stories(part, plan)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Effect, Mode)):
+        return str(value) if isinstance(value, Effect) else value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value

@@ -1,0 +1,89 @@
+"""Reading a request's facts: typed, defaulted, derived, and what was wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from guardrail.model.facts import WEEKDAYS, Fact
+from guardrail.model.typed import typed_value
+
+Derivation = Callable[[dict[str, Any], float], object | None]
+
+SHOWN = 40
+"""How many characters of a wrong value a note shows."""
+
+
+class FactReader:
+    """Reads the facts that a policy set uses, and no others.
+
+    Derived facts the request does not carry are added: `account.age` from `account.created`,
+    `time.hour` and `time.weekday` from the decision's time, and, as nothing links accounts yet,
+    each account as an actor of its own.
+    """
+
+    def __init__(self, facts: Mapping[str, Fact], used: Iterable[str], timezone: str) -> None:
+        names = set(used)
+        if "account.age" in names:
+            names.add("account.created")
+        if names & {"actor.id", "actor.accounts", "actor.trusted_accounts"}:
+            names.add("account.id")
+        names.update(name for name, fact in facts.items() if fact.required)
+        self.used = frozenset(names)
+        self.facts = {name: facts[name] for name in sorted(names)}
+        self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
+        every: dict[str, Derivation] = {
+            "account.age": _account_age,
+            "time.hour": lambda facts, now: self.local(now).hour,
+            "time.weekday": lambda facts, now: WEEKDAYS[self.local(now).weekday()],
+            "actor.id": lambda facts, now: facts.get("account.id"),
+            "actor.accounts": lambda facts, now: 1 if "account.id" in facts else None,
+            "actor.trusted_accounts": lambda facts, now: 0 if "account.id" in facts else None,
+        }
+        self.derivations = {name: every[name] for name in every if name in names}
+
+    def local(self, now: float) -> datetime:
+        """Return the time (seconds since the epoch) in the set's time zone."""
+        return datetime.fromtimestamp(int(now), self.zone or UTC)
+
+    def read(
+        self, raw: Mapping[str, object], now: float, unavailable: frozenset[str] = frozenset()
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the typed facts, and a note on every value that is not of its fact's type.
+
+        A missing fact takes its default; an ill-typed or unavailable one stays missing.
+        """
+        known: dict[str, Any] = {}
+        notes: list[str] = []
+        spoiled: set[str] = set(unavailable)
+        for name, fact in self.facts.items():
+            if name in raw:
+                value = typed_value(fact, raw[name])
+                if value is None:
+                    spoiled.add(name)
+                    notes.append(_ill_typed(fact, raw[name]))
+                else:
+                    known[name] = value
+            elif fact.default is not None and name not in unavailable:
+                known[name] = fact.default
+        for name, derive in self.derivations.items():
+            if name not in known and name not in spoiled:
+                derived = derive(known, now)
+                if derived is not None:
+                    known[name] = derived
+        return known, tuple(notes)
+
+
+def _account_age(facts: dict[str, Any], now: float) -> object | None:
+    created = facts.get("account.created")
+    return None if created is None else max(0.0, now - created)
+
+
+def _ill_typed(fact: Fact, value: object) -> str:
+    shown = repr(value)
+    if len(shown) > SHOWN:
+        shown = shown[:SHOWN] + "…"
+    article = "an" if fact.type.value[0] in "aeiou" else "a"
+    return f"fact `{fact.name}` is `{shown}`, not {article} {fact.type.value}: taken as missing"

@@ -1,0 +1,202 @@
+"""What a request costs, in units: from an estimate or a usage, with prices where money counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from guardrail.model.amounts import MICRO
+from guardrail.model.cells import TOP
+from guardrail.model.policy import PRICE_SCALE, PolicySet, Price
+
+Amounts = dict[str, int]
+"""Units to whole amounts; `cost_usd` in micro-USD."""
+
+DEPENDS = {
+    "tokens": ("input_tokens", "output_tokens"),
+    "cost_usd": ("input_tokens", "output_tokens", "cached_input_tokens"),
+}
+"""The units that follow from others."""
+
+
+def as_count(value: object) -> int | None:
+    """Return a count that may be charged, None for anything else.
+
+    A count is a whole number from 0 to 2⁵³ − 1; a float is one if it is whole. Booleans, NaN,
+    infinities and negatives are not.
+    """
+    if value.__class__ is float and value.is_integer():
+        value = int(value)
+    return value if value.__class__ is int and 0 <= value <= TOP else None
+
+
+def as_money(value: object) -> int | None:
+    """Return USD as whole micro-USD, rounded up, None if it is not an amount of money."""
+    if value.__class__ is bool or not isinstance(value, (int, float)):
+        return None
+    if not math.isfinite(value) or value < 0 or value > TOP / MICRO:
+        return None
+    return math.ceil(round(value * MICRO, 3))
+
+
+class _Stated:
+    """The amounts a host stated, read as they are needed, with notes on unusable ones."""
+
+    def __init__(self, amounts: Mapping[str, object] | None, what: str) -> None:
+        self._amounts = amounts or {}
+        self._what = what
+        self.notes: list[str] = []
+
+    def get(self, unit: str) -> int | None:
+        """Return a usable amount, None (and a note) for anything else."""
+        value = self._amounts.get(unit)
+        if value is None:
+            return None
+        count = as_money(value) if unit == "cost_usd" else as_count(value)
+        if count is None:
+            self.notes.append(f"{self._what} of `{unit}` is `{_short(value)}`, not an amount")
+        return count
+
+
+class Sizer:
+    """Turns estimates into reservations and usages into final amounts, for the units in use."""
+
+    def __init__(self, policies: PolicySet, units: Iterable[str]) -> None:
+        self.units = tuple(sorted(set(units)))
+        self._policies = policies
+        prices = [model.price for model in policies.models.values() if model.price]
+        self._dearest = _dearest(prices)
+        caps = [model.max_output for model in policies.models.values() if model.max_output]
+        self._largest_output = max(caps, default=None)
+
+    def reserve(
+        self, estimate: Mapping[str, object] | None, model: object
+    ) -> tuple[Amounts, tuple[str, ...]]:
+        """Return what to reserve for each unit in use, and notes on what had to be assumed.
+
+        A unit the estimate lacks reserves 1; output tokens, the model's cap.
+        """
+        stated = _Stated(estimate, "estimate")
+        reserved = {unit: self._reserved(unit, stated, model) for unit in self.units}
+        return reserved, tuple(dict.fromkeys(stated.notes))
+
+    def settle(
+        self,
+        usage: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        requested: object,
+        served: object,
+    ) -> tuple[Amounts, tuple[str, ...]]:
+        """Return the final amount of each unit in use, and notes on unusable figures.
+
+        What the usage lacks stays as reserved; money is priced at the model served.
+        """
+        stated = _Stated(usage, "usage")
+        assumed = _Stated(estimate, "estimate")
+        final: Amounts = {}
+        for unit in self.units:
+            amount = self._settled(unit, stated, assumed, requested, served)
+            if amount is not None:
+                final[unit] = amount
+        return final, tuple(dict.fromkeys(stated.notes))
+
+    def _reserved(self, unit: str, stated: _Stated, model: object) -> int:
+        if unit == "tokens":
+            return self._tokens(stated, model)
+        amount = stated.get(unit)
+        if amount is not None:
+            return amount
+        if unit == "requests":
+            return 1
+        if unit == "cost_usd":
+            return self._cost(self._token_parts(stated, model), model)
+        if unit == "output_tokens":
+            cap = self._output_cap(model)
+            if cap is not None:
+                return cap
+        stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
+        return 1
+
+    def _tokens(self, stated: _Stated, model: object) -> int:
+        incoming, outgoing = stated.get("input_tokens"), stated.get("output_tokens")
+        if incoming is None or outgoing is None:
+            total = stated.get("tokens")
+            if total is not None:
+                return total
+            incoming = self._reserved("input_tokens", stated, model)
+            outgoing = self._reserved("output_tokens", stated, model)
+        return min(incoming + outgoing, TOP)
+
+    def _token_parts(self, stated: _Stated, model: object) -> Amounts:
+        incoming = stated.get("input_tokens")
+        total = stated.get("tokens") if incoming is None else None
+        if total is not None:
+            # Nothing says how the sum divides: count all of it as the dearer kind.
+            price = self._price(model)
+            dearer = "output" if price and price.output >= price.input else "input"
+            return {f"{dearer}_tokens": total}
+        return {
+            "input_tokens": self._reserved("input_tokens", stated, model),
+            "output_tokens": self._reserved("output_tokens", stated, model),
+            "cached_input_tokens": stated.get("cached_input_tokens") or 0,
+        }
+
+    def _settled(
+        self, unit: str, stated: _Stated, assumed: _Stated, requested: object, served: object
+    ) -> int | None:
+        if unit not in DEPENDS:
+            return stated.get(unit)
+        money = stated.get("cost_usd") if unit == "cost_usd" else None
+        if money is not None:
+            return money
+        incoming, outgoing = stated.get("input_tokens"), stated.get("output_tokens")
+        total = stated.get("tokens")
+        if incoming is None and outgoing is None and total is None:
+            return None
+        if unit == "tokens" and total is not None and (incoming is None or outgoing is None):
+            return total
+        if total is not None and incoming is None and outgoing is None:
+            return self._cost(self._token_parts(stated, served), served)
+        if incoming is None:
+            incoming = self._reserved("input_tokens", assumed, requested)
+        if outgoing is None:
+            outgoing = self._reserved("output_tokens", assumed, requested)
+        if unit == "tokens":
+            return min(incoming + outgoing, TOP)
+        cached = stated.get("cached_input_tokens") or 0
+        parts = {"input_tokens": incoming, "output_tokens": outgoing}
+        return self._cost({**parts, "cached_input_tokens": cached}, served)
+
+    def _cost(self, tokens: Mapping[str, int], model: object) -> int:
+        price = self._price(model)
+        if price is None:
+            return 0
+        cached = min(tokens.get("cached_input_tokens", 0), tokens.get("input_tokens", 0))
+        fresh = tokens.get("input_tokens", 0) - cached
+        output = tokens.get("output_tokens", 0)
+        exact = fresh * price.input + cached * price.cached_input + output * price.output
+        return min(-(-exact // PRICE_SCALE), TOP)
+
+    def _price(self, model: object) -> Price | None:
+        known = self._policies.model_named(model)
+        return known.price if known is not None and known.price is not None else self._dearest
+
+    def _output_cap(self, model: object) -> int | None:
+        known = self._policies.model_named(model)
+        return self._largest_output if known is None else known.max_output
+
+
+def _dearest(prices: list[Price]) -> Price | None:
+    if not prices:
+        return None
+    return Price(
+        input=max(price.input for price in prices),
+        output=max(price.output for price in prices),
+        cached_input=max(price.cached_input for price in prices),
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + "…"

@@ -1,0 +1,131 @@
+"""What both guards share: settings, signals, engines, and the pure steps around the store call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from guardrail.engine import Decision, Engine
+from guardrail.engine.conclude import Ruling
+from guardrail.engine.decision import Case
+from guardrail.engine.plan import Plan
+from guardrail.errors import DataError, SettingError
+from guardrail.guard.ids import ProcessIds
+from guardrail.guard.override import override_from
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Outcome
+from guardrail.model.effects import Effect, StoreMode
+from guardrail.model.policy import PolicySet
+from guardrail.signals import Signal
+
+Clock = Callable[[], float]
+LATEST = 7258118400.0
+"""Times past the year 2200 are taken for a mistake of units."""
+
+STORE_UNAVAILABLE = "store-unavailable"
+
+
+class Frame:
+    """A policy set with its signals and its clock: everything of a guard but the store."""
+
+    def __init__(
+        self,
+        policies: PolicySet,
+        *,
+        signals: Sequence[Signal],
+        namespace: str | None,
+        clock: Clock,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.policies = policies
+        self.clock = clock
+        ids = ProcessIds()
+        self.engine = Engine(policies, ids, namespace=namespace)
+        self._override = override_from(environ)
+        self._shadowed = self.engine
+        if self._override is not None:
+            self._shadowed = Engine(
+                self._override.shadowed(policies),
+                ids,
+                namespace=namespace,
+                notice=(self._override.notice,),
+            )
+        used = self.engine.used_facts
+        self.signals = tuple(signal for signal in signals if signal.provides & used)
+
+    def engine_at(self, now: float) -> Engine:
+        """Return the engine in force at a time."""
+        override = self._override
+        return self.engine if override is None or now >= override.until else self._shadowed
+
+    @property
+    def overridden(self) -> bool:
+        """Whether the environment put the rules in shadow, for a while."""
+        return self._override is not None
+
+    def moment(self, now: float | None) -> float:
+        """Return the time of a call, the clock's if none is given.
+
+        Raises:
+            SettingError: the time is not one: seconds since the epoch, before the year 2200.
+        """
+        moment = self.clock() if now is None else now
+        if not 0 <= moment < LATEST:
+            raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
+        return moment
+
+    def known(
+        self, facts: Mapping[str, object], now: float
+    ) -> tuple[Mapping[str, object], frozenset[str]]:
+        """Return the facts with those of the signals, and which of them are unavailable."""
+        unavailable: frozenset[str] = frozenset()
+        for signal in self.signals:
+            try:
+                found = signal.facts(facts, now)
+            except DataError:
+                unavailable |= signal.provides - facts.keys()
+            else:
+                facts = {**found, **facts}
+        return facts, unavailable
+
+    def plan(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: float,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> tuple[Case, Plan, int]:
+        """Return the case, its plan and its serial number; `facts` include the signals'.
+
+        Raises:
+            SettingError: `now` is not a time.
+        """
+        engine = self.engine_at(self.moment(now))
+        micros = microseconds(now)
+        serial = engine.ids.next()
+        plan = engine.plan(facts, estimate, micros, engine.ids.name(serial), unavailable)
+        return Case(engine, facts, estimate, micros, ()), plan, serial
+
+    def concluded(self, case: Case, plan: Plan, outcome: Outcome | None, serial: int) -> Decision:
+        """Return the decision on a plan."""
+        return case.engine.decision(case, plan, outcome, serial)
+
+    def closed(self, case: Case, plan: Plan, serial: int, problem: Exception) -> Decision:
+        """Return the refusal of a request whose counters could not be asked."""
+        ruling = Ruling(
+            effect=Effect.THROTTLE,
+            reason=STORE_UNAVAILABLE,
+            status=503,
+            retry_after=1.0,
+            notes=(*plan.notes, f"the store did not answer: {problem}"),
+            mode=StoreMode.CLOSED,
+        )
+        return Decision(ruling, case._replace(plan=plan), serial)
+
+    def needs_store(self, plan: Plan) -> bool:
+        """Tell whether a plan has anything to ask a store."""
+        return bool(plan.cells) and not plan.refused
+
+
+def microseconds(now: float) -> int:
+    """Return a time in whole microseconds, rounded: a float of seconds is rarely exact."""
+    return int(now * SECOND + 0.5)

@@ -1,0 +1,27 @@
+"""Decision ids: random bytes of the process, and a counter."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+
+
+class ProcessIds:
+    """Ids unique to this process and its start, redrawn in a forked child."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._serials = itertools.count(1)
+        self._process = os.getpid()
+
+    def next(self) -> int:
+        """Return the next serial number."""
+        return next(self._serials)
+
+    def name(self, serial: int) -> str:
+        """Return the id of a serial number: 12 hex digits of the process, then the counter."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._prefix = secrets.token_hex(6)
+        return f"{self._prefix}-{serial:x}"

@@ -1,0 +1,148 @@
+"""The two cells a store keeps, the one call over them, and what corrects them afterwards.
+
+Times and expiries are whole microseconds since the epoch; values are whole units of the limit's
+own kind (requests, tokens, micro-USD, microseconds of a rate's time line).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TOP = 2**53 - 1
+"""The largest value a cell holds and the largest amount it takes (exact in a double)."""
+
+
+class Charge(NamedTuple):
+    """One rule's cells, applied all or none.
+
+    A `binding` charge that is refused refuses the request. A charge `after` another (its index)
+    is tried only if that one was refused.
+    """
+
+    binding: bool
+    after: int | None
+
+
+class Counter(NamedTuple):
+    """A cell that adds amounts up in slots; see `Store.acquire` for its arithmetic.
+
+    `charge` is the index of its charge. Values in slots older than `span` no longer count.
+    `floor` above 0 makes it a draining counter: one slot, whose value is a time that the clock
+    catches up with. `ceiling` None never refuses. `ttl` is how long after its last write the
+    record must be kept. A full store may count a key it does not know under `spill` instead.
+    """
+
+    charge: int
+    key: str
+    slot: int
+    span: int
+    floor: int
+    amount: int
+    ceiling: int | None
+    ttl: int
+    spill: str | None = None
+
+
+class Member(NamedTuple):
+    """A cell that is a set of members, each with an expiry; at most `ceiling` live at once.
+
+    `ttl` and `spill` are as a counter's.
+    """
+
+    charge: int
+    key: str
+    member: str
+    expires: int
+    ceiling: int | None
+    ttl: int
+    spill: str | None = None
+
+
+Cell = Counter | Member
+
+
+class CounterReply(NamedTuple):
+    """What a counter held: `used` before the charge, in the newest slot's window.
+
+    `slot` is the slot charged, or that would have been. `frees` is, for a refusal by a counter of
+    several slots, the slot whose leaving makes room. `refunded` is, for a draining counter, all
+    that was ever refunded to it. `spilled` tells that the cell's `spill` was used for its key.
+    """
+
+    used: int
+    slot: int
+    frees: int | None
+    refunded: int
+    spilled: bool = False
+
+
+class MemberReply(NamedTuple):
+    """What a set held: how many live members, whether this one was among them.
+
+    `frees` is, for a refusal, the expiry that makes room (None if no expiry does).
+    """
+
+    live: int
+    present: bool
+    frees: int | None
+    spilled: bool = False
+
+
+Reply = CounterReply | MemberReply
+
+
+class Outcome(NamedTuple):
+    """A store's answer: admitted or not, which charges were refused, one reply per cell."""
+
+    admitted: bool
+    refused: list[bool]
+    replies: list[Reply]
+
+
+class Adjust(NamedTuple):
+    """Corrects a windowed counter by `delta`.
+
+    A refund lowers the slot it was charged to, if still recorded; an extra amount goes to the
+    newest slot, whatever the ceiling.
+    """
+
+    key: str
+    slot: int
+    delta: int
+    ttl: int
+
+
+class Drain(NamedTuple):
+    """Corrects a draining counter by `delta`.
+
+    `charged` is its value after the charge being corrected and `refunded` its reply's figure: a
+    refund is at most what has neither drained nor been refunded since.
+    """
+
+    key: str
+    delta: int
+    charged: int
+    refunded: int
+    ttl: int
+
+
+class Leave(NamedTuple):
+    """Ends a member's stay in a set."""
+
+    key: str
+    member: str
+
+
+class Renew(NamedTuple):
+    """Extends a member's stay in a set, if it is still there, to at least `expires`."""
+
+    key: str
+    member: str
+    expires: int
+    ttl: int
+
+
+IDENT_LENGTH = 8
+"""How many leading characters of a key name its counter; the rest says whose it is."""
+
+Correction = Adjust | Drain | Leave | Renew

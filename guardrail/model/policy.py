@@ -1,0 +1,73 @@
+"""A loaded policy set: everything a decision depends on, resolved and immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from guardrail.model.facts import Fact
+from guardrail.model.rules import Exemption, Rule
+from guardrail.model.scenarios import Scenario
+
+PRICE_SCALE = 1_000_000
+"""Prices are whole millionths of a micro-USD a token, so that sums stay exact integers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What tokens cost, in millionths of a micro-USD a token (USD per million tokens × 10⁶)."""
+
+    input: int
+    output: int
+    cached_input: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model the host serves: its price, its output cap, the next weaker one."""
+
+    name: str
+    price: Price | None = None
+    max_output: int | None = None
+    weaker: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """All files of one policy set, compiled.
+
+    `name` is the namespace of its counters, `revision` a digest of its files' contents
+    (`sha256:…`), `timezone` an IANA name. `facts` holds the standard vocabulary with the set's
+    declarations over it. `rules` stand in the order that breaks ties: relative path, then line.
+    """
+
+    name: str
+    revision: str
+    files: tuple[str, ...]
+    facts: Mapping[str, Fact]
+    rules: tuple[Rule, ...]
+    exemptions: tuple[Exemption, ...] = ()
+    models: Mapping[str, Model] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    scenarios: tuple[Scenario, ...] = ()
+
+    def model_named(self, name: object) -> Model | None:
+        """Return the model of that name or alias, None if it is not listed."""
+        found = self.models.get(name) if isinstance(name, str) else None
+        if found is not None:
+            return found
+        for model in self.models.values():
+            if name in model.aliases:
+                return model
+        return None
+
+    def weaker_than(self, name: object) -> tuple[str, ...]:
+        """Return the models that degrading `name` may move to, strongest first."""
+        chain: list[str] = []
+        model = self.model_named(name)
+        while model is not None and model.weaker is not None and model.weaker not in chain:
+            chain.append(model.weaker)
+            model = self.models.get(model.weaker)
+        return tuple(chain)

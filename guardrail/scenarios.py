@@ -1,0 +1,224 @@
+"""Running the tests a policy author wrote: each from empty counters, on its own clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from guardrail.engine import Decision
+from guardrail.guard import Guard
+from guardrail.guard.frame import Frame
+from guardrail.guard.sources import standard_signals
+from guardrail.model.amounts import SECOND
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
+from guardrail.stores.memory import MemoryStore
+
+WAIT_TOLERANCE = 0.001
+"""How far a `retry_after` may be from what a test expects, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """The first request of a test that was not decided as expected.
+
+    `number` counts the test's requests from 1. `differences` are pairs of what was expected and
+    what came instead, in words; `decision` is None where the expectation itself is wrong.
+    """
+
+    number: int
+    expectation: Expectation
+    facts: Mapping[str, object]
+    differences: tuple[tuple[str, str], ...]
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioResult:
+    """How one test went: its requests, the seconds it simulated, and its mismatch, if any."""
+
+    scenario: Scenario
+    requests: int
+    simulated: float
+    mismatch: Mismatch | None
+
+
+@dataclass(slots=True)
+class SuiteResult:
+    """How all tests went; `decided` holds the rules that decided at least one request."""
+
+    results: list[ScenarioResult] = field(default_factory=list)
+    decided: set[str] = field(default_factory=set)
+
+    @property
+    def failed(self) -> int:
+        """How many tests failed."""
+        return sum(result.mismatch is not None for result in self.results)
+
+
+def run_suite(policies: PolicySet, geo: str | Path | None = None) -> SuiteResult:
+    """Run every test of a policy set, each with an empty memory store.
+
+    `geo` is a country database instead of the embedded one. The environment has no say.
+    """
+    suite = SuiteResult()
+    known = {rule.id for rule in policies.rules}
+    frame = Frame(
+        policies,
+        signals=standard_signals(policies, geo, {}),
+        namespace=None,
+        clock=lambda: 0.0,
+        environ={},
+    )
+    for scenario in policies.scenarios:
+        with Guard(frame, MemoryStore()) as guard:
+            run = _Run(guard, scenario, known)
+            suite.results.append(run.result())
+            suite.decided |= run.decided
+    return suite
+
+
+def undecided_rules(policies: PolicySet, decided: set[str]) -> tuple[str, ...]:
+    """Return the rules in force that decided none of the tests, in their order."""
+    return tuple(
+        rule.id for rule in policies.rules if rule.mode is not Mode.OFF and rule.id not in decided
+    )
+
+
+class _Run:
+    """One test being run."""
+
+    def __init__(self, guard: Guard, scenario: Scenario, known: set[str]) -> None:
+        self.decided: set[str] = set()
+        self._guard = guard
+        self._scenario = scenario
+        self._known = known
+        self._now = scenario.now
+        self._requests = 0
+        # due, order of entry, decision, usage
+        self._pending: list[tuple[int, int, Decision, Mapping[str, object]]] = []
+
+    def result(self) -> ScenarioResult:
+        mismatch = None
+        for step in self._scenario.steps:
+            mismatch = self._wrong_name(step.expect) or self._run_step(step)
+            if mismatch is not None:
+                break
+        return ScenarioResult(
+            scenario=self._scenario,
+            requests=self._requests,
+            simulated=(self._now - self._scenario.now) / SECOND,
+            mismatch=mismatch,
+        )
+
+    def _run_step(self, step: ScenarioStep) -> Mismatch | None:
+        facts = {**self._scenario.facts, **step.facts}
+        self._now += step.advance
+        for _ in range(step.repeat):
+            decision = self._decide(step, facts)
+            differences = differing(step.expect, decision) if step.expect else ()
+            if step.expect is not None and differences:
+                return Mismatch(
+                    number=self._requests,
+                    expectation=step.expect,
+                    facts=facts,
+                    differences=differences,
+                    decision=decision,
+                )
+            self._now += step.every
+        return None
+
+    def _decide(self, step: ScenarioStep, facts: Mapping[str, object]) -> Decision:
+        self._settle_due()
+        self._requests += 1
+        decision = self._guard.decide(facts, step.estimate, now=self._now / SECOND)
+        if decision.rule is not None:
+            self.decided.add(decision.rule)
+        self.decided.update(shadow.rule for shadow in decision.shadow)
+        if not decision.effect.refuses:
+            usage = step.estimate if step.usage is None else step.usage
+            due = self._now + step.duration
+            heapq.heappush(self._pending, (due, self._requests, decision, usage))
+            if not step.duration:
+                self._settle_due()
+        return decision
+
+    def _settle_due(self) -> None:
+        while self._pending and self._pending[0][0] <= self._now:
+            due, _, decision, usage = heapq.heappop(self._pending)
+            self._guard.settle(decision, usage, now=due / SECOND)
+
+    def _wrong_name(self, expect: Expectation | None) -> Mismatch | None:
+        if expect is None:
+            return None
+        named = ((expect.by,) if expect.by else ()) + (expect.shadow or ())
+        for name in named:
+            if name not in self._known:
+                return Mismatch(
+                    number=self._requests + 1,
+                    expectation=expect,
+                    facts=self._scenario.facts,
+                    differences=((f"by {name}", "there is no such rule"),),
+                    decision=None,
+                )
+        return None
+
+
+def differing(expect: Expectation, decision: Decision) -> tuple[tuple[str, str], ...]:
+    """Return how a decision differs from what was expected: pairs of expected and got."""
+    differences: list[tuple[str, str]] = []
+    wanted = _described(expect.effect, expect.detail, expect.by)
+    detail = _detail(decision)
+    if (
+        decision.effect is not expect.effect
+        or (expect.detail is not None and detail != expect.detail)
+        or (expect.by is not None and decision.rule != expect.by)
+    ):
+        differences.append((wanted, _described(decision.effect, detail, decision.rule)))
+    differences += _differing_wait(expect, decision)
+    for name, value in (expect.obligations or {}).items():
+        got = decision.obligations.get(name)
+        if _plain(got) != _plain(value):
+            differences.append((f"{name}: {value}", f"{name}: {'none' if got is None else got}"))
+    if expect.shadow is not None:
+        acted = sorted({shadow.rule for shadow in decision.shadow})
+        if acted != sorted(set(expect.shadow)):
+            differences.append((_listed(expect.shadow), _listed(acted)))
+    return tuple(differences)
+
+
+def _differing_wait(expect: Expectation, decision: Decision) -> list[tuple[str, str]]:
+    if expect.retry_after is None:
+        return []
+    got = decision.retry_after
+    if got is not None and abs(got - expect.retry_after) <= WAIT_TOLERANCE:
+        return []
+    shown = "none" if got is None else f"{got:g}s"
+    return [(f"retry_after {expect.retry_after:g}s", f"retry_after {shown}")]
+
+
+def _described(effect: Effect, detail: str | None, rule: str | None) -> str:
+    words = [str(effect)]
+    if detail is not None:
+        words.append(detail)
+    if rule is not None:
+        words.append(f"by {rule}")
+    return " ".join(words)
+
+
+def _detail(decision: Decision) -> str | None:
+    if decision.effect is Effect.DEGRADE:
+        model = decision.obligations.get("model")
+        return None if model is None else str(model)
+    return decision.reason
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _listed(rules: Sequence[str]) -> str:
+    return "shadow " + (", ".join(rules) if rules else "none")

@@ -1,0 +1,64 @@
+"""The store contract: one atomic call that charges, one that corrects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from guardrail.model.cells import Cell, Charge, Correction, Outcome
+
+
+class Store(Protocol):
+    """Keeps counters and sets; every call is atomic.
+
+    **Acquire.** Every cell is evaluated and answered. A charge is refused if one of its cells
+    is. The request is admitted unless a binding charge (one that is not `after` another) is
+    refused. Charges without `after` are applied if the request is admitted and they are not
+    refused; charges after *k*, if *k* was refused and they are not.
+
+    *Counter*: the record maps slots to values. s = max(slot, newest recorded slot); used = the
+    values in slots between s − span and s, both exclusive, plus max(value[s], floor). Refused if
+    used + amount > ceiling. Applied: value[s] = max(value[s], floor) + amount, at most 2⁵³ − 1;
+    slots ≤ s − span go. An amount of 0 never writes.
+
+    *Set*: a member is live while its expiry > now. A live member is renewed, never refused;
+    another is refused if live ≥ ceiling, else added.
+
+    **Settle.** See the corrections in `guardrail.model.cells`.
+    """
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted.
+
+        Raises:
+            StoreError: the store did not answer; nothing is known of what was applied.
+        """
+        ...
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections to what was charged before.
+
+        Raises:
+            StoreError: the store did not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; closing twice is harmless."""
+        ...
+
+
+class AsyncStore(Protocol):
+    """The same contract, awaited."""
+
+    async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate and apply; see `Store.acquire`."""
+        ...
+
+    async def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections; see `Store.settle`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections; closing twice is harmless."""
+        ...

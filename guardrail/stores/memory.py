@@ -1,0 +1,240 @@
+"""The store of one process: exact, forgetful at restart, and bounded under a flood of new keys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import cast
+
+from guardrail.errors import SettingError
+from guardrail.model.amounts import MINUTE
+from guardrail.model.cells import (
+    IDENT_LENGTH,
+    Cell,
+    Charge,
+    Correction,
+    Counter,
+    CounterReply,
+    Drain,
+    Leave,
+    Member,
+    MemberReply,
+    Outcome,
+    Renew,
+    Reply,
+)
+from guardrail.stores import records
+from guardrail.stores.records import (
+    Record,
+    adjusted,
+    charged_window,
+    drained_pair,
+    draining,
+    entered,
+    makes_room,
+    packed,
+    read_members,
+    redrained,
+    windowed_slots,
+)
+from guardrail.stores.tables import MASK, Table
+
+MAX_KEYS = 10_000_000
+
+
+class MemoryStore:
+    """Counts in this process's memory.
+
+    At `max_keys` records, a request that has a `spill` key and whose own key is not yet known is
+    counted under that instead; known keys stay exact, so what is blocked stays blocked.
+    """
+
+    def __init__(self, *, max_keys: int = MAX_KEYS) -> None:
+        if max_keys < 1:
+            raise SettingError(f"`max_keys` is {max_keys}: it must be at least 1")
+        self.lock = threading.Lock()
+        self.max_keys = max_keys
+        self._tables: dict[int, Table] = {}
+        self._homes: dict[str, Table] = {}
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
+        with self.lock:
+            return self._acquire(charges, cells, now)
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections to what was charged before."""
+        with self.lock:
+            for correction in corrections:
+                self._correct(correction, now)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def __len__(self) -> int:
+        """Return how many records are kept, those about to be forgotten included."""
+        return sum(table.size for table in self._tables.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether unknown keys are now counted under their spill."""
+        return len(self) >= self.max_keys
+
+    @property
+    def codec(self) -> ModuleType:
+        """The module that reads and writes this store's records."""
+        return records
+
+    @property
+    def shard_mask(self) -> int:
+        """What a key's hash is masked with to find its shard."""
+        return MASK
+
+    def home(self, ident: str, ttl: int) -> Table:
+        """Return the table where the records of `ident` are kept for at least `ttl`.
+
+        A longer `ttl` than before moves them to another table, each at its next use.
+        """
+        table = self._homes.get(ident)
+        if table is not None and table.lifetime >= ttl:
+            return table
+        lifetime = MINUTE
+        while lifetime < ttl:
+            lifetime *= 2
+        longer = self._tables.get(lifetime)
+        if longer is None:
+            longer = self._tables[lifetime] = Table(lifetime)
+        if table is not None:
+            longer.former[ident] = table
+        self._homes[ident] = longer
+        return longer
+
+    def slots(self, key: str) -> dict[int, int]:
+        """Return a windowed counter's record, slots to values, for tests and tools."""
+        return dict(windowed_slots(self._known(key)))
+
+    def drained(self, key: str) -> tuple[int, int]:
+        """Return a draining counter's value and all that was refunded to it."""
+        return drained_pair(self._known(key))
+
+    def members(self, key: str) -> dict[str, int]:
+        """Return a set's members and their expiries, those past included."""
+        return dict(self._known(key) or {})
+
+    def _known(self, key: str) -> Record | None:
+        table = self._homes.get(key[:IDENT_LENGTH])
+        return table.find(key) if table is not None else None
+
+    def _acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        refused = [False] * len(charges)
+        replies: list[Reply] = []
+        for cell in cells:
+            if isinstance(cell, Counter):
+                counted = self._read_counter(cell)
+                if cell.ceiling is not None and counted.used + cell.amount > cell.ceiling:
+                    refused[cell.charge] = True
+                replies.append(counted)
+            else:
+                seen = self._read_set(cell, now)
+                if cell.ceiling is not None and not seen.present and seen.live >= cell.ceiling:
+                    refused[cell.charge] = True
+                replies.append(seen)
+        admitted = not any(
+            refused[i]
+            for i, charge in enumerate(charges)
+            if charge.binding and charge.after is None
+        )
+        applied = [
+            (admitted if charge.after is None else refused[charge.after]) and not refused[i]
+            for i, charge in enumerate(charges)
+        ]
+        for i, charge in enumerate(charges):
+            if charge.after is not None and not refused[charge.after]:
+                refused[i] = False
+        for cell, reply in zip(cells, replies, strict=True):
+            if applied[cell.charge]:
+                self._apply(cell, reply, now)
+        return Outcome(admitted, refused, replies)
+
+    def _locate(self, cell: Cell) -> tuple[Record | None, bool]:
+        record = self.home(cell.key[:IDENT_LENGTH], cell.ttl).find(cell.key)
+        if record is None and cell.spill is not None and self.full:
+            return self.home(cell.spill[:IDENT_LENGTH], cell.ttl).find(cell.spill), True
+        return record, False
+
+    def _read_counter(self, cell: Counter) -> CounterReply:
+        record, spilled = self._locate(cell)
+        if cell.floor:
+            value, refunded = drained_pair(record)
+            return CounterReply(max(value, cell.floor), 0, None, refunded, spilled)
+        slots = windowed_slots(record)
+        slot = max(cell.slot, *slots) if slots else cell.slot
+        others = {k: v for k, v in slots.items() if slot - cell.span < k < slot}
+        used = sum(others.values()) + slots.get(slot, 0)
+        frees = None
+        if cell.span > 1 and cell.ceiling is not None and used + cell.amount > cell.ceiling:
+            frees = makes_room(others, slot, used + cell.amount - cell.ceiling)
+        return CounterReply(used, slot, frees, 0, spilled)
+
+    def _read_set(self, cell: Member, now: int) -> MemberReply:
+        record, spilled = self._locate(cell)
+        live, present = read_members(record, cell.member, now)
+        frees = None
+        if cell.ceiling and not present and live >= cell.ceiling:
+            frees = sorted(e for e in (record or {}).values() if e > now)[live - cell.ceiling]
+        return MemberReply(live, present, frees, spilled)
+
+    def _apply(self, cell: Cell, reply: Reply, now: int) -> None:
+        key = cast(str, cell.spill) if reply.spilled else cell.key
+        table = self.home(key[:IDENT_LENGTH], cell.ttl)
+        record = table.find(key)
+        if isinstance(cell, Member):
+            table.put(key, entered(record, cell.member, cell.expires, now), now)
+        elif cell.amount and cell.floor:
+            value, refunded = drained_pair(record)
+            table.put(key, draining(max(value, cell.floor) + cell.amount, refunded), now)
+        elif cell.amount:
+            slot = cast(CounterReply, reply).slot
+            table.put(key, charged_window(record, slot, cell.span, cell.amount), now)
+
+    def _correct(self, correction: Correction, now: int) -> None:
+        ident = correction.key[:IDENT_LENGTH]
+        if isinstance(correction, Leave):
+            table = self._homes.get(ident)
+            members = table.find(correction.key) if table is not None else None
+            if table is not None and members is not None:
+                members.pop(correction.member, None)
+                if not members:
+                    table.discard(correction.key)
+            return
+        table = self.home(ident, correction.ttl)
+        record = table.find(correction.key)
+        if isinstance(correction, Renew):
+            if record is not None and record.get(correction.member, 0) > now:
+                record[correction.member] = max(record[correction.member], correction.expires)
+                table.put(correction.key, record, now)
+        elif isinstance(correction, Drain):
+            table.put(correction.key, redrained(record, correction, now), now)
+        else:
+            changed = adjusted(windowed_slots(record), correction)
+            if changed:
+                table.put(correction.key, packed(changed), now)
+
+
+class AsyncMemoryStore:
+    """The memory store behind the awaited contract; it never actually waits."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+
+    async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate and apply; see `Store.acquire`."""
+        return self.store.acquire(charges, cells, now)
+
+    async def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections; see `Store.settle`."""
+        self.store.settle(corrections, now)
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""

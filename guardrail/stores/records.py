@@ -1,0 +1,106 @@
+"""How the memory store writes a record down: as few objects as its content allows.
+
+A windowed counter with one slot is a single int, value above slot, else a dict of slots; a
+draining counter is an int, or a pair once something was refunded; a set is a dict of expiries.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from guardrail.model.cells import TOP, Adjust, Drain
+
+Record = Any
+"""An int, a pair of ints, or a dict of ints: the kind of its cell tells how to read it."""
+
+SLOT_BITS = 34
+SLOT_MASK = (1 << SLOT_BITS) - 1
+
+
+def windowed_slots(record: Record | None) -> dict[int, int]:
+    """Return a windowed counter's slots and values."""
+    if record is None:
+        return {}
+    if isinstance(record, int):
+        return {record & SLOT_MASK: record >> SLOT_BITS}
+    return cast(dict[int, int], record)
+
+
+def packed(slots: dict[int, int]) -> Record:
+    """Return the record of at least one slot."""
+    if len(slots) > 1:
+        return slots
+    ((slot, value),) = slots.items()
+    return value << SLOT_BITS | slot
+
+
+def drained_pair(record: Record | None) -> tuple[int, int]:
+    """Return a draining counter's value and all that was refunded to it."""
+    if record is None:
+        return 0, 0
+    return (record, 0) if isinstance(record, int) else cast(tuple[int, int], record)
+
+
+def draining(value: int, refunded: int) -> Record:
+    """Return the record of a draining counter."""
+    return (min(value, TOP), refunded) if refunded else min(value, TOP)
+
+
+def makes_room(others: dict[int, int], slot: int, excess: int) -> int:
+    """Return the oldest slot by whose leaving `excess` is gone, `slot` if none does."""
+    for oldest in sorted(others):
+        excess -= others[oldest]
+        if excess <= 0:
+            return oldest
+    return slot
+
+
+def adjusted(slots: dict[int, int], correction: Adjust) -> dict[int, int]:
+    """Return the slots after a correction; empty if there is nothing to correct."""
+    slot = correction.slot
+    if correction.delta > 0:
+        slot = max(slot, *slots) if slots else slot
+    elif slot not in slots:
+        return {}
+    value = slots.get(slot, 0) + correction.delta
+    return {**slots, slot: min(max(0, value), TOP)}
+
+
+def redrained(record: Record | None, correction: Drain, now: int) -> Record:
+    """Return the record of a draining counter after a correction."""
+    value, refunded = drained_pair(record)
+    if correction.delta >= 0:
+        # A record forgotten since the charge has drained: what was charged then is all there was.
+        return draining((value or correction.charged) + correction.delta, refunded)
+    undrained = correction.charged - now - (refunded - correction.refunded)
+    refund = max(0, min(-correction.delta, undrained))
+    return draining(value - refund, refunded + refund)
+
+
+def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
+    """Return what a windowed counter used, and the slot it would be charged in."""
+    slots = windowed_slots(record)
+    newest = max(slot, *slots)
+    oldest = newest - span
+    return sum(value for k, value in slots.items() if k > oldest), newest
+
+
+def charged_window(record: Record | None, slot: int, span: int, amount: int) -> Record:
+    """Return the record of a windowed counter after `amount` went to its newest slot."""
+    slots = {k: v for k, v in windowed_slots(record).items() if slot - span < k}
+    slots[slot] = min(slots.get(slot, 0) + amount, TOP)
+    return packed(slots)
+
+
+def read_members(record: Record | None, member: str, now: int) -> tuple[int, bool]:
+    """Return how many members of a set are live, and whether `member` is one of them."""
+    if record is None:
+        return 0, False
+    return sum(expiry > now for expiry in record.values()), record.get(member, 0) > now
+
+
+def entered(record: Record | None, member: str, expires: int, now: int) -> Record:
+    """Return a set's record after `member` entered or was renewed."""
+    live = {m: expiry for m, expiry in (record or {}).items() if expiry > now}
+    live[member] = max(live.get(member, 0), expires)
+    return live
