@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from guardrail.engine import Decision, Explanation, LimitStatus, ShadowReport
 from guardrail.errors import DataError, GuardrailError, PolicyError, SettingError, StoreError
-from guardrail.guard import Guard
+from guardrail.guard import AsyncGuard, Guard
 from guardrail.model.effects import Effect, StoreMode
 
 __all__ = [
+    "AsyncGuard",
     "DataError",
     "Decision",
     "Effect",

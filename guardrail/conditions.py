@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from guardrail.model.predicates import Condition, Every, Negation, Operator, Test
+from guardrail.model.predicates import Comparison, Condition, Every, Negation, Operator
 
 Facts = Mapping[str, Any]
 Answer = bool | None
@@ -52,7 +52,7 @@ def in_networks(
 
 def compile_condition(condition: Condition) -> Predicate:
     """Return a condition as a function of typed facts and the time."""
-    if isinstance(condition, Test):
+    if isinstance(condition, Comparison):
         return _compile_test(condition)
     if isinstance(condition, Negation):
         return _opposite(compile_condition(condition.part))
@@ -60,7 +60,7 @@ def compile_condition(condition: Condition) -> Predicate:
     return _every(parts) if isinstance(condition, Every) else _some(parts)
 
 
-def evaluate(test: Test, facts: Facts, now: float) -> Answer:
+def evaluate(test: Comparison, facts: Facts, now: float) -> Answer:
     """Return the answer of a single test; unknown if a fact it reads is missing."""
     value = facts.get(test.fact)
     if test.operator == "exists":
@@ -73,7 +73,7 @@ def evaluate(test: Test, facts: Facts, now: float) -> Answer:
     return _COMPARISONS[test.operator](value, test.operand, now)
 
 
-def _compile_test(test: Test) -> Predicate:
+def _compile_test(test: Comparison) -> Predicate:
     return lambda facts, now: evaluate(test, facts, now)
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from guardrail.engine import Decision
 from guardrail.guard import Guard
-from guardrail.guard.frame import Frame
-from guardrail.guard.sources import standard_signals
 from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
@@ -66,15 +65,10 @@ def run_suite(policies: PolicySet, geo: str | Path | None = None) -> SuiteResult
     """
     suite = SuiteResult()
     known = {rule.id for rule in policies.rules}
-    frame = Frame(
-        policies,
-        signals=standard_signals(policies, geo, {}),
-        namespace=None,
-        clock=lambda: 0.0,
-        environ={},
-    )
-    for scenario in policies.scenarios:
-        with Guard(frame, MemoryStore()) as guard:
+    store = _Emptied()
+    with Guard.from_policies(policies, store=store, geo=geo, environ={}) as guard:
+        for scenario in policies.scenarios:
+            store.empty()
             run = _Run(guard, scenario, known)
             suite.results.append(run.result())
             suite.decided |= run.decided
@@ -86,6 +80,25 @@ def undecided_rules(policies: PolicySet, decided: set[str]) -> tuple[str, ...]:
     return tuple(
         rule.id for rule in policies.rules if rule.mode is not Mode.OFF and rule.id not in decided
     )
+
+
+class _Emptied:
+    """A memory store that can be emptied, so that one guard serves all tests."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    def empty(self) -> None:
+        self._store = MemoryStore()
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        return self._store.acquire(charges, cells, now)
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        self._store.settle(corrections, now)
+
+    def close(self) -> None:
+        self._store.close()
 
 
 class _Run:

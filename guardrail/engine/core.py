@@ -36,8 +36,9 @@ UNAVAILABLE_WAIT = SECOND
 class Ids(Protocol):
     """Where decision ids come from: a name of the process, and a counter."""
 
-    def next(self) -> int:
-        """Return the next serial number."""
+    @property
+    def next(self) -> Callable[[], int]:
+        """The function that returns the next serial number."""
         ...
 
     def name(self, serial: int) -> str:
@@ -50,7 +51,7 @@ class Engine:
 
     `plan` and `conclude` are the two pure halves of a decision; between them stands the one call
     to a store. With `reference`, plans come from composed functions instead of generated source.
-    `notice` goes with every decision.
+    `notice` goes with every decision; `sources` name the data its facts come from.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Engine:
     ) -> None:
         self.policies = policies
         self.notice = notice
+        self.sources: tuple[str, ...] = ()
         self.ids = ids
         self.namespace = namespace or policies.name
         self.rules = tuple(rule for rule in policies.rules if rule.mode is not Mode.OFF)
@@ -114,17 +116,17 @@ class Engine:
         self._planner(plan)
         return plan
 
-    def decision(self, case: Case, plan: Plan, outcome: Outcome | None, serial: int) -> Decision:
+    def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan, given the store's answer (None if it was not asked)."""
         ruling = conclude(self.policies.rules, self.policies.weaker_than, plan, outcome)
         debits = tuple(story.debits(self.numbers, plan, outcome))
-        return Decision(ruling, case._replace(debits=debits, plan=plan, outcome=outcome), serial)
+        return Decision.of(ruling, case._replace(debits=debits, plan=plan, outcome=outcome))
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object], model: str | None
     ) -> tuple[list[Correction], tuple[str, ...]]:
         """Return the corrections that replace the estimate by `usage`, and notes on it."""
-        case = decision._case
+        case = decision.case
         requested = case.facts.get("request.model")
         served = model if model is not None else requested
         if model is None and decision.obligations:
@@ -140,7 +142,7 @@ class Engine:
         """Return the corrections that extend the decision's leases, counted from `now`."""
         renewals = (
             self.counters[debit.number][0].renewal(debit, now, decision.id)
-            for debit in story.kept(decision._case.debits)
+            for debit in story.kept(decision.case.debits)
         )
         return [renewal for renewal in renewals if renewal is not None]
 
@@ -151,7 +153,7 @@ class Engine:
 
     def errors(self, decision: Decision) -> tuple[str, ...]:
         """Return the notes of a decision, and a line for each rule that hinged on the unknown."""
-        return decision._ruling.notes + story.hinge_notes(self, decision)
+        return decision.ruling.notes + story.hinge_notes(self, decision)
 
     def hinges(self, decision: Decision) -> tuple[tuple[str, str], ...]:
         """Return the rules whose condition was unknown, each with a fact it missed."""
@@ -165,7 +167,7 @@ class Engine:
         self, decision: Decision, amount_of: Callable[[str], int | None]
     ) -> Iterator[Correction]:
         name = decision.id
-        for debit in story.kept(decision._case.debits):
+        for debit in story.kept(decision.case.debits):
             limit, part = self.counters[debit.number]
             amount = amount_of(limit.units[part]) if limit.units else None
             correction = limit.correction(debit, amount, name)

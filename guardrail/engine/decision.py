@@ -11,7 +11,7 @@ from guardrail.engine.limits.base import Debit
 from guardrail.engine.plan import Plan
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Correction, Outcome
+from guardrail.model.cells import Outcome
 from guardrail.model.effects import Effect, StoreMode
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
     `facts` are as the host stated them, signals included; `now` is in microseconds. `debits`
     holds None for rules that did not apply. `plan` and `outcome` are kept where the decision was
-    made step by step; a fused one makes them anew when asked.
+    made step by step; a fused one makes them anew when asked. `serial` numbers the decision.
     """
 
     engine: Engine
@@ -32,6 +32,7 @@ class Case(NamedTuple):
     estimate: Mapping[str, object] | None
     now: int
     debits: tuple[Debit | None, ...]
+    serial: int
     plan: Plan | None = None
     outcome: Outcome | None = None
 
@@ -44,13 +45,30 @@ class Decision:
     before it is settled.
     """
 
-    __slots__ = ("_case", "_ruling", "_serial", "_settled")
+    __slots__ = ("_case", "_ruling", "_settled")
+    # A fused decision sets `_ruling` and `_case`, a plain tuple, without a call: `_settled` is
+    # set only once it is, and the case gets its names when it is read.
+    _ruling: Ruling
+    _case: tuple[object, ...]
+    _settled: bool
 
-    def __init__(self, ruling: Ruling, case: Case, serial: int) -> None:
-        self._ruling = ruling
-        self._case = case
-        self._serial = serial
-        self._settled = False
+    @classmethod
+    def of(cls, ruling: Ruling, case: Case) -> Decision:
+        """Return the decision that a ruling on a case makes."""
+        decision = cls()
+        decision._ruling = ruling
+        decision._case = case
+        return decision
+
+    @property
+    def case(self) -> Case:
+        """The evidence it rests on."""
+        return Case._make(self._case)
+
+    @property
+    def ruling(self) -> Ruling:
+        """The combined answer, apart from its evidence."""
+        return self._ruling
 
     @property
     def effect(self) -> Effect:
@@ -113,69 +131,52 @@ class Decision:
     @property
     def limits(self) -> tuple[LimitStatus, ...]:
         """How each counter that was consulted stands now, in the order of the rules."""
-        return self._case.engine.statuses(self)
+        return self.case.engine.statuses(self)
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What went wrong while deciding, and which rules hinged on a missing fact."""
-        return self._case.engine.errors(self)
+        return self.case.engine.errors(self)
 
     @property
     def hinges(self) -> tuple[tuple[str, str], ...]:
         """The rules whose condition was unknown, each with the first fact it missed."""
-        return self._case.engine.hinges(self)
+        return self.case.engine.hinges(self)
 
     @property
     def id(self) -> str:
         """The decision's id: unique to the process and its start."""
-        return self._case.engine.ids.name(self._serial)
+        return self.case.engine.ids.name(self.case.serial)
 
     @property
     def revision(self) -> str:
         """The digest of the policy files that decided."""
-        return self._case.engine.policies.revision
+        return self.case.engine.policies.revision
 
     @property
     def time(self) -> float:
         """The time of the decision, in seconds since the epoch."""
-        return self._case.now / SECOND
+        return self.case.now / SECOND
 
     @property
     def facts(self) -> Mapping[str, object]:
         """The facts that the decision was made from, as stated."""
-        return self._case.facts
+        return self.case.facts
 
     @property
     def settled(self) -> bool:
         """Whether it was settled or released."""
-        return self._settled
+        return getattr(self, "_settled", False)
 
-    def settle_once(self, notes: tuple[str, ...] = ()) -> bool:
-        """Mark the decision settled, with notes for `errors`; False if it was already."""
-        if self._settled:
-            return False
+    def mark_settled(self, notes: tuple[str, ...] = ()) -> None:
+        """Note that it was settled or released, and what was wrong with the usage."""
         self._settled = True
         if notes:
             self._ruling = replace(self._ruling, notes=self._ruling.notes + notes)
-        return True
-
-    def settlement(
-        self, usage: Mapping[str, object], model: str | None
-    ) -> tuple[list[Correction], tuple[str, ...]]:
-        """Return the corrections that replace the estimate by `usage`, and notes on it."""
-        return self._case.engine.settlement(self, usage, model)
-
-    def release(self) -> list[Correction]:
-        """Return the corrections that give everything back."""
-        return self._case.engine.release(self)
-
-    def renewal(self, now: int) -> list[Correction]:
-        """Return the corrections that extend the leases, counted from `now` (microseconds)."""
-        return self._case.engine.renewal(self, now)
 
     def explain(self) -> Explanation:
         """Return the whole story: every rule, whether it matched and why, every counter."""
-        return self._case.engine.explain(self)
+        return self.case.engine.explain(self)
 
     def __repr__(self) -> str:
         parts = [f"{self.effect}"]

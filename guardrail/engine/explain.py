@@ -12,7 +12,7 @@ from guardrail.engine.conclude import ShadowReport, findings_of
 from guardrail.engine.plan import Finding, Plan
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.predicates import Condition, Negation, Test
+from guardrail.model.predicates import Comparison, Condition, Negation
 from guardrail.model.rules import Rule
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ class RuleStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A decision and all that led to it."""
+    """A decision and all that led to it; `sources` name the data its facts came from, with dates."""
 
     id: str
     revision: str
+    sources: tuple[str, ...]
     time: float
     effect: Effect
     rule: str | None
@@ -96,6 +97,7 @@ def explanation(engine: Engine, decision: Decision) -> Explanation:
     return Explanation(
         id=decision.id,
         revision=decision.revision,
+        sources=engine.sources,
         time=decision.time,
         effect=decision.effect,
         rule=decision.rule,
@@ -158,7 +160,7 @@ def _in_force(rule: Rule, now: int) -> bool:
 
 
 def _test_stories(condition: Condition, plan: Plan) -> list[Answered]:
-    if isinstance(condition, Test):
+    if isinstance(condition, Comparison):
         value = plan.facts.get(condition.fact)
         answer = evaluate(condition, plan.facts, plan.seconds)
         return [Answered(text=condition.text, fact=condition.fact, value=value, answer=answer)]

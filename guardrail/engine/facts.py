@@ -53,17 +53,19 @@ class FactReader:
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the typed facts, and a note on every value that is not of its fact's type.
 
-        A missing fact takes its default; an ill-typed or unavailable one stays missing.
+        A missing fact (absent, or None) takes its default; an ill-typed or unavailable one stays
+        missing.
         """
         known: dict[str, Any] = {}
         notes: list[str] = []
         spoiled: set[str] = set(unavailable)
         for name, fact in self.facts.items():
-            if name in raw:
-                value = typed_value(fact, raw[name])
+            stated = raw.get(name)
+            if stated is not None:
+                value = typed_value(fact, stated)
                 if value is None:
                     spoiled.add(name)
-                    notes.append(_ill_typed(fact, raw[name]))
+                    notes.append(_ill_typed(fact, stated))
                 else:
                     known[name] = value
             elif fact.default is not None and name not in unavailable:

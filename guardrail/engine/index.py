@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import Condition, Every, Test
+from guardrail.model.predicates import Comparison, Condition, Every
 from guardrail.model.rules import Rule
 
 INDEX_FROM = 16
@@ -76,7 +76,7 @@ def _candidates(when: Condition, facts: Mapping[str, Fact]) -> dict[str, frozens
         if isinstance(part, Every):
             for name, values in _candidates(part, facts).items():
                 found.setdefault(name, values)
-        elif isinstance(part, Test) and part.operator == "in":
+        elif isinstance(part, Comparison) and part.operator == "in":
             wanted = cast(frozenset[object], part.operand)
             if facts[part.fact].type in _PLAIN and 0 < len(wanted) <= WIDEST:
                 found.setdefault(part.fact, wanted)

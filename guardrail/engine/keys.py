@@ -14,6 +14,8 @@ from guardrail.model.rules import Rule
 
 LONGEST = 128
 SPILL_SHARDS = 64
+SEPARATOR = "\x1f"
+"""Stands between the parts of a key; a part that holds it is written with its length instead."""
 
 KeyText = Callable[[Mapping[str, Any]], str | None]
 """Typed facts to the part of a key that says whose it is; None where the rule does not apply."""
@@ -85,7 +87,9 @@ def key_text(names: tuple[str, ...], unknown: str | None) -> KeyText:
 
 def joined(*parts: str) -> str:
     """Return several parts as one, no two different lists of parts alike."""
-    return "".join(f"{len(part)}:{part}" for part in parts)
+    if any(SEPARATOR in part for part in parts):
+        return SEPARATOR + "".join(f"{len(part)}:{part}" for part in parts)
+    return SEPARATOR.join(parts)
 
 
 def _single(name: str, unknown: str | None) -> KeyText:

@@ -12,10 +12,10 @@ from typing import Any
 
 from guardrail.conditions import in_networks
 from guardrail.engine.closures import from_fact, verb_amounts
-from guardrail.engine.keys import LONGEST, joined, key_text
+from guardrail.engine.keys import LONGEST, SEPARATOR, key_text
 from guardrail.model.amounts import Amount, Fixed, Lookup, amount_facts
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import Condition, Every, Negation, Test, facts_of
+from guardrail.model.predicates import Comparison, Condition, Every, Negation, facts_of
 from guardrail.model.rules import Block, CountingVerb, Degrade, Distinct, Exemption, Rule
 
 INLINE_VALUES = 32
@@ -67,7 +67,7 @@ class Source:
 
     def condition(self, condition: Condition, *, unknown: bool) -> str:
         """Return a condition as an expression; `unknown` is its value where it is unknown."""
-        if isinstance(condition, Test):
+        if isinstance(condition, Comparison):
             return self._test(condition, unknown)
         if isinstance(condition, Negation):
             return f"(not {self.condition(condition.part, unknown=not unknown)})"
@@ -76,7 +76,7 @@ class Source:
             return f"({' and '.join(parts)})" if parts else "True"
         return f"({' or '.join(parts)})" if parts else "False"
 
-    def _test(self, test: Test, unknown: bool) -> str:
+    def _test(self, test: Comparison, unknown: bool) -> str:
         value = self.variable(test.fact)
         if test.operator == "exists":
             return f"({value} is {'not ' if test.operand else ''}None)"
@@ -91,7 +91,7 @@ class Source:
             return f"({compared})"  # None is in no set and equals no value
         return f"({missing} or {compared})" if unknown else f"(not {missing} and {compared})"
 
-    def _compared(self, test: Test, value: str) -> str:
+    def _compared(self, test: Comparison, value: str) -> str:
         operand, operator = test.operand, test.operator
         if operator in ("in", "not_in"):
             assert isinstance(operand, frozenset)
@@ -125,14 +125,15 @@ class Source:
         value = self.variable(amount.fact)
         if isinstance(amount, Lookup):
             table = self.constant("T", {**amount.table, None: amount.missing})
-            if self._exhaustive(amount):
+            if self.exhaustive(amount):
                 return f"{table}[{value}]"
             return f"{table}.get({value}, {amount.otherwise!r})"
         self.constants["from_fact"] = from_fact
         source = self.constant("A", amount)
         return f"({amount.missing!r} if {value} is None else from_fact({source}, {value}))"
 
-    def _exhaustive(self, amount: Lookup) -> bool:
+    def exhaustive(self, amount: Lookup) -> bool:
+        """Tell whether a table lists every value that its fact can have."""
         values = self.facts[amount.fact].values
         return bool(values) and all(value in amount.table for value in values)
 
@@ -145,16 +146,29 @@ class Source:
         if any(self.facts[name].type not in TEXTUAL for name in names):
             return [f"{target} = {write}({facts})"]
         variables = [self.variable(name) for name in names]
-        plain = " and ".join(f"{v} is not None and len({v}) <= {LONGEST}" for v in variables)
-        return [f"{target} = {key_expression(variables)} if {plain} else {write}({facts})"]
+        plain = " and ".join(f"not ({self.unplain(name, len(names) > 1)})" for name in names)
+        return [f"{target} = {key_expression('', variables)} if {plain} else {write}({facts})"]
+
+    def unplain(self, name: str, joined: bool) -> str:
+        """Return the expression for a textual fact that cannot stand in a key as it is.
+
+        Missing ones cannot, nor long ones, nor, `joined` with others, one that holds a separator.
+        """
+        value = self.variable(name)
+        tests = [f"{value} is None"]
+        if self.facts[name].type is FactType.STRING:
+            tests.append(f"len({value}) > {LONGEST}")
+            if joined:
+                tests.append(f"{SEPARATOR!r} in {value}")
+        return " or ".join(tests)
 
 
-def key_expression(variables: Sequence[str]) -> str:
-    """Return the expression for a key of short strings, equal to what `key_text` writes."""
+def key_expression(ident: str, variables: Sequence[str]) -> str:
+    """Return the expression for a key of plain strings, equal to what `key_text` writes."""
     if len(variables) == 1:
-        return f'"=" + {variables[0]}'
-    assert joined("=ab") == "3:=ab"
-    return 'f"' + "".join(f"{{len({v}) + 1}}:={{{v}}}" for v in variables) + '"'
+        return f'"{ident}=" + {variables[0]}'
+    separator = repr(SEPARATOR)[1:-1]
+    return f'f"{ident}' + separator.join(f"={{{v}}}" for v in variables) + '"'
 
 
 def rule_facts(rule: Rule, exemptions: Sequence[Exemption]) -> frozenset[str]:

@@ -47,7 +47,7 @@ def debits(numbers: Mapping[int, int], plan: Plan, outcome: Outcome | None) -> I
 
 def told(engine: Engine, decision: Decision) -> tuple[Plan, Outcome | None]:
     """Return the plan of a decision and the store's answer, made anew if it was fused."""
-    case = decision._case
+    case = decision.case
     if case.plan is not None:
         return case.plan, case.outcome
     plan = engine.plan(case.facts, case.estimate, case.now, decision.id)
@@ -87,7 +87,7 @@ def statuses(plan: Plan, outcome: Outcome | None) -> tuple[LimitStatus, ...]:
 
 def hinges(engine: Engine, decision: Decision) -> tuple[tuple[str, str], ...]:
     """Return the rules whose condition was unknown, each with the first fact it missed."""
-    case = decision._case
+    case = decision.case
     seconds = case.now / SECOND
     facts = case.plan.facts if case.plan else engine.reader.read(case.facts, seconds)[0]
     found = []

@@ -12,10 +12,10 @@ from guardrail.errors import DataError, SettingError
 from guardrail.guard.ids import ProcessIds
 from guardrail.guard.override import override_from
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Outcome
+from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.policy import PolicySet
-from guardrail.signals import Signal
+from guardrail.signals import Ageing, Signal, in_order
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
@@ -49,8 +49,9 @@ class Frame:
                 namespace=namespace,
                 notice=(self._override.notice,),
             )
-        used = self.engine.used_facts
-        self.signals = tuple(signal for signal in signals if signal.provides & used)
+        self.signals = in_order(signals, self.engine.used_facts)
+        sources = tuple(source for signal in self.signals for source in signal.sources)
+        self.engine.sources = self._shadowed.sources = sources
 
     def engine_at(self, now: float) -> Engine:
         """Return the engine in force at a time."""
@@ -87,14 +88,19 @@ class Frame:
                 facts = {**found, **facts}
         return facts, unavailable
 
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know at `now` about the sources of facts."""
+        ageing = (signal for signal in self.signals if isinstance(signal, Ageing))
+        return tuple(warning for signal in ageing for warning in signal.warnings(now))
+
     def plan(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,
         now: float,
         unavailable: frozenset[str] = frozenset(),
-    ) -> tuple[Case, Plan, int]:
-        """Return the case, its plan and its serial number; `facts` include the signals'.
+    ) -> tuple[Case, Plan]:
+        """Return the case and its plan; `facts` include the signals'.
 
         Raises:
             SettingError: `now` is not a time.
@@ -103,13 +109,13 @@ class Frame:
         micros = microseconds(now)
         serial = engine.ids.next()
         plan = engine.plan(facts, estimate, micros, engine.ids.name(serial), unavailable)
-        return Case(engine, facts, estimate, micros, ()), plan, serial
+        return Case(engine, facts, estimate, micros, (), serial), plan
 
-    def concluded(self, case: Case, plan: Plan, outcome: Outcome | None, serial: int) -> Decision:
+    def concluded(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan."""
-        return case.engine.decision(case, plan, outcome, serial)
+        return case.engine.decision(case, plan, outcome)
 
-    def closed(self, case: Case, plan: Plan, serial: int, problem: Exception) -> Decision:
+    def closed(self, case: Case, plan: Plan, problem: Exception) -> Decision:
         """Return the refusal of a request whose counters could not be asked."""
         ruling = Ruling(
             effect=Effect.THROTTLE,
@@ -119,7 +125,28 @@ class Frame:
             notes=(*plan.notes, f"the store did not answer: {problem}"),
             mode=StoreMode.CLOSED,
         )
-        return Decision(ruling, case._replace(plan=plan), serial)
+        return Decision.of(ruling, case._replace(plan=plan))
+
+    def settlement(
+        self, decision: Decision, usage: Mapping[str, object] | None, model: str | None
+    ) -> list[Correction]:
+        """Return what settles a decision, and mark it settled; nothing if it was already."""
+        if decision.settled:
+            return []
+        corrections, notes = decision.case.engine.settlement(decision, usage or {}, model)
+        decision.mark_settled(notes)
+        return corrections
+
+    def release(self, decision: Decision) -> list[Correction]:
+        """Return what gives everything back, and mark the decision settled."""
+        if decision.settled:
+            return []
+        decision.mark_settled()
+        return decision.case.engine.release(decision)
+
+    def renewal(self, decision: Decision, now: int) -> list[Correction]:
+        """Return what extends a decision's leases, counted from `now` (microseconds)."""
+        return [] if decision.settled else decision.case.engine.renewal(decision, now)
 
     def needs_store(self, plan: Plan) -> bool:
         """Tell whether a plan has anything to ask a store."""

@@ -12,12 +12,8 @@ class ProcessIds:
 
     def __init__(self) -> None:
         self._prefix = secrets.token_hex(6)
-        self._serials = itertools.count(1)
+        self.next = itertools.count(1).__next__
         self._process = os.getpid()
-
-    def next(self) -> int:
-        """Return the next serial number."""
-        return next(self._serials)
 
     def name(self, serial: int) -> str:
         """Return the id of a serial number: 12 hex digits of the process, then the counter."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from guardrail.model.policy import PolicySet
 from guardrail.signals import Signal
+from guardrail.signals.geo import GeoSignal
+from guardrail.signals.network import ClientNetworkSignal
 
 
-def standard_signals(
-    policies: PolicySet, geo: str | Path | None, environ: Mapping[str, str]
-) -> tuple[Signal, ...]:
-    """Return the signals that need no configuration but a database's path."""
-    return ()
+def standard_signals(geo: str | Path | None, environ: Mapping[str, str]) -> tuple[Signal, ...]:
+    """Return the signals that need no configuration but, perhaps, a database's path.
+
+    Raises:
+        DataError: the database cannot be read.
+        SettingError: an environment variable about it is not usable.
+    """
+    return (GeoSignal.configured(geo, environ), ClientNetworkSignal())

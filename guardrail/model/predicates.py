@@ -23,7 +23,7 @@ Operator = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Comparison:
     """One comparison of one fact.
 
     `operand` is, by operator: `in`, `not_in` a frozenset of typed values; `gt` … `lte` a number;
@@ -59,7 +59,7 @@ class Negation:
     part: Condition
 
 
-Condition = Test | Every | Some | Negation
+Condition = Comparison | Every | Some | Negation
 
 ALWAYS = Every(())
 """The condition `always`."""
@@ -67,7 +67,7 @@ ALWAYS = Every(())
 
 def facts_of(condition: Condition) -> frozenset[str]:
     """Return the names of the facts a condition reads."""
-    if isinstance(condition, Test):
+    if isinstance(condition, Comparison):
         names = {condition.fact}
         if condition.operator == "same_as":
             names.add(str(condition.operand))

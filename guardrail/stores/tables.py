@@ -62,10 +62,9 @@ class Table:
     def discard(self, key: str) -> None:
         """Forget a key."""
         shard = hash(key) & MASK
-        if self.current[shard].pop(key, None) is not None:
-            self.size -= 1
-        elif self.previous[shard].pop(key, None) is not None:
-            self.size -= 1
+        for generation in (self.current, self.previous):
+            if generation[shard].pop(key, None) is not None:
+                self.size -= 1
 
     def turn_next(self, now: int) -> None:
         """Look at the next shard and turn it if its time has come."""
@@ -77,7 +76,7 @@ class Table:
         self.previous[shard] = self.current[shard] or _NOTHING
         self.current[shard] = {}
 
-    def items(self) -> dict[str, Record]:
+    def records(self) -> dict[str, Record]:
         """Return a copy of every record kept, for tests and tools."""
         merged: dict[str, Record] = {}
         for shard in range(SHARDS):

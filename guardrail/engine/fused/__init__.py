@@ -13,7 +13,7 @@ from typing import Any
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Engine
-from guardrail.engine.decision import Case, Decision
+from guardrail.engine.decision import Decision
 from guardrail.engine.facts import Derivation
 from guardrail.engine.fused.lines import FusableStore, LineWriter, RuleLines, indented
 from guardrail.engine.source import Source, define
@@ -23,6 +23,7 @@ from guardrail.model.rules import Block, Degrade
 from guardrail.model.typed import typed_value
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
+NUMBERS = frozenset((int, float))
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 
@@ -57,14 +58,21 @@ class _Fusion:
         if named:
             lines += indented(["serial = next_serial()", "name = name_of(serial)"], 1)
         lines += indented(["with lock:", "    while True:"], 1)
-        lines += indented(body.checks, 3)
+        lines += indented([*body.writer.opening, *body.checks], 3)
         lines += indented(self._bucket_calls(source), 3)
         lines += indented(body.writes, 3)
-        debits = ", ".join([*body.debits, *(["*more"] if self.buckets else [])])
-        comma = "," if debits else ""
-        case = f"new(Case, (engine, facts, estimate, t, ({debits}{comma}), None, None))"
+        debits = "".join(f"{debit}, " for debit in body.debits)
+        more = "*more, " if self.buckets else ""
         serial = "serial" if named else "next_serial()"
-        lines += indented([f"return Decision(ALLOWED, {case}, {serial})"], 3)
+        lines += indented(
+            [
+                "decision = new(Decision)",
+                "decision._ruling = ALLOWED",
+                f"decision._case = (engine, facts, estimate, t, ({debits}{more}), {serial}, None, None)",
+                "return decision",
+            ],
+            3,
+        )
         lines += indented([body.bail], 1)
         return define(lines, self._constants(source), "decide", "fused")  # type: ignore[no-any-return]
 
@@ -76,8 +84,7 @@ class _Fusion:
             "engine": self.engine,
             "next_serial": self.engine.ids.next,
             "name_of": self.engine.ids.name,
-            "Case": Case,
-            "new": tuple.__new__,
+            "new": object.__new__,
             "Decision": Decision,
             "ALLOWED": ALLOWED,
         }
@@ -103,7 +110,7 @@ class _Fusion:
         body = _Body(self.engine, self.store, "return False", pending=True)
         body.add(bucket[value], "return False")
         lines = ["def decide(facts, estimate, t, name, pending, more):"]
-        lines += indented([*body.prelude(), *body.checks, *body.writes], 1)
+        lines += indented([*body.prelude(), *body.writer.opening, *body.checks, *body.writes], 1)
         debits = "".join(f"{debit}, " for debit in body.debits)
         lines += indented([f"more += ({debits})", "return True"], 1)
         bucket[value] = define(lines, body.source.constants, "decide", f"fused {name}")
@@ -120,6 +127,7 @@ class _Body:
         self.bail = bail
         self.pending = pending
         self.source = Source(engine.policies.facts)
+        self.source.constants["NUMBERS"] = NUMBERS
         self.writer = LineWriter(self.source, store, engine.numbers)
         self.statics: list[str] = []
         self.checks: list[str] = []
@@ -170,10 +178,16 @@ class _Body:
 
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, and test what needs no counter."""
-        lines = ["now = t / 1000000", "get = facts.get"]
         sized = self._amount_lines()
-        facts = self._fact_lines()
-        return [*lines, *facts, *sized, *self.statics]
+        reads = ["get = facts.get", *self._fact_lines(), *sized]
+        lines = ["now = t / 1000000"] if any("now" in line for line in self._timed()) else []
+        # A value that cannot be looked up in a set is not of its fact's type.
+        lines += ["try:", *indented(reads, 1), "except TypeError:", f"    {self.bail}"]
+        return [*lines, *self.statics]
+
+    def _timed(self) -> list[str]:
+        derived = ["now"] if self.engine.reader.derivations else []
+        return [*derived, *self.statics, *self.checks]
 
     def _amount_lines(self) -> list[str]:
         units, bail = self.writer.units, self.bail
@@ -184,10 +198,11 @@ class _Body:
             model = self.source.variable("request.model")
             self.source.constants["reserve"] = self.engine.sizer.reserve
             lines += [f"amounts, notes = reserve(estimate, {model})", f"if notes: {bail}"]
-            return [*lines, *(f"n_{unit} = amounts[{unit!r}]" for unit in sorted(units))]
+            lines += [f"n_{unit} = amounts[{unit!r}]" for unit in sorted(units)]
+            return [*lines, *(f"if not n_{unit}: {bail}" for unit in sorted(units))]
         if "requests" in units:
             lines.append('n_requests = estimate.get("requests", 1)')
-            wrong = f"n_requests.__class__ is not int or not 0 <= n_requests <= {TOP}"
+            wrong = f"n_requests.__class__ is not int or not 0 < n_requests <= {TOP}"
             lines.append(f"if {wrong}: {bail}")
         if units & set(TOKENS):
             lines += [
@@ -196,7 +211,7 @@ class _Body:
                 "if n_input_tokens.__class__ is not int or n_output_tokens.__class__ is not int"
                 f" or n_input_tokens < 0 or n_output_tokens < 0: {bail}",
                 "n_tokens = n_input_tokens + n_output_tokens",
-                f"if n_tokens > {TOP}: {bail}",
+                f"if not 0 < n_tokens <= {TOP}: {bail}",
             ]
         return lines
 
@@ -209,43 +224,39 @@ class _Body:
             self.source.variable("account.id")
         lines: list[str] = []
         for name, variable in self.source.variables.items():
-            lines += self._read(reader.facts[name], variable, name in derived)
+            lines += self._read(reader.facts[name], variable)
         for name in derived:
             lines += self._derive(name, reader.derivations[name])
         return lines
 
-    def _read(self, fact: Fact, variable: str, derived: bool) -> list[str]:
-        wrong = self._ill_typed(fact, variable)
-        lines = [f"{variable} = get({fact.name!r}, {fact.default!r})"]
-        if wrong is None:
-            typed = self.source.constant("Y", fact)
-            self.source.constants["typed_value"] = typed_value
-            lines.append(
-                f"if {variable} is not None: {variable} = typed_value({typed}, {variable})"
-            )
-            wrong = f"{variable} is None"
-        present = f"({variable} is not None or {fact.name!r} in facts)"
-        if fact.type in (FactType.IP, FactType.TIMESTAMP, FactType.DURATION, FactType.LIST):
-            present = f"{fact.name!r} in facts"
-        lines.append(f"if {wrong} and {present}: {self.bail}")
-        return lines
+    def _read(self, fact: Fact, variable: str) -> list[str]:
+        lines = [f"{variable} = get({fact.name!r})"]
+        if fact.default is not None:
+            lines.append(f"if {variable} is None: {variable} = {fact.default!r}")
+        return [*lines, *self._typed(fact, variable)]
 
-    def _ill_typed(self, fact: Fact, variable: str) -> str | None:
-        kind = fact.type
-        if kind is FactType.STRING:
-            return f"{variable}.__class__ is not str"
-        if kind is FactType.BOOL:
-            return f"{variable}.__class__ is not bool"
-        if kind is FactType.INTEGER:
-            return f"({variable}.__class__ is not int or not -{TOP} <= {variable} <= {TOP})"
-        if kind is FactType.NUMBER:
-            number = f"{variable}.__class__ is not int and {variable}.__class__ is not float"
-            return f"(({number}) or not -{TOP} <= {variable} <= {TOP})"
+    def _typed(self, fact: Fact, variable: str) -> list[str]:
+        """Return lines that leave it to the steps where a fact has a value not of its type."""
+        kind, bail = fact.type, self.bail
         if kind in (FactType.COUNTRY, FactType.ENUM, FactType.LEVEL):
             values = COUNTRIES if kind is FactType.COUNTRY else frozenset(fact.values)
-            known = self.source.constant("N", values)
-            return f"({variable}.__class__ is not str or {variable} not in {known})"
-        return None
+            return [f"if {variable} not in {self.source.constant('N', values | {None})}: {bail}"]
+        number = f"-{TOP} <= {variable} <= {TOP}"
+        wrong = {
+            FactType.STRING: f"{variable}.__class__ is not str",
+            FactType.BOOL: f"{variable}.__class__ is not bool",
+            FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
+            FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
+        }.get(kind)
+        if wrong is not None:
+            return [f"if {wrong} and {variable} is not None: {bail}"]
+        self.source.constants["typed_value"] = typed_value
+        typed = f"typed_value({self.source.constant('Y', fact)}, {variable})"
+        return [
+            f"if {variable} is not None:",
+            f"    {variable} = {typed}",
+            f"    if {variable} is None: {bail}",
+        ]
 
     def _derive(self, name: str, derivation: Derivation) -> list[str]:
         variable = self.source.variable(name)

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from guardrail.algorithms import ROLLING_SPAN, SCALED_BELOW, pace_increment
+from guardrail.engine.keys import LONGEST
 from guardrail.engine.limits.base import Limit
 from guardrail.engine.limits.budget import BudgetLimit
 from guardrail.engine.limits.rate import RateLimit
 from guardrail.engine.limits.sets import ConcurrencyLimit, DistinctLimit
 from guardrail.engine.source import TEXTUAL, Source, key_expression
-from guardrail.engine.keys import LONGEST
-from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
+from guardrail.model.amounts import MINUTE, Amount, Fixed, FromFact, Lookup
 from guardrail.model.rules import Rule
-
 
 OTHERS = object()
 """Stands for every value that an amount's table does not list."""
@@ -96,6 +95,7 @@ class LineWriter:
         self.numbers = numbers
         self.units: set[str] = set()
         self.windows: dict[str, str] = {}
+        self.opening: list[str] = []
         self.named = False
         constants = source.constants
         constants["read_window"] = store.codec.read_window
@@ -118,18 +118,17 @@ class LineWriter:
         return f"n_{name}"
 
     def _key(self, limit: Limit, lines: RuleLines, bail: str) -> bool:
-        """Add lines that set the rule's key text; False if it cannot be written in line."""
-        names, j = limit.key_facts, self.numbers[id(limit)]
-        if not names:
-            lines.head.append(f'y{j} = "="')
-            return True
+        """Add lines that test the rule's key facts; False if the key cannot be written in line."""
+        names = limit.key_facts
         if any(self.source.facts[name].type not in TEXTUAL for name in names):
             return False
-        variables = [self.source.variable(name) for name in names]
-        for variable in variables:
-            lines.head.append(f"if {variable} is None or len({variable}) > {LONGEST}: {bail}")
-        lines.head.append(f"y{j} = {key_expression(variables)}")
+        for name in names:
+            lines.head.append(f"if {self.source.unplain(name, len(names) > 1)}: {bail}")
         return True
+
+    def _key_expression(self, ident: str, limit: Limit) -> str:
+        variables = [self.source.variable(name) for name in limit.key_facts]
+        return key_expression(ident, variables) if variables else f'"{ident}="'
 
     def _allowance(
         self, amount: Amount, j: int, counter: CounterLines, lines: RuleLines, bail: str
@@ -138,21 +137,25 @@ class LineWriter:
         if isinstance(amount, Fixed):
             return repr(amount.value)
         lines.head.append(f"l{j} = {self.source.amount(amount)}")
-        counter.gate = f"l{j} is not None"
-        counter.checks.append(f"if not l{j}: {bail}")
+        values = [amount.missing]
+        if isinstance(amount, Lookup):
+            values += [*amount.table.values(), amount.otherwise]
+        if None in values:
+            counter.gate = f"l{j} is not None"
+        if 0 in values or isinstance(amount, FromFact):
+            counter.checks.append(f"if not l{j}: {bail}")
         return f"l{j}"
 
     def _look_up(
         self, limit: Limit, number: int, ttl: int, counter: CounterLines, bail: str
     ) -> str:
         """Add lines that read a counter's record into `r…`; return the table's name for it."""
-        first = self.numbers[id(limit)]
-        j = first + number
+        j = self.numbers[id(limit)] + number
         table = self.store.home(limit.idents[number], ttl)
         name = self.source.constant("B", table)
         current = self.source.constant("D", table.current)
         counter.checks += [
-            f'k{j} = "{limit.idents[number]}" + y{first}',
+            f"k{j} = {self._key_expression(limit.idents[number], limit)}",
             f"d{j} = {current}[hash(k{j}) & {self.store.shard_mask}]",
             f"r{j} = d{j}.get(k{j})",
             f"if r{j} is None:",
@@ -164,20 +167,19 @@ class LineWriter:
             counter.checks.append(f"    if r{j} is None and {guest} is None: {bail}")
         return name
 
-    def _write(self, j: int, table: str, record: str, amount: str | None) -> list[str]:
-        lines = [
+    def _write(self, j: int, table: str, record: str) -> list[str]:
+        return [
             f"if d{j} is None: {table}.put(k{j}, {record}, t)",
             f"else: d{j}[k{j}] = {record}",
         ]
-        return lines if amount is None else [f"if {amount}:", *(f"    {line}" for line in lines)]
 
     def _ban(self, rule: Rule, limit: Limit, lines: RuleLines, bail: str) -> None:
         if rule.escalate is None:
             return
-        j, ident = self.numbers[id(limit)], limit.ban_idents[1]
+        ident = limit.ban_idents[1]
         table = self.source.constant("B", self.store.home(ident, rule.escalate.block_for))
         self.source.constants["drained_pair"] = self.store.codec.drained_pair
-        banned = f'drained_pair({table}.find("{ident}" + y{j}))[0] > t'
+        banned = f"drained_pair({table}.find({self._key_expression(ident, limit)}))[0] > t"
         lines.head.append(f"if {banned}: {bail}")
 
     def _rate(self, rule: Rule, limit: RateLimit, bail: str) -> RuleLines | None:
@@ -189,12 +191,17 @@ class LineWriter:
         self._ban(rule, limit, lines, bail)
         n, counter = self.unit(verb.unit), CounterLines(f"k{j}")
         if isinstance(amount, Lookup):
-            table = self.source.constant("P", paces)
-            found = f"{table}.get({self.source.variable(amount.fact)}, {table}[OTHERS])"
-            self.source.constants["OTHERS"] = OTHERS
-            lines.head.append(f"p{j} = {found}")
-            counter.gate = f"p{j} is not None"
-            counter.checks += [f"if not p{j}: {bail}", f"l{j}, w{j}, c{j} = p{j}"]
+            table, value = self.source.constant("P", paces), self.source.variable(amount.fact)
+            listed = self.source.exhaustive(amount)
+            others = self.source.constant("O", paces[OTHERS])
+            lines.head.append(
+                f"p{j} = {table}[{value}]" if listed else f"p{j} = {table}.get({value}, {others})"
+            )
+            if None in paces.values():
+                counter.gate = f"p{j} is not None"
+            if () in paces.values():
+                counter.checks.append(f"if not p{j}: {bail}")
+            counter.checks.append(f"l{j}, w{j}, c{j} = p{j}")
             most, step, room = f"l{j}", f"w{j}", f"c{j}"
         else:
             most, step, room = map(str, cast(tuple[int, int, int], paces[OTHERS]))
@@ -216,7 +223,7 @@ class LineWriter:
             f"v{j} = u{j} + i{j}",
             f"if v{j} > t + {room}: {bail}",
         ]
-        counter.writes = self._write(j, table, f"(v{j}, x{j}) if x{j} else v{j}", f"i{j}")
+        counter.writes = self._write(j, table, f"(v{j}, x{j}) if x{j} else v{j}")
         counter.debit = f"({j}, k{j}, {room}, u{j}, i{j}, {n}, {most}, x{j})"
         lines.counters.append(counter)
         return lines
@@ -255,7 +262,7 @@ class LineWriter:
             reached = f"v{j} > {most}" if percent == 100 else f"v{j} * 100 > {most} * {percent}"
             counter.checks += self._window(limit, j)
             counter.checks += [f"v{j} = u{j} + {n}", f"if {reached}: {bail}"]
-            counter.writes = self._write(j, table, self._record(limit, j, n), n)
+            counter.writes = self._write(j, table, self._record(limit, j, n))
             counter.debit = f"({j}, k{j}, s{j}, u{j}, {n}, {n}, {most}, 0)"
             lines.counters.append(counter)
         return lines
@@ -269,20 +276,24 @@ class LineWriter:
         """Return lines that set the slot `s…` and what it used, `u…`."""
         window, bits = limit.verb.window, self.store.codec.SLOT_BITS
         if window.kind == "rolling":
-            slot = f"t // {limit.width}"
+            current = f"t // {limit.width}"
             return [
-                f"if r{j} is None: s{j} = {slot}; u{j} = 0",
-                f"else: u{j}, s{j} = read_window(r{j}, {slot}, {ROLLING_SPAN})",
+                f"if r{j} is None: s{j} = {current}; u{j} = 0",
+                f"else: u{j}, s{j} = read_window(r{j}, {current}, {ROLLING_SPAN})",
             ]
         if window.kind == "lifetime":
             return [f"s{j} = 0", f"u{j} = 0 if r{j} is None else r{j} >> {bits}"]
-        held = self.windows.get(window.kind)
-        if held is None:
-            held = self.windows[window.kind] = self.source.constant("W", [0, 0, 0])
-            self.source.constants[f"roll_{held}"] = _roller(limit, self.source.constants[held])
+        slot = self.windows.get(window.kind)
+        if slot is None:
+            slot = self.windows[window.kind] = f"s_{window.kind}"
+            held = self.source.constant("W", [0, 0, 0])
+            roll = self.source.constant("R", _roller(limit, self.source.constants[held]))
+            self.opening += [
+                f"if not {held}[0] <= t < {held}[1]: {roll}(t)",
+                f"{slot} = {held}[2]",
+            ]
         return [
-            f"if not {held}[0] <= t < {held}[1]: roll_{held}(t)",
-            f"s{j} = {held}[2]; u{j} = 0",
+            f"s{j} = {slot}; u{j} = 0",
             f"if r{j} is not None:",
             f"    q{j} = r{j} & {self.store.codec.SLOT_MASK}",
             f"    if q{j} >= s{j}: s{j} = q{j}; u{j} = r{j} >> {bits}",
@@ -315,7 +326,7 @@ class LineWriter:
             f"u{j}, p{j} = read_members(r{j}, {member}, t)",
             f"if u{j} >= {most} and not p{j}: {bail}",
         ]
-        counter.writes = self._write(j, table, f"entered(r{j}, {member}, t + {until}, t)", None)
+        counter.writes = self._write(j, table, f"entered(r{j}, {member}, t + {until}, t)")
         counter.debit = f"({j}, k{j}, 0, u{j}, 0 if p{j} else 1, 1, {most}, 0)"
         lines.counters.append(counter)
         return lines

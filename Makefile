@@ -1,0 +1,71 @@
+# Needs make, Python 3.11 or newer and a package registry; sets up the rest in an environment of
+# its own. `make PYTHON=python3.13 test` uses that Python (in .venv-3.13); ARGS is passed on.
+
+export NEEDED_OF_PYTHON
+define NEEDED_OF_PYTHON
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("guardrail needs Python 3.11 or newer, but `%s` is %d.%d; name another: "
+             "make PYTHON=/path/to/python3.13" % ((sys.executable,) + sys.version_info[:2]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("`%s` comes without ensurepip or venv; install them (on Debian and Ubuntu: apt-get "
+             "install python3-venv) or name another: make PYTHON=/path/to/python3.13"
+             % sys.executable)
+endef
+
+ifeq ($(origin PYTHON),undefined)
+FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(FITS)' >/dev/null 2>&1 && echo $$python && exit; done; echo python3)
+VENV = .venv
+else
+VENV = .venv-$(VERSION)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready-$(VERSION)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint bench clean
+.NOTPARALLEL:
+
+help: ## list what can be made
+	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo ## replay a week of sample traffic through the example policies
+	$(BIN)/guardrail check policies/ --traffic examples/traffic/sample-week.jsonl.gz $(ARGS)
+
+test: $(VENV)/.test ## run every test
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(VENV)/.lint ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+bench: $(VENV)/.bench ## measure what decisions cost
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove the environments and everything made
+	rm -rf .venv .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that fits is kept; one of another version, or left half made, is made anew.
+$(READY):
+	@command -v $(PYTHON) >/dev/null || { echo "no \`$(PYTHON)\` here; install Python 3.11 or newer," \
+		"or name one: make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@$(PYTHON) -c "$$NEEDED_OF_PYTHON"
+	@$(BIN)/python -m pip --version 2>/dev/null | grep -q '(python $(VERSION))$$' \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	$(INSTALL) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(READY)
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.%: pyproject.toml $(READY)
+	$(INSTALL) --editable . --group $*
+	@touch $@

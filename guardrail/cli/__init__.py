@@ -1,0 +1,49 @@
+"""The command line: what each command does stands in its own module."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from guardrail.cli.check import check
+from guardrail.cli.explain import explain
+from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.schema import schema
+from guardrail.cli.testing import run_policy_tests
+
+app = typer.Typer(
+    name="guardrail",
+    help="Policies and rate limits for AI APIs: check, test and explain them before they go live.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(check)
+app.command("test")(run_policy_tests)
+app.command()(explain)
+app.command()(schema)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An encoding that lacks a character must not stop a report.
+            stream.reconfigure(errors="backslashreplace")
+    code: object = OK
+    try:
+        app(None if arguments is None else list(arguments), prog_name="guardrail")
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+        return PIPE_CLOSED
+    return code if isinstance(code, int) else OK

@@ -1,0 +1,166 @@
+"""`guardrail check`: load the policies, run their tests, replay traffic through them."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import typer
+
+from guardrail.cli import options
+from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.figures import plural
+from guardrail.cli.loading import environment, load, policy_line
+from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.tests_text import coverage, print_tests, print_tests_concise, result_fields
+from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
+from guardrail.cli.traffic_json import traffic_fields
+from guardrail.cli.traffic_text import print_traffic
+from guardrail.guard import Guard
+from guardrail.model.policy import PolicySet
+from guardrail.replay.records import DecisionFile
+from guardrail.scenarios import SuiteResult, run_suite
+from guardrail.traffic.mapfile import load_map
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckRequest:
+    """What was asked for on the command line; `warmup` is in seconds."""
+
+    paths: list[str]
+    traffic: list[str] = field(default_factory=list)
+    map: str | None = None
+    decisions: str | None = None
+    store: str = "memory://"
+    warmup: float = 0.0
+    geo: str | None = None
+    allow_empty: bool = False
+
+
+def check(
+    paths: options.Paths,
+    traffic: options.Traffic = None,
+    map: options.Map = None,
+    decisions: options.Decisions = None,
+    store: options.StoreUri = "memory://",
+    warmup: options.Warmup = "0s",  # type: ignore[assignment]
+    geo: options.Geo = None,
+    form: options.FormatOption = Format.FULL,
+    color: options.ColorOption = Color.AUTO,
+    allow_empty: options.AllowEmpty = False,
+) -> None:
+    """Load policies, run their tests, and replay recorded traffic through them."""
+    asked = CheckRequest(
+        paths=paths,
+        traffic=traffic or [],
+        map=map,
+        decisions=decisions,
+        store=store,
+        warmup=warmup,
+        geo=geo,
+        allow_empty=allow_empty,
+    )
+    output = Output(color, results_to_stderr=decisions == "-")
+    not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
+    run = lambda: run_check(asked, output, form)  # noqa: E731
+    code = ended(run, output, form, not_run=not_run, allow_empty=allow_empty)
+    raise typer.Exit(code)
+
+
+def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
+    """Run every stage, print what they found, and return the exit code."""
+    policies = load(asked.paths)
+    with ExitStack() as closing:
+        # A traffic file, map or output that is not usable is said before anything takes long.
+        files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
+        mapping = load_map(asked.map, policies) if asked.map is not None else None
+        suite = run_suite(policies, asked.geo)
+        if form is not Format.JSON:
+            _print_tests(output, suite, policies, form)
+        run = None
+        if files is not None:
+            writer = None
+            if asked.decisions is not None:
+                writer = closing.enter_context(DecisionFile(asked.decisions, policies))
+            guard = closing.enter_context(_scratch_guard(policies, asked))
+            run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
+    findings = _findings(policies, suite, run, asked)
+    if form is Format.JSON:
+        output.json(_fields(policies, suite, run, findings))
+    else:
+        if run is not None:
+            print_traffic(output, run, policies, tables=form is Format.FULL)
+        _print_findings(output, findings)
+    return FINDINGS if findings else OK
+
+
+def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
+    """Return a guard whose counters are nobody else's, whatever store they are in."""
+    return Guard.from_policies(
+        policies,
+        store=asked.store,
+        geo=asked.geo,
+        namespace=f"{policies.name}.check-{secrets.token_hex(8)}",
+        environ=environment(),
+    )
+
+
+def _findings(
+    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
+) -> list[str]:
+    found: list[str] = []
+    empty: list[str] = []
+    if not policies.rules:
+        empty.append("the policies have no rules")
+    if suite.failed:
+        found.append(f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed")
+    if run is None and not suite.results:
+        empty.append("nothing to check: the policies have no tests, and no `--traffic` was given")
+    if run is not None:
+        if not run.readable:
+            empty.append("the traffic has no readable line")
+        elif not run.tally.requests:
+            empty.append("no request is left after the warm-up")
+        found += [f"traffic could not be read to its end: {fault}" for fault in run.faults]
+    return found if asked.allow_empty else found + empty
+
+
+def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: Format) -> None:
+    output.line(("policy   ", "bold"), policy_line(policies))
+    if not suite.results:
+        output.line(("tests    ", "bold"), "none")
+        return
+    total, failed = len(suite.results), suite.failed
+    counts = f"{total - failed:,} passed" + (f", {failed:,} failed" if failed else "")
+    output.line(
+        ("tests    ", "bold"), f"{counts}; rules that decided a test: {coverage(suite, policies)}"
+    )
+    if failed and form is Format.CONCISE:
+        print_tests_concise(output, suite)
+    elif failed:
+        output.line()
+        print_tests(output, suite, policies, failed_only=True)
+        output.line()
+
+
+def _print_findings(output: Output, findings: list[str]) -> None:
+    output.line()
+    if not findings:
+        output.line(("no findings", "green"))
+    for finding in findings:
+        output.line(("finding  ", "red"), finding)
+
+
+def _fields(
+    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, findings: list[str]
+) -> dict[str, object]:
+    return {
+        "loaded": True,
+        "policy": policies.name,
+        "revision": policies.revision,
+        "files": list(policies.files),
+        "tests": [result_fields(entry) for entry in suite.results],
+        "traffic": None if run is None else traffic_fields(run, policies),
+        "findings": findings,
+    }

@@ -1,0 +1,115 @@
+"""Diagnostics as text: the source line with a caret under what is meant, or one line each."""
+
+from __future__ import annotations
+
+from guardrail.cli.figures import plural
+from guardrail.cli.inert import inert, width
+from guardrail.cli.output import Format, Output
+from guardrail.diagnostics import Diagnostic, Severity
+
+_TAB = 4
+_LINE_CELLS = 100
+_BEFORE = 40
+_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+
+
+def print_diagnostics(output: Output, diagnostics: tuple[Diagnostic, ...], form: Format) -> None:
+    """Print findings in their order, full with excerpts or concise."""
+    for diagnostic in sorted(diagnostics, key=lambda found: found.sort_key):
+        if form is Format.CONCISE:
+            _print_concise(output, diagnostic)
+        else:
+            _print_full(output, diagnostic)
+
+
+def diagnostic_fields(diagnostic: Diagnostic) -> dict[str, object]:
+    """Return a finding as JSON takes it."""
+    span = diagnostic.span
+    return {
+        "code": diagnostic.code,
+        "severity": str(diagnostic.severity),
+        "message": diagnostic.message,
+        "file": span.file,
+        "line": span.line,
+        "column": span.column,
+        "end_line": span.end_line,
+        "end_column": span.end_column,
+        "label": diagnostic.label,
+        "help": diagnostic.help,
+    }
+
+
+def counted(diagnostics: tuple[Diagnostic, ...]) -> str:
+    """Return how many errors and warnings there are: `1 error, 0 warnings`."""
+    errors = sum(found.severity is Severity.ERROR for found in diagnostics)
+    return f"{plural(errors, 'error')}, {plural(len(diagnostics) - errors, 'warning')}"
+
+
+def _print_concise(output: Output, found: Diagnostic) -> None:
+    advice = f" ({found.help})" if found.help else ""
+    output.line(
+        (inert(str(found.span)), "bold"),
+        f": {found.code} ",
+        (f"[{found.severity}]", _STYLES[found.severity]),
+        f" {inert(found.message)}{inert(advice)}",
+    )
+
+
+def _print_full(output: Output, found: Diagnostic) -> None:
+    style = _STYLES[found.severity]
+    output.line(
+        (inert(str(found.span)), "bold"), " ", (found.code, style), " ", inert(found.message)
+    )
+    number = str(found.span.line)
+    margin = " " * len(number)
+    if found.excerpt is not None:
+        source, start, length = _framed(found)
+        label = f" {inert(found.label)}" if found.label else ""
+        output.line((f"{margin} |", "blue"))
+        output.line((f"{number} |", "blue"), f" {source}".rstrip())
+        output.line((f"{margin} |", "blue"), " " * (start + 1), (f"{'^' * length}{label}", style))
+    elif found.label:
+        output.line((f"{margin} = ", "blue"), inert(found.label))
+    if found.help:
+        output.line((f"{margin} = ", "blue"), f"help: {inert(found.help)}")
+    output.line()
+
+
+def _framed(found: Diagnostic) -> tuple[str, int, int]:
+    """Return the excerpt as it is shown, where the caret starts, and how long it is, in cells."""
+    excerpt, span = found.excerpt or "", found.span
+    start = min(span.column - 1, len(excerpt))
+    end = min(span.end_column - 1, len(excerpt)) if span.end_line == span.line else len(excerpt)
+    before = _displayed(excerpt[max(0, start - _LINE_CELLS) : start], 0)
+    if width(before) > _LINE_CELLS - _BEFORE or start > _LINE_CELLS:
+        before = "…" + _last_cells(before, _BEFORE)
+    meant = _displayed(excerpt[start : max(start, end)][:_LINE_CELLS], width(before))
+    column = width(before)
+    after = _displayed(excerpt[max(start, end) :][:_LINE_CELLS], column + width(meant))
+    shown = _first_cells(before + meant + after, _LINE_CELLS)
+    room = max(1, width(shown) - column)
+    return shown, column, min(max(1, width(meant.rstrip())), room)
+
+
+def _displayed(text: str, column: int) -> str:
+    """Return source text as shown from a column on: tabs filled up, the rest inert."""
+    parts: list[str] = []
+    for character in text:
+        part = " " * (_TAB - column % _TAB) if character == "\t" else inert(character)
+        parts.append(part)
+        column += width(part)
+    return "".join(parts)
+
+
+def _last_cells(text: str, cells: int) -> str:
+    while width(text) > cells:
+        text = text[max(1, (width(text) - cells) // 2) :]
+    return text
+
+
+def _first_cells(text: str, cells: int) -> str:
+    if width(text) <= cells:
+        return text
+    while width(text) >= cells:
+        text = text[: -max(1, (width(text) - cells) // 2)]
+    return text + "…"

@@ -1,0 +1,161 @@
+"""`guardrail explain`: one request, and all that its decision rests on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import typer
+
+from guardrail.cli import options
+from guardrail.cli.failures import OK, ended
+from guardrail.cli.figures import moment
+from guardrail.cli.loading import environment, load, revision
+from guardrail.cli.output import EFFECT_STYLES, Color, Format, Output
+from guardrail.cli.story_text import after_lines, heading, rule_lines
+from guardrail.cli.traffic import TrafficFiles
+from guardrail.engine import Decision
+from guardrail.errors import SettingError
+from guardrail.guard import Guard
+from guardrail.model.policy import PolicySet
+from guardrail.model.typed import epoch_of
+from guardrail.replay.precharge import precharge
+from guardrail.replay.running import Replay
+from guardrail.stores.memory import MemoryStore
+from guardrail.traffic.mapfile import load_map
+from guardrail.traffic.requests import stated_facts
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """Which request is to be explained: a hand-written one, or a line of traffic."""
+
+    request: str | None = None
+    tokens: int | None = None
+    at: str | None = None
+    used: list[str] = field(default_factory=list)
+    traffic: str | None = None
+    line: int | None = None
+    map: str | None = None
+    geo: str | None = None
+
+
+def explain(
+    paths: options.Paths,
+    request: options.Request = None,
+    tokens: options.Tokens = None,
+    at: options.At = None,
+    used: options.Used = None,
+    traffic: options.OneTraffic = None,
+    line: options.Line = None,
+    map: options.Map = None,
+    geo: options.Geo = None,
+    form: options.FormatOption = Format.FULL,
+    color: options.ColorOption = Color.AUTO,
+) -> None:
+    """Explain the decision on one request: every rule, why it matched or not, every counter."""
+    output = Output(color)
+    question = Question(
+        request=request,
+        tokens=tokens,
+        at=at,
+        used=used or [],
+        traffic=traffic,
+        line=line,
+        map=map,
+        geo=geo,
+    )
+    run = lambda: run_explain(paths, question, output, form)  # noqa: E731
+    raise typer.Exit(ended(run, output, form))
+
+
+def run_explain(paths: list[str], question: Question, output: Output, form: Format) -> int:
+    """Decide on the request, print the story of the decision, and return the exit code."""
+    if (question.request is None) == (question.traffic is None):
+        raise SettingError("give either `--request`, or `--traffic` and `--line`")
+    if (question.traffic is None) != (question.line is None):
+        raise SettingError("`--traffic` and `--line` go together")
+    policies = load(paths)
+    if question.traffic is not None:
+        decision = _recorded(policies, question)
+    else:
+        decision = _handwritten(policies, question)
+    _print(output, decision, policies, form)
+    return OK
+
+
+def _handwritten(policies: PolicySet, question: Question) -> Decision:
+    facts = _facts(question.request or "")
+    now = time.time() if question.at is None else _time(question.at)
+    estimate = None if question.tokens is None else {"tokens": question.tokens}
+    used = dict(_used(written) for written in question.used)
+    decision = _fresh_guard(policies, question, MemoryStore()).decide(facts, estimate, now=now)
+    if not used:
+        return decision
+    store = MemoryStore()
+    precharge(store, policies, decision, used)
+    return _fresh_guard(policies, question, store).decide(facts, estimate, now=now)
+
+
+def _fresh_guard(policies: PolicySet, question: Question, store: MemoryStore) -> Guard:
+    return Guard.from_policies(policies, store=store, geo=question.geo, environ=environment())
+
+
+def _recorded(policies: PolicySet, question: Question) -> Decision:
+    if question.used or question.tokens is not None or question.at is not None:
+        raise SettingError("a recorded request has its own tokens, time and counters")
+    with ExitStack() as closing:
+        files = TrafficFiles([question.traffic or ""], closing)
+        mapping = load_map(question.map, policies) if question.map is not None else None
+        guard = closing.enter_context(_fresh_guard(policies, question, MemoryStore()))
+        for line, _, _, decision in Replay(guard).run(files.requests(mapping)):
+            if line == question.line:
+                return decision
+            if line > (question.line or 0):
+                break
+    reasons = [reason for _, line, reason in files.bad.first if line == question.line]
+    why = reasons[0] if reasons else "; ".join(files.faults) or "no request stands there"
+    raise SettingError(f"line {question.line} of `{question.traffic}` cannot be explained: {why}")
+
+
+def _facts(written: str) -> Mapping[str, object]:
+    try:
+        return stated_facts(written.encode(errors="surrogateescape"))
+    except ValueError as error:
+        raise SettingError(f"`--request`: {error}") from None
+
+
+def _time(written: str) -> float:
+    seconds = epoch_of(written)
+    if seconds is None:
+        raise SettingError(
+            f"`--at {written}` is not a time: write `2026-03-01T09:00:00Z`, or a date"
+        )
+    return seconds
+
+
+def _used(written: str) -> tuple[str, str]:
+    name, equals, amount = written.partition("=")
+    if not equals or not name:
+        raise SettingError(f"`--used {written}` is not `RULE=AMOUNT`")
+    return name, amount
+
+
+def _print(output: Output, decision: Decision, policies: PolicySet, form: Format) -> None:
+    told = decision.explain()
+    if form is Format.JSON:
+        output.json(told.as_dict())
+        return
+    output.line((heading(told), EFFECT_STYLES[str(told.effect)]))
+    if form is Format.CONCISE:
+        return
+    output.line()
+    for line in rule_lines(told, policies):
+        output.line("  ", line)
+    if told.rules:
+        output.line()
+    for line in after_lines(told):
+        output.line("  ", line)
+    output.line("  ", f"at {moment(told.time)}, policy {revision(policies)}")

@@ -1,0 +1,90 @@
+"""How a command ends: its exit code, and what is said when something stands in the way."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from guardrail.cli.excerpts import counted, diagnostic_fields, print_diagnostics
+from guardrail.cli.output import Format, Output
+from guardrail.errors import GuardrailError, PolicyError
+from guardrail.traffic.mapfile import MapError
+
+OK = 0
+FINDINGS = 1
+USAGE = 2
+NOT_LOADED = 3
+OUR_FAULT = 4
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+TRACEBACK_SETTING = "GUARDRAIL_TRACEBACK"
+
+
+class NothingToCheckError(Exception):
+    """There is nothing a command could find fault with, which is no success."""
+
+
+def ended(
+    run: Callable[[], int],
+    output: Output,
+    form: Format,
+    *,
+    not_run: str = "",
+    allow_empty: bool = False,
+) -> int:
+    """Run a command and return its exit code, whatever happens in it.
+
+    `not_run` says, after a policy that could not be loaded, which stages were not reached.
+    """
+    try:
+        return run()
+    except PolicyError as error:
+        _print_unloaded(output, error, form, not_run)
+        return NOT_LOADED
+    except MapError as error:
+        print_diagnostics(output, error.diagnostics, form)
+        output.error(f"map not loaded: {counted(error.diagnostics)}")
+        return USAGE
+    except GuardrailError as error:
+        output.error(str(error))
+        return USAGE
+    except NothingToCheckError as error:
+        output.error(str(error))
+        return OK if allow_empty else FINDINGS
+    except BrokenPipeError:
+        silence_stdout()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        output.error("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        _print_our_fault(output, error)
+        return OUR_FAULT
+
+
+def silence_stdout() -> None:
+    """Send what is still to be written nowhere: whoever read it has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+
+
+def _print_unloaded(output: Output, error: PolicyError, form: Format, not_run: str) -> None:
+    if form is Format.JSON:
+        fields = [diagnostic_fields(found) for found in error.diagnostics]
+        output.json({"loaded": False, "diagnostics": fields})
+        return
+    print_diagnostics(output, error.diagnostics, form)
+    output.line(f"{counted(error.diagnostics)}. Policy not loaded{not_run}.")
+
+
+def _print_our_fault(output: Output, error: Exception) -> None:
+    if os.environ.get(TRACEBACK_SETTING) == "1":
+        output.error("".join(traceback.format_exception(error)))
+        return
+    output.error(
+        f"this is a fault in guardrail, not in your files ({type(error).__name__}: {error}); "
+        f"please report it, with what {TRACEBACK_SETTING}=1 prints"
+    )

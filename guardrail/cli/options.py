@@ -1,0 +1,88 @@
+"""The arguments and options that commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from guardrail.cli.output import Color, Format
+from guardrail.loading.notation import NotationError, read_duration
+from guardrail.model.amounts import SECOND
+
+
+def seconds(written: str) -> float:
+    """Return a duration option such as `1d` in seconds."""
+    try:
+        return read_duration(written, least=0) / SECOND
+    except NotationError as error:
+        raise typer.BadParameter(f"`{written}` {error.message}: {error.help}") from None
+
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATH…", help="Policy files, or folders of them.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How results are printed.")]
+ColorOption = Annotated[Color, typer.Option("--color", help="When output is coloured.")]
+Geo = Annotated[
+    str | None,
+    typer.Option("--geo", metavar="PATH", help="A country database instead of the embedded one."),
+]
+AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="Succeed also where there is nothing to check.")
+]
+Traffic = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--traffic",
+        metavar="FILE",
+        help="Recorded requests to replay (JSON lines, .gz, .zst; - is stdin); repeatable.",
+    ),
+]
+Map = Annotated[
+    str | None,
+    typer.Option("--map", metavar="MAP", help="A YAML file that says how to read another log."),
+]
+Decisions = Annotated[
+    str | None,
+    typer.Option("--decisions", metavar="OUT", help="Write JSON for each request; - is stdout."),
+]
+StoreUri = Annotated[
+    str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
+]
+Warmup = Annotated[
+    float,
+    typer.Option(
+        "--warmup",
+        metavar="DURATION",
+        parser=seconds,
+        help="Decide the requests of the first 1d, 6h, … without counting them in the figures.",
+    ),
+]
+Request = Annotated[
+    str | None,
+    typer.Option("--request", metavar="JSON", help="The request's facts, as a JSON object."),
+]
+Tokens = Annotated[
+    int | None, typer.Option("--tokens", metavar="N", min=0, help="How many tokens it reserves.")
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="When it comes, in RFC 3339; now if left out."),
+]
+Used = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--used",
+        metavar="RULE=AMOUNT",
+        help="What a rule's counter (of several, RULE:UNIT) holds beforehand; repeatable.",
+    ),
+]
+OneTraffic = Annotated[
+    str | None,
+    typer.Option("--traffic", metavar="FILE", help="Explain a request of this recorded traffic."),
+]
+Line = Annotated[
+    int | None, typer.Option("--line", metavar="N", min=1, help="The request's line in it.")
+]
+"""Each is the annotation of a command's parameter."""

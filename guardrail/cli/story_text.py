@@ -1,0 +1,144 @@
+"""The story of a decision as text: each rule, why it matched or not, how its counters stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from guardrail.cli.figures import columns, length
+from guardrail.cli.inert import padded, shortened, width
+from guardrail.engine import Explanation, LimitStatus
+from guardrail.engine.explain import Answered, RuleStory
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Rule
+
+Row = tuple[str, str, str, str]
+_ANSWERS = {True: "yes", False: "no", None: "unknown"}
+_WORD = {"match": "MATCH", "exempt": "exempt", "off": "off", "not in force": "not in force"}
+
+
+def heading(told: Explanation) -> str:
+    """Return a decision in one line: `DEGRADE to small   by tokens-per-day (public.yaml:32)`."""
+    words = [str(told.effect).upper()]
+    model = told.obligations.get("model")
+    if told.effect is Effect.DEGRADE and model is not None:
+        words.append(f"to {shortened(model)}")
+    elif told.reason is not None:
+        words.append(shortened(told.reason))
+    by = ""
+    if told.rule is not None:
+        place = next((rule.place for rule in told.rules if rule.rule == told.rule), "")
+        by = f"   by {shortened(told.rule)} ({shortened(place.rpartition('/')[2])})"
+    elif told.effect is Effect.ALLOW:
+        by = "   no rule objects"
+    wait = ""
+    if told.effect.refuses:
+        after = told.retry_after
+        wait = "   no retry helps" if after is None else f"   retry after {length(after)}"
+    return " ".join(words) + by + wait
+
+
+def rule_lines(
+    told: Explanation, policies: PolicySet, only: Sequence[str] | None = None
+) -> list[str]:
+    """Return the rules of a decision as lines of four columns; `only` some of them."""
+    by_id = {rule.id: rule for rule in policies.rules}
+    rows = [
+        row
+        for story in told.rules
+        if only is None or story.rule in only
+        for row in _rule_rows(story, by_id[story.rule])
+    ]
+    # What stands alone in its line may be longer than the column of tests.
+    tests = max((width(text) for _, _, text, answer in rows if answer), default=0)
+    lines = columns([(name, word) for name, word, _, _ in rows], (False, False), "   ")
+    cells = max((width(line) for line in lines), default=0) + 3
+    return [
+        f"{padded(line, cells)}{padded(text, tests)}   {answer}".rstrip()
+        for line, (_, _, text, answer) in zip(lines, rows, strict=True)
+    ]
+
+
+def after_lines(told: Explanation) -> Iterator[str]:
+    """Yield what else is to be said: obligations, and what went wrong while deciding."""
+    for name, value in told.obligations.items():
+        yield f"obligation  {shortened(name)}: {shortened(_shown(value))}"
+    for error in told.errors:
+        yield f"note        {shortened(error, 160)}"
+
+
+def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
+    name, word = shortened(story.rule, 48), _standing(story)
+    tests = [_test_cells(test) for test in story.tests] or [("always", "")]
+    if story.exemption is not None:
+        tests.append((f"exempt by {shortened(story.exemption)}", ""))
+    first, *more = tests
+    yield name, word, *first
+    for text, value in more:
+        yield "", "", text, value
+    if story.standing != "match":
+        return
+    if story.unknown:
+        yield "", "unknown", "the condition hinges on a missing fact", ""
+    for status in story.counters:
+        yield "", "counter", _counter(status), ""
+        yield from (("", "steps", text, "") for text in _steps(status, rule))
+    if story.effect is not None:
+        yield "", "asks for", _asked(story), ""
+
+
+def _standing(story: RuleStory) -> str:
+    if story.mode is Mode.SHADOW and story.standing == "match":
+        return "shadow"
+    return _WORD.get(story.standing, story.standing)
+
+
+def _test_cells(test: Answered) -> tuple[str, str]:
+    if test.value is None:
+        # The test of a missing fact for being there has an answer.
+        return shortened(test.text), f"missing: {_ANSWERS[test.answer]}"
+    return shortened(test.text), f"{_shown(test.value)}: {_ANSWERS[test.answer]}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{shortened(value, 60)}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(shortened(part, 30) for part in value[:10]) + "]"
+    return shortened(value, 60)
+
+
+def _counter(status: LimitStatus) -> str:
+    portion = f" ({100 * status.used / status.limit:.1f}%)" if status.limit else ""
+    text = (
+        f"{status.used:,.10g} of {status.limit:,.10g} {status.unit}{portion}, "
+        f"{status.remaining:,.10g} left"
+    )
+    return (
+        text
+        if status.reset_after is None
+        else f"{text}, full again in {length(status.reset_after)}"
+    )
+
+
+def _steps(status: LimitStatus, rule: Rule) -> Iterator[str]:
+    if not isinstance(rule.verb, Budget) or len(rule.verb.steps) < 2:
+        return
+    parts = []
+    for step in rule.verb.steps:
+        effect = step.verdict.effect
+        name = "notify" if effect is Effect.ALLOW else str(effect)
+        left = status.limit * step.percent / 100 - status.used
+        parts.append(f"{step.percent}% {name} " + ("reached" if left < 0 else f"at +{left:,.10g}"))
+    yield ", ".join(parts)
+
+
+def _asked(story: RuleStory) -> str:
+    words = [f"would {story.effect}" if story.mode is Mode.SHADOW else str(story.effect)]
+    if story.reason not in (None, story.rule):
+        words.append(shortened(story.reason))
+    if story.effect is not None and story.effect.refuses and story.retry_after is not None:
+        words.append(f"for {length(story.retry_after)}")
+    return " ".join(words)

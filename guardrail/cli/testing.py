@@ -1,0 +1,50 @@
+"""`guardrail test`: run the tests that stand beside the rules."""
+
+from __future__ import annotations
+
+import typer
+
+from guardrail.cli import options
+from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.loading import load
+from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.tests_text import print_tests, print_tests_concise, result_fields, summary
+from guardrail.scenarios import run_suite, undecided_rules
+
+
+def run_policy_tests(
+    paths: options.Paths,
+    geo: options.Geo = None,
+    form: options.FormatOption = Format.FULL,
+    color: options.ColorOption = Color.AUTO,
+    allow_empty: options.AllowEmpty = False,
+) -> None:
+    """Run the tests in policy files, and tell which rules no test decided."""
+    output = Output(color)
+    run = lambda: print_results(paths, geo, output, form, allow_empty)  # noqa: E731
+    raise typer.Exit(
+        ended(run, output, form, not_run="; tests were not run", allow_empty=allow_empty)
+    )
+
+
+def print_results(
+    paths: list[str], geo: str | None, output: Output, form: Format, allow_empty: bool
+) -> int:
+    """Run every test, print how they went, and return the exit code."""
+    policies = load(paths)
+    suite = run_suite(policies, geo)
+    if form is Format.JSON:
+        never = list(undecided_rules(policies, suite.decided))
+        results = [result_fields(entry) for entry in suite.results]
+        output.json({"loaded": True, "tests": results, "rules_without_test": never})
+    elif not suite.results:
+        output.line("there are no tests: write some under `tests:`, or in a `*_test.yaml`")
+    else:
+        if form is Format.CONCISE:
+            print_tests_concise(output, suite)
+        else:
+            print_tests(output, suite, policies)
+        output.line(summary(suite, policies))
+    if not suite.results:
+        return OK if allow_empty else FINDINGS
+    return FINDINGS if suite.failed else OK

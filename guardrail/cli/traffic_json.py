@@ -1,0 +1,62 @@
+"""A traffic run as JSON takes it."""
+
+from __future__ import annotations
+
+from guardrail.cli.traffic import TrafficRun
+from guardrail.cli.traffic_text import remarks
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Rule
+
+
+def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
+    """Return the figures of a run; times are in seconds since the epoch."""
+    tally, course = run.tally, run.course
+    return {
+        "requests": tally.requests,
+        "warmup_requests": run.warmed,
+        "accounts": len(tally.accounts),
+        "first": course.first,
+        "last": course.newest if course.first is not None else None,
+        "late": course.late,
+        "latest_step_back": course.furthest,
+        "bad_lines": {
+            "count": run.bad.count,
+            "first": [
+                {"file": file, "line": line, "reason": reason}
+                for file, line, reason in run.bad.first
+            ],
+        },
+        "damaged": run.faults,
+        "decisions": {
+            str(effect): {
+                "requests": tally.effect_requests(effect),
+                "accounts": tally.effect_accounts(effect),
+            }
+            for effect in Effect
+        },
+        "rules": [_rule_fields(run, rule) for rule in policies.rules],
+        "shadow": {
+            "stricter": {str(effect): count for effect, count in tally.shadow.stricter.items()},
+            "accounts": len(tally.shadow.accounts),
+        },
+        "decided_on_missing_facts": [
+            {"rule": rule, "missing": list(missing), "requests": count}
+            for (rule, missing), count in sorted(tally.matching.hinged.items())
+        ],
+        "remarks": list(remarks(run, policies)),
+    }
+
+
+def _rule_fields(run: TrafficRun, rule: Rule) -> dict[str, object]:
+    tally = run.tally
+    counts = tally.shadow.by_rule if rule.mode is Mode.SHADOW else tally.decided
+    return {
+        "rule": rule.id,
+        "mode": rule.mode.value,
+        "matched": tally.matching.matched.get(rule.id, 0),
+        **{
+            str(effect): counts.get((rule.id, effect), 0)
+            for effect in (Effect.DEGRADE, Effect.THROTTLE, Effect.BLOCK)
+        },
+    }

@@ -1,0 +1,179 @@
+"""A traffic run as text: what was decided, by which rules, and what to make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from guardrail.cli.figures import NONE, beside, columns, length, period, plural, share
+from guardrail.cli.inert import shortened
+from guardrail.cli.output import Output
+from guardrail.cli.traffic import TrafficRun
+from guardrail.loading.suggest import nearest
+from guardrail.model.amounts import DAY, HOUR, SECOND
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Distinct, Rule
+
+_PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
+_CALENDAR = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
+_SHOWN = 5
+_MARGIN = " " * 9
+
+
+def print_traffic(output: Output, run: TrafficRun, policies: PolicySet, *, tables: bool) -> None:
+    """Print what came of the traffic; `tables` adds the figures by effect and by rule."""
+    output.line(("traffic  ", "bold"), headline(run))
+    for remark in remarks(run, policies):
+        output.line(_MARGIN, remark)
+    if run.tally.requests and tables:
+        output.line()
+        for line in beside(_effect_table(run), _rule_table(run, policies), 8):
+            output.line("  ", line)
+        output.line()
+        for line in _afterwords(run, policies):
+            output.line("  ", line)
+    _print_unreadable(output, run)
+
+
+def headline(run: TrafficRun) -> str:
+    """Return the traffic in one line: how much, whose, when."""
+    tally, course = run.tally, run.course
+    parts = [plural(run.readable, "request")]
+    if tally.accounts:
+        parts.append(plural(len(tally.accounts), "account"))
+    if course.first is not None:
+        parts.append(period(course.first, course.newest))
+    parts.append(plural(run.bad.count, "bad line"))
+    return ", ".join(parts)
+
+
+def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
+    """Yield what a reader must know to trust the figures."""
+    course = run.course
+    if course.late:
+        yield (
+            f"{plural(course.late, 'request')} came after a later one, by up to "
+            f"{length(course.furthest)}; each was decided at its own time"
+        )
+    if run.warmup:
+        yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
+    else:
+        yield from _cold_counters(run, policies)
+    strange = sorted(run.tally.strange.items(), key=lambda pair: (-pair[1], pair[0]))
+    for name, count in strange[:_SHOWN]:
+        near = nearest(name, policies.facts)
+        advice = f"; did you mean `{near}`?" if near else ""
+        yield f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')}){advice}"
+    notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
+    for note, count in notes[:_SHOWN]:
+        yield f"{shortened(note, 160)} ({plural(count, 'request')})"
+    if run.mapping is not None and run.readable:
+        for name in sorted(run.mapping.unseen)[:_SHOWN]:
+            yield f"column `{shortened(name)}`, which the map names, has no value in any line"
+
+
+def shadow_line(run: TrafficRun, policies: PolicySet) -> str | None:
+    """Return what enforcing the shadow rules would change, None if there are none."""
+    if not any(rule.mode is Mode.SHADOW for rule in policies.rules):
+        return None
+    shadow = run.tally.shadow
+    if not shadow.stricter:
+        return "if shadow rules were enforced: no request would be decided more strictly"
+    changes = ", ".join(
+        f"+{shadow.stricter[effect]:,} {_PAST[effect]} "
+        f"({share(shadow.stricter[effect], run.tally.requests)})"
+        for effect in sorted(shadow.stricter)
+    )
+    if not shadow.accounts:
+        return f"if shadow rules were enforced: {changes}"
+    worst = min(shadow.accounts, key=lambda account: (-shadow.accounts[account], account))
+    return (
+        f"if shadow rules were enforced: {changes}, {plural(len(shadow.accounts), 'account')}; "
+        f"worst {shortened(worst, 40)} ({shadow.accounts[worst]:,})"
+    )
+
+
+def hinge_lines(run: TrafficRun) -> Iterator[str]:
+    """Yield the decisions that hinged on a missing fact."""
+    hinged = run.tally.matching.hinged
+    for (rule, missing), count in sorted(hinged.items(), key=lambda pair: (-pair[1], pair[0])):
+        facts = ", ".join(missing)
+        yield (
+            f"unknown facts decided {plural(count, 'request')}: "
+            f"{facts} missing → {rule} (unknown: match)"
+        )
+
+
+def _cold_counters(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
+    if run.course.first is None:
+        return
+    span = run.course.newest - run.course.first
+    windows = sorted({_window(rule) / SECOND for rule in policies.rules} - {0.0})
+    filled = [window for window in windows if window < span]
+    if filled:
+        longest = length(filled[-1])
+        yield (
+            f"counters start empty: the first {longest} understates limits (use --warmup {longest})"
+        )
+    if len(filled) < len(windows):
+        longer = ", ".join(length(window) for window in windows[len(filled) :])
+        yield f"counters start empty, and {length(span)} of traffic never fill windows of {longer}"
+
+
+def _window(rule: Rule) -> int:
+    verb = rule.verb
+    if rule.mode is Mode.OFF:
+        return 0
+    if isinstance(verb, Distinct):
+        return verb.period
+    if isinstance(verb, Budget):
+        return verb.window.length or _CALENDAR.get(verb.window.kind, 0)
+    return 0
+
+
+def _effect_table(run: TrafficRun) -> list[str]:
+    tally = run.tally
+    rows: list[tuple[str, ...]] = [("decision", "requests", "share", "accounts")]
+    for effect in Effect:
+        count = tally.effect_requests(effect)
+        accounts = f"{tally.effect_accounts(effect):,}" if tally.accounts else NONE
+        rows.append((str(effect), f"{count:,}", share(count, tally.requests), accounts))
+    return columns(rows, (False, True, True, True))
+
+
+def _rule_table(run: TrafficRun, policies: PolicySet) -> list[str]:
+    tally = run.tally
+    rows: list[tuple[str, ...]] = [("rule", "mode", "matched", "degr.", "thrtl.", "block")]
+    for rule in policies.rules:
+        shadow = rule.mode is Mode.SHADOW
+        counts = tally.shadow.by_rule if shadow else tally.decided
+        cells = [_cell(counts.get((rule.id, effect), 0), shadow) for effect in _PAST]
+        matched = NONE if rule.mode is Mode.OFF else f"{tally.matching.matched.get(rule.id, 0):,}"
+        rows.append((shortened(rule.id, 48), rule.mode.value, matched, *cells))
+    by_none = [tally.decided.get((None, effect), 0) for effect in _PAST]
+    if any(by_none):
+        rows.append(("(no rule)", "", "", *(_cell(count, False) for count in by_none)))
+    return columns(rows, (False, False, True, True, True, True))
+
+
+def _cell(count: int, shadow: bool) -> str:
+    if not count:
+        return NONE
+    return f"({count:,})" if shadow else f"{count:,}"
+
+
+def _afterwords(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
+    shadow = shadow_line(run, policies)
+    if shadow is not None:
+        yield shadow
+    yield from hinge_lines(run)
+
+
+def _print_unreadable(output: Output, run: TrafficRun) -> None:
+    for file, line, reason in run.bad.first:
+        output.line(("bad line ", "yellow"), f"{shortened(file)}:{line}: {shortened(reason, 120)}")
+    more = run.bad.count - len(run.bad.first)
+    if more > 0:
+        output.line(("bad line ", "yellow"), f"and {more:,} more")
+    for fault in run.faults:
+        output.line(("damaged  ", "red"), shortened(fault, 200))

@@ -1,0 +1,119 @@
+"""The guard for threads and for WSGI hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from guardrail.engine import Decision
+from guardrail.engine.fused import Decide, fuse
+from guardrail.errors import StoreError
+from guardrail.guard.frame import LATEST, Frame, microseconds
+from guardrail.guard.settings import Shell
+from guardrail.stores import Store
+from guardrail.stores.memory import MemoryStore
+
+
+class Guard(Shell[Store]):
+    """Decides on requests, with counters in a store.
+
+    Safe to share between threads. Make one with `load`, or with `from_policies` for a set that is
+    loaded already.
+    """
+
+    def __init__(self, frame: Frame, store: Store) -> None:
+        super().__init__(frame, store)
+        self._signals = frame.signals
+        self._clock = frame.clock
+        self._decide: Decide = self._steps
+        if isinstance(store, MemoryStore) and not frame.overridden:
+            self._decide = fuse(frame.engine, store, self._steps, LATEST)
+
+    def decide(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None = None,
+        *,
+        now: float | None = None,
+    ) -> Decision:
+        """Return the decision on a request, and charge its estimate if it is admitted.
+
+        `facts` is a flat mapping of dotted names to plain values, `estimate` maps units to
+        amounts, `now` is in seconds since the epoch (the guard's clock if not given). The
+        mappings must not be changed until the decision is settled.
+
+        Raises:
+            SettingError: `now` is not a time.
+        """
+        moment = self._clock() if now is None else now
+        if self._signals:
+            facts, unavailable = self._frame.known(facts, moment)
+            if unavailable:
+                return self._steps(facts, estimate, moment, unavailable)
+        return self._decide(facts, estimate, moment)
+
+    def settle(
+        self,
+        decision: Decision,
+        usage: Mapping[str, object] | None = None,
+        *,
+        model: str | None = None,
+        now: float | None = None,
+    ) -> None:
+        """Replace a decision's estimate by what was used; a second time does nothing.
+
+        `usage` maps units to amounts; what it lacks stays as reserved. `model` is the one that
+        was served, where money is counted. Unusable figures are named in `decision.errors`.
+        """
+        moment = microseconds(self._frame.moment(now))
+        corrections = self._frame.settlement(decision, usage, model)
+        if corrections:
+            self._store.settle(corrections, moment)
+
+    def release(self, decision: Decision, *, now: float | None = None) -> None:
+        """Give everything back: the request failed by our fault, before anything was served."""
+        moment = microseconds(self._frame.moment(now))
+        corrections = self._frame.release(decision)
+        if corrections:
+            self._store.settle(corrections, moment)
+
+    def renew(self, decision: Decision, *, now: float | None = None) -> None:
+        """Extend the decision's leases from now on: the request is still being served."""
+        moment = microseconds(self._frame.moment(now))
+        corrections = self._frame.renewal(decision, moment)
+        if corrections:
+            self._store.settle(corrections, moment)
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _steps(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Decision:
+        """Decide in three steps: plan, acquire, conclude."""
+        frame = self._frame
+        case, plan = frame.plan(facts, estimate, moment, unavailable)
+        if not frame.needs_store(plan):
+            return frame.concluded(case, plan, None)
+        try:
+            outcome = self._store.acquire(plan.charges, plan.cells, plan.now)
+        except StoreError as problem:
+            return frame.closed(case, plan, problem)
+        return frame.concluded(case, plan, outcome)

@@ -1,0 +1,194 @@
+"""Compiles how much a limit allows: plain amounts, rates, tables by a fact, a fact's own value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from guardrail.loading.findings import listed, quoted
+from guardrail.loading.nodes import Mapping, Node, Scalar
+from guardrail.loading.notation import NotationError, read_amount, read_rate
+from guardrail.loading.places import Place, kind_of, plain
+from guardrail.loading.scope import Scope
+from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.values import report_notation, typed
+from guardrail.model.amounts import MICRO, MINUTE, Amount, Fixed, FromFact, Lookup
+from guardrail.model.facts import Fact, FactType
+
+_TABLE_TYPES = (
+    FactType.STRING,
+    FactType.BOOL,
+    FactType.INTEGER,
+    FactType.COUNTRY,
+    FactType.ENUM,
+    FactType.LEVEL,
+)
+_Reader = Callable[[Scalar], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Compiles amounts over one scope."""
+
+    scope: Scope
+
+    def amount(self, node: Node, *, money: bool = False) -> Amount | None:
+        """Compile an amount; what is wrong is reported, and None returned."""
+        if isinstance(node, Mapping) and node.get("fact") is not None:
+            return self._from_fact(node, money=money)
+        return self._amount(node, lambda scalar: _plain_amount(scalar, money=money))
+
+    def rate(self, node: Node, *, money: bool = False) -> tuple[Amount, int] | None:
+        """Compile a rate to its amount and its period in microseconds."""
+        periods: list[int] = []
+
+        def read(scalar: Scalar) -> int | None:
+            if scalar.value == "unlimited":
+                return None
+            written = scalar.value if isinstance(scalar.value, str) else ""
+            amount, period = read_rate(written, money=money)
+            periods.append(period)
+            if period != periods[0]:
+                raise NotationError(
+                    "has another period than the entries before it",
+                    "one rule has one period; write a second rule for the other",
+                )
+            return amount
+
+        if isinstance(node, Mapping) and node.get("fact") is not None:
+            help = "a rate needs its period: write `60/minute`, or a table `{by: FACT, …}` of rates"
+            self._report("GR110", node, "a rate cannot be a fact's value", help)
+            return None
+        amount = self._amount(node, read)
+        return None if amount is None else (amount, periods[0] if periods else MINUTE)
+
+    def _amount(self, node: Node, read: _Reader) -> Amount | None:
+        if isinstance(node, Scalar):
+            value = self._read(node, read)
+            return None if isinstance(value, Failure) else Fixed(value)
+        if isinstance(node, Mapping) and node.get("by") is not None:
+            return self._table(node, read)
+        help = "write an amount, `{by: FACT, VALUE: amount, …}` or `{fact: NAME}`"
+        self._report("GR110", node, f"{kind_of(node)} is not an amount", help)
+        return None
+
+    def _read(self, node: Scalar, read: _Reader) -> int | Failure | None:
+        try:
+            return read(node)
+        except NotationError as error:
+            report_notation(self.scope, node, error)
+            return Failure()
+
+    def _entry(self, node: Node, read: _Reader) -> int | Failure | None:
+        if isinstance(node, Scalar):
+            return self._read(node, read)
+        self._report("GR110", node, f"{kind_of(node)} is not an amount", None)
+        return Failure()
+
+    def _table(self, node: Mapping, read: _Reader) -> Lookup | None:
+        fact = self._table_fact(node.get("by"))
+        table: dict[object, int | None] = {}
+        otherwise: int | Failure | None = Failure()
+        failed = fact is None
+        for entry in node.entries:
+            name = entry.key.text
+            if name == "by":
+                continue
+            amount = self._entry(entry.value, read)
+            failed = failed or isinstance(amount, Failure)
+            if name == "else":
+                otherwise = amount
+            elif fact is not None:
+                value = typed(fact, entry.key, self.scope)
+                failed = failed or value is None
+                if not isinstance(amount, Failure):
+                    table[value] = amount
+        if fact is None or failed or not self._complete(fact, node, table, otherwise):
+            return None
+        least = _smallest(table.values())
+        fallback = least if isinstance(otherwise, Failure) else otherwise
+        return Lookup(fact.name, table, fallback, fallback)
+
+    def _table_fact(self, node: Node | None) -> Fact | None:
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            if node is not None:
+                self._report("GR102", node, f"`by` takes a fact, not {kind_of(node)}", None)
+            return None
+        fact = self.scope.fact(node.text, node.span)
+        if fact is not None and fact.type not in _TABLE_TYPES:
+            message = f"a table cannot be by {quoted(fact.name)}"
+            label = f"a fact of type {fact.type.value}"
+            help = "use a level, an enum, a text, a country, a whole number or a bool"
+            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            return None
+        return fact
+
+    def _complete(
+        self,
+        fact: Fact,
+        node: Mapping,
+        table: dict[object, int | None],
+        otherwise: int | Failure | None,
+    ) -> bool:
+        if not isinstance(otherwise, Failure):
+            return True
+        name = quoted(fact.name)
+        at = Place(node, self.scope.findings).key_span(("by",))
+        if fact.type in (FactType.ENUM, FactType.LEVEL, FactType.BOOL):
+            every: tuple[object, ...] = fact.values or (True, False)
+            missing = [value for value in every if value not in table]
+            if not missing:
+                return True
+            names = [str(value) if fact.values else str(value).lower() for value in missing]
+            message = f"the table by {name} lacks {listed(names)}"
+            help = f"add {'it' if len(names) == 1 else 'them'}, or `else: AMOUNT`"
+            self.scope.findings.report("GR113", at, message, help=help)
+            return False
+        message = f"the table by {name} has no `else`"
+        label = f"{name} can have any value"
+        self.scope.findings.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
+        return False
+
+    def _from_fact(self, node: Mapping, *, money: bool) -> FromFact | None:
+        place = Place(node, self.scope.findings)
+        unknown = [e.key.text for e in node.entries if e.key.text not in ("fact", "else")]
+        for name in unknown:
+            report_unknown_key(place, (name,), ("fact", "else"))
+        fact = self._numeric_fact(place.at("fact"))
+        missing: int | Failure | None = 0
+        otherwise = node.get("else")
+        if otherwise is not None:
+            missing = self._entry(otherwise, lambda scalar: _plain_amount(scalar, money=money))
+        if fact is None or unknown or isinstance(missing, Failure):
+            return None
+        return FromFact(fact.name, MICRO if money else 1, missing)
+
+    def _numeric_fact(self, node: Node) -> Fact | None:
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            self._report(
+                "GR102", node, f"`fact` takes the name of a fact, not {kind_of(node)}", None
+            )
+            return None
+        fact = self.scope.fact(node.text, node.span)
+        if fact is not None and fact.type not in (FactType.INTEGER, FactType.NUMBER):
+            message = f"{quoted(fact.name)} is not an amount"
+            label = f"a fact of type {fact.type.value}"
+            help = "use an integer or a number"
+            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            return None
+        return fact
+
+    def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
+        self.scope.findings.report(code, node.span, message, help=help)
+
+
+class Failure:
+    """Stands for an amount that could not be read, where None is unlimited."""
+
+
+def _plain_amount(node: Scalar, *, money: bool) -> int | None:
+    return None if node.value == "unlimited" else read_amount(plain(node), money=money)
+
+
+def _smallest(amounts: Iterable[int | None]) -> int | None:
+    return min((amount for amount in amounts if amount is not None), default=None)

@@ -1,0 +1,228 @@
+"""What each error of loading means: what to avoid, what to write instead, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One code explained; `avoid` and `prefer` are parts of a policy file."""
+
+    code: str
+    title: str
+    avoid: str
+    prefer: str
+    why: str
+
+
+_ENTRIES = (
+    Explanation(
+        "GR100",
+        "not YAML",
+        "rules: [{id: embargo, when: always, block: {}}",
+        "rules: [{id: embargo, when: always, block: {}}]",
+        "A policy file is YAML 1.2 in UTF-8, one document, at most 1 MiB and 64 levels deep. What "
+        "cannot be read to its end might hold anything, so nothing of the set is loaded.",
+    ),
+    Explanation(
+        "GR101",
+        "unknown key",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: [CU]}}\n    blokc: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: [CU]}}\n    block: {}",
+        "A key that is passed over is a limit that does not exist: a misspelt one must never load.",
+    ),
+    Explanation(
+        "GR102",
+        "wrong type",
+        "rules:\n  - id: partner\n    when: {account.id: 42}\n    block: {}",
+        'rules:\n  - id: partner\n    when: {account.id: "42"}\n    block: {}',
+        "Numbers, texts, lists and maps are not turned into each other: `42` and `010` would be "
+        'other accounts than `"42"` and `"010"`. What is required must be there, and nothing '
+        "is not a value.",
+    ),
+    Explanation(
+        "GR103",
+        "duplicate key",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU, geo.country: IR}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: [CU, IR]}}\n    block: {}",
+        "YAML readers keep the last of two equal keys and drop the first in silence.",
+    ),
+    Explanation(
+        "GR104",
+        "duplicate id",
+        "rules:\n  - {id: stop, when: {geo.country: CU}, block: {}}\n"
+        "  - {id: stop, when: {geo.country: IR}, block: {}}",
+        "rules:\n  - {id: stop-cu, when: {geo.country: CU}, block: {}}\n"
+        "  - {id: stop-ir, when: {geo.country: IR}, block: {}}",
+        "Decisions, exemptions, tests and counters know a rule by its id. All files of a set share "
+        "one namespace.",
+    ),
+    Explanation(
+        "GR105",
+        "unknown fact",
+        "rules:\n  - id: embargo\n    when: {geo.contry: CU}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU}\n    block: {}",
+        "A fact that no one establishes is always missing, and a rule that tests it decides by "
+        "`unknown` alone. Declare your own facts under `facts:`.",
+    ),
+    Explanation(
+        "GR106",
+        "value not in enum",
+        "rules:\n  - id: embargo\n    when: {geo.country: UK}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: GB}\n    block: {}",
+        "A value that the fact can never have makes a test that is never true.",
+    ),
+    Explanation(
+        "GR107",
+        "undefined list, condition or rule",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: $embargoed}}\n    block: {}",
+        "lists: {embargoed: [CU, IR]}\n"
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: $embargoed}}\n    block: {}",
+        "Every name leads to something that is declared in some file of the set, and no condition "
+        "leads back to itself.",
+    ),
+    Explanation(
+        "GR108",
+        "empty list",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: []}}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: [CU]}}\n    block: {}",
+        "Nothing is in an empty list: the test is always false, which is rarely what an embargo "
+        "is for. Leave the part out, or set the rule's `mode: off`.",
+    ),
+    Explanation(
+        "GR109",
+        "merge key or tag",
+        "rules:\n  - {id: embargo, when: {<<: {geo.country: CU}}, block: {}}",
+        "conditions: {embargoed: {geo.country: CU}}\n"
+        "rules:\n  - {id: embargo, when: {use: embargoed}, block: {}}",
+        "Merge keys and tags are not of YAML 1.2's core, and hide from a reader what a map holds. "
+        "Named conditions and lists say the same in the open.",
+    ),
+    Explanation(
+        "GR110",
+        "bad amount or window",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50K, per: daily, key: account.id}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}",
+        "Amounts are `50k`, `1.5M`, `2G`, whole numbers or `unlimited`; case counts, since `m` is "
+        "a minute and `M` a million. A number that is not understood must not become no limit.",
+    ),
+    Explanation(
+        "GR111",
+        "missing key",
+        "rules:\n  - id: day\n    when: always\n    budget: {tokens: 50k, per: day}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}",
+        "A limit without a key could mean each account or all together; the difference is the "
+        "whole limit, so it is always written.",
+    ),
+    Explanation(
+        "GR112",
+        "no verb, or several",
+        "rules:\n  - id: tools\n    when: {request.tools: {gt: 0}}",
+        "rules:\n  - id: tools\n    when: {request.tools: {gt: 0}}\n    block: {}",
+        "A rule does one thing, so that a decision can name the rule and be understood.",
+    ),
+    Explanation(
+        "GR113",
+        "table that is not exhaustive",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: {by: account.tier, free: 10k}, per: day, key: account.id}",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: {by: account.tier, free: 10k, paid: 5M}, per: day, key: account.id}",
+        "A value that a table forgets would have no limit, or none of its own choosing. List every "
+        "value, or say what all others get with `else`.",
+    ),
+    Explanation(
+        "GR114",
+        "operator not of the fact's type",
+        "rules:\n  - id: embargo\n    when: {geo.country: {gt: CU}}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: {in: [CU]}}\n    block: {}",
+        "Countries have no order and levels no prefix: a comparison that means nothing would "
+        "decide by accident.",
+    ),
+    Explanation(
+        "GR115",
+        "step out of order or out of reach",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 120%, block: {}}]",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 90%, notify: {x-budget: low}}, {at: 100%, block: {}}]",
+        "Steps rise from 1% to 100%, and the last is the limit itself; nothing is counted past "
+        "it. `escalate` is for those who keep coming.",
+    ),
+    Explanation(
+        "GR116",
+        "degrade to no weaker model",
+        "models: {large: {}, small: {}}\n"
+        "rules:\n  - id: save\n    when: always\n    degrade: {model: small}",
+        "models: {large: {weaker: small}, small: {}}\n"
+        "rules:\n  - id: save\n    when: always\n    degrade: {model: small}",
+        "A request is only moved along `weaker`, so that no rule serves someone more than they "
+        "asked for. The chain leads through listed models and ends.",
+    ),
+    Explanation(
+        "GR117",
+        "unpriced model under cost_usd",
+        "models: {large: {}}\n"
+        "rules:\n  - id: money\n    when: always\n"
+        "    budget: {cost_usd: 10, per: day, key: account.id}",
+        "models: {large: {price: {input: 15, output: 75}}}\n"
+        "rules:\n  - id: money\n    when: always\n"
+        "    budget: {cost_usd: 10, per: day, key: account.id}",
+        "A model without a price would be free, and a limit in money would not limit it.",
+    ),
+    Explanation(
+        "GR118",
+        "exemption of an unknown or non-exemptible rule",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}, exemptible: false}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2026-12-31}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2026-12-31}",
+        "`exemptible: false` is a promise, kept by whoever writes the exemptions too.",
+    ),
+    Explanation(
+        "GR119",
+        "loosening on client facts",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {client.agent: acme}, reason: pilot, "
+        "expires: 2026-12-31}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2026-12-31}",
+        "Anyone can send any header: an exemption that rests on what the caller says exempts "
+        "everyone who has heard of it.",
+    ),
+    Explanation(
+        "GR120",
+        "escalate on a shared key",
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 60/minute, key: client.network}\n"
+        "    escalate: {after: 100, within: 10m, block_for: 1h}",
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 60/minute, key: account.id}\n"
+        "    escalate: {after: 100, within: 10m, block_for: 1h}",
+        "A ban on a key that many share lets one of them lock out the others.",
+    ),
+    Explanation(
+        "GR121",
+        "two files setting what one may",
+        "# file: a.yaml\ndefaults: {mode: enforce}\n# file: b.yaml\ndefaults: {mode: shadow}",
+        "# file: a.yaml\ndefaults: {mode: enforce}\n# file: b.yaml\nunits: [images]",
+        "`policy`, `models`, `defaults` and `links` hold for all files of a set. With two of one, "
+        "which counts would depend on the order of the files.",
+    ),
+)
+
+CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
+"""The errors of loading by code."""

@@ -1,0 +1,257 @@
+"""Compiles what a policy set declares: facts, units, models, defaults."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zoneinfo
+from dataclasses import replace
+from decimal import Decimal
+
+from guardrail.loading.declared_shapes import DefaultsShape, FactShape, ModelShape, PriceShape
+from guardrail.loading.findings import did_you_mean, listed, quoted
+from guardrail.loading.nodes import Entry, Mapping, Node, Scalar
+from guardrail.loading.places import Place, plain, plain_but
+from guardrail.loading.scope import Scope
+from guardrail.loading.shaping import shaped
+from guardrail.loading.suggest import nearest
+from guardrail.loading.values import typed
+from guardrail.model.cells import TOP
+from guardrail.model.effects import Mode
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
+from guardrail.model.policy import PRICE_SCALE, Model, Price
+
+_FACT_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*", re.ASCII)
+_UNIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_NO_FACTS = ("any", "all", "not", "use", "always", "global", "by", "else")
+_NO_UNITS = frozenset(
+    "by else fact key per burst facts usage duration advance repeat every expect".split()
+)
+_ORDERED = (FactType.ENUM, FactType.LEVEL)
+
+
+def compile_fact(entry: Entry, scope: Scope) -> None:
+    """Add the declaration of one fact to the scope; one in error is doubtful."""
+    name = entry.key.text
+    scope.doubtful.add(name)
+    if _FACT_NAME.fullmatch(name) is None or name in _NO_FACTS or len(name) > 100:
+        help = "dotted words of small letters, digits and `_`, such as `account.region`"
+        message = f"{quoted(name)} cannot be a fact's name"
+        scope.findings.report("GR102", entry.key.span, message, help=help)
+        return
+    place = Place(entry.value, scope.findings, entry.key)
+    kept = ("default",) if isinstance(entry.value, Mapping) else ()
+    data = plain_but(entry.value, kept) if isinstance(entry.value, Mapping) else plain(entry.value)
+    shape = shaped(FactShape, data, place, scope.units)
+    if shape is None or not _as_standard(name, shape, place) or not _values_fit(shape, place):
+        return
+    fact = _fact(name, shape)
+    default = entry.value.get("default") if isinstance(entry.value, Mapping) else None
+    if default is not None:
+        value = typed(fact, default, scope)
+        if value is None:
+            return
+        fact = replace(fact, default=value)
+    scope.doubtful.discard(name)
+    scope.facts[name] = fact
+
+
+def _fact(name: str, shape: FactShape) -> Fact:
+    standard = STANDARD_FACTS.get(name)
+    return Fact(
+        name=name,
+        type=FactType(shape.type),
+        source=Source(shape.source or "client") if standard is None else standard.source,
+        values=tuple(shape.values or (() if standard is None else standard.values)),
+        required=shape.required,
+        declared=True,
+    )
+
+
+def _as_standard(name: str, shape: FactShape, place: Place) -> bool:
+    standard = STANDARD_FACTS.get(name)
+    if standard is None:
+        return True
+    if shape.type != standard.type.value:
+        message = f"{quoted(name)} is of type `{standard.type.value}` in the standard vocabulary"
+        place.report("GR102", ("type",), message, help=f"write `type: {standard.type.value}`")
+        return False
+    if shape.source is not None and shape.source != standard.source.value:
+        message = f"{quoted(name)} is a {standard.source.value} fact in the standard vocabulary"
+        help = "leave `source` out, or declare a fact of another name"
+        place.report("GR102", ("source",), message, help=help)
+        return False
+    return True
+
+
+def _values_fit(shape: FactShape, place: Place) -> bool:
+    ordered = FactType(shape.type) in _ORDERED
+    if shape.values is None:
+        if ordered and title_name(place) not in STANDARD_FACTS:
+            message = f"a fact of type `{shape.type}` lists its `values`"
+            place.report_key("GR102", (), message, help="add `values: […]`")
+            return False
+        return True
+    if not ordered:
+        message = f"a fact of type `{shape.type}` has no `values`"
+        place.report_key("GR101", ("values",), message, help="write `type: enum` or `type: level`")
+        return False
+    if not shape.values:
+        place.report("GR108", ("values",), "`values` is empty", help="list what it can be")
+        return False
+    for index, value in enumerate(shape.values):
+        if value in shape.values[:index] or value in ("by", "else", ""):
+            wrong = "is listed twice" if value in shape.values[:index] else "cannot be a value"
+            place.report(
+                "GR102", ("values", index), f"{quoted(value)} {wrong}", help="leave it out"
+            )
+            return False
+    return True
+
+
+def title_name(place: Place) -> str:
+    """Return the name that a declaration declares."""
+    return place.title.text if isinstance(place.title, Scalar) else ""
+
+
+def compile_unit(node: Node, scope: Scope) -> None:
+    """Add one declared unit to the scope."""
+    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        scope.findings.report("GR102", node.span, "a unit is a name", help="such as `images`")
+    elif _UNIT_NAME.fullmatch(node.text) is None or node.text in _NO_UNITS:
+        help = "small letters, digits and `_`, such as `images`"
+        message = f"{quoted(node.text)} cannot be a unit's name"
+        scope.findings.report("GR102", node.span, message, help=help)
+    elif node.text in scope.units:
+        message = f"unit {quoted(node.text)} is there already"
+        scope.findings.report("GR104", node.span, message, help="leave it out")
+    else:
+        scope.units |= {node.text}
+
+
+def compile_models(node: Mapping, scope: Scope) -> None:
+    """Add the models to the scope, their chains of `weaker` checked."""
+    places = {}
+    for entry in node.entries:
+        place = Place(entry.value, scope.findings, entry.key)
+        shape = shaped(ModelShape, plain(entry.value), place, scope.units)
+        price = None
+        if shape is not None and shape.price is not None:
+            price = _price(shape.price, place)
+        if shape is None or (price is None and shape.price is not None):
+            scope.models_doubtful = True
+            continue
+        places[entry.key.text] = place
+        scope.models[entry.key.text] = Model(
+            name=entry.key.text,
+            price=price,
+            max_output=shape.max_output,
+            weaker=shape.weaker,
+            aliases=tuple(shape.aliases),
+        )
+    _check_names(scope, places)
+    if not scope.models_doubtful:
+        _check_chains(scope, places)
+
+
+def _price(shape: PriceShape, place: Place) -> Price | None:
+    parts = {"input": shape.input, "output": shape.output, "cached_input": shape.cached_input}
+    prices: dict[str, int] = {}
+    for name, written in parts.items():
+        if written is None:
+            written = shape.input
+        price = _usd(written)
+        if price is None:
+            node = place.at("price", name)
+            shown = quoted(node.text) if isinstance(node, Scalar) and node.text else "this"
+            help = "USD per million tokens, 0 or more, with at most six decimals"
+            place.report("GR110", ("price", name), f"{shown} is not a price", help=help)
+            return None
+        prices[name] = price
+    return Price(**prices)
+
+
+def _usd(written: object) -> int | None:
+    if isinstance(written, bool) or not isinstance(written, (int, Decimal)):
+        return None
+    if not 0 <= written <= TOP // PRICE_SCALE:
+        return None
+    scaled = Decimal(written) * PRICE_SCALE
+    return int(scaled) if scaled == scaled.to_integral_value() else None
+
+
+def _check_names(scope: Scope, places: dict[str, Place]) -> None:
+    taken = {name: name for name in scope.models}
+    for model in scope.models.values():
+        for index, alias in enumerate(model.aliases):
+            if alias in taken:
+                owner = quoted(taken[alias])
+                message = f"{quoted(alias)} is already a name of model {owner}"
+                path = ("aliases", index)
+                places[model.name].report("GR104", path, message, help="a name is one model's")
+            taken[alias] = model.name
+
+
+def _check_chains(scope: Scope, places: dict[str, Place]) -> None:
+    named = {name: name for name in scope.models}
+    for model in scope.models.values():
+        named.update(dict.fromkeys(model.aliases, model.name))
+    for name, model in scope.models.items():
+        if model.weaker is not None and model.weaker not in named:
+            known = tuple(scope.models)
+            help = did_you_mean(model.weaker, nearest(model.weaker, known), known, "models")
+            message = f"unknown model {quoted(model.weaker)}"
+            places[name].report("GR116", ("weaker",), message, help=help)
+            scope.models_doubtful = True
+    if scope.models_doubtful:
+        return
+    for name, model in scope.models.items():
+        weaker = None if model.weaker is None else named[model.weaker]
+        scope.models[name] = replace(model, weaker=weaker)
+    _check_circles(scope, places)
+
+
+def _check_circles(scope: Scope, places: dict[str, Place]) -> None:
+    ended: set[str] = set()
+    for start in scope.models:
+        chain: list[str] = []
+        name: str | None = start
+        while name is not None and name not in ended and name not in chain:
+            chain.append(name)
+            name = scope.models[name].weaker
+        if name in chain:
+            circle = chain[chain.index(name) :]
+            message = f"{listed(circle)} lead to each other by `weaker`"
+            if len(circle) == 1:
+                message = f"model {quoted(circle[0])} is its own `weaker`"
+            help = "the weakest model has no `weaker`"
+            places[circle[-1]].report("GR116", ("weaker",), message, help=help)
+            scope.models_doubtful = True
+        ended.update(chain)
+
+
+def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
+    """Take over the defaults of the set: its mode and its time zone."""
+    place = Place(node, scope.findings, title)
+    shape = shaped(DefaultsShape, plain(node), place, scope.units)
+    if shape is None:
+        return
+    scope.mode = Mode(shape.mode or "enforce")
+    if shape.timezone is not None and shape.timezone != "UTC":
+        zone = _zone(shape.timezone, place)
+        if zone is not None:
+            scope.zone, scope.timezone = zone, shape.timezone
+
+
+def _zone(name: str, place: Place) -> datetime.tzinfo | None:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        near = nearest(name, zoneinfo.available_timezones())
+        help = (
+            f"did you mean {quoted(near)}?"
+            if near
+            else "write an IANA name such as `Europe/Berlin`"
+        )
+        place.report("GR106", ("timezone",), f"unknown time zone {quoted(name)}", help=help)
+        return None

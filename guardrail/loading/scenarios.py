@@ -1,0 +1,252 @@
+"""Compiles the tests that policy authors write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from guardrail.loading.declared_shapes import ExpectShape, ScenarioShape, ScenarioStepShape
+from guardrail.loading.findings import listed, quoted
+from guardrail.loading.nodes import Mapping, Node, Scalar
+from guardrail.loading.notation import NotationError, read_amount, read_duration, read_instant
+from guardrail.loading.places import NOTHING, Path, Place, kind_of, plain
+from guardrail.loading.scope import Scope
+from guardrail.loading.shapes import Degrading
+from guardrail.loading.shaping import report_unknown_key, shaped
+from guardrail.loading.suggest import nearest
+from guardrail.loading.values import report_notation, typed
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import TOP
+from guardrail.model.effects import Effect
+from guardrail.model.facts import FactType
+from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
+
+_EFFECTS = ("allow", "degrade", "throttle", "block")
+_SECONDS = (FactType.TIMESTAMP, FactType.DURATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenarios:
+    """Compiles tests over one scope."""
+
+    scope: Scope
+
+    def scenario(self, node: Mapping) -> Scenario | None:
+        """Compile one test; what is wrong is reported, and None returned."""
+        place = Place(node, self.scope.findings, node.get("name"))
+        shape = shaped(ScenarioShape, plain(node), place, self.scope.units)
+        if shape is None:
+            return None
+        now = self._instant(shape.now, place)
+        facts = self._facts(place, ("facts",))
+        if (shape.expect is None) == (shape.steps is None):
+            message = "a test has either `expect` or `steps`"
+            help = "put what each request is expected to do into its step"
+            if shape.steps is None:
+                help = "add `expect: allow`, or another effect"
+            place.report_key("GR102", (), message, help=help)
+            return None
+        steps = self._steps(shape, place)
+        if now is None or facts is None or steps is None:
+            return None
+        return Scenario(name=shape.name, now=now, facts=facts, steps=steps, span=node.span)
+
+    def _steps(self, shape: ScenarioShape, place: Place) -> tuple[ScenarioStep, ...] | None:
+        if shape.steps is None:
+            expect = self._expect(place, ("expect",))
+            if expect is None:
+                return None
+            return (ScenarioStep(expect=expect, span=place.node.span),)
+        if not shape.steps:
+            place.report("GR108", ("steps",), "`steps` is empty", help="add a request")
+            return None
+        steps = [self._step(step, place, ("steps", i)) for i, step in enumerate(shape.steps)]
+        whole = tuple(step for step in steps if step is not None)
+        return whole if len(whole) == len(steps) else None
+
+    def _step(self, shape: ScenarioStepShape, place: Place, path: Path) -> ScenarioStep | None:
+        facts = self._facts(place, (*path, "facts"))
+        estimate = self._amounts(shape.entries, place, path)
+        usage = None
+        if shape.usage is not None:
+            usage = self._amounts(shape.usage, place, (*path, "usage"))
+        times = [
+            self._duration(getattr(shape, name), place, (*path, name))
+            for name in ("advance", "every", "duration")
+        ]
+        advance, every, duration = times
+        expect = self._expect(place, (*path, "expect")) if shape.expect is not None else None
+        failed = usage is None and shape.usage is not None
+        failed = failed or (expect is None and shape.expect is not None)
+        if failed or facts is None or estimate is None:
+            return None
+        if advance is None or every is None or duration is None:
+            return None
+        return ScenarioStep(
+            facts=facts,
+            estimate=estimate,
+            usage=usage,
+            advance=advance,
+            repeat=shape.repeat,
+            every=every,
+            duration=duration,
+            expect=expect,
+            span=place.at(*path).span,
+        )
+
+    def _facts(self, place: Place, path: Path) -> dict[str, object] | None:
+        node = place.node
+        for name in path:
+            inner = Place(node, self.scope.findings).at(name)
+            if inner is node:
+                return {}
+            node = inner
+        facts: dict[str, object] = {}
+        fine = True
+        for entry in node.entries if isinstance(node, Mapping) else ():
+            fact = self.scope.fact(entry.key.text, entry.key.span)
+            value: object = None
+            if fact is not None and fact.type in _SECONDS:
+                value = _seconds(entry.value)
+            if fact is not None and value is None:
+                value = typed(fact, entry.value, self.scope)
+            fine = fine and value is not None
+            facts[entry.key.text] = value
+        return facts if fine else None
+
+    def _amounts(
+        self, entries: dict[str, object], place: Place, path: Path
+    ) -> dict[str, object] | None:
+        amounts: dict[str, object] = {}
+        fine = True
+        for name, written in entries.items():
+            if name not in self.scope.units:
+                report_unknown_key(place, (*path, name), sorted(self.scope.units))
+                fine = False
+                continue
+            unit = "input_tokens" if name == "tokens" else name
+            if unit in amounts:
+                message = "`tokens` and `input_tokens` both give the input"
+                place.report_key("GR103", (*path, name), message, help="keep one of them")
+                fine = False
+            amount = self._amount(written, place, (*path, name), money=name == "cost_usd")
+            fine = fine and amount is not None
+            amounts[unit] = amount
+        return amounts if fine else None
+
+    def _amount(
+        self, written: object, place: Place, path: Path, *, money: bool
+    ) -> int | float | None:
+        try:
+            amount = read_amount(written, money=money)
+        except NotationError as error:
+            report_notation(self.scope, place.at(*path), error)
+            return None
+        return amount / 1_000_000 if money else amount
+
+    def _duration(self, written: object, place: Place, path: Path) -> int | None:
+        if written is None:
+            return 0
+        try:
+            return read_duration(written, least=0)
+        except NotationError as error:
+            report_notation(self.scope, place.at(*path), error)
+            return None
+
+    def _instant(self, written: str, place: Place) -> int | None:
+        try:
+            return read_instant(written, self.scope.zone)
+        except NotationError as error:
+            report_notation(self.scope, place.at("now"), error)
+            return None
+
+    def _expect(self, place: Place, path: Path) -> Expectation | None:
+        node = place.at(*path)
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            if node.value in _EFFECTS:
+                return Expectation(effect=Effect[node.value.upper()], span=node.span)
+            near = nearest(node.value, _EFFECTS)
+            help = f"did you mean {quoted(near)}?" if near else None
+            label = f"one of {listed(_EFFECTS, 'or')}"
+            message = f"{quoted(node.text)} is not an effect"
+            self.scope.findings.report("GR106", node.span, message, label=label, help=help)
+            return None
+        inner = Place(node, self.scope.findings, _key_node(place, path))
+        shape = shaped(ExpectShape, plain(node), inner, self.scope.units)
+        return None if shape is None else self._expectation(shape, inner)
+
+    def _expectation(self, shape: ExpectShape, place: Place) -> Expectation | None:
+        chosen = [name for name in _EFFECTS if getattr(shape, name) is not None]
+        if len(chosen) != 1:
+            message = f"a decision has one effect, this says {listed(chosen)}"
+            if not chosen:
+                message = "this does not say which effect to expect"
+            help = f"write one of {listed(_EFFECTS, 'or')}, such as `{{allow: true}}`"
+            place.report_key("GR102", (), message, help=help)
+            return None
+        effect = chosen[0]
+        detail = getattr(shape, effect)
+        fine = self._known_rules(shape, place)
+        if detail is True or detail is NOTHING:
+            detail = None
+        elif not isinstance(detail, str) or effect == "allow":
+            wanted = {"allow": "`true`", "degrade": "a model"}.get(effect, "a reason")
+            found = kind_of(place.at(effect))
+            place.report("GR102", (effect,), f"`{effect}` must be {wanted}, not {found}")
+            fine = False
+        retry_after = None
+        if shape.retry_after is not None:
+            retry_after = self._wait(shape.retry_after, place)
+            fine = fine and retry_after is not None
+        if not fine:
+            return None
+        return Expectation(
+            effect=Effect[effect.upper()],
+            detail=detail,
+            by=shape.by,
+            retry_after=retry_after,
+            obligations=_obligations(shape.obligations),
+            shadow=None if shape.shadow is None else tuple(shape.shadow),
+            span=place.node.span,
+        )
+
+    def _wait(self, written: object, place: Place) -> float | None:
+        node = place.at("retry_after")
+        seconds = _seconds(node)
+        if seconds is None:
+            length = self._duration(written, place, ("retry_after",))
+            return None if length is None else length / SECOND
+        return float(seconds)
+
+    def _known_rules(self, shape: ExpectShape, place: Place) -> bool:
+        fine = shape.by is None or self.scope.rule(shape.by, place.at("by").span)
+        for index, rule in enumerate(shape.shadow or ()):
+            fine = self.scope.rule(rule, place.at("shadow", index).span) and fine
+        return fine
+
+
+def _seconds(node: Node) -> int | float | None:
+    """Return what is written as plain seconds, as traffic files have it."""
+    value = node.value if isinstance(node, Scalar) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= TOP:
+        return None
+    return value
+
+
+def _key_node(place: Place, path: Path) -> Node | None:
+    around = place.at(*path[:-1])
+    for entry in around.entries if isinstance(around, Mapping) else ():
+        if entry.key.text == path[-1]:
+            return entry.key
+    return None
+
+
+def _obligations(shape: Degrading | None) -> dict[str, object] | None:
+    if shape is None:
+        return None
+    obligations: dict[str, object] = dict(shape.entries)
+    for name in ("model", "max_output_tokens"):
+        if getattr(shape, name) is not None:
+            obligations[name] = getattr(shape, name)
+    if shape.disable is not None:
+        obligations["disable"] = tuple(shape.disable)
+    return obligations

@@ -1,0 +1,203 @@
+"""The JSON Schema of policy files, for editors: made from the shapes, and what they leave open."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
+
+from guardrail.loading.condition_schema import condition_schemas
+from guardrail.loading.declared_shapes import (
+    DefaultsShape,
+    ExpectShape,
+    FactShape,
+    ModelShape,
+    ScenarioShape,
+    ScenarioStepShape,
+)
+from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
+from guardrail.loading.shapes import (
+    OPEN,
+    USE,
+    VERBS,
+    BudgetShape,
+    Degrading,
+    ExemptionShape,
+    Over,
+    RateShape,
+    RuleShape,
+    Shape,
+)
+from guardrail.loading.verdicts import CODE
+from guardrail.model.amounts import UNITS
+
+Json = dict[str, Any]
+
+_SHAPES: tuple[type[Shape], ...] = (
+    RuleShape,
+    ExemptionShape,
+    FactShape,
+    ModelShape,
+    DefaultsShape,
+    ScenarioShape,
+    ExpectShape,
+)
+_EFFECTS = ["allow", "degrade", "throttle", "block"]
+
+
+def policy_schema() -> dict[str, object]:
+    """Return the JSON Schema (draft 7) of a policy file.
+
+    It knows every key; what it cannot know are the names that a set declares: facts, units,
+    lists, conditions. A `*_test.yaml` fits it too.
+    """
+    _, made = models_json_schema(
+        [(shape, "validation") for shape in _SHAPES], schema_generator=_Generator, by_alias=True
+    )
+    definitions = cast(Json, _resolved(made["$defs"])) | _parts() | condition_schemas()
+    for name in (Degrading, RateShape, BudgetShape, ScenarioStepShape):
+        _opened(definitions[name.__name__])
+    definitions["Degrading"]["patternProperties"] = {"^x-": {"type": "string"}}
+    rule = definitions["RuleShape"]
+    rule["properties"]["over"] = _or_word(["throttle", "block"], Over, rule["properties"]["over"])
+    rule["required"] = ["id", "when"]
+    rule["oneOf"] = [{"required": [verb]} for verb in VERBS]
+    definitions["ExemptionShape"]["required"].append("when")
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "guardrail policy file, version 1",
+        "type": "object",
+        "required": ["guardrail"],
+        "additionalProperties": False,
+        "properties": _sections(),
+        "$defs": definitions,
+    }
+
+
+class _Generator(GenerateJsonSchema):
+    """Writes a schema as an author needs it: no nulls, no defaults of ours, no made-up titles."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        made = super().default_schema(schema)
+        if made.get("default", ...) in (None, [], {}):
+            made.pop("default", None)
+        return made
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+def _sections() -> Json:
+    def maps(name: str, text: str) -> Json:
+        return {"type": "object", "description": text, "additionalProperties": _ref(name)}
+
+    def lists(name: str, text: str) -> Json:
+        return {"type": "array", "description": text, "minItems": 1, "items": _ref(name)}
+
+    return {
+        "guardrail": {"const": 1, "description": "The version of the policy language."},
+        "policy": {
+            "type": "string",
+            "pattern": f"^{CODE.pattern}$",
+            "description": "The name of the set, and the namespace of its counters.",
+        },
+        "facts": maps("FactShape", "Facts beyond the standard vocabulary."),
+        "lists": maps("List", "Lists that conditions use as `$NAME`."),
+        "units": lists("UnitName", "Units beyond the built-in ones."),
+        "models": maps("ModelShape", "The models the host serves."),
+        "defaults": _ref("DefaultsShape"),
+        "conditions": maps("Condition", "Conditions that others `use` by name."),
+        "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
+        "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
+        "tests": lists("ScenarioShape", "Tests of the rules."),
+    }
+
+
+def _parts() -> Json:
+    amount = {"anyOf": [_pattern(f"{AMOUNT.pattern}|unlimited"), {"type": "number", "minimum": 0}]}
+    rate = _pattern(f"{RATE.pattern}|unlimited")
+    duration = _pattern(DURATION.pattern)
+    scalar: Json = {"type": ["string", "number", "boolean"]}
+    table = {"by": {"type": "string", "description": "The fact that the amount depends on."}}
+    from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
+    calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
+    several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    return {
+        "PlainAmount": amount,
+        "Amount": {
+            "anyOf": [
+                _ref("PlainAmount"),
+                _map(table, ["by"], _ref("PlainAmount")),
+                _map(from_fact, ["fact"], False),
+            ]
+        },
+        "Rate": {"anyOf": [rate, _map(table, ["by"], rate)]},
+        "Key": {"anyOf": [{"type": "string"}, several]},
+        "Duration": duration,
+        "Window": {"anyOf": [calendar, duration]},
+        "Percent": _pattern(PERCENT.pattern),
+        "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
+        "List": {
+            "anyOf": [
+                {"type": "array", "minItems": 1, "items": scalar},
+                _map({"file": {"type": "string"}}, ["file"], False),
+            ]
+        },
+        "Value": {"anyOf": [scalar, {"type": "array", "items": {"type": "string"}}]},
+        "Price": {"type": "number", "minimum": 0},
+        "Detail": {"type": ["string", "boolean", "null"]},
+        "Facts": {"type": "object", "additionalProperties": _ref("Value")},
+        "Usage": _map({unit: _ref("PlainAmount") for unit in UNITS}, [], _ref("PlainAmount")),
+        "Expectation": {"anyOf": [{"enum": _EFFECTS}, _ref("ExpectShape")]},
+        "UnitName": {"type": "string"},
+    }
+
+
+def _opened(definition: Json) -> None:
+    """Let a definition have the keys that its shape gathers as its entries."""
+    definition["properties"].pop(OPEN)
+    amount = {"RateShape": "Rate", "BudgetShape": "Amount", "ScenarioStepShape": "PlainAmount"}
+    part = amount.get(definition["title"])
+    if part is not None:
+        definition["properties"] |= {unit: _ref(part) for unit in UNITS}
+        definition["additionalProperties"] = _ref(part)
+
+
+def _or_word(words: list[str], shape: type[Shape], written: Json) -> Json:
+    return {
+        "description": written.get("description", ""),
+        "anyOf": [{"enum": words}, _ref(shape.__name__)],
+    }
+
+
+def _resolved(part: object) -> object:
+    """Turn the marks of parts into references."""
+    if isinstance(part, list):
+        return [_resolved(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    if USE in part:
+        others = {name: inner for name, inner in part.items() if name != USE}
+        return {"allOf": [_ref(part[USE])], **others} if others else _ref(part[USE])
+    return {name: _resolved(inner) for name, inner in part.items()}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _pattern(pattern: str) -> Json:
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def _map(properties: Json, required: list[str], others: Json | bool) -> Json:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": others,
+    }

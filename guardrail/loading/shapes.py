@@ -1,0 +1,246 @@
+"""The shape of every construct a policy file can hold: its keys, and what kind stands under each.
+
+What the values mean is checked afterwards, where they are compiled. The same models make the
+JSON Schema that editors complete from, so each field's docstring is what an author sees there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from guardrail.model.cells import TOP
+
+Count = Annotated[int, Field(ge=1, le=TOP)]
+Unknown = Literal["match", "skip"]
+ModeName = Literal["enforce", "shadow", "off"]
+
+OPEN = "\0"
+"""The key under which a shape gathers what its author may name freely; no file can hold it."""
+
+
+def described_as(name: str) -> WithJsonSchema:
+    """Mark a part that its own code reads, not its shape; editors check it by a named schema."""
+    return WithJsonSchema({USE: name})
+
+
+USE = "use"
+"""In a schema, stands for a reference to the named schema of a part."""
+
+AnyAmount: TypeAlias = Annotated[Any, described_as("Amount")]
+AnyKey: TypeAlias = Annotated[Any, described_as("Key")]
+AnyDuration: TypeAlias = Annotated[Any, described_as("Duration")]
+AnyCondition: TypeAlias = Annotated[Any, described_as("Condition")]
+AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
+
+
+class Shape(BaseModel):
+    """A construct with a fixed set of keys."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class OpenShape(Shape):
+    """A construct that also takes keys its author names: units, or `x-…` obligations."""
+
+    entries: dict[str, Any] = Field(default_factory=dict, alias="\0")
+
+    @classmethod
+    def takes(cls, name: str, units: frozenset[str]) -> bool:
+        """Whether a key beyond the fixed ones may stand here."""
+        return name in units
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: object, info: ValidationInfo) -> object:
+        if not isinstance(data, dict):
+            return data
+        units: frozenset[str] = info.context or frozenset()
+        named = {name: part for name, part in data.items() if cls.takes(name, units)}
+        return {name: part for name, part in data.items() if name not in named} | {OPEN: named}
+
+
+class Refusal(Shape):
+    """A refusal, explained."""
+
+    reason: str | None = None
+    """A stable code for programs; the rule's id if left out."""
+    message: str | None = None
+    """A sentence for the person whose request it was."""
+    status: int | None = None
+    """The HTTP status of the answer."""
+    remedy: Literal["verify", "pay", "contact"] | None = None
+    """What the person can do about it."""
+
+
+class Degrading(OpenShape):
+    """Serve less: any `x-…` entry is handed to the host as it is."""
+
+    model: str | None = None
+    """The weaker model to serve; only where the model asked for leads to it by `weaker`."""
+    max_output_tokens: Count | None = None
+    """A cap on the answer's length; the lowest of several wins."""
+    disable: list[Literal["tools", "reasoning", "stream"]] | None = None
+    """Features to switch off."""
+
+    @classmethod
+    def takes(cls, name: str, units: frozenset[str]) -> bool:
+        """Whether a key is an obligation of the host's own."""
+        return name.startswith("x-")
+
+
+class Over(Shape):
+    """What happens when the limit refuses: exactly one of these."""
+
+    throttle: Refusal | None = None
+    """Refuse for now (429)."""
+    block: Refusal | None = None
+    """Refuse (403)."""
+    degrade: Degrading | None = None
+    """Serve less; the rule then never refuses."""
+
+
+class StepShape(Shape):
+    """What happens from a percentage of a budget on: exactly one of these."""
+
+    at: Annotated[Any, described_as("Percent")]
+    """The percentage, such as `80%`; steps rise, and `100%` is the limit itself."""
+    notify: dict[str, str] | None = None
+    """`x-…` entries for the host to pass on; the request is served in full."""
+    degrade: Degrading | None = None
+    """Serve less."""
+    throttle: Refusal | None = None
+    """Refuse for now (429)."""
+    block: Refusal | None = None
+    """Refuse (403)."""
+
+
+class RateShape(OpenShape):
+    """A pace of one unit, such as `requests: 60/minute`: at most burst + rate × time."""
+
+    burst: AnyAmount = None
+    """How much may come at once; the amount itself if left out."""
+    key: AnyKey
+    """Whose limit it is: a fact, a list of facts, or `global`."""
+
+
+class BudgetShape(OpenShape):
+    """An amount per window, of one unit or of several that are charged together."""
+
+    per: Annotated[Any, described_as("Window")]
+    """`hour`, `day`, `week`, `month` (calendar), `1m` … `366d` (rolling) or `lifetime`."""
+    key: AnyKey
+    """Whose budget it is: a fact, a list of facts, or `global`."""
+
+
+class ConcurrencyShape(Shape):
+    """How many requests may be in flight at once."""
+
+    max: AnyAmount
+    """The most at once."""
+    lease: AnyDuration = "10m"
+    """After how long a lost request no longer counts."""
+    key: AnyKey
+    """Whose requests: a fact, a list of facts, or `global`."""
+
+
+class DistinctShape(Shape):
+    """How many different values of a fact one key may show."""
+
+    count: str
+    """The fact whose values are counted."""
+    max: AnyAmount
+    """The most different values."""
+    per: AnyDuration
+    """How long a value counts after it was last seen, such as `90d`."""
+    key: AnyKey
+    """On whose account they are counted: a fact, a list of facts, or `global`."""
+
+
+class EscalateShape(Shape):
+    """Blocks a key that keeps running into this limit."""
+
+    after: Count
+    """How many refusals."""
+    within: AnyDuration
+    """In what time."""
+    block_for: AnyDuration
+    """How long the key is then blocked."""
+
+
+def _spelled_out(over: object) -> object:
+    return {over: {}} if isinstance(over, str) else over
+
+
+class RuleShape(Shape):
+    """One rule: `when` it applies, and exactly one verb."""
+
+    id: str
+    """Names the rule in decisions and keeps its counters; letters, digits, `-`, `_` and `.`."""
+    when: AnyCondition = None
+    """The condition, or `always`."""
+    block: Refusal | None = None
+    """Refuse what matches."""
+    degrade: Degrading | None = None
+    """Serve less of what matches."""
+    rate: RateShape | None = None
+    """Limit the pace."""
+    budget: BudgetShape | None = None
+    """Limit the amount in a window."""
+    concurrency: ConcurrencyShape | None = None
+    """Limit what is in flight at once."""
+    distinct: DistinctShape | None = None
+    """Limit how many different values of a fact one key shows."""
+    over: Annotated[Over | None, BeforeValidator(_spelled_out)] = None
+    """What happens when the limit refuses; the default is `throttle`, but `block` for
+    `distinct` and `lifetime`."""
+    steps: list[StepShape] | None = None
+    """What happens on the way to the limit of a budget."""
+    escalate: EscalateShape | None = None
+    """Block a key that keeps running into this limit."""
+    unknown: Unknown | None = None
+    """Whether the rule applies when a fact it tests is missing."""
+    mode: ModeName | None = None
+    """`enforce`, `shadow` (report only) or `off`."""
+    exemptible: bool = True
+    """Whether exemptions may name this rule."""
+    start: AnyInstant | None = Field(default=None, alias="from")
+    """The first day, or the instant, from which the rule applies."""
+    until: AnyInstant | None = None
+    """The last day, or the instant, until which the rule applies."""
+    on_store_error: Literal["allow", "deny", "local"] | None = None
+    """What to do when the store does not answer."""
+    was: str | None = None
+    """The rule's former id; its counters go on."""
+
+
+class ExemptionShape(Shape):
+    """A named exception: the rules it lists do not apply where its condition holds."""
+
+    id: str
+    """Names the exemption."""
+    rules: list[str]
+    """The ids of the rules it lifts."""
+    when: AnyCondition = None
+    """The condition; it may rest only on facts the server establishes."""
+    reason: str
+    """Why it was granted."""
+    expires: AnyInstant
+    """The last day, or the instant, on which it holds."""
+    unknown: Unknown | None = None
+    """Whether it holds when a fact it tests is missing; `skip` if left out."""
+
+
+VERBS = ("block", "degrade", "rate", "budget", "concurrency", "distinct")
+"""The keys of a rule of which exactly one is there."""

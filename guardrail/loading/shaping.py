@@ -1,0 +1,189 @@
+"""Checks a construct against its shape, and says what is wrong in the author's words."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from guardrail.loading.findings import listed, quoted
+from guardrail.loading.nodes import Scalar
+from guardrail.loading.places import Path, Place, kind_of
+from guardrail.loading.shapes import OPEN, OpenShape, Shape
+from guardrail.loading.suggest import nearest
+from guardrail.model.cells import TOP
+
+S = TypeVar("S", bound=Shape)
+
+_WANTED = {
+    "model_type": "a map",
+    "dict_type": "a map",
+    "list_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "bool_type": "`true` or `false`",
+    "greater_than_equal": "1 or more",
+    "less_than_equal": f"at most {TOP:,}",
+}
+_COUNTING = ("rate", "budget", "concurrency", "distinct")
+
+
+def shaped(shape: type[S], data: object, place: Place, units: frozenset[str]) -> S | None:
+    """Return a construct's plain data in its shape; report what does not fit and return None."""
+    try:
+        return shape.model_validate(data, context=units)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+    suggested = {
+        (*detail["loc"][:-1], near)
+        for detail in details
+        if detail["type"] == "extra_forbidden"
+        and (near := _nearest_key(shape, detail["loc"], units)) is not None
+    }
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            _unknown_key(shape, detail["loc"], place, units)
+        elif detail["type"] == "missing":
+            if detail["loc"] not in suggested:
+                _missing_key(detail["loc"], place)
+        elif detail["type"] == "literal_error":
+            _not_a_choice(shape, detail["loc"], place)
+        else:
+            _wrong_kind(detail, place)
+    return None
+
+
+def keys_of(shape: type[BaseModel]) -> list[str]:
+    """Return the keys a construct has, as a file writes them."""
+    names = (field.alias or name for name, field in shape.model_fields.items())
+    return [name for name in names if name != OPEN]
+
+
+def report_unknown_key(place: Place, path: Path, known: Sequence[str]) -> None:
+    """Report a key that is not among those a map can have."""
+    name = str(path[-1])
+    near = nearest(name, known)
+    help = f"did you mean {quoted(near)}?" if near else f"known keys: {listed(known, most=12)}"
+    place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
+
+
+def _nearest_key(shape: type[Shape], path: Path, units: frozenset[str]) -> str | None:
+    return nearest(str(path[-1]), _known_keys(shape, path[:-1], units))
+
+
+def _known_keys(shape: type[Shape], path: Path, units: frozenset[str]) -> list[str]:
+    inner = _shape_at(shape, path)
+    known = keys_of(inner)
+    if issubclass(inner, OpenShape):
+        known += sorted(unit for unit in units if inner.takes(unit, units))
+    return known
+
+
+def _unknown_key(shape: type[Shape], path: Path, place: Place, units: frozenset[str]) -> None:
+    known = _known_keys(shape, path[:-1], units)
+    around = place.at(*path[:-1])
+    if isinstance(around, Scalar):
+        _report_choice(place, path[:-1], around, known)
+    else:
+        report_unknown_key(place, path, known)
+
+
+def _missing_key(path: Path, place: Place) -> None:
+    name, owner = str(path[-1]), path[:-1]
+    verb = owner[-1] if owner else None
+    if name == "key" and verb in _COUNTING:
+        help = "add `key: account.id`, another fact, a list of facts, or `key: global`"
+        place.report_key(
+            "GR111", owner, f"`{verb}` has no `key`", label="whose limit is it?", help=help
+        )
+        return
+    if isinstance(verb, int):
+        place.report("GR102", owner, f"missing `{name}`", help=f"add `{name}:`")
+        return
+    message = f"{quoted(str(verb))} has no `{name}`" if verb else f"missing `{name}`"
+    place.report_key("GR102", owner, message, help=f"add `{name}:`")
+
+
+def _not_a_choice(shape: type[Shape], path: Path, place: Place) -> None:
+    node = place.at(*path)
+    choices = _choices_at(shape, path)
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        _report_choice(place, path, node, choices)
+    else:
+        message = f"{_name(path)} must be one of {listed(choices, 'or', 12)}, not {kind_of(node)}"
+        place.report("GR106", path, message)
+
+
+def _report_choice(place: Place, path: Path, node: Scalar, choices: Sequence[str]) -> None:
+    near = nearest(node.text, choices)
+    help = f"did you mean {quoted(near)}?" if near else None
+    label = f"one of {listed(choices, 'or', 12)}"
+    place.report(
+        "GR106", path, f"{_name(path)} cannot be {quoted(node.text)}", label=label, help=help
+    )
+
+
+def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
+    path = detail["loc"]
+    node = place.at(*path)
+    wanted = _WANTED.get(detail["type"], "of another kind")
+    bound = detail["type"] in ("greater_than_equal", "less_than_equal")
+    found = quoted(node.text) if bound and isinstance(node, Scalar) else kind_of(node)
+    name, help = _name(path), None
+    if not path and isinstance(place.title, Scalar):
+        name = quoted(place.title.text)
+    if wanted == "text" and isinstance(node, Scalar) and node.value is not None:
+        help = f'quote it: `"{node.text}"`' if len(node.text) < 40 else "quote it"
+    elif wanted == "a map" and isinstance(node, Scalar) and node.value is None:
+        help = f"write `{path[-1]}: {{}}` if there is nothing to add" if path else None
+    place.report(
+        "GR110" if bound else "GR102",
+        path,
+        f"{name} must be {wanted}, not {found}",
+        help=help,
+    )
+
+
+def _name(path: Path) -> str:
+    if not path:
+        return "this"
+    if isinstance(path[-1], int):
+        owner = next((name for name in reversed(path) if isinstance(name, str)), None)
+        return f"an entry of `{owner}`" if owner else "this"
+    return quoted(path[-1])
+
+
+def _shape_at(shape: type[Shape], path: Path) -> type[Shape]:
+    for name in path:
+        if isinstance(name, str):
+            shape = _inner(_annotation(shape, name)) or shape
+    return shape
+
+
+def _annotation(shape: type[Shape], name: str) -> Any:
+    for attribute, field in shape.model_fields.items():
+        if (field.alias or attribute) == name:
+            return field.annotation
+    return None
+
+
+def _inner(annotation: Any) -> type[Shape] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        return annotation
+    found = (_inner(part) for part in typing.get_args(annotation))
+    return next((inner for inner in found if inner is not None), None)
+
+
+def _choices_at(shape: type[Shape], path: Path) -> list[str]:
+    names = [name for name in path if isinstance(name, str)]
+    owner = _shape_at(shape, tuple(names[:-1]))
+    return _literals(_annotation(owner, names[-1]))
+
+
+def _literals(annotation: Any) -> list[str]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return [str(choice) for choice in typing.get_args(annotation)]
+    return [choice for part in typing.get_args(annotation) for choice in _literals(part)]

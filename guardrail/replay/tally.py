@@ -1,0 +1,136 @@
+"""What a replay adds up to: decisions, by effect, by rule and by account."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardrail.engine import Decision
+from guardrail.engine.sizes import Sizer
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Rate, Verb
+from guardrail.replay.matching import Matching
+from guardrail.traffic.requests import Request
+
+MOST_KINDS = 65_536
+"""How many kinds of requests are kept apart before they are evaluated and forgotten."""
+MOST_NAMES = 1_000
+"""How many facts that no policy knows are told apart."""
+
+_BITS = tuple(1 << effect for effect in Effect)
+
+
+@dataclass(slots=True)
+class ShadowTally:
+    """What enforcing the shadow rules would have changed.
+
+    `stricter` counts requests by the effect they would have had instead of a milder one;
+    `accounts` counts them by account.
+    """
+
+    by_rule: Counter[tuple[str, Effect]] = field(default_factory=Counter)
+    stricter: Counter[Effect] = field(default_factory=Counter)
+    accounts: Counter[str] = field(default_factory=Counter)
+
+
+class Tally:
+    """Adds up the decisions of a replay; figures are complete after `finish`.
+
+    `decided` counts requests by deciding rule (None for none) and effect, `accounts` holds the
+    effects each account met, as bits, `strange` counts facts that no policy knows, and `notes`
+    what was wrong with facts and estimates.
+    """
+
+    def __init__(self, policies: PolicySet) -> None:
+        self.requests = 0
+        self.decided: Counter[tuple[str | None, Effect]] = Counter()
+        self.accounts: dict[str, int] = {}
+        self.shadow = ShadowTally()
+        self.strange: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.matching = Matching(policies)
+        self._policies = policies
+        verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
+        self._sizer = Sizer(policies, [unit for verb in verbs for unit in _units(verb)])
+        # How many requests there were of a kind, and one of them.
+        self._kinds: dict[tuple[object, ...], list[Any]] = {}
+
+    def add(self, ts: float, request: Request, decision: Decision) -> None:
+        """Count one decided request."""
+        effect, rule, facts = decision.effect, decision.rule, decision.facts
+        account = facts.get("account.id")
+        if account.__class__ is str:
+            seen = self.accounts.get(account, 0)
+            if not seen & _BITS[effect]:
+                self.accounts[account] = seen | _BITS[effect]
+        estimate = request.usage if request.estimate is None else request.estimate
+        key = (
+            rule,
+            effect,
+            *facts,
+            None,
+            *(estimate or ()),
+            *self.matching.kind(ts, facts),
+        )
+        try:
+            self._kinds[key][0] += 1
+        except KeyError:
+            self._add_kind(key, rule, effect, ts, facts, estimate)
+        except TypeError:
+            # A list has no hash: its text tells it as well.
+            self._add_kind((str(key),), rule, effect, ts, facts, estimate)
+        if decision.shadow:
+            self._add_shadow(account, decision)
+
+    def finish(self) -> None:
+        """Complete the figures."""
+        self._evaluate()
+        self.notes.update(self.matching.notes)
+
+    def effect_requests(self, effect: Effect) -> int:
+        """Return how many requests met an effect."""
+        return sum(count for (_, met), count in self.decided.items() if met is effect)
+
+    def effect_accounts(self, effect: Effect) -> int:
+        """Return how many accounts met an effect at least once."""
+        return sum(bool(met & _BITS[effect]) for met in self.accounts.values())
+
+    def _add_kind(self, key: tuple[object, ...], *sample: Any) -> None:
+        kind = self._kinds.get(key)
+        if kind is not None:
+            kind[0] += 1
+            return
+        if len(self._kinds) >= MOST_KINDS:
+            self._evaluate()
+        self._kinds[key] = [1, *sample]
+
+    def _evaluate(self) -> None:
+        known = self._policies.facts
+        for count, rule, effect, ts, facts, estimate in self._kinds.values():
+            self.requests += count
+            self.decided[rule, effect] += count
+            self.matching.add(count, ts, facts, rule)
+            for name in facts:
+                if name not in known and (name in self.strange or len(self.strange) < MOST_NAMES):
+                    self.strange[name] += count
+            for note in self._sizer.reserve(estimate, facts.get("request.model"))[1]:
+                self.notes[note] += count
+        self._kinds.clear()
+
+    def _add_shadow(self, account: object, decision: Decision) -> None:
+        shadow, strongest = self.shadow, decision.effect
+        for report in decision.shadow:
+            shadow.by_rule[report.rule, report.effect] += 1
+            strongest = max(strongest, report.effect)
+        if strongest > decision.effect:
+            shadow.stricter[strongest] += 1
+            if isinstance(account, str):
+                shadow.accounts[account] += 1
+
+
+def _units(verb: Verb) -> tuple[str, ...]:
+    if isinstance(verb, Rate):
+        return (verb.unit,)
+    return tuple(unit for unit, _ in verb.amounts) if isinstance(verb, Budget) else ()

@@ -1,0 +1,161 @@
+"""Traffic files as lines: plain, gzip or Zstandard, told apart by their first bytes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import zstandard
+
+from guardrail.errors import DataError
+
+MAX_LINE = 1 << 20
+"""The longest line that is read whole, in bytes; a longer one is given out cut, as a bad line."""
+
+_BLOCK = 1 << 18
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# A kilobyte of Zstandard can stand for at most 32 MiB, which bounds what one step may allocate.
+_ZSTD_STEP = 1 << 10
+
+
+class _Counted(io.RawIOBase):
+    """A stream that knows how many bytes were read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        read = getattr(self._stream, "read1", self._stream.read)
+        data: bytes = read(len(buffer))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+class LineSource:
+    """A traffic file opened for one pass over its lines; `-` is the standard input.
+
+    `size` is the file's length in bytes as stored (None where there is none to know), and
+    `position` how far reading has come in it.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = "standard input" if path == "-" else path
+        try:
+            self._file = sys.stdin.buffer if path == "-" else open(path, "rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"cannot read `{path}`: {_reason(error)}") from error
+        self.size = None if path == "-" else os.fstat(self._file.fileno()).st_size or None
+        self._counted = _Counted(self._file)
+        self._buffered = io.BufferedReader(self._counted, _BLOCK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.path != "-":
+            self._file.close()
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file, as stored, have been read."""
+        return self._counted.position
+
+    def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield runs of consecutive lines, each with the number of its first one, from 1.
+
+        Lines come without their line feed, blank ones included. A line longer than `MAX_LINE`
+        comes cut to one byte more than that, and what follows of it is skipped.
+
+        Raises:
+            DataError: the file ends early, is damaged, or is not text in UTF-8's family; lines
+                before the damage have been given out.
+        """
+        number, rest, skipping = 1, b"", False
+        for chunk in self._chunks():
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            if lines and skipping:
+                del lines[0]
+                skipping = False
+            if lines:
+                yield number, lines
+                number += len(lines)
+            if skipping:
+                rest = b""
+            elif len(rest) > MAX_LINE:
+                yield number, [rest[: MAX_LINE + 1]]
+                number, rest, skipping = number + 1, b"", True
+        if rest and not skipping:
+            yield number, [rest]
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            chunks = self._unpacked()
+            first = next(chunks, b"")
+            if first.startswith(_UTF16):
+                raise DataError(f"`{self.name}` is UTF-16 text; save it as UTF-8")
+            yield first.removeprefix(_BOM)
+            yield from chunks
+        except (EOFError, zlib.error, zstandard.ZstdError, OSError) as error:
+            raise DataError(
+                f"`{self.name}` could not be read to its end: {_reason(error)}"
+            ) from error
+
+    def _unpacked(self) -> Iterator[bytes]:
+        magic = self._buffered.peek(4)
+        if magic.startswith(_ZSTD):
+            yield from _zstd_chunks(self._buffered)
+            return
+        stream = self._buffered
+        if magic.startswith(_GZIP):
+            # read1 hands out all that precedes a damaged place before it fails.
+            stream = gzip.GzipFile(fileobj=self._buffered)  # type: ignore[assignment]
+        while chunk := stream.read1(_BLOCK):
+            yield chunk
+
+
+def _zstd_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Unpack one Zstandard frame after another; unlike a stream reader, notices a missing end."""
+    unpacker, whole = zstandard.ZstdDecompressor().decompressobj(), True
+    while piece := stream.read(_ZSTD_STEP):
+        while piece:
+            whole = False
+            yield unpacker.decompress(piece)
+            piece = b""
+            if unpacker.eof:
+                piece, whole = unpacker.unused_data, True
+                unpacker = zstandard.ZstdDecompressor().decompressobj()
+    if not whole:
+        raise EOFError
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "the compressed data is cut short"
+    if isinstance(error, gzip.BadGzipFile | zlib.error | zstandard.ZstdError):
+        return "the compressed data is damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

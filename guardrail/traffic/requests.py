@@ -1,0 +1,208 @@
+"""One line of recorded traffic: a request as JSON, and why a line is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from guardrail.model.cells import TOP
+from guardrail.traffic.lines import MAX_LINE
+
+LATEST = 7258118400.0
+"""The end of the times that are believed, in seconds since the epoch: the year 2200."""
+LONGEST = 604800.0
+"""The longest duration of a request that is believed, in seconds: a week."""
+NOTHING_WRONG = "not a request"
+"""What is said of a line in which no particular fault is found."""
+KEPT = 5
+"""How many bad lines are kept with their reasons."""
+
+MONEY = "cost_usd"
+"""The unit that may have decimals."""
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=TOP)]
+_Real = Annotated[float, msgspec.Meta(ge=0, le=float(TOP))]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_Duration = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
+
+FactValue = str | int | float | bool | list[str] | None
+Amounts = dict[str, int | float]
+
+
+class Request(msgspec.Struct, gc=False):
+    """One recorded request.
+
+    `estimate` and `usage` map units to amounts; `duration` is in seconds. Members of a line that
+    are not named here are ignored.
+    """
+
+    ts: _Seconds | _Moment
+    facts: dict[str, FactValue]
+    estimate: dict[str, _Whole | _Real] | None = None
+    usage: dict[str, _Whole | _Real] | None = None
+    duration: _Duration = 0.0
+
+
+class WholeRequest(Request, gc=False):
+    """A request whose amounts are all written as whole numbers, as nearly all are."""
+
+    estimate: dict[str, _Whole] | None = None  # type: ignore[assignment]
+    usage: dict[str, _Whole] | None = None  # type: ignore[assignment]
+
+
+def decoded_loosely(line: bytes) -> Request | None:
+    """Return the request of a line that is none of whole amounts only, None if it is none at all.
+
+    Money may have decimals; other amounts may be written as `12.0`.
+    """
+    try:
+        request = msgspec.json.decode(line, type=Request)
+    except UNDECODABLE:
+        return None
+    for amounts in (request.estimate, request.usage):
+        for unit, amount in (amounts or {}).items():
+            if isinstance(amount, float) and unit != MONEY:
+                if not amount.is_integer():
+                    return None
+                amounts[unit] = int(amount)  # type: ignore[index]
+    return request
+
+
+def stated_facts(line: bytes) -> dict[str, FactValue]:
+    """Return the facts of a JSON object that is nothing but facts; null is no value.
+
+    Raises:
+        ValueError: it is none; the message says why in a few words.
+    """
+    if (reason := why_bad(b'{"ts":0,"facts":' + line + b"}")) != NOTHING_WRONG:
+        raise ValueError(reason)
+    facts = msgspec.json.decode(line, type=dict[str, FactValue])
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+@dataclass(slots=True)
+class BadLines:
+    """The lines that could not be read: how many, and the first few as (file, line, reason)."""
+
+    count: int = 0
+    first: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def add(self, file: str, line: int, reason: str) -> None:
+        """Count a line, and keep it if it is among the first."""
+        self.count += 1
+        if len(self.first) < KEPT:
+            self.first.append((file, line, reason))
+
+    @property
+    def full(self) -> bool:
+        """Whether reasons of further lines would not be kept."""
+        return len(self.first) >= KEPT
+
+
+def why_bad(line: bytes) -> str:
+    """Return in a few words why a line is not a request."""
+    if len(line) > MAX_LINE:
+        return "longer than 1 MiB"
+    try:
+        row = msgspec.json.decode(line.decode())
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except RecursionError:
+        return "nested too deeply"
+    except msgspec.DecodeError as error:
+        return _why_no_json(line, str(error))
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    return (
+        _why_bad_time(row)
+        or _why_bad_facts(row)
+        or _why_bad_amounts(row, "estimate")
+        or _why_bad_amounts(row, "usage")
+        or _why_bad_duration(row)
+        or NOTHING_WRONG
+    )
+
+
+def _why_no_json(line: bytes, report: str) -> str:
+    for word in (b"NaN", b"Infinity"):
+        if word in line:
+            return f"not JSON: `{word.decode()}` is not a number there"
+    if "out of range" in report:
+        return "a number is too large"
+    return "not JSON"
+
+
+def _why_bad_time(row: dict[str, object]) -> str | None:
+    if "ts" not in row:
+        return "`ts` is missing"
+    ts = row["ts"]
+    if isinstance(ts, str):
+        try:
+            moment = msgspec.convert(ts, datetime)
+        except msgspec.ValidationError:
+            return "`ts` is not an RFC 3339 time"
+        if moment.tzinfo is None:
+            return "`ts` has no time zone"
+        return None if 0 <= moment.timestamp() < LATEST else "`ts` is before 1970 or after 2200"
+    if (reason := _why_no_amount(ts)) is not None:
+        return f"`ts` {reason}"
+    if ts >= LATEST:  # type: ignore[operator]
+        return "`ts` is after the year 2200; seconds are expected, not milliseconds"
+    return None
+
+
+def _why_bad_facts(row: dict[str, object]) -> str | None:
+    if "facts" not in row:
+        return "`facts` is missing"
+    facts = row["facts"]
+    if not isinstance(facts, dict):
+        return "`facts` is not an object"
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            return f"fact {quoted(name)} is an object; facts are flat, with dotted names"
+        if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+            return f"fact {quoted(name)} is a list of other things than strings"
+    return None
+
+
+def _why_bad_amounts(row: dict[str, object], member: str) -> str | None:
+    amounts = row.get(member)
+    if amounts is None:
+        return None
+    if not isinstance(amounts, dict):
+        return f"`{member}` is not an object"
+    for unit, amount in amounts.items():
+        reason = _why_no_amount(amount)
+        if reason is None and unit != MONEY and not float(amount).is_integer():
+            reason = "is not a whole number"
+        if reason is not None:
+            return f"{quoted(f'{member}.{unit}')} {reason}"
+    return None
+
+
+def _why_bad_duration(row: dict[str, object]) -> str | None:
+    duration = row.get("duration", 0)
+    if (reason := _why_no_amount(duration)) is not None:
+        return f"`duration` {reason}"
+    if duration > LONGEST:  # type: ignore[operator]
+        return "`duration` is over a week; seconds are expected, not milliseconds"
+    return None
+
+
+def _why_no_amount(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "is not a number"
+    if value < 0:
+        return "is negative"
+    return "is too large" if value > TOP else None
+
+
+def quoted(text: str) -> str:
+    """Return a name from a traffic file in backticks, cut to a readable length."""
+    return f"`{text if len(text) <= 60 else text[:59] + '…'}`"

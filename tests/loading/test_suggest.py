@@ -1,0 +1,108 @@
+"""A suggestion is what was meant, or nothing."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail.loading.suggest import nearest
+
+FACTS = (
+    "account.id account.org account.tier account.age account.created client.ip client.agent "
+    "client.network geo.country geo.asn request.model request.tools request.capability kyc.subject"
+).split()
+KEYS = "id when block rate budget concurrency distinct degrade over steps mode unknown key".split()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("acount.tier", "account.tier"),
+        ("account.teir", "account.tier"),
+        ("account_tier", "account.tier"),
+        ("account-tier", "account.tier"),
+        ("Account.Tier", "account.tier"),
+        ("accountTier", "account.tier"),
+        ("account.tiers", "account.tier"),
+        ("requets.modle", "request.model"),
+        ("geo.county", "geo.country"),
+        ("geo.asm", "geo.asn"),
+        ("country", "geo.country"),
+        ("tools", "request.tools"),
+        ("ip", "client.ip"),
+        ("Model", "request.model"),
+    ],
+)
+def test_slips_of_the_pen_are_understood(name, near):
+    assert nearest(name, FACTS) == near
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("wehn", "when"), ("Key", "key"), ("keys", "key"), ("budgets", "budget"), ("step", "steps")],
+)
+def test_short_names_have_one_slip(name, near):
+    assert nearest(name, KEYS) == near
+
+
+@pytest.mark.parametrize("name", ["", "x", "if", "weather", "device.fingerprint", "a" * 200])
+def test_nothing_is_suggested_where_nothing_is_close(name):
+    assert nearest(name, [*FACTS, *KEYS, ""]) is None
+
+
+def test_the_same_group_is_preferred():
+    assert nearest("client.idx", ["account.id", "client.ids", "billing.idx"]) == "client.ids"
+    assert nearest("geo.asm", ["gel.asm", "geo.asn"]) == "geo.asn"
+
+
+def test_a_last_part_that_several_names_share_suggests_none():
+    assert nearest("subject", ["kyc.subject", "mail.subject"]) is None
+
+
+def test_the_order_of_the_known_names_does_not_matter():
+    names = ["limit-a", "limit-b", "limit-c"]
+
+    assert {nearest("limit-x", order) for order in (names, names[::-1], set(names))} == {"limit-a"}
+
+
+def test_a_name_is_not_suggested_for_itself():
+    assert nearest("rate", ["rate", "date"]) == "date"
+
+
+@given(st.text(string.ascii_lowercase + "._-", max_size=12), st.lists(st.text(max_size=12)))
+def test_a_suggestion_is_a_known_name(name, known):
+    assert nearest(name, known) in {None, *known}
+
+
+def slips(one: str, other: str) -> int:
+    """Return the optimal string alignment distance by its definition."""
+    if not one or not other:
+        return len(one) + len(other)
+    counts = [slips(one[1:], other) + 1, slips(one, other[1:]) + 1]
+    counts.append(slips(one[1:], other[1:]) + (one[0] != other[0]))
+    if one[:2] == other[1::-1] and len(one) > 1 < len(other):
+        counts.append(slips(one[2:], other[2:]) + 1)
+    return min(counts)
+
+
+@given(st.text("abc", min_size=1, max_size=6), st.text("abc", min_size=1, max_size=6))
+def test_close_is_one_slip_in_three_letters(name, other):
+    close = name != other and slips(name, other) <= max(len(name), len(other)) // 3
+
+    assert nearest(name, [other]) == (other if close else None)
+
+
+def test_many_names_are_compared_soon():
+    chance = random.Random(7)
+    names = ["".join(chance.choices(string.ascii_lowercase, k=20)) for _ in range(2_000)]
+    started = time.perf_counter()
+
+    for name in names[:50]:
+        nearest(name[::-1], names)
+
+    assert time.perf_counter() - started < 10

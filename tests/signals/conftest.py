@@ -1,0 +1,49 @@
+"""Databases in MaxMind's file layout, written for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import maxminddb
+import pytest
+
+BUILT = 1_780_000_000
+
+WriteDatabase = Callable[..., Path]
+
+
+@pytest.fixture
+def write_database(tmp_path: Path) -> WriteDatabase:
+    """Return a function that writes networks and their records to a file, dated `built`."""
+    writer = pytest.importorskip("mmdb_writer")
+    netaddr = pytest.importorskip("netaddr")
+
+    def write(
+        networks: Mapping[str, object],
+        *,
+        built: int = BUILT,
+        name: str = "test.mmdb",
+        ip_version: int = 6,
+    ) -> Path:
+        tree = writer.MMDBWriter(
+            ip_version, "Test", ["en"], "a test", ipv4_compatible=ip_version == 6
+        )
+        for network, record in networks.items():
+            tree.insert_network(netaddr.IPSet([network]), record)
+        metadata = tree._build_meta() | {"build_epoch": built}
+        path = tmp_path / name
+        writer.TreeWriter(tree.tree, metadata).write(str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture(params=["extension", "pure python"])
+def either_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with maxminddb's C extension, and as if it were not installed."""
+    if request.param == "pure python":
+        monkeypatch.setattr(maxminddb, "_extension", None)
+    elif maxminddb._extension is None:
+        pytest.skip("maxminddb has no C extension here")
+    return str(request.param)

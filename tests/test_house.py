@@ -1,0 +1,241 @@
+"""House rules for the whole tree: sizes, names, what its files speak of, what it declares."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LONGEST_FILE = 299
+LONGEST_FUNCTION = 39
+LARGEST_TEXT = 1 << 20
+
+# Words that say nothing of what a thing is. A name is split at underscores and capitals.
+EMPTY_WORDS = frozenset(
+    "handler handlers helper helpers hit hits item items manager managers util utils".split()
+)
+
+# What does not belong in a project that speaks of itself alone; written so as not to match itself.
+FOREIGN = re.compile(
+    r"""
+    /wor[k]/ | /far[m]/ | /roo[t]/ | /tmp/bas[h]_jobs
+    | \b(?: issue | session ) [ ] [#]? [0-9]+ \b | \b this [ ] sessio[n] \b
+    | \b as [ ] an [ ] A[I] \b | \b sub-?agen[t]s? \b | \b CE[O] \b | \b closing [ ] not[e]
+    | \b(?: TOD[O] | FIXM[E] | XX[X] | HAC[K] )\b
+    """,
+    re.VERBOSE,
+)
+NEIGHBOUR = re.compile(r"[.][.]/share[d]\b")
+
+# Modules that come in a distribution of another name.
+DISTRIBUTIONS = {"pydantic_core": "pydantic", "yaml": "pyyaml"}
+
+
+def files(pattern: str = "*") -> list[Path]:
+    """Return the project's own files; but for two, what starts with a dot is a tool's."""
+    found = [*ROOT.glob(".gitignore"), *ROOT.glob(".ci/*"), *ROOT.glob("[!.]*")]
+    for folder in ROOT.glob("[!.]*/"):
+        if folder.name not in {"build", "dist"}:
+            found += folder.rglob("*")
+    leftovers = re.compile(r"/(?:[.](?!ci/|gitignore$)|__pycache__/)")
+    return sorted(
+        path
+        for path in found
+        if path.match(pattern) and path.is_file() and not leftovers.search(f"/{named(path)}")
+    )
+
+
+def named(path: Path) -> str:
+    """Return a file's path as a test's name."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def too_long(source: str) -> Iterator[str]:
+    """Yield what is longer in a source than the house allows."""
+    lines = source.count("\n")
+    if lines > LONGEST_FILE:
+        yield f"{lines} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                yield f"{node.name}: {length} lines"
+
+
+def given_names(tree: ast.Module) -> Iterator[str]:
+    """Yield every name that code gives: to definitions, parameters, variables and fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.asname
+
+
+def empty_names(path: str, source: str) -> Iterator[str]:
+    """Yield the names in a module, its path included, that hold a word which says nothing."""
+    for name in [*Path(path).with_suffix("").parts, *given_names(ast.parse(source))]:
+        words = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)
+        if EMPTY_WORDS & {word.lower() for word in words}:
+            yield name
+
+
+def foreign_words(path: str, text: str) -> Iterator[str]:
+    """Yield what a file says about anything but the project."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if FOREIGN.search(line) or (path != ".ci/run" and NEIGHBOUR.search(line)):
+            yield f"{path}:{number}: {line.strip()}"
+
+
+def third_parties(source: str) -> set[str]:
+    """Return the third parties a source imports, those it would skip without included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+            found.add(ast.literal_eval(node.args[0]))
+    tops = {name.partition(".")[0] for name in found}
+    outside = tops - sys.stdlib_module_names - {"benchmarks", "guardrail", "scripts", "tests"}
+    return {DISTRIBUTIONS.get(name, name) for name in outside}
+
+
+def undeclared(folder: str, declared: set[str]) -> dict[str, set[str]]:
+    """Return, by file, the third parties that a folder imports and nothing installs."""
+    missing = {
+        named(path): third_parties(path.read_text("utf-8")) - declared
+        for path in files("*.py")
+        if path.is_relative_to(ROOT / folder)
+    }
+    return {name: parties for name, parties in missing.items() if parties}
+
+
+def distributions(requirements: list[str | dict[str, str]]) -> set[str]:
+    """Return the names in a list of requirements, groups it includes left out."""
+    return {re.split(r"[^\w-]", line)[0].lower() for line in requirements if isinstance(line, str)}
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", files("*.py"), ids=named)
+def test_files_and_functions_stay_short(path):
+    assert list(too_long(path.read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", files("*.py"), ids=named)
+def test_names_say_what_a_thing_is(path):
+    assert list(empty_names(named(path), path.read_text("utf-8"))) == []
+
+
+def test_the_project_speaks_of_itself_alone():
+    found: list[str] = []
+    for path in files():
+        if path.stat().st_size <= LARGEST_TEXT:
+            found += foreign_words(named(path), path.read_bytes().decode("utf-8", "ignore"))
+
+    assert found == []
+
+
+def test_what_the_package_imports_is_installed_with_it(settings):
+    extras = settings["project"].get("optional-dependencies", {}).values()
+    declared = distributions(sum(extras, settings["project"]["dependencies"]))
+
+    assert undeclared("guardrail", declared) == {}
+
+
+def test_no_test_is_skipped_for_want_of_what_make_test_installs(settings):
+    groups = settings["dependency-groups"]
+    included = [groups[line["include-group"]] for line in groups["test"] if isinstance(line, dict)]
+    declared = distributions(sum(included, groups["test"] + settings["project"]["dependencies"]))
+
+    assert undeclared("tests", declared) == {}
+
+
+def test_the_changelog_opens_with_the_version_being_made(settings):
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    newest = re.search(r"^## \[?([0-9][^] ]*)\]?", changelog, re.MULTILINE)
+
+    assert newest is not None
+    assert settings["project"]["version"] == newest.group(1)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "guardrail" / "py.typed").is_file()
+
+
+def test_third_parties_are_found_however_they_are_imported():
+    source = "import os, a.b\nfrom c.d import e\nfrom . import f\npytest.importorskip('g')\n"
+
+    assert third_parties(source) == {"a", "c", "g"}
+
+
+def test_long_files_and_functions_are_found():
+    function = "def f():\n" + "    1\n" * LONGEST_FUNCTION
+
+    assert list(too_long(function)) == [f"f: {LONGEST_FUNCTION + 1} lines"]
+    assert list(too_long("1\n" * (LONGEST_FILE + 1))) == [f"{LONGEST_FILE + 1} lines"]
+    assert list(too_long("def f():\n" + "    1\n" * (LONGEST_FUNCTION - 1))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("guardrail/path_utils.py", ""),
+        ("guardrail/a.py", "class HTTPHandler: ..."),
+        ("guardrail/a.py", "def cache_hits(): ..."),
+        ("guardrail/a.py", "def f(item): ..."),
+        ("guardrail/a.py", "for item in x: ..."),
+        ("guardrail/a.py", "self.manager = 1"),
+        ("guardrail/a.py", "import json as json_helper"),
+    ],
+)
+def test_names_that_say_nothing_are_found(path, source):
+    assert len(list(empty_names(path, source))) == 1
+
+
+def test_other_peoples_names_may_be_used():
+    source = "logging.Handler()\nfor key, value in white.items(): utility = key\n"
+
+    assert list(empty_names("guardrail/a.py", source)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "see /wo" + "rk/main",
+        "# TO" + "DO: later",
+        "as asked in issue " + "12",
+        "session #" + "3",
+        "written by a sub" + "agent",
+        "reads ../sha" + "red/data",
+    ],
+)
+def test_words_from_elsewhere_are_found(line):
+    assert len(list(foreign_words("docs/a.md", f"one\n{line}\n"))) == 1
+
+
+def test_words_of_the_domain_are_no_words_from_elsewhere():
+    text = "client.agent, agentic, user-agent, a session of 30 minutes, per-session budgets"
+
+    assert list(foreign_words("docs/a.md", text)) == []
+
+
+def test_only_the_continuous_integration_knows_its_neighbour():
+    assert list(foreign_words(".ci/run", "cd ../sha" + "red/data")) == []
