@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from guardrail.engine import Decision
 from guardrail.guard import Guard
@@ -18,6 +19,9 @@ from guardrail.stores.memory import MemoryStore
 
 WAIT_TOLERANCE = 0.001
 """How far a `retry_after` may be from what a test expects, in seconds."""
+
+UNLISTED = MappingProxyType({"output_tokens": 0, "cached_input_tokens": 0, "reasoning_tokens": 0})
+"""The amounts of a request whose test does not list them: what it lists is all there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +151,13 @@ class _Run:
     def _decide(self, step: ScenarioStep, facts: Mapping[str, object]) -> Decision:
         self._settle_due()
         self._requests += 1
-        decision = self._guard.decide(facts, step.estimate, now=self._now / SECOND)
+        estimate = {**UNLISTED, **step.estimate}
+        decision = self._guard.decide(facts, estimate, now=self._now / SECOND)
         if decision.rule is not None:
             self.decided.add(decision.rule)
         self.decided.update(shadow.rule for shadow in decision.shadow)
         if not decision.effect.refuses:
-            usage = step.estimate if step.usage is None else step.usage
+            usage = estimate if step.usage is None else step.usage
             due = self._now + step.duration
             heapq.heappush(self._pending, (due, self._requests, decision, usage))
             if not step.duration:
@@ -195,7 +200,7 @@ def differing(expect: Expectation, decision: Decision) -> tuple[tuple[str, str],
     for name, value in (expect.obligations or {}).items():
         got = decision.obligations.get(name)
         if _plain(got) != _plain(value):
-            differences.append((f"{name}: {value}", f"{name}: {'none' if got is None else got}"))
+            differences.append((_obliged(name, value), _obliged(name, got)))
     if expect.shadow is not None:
         acted = sorted({shadow.rule for shadow in decision.shadow})
         if acted != sorted(set(expect.shadow)):
@@ -227,6 +232,12 @@ def _detail(decision: Decision) -> str | None:
         model = decision.obligations.get("model")
         return None if model is None else str(model)
     return decision.reason
+
+
+def _obliged(name: str, value: object) -> str:
+    if isinstance(value, tuple | list):
+        value = ", ".join(map(str, value))
+    return f"obligation {name}: {'none' if value is None else value}"
 
 
 def _plain(value: object) -> object:

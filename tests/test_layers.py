@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -126,9 +127,27 @@ def upward_imports(modules: Mapping[str, Module]) -> Iterator[str]:
                 yield f"{module.name} imports {name}, which is not below it"
 
 
+class _Untyped(ast.NodeTransformer):
+    """Leaves out what stands under `if TYPE_CHECKING:`: it is never imported."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse
+        return self.generic_visit(node)
+
+
+def _untyped(module: Module) -> Module:
+    return module._replace(tree=_Untyped().visit(copy.deepcopy(module.tree)))
+
+
 def cycles(modules: Mapping[str, Module]) -> Iterator[str]:
-    """Find a cycle of imports, those inside functions included."""
-    graph = {name: set(internal(module, modules)) for name, module in modules.items()}
+    """Find a cycle of imports, those inside functions included, those for types alone not."""
+    graph = {
+        name: set(
+            internal(module._replace(tree=_Untyped().visit(copy.deepcopy(module.tree))), modules)
+        )
+        for name, module in modules.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

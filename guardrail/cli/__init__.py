@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import typer
 
-from guardrail.cli.check import check
-from guardrail.cli.explain import explain
+from guardrail.cli.checking import check
+from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
-from guardrail.cli.schema import schema
+from guardrail.cli.schema import print_schema
 from guardrail.cli.testing import run_policy_tests
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
 app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
-app.command()(schema)
+app.command("schema")(print_schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

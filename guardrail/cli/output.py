@@ -74,9 +74,16 @@ class Output:
         self._notes.print(Text.assemble(("error: ", "red"), inert(message)), soft_wrap=True)
 
 
+class _Console(Console):
+    """A console whose closed pipe is the command's to answer for."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console(stream: IO[str], color: Color) -> Console:
     styled = color is Color.ALWAYS or (color is Color.AUTO and _wants_color(stream))
-    return Console(
+    return _Console(
         file=stream,
         force_terminal=styled,
         color_system="standard" if styled else None,

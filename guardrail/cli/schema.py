@@ -9,7 +9,7 @@ from guardrail.cli.output import Color, Format, Output
 from guardrail.loading import policy_schema
 
 
-def schema() -> None:
+def print_schema() -> None:
     """Print the JSON Schema of policy files."""
     output = Output(Color.NEVER)
 

@@ -60,11 +60,13 @@ def rule_lines(
 
 
 def after_lines(told: Explanation) -> Iterator[str]:
-    """Yield what else is to be said: obligations, and what went wrong while deciding."""
+    """Yield what else is to be said: obligations, what went wrong, which data was read."""
     for name, value in told.obligations.items():
         yield f"obligation  {shortened(name)}: {shortened(_shown(value))}"
     for error in told.errors:
         yield f"note        {shortened(error, 160)}"
+    for source in told.sources:
+        yield f"data        {shortened(source, 160)}"
 
 
 def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:

@@ -106,8 +106,8 @@ def _details(entry: ScenarioResult, policies: PolicySet) -> Iterator[str]:
     facts = " ".join(
         f"{shortened(name)}={shortened(value, 40)}" for name, value in mismatch.facts.items()
     )
-    number = f" {mismatch.number}" if entry.requests > 1 else ""
-    yield f"  request{number}  {facts}"
+    number = f"request {mismatch.number}" if entry.requests > 1 else "request"
+    yield f"  {number:<9} {facts}"
     for wanted, got in mismatch.differences:
         yield f"- expected  {shortened(wanted, 120)}"
         yield f"+ got       {shortened(got, 120)}"

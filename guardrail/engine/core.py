@@ -153,7 +153,7 @@ class Engine:
 
     def errors(self, decision: Decision) -> tuple[str, ...]:
         """Return the notes of a decision, and a line for each rule that hinged on the unknown."""
-        return decision.ruling.notes + story.hinge_notes(self, decision)
+        return story.notes(self, decision) + story.hinge_notes(self, decision)
 
     def hinges(self, decision: Decision) -> tuple[tuple[str, str], ...]:
         """Return the rules whose condition was unknown, each with a fact it missed."""

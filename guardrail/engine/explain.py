@@ -59,7 +59,7 @@ class RuleStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A decision and all that led to it; `sources` name the data its facts came from, with dates."""
+    """A decision and all that led to it; `sources` name the data of its facts, with dates."""
 
     id: str
     revision: str

@@ -107,4 +107,4 @@ def spill_text(facts: Mapping[str, Any]) -> str | None:
     network = facts.get("client.network")
     if network is None:
         return "~u"
-    return f"~{zlib.crc32(str(network).encode()) % SPILL_SHARDS}"
+    return f"~{zlib.crc32(str(network).encode('utf-8', 'surrogatepass')) % SPILL_SHARDS}"

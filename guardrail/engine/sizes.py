@@ -35,7 +35,7 @@ def as_money(value: object) -> int | None:
     """Return USD as whole micro-USD, rounded up, None if it is not an amount of money."""
     if value.__class__ is bool or not isinstance(value, (int, float)):
         return None
-    if not math.isfinite(value) or value < 0 or value > TOP / MICRO:
+    if not 0 <= value <= TOP / MICRO:
         return None
     return math.ceil(round(value * MICRO, 3))
 

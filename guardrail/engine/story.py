@@ -85,6 +85,16 @@ def statuses(plan: Plan, outcome: Outcome | None) -> tuple[LimitStatus, ...]:
     return tuple(status for _, _, status in sorted(rows, key=lambda row: row[:2]))
 
 
+def notes(engine: Engine, decision: Decision) -> tuple[str, ...]:
+    """Return what was wrong with the facts, the estimate and the usage.
+
+    A fused decision reads only the facts it needs: what is wrong with others is found here.
+    """
+    if decision.case.plan is not None:
+        return decision.ruling.notes
+    return told(engine, decision)[0].notes + decision.ruling.notes
+
+
 def hinges(engine: Engine, decision: Decision) -> tuple[tuple[str, str], ...]:
     """Return the rules whose condition was unknown, each with the first fact it missed."""
     case = decision.case

@@ -78,7 +78,7 @@ class Shell(Generic[S]):
         environ: Mapping[str, str] | None = None,
     ) -> Self:
         """Return a guard for a loaded policy set; the arguments are those of `load`."""
-        environment = os.environ if environ is None else environ
+        environment: Mapping[str, str] = os.environ if environ is None else environ
         frame = Frame(
             policies,
             signals=(*signals, *standard_signals(geo, environment)),

@@ -8,6 +8,7 @@ from typing import Self
 
 from guardrail.engine import Decision
 from guardrail.engine.fused import Decide, fuse
+from guardrail.engine.fused.settling import Settle, fuse_settlement
 from guardrail.errors import StoreError
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
@@ -27,8 +28,10 @@ class Guard(Shell[Store]):
         self._signals = frame.signals
         self._clock = frame.clock
         self._decide: Decide = self._steps
+        self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not frame.overridden:
             self._decide = fuse(frame.engine, store, self._steps, LATEST)
+            self._settle = fuse_settlement(frame.engine, store)
 
     def decide(
         self,
@@ -67,6 +70,8 @@ class Guard(Shell[Store]):
         was served, where money is counted. Unusable figures are named in `decision.errors`.
         """
         moment = microseconds(self._frame.moment(now))
+        if self._settle is not None and usage is not None and self._settle(decision, usage, moment):
+            return
         corrections = self._frame.settlement(decision, usage, model)
         if corrections:
             self._store.settle(corrections, moment)

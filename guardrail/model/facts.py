@@ -55,46 +55,51 @@ NETWORK_KINDS = ("residential", "mobile", "business", "hosting", "vpn", "proxy",
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
+_Row = tuple[str, FactType, Source, tuple[str, ...]]
+
+_CLIENT: tuple[_Row, ...] = (
+    ("request.capability", FactType.ENUM, Source.CLIENT, CAPABILITIES),
+    ("request.model", FactType.STRING, Source.CLIENT, ()),
+    ("request.endpoint", FactType.STRING, Source.CLIENT, ()),
+    ("request.tools", FactType.INTEGER, Source.CLIENT, ()),
+    ("request.stream", FactType.BOOL, Source.CLIENT, ()),
+    ("request.reasoning", FactType.BOOL, Source.CLIENT, ()),
+    ("request.template", FactType.STRING, Source.CLIENT, ()),
+    ("request.toolset", FactType.STRING, Source.CLIENT, ()),
+    ("client.agent", FactType.STRING, Source.CLIENT, ()),
+)
+
+_SERVER: tuple[_Row, ...] = (
+    ("account.id", FactType.STRING, Source.SERVER, ()),
+    ("account.org", FactType.STRING, Source.SERVER, ()),
+    ("account.tier", FactType.LEVEL, Source.SERVER, ()),
+    ("account.created", FactType.TIMESTAMP, Source.SERVER, ()),
+    ("account.age", FactType.DURATION, Source.SERVER, ()),
+    ("account.signup", FactType.STRING, Source.SERVER, ()),
+    ("credential.id", FactType.STRING, Source.SERVER, ()),
+    ("enforcement.status", FactType.ENUM, Source.SERVER, ENFORCEMENT_STATUSES),
+    ("kyc.subject", FactType.STRING, Source.SERVER, ()),
+    ("payment.fingerprint", FactType.STRING, Source.SERVER, ()),
+    ("payment.country", FactType.COUNTRY, Source.SERVER, ()),
+    ("device.fingerprint", FactType.STRING, Source.SERVER, ()),
+    ("client.ip", FactType.IP, Source.SERVER, ()),
+    ("client.network", FactType.STRING, Source.SERVER, ()),
+    ("geo.country", FactType.COUNTRY, Source.SERVER, ()),
+    ("geo.asn", FactType.INTEGER, Source.SERVER, ()),
+    ("network.kind", FactType.ENUM, Source.SERVER, NETWORK_KINDS),
+    ("time.hour", FactType.INTEGER, Source.SERVER, ()),
+    ("time.weekday", FactType.ENUM, Source.SERVER, WEEKDAYS),
+    ("actor.id", FactType.STRING, Source.SERVER, ()),
+    ("actor.accounts", FactType.INTEGER, Source.SERVER, ()),
+    ("actor.trusted_accounts", FactType.INTEGER, Source.SERVER, ()),
+)
+
+
 def _vocabulary() -> Mapping[str, Fact]:
-    client, server = Source.CLIENT, Source.SERVER
-    string, integer = FactType.STRING, FactType.INTEGER
-    rows: list[tuple[str, FactType, Source, tuple[str, ...]]] = [
-        ("request.capability", FactType.ENUM, client, CAPABILITIES),
-        ("request.model", string, client, ()),
-        ("request.endpoint", string, client, ()),
-        ("request.tools", integer, client, ()),
-        ("request.stream", FactType.BOOL, client, ()),
-        ("request.reasoning", FactType.BOOL, client, ()),
-        ("request.template", string, client, ()),
-        ("request.toolset", string, client, ()),
-        ("client.agent", string, client, ()),
-        ("account.id", string, server, ()),
-        ("account.org", string, server, ()),
-        ("account.tier", FactType.LEVEL, server, ()),
-        ("account.created", FactType.TIMESTAMP, server, ()),
-        ("account.age", FactType.DURATION, server, ()),
-        ("account.signup", string, server, ()),
-        ("credential.id", string, server, ()),
-        ("enforcement.status", FactType.ENUM, server, ENFORCEMENT_STATUSES),
-        ("kyc.subject", string, server, ()),
-        ("payment.fingerprint", string, server, ()),
-        ("payment.country", FactType.COUNTRY, server, ()),
-        ("device.fingerprint", string, server, ()),
-        ("client.ip", FactType.IP, server, ()),
-        ("client.network", string, server, ()),
-        ("geo.country", FactType.COUNTRY, server, ()),
-        ("geo.asn", integer, server, ()),
-        ("network.kind", FactType.ENUM, server, NETWORK_KINDS),
-        ("time.hour", integer, server, ()),
-        ("time.weekday", FactType.ENUM, server, WEEKDAYS),
-        ("actor.id", string, server, ()),
-        ("actor.accounts", integer, server, ()),
-        ("actor.trusted_accounts", integer, server, ()),
-    ]
     return MappingProxyType(
         {
             name: Fact(name=name, type=kind, source=source, values=values)
-            for name, kind, source, values in rows
+            for name, kind, source, values in (*_CLIENT, *_SERVER)
         }
     )
 

@@ -27,14 +27,13 @@ from guardrail.model.cells import (
 from guardrail.stores import records
 from guardrail.stores.records import (
     Record,
-    adjusted,
     charged_window,
     drained_pair,
     draining,
     entered,
     makes_room,
-    packed,
     read_members,
+    readjusted,
     redrained,
     windowed_slots,
 )
@@ -201,12 +200,8 @@ class MemoryStore:
     def _correct(self, correction: Correction, now: int) -> None:
         ident = correction.key[:IDENT_LENGTH]
         if isinstance(correction, Leave):
-            table = self._homes.get(ident)
-            members = table.find(correction.key) if table is not None else None
-            if table is not None and members is not None:
-                members.pop(correction.member, None)
-                if not members:
-                    table.discard(correction.key)
+            if ident in self._homes:
+                self._homes[ident].leave(correction.key, correction.member)
             return
         table = self.home(ident, correction.ttl)
         record = table.find(correction.key)
@@ -217,9 +212,9 @@ class MemoryStore:
         elif isinstance(correction, Drain):
             table.put(correction.key, redrained(record, correction, now), now)
         else:
-            changed = adjusted(windowed_slots(record), correction)
-            if changed:
-                table.put(correction.key, packed(changed), now)
+            changed = readjusted(record, correction.slot, correction.delta)
+            if changed is not None:
+                table.put(correction.key, changed, now)
 
 
 class AsyncMemoryStore:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from guardrail.model.cells import TOP, Adjust, Drain
+from guardrail.model.cells import TOP, Drain
 
 Record = Any
 """An int, a pair of ints, or a dict of ints: the kind of its cell tells how to read it."""
@@ -55,15 +55,22 @@ def makes_room(others: dict[int, int], slot: int, excess: int) -> int:
     return slot
 
 
-def adjusted(slots: dict[int, int], correction: Adjust) -> dict[int, int]:
+def adjusted(slots: dict[int, int], slot: int, delta: int) -> dict[int, int]:
     """Return the slots after a correction; empty if there is nothing to correct."""
-    slot = correction.slot
-    if correction.delta > 0:
+    if delta > 0:
         slot = max(slot, *slots) if slots else slot
     elif slot not in slots:
         return {}
-    value = slots.get(slot, 0) + correction.delta
-    return {**slots, slot: min(max(0, value), TOP)}
+    return {**slots, slot: min(max(0, slots.get(slot, 0) + delta), TOP)}
+
+
+def readjusted(record: Record | None, slot: int, delta: int) -> Record | None:
+    """Return a windowed counter's record after a correction, None if there is none to make."""
+    if record.__class__ is int and (delta > 0 or record & SLOT_MASK == slot):
+        value = (record >> SLOT_BITS) + delta
+        return min(max(0, value), TOP) << SLOT_BITS | (record & SLOT_MASK)
+    changed = adjusted(windowed_slots(record), slot, delta)
+    return packed(changed) if changed else None
 
 
 def redrained(record: Record | None, correction: Drain, now: int) -> Record:

@@ -66,6 +66,14 @@ class Table:
             if generation[shard].pop(key, None) is not None:
                 self.size -= 1
 
+    def leave(self, key: str, member: str) -> None:
+        """End a member's stay in a set, and forget the set with its last member."""
+        members = self.find(key)
+        if members is not None:
+            members.pop(member, None)
+            if not members:
+                self.discard(key)
+
     def turn_next(self, now: int) -> None:
         """Look at the next shard and turn it if its time has come."""
         self._cursor = shard = (self._cursor + 1) & MASK

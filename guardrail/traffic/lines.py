@@ -96,6 +96,8 @@ class LineSource:
         for chunk in self._chunks():
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
+            if lines and len(lines[0]) > MAX_LINE:
+                lines[0] = lines[0][: MAX_LINE + 1]
             if lines and skipping:
                 del lines[0]
                 skipping = False
@@ -142,7 +144,9 @@ def _zstd_chunks(stream: BinaryIO) -> Iterator[bytes]:
     while piece := stream.read(_ZSTD_STEP):
         while piece:
             whole = False
-            yield unpacker.decompress(piece)
+            unpacked = unpacker.decompress(piece)
+            for start in range(0, len(unpacked), _BLOCK):
+                yield unpacked[start : start + _BLOCK]
             piece = b""
             if unpacker.eof:
                 piece, whole = unpacker.unused_data, True

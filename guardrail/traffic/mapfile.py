@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 from zoneinfo import ZoneInfo
 
 from guardrail.diagnostics import Diagnostic
@@ -45,7 +45,6 @@ from guardrail.loading.findings import Findings, did_you_mean, quoted
 from guardrail.loading.nodes import Node
 from guardrail.loading.places import Place, plain
 from guardrail.loading.scope import Scope
-from guardrail.loading.shapes import Shape
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import nearest
 from guardrail.loading.values import typed
@@ -64,6 +63,13 @@ from guardrail.traffic.maps import (
     TimeUnit,
     TrafficMap,
 )
+from guardrail.traffic.mapshapes import (
+    AmountShape,
+    DurationShape,
+    FactSourceShape,
+    MapShape,
+    TimeShape,
+)
 from guardrail.traffic.requests import MONEY, FactValue
 
 
@@ -74,52 +80,6 @@ class MapError(DataError):
         self.diagnostics = tuple(diagnostics)
         lines = [f"{found.span}: {found.code} {found.message}" for found in self.diagnostics]
         super().__init__(f"map `{path}` not loaded\n" + "\n".join(lines))
-
-
-class TimeShape(Shape):
-    """When a request came."""
-
-    column: str
-    unit: Literal["s", "ms", "us", "ns", "rfc3339"] = "s"
-    offset: Any = None
-    timezone: str | None = None
-
-
-class FactSourceShape(Shape):
-    """Where a fact comes from."""
-
-    column: str | None = None
-    values: dict[str, Any] | None = None
-    default: Any = None
-    constant: Any = None
-
-
-class AmountShape(Shape):
-    """Where an amount comes from."""
-
-    column: str | None = None
-    default: Any = None
-    constant: Any = None
-
-
-class DurationShape(Shape):
-    """How long a request took."""
-
-    column: str
-    unit: Literal["s", "ms", "us", "ns"] = "s"
-
-
-class MapShape(Shape):
-    """A map file."""
-
-    guardrail_map: Any
-    format: Literal["jsonl", "csv"] = "jsonl"
-    delimiter: str | None = None
-    ts: TimeShape
-    facts: dict[str, FactSourceShape]
-    estimate: dict[str, AmountShape] | None = None
-    usage: dict[str, AmountShape] | None = None
-    duration: DurationShape | None = None
 
 
 def load_map(path: str, policies: PolicySet) -> TrafficMap:
@@ -148,7 +108,12 @@ def _parsed(path: str, findings: Findings) -> Node | None:
     except UnicodeDecodeError:
         raise DataError(f"`{path}` is not UTF-8 text") from None
     findings.add_source(path, text)
-    return read_yaml(text, path, findings.diagnostics)
+    node = read_yaml(text, path, findings.diagnostics)
+    if node is None and not findings.diagnostics:
+        findings.report_file(
+            "GR100", path, "the file is empty", help="start with `guardrail_map: 1`"
+        )
+    return node
 
 
 class _Reading:
@@ -207,7 +172,7 @@ class _Reading:
                 )
             try:
                 zone = ZoneInfo(shape.timezone)
-            except (OSError, ValueError):
+            except (KeyError, OSError, ValueError):
                 self._report(
                     ("ts", "timezone"),
                     f"unknown time zone {quoted(shape.timezone)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,8 +15,6 @@ LATEST = 7258118400.0
 """The end of the times that are believed, in seconds since the epoch: the year 2200."""
 LONGEST = 604800.0
 """The longest duration of a request that is believed, in seconds: a week."""
-NOTHING_WRONG = "not a request"
-"""What is said of a line in which no particular fault is found."""
 KEPT = 5
 """How many bad lines are kept with their reasons."""
 
@@ -80,9 +78,11 @@ def stated_facts(line: bytes) -> dict[str, FactValue]:
     Raises:
         ValueError: it is none; the message says why in a few words.
     """
-    if (reason := why_bad(b'{"ts":0,"facts":' + line + b"}")) != NOTHING_WRONG:
+    facts = _row(line)
+    if isinstance(facts, str):
+        raise ValueError(facts)
+    if (reason := _why_bad_facts({"facts": facts})) is not None:
         raise ValueError(reason)
-    facts = msgspec.json.decode(line, type=dict[str, FactValue])
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -109,6 +109,21 @@ def why_bad(line: bytes) -> str:
     """Return in a few words why a line is not a request."""
     if len(line) > MAX_LINE:
         return "longer than 1 MiB"
+    row = _row(line)
+    if isinstance(row, str):
+        return row
+    return (
+        _why_bad_time(row)
+        or _why_bad_facts(row)
+        or _why_bad_amounts(row, "estimate")
+        or _why_bad_amounts(row, "usage")
+        or _why_bad_duration(row)
+        or "not a request"
+    )
+
+
+def _row(line: bytes) -> dict[str, Any] | str:
+    """Return a line as a JSON object, or why it is none."""
     try:
         row = msgspec.json.decode(line.decode())
     except UnicodeDecodeError:
@@ -117,16 +132,7 @@ def why_bad(line: bytes) -> str:
         return "nested too deeply"
     except msgspec.DecodeError as error:
         return _why_no_json(line, str(error))
-    if not isinstance(row, dict):
-        return "not a JSON object"
-    return (
-        _why_bad_time(row)
-        or _why_bad_facts(row)
-        or _why_bad_amounts(row, "estimate")
-        or _why_bad_amounts(row, "usage")
-        or _why_bad_duration(row)
-        or NOTHING_WRONG
-    )
+    return row if isinstance(row, dict) else "not a JSON object"
 
 
 def _why_no_json(line: bytes, report: str) -> str:

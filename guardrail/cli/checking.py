@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from guardrail.cli.tests_text import coverage, print_tests, print_tests_concise,
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
+from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.model.policy import PolicySet
 from guardrail.replay.records import DecisionFile
@@ -82,10 +84,11 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         if files is not None:
             writer = None
             if asked.decisions is not None:
+                _keep_apart(asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             guard = closing.enter_context(_scratch_guard(policies, asked))
             run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
-    findings = _findings(policies, suite, run, asked)
+    findings = _findings(suite, run, asked)
     if form is Format.JSON:
         output.json(_fields(policies, suite, run, findings))
     else:
@@ -93,6 +96,12 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
             print_traffic(output, run, policies, tables=form is Format.FULL)
         _print_findings(output, findings)
     return FINDINGS if findings else OK
+
+
+def _keep_apart(out: str, traffic: list[str]) -> None:
+    for path in traffic:
+        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
+            raise SettingError(f"`--decisions {out}` would overwrite the traffic")
 
 
 def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
@@ -106,13 +115,9 @@ def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
     )
 
 
-def _findings(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
-) -> list[str]:
+def _findings(suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest) -> list[str]:
     found: list[str] = []
     empty: list[str] = []
-    if not policies.rules:
-        empty.append("the policies have no rules")
     if suite.failed:
         found.append(f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed")
     if run is None and not suite.results:

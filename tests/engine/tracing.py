@@ -1,0 +1,109 @@
+"""Runs one random trace through two guards, and tells what each came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from guardrail.engine import Decision
+from guardrail.guard import Guard
+from guardrail.guard.frame import Frame
+from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
+from guardrail.model.policy import PolicySet
+from guardrail.stores.memory import MemoryStore
+from tests.engine.policies import START, Request, request
+
+MOVES = (0, 0, 0, 0, 1, SECOND, SECOND, 7 * SECOND, MINUTE, 20 * MINUTE, HOUR, DAY, -SECOND, -HOUR)
+"""How the clock may move between two requests, back included."""
+
+
+class Numbered:
+    """Decision ids that the trace chooses, so that both guards use the same."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def next(self) -> int:
+        return self.number
+
+    def name(self, serial: int) -> str:
+        return f"d{serial}"
+
+
+class Subject:
+    """One guard of a comparison, with its store and all its decisions."""
+
+    def __init__(self, policies: PolicySet, *, fused: bool, max_keys: int = 1000) -> None:
+        frame = Frame(policies, signals=(), namespace=None, clock=lambda: 0.0, environ={})
+        self.ids = Numbered()
+        frame.engine.ids = self.ids
+        self.store = MemoryStore(max_keys=max_keys)
+        self.guard = Guard(frame, self.store)
+        if not fused:
+            self.guard._decide = self.guard._steps
+        self.decisions: list[Decision] = []
+
+    def decide(self, asked: Request, now: int) -> Decision:
+        self.ids.number += 1
+        decision = self.guard.decide(asked.facts, asked.estimate, now=now / SECOND)
+        self.decisions.append(decision)
+        return decision
+
+    @property
+    def fused_share(self) -> float:
+        """How many of the decisions were made without the three steps."""
+        return sum(d.case.plan is None for d in self.decisions) / len(self.decisions)
+
+    def contents(self) -> Mapping[str, object]:
+        """Return every record, as the store would read it."""
+        keys = {key for table in self.store._tables.values() for key in table.records()}
+        return {key: self.store._known(key) for key in sorted(keys)}
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    """Return everything that a decision tells, NaN written out so that it equals itself."""
+    return {
+        "effect": decision.effect,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "message": decision.message,
+        "status": decision.status,
+        "retry_after": decision.retry_after,
+        "obligations": dict(decision.obligations),
+        "shadow": decision.shadow,
+        "mode": decision.mode,
+        "limits": decision.limits,
+        "errors": decision.errors,
+        "hinges": decision.hinges,
+        "explained": decision.explain().as_dict(),
+    }
+
+
+def run(seed: int, length: int, left: Subject, right: Subject) -> None:
+    """Run a random trace through both, asserting that they tell the same at every step."""
+    rng = Random(seed)
+    now = START
+    for _ in range(length):
+        now += rng.choice(MOVES)
+        asked = request(rng)
+        assert told(left.decide(asked, now)) == told(right.decide(asked, now))
+        after(rng, now, left, right)
+        assert left.contents() == right.contents()
+
+
+def after(rng: Random, now: int, left: Subject, right: Subject) -> None:
+    """Settle, release or renew some decision in both, or leave them alone."""
+    kind = rng.randrange(6)
+    number = rng.randrange(max(0, len(left.decisions) - 4), len(left.decisions))
+    later = (now + rng.choice((0, SECOND, 6 * SECOND))) / SECOND
+    usage = rng.choice((None, {}, {"input_tokens": 5}, {"tokens": 90, "output_tokens": -1}))
+    model = rng.choice((None, "small"))
+    for subject in (left, right):
+        decision = subject.decisions[number]
+        if kind == 0:
+            subject.guard.release(decision, now=later)
+        elif kind == 1:
+            subject.guard.renew(decision, now=later)
+        elif kind < 4:
+            subject.guard.settle(decision, usage, model=model, now=later)
