@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _known(name: str) -> str:
     if name not in BENCHMARKS:
-        raise argparse.ArgumentTypeError(f"no benchmark `{name}`; there are {', '.join(BENCHMARKS)}")
+        raise argparse.ArgumentTypeError(
+            f"no benchmark `{name}`; there are {', '.join(BENCHMARKS)}"
+        )
     return name
 
 

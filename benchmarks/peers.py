@@ -83,11 +83,11 @@ def _counting(
 
 
 def _bare(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
-    return all([limiter.hit(limit, *whose, cost=cost) for limit, whose, cost in asked])
+    return all(limiter.hit(limit, *whose, cost=cost) for limit, whose, cost in asked)
 
 
 def _informed(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
-    if not all([limiter.test(limit, *whose, cost=cost) for limit, whose, cost in asked]):
+    if not all(limiter.test(limit, *whose, cost=cost) for limit, whose, cost in asked):
         return None
     _bare(limiter, asked)
     return [limiter.get_window_stats(limit, *whose) for limit, whose, _ in asked]

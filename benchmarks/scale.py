@@ -55,9 +55,7 @@ def scale_costs(rounds: int, scale: float) -> list[Result]:
 
 def _pause(what: str, nanos: list[int], bound: float | None) -> Result:
     note = f"99.99 % within {nanos[int(len(nanos) * 0.9999)] / 1e6:.2f} ms"
-    return Result(
-        target="T11", what=what, value=nanos[-1] / 1e6, unit="ms", bound=bound, note=note
-    )
+    return Result(target="T11", what=what, value=nanos[-1] / 1e6, unit="ms", bound=bound, note=note)
 
 
 def _facts(number: int) -> Facts:

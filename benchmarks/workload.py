@@ -85,16 +85,15 @@ def deciding(guard: Guard, stated: Sequence[tuple[Any, Any]], clock: Clock) -> C
 
 
 def by_hand(positional: Sequence[tuple[Any, ...]], clock: Clock) -> Contender:
-    """Return the yardstick: the same requests decided by the hand-written R5."""
-    reference = r5.Reference()
+    """Return the yardstick: the same requests decided by the hand-written R5, begun afresh."""
+    r5.restart()
 
     def run() -> float:
         decide, now, step = r5.decide, clock.now, clock.step
-        accounts, shares = reference.accounts, reference.shares
         began = perf_counter()
         for account, org, tier, country, capability, tokens in positional:
             now += step
-            decide(accounts, shares, account, org, tier, country, capability, tokens, now)
+            decide(account, org, tier, country, capability, tokens, now)
         took = perf_counter() - began
         clock.now = now
         return took / len(positional)

@@ -144,13 +144,14 @@ class MemoryStore:
             for i, charge in enumerate(charges)
             if charge.binding and charge.after is None
         )
+        # What was never tried was not refused either: nothing may follow from it.
+        for i, charge in enumerate(charges):
+            if charge.after is not None and not refused[charge.after]:
+                refused[i] = False
         applied = [
             (admitted if charge.after is None else refused[charge.after]) and not refused[i]
             for i, charge in enumerate(charges)
         ]
-        for i, charge in enumerate(charges):
-            if charge.after is not None and not refused[charge.after]:
-                refused[i] = False
         for cell, reply in zip(cells, replies, strict=True):
             if applied[cell.charge]:
                 self._apply(cell, reply, now)

@@ -110,8 +110,9 @@ def over(rng: Random, *, notices: bool = False) -> Verdict:
 
 
 def number(rng: Random, least: int = 1) -> int | None:
-    """Return an amount: mostly small, so that it is reached, seldom 0 or unlimited."""
-    return rng.choice((None, 0, *(rng.randint(least, 6 * least) for _ in range(12))))
+    """Return an amount: some are soon reached, some are not; seldom 0 or unlimited."""
+    small, large = rng.randint(least, 5 * least), rng.randint(20 * least, 50 * least)
+    return rng.choice((None, 0, *(small, large, large) * 7))
 
 
 def amount(rng: Random, least: int = 1) -> Amount:
@@ -144,7 +145,7 @@ def budget(rng: Random, key: Key) -> Budget:
     units = rng.sample(UNITS, rng.choice((1, 1, 2)))
     least = {"requests": 2, "cost_usd": 5_000, "images": 2}
     amounts = tuple((unit, amount(rng, least.get(unit, 100))) for unit in units)
-    percents = sorted(rng.sample(range(1, 100), rng.choice((0, 0, 0, 1, 2))))
+    percents = sorted(rng.sample(range(1, 100), rng.choice((0, 0, 0, 0, 1, 2))))
     steps = [Step(percent=p, verdict=over(rng, notices=True)) for p in percents]
     last = Step(percent=100, verdict=over(rng))
     return Budget(amounts=amounts, window=rng.choice(WINDOWS), key=key, steps=(*steps, last))
@@ -189,9 +190,9 @@ def rule(rng: Random, index: int, facts: Mapping[str, Fact], indexed: str | None
         end=rng.choice((None, None, None, START + 2 * HOUR)),
         escalate=escalate if verb.key.facts == ("account.id",) else None,
     )
-    if kind < 0.12:
+    if kind < 0.06:
         return replace(made, verb=Block(verdict(rng, Effect.BLOCK)), escalate=None)
-    if kind < 0.2:
+    if kind < 0.12:
         return replace(made, verb=Degrade(verdict(rng, Effect.DEGRADE)), escalate=None)
     return made
 
@@ -236,7 +237,7 @@ class Request:
     estimate: Mapping[str, object] | None
 
 
-def request(rng: Random, odd: float = 0.03) -> Request:
+def request(rng: Random, odd: float = 0.01) -> Request:
     """Return a request; each of its facts and amounts is an odd one with a small chance."""
     facts: dict[str, object] = {"account.id": rng.choice("ab")}
     for name, values in VALUES.items():

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardrail.engine import fused
+from guardrail.engine import story as engine_story
+from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from tests.engine.policies import policy_set, policy_sets
-from tests.engine.tracing import Subject, run
+from tests.engine.policies import START, Request, policy_set, policy_sets
+from tests.engine.tracing import Subject, run, told
 
 SEEDS = st.integers(0, 2**32)
+
+
+def compare(policies: PolicySet, seed: int, *, length: int = 25, max_keys: int = 1000) -> Subject:
+    """Run a trace through both and return the fused one."""
+    left = Subject(policies, fused=True, max_keys=max_keys)
+    run(seed, length, left, Subject(policies, fused=False, max_keys=max_keys))
+    return left
 
 
 @settings(max_examples=150)
@@ -17,7 +31,7 @@ SEEDS = st.integers(0, 2**32)
 def test_fused_decisions_tell_and_leave_what_the_three_steps_do(
     policies: PolicySet, seed: int
 ) -> None:
-    run(seed, 25, Subject(policies, fused=True), Subject(policies, fused=False))
+    compare(policies, seed)
 
 
 @settings(max_examples=40)
@@ -25,6 +39,82 @@ def test_fused_decisions_tell_and_leave_what_the_three_steps_do(
 def test_fused_index_buckets_tell_and_leave_what_the_three_steps_do(
     fact: str, rules: int, seed: int
 ) -> None:
-    policies = policy_set(rules, 3, fact)
+    compare(policy_set(rules, 3, fact), seed, length=20)
 
-    run(seed, 20, Subject(policies, fused=True), Subject(policies, fused=False))
+
+@settings(max_examples=25)
+@given(policy_sets(), SEEDS)
+def test_fused_decisions_spill_in_a_full_store_as_the_three_steps_do(
+    policies: PolicySet, seed: int
+) -> None:
+    compare(policies, seed, max_keys=3)
+
+
+def test_a_good_share_of_the_decisions_compared_is_fused() -> None:
+    shares = [compare(policy_set(seed, 2), seed).fused_share for seed in range(40)]
+    bucketed = [
+        compare(policy_set(seed, 1, "account.id"), seed, length=10).fused_share
+        for seed in range(10)
+    ]
+
+    assert sum(shares) / len(shares) > 0.25
+    assert sum(bucketed) > 0.3
+
+
+MUTATIONS = {
+    "leaves the limit open": lambda line: (
+        line.replace(": break", ": pass") if line.strip().startswith("if v") else line
+    ),
+    "forgets to write": lambda line: (
+        line.split("if ")[0] + "pass" if ".put(k" in line and "else" not in line else line
+    ),
+    "keeps no receipt": lambda line: (
+        "            decision._case = (engine, facts, estimate, t, (), serial, None, None)"
+        if line.strip().startswith("decision._case") and " serial," in line
+        else line
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", ["leaves the limit open", "forgets to write", "keeps no receipt"])
+def test_the_comparison_finds_fused_source_that(
+    mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = fused.define
+
+    def broken(lines: list[str], *rest: Any) -> Any:
+        return honest([MUTATIONS[mutant](line) for line in lines], *rest)
+
+    monkeypatch.setattr(fused, "define", broken)
+    with pytest.raises(AssertionError):
+        for seed in range(30):
+            compare(policy_set(seed, 2), seed)
+
+
+def test_an_ill_typed_fact_that_no_line_reads_is_still_named() -> None:
+    policies = replace(policy_set(0, 1), rules=())
+    asked = Request({"account.id": "a", "request.model": 5}, None)
+    left, right = Subject(policies, fused=True), Subject(policies, fused=False)
+
+    assert told(left.decide(asked, START)) == told(right.decide(asked, START))
+    assert left.fused_share == 1
+    assert "request.model" in left.decisions[0].errors[0]
+
+
+def test_the_comparison_finds_a_story_that_drops_the_notes_of_a_fused_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_story, "notes", lambda engine, decision: decision.ruling.notes)
+
+    with pytest.raises(AssertionError):
+        test_an_ill_typed_fact_that_no_line_reads_is_still_named()
+
+
+def test_a_moment_is_fused_to_the_same_microsecond_as_it_is_stepped() -> None:
+    policies = policy_set(0, 2)
+    asked = Request({"account.id": "a"}, {"input_tokens": 1, "output_tokens": 1})
+    left, right = Subject(policies, fused=True), Subject(policies, fused=False)
+    for part in (0, 1, 499_999, 999_999):
+        now = START + SECOND + part
+
+        assert left.decide(asked, now).case.now == right.decide(asked, now).case.now == now

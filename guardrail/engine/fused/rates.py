@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from guardrail.algorithms import SCALED_BELOW, pace_increment
 from guardrail.engine.fused.parts import CounterLines, RuleLines
@@ -24,21 +24,7 @@ def rate_lines(writer: LineWriter, rule: Rule, limit: RateLimit, bail: str) -> R
         return None
     writer.ban(rule, limit, lines, bail)
     n, counter = writer.unit(verb.unit), CounterLines(f"k{j}")
-    if isinstance(amount, Lookup):
-        table, value = writer.source.constant("P", paces), writer.source.variable(amount.fact)
-        listed = writer.source.exhaustive(amount)
-        others = writer.source.constant("O", paces[OTHERS])
-        lines.head.append(
-            f"p{j} = {table}[{value}]" if listed else f"p{j} = {table}.get({value}, {others})"
-        )
-        if None in paces.values():
-            counter.gate = f"p{j} is not None"
-        if () in paces.values():
-            counter.checks.append(f"if not p{j}: {bail}")
-        counter.checks.append(f"l{j}, w{j}, c{j} = p{j}")
-        most, step, room = f"l{j}", f"w{j}", f"c{j}"
-    else:
-        most, step, room = map(str, cast(tuple[int, int, int], paces[OTHERS]))
+    most, step, room = _pace_lines(writer, amount, paces, j, lines, counter, bail)
     known = [pace for pace in paces.values() if pace]
     scaled = any(pace[1] == 0 for pace in known)
     # The record outlives its drain, so that refunds of what was charged before are known.
@@ -59,6 +45,32 @@ def rate_lines(writer: LineWriter, rule: Rule, limit: RateLimit, bail: str) -> R
     counter.debit = f"({j}, k{j}, {room}, u{j}, i{j}, {n}, {most}, x{j})"
     lines.counters.append(counter)
     return lines
+
+
+def _pace_lines(
+    writer: LineWriter,
+    amount: Amount,
+    paces: dict[object, Any],
+    j: int,
+    lines: RuleLines,
+    counter: CounterLines,
+    bail: str,
+) -> tuple[str, str, str]:
+    """Add lines that look a pace up; return the expressions for its three parts."""
+    if not isinstance(amount, Lookup):
+        most, step, room = map(str, paces[OTHERS])
+        return most, step, room
+    table, value = writer.source.constant("P", paces), writer.source.variable(amount.fact)
+    found = f"{table}[{value}]"
+    if not writer.source.exhaustive(amount):
+        found = f"{table}.get({value}, {writer.source.constant('O', paces[OTHERS])})"
+    lines.head.append(f"p{j} = {found}")
+    if None in paces.values():
+        counter.gate = f"p{j} is not None"
+    if () in paces.values():
+        counter.checks.append(f"if not p{j}: {bail}")
+    counter.checks.append(f"l{j}, w{j}, c{j} = p{j}")
+    return f"l{j}", f"w{j}", f"c{j}"
 
 
 def _paces(amount: Amount, burst: Amount, period: int) -> dict[object, Any]:

@@ -55,6 +55,7 @@ class BudgetLimit(Limit):
         """Charge every unit's counter of the window that now falls in."""
         cells: list[tuple[Counter, Part]] = []
         slot, span = self.slot_at(plan.now)
+        opening = len(plan.charges)
         for number, (unit, limit) in enumerate(zip(self.units, allowances, strict=True)):
             if limit is None:
                 continue
@@ -67,11 +68,11 @@ class BudgetLimit(Limit):
                 self._never_fits(plan)
                 return
             place, spill = self._place(plan, number, key)
-            counter = Counter(0, place, slot, span, 0, amount, ceiling, self.ttl, spill)
+            counter = Counter(opening, place, slot, span, 0, amount, ceiling, self.ttl, spill)
             cells.append((counter, Part(self, "limit", number, limit, amount)))
         if cells:
-            charge = self._open(plan, key)
-            plan.cells += (cell._replace(charge=charge) for cell, _ in cells)
+            self._open(plan, key)
+            plan.cells += (cell for cell, _ in cells)
             plan.parts += (part for _, part in cells)
 
     def slot_at(self, now: int) -> tuple[int, int]:

@@ -1,0 +1,93 @@
+"""The benchmarks run, and their arithmetic is right; what they measure is not judged here."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import r5
+from benchmarks.footprint import grown
+from benchmarks.results import Result, table
+from benchmarks.timing import added, interleaved, ratio
+from benchmarks.workload import START, STEP, r5_guard, r5_requests
+
+
+@pytest.mark.parametrize("name", ["T1", "T2", "T3", "T8", "T10", "T11", "T12"])
+def test_each_benchmark_runs_and_prints_its_row(name, capsys):
+    assert command.main([name, "--quick", "--rounds", "1"]) == 0
+
+    shown, progress = capsys.readouterr()
+    assert shown.splitlines()[1].startswith(f"{name} ")
+    assert progress.startswith(f"{name} …")
+
+
+def test_memory_is_measured_by_the_key():
+    assert grown("budget", 2000, 10_000) > 2000 * 50
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(["T99"])
+
+    assert left.value.code == 2
+    assert "no benchmark `T99`" in capsys.readouterr().err
+
+
+def test_the_workload_stays_within_its_limits_round_after_round():
+    guard, requests, now = r5_guard(), r5_requests(1000), START
+    r5.restart()
+    for _ in range(3):
+        for (facts, estimate), asked in zip(*requests, strict=True):
+            now += STEP
+
+            assert guard.decide(facts, estimate, now=now).effect.name == "ALLOW"
+            assert r5.decide(*asked, now)[0] == "allow"
+
+
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({}, "allow"),
+        ({"geo.country": "IR"}, "block"),
+        ({"request.capability": "agentic"}, "block"),
+    ],
+)
+def test_r5_by_hand_and_r5_in_yaml_answer_alike(changed, answer):
+    facts = {**r5_requests(1).stated[0][0], **changed}
+    r5.restart()
+    by_hand = [r5.decide(*[*facts.values(), 100, START + n])[0] for n in range(12)]
+    guard = r5_guard()
+    tokens = {"input_tokens": 60, "output_tokens": 40}
+    decided = [str(guard.decide(facts, tokens, now=START + n).effect) for n in range(12)]
+
+    assert decided[:10] == by_hand[:10] == [answer] * 10
+    assert decided[-1] in ("allow", by_hand[-1])
+
+
+def test_rounds_are_taken_in_turn_and_compared_round_by_round():
+    order: list[str] = []
+    speed = iter([9.0, 9.0, 2.0, 1.0, 10.0, 30.0, 6.0, 2.0])
+
+    def contender(name):
+        def run():
+            order.append(name)
+            return next(speed)
+
+        return run
+
+    costs = interleaved({"a": contender("a"), "b": contender("b")}, 3)
+
+    assert "".join(order) == "ababbaab"
+    assert costs == {"a": [2.0, 30.0, 6.0], "b": [1.0, 10.0, 2.0]}
+    assert ratio(costs, "a", "b") == 3.0
+    assert added(costs, "a", "b", "b") == 2.0
+
+
+def test_a_result_tells_whether_its_target_is_met():
+    most = Result(target="T1", what="most", value=2.3, bound=2.2)
+    least = Result(target="T2", what="least", value=7.5, bound=7, at_least=True)
+    known = Result(target="T1", what="known", value=1.0)
+
+    assert [most.met, least.met, known.met] == [False, True, None]
+    assert "NOT MET" in table([most])
+    assert "≥ 7.00 ×" in table([least])
