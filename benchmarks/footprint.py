@@ -37,11 +37,12 @@ def memory_costs(rounds: int, scale: float) -> list[Result]:
         )
         for kind in VERBS
     ]
-    full = _in_own_process("guests", keys // 10)
-    flooded = _in_own_process("guests", keys, keys // 10)
+    guests, room = keys // 10, keys // 100
+    full = _in_own_process("guests", room)
+    flooded = _in_own_process("guests", guests, room)
     growth = Result(
         target="T9",
-        what=f"memory after {keys:,} unknown guests, against the {keys // 10:,} there is room for",
+        what=f"memory after {guests:,} unknown guests, against the {room:,} there is room for",
         value=flooded / full,
         bound=FLOOD_MOST,
         note=f"{flooded / 1e6:.1f} MB against {full / 1e6:.1f}",

@@ -86,7 +86,7 @@ def _parsing(folder: Path) -> Contender:
 
 
 def _written(folder: Path, orgs: int) -> Path:
-    """Write policies with ten rules for every organisation, in files of a thousand; return where."""
+    """Write policies with ten rules for every organisation, a thousand a file."""
     folder.mkdir()
     for first in range(0, orgs, ORGS_A_FILE):
         rules = _rules(range(first, min(orgs, first + ORGS_A_FILE)))

@@ -11,7 +11,7 @@ POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
 def main() -> None:
     """Serve an account's requests to use tools until it is asked to verify."""
-    guard = guardrail.Guard.load(POLICIES)  # store="redis://…" where several processes serve
+    guard = guardrail.Guard.load(POLICIES)
     facts = {
         "account.id": "acct-1",
         "account.tier": "email",

@@ -167,5 +167,5 @@ def test_agreement_finds_source_that_does_not_swap_the_unknown_under_a_negation(
 
     monkeypatch.setattr(Source, "condition", unswapped)
     with pytest.raises(AssertionError):
-        for seed in range(50):
+        for seed in range(400):
             check_source_against_closures(seed)

@@ -13,7 +13,7 @@ from guardrail.engine import fused
 from guardrail.engine import story as engine_story
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from tests.engine.policies import START, Request, policy_set, policy_sets
+from tests.engine.policies import START, Request, models, policy_set, policy_sets
 from tests.engine.tracing import Subject, run, told
 
 SEEDS = st.integers(0, 2**32)
@@ -66,17 +66,15 @@ MUTATIONS = {
         line.replace(": break", ": pass") if line.strip().startswith("if v") else line
     ),
     "forgets to write": lambda line: (
-        line.split("if ")[0] + "pass" if ".put(k" in line and "else" not in line else line
+        line.split("if ")[0] + "if d0 is None: pass" if line.strip().startswith("if d0 is") else line
     ),
     "keeps no receipt": lambda line: (
-        "            decision._case = (engine, facts, estimate, t, (), serial, None, None)"
-        if line.strip().startswith("decision._case") and " serial," in line
-        else line
+        line + "[:4] + ((), *case[5:])" if line.strip() == "decision._case = case" else line
     ),
 }
 
 
-@pytest.mark.parametrize("mutant", ["leaves the limit open", "forgets to write", "keeps no receipt"])
+@pytest.mark.parametrize("mutant", MUTATIONS)
 def test_the_comparison_finds_fused_source_that(
     mutant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,8 +90,8 @@ def test_the_comparison_finds_fused_source_that(
 
 
 def test_an_ill_typed_fact_that_no_line_reads_is_still_named() -> None:
-    policies = replace(policy_set(0, 1), rules=())
-    asked = Request({"account.id": "a", "request.model": 5}, None)
+    policies = replace(policy_set(0, 1), rules=(), models=models())
+    asked = Request({"account.id": "a", "x.quota": 1, "request.model": 5}, None)
     left, right = Subject(policies, fused=True), Subject(policies, fused=False)
 
     assert told(left.decide(asked, START)) == told(right.decide(asked, START))

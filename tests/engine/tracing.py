@@ -42,6 +42,7 @@ class Subject:
         self.guard = Guard(frame, self.store)
         if not fused:
             self.guard._decide = self.guard._steps
+            self.guard._settle = None
         self.decisions: list[Decision] = []
 
     def decide(self, asked: Request, now: int) -> Decision:
@@ -97,7 +98,9 @@ def after(rng: Random, now: int, left: Subject, right: Subject) -> None:
     kind = rng.randrange(6)
     number = rng.randrange(max(0, len(left.decisions) - 4), len(left.decisions))
     later = (now + rng.choice((0, SECOND, 6 * SECOND))) / SECOND
-    usage = rng.choice((None, {}, {"input_tokens": 5}, {"tokens": 90, "output_tokens": -1}))
+    whole = {"input_tokens": rng.randrange(80), "output_tokens": rng.randrange(80)}
+    odd = (None, {}, {"input_tokens": 5}, {"tokens": 90, "output_tokens": -1})
+    usage = rng.choice((whole, whole, whole, *odd))
     model = rng.choice((None, "small"))
     for subject in (left, right):
         decision = subject.decisions[number]
