@@ -89,6 +89,12 @@ class Engine:
         self._planner = self._compose() if reference else self._generate()
 
     @property
+    def direct_facts(self) -> frozenset[str]:
+        """The facts that decisions depend on by name, not only as stand-ins in keys."""
+        every = (rule_facts(r, self.policies.exemptions, stand_ins=False) for r in self.rules)
+        return frozenset().union(*every, self.required)
+
+    @property
     def used_facts(self) -> frozenset[str]:
         """The names of the facts that decisions depend on."""
         return self.reader.used

@@ -171,8 +171,10 @@ def key_expression(ident: str, variables: Sequence[str]) -> str:
     return f'f"{ident}' + separator.join(f"={{{v}}}" for v in variables) + '"'
 
 
-def rule_facts(rule: Rule, exemptions: Sequence[Exemption]) -> frozenset[str]:
-    """Return the names of all facts that one rule may read."""
+def rule_facts(
+    rule: Rule, exemptions: Sequence[Exemption], *, stand_ins: bool = True
+) -> frozenset[str]:
+    """Return the names of all facts that one rule may read, with the stand-ins of its key."""
     names = set(facts_of(rule.when))
     for exemption in exemptions:
         if rule.id in exemption.rules:
@@ -183,7 +185,8 @@ def rule_facts(rule: Rule, exemptions: Sequence[Exemption]) -> frozenset[str]:
     for amount in verb_amounts(verb):
         names |= amount_facts(amount)
     names.update(verb.key.facts)
-    names.update(STAND_INS)
+    if stand_ins:
+        names.update(STAND_INS)
     if isinstance(verb, Distinct):
         names.add(verb.count)
     return frozenset(names)

@@ -119,11 +119,11 @@ def amount(rng: Random, least: int = 1) -> Amount:
     """Return an amount of any kind."""
     kind = rng.randrange(6)
     if kind == 0:
-        table = {tier: number(rng, least) for tier in TIERS}
+        table: dict[object, int | None] = {tier: number(rng, least) for tier in TIERS}
         return Lookup("account.tier", table, number(rng, least), number(rng, least))
     if kind == 1:
-        table = {"large": number(rng, least), "small": number(rng, least)}
-        return Lookup("request.model", table, number(rng, least), number(rng, least))
+        priced: dict[object, int | None] = {m: number(rng, least) for m in ("large", "small")}
+        return Lookup("request.model", priced, number(rng, least), number(rng, least))
     if kind == 2:
         return FromFact("x.quota", least, number(rng, least))
     return Fixed(number(rng, least))
@@ -164,7 +164,9 @@ def counting_verb(rng: Random) -> CountingVerb:
         lease = rng.choice((5 * SECOND, 10 * MINUTE))
         return Concurrency(most=most, lease=lease, key=key, over=over(rng))
     count = rng.choice(("account.id", "geo.country", "x.score", "request.model"))
-    return Distinct(count=count, most=most, period=rng.choice((MINUTE, DAY)), key=key, over=over(rng))
+    return Distinct(
+        count=count, most=most, period=rng.choice((MINUTE, DAY)), key=key, over=over(rng)
+    )
 
 
 def rule(rng: Random, index: int, facts: Mapping[str, Fact], indexed: str | None) -> Rule:

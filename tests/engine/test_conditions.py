@@ -144,6 +144,11 @@ def test_source_and_closures_agree_on_any_condition(seed: int) -> None:
     check_source_against_closures(seed)
 
 
+def check_many(seeds: int) -> None:
+    for seed in range(seeds):
+        check_source_against_closures(seed)
+
+
 def test_agreement_finds_closures_that_take_the_unknown_for_false(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -151,8 +156,7 @@ def test_agreement_finds_closures_that_take_the_unknown_for_false(
     monkeypatch.setattr(reference, "evaluate", lambda *args: honest(*args) or False)
 
     with pytest.raises(AssertionError):
-        for seed in range(50):
-            check_source_against_closures(seed)
+        check_many(50)
 
 
 def test_agreement_finds_source_that_does_not_swap_the_unknown_under_a_negation(
@@ -167,5 +171,4 @@ def test_agreement_finds_source_that_does_not_swap_the_unknown_under_a_negation(
 
     monkeypatch.setattr(Source, "condition", unswapped)
     with pytest.raises(AssertionError):
-        for seed in range(400):
-            check_source_against_closures(seed)
+        check_many(400)

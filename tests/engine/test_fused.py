@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from guardrail.engine import fused
 from guardrail.engine import story as engine_story
+from guardrail.engine.source import define
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, Request, models, policy_set, policy_sets
@@ -66,7 +67,9 @@ MUTATIONS = {
         line.replace(": break", ": pass") if line.strip().startswith("if v") else line
     ),
     "forgets to write": lambda line: (
-        line.split("if ")[0] + "if d0 is None: pass" if line.strip().startswith("if d0 is") else line
+        line.split("if ")[0] + "if d0 is None: pass"
+        if line.strip().startswith("if d0 is")
+        else line
     ),
     "keeps no receipt": lambda line: (
         line + "[:4] + ((), *case[5:])" if line.strip() == "decision._case = case" else line
@@ -74,19 +77,23 @@ MUTATIONS = {
 }
 
 
+def compare_many(seeds: int) -> None:
+    for seed in range(seeds):
+        compare(policy_set(seed, 2), seed)
+
+
 @pytest.mark.parametrize("mutant", MUTATIONS)
 def test_the_comparison_finds_fused_source_that(
     mutant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = fused.define
+    honest = define
 
     def broken(lines: list[str], *rest: Any) -> Any:
         return honest([MUTATIONS[mutant](line) for line in lines], *rest)
 
     monkeypatch.setattr(fused, "define", broken)
     with pytest.raises(AssertionError):
-        for seed in range(30):
-            compare(policy_set(seed, 2), seed)
+        compare_many(30)
 
 
 def test_an_ill_typed_fact_that_no_line_reads_is_still_named() -> None:

@@ -13,7 +13,7 @@ from guardrail.engine import Engine
 from guardrail.engine import planner as generated
 from guardrail.engine.index import build_index
 from guardrail.engine.plan import Plan
-from guardrail.model.amounts import SECOND
+from guardrail.engine.source import define
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Numbered
@@ -80,6 +80,11 @@ def test_the_sets_compared_are_indexed_with_a_bucket_for_the_missing_fact(fact: 
     assert compare(policies, 1, 40) > 0
 
 
+def compare_indexed(seeds: int) -> None:
+    for seed in range(seeds):
+        compare(policy_set(seed, 1, "geo.country"), seed)
+
+
 def test_the_comparison_finds_an_index_without_its_missing_bucket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -92,19 +97,22 @@ def test_the_comparison_finds_an_index_without_its_missing_bucket(
 
     monkeypatch.setattr(generated.GeneratedPlanner, "__init__", forgetful)
     with pytest.raises(AssertionError):
-        for seed in range(20):
-            compare(policy_set(seed, 1, "geo.country"), seed)
+        compare_indexed(20)
+
+
+def compare_plain(seeds: int) -> None:
+    for seed in range(seeds):
+        compare(policy_set(seed, 8), seed, 25)
 
 
 def test_the_comparison_finds_a_planner_whose_rules_never_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    honest = generated.define
+    honest = define
 
     def endless(lines: list[str], *rest: object) -> object:
         return honest([line.replace("t < ", "True or t < ") for line in lines], *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generated, "define", endless)
     with pytest.raises(AssertionError):
-        for seed in range(40):
-            compare(policy_set(seed, 8), seed, SECOND // SECOND * 25)
+        compare_plain(40)

@@ -99,7 +99,12 @@ def after(rng: Random, now: int, left: Subject, right: Subject) -> None:
     number = rng.randrange(max(0, len(left.decisions) - 4), len(left.decisions))
     later = (now + rng.choice((0, SECOND, 6 * SECOND))) / SECOND
     whole = {"input_tokens": rng.randrange(80), "output_tokens": rng.randrange(80)}
-    odd = (None, {}, {"input_tokens": 5}, {"tokens": 90, "output_tokens": -1})
+    odd: tuple[Mapping[str, object] | None, ...] = (
+        None,
+        {},
+        {"input_tokens": 5},
+        {"tokens": 90, "output_tokens": -1},
+    )
     usage = rng.choice((whole, whole, whole, *odd))
     model = rng.choice((None, "small"))
     for subject in (left, right):
