@@ -9,6 +9,7 @@ import gc
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.results import Result
 from benchmarks.workload import START
@@ -27,19 +28,21 @@ TOKENS = {"input_tokens": 40, "output_tokens": 30}
 def memory_costs(rounds: int, scale: float) -> list[Result]:
     """Return T9: bytes a counter, its key included, and the growth under a flood of guests."""
     keys = max(20_000, int(1_000_000 * scale))
+    guests, room = keys // 10, keys // 100
+    asked = [(kind, keys, keys) for kind in VERBS]
+    asked += [("guests", room, keys), ("guests", guests, room)]
+    with ThreadPoolExecutor(2) as pool:
+        *taken, full, flooded = pool.map(_in_own_process, *zip(*asked, strict=True))
     rows = [
         Result(
             target="T9",
             what=f"memory a counter and its key, {keys:,} keys: {kind}",
-            value=_in_own_process(kind, keys) / keys,
+            value=took / keys,
             unit="bytes",
             bound=BYTES_MOST,
         )
-        for kind in VERBS
+        for kind, took in zip(VERBS, taken, strict=True)
     ]
-    guests, room = keys // 10, keys // 100
-    full = _in_own_process("guests", room)
-    flooded = _in_own_process("guests", guests, room)
     growth = Result(
         target="T9",
         what=f"memory after {guests:,} unknown guests, against the {room:,} there is room for",
@@ -50,8 +53,8 @@ def memory_costs(rounds: int, scale: float) -> list[Result]:
     return [*rows, growth]
 
 
-def _in_own_process(kind: str, keys: int, most: int | None = None) -> int:
-    arguments = [kind, str(keys), str(most or 10_000_000)]
+def _in_own_process(kind: str, keys: int, most: int) -> int:
+    arguments = [kind, str(keys), str(most)]
     command = [sys.executable, "-m", "benchmarks.footprint", *arguments]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(run.stdout)

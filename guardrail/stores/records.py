@@ -66,7 +66,9 @@ def adjusted(slots: dict[int, int], slot: int, delta: int) -> dict[int, int]:
 
 def readjusted(record: Record | None, slot: int, delta: int) -> Record | None:
     """Return a windowed counter's record after a correction, None if there is none to make."""
-    if record.__class__ is int and (delta > 0 or record & SLOT_MASK == slot):
+    if record.__class__ is int and (
+        record & SLOT_MASK >= slot if delta > 0 else record & SLOT_MASK == slot
+    ):
         value = (record >> SLOT_BITS) + delta
         return min(max(0, value), TOP) << SLOT_BITS | (record & SLOT_MASK)
     changed = adjusted(windowed_slots(record), slot, delta)

@@ -200,7 +200,7 @@ def rule(rng: Random, index: int, facts: Mapping[str, Fact], indexed: str | None
 
 
 def policy_set(seed: int, count: int, indexed: str | None = None) -> PolicySet:
-    """Return the policy set of a seed, of `count` rules and, with `indexed`, 18 more by that fact."""
+    """Return a random set of `count` rules and, with `indexed`, 18 more found by that fact."""
     rng = Random(seed)
     facts = declared_facts(rng)
     rules = [rule(rng, i, facts, None) for i in range(count)]

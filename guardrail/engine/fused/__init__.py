@@ -16,6 +16,7 @@ from guardrail.engine.core import Engine
 from guardrail.engine.decision import Decision
 from guardrail.engine.fused.body import Body
 from guardrail.engine.fused.parts import FusableStore, indented
+from guardrail.engine.limits.sets import ConcurrencyLimit
 from guardrail.engine.source import Source, define
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
@@ -44,7 +45,9 @@ class _Fusion:
         for name in self.buckets:
             body.source.variable(name)
         source = body.source
-        named = body.writer.named or bool(self.buckets)
+        named = any(isinstance(limit, ConcurrencyLimit) for limit in self.engine.limits)
+        if self.buckets and not named:
+            source.constants["name"] = ""
         lines = ["def decide(facts, estimate, moment):"]
         lines += indented([f"if not 0 <= moment < {self.latest!r}: {body.bail}"], 1)
         lines += indented(["t = int(moment * 1000000 + 0.5)"], 1)

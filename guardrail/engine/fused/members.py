@@ -22,7 +22,6 @@ def set_lines(
         return lines
     counter = CounterLines(f"k{j}")
     if isinstance(limit, ConcurrencyLimit):
-        writer.named = True
         member, until, ttl = "name", limit.verb.lease, limit.verb.lease + MINUTE
     else:
         fact = limit.verb.count

@@ -24,7 +24,6 @@ class LineWriter:
         self.units: set[str] = set()
         self.windows: dict[str, str] = {}
         self.opening: list[str] = []
-        self.named = False
         constants = source.constants
         constants["read_window"] = store.codec.read_window
         constants["charged_window"] = store.codec.charged_window
