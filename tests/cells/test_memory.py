@@ -1,0 +1,125 @@
+"""What the memory store promises beyond the contract: forgetting, bounds, threads."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+import pytest
+
+from guardrail.errors import SettingError
+from guardrail.model.cells import Charge, Counter
+from guardrail.stores.memory import MemoryStore
+from guardrail.stores.opening import open_store
+
+S = 1_000_000
+NOW = 1_700_000_000 * S
+MINUTE = 60 * S
+BINDING = [Charge(True, None)]
+
+
+def charge(store, key, amount=1, *, ceiling=None, now=NOW, ttl=MINUTE, spill=None):
+    cell = Counter(0, key, 0, 1, 0, amount, ceiling, ttl, spill)
+    return store.acquire(BINDING, [cell], now)
+
+
+def test_a_record_is_forgotten_after_one_lifetime_and_before_many_new_keys_passed():
+    store = MemoryStore()
+    charge(store, "counter_=old")
+    for number in range(4000):
+        charge(store, f"counter_=early{number}", now=NOW + MINUTE // 2)
+    assert store.slots("counter_=old") == {0: 1}
+
+    for turn in range(1, 4):
+        for number in range(2500):
+            charge(store, f"counter_=late{turn}.{number}", now=NOW + 3 * turn * MINUTE)
+    assert store.slots("counter_=old") == {}
+
+
+def test_the_number_of_records_is_counted_and_stays_flat_under_passing_keys():
+    store = MemoryStore()
+    most = 0
+    for turn in range(30):
+        for number in range(3000):
+            charge(store, f"counter_={turn}.{number}", now=NOW + turn * 2 * MINUTE)
+        most = max(most, len(store))
+        kept = sum(len(table.records()) for table in store._tables.values())
+        assert len(store) == kept
+
+    assert most < 4 * 3000
+
+
+def test_a_longer_lifetime_keeps_what_was_counted():
+    store = MemoryStore()
+    charge(store, "counter_=a", 5)
+    charge(store, "counter_=a", 5, ttl=600 * MINUTE)
+
+    assert store.slots("counter_=a") == {0: 10}
+
+
+def test_under_a_flood_of_guests_what_is_blocked_stays_blocked_and_customers_stay_exact():
+    store = MemoryStore(max_keys=1000)
+    charge(store, "counter_=blocked", 10, ceiling=10, spill="counter_~0")
+    for number in range(20_000):
+        charge(store, f"counter_=guest{number}", spill="counter_~1")
+
+    assert len(store) <= 1002
+    assert not charge(store, "counter_=blocked", ceiling=10, spill="counter_~0").admitted
+    assert charge(store, "counter_=customer", ceiling=1).admitted
+    assert store.slots("counter_=customer") == {0: 1}
+    assert store.slots("counter_~1")[0] > 18_000
+
+
+def test_threads_admit_exactly_the_limit():
+    store, admitted = MemoryStore(), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work():
+        for _ in range(200):
+            if charge(store, "counter_=shared", ceiling=500).admitted:
+                admitted.append(1)
+
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert len(admitted) == 500
+    assert store.slots("counter_=shared") == {0: 500}
+
+
+def test_the_garbage_collector_has_no_records_to_follow():
+    store = MemoryStore()
+    for number in range(2000):
+        charge(store, f"counter_={number}")
+    tables = [table for table in store._tables.values()]
+
+    assert not any(gc.is_tracked(shard) for table in tables for shard in table.current if shard)
+
+
+@pytest.mark.parametrize(
+    ("uri", "complaint"),
+    [
+        ("redis://localhost", "no store is known for `redis://localhost`"),
+        ("memory://host", "`host` means nothing"),
+        ("memory://?max_key=5", "`max_key` means nothing"),
+        ("memory://?max_keys=many", "`max_keys` is `many`"),
+        ("memory://?max_keys=0", "`max_keys` is 0"),
+    ],
+)
+def test_a_wrong_uri_is_explained(uri, complaint):
+    with pytest.raises(SettingError, match=complaint.replace("?", r"\?")):
+        open_store(uri)
+
+
+def test_a_uri_sets_the_bound():
+    store = open_store("memory://?max_keys=7")
+
+    assert isinstance(store, MemoryStore)
+    assert store.max_keys == 7
