@@ -12,6 +12,7 @@ from guardrail.model.cells import Outcome
 from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.rules import Obligations, Rule
 
+MILLISECOND = SECOND // 1000
 NO_OBLIGATIONS: Mapping[str, object] = MappingProxyType({})
 
 WeakerThan = Callable[[object], tuple[str, ...]]
@@ -69,13 +70,16 @@ def conclude(
     model = plan.facts.get("request.model")
     chain = weaker_than(model) if model is not None else ()
     found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
+    # A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading
+    # of the clock may come out a microsecond short.
+    slack = 1 if plan.now % MILLISECOND else 0
     shadow = _shadow_reports(rules, [f for f in found if f.shadow])
     enforced = [f for f in found if not f.shadow]
     refusals = [f for f in enforced if f.effect.refuses]
     if refusals:
         strongest = min(refusals, key=_precedence)
         waits = [f.wait for f in refusals]
-        wait = None if None in waits else max(w for w in waits if w is not None)
+        wait = None if None in waits else max(w for w in waits if w is not None) + slack
         return _ruling(rules, strongest, wait, NO_OBLIGATIONS, shadow, plan.notes)
     obligations = merge_obligations(
         [f.verdict.obligations for f in sorted(enforced, key=_precedence) if f.verdict.obligations],

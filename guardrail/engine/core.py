@@ -23,6 +23,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
+from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
 from guardrail.model.rules import Block, Degrade, Rule, Verdict
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class Engine:
             missed = sorted(reads & unavailable - plan.facts.keys())
             if not missed or rule.mode is Mode.SHADOW:
                 continue
-            if compile_condition(rule.when)(plan.facts, plan.seconds) is not False:
+            condition = compile_condition(_blinded(rule.when, unavailable - plan.facts.keys()))
+            if condition(plan.facts, plan.seconds) is not False:
                 message = f"`{missed[0]}` cannot be established right now"
                 verdict = Verdict(
                     effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503
@@ -213,3 +215,15 @@ def _absent(name: str) -> Finding:
     message = f"the request lacks `{name}`"
     verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
     return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _blinded(condition: Condition, unavailable: frozenset[str]) -> Condition:
+    """Return a condition whose tests of unavailable facts are unknown, `exists` among them."""
+    if isinstance(condition, Comparison):
+        if condition.fact in unavailable:
+            return Comparison(condition.fact, "in", frozenset(), condition.text)
+        return condition
+    if isinstance(condition, Negation):
+        return Negation(_blinded(condition.part, unavailable))
+    parts = tuple(_blinded(part, unavailable) for part in condition.parts)
+    return Every(parts) if isinstance(condition, Every) else Some(parts)

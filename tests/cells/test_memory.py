@@ -98,7 +98,7 @@ def test_the_garbage_collector_has_no_records_to_follow():
     store = MemoryStore()
     for number in range(2000):
         charge(store, f"counter_={number}")
-    tables = [table for table in store._tables.values()]
+    tables = list(store._tables.values())
 
     assert not any(gc.is_tracked(shard) for table in tables for shard in table.current if shard)
 

@@ -1,0 +1,102 @@
+"""A rate admits at most burst + rate × t, refunds included, and tells the truth about waiting."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from guardrail.engine.limits.rate import RateLimit
+from guardrail.stores import records
+from guardrail.testing import MovableClock, guard_of
+
+POLICY = """
+guardrail: 1
+policy: p
+rules:
+  - {{id: pace, when: always, rate: {{tokens: {amount}/minute, burst: {burst}, key: account.id}}}}
+"""
+PACES = [(60, 20), (600, 600), (7, 3), (90_000, 5_000), (1_000_000, 400)]
+HISTORIES = 3_000
+
+
+def worst(seed: int) -> float:
+    """Return by how many units a random history passes its bound, at worst (below 0: never)."""
+    rng = Random(seed)
+    amount, burst = rng.choice(PACES)
+    clock = MovableClock()
+    guard = guard_of(POLICY.format(amount=amount, burst=burst), clock=clock)
+    kept: list[tuple[float, int]] = []
+    open_ = []
+    for _ in range(40):
+        clock.advance(rng.choice((0, 0, 0.001, 0.3, 2, 9)) * rng.random())
+        size = rng.randint(1, burst)
+        decision = guard.decide({"account.id": "a"}, {"tokens": size})
+        if decision.allowed:
+            open_.append((len(kept), decision))
+            kept.append((clock.now, size))
+        if open_ and rng.random() < 0.5:
+            place, old = open_.pop(rng.randrange(len(open_)))
+            used = rng.randint(0, kept[place][1])
+            guard.settle(old, {"tokens": used})
+            kept[place] = (kept[place][0], used)
+    return max(
+        (
+            sum(size for _, size in kept[first : last + 1])
+            - burst
+            - amount / 60 * (kept[last][0] - kept[first][0] + 2e-6)
+            for first in range(len(kept))
+            for last in range(first, len(kept))
+        ),
+        default=-1.0,
+    )
+
+
+def test_a_rate_admits_at_most_burst_and_pace_in_any_stretch_with_refunds():
+    assert max(worst(seed) for seed in range(HISTORIES)) <= 1
+
+
+def test_the_mutant_that_refunds_what_has_drained_is_found_out(monkeypatch):
+    original = records.redrained
+
+    def generous(record, correction, now):
+        return original(record, correction._replace(charged=correction.charged + 10**9), now)
+
+    monkeypatch.setattr(records, "redrained", generous)
+    monkeypatch.setattr("guardrail.stores.memory.redrained", generous)
+
+    assert max(worst(seed) for seed in range(300)) > 1
+
+
+def test_the_mutant_that_counts_a_request_as_one_is_found_out(monkeypatch):
+    original = RateLimit.charge
+
+    def cheap(self, plan, allowances, key, member):
+        plan.amounts = {**plan.amounts, "tokens": 1}
+        original(self, plan, allowances, key, member)
+
+    monkeypatch.setattr(RateLimit, "charge", cheap)
+    monkeypatch.setattr("guardrail.guard.synchronous.fuse", lambda engine, store, steps, end: steps)
+
+    assert max(worst(seed) for seed in range(50)) > 1
+
+
+@pytest.mark.parametrize(("amount", "burst"), PACES)
+def test_an_idle_client_that_waits_as_told_is_served_and_one_that_waits_less_is_not(amount, burst):
+    rng, clock = Random(7), MovableClock()
+    guard = guard_of(POLICY.format(amount=amount, burst=burst), clock=clock)
+    told = 0
+    for _ in range(200):
+        size = {"tokens": rng.randint(1, burst)}
+        decision = guard.decide({"account.id": "a"}, size)
+        if decision.allowed:
+            continue
+        start, wait = clock.now, decision.retry_after
+        if wait > 0.002:
+            clock.set(start + wait - 0.001)
+            assert not guard.decide({"account.id": "a"}, size).allowed
+        clock.set(start + wait)
+        assert guard.decide({"account.id": "a"}, size).allowed
+        told += 1
+
+    assert told > 20
