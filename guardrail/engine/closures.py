@@ -10,6 +10,7 @@ from guardrail.engine.keys import key_text, value_text
 from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
 from guardrail.model.amounts import SECOND, Amount, Fixed, FromFact, Lookup
+from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
 from guardrail.model.rules import (
     Block,
@@ -51,8 +52,11 @@ def allowance(amount: Amount, facts: Facts) -> int | None:
 
 
 def from_fact(amount: FromFact, value: float) -> int:
-    """Return a fact's own value as an amount, rounded down to a whole unit."""
-    return max(0, int(value * amount.scale))
+    """Return a fact's own value as an amount, rounded down to a whole unit.
+
+    What a float lacks to the decimal it stands for (0.57 × 10⁶ is 569,999.99…) is made up first.
+    """
+    return min(max(0, int(round(value * amount.scale, 3))), TOP)
 
 
 def member_text(verb: CountingVerb, facts: Facts) -> str:

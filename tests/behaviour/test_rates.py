@@ -91,7 +91,7 @@ def test_an_idle_client_that_waits_as_told_is_served_and_one_that_waits_less_is_
         decision = guard.decide({"account.id": "a"}, size)
         if decision.allowed:
             continue
-        start, wait = clock.now, decision.retry_after
+        start, wait = clock.now, decision.retry_after or 0.0
         if wait > 0.002:
             clock.set(start + wait - 0.001)
             assert not guard.decide({"account.id": "a"}, size).allowed

@@ -224,6 +224,19 @@ def test_money_is_reserved_at_the_model_asked_for_and_settled_at_the_model_serve
     assert after.limits[0].used == pytest.approx(0.03)
 
 
+def test_an_amount_taken_from_a_fact_is_the_decimal_that_was_stated():
+    rules = (
+        "  - {id: r, when: always, budget: {cost_usd: {fact: account.usd}, per: day, "
+        "key: account.id}}\n"
+    )
+    facts = "  account.usd: {type: number, source: server}\nmodels:"
+    guarded = guard_of((HEAD + rules).replace("models:", facts, 1))
+    asked = {**A, "account.usd": 0.57}
+
+    assert guarded.decide(asked, {"cost_usd": 0.57}).allowed
+    assert not guarded.decide(asked, {"cost_usd": 0.000001}).allowed
+
+
 def test_usage_that_is_no_amount_keeps_the_reservation_and_is_named():
     guarded = guard("  - {id: r, when: always, budget: {tokens: 100, per: day, key: account.id}}\n")
     decision = guarded.decide(A, {"tokens": 40})

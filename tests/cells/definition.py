@@ -14,6 +14,7 @@ from guardrail.model.cells import (
     CounterReply,
     Drain,
     Leave,
+    Member,
     MemberReply,
     Outcome,
     Renew,
@@ -84,7 +85,7 @@ class Definition:
             frees = gone[0] if gone else slot
         return CounterReply(used, slot, frees, self.refunded.get(cell.key, 0)), full
 
-    def _set(self, cell: Cell, now: int) -> tuple[MemberReply, bool]:
+    def _set(self, cell: Member, now: int) -> tuple[MemberReply, bool]:
         live = {m: e for m, e in self.members.get(cell.key, {}).items() if e > now}
         present = cell.member in live
         full = cell.ceiling is not None and not present and len(live) >= cell.ceiling

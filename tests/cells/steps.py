@@ -54,7 +54,8 @@ class Steps:
         self.now += rng.choice((0, 1, SECOND // 3, SECOND, 7 * SECOND, 40 * SECOND, -3 * SECOND))
         if self.charged and rng.random() < 0.35:
             return Step([], [], [self._correction() for _ in range(rng.randint(1, 2))], self.now)
-        charges, cells = [], []
+        charges: list[Charge] = []
+        cells: list[Cell] = []
         for _ in range(rng.randint(1, 3)):
             index = len(charges)
             charges.append(Charge(rng.random() < 0.75, None))

@@ -111,7 +111,8 @@ def test_a_mutant_of_the_store_is_found_out(mutant):
 
 def test_the_steps_draw_every_kind_of_cell_and_some_of_each_outcome():
     steps, store = Steps(0), MemoryStore()
-    kinds, verdicts = set(), set()
+    kinds: set[type] = set()
+    verdicts: set[bool] = set()
     for _ in range(STEPS):
         step = steps.draw()
         kinds.update(type(correction) for correction in step.corrections)
