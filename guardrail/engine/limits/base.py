@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple, cast
 
 from guardrail.engine.keys import counter_ident
@@ -45,7 +46,7 @@ class Debit(NamedTuple):
     refunded: int
 
 
-class Limit:
+class Limit(ABC):
     """What all counting rules share: keys, charges, bans."""
 
     def __init__(self, rule: Rule, over: Verdict, key: Key) -> None:
@@ -71,9 +72,9 @@ class Limit:
                 counter_ident(namespace, self.rule, "ban", verb, whose),
             )
 
+    @abstractmethod
     def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
         """Add the cells of this rule for one request to the plan."""
-        raise NotImplementedError
 
     def judge(self, plan: Plan, part: Part, cell: Cell, reply: Reply) -> Finding | None:
         """Return what a cell's reply asks for, if anything."""
@@ -85,24 +86,24 @@ class Limit:
             return self._finding(banned, left) if left > 0 else None
         return self._judge_limit(plan, part, cell, reply)
 
+    @abstractmethod
     def status(self, part: Part, cell: Cell, reply: Reply, now: int, applied: bool) -> LimitStatus:
         """Return how the limit stands after this decision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def debit(self, number: int, part: Part, cell: Cell, reply: Reply) -> Debit:
         """Return the receipt for a cell that was charged; `number` is the counter's own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
         """Return what makes a debit right once `amount` was used; None leaves it as reserved."""
-        raise NotImplementedError
 
     def renewal(self, debit: Debit, now: int, decision_id: str) -> Correction | None:
         """Return what keeps a lease alive from now on, None where there is none."""
         return None
 
-    def _judge_limit(self, plan: Plan, part: Part, cell: Cell, reply: Reply) -> Finding | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _judge_limit(self, plan: Plan, part: Part, cell: Cell, reply: Reply) -> Finding | None: ...
 
     def _finding(self, verdict: Verdict, wait: int | None) -> Finding:
         return Finding(self.rule.index, verdict.effect, verdict, wait, self.shadow)
@@ -120,8 +121,7 @@ class Limit:
         now, until = plan.now, plan.now + escalate.block_for
         # Strikes are a set of seconds, so that at most one is counted a second. The ban is looked
         # at again beside them: no strike falls during a ban, and a ban in force does not grow.
-        checks = [Counter(i, ban, 0, 1, now, 0, now, escalate.block_for) for i in (0, 1)]
-        checks = [check._replace(charge=charge + check.charge) for check in checks]
+        checks = [Counter(charge + i, ban, 0, 1, now, 0, now, escalate.block_for) for i in (0, 1)]
         second = str(now // SECOND)
         struck = now + escalate.within
         plan.cells += (
