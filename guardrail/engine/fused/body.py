@@ -53,6 +53,7 @@ class Body:
             if isinstance(rule.verb, (Block, Degrade)) or limit is None:
                 self.statics.append(f"if {applies or 'True'}: {self.bail}")
                 continue
+            self.writer.unconditional = not applies
             lines = _lines(self.writer, rule, limit, leave)
             if lines is None:
                 self.statics.append(f"if {applies or 'True'}: {self.bail}")

@@ -24,6 +24,10 @@ class LineWriter:
         self.units: set[str] = set()
         self.windows: dict[str, str] = {}
         self.opening: list[str] = []
+        # What rules without a condition have tested holds for all rules after them.
+        self.unconditional = False
+        self.tested: set[str] = set()
+        self.present: set[str] = set()
         constants = source.constants
         constants["read_window"] = store.codec.read_window
         constants["charged_window"] = store.codec.charged_window
@@ -42,7 +46,12 @@ class LineWriter:
         if any(self.source.facts[name].type not in TEXTUAL for name in names):
             return False
         for name in names:
-            lines.head.append(f"if {self.source.unplain(name, len(names) > 1)}: {bail}")
+            test = self.source.unplain(name, len(names) > 1)
+            if test not in self.tested:
+                lines.head.append(f"if {test}: {bail}")
+            if self.unconditional:
+                self.tested.add(test)
+                self.present.add(name)
         return True
 
     def key_expression(self, ident: str, limit: Limit) -> str:
@@ -79,7 +88,7 @@ class LineWriter:
             f"if r{j} is None:",
             f"    d{j} = None; r{j} = {name}.find_older(k{j})",
         ]
-        if limit.key_facts:
+        if limit.key_facts and "account.id" not in self.present:
             # A key seen for the first time may have to spill: not decided here.
             guest = self.source.variable("account.id")
             counter.checks.append(f"    if r{j} is None and {guest} is None: {bail}")
