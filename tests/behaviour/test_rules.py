@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.testing import MovableClock
+from guardrail.testing import MovableClock, guard_of
 from tests.behaviour.sets import DAILY, A, answers, guard
 
 STEPS = (
@@ -172,3 +172,13 @@ def test_a_missing_key_is_stood_in_for_by_account_then_network_then_one_unknown(
 
     assert [guarded.decide(facts).allowed for facts in requests] == [True] * 5
     assert [guarded.decide(facts).allowed for facts in requests] == [False] * 5
+
+
+def test_a_declared_unit_may_be_called_what_python_reserves():
+    guarded = guard_of(
+        "guardrail: 1\npolicy: p\nunits: [class]\nrules:\n"
+        "  - {id: r, when: always, budget: {class: 5, per: day, key: account.id}}\n"
+    )
+
+    assert guarded.decide(A, {"class": 5}).allowed
+    assert not guarded.decide(A, {"class": 1}).allowed

@@ -109,8 +109,9 @@ class Body:
             model = self.source.variable("request.model") if known else "None"
             self.source.constants["reserve"] = self.engine.sizer.reserve
             lines += [f"amounts, notes = reserve(estimate, {model})", f"if notes: {bail}"]
-            lines += [f"n_{unit} = amounts[{unit!r}]" for unit in sorted(units)]
-            return [*lines, *(f"if not n_{unit}: {bail}" for unit in sorted(units))]
+            named = {unit: self.writer.unit(unit) for unit in sorted(units)}
+            lines += [f"{name} = amounts[{unit!r}]" for unit, name in named.items()]
+            return [*lines, *(f"if not {name}: {bail}" for name in named.values())]
         if "requests" in units:
             lines.append('n_requests = estimate.get("requests", 1)')
             wrong = f"n_requests.__class__ is not int or not 0 < n_requests <= {TOP}"

@@ -38,7 +38,8 @@ class LineWriter:
     def unit(self, name: str) -> str:
         """Return the variable that holds the amount of a unit."""
         self.units.add(name)
-        return f"n_{name}"
+        # A declared unit may be called what no variable can.
+        return f"n_{name if name.isidentifier() else name.encode().hex()}"
 
     def key(self, limit: Limit, lines: RuleLines, bail: str) -> bool:
         """Add lines that test the rule's key facts; False if the key cannot be written in line."""
