@@ -53,8 +53,9 @@ def findings_of(plan: Plan, outcome: Outcome | None) -> list[Finding]:
     """Return all that was asked for: by static rules, and by the cells' replies."""
     if outcome is None:
         return plan.findings
+    applied = plan.applied(outcome)
     judged = [
-        part.limit.judge(plan, part, cell, reply)
+        part.limit.judge(plan, part, cell, reply, applied[cell.charge])
         for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True)
     ]
     return plan.findings + [finding for finding in judged if finding is not None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from guardrail.engine.keys import spill_text
 from guardrail.engine.sizes import Amounts
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Cell, Charge
+from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import Verdict
 
@@ -87,6 +87,14 @@ class Plan:
     def refused(self) -> bool:
         """Whether the request is refused already, so that no counter need be asked."""
         return any(f.effect.refuses and not f.shadow for f in self.findings)
+
+    def applied(self, outcome: Outcome) -> list[bool]:
+        """Return which of its charges the store applied."""
+        return [
+            (outcome.admitted if charge.after is None else outcome.refused[charge.after])
+            and not outcome.refused[i]
+            for i, charge in enumerate(self.charges)
+        ]
 
     def add(self, rule: Limit, verdict: Verdict, wait: int | None = None) -> None:
         """Record what a counting rule asks for before, or after, its cells were looked at."""

@@ -25,20 +25,11 @@ def kept(debits: tuple[Debit | None, ...]) -> Iterator[Debit]:
             yield Debit._make(debit)
 
 
-def applied(plan: Plan, outcome: Outcome) -> list[bool]:
-    """Return which charges of a plan the store applied."""
-    return [
-        (outcome.admitted if charge.after is None else outcome.refused[charge.after])
-        and not outcome.refused[i]
-        for i, charge in enumerate(plan.charges)
-    ]
-
-
 def debits(numbers: Mapping[int, int], plan: Plan, outcome: Outcome | None) -> Iterator[Debit]:
     """Yield the receipt of every limit that was charged."""
     if outcome is None:
         return
-    charged = applied(plan, outcome)
+    charged = plan.applied(outcome)
     for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True):
         if part.role == "limit" and charged[cell.charge]:
             number = numbers[id(part.limit)] + part.number
@@ -72,7 +63,7 @@ def statuses(plan: Plan, outcome: Outcome | None) -> tuple[LimitStatus, ...]:
     """Return how each counter that was consulted stands, in the order of the rules."""
     if outcome is None:
         return ()
-    charged = applied(plan, outcome)
+    charged = plan.applied(outcome)
     rows = [
         (
             part.limit.rule.index,

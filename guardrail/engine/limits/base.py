@@ -76,9 +76,15 @@ class Limit(ABC):
     def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
         """Add the cells of this rule for one request to the plan."""
 
-    def judge(self, plan: Plan, part: Part, cell: Cell, reply: Reply) -> Finding | None:
-        """Return what a cell's reply asks for, if anything."""
-        if part.role == "strike":
+    def judge(
+        self, plan: Plan, part: Part, cell: Cell, reply: Reply, applied: bool
+    ) -> Finding | None:
+        """Return what a cell's reply asks for, if anything; `applied` tells if it was charged."""
+        escalate = self.rule.escalate
+        if part.role == "sentence" and applied and escalate is not None:
+            # This refusal was one too many: waiting for the limit alone would not be enough.
+            return self._finding(self.over, escalate.block_for)
+        if part.role in ("strike", "sentence"):
             return None
         if part.role == "ban":
             left = cast(CounterReply, reply).used - plan.now
@@ -134,7 +140,7 @@ class Limit(ABC):
             Part(self, "ban", 0, 0, 0),
             Part(self, "strike", 0, 0, 0),
             Part(self, "strike", 0, 0, 0),
-            Part(self, "strike", 0, 0, 0),
+            Part(self, "sentence", 0, 0, 0),
         )
         return charge
 
