@@ -105,20 +105,22 @@ def budget_set(most: int, **more: object) -> PolicySet:
     return with_rules(policy_set(0, 1), [replace(rule, **more)])  # type: ignore[arg-type]
 
 
+def allowed_under(limit: int, used: int, amount: int) -> bool:
+    """Tell whether a request is served under a limit, what was used before being equal."""
+    subject = Subject(budget_set(limit), fused=True)
+    facts = {"account.id": "a", "x.quota": 1}
+    charged = Subject(budget_set(1000), fused=True)
+    charged.decide(Request(facts, {"requests": used}), START)
+    subject.guard._store = charged.store
+    subject.guard._decide = subject.guard._steps
+    return subject.decide(Request(facts, {"requests": amount}), START).allowed
+
+
 @given(st.integers(1, 20), st.integers(0, 10), st.integers(0, 20), st.integers(1, 5))
 def test_a_higher_limit_never_refuses_what_a_lower_one_allows(
     most: int, raised: int, used: int, amount: int
 ) -> None:
-    def allowed(limit: int) -> bool:
-        subject = Subject(budget_set(limit), fused=True)
-        facts = {"account.id": "a", "x.quota": 1}
-        charged = Subject(budget_set(1000), fused=True)
-        charged.decide(Request(facts, {"requests": used}), START)
-        subject.guard._store = charged.store
-        subject.guard._decide = subject.guard._steps
-        return subject.decide(Request(facts, {"requests": amount}), START).allowed
-
-    assert allowed(most + raised) or not allowed(most)
+    assert allowed_under(most + raised, used, amount) or not allowed_under(most, used, amount)
 
 
 def settled_twice(policies: PolicySet, seed: int) -> None:
