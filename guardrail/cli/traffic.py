@@ -115,6 +115,8 @@ def run_traffic(
                 tick()
         replay.finish()
     tally.finish()
+    for warning in guard.warnings(now=replay.course.newest):
+        output.warn(warning)
     return run
 
 
