@@ -11,9 +11,8 @@ from guardrail.loading.nodes import Mapping, Scalar, Sequence
 from guardrail.loading.scalars import CORE_TAGS, short_tag
 from guardrail.loading.source import Source
 from guardrail.loading.suggest import nearest
-from guardrail.loading.syntax import NO_TAGS
+from guardrail.loading.syntax import NEST_LESS, NO_TAGS, TOO_DEEP
 
-MAX_LEVELS: Final = 64
 MAX_EXPANDED: Final = 10_000
 MAX_REPORTED: Final = 100
 
@@ -107,11 +106,7 @@ class Complaints:
 
     def too_deep(self, span: Span) -> NoReturn:
         """Stop at the map, list or alias that nests too deep."""
-        self.stop(
-            f"maps and lists are nested more than {MAX_LEVELS} levels deep",
-            span,
-            help="nest less, and look for brackets that are never closed",
-        )
+        self.stop(TOO_DEEP, span, help=NEST_LESS)
 
     def second_document(self, span: Span) -> NoReturn:
         """Stop at a `---` after a document."""

@@ -18,7 +18,7 @@ from yaml.events import (
 )
 
 from guardrail.diagnostics import Diagnostic, Span
-from guardrail.loading.complaints import MAX_EXPANDED, MAX_LEVELS, Complaints
+from guardrail.loading.complaints import MAX_EXPANDED, Complaints
 from guardrail.loading.findings import quoted
 from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence
 from guardrail.loading.scalars import (
@@ -32,6 +32,7 @@ from guardrail.loading.scalars import (
     tagged,
 )
 from guardrail.loading.source import Source
+from guardrail.loading.syntax import MAX_LEVELS
 
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 

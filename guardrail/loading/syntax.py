@@ -18,6 +18,9 @@ _LONGEST_KEY = 1024
 _INDENT = "start every key or `-` of one map or list in the same column"
 _CLOSE = "close it, or put text that starts with a bracket in quotes"
 _ESCAPE = "write `\\\\` for a backslash, or use single quotes, which have no escapes"
+MAX_LEVELS = 64
+TOO_DEEP = f"maps and lists are nested more than {MAX_LEVELS} levels deep"
+NEST_LESS = "nest less, and look for brackets that are never closed"
 NO_TAGS = "remove it; values need no tags, and text stays text in quotes"
 
 
@@ -41,6 +44,8 @@ class _Sentence:
 
 # The first that fits counts. The two parsers of PyYAML word some complaints differently.
 _SENTENCES = (
+    # libyaml reads ahead of us, and stops by itself at a depth of its own.
+    _Sentence(problem="maximum nesting depth", message=TOO_DEEP, help=NEST_LESS),
     _Sentence(
         problem="cannot start any token",
         message="unquoted text cannot start with {found}",
