@@ -36,4 +36,12 @@ class SettingError(GuardrailError, ValueError):
 
 
 class StoreError(GuardrailError):
-    """The store did not answer, or answered with an error."""
+    """The store did not answer, or answered with an error.
+
+    `unsure` tells that the call may have been applied all the same: what may be repeated safely
+    depends on it.
+    """
+
+    def __init__(self, message: str, *, unsure: bool = False) -> None:
+        super().__init__(message)
+        self.unsure = unsure

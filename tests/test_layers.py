@@ -49,7 +49,9 @@ CLOCKS = frozenset(
 # The modules (with all below them) that may import a third party.
 HOMES: Mapping[str, tuple[str, ...]] = {
     "cachetools": ("signals",),
+    "hiredis": ("stores",),
     "httpx": ("signals",),
+    "jwt": ("signals",),
     "limits": ("loading", "stores"),
     "lmdb": ("stores",),
     "maxminddb": ("signals.geo",),

@@ -12,6 +12,10 @@ TOP = 2**53 - 1
 """The largest value a cell holds and the largest amount it takes (exact in a double)."""
 
 
+LEFT_OUT = ""
+"""The `spill` of cells that must not be shared by strangers: strikes."""
+
+
 class Charge(NamedTuple):
     """One rule's cells, applied all or none.
 
@@ -29,7 +33,8 @@ class Counter(NamedTuple):
     `charge` is the index of its charge. Values in slots older than `span` no longer count.
     `floor` above 0 makes it a draining counter: one slot, whose value is a time that the clock
     catches up with. `ceiling` None never refuses. `ttl` is how long after its last write the
-    record must be kept. A full store may count a key it does not know under `spill` instead.
+    record must be kept. A full store may count a key it does not know under `spill` instead, or,
+    where that is `LEFT_OUT`, must leave the cell's charge out: neither refused nor applied.
     """
 
     charge: int
@@ -66,7 +71,8 @@ class CounterReply(NamedTuple):
 
     `slot` is the slot charged, or that would have been. `frees` is, for a refusal by a counter of
     several slots, the slot whose leaving makes room. `refunded` is, for a draining counter, all
-    that was ever refunded to it. `spilled` tells that the cell's `spill` was used for its key.
+    that was ever refunded to it. `spilled` tells that the cell's `spill` was used for its key, or
+    that its charge was left out.
     """
 
     used: int

@@ -21,6 +21,9 @@ class Store(Protocol):
     used + amount > ceiling. Applied: value[s] = max(value[s], floor) + amount, at most 2⁵³ − 1;
     slots ≤ s − span go. An amount of 0 never writes.
 
+    *Full*: a store at its bound that has no record for a cell's key uses the cell's `spill` for
+    it, and says so; where the `spill` is `LEFT_OUT` it neither refuses nor applies the charge.
+
     *Set*: a member is live while its expiry > now. A live member is renewed, never refused;
     another is refused if live ≥ ceiling, else added.
 

@@ -11,6 +11,7 @@ from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
     IDENT_LENGTH,
+    LEFT_OUT,
     Cell,
     Charge,
     Correction,
@@ -25,6 +26,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.stores import records
+from guardrail.stores.admission import admission
 from guardrail.stores.records import (
     Record,
     charged_window,
@@ -127,6 +129,7 @@ class MemoryStore:
 
     def _acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         refused = [False] * len(charges)
+        left_out: set[int] = set()
         replies: list[Reply] = []
         for cell in cells:
             if isinstance(cell, Counter):
@@ -139,19 +142,9 @@ class MemoryStore:
                 if cell.ceiling is not None and not seen.present and seen.live >= cell.ceiling:
                     refused[cell.charge] = True
                 replies.append(seen)
-        admitted = not any(
-            refused[i]
-            for i, charge in enumerate(charges)
-            if charge.binding and charge.after is None
-        )
-        # What was never tried was not refused either: nothing may follow from it.
-        for i, charge in enumerate(charges):
-            if charge.after is not None and not refused[charge.after]:
-                refused[i] = False
-        applied = [
-            (admitted if charge.after is None else refused[charge.after]) and not refused[i]
-            for i, charge in enumerate(charges)
-        ]
+            if replies[-1].spilled and cell.spill == LEFT_OUT:
+                left_out.add(cell.charge)
+        admitted, applied = admission(charges, refused, left_out)
         for cell, reply in zip(cells, replies, strict=True):
             if applied[cell.charge]:
                 self._apply(cell, reply, now)
@@ -160,6 +153,8 @@ class MemoryStore:
     def _locate(self, cell: Cell) -> tuple[Record | None, bool]:
         record = self.home(cell.key[:IDENT_LENGTH], cell.ttl).find(cell.key)
         if record is None and cell.spill is not None and self.full:
+            if cell.spill == LEFT_OUT:
+                return None, True
             return self.home(cell.spill[:IDENT_LENGTH], cell.ttl).find(cell.spill), True
         return record, False
 

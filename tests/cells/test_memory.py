@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from guardrail.errors import SettingError
-from guardrail.model.cells import Charge, Counter
+from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.opening import open_store
 
@@ -123,3 +123,20 @@ def test_a_uri_sets_the_bound():
 
     assert isinstance(store, MemoryStore)
     assert store.max_keys == 7
+
+
+def test_a_full_store_leaves_out_what_strangers_must_not_share():
+    store = MemoryStore(max_keys=1)
+    charge(store, "counter_=known")
+    charges = [Charge(True, None), Charge(False, 0), Charge(False, 1)]
+    cells: list[Cell] = [
+        Counter(0, "counter_=known", 0, 1, 0, 1, 1, MINUTE),
+        Member(1, "strikes_=guest", "1", NOW + MINUTE, 0, MINUTE, LEFT_OUT),
+        Counter(2, "ban_____=guest", 0, 1, NOW, MINUTE, NOW + MINUTE, MINUTE),
+    ]
+    outcome = store.acquire(charges, cells, NOW)
+
+    assert outcome.refused == [True, False, False]
+    assert outcome.replies[1].spilled
+    assert store.members("strikes_=guest") == {}
+    assert store.drained("ban_____=guest") == (0, 0)

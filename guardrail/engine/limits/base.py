@@ -10,6 +10,7 @@ from guardrail.engine.plan import Finding, Part, Plan
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import (
+    LEFT_OUT,
     Cell,
     Charge,
     Correction,
@@ -123,7 +124,8 @@ class Limit(ABC):
             return charge
         plan.charges += (Charge(False, charge), Charge(False, charge + 1))
         strikes, ban = (ident + key for ident in self.ban_idents)
-        spill = None if plan.spill is None else self.ban_idents[0] + plan.spill
+        # Strangers must not share strikes: one would be banned for another's.
+        spill = None if plan.spill is None else LEFT_OUT
         now, until = plan.now, plan.now + escalate.block_for
         # Strikes are a set of seconds, so that at most one is counted a second. The ban is looked
         # at again beside them: no strike falls during a ban, and a ban in force does not grow.
