@@ -66,8 +66,8 @@ def whole(value: object, name: str) -> int | None:
     """
     if value is None:
         return None
-    if value.__class__ is int and 0 <= value <= TOP:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
+    if value.__class__ is int and 0 <= value <= TOP:
+        return value
     raise UnreadableError(
         f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
     )

@@ -18,6 +18,7 @@ from guardrail.http.dialects import Dialect, UsageFormat
 Members = dict[str, msgspec.Raw]
 """An object whose members are kept as they were written."""
 
+_LIST = list[msgspec.Raw]
 _SMALLEST_THINKING = 1024
 _TOOLS = (
     "tools",
@@ -109,28 +110,40 @@ def _set_model(members: Members, model: object, asked: Asked) -> None:
 
 
 def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
-    if cap.__class__ is not int or cap < 0:  # type: ignore[operator]
+    if cap.__class__ is not int or cap < 0:
         raise RewriteError(f"a cap of `{cap!r}` is no number of tokens")
-    limit: int = cap  # type: ignore[assignment]
-    found = _lower(members, limit)
+    found = _lower(members, cap)
     for name in WITHIN:
-        inner = _inner(members, name)
-        if inner is not None and _lower(inner, limit) is not None:
-            found = _lower(inner, limit) or found
-            members[name] = _raw(inner)
+        if name in members:
+            inner, capped = _lowered(msgspec.json.decode(members[name], type=msgspec.Raw), cap)
+            members[name] = inner
+            found |= capped
     if not found:
-        _set_cap(members, limit, asked)
-    _lower_thinking(members, limit)
+        _set_cap(members, cap, asked)
+    _lower_thinking(members, cap)
 
 
-def _lower(members: Members, limit: int) -> bool | None:
-    """Lower caps in one object; whether it has one that holds, None if it has none at all."""
-    found: bool | None = None
+def _lowered(raw: msgspec.Raw, limit: int) -> tuple[msgspec.Raw, bool]:
+    """Lower caps in an object, or in each of a list; whether each of them has one."""
+    text = bytes(raw)
+    if text[:1] == b"{":
+        members = _members(text)
+        found = _lower(members, limit)
+        return _raw(members), found
+    if text[:1] == b"[":
+        every = [_lowered(each, limit) for each in msgspec.json.decode(text, type=_LIST)]
+        return _raw([each for each, _ in every]), bool(every) and all(found for _, found in every)
+    return raw, False
+
+
+def _lower(members: Members, limit: int) -> bool:
+    """Lower what caps and what demands output in one object; whether it has a cap."""
+    found = False
     for name in (*CAPS, *FLOORS):
         value = msgspec.json.decode(members[name]) if name in members else None
         if value is None:
             continue
-        found = found or name in CAPS
+        found |= name in CAPS
         if value > limit:
             members[name] = _raw(limit)
     return found
@@ -165,18 +178,16 @@ def _cap_of(asked: Asked) -> tuple[str, str | None]:
 def _lower_thinking(members: Members, limit: int) -> None:
     """Keep a thinking budget below the cap, as its vendor demands, or end the thinking."""
     thinking = _inner(members, "thinking")
-    budget = msgspec.json.decode(thinking["budget_tokens"]) if _has_budget(thinking) else None
-    if thinking is None or budget is None or budget < limit:
+    if thinking is None or "budget_tokens" not in thinking:
+        return
+    budget = msgspec.json.decode(thinking["budget_tokens"])
+    if budget is None or budget < limit:
         return
     if limit > _SMALLEST_THINKING:
         thinking["budget_tokens"] = _raw(limit - 1)
         members["thinking"] = _raw(thinking)
     else:
         del members["thinking"]
-
-
-def _has_budget(thinking: Members | None) -> bool:
-    return thinking is not None and "budget_tokens" in thinking
 
 
 def _disable(members: Members, disabled: object, asked: Asked) -> None:
