@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
-from guardrail.http.asked.endpoints import endpoint_of
-from guardrail.http.asked.values import Asked, RewriteError
+from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.values import FREE, Asked, RewriteError
 from guardrail.http.dialects import Dialect, UsageFormat
 
 Members = dict[str, msgspec.Raw]
 """An object whose members are kept as they were written."""
 
 _LIST = list[msgspec.Raw]
+_UNCAPPED = frozenset({UsageFormat.NONE, UsageFormat.OPENAI_MEDIA, UsageFormat.OPENAI_EMBEDDINGS})
 _SMALLEST_THINKING = 1024
 _TOOLS = (
     "tools",
@@ -50,16 +51,17 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
     Raises:
         RewriteError: the body is none that can be changed, or holds many requests.
     """
-    wanted = {name: obligations[name] for name in _CHANGES if obligations.get(name)}
-    if not wanted:
-        return None
-    if endpoint_of(asked.path).model is not None:
+    wanted = {
+        name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
+    }
+    endpoint = endpoint_of(asked.path)
+    if endpoint.model is not None:
         wanted.pop("model", None)
-    if not wanted:
+    if not wanted or (asked.problem is None and dict(asked.estimate) == dict(FREE)):
         return None
     if asked.problem is not None or not isinstance(asked.document, dict) or asked.body is None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
-    if asked.facts.get("request.capability") == "batch" or "requests" in asked.document:
+    if endpoint.kind is Kind.BATCH:
         raise RewriteError("the body holds many requests; they are not changed one by one")
     before = _members(asked.body)
     after = dict(before)
@@ -106,7 +108,8 @@ def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
 
 
 def _set_model(members: Members, model: object, asked: Asked) -> None:
-    members["model"] = _raw(model)
+    if "model" in members or asked.usage_format is not UsageFormat.NONE:
+        members["model"] = _raw(model)
 
 
 def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
@@ -115,10 +118,9 @@ def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
     found = _lower(members, cap)
     for name in WITHIN:
         if name in members:
-            inner, capped = _lowered(msgspec.json.decode(members[name], type=msgspec.Raw), cap)
-            members[name] = inner
+            members[name], capped = _lowered(members[name], cap)
             found |= capped
-    if not found:
+    if not found and asked.usage_format not in _UNCAPPED:
         _set_cap(members, cap, asked)
     _lower_thinking(members, cap)
 
@@ -127,12 +129,16 @@ def _lowered(raw: msgspec.Raw, limit: int) -> tuple[msgspec.Raw, bool]:
     """Lower caps in an object, or in each of a list; whether each of them has one."""
     text = bytes(raw)
     if text[:1] == b"{":
-        members = _members(text)
-        found = _lower(members, limit)
-        return _raw(members), found
+        before = _members(text)
+        after = dict(before)
+        found = _lower(after, limit)
+        return (raw if _same(before, after) else _raw(after)), found
     if text[:1] == b"[":
-        every = [_lowered(each, limit) for each in msgspec.json.decode(text, type=_LIST)]
-        return _raw([each for each, _ in every]), bool(every) and all(found for _, found in every)
+        listed = msgspec.json.decode(text, type=_LIST)
+        every = [_lowered(each, limit) for each in listed]
+        found = bool(every) and all(capped for _, capped in every)
+        changed = any(bytes(old) != bytes(new) for old, (new, _) in zip(listed, every, strict=True))
+        return (_raw([new for new, _ in every]) if changed else raw), found
     return raw, False
 
 

@@ -13,6 +13,8 @@ from guardrail.http.meter.skim import Skim
 from guardrail.http.meter.tally import BYTES_PER_TOKEN, Tally
 
 _DONE = b"[DONE]"
+# The bytes of pictures and sounds say nothing of their tokens.
+_AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
 
 
 class Meter:
@@ -49,7 +51,7 @@ class Meter:
         named = {name.lower(): value.strip().lower() for name, value in headers}
         self._opaque = named.get(b"content-encoding", b"identity") not in (b"", b"identity")
         kind = named.get(b"content-type", b"")
-        if kind.startswith(b"text/event-stream") or (not kind and self._streaming):
+        if kind.startswith(b"text/event-stream") or (self._streaming and b"json" not in kind):
             self._events = EventStream()
         else:
             self._skim = Skim()
@@ -105,7 +107,7 @@ class Meter:
         if tally.usage_format is UsageFormat.NONE or not self.answered or tally.deferred:
             return {}
         told = tally.figures
-        if tally.settled and "output_tokens" in told:
+        if (tally.settled and "output_tokens" in told) or tally.usage_format in _AS_RESERVED:
             return told
         return told | {"output_tokens": self._estimated(tally, told)}
 
