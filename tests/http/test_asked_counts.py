@@ -123,7 +123,9 @@ def test_a_batch_of_gemini_is_summed():
     request = {"contents": [], "generationConfig": {"maxOutputTokens": 9}}
     inner = {"requests": {"requests": [{"request": request}] * 3}}
 
-    estimate = asked("/v1/models/g:batchGenerateContent", {"batch": {"input_config": inner}}).estimate
+    estimate = asked(
+        "/v1/models/g:batchGenerateContent", {"batch": {"input_config": inner}}
+    ).estimate
 
     assert (estimate["requests"], estimate["output_tokens"]) == (3, 27)
 
@@ -178,7 +180,9 @@ def test_a_batch_named_by_its_file_asks_for_what_the_host_assumes():
 def test_input_that_the_host_keeps_is_reserved_for(member):
     limits = ReadingLimits(unseen_tokens=5_000)
 
-    request = asked("/v1/responses", {"input": "x", member: "id", "background": True}, limits=limits)
+    request = asked(
+        "/v1/responses", {"input": "x", member: "id", "background": True}, limits=limits
+    )
 
     assert 5_000 < request.estimate["input_tokens"] < 5_100
     assert "output_tokens" not in request.estimate
@@ -201,10 +205,16 @@ def test_media_count_as_media_and_text_as_text():
 
     data = "A" * 64_000
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-    source = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    source = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": data},
+    }
     assert 2_600 <= tokens(url) < 2_700
     assert 2_600 <= tokens(source) < 2_700
-    text = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": data}}
+    text = {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": data},
+    }
     assert tokens(text) >= 16_000
     assert tokens({"type": "image_url", "image_url": {"url": f"data:,{data}"}}) >= 16_000
     assert tokens({"data": "data: " + data}) >= 16_000

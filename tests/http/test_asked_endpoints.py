@@ -109,7 +109,9 @@ def test_every_name_leads_to_its_own_endpoint_by_any_way():
         assert endpoint_of(endpoint.name + "/") == endpoint
 
 
-@pytest.mark.parametrize("path", ["/models/generate", "/responses/completions", "/v1/batches/score"])
+@pytest.mark.parametrize(
+    "path", ["/models/generate", "/responses/completions", "/v1/batches/score"]
+)
 def test_what_may_generate_goes_before_what_may_be_an_id(path):
     assert endpoint_of(path).kind.value in {"generate", "embed"}
 

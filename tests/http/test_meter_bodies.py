@@ -182,7 +182,7 @@ def test_pictures_and_sounds_without_usage_stay_as_reserved():
 def test_a_body_of_a_hundred_megabytes_is_not_held():
     meter = Meter(CHAT, streaming=False)
     meter.start(200, JSON)
-    text = b"word \\n \\\" " * 10_000
+    text = b'word \\n \\" ' * 10_000
     tracemalloc.start()
     meter.feed(b'{"choices": [{"message": {"content": "')
     for _ in range(1_000):
@@ -220,15 +220,13 @@ values = st.recursive(
 
 @given(st.dictionaries(names, values, max_size=5), st.integers(1, 7), st.booleans(), st.booleans())
 def test_a_skim_keeps_what_parsing_the_whole_would_find(document, size, ascii_only, listed):
-    text = json.dumps([document, {"model": "last"}] if listed else document, ensure_ascii=ascii_only)
+    text = json.dumps(
+        [document, {"model": "last"}] if listed else document, ensure_ascii=ascii_only
+    )
     data = text.encode()
     skim = Skim()
 
-    ended = [
-        found
-        for at in range(0, len(data), size)
-        for found in skim.feed(data[at : at + size])
-    ]
+    ended = [found for at in range(0, len(data), size) for found in skim.feed(data[at : at + size])]
 
     assert skim.complete
     expected = [kept(document), {"model": "last"}] if listed else [kept(document)]

@@ -134,7 +134,7 @@ def test_streams_cut_short_at_any_byte_are_charged_and_never_less_for_more(
     usage_format, data, model
 ):
     charged = 1
-    for kept in range(0, len(data) + 1):
+    for kept in range(len(data) + 1):
         usage = metered(usage_format, [data[:kept]], reserved={"output_tokens": 7}).usage
 
         assert charged <= usage["output_tokens"] <= 40
