@@ -197,7 +197,7 @@ def test_a_body_of_a_hundred_megabytes_is_not_held():
 
 def kept(document):
     """Return, by the obvious way, what a skim keeps of a document."""
-    found = {}
+    found: dict = {}
     for path in WANTED:
         value = document
         for key in path:

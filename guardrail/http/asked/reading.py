@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from guardrail.http.asked.batches import shape_of_batch, shape_of_lines
+from guardrail.http.asked.caps import caps_of
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
 from guardrail.http.asked.forms import read_form
@@ -47,9 +48,9 @@ def read_request(
 ) -> Asked:
     """Return what a request asks for. No body makes this raise: see `Asked.problem`.
 
-    `path` is decoded, as routers see it. `body` is None where it was not read for its length;
-    that is a problem too. `hash_key` keys the hashes of templates and tools. The first of the
-    `classifiers` that knows the request reads it alone.
+    `path` is decoded, as routers see it. A `body` that was not read, for its length, is None.
+    `hash_key` keys the hashes of templates and tools. The first of the `classifiers` that knows
+    the request reads it alone.
     """
     pairs = tuple(_pairs(headers))
     parts = RequestParts(method.upper(), path, query, pairs, body, hash_key, limits)
@@ -110,7 +111,9 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
     if endpoint.kind is Kind.BATCH:
-        return _Content(shape_of_batch(members, limits), document.tokens, document.value)
+        return _Content(
+            shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
+        )
     capability = endpoint.capability
     if capability == "other" and generates(members):
         capability = "chat"
@@ -118,8 +121,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape_of(members, "other")._replace(capability="other")
         return _Content(shape, document.tokens, document.value)
-    zero_caps = endpoint.dialect is Dialect.ANTHROPIC
-    shape = shape_of(members, capability, zero_caps=zero_caps)
+    shape = shape_of(members, capability, caps_of(endpoint))
     return _Content(shape, document.tokens, document.value)
 
 
