@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -52,11 +52,10 @@ def read_request(
     `hash_key` keys the hashes of templates and tools. The first of the `classifiers` that knows
     the request reads it alone.
     """
-    pairs = tuple(_pairs(headers))
+    pairs = _pairs(headers)
     parts = RequestParts(method.upper(), path, query, pairs, body, hash_key, limits)
     for classifier in classifiers:
-        known = classifier(parts)
-        if known is not None:
+        if (known := classifier(parts)) is not None:
             return known
     endpoint = endpoint_of(path)
     if not body and parts.method in _WITHOUT_BODY:
@@ -84,7 +83,7 @@ def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
     return Asked(
-        dialect=_dialect(endpoint, tuple(_pairs(headers))),
+        dialect=_dialect(endpoint, _pairs(headers)),
         facts=facts,
         estimate={},
         usage_format=endpoint.usage,
@@ -92,9 +91,9 @@ def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers
     )
 
 
-def _pairs(headers: Mapping[bytes, bytes] | Headers) -> Iterable[tuple[bytes, bytes]]:
+def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes], ...]:
     every = headers.items() if isinstance(headers, Mapping) else headers
-    return ((name.lower(), value) for name, value in every)
+    return tuple((name.lower(), value) for name, value in every)
 
 
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
