@@ -236,3 +236,4 @@ def test_media_count_as_media_and_text_as_text():
     assert tokens(text) >= 16_000
     assert tokens({"type": "image_url", "image_url": {"url": f"data:,{data}"}}) >= 16_000
     assert tokens({"data": "data: " + data}) >= 16_000
+    assert tokens({"image_url": f"data:text/plain;base64,{data}"}) >= 16_000

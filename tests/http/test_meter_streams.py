@@ -207,6 +207,20 @@ def test_comments_names_and_several_lines_of_data_are_read_as_the_standard_says(
         assert all(metered(CHAT, pieces).usage["output_tokens"] == 40 for pieces in cuts(text))
 
 
+def test_a_mark_before_the_first_event_is_passed_over():
+    data = b"\xef\xbb\xbf" + events(chat("", choices=[], usage=USAGE))
+
+    assert all(metered(CHAT, pieces).usage["output_tokens"] == 40 for pieces in cuts(data))
+
+
+@pytest.mark.parametrize(("usage_format", "data", "model"), STREAMS.values(), ids=STREAMS)
+def test_a_last_event_counts_though_no_line_ends_it(usage_format, data, model):
+    whole = metered(usage_format, [data])
+
+    assert metered(usage_format, [data.rstrip(b"\n")]) == whole
+    assert metered(usage_format, [data[:-1]]) == whole
+
+
 def test_events_too_long_to_hold_tell_their_usage_all_the_same():
     head, gap, tail = RESPONSES_STREAM.rpartition(b'"output": [')
     padded = head + gap + b'{"text": "' + b"x" * 300_000 + b'"}, ' + tail
