@@ -66,7 +66,11 @@ ANTHROPIC_STREAM = events(
     {"type": "ping"},
     {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 17}},
-    {"type": "message_delta", "delta": {"stop_reason": "end"}, "usage": {"output_tokens": 40}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end"},
+        "usage": {"input_tokens": None, "output_tokens": 40},
+    },
     {"type": "message_stop"},
     named=True,
 )
