@@ -33,11 +33,7 @@ local records, dirty, ttls = {}, {}, {}
 local function record(k)
   local r = records[k]
   if not r then
-    r = {}
-    if raw[k] then
-      r = {cmsgpack.unpack(raw[k])}
-      if type(r[1]) == 'table' then r = r[1] end
-    end
+    r = raw[k] and cmsgpack.unpack(raw[k]) or {}
     records[k] = r
   end
   return r
@@ -205,8 +201,6 @@ for i = first + 1, last, 10 do
 end
 
 for k in pairs(dirty) do
-  local r = records[k]
-  local text = #r <= 200 and cmsgpack.pack(unpack(r)) or cmsgpack.pack(r)
-  redis.call('SET', KEYS[k], text, 'PX', ttls[k])
+  redis.call('SET', KEYS[k], cmsgpack.pack(records[k]), 'PX', ttls[k])
 end
 return cmsgpack.pack(out)

@@ -57,15 +57,7 @@ class Call(NamedTuple):
     cells: Sequence[Cell] = ()
 
 
-class AbandonedError(StoreError):
-    """A dialogue broke off; `undo` is what was charged before that."""
-
-    def __init__(self, problem: StoreError, undo: Undo) -> None:
-        super().__init__(str(problem), unsure=problem.unsure)
-        self.undo = undo
-
-
-Dialogue = Generator[Call, object, tuple[Outcome, Undo]]
+Dialogue = Generator[Call, object, Outcome]
 Settlement = Generator[Call, object, None]
 Commands = Generator[tuple[bytes | str | int, ...], object, None]
 
@@ -95,13 +87,15 @@ def slot_of(tag: bytes) -> int:
 
 
 def acquiring(
-    speech: Speech, charges: Sequence[Charge], cells: Sequence[Cell], now: int
+    speech: Speech, charges: Sequence[Charge], cells: Sequence[Cell], now: int, undo: Undo
 ) -> Dialogue:
-    """Ask for a request's charges; return the outcome, and what has to be taken back."""
+    """Ask for a request's charges; return the outcome.
+
+    Whoever is not told of an admission, by whatever ends the dialogue, has to take back `undo`.
+    """
     if not speech.spread:
-        outcome = yield from _acquired(speech, charges, cells, now, 0, refuse=False)
-        return outcome, []
-    return (yield from _Spread(speech, charges, cells, now).asked())
+        return (yield from _acquired(speech, charges, cells, now, 0, refuse=False))
+    return (yield from _Spread(speech, charges, cells, now, undo).asked())
 
 
 def settling(speech: Speech, corrections: Sequence[Correction | Retract], now: int) -> Settlement:
@@ -185,7 +179,12 @@ class _Spread:
     """One request's cells, asked for slot by slot."""
 
     def __init__(
-        self, speech: Speech, charges: Sequence[Charge], cells: Sequence[Cell], now: int
+        self,
+        speech: Speech,
+        charges: Sequence[Charge],
+        cells: Sequence[Cell],
+        now: int,
+        undo: Undo,
     ) -> None:
         self.speech = speech
         self.charges = charges
@@ -194,20 +193,16 @@ class _Spread:
         self.replies: list[Reply | None] = [None] * len(cells)
         self.refused = [False] * len(charges)
         self.admitted = True
-        self.undo: Undo = []
+        self.undo = undo
 
     def asked(self) -> Dialogue:
         """Ask for every group in order, then for the overflow counters that are needed."""
-        try:
-            for slot, places in sorted(self._groups().items()):
-                yield from self._ask(slot, places, spilling=False)
-            for slot, places in sorted(self._overflow().items()):
-                yield from self._ask(slot, places, spilling=True)
-        except StoreError as problem:
-            raise AbandonedError(problem, self.undo) from problem
+        for slot, places in sorted(self._groups().items()):
+            yield from self._ask(slot, places, spilling=False)
+        for slot, places in sorted(self._overflow().items()):
+            yield from self._ask(slot, places, spilling=True)
         replies = [reply for reply in self.replies if reply is not None]
-        outcome = Outcome(self.admitted, self.refused, replies)
-        return outcome, [] if self.admitted else self.undo
+        return Outcome(self.admitted, self.refused, replies)
 
     def _groups(self) -> dict[int, list[int]]:
         groups: dict[int, list[int]] = {}

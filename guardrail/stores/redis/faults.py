@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions as said
 
-from guardrail.errors import StoreError
+from guardrail.errors import SettingError, StoreError
 
 NOT_NOW = (
     said.BusyLoadingError,
@@ -38,7 +38,12 @@ def refusal(error: Exception, where: str) -> StoreError:
 def unreachable(error: BaseException, where: str, *, unsure: bool = False) -> StoreError:
     """Return our error for a server that cannot be reached, or no more."""
     text = str(error) or type(error).__name__
-    return StoreError(f"{where} cannot be reached: {text}", unsure=unsure)
+    if isinstance(error, SettingError):
+        problem = StoreError(text)
+    else:
+        problem = StoreError(f"{where} cannot be reached: {text}", unsure=unsure)
+    problem.__cause__ = error
+    return problem
 
 
 def overdue(where: str, deadline: float) -> StoreError:

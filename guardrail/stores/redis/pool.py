@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from redis import exceptions as said
 
 from guardrail.errors import StoreError
+from guardrail.stores.redis.dialogue import ACQUIRE, Call
 from guardrail.stores.redis.faults import unconnected, unreachable
 from guardrail.stores.redis.link import Connection, Late, Link
 
@@ -79,11 +80,11 @@ class Pool:
             self._idle.append(link)
             self._free.notify()
 
-    def drop(self, link: Link) -> None:
-        """Close a connection that is of no more use."""
+    def drop(self, link: Link, call: Call | None = None) -> None:
+        """Close a connection that is of no more use, and will not answer a call."""
         with self._free:
             self.late += link.late
-            self.lost += sum(owed.call is not None for owed in link.owed)
+            self.lost += lost_among([call, *(owed.call for owed in link.owed)])
         link.close()
 
     def close(self) -> None:
@@ -109,7 +110,7 @@ class Pool:
             self.late += link.late
             link.late = []
             if broken:
-                self.lost += sum(owed.call is not None for owed in link.owed)
+                self.lost += lost_among([owed.call for owed in link.owed])
                 link.close()
             else:
                 kept.append(link)
@@ -136,3 +137,8 @@ class Pool:
             if link is not None:
                 self._idle.append(link)
             self._free.notify_all()
+
+
+def lost_among(calls: Sequence[Call | None]) -> int:
+    """Count the calls whose outcome nobody will know: what they charged stays charged."""
+    return sum(call is not None and call.kind == ACQUIRE for call in calls)

@@ -22,11 +22,7 @@ local records, ttls = {}, {}
 local function record(k)
   local r = records[k]
   if not r then
-    r = {}
-    if raw[k] then
-      r = {cmsgpack.unpack(raw[k])}
-      if type(r[1]) == 'table' then r = r[1] end
-    end
+    r = raw[k] and cmsgpack.unpack(raw[k]) or {}
     records[k] = r
   end
   return r
@@ -112,7 +108,7 @@ for k, ttl in pairs(ttls) do
   if #r == 0 then
     redis.call('DEL', KEYS[k])
   else
-    local text = #r <= 200 and cmsgpack.pack(unpack(r)) or cmsgpack.pack(r)
+    local text = cmsgpack.pack(r)
     if ttl > 0 then
       redis.call('SET', KEYS[k], text, 'PX', ttl)
     else
