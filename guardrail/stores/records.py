@@ -99,12 +99,15 @@ def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
     return sum(value for k, value in slots.items() if k > oldest), newest
 
 
-def charged_window(record: Record | None, slot: int, span: int, amount: int) -> Record:
+def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
     """Return the record of a windowed counter after `amount` went to its newest slot."""
     if record is None or span == 1:
         # One slot at most is left: this one.
-        same = record.__class__ is int and record & SLOT_MASK == slot
-        value = record >> SLOT_BITS if same else windowed_slots(record).get(slot, 0)
+        value = 0
+        if record.__class__ is not int:
+            value = windowed_slots(record).get(slot, 0)
+        elif record & SLOT_MASK == slot:
+            value = record >> SLOT_BITS
         return min(value + amount, TOP) << SLOT_BITS | slot
     slots = {k: v for k, v in windowed_slots(record).items() if slot - span < k}
     slots[slot] = min(slots.get(slot, 0) + amount, TOP)
