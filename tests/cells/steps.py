@@ -162,7 +162,7 @@ def difference(
     `reopened` stands for a crash: it returns a new store on the same records, every now and then.
     """
     steps, definition, crashes = Steps(seed), Definition(), Random(seed)
-    named = lru_cache(None)(getattr(store, "member_name", str))
+    named = lru_cache(None)(lambda member: getattr(store, "member_name", str)(member))
     for number in range(count):
         step = steps.draw()
         if step.corrections:
