@@ -74,16 +74,17 @@ class Names:
         if table.upcoming is not None and now >= table.at:
             switched = table.at_time(now)
             return (*self._namers_of(switched, now), switched.text().encode())
-        if self._former is not None and now >= table.until:
+        if table.former is None or now >= table.until:
             return self._current, None, None
-        return self._current, self._former, None
+        return self._current, self._former or self._namer(table.former), None
 
     def _read(self, text: bytes | None) -> None:
         if text is None:
             raise StoreError(f"`{self._path}` has lost its own record: is it ours?")
         table = Timetable.read(text)
-        current, former = self._namers_of(table, 0)
-        self._text, self._table, self._current, self._former = text, table, current, former
+        self._current = self._namer(table.current)
+        self._former = None if table.former is None else self._namers.get(table.former)
+        self._text, self._table = text, table
 
     def _namers_of(self, table: Timetable, now: int) -> tuple[Namer, Namer | None]:
         former = None if table.former is None or now >= table.until else table.former
