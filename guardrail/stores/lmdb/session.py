@@ -65,6 +65,11 @@ class Session:
         """Open the database and close it again: what cannot work fails now, not at a request."""
         self._open(PATIENCE).close()
 
+    @property
+    def now(self) -> int:
+        """The time of the store's own clock, in microseconds."""
+        return int(self._clock() * SECOND)
+
     def enter(self) -> None:
         """Take the turn to write, waiting for it until the deadline.
 
@@ -223,7 +228,7 @@ class Session:
     def _make_way(self, database: Database) -> None:
         # Without room for a record there may still be some for removing a few.
         with contextlib.suppress(lmdb.Error), database.env.begin(write=True) as transaction:
-            self._sweep.make_way(transaction, database.homes, int(self._clock() * SECOND))
+            self._sweep.make_way(transaction, database.homes, self.now)
 
     def before_fork(self) -> None:
         """Close the database; no thread is within a transaction then."""

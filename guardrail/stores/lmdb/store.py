@@ -138,7 +138,7 @@ class LmdbStore:
 
     def _reading(self) -> Ledger:
         self.session.enter()
-        return self.session.transaction(0)
+        return self.session.transaction(self.session.now)
 
     def decide(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Acquire once the turn was taken, and leave it."""
