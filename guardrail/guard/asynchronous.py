@@ -13,6 +13,7 @@ from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.memory import MemoryStore
+from guardrail.stores.opening import awaited
 
 
 class AsyncGuard(Shell[Store | AsyncStore]):
@@ -29,7 +30,7 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         if isinstance(store, MemoryStore):
             self._memory = Guard(frame, store)
         else:
-            self._remote = store  # type: ignore[assignment]
+            self._remote = awaited(store)
 
     async def decide(
         self,

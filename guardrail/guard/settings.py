@@ -14,6 +14,7 @@ from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Signal
 from guardrail.stores import AsyncStore, Store
+from guardrail.stores.naming import hash_keys
 from guardrail.stores.opening import open_store
 
 Paths = str | Path | Sequence[str | Path]
@@ -86,7 +87,9 @@ class Shell(Generic[S]):
             clock=clock,
             environ=environment,
         )
-        return cls(frame, open_store(store, hash_key) if isinstance(store, str) else store)
+        if isinstance(store, str):
+            return cls(frame, open_store(store, hash_keys(hash_key, environment)))
+        return cls(frame, store)
 
     @property
     def policies(self) -> PolicySet:
