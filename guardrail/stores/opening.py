@@ -9,10 +9,11 @@ from guardrail.stores import Store
 from guardrail.stores.memory import MAX_KEYS, MemoryStore
 
 
-def open_store(uri: str, hash_key: bytes | None = None) -> Store:
+def open_store(uri: str, keys: tuple[bytes, ...] = ()) -> Store:
     """Return the store that a URI names: `memory://`, with `?max_keys=N` for its bound.
 
-    `hash_key` is for stores outside this process; memory keeps keys as they are.
+    `keys` are the hash keys of stores outside this process, the current one first; memory keeps
+    keys as they are.
 
     Raises:
         SettingError: the URI names no store, or an option it does not have.
