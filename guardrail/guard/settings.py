@@ -56,13 +56,12 @@ class Shell(Generic[S]):
     ) -> Self:
         """Return a guard for the policy files under a path, or several.
 
-        `store` is a URI or a store; without one, memory is used, and a warning logged where that
-        is not enough. `geo` is a country database (MaxMind layout) instead of the embedded one;
-        `signals` are further sources of facts; `namespace` sets counters apart. `hash_key` (or
-        several, the current one first; else the environment's) is for stores outside the process,
-        which see only keyed hashes. `local_share`, such as `Fraction(1, 4)`, is the part of each
-        limit to fill alone while the store is away. `clock` gives seconds since the epoch,
-        `environ` stands for the process's environment.
+        `store` is a URI or a store, else memory, with a warning logged if that is not enough.
+        `geo` is a country database (MaxMind layout) instead of the embedded one; `signals` are
+        further sources of facts; `namespace` sets counters apart. Stores outside the process see
+        only hashes by `hash_key` (or several, the current one first; else the environment's).
+        `local_share`, such as `Fraction(1, 4)`, is the part of each limit to fill alone while the
+        store is away. `clock` gives seconds since the epoch, `environ` is the environment.
 
         Raises:
             PolicyError: the files cannot be loaded; it lists everything that is wrong.
@@ -80,8 +79,7 @@ class Shell(Generic[S]):
             clock=clock,
             environ=environ,
         )
-        guard._look_at_memory(os.environ if environ is None else environ, chosen=store is not None)
-        return guard
+        return guard._looked_after(os.environ if environ is None else environ, store is not None)
 
     @classmethod
     def from_policies(
@@ -132,11 +130,12 @@ class Shell(Generic[S]):
         store: object = self._store
         return store.warnings(moment) if isinstance(store, Ageing) else ()
 
-    def _look_at_memory(self, environ: Mapping[str, str], *, chosen: bool) -> None:
+    def _looked_after(self, environ: Mapping[str, str], chosen: bool) -> Self:
         if isinstance(self._store, (MemoryStore, AsyncMemoryStore)):
             self._notice = MemoryNotice(self.policies, environ, chosen=chosen)
             for line in self._notice.lines():
                 logging.getLogger("guardrail").warning("%s", line)
+        return self
 
 
 def skewed(clock: Clock, store: object) -> Clock:
