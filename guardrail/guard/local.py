@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 from guardrail.engine import Engine
 from guardrail.engine.decision import Case
@@ -23,10 +23,16 @@ from guardrail.model.cells import (
     Drain,
     Member,
     Outcome,
-    Reply,
 )
 from guardrail.stores.memory import MemoryStore
-from guardrail.stores.records import charged_window, drained_pair, draining, entered
+from guardrail.stores.records import (
+    SLOT_MASK,
+    charged_window,
+    drained_pair,
+    draining,
+    entered,
+    readjusted,
+)
 
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
@@ -140,24 +146,26 @@ class LocalCounters:
         if known:
             self.store.settle(known, now)
 
-    def _count(self, cell: Cell, reply: Reply, now: int) -> None:
-        store = self.store
-        key = cast(str, cell.spill) if reply.spilled else cell.key
-        table = store.home(key[:IDENT_LENGTH], cell.ttl)
+    def _count(self, cell: Any, reply: Any, now: int) -> None:
+        # Untyped, as this runs once a cell of every decision, and a cast is a call.
+        key = cell.spill if reply.spilled else cell.key
+        table = self.store.home(key[:IDENT_LENGTH], cell.ttl)
         record = table.find(key)
-        if record is None and cell.spill is not None and store.full:
+        if record is None and cell.spill is not None and self.store.full:
             key = cell.spill
             record = table.find(key)
-        if isinstance(cell, Member):
+        if cell.__class__ is Member:
             record = entered(record, cell.member, cell.expires, now)
         elif cell.floor:
             # The shared time line itself: what is left on it is what this process has a share of.
             value, refunded = drained_pair(record)
-            told = cast(CounterReply, reply).used + cell.amount
-            record = draining(max(value, told), refunded)
+            record = draining(max(value, reply.used + cell.amount), refunded)
         else:
-            slot = cast(CounterReply, reply).slot
-            record = charged_window(record, slot, cell.span, cell.amount)
+            slot = reply.slot
+            if record.__class__ is int and record & SLOT_MASK == slot:
+                record = readjusted(record, slot, cell.amount)
+            else:
+                record = charged_window(record, slot, cell.span, cell.amount)
         table.put(key, record, now)
 
     def _ban(self, cell: Cell, until: int, now: int) -> None:
