@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from typing import cast
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from guardrail.errors import SettingError
-from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
+from guardrail.errors import SettingError, StoreError
+from guardrail.model.amounts import SECOND
 from guardrail.stores import AsyncStore, Store
+from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
-from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
-
-Option = Callable[[str], int]
-"""Reads the text of an option; raises ValueError, with what it must be, if that is no value."""
-
-_DURATION_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
-_SIZE_UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_COUNT_UNITS = {"": 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}
-_NUMBER = re.compile(r"([0-9]{1,15})([A-Za-z]*)")
-
-
-def duration(text: str) -> int:
-    """Return a duration such as `50ms`, `10s` or `1h` in microseconds."""
-    return _scaled(text, _DURATION_UNITS, "a duration such as `50ms`, `10s` or `1h`")
-
-
-def size(text: str) -> int:
-    """Return a size such as `512M` or `8G` in bytes."""
-    return _scaled(text, _SIZE_UNITS, "a size such as `512M` or `8G`")
-
-
-def count(text: str) -> int:
-    """Return a whole number such as `500` or `2M`."""
-    return _scaled(text, _COUNT_UNITS, "a whole number such as `500k` or `2M`")
-
+from guardrail.stores.memory import MemoryStore
+from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE
+from guardrail.stores.options import Option, count, duration, host_clock, options, prefix, size, yes
+from guardrail.stores.redis.addresses import SCHEMES as REDIS_SCHEMES
+from guardrail.stores.redis.addresses import read_address, without_login
+from guardrail.stores.redis.base import CONNECT, DEADLINE
+from guardrail.stores.redis.bearings import Outlook
+from guardrail.stores.redis.store import RedisStore
 
 MEMORY_OPTIONS: Mapping[str, Option] = MappingProxyType({"max_keys": count})
 LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
@@ -52,8 +36,23 @@ LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
 )
 
 
+REDIS_OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "deadline": duration,
+        "connect": duration,
+        "max_unknown": count,
+        "overlap": duration,
+        "prefix": prefix,
+        "clock": host_clock,
+        "evicting": yes,
+    }
+)
+LAYOUT = 1
+"""The layout of records on Redis that this release writes."""
+
+
 def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
-    """Return the store that a URI names: `memory://` or `lmdb:///path`, with its options.
+    """Return the store that a URI names, with its options; `docs/stores.md` lists them.
 
     `hash_keys`, the current one first, are for stores outside this process; memory keeps keys as
     they are.
@@ -66,51 +65,19 @@ def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
     opened = _SCHEMES.get(parts.scheme)
     if opened is None:
         known = ", ".join(f"`{name}`" for name in _EXAMPLES.values())
-        near = get_close_matches(parts.scheme, _SCHEMES, 1)
+        near = get_close_matches(parts.scheme, _EXAMPLES, 1)
         hint = f"did you mean `{_EXAMPLES[near[0]]}`?" if near else f"there are {known}"
-        raise SettingError(f"no store is known for `{uri}`: {hint}")
+        raise SettingError(f"no store is known for `{without_login(uri)}`: {hint}")
     return opened(uri, parts, hash_keys)
 
 
 def awaited(store: Store | AsyncStore) -> AsyncStore:
-    """Return the async twin of a store, or the store itself if it is awaited already."""
+    """Return the async twin of a store, or the store itself if it has none: it does not wait."""
     if isinstance(store, LmdbStore):
         return AsyncLmdbStore(store)
-    if isinstance(store, MemoryStore):
-        return AsyncMemoryStore(store)
+    if isinstance(store, RedisStore):
+        return store.awaited()
     return cast(AsyncStore, store)
-
-
-def options(uri: str, parts: SplitResult, known: Mapping[str, Option]) -> dict[str, Any]:
-    """Return the options of a URI, by name.
-
-    Raises:
-        SettingError: one is unknown or given twice, or its text is no value of it.
-    """
-    found: dict[str, Any] = {}
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        read = known.get(name)
-        if read is None:
-            near = get_close_matches(name, known, 1)
-            listed = ", ".join(f"`{option}`" for option in known)
-            hint = f"did you mean `{near[0]}`?" if near else f"the options are {listed}"
-            raise SettingError(f"`{name}` means nothing in `{uri}`: {hint}")
-        if name in found:
-            raise SettingError(f"`{name}` is given twice in `{uri}`: keep one of them")
-        try:
-            found[name] = read(text)
-        except ValueError as problem:
-            raise SettingError(f"`{name}` is `{text}` in `{uri}`: it must be {problem}") from (
-                problem
-            )
-    return found
-
-
-def _scaled(text: str, units: Mapping[str, int], wanted: str) -> int:
-    found = _NUMBER.fullmatch(text)
-    if found is None or found[2] not in units:
-        raise ValueError(wanted)
-    return int(found[1]) * units[found[2]]
 
 
 def _memory(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
@@ -131,9 +98,47 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     return LmdbStore(path, hash_keys=hash_keys, **stated)
 
 
+def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
+    shown = without_login(uri)
+    stated = options(shown, parts, REDIS_OPTIONS)
+    if not hash_keys:
+        raise SettingError(
+            f"`{shown}` needs a hash key, since no identifier may leave this process: set `{KEY}`, "
+            f"or `{KEY_FILE}` to a file of mode 0600; {MAKE_ONE}"
+        )
+    outlook = Outlook(
+        keys=hash_keys,
+        layouts=(LAYOUT,),
+        prefix=stated.get("prefix", "gr"),
+        overlap=max(stated.get("overlap", OVERLAP), SHORTEST_OVERLAP),
+        bound=stated.get("max_unknown"),
+        host_clock=stated.get("clock", False),
+        evicting=stated.get("evicting", False),
+    )
+    store = RedisStore(
+        read_address(uri),
+        outlook,
+        deadline=stated.get("deadline", DEADLINE * SECOND) / SECOND,
+        connect=stated.get("connect", CONNECT * SECOND) / SECOND,
+    )
+    try:
+        store.open()
+    except StoreError as problem:
+        # A host that starts while its counters are away does what its rules say for that.
+        logging.getLogger("guardrail").warning("the store is not there yet: %s", problem)
+    return store
+
+
 _SCHEMES: Mapping[str, Callable[[str, SplitResult, Sequence[bytes]], Store]] = MappingProxyType(
-    {"memory": _memory, "lmdb": _lmdb}
+    {"memory": _memory, "lmdb": _lmdb, **dict.fromkeys(REDIS_SCHEMES, _redis)}
 )
 _EXAMPLES: Mapping[str, str] = MappingProxyType(
-    {"memory": "memory://", "lmdb": "lmdb:///var/lib/guardrail"}
+    {
+        "memory": "memory://",
+        "lmdb": "lmdb:///var/lib/guardrail",
+        "redis": "redis://localhost:6379/0",
+        "valkey": "valkey://localhost:6379/0",
+        "redis+sentinel": "redis+sentinel://localhost:26379/service",
+        "redis+cluster": "redis+cluster://localhost:6379",
+    }
 )

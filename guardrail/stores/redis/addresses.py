@@ -59,6 +59,12 @@ class Address:
         return f"<Address {self.kind} {', '.join(map(str, self.places))}>"
 
 
+def without_login(uri: str) -> str:
+    """Return a URI without the name and the password in it."""
+    login = urlsplit(uri).netloc.rpartition("@")[0]
+    return uri.replace(f"{login}@", "", 1) if login else uri
+
+
 def read_address(uri: str) -> Address:
     """Return what a URI says, but for its options.
 
@@ -73,7 +79,7 @@ def read_address(uri: str) -> Address:
     login, _, hosts = parts.netloc.rpartition("@")
     name, _, secret = login.partition(":")
     username, password = unquote(name) or None, unquote(secret) or None
-    shown = uri.replace(f"{login}@", "") if login else uri
+    shown = without_login(uri)
     rest = [unquote(part) for part in parts.path.split("/") if part]
     if kind == "unix":
         if not parts.path:

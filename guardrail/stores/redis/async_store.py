@@ -12,11 +12,10 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
-from guardrail.stores.redis.base import REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY
-from guardrail.stores.redis.store import ASKING, RedisStore
 
 T = TypeVar("T")
 
@@ -26,7 +25,6 @@ class AsyncRedisStore(RedisBase):
 
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
-        self._settings = settings
         self._servers: AsyncServers | None = None
         self._chores: asyncio.Task[None] | None = None
 
@@ -34,19 +32,6 @@ class AsyncRedisStore(RedisBase):
     def lost(self) -> int:
         """Replies that never came, and corrections given up: what stays charged for nothing."""
         return self._lost + (0 if self._servers is None else self._servers.lost)
-
-    def open(self) -> None:
-        """Look at the server before an event loop runs; see `RedisStore.open`.
-
-        Raises:
-            SettingError: it must not be used with these settings.
-            StoreError: it does not answer.
-        """
-        looking = RedisStore(self.address, self.outlook, **self._settings)
-        try:
-            looking.open()
-        finally:
-            looking.close()
 
     async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted.

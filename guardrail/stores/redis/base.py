@@ -17,6 +17,8 @@ from guardrail.stores.redis.scripts import load_scripts
 from guardrail.stores.redis.wire import Retract, read_outcome, undoing
 
 DEADLINE, CONNECT = 0.05, 1.0
+ASKING = command(("ASKING",))
+"""Sent ahead of a call that follows a slot on its way to another server."""
 REDIRECTS = 5
 """How often a call follows the servers of a cluster to another one."""
 AT_ONCE = 100
@@ -28,7 +30,7 @@ TRY_AGAIN_AFTER = 0.002
 class RedisBase:
     """Everything of a store on Redis but the waiting.
 
-    `deadline` and `connect` are in seconds; `clock` is the host's.
+    `deadline` and `connect` are in seconds; `clock` is the host's. Twins share `bearings`.
     """
 
     def __init__(
@@ -39,13 +41,14 @@ class RedisBase:
         deadline: float = DEADLINE,
         connect: float = CONNECT,
         clock: Callable[[], float] = time.time,
+        bearings: Bearings | None = None,
     ) -> None:
         self.address = address
         self.outlook = outlook
         self.deadline = deadline
         self.connect = connect
         self.clock = clock
-        self.bearings = Bearings(
+        self.bearings = bearings or Bearings(
             outlook, clock=clock, steady=time.monotonic, spread=address.kind == "cluster"
         )
         self._scripts = load_scripts()

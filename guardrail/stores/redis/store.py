@@ -11,16 +11,15 @@ from redis import exceptions as said
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.stores.redis.addresses import Address, Place
-from guardrail.stores.redis.base import REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.async_store import AsyncRedisStore
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY, overdue, unreachable
-from guardrail.stores.redis.link import command
 from guardrail.stores.redis.pool import Pool
 from guardrail.stores.redis.servers import Servers
 
 T = TypeVar("T")
-ASKING = command(("ASKING",))
 
 
 class RedisStore(RedisBase):
@@ -31,6 +30,7 @@ class RedisStore(RedisBase):
 
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
+        self._settings = settings
         self._servers = Servers(address, self.bearings, self.deadline, self.connect)
 
     @property
@@ -51,6 +51,12 @@ class RedisStore(RedisBase):
             if isinstance(problem.__cause__, SettingError):
                 raise problem.__cause__ from None
             raise
+
+    def awaited(self) -> AsyncRedisStore:
+        """Return the same store for event loops, and close this one."""
+        self.close()
+        settings = {**self._settings, "bearings": self.bearings}
+        return AsyncRedisStore(self.address, self.outlook, **settings)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
