@@ -44,9 +44,7 @@ def test_allow_lets_everything_through_and_says_so(kind, verb):
 
         assert allowed == 12
         assert {str(decision.mode) for decision in decisions} == {"open"}
-        assert decisions[0].errors[0] == (
-            "the store failed (connection refused): `r` let through"
-        )
+        assert decisions[0].errors[0] == ("the store failed (connection refused): `r` let through")
 
 
 @pytest.mark.parametrize("verb", VERBS)
