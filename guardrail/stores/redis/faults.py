@@ -20,6 +20,10 @@ MOVED_AWAY = (said.ReadOnlyError, said.MasterDownError, said.ClusterDownError)
 """The server is not, or not any more, the one to write to: look again for it."""
 
 
+class OutdatedError(StoreError):
+    """The names in a call are no longer good: ask the server which are, and call again."""
+
+
 def refusal(error: Exception, where: str) -> StoreError:
     """Return our error for one that the server answered; nothing was applied."""
     kind = type(error).__name__.removesuffix("Error")
@@ -32,6 +36,8 @@ def refusal(error: Exception, where: str) -> StoreError:
             f"the decision's time is {seconds:.1f} s ahead of the clock of {where}: set this "
             "host's clock, or give times that have come"
         )
+    if text == "EPOCH":
+        return OutdatedError(f"{where} has gone on to other names for its records")
     return StoreError(f"{where} refused the call: {kind}: {text}")
 
 
