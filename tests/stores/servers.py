@@ -64,6 +64,7 @@ class Server:
     def __init__(self, kind: str = "valkey 9", *, arguments: tuple[str, ...] = (), **options: Any):
         self.kind = kind
         self.port = free_port()
+        self.password = options.get("requirepass")
         self.folder = mkdtemp(prefix="guardrail-server-")
         stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
         self.command = [binaries()[kind], *arguments, "--port", str(self.port)]
@@ -72,11 +73,14 @@ class Server:
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder
-        )
+        process = self.spawned()
         eventually(self._answers)
         return process
+
+    def spawned(self) -> subprocess.Popen[bytes]:
+        """Start the process, without waiting until it answers."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(self.command, stdout=quiet, stderr=quiet, cwd=self.folder)
 
     def _answers(self) -> bool:
         try:
@@ -88,7 +92,9 @@ class Server:
     def client(self) -> Any:
         """A client of another make, to look at the server from outside."""
         retry = Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, socket_timeout=2, retry=retry, protocol=2)
+        return redis.Redis(
+            port=self.port, password=self.password, socket_timeout=2, retry=retry, protocol=2
+        )
 
     @property
     def uri(self) -> str:

@@ -15,7 +15,7 @@ from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY
+from guardrail.stores.redis.faults import MOVED_AWAY, unwrapped
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class AsyncRedisStore(RedisBase):
 
         Cancelled, it charges nothing that is not taken back.
         """
-        until = self._until()
+        until, self._latest = self._until(), now
         if self.bearings.stale:
             await self._orient(until)
         undo: Undo = []
@@ -58,7 +58,7 @@ class AsyncRedisStore(RedisBase):
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
-        until = self._until()
+        until, self._latest = self._until(), now
         if self.bearings.stale:
             await self._orient(until)
         await self._run(settling(self.bearings.speech(), corrections, now), until)
@@ -103,10 +103,10 @@ class AsyncRedisStore(RedisBase):
         line, asking = servers.line(call.slot), False
         for _ in range(REDIRECTS):
             ahead = [ASKING] if asking else []
-            reply = await line.ask([*ahead, self._command(call)], call, until)
+            reply = unwrapped(await line.ask([*ahead, self._command(call)], call, until))
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
-                reply = await line.ask([*ahead, whole], call, until)
+                reply = unwrapped(await line.ask([*ahead, whole], call, until))
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -142,7 +142,7 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = int(self.bearings.server_time * 1e6)
+        now = self._latest
         try:
             while self._undo:
                 batch = self._batch()

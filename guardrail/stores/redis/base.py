@@ -54,6 +54,8 @@ class RedisBase:
         self._scripts = load_scripts()
         self._undo: deque[Correction | Retract] = deque()
         self._lost = 0
+        # What is taken back is so at the time of the latest call: hosts may have their own clock.
+        self._latest = 0
 
     @property
     def skew(self) -> float:
