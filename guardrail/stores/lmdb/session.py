@@ -137,9 +137,9 @@ class Session:
             return
         try:
             self._closed = True
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
         finally:
             self._threads.release()
 
