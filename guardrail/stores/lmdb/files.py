@@ -43,6 +43,7 @@ class Files:
         self.key = folder / "hash.key"
         self.writer = folder / "writer.lock"
         self.opening = folder / "opening.lock"
+        self.copying = folder / "copying.lock"
         self.users = folder / "users.lock"
 
     def check(self) -> None:
