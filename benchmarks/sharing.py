@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 from benchmarks.results import Result
-from benchmarks.timing import interleaved, micros, ratio
+from benchmarks.timing import Contender, interleaved, micros, ratio
 from benchmarks.workload import Clock, deciding, r5_guard, r5_requests
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Charge, Counter
@@ -21,6 +23,9 @@ ALONE_MOST, SHARED_LEAST = 6.0, 1.0
 PROCESSES = 4
 PATIENCE = 10_000_000
 """The deadline, in microseconds: on a busy machine a turn may be late, and here none is lost."""
+NOW = 1_767_600_000 * 1_000_000
+CHARGES = [Charge(True, None)] * 3
+FEW = 1000
 NEVER = 1000 * DAY
 """Between copies: the clock of the requests runs thousands of times as fast as theirs would."""
 
@@ -55,6 +60,7 @@ def sharing_costs(rounds: int, scale: float) -> list[Result]:
         ),
         Result(target="T4", what="… of which the store's call", value=share, note=part),
         *_together(rounds, count),
+        *_scaled(rounds, int(1_000_000 * scale)),
     ]
 
 
@@ -74,6 +80,53 @@ def _acquiring(guard: Any, store: LmdbStore, stated: Sequence[tuple[Any, Any]]) 
         return (perf_counter() - began) / len(stated)
 
     return run
+
+
+def _scaled(rounds: int, accounts: int) -> list[Result]:
+    """Return what R5's three counters cost a store with many accounts, in time and on the disk."""
+    with TemporaryDirectory(prefix="guardrail-") as folder:
+        for name in ("many", "few"):
+            Path(folder, name).mkdir()
+        many = LmdbStore(Path(folder, "many"), copy_every=NEVER)
+        few = LmdbStore(Path(folder, "few"), copy_every=NEVER)
+        for number in range(accounts):
+            many.acquire(CHARGES, _cells(number), NOW)
+        for number in range(FEW):
+            few.acquire(CHARGES, _cells(number), NOW)
+        size = many.session.used_bytes / len(many)
+        costs = interleaved(
+            {"few": _at_random(few, FEW), "many": _at_random(many, accounts)}, rounds
+        )
+        many.close()
+        few.close()
+    what = f"R5's counters of {accounts:,} accounts in a file, against {FEW:,}"
+    note = f"{micros(costs, 'many'):.1f} µs against {micros(costs, 'few'):.1f}"
+    return [
+        Result(target="T4", what=what, value=ratio(costs, "many", "few"), note=note),
+        Result(target="T4", what="… of the file for a counter", value=size, unit="bytes"),
+    ]
+
+
+def _at_random(store: LmdbStore, accounts: int) -> Contender:
+    draw = random.Random(4)
+
+    def run() -> float:
+        asked = [_cells(draw.randrange(accounts)) for _ in range(FEW)]
+        began = perf_counter()
+        for cells in asked:
+            store.acquire(CHARGES, cells, NOW)
+        return (perf_counter() - began) / FEW
+
+    return run
+
+
+def _cells(number: int) -> list[Counter]:
+    account, org = f"=acct_{number:07}", f"=org_{number // 4:06}"
+    return [
+        Counter(0, "rate____" + account, 0, 1, NOW, 1000, NOW + 60_000_000, DAY),
+        Counter(1, "budget__" + account, NOW // DAY, 1, 0, 100, 50_000_000, 2 * DAY),
+        Counter(2, "org_____" + org, NOW // DAY, 1, 0, 100, 500_000_000, 2 * DAY),
+    ]
 
 
 def _together(rounds: int, count: int) -> list[Result]:
@@ -114,7 +167,7 @@ def _rate(crew: Sequence[_Process], count: int) -> float:
     """Return how many decisions a second some processes make, all at once."""
     for process in crew:
         process.pipe.send(("decide", "", 0))
-    spans = [process.pipe.recv() for process in crew]
+    spans: list[tuple[float, float]] = [process.pipe.recv() for process in crew]
     return len(crew) * count / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import DAY, MINUTE
-from guardrail.model.cells import LEFT_OUT, Charge, Counter, Member
+from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.opening import open_store
 from tests.stores.workers import NOW, S, Worker, charge
@@ -85,7 +85,7 @@ def test_a_full_partition_leaves_out_what_strangers_must_not_share(tmp_path):
     charge(store, "counter_=other", spill="counter_~0")
     charge(store, "counter_=full")
     charges = [Charge(True, None), Charge(False, 0), Charge(False, 1)]
-    cells = [
+    cells: list[Cell] = [
         Counter(0, "counter_=full", 0, 1, 0, 1, 1, MINUTE),
         Member(1, "strikes_=guest", "1", NOW + MINUTE, 0, MINUTE, LEFT_OUT),
         Counter(2, "ban_____=guest", 0, 1, NOW, MINUTE, NOW + MINUTE, MINUTE),
