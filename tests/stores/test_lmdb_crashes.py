@@ -199,7 +199,9 @@ def test_a_dead_process_holds_no_snapshot(tmp_path):
     store = LmdbStore(tmp_path)
     charge(store, COUNTER)
 
-    assert "no active readers" in store.session._database.env.readers()
+    database = store.session._database
+    assert database is not None
+    assert "no active readers" in database.env.readers()
     store.close()
 
 
