@@ -18,6 +18,7 @@ from benchmarks.peers import peer_costs
 from benchmarks.replaying import replay_costs
 from benchmarks.results import Result, table
 from benchmarks.scale import scale_costs
+from benchmarks.serving import crowd_costs, serving_costs
 from benchmarks.sharing import sharing_costs
 
 Benchmark = Callable[[int, float], list[Result]]
@@ -28,6 +29,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "T2": peer_costs,
     "T3": index_costs,
     "T4": sharing_costs,
+    "T5": serving_costs,
+    "T6": crowd_costs,
     "T8": replay_costs,
     "T9": memory_costs,
     "T10": load_costs,

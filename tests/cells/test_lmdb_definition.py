@@ -9,8 +9,9 @@ import pytest
 from guardrail.model.cells import Adjust, Charge, Counter, CounterReply, Leave
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
+from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
-from tests.cells.stores import Awaited, Housed
+from tests.cells.stores import Housed
 
 SEEDS = range(8)
 STEPS = 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def opened(request):
     made = []
 
     def make(uri, **settings):
-        store = redis_store(uri, **{"deadline": DEADLINE, **settings})
+        store: Any = redis_store(uri, **{"deadline": DEADLINE, **settings})
         store.open()
         if request.param == "async":
             store = Awaited(store.awaited())
@@ -123,8 +124,7 @@ def test_a_reply_that_comes_late_is_undone_in_every_kind_of_cell(opened):
         with failing(unsure=True):
             decide(store, *cells)
         proxy.delay = 0.0
-        for cell in cells:
-            eventually(lambda cell=cell: warm(store) and used(store, cell) in (0, NOW))
+        eventually(lambda: warm(store) and all(used(store, cell) in (0, NOW) for cell in cells))
         assert inner(store).lost == 0
 
 
