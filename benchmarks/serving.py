@@ -116,9 +116,8 @@ class _Crowd:
         pool = redis.asyncio.BlockingConnectionPool(port=server.port, max_connections=tasks)
         self.client: Any = redis.asyncio.Redis(connection_pool=pool)
         # Its own pool would give up where more tasks ask at once than it has connections.
-        storage = AsyncRedisStorage(
-            f"async+{server.uri}", implementation="redispy", connection_pool=pool
-        )
+        more: Any = {"implementation": "redispy", "connection_pool": pool}
+        storage = AsyncRedisStorage(f"async+{server.uri}", **more)
         self.limiter = AsyncFixedWindowRateLimiter(storage)
         self.noop = ""
         self.now = START
@@ -227,5 +226,6 @@ def _calls_a_decision(server: Server, guard: Any, stated: Stated) -> float:
     for number, request in enumerate(stated):
         guard.decide(*request, now=START + 1e6 + number)
     told = client.info("commandstats")
-    ours = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_get", "cmdstat_time")
+    # What the script itself calls is counted among commands too: only calls of scripts are ours.
+    ours = ("cmdstat_evalsha", "cmdstat_eval")
     return sum(float(told[name]["calls"]) for name in ours if name in told) / len(stated)
