@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import lmdb
 import pytest
@@ -13,6 +16,7 @@ from guardrail.errors import SettingError
 from guardrail.stores.lmdb.store import LmdbStore
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
+ROOT = Path(__file__).parent.parent.parent
 EVERY = 60 * S
 COUNTER = "counter_=a"
 
@@ -212,3 +216,19 @@ def test_one_process_opens_a_folder_once(tmp_path):
         opened(tmp_path)
     assert charge(store, COUNTER)
     store.close()
+
+
+LEAVES = """
+import sys
+from guardrail.stores.lmdb.store import LmdbStore
+from tests.stores.workers import charge
+store = LmdbStore(sys.argv[1], boot="one")
+charge(store, "counter_=a")
+"""
+
+
+def test_a_process_that_exits_without_closing_its_store_loses_nothing_either(tmp_path):
+    subprocess.run([sys.executable, "-c", LEAVES, str(tmp_path)], cwd=ROOT, check=True)
+
+    assert opened(tmp_path, "two").slots(COUNTER) == {0: 1}
+    assert aside(tmp_path) == []
