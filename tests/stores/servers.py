@@ -37,10 +37,13 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, low enough for a cluster's own 10,000 above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -69,6 +72,8 @@ class Server:
         stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
         self.command = [binaries()[kind], *arguments, "--port", str(self.port)]
         for name, value in stated.items():
+            if value is None or "--sentinel" in arguments:
+                continue
             self.command += [f"--{name.replace('_', '-')}", *str(value).split(" ")]
         self.process = self._started()
 
@@ -100,6 +105,10 @@ class Server:
     def uri(self) -> str:
         """How guardrail reaches it."""
         return f"redis://127.0.0.1:{self.port}"
+
+    def get(self, name: bytes) -> Any:
+        """Return a record as it lies on the server."""
+        return self.client.get(name)
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""

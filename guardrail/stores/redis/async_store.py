@@ -50,8 +50,7 @@ class AsyncRedisStore(RedisBase):
             if undo:
                 self._tidy()
             raise
-        if not outcome.admitted:
-            self._owe(undo)
+        self._owe(undo)
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
@@ -69,6 +68,7 @@ class AsyncRedisStore(RedisBase):
         """Take back what is still owed, and close every connection."""
         if self._servers is None or self._servers.loop is not asyncio.get_running_loop():
             return
+        await self._servers.drain()
         if self._chores is not None:
             await asyncio.gather(self._chores, return_exceptions=True)
         if self._undo:

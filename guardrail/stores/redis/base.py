@@ -94,7 +94,7 @@ class RedisBase:
         if call.kind != ACQUIRE or not isinstance(reply, bytes):
             return
         outcome = read_outcome(reply, len(call.charges), call.cells)
-        self._owe(undoing(call.charges, call.cells, outcome))
+        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
 
     def _batch(self) -> list[Correction | Retract]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]

@@ -70,8 +70,7 @@ class RedisStore(RedisBase):
         except BaseException:
             self._owe(undo)
             raise
-        if not outcome.admitted:
-            self._owe(undo)
+        self._owe(undo)
         self._tidy(until)
         return outcome
 
