@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -25,8 +26,11 @@ class AsyncRedisStore(RedisBase):
 
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
+
+    def _begin(self) -> None:
         self._servers: AsyncServers | None = None
         self._chores: asyncio.Task[None] | None = None
+        super()._begin()
 
     @property
     def lost(self) -> int:
@@ -66,7 +70,8 @@ class AsyncRedisStore(RedisBase):
 
     async def close(self) -> None:
         """Take back what is still owed, and close every connection."""
-        if self._servers is None or self._servers.loop is not asyncio.get_running_loop():
+        loop = asyncio.get_running_loop()
+        if self._servers is None or self._servers.loop is not loop or os.getpid() != self._process:
             return
         await self._servers.drain()
         if self._chores is not None:
@@ -77,6 +82,8 @@ class AsyncRedisStore(RedisBase):
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
+        if os.getpid() != self._process:
+            self._begin()
         if self._servers is None or self._servers.loop is not loop:
             self._servers = AsyncServers(
                 self.address, self.bearings, self.deadline, self.connect, self._late

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,10 +53,15 @@ class RedisBase:
             outlook, clock=clock, steady=time.monotonic, spread=address.kind == "cluster"
         )
         self._scripts = load_scripts()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
         self._undo: deque[Correction | Retract] = deque()
         self._lost = 0
         # What is taken back is so at the time of the latest call: hosts may have their own clock.
         self._latest = 0
+        self._process = os.getpid()
 
     @property
     def skew(self) -> float:

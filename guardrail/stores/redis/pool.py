@@ -7,7 +7,6 @@ no longer than its own deadline.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -38,10 +37,6 @@ class Pool:
         self.late: list[Late] = []
         self._opener = opener
         self._deadline = deadline
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
         self._free = threading.Condition()
         self._idle: list[Link] = []
         self._owing = 0
@@ -54,9 +49,6 @@ class Pool:
         Raises:
             StoreError: there is none until then (monotonic seconds); nothing was sent.
         """
-        if os.getpid() != self._process:
-            # The parent's connections stay the parent's.
-            self._reset()
         with self._free:
             if self._owing:
                 self._poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
@@ -31,7 +32,11 @@ class RedisStore(RedisBase):
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
         self._settings = settings
-        self._servers = Servers(address, self.bearings, self.deadline, self.connect)
+
+    def _begin(self) -> None:
+        # The parent's connections stay the parent's: they are let go of, not closed.
+        self._servers = Servers(self.address, self.bearings, self.deadline, self.connect)
+        super()._begin()
 
     @property
     def lost(self) -> int:
@@ -60,6 +65,8 @@ class RedisStore(RedisBase):
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
+        if os.getpid() != self._process:
+            self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
         if self.bearings.stale:
             self._orient(until)
@@ -76,6 +83,8 @@ class RedisStore(RedisBase):
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
+        if os.getpid() != self._process:
+            self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
         if self.bearings.stale:
             self._orient(until)
@@ -84,6 +93,8 @@ class RedisStore(RedisBase):
 
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
+        if os.getpid() != self._process:
+            self._begin()
         for pool in self._servers.every():
             pool.drain()
         if self.bearings.known and not self.bearings.stale:
