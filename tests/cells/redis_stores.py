@@ -13,11 +13,27 @@ from guardrail.stores.redis.addresses import read_address
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.store import RedisStore
 from tests.cells.awaited import Awaited
+from tests.stores.clusters import Cluster
 from tests.stores.servers import Kept, Server
 
 HASH_KEY = b"a hash key for tests"
 SERVERS = Kept()
+CLUSTERS: dict[str, Cluster] = {}
 atexit.register(SERVERS.close)
+
+
+@atexit.register
+def _end_clusters() -> None:
+    for cluster in CLUSTERS.values():
+        cluster.close()
+
+
+def empty_cluster(kind: str = "valkey 9") -> Cluster:
+    """Return the cluster that the tests of this process share, emptied."""
+    if kind not in CLUSTERS:
+        CLUSTERS[kind] = Cluster(kind)
+    CLUSTERS[kind].empty()
+    return CLUSTERS[kind]
 
 
 def outlook(**changes: Any) -> Outlook:
@@ -45,10 +61,12 @@ def redis_store(
 class Shown:
     """A store on a server behind the sync contract, and the records it keeps there."""
 
-    def __init__(self, server: Server, *, is_async: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, server: Server | Cluster, *, is_async: bool = False, **settings: Any
+    ) -> None:
         store = redis_store(server.uri, **settings)
         store.open()
-        self.client = server.client
+        self.server = server
         self.bearings = store.bearings
         self.store: Any = Awaited(store.awaited()) if is_async else store
 
@@ -67,7 +85,7 @@ class Shown:
 
     def record(self, key: str) -> list[Any]:
         """Return a record as it lies on the server."""
-        value = self.client.get(self.bearings.speech().names.record(key))
+        value = self.server.get(self.bearings.speech().names.record(key))
         found: list[Any] = [] if value is None else msgspec.msgpack.decode(value)
         return found
 

@@ -37,10 +37,13 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, low enough for a cluster's own 10,000 above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -64,19 +67,25 @@ class Server:
     def __init__(self, kind: str = "valkey 9", *, arguments: tuple[str, ...] = (), **options: Any):
         self.kind = kind
         self.port = free_port()
+        self.password = options.get("requirepass")
         self.folder = mkdtemp(prefix="guardrail-server-")
         stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
         self.command = [binaries()[kind], *arguments, "--port", str(self.port)]
         for name, value in stated.items():
+            if value is None or "--sentinel" in arguments:
+                continue
             self.command += [f"--{name.replace('_', '-')}", *str(value).split(" ")]
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder
-        )
+        process = self.spawned()
         eventually(self._answers)
         return process
+
+    def spawned(self) -> subprocess.Popen[bytes]:
+        """Start the process, without waiting until it answers."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(self.command, stdout=quiet, stderr=quiet, cwd=self.folder)
 
     def _answers(self) -> bool:
         try:
@@ -88,12 +97,18 @@ class Server:
     def client(self) -> Any:
         """A client of another make, to look at the server from outside."""
         retry = Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, socket_timeout=2, retry=retry, protocol=2)
+        return redis.Redis(
+            port=self.port, password=self.password, socket_timeout=2, retry=retry, protocol=2
+        )
 
     @property
     def uri(self) -> str:
         """How guardrail reaches it."""
         return f"redis://127.0.0.1:{self.port}"
+
+    def get(self, name: bytes) -> Any:
+        """Return a record as it lies on the server."""
+        return self.client.get(name)
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""

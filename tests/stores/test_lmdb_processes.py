@@ -53,9 +53,9 @@ def test_four_processes_with_threads_admit_exactly_the_limit_twenty_times(tmp_pa
 
 def test_processes_killed_two_hundred_times_leave_no_trace(tmp_path, workers):
     draw = random.Random(9)
-    crew: list[tuple[Worker, object]] = []
+    crew: list[tuple[Worker, memoryview]] = []
     store = LmdbStore(tmp_path, deadline=PATIENT)
-    every = []
+    every: list[memoryview] = []
 
     def join() -> None:
         path = tmp_path / f"tally{len(every)}"

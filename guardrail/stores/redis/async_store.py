@@ -16,7 +16,7 @@ from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, unwrapped
 from guardrail.stores.redis.wire import Retract
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class AsyncRedisStore(RedisBase):
 
         Cancelled, it charges nothing that is not taken back.
         """
-        until = self._until()
+        until, self._latest = self._until(), now
         try:
             outcome = await self._acquire(charges, cells, now, until)
         except OutdatedError:
@@ -54,7 +54,7 @@ class AsyncRedisStore(RedisBase):
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
-        until = self._until()
+        until, self._latest = self._until(), now
         try:
             await self._settle(corrections, now, until)
         except OutdatedError:
@@ -67,6 +67,7 @@ class AsyncRedisStore(RedisBase):
         loop = asyncio.get_running_loop()
         if self._servers is None or self._servers.loop is not loop or os.getpid() != self._process:
             return
+        await self._servers.drain()
         if self._chores is not None:
             await asyncio.gather(self._chores, return_exceptions=True)
         if self._undo:
@@ -87,8 +88,7 @@ class AsyncRedisStore(RedisBase):
             if undo:
                 self._tidy()
             raise
-        if not outcome.admitted:
-            self._owe(undo)
+        self._owe(undo)
         return outcome
 
     async def _settle(
@@ -128,10 +128,10 @@ class AsyncRedisStore(RedisBase):
         line, asking = servers.line(call.slot), False
         for _ in range(REDIRECTS):
             ahead = [ASKING] if asking else []
-            reply = await line.ask([*ahead, self._command(call)], call, until)
+            reply = unwrapped(await line.ask([*ahead, self._command(call)], call, until))
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
-                reply = await line.ask([*ahead, whole], call, until)
+                reply = unwrapped(await line.ask([*ahead, whole], call, until))
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -167,7 +167,7 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = int(self.bearings.server_time * 1e6)
+        now = self._latest
         try:
             while self._undo:
                 batch = self._batch()

@@ -59,6 +59,8 @@ class RedisBase:
         """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
         self._undo: deque[Correction | Retract] = deque()
         self._lost = 0
+        # What is taken back is so at the time of the latest call: hosts may have their own clock.
+        self._latest = 0
         self._process = os.getpid()
 
     @property
@@ -98,7 +100,7 @@ class RedisBase:
         if call.kind != ACQUIRE or not isinstance(reply, bytes):
             return
         outcome = read_outcome(reply, len(call.charges), call.cells)
-        self._owe(undoing(call.charges, call.cells, outcome))
+        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
 
     def _batch(self) -> list[Correction | Retract]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]

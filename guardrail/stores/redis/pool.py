@@ -20,6 +20,7 @@ from guardrail.stores.redis.link import Connection, Late, Link
 
 Opener = Callable[[], Connection]
 
+LOOK_EVERY = 0.001
 PATIENCE = 2
 """Deadlines of silence after which a connection that owes a reply is given up."""
 
@@ -87,9 +88,13 @@ class Pool:
             self.drop(link)
 
     def drain(self) -> None:
-        """Take the replies that have come since, and give up on those that will not."""
+        """Wait for the replies that are owed, no longer than a deadline."""
+        until = monotonic() + self._deadline
         with self._free:
             self._poll()
+            while self._owing and monotonic() < until:
+                self._free.wait(LOOK_EVERY)
+                self._poll()
 
     def _poll(self) -> None:
         kept = []
