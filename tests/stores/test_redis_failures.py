@@ -333,7 +333,7 @@ def test_the_script_itself_refuses_what_is_no_whole_number():
     server = SERVERS.empty("valkey 9")
     script = load_scripts().acquire.text
     for amount in (1.5, float("nan"), float("inf"), 2.0**60):
-        packed = [NOW, -1, -1, 0, 1, 1, 0, 1, 0, 1, 1, 1000, 0, 0, 1, 0, amount, 100]
+        packed = [NOW, -1, -1, -1, 0, 1, 1, 0, 1, 0, 1, 1, 1000, 0, 0, 1, 0, amount, 100]
         with pytest.raises(Exception, match="not a whole number"):
             server.client.eval(script, 1, "record", msgspec.msgpack.encode(packed))
     assert not server.client.exists("record")
