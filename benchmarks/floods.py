@@ -103,6 +103,15 @@ class Witness:
         """Let go of nothing."""
 
 
+def settled_in(uri: str) -> None:
+    """Have a credential spend what it has, and an account a part of what it has."""
+    guard = guard_of(uri)
+    for _ in range(GUESTS + 1):
+        guard.decide({"credential.id": "blocked"})
+    guard.decide({"credential.id": "known", "account.id": "known"})
+    guard.close()
+
+
 def flooded(
     uri: str,
     keys: int = KEYS,
@@ -110,14 +119,9 @@ def flooded(
     *,
     stages: int = STAGES,
     directly: bool = False,
-) -> Iterator[Level | Bystanders]:
-    """Flood a store from several processes; yield its level after each part, then its harm."""
+) -> Iterator[Level]:
+    """Flood a store from several processes; yield its level after each part."""
     send = partial(_sent, _straight if directly else _guarded)
-    guard = guard_of(uri)
-    for _ in range(GUESTS + 1):
-        guard.decide({"credential.id": "blocked"})
-    guard.decide({"credential.id": "known", "account.id": "known"})
-    guard.close()
     context = multiprocessing.get_context("spawn")
     began, admitted, errors = perf_counter(), 0, 0
     part = keys // stages // processes
@@ -127,11 +131,15 @@ def flooded(
                 admitted, errors = admitted + allowed, errors + failed
             sent, took = part * processes * stage, perf_counter() - began
             yield Level(sent, admitted, errors, *taken(uri), took)
+
+
+def bystanders(uri: str) -> Bystanders:
+    """Return how those fare who were `settled_in`, and an account that is new."""
     guard = guard_of(uri)
     blocked = not guard.decide({"credential.id": "blocked"}).allowed
-    served = [_served(guard, name) for name in ("known", "verified since")]
+    known, verified = (_served(guard, name) for name in ("known", "verified since"))
     guard.close()
-    yield Bystanders(blocked, *served)
+    return Bystanders(blocked, known, verified)
 
 
 def _served(guard: Guard, account: str) -> int:
@@ -203,9 +211,12 @@ def taken(uri: str) -> tuple[int, int]:
 def main(arguments: list[str]) -> int:
     """Flood the store that is named, and return 0 if nobody was harmed."""
     uri, *numbers = (argument for argument in arguments if argument != "--directly")
+    settled_in(uri)
     for level in flooded(uri, *map(int, numbers), directly="--directly" in arguments):
         print(level, flush=True)
-    return 0 if isinstance(level, Bystanders) and level.unharmed else 1
+    found = bystanders(uri)
+    print(found)
+    return 0 if found.unharmed else 1
 
 
 if __name__ == "__main__":

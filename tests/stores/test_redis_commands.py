@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ rules:
   - {id: org, when: always, budget: {tokens: 10M, per: 24h, key: account.org}}
   - {id: flight, when: always, concurrency: {max: 50, key: account.id}}
 """
-SETTINGS = {"hash_key": HASH_KEY, "environ": {}}
+SETTINGS: dict[str, Any] = {"hash_key": HASH_KEY, "environ": {}}
 ESTIMATE, USAGE = {"input_tokens": 40, "output_tokens": 30}, {"output_tokens": 5}
 kinds = pytest.mark.parametrize("kind", binaries())
 

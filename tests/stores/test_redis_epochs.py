@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from guardrail.errors import SettingError
-from guardrail.model.cells import Counter
-from guardrail.stores.epochs import Timetable
-from tests.cells.redis_stores import SERVERS, redis_store
+from guardrail.model.cells import Adjust, Counter
+from guardrail.stores.epochs import SHORTEST_OVERLAP, Timetable
+from tests.cells.redis_stores import SERVERS, Shown, redis_store
 from tests.stores.servers import binaries, eventually
 from tests.stores.workers import BINDING, NOW, TTL, FailedError, S, Worker, charge
 
 OLD, NEW = b"the old key, long enough", b"the new key, long enough"
 META = "gr:{meta}"
-ROLLS = {
+ROLLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hash key": ({"keys": (OLD,)}, {"keys": (NEW, OLD)}),
     "layout": ({"keys": (OLD,), "layouts": (1,)}, {"keys": (OLD,), "layouts": (2, 1)}),
     "both": ({"keys": (OLD,), "layouts": (1,)}, {"keys": (NEW, OLD), "layouts": (2, 1)}),
 }
 RACES = [("valkey 9", "hash key"), ("valkey 9", "layout"), *((kind, "both") for kind in binaries())]
+kinds = pytest.mark.parametrize("kind", binaries())
 rolls = pytest.mark.parametrize("roll", ROLLS)
 
 
@@ -74,7 +77,7 @@ def test_four_workers_are_rolled_and_a_spent_lifetime_limit_stays_spent(roll, wo
     for worker in four:
         worker.call(look)
     for number, worker in enumerate(four):
-        eventually(lambda worker=worker: worker.call(look))
+        eventually(partial(worker.call, look))
         assert [each.call(spend, "lifetime=b") for each in four] == [number == 0] * 4
         for spent in ("a", "b", *range(4)):
             assert not worker.call(spend, f"lifetime={spent}")
@@ -123,6 +126,25 @@ def rewind(server):
     server.client.flushall()
     fresh = Timetable(table.former or table.current, table.current, 1 << 60)
     server.client.set(META, fresh.text())
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@kinds
+def test_names_that_were_looked_up_too_long_ago_are_looked_up_anew(kind, is_async):
+    shown = Shown(SERVERS.empty(kind), is_async=is_async)
+    charge(shown, "counter_=a")
+    speech = shown.bearings.speech()
+    whole, _ = shown.client.time()
+    assert 25 * S < speech.terms.before - whole * S <= SHORTEST_OVERLAP // 2 + S
+
+    outdated = speech._replace(terms=speech.terms._replace(before=whole * S))
+    shown.bearings._speech = outdated
+    charge(shown, "counter_=a")
+    assert shown.bearings.speech() is not outdated
+    shown.bearings._speech = outdated
+    shown.settle([Adjust("counter_=a", 0, 5, TTL)], NOW)
+    assert shown.slots("counter_=a") == {0: 7}
+    shown.close()
 
 
 def test_a_worker_without_the_new_key_goes_on_until_the_switch_and_then_says_why_not(workers):
