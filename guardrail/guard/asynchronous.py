@@ -36,15 +36,16 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted."""
         if self._memory is not None:
-            return self._memory.decide(facts, estimate, now=now)
+            return self._memory.decide(facts, estimate, unavailable=unavailable, now=now)
         frame = self._frame
         moment = frame.moment(now)
-        known, unavailable = frame.known(facts, moment)
-        case, plan = frame.plan(known, estimate, moment, unavailable)
+        known, failed = frame.known(facts, moment)
+        case, plan = frame.plan(known, estimate, moment, unavailable | failed)
         if not frame.needs_store(plan):
             return frame.concluded(case, plan, None)
         try:
