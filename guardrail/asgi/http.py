@@ -1,0 +1,134 @@
+"""One HTTP request over ASGI: read, decided, passed on, metered, settled."""
+
+from __future__ import annotations
+
+import asyncio
+
+from guardrail.asgi.body import (
+    ClientLeftError,
+    Replay,
+    TooLargeError,
+    TooSlowError,
+    read_body,
+)
+from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.http.answers import Answer
+from guardrail.http.exchange.before import Exchange, Pass
+from guardrail.http.exchange.head import Field, Head
+from guardrail.http.exchange.passage import Passage
+from guardrail.http.exchange.serving import Serving, lease_of
+
+_FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
+
+
+async def serve_http(
+    door: AsyncDoor, app: App, head: Head, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Guard one request; what the host raises goes through unchanged."""
+    exchange = Exchange(head, door.settings)
+    body: bytes | None = None
+
+    async def read() -> bytes | None:
+        nonlocal body
+        if head.announces_body:
+            limits = door.settings
+            body = await read_body(receive, limits.reading.max_body, limits.body_timeout)
+        return body
+
+    try:
+        outcome = await door.admit(exchange, read)
+    except ClientLeftError:
+        return
+    except TooLargeError:
+        outcome = exchange.too_large()
+    except TooSlowError:
+        outcome = exchange.too_slow()
+    if isinstance(outcome, Answer):
+        await send_answer(outcome, send, head.method)
+        return
+    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, outcome.body or body))
+
+
+async def send_answer(answer: Answer, send: Send, method: str) -> None:
+    """Send an answer of ours."""
+    body = b"" if method == "HEAD" else answer.body
+    await send(
+        {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Served:
+    """A request with the host: its messages pass, and at its end the decision is settled."""
+
+    def __init__(self, door: AsyncDoor, exchange: Exchange, outcome: Pass, send: Send) -> None:
+        self._door = door
+        self._exchange = exchange
+        self._pass = outcome
+        self._send = send
+        self._serving = Serving(
+            outcome.decision,
+            exchange.asked,
+            exchange.asking,
+            door.settings.style,
+            strips_usage=outcome.strips_usage,
+            lease=lease_of(door.guard.policies),
+            now=door.clock(),
+        )
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, app: App, scope: Scope, replay: Replay) -> None:
+        failed = True
+        self._arm()
+        try:
+            await app(self._scope(scope), replay, self._forward)
+            failed = False
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            settlement = self._serving.ended(failed=failed, left=replay.left)
+            if settlement is not None:
+                await self._door.settle(self._pass.decision, settlement)
+
+    async def _forward(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            fields = self._serving.started(message["status"], message.get("headers", ()))
+            message = {**message, "headers": fields}
+        elif kind == "http.response.body":
+            chunk, last = message.get("body", b""), not message.get("more_body", False)
+            passed = self._serving.sent(chunk, last=last)
+            if passed is not chunk:
+                message = {**message, "body": passed}
+                if not passed and not last:
+                    return
+            if self._serving.renewal_due(self._door.clock()):
+                await self._door.renew(self._pass.decision)
+        await self._send(message)
+
+    def _scope(self, scope: Scope) -> Scope:
+        """Return the host's own copy of the scope, with what was changed in the request."""
+        changed = {**scope, Passage.KEY: Passage(self._door.guard, self._pass.decision)}
+        if self._pass.body is not None:
+            length = str(len(self._pass.body)).encode("ascii")
+            changed["headers"] = [*_unframed(scope["headers"]), (b"content-length", length)]
+        if self._pass.path is not None:
+            prefix = scope["path"].removesuffix(self._exchange.head.path)
+            changed["path"] = prefix + self._pass.path
+            changed["raw_path"] = changed["path"].encode("utf-8")
+        return changed
+
+    def _arm(self) -> None:
+        every = self._serving.renews_every
+        if every is not None:
+            self._timer = asyncio.get_running_loop().call_later(every, self._tick)
+
+    def _tick(self) -> None:
+        if self._serving.renewal_due(self._door.clock()):
+            self._door.start(self._door.renew(self._pass.decision))
+        self._arm()
+
+
+def _unframed(headers: list[Field]) -> list[Field]:
+    return [(name, value) for name, value in headers if bytes(name).lower() not in _FRAMING]
