@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -39,22 +38,3 @@ class PerProcess(Generic[T]):
             return value
 
 
-_WORKERS = re.compile(r"(?:-w|--workers|--api-server-count|--tokenizer-worker-num)(?:=(\d+))?")
-
-
-def stated_workers(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Return how many worker processes the command line or the environment asks for, 1 if none.
-
-    Servers hand both on to their workers.
-    """
-    found = [1]
-    concurrency = environ.get("WEB_CONCURRENCY", "")
-    if concurrency.isdigit():
-        found.append(int(concurrency))
-    arguments = [*argv, *environ.get("GUNICORN_CMD_ARGS", "").split()]
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option = _WORKERS.fullmatch(argument)
-        stated = (option.group(1) or following) if option else ""
-        if stated.isdigit():
-            found.append(int(stated))
-    return max(found)
