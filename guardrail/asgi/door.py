@@ -1,4 +1,4 @@
-"""What the requests of one application share: the guard, the directory, and open settlements."""
+"""What the requests of one application share: the guard, the directory, and what they wait for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
-from guardrail.signals.directory import Identity
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
@@ -24,8 +23,7 @@ Sleep = Callable[[float], Awaitable[object]]
 class AsyncDoor:
     """Admits requests and settles them, in the event loop of one process.
 
-    The guard is opened at first use, after any fork. A settlement runs in a task of its own, so
-    that neither a cancelled request nor a host's failure ends it half way.
+    The guard is opened at first use, after any fork.
     """
 
     def __init__(self, configured: Configured, sleep: Sleep = asyncio.sleep) -> None:
@@ -53,12 +51,10 @@ class AsyncDoor:
             answer = exchange.opened()
             if answer is not None:
                 return answer
-            identity = await self.identity_of(exchange)
+            identity = await self.configured.who.find(exchange.credential, self.clock())
             self.configured.note(exchange.notes)
             early = self.configured.early(self.guard.policies)
-            answer = exchange.identified(
-                identity.facts, identity.unavailable, early, self.clock()
-            )
+            answer = exchange.identified(identity.facts, identity.unavailable, early, self.clock())
         except Exception:
             return self._failed(exchange)
         if answer is not None:
@@ -69,10 +65,6 @@ class AsyncDoor:
             return answer if answer is not None else await self.decide(exchange)
         except Exception:
             return self._failed(exchange)
-
-    async def identity_of(self, exchange: Exchange) -> Identity:
-        """Return what the directory says of the one who asks."""
-        return await self.configured.find(exchange, self.clock())
 
     async def decide(self, exchange: Exchange) -> Answer | Pass:
         """Decide on a request that was read, and hold it where that is short and allowed."""
@@ -100,8 +92,15 @@ class AsyncDoor:
             return step
 
     async def settle(self, decision: Decision, settlement: Settlement) -> None:
-        """Settle a decision, to the end even if the caller is cancelled meanwhile."""
-        await asyncio.shield(self.start(self._settled(decision, settlement)))
+        """Settle a decision; the guard goes on with it even if the caller is cancelled."""
+        usage: Mapping[str, int] | None = settlement.usage
+        try:
+            if usage is None:
+                await self.guard.release(decision, now=self.clock())
+            else:
+                await self.guard.settle(decision, usage, model=settlement.model, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
 
     async def renew(self, decision: Decision) -> None:
         """Extend a decision's leases; a store that does not answer is only noted."""
@@ -129,19 +128,6 @@ class AsyncDoor:
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()
-        await self.configured.close_directory()
-
-    async def _settled(self, decision: Decision, settlement: Settlement) -> None:
-        usage: Mapping[str, int] | None = settlement.usage
-        try:
-            if usage is None:
-                await self.guard.release(decision, now=self.clock())
-            else:
-                await self.guard.settle(
-                    decision, usage, model=settlement.model, now=self.clock()
-                )
-        except GuardrailError as problem:
-            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from guardrail.asgi.body import (
     ClientLeftError,
     Replay,
@@ -12,11 +10,12 @@ from guardrail.asgi.body import (
     read_body,
 )
 from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.leases import Leases
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
-from guardrail.http.exchange.passage import Passage
+from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Serving, lease_of
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -47,15 +46,14 @@ async def serve_http(
     if isinstance(outcome, Answer):
         await send_answer(outcome, send, head.method)
         return
-    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, outcome.body or body))
+    passed = body if outcome.body is None else outcome.body
+    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
 
 
 async def send_answer(answer: Answer, send: Send, method: str) -> None:
     """Send an answer of ours."""
     body = b"" if method == "HEAD" else answer.body
-    await send(
-        {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-    )
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -76,17 +74,15 @@ class _Served:
             lease=lease_of(door.guard.policies),
             now=door.clock(),
         )
-        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, app: App, scope: Scope, replay: Replay) -> None:
         failed = True
-        self._arm()
+        leases = Leases(self._serving.renews_every, self._renew_if_due)
         try:
             await app(self._scope(scope), replay, self._forward)
             failed = False
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            leases.cancel()
             settlement = self._serving.ended(failed=failed, left=replay.left)
             if settlement is not None:
                 await self._door.settle(self._pass.decision, settlement)
@@ -103,13 +99,12 @@ class _Served:
                 message = {**message, "body": passed}
                 if not passed and not last:
                     return
-            if self._serving.renewal_due(self._door.clock()):
-                await self._door.renew(self._pass.decision)
+            self._renew_if_due()
         await self._send(message)
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, Passage.KEY: Passage(self._door.guard, self._pass.decision)}
+        changed = {**scope, PASSAGE: Passage(self._door.guard, self._pass.decision)}
         if self._pass.body is not None:
             length = str(len(self._pass.body)).encode("ascii")
             changed["headers"] = [*_unframed(scope["headers"]), (b"content-length", length)]
@@ -119,15 +114,9 @@ class _Served:
             changed["raw_path"] = changed["path"].encode("utf-8")
         return changed
 
-    def _arm(self) -> None:
-        every = self._serving.renews_every
-        if every is not None:
-            self._timer = asyncio.get_running_loop().call_later(every, self._tick)
-
-    def _tick(self) -> None:
+    def _renew_if_due(self) -> None:
         if self._serving.renewal_due(self._door.clock()):
             self._door.start(self._door.renew(self._pass.decision))
-        self._arm()
 
 
 def _unframed(headers: list[Field]) -> list[Field]:

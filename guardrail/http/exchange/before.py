@@ -86,9 +86,8 @@ class Exchange:
         """Read the head: who asks from where, and whether the body can be taken at all."""
         settings, head = self._settings, self.head
         found = client_address(head.peer, head.headers, settings.proxies)
-        self.notes = found.notes
-        if found.address is not None:
-            self.facts["client.ip"] = found.address
+        self.notes = () if found.note is None else (found.note,)
+        self.facts.update(found.facts())
         agent = value_of(head.headers, b"user-agent")
         if agent:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]

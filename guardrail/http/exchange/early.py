@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from guardrail.engine import Decision
 from guardrail.engine.source import rule_facts
 from guardrail.guard import Guard
+from guardrail.guard.frame import Clock
 from guardrail.model.effects import Mode
 from guardrail.model.facts import STANDARD_FACTS, Source
 from guardrail.model.policy import PolicySet
@@ -27,8 +30,9 @@ def early_refusals(
     policies: PolicySet,
     signals: Sequence[Signal],
     *,
-    geo: str | None = None,
+    geo: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    clock: Clock = time.time,
 ) -> Refuse | None:
     """Return what refuses by the static rules alone that read nothing of a body.
 
@@ -50,7 +54,7 @@ def early_refusals(
         rules=tuple(replace(rule, index=index) for index, rule in enumerate(rules)),
         facts={name: replace(fact, required=False) for name, fact in policies.facts.items()},
     )
-    guard = Guard.from_policies(static, signals=signals, geo=geo, environ=environ)
+    guard = Guard.from_policies(static, signals=signals, geo=geo, environ=environ, clock=clock)
 
     def refuse(
         facts: Mapping[str, object], unavailable: frozenset[str], now: float

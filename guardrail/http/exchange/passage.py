@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
 
+PASSAGE = "guardrail"
+"""Where a host finds the passage: this key of the ASGI scope, or of the WSGI environ."""
+
 
 class Passage(NamedTuple):
-    """The decision on the request being served, and the guard that made it.
-
-    A host finds it under `KEY` in the ASGI scope, or in the WSGI environ.
-    """
+    """The decision on the request being served, and the guard that made it."""
 
     guard: AsyncGuard | Guard
     decision: Decision
-
-    KEY: ClassVar[str] = "guardrail"

@@ -36,5 +36,3 @@ class PerProcess(Generic[T]):
             value = self._value if self._owner == os.getpid() else None
             self._value = None
             return value
-
-
