@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from guardrail.asgi.body import (
     ClientLeftError,
     Replay,
@@ -65,6 +67,7 @@ class _Served:
         self._exchange = exchange
         self._pass = outcome
         self._send = send
+        self._over = False
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
@@ -81,6 +84,9 @@ class _Served:
         try:
             await app(self._scope(scope), replay, self._forward)
             failed = False
+        except Exception:
+            await self._break_off()
+            raise
         finally:
             leases.cancel()
             settlement = self._serving.ended(failed=failed, left=replay.left)
@@ -95,12 +101,20 @@ class _Served:
         elif kind == "http.response.body":
             chunk, last = message.get("body", b""), not message.get("more_body", False)
             passed = self._serving.sent(chunk, last=last)
+            self._over = last
             if passed is not chunk:
                 message = {**message, "body": passed}
                 if not passed and not last:
                     return
             self._renew_if_due()
         await self._send(message)
+
+    async def _break_off(self) -> None:
+        """Tell the client of a stream that it ends early, if it can still be told."""
+        frame = b"" if self._over else self._serving.broken_off()
+        if frame:
+            with suppress(Exception):
+                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""

@@ -6,6 +6,8 @@ from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.errors import GuardrailError
 
+_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+
 
 async def serve_lifespan(
     door: AsyncDoor, app: App, scope: Scope, receive: Receive, send: Send
@@ -15,19 +17,21 @@ async def serve_lifespan(
     Every message of the host's passes. A host without a lifespan of its own raises as it would
     without us; the guard then opens with the first request.
     """
+    first: Message | None = await receive()
+    try:
+        door.open()
+    except GuardrailError as problem:
+        await send({"type": "lifespan.startup.failed", "message": str(problem)})
+        return
 
     async def receiving() -> Message:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            door.open()
-        return message
+        nonlocal first
+        message, first = first, None
+        return await receive() if message is None else message
 
     async def sending(message: Message) -> None:
-        if message["type"].startswith(("lifespan.shutdown.", "lifespan.startup.failed")):
+        if message["type"] in _ENDS:
             await door.close()
         await send(message)
 
-    try:
-        await app(scope, receiving, sending)
-    except GuardrailError as problem:
-        await send({"type": "lifespan.startup.failed", "message": str(problem)})
+    await app(scope, receiving, sending)

@@ -143,7 +143,8 @@ def _message(decision: Decision, wait: Wait, links: Mapping[str, str]) -> str:
     if ruling.message is None:
         by = f" by rule `{decision.rule}`" if decision.rule else ""
         again = "" if wait.seconds is None else f" Retry in {wait.seconds} s."
-        message = f"Refused{by}: {decision.reason}.{again}"
+        reason = "" if decision.reason in (None, decision.rule) else f": {decision.reason}"
+        message = f"Refused{by}{reason}.{again}"
     if decision.remedy is None:
         return message
     # The author's own sentence says what to do; only the address is ours.

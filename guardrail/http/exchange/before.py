@@ -194,6 +194,8 @@ class Exchange:
         self, status: int, code: str, message: str, *, param: str | None = None, close: bool = False
     ) -> Answer:
         """Return an answer of the door's own, that no decision stands behind."""
+        # HTTP/2 has no connection fields.
+        close = close and self.head.http_version.startswith("1")
         return own_answer(self.asking, self._settings, status, code, message, param, close)
 
     def _of_body(self, asked: Asked) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
 
-PASSAGE = "guardrail"
+PASSAGE = "guardrail.passage"
 """Where a host finds the passage: this key of the ASGI scope, or of the WSGI environ."""
 
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from guardrail.engine import Decision
 from guardrail.http.answers import Asking, Style, admitted_fields
+from guardrail.http.answers.bodies import error_frame
 from guardrail.http.answers.crossing import value_of
+from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked import Asked
 from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
@@ -18,6 +20,12 @@ from guardrail.model.rules import Concurrency
 Field = tuple[bytes, bytes]
 
 RENEWALS_PER_LEASE = 3
+BROKEN_OFF = Refusal(
+    status=500,
+    kind="server_error",
+    code="stream_broken_off",
+    message="The stream broke off before its end; what it said so far may be incomplete.",
+)
 NOTHING_SERVED: Mapping[str, int] = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -55,6 +63,7 @@ class Serving:
         self._meter = Meter(asked.usage_format, asked.streams, asked.estimate)
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
+        self._streams = False
         self.renews_every = None if lease is None else lease / RENEWALS_PER_LEASE
         self._renewed = now
         self._status: int | None = None
@@ -71,7 +80,8 @@ class Serving:
         lower = [(name.lower(), value) for name, value in fields]
         self._meter.start(status, lower)
         kind = value_of(lower, b"content-type") or b""
-        if self._strips_usage and kind.startswith(b"text/event-stream"):
+        self._streams = kind.lower().startswith(b"text/event-stream")
+        if self._strips_usage and self._streams:
             self._stripper = UsageStripper()
         present = {name for name, _ in lower}
         ours = admitted_fields(self.decision, self._asking, self._style)
@@ -90,6 +100,17 @@ class Serving:
             return False
         self._renewed = now
         return True
+
+    def broken_off(self) -> bytes:
+        """Return the event that tells a client that its stream ends early, nothing if it did not.
+
+        Without it, some clients take a cut stream for a whole one.
+        """
+        if not self._streams or self._meter.ended:
+            return b""
+        rest = b"" if self._stripper is None else self._stripper.feed(b"", last=True)
+        # What came of an unfinished event must not swallow the one that follows.
+        return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
 
     def ended(self, *, failed: bool, left: bool = False) -> Settlement | None:
         """Return how the decision is settled, None if it is already.
