@@ -13,14 +13,14 @@ class Accounts:
 
     facts = ("account.id", "account.org", "account.tier", "enforcement.status")
 
-    def __init__(self, names="abcdefgh", **tiers):
+    def __init__(self, names="abcdefgh", hash_key=HASH_KEY, **tiers):
         self.down = False
         self.asked = 0
         self.known = {}
         for name in names:
             fields = [(b"authorization", f"Bearer key-{name}".encode())]
             credential = credential_of(
-                fields, b"", (), reads=CredentialSource(), hash_key=HASH_KEY
+                fields, b"", (), reads=CredentialSource(), hash_key=hash_key
             )
             self.known[credential.id] = {
                 "account.id": f"acct-{name}",
