@@ -67,7 +67,10 @@ class _Served:
         self._exchange = exchange
         self._pass = outcome
         self._send = send
-        self._over = False
+        self._over = self._replaced = False
+        self._passage = Passage(
+            door.guard, outcome.decision, exchange.asking, door.settings.style
+        )
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
@@ -95,6 +98,14 @@ class _Served:
 
     async def _forward(self, message: Message) -> None:
         kind = message["type"]
+        refusal = self._passage.refusal
+        if self._replaced:
+            return
+        if kind == "http.response.start" and refusal is not None:
+            self._replaced = self._over = True
+            self._serving.started(refusal.status, refusal.headers)
+            await send_answer(refusal, self._send, self._exchange.head.method)
+            return
         if kind == "http.response.start":
             fields = self._serving.started(message["status"], message.get("headers", ()))
             message = {**message, "headers": fields}
@@ -118,7 +129,7 @@ class _Served:
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, PASSAGE: Passage(self._door.guard, self._pass.decision)}
+        changed = {**scope, PASSAGE: self._passage}
         if self._pass.body is not None:
             length = str(len(self._pass.body)).encode("ascii")
             changed["headers"] = [*_unframed(scope["headers"]), (b"content-length", length)]

@@ -72,7 +72,8 @@ class _Connection:
         self._first = first
         lease = lease_of(self._door.guard.policies)
         leases = Leases(None if lease is None else lease / RENEWALS_PER_LEASE, self._renew)
-        passage = Passage(self._door.guard, self._decision)
+        asking, style = self._exchange.asking, self._door.settings.style
+        passage = Passage(self._door.guard, self._decision, asking, style)
         try:
             await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
         finally:

@@ -184,7 +184,7 @@ class Guarded:
     def used(self, rule, **facts):
         """Return what one limit has counted, without charging it."""
         stated = {"account.id": "acct-a", "account.org": "org-a", **facts}
-        estimate = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
+        estimate = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "images": 0}
         decision = asyncio.run(self.guard.decide(stated, estimate))
         status = next(limit for limit in decision.limits if limit.rule == rule)
         used = status.used - (1 if status.unit == "concurrent-requests" else 0)
