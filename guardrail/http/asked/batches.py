@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from guardrail.http.asked.counts import Counts
-
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.shapes import Shape, merged, shape_of
 from guardrail.http.asked.values import ReadingLimits, UnreadableError

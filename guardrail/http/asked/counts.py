@@ -41,8 +41,10 @@ class Counts(NamedTuple):
     output_tokens: int | None
 
 
-def counts_of(document: Mapping[str, object]) -> Counts:
+def counts_of(document: Mapping[str, object], *, zero_caps: bool = False) -> Counts:
     """Return what a body asks for: completions of each prompt × prompts, and the largest cap.
+
+    A cap of 0 caps (`zero_caps`) only where it is known to: some hosts take it for none at all.
 
     Raises:
         UnreadableError: a member that limits is not a whole number.
@@ -54,7 +56,7 @@ def counts_of(document: Mapping[str, object]) -> Counts:
         each = max([each, *_numbers(members, _MULTIPLIERS, where)])
     caps += _thinking(document)
     completions = min(each * _prompts(document), TOP)
-    capped = caps and not _floors_only(document)
+    capped = _is_capped(document, zero_caps)
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
 
 
@@ -66,8 +68,8 @@ def whole(value: object, name: str) -> int | None:
     """
     if value is None:
         return None
-    if value.__class__ is int and 0 <= value <= TOP:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
+    if value.__class__ is int and 0 <= value <= TOP:
+        return value
     raise UnreadableError(
         f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
     )
@@ -87,10 +89,9 @@ def _numbers(members: Mapping[str, object], names: tuple[str, ...], where: str) 
     return [number for number in found if number is not None]
 
 
-def _floors_only(document: Mapping[str, object]) -> bool:
-    return not any(
-        members.get(name) is not None for _, members in _settings(document) for name in CAPS
-    )
+def _is_capped(document: Mapping[str, object], zero_caps: bool) -> bool:
+    caps = (members.get(name) for _, members in _settings(document) for name in CAPS)
+    return any(cap is not None and (cap != 0 or zero_caps) for cap in caps)
 
 
 def _thinking(document: Mapping[str, object]) -> list[int]:

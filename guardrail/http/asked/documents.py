@@ -84,11 +84,11 @@ class _Measure:
             inner: list[object] = []
             for node in level:
                 if node.__class__ is dict:
-                    self._object(node, inner)  # type: ignore[arg-type]
+                    self._object(node, inner)
                 elif node.__class__ is list:
-                    self._list(node, inner)  # type: ignore[arg-type]
+                    self._list(node, inner)
                 elif node.__class__ is str:
-                    self._text(node)  # type: ignore[arg-type]
+                    self._text(node)
             level = inner
             depth += 1
         text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
@@ -99,11 +99,11 @@ class _Measure:
         for key, value in node.items():
             self._bytes += len(key)
             if value.__class__ is str:
-                if key in _MEDIA_MEMBERS and _is_media(key, value, node):  # type: ignore[arg-type]
+                if key in _MEDIA_MEMBERS and _is_media(key, value, node):
                     self._media += self._limits.media_tokens
-                    self._media += len(value) // _MEDIA_BYTES_PER_TOKEN  # type: ignore[arg-type]
+                    self._media += len(value) // _MEDIA_BYTES_PER_TOKEN
                 else:
-                    self._text(value)  # type: ignore[arg-type]
+                    self._text(value)
             elif value.__class__ is dict or value.__class__ is list:
                 inner.append(value)
 
@@ -112,12 +112,12 @@ class _Measure:
         if kinds <= {int, float}:
             self._numbers += len(node)
         elif kinds == {str}:
-            self._bytes += len("".join(node).encode("utf-8", "replace"))  # type: ignore[arg-type]
+            self._bytes += len("".join(map(str, node)).encode("utf-8", "replace"))
         else:
             inner += [value for value in node if value.__class__ in (dict, list)]
             for value in node:
                 if value.__class__ is str:
-                    self._text(value)  # type: ignore[arg-type]
+                    self._text(value)
                 elif value.__class__ is int or value.__class__ is float:
                     self._numbers += 1
 

@@ -13,6 +13,7 @@ from guardrail.http.asked.forms import read_form
 from guardrail.http.asked.shapes import LONGEST_MODEL, Shape, generates, shape_of
 from guardrail.http.asked.tools import strictest
 from guardrail.http.asked.values import (
+    FREE,
     Asked,
     Classifier,
     Headers,
@@ -21,9 +22,6 @@ from guardrail.http.asked.values import (
     UnreadableError,
 )
 from guardrail.http.dialects import Dialect, UsageFormat
-
-FREE = {"requests": 1, "input_tokens": 0, "output_tokens": 0}
-"""The estimate of a request that makes no model speak: a request it is all the same."""
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
@@ -120,7 +118,9 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape_of(members, "other")._replace(capability="other")
         return _Content(shape, document.tokens, document.value)
-    return _Content(shape_of(members, capability), document.tokens, document.value)
+    zero_caps = endpoint.dialect is Dialect.ANTHROPIC
+    shape = shape_of(members, capability, zero_caps=zero_caps)
+    return _Content(shape, document.tokens, document.value)
 
 
 def _readable(parts: RequestParts) -> bytes:

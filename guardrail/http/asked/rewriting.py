@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
-from guardrail.http.asked.endpoints import endpoint_of
-from guardrail.http.asked.values import Asked, RewriteError
+from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.values import FREE, Asked, RewriteError
 from guardrail.http.dialects import Dialect, UsageFormat
 
 Members = dict[str, msgspec.Raw]
 """An object whose members are kept as they were written."""
 
+_LIST = list[msgspec.Raw]
+_UNCAPPED = frozenset({UsageFormat.NONE, UsageFormat.OPENAI_MEDIA, UsageFormat.OPENAI_EMBEDDINGS})
 _SMALLEST_THINKING = 1024
 _TOOLS = (
     "tools",
@@ -49,16 +51,17 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
     Raises:
         RewriteError: the body is none that can be changed, or holds many requests.
     """
-    wanted = {name: obligations[name] for name in _CHANGES if obligations.get(name)}
-    if not wanted:
-        return None
-    if endpoint_of(asked.path).model is not None:
+    wanted = {
+        name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
+    }
+    endpoint = endpoint_of(asked.path)
+    if endpoint.model is not None:
         wanted.pop("model", None)
-    if not wanted:
+    if not wanted or (asked.problem is None and dict(asked.estimate) == dict(FREE)):
         return None
     if asked.problem is not None or not isinstance(asked.document, dict) or asked.body is None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
-    if asked.facts.get("request.capability") == "batch" or "requests" in asked.document:
+    if endpoint.kind is Kind.BATCH:
         raise RewriteError("the body holds many requests; they are not changed one by one")
     before = _members(asked.body)
     after = dict(before)
@@ -105,32 +108,48 @@ def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
 
 
 def _set_model(members: Members, model: object, asked: Asked) -> None:
-    members["model"] = _raw(model)
+    if "model" in members or asked.usage_format is not UsageFormat.NONE:
+        members["model"] = _raw(model)
 
 
 def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
-    if cap.__class__ is not int or cap < 0:  # type: ignore[operator]
+    if cap.__class__ is not int or cap < 0:
         raise RewriteError(f"a cap of `{cap!r}` is no number of tokens")
-    limit: int = cap  # type: ignore[assignment]
-    found = _lower(members, limit)
+    found = _lower(members, cap)
     for name in WITHIN:
-        inner = _inner(members, name)
-        if inner is not None and _lower(inner, limit) is not None:
-            found = _lower(inner, limit) or found
-            members[name] = _raw(inner)
-    if not found:
-        _set_cap(members, limit, asked)
-    _lower_thinking(members, limit)
+        if name in members:
+            members[name], capped = _lowered(members[name], cap)
+            found |= capped
+    if not found and asked.usage_format not in _UNCAPPED:
+        _set_cap(members, cap, asked)
+    _lower_thinking(members, cap)
 
 
-def _lower(members: Members, limit: int) -> bool | None:
-    """Lower caps in one object; whether it has one that holds, None if it has none at all."""
-    found: bool | None = None
+def _lowered(raw: msgspec.Raw, limit: int) -> tuple[msgspec.Raw, bool]:
+    """Lower caps in an object, or in each of a list; whether each of them has one."""
+    text = bytes(raw)
+    if text[:1] == b"{":
+        before = _members(text)
+        after = dict(before)
+        found = _lower(after, limit)
+        return (raw if _same(before, after) else _raw(after)), found
+    if text[:1] == b"[":
+        listed = msgspec.json.decode(text, type=_LIST)
+        every = [_lowered(each, limit) for each in listed]
+        found = bool(every) and all(capped for _, capped in every)
+        changed = any(bytes(old) != bytes(new) for old, (new, _) in zip(listed, every, strict=True))
+        return (_raw([new for new, _ in every]) if changed else raw), found
+    return raw, False
+
+
+def _lower(members: Members, limit: int) -> bool:
+    """Lower what caps and what demands output in one object; whether it has a cap."""
+    found = False
     for name in (*CAPS, *FLOORS):
         value = msgspec.json.decode(members[name]) if name in members else None
         if value is None:
             continue
-        found = found or name in CAPS
+        found |= name in CAPS
         if value > limit:
             members[name] = _raw(limit)
     return found
@@ -165,18 +184,16 @@ def _cap_of(asked: Asked) -> tuple[str, str | None]:
 def _lower_thinking(members: Members, limit: int) -> None:
     """Keep a thinking budget below the cap, as its vendor demands, or end the thinking."""
     thinking = _inner(members, "thinking")
-    budget = msgspec.json.decode(thinking["budget_tokens"]) if _has_budget(thinking) else None
-    if thinking is None or budget is None or budget < limit:
+    if thinking is None or "budget_tokens" not in thinking:
+        return
+    budget = msgspec.json.decode(thinking["budget_tokens"])
+    if budget is None or budget < limit:
         return
     if limit > _SMALLEST_THINKING:
         thinking["budget_tokens"] = _raw(limit - 1)
         members["thinking"] = _raw(thinking)
     else:
         del members["thinking"]
-
-
-def _has_budget(thinking: Members | None) -> bool:
-    return thinking is not None and "budget_tokens" in thinking
 
 
 def _disable(members: Members, disabled: object, asked: Asked) -> None:

@@ -60,8 +60,10 @@ class Shape(NamedTuple):
         return {name: value for name, value in facts.items() if value is not None}
 
 
-def shape_of(document: Mapping[str, object], capability: str) -> Shape:
+def shape_of(document: Mapping[str, object], capability: str, *, zero_caps: bool = False) -> Shape:
     """Read a body, given what kind of request its endpoint makes it without tools.
+
+    `zero_caps` tells whether a cap of 0 is one there.
 
     Raises:
         UnreadableError: a member that decides is not of its type.
@@ -76,7 +78,7 @@ def shape_of(document: Mapping[str, object], capability: str) -> Shape:
         capability = strictest(capability, "agentic")
     capability = capability_with(tools, strictest(capability, _by_members(document)))
     return Shape(
-        counts=counts_of(document),
+        counts=counts_of(document, zero_caps=zero_caps),
         model=_model(document),
         tools=tools,
         capability=capability,

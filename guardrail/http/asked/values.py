@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from guardrail.errors import GuardrailError
@@ -11,6 +12,9 @@ from guardrail.http.dialects import Dialect, UsageFormat
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Header fields as they came, names in any case."""
+
+FREE: Mapping[str, int] = MappingProxyType({"requests": 1, "input_tokens": 0, "output_tokens": 0})
+"""The estimate of a request that makes no model speak: a request it is all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Asked:
     problem: str | None = None
     status: int | None = None
     param: str | None = None
-    document: object = None
+    document: object = field(default=None, repr=False)
     body: bytes | None = field(default=None, repr=False)
     path: str = ""
 
