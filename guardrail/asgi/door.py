@@ -91,6 +91,18 @@ class AsyncDoor:
                 await self.settle(decision, Settlement(None))
             return step
 
+    async def decide_turn(
+        self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+    ) -> Decision:
+        """Decide on one turn of a session; who asks is established anew."""
+        identity = await self.configured.who.find(exchange.credential, self.clock())
+        return await self.guard.decide(
+            {**exchange.head_facts, **facts, **identity.facts},
+            estimate,
+            unavailable=identity.unavailable,
+            now=self.clock(),
+        )
+
     async def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; the guard goes on with it even if the caller is cancelled."""
         usage: Mapping[str, int] | None = settlement.usage

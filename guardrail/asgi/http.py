@@ -68,9 +68,7 @@ class _Served:
         self._pass = outcome
         self._send = send
         self._over = self._replaced = False
-        self._passage = Passage(
-            door.guard, outcome.decision, exchange.asking, door.settings.style
-        )
+        self._passage = Passage(door.guard, outcome.decision, exchange.asking, door.settings.style)
         self._serving = Serving(
             outcome.decision,
             exchange.asked,

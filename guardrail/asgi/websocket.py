@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.leases import Leases
+from guardrail.asgi.realtime import Session
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.exchange.before import Exchange, Pass
@@ -15,7 +16,7 @@ POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 """Close codes of RFC 6455 and its registry."""
 
 EXTENSION = "websocket.http.response"
-LONGEST_REASON = 123
+REALTIME = "/v1/realtime"
 
 
 async def serve_websocket(
@@ -33,6 +34,10 @@ async def serve_websocket(
     outcome = await door.admit(exchange, no_body)
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
+        return
+    if str(exchange.facts.get("request.endpoint", "")).startswith(REALTIME):
+        session = Session(door, exchange, outcome.decision, receive, send)
+        await session.run(app, scope, first)
         return
     await _Connection(door, exchange, outcome, receive, send).run(app, scope, first)
 

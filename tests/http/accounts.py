@@ -19,9 +19,7 @@ class Accounts:
         self.known = {}
         for name in names:
             fields = [(b"authorization", f"Bearer key-{name}".encode())]
-            credential = credential_of(
-                fields, b"", (), reads=CredentialSource(), hash_key=hash_key
-            )
+            credential = credential_of(fields, b"", (), reads=CredentialSource(), hash_key=hash_key)
             self.known[credential.id] = {
                 "account.id": f"acct-{name}",
                 "account.org": f"org-{name}",

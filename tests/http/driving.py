@@ -123,9 +123,7 @@ class Host:
         self.bodies.append(body)
         if self.fails == "before":
             raise RuntimeError("no model")
-        await send(
-            {"type": "http.response.start", "status": self.status, "headers": self.headers}
-        )
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         for chunk in self.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if self.fails == "after":

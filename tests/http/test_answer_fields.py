@@ -169,7 +169,9 @@ def test_a_host_may_switch_the_fields_off():
 
 
 def test_shadow_rules_and_distinct_counts_do_not_show():
-    policy = POLICY + """
+    policy = (
+        POLICY
+        + """
   - id: trial
     when: always
     rate: {requests: 1/day, key: account.id}
@@ -178,6 +180,7 @@ def test_shadow_rules_and_distinct_counts_do_not_show():
     when: always
     distinct: {count: client.network, max: 3, per: 1d, key: account.id}
 """
+    )
 
     names = parsed(Guarded(policy).ask().headers["ratelimit-policy"])
 

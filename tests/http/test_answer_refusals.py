@@ -116,9 +116,7 @@ def test_check_10_refusals_are_not_stored(status):
 
 
 def test_check_11_each_dialect_has_its_own_body():
-    refused = {
-        path: once_refused(POLICY, 2, path=path).json for path in (MESSAGES, GEMINI)
-    }
+    refused = {path: once_refused(POLICY, 2, path=path).json for path in (MESSAGES, GEMINI)}
     anthropic, gemini = refused[MESSAGES], refused[GEMINI]
 
     assert anthropic["type"] == "error"

@@ -122,8 +122,12 @@ def test_check_64_less_is_declared_and_never_more_than_was_asked():
 
 
 def test_a_body_that_cannot_be_served_with_less_is_refused_and_given_back():
-    guarded = Guarded(DEGRADE.replace("rules:", "rules:\n  - {id: n, when: always, budget: "
-                                      "{requests: 5, per: day, key: account.id}}"))
+    guarded = Guarded(
+        DEGRADE.replace(
+            "rules:",
+            "rules:\n  - {id: n, when: always, budget: {requests: 5, per: day, key: account.id}}",
+        )
+    )
     call = guarded.ask(b"[1, 2]", path="/infer")
 
     assert call.status == 403

@@ -28,9 +28,7 @@ rules:
   - {id: tokens, when: always, budget: {tokens: 10k, per: day, key: account.id}}
   - {id: places, when: always, concurrency: {max: 2, lease: 10m, key: account.id}}
 """
-STREAM = json.dumps(
-    {"model": "small", "messages": [], "max_tokens": 100, "stream": True}
-).encode()
+STREAM = json.dumps({"model": "small", "messages": [], "max_tokens": 100, "stream": True}).encode()
 
 
 def streaming(chunks, **more):

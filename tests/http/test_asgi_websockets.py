@@ -66,9 +66,7 @@ def test_check_41_elsewhere_it_is_closed(policy, code):
     for _ in range(3):
         call = connect(guarded)
 
-    assert call.sent == [
-        {"type": "websocket.close", "code": code, "reason": "refused by policy"}
-    ]
+    assert call.sent == [{"type": "websocket.close", "code": code, "reason": "refused by policy"}]
 
 
 def test_a_connection_holds_its_place_until_it_ends():

@@ -24,8 +24,10 @@ def test_check_43_a_preflight_is_never_limited():
 
 def test_options_that_are_no_preflight_are_guarded():
     guarded = Guarded(POLICY)
-    statuses = [guarded.ask(None, messages=[{"type": "http.request"}], method="OPTIONS").status
-                for _ in range(2)]
+    statuses = [
+        guarded.ask(None, messages=[{"type": "http.request"}], method="OPTIONS").status
+        for _ in range(2)
+    ]
 
     assert statuses == [200, 429]
 

@@ -204,7 +204,11 @@ def ask_often(server, times):
         return list(answers)
 
 
-WORKERS = {"uvicorn": "--workers 2", "hypercorn": "--workers 2", "gunicorn": "--workers 2 --preload"}
+WORKERS = {
+    "uvicorn": "--workers 2",
+    "hypercorn": "--workers 2",
+    "gunicorn": "--workers 2 --preload",
+}
 
 
 @pytest.mark.parametrize(("kind", "more"), WORKERS.items())
@@ -238,5 +242,3 @@ def test_check_46_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
         serving("uvicorn", tmp_path, POLICY, "max_bdy = 1\n"),
     ):
         pass
-
-

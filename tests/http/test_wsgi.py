@@ -277,16 +277,23 @@ def test_check_33_a_body_over_the_bound_is_refused():
     hosted = Hosted(answering([b""]), max_body=10)
 
     assert hosted.ask(body=b"x" * 11)[0] == 413
-    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True,
-               "HTTP_TRANSFER_ENCODING": "chunked"}
+    chunked = {
+        "CONTENT_LENGTH": "",
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+    }
     assert hosted.ask(body=b"x" * 11, **chunked)[0] == 413
 
 
 def test_a_chunked_body_is_read_to_its_end():
     seen = []
     hosted = Hosted(answering([completion()], seen=seen))
-    environ = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True,
-               "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": io.BytesIO(ASK)}
+    environ = {
+        "CONTENT_LENGTH": "",
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "wsgi.input": io.BytesIO(ASK),
+    }
 
     assert hosted.ask(**environ)[0] == 200
     assert seen == [ASK]

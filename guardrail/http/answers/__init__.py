@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from guardrail.engine import Decision
-from guardrail.http.answers.bodies import JSON, PROBLEM, encoded, error_body, problem
+from guardrail.http.answers.bodies import (
+    JSON,
+    PROBLEM,
+    encoded,
+    error_body,
+    problem,
+    realtime_error,
+)
 from guardrail.http.answers.crossing import CrossOrigin, value_of
 from guardrail.http.answers.refusing import Refusal, refusal_of
 from guardrail.http.answers.standing import Reading, Standing, reading_of
@@ -91,6 +99,22 @@ def answer(
     if style.cross_origin is not None:
         headers += style.cross_origin.fields(asking.headers)
     return Answer(refusal.status, headers, body)
+
+
+def refused_turn(decision: Decision, style: Style, event_id: str | None) -> str:
+    """Return the event that refuses one turn of a realtime session."""
+    reading = reading_of(decision)
+    wait = wait_of(reading, decision.retry_after, style.jitter, style.spread)
+    refusal = refusal_of(decision, reading, wait, style.links)
+    return realtime_error(refusal, decision.id, event_id)
+
+
+def unreadable_turn(problem: str, event_id: str | None) -> str:
+    """Return the event that refuses a turn whose frame cannot be read."""
+    refusal = Refusal(
+        status=400, kind="invalid_request_error", code="invalid_request", message=problem
+    )
+    return realtime_error(refusal, secrets.token_hex(8), event_id)
 
 
 def admitted_fields(decision: Decision, asking: Asking, style: Style) -> list[Field]:

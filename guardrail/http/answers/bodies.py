@@ -66,10 +66,13 @@ def error_frame(refusal: Refusal, dialect: Dialect, request_id: str) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def realtime_error(refusal: Refusal, event_id: str | None) -> dict[str, Any]:
-    """Return the event that refuses one turn of a realtime session, which goes on."""
+def realtime_error(refusal: Refusal, request_id: str, event_id: str | None) -> str:
+    """Return the event that refuses one turn of a realtime session, which goes on.
+
+    `event_id` is the client's own for the event that asked for the turn.
+    """
     error = {**_openai(refusal)["error"], "event_id": event_id}
-    return {"type": "error", "event_id": f"event_{event_id or 'guardrail'}", "error": error}
+    return json.dumps({"type": "error", "event_id": request_id, "error": error})
 
 
 def problem(refusal: Refusal, request_id: str) -> dict[str, Any]:

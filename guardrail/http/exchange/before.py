@@ -63,6 +63,7 @@ class Exchange:
         self.asked: Asked = header_only(head.method, head.path, head.headers)
         self.credential: Credential | None = None
         self.facts: dict[str, object] = {}
+        self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
 
@@ -91,7 +92,6 @@ class Exchange:
         agent = value_of(head.headers, b"user-agent")
         if agent:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
-        self.facts.update(self.asked.facts)
         credential = credential_of(
             head.headers,
             head.query,
@@ -102,6 +102,8 @@ class Exchange:
         self.credential = credential
         if credential is not None:
             self.facts["credential.id"] = credential.id
+        self.head_facts = dict(self.facts)
+        self.facts.update(self.asked.facts)
         length = head.stated_length
         if length is not None and length > settings.reading.max_body:
             return self.too_large()
