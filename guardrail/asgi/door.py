@@ -30,6 +30,7 @@ class AsyncDoor:
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
+        self._asker = configured.asker
         self._guard = PerProcess(configured.async_guard)
         self._sleep = sleep
         self._held = 0
@@ -51,7 +52,7 @@ class AsyncDoor:
             answer = exchange.opened()
             if answer is not None:
                 return answer
-            identity = await self.configured.who.find(exchange.credential, self.clock())
+            identity = await self._asker.find(exchange.asking, self.clock())
             self.configured.note(exchange.notes)
             early = self.configured.early(self.guard.policies)
             answer = exchange.identified(identity.facts, identity.unavailable, early, self.clock())
@@ -86,7 +87,7 @@ class AsyncDoor:
                 waited += step.seconds
                 continue
             if isinstance(step, Hold):
-                return refuse(decision, exchange.asking, self.settings.style)
+                return refuse(decision, exchange.addressee, self.settings.style)
             if isinstance(step, Answer) and decision.allowed:
                 await self.settle(decision, Settlement(None))
             return step
@@ -95,7 +96,7 @@ class AsyncDoor:
         self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
     ) -> Decision:
         """Decide on one turn of a session; who asks is established anew."""
-        identity = await self.configured.who.find(exchange.credential, self.clock())
+        identity = await self._asker.find(exchange.asking, self.clock())
         return await self.guard.decide(
             {**exchange.head_facts, **facts, **identity.facts},
             estimate,

@@ -68,11 +68,13 @@ class _Served:
         self._pass = outcome
         self._send = send
         self._over = self._replaced = False
-        self._passage = Passage(door.guard, outcome.decision, exchange.asking, door.settings.style)
+        self._passage = Passage(
+            door.guard, outcome.decision, exchange.addressee, door.settings.style
+        )
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
-            exchange.asking,
+            exchange.addressee,
             door.settings.style,
             strips_usage=outcome.strips_usage,
             lease=lease_of(door.guard.policies),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from typing import Any
 
 from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.leases import Leases
@@ -53,8 +54,8 @@ class Session:
         self._first = first
         lease = lease_of(self._door.guard.policies)
         leases = Leases(None if lease is None else lease / RENEWALS_PER_LEASE, self._renew)
-        asking, style = self._exchange.asking, self._door.settings.style
-        passage = Passage(self._door.guard, self._decision, asking, style)
+        addressee, style = self._exchange.addressee, self._door.settings.style
+        passage = Passage(self._door.guard, self._decision, addressee, style)
         try:
             await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
         finally:
@@ -87,7 +88,8 @@ class Session:
             self._pending = asyncio.ensure_future(self._receive())
         cancels = asyncio.ensure_future(self._cancels.wait())
         try:
-            await asyncio.wait({self._pending, cancels}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {self._pending, cancels}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             cancels.cancel()
         if self._cancels.is_set():
@@ -100,7 +102,7 @@ class Session:
         kind = message["type"]
         if kind == "websocket.accept":
             style = self._door.settings.style
-            ours = admitted_fields(self._decision, self._exchange.asking, style)
+            ours = admitted_fields(self._decision, self._exchange.addressee, style)
             message = {**message, "headers": [*message.get("headers", ()), *ours]}
         elif kind == "websocket.send":
             found = self._meter.received(message.get("text") or message.get("bytes") or b"")

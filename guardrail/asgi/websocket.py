@@ -77,8 +77,8 @@ class _Connection:
         self._first = first
         lease = lease_of(self._door.guard.policies)
         leases = Leases(None if lease is None else lease / RENEWALS_PER_LEASE, self._renew)
-        asking, style = self._exchange.asking, self._door.settings.style
-        passage = Passage(self._door.guard, self._decision, asking, style)
+        addressee, style = self._exchange.addressee, self._door.settings.style
+        passage = Passage(self._door.guard, self._decision, addressee, style)
         try:
             await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
         finally:
@@ -99,6 +99,8 @@ class _Connection:
     async def _sending(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
             self._accepted = True
-            ours = admitted_fields(self._decision, self._exchange.asking, self._door.settings.style)
+            ours = admitted_fields(
+                self._decision, self._exchange.addressee, self._door.settings.style
+            )
             message = {**message, "headers": [*message.get("headers", ()), *ours]}
         await self._send(message)

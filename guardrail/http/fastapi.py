@@ -11,7 +11,7 @@ from fastapi.requests import HTTPConnection
 from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
-from guardrail.http.answers import Answer, Asking, Style, refuse
+from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.passage import PASSAGE, Passage
 
@@ -78,11 +78,11 @@ def _guard(guard: AsyncGuard | None, passage: object) -> AsyncGuard:
 
 def _refusal(decision: Decision, passage: object, connection: HTTPConnection) -> HTTPException:
     if isinstance(passage, Passage):
-        answer: Answer = refuse(decision, passage.asking, passage.style)
+        answer: Answer = refuse(decision, passage.addressee, passage.style)
         passage.refusal = answer
     else:
         headers = tuple(connection.scope["headers"])
-        answer = refuse(decision, Asking(Dialect.OTHER, headers), Style())
+        answer = refuse(decision, Addressee(Dialect.OTHER, headers), Style())
     shown = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in answer.headers

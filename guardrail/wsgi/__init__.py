@@ -58,7 +58,7 @@ class GuardrailMiddleware:
             outcome = exchange.too_slow()
         if isinstance(outcome, Answer):
             return _send(outcome, start_response, head.method)
-        passage = Passage(self.door.guard, outcome.decision, exchange.asking, settings.style)
+        passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
         served = Served(self.door, exchange, outcome, start_response)
         return served.begin(self.app, changed_environ(environ, body, outcome, passage))
 

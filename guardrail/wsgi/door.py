@@ -31,6 +31,7 @@ class SyncDoor:
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
+        self._asker = configured.asker
         self._guard = PerProcess(configured.sync_guard)
         self._sleep = sleep
         self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
@@ -49,7 +50,7 @@ class SyncDoor:
             answer = exchange.opened()
             if answer is not None:
                 return answer
-            identity = self.configured.who.look_up(exchange.credential, self.clock())
+            identity = self._asker.look_up(exchange.asking, self.clock())
             self.configured.note(exchange.notes)
             early = self.configured.early(self.guard.policies)
             answer = exchange.identified(identity.facts, identity.unavailable, early, self.clock())
@@ -77,7 +78,7 @@ class SyncDoor:
             step = exchange.decided(decision, waited)
             if isinstance(step, Hold):
                 if not self._places.acquire(blocking=False):
-                    return refuse(decision, exchange.asking, self.settings.style)
+                    return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     self._sleep(step.seconds)
                 finally:

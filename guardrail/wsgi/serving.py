@@ -38,7 +38,7 @@ class Served:
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
-            exchange.asking,
+            exchange.addressee,
             door.settings.style,
             strips_usage=outcome.strips_usage,
             lease=lease_of(door.guard.policies),

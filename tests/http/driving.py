@@ -10,7 +10,6 @@ from guardrail.asgi import GuardrailMiddleware
 from guardrail.guard import AsyncGuard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
-
 from tests.http.accounts import Accounts
 
 CHAT = "/v1/chat/completions"

@@ -10,11 +10,9 @@ import asyncio
 import json
 import os
 import time
-from urllib.parse import parse_qs
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
-
 from tests.http.accounts import Accounts
 from tests.http.driving import chat_stream, completion
 

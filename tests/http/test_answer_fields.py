@@ -1,15 +1,15 @@
-"""The fields that tell a caller how limits stand: their grammar, their truth, and whose they are."""
+"""The fields that tell a caller how limits stand: their grammar, their truth, whose they are."""
 
 from __future__ import annotations
 
 import http_sf
 import pytest
-from guardrail.http.answers.structured import LARGEST, ratelimit_fields, sf_string
-from guardrail.http.answers.standing import Standing
-from guardrail.http.answers.vendors import go_duration, rfc3339
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardrail.http.answers.standing import Standing
+from guardrail.http.answers.structured import LARGEST, ratelimit_fields, sf_string
+from guardrail.http.answers.vendors import go_duration, rfc3339
 from tests.http.driving import MESSAGES, Guarded
 
 POLICY = """

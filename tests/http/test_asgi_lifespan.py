@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from guardrail.asgi import GuardrailMiddleware
 
+from guardrail.asgi import GuardrailMiddleware
 from tests.http.driving import ASK, Call, Host, body_messages, scope_of
 
 POLICY = """

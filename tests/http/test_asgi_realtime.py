@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from guardrail.signals.directory import Identity
 from tests.http.driving import Call, Guarded
 from tests.http.test_asgi_websockets import CONNECT, socket_scope
 
@@ -76,13 +77,13 @@ def test_a_session_that_only_listens_costs_nothing():
 
 def test_check_41_who_asks_is_established_anew_for_each_turn():
     guarded = Guarded(POLICY, voice)
-    directory = guarded.app.door.configured.who.directory
+    directory = guarded.app.door.configured.asker.directory
     before = directory.look_up
 
     def banned_later(credential, now):
         identity = before(credential, now)
         if directory.asked > 2:
-            return identity._replace(facts={**identity.facts, "enforcement.status": "banned"})
+            return Identity({**identity.facts, "enforcement.status": "banned"})
         return identity
 
     directory.look_up = banned_later

@@ -315,7 +315,7 @@ def test_check_60_our_own_failure_is_a_503_and_is_not_charged(monkeypatch):
 
 def test_check_60_facts_that_cannot_be_had_are_a_503_not_a_guess():
     guarded = Guarded(POLICY)
-    guarded.app.door.configured.who.directory.down = True
+    guarded.app.door.configured.asker.directory.down = True
     call = guarded.ask()
 
     assert call.status == 503

@@ -7,12 +7,12 @@ import asyncio
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
+
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.fastapi import Allowance, limited
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
-
 from tests.http.driving import Guarded
 
 POLICY = """
@@ -96,5 +96,5 @@ def test_without_any_guard_it_says_what_to_do():
     class Connection:
         scope = {"headers": []}  # noqa: RUF012 - read only
 
-    with pytest.raises(SettingError, match="add `guardrail.asgi.GuardrailMiddleware`"):
+    with pytest.raises(SettingError, match=r"add `guardrail\.asgi\.GuardrailMiddleware`"):
         asyncio.run(anext(dependency(Connection())))

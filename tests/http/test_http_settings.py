@@ -8,12 +8,12 @@ import sys
 import textwrap
 
 import pytest
+
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import PolicyError, SettingError
 from guardrail.http.settings.opening import configure
 from guardrail.testing import guard_of
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
-
 from tests.http.driving import ASK, Call, Host, body_messages, scope_of
 
 POLICY = """

@@ -19,7 +19,9 @@ models: {small: {max_output: 200}}
 rules:
   - {id: tokens, when: always, budget: {tokens: 100k, per: day, key: account.id}}
   - {id: places, when: always, concurrency: {max: 8, key: account.id}}
-  - {id: calls, when: {request.endpoint: {not: /v1/embeddings}}, rate: {requests: 1000/day, key: account.id}}
+  - id: calls
+    when: {request.endpoint: {not: /v1/embeddings}}
+    rate: {requests: 1000/day, key: account.id}
   - id: few
     when: {request.endpoint: /v1/embeddings}
     rate: {requests: 40/minute, burst: 1, key: account.id}

@@ -8,12 +8,12 @@ from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
+
 from guardrail.guard import Guard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware
 from guardrail.wsgi.body import TooSlowError, read_body
-
 from tests.http.accounts import Accounts
 from tests.http.driving import ASK, chat_stream, completion
 
@@ -222,7 +222,7 @@ def test_check_45_what_the_host_raises_goes_through(when):
 def test_a_refusal_is_answered_without_the_host():
     hosted = Hosted(answering([completion()]))
     results = [hosted.ask() for _ in range(6)]
-    status, headers, body = results[-1]
+    _, headers, body = results[-1]
 
     assert [status for status, _, _ in results] == [200] * 5 + [429]
     assert json.loads(body)["error"]["code"] == "insufficient_quota"
@@ -259,7 +259,7 @@ def test_a_file_that_is_not_metered_stays_the_servers_to_send(tmp_path):
 
     def app(environ, start_response):
         start_response("200 OK", [])
-        return environ["wsgi.file_wrapper"](open(tmp_path / "f", "rb"))  # noqa: SIM115
+        return environ["wsgi.file_wrapper"](open(tmp_path / "f", "rb"))
 
     hosted = Hosted(app)
     environ = hosted.environ(

@@ -58,31 +58,35 @@ class Style:
     jitter: Jitter = random.random
 
 
-class Asking(NamedTuple):
+class Addressee(NamedTuple):
     """What of a request decides how it is answered."""
 
     dialect: Dialect
     headers: Sequence[Field]
 
 
-def refuse(decision: Decision, asking: Asking, style: Style) -> Answer:
+def refuse(decision: Decision, addressee: Addressee, style: Style) -> Answer:
     """Return the answer to a request that a decision refuses."""
     reading = reading_of(decision)
     wait = wait_of(reading, decision.retry_after, style.jitter, style.spread)
     refusal = refusal_of(decision, reading, wait, style.links)
     standings = () if reading.shared else reading.standings
-    quota = quota_fields(standings, asking.dialect, style, decision.time)
-    return answer(refusal, asking, style, decision.id, quota)
+    quota = quota_fields(standings, addressee.dialect, style, decision.time)
+    return answer(refusal, addressee, style, decision.id, quota)
 
 
 def answer(
-    refusal: Refusal, asking: Asking, style: Style, request_id: str, more: Iterable[Field] = ()
+    refusal: Refusal,
+    addressee: Addressee,
+    style: Style,
+    request_id: str,
+    more: Iterable[Field] = (),
 ) -> Answer:
     """Return a refusal as a response in the client's dialect, or as RFC 9457 if it asks so."""
-    if _wants_problem(asking.headers) or asking.dialect is Dialect.OTHER:
+    if _wants_problem(addressee.headers) or addressee.dialect is Dialect.OTHER:
         kind, document = PROBLEM, problem(refusal, request_id)
     else:
-        kind, document = JSON, error_body(refusal, asking.dialect, request_id)
+        kind, document = JSON, error_body(refusal, addressee.dialect, request_id)
     body = encoded(document)
     headers = [
         (b"content-type", kind),
@@ -90,14 +94,14 @@ def answer(
         (b"cache-control", b"no-store"),
         *_waiting(refusal),
         *more,
-        (id_field(asking.dialect), request_id.encode("ascii")),
+        (id_field(addressee.dialect), request_id.encode("ascii")),
     ]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.status == 451:
         headers.append((b"link", f'<{_address(style.blocked_by)}>; rel="blocked-by"'.encode()))
     if style.cross_origin is not None:
-        headers += style.cross_origin.fields(asking.headers)
+        headers += style.cross_origin.fields(addressee.headers)
     return Answer(refusal.status, headers, body)
 
 
@@ -117,17 +121,17 @@ def unreadable_turn(problem: str, event_id: str | None) -> str:
     return realtime_error(refusal, secrets.token_hex(8), event_id)
 
 
-def admitted_fields(decision: Decision, asking: Asking, style: Style) -> list[Field]:
+def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> list[Field]:
     """Return the fields that go with the host's response to a request that was admitted.
 
     Only what the caller's own limits say shows; that less is served than was asked always does.
     """
     reading = reading_of(decision)
-    fields = quota_fields(reading.standings, asking.dialect, style, decision.time)
+    fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
     fields += _declared(decision, reading)
-    fields.append((id_field(asking.dialect), decision.id.encode("ascii")))
+    fields.append((id_field(addressee.dialect), decision.id.encode("ascii")))
     if style.cross_origin is not None:
-        fields += style.cross_origin.fields(asking.headers)
+        fields += style.cross_origin.fields(addressee.headers)
     return fields
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from guardrail.engine import Decision
-from guardrail.http.answers import Answer, Asking, answer, refuse
+from guardrail.http.answers import Addressee, Answer, answer, refuse
 from guardrail.http.answers.crossing import is_preflight, value_of
 from guardrail.http.answers.refusing import Refusal
 from guardrail.http.answers.waits import NO_WAIT, Wait
@@ -23,10 +23,10 @@ from guardrail.http.asked import (
 )
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
-from guardrail.http.identity.credentials import Credential, credential_of
+from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.settings.values import HttpSettings
 from guardrail.model.effects import Effect
-from guardrail.signals.client import client_address
+from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
 SHORTLY = Wait(1, None, True)
@@ -61,7 +61,7 @@ class Exchange:
         self.head = head
         self._settings = settings
         self.asked: Asked = header_only(head.method, head.path, head.headers)
-        self.credential: Credential | None = None
+        self.asking = Asking(ClientAddress(None), None)
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
@@ -74,9 +74,9 @@ class Exchange:
         return self._settings.dialect if known is Dialect.OTHER else known
 
     @property
-    def asking(self) -> Asking:
+    def addressee(self) -> Addressee:
         """What of the request decides how it is answered."""
-        return Asking(self.dialect, self.head.headers)
+        return Addressee(self.dialect, self.head.headers)
 
     @property
     def estimate(self) -> Mapping[str, int]:
@@ -86,22 +86,18 @@ class Exchange:
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
         settings, head = self._settings, self.head
-        found = client_address(head.peer, head.headers, settings.proxies)
-        self.notes = () if found.note is None else (found.note,)
-        self.facts.update(found.facts())
         agent = value_of(head.headers, b"user-agent")
         if agent:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
-        credential = credential_of(
-            head.headers,
-            head.query,
-            head.subprotocols,
-            reads=settings.credentials,
-            hash_key=settings.hash_key,
-        )
-        self.credential = credential
-        if credential is not None:
-            self.facts["credential.id"] = credential.id
+        try:
+            self.asking = settings.asker.read(
+                head.peer, head.headers, head.query, head.subprotocols
+            )
+        except AmbiguousCredentialError as problem:
+            return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")
+        note = self.asking.address.note
+        self.notes = () if note is None else (note,)
+        self.facts.update(self.asking.facts())
         self.head_facts = dict(self.facts)
         self.facts.update(self.asked.facts)
         length = head.stated_length
@@ -122,7 +118,7 @@ class Exchange:
         if early is None or not self.head.announces_body:
             return None
         decision = early(dict(self.facts), self.unavailable, now)
-        return None if decision is None else refuse(decision, self.asking, self._settings.style)
+        return None if decision is None else refuse(decision, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
@@ -161,7 +157,7 @@ class Exchange:
             holds = decision.effect is Effect.THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Hold(wait)
-            return refuse(decision, self.asking, settings.style)
+            return refuse(decision, self.addressee, settings.style)
         try:
             body = rewritten(self.asked, decision.obligations)
             path = rewritten_path(self.asked, decision.obligations)
@@ -198,14 +194,14 @@ class Exchange:
         """Return an answer of the door's own, that no decision stands behind."""
         # HTTP/2 has no connection fields.
         close = close and self.head.http_version.startswith("1")
-        return own_answer(self.asking, self._settings, status, code, message, param, close)
+        return own_answer(self.addressee, self._settings, status, code, message, param, close)
 
     def _of_body(self, asked: Asked) -> dict[str, object]:
         return {name: value for name, value in asked.facts.items() if name.startswith("request.")}
 
 
 def own_answer(
-    asking: Asking,
+    addressee: Addressee,
     settings: HttpSettings,
     status: int,
     code: str,
@@ -224,7 +220,7 @@ def own_answer(
         wait=SHORTLY if ours else NO_WAIT,
     )
     more = [(b"connection", b"close")] if close else []
-    return answer(refusal, asking, settings.style, secrets.token_hex(8), more)
+    return answer(refusal, addressee, settings.style, secrets.token_hex(8), more)
 
 
 def is_let_through(head: Head, settings: HttpSettings) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.http.answers import Answer, Asking, Style
+from guardrail.http.answers import Addressee, Answer, Style
 
 PASSAGE = "guardrail.passage"
 """Where a host finds the passage: this key of the ASGI scope, or of the WSGI environ."""
@@ -22,6 +22,6 @@ class Passage:
 
     guard: AsyncGuard | Guard
     decision: Decision
-    asking: Asking
+    addressee: Addressee
     style: Style
     refusal: Answer | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from guardrail.engine import Decision
-from guardrail.http.answers import Asking, Style, admitted_fields
+from guardrail.http.answers import Addressee, Style, admitted_fields
 from guardrail.http.answers.bodies import error_frame
 from guardrail.http.answers.crossing import value_of
 from guardrail.http.answers.refusing import Refusal
@@ -49,7 +49,7 @@ class Serving:
         self,
         decision: Decision,
         asked: Asked,
-        asking: Asking,
+        addressee: Addressee,
         style: Style,
         *,
         strips_usage: bool,
@@ -57,7 +57,7 @@ class Serving:
         now: float,
     ) -> None:
         self.decision = decision
-        self._asking = asking
+        self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
         self._meter = Meter(asked.usage_format, asked.streams, asked.estimate)

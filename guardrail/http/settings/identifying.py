@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from guardrail.http.identity.credentials import Credential, CredentialSource
+from guardrail.http.identity import Asker, CredentialSource
 from guardrail.http.settings.given import Given
 from guardrail.signals.client import MOST_HOPS, Proxies
-from guardrail.signals.directory import Identity
+from guardrail.signals.directory import Directory
 
 PROXIES = ("trusted", "header", "most_hops")
 
 
-class Who(NamedTuple):
-    """How it is established who asks."""
-
-    proxies: Proxies
-    credentials: CredentialSource
-    directory: Any = None
-
-    async def find(self, credential: Credential | None, now: float) -> Identity:
-        """Return what the directory says of a credential, without blocking the event loop."""
-        if self.directory is None or credential is None:
-            return Identity()
-        return await self.directory.find(credential, now)
-
-    def look_up(self, credential: Credential | None, now: float) -> Identity:
-        """Return what the directory says of a credential."""
-        if self.directory is None or credential is None:
-            return Identity()
-        return self.directory.look_up(credential, now)
-
-
-def who_asks(given: Given) -> Who:
+def asker_of(given: Given, hash_key: bytes) -> Asker:
     """Return how it is established who asks.
 
     Raises:
         SettingError: a setting is not usable.
     """
-    return Who(_proxies(given), CredentialSource(), given.raw("directory"))
+    return Asker(
+        hash_key=hash_key,
+        proxies=_proxies(given),
+        reads=_credentials(given),
+        directory=_directory(given),
+    )
 
 
 def _proxies(given: Given) -> Proxies:
@@ -55,3 +38,18 @@ def _proxies(given: Given) -> Proxies:
     if not isinstance(trusted, list) or not isinstance(header, str) or not isinstance(hops, int):
         raise given.refuse("proxies", "give `trusted` networks, a `header` and `most_hops`")
     return Proxies.declare(trusted, header, most_hops=hops)
+
+
+def _credentials(given: Given) -> CredentialSource:
+    value = given.raw("credentials")
+    if isinstance(value, CredentialSource):
+        return value
+    names = given.texts("credentials")
+    return CredentialSource.of(*names) if value is not None else CredentialSource()
+
+
+def _directory(given: Given) -> Directory | None:
+    value = given.raw("directory")
+    if value is None or all(hasattr(value, name) for name in ("look_up", "find", "close")):
+        return value  # type: ignore[return-value]
+    raise given.refuse("directory", "give a directory of `guardrail.signals.directory`")

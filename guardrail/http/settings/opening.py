@@ -19,9 +19,10 @@ from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
 from guardrail.http.exchange.early import Refuse, early_refusals
+from guardrail.http.identity import Asker
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import NAMES, Given, check_names
-from guardrail.http.settings.identifying import Who, who_asks
+from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
@@ -63,9 +64,9 @@ class Configured:
         self._keys = _keys(given, options, environ)
         self.store = given.raw("store")
         self.policies = None if self.guard is not None else _policies(given)
-        self.who: Who = who_asks(given)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
-        self.http = _http_settings(given, options, secret, self.who)
+        self.asker = asker_of(given, secret)
+        self.http = _http_settings(given, options, secret, self.asker)
         self._notice = _notice(self.policies, self.store, environ)
         self._noted: set[str] = set()
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
@@ -168,14 +169,13 @@ def _notice(
 
 
 def _http_settings(
-    given: Given, options: Mapping[str, Any], secret: bytes, who: Who
+    given: Given, options: Mapping[str, Any], secret: bytes, asker: Asker
 ) -> HttpSettings:
     dialect = given.one_of("dialect", _DIALECTS, "problem")
     return HttpSettings(
         hash_key=secret,
         style=_style(given, options, secret),
-        proxies=who.proxies,
-        credentials=who.credentials,
+        asker=asker,
         exempt=_exempt(given),
         dialect=_DIALECTS[dialect],
         reading=ReadingLimits(max_body=given.whole("max_body", MAX_BODY)),

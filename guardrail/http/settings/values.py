@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from guardrail.http.answers import Style
 from guardrail.http.asked import Classifier, Dialect, ReadingLimits
-from guardrail.http.identity.credentials import CredentialSource
-from guardrail.signals.client import Proxies
+from guardrail.http.identity import Asker
 
 MAX_BODY = 32 << 20
 BODY_TIMEOUT = 60.0
@@ -19,8 +18,9 @@ MAX_HELD = 1000
 class HttpSettings:
     """How requests are read and answered.
 
-    `hash_key` keys what is told of credentials, templates and tools. `exempt` paths are let
-    through, exactly as written. `dialect` is spoken where the endpoint does not tell.
+    `hash_key` keys what is told of templates and tools; the `asker` tells who asks. `exempt`
+    paths are let through, exactly as written. `dialect` is spoken where the endpoint does not
+    tell.
     `body_timeout` (seconds) bounds how long a body may take. A throttle no longer than
     `max_delay` seconds is waited out, by at most `max_held` requests at a time. With
     `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
@@ -30,8 +30,7 @@ class HttpSettings:
 
     hash_key: bytes = field(repr=False)
     style: Style = field(default_factory=Style)
-    proxies: Proxies
-    credentials: CredentialSource
+    asker: Asker
     exempt: frozenset[str] = frozenset()
     dialect: Dialect = Dialect.OTHER
     reading: ReadingLimits = field(default_factory=lambda: ReadingLimits(max_body=MAX_BODY))
