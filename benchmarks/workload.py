@@ -57,7 +57,7 @@ def _account(number: int, tier: str | None) -> dict[str, object]:
 
 def r5_guard(**settings: Any) -> Guard:
     """Return a guard for R5 with empty counters in memory, whatever the environment says."""
-    return Guard.load(R5_POLICY, store="memory://", environ={}, **settings)
+    return Guard.load(R5_POLICY, **{"store": "memory://", "environ": {}, **settings})
 
 
 class Clock:

@@ -116,6 +116,11 @@ class Shell(Generic[S]):
         return self._frame.policies
 
     @property
+    def local_share(self) -> Fraction:
+        """The part of each limit that this process may fill while the store is away."""
+        return Fraction(1, self._frame.parts)
+
+    @property
     def health(self) -> Health:
         """How the store is doing, and what was lost because of it."""
         return self._watch.health(self._store_warnings(self._frame.moment(None)))

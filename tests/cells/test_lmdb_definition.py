@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from guardrail.model.cells import Adjust, Charge, Counter, Leave, Member
+from guardrail.model.cells import Adjust, Charge, Counter, CounterReply, Leave
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
+from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
-from tests.cells.stores import Awaited, Housed
+from tests.cells.stores import Housed
 
 SEEDS = range(8)
 STEPS = 500
@@ -72,9 +73,9 @@ class ChargesTheRefused(Housed):
 class ReopensOldWindows(Housed):
     def _read(self, ledger, cell):
         reply = super()._read(ledger, cell)
-        if isinstance(cell, Member) or cell.floor:
-            return reply
-        return reply._replace(slot=cell.slot)
+        if isinstance(reply, CounterReply) and not cell.floor:
+            return CounterReply(reply.used, cell.slot, reply.frees, 0)
+        return reply
 
 
 class StrikesWithoutRefusal(Housed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from guardrail import Effect
@@ -44,9 +46,7 @@ def test_allow_lets_everything_through_and_says_so(kind, verb):
 
         assert allowed == 12
         assert {str(decision.mode) for decision in decisions} == {"open"}
-        assert decisions[0].errors[0] == (
-            "the store failed (connection refused): `r` let through"
-        )
+        assert decisions[0].errors[0] == ("the store failed (connection refused): `r` let through")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -177,7 +177,8 @@ def test_whatever_a_store_raises_is_its_failure_and_nobodys_crash(kind, fault):
 @pytest.mark.parametrize("answer", [None, "half", "none"])
 def test_an_answer_that_does_not_fit_is_a_failure(kind, answer):
     with Driver(kind, rule("distinct")) as driver:
-        store, whole = driver.store, driver.store.inner.acquire
+        inner: Any = driver.store.inner
+        whole = inner.acquire
 
         def crooked(charges, cells, now):
             outcome = whole(charges, cells, now)
@@ -185,7 +186,7 @@ def test_an_answer_that_does_not_fit_is_a_failure(kind, answer):
                 return outcome._replace(replies=[])
             return outcome._replace(refused=[]) if answer == "none" else None
 
-        store.inner.acquire = crooked
+        inner.acquire = crooked
 
         assert driver.decide(KNOWN).reason == "store-unavailable"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from guardrail.errors import StoreError
 from guardrail.guard.backlog import LONGEST_KEPT, MOST_AT_ONCE, MOST_TRIES, Backlog, repeatable
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Adjust, Drain, Leave, Renew
+from guardrail.model.cells import Adjust, Correction, Drain, Leave, Renew
 from guardrail.model.effects import StoreMode
 from tests.guard.failing import DOWN, KNOWN, LOST, Driver
 
@@ -46,7 +46,9 @@ def recover(driver):
 def test_only_what_may_be_applied_twice_is_repeated():
     drains = [Drain("k", delta, 0, 0, 0) for delta in (-1, 1)]
 
-    assert [repeatable(c) for c in (LEAVE, RENEWAL, EXTRA, REFUND, *drains)] == [
+    corrections: list[Correction] = [LEAVE, RENEWAL, EXTRA, REFUND, *drains]
+
+    assert [repeatable(correction) for correction in corrections] == [
         *(True,) * 3,
         *(False,) * 2,
         True,
@@ -60,7 +62,7 @@ def test_a_backlog_keeps_order_and_gives_out_so_many_at_once():
     taken = [[entry.correction for entry in backlog.take(1)] for _ in range(4)]
 
     assert [len(part) for part in taken] == [MOST_AT_ONCE, MOST_AT_ONCE, 50, 0]
-    assert sum(taken, []) == corrections
+    assert [found for part in taken for found in part] == corrections
 
 
 def test_a_backlog_is_bounded_and_counts_what_it_gives_up():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import lmdb
 import pytest
@@ -13,6 +16,7 @@ from guardrail.errors import SettingError
 from guardrail.stores.lmdb.store import LmdbStore
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
+ROOT = Path(__file__).parent.parent.parent
 EVERY = 60 * S
 COUNTER = "counter_=a"
 
@@ -199,7 +203,9 @@ def test_a_dead_process_holds_no_snapshot(tmp_path):
     store = LmdbStore(tmp_path)
     charge(store, COUNTER)
 
-    assert "no active readers" in store.session._database.env.readers()
+    database = store.session._database
+    assert database is not None
+    assert "no active readers" in database.env.readers()
     store.close()
 
 
@@ -210,3 +216,19 @@ def test_one_process_opens_a_folder_once(tmp_path):
         opened(tmp_path)
     assert charge(store, COUNTER)
     store.close()
+
+
+LEAVES = """
+import sys
+from guardrail.stores.lmdb.store import LmdbStore
+from tests.stores.workers import charge
+store = LmdbStore(sys.argv[1], boot="one")
+charge(store, "counter_=a")
+"""
+
+
+def test_a_process_that_exits_without_closing_its_store_loses_nothing_either(tmp_path):
+    subprocess.run([sys.executable, "-c", LEAVES, str(tmp_path)], cwd=ROOT, check=True)
+
+    assert opened(tmp_path, "two").slots(COUNTER) == {0: 1}
+    assert aside(tmp_path) == []

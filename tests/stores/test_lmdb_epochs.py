@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ class Clock:
         return self.seconds
 
 
-ROLLS = {
+ROLLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hash key": ({"hash_keys": (OLD,)}, {"hash_keys": (NEW, OLD)}),
     "layout": (
         {"hash_keys": (OLD,), "layouts": (1,)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -21,6 +20,7 @@ from tests.stores.workers import (
     Worker,
     charge,
     exhaust,
+    fork_and_charge,
     live_for_ever,
     tally,
     until,
@@ -53,9 +53,9 @@ def test_four_processes_with_threads_admit_exactly_the_limit_twenty_times(tmp_pa
 
 def test_processes_killed_two_hundred_times_leave_no_trace(tmp_path, workers):
     draw = random.Random(9)
-    crew: list[tuple[Worker, object]] = []
+    crew: list[tuple[Worker, memoryview]] = []
     store = LmdbStore(tmp_path, deadline=PATIENT)
-    every = []
+    every: list[memoryview] = []
 
     def join() -> None:
         path = tmp_path / f"tally{len(every)}"
@@ -158,20 +158,6 @@ def test_a_process_stopped_elsewhere_stops_nobody(tmp_path, workers):
 
     assert all(charge(store, "counter_=a") for _ in range(100))
     store.close()
-
-
-def fork_and_charge(store, key, limit):
-    """Charge before and after a fork, in parent and child; return how many were admitted."""
-    admitted = sum(charge(store, key, ceiling=limit) for _ in range(3))
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        inner = sum(charge(store, key, ceiling=limit) for _ in range(50))
-        os.write(writing, str(inner).encode())
-        os._exit(0)
-    admitted += sum(charge(store, key, ceiling=limit) for _ in range(50))
-    os.waitpid(child, 0)
-    return admitted + int(os.read(reading, 10))
 
 
 def test_a_store_that_was_used_before_a_fork_counts_exactly_on_both_sides(tmp_path, workers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from guardrail.errors import GuardrailError
 from guardrail.model.cells import Adjust, Charge, Counter, Leave, Member
 from guardrail.stores.lmdb.store import LmdbStore
+from tests.cells.redis_stores import redis_store
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.stores.workers"])
@@ -36,13 +38,21 @@ class FailedError(Exception):
     """What a worker's call raised: the name of the error, and its text."""
 
 
-class Worker:
-    """A process of its own with a store, opened at the first call."""
+Opener = Callable[..., Any]
 
-    def __init__(self, path: Any, store: type[LmdbStore] = LmdbStore, **settings: Any) -> None:
+
+def open_at(where: Any, **settings: Any) -> Any:
+    """Return the store in a folder, or on the server that a URI names."""
+    return redis_store(where, **settings) if "://" in str(where) else LmdbStore(where, **settings)
+
+
+class Worker:
+    """A process of its own with a store, opened at the first call, in a folder or at a URI."""
+
+    def __init__(self, where: Any, store: Opener = open_at, **settings: Any) -> None:
         self.ours, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(
-            target=_serve, args=(theirs, store, path, settings), daemon=True
+            target=_serve, args=(theirs, store, where, settings), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -86,15 +96,16 @@ class Worker:
         self.process.join()
 
 
-def _serve(pipe: Connection, kind: type[LmdbStore], path: Any, settings: dict[str, Any]) -> None:
-    store: LmdbStore | None = None
+def _serve(pipe: Connection, opened: Opener, where: Any, settings: dict[str, Any]) -> None:
+    store: Any = None
     while True:
         try:
             work, arguments = pipe.recv()
         except EOFError:
             break
         try:
-            store = store or kind(path, **settings)
+            if store is None:
+                store = opened(where, **settings)
             pipe.send((True, work(store, *arguments)))
         except GuardrailError as problem:
             pipe.send((False, f"{type(problem).__name__}: {problem}"))
@@ -124,6 +135,39 @@ def exhaust(store, key: str, limit: int, threads: int) -> int:
     for thread in running:
         thread.join()
     return sum(admitted)
+
+
+def exhaust_awaited(store, key: str, limit: int, tasks: int) -> int:
+    """Charge a key from several tasks until it is refused; return how often it was not."""
+
+    async def work(twin) -> int:
+        admitted = 0
+        cell = Counter(0, key, 0, 1, 0, 1, limit, TTL)
+        while (await twin.acquire(BINDING, [cell], NOW)).admitted:
+            admitted += 1
+        return admitted
+
+    async def run() -> int:
+        twin = store.awaited()
+        admitted = await asyncio.gather(*(work(twin) for _ in range(tasks)))
+        await twin.close()
+        return sum(admitted)
+
+    return asyncio.run(run())
+
+
+def fork_and_charge(store, key: str, limit: int) -> int:
+    """Charge before and after a fork, in parent and child; return how many were admitted."""
+    admitted = sum(charge(store, key, ceiling=limit) for _ in range(3))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        inner = sum(charge(store, key, ceiling=limit) for _ in range(50))
+        os.write(writing, str(inner).encode())
+        os._exit(0)
+    admitted += sum(charge(store, key, ceiling=limit) for _ in range(50))
+    os.waitpid(child, 0)
+    return admitted + int(os.read(reading, 10))
 
 
 def tally(path: Any) -> memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from guardrail.http.identity.credentials import CredentialSource, Headers, credential_of
+from guardrail.http.identity.credentials import CredentialSource, credential_of
 from guardrail.signals.client import ClientAddress, Proxies, client_address
 from guardrail.signals.directory import Credential, Directory, Identity
 

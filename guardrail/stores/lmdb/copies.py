@@ -14,6 +14,7 @@ import threading
 import lmdb
 
 from guardrail.stores.lmdb.files import Files, sync_file, sync_folder
+from guardrail.stores.lmdb.locks import FileLock
 
 LOG = logging.getLogger("guardrail.stores.lmdb")
 
@@ -41,9 +42,18 @@ class Copier:
             self._thread.join()
 
     def _make(self, env: lmdb.Environment) -> None:
+        lock = FileLock(self.files.copying)
+        try:
+            # Another process may still be at its copy, which then is as good.
+            if lock.attempt():
+                self._replace(env)
+        finally:
+            lock.close()
+
+    def _replace(self, env: lmdb.Environment) -> None:
         draft = self.files.copy.with_name(f".{self.files.copy.name}")
         try:
-            # There is one copier at a time: what is left here is a killed one's.
+            # What is left here is a killed process's.
             draft.unlink(missing_ok=True)
             env.reader_check()
             env.copy(str(draft), compact=True)

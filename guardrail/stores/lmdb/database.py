@@ -86,7 +86,10 @@ class Database:
             if crashed or (state is not None and state.damaged) or not self._sound():
                 self._restore(clock, "the host crashed" if crashed else "it is damaged")
         if state != State(self.boot):
-            self.files.write_state(State(self.boot))
+            try:
+                self.files.write_state(State(self.boot))
+            except OSError as problem:
+                raise SettingError(_unopened(self.files, problem)) from problem
 
     def _sound(self) -> bool:
         size = self.files.data.stat().st_size
@@ -161,7 +164,10 @@ class Database:
 
     def damaged(self) -> None:
         """Record that the file is damaged: the next to open it alone restores the copy."""
-        self.files.write_state(State(self.boot, damaged=True))
+        try:
+            self.files.write_state(State(self.boot, damaged=True))
+        except OSError as problem:
+            LOG.error("that `%s` is damaged cannot be recorded: %s", self.files.data, problem)
 
     def close(self, *, last: bool = True) -> None:
         """Let go of everything; with `last`, the last process to do so syncs the data first."""
@@ -172,7 +178,7 @@ class Database:
                     self._part()
                     self.env.close()
                     self._users.leave()
-        except StoreError as problem:
+        except (StoreError, OSError, lmdb.Error) as problem:
             LOG.warning("`%s` is closed without a sync: %s", self.files.data, problem)
         finally:
             self.env.close()

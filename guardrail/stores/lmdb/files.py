@@ -43,6 +43,7 @@ class Files:
         self.key = folder / "hash.key"
         self.writer = folder / "writer.lock"
         self.opening = folder / "opening.lock"
+        self.copying = folder / "copying.lock"
         self.users = folder / "users.lock"
 
     def check(self) -> None:
@@ -91,8 +92,12 @@ class Files:
     def write_state(self, state: State) -> None:
         """Record a state, whole or not at all."""
         draft = self.state.with_name(f".{self.state.name}.{secrets.token_hex(8)}")
-        write_synced(draft, json.dumps(asdict(state)).encode())
-        draft.replace(self.state)
+        try:
+            write_synced(draft, json.dumps(asdict(state)).encode())
+            draft.replace(self.state)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         sync_folder(self.folder)
 
     def set_aside(self, now: float) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -22,6 +23,7 @@ EVERY = 8
 SLACK = USUAL * EVERY
 CHUNK = 1024
 """Pages allocated at a time at least, and an eighth of what is in use."""
+RESERVE = 96
 RECORD_PAGES, OWN_PAGES = 8, 12
 """What writing a record takes of pages, and a transaction by itself; a page of a long record takes
 as much as a record, since LMDB looks for such pages in a row."""
@@ -42,6 +44,19 @@ class Room:
         self._most = env.info()["map_size"] // self._page
         self._allocated = 0
         self._looked_at = -EVERY
+
+    def keep(self, transaction: lmdb.Transaction, need: int, homes: Sequence[Any]) -> None:
+        """Make sure that a transaction with new records leaves pages to remove old ones with.
+
+        Raises:
+            MapFullError: it does not.
+        """
+        if self._allocated < self._most - RESERVE:
+            return
+        stats = [transaction.stat(home) for home in homes]
+        used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        if used + need + RESERVE > self._most:
+            raise lmdb.MapFullError("no pages are left but those for removing records")
 
     def make(self, transaction: lmdb.Transaction, need: int) -> None:
         """Make sure that a transaction can take so many pages.

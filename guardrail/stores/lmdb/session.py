@@ -70,6 +70,12 @@ class Session:
         """The time of the store's own clock, in microseconds."""
         return int(self._clock() * SECOND)
 
+    @property
+    def used_bytes(self) -> int:
+        """How much of the file is in use, pages free for new records included."""
+        env = self._opened().env
+        return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
+
     def enter(self) -> None:
         """Take the turn to write, waiting for it until the deadline.
 
@@ -137,9 +143,9 @@ class Session:
             return
         try:
             self._closed = True
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+            database, self._database = self._database, None
+            if database is not None:
+                database.close()
         finally:
             self._threads.release()
 
@@ -171,7 +177,10 @@ class Session:
         try:
             changes = () if problem else ledger.changes()
             if changes:
-                database.room.make(transaction, pages_for(changes))
+                need = pages_for(changes)
+                database.room.make(transaction, need)
+                if any(entry.data is None for entry, _ in changes):
+                    database.room.keep(transaction, need, database.homes)
                 fresh = ledger.write(changes)
                 self._sweep.go_on(transaction, fresh, database.homes[1:], ledger.now)
                 copy = self._copy_is_due(database, ledger.now)

@@ -14,6 +14,7 @@ import lmdb
 from guardrail.stores.lmdb.codec import expired_before
 
 LOOKED_AT, MOST_LOOKED_AT, MOST_REMOVED = 8, 32, 8
+WAY_LOOKED_AT, WAY_REMOVED = 512, 128
 EVERY = 8
 """Transactions without a new record between two that look at some."""
 
@@ -34,7 +35,9 @@ class Sweep:
         """
         if fresh:
             return sum(
-                self.look(transaction, home, LOOKED_AT * fresh.count(home), now)
+                self.look(
+                    transaction, home, min(LOOKED_AT * fresh.count(home), MOST_LOOKED_AT), now
+                )
                 for home in homes
                 if home in fresh
             )
@@ -44,21 +47,28 @@ class Sweep:
         return self.look(transaction, homes[self._idle // EVERY % len(homes)], LOOKED_AT, now)
 
     def make_way(self, transaction: lmdb.Transaction, homes: Sequence[Any], now: int) -> int:
-        """Remove a few records that may go from each sub-database, and return how many."""
-        return sum(self.look(transaction, home, MOST_LOOKED_AT, now) for home in homes)
+        """Remove many records that may go from each sub-database, and return how many."""
+        return sum(self.look(transaction, home, WAY_LOOKED_AT, now, WAY_REMOVED) for home in homes)
 
-    def look(self, transaction: lmdb.Transaction, home: Any, count: int, now: int) -> int:
+    def look(
+        self,
+        transaction: lmdb.Transaction,
+        home: Any,
+        count: int,
+        now: int,
+        most: int = MOST_REMOVED,
+    ) -> int:
         """Look at so many records of a sub-database, remove those that may go, return how many."""
         removed, limit = 0, expired_before(now)
         with transaction.cursor(home) as cursor:
             found = cursor.set_range(self._places.get(home, b"")) or cursor.first()
-            for _ in range(min(count, MOST_LOOKED_AT)):
+            for _ in range(count):
                 if not found:
                     break
                 if bytes(cursor.value()) < limit:
                     found = cursor.delete() and bool(cursor.key())
                     removed += 1
-                    if removed == MOST_REMOVED:
+                    if removed == most:
                         break
                 else:
                     found = cursor.next()

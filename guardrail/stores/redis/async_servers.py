@@ -80,6 +80,11 @@ class AsyncServers:
         """Ask for the slots again with the next connection that is opened."""
         self._stale = True
 
+    async def drain(self) -> None:
+        """Wait for what the servers owe, no longer than a deadline each."""
+        for line in self._lines.values():
+            await line.drain()
+
     async def close(self) -> None:
         """Close every connection."""
         for line in self._lines.values():

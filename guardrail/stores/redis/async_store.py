@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,7 @@ from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY
+from guardrail.stores.redis.faults import MOVED_AWAY, unwrapped
 
 T = TypeVar("T")
 
@@ -25,8 +26,11 @@ class AsyncRedisStore(RedisBase):
 
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
+
+    def _begin(self) -> None:
         self._servers: AsyncServers | None = None
         self._chores: asyncio.Task[None] | None = None
+        super()._begin()
 
     @property
     def lost(self) -> int:
@@ -38,7 +42,7 @@ class AsyncRedisStore(RedisBase):
 
         Cancelled, it charges nothing that is not taken back.
         """
-        until = self._until()
+        until, self._latest = self._until(), now
         if self.bearings.stale:
             await self._orient(until)
         undo: Undo = []
@@ -50,15 +54,14 @@ class AsyncRedisStore(RedisBase):
             if undo:
                 self._tidy()
             raise
-        if not outcome.admitted:
-            self._owe(undo)
+        self._owe(undo)
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
-        until = self._until()
+        until, self._latest = self._until(), now
         if self.bearings.stale:
             await self._orient(until)
         await self._run(settling(self.bearings.speech(), corrections, now), until)
@@ -67,8 +70,10 @@ class AsyncRedisStore(RedisBase):
 
     async def close(self) -> None:
         """Take back what is still owed, and close every connection."""
-        if self._servers is None or self._servers.loop is not asyncio.get_running_loop():
+        loop = asyncio.get_running_loop()
+        if self._servers is None or self._servers.loop is not loop or os.getpid() != self._process:
             return
+        await self._servers.drain()
         if self._chores is not None:
             await asyncio.gather(self._chores, return_exceptions=True)
         if self._undo:
@@ -77,6 +82,8 @@ class AsyncRedisStore(RedisBase):
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
+        if os.getpid() != self._process:
+            self._begin()
         if self._servers is None or self._servers.loop is not loop:
             self._servers = AsyncServers(
                 self.address, self.bearings, self.deadline, self.connect, self._late
@@ -103,10 +110,10 @@ class AsyncRedisStore(RedisBase):
         line, asking = servers.line(call.slot), False
         for _ in range(REDIRECTS):
             ahead = [ASKING] if asking else []
-            reply = await line.ask([*ahead, self._command(call)], call, until)
+            reply = unwrapped(await line.ask([*ahead, self._command(call)], call, until))
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
-                reply = await line.ask([*ahead, whole], call, until)
+                reply = unwrapped(await line.ask([*ahead, whole], call, until))
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -142,7 +149,7 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = int(self.bearings.server_time * 1e6)
+        now = self._latest
         try:
             while self._undo:
                 batch = self._batch()

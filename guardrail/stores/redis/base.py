@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,8 +53,15 @@ class RedisBase:
             outlook, clock=clock, steady=time.monotonic, spread=address.kind == "cluster"
         )
         self._scripts = load_scripts()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
         self._undo: deque[Correction | Retract] = deque()
         self._lost = 0
+        # What is taken back is so at the time of the latest call: hosts may have their own clock.
+        self._latest = 0
+        self._process = os.getpid()
 
     @property
     def skew(self) -> float:
@@ -92,7 +100,7 @@ class RedisBase:
         if call.kind != ACQUIRE or not isinstance(reply, bytes):
             return
         outcome = read_outcome(reply, len(call.charges), call.cells)
-        self._owe(undoing(call.charges, call.cells, outcome))
+        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
 
     def _batch(self) -> list[Correction | Retract]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]

@@ -91,7 +91,7 @@ def acquiring(
 ) -> Dialogue:
     """Ask for a request's charges; return the outcome.
 
-    Whoever is not told of an admission, by whatever ends the dialogue, has to take back `undo`.
+    Whatever ends the dialogue, `undo` is then what has to be taken back.
     """
     if not speech.spread:
         return (yield from _acquired(speech, charges, cells, now, 0, refuse=False))
@@ -194,6 +194,7 @@ class _Spread:
         self.refused = [False] * len(charges)
         self.admitted = True
         self.undo = undo
+        self.charged: list[tuple[int, Correction | Retract]] = []
 
     def asked(self) -> Dialogue:
         """Ask for every group in order, then for the overflow counters that are needed."""
@@ -201,13 +202,22 @@ class _Spread:
             yield from self._ask(slot, places, spilling=False)
         for slot, places in sorted(self._overflow().items()):
             yield from self._ask(slot, places, spilling=True)
+        if self.admitted:
+            # A rule that refuses nothing is still charged in all its slots or in none.
+            self.undo[:] = [undo for number, undo in self.charged if self.refused[number]]
         replies = [reply for reply in self.replies if reply is not None]
         return Outcome(self.admitted, self.refused, replies)
 
     def _groups(self) -> dict[int, list[int]]:
         groups: dict[int, list[int]] = {}
+        slots: dict[int, set[int]] = {}
         for place, cell in enumerate(self.cells):
-            groups.setdefault(self.speech.slot(cell.key), []).append(place)
+            slot = self.speech.slot(cell.key)
+            groups.setdefault(slot, []).append(place)
+            slots.setdefault(cell.charge, set()).add(slot)
+        for number, charge in enumerate(self.charges):
+            if charge.after is not None and slots.get(number) != slots.get(charge.after):
+                raise StoreError("on a cluster, what follows a charge must have its key facts")
         return groups
 
     def _overflow(self) -> dict[int, list[int]]:
@@ -227,7 +237,7 @@ class _Spread:
         numbers = sorted({self.cells[place].charge for place in places})
         index = {number: i for i, number in enumerate(numbers)}
         charges = [
-            Charge(c.binding, None if c.after is None else index.get(c.after))
+            Charge(c.binding, None if c.after is None else index[c.after])
             for c in (self.charges[number] for number in numbers)
         ]
         cells = [self._cell(self.cells[place], index, spilling) for place in places]
@@ -236,7 +246,9 @@ class _Spread:
         )
         self._note(numbers, places, cells, outcome, spilling)
         if outcome.admitted:
-            self.undo += undoing(charges, cells, outcome, strikes=False)
+            for number, correction in undoing(charges, cells, outcome, strikes=False):
+                self.charged.append((numbers[number], correction))
+                self.undo.append(correction)
 
     @staticmethod
     def _cell(cell: Cell, index: Mapping[int, int], spilling: bool) -> Cell:

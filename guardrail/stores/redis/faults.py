@@ -6,18 +6,24 @@ from redis import exceptions as said
 
 from guardrail.errors import SettingError, StoreError
 
-NOT_NOW = (
-    said.BusyLoadingError,
-    said.ClusterDownError,
-    said.MasterDownError,
-    said.TryAgainError,
-    said.OutOfMemoryError,
-    said.ReadOnlyError,
-)
-"""Refused before anything was written."""
+WRAPPED = {
+    "-READONLY ": said.ReadOnlyError,
+    "-OOM ": said.OutOfMemoryError,
+    "-MASTERDOWN ": said.MasterDownError,
+}
+"""What servers before version 7 say within the error of a script."""
 
 MOVED_AWAY = (said.ReadOnlyError, said.MasterDownError, said.ClusterDownError)
 """The server is not, or not any more, the one to write to: look again for it."""
+
+
+def unwrapped(reply: object) -> object:
+    """Return a reply with the error that a script of an old server died of in its own right."""
+    if type(reply) is said.ResponseError:
+        for sign, kind in WRAPPED.items():
+            if sign in str(reply):
+                return kind(str(reply).partition(sign)[2])
+    return reply
 
 
 def refusal(error: Exception, where: str) -> StoreError:

@@ -19,6 +19,7 @@ from guardrail.stores.redis.pool import PATIENCE, lost_among
 Opener = Callable[[], Awaitable[Any]]
 OnLate = Callable[[Call, object], None]
 
+LOOK_EVERY = 0.001
 MOST_WAITING = 10_000
 """Calls that wait for a server at once; one more is refused."""
 
@@ -78,7 +79,19 @@ class Line:
             self._writer = self._loop.create_task(self._write())
         if self._timer is None:
             self._timer = self._loop.call_at(until, self._expire)
-        return await entry.future
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            # The reply may have come in the same turn: then nobody else will hear of it.
+            if not entry.future.cancelled() and entry.future.exception() is None:
+                self._on_late(call, entry.future.result())
+            raise
+
+    async def drain(self) -> None:
+        """Wait for what is owed, no longer than a deadline."""
+        until = self._loop.time() + self._deadline
+        while self._owed and self._loop.time() < until:
+            await asyncio.sleep(LOOK_EVERY)
 
     async def close(self) -> None:
         """Close the connection; what waits is told so."""

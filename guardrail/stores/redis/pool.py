@@ -7,7 +7,6 @@ no longer than its own deadline.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -21,6 +20,7 @@ from guardrail.stores.redis.link import Connection, Late, Link
 
 Opener = Callable[[], Connection]
 
+LOOK_EVERY = 0.001
 PATIENCE = 2
 """Deadlines of silence after which a connection that owes a reply is given up."""
 
@@ -37,10 +37,6 @@ class Pool:
         self.late: list[Late] = []
         self._opener = opener
         self._deadline = deadline
-        self._reset()
-
-    def _reset(self) -> None:
-        self._process = os.getpid()
         self._free = threading.Condition()
         self._idle: list[Link] = []
         self._owing = 0
@@ -53,9 +49,6 @@ class Pool:
         Raises:
             StoreError: there is none until then (monotonic seconds); nothing was sent.
         """
-        if os.getpid() != self._process:
-            # The parent's connections stay the parent's.
-            self._reset()
         with self._free:
             if self._owing:
                 self._poll()
@@ -95,9 +88,13 @@ class Pool:
             self.drop(link)
 
     def drain(self) -> None:
-        """Take the replies that have come since, and give up on those that will not."""
+        """Wait for the replies that are owed, no longer than a deadline."""
+        until = monotonic() + self._deadline
         with self._free:
             self._poll()
+            while self._owing and monotonic() < until:
+                self._free.wait(LOOK_EVERY)
+                self._poll()
 
     def _poll(self) -> None:
         kept = []

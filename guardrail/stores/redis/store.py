@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, cast
@@ -15,7 +16,7 @@ from guardrail.stores.redis.async_store import AsyncRedisStore
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, overdue, unreachable
+from guardrail.stores.redis.faults import MOVED_AWAY, overdue, unreachable, unwrapped
 from guardrail.stores.redis.pool import Pool
 from guardrail.stores.redis.servers import Servers
 
@@ -31,7 +32,11 @@ class RedisStore(RedisBase):
     def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
         super().__init__(address, outlook, **settings)
         self._settings = settings
-        self._servers = Servers(address, self.bearings, self.deadline, self.connect)
+
+    def _begin(self) -> None:
+        # The parent's connections stay the parent's: they are let go of, not closed.
+        self._servers = Servers(self.address, self.bearings, self.deadline, self.connect)
+        super()._begin()
 
     @property
     def lost(self) -> int:
@@ -60,7 +65,9 @@ class RedisStore(RedisBase):
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
-        until = time.monotonic() + self.deadline
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
         if self.bearings.stale:
             self._orient(until)
         undo: Undo = []
@@ -70,26 +77,28 @@ class RedisStore(RedisBase):
         except BaseException:
             self._owe(undo)
             raise
-        if not outcome.admitted:
-            self._owe(undo)
-        self._tidy(now, until)
+        self._owe(undo)
+        self._tidy(until)
         return outcome
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
-        until = time.monotonic() + self.deadline
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
         if self.bearings.stale:
             self._orient(until)
         self._run(settling(self.bearings.speech(), corrections, now), until)
-        self._tidy(now, until)
+        self._tidy(until)
 
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
+        if os.getpid() != self._process:
+            self._begin()
         for pool in self._servers.every():
             pool.drain()
         if self.bearings.known and not self.bearings.stale:
-            until = time.monotonic() + self.deadline
-            self._tidy(int(self.bearings.server_time * 1e6), until)
+            self._tidy(time.monotonic() + self.deadline)
         for pool in self._servers.every():
             pool.close()
 
@@ -110,9 +119,9 @@ class RedisStore(RedisBase):
         """Return the server's reply to a call, wherever the call's slot is by now."""
         pool, asking = self._servers.pool(call.slot), False
         for _ in range(REDIRECTS):
-            reply = self._ask(pool, call, until, asking)
+            reply = unwrapped(self._ask(pool, call, until, asking))
             if isinstance(reply, said.NoScriptError):
-                reply = self._ask(pool, call, until, asking, whole=True)
+                reply = unwrapped(self._ask(pool, call, until, asking, whole=True))
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -163,24 +172,24 @@ class RedisStore(RedisBase):
         except SettingError as problem:
             raise StoreError(str(problem)) from problem
 
-    def _tidy(self, now: int, until: float) -> None:
+    def _tidy(self, until: float) -> None:
         """Use what is left of the time to take back what came too late, and to look around."""
         for pool in self._servers.every():
             while pool.late:
                 self._owe_late(*pool.late.pop())
         try:
             if self._undo:
-                self._take_back(now, until)
+                self._take_back(until)
             if self.bearings.due:
                 self._orient(until)
         except StoreError:
             # The decision stands; what is owed is tried again after the next one.
             return
 
-    def _take_back(self, now: int, until: float) -> None:
+    def _take_back(self, until: float) -> None:
         batch = self._batch()
         try:
-            self._run(settling(self.bearings.speech(), batch, now), until)
+            self._run(settling(self.bearings.speech(), batch, self._latest), until)
         except StoreError as problem:
             self._unbatch(batch, problem)
             raise

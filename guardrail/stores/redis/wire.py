@@ -198,29 +198,32 @@ def _millis(ttl: int) -> int:
 
 def undoing(
     charges: Sequence[Charge], cells: Sequence[Cell], outcome: Outcome, *, strikes: bool = True
-) -> list[Correction | Retract]:
-    """Return the corrections that take back what an outcome says was charged.
+) -> list[tuple[int, Correction | Retract]]:
+    """Return the corrections that take back what an outcome says was charged, by its charge.
 
     With `strikes` also what followed a refusal.
     """
-    corrections: list[Correction | Retract] = []
+    found: list[tuple[int, Correction | Retract]] = []
     for cell, reply in zip(cells, outcome.replies, strict=True):
         charge = charges[cell.charge]
         tried = outcome.admitted if charge.after is None else outcome.refused[charge.after]
         left_out = reply.spilled and cell.spill == LEFT_OUT
         if not tried or outcome.refused[cell.charge] or left_out:
             continue
-        if charge.after is not None and not strikes:
-            continue
-        key = cast(str, cell.spill) if reply.spilled else cell.key
-        if not isinstance(cell, Counter):
-            if not cast(MemberReply, reply).present:
-                corrections.append(Retract(key, cell.member, cell.expires))
-        elif cell.amount and cell.floor:
-            counted = cast(CounterReply, reply)
-            charged = counted.used + cell.amount
-            corrections.append(Drain(key, -cell.amount, charged, counted.refunded, cell.ttl))
-        elif cell.amount:
-            slot = cast(CounterReply, reply).slot
-            corrections.append(Adjust(key, slot, -cell.amount, cell.ttl))
-    return corrections
+        if charge.after is None or strikes:
+            correction = _undone(cell, reply)
+            if correction is not None:
+                found.append((cell.charge, correction))
+    return found
+
+
+def _undone(cell: Cell, reply: Reply) -> Correction | Retract | None:
+    key = cast(str, cell.spill) if reply.spilled else cell.key
+    if not isinstance(cell, Counter):
+        new = not cast(MemberReply, reply).present
+        return Retract(key, cell.member, cell.expires) if new else None
+    counted = cast(CounterReply, reply)
+    if cell.amount and cell.floor:
+        charged = counted.used + cell.amount
+        return Drain(key, -cell.amount, charged, counted.refunded, cell.ttl)
+    return Adjust(key, counted.slot, -cell.amount, cell.ttl) if cell.amount else None
