@@ -23,14 +23,17 @@ FLOORS = ("min_tokens", "min_new_tokens", "thinking_token_budget")
 WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameters", "options")
 """Members that hold caps of their own."""
 
-_MULTIPLIERS = (
-    "n",
-    "best_of",
-    "candidateCount",
-    "candidate_count",
-    "sampleCount",
-    "num_return_sequences",
+_MULTIPLIERS = frozenset(
+    {
+        "n",
+        "best_of",
+        "candidateCount",
+        "candidate_count",
+        "sampleCount",
+        "num_return_sequences",
+    }
 )
+_OUTPUT = frozenset({*CAPS, *FLOORS})
 _PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
 
 
@@ -52,11 +55,17 @@ def counts_of(document: Mapping[str, object], *, zero_caps: bool = False) -> Cou
     caps: list[int] = []
     each = 1
     for where, members in _settings(document):
-        caps += _numbers(members, (*CAPS, *FLOORS), where)
-        each = max([each, *_numbers(members, _MULTIPLIERS, where)])
-    caps += _thinking(document)
+        for name, value in members.items():
+            if name in _OUTPUT and (number := whole(value, where + name)) is not None:
+                caps.append(number)
+            elif name in _MULTIPLIERS and (number := whole(value, where + name)) is not None:
+                each = max(each, number)
+    thinking = document.get("thinking")
+    if isinstance(thinking, dict):
+        budget = whole(thinking.get("budget_tokens"), "thinking.budget_tokens")
+        caps += [] if budget is None else [budget]
     completions = min(each * _prompts(document), TOP)
-    capped = _is_capped(document, zero_caps)
+    capped = bool(caps) and _is_capped(document, zero_caps)
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
 
 
@@ -79,26 +88,16 @@ def _settings(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str
     yield "", document
     for name in WITHIN:
         inner = document.get(name)
+        if inner is None:
+            continue
         for members in inner if isinstance(inner, list) else [inner]:
             if isinstance(members, dict):
                 yield f"{name}.", members
 
 
-def _numbers(members: Mapping[str, object], names: tuple[str, ...], where: str) -> list[int]:
-    found = (whole(members.get(name), where + name) for name in names if name in members)
-    return [number for number in found if number is not None]
-
-
 def _is_capped(document: Mapping[str, object], zero_caps: bool) -> bool:
     caps = (members.get(name) for _, members in _settings(document) for name in CAPS)
     return any(cap is not None and (cap != 0 or zero_caps) for cap in caps)
-
-
-def _thinking(document: Mapping[str, object]) -> list[int]:
-    thinking = document.get("thinking")
-    if isinstance(thinking, dict):
-        return _numbers(thinking, ("budget_tokens",), "thinking.")
-    return []
 
 
 def _prompts(document: Mapping[str, object]) -> int:

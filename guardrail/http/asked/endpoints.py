@@ -170,6 +170,7 @@ def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
 
 ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = dict(_table())
 """Endpoints by the last segments of their paths; `*` stands for any one."""
+_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
 _DEEPEST = max(map(len, ENDPOINTS))
 _WITH_STARS = {
     length: [parts for parts in ENDPOINTS if len(parts) == length and "*" in parts]
@@ -183,6 +184,9 @@ def endpoint_of(path: str) -> Endpoint:
     Empty segments, a slash at the end, case and whatever stands before the known part make no
     difference: a host may be mounted anywhere, and its router may forgive more than we know.
     """
+    known = _BY_NAME.get(path)
+    if known is not None:
+        return known
     segments = _segments(path)
     lowered = tuple(segment.lower() for segment in segments)
     if segments and ":" in segments[-1]:

@@ -20,8 +20,10 @@ _NAMES = (
     r"mon|tue|wed|thu|fri|sat|sun|am|pm|utc|gmt)"
 )
 # A word with a digit in it is a number, a date or an id; names of days and months go with one.
-_WORD_WITH_DIGIT = re.compile(r"(?:[^\W\d_]|[_-])*+\d[\w-]*+")
-_CALENDAR = re.compile(rf"(?:\b{_NAMES}\b[ .,]{{1,3}})+#|#(?:[ .,:/+t-]{{1,3}}(?:#|\b{_NAMES}\b))+")
+# Each starts where a word starts, and each run is taken whole: both take linear time.
+_WORD_WITH_DIGIT = re.compile(r"(?<![\w-])(?:[^\W\d]|-)*+\d[\w-]*+")
+_PART = rf"(?:#|\b{_NAMES}\b)"
+_RUN = re.compile(rf"{_PART}(?:[ .,:/+t-]{{1,3}}{_PART})*+")
 _SPACE = re.compile(r"\s+")
 _VOLATILE = frozenset({"cache_control", "defer_loading", "headers", "authorization", "strict"})
 
@@ -30,11 +32,7 @@ def normalised(text: str) -> str:
     """Return a text with ids, numbers and dates as `#`, in one case, its spaces single."""
     text = _SPACE.sub(" ", text[:HASHED_CHARACTERS].casefold()).strip()
     text = _WORD_WITH_DIGIT.sub("#", text)
-    while True:
-        shorter = _CALENDAR.sub("#", text)
-        if shorter == text:
-            return text
-        text = shorter
+    return _RUN.sub(lambda run: "#" if "#" in run[0] else run[0], text)
 
 
 def template_of(texts: Iterable[str], hash_key: bytes) -> str | None:

@@ -107,7 +107,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _Content(shape_of({}, "other"), 0, None)
     document = read_document(body, limits)
     members = document.value if isinstance(document.value, dict) else {}
-    if not members and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
+    if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
     if endpoint.kind is Kind.BATCH:
         return _Content(shape_of_batch(members, limits), document.tokens, document.value)

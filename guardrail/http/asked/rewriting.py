@@ -113,46 +113,54 @@ def _set_model(members: Members, model: object, asked: Asked) -> None:
 
 
 def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
-    if cap.__class__ is not int or cap < 0:
+    if cap.__class__ is not int or cap < 1:
         raise RewriteError(f"a cap of `{cap!r}` is no number of tokens")
-    found = _lower(members, cap)
+    zero_caps = asked.dialect is Dialect.ANTHROPIC
+    found = _lower(members, cap, zero_caps)
     for name in WITHIN:
         if name in members:
-            members[name], capped = _lowered(members[name], cap)
+            members[name], capped = _lowered(members[name], cap, zero_caps)
             found |= capped
+    if not found and any(_number(members.get(name)) == 0 for name in CAPS):
+        raise RewriteError("the body caps output at 0, which hosts read in different ways")
     if not found and asked.usage_format not in _UNCAPPED:
         _set_cap(members, cap, asked)
     _lower_thinking(members, cap)
 
 
-def _lowered(raw: msgspec.Raw, limit: int) -> tuple[msgspec.Raw, bool]:
+def _lowered(raw: msgspec.Raw, limit: int, zero_caps: bool) -> tuple[msgspec.Raw, bool]:
     """Lower caps in an object, or in each of a list; whether each of them has one."""
     text = bytes(raw)
     if text[:1] == b"{":
         before = _members(text)
         after = dict(before)
-        found = _lower(after, limit)
+        found = _lower(after, limit, zero_caps)
         return (raw if _same(before, after) else _raw(after)), found
     if text[:1] == b"[":
         listed = msgspec.json.decode(text, type=_LIST)
-        every = [_lowered(each, limit) for each in listed]
+        every = [_lowered(each, limit, zero_caps) for each in listed]
         found = bool(every) and all(capped for _, capped in every)
         changed = any(bytes(old) != bytes(new) for old, (new, _) in zip(listed, every, strict=True))
         return (_raw([new for new, _ in every]) if changed else raw), found
     return raw, False
 
 
-def _lower(members: Members, limit: int) -> bool:
-    """Lower what caps and what demands output in one object; whether it has a cap."""
+def _lower(members: Members, limit: int, zero_caps: bool) -> bool:
+    """Lower what caps and what demands output in one object; whether it has a cap that holds."""
     found = False
     for name in (*CAPS, *FLOORS):
-        value = msgspec.json.decode(members[name]) if name in members else None
+        value = _number(members.get(name))
         if value is None:
             continue
-        found |= name in CAPS
+        found |= name in CAPS and (value > 0 or zero_caps)
         if value > limit:
             members[name] = _raw(limit)
     return found
+
+
+def _number(raw: msgspec.Raw | None) -> int | None:
+    """Return a cap as it is written; reading the body has shown that it is one, or null."""
+    return None if raw is None else msgspec.json.decode(raw, type=int | None)
 
 
 def _set_cap(members: Members, limit: int, asked: Asked) -> None:

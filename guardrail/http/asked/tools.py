@@ -39,7 +39,9 @@ def tools_in(document: Mapping[str, object]) -> Iterator[object]:
     Gemini writes several in one object: each of its members is one, each function declared is one.
     """
     for name in _LISTS:
-        listed = document.get(name)
+        if name not in document:
+            continue
+        listed = document[name]
         if isinstance(listed, list):
             for tool in listed:
                 yield from _spread(tool)

@@ -139,14 +139,14 @@ def _finished(document: Mapping[str, object]) -> bool:
 def _delta_texts(document: Mapping[str, object]) -> Iterator[bytes]:
     """Yield the text a streamed document adds, what frames it left out."""
     level = [document.get("delta")]
-    for name, members in (("choices", ("delta", "text")), ("candidates", ("content",))):
+    for name in ("choices", "candidates"):
         listed = document.get(name)
-        for choice in listed if isinstance(listed, list) else []:
-            if isinstance(choice, dict):
-                level += [choice.get(member) for member in members]
-    if isinstance(document.get("message"), dict) and "done" in document:
-        level.append(document["message"])
-    level += [document.get(name) for name in ("text", "response") if "type" not in document]
+        if isinstance(listed, list):
+            for choice in listed:
+                if isinstance(choice, dict):
+                    level += (choice.get("delta"), choice.get("text"), choice.get("content"))
+    if "type" not in document:
+        level += (document.get("text"), document.get("response"), document.get("message"))
     while level:
         value = level.pop()
         if isinstance(value, str):
