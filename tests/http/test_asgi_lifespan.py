@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def counted(app):
 
 
 def test_check_42_opened_once_and_closed_once(policies):
-    seen = []
+    seen: list[Any] = []
     app = GuardrailMiddleware(
         host("lifespan.startup.complete", "lifespan.shutdown.complete", seen=seen),
         policies=policies,
@@ -139,7 +140,7 @@ def test_a_guard_of_the_hosts_own_is_not_closed(policies):
     closed = []
 
     async def run():
-        guard = guardrail.AsyncGuard.load(policies, environ={})
+        guard: Any = guardrail.AsyncGuard.load(policies, environ={})
         guard.close = lambda: closed.append(1)
         app = GuardrailMiddleware(
             host("lifespan.startup.complete", "lifespan.shutdown.complete"),
