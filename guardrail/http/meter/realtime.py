@@ -90,6 +90,10 @@ class RealtimeMeter:
         self._context += tokens
         return None
 
+    def refused(self) -> None:
+        """Take that the turn `sent` returned last is not passed on to the host."""
+        self._asked = max(self._asked - 1, 0)
+
     def received(self, frame: str | bytes) -> Turn | TurnUsage | None:
         """Take a frame of the host's; return the turn that starts or ends with it, if one does."""
         try:

@@ -1,0 +1,98 @@
+"""One answer to who asks, from the parts of a request: address, credential, directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from guardrail.http.identity.credentials import CredentialSource, credential_of
+from guardrail.signals.client import ClientAddress, Proxies, client_address
+from guardrail.signals.directory import Credential, Directory, Identity
+
+_MOST_NOTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a request itself says of who asks: an address and a credential, either may be none."""
+
+    address: ClientAddress
+    credential: Credential | None
+
+    def facts(self) -> dict[str, object]:
+        """Return `client.ip` (or `client.network`) and `credential.id`, as far as known."""
+        facts = self.address.facts()
+        if self.credential is not None:
+            facts["credential.id"] = self.credential.id
+        return facts
+
+
+class Asker:
+    """Tells who asks; safe to share between threads and tasks.
+
+    `read` takes a request's parts and does no I/O; `look_up` and `find` then ask the directory.
+    What a client says of itself elsewhere, in user ids say, is not read.
+    """
+
+    __slots__ = ("_hash_key", "_notes", "directory", "proxies", "reads")
+
+    def __init__(
+        self,
+        *,
+        hash_key: bytes,
+        proxies: Proxies | None = None,
+        reads: CredentialSource | None = None,
+        directory: Directory | None = None,
+    ) -> None:
+        self._hash_key = hash_key
+        self._notes: dict[str, None] = {}
+        self.proxies = proxies or Proxies()
+        self.reads = reads or CredentialSource()
+        self.directory = directory
+
+    def read(
+        self,
+        peer: str | None,
+        headers: Sequence[tuple[bytes, bytes]],
+        query: bytes = b"",
+        subprotocols: Sequence[str] = (),
+    ) -> Asking:
+        """Return the address and the credential of a request.
+
+        Raises:
+            AmbiguousCredentialError: it carries two different credentials.
+        """
+        address = client_address(peer, headers, self.proxies)
+        if address.note is not None and len(self._notes) < _MOST_NOTES:
+            self._notes.setdefault(address.note)
+        return Asking(
+            address,
+            credential_of(headers, query, subprotocols, reads=self.reads, hash_key=self._hash_key),
+        )
+
+    def look_up(self, asking: Asking, now: float) -> Identity:
+        """Return who asks at `now` (seconds since the epoch), with all facts; may wait, bounded."""
+        if self.directory is None or asking.credential is None:
+            return Identity(asking.facts())
+        return _joined(asking.facts(), self.directory.look_up(asking.credential, now))
+
+    async def find(self, asking: Asking, now: float) -> Identity:
+        """Return the same without blocking the event loop."""
+        if self.directory is None or asking.credential is None:
+            return Identity(asking.facts())
+        return _joined(asking.facts(), await self.directory.find(asking.credential, now))
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know: each kind of doubtful address, once; the source."""
+        notes = tuple(self._notes)
+        return notes if self.directory is None else (*notes, *self.directory.warnings(now))
+
+    def close(self) -> None:
+        """Let go of the directory's connections."""
+        if self.directory is not None:
+            self.directory.close()
+
+
+def _joined(own: Mapping[str, object], told: Identity) -> Identity:
+    # What the connection shows stands; no directory can say otherwise.
+    return Identity({**told.facts, **own}, told.unavailable, told.problem, told.expires)

@@ -1,0 +1,123 @@
+"""Credentials by their keyed hashes, and what a directory tells of whom they belong to."""
+
+from __future__ import annotations
+
+import enum
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import NoReturn, Protocol
+
+_ID_BYTES = 18
+
+
+def _nothing() -> Mapping[str, object]:
+    return MappingProxyType({})
+
+
+TRIMMED = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+"""What is cut from both ends of a credential: ASCII white space as `str.strip` knows it."""
+
+
+class Secret:
+    """The bytes of a key or a token, which no repr, log, error or pickle shows."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def reveal(self) -> bytes:
+        """Return the bytes."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+class CredentialKind(enum.Enum):
+    """Where a request carries its credential."""
+
+    BEARER = "bearer"
+    X_API_KEY = "x-api-key"
+    API_KEY = "api-key"
+    X_GOOG_API_KEY = "x-goog-api-key"
+    QUERY = "query"
+    SUBPROTOCOL = "subprotocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential as a request carried it; equal to another of the same bytes.
+
+    `id` is its keyed hash, the only form in which it is kept, compared and logged. `secret` lives
+    as long as the request: directories that verify a token read it.
+    """
+
+    id: str
+    kind: CredentialKind = field(compare=False)
+    secret: Secret = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, as far as a directory knows.
+
+    `facts` are server facts; none but those of the connection if the credential is unknown.
+    `unavailable` names the facts whose source failed. `problem` says why a credential was not
+    accepted, or what is wrong with its entry; it holds no secret. `expires` is when, in seconds
+    since the epoch, who serves the request for longer should ask again.
+    """
+
+    facts: Mapping[str, object] = field(default_factory=_nothing)
+    unavailable: frozenset[str] = frozenset()
+    problem: str | None = None
+    expires: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the credential is known to be an account's."""
+        return "account.id" in self.facts
+
+
+class Directory(Protocol):
+    """Tells whose a credential is.
+
+    Nothing of what a client says about itself is asked for: a directory sees the credential alone.
+    """
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The names of the facts this directory can establish."""
+        ...
+
+    def look_up(self, credential: Credential, now: float) -> Identity:
+        """Return whose a credential is at `now` (seconds since the epoch); may wait, bounded."""
+        ...
+
+    async def find(self, credential: Credential, now: float) -> Identity:
+        """Return the same without blocking the event loop."""
+        ...
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know at `now`: a source that does not answer, say."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def credential_id(secret: bytes | str, hash_key: bytes) -> str:
+    """Return the keyed hash of a credential, 24 characters: what directories know it by.
+
+    White space around it is trimmed first; text is taken as UTF-8.
+    """
+    raw = secret.encode() if isinstance(secret, str) else secret
+    digest = blake2b(raw.strip(TRIMMED), key=hash_key, digest_size=_ID_BYTES, person=b"credential")
+    return urlsafe_b64encode(digest.digest()).decode("ascii")

@@ -1,0 +1,225 @@
+"""Answers of a slow source: kept for a while, asked for once at a time, used on when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Expired
+from dataclasses import dataclass
+from threading import Lock
+from typing import Generic, NamedTuple, TypeVar
+
+from cachetools import LRUCache
+
+from guardrail.signals.directory.breaker import Breaker
+
+V = TypeVar("V")
+
+Ask = Callable[[], "Future[object]"]
+"""Begins a call of the source; its future holds what the source told, or what went wrong."""
+
+
+class SourceError(Exception):
+    """A source failed, or what it told is no answer; the message shows nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How long answers count (seconds), and how many are kept.
+
+    An answer is used for `ttl`; that there is none for a key, for `unknown_ttl`. While the source
+    fails, the last answer is used until it is `stale` old. A request waits for the source at most
+    `timeout`. A key whose call failed is not asked for again within `retry`. Keys known to the
+    source, and keys unknown to it, are kept apart, so that invented ones displace no known one;
+    at most `calls` are under way at once.
+    """
+
+    ttl: float = 30.0
+    unknown_ttl: float = 10.0
+    stale: float = 3600.0
+    timeout: float = 1.0
+    retry: float = 1.0
+    most_known: int = 100_000
+    most_unknown: int = 10_000
+    calls: int = 100
+
+
+class Age(enum.Enum):
+    """How an answer stands: to be used, to be used while the source fails, too old, or none."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    EXPIRED = "expired"
+    NONE = "none"
+
+
+class Standing(NamedTuple, Generic[V]):
+    """An answer and how it stands; a fresh None says that the source knows no such key.
+
+    `at` is when it was asked for, in seconds since the epoch.
+    """
+
+    value: V | None
+    age: Age
+    at: float = 0.0
+
+
+class _Flight:
+    """One call under way: who waits for it, and since when (by the process's own clock)."""
+
+    __slots__ = ("begun", "ended", "now", "overdue")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.begun = time.monotonic()
+        self.ended: Future[None] = Future()
+        self.overdue = False
+
+    @property
+    def lasted(self) -> float:
+        return time.monotonic() - self.begun
+
+
+class Kept(Generic[V]):
+    """Keeps answers by key; threads and tasks of any loop share one call for a key.
+
+    `read` turns what the source told into an answer (None: no such key), or raises. A caller that
+    is cancelled, or tired of waiting, does not end the call that others wait for.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[object], V | None],
+        freshness: Freshness,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.freshness = freshness
+        self.breaker = breaker or Breaker()
+        self.last_failure = ""
+        self._read = read
+        self._lock = Lock()
+        self._known: LRUCache[str, tuple[V, float]] = LRUCache(freshness.most_known)
+        self._unknown: LRUCache[str, float] = LRUCache(freshness.most_unknown)
+        self._failed: LRUCache[str, float] = LRUCache(freshness.most_unknown)
+        self._flights: dict[str, _Flight] = {}
+
+    def get(
+        self, key: str, ask: Ask, now: float, *, at_most_every: float | None = None
+    ) -> Standing[V]:
+        """Return how a key's answer stands at `now`, after asking for it if it is not fresh.
+
+        `at_most_every` (seconds) stands for `ttl` and `retry`, where another age counts.
+        """
+        flight = self._flight(key, ask, now, at_most_every)
+        if flight is not None:
+            try:
+                flight.ended.result(self.freshness.timeout - flight.lasted)
+            except Expired:
+                self._overdue(flight)
+        return self._standing(key, now, at_most_every)
+
+    async def find(
+        self, key: str, ask: Ask, now: float, *, at_most_every: float | None = None
+    ) -> Standing[V]:
+        """Return the same without blocking the event loop."""
+        flight = self._flight(key, ask, now, at_most_every)
+        if flight is not None:
+            left = self.freshness.timeout - flight.lasted
+            await asyncio.wait({asyncio.wrap_future(flight.ended)}, timeout=left)
+            if not flight.ended.done():
+                self._overdue(flight)
+        return self._standing(key, now, at_most_every)
+
+    def forget(self, key: str) -> None:
+        """Drop what is known of a key; a call under way for it no longer counts."""
+        with self._lock:
+            for answers in (self._known, self._unknown, self._failed):
+                answers.pop(key, None)
+            self._flights.pop(key, None)
+
+    def _flight(
+        self, key: str, ask: Ask, now: float, at_most_every: float | None
+    ) -> _Flight | None:
+        """Return the call to wait for, begun if it must be; None if there is none to wait for."""
+        with self._lock:
+            if self._stand(key, now, at_most_every).age is Age.FRESH:
+                return None
+            flight = self._flights.get(key)
+            if flight is not None:
+                return None if flight.overdue else flight
+            retry = self.freshness.retry if at_most_every is None else at_most_every
+            if key in self._failed and abs(now - self._failed[key]) < retry:
+                return None
+            if len(self._flights) >= self.freshness.calls or not self.breaker.may_call(now):
+                return None
+            flight = self._flights[key] = _Flight(now)
+        try:
+            ask().add_done_callback(lambda told: self._landed(key, flight, told))
+        except Exception as problem:  # whatever the source is: it failed
+            failed: Future[object] = Future()
+            failed.set_exception(problem)
+            self._landed(key, flight, failed)
+        return flight
+
+    def _landed(self, key: str, flight: _Flight, told: Future[object]) -> None:
+        """Keep what a call brought, and let go those who wait for it."""
+        answer: V | None = None
+        failure = None
+        try:
+            answer = self._read(told.result())
+        except BaseException as problem:  # a call that was cancelled brought nothing either
+            failure = str(problem) if isinstance(problem, SourceError) else type(problem).__name__
+        with self._lock:
+            current = self._flights.get(key) is flight
+            if current:
+                del self._flights[key]
+                self._keep(key, answer, failure, flight)
+        if failure is None:
+            self.breaker.succeeded()
+        elif not flight.overdue:
+            self.last_failure = failure
+            self.breaker.failed(flight.now + flight.lasted)
+        flight.ended.set_result(None)
+
+    def _keep(self, key: str, answer: V | None, failure: str | None, flight: _Flight) -> None:
+        if failure is not None:
+            self._failed[key] = flight.now + flight.lasted
+            return
+        self._failed.pop(key, None)
+        if answer is None:
+            self._known.pop(key, None)
+            self._unknown[key] = flight.now
+        else:
+            self._unknown.pop(key, None)
+            self._known[key] = answer, flight.now
+
+    def _overdue(self, flight: _Flight) -> None:
+        """Note, once, that a call lasts longer than anyone waits."""
+        with self._lock:
+            if flight.overdue or flight.ended.done():
+                return
+            flight.overdue = True
+        self.last_failure = f"no answer within {self.freshness.timeout:g} s"
+        self.breaker.failed(flight.now + flight.lasted)
+
+    def _standing(self, key: str, now: float, at_most_every: float | None) -> Standing[V]:
+        with self._lock:
+            return self._stand(key, now, at_most_every)
+
+    def _stand(self, key: str, now: float, at_most_every: float | None) -> Standing[V]:
+        # A clock that was set back by more than a while makes answers old, not fresh for longer.
+        times = self.freshness
+        known = self._known.get(key)
+        if known is not None:
+            value, at = known
+            age = abs(now - at)
+            if age <= (times.ttl if at_most_every is None else at_most_every):
+                return Standing(value, Age.FRESH, at)
+            return Standing(value, Age.STALE if age <= times.stale else Age.EXPIRED, at)
+        told = self._unknown.get(key)
+        if told is not None and abs(now - told) <= times.unknown_ttl:
+            return Standing(None, Age.FRESH, told)
+        return Standing(None, Age.NONE)
