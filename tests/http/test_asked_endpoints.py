@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from guardrail.http.asked import Dialect, UsageFormat, header_only
