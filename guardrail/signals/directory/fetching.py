@@ -15,6 +15,9 @@ from guardrail.errors import SettingError
 from guardrail.signals.directory.identity import Secret
 from guardrail.signals.directory.kept import SourceError
 
+Question = Mapping[str, object] | None
+"""What is POSTed as JSON; None for a GET."""
+
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "guardrail"}
 
 
@@ -64,10 +67,10 @@ class Fetcher:
         if client is not None:
             await client.aclose()
 
-    async def _body(self, question: Mapping[str, object] | None, statuses: frozenset[int]) -> bytes:
-        headers: dict[str, str | bytes] = dict(_HEADERS)
+    async def _body(self, question: Question, statuses: frozenset[int]) -> bytes:
+        headers = httpx.Headers(_HEADERS)
         if self._authorization is not None:
-            headers["authorization"] = self._authorization.reveal()
+            headers["authorization"] = self._authorization.reveal().decode("latin-1")
         method = "GET" if question is None else "POST"
         client = self._connected()
         async with client.stream(method, self.url, headers=headers, json=question) as answer:
