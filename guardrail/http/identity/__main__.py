@@ -1,8 +1,8 @@
-"""Prints how a directory file names credentials: one a line on standard input.
+r"""Prints how a directory file names credentials: one a line on standard input.
 
 The hash key is the one the server has: `GUARDRAIL_HASH_KEY`, or `GUARDRAIL_HASH_KEY_FILE`::
 
-    printf '%s\\n' "$KEY" | python -m guardrail.http.identity
+    printf '%s\n' "$KEY" | python -m guardrail.http.identity
 """
 
 from __future__ import annotations

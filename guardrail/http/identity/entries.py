@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from guardrail.diagnostics import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
-from guardrail.loading.findings import Findings, did_you_mean
+from guardrail.loading.findings import Findings, did_you_mean, quoted
 from guardrail.loading.nodes import Entry, Node, Scalar, Sequence
 from guardrail.loading.nodes import Mapping as MapNode
 from guardrail.loading.places import kind_of
@@ -85,9 +85,7 @@ class Entries:
             return
         for entry in root.entries:
             if entry.key.text not in (VERSION, "accounts"):
-                near = nearest(entry.key.text, (VERSION, "accounts"))
-                message = did_you_mean(entry.key.text, near, (VERSION, "accounts"), "key")
-                self._report(entry.key, message, "GR101")
+                self._unknown(entry.key, (VERSION, "accounts"), "key")
         version, accounts = root.get(VERSION), root.get("accounts")
         if not isinstance(version, Scalar) or version.value != 1:
             self._report(version or root, f"start with `{VERSION}: 1`")
@@ -130,7 +128,7 @@ class Entries:
                 value = entry.value
                 credentials += value.parts if isinstance(value, Sequence) else (value,)
             elif name not in self._able:
-                self._unknown(entry.key)
+                self._unknown(entry.key, (*sorted(self._able), *_NAMES), "fact of a directory")
             else:
                 facts[name] = typed(self._facts[name], entry.value, self._scope)
         if not facts.get("account.id"):
@@ -154,14 +152,9 @@ class Entries:
             self._report(node, f"the credential `{text}` stands twice", "GR103")
         self._table[str(text)] = facts
 
-    def _unknown(self, key: Scalar) -> None:
-        name = key.text
-        if name in self._facts:
-            self._report(key, f"a directory cannot establish `{name}`", "GR101")
-        else:
-            known = (*self._able, *_NAMES)
-            message = did_you_mean(name, nearest(name, known), known, "fact")
-            self._report(key, message, "GR101")
+    def _unknown(self, key: Scalar, known: tuple[str, ...], kind: str) -> None:
+        hint = did_you_mean(key.text, nearest(key.text, known), known, kind)
+        self._report(key, f"{quoted(key.text)} is no {kind}; {hint}", "GR101")
 
     def _cell(self, line: int, name: str, text: str) -> Node:
         kind = self._facts[name].type if name in self._facts else FactType.STRING
