@@ -18,6 +18,8 @@ from benchmarks.peers import peer_costs
 from benchmarks.replaying import replay_costs
 from benchmarks.results import Result, table
 from benchmarks.scale import scale_costs
+from benchmarks.serving import crowd_costs, serving_costs
+from benchmarks.sharing import sharing_costs
 
 Benchmark = Callable[[int, float], list[Result]]
 """Takes the number of rounds and a scale of the work (1: in full)."""
@@ -26,6 +28,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "T1": decision_costs,
     "T2": peer_costs,
     "T3": index_costs,
+    "T4": sharing_costs,
+    "T5": serving_costs,
+    "T6": crowd_costs,
     "T8": replay_costs,
     "T9": memory_costs,
     "T10": load_costs,

@@ -25,7 +25,7 @@ def index_costs(rounds: int, scale: float) -> list[Result]:
     orgs = max(2, int(1000 * scale))
     count = int(10_000 * scale)
     with tempfile.TemporaryDirectory() as folder:
-        few = Guard.load(_written(Path(folder, "few"), 1), environ={})
+        few = Guard.load(_written(Path(folder, "few"), 1), store="memory://", environ={})
         large = load_policies([_written(Path(folder, "many"), orgs)])
     many, again = (Guard.from_policies(large, environ={}) for _ in range(2))
     costs = interleaved(

@@ -34,8 +34,8 @@ def peer_costs(rounds: int, scale: float) -> list[Result]:
         costs = interleaved(
             {
                 "decide": deciding(r5_guard(), requests.stated, Clock()),
-                "bare": _counting(limiter, storage, requests.positional, _bare),
-                "informed": _counting(limiter, storage, requests.positional, _informed),
+                "bare": _counting(limiter, storage, requests.positional, bare),
+                "informed": _counting(limiter, storage, requests.positional, informed),
             },
             rounds,
         )
@@ -82,14 +82,16 @@ def _counting(
     return run
 
 
-def _bare(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
+def bare(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
+    """Count each limit, as long as none refuses."""
     return all(limiter.hit(limit, *whose, cost=cost) for limit, whose, cost in asked)
 
 
-def _informed(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
+def informed(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> object:
+    """Count what fits all limits, and return what is left of each."""
     if not all(limiter.test(limit, *whose, cost=cost) for limit, whose, cost in asked):
         return None
-    _bare(limiter, asked)
+    bare(limiter, asked)
     return [limiter.get_window_stats(limit, *whose) for limit, whose, _ in asked]
 
 

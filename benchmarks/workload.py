@@ -20,6 +20,8 @@ STEP = 0.5
 TIERS = ("anon", "basic", "verified", "enterprise")
 COUNTRIES = ("DE", "FR", "US", "JP", "BR", "IN", "NG", "AU")
 
+TOKENS: dict[str, object] = {"input_tokens": 40, "output_tokens": 30}
+
 
 class Requests(NamedTuple):
     """The same requests in two forms: facts and estimate, and arguments of R5 by hand."""
@@ -55,9 +57,20 @@ def _account(number: int, tier: str | None) -> dict[str, object]:
     }
 
 
+def one_of_many(number: int) -> dict[str, object]:
+    """Return the facts of one of a great many accounts that R5 refuses nothing."""
+    return {
+        "account.id": f"acct_{number:07}",
+        "account.org": f"org_{number // 4:06}",
+        "account.tier": "enterprise",
+        "geo.country": "DE",
+        "request.capability": ("chat", "code", "agentic")[number % 3],
+    }
+
+
 def r5_guard(**settings: Any) -> Guard:
     """Return a guard for R5 with empty counters in memory, whatever the environment says."""
-    return Guard.load(R5_POLICY, environ={}, **settings)
+    return Guard.load(R5_POLICY, **{"store": "memory://", "environ": {}, **settings})
 
 
 class Clock:

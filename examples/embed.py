@@ -11,7 +11,7 @@ POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
 def main() -> None:
     """Serve an account's requests to use tools until it is asked to verify."""
-    guard = guardrail.Guard.load(POLICIES)
+    guard = guardrail.Guard.load(POLICIES, store="memory://")
     facts = {
         "account.id": "acct-1",
         "account.tier": "email",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardrail.engine import Decision, Explanation, LimitStatus, ShadowReport
 from guardrail.errors import DataError, GuardrailError, PolicyError, SettingError, StoreError
-from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard import AsyncGuard, Guard, Health
 from guardrail.model.effects import Effect, StoreMode
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Explanation",
     "Guard",
     "GuardrailError",
+    "Health",
     "LimitStatus",
     "PolicyError",
     "SettingError",

@@ -20,7 +20,9 @@ from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
+from guardrail.guard.settings import MEMORY
 from guardrail.model.policy import PolicySet
+from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
@@ -34,7 +36,8 @@ class CheckRequest:
     traffic: list[str] = field(default_factory=list)
     map: str | None = None
     decisions: str | None = None
-    store: str = "memory://"
+    store: str = MEMORY
+    store_down: bool = False
     warmup: float = 0.0
     geo: str | None = None
     allow_empty: bool = False
@@ -45,7 +48,8 @@ def check(
     traffic: options.Traffic = None,
     map: options.Map = None,
     decisions: options.Decisions = None,
-    store: options.StoreUri = "memory://",
+    store: options.StoreUri = MEMORY,
+    store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     geo: options.Geo = None,
     form: options.FormatOption = Format.FULL,
@@ -59,6 +63,7 @@ def check(
         map=map,
         decisions=decisions,
         store=store,
+        store_down=store_down,
         warmup=warmup,
         geo=geo,
         allow_empty=allow_empty,
@@ -72,6 +77,7 @@ def check(
 
 def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
     """Run every stage, print what they found, and return the exit code."""
+    _store_is_one(asked)
     policies = load(asked.paths)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
@@ -98,6 +104,15 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
     return FINDINGS if findings else OK
 
 
+def _store_is_one(asked: CheckRequest) -> None:
+    if not asked.store_down:
+        return
+    if not asked.traffic:
+        raise SettingError("`--store-down` replays traffic: give it with `--traffic`")
+    if asked.store != MEMORY:
+        raise SettingError("`--store-down` replays without a store: leave `--store` out")
+
+
 def _keep_apart(out: str, traffic: list[str]) -> None:
     for path in traffic:
         if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
@@ -108,7 +123,7 @@ def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
     """Return a guard whose counters are nobody else's, whatever store they are in."""
     return Guard.from_policies(
         policies,
-        store=asked.store,
+        store=DownStore() if asked.store_down else asked.store,
         geo=asked.geo,
         namespace=f"{policies.name}.check-{secrets.token_hex(8)}",
         environ=environment(),

@@ -50,6 +50,12 @@ Decisions = Annotated[
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
 ]
+StoreDown = Annotated[
+    bool,
+    typer.Option(
+        "--store-down", help="Replay as if the store were down: what each rule does without it."
+    ),
+]
 Warmup = Annotated[
     float,
     typer.Option(

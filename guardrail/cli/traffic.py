@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -29,7 +30,7 @@ class TrafficRun:
     """What came of the traffic: its tally, its clock, and what could not be read.
 
     `warmup` is in seconds; `warmed` counts the requests decided in it. `faults` are files that
-    could not be read to their end.
+    could not be read to their end; `local_share` is the part of limits that stands in for a store.
     """
 
     tally: Tally
@@ -39,6 +40,7 @@ class TrafficRun:
     warmed: int = 0
     faults: list[str] = field(default_factory=list)
     mapping: TrafficMap | None = None
+    local_share: Fraction = Fraction(1)
 
     @property
     def readable(self) -> int:
@@ -90,14 +92,8 @@ def run_traffic(
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted."""
     replay, tally = Replay(guard), Tally(policies)
-    run = TrafficRun(
-        tally=tally,
-        course=replay.course,
-        bad=files.bad,
-        warmup=warmup,
-        faults=files.faults,
-        mapping=mapping,
-    )
+    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
+    run.faults, run.mapping, run.local_share = files.faults, mapping, guard.local_share
     several = len(files.sources) > 1
     warm_until: float | None = None
     with _progress(output, files) as tick:

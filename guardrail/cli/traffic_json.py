@@ -44,8 +44,21 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             {"rule": rule, "missing": list(missing), "requests": count}
             for (rule, missing), count in sorted(tally.matching.hinged.items())
         ],
+        **_without_store(run),
         "remarks": list(remarks(run, policies)),
     }
+
+
+def _without_store(run: TrafficRun) -> dict[str, object]:
+    modes, refused = run.tally.modes, run.tally.unavailable
+    if not modes:
+        return {}
+    fields = {
+        "local_share": str(run.local_share),
+        "modes": {str(mode): count for mode, count in modes.items()},
+        "refused": {str(rule): count for rule, count in refused.items()},
+    }
+    return {"without_store": fields}
 
 
 def _rule_fields(run: TrafficRun, rule: Rule) -> dict[str, object]:

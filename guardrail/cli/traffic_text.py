@@ -10,7 +10,7 @@ from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
 from guardrail.loading.suggest import nearest
 from guardrail.model.amounts import DAY, HOUR, SECOND
-from guardrail.model.effects import Effect, Mode
+from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Rule
 
@@ -55,6 +55,7 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
             f"{plural(course.late, 'request')} came after a later one, by up to "
             f"{length(course.furthest)}; each was decided at its own time"
         )
+    yield from _store_lines(run)
     if run.warmup:
         yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
     else:
@@ -102,6 +103,18 @@ def hinge_lines(run: TrafficRun) -> Iterator[str]:
             f"unknown facts decided {plural(count, 'request')}: "
             f"{facts} missing → {rule} (unknown: match)"
         )
+
+
+def _store_lines(run: TrafficRun) -> Iterator[str]:
+    modes, refused = run.tally.modes, run.tally.unavailable
+    if not modes:
+        return
+    counts = ", ".join(f"{modes[mode]:,} {mode}" for mode in StoreMode if modes[mode])
+    yield f"without the store, at {run.local_share} of each limit: {counts}"
+    if refused:
+        by_rule = sorted(refused.items(), key=lambda pair: (-pair[1], str(pair[0])))
+        named = ", ".join(f"{shortened(str(rule), 48)} {count:,}" for rule, count in by_rule)
+        yield f"refused for want of the store (503): {plural(refused.total(), 'request')}: {named}"
 
 
 def _cold_counters(run: TrafficRun, policies: PolicySet) -> Iterator[str]:

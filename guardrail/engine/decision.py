@@ -171,6 +171,10 @@ class Decision:
     def mark_settled(self, notes: tuple[str, ...] = ()) -> None:
         """Note that it was settled or released, and what was wrong with the usage."""
         self._settled = True
+        self.note(*notes)
+
+    def note(self, *notes: str) -> None:
+        """Add to `errors` what went wrong since it was made."""
         if notes:
             self._ruling = replace(self._ruling, notes=self._ruling.notes + notes)
 

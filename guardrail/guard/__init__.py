@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guardrail.guard.asynchronous import AsyncGuard
+from guardrail.guard.health import Health
 from guardrail.guard.synchronous import Guard
 
-__all__ = ["AsyncGuard", "Guard"]
+__all__ = ["AsyncGuard", "Guard", "Health"]

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from guardrail.engine import Decision
-from guardrail.errors import StoreError
 from guardrail.guard.frame import Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
+from guardrail.guard.watch import Delivery
 from guardrail.stores import AsyncStore, Store
-from guardrail.stores.memory import MemoryStore
+from guardrail.stores.opening import awaited
 
 
 class AsyncGuard(Shell[Store | AsyncStore]):
     """Decides on requests, awaited; `Guard` tells what each method does.
 
-    Safe to share between the tasks of an event loop. A memory store answers without waiting, so
-    with one this is a `Guard` in the clothes of a coroutine.
+    Safe to share between the tasks of an event loop. With a store that answers without waiting,
+    such as memory, it is a `Guard` in the clothes of a coroutine.
     """
 
     def __init__(self, frame: Frame, store: Store | AsyncStore) -> None:
         super().__init__(frame, store)
-        self._memory: Guard | None = None
-        self._remote: AsyncStore
-        if isinstance(store, MemoryStore):
-            self._memory = Guard(frame, store)
-        else:
-            self._remote = store  # type: ignore[assignment]
+        self._direct: Guard | None = None
+        self._remote = awaited(store)
+        # The event loop holds tasks weakly: settlements that outlive their caller are held here.
+        self._sending: set[asyncio.Task[bool]] = set()
+        if not inspect.iscoroutinefunction(self._remote.acquire):
+            self._direct = Guard(frame, cast(Store, store), self._watch)
 
     async def decide(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
-        """Return the decision on a request, and charge its estimate if it is admitted."""
-        if self._memory is not None:
-            return self._memory.decide(facts, estimate, now=now)
-        frame = self._frame
+        """Return the decision on a request, and charge its estimate if it is admitted.
+
+        Cancelled while the store is asked, it charges nothing: undoing it is the store's part.
+        """
+        if self._direct is not None:
+            return self._direct.decide(facts, estimate, unavailable=unavailable, now=now)
+        frame, watch = self._frame, self._watch
         moment = frame.moment(now)
-        known, unavailable = frame.known(facts, moment)
-        case, plan = frame.plan(known, estimate, moment, unavailable)
+        known, failed = frame.known(facts, moment)
+        case, plan = frame.plan(known, estimate, moment, unavailable | failed)
         if not frame.needs_store(plan):
             return frame.concluded(case, plan, None)
+        permit = watch.permit()
+        if permit is None:
+            return watch.unasked(case, plan)
         try:
             outcome = await self._remote.acquire(plan.charges, plan.cells, plan.now)
-        except StoreError as problem:
-            return frame.closed(case, plan, problem)
-        return frame.concluded(case, plan, outcome)
+        except Exception as problem:
+            return watch.failed(case, plan, permit, problem)
+        except BaseException:
+            watch.abandoned(permit)
+            raise
+        return watch.answered(case, plan, permit, outcome)
 
     async def settle(
         self,
@@ -61,41 +73,46 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         model: str | None = None,
         now: float | None = None,
     ) -> None:
-        """Replace a decision's estimate by what was used; a second time does nothing."""
-        if self._memory is not None:
-            self._memory.settle(decision, usage, model=model, now=now)
+        """Replace a decision's estimate by what was used; a second time does nothing.
+
+        Cancelled, it goes on by itself, and `close` waits for it.
+        """
+        if self._direct is not None:
+            self._direct.settle(decision, usage, model=model, now=now)
             return
         moment = microseconds(self._frame.moment(now))
         corrections = self._frame.settlement(decision, usage, model)
-        if corrections:
-            await self._remote.settle(corrections, moment)
+        await self._send(self._watch.delivery(decision, corrections, moment))
 
     async def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
-        if self._memory is not None:
-            self._memory.release(decision, now=now)
+        if self._direct is not None:
+            self._direct.release(decision, now=now)
             return
         moment = microseconds(self._frame.moment(now))
-        corrections = self._frame.release(decision)
-        if corrections:
-            await self._remote.settle(corrections, moment)
+        await self._send(self._watch.delivery(decision, self._frame.release(decision), moment))
 
     async def renew(self, decision: Decision, *, now: float | None = None) -> None:
         """Extend the decision's leases from now on: the request is still being served."""
-        if self._memory is not None:
-            self._memory.renew(decision, now=now)
+        if self._direct is not None:
+            self._direct.renew(decision, now=now)
             return
         moment = microseconds(self._frame.moment(now))
-        corrections = self._frame.renewal(decision, moment)
-        if corrections:
-            await self._remote.settle(corrections, moment)
+        renewals = self._frame.renewal(decision, moment)
+        await self._send(self._watch.delivery(decision, renewals, moment))
 
     async def close(self) -> None:
-        """Let go of files and connections."""
-        if self._memory is not None:
-            self._memory.close()
-        else:
-            await self._remote.close()
+        """Deliver what waits, if the store answers, and let go of files and connections."""
+        if self._direct is not None:
+            self._direct.close()
+            return
+        while self._sending:
+            await asyncio.wait(self._sending)
+        watch, moment = self._watch, microseconds(self._frame.moment(None))
+        while (delivery := watch.leftovers(moment)) is not None and await self._send(delivery):
+            pass
+        watch.give_up()
+        await self._remote.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,3 +124,28 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def _send(self, delivery: Delivery | None) -> bool:
+        """Send corrections, if there are any, whatever becomes of the caller."""
+        if delivery is None:
+            return False
+        sending = asyncio.ensure_future(self._deliver(delivery))
+        self._sending.add(sending)
+
+        def end(task: asyncio.Task[bool]) -> None:
+            self._sending.discard(task)
+            # A task may be cancelled before its first step: only here is that seen.
+            if task.cancelled() or task.exception() is not None:
+                self._watch.interrupted(delivery)
+
+        sending.add_done_callback(end)
+        return await asyncio.shield(sending)
+
+    async def _deliver(self, delivery: Delivery) -> bool:
+        try:
+            await self._remote.settle(delivery.corrections, delivery.now)
+        except Exception as problem:
+            self._watch.undelivered(delivery, problem)
+            return False
+        self._watch.delivered(delivery)
+        return True

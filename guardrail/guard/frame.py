@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 
 from guardrail.engine import Decision, Engine
-from guardrail.engine.conclude import Ruling
 from guardrail.engine.decision import Case
 from guardrail.engine.plan import Plan
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.ids import ProcessIds
 from guardrail.guard.override import override_from
+from guardrail.guard.shares import share_from
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
-from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, Signal, in_order
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
 """Times past the year 2200 are taken for a mistake of units."""
-
-STORE_UNAVAILABLE = "store-unavailable"
 
 
 class Frame:
@@ -35,9 +33,11 @@ class Frame:
         namespace: str | None,
         clock: Clock,
         environ: Mapping[str, str],
+        local_share: Fraction | None = None,
     ) -> None:
         self.policies = policies
         self.clock = clock
+        self.parts = share_from(local_share, environ)
         ids = ProcessIds()
         self.engine = Engine(policies, ids, namespace=namespace)
         self._override = override_from(environ)
@@ -67,6 +67,11 @@ class Frame:
         """Return the engine in force at a time."""
         override = self._override
         return self.engine if override is None or now >= override.until else self._shadowed
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Every engine that may be in force."""
+        return (self.engine,) if self._shadowed is self.engine else (self.engine, self._shadowed)
 
     @property
     def overridden(self) -> bool:
@@ -129,18 +134,6 @@ class Frame:
     def concluded(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan."""
         return case.engine.decision(case, plan, outcome)
-
-    def closed(self, case: Case, plan: Plan, problem: Exception) -> Decision:
-        """Return the refusal of a request whose counters could not be asked."""
-        ruling = Ruling(
-            effect=Effect.THROTTLE,
-            reason=STORE_UNAVAILABLE,
-            status=503,
-            retry_after=1.0,
-            notes=(*plan.notes, f"the store did not answer: {problem}"),
-            mode=StoreMode.CLOSED,
-        )
-        return Decision.of(ruling, case._replace(plan=plan))
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object] | None, model: str | None

@@ -18,6 +18,7 @@ class ProcessIds:
     def name(self, serial: int) -> str:
         """Return the id of a serial number: 12 hex digits of the process, then the counter."""
         if self._process != os.getpid():
-            self._process = os.getpid()
+            # Drawn first: no other thread of a child may take the parent's for its own.
             self._prefix = secrets.token_hex(6)
+            self._process = os.getpid()
         return f"{self._prefix}-{serial:x}"

@@ -9,9 +9,9 @@ from typing import Self
 from guardrail.engine import Decision
 from guardrail.engine.fused import Decide, fuse
 from guardrail.engine.fused.settling import Settle, fuse_settlement
-from guardrail.errors import StoreError
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
+from guardrail.guard.watch import Delivery, Watch
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
 
@@ -23,8 +23,8 @@ class Guard(Shell[Store]):
     loaded already.
     """
 
-    def __init__(self, frame: Frame, store: Store) -> None:
-        super().__init__(frame, store)
+    def __init__(self, frame: Frame, store: Store, watch: Watch | None = None) -> None:
+        super().__init__(frame, store, watch)
         self._signals = frame.signals
         self._clock = frame.clock
         self._decide: Decide = self._steps
@@ -38,22 +38,25 @@ class Guard(Shell[Store]):
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted.
 
         `facts` is a flat mapping of dotted names to plain values, `estimate` maps units to
         amounts, `now` is in seconds since the epoch (the guard's clock if not given). The
-        mappings must not be changed until the decision is settled.
+        mappings must not be changed until the decision is settled. `unavailable` names facts
+        whose source failed: what hinges on them is refused, never guessed.
 
         Raises:
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
         if self._signals:
-            facts, unavailable = self._frame.known(facts, moment)
-            if unavailable:
-                return self._steps(facts, estimate, moment, unavailable)
+            facts, failed = self._frame.known(facts, moment)
+            unavailable |= failed
+        if unavailable:
+            return self._steps(facts, estimate, moment, unavailable)
         return self._decide(facts, estimate, moment)
 
     def settle(
@@ -67,31 +70,31 @@ class Guard(Shell[Store]):
         """Replace a decision's estimate by what was used; a second time does nothing.
 
         `usage` maps units to amounts; what it lacks stays as reserved. `model` is the one that
-        was served, where money is counted. Unusable figures are named in `decision.errors`.
+        was served, where money is counted. Unusable figures are named in `decision.errors`, and so
+        is what the store lost; what it cannot take now is kept and delivered later.
         """
         moment = microseconds(self._frame.moment(now))
         if self._settle is not None and usage is not None and self._settle(decision, usage, moment):
             return
         corrections = self._frame.settlement(decision, usage, model)
-        if corrections:
-            self._store.settle(corrections, moment)
+        self._send(self._watch.delivery(decision, corrections, moment))
 
     def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
         moment = microseconds(self._frame.moment(now))
-        corrections = self._frame.release(decision)
-        if corrections:
-            self._store.settle(corrections, moment)
+        self._send(self._watch.delivery(decision, self._frame.release(decision), moment))
 
     def renew(self, decision: Decision, *, now: float | None = None) -> None:
         """Extend the decision's leases from now on: the request is still being served."""
         moment = microseconds(self._frame.moment(now))
-        corrections = self._frame.renewal(decision, moment)
-        if corrections:
-            self._store.settle(corrections, moment)
+        self._send(self._watch.delivery(decision, self._frame.renewal(decision, moment), moment))
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Deliver what waits, if the store answers, and let go of files and connections."""
+        watch, moment = self._watch, microseconds(self._frame.moment(None))
+        while (delivery := watch.leftovers(moment)) is not None and self._send(delivery):
+            pass
+        watch.give_up()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -117,8 +120,30 @@ class Guard(Shell[Store]):
         case, plan = frame.plan(facts, estimate, moment, unavailable)
         if not frame.needs_store(plan):
             return frame.concluded(case, plan, None)
+        watch = self._watch
+        permit = watch.permit()
+        if permit is None:
+            return watch.unasked(case, plan)
         try:
             outcome = self._store.acquire(plan.charges, plan.cells, plan.now)
-        except StoreError as problem:
-            return frame.closed(case, plan, problem)
-        return frame.concluded(case, plan, outcome)
+        except Exception as problem:
+            return watch.failed(case, plan, permit, problem)
+        except BaseException:
+            watch.abandoned(permit)
+            raise
+        return watch.answered(case, plan, permit, outcome)
+
+    def _send(self, delivery: Delivery | None) -> bool:
+        """Send corrections, if there are any; tell whether they arrived."""
+        if delivery is None:
+            return False
+        try:
+            self._store.settle(delivery.corrections, delivery.now)
+        except Exception as problem:
+            self._watch.undelivered(delivery, problem)
+            return False
+        except BaseException:
+            self._watch.interrupted(delivery)
+            raise
+        self._watch.delivered(delivery)
+        return True

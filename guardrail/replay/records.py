@@ -15,6 +15,7 @@ import zstandard
 from guardrail.engine import Decision
 from guardrail.engine.source import rule_facts
 from guardrail.errors import DataError
+from guardrail.model.effects import StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.traffic.requests import Request
 
@@ -76,6 +77,8 @@ class DecisionFile:
             ],
             "facts": {name: facts[name] for name in self._used if name in facts},
         }
+        if decision.mode is not StoreMode.NORMAL:
+            record["mode"] = str(decision.mode)
         if file is not None:
             record["file"] = file
         data = self._encode(record)

@@ -8,7 +8,8 @@ from typing import Any
 
 from guardrail.engine import Decision
 from guardrail.engine.sizes import Sizer
-from guardrail.model.effects import Effect, Mode
+from guardrail.guard.shares import STORE_UNAVAILABLE
+from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Rate, Verb
 from guardrail.replay.matching import Matching
@@ -40,7 +41,8 @@ class Tally:
 
     `decided` counts requests by deciding rule (None for none) and effect, `accounts` holds the
     effects each account met, as bits, `strange` counts facts that no policy knows, and `notes`
-    what was wrong with facts and estimates.
+    what was wrong with facts and estimates. `modes` counts the decisions made without the store,
+    `unavailable` those refused for want of it, by rule.
     """
 
     def __init__(self, policies: PolicySet) -> None:
@@ -50,6 +52,8 @@ class Tally:
         self.shadow = ShadowTally()
         self.strange: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
+        self.modes: Counter[StoreMode] = Counter()
+        self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
@@ -83,6 +87,10 @@ class Tally:
             self._add_kind((str(key),), rule, effect, ts, facts, estimate)
         if decision.shadow:
             self._add_shadow(account, decision)
+        if decision.mode is not StoreMode.NORMAL:
+            self.modes[decision.mode] += 1
+            if decision.reason == STORE_UNAVAILABLE:
+                self.unavailable[rule] += 1
 
     def finish(self) -> None:
         """Complete the figures."""

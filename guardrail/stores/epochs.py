@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.model.amounts import DAY, HOUR, SECOND
+from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
 
 OVERLAP = HOUR
 """How long both epochs are accepted while processes are rolled, unless the URI says otherwise."""
+SHORTEST_OVERLAP = MINUTE
+"""Every process looks at the timetable more often than this, so that it knows of a change ahead."""
 KEPT = 400 * DAY
 """How long records of a former epoch may still be needed: as long as a lifetime budget is kept."""
 

@@ -17,28 +17,23 @@ from guardrail.model.cells import (
     Correction,
     Counter,
     CounterReply,
-    Drain,
     Leave,
     Member,
     MemberReply,
     Outcome,
-    Renew,
     Reply,
 )
 from guardrail.stores import records
 from guardrail.stores.admission import admission
-from guardrail.stores.records import (
-    Record,
-    charged_window,
-    drained_pair,
-    draining,
-    entered,
-    makes_room,
-    read_members,
-    readjusted,
-    redrained,
-    windowed_slots,
+from guardrail.stores.arithmetic import (
+    charged,
+    corrected,
+    member_of,
+    read_counter,
+    read_set,
+    refuses,
 )
+from guardrail.stores.records import Record, drained_pair, windowed_slots
 from guardrail.stores.tables import MASK, Table
 
 MAX_KEYS = 10_000_000
@@ -132,17 +127,14 @@ class MemoryStore:
         left_out: set[int] = set()
         replies: list[Reply] = []
         for cell in cells:
-            if isinstance(cell, Counter):
-                counted = self._read_counter(cell)
-                if cell.ceiling is not None and counted.used + cell.amount > cell.ceiling:
-                    refused[cell.charge] = True
-                replies.append(counted)
-            else:
-                seen = self._read_set(cell, now)
-                if cell.ceiling is not None and not seen.present and seen.live >= cell.ceiling:
-                    refused[cell.charge] = True
-                replies.append(seen)
-            if replies[-1].spilled and cell.spill == LEFT_OUT:
+            reply: Reply
+            reply = (
+                self._read_counter(cell) if isinstance(cell, Counter) else self._read_set(cell, now)
+            )
+            if refuses(cell, reply):
+                refused[cell.charge] = True
+            replies.append(reply)
+            if reply.spilled and cell.spill == LEFT_OUT:
                 left_out.add(cell.charge)
         admitted, applied = admission(charges, refused, left_out)
         for cell, reply in zip(cells, replies, strict=True):
@@ -159,39 +151,19 @@ class MemoryStore:
         return record, False
 
     def _read_counter(self, cell: Counter) -> CounterReply:
-        record, spilled = self._locate(cell)
-        if cell.floor:
-            value, refunded = drained_pair(record)
-            return CounterReply(max(value, cell.floor), 0, None, refunded, spilled)
-        slots = windowed_slots(record)
-        slot = max(cell.slot, *slots) if slots else cell.slot
-        others = {k: v for k, v in slots.items() if slot - cell.span < k < slot}
-        used = sum(others.values()) + slots.get(slot, 0)
-        frees = None
-        if cell.span > 1 and cell.ceiling is not None and used + cell.amount > cell.ceiling:
-            frees = makes_room(others, slot, used + cell.amount - cell.ceiling)
-        return CounterReply(used, slot, frees, 0, spilled)
+        return read_counter(cell, *self._locate(cell))
 
     def _read_set(self, cell: Member, now: int) -> MemberReply:
         record, spilled = self._locate(cell)
-        live, present = read_members(record, cell.member, now)
-        frees = None
-        if cell.ceiling and not present and live >= cell.ceiling:
-            frees = sorted(e for e in (record or {}).values() if e > now)[live - cell.ceiling]
-        return MemberReply(live, present, frees, spilled)
+        return read_set(cell, record, cell.member, now, spilled)
 
     def _apply(self, cell: Cell, reply: Reply, now: int) -> None:
         key = cast(str, cell.spill) if reply.spilled else cell.key
         table = self.home(key[:IDENT_LENGTH], cell.ttl)
-        record = table.find(key)
-        if isinstance(cell, Member):
-            table.put(key, entered(record, cell.member, cell.expires, now), now)
-        elif cell.amount and cell.floor:
-            value, refunded = drained_pair(record)
-            table.put(key, draining(max(value, cell.floor) + cell.amount, refunded), now)
-        elif cell.amount:
-            slot = cast(CounterReply, reply).slot
-            table.put(key, charged_window(record, slot, cell.span, cell.amount), now)
+        slot = reply.slot if isinstance(reply, CounterReply) else 0
+        record = charged(cell, table.find(key), member_of(cell), slot, now)
+        if record is not None:
+            table.put(key, record, now)
 
     def _correct(self, correction: Correction, now: int) -> None:
         ident = correction.key[:IDENT_LENGTH]
@@ -200,17 +172,10 @@ class MemoryStore:
                 self._homes[ident].leave(correction.key, correction.member)
             return
         table = self.home(ident, correction.ttl)
-        record = table.find(correction.key)
-        if isinstance(correction, Renew):
-            if record is not None and record.get(correction.member, 0) > now:
-                record[correction.member] = max(record[correction.member], correction.expires)
-                table.put(correction.key, record, now)
-        elif isinstance(correction, Drain):
-            table.put(correction.key, redrained(record, correction, now), now)
-        else:
-            changed = readjusted(record, correction.slot, correction.delta)
-            if changed is not None:
-                table.put(correction.key, changed, now)
+        found = table.find(correction.key)
+        record = corrected(correction, found, member_of(correction), now)
+        if record is not None:
+            table.put(correction.key, record, now)
 
 
 class AsyncMemoryStore:

@@ -1,31 +1,144 @@
-"""Which store a URI means."""
+"""Which store a URI means, and the async twin of a store."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import cast
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from guardrail.errors import SettingError
-from guardrail.stores import Store
-from guardrail.stores.memory import MAX_KEYS, MemoryStore
+from guardrail.errors import SettingError, StoreError
+from guardrail.model.amounts import SECOND
+from guardrail.stores import AsyncStore, Store
+from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
+from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
+from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.memory import MemoryStore
+from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE
+from guardrail.stores.options import Option, count, duration, host_clock, options, prefix, size, yes
+from guardrail.stores.redis.addresses import SCHEMES as REDIS_SCHEMES
+from guardrail.stores.redis.addresses import read_address, without_login
+from guardrail.stores.redis.base import CONNECT, DEADLINE
+from guardrail.stores.redis.bearings import Outlook
+from guardrail.stores.redis.store import RedisStore
+
+MEMORY_OPTIONS: Mapping[str, Option] = MappingProxyType({"max_keys": count})
+LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "deadline": duration,
+        "max_size": size,
+        "max_unknown": count,
+        "copy_every": duration,
+        "overlap": duration,
+    }
+)
 
 
-def open_store(uri: str, hash_key: bytes | None = None) -> Store:
-    """Return the store that a URI names: `memory://`, with `?max_keys=N` for its bound.
+REDIS_OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "deadline": duration,
+        "connect": duration,
+        "max_unknown": count,
+        "overlap": duration,
+        "prefix": prefix,
+        "clock": host_clock,
+        "evicting": yes,
+    }
+)
+LAYOUT = 1
+"""The layout of records on Redis that this release writes."""
 
-    `hash_key` is for stores outside this process; memory keeps keys as they are.
+
+def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
+    """Return the store that a URI names, with its options; `docs/stores.md` lists them.
+
+    `hash_keys`, the current one first, are for stores outside this process; memory keeps keys as
+    they are.
 
     Raises:
         SettingError: the URI names no store, or an option it does not have.
+        StoreError: the store does not answer.
     """
     parts = urlsplit(uri)
-    if parts.scheme != "memory":
-        raise SettingError(f"no store is known for `{uri}`: use `memory://`")
-    options = parse_qs(parts.query, keep_blank_values=True)
-    unknown = sorted(options.keys() - {"max_keys"})
-    if unknown or parts.netloc or parts.path:
-        wrong = unknown[0] if unknown else parts.netloc + parts.path
+    opened = _SCHEMES.get(parts.scheme)
+    if opened is None:
+        known = ", ".join(f"`{name}`" for name in _EXAMPLES.values())
+        near = get_close_matches(parts.scheme, _EXAMPLES, 1)
+        hint = f"did you mean `{_EXAMPLES[near[0]]}`?" if near else f"there are {known}"
+        raise SettingError(f"no store is known for `{without_login(uri)}`: {hint}")
+    return opened(uri, parts, hash_keys)
+
+
+def awaited(store: Store | AsyncStore) -> AsyncStore:
+    """Return the async twin of a store, or the store itself if it has none: it does not wait."""
+    if isinstance(store, LmdbStore):
+        return AsyncLmdbStore(store)
+    if isinstance(store, RedisStore):
+        return store.awaited()
+    return cast(AsyncStore, store)
+
+
+def _memory(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
+    stated = options(uri, parts, MEMORY_OPTIONS)
+    if parts.netloc or parts.path:
+        wrong = parts.netloc + parts.path
         raise SettingError(f"`{wrong}` means nothing in `{uri}`: `memory://?max_keys=N` is all")
-    most = options.get("max_keys", [str(MAX_KEYS)])[-1]
-    if not most.isascii() or not most.isdigit():
-        raise SettingError(f"`max_keys` is `{most}` in `{uri}`: it must be a whole number")
-    return MemoryStore(max_keys=int(most))
+    return MemoryStore(**stated)
+
+
+def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
+    stated = options(uri, parts, LMDB_OPTIONS)
+    path = unquote(parts.path)
+    if parts.netloc or path.strip("/") == "":
+        raise SettingError(
+            f"`{uri}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
+        )
+    return LmdbStore(path, hash_keys=hash_keys, **stated)
+
+
+def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
+    shown = without_login(uri)
+    stated = options(shown, parts, REDIS_OPTIONS)
+    if not hash_keys:
+        raise SettingError(
+            f"`{shown}` needs a hash key, since no identifier may leave this process: set `{KEY}`, "
+            f"or `{KEY_FILE}` to a file of mode 0600; {MAKE_ONE}"
+        )
+    outlook = Outlook(
+        keys=hash_keys,
+        layouts=(LAYOUT,),
+        prefix=stated.get("prefix", "gr"),
+        overlap=max(stated.get("overlap", OVERLAP), SHORTEST_OVERLAP),
+        bound=stated.get("max_unknown"),
+        host_clock=stated.get("clock", False),
+        evicting=stated.get("evicting", False),
+    )
+    store = RedisStore(
+        read_address(uri),
+        outlook,
+        deadline=stated.get("deadline", DEADLINE * SECOND) / SECOND,
+        connect=stated.get("connect", CONNECT * SECOND) / SECOND,
+    )
+    try:
+        store.open()
+    except StoreError as problem:
+        # A host that starts while its counters are away does what its rules say for that.
+        logging.getLogger("guardrail").warning("the store is not there yet: %s", problem)
+    return store
+
+
+_SCHEMES: Mapping[str, Callable[[str, SplitResult, Sequence[bytes]], Store]] = MappingProxyType(
+    {"memory": _memory, "lmdb": _lmdb, **dict.fromkeys(REDIS_SCHEMES, _redis)}
+)
+_EXAMPLES: Mapping[str, str] = MappingProxyType(
+    {
+        "memory": "memory://",
+        "lmdb": "lmdb:///var/lib/guardrail",
+        "redis": "redis://localhost:6379/0",
+        "valkey": "valkey://localhost:6379/0",
+        "redis+sentinel": "redis+sentinel://localhost:26379/service",
+        "redis+cluster": "redis+cluster://localhost:6379",
+    }
+)

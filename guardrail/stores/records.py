@@ -88,27 +88,40 @@ def redrained(record: Record | None, correction: Drain, now: int) -> Record:
 
 def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
     """Return what a windowed counter used, and the slot it would be charged in."""
+    if record.__class__ is int:
+        recorded = record & SLOT_MASK
+        if recorded >= slot:
+            return record >> SLOT_BITS, recorded
+        return (record >> SLOT_BITS if recorded > slot - span else 0), slot
     slots = windowed_slots(record)
     newest = max(slot, *slots)
     oldest = newest - span
     return sum(value for k, value in slots.items() if k > oldest), newest
 
 
-def charged_window(record: Record | None, slot: int, span: int, amount: int) -> Record:
+def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
     """Return the record of a windowed counter after `amount` went to its newest slot."""
+    if record is None or span == 1:
+        # One slot at most is left: this one.
+        value = 0
+        if record.__class__ is not int:
+            value = windowed_slots(record).get(slot, 0)
+        elif record & SLOT_MASK == slot:
+            value = record >> SLOT_BITS
+        return min(value + amount, TOP) << SLOT_BITS | slot
     slots = {k: v for k, v in windowed_slots(record).items() if slot - span < k}
     slots[slot] = min(slots.get(slot, 0) + amount, TOP)
     return packed(slots)
 
 
-def read_members(record: Record | None, member: str, now: int) -> tuple[int, bool]:
+def read_members(record: Record | None, member: str | bytes, now: int) -> tuple[int, bool]:
     """Return how many members of a set are live, and whether `member` is one of them."""
     if record is None:
         return 0, False
     return sum(expiry > now for expiry in record.values()), record.get(member, 0) > now
 
 
-def entered(record: Record | None, member: str, expires: int, now: int) -> Record:
+def entered(record: Record | None, member: str | bytes, expires: int, now: int) -> Record:
     """Return a set's record after `member` entered or was renewed."""
     live = {m: expiry for m, expiry in (record or {}).items() if expiry > now}
     live[member] = max(live.get(member, 0), expires)

@@ -63,7 +63,7 @@ def test_the_mutant_that_refunds_what_has_drained_is_found_out(monkeypatch):
         return original(record, correction._replace(charged=correction.charged + 10**9), now)
 
     monkeypatch.setattr(records, "redrained", generous)
-    monkeypatch.setattr("guardrail.stores.memory.redrained", generous)
+    monkeypatch.setattr("guardrail.stores.arithmetic.redrained", generous)
 
     assert max(worst(seed) for seed in range(300)) > 1
 

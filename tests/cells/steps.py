@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from guardrail.model.cells import (
     Adjust,
@@ -19,7 +20,7 @@ from guardrail.model.cells import (
     Outcome,
     Renew,
 )
-from guardrail.stores.memory import MemoryStore
+from guardrail.stores import Store
 from tests.cells.definition import Definition
 
 SECOND = 1_000_000
@@ -115,22 +116,53 @@ class Steps:
         return Adjust(cell.key, reply.slot, delta, TTL)
 
 
-def state(store: MemoryStore | Definition, now: int) -> dict[str, object]:
-    """Return everything a store recorded that can still matter."""
-    if isinstance(store, Definition):
-        windows = {key: store.slots.get(key, {}) for key in WINDOWED}
-        lines = {k: (store.slots.get(k, {}).get(0, 0), store.refunded.get(k, 0)) for k in DRAINING}
-        sets = {key: store.members.get(key, {}) for key in SETS}
-    else:
-        windows = {key: store.slots(key) for key in WINDOWED}
-        lines = {key: store.drained(key) for key in DRAINING}
-        sets = {key: store.members(key) for key in SETS}
+class Inspected(Store, Protocol):
+    """A store that shows its records; `members` may show hashes in place of names."""
+
+    def slots(self, key: str) -> dict[int, int]:
+        """Return a windowed counter's slots and values."""
+        ...
+
+    def drained(self, key: str) -> tuple[int, int]:
+        """Return a draining counter's value and all that was refunded to it."""
+        ...
+
+    def members(self, key: str) -> dict[str, int]:
+        """Return a set's members and their expiries."""
+        ...
+
+
+def state(store: Inspected) -> dict[str, object]:
+    """Return everything a store recorded."""
+    windows = {key: store.slots(key) for key in WINDOWED}
+    lines = {key: store.drained(key) for key in DRAINING}
+    sets = {key: store.members(key) for key in SETS}
     return {**windows, **lines, **sets}
 
 
-def difference(store: MemoryStore, seed: int, count: int) -> str | None:
-    """Return where a store first differs from the definition, None if it never does."""
-    steps, definition = Steps(seed), Definition()
+def defined(definition: Definition, named: Callable[[str], str]) -> dict[str, object]:
+    """Return everything that should be recorded, members as a store shows them."""
+    windows = {key: definition.slots.get(key, {}) for key in WINDOWED}
+    lines = {
+        key: (definition.slots.get(key, {}).get(0, 0), definition.refunded.get(key, 0))
+        for key in DRAINING
+    }
+    sets = {
+        key: {named(member): expires for member, expires in definition.members.get(key, {}).items()}
+        for key in SETS
+    }
+    return {**windows, **lines, **sets}
+
+
+def difference(
+    store: Inspected, seed: int, count: int, *, reopened: Callable[[], Inspected] | None = None
+) -> str | None:
+    """Return where a store first differs from the definition, None if it never does.
+
+    `reopened` stands for a crash: it returns a new store on the same records, every now and then.
+    """
+    steps, definition, crashes = Steps(seed), Definition(), Random(seed)
+    named = lru_cache(None)(lambda member: getattr(store, "member_name", str)(member))
     for number in range(count):
         step = steps.draw()
         if step.corrections:
@@ -142,6 +174,8 @@ def difference(store: MemoryStore, seed: int, count: int) -> str | None:
             if found != wanted:
                 return f"seed {seed}, step {number}: {found} is not {wanted}"
             steps.note(step, wanted)
-        if state(store, step.now) != state(definition, step.now):
+        if reopened is not None and crashes.random() < 0.01:
+            store = reopened()
+        if state(store) != defined(definition, named):
             return f"seed {seed}, step {number}: the records differ"
     return None

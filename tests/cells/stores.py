@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.stores import AsyncStore, Store
+from guardrail.stores import Store
+from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
+from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
+from tests.cells.awaited import Awaited
+from tests.cells.redis_stores import SERVERS, Shown, empty_cluster
+from tests.stores.servers import binaries
 
 
-class Awaited:
-    """An async store behind the sync contract, for the suite alone: every call runs a loop."""
+class Housed(LmdbStore):
+    """An LMDB store in a folder of its own, which goes when the store is closed."""
 
-    def __init__(self, store: AsyncStore) -> None:
-        self.store = store
-        self.runner = asyncio.Runner()
-
-    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
-        """Charge, awaited."""
-        return self.runner.run(self.store.acquire(charges, cells, now))
-
-    def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Correct, awaited."""
-        self.runner.run(self.store.settle(corrections, now))
+    def __init__(self, **settings: Any) -> None:
+        self.folder = TemporaryDirectory(prefix="guardrail-")
+        super().__init__(self.folder.name, **settings)
 
     def close(self) -> None:
-        """Close the store and the loop."""
-        self.runner.run(self.store.close())
-        self.runner.close()
+        """Close the store and remove its folder."""
+        super().close()
+        self.folder.cleanup()
+
+
+def on_server(kind: str, is_async: bool) -> Store:
+    """Return a store on the shared server of a kind, emptied."""
+    return Shown(SERVERS.empty(kind), is_async=is_async)
 
 
 STORES: dict[str, Callable[[], Store]] = {
     "memory": MemoryStore,
     "memory, async": lambda: Awaited(AsyncMemoryStore()),
+    "lmdb": Housed,
+    "lmdb, async": lambda: Awaited(AsyncLmdbStore(Housed())),
+    **{kind: partial(on_server, kind, False) for kind in binaries()},
+    **{f"{kind}, async": partial(on_server, kind, True) for kind in binaries()},
+    "cluster": lambda: Shown(empty_cluster()),
+    "cluster, async": lambda: Shown(empty_cluster(), is_async=True),
 }

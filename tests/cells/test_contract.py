@@ -22,6 +22,8 @@ NOW = 1_700_000_000 * S
 TTL = 3600 * S
 BINDING = [Charge(True, None)]
 KEY, OTHER, LINE, SET = "budget__=a", "budget__=b", "pace____=a", "flight__=a"
+NEXT = "strikes_=a"
+"""Another counter of the same key facts: what follows a charge has those of the charge."""
 
 
 @pytest.fixture(params=STORES)
@@ -84,17 +86,17 @@ def test_a_charge_that_does_not_bind_refuses_no_request_and_is_left_out(store):
 
 def test_a_charge_after_another_is_applied_only_if_that_one_was_refused(store):
     charges = [Charge(True, None), Charge(False, 0)]
-    strike = counter(1, None, charge=1, key=OTHER)
+    strike = counter(1, None, charge=1, key=NEXT)
     store.acquire(charges, [counter(1), strike], NOW)
-    assert used(store, OTHER) == 0
+    assert used(store, NEXT) == 0
 
     store.acquire(charges, [counter(11), strike], NOW)
-    assert used(store, OTHER) == 1
+    assert used(store, NEXT) == 1
 
 
 def test_what_comes_after_a_charge_that_was_never_tried_is_not_applied(store):
     charges = [Charge(True, None), Charge(False, 0), Charge(False, 1)]
-    full = counter(1, 0, charge=1, key=OTHER)
+    full = counter(1, 0, charge=1, key=NEXT)
     ban = counter(5, None, charge=2, key=LINE, floor=NOW)
 
     assert store.acquire(charges, [counter(1), full, ban], NOW).refused == [False] * 3

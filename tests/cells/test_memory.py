@@ -106,7 +106,7 @@ def test_the_garbage_collector_has_no_records_to_follow():
 @pytest.mark.parametrize(
     ("uri", "complaint"),
     [
-        ("redis://localhost", "no store is known for `redis://localhost`"),
+        ("http://localhost", "no store is known for `http://localhost`"),
         ("memory://host", "`host` means nothing"),
         ("memory://?max_key=5", "`max_key` means nothing"),
         ("memory://?max_keys=many", "`max_keys` is `many`"),

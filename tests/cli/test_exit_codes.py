@@ -84,6 +84,8 @@ USAGE = {
     (*CHECK, "week.jsonl", "--decisions", "absent/out"): "cannot write `absent/out`: no such file",
     (*CHECK, "week.jsonl", "--decisions", "week.jsonl"): "would overwrite the traffic",
     (*CHECK, "week.jsonl", "--store", "mongodb://x"): "mongodb://x",
+    (*CHECK, "week.jsonl", "--store", "redis://x", "--store-down"): "leave `--store` out",
+    ("check", "policies", "--store-down"): "give it with `--traffic`",
     (*CHECK, "week.jsonl", "--geo", "absent.mmdb"): "absent.mmdb",
     ("explain", "policies"): "give either `--request`, or `--traffic` and `--line`",
     ("explain", "policies", "--traffic", "week.jsonl"): "`--traffic` and `--line` go together",

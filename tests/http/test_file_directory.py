@@ -137,11 +137,11 @@ CSV_ERRORS = {
     "an unknown column": (CSV.replace("account.tier", "acount.tier"), "did you mean `account.t"),
     "a column twice": (CSV.replace("account.tier", "account.id"), "two columns are called"),
     "a cell too many": (CSV + f"{ONE},a,,,,,,,,x\n", "more cells than the header"),
-    "an unknown status": (CSV.replace("banned", "bannd"), "did you mean"),
+    "an unknown status": (CSV.replace("banned", "bannd"), "`bannd` is not a value of"),
     "seats that are none": (CSV.replace("12", "a dozen"), "is not a whole number"),
     "no account": (CSV.replace(" a2 ", ""), "needs an `account.id`"),
     "a key, not its hash": (CSV.replace(TWO, "sk-CANARY"), "is not a credential's keyed hash"),
-    "a nul": ("credential\0,account.id\n", "is no fact of a directory"),
+    "a nul": ("credential\0,account.id\na,b\n", "credential"),
 }
 
 

@@ -1,0 +1,179 @@
+"""This process's own counters: kept warm by every decision, asked while the store is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from guardrail.engine import Engine
+from guardrail.engine.decision import Case
+from guardrail.engine.limits.base import Debit, Limit
+from guardrail.engine.limits.sets import ConcurrencyLimit
+from guardrail.engine.plan import Plan
+from guardrail.guard.answers import Answer, Answers, fixed_answer
+from guardrail.guard.shares import Share
+from guardrail.model.amounts import MINUTE
+from guardrail.model.cells import (
+    IDENT_LENGTH,
+    Cell,
+    Charge,
+    Correction,
+    Counter,
+    CounterReply,
+    Drain,
+    Member,
+    Outcome,
+)
+from guardrail.stores.memory import MemoryStore
+from guardrail.stores.records import (
+    SLOT_MASK,
+    charged_window,
+    drained_pair,
+    draining,
+    entered,
+    readjusted,
+)
+
+MOST_KEYS = 1_000_000
+"""How many records are kept; strangers share them beyond that, as in any memory store."""
+
+_NEVER = Counter(0, "\0" * IDENT_LENGTH, 0, 1, 0, 1, 0, MINUTE)
+"""Refuses whatever comes with it."""
+
+
+class LocalCounters:
+    """The counters of the rules that may have to be decided without the store, at a share of 1/k.
+
+    What the store admitted is counted here as it is, whatever the ceiling; what is decided here
+    is charged against the share. Nothing of it is ever sent to the store.
+    """
+
+    def __init__(self, engines: Sequence[Engine], parts: int, most: int = MOST_KEYS) -> None:
+        self.store = MemoryStore(max_keys=most)
+        self.parts = parts
+        self._shares: dict[Limit, Share] = {}
+        self._kept: dict[Limit, bool] = {}
+        self.leases: dict[str, int] = {}
+        idents: set[str] = set()
+        for engine in engines:
+            for limit in engine.limits:
+                if limit is None:
+                    continue
+                self._shares[limit] = Share(limit, parts)
+                if fixed_answer(limit.rule) in (None, Answer.LOCAL):
+                    self._kept[limit] = True
+                    idents.update(limit.idents)
+                if isinstance(limit, ConcurrencyLimit):
+                    self.leases[limit.idents[0]] = limit.verb.lease
+        self._idents = frozenset(idents)
+
+    def follow(self, plan: Plan, outcome: Outcome) -> None:
+        """Count what the store admitted, and note the bans it told of."""
+        store, now, kept, refused = self.store, plan.now, self._kept, outcome.refused
+        admitted = outcome.admitted
+        with store.lock:
+            for cell, part, reply in zip(plan.cells, plan.parts, outcome.replies, strict=True):
+                if part.role == "limit":
+                    if admitted and part.limit in kept and not refused[cell.charge]:
+                        self._count(cell, reply, now)
+                elif part.role == "ban":
+                    until = cast(CounterReply, reply).used
+                    if until > now:
+                        self._ban(cell, until, now)
+                elif part.role == "sentence" and _applied(plan, outcome, cell.charge):
+                    self._ban(cell, now + cast(Counter, cell).amount, now)
+
+    def plan(self, plan: Plan, answers: Answers) -> tuple[Plan, list[int]]:
+        """Return what of a plan is asked here, and the place in the plan of each of its cells.
+
+        That is bans, and the limits of the rules that answer `local`; no strikes.
+        """
+        asked = Plan(plan.facts, plan.amounts, plan.now, plan.id, plan.notes)
+        asked.findings = [*plan.findings, *answers.refusals()]
+        places: list[int] = []
+        numbers: dict[int, int] = {}
+        for place, (cell, part) in enumerate(zip(plan.cells, plan.parts, strict=True)):
+            limit, answer = answers.by_charge.get(cell.charge, (None, None))
+            if limit is None or (part.role != "ban" and answer is not Answer.LOCAL):
+                continue
+            if cell.charge not in numbers:
+                numbers[cell.charge] = len(asked.charges)
+                asked.charges.append(plan.charges[cell.charge])
+            charge, share = numbers[cell.charge], self._shares[limit]
+            own, stands_for = cell._replace(charge=charge), part._replace(limit=cast(Limit, share))
+            if part.role != "ban":
+                own, stands_for = share.charged(cell, part, charge)
+            asked.cells.append(own)
+            asked.parts.append(stands_for)
+            places.append(place)
+        return asked, places
+
+    def acquire(self, plan: Plan, *, refuse: bool) -> Outcome:
+        """Return the answer of these counters; where the request is refused, charge nothing."""
+        if not refuse:
+            return self.store.acquire(plan.charges, plan.cells, plan.now)
+        never = _NEVER._replace(charge=len(plan.charges))
+        charges = [*plan.charges, Charge(True, None)]
+        found = self.store.acquire(charges, [*plan.cells, never], plan.now)
+        return Outcome(False, found.refused[:-1], found.replies[:-1])
+
+    def debits(
+        self, case: Case, plan: Plan, asked: Plan, places: list[int], outcome: Outcome
+    ) -> Iterator[Debit]:
+        """Yield the receipts of what was charged here, in whole units, not k times as many."""
+        applied = asked.applied(outcome)
+        numbers = case.engine.numbers
+        for place, own, reply in zip(places, asked.cells, outcome.replies, strict=True):
+            cell, part = plan.cells[place], plan.parts[place]
+            if part.role == "limit" and applied[own.charge]:
+                yield part.limit.debit(numbers[id(part.limit)] + part.number, part, cell, reply)
+
+    def settle(self, corrections: Sequence[Correction], now: int, *, own: bool) -> None:
+        """Correct what was charged here; `own` tells that it was decided here, at the share.
+
+        A rate charged at the share gets nothing back, which errs on the safe side.
+        """
+        idents = self._idents
+        known = [found for found in corrections if found.key[:IDENT_LENGTH] in idents]
+        if own:
+            known = [
+                found._replace(delta=found.delta * self.parts)
+                if isinstance(found, Drain)
+                else found
+                for found in known
+                if not isinstance(found, Drain) or found.delta > 0
+            ]
+        if known:
+            self.store.settle(known, now)
+
+    def _count(self, cell: Any, reply: Any, now: int) -> None:
+        # Untyped, as this runs once a cell of every decision, and a cast is a call.
+        key = cell.spill if reply.spilled else cell.key
+        table = self.store.home(key[:IDENT_LENGTH], cell.ttl)
+        record = table.find(key)
+        if record is None and cell.spill is not None and self.store.full:
+            key = cell.spill
+            record = table.find(key)
+        if cell.__class__ is Member:
+            record = entered(record, cell.member, cell.expires, now)
+        elif cell.floor:
+            # The shared time line itself: what is left on it is what this process has a share of.
+            value, refunded = drained_pair(record)
+            record = draining(max(value, reply.used + cell.amount), refunded)
+        else:
+            slot = reply.slot
+            if record.__class__ is int and record & SLOT_MASK == slot:
+                record = readjusted(record, slot, cell.amount)
+            else:
+                record = charged_window(record, slot, cell.span, cell.amount)
+        table.put(key, record, now)
+
+    def _ban(self, cell: Cell, until: int, now: int) -> None:
+        table = self.store.home(cell.key[:IDENT_LENGTH], cell.ttl)
+        value, refunded = drained_pair(table.find(cell.key))
+        table.put(cell.key, draining(max(value, until), refunded), now)
+
+
+def _applied(plan: Plan, outcome: Outcome, charge: int) -> bool:
+    after = plan.charges[charge].after
+    return after is not None and outcome.refused[after] and not outcome.refused[charge]

@@ -1,0 +1,23 @@
+"""A store that is never there: what a replay shows of a day without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guardrail.errors import StoreError
+from guardrail.model.cells import Cell, Charge, Correction, Outcome
+
+
+class DownStore:
+    """Fails every call, as a store that is down does."""
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Fail; nothing was charged."""
+        raise StoreError("down in this replay")
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Fail; nothing was corrected."""
+        raise StoreError("down in this replay")
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""

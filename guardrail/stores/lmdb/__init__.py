@@ -1,0 +1,1 @@
+"""Counters in a file that all processes of one host share, kept across restarts."""

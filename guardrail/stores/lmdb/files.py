@@ -1,0 +1,162 @@
+"""The files of a store in one folder, and what becomes of them after a crash of the host.
+
+Commits are not synced: a killed process loses nothing, since the kernel has its pages, but a host
+that crashes may leave the data torn. So a file beside the data says in which boot it was last
+opened, and whether the last process to close it synced it. Data from another boot that was never
+closed are set aside, and the last hot copy takes their place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from guardrail.errors import SettingError
+from guardrail.stores.naming import read_key_file
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is recorded beside the data: the boot it was opened in, and how it was left."""
+
+    boot: str
+    clean: bool = False
+    damaged: bool = False
+
+
+class Files:
+    """The files of a store: data, the last hot copy, the state, the locks and the hash key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "counters.mdb"
+        self.copy = folder / "copy.mdb"
+        self.state = folder / "state.json"
+        self.key = folder / "hash.key"
+        self.writer = folder / "writer.lock"
+        self.opening = folder / "opening.lock"
+        self.copying = folder / "copying.lock"
+        self.users = folder / "users.lock"
+
+    def check(self) -> None:
+        """Make sure that the folder is there and can be written to.
+
+        Raises:
+            SettingError: it is not, or it cannot.
+        """
+        if not self.folder.is_dir():
+            raise SettingError(f"`{self.folder}` is no folder: run `mkdir -p {self.folder}`")
+        try:
+            self.writer.touch(0o600)
+        except OSError as problem:
+            raise SettingError(
+                f"`{self.folder}` cannot be written to ({problem.strerror}): give it to the user "
+                "that runs this process"
+            ) from problem
+
+    def hash_key(self) -> bytes:
+        """Return the hash key of the folder, made at the first call of the first process.
+
+        Raises:
+            SettingError: others can read the file.
+        """
+        if not self.key.exists():
+            draft = self.folder / f".{self.key.name}.{secrets.token_hex(8)}"
+            write_synced(draft, secrets.token_hex(32).encode())
+            try:
+                # Fails if another process was first: there is one key, or none.
+                os.link(draft, self.key)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+            sync_folder(self.folder)
+        return read_key_file(self.key)
+
+    def read_state(self) -> State | None:
+        """Return what is recorded beside the data, None if nothing is or it cannot be read."""
+        try:
+            stated = json.loads(self.state.read_text("utf-8"))
+            return State(str(stated["boot"]), bool(stated["clean"]), bool(stated["damaged"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write_state(self, state: State) -> None:
+        """Record a state, whole or not at all."""
+        draft = self.state.with_name(f".{self.state.name}.{secrets.token_hex(8)}")
+        try:
+            write_synced(draft, json.dumps(asdict(state)).encode())
+            draft.replace(self.state)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        sync_folder(self.folder)
+
+    def set_aside(self, now: float) -> Path:
+        """Rename the data, which are kept, and return their new name; `now` in seconds."""
+        moment = datetime.fromtimestamp(now, UTC)
+        aside = self.data.with_name(f"{self.data.name}.{moment:%Y-%m-%dT%H%M%S}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.data.with_name(f"{self.data.name}.{moment:%Y-%m-%dT%H%M%S}-{number}")
+        self.data.rename(aside)
+        # Its readers and its lock died with the boot.
+        self.data.with_name(self.data.name + "-lock").unlink(missing_ok=True)
+        sync_folder(self.folder)
+        return aside
+
+    def restore(self) -> bool:
+        """Put the last hot copy in the place of the data, and tell whether there was one."""
+        if not self.copy.exists():
+            return False
+        draft = self.folder / f".restored.{secrets.token_hex(8)}"
+        shutil.copyfile(self.copy, draft)
+        os.chmod(draft, 0o600)
+        sync_file(draft)
+        draft.replace(self.data)
+        sync_folder(self.folder)
+        return True
+
+
+def boot_id() -> str:
+    """Return what names this boot of the host, empty where the system does not tell.
+
+    Without it every start of the store looks like one of the same boot.
+    """
+    try:
+        return BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file of mode 0600, down to the disk."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, content)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    sync_file(path)

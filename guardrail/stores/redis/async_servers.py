@@ -1,0 +1,126 @@
+"""Which server has a slot, and the shared connection to each, for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from redis import exceptions as said
+
+from guardrail.errors import StoreError
+from guardrail.stores.redis.addresses import Address, Place
+from guardrail.stores.redis.async_opening import greeted, master_of, reach
+from guardrail.stores.redis.bearings import Bearings
+from guardrail.stores.redis.faults import unreachable
+from guardrail.stores.redis.line import Line, OnLate
+from guardrail.stores.redis.link import command
+from guardrail.stores.redis.servers import SlotTable
+
+
+class AsyncServers:
+    """Shared connections, one a server, all of one event loop."""
+
+    def __init__(
+        self,
+        address: Address,
+        bearings: Bearings,
+        deadline: float,
+        timeout: float,
+        on_late: OnLate,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._address = address
+        self._bearings = bearings
+        self._deadline = deadline
+        self._timeout = timeout
+        self._on_late = on_late
+        self._lines: dict[Place, Line] = {}
+        self._table: SlotTable | None = None
+        self._stale = True
+
+    @property
+    def lost(self) -> int:
+        """Replies that never came."""
+        return sum(line.lost for line in self._lines.values())
+
+    def line(self, slot: int) -> Line:
+        """Return the connection to the server that has a slot.
+
+        Raises:
+            StoreError: no server has it.
+        """
+        if self._address.kind != "cluster" or self._table is None:
+            # Whichever server of a cluster is asked first says where the slots are.
+            return self.line_at(self._address.places[0])
+        place = self._table.place(slot)
+        if place is None:
+            self.forget_table()
+            raise StoreError(f"no server of the cluster has slot {slot}")
+        return self.line_at(place)
+
+    def line_at(self, place: Place) -> Line:
+        """Return the connection to a server."""
+        line = self._lines.get(place)
+        if line is None:
+            where = str(place)
+            if self._address.kind == "sentinel":
+                named = ", ".join(map(str, self._address.places))
+                where = f"`{self._address.service}` of the sentinels {named}"
+            line = Line(partial(self._opened, place), where, self._deadline, self._on_late)
+            self._lines[place] = line
+        return line
+
+    def move(self, slot: int, place: Place) -> None:
+        """Note that a slot has another server now."""
+        if self._table is not None:
+            self._table.move(slot, place)
+
+    def forget_table(self) -> None:
+        """Ask for the slots again with the next connection that is opened."""
+        self._stale = True
+
+    async def drain(self) -> None:
+        """Wait for what the servers owe, no longer than a deadline each."""
+        for line in self._lines.values():
+            await line.drain()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for line in self._lines.values():
+            await line.close()
+        self._lines = {}
+
+    async def _opened(self, place: Place) -> Any:
+        address, timeout = self._address, self._timeout
+        if address.kind == "sentinel":
+            place = await master_of(address, timeout)
+        elif address.kind == "cluster" and self._stale:
+            await self._learn()
+        try:
+            return await greeted(address, place, self._bearings, timeout)
+        except (said.RedisError, OSError):
+            self.forget_table()
+            raise
+
+    async def _learn(self) -> None:
+        """Ask the cluster for its slots, at any server that answers."""
+        known = [] if self._table is None else sorted(self._table.places(), key=str)
+        problem = StoreError("no server of the cluster is named")
+        for place in [*known, *self._address.places]:
+            try:
+                connection = await reach(self._address, place, self._timeout)
+            except (said.RedisError, OSError) as error:
+                problem = unreachable(error, str(place))
+                continue
+            try:
+                await connection.send_packed_command([command(("CLUSTER", "SLOTS"))], False)
+                reply = await connection.read_response(disable_decoding=True)
+                self._table = SlotTable.read(reply, place)
+                self._stale = False
+                return
+            except (said.RedisError, OSError) as error:
+                problem = unreachable(error, str(place))
+            finally:
+                await connection.disconnect(nowait=True)
+        raise problem

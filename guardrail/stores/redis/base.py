@@ -1,0 +1,113 @@
+"""What the stores for threads and for event loops share: settings, scripts, what is owed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from guardrail.errors import StoreError
+from guardrail.model.cells import Correction
+from guardrail.stores.redis.addresses import Address
+from guardrail.stores.redis.bearings import Bearings, Outlook
+from guardrail.stores.redis.dialogue import ACQUIRE, LOOK, PLAIN, Call
+from guardrail.stores.redis.faults import refusal
+from guardrail.stores.redis.link import command
+from guardrail.stores.redis.scripts import load_scripts
+from guardrail.stores.redis.wire import Retract, read_outcome, undoing
+
+DEADLINE, CONNECT = 0.05, 1.0
+ASKING = command(("ASKING",))
+"""Sent ahead of a call that follows a slot on its way to another server."""
+REDIRECTS = 5
+"""How often a call follows the servers of a cluster to another one."""
+AT_ONCE = 100
+"""Corrections sent in one call of what has to be taken back."""
+MOST_OWED = 10_000
+TRY_AGAIN_AFTER = 0.002
+
+
+class RedisBase:
+    """Everything of a store on Redis but the waiting.
+
+    `deadline` and `connect` are in seconds; `clock` is the host's. Twins share `bearings`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        outlook: Outlook,
+        *,
+        deadline: float = DEADLINE,
+        connect: float = CONNECT,
+        clock: Callable[[], float] = time.time,
+        bearings: Bearings | None = None,
+    ) -> None:
+        self.address = address
+        self.outlook = outlook
+        self.deadline = deadline
+        self.connect = connect
+        self.clock = clock
+        self.bearings = bearings or Bearings(
+            outlook, clock=clock, steady=time.monotonic, spread=address.kind == "cluster"
+        )
+        self._scripts = load_scripts()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
+        self._undo: deque[Correction | Retract] = deque()
+        self._lost = 0
+        # What is taken back is so at the time of the latest call: hosts may have their own clock.
+        self._latest = 0
+        self._process = os.getpid()
+
+    @property
+    def skew(self) -> float:
+        """Seconds to add to the host's clock: all processes go by the server's."""
+        return self.bearings.skew
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know."""
+        return self.bearings.warnings()
+
+    def _command(self, call: Call, *, whole: bool = False) -> bytes:
+        """Return a call as it is sent, with the script's whole text or its name."""
+        if call.kind == LOOK:
+            return command(("MGET", *call.keys))
+        if call.kind == PLAIN:
+            return command(call.keys)
+        script = self._scripts.acquire
+        if call.kind != ACQUIRE:
+            flagged = self.bearings.version >= (7, 0)
+            script = self._scripts.settle_full if flagged else self._scripts.settle
+        name = ("EVAL", script.text) if whole else ("EVALSHA", script.sha)
+        return command((*name, len(call.keys), *call.keys, *call.arguments))
+
+    def _refused(self, reply: Exception, where: str) -> StoreError:
+        if str(reply).startswith(("AHEAD ", "EPOCH")):
+            self.bearings.doubt()
+        return refusal(reply, where)
+
+    def _owe(self, undo: Sequence[Correction | Retract]) -> None:
+        room = MOST_OWED - len(self._undo)
+        self._lost += max(0, len(undo) - room)
+        self._undo.extend(undo[:room])
+
+    def _owe_late(self, call: Call, reply: object) -> None:
+        """Take note of a reply that came after its deadline: what it charged is taken back."""
+        if call.kind != ACQUIRE or not isinstance(reply, bytes):
+            return
+        outcome = read_outcome(reply, len(call.charges), call.cells)
+        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
+
+    def _batch(self) -> list[Correction | Retract]:
+        return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
+
+    def _unbatch(self, batch: list[Correction | Retract], problem: StoreError) -> None:
+        """Keep for later what could not be taken back, unless it may have been."""
+        if problem.unsure:
+            self._lost += len(batch)
+        else:
+            self._undo.extendleft(reversed(batch))

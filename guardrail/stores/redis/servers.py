@@ -1,0 +1,170 @@
+"""Which server has a slot, and the pools of connections to them."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from redis import exceptions as said
+
+from guardrail.errors import StoreError
+from guardrail.stores.redis.addresses import Address, Place
+from guardrail.stores.redis.bearings import Bearings
+from guardrail.stores.redis.faults import unreachable
+from guardrail.stores.redis.link import Connection, command
+from guardrail.stores.redis.opening import greeted, master_of, reach
+from guardrail.stores.redis.pool import Pool
+
+
+class SlotTable:
+    """The primaries of a cluster by the slots they have."""
+
+    def __init__(self, rows: Sequence[tuple[int, int, Place]]) -> None:
+        self._rows = sorted(rows, key=lambda row: row[0])
+        self._starts = [first for first, _, _ in self._rows]
+        self._moved: dict[int, Place] = {}
+
+    @classmethod
+    def read(cls, reply: object, asked: Place) -> SlotTable:
+        """Return the table that `CLUSTER SLOTS` answered with; `asked` stands for a nameless host.
+
+        Raises:
+            StoreError: the reply is no such table, or leaves slots out.
+        """
+        rows = []
+        try:
+            for first, last, primary, *_ in reply:  # type: ignore[attr-defined]
+                host = primary[0].decode() if primary[0] else asked.host
+                rows.append((int(first), int(last), Place(host or asked.host, int(primary[1]))))
+        except (TypeError, ValueError, AttributeError) as problem:
+            raise StoreError(f"`{asked}` does not tell its slots: is it a cluster?") from problem
+        if not rows:
+            raise StoreError(f"the cluster of `{asked}` has no slots yet")
+        return cls(rows)
+
+    def place(self, slot: int) -> Place | None:
+        """Return who has a slot, None if nobody does."""
+        if slot in self._moved:
+            return self._moved[slot]
+        at = bisect_right(self._starts, slot) - 1
+        if at < 0 or slot > self._rows[at][1]:
+            return None
+        return self._rows[at][2]
+
+    def move(self, slot: int, place: Place) -> None:
+        """Note that a slot has another server now."""
+        self._moved[slot] = place
+
+    def places(self) -> set[Place]:
+        """Return every primary."""
+        return {place for _, _, place in self._rows} | set(self._moved.values())
+
+
+class Servers:
+    """Pools of held connections, one a server; safe to share between threads."""
+
+    def __init__(
+        self, address: Address, bearings: Bearings, deadline: float, timeout: float
+    ) -> None:
+        self._address = address
+        self._bearings = bearings
+        self._deadline = deadline
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._pools: dict[Place, Pool] = {}
+        self._table: SlotTable | None = None
+        self._stale = True
+
+    def pool(self, slot: int) -> Pool:
+        """Return the connections to the server that has a slot.
+
+        Raises:
+            StoreError: no server has it.
+        """
+        if self._address.kind != "cluster":
+            return self._pool_at(self._address.places[0])
+        table = self._table
+        if table is None:
+            # Whichever server is asked first says where the slots are.
+            return self._pool_at(self._address.places[0])
+        place = table.place(slot)
+        if place is None:
+            self.forget_table()
+            raise StoreError(f"no server of the cluster has slot {slot}")
+        return self._pool_at(place)
+
+    def pool_at(self, place: Place) -> Pool:
+        """Return the connections to a server that another one pointed to."""
+        return self._pool_at(place)
+
+    def move(self, slot: int, place: Place) -> None:
+        """Note that a slot has another server now."""
+        if self._table is not None:
+            self._table.move(slot, place)
+
+    def forget_table(self) -> None:
+        """Ask for the slots again with the next connection that is opened."""
+        self._stale = True
+
+    def every(self) -> Iterator[Pool]:
+        """Yield the pools there are."""
+        with self._lock:
+            pools = list(self._pools.values())
+        yield from pools
+
+    def learn(self) -> None:
+        """Ask the cluster for its slots, at any server that answers.
+
+        Raises:
+            StoreError: none does.
+        """
+        known = [] if self._table is None else sorted(self._table.places(), key=str)
+        problem: StoreError | None = None
+        for place in [*known, *self._address.places]:
+            try:
+                connection = reach(self._address, place, self._timeout)
+            except (said.RedisError, OSError) as error:
+                problem = unreachable(error, str(place))
+                continue
+            try:
+                connection.send_packed_command([command(("CLUSTER", "SLOTS"))], False)
+                reply = connection.read_response(disable_decoding=True, timeout=self._timeout)
+                self._table = SlotTable.read(reply, place)
+                self._stale = False
+                return
+            except (said.RedisError, OSError) as error:
+                problem = unreachable(error, str(place))
+            finally:
+                connection.disconnect()
+        raise problem or StoreError("no server of the cluster is named")
+
+    def _pool_at(self, place: Place) -> Pool:
+        pool = self._pools.get(place)
+        if pool is None:
+            with self._lock:
+                pool = self._pools.get(place)
+                if pool is None:
+                    pool = self._pools[place] = self._made(place)
+        return pool
+
+    def _made(self, place: Place) -> Pool:
+        where = str(place)
+        if self._address.kind == "sentinel":
+            named = ", ".join(map(str, self._address.places))
+            where = f"`{self._address.service}` of the sentinels {named}"
+        return Pool(partial(self._opened, place), where, self._deadline)
+
+    def _opened(self, place: Place) -> Connection:
+        """Open a connection, in whichever thread: asking for directions may take long."""
+        address, timeout = self._address, self._timeout
+        if address.kind == "sentinel":
+            place = master_of(address, timeout)
+        elif address.kind == "cluster" and self._stale:
+            self.learn()
+        try:
+            return greeted(address, place, self._bearings, timeout)
+        except (said.RedisError, OSError):
+            self.forget_table()
+            raise

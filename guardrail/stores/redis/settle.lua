@@ -1,0 +1,123 @@
+-- Corrects what was charged before.
+-- ARGV[1] is one packed list: now, before, #corrections, six values each (kind, key, ttl, three more),
+-- then the keys whose records are taken over from former names; those follow in ARGV. KEYS holds
+-- every record once.
+local TOP = 9007199254740991
+local a = cmsgpack.unpack(ARGV[1])
+local now, before = a[1], a[2]
+if before >= 0 then
+  local t = redis.call('TIME')
+  if t[1] * 1000000 + t[2] >= before then return redis.error_reply('EPOCH') end
+end
+local last = 3 + 6 * a[3]
+for i = 4, last do
+  local v = a[i]
+  if type(v) == 'number' and (v % 1 ~= 0 or v > TOP or v < -TOP) then
+    return redis.error_reply('GUARDRAIL not a whole number')
+  end
+end
+
+local raw = redis.call('MGET', unpack(KEYS))
+for i = last + 1, #a do
+  if not raw[a[i]] then raw[a[i]] = ARGV[i - last + 1] end
+end
+
+local records, ttls = {}, {}
+local function record(k)
+  local r = records[k]
+  if not r then
+    r = raw[k] and cmsgpack.unpack(raw[k]) or {}
+    records[k] = r
+  end
+  return r
+end
+
+local function clamped(v)
+  if v < 0 then return 0 end
+  return math.min(v, TOP)
+end
+
+local function adjust(r, slot, delta)
+  local n = #r
+  if delta > 0 then
+    if n > 0 and r[n - 1] >= slot then
+      r[n] = clamped(r[n] + delta)
+    else
+      r[n + 1] = slot
+      r[n + 2] = clamped(delta)
+    end
+    return true
+  end
+  for j = 1, n, 2 do
+    if r[j] == slot then
+      r[j + 1] = clamped(r[j + 1] + delta)
+      return true
+    end
+  end
+  return false
+end
+
+local function drain(r, delta, charged, refunded)
+  local value, total = r[1] or 0, r[2] or 0
+  if delta >= 0 then
+    if value == 0 then value = charged end
+    r[1], r[2] = math.min(value + delta, TOP), total
+    return true
+  end
+  local refund = math.min(-delta, charged - now - (total - refunded))
+  if refund <= 0 then return false end
+  r[1], r[2] = value - refund, total + refund
+  return true
+end
+
+local function leave(r, k, member, expires)
+  for j = 1, #r, 2 do
+    if r[j] == member and (expires == 0 or r[j + 1] == expires) then
+      table.remove(r, j)
+      table.remove(r, j)
+      return true
+    end
+  end
+  return false
+end
+
+local function renew(r, member, expires)
+  for j = 1, #r, 2 do
+    if r[j] == member and r[j + 1] > now then
+      if expires > r[j + 1] then r[j + 1] = expires end
+      return true
+    end
+  end
+  return false
+end
+
+for i = 4, last, 6 do
+  local kind, k, ttl = a[i], a[i + 1], a[i + 2]
+  local r = record(k)
+  local changed = true
+  if kind == 1 then
+    changed = adjust(r, a[i + 3], a[i + 4])
+  elseif kind == 2 then
+    changed = drain(r, a[i + 3], a[i + 4], a[i + 5])
+  elseif kind == 3 then
+    changed = leave(r, k, a[i + 3], a[i + 4])
+  else
+    changed = renew(r, a[i + 3], a[i + 4])
+  end
+  if changed and ttl > (ttls[k] or -1) then ttls[k] = ttl end
+end
+
+for k, ttl in pairs(ttls) do
+  local r = records[k]
+  if #r == 0 then
+    redis.call('DEL', KEYS[k])
+  else
+    local text = cmsgpack.pack(r)
+    if ttl > 0 then
+      redis.call('SET', KEYS[k], text, 'PX', ttl)
+    else
+      redis.call('SET', KEYS[k], text, 'KEEPTTL')
+    end
+  end
+end
+return redis.status_reply('OK')

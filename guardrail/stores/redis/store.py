@@ -1,0 +1,211 @@
+"""The store on Redis for threads: held connections, one script call a decision."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar, cast
+
+from redis import exceptions as said
+
+from guardrail.errors import SettingError, StoreError
+from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.stores.redis.addresses import Address, Place
+from guardrail.stores.redis.async_store import AsyncRedisStore
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.bearings import Outlook
+from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, overdue, unreachable, unwrapped
+from guardrail.stores.redis.pool import Pool
+from guardrail.stores.redis.servers import Servers
+from guardrail.stores.redis.wire import Retract
+
+T = TypeVar("T")
+
+
+class RedisStore(RedisBase):
+    """Counts on a server that many processes share; safe to share between threads.
+
+    Connections are opened when they are first needed, and after a fork anew.
+    """
+
+    def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
+        super().__init__(address, outlook, **settings)
+        self._settings = settings
+
+    def _begin(self) -> None:
+        # The parent's connections stay the parent's: they are let go of, not closed.
+        self._servers = Servers(self.address, self.bearings, self.deadline, self.connect)
+        super()._begin()
+
+    @property
+    def lost(self) -> int:
+        """Replies that never came, and corrections given up: what stays charged for nothing."""
+        return self._lost + sum(pool.lost for pool in self._servers.every())
+
+    def open(self) -> None:
+        """Look at the server, with the time it takes to connect.
+
+        Raises:
+            SettingError: it must not be used with these settings.
+            StoreError: it does not answer.
+        """
+        try:
+            self._orient(time.monotonic() + 2 * self.connect)
+        except StoreError as problem:
+            if isinstance(problem.__cause__, SettingError):
+                raise problem.__cause__ from None
+            raise
+
+    def awaited(self) -> AsyncRedisStore:
+        """Return the same store for event loops, and close this one."""
+        self.close()
+        settings = {**self._settings, "bearings": self.bearings}
+        return AsyncRedisStore(self.address, self.outlook, **settings)
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
+        try:
+            outcome = self._acquire(charges, cells, now, until)
+        except OutdatedError:
+            outcome = self._acquire(charges, cells, now, until)
+        self._tidy(until)
+        return outcome
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections to what was charged before."""
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
+        try:
+            self._settle(corrections, now, until)
+        except OutdatedError:
+            self._settle(corrections, now, until)
+        self._tidy(until)
+
+    def close(self) -> None:
+        """Take back what is still owed, and close every connection."""
+        if os.getpid() != self._process:
+            self._begin()
+        for pool in self._servers.every():
+            pool.drain()
+        if self.bearings.known and not self.bearings.stale:
+            self._tidy(time.monotonic() + self.deadline)
+        for pool in self._servers.every():
+            pool.close()
+
+    def _acquire(
+        self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
+    ) -> Outcome:
+        if self.bearings.stale:
+            self._orient(until)
+        undo: Undo = []
+        try:
+            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
+            outcome = self._run(dialogue, until)
+        except BaseException:
+            self._owe(undo)
+            raise
+        self._owe(undo)
+        return outcome
+
+    def _settle(self, corrections: Sequence[Correction | Retract], now: int, until: float) -> None:
+        if self.bearings.stale:
+            self._orient(until)
+        self._run(settling(self.bearings.speech(), corrections, now), until)
+
+    def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
+        try:
+            call = next(dialogue)
+            while True:
+                try:
+                    reply = self._perform(call, until)
+                except StoreError as problem:
+                    call = dialogue.throw(problem)
+                else:
+                    call = dialogue.send(reply)
+        except StopIteration as end:
+            return cast(T, end.value)
+
+    def _perform(self, call: Call, until: float) -> object:
+        """Return the server's reply to a call, wherever the call's slot is by now."""
+        pool, asking = self._servers.pool(call.slot), False
+        for _ in range(REDIRECTS):
+            reply = unwrapped(self._ask(pool, call, until, asking))
+            if isinstance(reply, said.NoScriptError):
+                reply = unwrapped(self._ask(pool, call, until, asking, whole=True))
+            if isinstance(reply, said.MovedError | said.AskError):
+                place = Place(reply.host or self.address.places[0].host, reply.port)
+                asking = not isinstance(reply, said.MovedError)
+                if not asking:
+                    self._servers.move(call.slot, place)
+                pool = self._servers.pool_at(place)
+            elif isinstance(reply, said.TryAgainError) and time.monotonic() < until:
+                time.sleep(TRY_AGAIN_AFTER)
+            elif isinstance(reply, Exception):
+                if isinstance(reply, MOVED_AWAY):
+                    pool.close()
+                    self._servers.forget_table()
+                raise self._refused(reply, pool.where)
+            else:
+                return reply
+        raise StoreError(f"{pool.where} sent a call on too often")
+
+    def _ask(
+        self, pool: Pool, call: Call, until: float, asking: bool, *, whole: bool = False
+    ) -> object:
+        link = pool.take(until)
+        sent = self._command(call, whole=whole)
+        try:
+            if asking:
+                link.send([ASKING])
+                link.receive(until)
+            link.send([sent])
+            reply = link.receive(until)
+        except said.TimeoutError as problem:
+            if asking:
+                pool.drop(link, call)
+            else:
+                link.owe(call)
+                pool.give(link)
+            raise overdue(pool.where, self.deadline) from problem
+        except BaseException as problem:
+            pool.drop(link, call)
+            if isinstance(problem, (said.RedisError, OSError)):
+                raise unreachable(problem, pool.where, unsure=True) from problem
+            raise
+        pool.give(link)
+        return reply
+
+    def _orient(self, until: float) -> None:
+        """Ask the server for its time and for whose names are in force."""
+        try:
+            self._run(spoken(self.bearings.sampling(), self.bearings.slot), until)
+        except SettingError as problem:
+            raise StoreError(str(problem)) from problem
+
+    def _tidy(self, until: float) -> None:
+        """Use what is left of the time to take back what came too late, and to look around."""
+        for pool in self._servers.every():
+            while pool.late:
+                self._owe_late(*pool.late.pop())
+        try:
+            if self._undo:
+                self._take_back(until)
+            if self.bearings.due:
+                self._orient(until)
+        except StoreError:
+            # The decision stands; what is owed is tried again after the next one.
+            return
+
+    def _take_back(self, until: float) -> None:
+        batch = self._batch()
+        try:
+            self._settle(batch, self._latest, until)
+        except StoreError as problem:
+            self._unbatch(batch, problem)
+            raise

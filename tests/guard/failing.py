@@ -1,0 +1,136 @@
+"""Stores that fail when told to, and one way to drive both guards over them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from guardrail import AsyncGuard, Guard
+from guardrail.errors import StoreError
+from guardrail.loading import load_text
+from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.stores.memory import MemoryStore
+from guardrail.testing import MovableClock
+
+HEAD = """
+guardrail: 1
+policy: p
+facts:
+  account.tier: {type: level, values: [anonymous, email, verified], default: anonymous}
+  account.size: {type: integer, source: server}
+models:
+  large: {max_output: 100, weaker: small}
+  small: {max_output: 100}
+rules:
+"""
+KNOWN = {"account.id": "a", "account.tier": "email", "request.model": "large"}
+
+DOWN = StoreError("connection refused")
+LOST = StoreError("no reply", unsure=True)
+
+
+class ScriptedStore:
+    """Counts in memory, but fails while `fault` is set.
+
+    With `applied` a failing call is applied before it fails, as when its reply is lost.
+    `asked` and `sent` record what every call carried, failed ones included.
+    """
+
+    def __init__(self) -> None:
+        self.inner = MemoryStore()
+        self.fault: BaseException | None = None
+        self.applied = False
+        self.asked: list[Sequence[Cell]] = []
+        self.sent: list[list[Correction]] = []
+        self.closed = 0
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        self.asked.append(list(cells))
+        if self.fault is None or self.applied:
+            outcome = self.inner.acquire(charges, cells, now)
+        if self.fault is not None:
+            raise self.fault
+        return outcome
+
+    def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        self.sent.append(list(corrections))
+        if self.fault is None or self.applied:
+            self.inner.settle(corrections, now)
+        if self.fault is not None:
+            raise self.fault
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AwaitedStore:
+    """The same, awaited; where `gate` is set, a call waits for it, applied or not yet."""
+
+    def __init__(self) -> None:
+        self.script = ScriptedStore()
+        self.gate: asyncio.Event | None = None
+        self.undone = 0
+
+    async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        try:
+            await self._pass()
+        except asyncio.CancelledError:
+            self.undone += 1
+            raise
+        return self.script.acquire(charges, cells, now)
+
+    async def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        await self._pass()
+        self.script.settle(corrections, now)
+
+    async def close(self) -> None:
+        self.script.close()
+
+    async def _pass(self) -> None:
+        await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
+
+
+class Driver:
+    """A guard of either kind over a scripted store, called the same way."""
+
+    def __init__(self, kind: str, rules: str, **settings: Any) -> None:
+        self.clock = MovableClock()
+        self.runner = asyncio.Runner() if kind == "async" else None
+        self.awaited = AwaitedStore()
+        self.store = self.awaited.script
+        guards: dict[str, Any] = {"sync": Guard, "async": AsyncGuard}
+        self.guard = guards[kind].from_policies(
+            load_text(HEAD + rules),
+            store=self.awaited if kind == "async" else self.store,
+            clock=self.clock,
+            **{"environ": {}, **settings},
+        )
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.fault = None
+        self.close()
+        if self.runner is not None:
+            self.runner.close()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.guard, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            found = method(*args, **named)
+            if inspect.iscoroutine(found):
+                assert self.runner is not None
+                return self.runner.run(found)
+            return found
+
+        return call
+
+    @property
+    def health(self) -> Any:
+        return self.guard.health

@@ -1,0 +1,243 @@
+"""What bounds an LMDB store: expiry, the partition of unknown keys, its size, the disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guardrail.errors import SettingError, StoreError
+from guardrail.model.amounts import DAY, MINUTE
+from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
+from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.opening import open_store
+from scripts.flood import main
+from tests.stores.workers import NOW, S, Worker, charge
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def store(tmp_path):
+    # Without copies: the file grows while one is made.
+    opened = LmdbStore(tmp_path, max_unknown=500, copy_every=DAY)
+    yield opened
+    opened.close()
+
+
+def used_pages(store):
+    return store.session._database.env.info()["last_pgno"]
+
+
+def test_records_go_as_fast_as_they_come(store):
+    most, pages = 0, []
+    for turn in range(12):
+        for number in range(1500):
+            charge(store, f"counter_=t{turn}.{number}", now=NOW + turn * 2 * MINUTE, ttl=MINUTE)
+        most = max(most, len(store))
+        pages.append(used_pages(store))
+
+    assert most < 2 * 1500
+    assert pages[-1] <= pages[5] * 1.1
+
+
+def test_records_of_the_past_also_go_when_no_new_ones_come(store):
+    for number in range(500):
+        charge(store, f"counter_={number}", ttl=MINUTE)
+    for number in range(2000):
+        charge(store, "counter_=known", now=NOW + 5 * MINUTE + number, ttl=MINUTE)
+
+    assert len(store) == 1
+    assert store.slots("counter_=known") == {0: 2000}
+
+
+def test_a_record_stays_until_its_time_has_come(store):
+    charge(store, "counter_=kept", ttl=10 * MINUTE)
+    for number in range(3000):
+        charge(store, f"counter_={number % 50}", now=NOW + 9 * MINUTE, ttl=MINUTE)
+
+    assert store.slots("counter_=kept") == {0: 1}
+
+
+def test_under_a_flood_of_guests_what_is_blocked_stays_blocked_and_customers_stay_exact(store):
+    charge(store, "counter_=blocked", 10, ceiling=10, spill="counter_~0")
+    for number in range(5000):
+        charge(store, f"counter_=guest{number}", spill="counter_~1")
+
+    assert len(store) <= 502
+    assert not charge(store, "counter_=blocked", ceiling=10, spill="counter_~0")
+    assert charge(store, "counter_=customer", ceiling=1)
+    assert not charge(store, "counter_=customer", ceiling=1)
+    assert store.slots("counter_~1")[0] > 4400
+
+
+def test_who_becomes_known_keeps_the_record(store):
+    assert charge(store, "counter_=a", ceiling=2, spill="counter_~0")
+    assert charge(store, "counter_=a", ceiling=2)
+    assert not charge(store, "counter_=a", ceiling=2, spill="counter_~0")
+    assert not charge(store, "counter_=a", ceiling=2)
+
+
+def test_a_full_partition_leaves_out_what_strangers_must_not_share(tmp_path):
+    store = LmdbStore(tmp_path, max_unknown=1)
+    charge(store, "counter_=other", spill="counter_~0")
+    charge(store, "counter_=full")
+    charges = [Charge(True, None), Charge(False, 0), Charge(False, 1)]
+    cells: list[Cell] = [
+        Counter(0, "counter_=full", 0, 1, 0, 1, 1, MINUTE),
+        Member(1, "strikes_=guest", "1", NOW + MINUTE, 0, MINUTE, LEFT_OUT),
+        Counter(2, "ban_____=guest", 0, 1, NOW, MINUTE, NOW + MINUTE, MINUTE),
+    ]
+    outcome = store.acquire(charges, cells, NOW)
+
+    assert outcome.refused == [True, False, False]
+    assert outcome.replies[1].spilled
+    assert store.members("strikes_=guest") == {}
+    assert store.drained("ban_____=guest") == (0, 0)
+    store.close()
+
+
+def fill(store, name, most, now=NOW):
+    """Charge new keys until the store is full, or `most` of them; return how many."""
+    for number in range(most):
+        try:
+            charge(store, f"counter_={name}{number}", ttl=MINUTE, now=now)
+        except StoreError as problem:
+            if problem.unsure or "reached its `max_size`: raise it" not in str(problem):
+                raise
+            return number
+    return most
+
+
+def test_a_store_at_its_size_says_so_keeps_what_it_has_and_recovers_by_expiry(tmp_path):
+    store = LmdbStore(tmp_path, max_size=1 << 20, clock=lambda: (NOW + 9 * MINUTE) / S)
+    charge(store, "counter_=kept", 3)
+    count = fill(store, "a", 20_000)
+    assert 2000 < count < 20_000
+    assert store.slots("counter_=kept") == {0: 3}
+    assert (tmp_path / "counters.mdb").stat().st_size == 1 << 20
+
+    for _ in range(50):
+        fill(store, "b", 100, NOW + 10 * MINUTE)
+    assert charge(store, "counter_=new", now=NOW + 10 * MINUTE)
+    assert store.slots("counter_=kept") == {0: 3}
+    store.close()
+
+
+def test_two_processes_make_the_file_grow_beyond_what_one_of_them_first_allowed(tmp_path):
+    small, large = (Worker(tmp_path, max_size=size << 20, deadline=10_000_000) for size in (1, 16))
+    assert small.call(charge, "counter_=a")
+    assert large.call(fill, "x", 20_000) == 20_000
+    for _ in range(3):
+        assert small.call(charge, "counter_=a")
+        assert large.call(charge, "counter_=a")
+    small.ask(fill, "s", 5_000)
+    large.ask(fill, "l", 5_000)
+
+    assert [small.answer(), large.answer()] == [5_000, 5_000]
+    small.end()
+    large.end()
+    store = LmdbStore(tmp_path)
+    assert store.slots("counter_=a") == {0: 7}
+    store.close()
+
+
+FULL_DISK = """
+import os, sys
+from guardrail.errors import StoreError
+from guardrail.stores.lmdb.store import LmdbStore
+from tests.stores.workers import charge
+
+folder = sys.argv[1]
+store = LmdbStore(folder)
+charge(store, "counter_=kept", 3)
+open(folder + "/ballast", "wb").write(bytes(1 << 18))
+served = 0
+try:
+    for served in range(100_000):
+        charge(store, f"counter_={served}")
+except StoreError as problem:
+    assert "No space left" in str(problem), problem
+    assert not problem.unsure
+assert 1000 < served < 99_999, served
+kept = [store.slots(f"counter_={number}") for number in (0, served // 2, served - 1)]
+assert kept == [{0: 1}] * 3, kept
+assert store.slots(f"counter_={served}") == {}
+store.close()
+os.unlink(folder + "/ballast")
+store = LmdbStore(folder)
+assert all(charge(store, f"counter_=more{number}") for number in range(500))
+assert store.slots("counter_=kept") == {0: 3}
+print("recovered")
+"""
+
+
+def test_a_full_disk_is_an_error_loses_nothing_and_passes(tmp_path):
+    mount = f"mount -t tmpfs -o size=3m none {tmp_path}"
+    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    if os.geteuid() != 0 or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("only root, with a mount namespace of its own, can make a small disk")
+    ran = subprocess.run(
+        [*command, sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert ran.stdout == "recovered\n", ran.stderr
+    assert "closed without a sync: [Errno 28] No space left on device" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "complaint"),
+    [
+        ("lmdb://var/lib/guardrail", "write it with three slashes, `lmdb:///var/lib/guardrail`"),
+        ("lmdb:///", "names no folder"),
+        ("lmbd:///tmp", "did you mean `lmdb:///var/lib/guardrail`?"),
+        ("lmdb:///tmp?dead_line=50ms", "`dead_line` means nothing .*: did you mean `deadline`?"),
+        ("lmdb:///tmp?deadline=50", "`deadline` is `50` in .*: it must be a duration such as `50m"),
+        ("lmdb:///tmp?max_size=8X", "`max_size` is `8X` in .*: it must be a size such as"),
+        ("lmdb:///tmp?max_unknown=", "it must be a whole number such as"),
+        ("lmdb:///tmp?deadline=1s&deadline=2s", "`deadline` is given twice"),
+        ("lmdb:///tmp?max_unknown=0", "`max_unknown` is 0: it must be at least 1"),
+        ("lmdb:///nowhere/at/all", "is no folder: run `mkdir -p /nowhere/at/all`"),
+        ("lmdb:///proc", "`/proc` cannot be written to"),
+    ],
+)
+def test_a_wrong_uri_is_explained(uri, complaint):
+    with pytest.raises(SettingError, match=complaint.replace("?", r"\?")):
+        open_store(uri)
+
+
+def test_a_uri_sets_every_option(tmp_path):
+    options = "deadline=20ms&max_size=64M&max_unknown=2k&copy_every=30s&overlap=2h"
+    store = open_store(f"lmdb://{tmp_path}?{options}", (b"a hash key of our own",))
+
+    assert isinstance(store, LmdbStore)
+    session = store.session
+    assert (session.seconds, session.max_unknown, session.copy_every) == (0.02, 2000, 30 * S)
+    assert session._max_size == 64 << 20
+    assert not (tmp_path / "hash.key").exists()
+    store.close()
+
+
+def test_a_closed_store_says_so(tmp_path):
+    store = LmdbStore(tmp_path)
+    store.close()
+    store.close()
+
+    with pytest.raises(StoreError, match="the store is closed"):
+        charge(store, "counter_=a")
+
+
+def test_a_flood_of_random_credentials_fills_the_partition_and_no_more(tmp_path, capsys):
+    assert main([str(tmp_path), "5000"]) == 0
+
+    levels = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in levels[:10]] == ["501"] * 10
+    assert levels[0].split()[4] == levels[9].split()[4]
+    assert levels[10] == "blocked key blocked: True; new customer served: True, exactly: True"
