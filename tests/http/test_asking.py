@@ -70,7 +70,7 @@ def people() -> People:
 @pytest.fixture
 def asker(guard, people) -> Asker:
     directory = CallableDirectory(
-        people, guard.policies.facts, freshness=Freshness(timeout=5.0, stale=600)
+        people, guard.policies.facts, freshness=Freshness(timeout=10.0, stale=600)
     )
     return Asker(
         hash_key=HASH_KEY,

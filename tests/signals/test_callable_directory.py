@@ -19,6 +19,7 @@ NOW = 1_780_000_000.0
 GOOD = Credential("good", CredentialKind.BEARER, Secret(b"sk-CANARY"))
 NOBODY = Credential("nobody", CredentialKind.BEARER, Secret(b"sk-no"))
 FACTS = {"account.id": "a1"}
+PATIENT = Freshness(timeout=10)
 
 
 def plain(credential):
@@ -37,7 +38,7 @@ class Callable:
 
 @pytest.mark.parametrize("function", [plain, later, Callable()], ids=["plain", "async", "object"])
 def test_a_function_is_asked_from_threads_and_from_tasks(function):
-    who = CallableDirectory(function, STANDARD_FACTS)
+    who = CallableDirectory(function, STANDARD_FACTS, freshness=PATIENT)
 
     assert who.look_up(GOOD, NOW) == Identity(FACTS, expires=NOW + 30)
     assert asyncio.run(who.find(NOBODY, NOW)) == Identity(expires=NOW + 10)
@@ -53,7 +54,7 @@ def test_an_async_function_runs_on_the_loop_of_who_asks():
         loops.append(asyncio.get_running_loop())
         return FACTS
 
-    who = CallableDirectory(seen, STANDARD_FACTS)
+    who = CallableDirectory(seen, STANDARD_FACTS, freshness=PATIENT)
 
     async def scene():
         await who.find(GOOD, NOW)
@@ -65,10 +66,8 @@ def test_an_async_function_runs_on_the_loop_of_who_asks():
     who.close()
 
 
-@pytest.mark.parametrize("kind", ["plain", "async"])
-def test_a_hundred_threads_and_a_hundred_tasks_call_once(kind):
-    calls = []
-    go = threading.Event()
+def waiting(kind, calls, go):
+    """Return a function that notes its calls and answers once it is told to."""
 
     def slow(credential):
         calls.append(credential)
@@ -81,9 +80,14 @@ def test_a_hundred_threads_and_a_hundred_tasks_call_once(kind):
             await asyncio.sleep(0.001)
         return FACTS
 
-    who = CallableDirectory(
-        slow if kind == "plain" else slowly, STANDARD_FACTS, freshness=Freshness(timeout=10)
-    )
+    return slow if kind == "plain" else slowly
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_hundred_threads_and_a_hundred_tasks_call_once(kind):
+    calls = []
+    go = threading.Event()
+    who = CallableDirectory(waiting(kind, calls, go), STANDARD_FACTS, freshness=PATIENT)
     asking: list[None] = []
 
     def look_up(_):
@@ -113,7 +117,7 @@ def test_to_raise_is_to_fail_and_shows_nothing_of_it():
     def broken(credential):
         raise RuntimeError(f"no row for {credential.secret.reveal()!r}")
 
-    who = CallableDirectory(broken, STANDARD_FACTS)
+    who = CallableDirectory(broken, STANDARD_FACTS, freshness=PATIENT)
 
     for identity in (who.look_up(GOOD, NOW), asyncio.run(who.find(GOOD, NOW + 5))):
         assert identity.unavailable == who.provides

@@ -13,8 +13,8 @@ from guardrail.signals.directory.background import Background
 from guardrail.signals.directory.fetching import Fetcher
 from guardrail.signals.directory.kept import Age, Freshness, Kept, SourceError, Standing
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
-"""The algorithms of RFC 7518 that verify with a public key; besides, `EdDSA` (RFC 8037)."""
+VERIFYING = tuple("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split())
+"""The algorithms that verify with a public key (RFC 7518, RFC 8037)."""
 
 MOST_BYTES = 1 << 18
 MOST_KEYS = 100
@@ -43,7 +43,7 @@ class KeySource:
         self._fetcher = Fetcher(
             url, timeout=times.timeout, most_bytes=MOST_BYTES, plain_http=plain_http
         )
-        self._background = Background()
+        self._background = Background(self._fetcher.close)
         self._kept: Kept[Keys] = Kept(_keys_in, times)
 
     def get(self, key_id: str, now: float) -> Mapping[str, Any] | None:

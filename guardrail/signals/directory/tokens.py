@@ -8,6 +8,7 @@ settings map a claim to it. Keys come from the one URL in the settings: `jku`, `
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jwt
 from guardrail.errors import SettingError
 from guardrail.model.facts import Fact
 from guardrail.signals.directory.identity import Credential, Identity
-from guardrail.signals.directory.jwks import ALGORITHMS, KeySource, verifying_key
+from guardrail.signals.directory.jwks import VERIFYING, KeySource, verifying_key
 from guardrail.signals.directory.kept import Freshness, SourceError
 from guardrail.signals.directory.vocabulary import GarbageError, Vocabulary
 
@@ -26,7 +27,11 @@ MOST_BYTES = 1 << 14
 LEEWAY = 60.0
 """Seconds by which the issuer's clock may differ from ours."""
 
-_ACCEPTED = frozenset({*ALGORITHMS, "EdDSA"})
+ALGORITHMS = ("RS256", "ES256")
+"""The algorithms that are accepted, unless told otherwise."""
+
+_ACCEPTED = frozenset(VERIFYING)
+_COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ANY_FAULT = (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError, OverflowError)
 """What reading a hostile token may raise in PyJWT, json and cryptography."""
 
@@ -51,7 +56,7 @@ class TokenDirectory:
         jwks: str,
         facts: Mapping[str, Fact],
         *,
-        algorithms: Sequence[str] = ("RS256", "ES256"),
+        algorithms: Sequence[str] = ALGORITHMS,
         claims: Mapping[str, str | Sequence[str]] | None = None,
         freshness: Freshness | None = None,
         leeway: float = LEEWAY,
@@ -117,13 +122,16 @@ class TokenDirectory:
         raw = credential.secret.reveal()
         if len(raw) > MOST_BYTES:
             raise _RejectedError(f"the token is longer than {MOST_BYTES} bytes")
+        # Decoders skip what is no base64url: one token would be many credentials.
+        if _COMPACT.fullmatch(raw) is None:
+            raise _RejectedError("the credential is no token")
         try:
             token = raw.decode("ascii")
             header = jwt.get_unverified_header(token)
         except _ANY_FAULT:
             raise _RejectedError("the credential is no token") from None
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise _RejectedError("the token's algorithm is not accepted")
         if not isinstance(key_id, str):
             raise _RejectedError("the token names no key")
