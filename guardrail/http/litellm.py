@@ -68,6 +68,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         self._facts = facts
         self._guard = PerProcess(self.configured.async_guard)
         self._open: dict[str, list[Serving]] = {}
+        self._answered: dict[str, Decision] = {}
 
     @property
     def guard(self) -> AsyncGuard:
@@ -115,6 +116,9 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Settle by the usage that a whole response tells."""
         serving = self._kept(data, user_api_key_dict)
         if serving is not None:
+            if len(self._answered) >= _MOST_OPEN:
+                self._answered.pop(next(iter(self._answered)))
+            self._answered[_call_of(data, user_api_key_dict)] = serving.decision
             serving.started(200, [(b"content-type", b"application/json")])
             serving.sent(_encoded(response), last=True)
             await self._settle(serving.decision, serving.ended(failed=False))
@@ -165,11 +169,13 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         litellm_call_info: dict[str, object] | None = None,
     ) -> dict[str, str] | None:
         """Return the fields that tell how the caller's own limits stand."""
-        kept = self._open.get(_call_of(data, user_api_key_dict))
-        if not kept:
+        call = _call_of(data, user_api_key_dict)
+        kept = self._open.get(call)
+        decision = kept[0].decision if kept else self._answered.pop(call, None)
+        if decision is None:
             return None
         style = self.configured.http.style
-        fields = admitted_fields(kept[0].decision, Addressee(Dialect.OPENAI, ()), style)
+        fields = admitted_fields(decision, Addressee(Dialect.OPENAI, ()), style)
         return {name.decode("ascii"): value.decode("latin-1") for name, value in fields}
 
     async def _keep(self, call: str, serving: Serving) -> None:

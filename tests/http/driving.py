@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.guard import AsyncGuard
@@ -160,11 +161,11 @@ class Guarded:
     def __init__(self, policy, host=None, store=None, **options):
         self.clock = MovableClock()
         more = {} if store is None else {"store": store}
-        self.guard = AsyncGuard.from_policies(
+        self.guard: Any = AsyncGuard.from_policies(
             load_text(policy), clock=self.clock, environ={}, **more
         )
         self.host = host or Host([completion()], headers=JSON)
-        options.setdefault("directory", Accounts())
+        self.directory = options.setdefault("directory", Accounts())
         self.app = GuardrailMiddleware(
             self.host,
             guard=self.guard,

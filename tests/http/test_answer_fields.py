@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import http_sf
 import pytest
 from hypothesis import given
@@ -35,7 +37,8 @@ rules:
 def parsed(text):
     """Return a field as names to parameters, read by an independent parser."""
     found = {}
-    for name, parameters in http_sf.parse(text.encode(), tltype="list"):
+    members: Any = http_sf.parse(text.encode(), tltype="list")
+    for name, parameters in members:
         assert isinstance(name, str)
         assert not isinstance(name, http_sf.Token)
         found[name] = parameters
@@ -78,7 +81,8 @@ def test_check_01_02_whatever_stands_makes_fields_that_parse(standings, partitio
     fields = dict(ratelimit_fields(standings, partition))
 
     for value in fields.values():
-        for _, parameters in http_sf.parse(value, tltype="list"):
+        members: Any = http_sf.parse(value, tltype="list")
+        for _, parameters in members:
             for name, given_value in parameters.items():
                 if name in "qrtw":
                     assert type(given_value) is int

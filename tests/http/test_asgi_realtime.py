@@ -38,9 +38,9 @@ async def voice(scope, receive, send):
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         event = json.loads(message["text"])
-        events = []
+        events: list[dict] = []
         if event["type"] in ("response.create", "speak"):
-            events = [{"type": "response.created"}]
+            events.append({"type": "response.created"})
         if event["type"] == "response.create":
             events.append({"type": "response.done", "response": {"usage": USED}})
         events.append({"type": "heard", "of": event["type"]})
@@ -77,7 +77,7 @@ def test_a_session_that_only_listens_costs_nothing():
 
 def test_check_41_who_asks_is_established_anew_for_each_turn():
     guarded = Guarded(POLICY, voice)
-    directory = guarded.app.door.configured.asker.directory
+    directory = guarded.directory
     before = directory.look_up
 
     def banned_later(credential, now):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -99,8 +100,6 @@ def test_check_34_a_cancelled_stream_is_settled_once():
         await settle(decision, *given, **more)
 
     async def run():
-        nonlocal started
-        started = asyncio.Event()
         guarded.guard.settle = counted
         call = Call(scope_of(body=STREAM), body_messages(STREAM))
         task = asyncio.ensure_future(call.run(guarded.app))
@@ -109,7 +108,7 @@ def test_check_34_a_cancelled_stream_is_settled_once():
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    started = None
+    started = asyncio.Event()
     asyncio.run(run())
 
     assert len(settled) == 1
@@ -121,6 +120,7 @@ def test_check_34_a_cancelled_stream_is_settled_once():
 def test_check_34_cancelled_at_any_step_nothing_stays_reserved(step):
     guarded = streaming(chat_stream(5))
     steps = 0
+    task: Any = None
 
     class Steps(Call):
         async def receive(self):
@@ -135,12 +135,14 @@ def test_check_34_cancelled_at_any_step_nothing_stays_reserved(step):
             nonlocal steps
             steps += 1
             if steps == step:
-                asyncio.current_task().cancel()
+                task.cancel()
             await asyncio.sleep(0)
 
     async def run():
+        nonlocal task
         call = Steps(scope_of(body=STREAM), body_messages(STREAM))
-        await asyncio.gather(call.run(guarded.app), return_exceptions=True)
+        task = asyncio.ensure_future(call.run(guarded.app))
+        await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(run())
 
@@ -216,7 +218,7 @@ def test_the_usage_chunk_is_taken_out_however_the_stream_is_cut(size):
 
 
 def test_a_stream_of_half_an_hour_keeps_its_lease_of_ten_minutes():
-    in_flight = []
+    in_flight: list[float] = []
 
     async def host(scope, receive, send):
         await receive()

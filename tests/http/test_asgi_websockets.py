@@ -16,7 +16,7 @@ rules:
   - {id: places, when: always, concurrency: {max: 3, key: account.id}}
 """
 CONNECT = {"type": "websocket.connect"}
-EXTENSION = {"websocket.http.response": {}}
+EXTENSION: dict[str, dict] = {"websocket.http.response": {}}
 
 
 def socket_scope(extensions=None, path="/ws/chat", **more):
@@ -70,7 +70,7 @@ def test_check_41_elsewhere_it_is_closed(policy, code):
 
 
 def test_a_connection_holds_its_place_until_it_ends():
-    held = []
+    held: list[float] = []
 
     async def host(scope, receive, send):
         await receive()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
+from fastapi.requests import HTTPConnection
 
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
@@ -91,10 +93,8 @@ def test_a_guard_of_its_own_needs_no_middleware():
 
 
 def test_without_any_guard_it_says_what_to_do():
-    dependency = limited()
-
-    class Connection:
-        scope = {"headers": []}  # noqa: RUF012 - read only
+    dependency: Any = limited()
+    connection = HTTPConnection({"type": "http", "headers": []})
 
     with pytest.raises(SettingError, match=r"add `guardrail\.asgi\.GuardrailMiddleware`"):
-        asyncio.run(anext(dependency(Connection())))
+        asyncio.run(anext(dependency(connection)))

@@ -64,6 +64,7 @@ def test_files_of_either_kind_say_the_same(folder, name, text):
     configured = configure({"config": folder / name, "environ": {}})
 
     assert configured.http.max_delay == 1.5
+    assert configured.policies is not None
     assert [rule.id for rule in configured.policies.rules] == ["r"]
 
 
@@ -173,3 +174,43 @@ def test_hosts_that_are_not_installed_are_not_imported():
     )
 
     assert run.stdout == "[]\n"
+
+
+def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
+    def accounts(credential):
+        return {"account.id": "a"}
+
+    service = {"service": "https://ids.test/keys", "authorization_from": "IDS"}
+    found = [
+        configure({"policies": "policies", "environ": {"IDS": "Bearer x"}, "directory": value})
+        for value in (None, accounts, service)
+    ]
+
+    names = [type(configured.asker.directory).__name__ for configured in found]
+    assert names == ["NoneType", "CallableDirectory", "ServiceDirectory"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"servce": "https://x.test"}, "did you mean `service`?"),
+        ({"provides": ["account.id"]}, "give `service`"),
+        ({"service": "https://x.test", "authorization_from": "LOST"}, "names `LOST`: set it"),
+        ({"service": "https://x.test", "plain_http": "yes"}, "`plain_http` a flag"),
+        (7, "give a map with `service`"),
+    ],
+)
+def test_a_wrong_directory_is_named(folder, value, message):
+    with pytest.raises(SettingError) as caught:
+        configure({"policies": "policies", "environ": {}, "directory": value})
+
+    assert message in str(caught.value)
+
+
+def test_credentials_are_read_where_the_settings_say(folder):
+    for names in ("x-api-key", ["bearer", "x-api-key"]):
+        configured = configure({"policies": "policies", "environ": {}, "credentials": names})
+        asking = configured.asker.read("8.8.8.8", [(b"x-api-key", b"k1")])
+        assert asking.credential is not None
+    with pytest.raises(SettingError, match="did you mean `bearer`"):
+        configure({"policies": "policies", "environ": {}, "credentials": "beerer"})

@@ -244,3 +244,24 @@ def test_check_46_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
         serving("uvicorn", tmp_path, POLICY, "max_bdy = 1\n"),
     ):
         pass
+
+
+def test_check_50_a_killed_worker_frees_its_places_within_the_lease(tmp_path):
+    policy = (
+        "guardrail: 1\npolicy: k\nrules:\n"
+        "  - {id: places, when: always, concurrency: {max: 8, lease: 2s, key: account.id}}"
+    )
+    (tmp_path / "store").mkdir()
+    settings = f'store = "lmdb://{tmp_path / "store"}?deadline=5s"\n'
+    body = {**ASK, "stream": True, "user": "endless"}
+    with (
+        serving("uvicorn", tmp_path, policy, settings) as server,
+        server.client.stream("POST", CHAT, json=body) as answer,
+    ):
+        stream = answer.iter_raw()
+        next(stream)
+        assert server.used()["places"] == 1
+        server.process.kill()
+        server.process.wait()
+    with serving("uvicorn", tmp_path, policy, settings) as server:
+        assert until(lambda: server.used()["places"] == 0)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
+from guardrail.errors import SettingError
 from guardrail.http.identity import Asker, CredentialSource
 from guardrail.http.settings.given import Given
+from guardrail.model.facts import Fact
 from guardrail.signals.client import MOST_HOPS, Proxies
 from guardrail.signals.directory import Directory
+from guardrail.signals.directory.callables import CallableDirectory
+from guardrail.signals.directory.service import ServiceDirectory
 
 PROXIES = ("trusted", "header", "most_hops")
+SERVICE = ("service", "provides", "authorization_from", "plain_http")
+"""The keys of a directory in a file; the authorization is read from the environment."""
 
 
-def asker_of(given: Given, hash_key: bytes) -> Asker:
-    """Return how it is established who asks.
+def asker_of(
+    given: Given, hash_key: bytes, facts: Mapping[str, Fact], environ: Mapping[str, str]
+) -> Asker:
+    """Return how it is established who asks; `facts` are those of the policies.
 
     Raises:
         SettingError: a setting is not usable.
@@ -20,7 +31,7 @@ def asker_of(given: Given, hash_key: bytes) -> Asker:
         hash_key=hash_key,
         proxies=_proxies(given),
         reads=_credentials(given),
-        directory=_directory(given),
+        directory=_directory(given, facts, environ),
     )
 
 
@@ -48,8 +59,33 @@ def _credentials(given: Given) -> CredentialSource:
     return CredentialSource.of(*names) if value is not None else CredentialSource()
 
 
-def _directory(given: Given) -> Directory | None:
+def _directory(
+    given: Given, facts: Mapping[str, Fact], environ: Mapping[str, str]
+) -> Directory | None:
     value = given.raw("directory")
     if value is None or all(hasattr(value, name) for name in ("look_up", "find", "close")):
-        return value  # type: ignore[return-value]
-    raise given.refuse("directory", "give a directory of `guardrail.signals.directory`")
+        return cast("Directory | None", value)
+    if callable(value):
+        return CallableDirectory(value, facts)
+    table = given.table("directory", SERVICE)
+    service = table.get("service")
+    if not isinstance(service, str):
+        raise given.refuse("directory", "give `service`, the address of one, or a directory")
+    sent = table.get("authorization_from")
+    plain = table.get("plain_http", False)
+    provides = table.get("provides")
+    if not isinstance(sent, str | None) or not isinstance(plain, bool):
+        raise given.refuse(
+            "directory", "`authorization_from` names a variable, `plain_http` a flag"
+        )
+    if provides is not None and not isinstance(provides, list):
+        raise given.refuse("directory", "`provides` is a list of facts")
+    if sent is not None and not environ.get(sent):
+        raise SettingError(f"the directory's `authorization_from` names `{sent}`: set it")
+    return ServiceDirectory(
+        service,
+        facts,
+        provides=provides,
+        authorization=environ[sent] if sent is not None else None,
+        plain_http=plain,
+    )

@@ -65,7 +65,9 @@ class Configured:
         self.store = given.raw("store")
         self.policies = None if self.guard is not None else _policies(given)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
-        self.asker = asker_of(given, secret)
+        policies = self.policies if self.guard is None else self.guard.policies
+        self.asker = asker_of(given, secret, cast(PolicySet, policies).facts, environ)
+        self._made_directory = self.asker.directory is not given.raw("directory")
         self.http = _http_settings(given, options, secret, self.asker)
         self._notice = _notice(self.policies, self.store, environ)
         self._noted: set[str] = set()
@@ -90,6 +92,11 @@ class Configured:
         guard = Guard.from_policies(cast(PolicySet, self.policies), **self._making())
         self.note(self._notice())
         return guard
+
+    def close(self) -> None:
+        """Let go of a directory that was made here; the host's own is the host's to close."""
+        if self._made_directory:
+            self.asker.close()
 
     def early(self, policies: PolicySet) -> Refuse | None:
         """Return what refuses by the head of a request alone, for the policies in force."""
