@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
+from benchmarks.populous import populous_costs
 from benchmarks.results import Result
 from benchmarks.timing import Contender, interleaved, micros, ratio
-from benchmarks.workload import Clock, r5_guard
+from benchmarks.workload import TOKENS, Clock, one_of_many, r5_guard
 from guardrail import Guard
 
 SCALE_MOST, PAUSE_MOST = 3.0, 2.0
@@ -18,9 +19,6 @@ QUICK = 1e-5
 """Seconds between requests while accounts arrive: all of them stay live."""
 SLOW = 0.01
 """Seconds between requests while records expire: half an hour in 200,000 requests."""
-
-Facts = dict[str, object]
-TOKENS: dict[str, object] = {"input_tokens": 40, "output_tokens": 30}
 
 
 def scale_costs(rounds: int, scale: float) -> list[Result]:
@@ -50,6 +48,7 @@ def scale_costs(rounds: int, scale: float) -> list[Result]:
         _pause(f"longest decision while {accounts:,} accounts arrive", pauses, PAUSE_MOST),
         _pause("longest decision while records expire", expiring, PAUSE_MOST),
         _pause("longest turn of an empty loop (this machine's own pauses)", noise, None),
+        *populous_costs(rounds, scale),
     ]
 
 
@@ -58,21 +57,11 @@ def _pause(what: str, nanos: list[int], bound: float | None) -> Result:
     return Result(target="T11", what=what, value=nanos[-1] / 1e6, unit="ms", bound=bound, note=note)
 
 
-def _facts(number: int) -> Facts:
-    return {
-        "account.id": f"acct_{number:07}",
-        "account.org": f"org_{number // 4:06}",
-        "account.tier": "enterprise",
-        "geo.country": "DE",
-        "request.capability": ("chat", "code", "agentic")[number % 3],
-    }
-
-
 def _timed(guard: Guard, clock: Clock, numbers: range) -> Iterator[int]:
     """Yield what each decision took in nanoseconds; facts are made outside of it."""
     decide = guard.decide
     for first in range(0, len(numbers), BATCH):
-        batch = [_facts(number) for number in numbers[first : first + BATCH]]
+        batch = [one_of_many(number) for number in numbers[first : first + BATCH]]
         now, step = clock.now, clock.step
         taken = []
         for facts in batch:
@@ -105,7 +94,7 @@ def _at_random(guard: Guard, clock: Clock, accounts: int, count: int) -> Contend
     draw = random.Random(11)
 
     def run() -> float:
-        batch = [_facts(draw.randrange(accounts)) for _ in range(count)]
+        batch = [one_of_many(draw.randrange(accounts)) for _ in range(count)]
         decide, now, step = guard.decide, clock.now, clock.step
         began = perf_counter()
         for facts in batch:

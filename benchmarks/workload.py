@@ -20,6 +20,8 @@ STEP = 0.5
 TIERS = ("anon", "basic", "verified", "enterprise")
 COUNTRIES = ("DE", "FR", "US", "JP", "BR", "IN", "NG", "AU")
 
+TOKENS: dict[str, object] = {"input_tokens": 40, "output_tokens": 30}
+
 
 class Requests(NamedTuple):
     """The same requests in two forms: facts and estimate, and arguments of R5 by hand."""
@@ -52,6 +54,17 @@ def _account(number: int, tier: str | None) -> dict[str, object]:
         "account.tier": level,
         "geo.country": COUNTRIES[number % len(COUNTRIES)],
         "request.capability": capabilities[number % len(capabilities)],
+    }
+
+
+def one_of_many(number: int) -> dict[str, object]:
+    """Return the facts of one of a great many accounts that R5 refuses nothing."""
+    return {
+        "account.id": f"acct_{number:07}",
+        "account.org": f"org_{number // 4:06}",
+        "account.tier": "enterprise",
+        "geo.country": "DE",
+        "request.capability": ("chat", "code", "agentic")[number % 3],
     }
 
 

@@ -31,7 +31,7 @@ MUTANTS = {
     "dead members live": ("if r[j + 1] > now then\n        live", "if true then\n        live"),
     "renewal shortens": ("if expires > e then e = expires end", "e = expires"),
     "strike without refusal": ("return refused[after]", "return true"),
-    "shadow binds": ("a[4 + 2 * c] == 1 and after == 0", "after == 0"),
+    "shadow binds": ("a[5 + 2 * c] == 1 and after == 0", "after == 0"),
     "never tried but refused": ("(after > 0 and not refused[after])", "false"),
     "refund into a later slot": ("if r[j] == slot then", "if j == n - 1 then"),
     "refund creates": (

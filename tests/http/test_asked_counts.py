@@ -87,7 +87,7 @@ def test_completions_and_the_largest_cap_are_counted(path, members, completions,
 def test_what_is_no_whole_number_is_a_problem_that_names_the_member(member, text):
     request = asked(CHAT, f'{{"model": "m", "messages": [], "{member}": {text}}}'.encode())
 
-    assert f"`{member}`" in request.problem
+    assert f"`{member}`" in str(request.problem)
     assert (request.status, request.param) == (400, member)
 
 

@@ -66,7 +66,7 @@ def test_a_compressed_body_is_a_problem(path, header):
     request = asked(path, {"model": "m", "messages": []}, headers=(*JSON, header))
 
     assert (request.status, request.facts["request.capability"]) == (415, "agentic")
-    assert "compressed" in request.problem
+    assert "compressed" in str(request.problem)
 
 
 def test_a_body_too_long_or_not_read_for_its_length_is_a_problem():
@@ -74,7 +74,7 @@ def test_a_body_too_long_or_not_read_for_its_length_is_a_problem():
 
     for body in (b" " * 101, None):
         request = asked(CHAT, body, limits=limits)
-        assert (request.status, "100 bytes" in request.problem) == (413, True)
+        assert (request.status, "100 bytes" in str(request.problem)) == (413, True)
         assert request.estimate["input_tokens"] >= 25
     assert asked(CHAT, b'{"messages": []}', limits=limits).problem is None
 
@@ -122,7 +122,7 @@ def test_colons_and_quotes_in_text_are_no_keys():
 def test_messages_show_little_of_what_was_sent():
     request = asked(CHAT, {"messages": [], "max_tokens": "x" * MIB})
 
-    assert len(request.problem) < 200
+    assert len(str(request.problem)) < 200
 
 
 WORST = {
@@ -232,4 +232,4 @@ def test_a_key_sent_twice_anywhere_is_found(document, data):
     doubled = "{" + f"{json.dumps(key)}: 1, {json.dumps(key)}: 2" + "}"
     nested = json.dumps({"outer": [document, "MARK"]}).replace('"MARK"', doubled)
 
-    assert "twice" in asked("/x", nested.encode()).problem
+    assert "twice" in str(asked("/x", nested.encode()).problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -197,7 +198,7 @@ def test_a_body_of_a_hundred_megabytes_is_not_held():
 
 def kept(document):
     """Return, by the obvious way, what a skim keeps of a document."""
-    found = {}
+    found: dict[Any, Any] = {}
     for path in WANTED:
         value = document
         for key in path:

@@ -158,7 +158,7 @@ def exhaust_awaited(store, key: str, limit: int, tasks: int) -> int:
 
 def fork_and_charge(store, key: str, limit: int) -> int:
     """Charge before and after a fork, in parent and child; return how many were admitted."""
-    admitted = sum(charge(store, key, ceiling=limit) for _ in range(3))
+    admitted: int = sum(charge(store, key, ceiling=limit) for _ in range(3))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -47,9 +47,8 @@ def read_request(
 ) -> Asked:
     """Return what a request asks for. No body makes this raise: see `Asked.problem`.
 
-    `path` is decoded, as routers see it. `body` is None where it was not read for its length;
-    that is a problem too. `hash_key` keys the hashes of templates and tools. The first of the
-    `classifiers` that knows the request reads it alone.
+    `path` is decoded; `body` is None where it was too long to read. `hash_key` keys the hashes of
+    templates and tools. The first of the `classifiers` that knows the request reads it alone.
     """
     pairs = tuple(_pairs(headers))
     parts = RequestParts(method.upper(), path, query, pairs, body, hash_key, limits)

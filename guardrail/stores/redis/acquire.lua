@@ -1,21 +1,23 @@
 -- Decides one request: evaluates every cell, then applies the charges that are admitted.
--- ARGV[1] is one packed list: now, ahead, bound, refuse, #charges, (binding, after) each,
+-- ARGV[1] is one packed list: now, ahead, before, bound, refuse, #charges, (binding, after) each,
 -- #cells, ten numbers each, then the keys whose records are taken over from former names; those
 -- follow in ARGV.
 -- KEYS holds every record once. Nothing is written before everything was read and checked.
 local TOP = 9007199254740991
 local a = cmsgpack.unpack(ARGV[1])
-local now, ahead, bound, charges = a[1], a[2], a[3], a[5]
+local now, ahead, before, bound, charges = a[1], a[2], a[3], a[4], a[6]
 
-if ahead >= 0 then
+if ahead >= 0 or before >= 0 then
   local t = redis.call('TIME')
-  local late = now - (t[1] * 1000000 + t[2])
-  if late > ahead then
+  local clock = t[1] * 1000000 + t[2]
+  if before >= 0 and clock >= before then return redis.error_reply('EPOCH') end
+  local late = now - clock
+  if ahead >= 0 and late > ahead then
     return redis.error_reply('AHEAD ' .. string.format('%.0f', late))
   end
 end
 
-local first = 6 + 2 * charges
+local first = 7 + 2 * charges
 local last = first + 10 * a[first]
 for i = first + 1, last do
   local v = a[i]
@@ -127,13 +129,13 @@ for i = first + 1, last, 10 do
   out[#out + 1] = spilled
 end
 
-local admitted = a[4] == 0
+local admitted = a[5] == 0
 for c = 1, charges do
-  local after = a[4 + 2 * c + 1]
-  if refused[c] and a[4 + 2 * c] == 1 and after == 0 and not left_out[c] then admitted = false end
+  local after = a[6 + 2 * c]
+  if refused[c] and a[5 + 2 * c] == 1 and after == 0 and not left_out[c] then admitted = false end
 end
 for c = 1, charges do
-  local after = a[4 + 2 * c + 1]
+  local after = a[6 + 2 * c]
   if left_out[c] or (after > 0 and not refused[after]) then refused[c] = false end
 end
 if admitted then out[1] = 1 end
@@ -142,7 +144,7 @@ for c = 1, charges do
 end
 
 local function applies(c)
-  local after = a[4 + 2 * c + 1]
+  local after = a[6 + 2 * c]
   if refused[c] or left_out[c] then return false end
   if after == 0 then return admitted end
   return refused[after]

@@ -16,7 +16,8 @@ from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, unwrapped
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, unwrapped
+from guardrail.stores.redis.wire import Retract
 
 T = TypeVar("T")
 
@@ -43,18 +44,10 @@ class AsyncRedisStore(RedisBase):
         Cancelled, it charges nothing that is not taken back.
         """
         until, self._latest = self._until(), now
-        if self.bearings.stale:
-            await self._orient(until)
-        undo: Undo = []
         try:
-            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
-            outcome = await self._run(dialogue, until)
-        except BaseException:
-            self._owe(undo)
-            if undo:
-                self._tidy()
-            raise
-        self._owe(undo)
+            outcome = await self._acquire(charges, cells, now, until)
+        except OutdatedError:
+            outcome = await self._acquire(charges, cells, now, until)
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
@@ -62,9 +55,10 @@ class AsyncRedisStore(RedisBase):
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
         until, self._latest = self._until(), now
-        if self.bearings.stale:
-            await self._orient(until)
-        await self._run(settling(self.bearings.speech(), corrections, now), until)
+        try:
+            await self._settle(corrections, now, until)
+        except OutdatedError:
+            await self._settle(corrections, now, until)
         if self._undo or self.bearings.due:
             self._tidy()
 
@@ -79,6 +73,30 @@ class AsyncRedisStore(RedisBase):
         if self._undo:
             await self._chore()
         await self._servers.close()
+
+    async def _acquire(
+        self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
+    ) -> Outcome:
+        if self.bearings.stale:
+            await self._orient(until)
+        undo: Undo = []
+        try:
+            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
+            outcome = await self._run(dialogue, until)
+        except BaseException:
+            self._owe(undo)
+            if undo:
+                self._tidy()
+            raise
+        self._owe(undo)
+        return outcome
+
+    async def _settle(
+        self, corrections: Sequence[Correction | Retract], now: int, until: float
+    ) -> None:
+        if self.bearings.stale:
+            await self._orient(until)
+        await self._run(settling(self.bearings.speech(), corrections, now), until)
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
@@ -154,8 +172,7 @@ class AsyncRedisStore(RedisBase):
             while self._undo:
                 batch = self._batch()
                 try:
-                    speech = self.bearings.speech()
-                    await self._run(settling(speech, batch, now), self._until())
+                    await self._settle(batch, now, self._until())
                 except StoreError as problem:
                     self._unbatch(batch, problem)
                     raise

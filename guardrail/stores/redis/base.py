@@ -86,7 +86,7 @@ class RedisBase:
         return command((*name, len(call.keys), *call.keys, *call.arguments))
 
     def _refused(self, reply: Exception, where: str) -> StoreError:
-        if str(reply).startswith("AHEAD "):
+        if str(reply).startswith(("AHEAD ", "EPOCH")):
             self.bearings.doubt()
         return refusal(reply, where)
 

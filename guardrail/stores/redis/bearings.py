@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
-from guardrail.stores.epochs import Timetable, timetable_for
+from guardrail.stores.epochs import SHORTEST_OVERLAP, Timetable, timetable_for
 from guardrail.stores.naming import Naming
 from guardrail.stores.redis.dialogue import Speech, slot_of
 from guardrail.stores.redis.wire import Names, Terms
 
 REFRESH, STALE = 10.0, 25.0
 """Seconds after which the server is asked anew once a decision is made, and before it is made."""
+GOOD_FOR = SHORTEST_OVERLAP // 2
+"""How long names may be used after the server was asked for them, in microseconds of its clock.
+
+A change is announced further ahead, so that no process, however long it was stopped, charges the
+records of an epoch that is over.
+"""
+DRIFT = 0.001
+"""How much slower than the server's this host's clock is reckoned to run, at the worst."""
 SKEW_TOLD = 0.25
 AHEAD = 2 * SECOND
 """How far a decision's time may be ahead of the server's clock, in microseconds."""
@@ -72,6 +80,7 @@ class Bearings:
         self._meta = f"{outlook.prefix}:{{meta}}".encode()
         self._table: Timetable | None = None
         self._server, self._sampled = 0.0, -1e9
+        self._surely = self._ended = 0.0
         self._step = 0.0
         self._doubted = False
         self._bound = outlook.bound
@@ -133,7 +142,9 @@ class Bearings:
         """
         if self._table is None:
             raise StoreError("the store was not reached yet")
-        now = int(self.server_time * SECOND)
+        # Nobody takes an old record over before all others are kept from writing to it.
+        passed = (self._steady() - self._ended) * (1 - DRIFT)
+        now = int((self._surely + passed) * SECOND)
         if self._speech is None or now >= self._until:
             self._speech = self._chosen(self._table.at_time(now), now)
             upcoming = self._table.at if self._table.upcoming is not None else 0
@@ -148,8 +159,11 @@ class Bearings:
                     "which this process does not have: restart it with the new settings"
                 )
         names, *former = (self._known[epoch] for epoch in table.needed(now))
-        ahead = -1 if self._outlook.host_clock else AHEAD
-        terms = Terms(ahead, -1 if self._bound is None else self._bound)
+        ahead = before = -1
+        if not self._outlook.host_clock:
+            good = int(self._surely * SECOND) + GOOD_FOR
+            ahead, before = AHEAD, good if table.upcoming is None else min(good, table.at)
+        terms = Terms(ahead, before, -1 if self._bound is None else self._bound)
         return Speech(names, former[0] if former else None, terms, self._spread)
 
     def sampling(self) -> Sampling:
@@ -185,6 +199,7 @@ class Bearings:
                 break
         self._table, self._speech = table, None
         self._server, self._sampled = server, began
+        self._surely, self._ended = moment, ended
         self._step, self._doubted = server - clock, False
 
     def greeting(self) -> Sampling:

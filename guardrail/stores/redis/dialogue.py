@@ -106,12 +106,14 @@ def settling(speech: Speech, corrections: Sequence[Correction | Retract], now: i
     applied = False
     for slot, part in sorted(by_slot.items()):
         try:
-            packed = settle_call(part, now, speech.names)
+            packed = settle_call(part, now, speech.names, speech.terms)
             taken = yield from _taken_over(speech, [c.key for c in part], packed, slot)
             yield Call(SETTLE, slot, packed.keys, packed.encoded(taken))
         except StoreError as problem:
+            if not applied:
+                raise
             # Some slots have theirs: to repeat all of it would refund twice.
-            raise StoreError(str(problem), unsure=problem.unsure or applied) from problem
+            raise StoreError(str(problem), unsure=True) from problem
         applied = True
 
 

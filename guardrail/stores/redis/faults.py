@@ -17,6 +17,10 @@ MOVED_AWAY = (said.ReadOnlyError, said.MasterDownError, said.ClusterDownError)
 """The server is not, or not any more, the one to write to: look again for it."""
 
 
+class OutdatedError(StoreError):
+    """The names in a call are no longer good: ask the server which are, and call again."""
+
+
 def unwrapped(reply: object) -> object:
     """Return a reply with the error that a script of an old server died of in its own right."""
     if type(reply) is said.ResponseError:
@@ -38,6 +42,8 @@ def refusal(error: Exception, where: str) -> StoreError:
             f"the decision's time is {seconds:.1f} s ahead of the clock of {where}: set this "
             "host's clock, or give times that have come"
         )
+    if text == "EPOCH":
+        return OutdatedError(f"{where} has gone on to other names for its records")
     return StoreError(f"{where} refused the call: {kind}: {text}")
 
 

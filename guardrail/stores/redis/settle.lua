@@ -1,12 +1,16 @@
 -- Corrects what was charged before.
--- ARGV[1] is one packed list: now, #corrections, six values each (kind, key, ttl, three more),
+-- ARGV[1] is one packed list: now, before, #corrections, six values each (kind, key, ttl, three more),
 -- then the keys whose records are taken over from former names; those follow in ARGV. KEYS holds
 -- every record once.
 local TOP = 9007199254740991
 local a = cmsgpack.unpack(ARGV[1])
-local now = a[1]
-local last = 2 + 6 * a[2]
-for i = 3, last do
+local now, before = a[1], a[2]
+if before >= 0 then
+  local t = redis.call('TIME')
+  if t[1] * 1000000 + t[2] >= before then return redis.error_reply('EPOCH') end
+end
+local last = 3 + 6 * a[3]
+for i = 4, last do
   local v = a[i]
   if type(v) == 'number' and (v % 1 ~= 0 or v > TOP or v < -TOP) then
     return redis.error_reply('GUARDRAIL not a whole number')
@@ -87,7 +91,7 @@ local function renew(r, member, expires)
   return false
 end
 
-for i = 3, last, 6 do
+for i = 4, last, 6 do
   local kind, k, ttl = a[i], a[i + 1], a[i + 2]
   local r = record(k)
   local changed = true

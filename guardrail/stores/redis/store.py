@@ -16,9 +16,10 @@ from guardrail.stores.redis.async_store import AsyncRedisStore
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
 from guardrail.stores.redis.bearings import Outlook
 from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, overdue, unreachable, unwrapped
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, overdue, unreachable, unwrapped
 from guardrail.stores.redis.pool import Pool
 from guardrail.stores.redis.servers import Servers
+from guardrail.stores.redis.wire import Retract
 
 T = TypeVar("T")
 
@@ -68,16 +69,10 @@ class RedisStore(RedisBase):
         if os.getpid() != self._process:
             self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
-        if self.bearings.stale:
-            self._orient(until)
-        undo: Undo = []
         try:
-            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
-            outcome = self._run(dialogue, until)
-        except BaseException:
-            self._owe(undo)
-            raise
-        self._owe(undo)
+            outcome = self._acquire(charges, cells, now, until)
+        except OutdatedError:
+            outcome = self._acquire(charges, cells, now, until)
         self._tidy(until)
         return outcome
 
@@ -86,9 +81,10 @@ class RedisStore(RedisBase):
         if os.getpid() != self._process:
             self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
-        if self.bearings.stale:
-            self._orient(until)
-        self._run(settling(self.bearings.speech(), corrections, now), until)
+        try:
+            self._settle(corrections, now, until)
+        except OutdatedError:
+            self._settle(corrections, now, until)
         self._tidy(until)
 
     def close(self) -> None:
@@ -101,6 +97,26 @@ class RedisStore(RedisBase):
             self._tidy(time.monotonic() + self.deadline)
         for pool in self._servers.every():
             pool.close()
+
+    def _acquire(
+        self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
+    ) -> Outcome:
+        if self.bearings.stale:
+            self._orient(until)
+        undo: Undo = []
+        try:
+            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
+            outcome = self._run(dialogue, until)
+        except BaseException:
+            self._owe(undo)
+            raise
+        self._owe(undo)
+        return outcome
+
+    def _settle(self, corrections: Sequence[Correction | Retract], now: int, until: float) -> None:
+        if self.bearings.stale:
+            self._orient(until)
+        self._run(settling(self.bearings.speech(), corrections, now), until)
 
     def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
         try:
@@ -189,7 +205,7 @@ class RedisStore(RedisBase):
     def _take_back(self, until: float) -> None:
         batch = self._batch()
         try:
-            self._run(settling(self.bearings.speech(), batch, self._latest), until)
+            self._settle(batch, self._latest, until)
         except StoreError as problem:
             self._unbatch(batch, problem)
             raise

@@ -48,11 +48,13 @@ class Terms(NamedTuple):
     """What a call states besides its cells.
 
     `ahead` is how many microseconds the call's time may be ahead of the server's, −1 for any;
+    `before` when, by the server's clock, the names in the call are no longer good, −1 for never;
     `bound` how many keys the server may hold before unknown ones spill, −1 for any. `refuse`
     has the call refused whatever its cells say: they are answered, and nothing is charged.
     """
 
     ahead: int = -1
+    before: int = -1
     bound: int = -1
     refuse: bool = False
 
@@ -103,7 +105,14 @@ def acquire_call(
     Raises:
         StoreError: a number is not whole, negative, or past 2⁵³ − 1; nothing was sent.
     """
-    argument: list[object] = [now, terms.ahead, terms.bound, int(terms.refuse), len(charges)]
+    argument: list[object] = [
+        now,
+        terms.ahead,
+        terms.before,
+        terms.bound,
+        int(terms.refuse),
+        len(charges),
+    ]
     for binding, after in charges:
         argument += (int(binding), 0 if after is None else after + 1)
     argument.append(len(cells))
@@ -164,13 +173,15 @@ def read_outcome(reply: bytes, charges: int, cells: Sequence[Cell]) -> Outcome:
     return Outcome(numbers[0] == 1, [flag == 1 for flag in numbers[1 : 1 + charges]], replies)
 
 
-def settle_call(corrections: Sequence[Correction | Retract], now: int, names: Names) -> Packed:
+def settle_call(
+    corrections: Sequence[Correction | Retract], now: int, names: Names, terms: Terms
+) -> Packed:
     """Return the call that corrects.
 
     Raises:
         StoreError: a number is not whole or past 2⁵³ − 1; nothing was sent.
     """
-    argument: list[object] = [now, len(corrections)]
+    argument: list[object] = [now, terms.before, len(corrections)]
     places: dict[str, int] = {}
     for each in corrections:
         place = places.setdefault(each.key, len(places) + 1)

@@ -1,0 +1,84 @@
+"""What a server hears: exactly one command a decision and one a settlement, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from guardrail import AsyncGuard, Guard
+from guardrail.loading import load_text
+from tests.cells.redis_stores import HASH_KEY, SERVERS
+from tests.stores.servers import binaries
+
+POLICY = """
+guardrail: 1
+policy: counted
+rules:
+  - {id: minute, when: always, rate: {requests: 600/minute, key: account.id}}
+  - {id: day, when: always, budget: {tokens: 10M, per: day, key: account.id}}
+  - {id: org, when: always, budget: {tokens: 10M, per: 24h, key: account.org}}
+  - {id: flight, when: always, concurrency: {max: 50, key: account.id}}
+"""
+SETTINGS: dict[str, Any] = {"hash_key": HASH_KEY, "environ": {}}
+ESTIMATE, USAGE = {"input_tokens": 40, "output_tokens": 30}, {"output_tokens": 5}
+kinds = pytest.mark.parametrize("kind", binaries())
+
+
+def facts(number):
+    return {"account.id": f"a{number % 50}", "account.org": f"o{number % 7}"}
+
+
+@contextmanager
+def heard(server):
+    """Give a tally of the commands that the server hears from clients, complete at the end."""
+    tally: Tally[str] = Tally()
+    with server.client as monitoring, monitoring.monitor() as monitor:
+        yield tally
+        server.client.echo("the end")
+        for command in monitor.listen():
+            name, _, rest = command["command"].partition(" ")
+            if rest == "the end":
+                break
+            if command["client_type"] != "lua":
+                tally[name.upper()] += 1
+    # Our own client says hello before it says the end.
+    for own in ("CLIENT", "HELLO", "SELECT"):
+        tally.pop(own, None)
+
+
+@kinds
+def test_a_thousand_decisions_and_settlements_are_one_command_each(kind):
+    server = SERVERS.empty(kind)
+    guard = Guard.from_policies(load_text(POLICY), store=f"{server.uri}?deadline=5s", **SETTINGS)
+    guard.settle(guard.decide(facts(0), ESTIMATE), USAGE)
+    with heard(server) as tally:
+        decisions = [guard.decide(facts(number), ESTIMATE) for number in range(500)]
+        for decision in decisions:
+            guard.settle(decision, USAGE)
+    guard.close()
+
+    assert all(decision.allowed and not decision.errors for decision in decisions)
+    assert tally == {"EVALSHA": 1000}
+
+
+@kinds
+def test_a_thousand_awaited_decisions_are_one_command_each(kind):
+    server = SERVERS.empty(kind)
+
+    async def crowd():
+        store = f"{server.uri}?deadline=5s"
+        guard = AsyncGuard.from_policies(load_text(POLICY), store=store, **SETTINGS)
+        await guard.decide(facts(0), ESTIMATE)
+        with heard(server) as tally:
+            for _ in range(20):
+                turn = [guard.decide(facts(number), ESTIMATE) for number in range(50)]
+                decisions = await asyncio.gather(*turn)
+                assert all(decision.mode.value == "normal" for decision in decisions)
+        await guard.close()
+        return tally
+
+    assert asyncio.run(crowd()) == {"EVALSHA": 1000}
