@@ -28,6 +28,23 @@ def test_check_47_a_response_is_passed_metered_and_closed_once():
     assert (hosted.used("calls"), hosted.used("tokens"), hosted.used("places")) == (1, 30, 0)
 
 
+def test_check_34_a_response_is_settled_once_however_often_it_ends():
+    hosted = Hosted(answering(Response([completion()])))
+    settled = []
+    settle = hosted.app.door.settle
+
+    def counted(*given):
+        settled.append(given)
+        settle(*given)
+
+    hosted.app.door.settle = counted
+    served = hosted.app(hosted.environ(), hosted.start)
+    list(served)
+    served.close()
+
+    assert len(settled) == 1
+
+
 @pytest.mark.parametrize("read", [0, 1, 3])
 def test_check_47_a_client_that_leaves_closes_and_pays(read):
     response = Response(chat_stream(10, usage=False))
