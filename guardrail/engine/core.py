@@ -117,10 +117,11 @@ class Engine:
         plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
         for name in self.required:
             if name not in known:
-                plan.findings.append(_absent(name))
-        if unavailable:
-            plan.findings += self._unavailable(plan, unavailable)
+                missing = _not_established(-1, name) if name in unavailable else _absent(name)
+                plan.findings.append(missing)
         self._planner(plan)
+        if unavailable:
+            self._refuse_the_unavailable(plan, unavailable)
         return plan
 
     def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
@@ -197,18 +198,27 @@ class Engine:
             ]
         )
 
-    def _unavailable(self, plan: Plan, unavailable: frozenset[str]) -> Iterator[Finding]:
+    def _refuse_the_unavailable(self, plan: Plan, unavailable: frozenset[str]) -> None:
+        """Refuse what rests on facts whose source failed, for that reason alone.
+
+        A rule took them as missing; what it found by that would treat a customer as another.
+        """
         for rule, reads in zip(self.rules, self.facts_by_rule, strict=True):
             missed = sorted(reads & unavailable - plan.facts.keys())
             if not missed or rule.mode is Mode.SHADOW:
                 continue
             condition = compile_condition(_blinded(rule.when, unavailable - plan.facts.keys()))
-            if condition(plan.facts, plan.seconds) is not False:
-                message = f"`{missed[0]}` cannot be established right now"
-                verdict = Verdict(
-                    effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503
-                )
-                yield Finding(rule.index, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
+            holds = condition(plan.facts, plan.seconds)
+            if holds is None:
+                plan.findings = [found for found in plan.findings if found.order != rule.index]
+            if holds is not False:
+                plan.findings.append(_not_established(rule.index, missed[0]))
+
+
+def _not_established(order: int, name: str) -> Finding:
+    message = f"`{name}` cannot be established right now"
+    verdict = Verdict(effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503)
+    return Finding(order, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
 
 
 def _absent(name: str) -> Finding:

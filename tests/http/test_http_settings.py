@@ -10,7 +10,9 @@ import textwrap
 import pytest
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.errors import PolicyError, SettingError
+from guardrail.errors import DataError, PolicyError, SettingError
+from guardrail.http.identity.files import FileDirectory
+from guardrail.http.identity.hashing import written
 from guardrail.http.settings.opening import configure
 from guardrail.testing import guard_of
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
@@ -176,6 +178,31 @@ def test_hosts_that_are_not_installed_are_not_imported():
     assert run.stdout == "[]\n"
 
 
+def test_a_directory_is_a_file_or_in_tokens(folder):
+    key = "0123456789abcdef"
+    (folder / "who.csv").write_text(f"credential,account.id\n{written('sk-1', key.encode())},a1\n")
+    tokens = {
+        "issuer": "https://login.test",
+        "audience": "api",
+        "jwks": "https://login.test/keys",
+        "claims": {"account.org": ["org", "id"]},
+    }
+    found = [
+        configure({"policies": "policies", "hash_key": key, "environ": {}, "directory": value})
+        for value in ("who.csv", tokens)
+    ]
+
+    directories = [configured.asker.directory for configured in found]
+    assert [type(each).__name__ for each in directories] == ["FileDirectory", "TokenDirectory"]
+    asking = found[0].asker.read("8.8.8.8", [(b"authorization", b"Bearer sk-1")])
+    assert found[0].asker.look_up(asking, 0.0).facts["account.id"] == "a1"
+    (folder / "gr.toml").write_text('policies = "policies"\ndirectory = "who.csv"\n')
+    again = configure({"config": folder / "gr.toml", "hash_key": key, "environ": {}})
+    assert isinstance(again.asker.directory, FileDirectory)
+    with pytest.raises(DataError, match="which is not given"):
+        configure({"policies": "policies", "environ": {}, "directory": "who.csv"})
+
+
 def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
     def accounts(credential):
         return {"account.id": "a"}
@@ -190,6 +217,9 @@ def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
     assert names == ["NoneType", "CallableDirectory", "ServiceDirectory"]
 
 
+TOKENS = {"issuer": "https://x.test", "audience": "api", "jwks": "https://x.test/keys"}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -197,6 +227,13 @@ def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
         ({"provides": ["account.id"]}, "give `service`"),
         ({"service": "https://x.test", "authorization_from": "LOST"}, "names `LOST`: set it"),
         ({"service": "https://x.test", "plain_http": "yes"}, "`plain_http` a flag"),
+        ({"issuer": "https://x.test"}, "tokens need an `issuer`, an `audience` and a `jwks`"),
+        ({**TOKENS, "claims": {"account.org": 3}}, "`claims` maps facts to claims"),
+        ({**TOKENS, "claims": []}, "`claims` maps facts to claims"),
+        ({**TOKENS, "algorithms": ["none"]}, "`none` does not verify"),
+        ({**TOKENS, "plain_http": 1}, "`plain_http` is a flag"),
+        ({**TOKENS, "service": "https://x.test"}, "`service`"),
+        ("who.json", "name a `.yaml` or a `.csv` file"),
         (7, "give a map with `service`"),
     ],
 )

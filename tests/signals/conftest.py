@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import maxminddb
 import pytest
+
+from guardrail.signals.directory import Identity
 
 BUILT = 1_780_000_000
 
@@ -47,3 +50,11 @@ def either_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     elif maxminddb._extension is None:
         pytest.skip("maxminddb has no C extension here")
     return str(request.param)
+
+
+@pytest.fixture(params=["threads", "tasks"])
+def ask(request: pytest.FixtureRequest) -> Callable[..., Identity]:
+    """Return a way to ask a directory about a credential: as a thread does, and as a task."""
+    if request.param == "threads":
+        return lambda found, who, now: found.look_up(who, now)
+    return lambda found, who, now: asyncio.run(found.find(who, now))

@@ -108,7 +108,7 @@ def _carried(
     for name, value in headers:
         kind = wanted.get(name.lower())
         if kind is CredentialKind.BEARER:
-            parts = value.split(None, 1)
+            parts = value.strip(TRIMMED).split(None, 1)
             if len(parts) == 2 and parts[0].lower() == b"bearer":
                 yield parts[1], kind
         elif kind is not None:

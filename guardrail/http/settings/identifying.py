@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from guardrail.errors import SettingError
 from guardrail.http.identity import Asker, CredentialSource
+from guardrail.http.identity.files import FileDirectory
 from guardrail.http.settings.given import Given
 from guardrail.model.facts import Fact
 from guardrail.signals.client import MOST_HOPS, Proxies
 from guardrail.signals.directory import Directory
 from guardrail.signals.directory.callables import CallableDirectory
 from guardrail.signals.directory.service import ServiceDirectory
+from guardrail.signals.directory.tokens import ALGORITHMS, TokenDirectory
+
+TOKENS = ("issuer", "audience", "jwks", "algorithms", "claims", "plain_http")
+"""The keys of a directory that is in verified tokens; `TokenDirectory` tells what they mean."""
 
 PROXIES = ("trusted", "header", "most_hops")
 SERVICE = ("service", "provides", "authorization_from", "plain_http")
@@ -20,18 +26,20 @@ SERVICE = ("service", "provides", "authorization_from", "plain_http")
 
 
 def asker_of(
-    given: Given, hash_key: bytes, facts: Mapping[str, Fact], environ: Mapping[str, str]
+    given: Given, keys: Sequence[bytes], facts: Mapping[str, Fact], environ: Mapping[str, str]
 ) -> Asker:
-    """Return how it is established who asks; `facts` are those of the policies.
+    """Return how it is established who asks.
+
+    `keys` are the hash keys, the current one first; `facts` are those of the policies.
 
     Raises:
         SettingError: a setting is not usable.
     """
     return Asker(
-        hash_key=hash_key,
+        hash_key=keys[0],
         proxies=_proxies(given),
         reads=_credentials(given),
-        directory=_directory(given, facts, environ),
+        directory=_directory(given, keys, facts, environ),
     )
 
 
@@ -60,17 +68,60 @@ def _credentials(given: Given) -> CredentialSource:
 
 
 def _directory(
-    given: Given, facts: Mapping[str, Fact], environ: Mapping[str, str]
+    given: Given, keys: Sequence[bytes], facts: Mapping[str, Fact], environ: Mapping[str, str]
 ) -> Directory | None:
     value = given.raw("directory")
     if value is None or all(hasattr(value, name) for name in ("look_up", "find", "close")):
         return cast("Directory | None", value)
     if callable(value):
         return CallableDirectory(value, facts)
+    if isinstance(value, (str, Path)):
+        return FileDirectory(given.paths("directory")[0], facts, hash_keys=keys)
+    table = given.table("directory", (*SERVICE, *TOKENS))
+    if "issuer" in table:
+        return _tokens(given, facts)
+    return _service(given, facts, environ)
+
+
+def _tokens(given: Given, facts: Mapping[str, Fact]) -> Directory:
+    table = given.table("directory", TOKENS)
+    issuer, jwks, audience = (table.get(name) for name in ("issuer", "jwks", "audience"))
+    if not isinstance(issuer, str) or not isinstance(jwks, str) or not _are_texts(audience):
+        raise given.refuse("directory", "tokens need an `issuer`, an `audience` and a `jwks`")
+    algorithms, claims = table.get("algorithms", ALGORITHMS), table.get("claims", {})
+    if not _are_texts(algorithms) or not isinstance(claims, Mapping):
+        raise given.refuse("directory", "`algorithms` is a list, `claims` maps facts to claims")
+    if not all(isinstance(name, str) and _are_texts(path) for name, path in claims.items()):
+        raise given.refuse("directory", "`claims` maps facts to claims or lists of them")
+    plain = table.get("plain_http", False)
+    if not isinstance(plain, bool):
+        raise given.refuse("directory", "`plain_http` is a flag")
+    return TokenDirectory(
+        issuer,
+        cast("str | Sequence[str]", audience),
+        jwks,
+        facts,
+        algorithms=[algorithms] if isinstance(algorithms, str) else cast(list[str], algorithms),
+        claims=claims,
+        plain_http=plain,
+    )
+
+
+def _are_texts(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(part, str) for part in value)
+    return isinstance(value, str)
+
+
+def _service(
+    given: Given, facts: Mapping[str, Fact], environ: Mapping[str, str]
+) -> ServiceDirectory:
     table = given.table("directory", SERVICE)
     service = table.get("service")
     if not isinstance(service, str):
-        raise given.refuse("directory", "give `service`, the address of one, or a directory")
+        raise given.refuse(
+            "directory", "give `service`, the address of one, an `issuer` of tokens, or a file"
+        )
     sent = table.get("authorization_from")
     plain = table.get("plain_http", False)
     provides = table.get("provides")

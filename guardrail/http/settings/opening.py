@@ -66,7 +66,9 @@ class Configured:
         self.policies = None if self.guard is not None else _policies(given)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
         policies = self.policies if self.guard is None else self.guard.policies
-        self.asker = asker_of(given, secret, cast(PolicySet, policies).facts, environ)
+        self.asker = asker_of(
+            given, self._keys or (secret,), cast(PolicySet, policies).facts, environ
+        )
         self._made_directory = self.asker.directory is not given.raw("directory")
         self.http = _http_settings(given, options, secret, self.asker)
         self._notice = _notice(self.policies, self.store, environ)

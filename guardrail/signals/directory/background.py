@@ -17,9 +17,11 @@ _STOPPING = 5.0
 class Background:
     """An event loop in a thread, started when it is first needed, and anew after a fork."""
 
-    __slots__ = ("_lock", "_loop", "_process", "_thread")
+    __slots__ = ("_ending", "_lock", "_loop", "_process", "_thread")
 
-    def __init__(self) -> None:
+    def __init__(self, ending: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Take what is to be done on the loop before it stops, connections closed say."""
+        self._ending = ending
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -49,19 +51,29 @@ class Background:
                 self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
-                    target=_run, args=(self._loop,), name="guardrail-directory", daemon=True
+                    target=_run,
+                    args=(self._loop, self._ending),
+                    name="guardrail-directory",
+                    daemon=True,
                 )
                 self._thread.start()
             return self._loop
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, ending: Callable[[], Awaitable[None]] | None) -> None:
     try:
         loop.run_forever()
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_end(asyncio.all_tasks(loop), ending))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _end(
+    tasks: set[asyncio.Task[object]], ending: Callable[[], Awaitable[None]] | None
+) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if ending is not None:
+        await ending()

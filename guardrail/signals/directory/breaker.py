@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from threading import Lock
 
+_SET_BACK = 10.0
+"""Seconds by which the times of requests may differ, for those that wait, without more meaning."""
+
 
 class Breaker:
     """Counts a source's failures in a row; once it is open, one trial a pause is let through.
@@ -27,8 +30,8 @@ class Breaker:
         with self._lock:
             if self._until is None:
                 return True
-            # A clock that was set back does not keep the source shut for longer than a pause.
-            if self._until - self._pause <= now < self._until:
+            # A clock that was set back by much does not keep the source shut until it is past it.
+            if self._until - self._pause - _SET_BACK <= now < self._until:
                 return False
             # The next pause is taken now, so that no second trial begins before this one ends.
             self._pause = min(self._pause * 2, self._longest)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 
 from guardrail.model.facts import Fact
 from guardrail.signals.directory.asked import AskedDirectory
@@ -22,7 +23,7 @@ Function = Callable[[Credential], Told] | Callable[[Credential], Awaitable[Told]
 class CallableDirectory(AskedDirectory):
     """Asks a function for the facts of a credential (None: no such one); to raise is to fail.
 
-    A plain function is called in threads. An async one is called on the loop of whoever asks, and
+    A plain function is called in a thread. An async one is called on the loop of whoever asks, and
     on a loop of the directory's own where there is none.
     """
 
@@ -45,14 +46,11 @@ class CallableDirectory(AskedDirectory):
         called = function if inspect.isroutine(function) else type(function).__call__
         self._is_async = inspect.iscoroutinefunction(called)
         self._background = Background()
-        self._threads: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     def close(self) -> None:
-        """Stop the threads of the directory's own, without waiting for calls under way."""
+        """Stop the loop of the directory's own; calls in threads end by themselves."""
         self._background.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def find(self, credential: Credential, now: float) -> Identity:
         """Return whose a credential is without blocking the event loop."""
@@ -63,11 +61,19 @@ class CallableDirectory(AskedDirectory):
     def _ask(self, credential: Credential) -> Future[object]:
         if self._is_async:
             return self._background.submit(partial(self._awaited, credential))
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                self._kept.freshness.calls, thread_name_prefix="guardrail-directory"
-            )
-        return self._threads.submit(self._function, credential)
+        # A thread a call, as many as calls may be under way: one that never returns holds up
+        # neither the others nor, as those of a pool would, the end of the process.
+        future: Future[object] = Future()
+        Thread(
+            target=self._called, args=(credential, future), name="guardrail-directory", daemon=True
+        ).start()
+        return future
+
+    def _called(self, credential: Credential, future: Future[object]) -> None:
+        try:
+            future.set_result(self._function(credential))
+        except BaseException as problem:  # the thread ends here, whatever the function raises
+            future.set_exception(problem)
 
     def _ask_here(self, credential: Credential) -> Future[object]:
         """Call the function on the running loop, in a task that no request's end cancels."""

@@ -15,6 +15,9 @@ from guardrail.errors import SettingError
 from guardrail.signals.directory.identity import Secret
 from guardrail.signals.directory.kept import SourceError
 
+Question = Mapping[str, object] | None
+"""What is POSTed as JSON; None for a GET."""
+
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "guardrail"}
 
 
@@ -64,7 +67,7 @@ class Fetcher:
         if client is not None:
             await client.aclose()
 
-    async def _body(self, question: Mapping[str, object] | None, statuses: frozenset[int]) -> bytes:
+    async def _body(self, question: Question, statuses: frozenset[int]) -> bytes:
         headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
         if self._authorization is not None:
             headers.append((b"authorization", self._authorization.reveal()))

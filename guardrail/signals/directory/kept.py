@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,13 +71,14 @@ class Standing(NamedTuple, Generic[V]):
 class _Flight:
     """One call under way: who waits for it, and since when (by the process's own clock)."""
 
-    __slots__ = ("begun", "ended", "now", "overdue")
+    __slots__ = ("begun", "ended", "now", "overdue", "process")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.begun = time.monotonic()
         self.ended: Future[None] = Future()
         self.overdue = False
+        self.process = os.getpid()
 
     @property
     def lasted(self) -> float:
@@ -148,7 +150,8 @@ class Kept(Generic[V]):
             if self._stand(key, now, at_most_every).age is Age.FRESH:
                 return None
             flight = self._flights.get(key)
-            if flight is not None:
+            # A call of the process this one was forked from never ends here.
+            if flight is not None and flight.process == os.getpid():
                 return None if flight.overdue else flight
             retry = self.freshness.retry if at_most_every is None else at_most_every
             if key in self._failed and abs(now - self._failed[key]) < retry:

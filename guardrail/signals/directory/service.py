@@ -58,7 +58,7 @@ class ServiceDirectory(AskedDirectory):
             authorization=secret,
             plain_http=plain_http,
         )
-        self._background = Background()
+        self._background = Background(self._fetcher.close)
         super().__init__(self._fetcher.place, Vocabulary(facts, provides), times)
 
     def close(self) -> None:

@@ -57,18 +57,28 @@ class Vocabulary:
             GarbageError: a value is not of its fact's type, or an account has no id.
         """
         found: dict[str, object] = {}
-        for name, fact in self._facts.items():
-            value = told.get(name)
-            if value is None:
-                continue
-            typed = typed_value(fact, value)
-            if typed is None and fact.type in _CLOSED and isinstance(value, str):
-                typed = value
-            if typed is None:
-                raise GarbageError(f"`{name}` is not of type {fact.type.value}")
-            if isinstance(typed, str) and not 0 < len(typed) <= LONGEST_VALUE:
-                raise GarbageError(f"`{name}` is empty, or longer than {LONGEST_VALUE} characters")
-            found[name] = typed
+        for name in self._facts:
+            value = self.value(name, told.get(name))
+            if value is not None:
+                found[name] = value
         if "account.id" not in found:
             raise GarbageError("it names no `account.id`")
         return found
+
+    def value(self, name: str, told: object) -> object | None:
+        """Return one fact's value as `read` does; None if there is none.
+
+        Raises:
+            GarbageError: it is not of its fact's type.
+        """
+        if told is None:
+            return None
+        fact = self._facts[name]
+        value = typed_value(fact, told)
+        if value is None and fact.type in _CLOSED and isinstance(told, str):
+            value = told
+        if value is None:
+            raise GarbageError(f"`{name}` is not of type {fact.type.value}")
+        if isinstance(value, str) and not 0 < len(value) <= LONGEST_VALUE:
+            raise GarbageError(f"`{name}` is empty, or longer than {LONGEST_VALUE} characters")
+        return value
