@@ -17,7 +17,21 @@ def asked(path: str, body: object, *, method: str = "POST", headers=JSON, **opti
     return read_request(method, path, query, headers, content, hash_key=KEY, **options)
 
 
-def form(*parts: tuple[str, str | bytes], boundary: str = "xyz") -> tuple[object, bytes]:
+def problem_of(request: Asked) -> str:
+    """Return why a body could not be read; a body that could be is an error here."""
+    assert request.problem is not None
+    return request.problem
+
+
+def body_of(text: bytes | None) -> bytes:
+    """Return a body that was changed; None is an error here."""
+    assert text is not None
+    return text
+
+
+def form(
+    *parts: tuple[str, str | bytes], boundary: str = "xyz"
+) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
     """Return the headers and the body of a form; bytes are a file."""
     lines = []
     for name, value in parts:

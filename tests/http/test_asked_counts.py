@@ -7,7 +7,7 @@ import json
 import pytest
 
 from guardrail.http.asked import ReadingLimits
-from tests.http.requests import asked, form
+from tests.http.requests import asked, form, problem_of
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -61,7 +61,17 @@ TABLE = [
     ("/inference/v1/generate", {"token_ids": [1], "sampling_params": {"max_tokens": 9}}, 1, 9),
     ("/api/chat", {"messages": MESSAGES, "options": {"num_predict": 9}}, 1, 9),
     ("/invocations", {"messages": MESSAGES, "max_tokens": 9, "n": 2}, 2, 18),
-    ("/unheard/of", {"prompt": ["x", "y"], "max_new_tokens": 9}, 2, 18),
+    # A cap that the endpoint does not heed is none.
+    ("/unheard/of", {"prompt": ["x", "y"], "max_new_tokens": 9}, 2, None),
+    (CHAT, {"max_new_tokens": 1, "max_output_tokens": 1, "options": {"num_predict": 1}}, 1, None),
+    (CHAT, {"max_new_tokens": 50, "max_tokens": 9}, 1, 50),
+    ("/v1/responses", {"input": "x", "max_tokens": 1}, 1, None),
+    ("/v1/completions", {"prompt": "x", "max_completion_tokens": 1}, 1, None),
+    ("/v1/messages", {"max_completion_tokens": 1}, 1, None),
+    (GEMINI, {"maxOutputTokens": 1, "max_tokens": 1}, 1, None),
+    ("/generate", {"text": "x", "max_tokens": 1, "max_new_tokens": 1}, 1, None),
+    ("/generate", {"text": ["x", "y"], "sampling_params": [{"max_new_tokens": 9}, {}]}, 2, None),
+    ("/inference/v1/generate", {"sampling_params": {"max_new_tokens": 1}}, 1, None),
     (CHAT, {"n": 2**53 - 1, "max_tokens": 2**53 - 1}, 2**53 - 1, 2**53 - 1),
 ]
 
@@ -87,7 +97,7 @@ def test_completions_and_the_largest_cap_are_counted(path, members, completions,
 def test_what_is_no_whole_number_is_a_problem_that_names_the_member(member, text):
     request = asked(CHAT, f'{{"model": "m", "messages": [], "{member}": {text}}}'.encode())
 
-    assert f"`{member}`" in str(request.problem)
+    assert f"`{member}`" in problem_of(request)
     assert (request.status, request.param) == (400, member)
 
 
@@ -136,6 +146,14 @@ def lines(*bodies):
     )
 
 
+def test_a_line_of_a_batch_is_capped_as_the_endpoint_it_names_reads_it():
+    line: dict = {"url": "/v1/responses", "body": {"input": "x", "max_tokens": 9}}
+
+    assert "output_tokens" not in uploaded(json.dumps(line).encode()).estimate
+    line["body"]["max_output_tokens"] = 9
+    assert uploaded(json.dumps(line).encode()).estimate["output_tokens"] == 9
+
+
 def uploaded(content, purpose="batch", **options):
     headers, body = form(("purpose", purpose), ("file", content))
     return asked("/v1/files", body, headers=headers, **options)
@@ -149,7 +167,7 @@ def test_a_file_of_requests_is_counted_line_by_line():
     assert (request.estimate["requests"], request.estimate["output_tokens"]) == (8, 72)
     assert request.facts["request.capability"] == "batch"
     assert request.facts["request.model"] == "m"
-    problem = uploaded(lines(body, {"max_tokens": -1})).problem
+    problem = problem_of(uploaded(lines(body, {"max_tokens": -1})))
     assert "line 2" in problem
     assert "`max_tokens`" in problem
     assert uploaded(b"{}").problem
@@ -218,3 +236,4 @@ def test_media_count_as_media_and_text_as_text():
     assert tokens(text) >= 16_000
     assert tokens({"type": "image_url", "image_url": {"url": f"data:,{data}"}}) >= 16_000
     assert tokens({"data": "data: " + data}) >= 16_000
+    assert tokens({"image_url": f"data:text/plain;base64,{data}"}) >= 16_000

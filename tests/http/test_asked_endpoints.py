@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from guardrail.http.asked import Dialect, UsageFormat, header_only
@@ -179,8 +177,8 @@ def test_the_fields_of_a_form_are_read():
         form(("model", "a"))[1][:-6],
         b"",
         b"--xyz\r\nno header\r\n--xyz--\r\n",
-        bytes(form(("x", "1"))[1]).replace(b"name=", b"nam="),
-        bytes(form(("x", "1"))[1]).replace(b'name="x"', b'name="x"; name="y"'),
+        form(("x", "1"))[1].replace(b"name=", b"nam="),
+        form(("x", "1"))[1].replace(b'name="x"', b'name="x"; name="y"'),
         form(*[("x[]", "1")] * 1_001)[1],
         form(("n", "1.5"))[1],
     ],
@@ -229,7 +227,7 @@ def test_a_classifier_of_the_host_goes_first():
     mine = asked("/v1/embeddings", {"input": "x"})
 
     assert asked("/x", b"y", classifiers=[lambda parts: None, lambda parts: mine]) is mine
-    parts: list[Any] = []
+    parts: list = []
     assert asked("/x", b"y", classifiers=[parts.append]).problem
     assert (parts[0].path, parts[0].body, parts[0].headers[0][0]) == ("/x", b"y", b"content-type")
 

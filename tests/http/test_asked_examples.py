@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.http.meters import metered
 from tests.http.requests import asked
 
 GENERATING = re.compile(r"/(chat/completions|completions|responses|embeddings|images/\w+)(\?.*)?$")
@@ -77,3 +78,42 @@ def test_every_example_is_read(examples):
                 assert request.facts.get("request.model") == json.loads(body).get("model")
 
     assert (len(examples), read >= 120, generating >= 25) == (314, True, True)
+
+
+def test_recorded_exchanges_are_read_and_metered_as_they_say_themselves(test_data):
+    folder = test_data / "conformance" / "anthropic-streams" / "exchanges"
+    seen = streamed = 0
+    for path in sorted(folder.glob("*.json")):
+        for exchange in json.loads(path.read_text("utf-8")):
+            sent, answer = exchange["request"], exchange["response"]
+            headers = [(name.encode(), value.encode()) for name, value in sent["headers"].items()]
+
+            request = asked("/v1/messages", sent["body"], headers=headers)
+
+            assert request.facts["request.model"] == sent["body"]["model"]
+            assert request.facts["request.tools"] == len(sent["body"].get("tools", []))
+            assert request.estimate["output_tokens"] == sent["body"]["max_tokens"]
+            text, told = answer_of(answer["body"])
+            kind = b"application/json" if isinstance(answer["body"], dict) else b"text/event-stream"
+            used = metered(request.usage_format, [text], headers=((b"content-type", kind),))
+            assert (used.usage["input_tokens"], used.usage["output_tokens"]) == told
+            assert used.ended
+            seen += 1
+            streamed += request.streams
+
+    assert (seen, streamed) == (11, 4)
+
+
+def answer_of(body):
+    """Return a response as bytes, and its input and output by its own last word."""
+    if isinstance(body, dict):
+        usages, text = [body["usage"]], json.dumps(body).encode()
+    else:
+        text = body.encode()
+        usages = [
+            json.loads(found)
+            for found in re.findall(r'"usage":({[^{}]*(?:{[^{}]*}[^{}]*)*})', body)
+        ]
+    merged = {name: value for usage in usages for name, value in usage.items() if value is not None}
+    cached = merged.get("cache_read_input_tokens", 0) + merged.get("cache_creation_input_tokens", 0)
+    return text, (merged["input_tokens"] + cached, merged["output_tokens"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,7 +197,7 @@ def test_a_body_of_a_hundred_megabytes_is_not_held():
 
 def kept(document):
     """Return, by the obvious way, what a skim keeps of a document."""
-    found: dict[Any, Any] = {}
+    found: dict = {}
     for path in WANTED:
         value = document
         for key in path:
@@ -211,7 +210,9 @@ def kept(document):
     return found
 
 
-names = st.sampled_from(["usage", "model", "response", "message", "x", 'a"b', "é\\", "[", ""])
+names = st.sampled_from(
+    ["usage", "model", "response", "message", "status", "type", "x", 'a"b', "é\\", "[", ""]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=6) | st.just('"usage":{}'),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
@@ -232,6 +233,12 @@ def test_a_skim_keeps_what_parsing_the_whole_would_find(document, size, ascii_on
     assert skim.complete
     expected = [kept(document), {"model": "last"}] if listed else [kept(document)]
     assert ended == [found for found in expected if found]
+
+
+def test_a_wanted_name_in_another_place_is_not_kept():
+    document = {"response": {"type": "message_stop", "usage": {}}, "message": {"error": "x"}}
+
+    assert list(Skim().feed(json.dumps(document).encode())) == [{"response": {"usage": {}}}]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.sampled_from(UsageFormat), st.booleans())

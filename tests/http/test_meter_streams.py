@@ -66,7 +66,11 @@ ANTHROPIC_STREAM = events(
     {"type": "ping"},
     {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 17}},
-    {"type": "message_delta", "delta": {"stop_reason": "end"}, "usage": {"output_tokens": 40}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end"},
+        "usage": {"input_tokens": None, "output_tokens": 40},
+    },
     {"type": "message_stop"},
     named=True,
 )
@@ -205,6 +209,20 @@ def test_comments_names_and_several_lines_of_data_are_read_as_the_standard_says(
         text = (data + "\n\n: bye\n\ndata: [DONE]\n\n").replace("\n", ending).encode()
         assert metered(CHAT, [b"\xef\xbb\xbf" + text]).usage["output_tokens"] == 40
         assert all(metered(CHAT, pieces).usage["output_tokens"] == 40 for pieces in cuts(text))
+
+
+def test_a_mark_before_the_first_event_is_passed_over():
+    data = b"\xef\xbb\xbf" + events(chat("", choices=[], usage=USAGE))
+
+    assert all(metered(CHAT, pieces).usage["output_tokens"] == 40 for pieces in cuts(data))
+
+
+@pytest.mark.parametrize(("usage_format", "data", "model"), STREAMS.values(), ids=STREAMS)
+def test_a_last_event_counts_though_no_line_ends_it(usage_format, data, model):
+    whole = metered(usage_format, [data])
+
+    assert metered(usage_format, [data.rstrip(b"\n")]) == whole
+    assert metered(usage_format, [data[:-1]]) == whole
 
 
 def test_events_too_long_to_hold_tell_their_usage_all_the_same():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from guardrail.http.asked.caps import CapRules, caps_of
 from guardrail.http.asked.counts import Counts
 from guardrail.http.asked.documents import read_document
+from guardrail.http.asked.endpoints import endpoint_of
 from guardrail.http.asked.shapes import Shape, merged, shape_of
 from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
@@ -13,7 +15,7 @@ UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0)
 """A request of a batch that was not read: the most restricted, without a cap."""
 
 
-def shape_of_batch(document: Mapping[str, object], limits: ReadingLimits) -> Shape:
+def shape_of_batch(document: Mapping[str, object], rules: CapRules, limits: ReadingLimits) -> Shape:
     """Return the sum of the requests a batch holds.
 
     A batch that holds none names a file that was sent before: it asks for `unseen_batch`.
@@ -24,7 +26,7 @@ def shape_of_batch(document: Mapping[str, object], limits: ReadingLimits) -> Sha
             counts=Counts(limits.unseen_batch, None), capability="batch", unseen=1
         )
     return _sum(
-        (shape_of(body, "batch") for body in bodies[: limits.max_batch_lines]),
+        (shape_of(body, "batch", rules) for body in bodies[: limits.max_batch_lines]),
         len(bodies) - limits.max_batch_lines,
     )
 
@@ -41,15 +43,20 @@ def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
     for number, line in enumerate(lines[: limits.max_batch_lines], 1):
         try:
             document = read_document(line, limits)
-            body = document.value.get("body") if isinstance(document.value, dict) else None
-            if not isinstance(body, dict):
-                raise UnreadableError("there is no `body` with the request")
-            shapes.append(shape_of(body, "batch"))
+            shapes.append(_shape_of_line(document.value))
         except UnreadableError as error:
             raise UnreadableError(f"line {number} of the batch: {error}", param="file") from None
         tokens += document.tokens
     rest = lines[limits.max_batch_lines :]
     return _sum(iter(shapes), len(rest)), tokens + sum(len(line) // 4 + 1 for line in rest)
+
+
+def _shape_of_line(line: object) -> Shape:
+    members = line if isinstance(line, dict) else {}
+    body, url = members.get("body"), members.get("url")
+    if not isinstance(body, dict):
+        raise UnreadableError("there is no `body` with the request")
+    return shape_of(body, "batch", caps_of(endpoint_of(url if isinstance(url, str) else "")))
 
 
 def _sum(shapes: Iterator[Shape], unread: int) -> Shape:

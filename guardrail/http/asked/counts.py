@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from guardrail.http.asked.caps import CapRules
 from guardrail.http.asked.values import UnreadableError, shown
 from guardrail.model.cells import TOP
 
@@ -44,10 +45,10 @@ class Counts(NamedTuple):
     output_tokens: int | None
 
 
-def counts_of(document: Mapping[str, object], *, zero_caps: bool = False) -> Counts:
+def counts_of(document: Mapping[str, object], rules: CapRules) -> Counts:
     """Return what a body asks for: completions of each prompt × prompts, and the largest cap.
 
-    A cap of 0 caps (`zero_caps`) only where it is known to: some hosts take it for none at all.
+    The largest of all, whoever's it is, but only if one of those caps that the endpoint heeds.
 
     Raises:
         UnreadableError: a member that limits is not a whole number.
@@ -65,7 +66,7 @@ def counts_of(document: Mapping[str, object], *, zero_caps: bool = False) -> Cou
         budget = whole(thinking.get("budget_tokens"), "thinking.budget_tokens")
         caps += [] if budget is None else [budget]
     completions = min(each * _prompts(document), TOP)
-    capped = bool(caps) and _is_capped(document, zero_caps)
+    capped = bool(caps) and rules.hold(document)
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
 
 
@@ -93,11 +94,6 @@ def _settings(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str
         for members in inner if isinstance(inner, list) else [inner]:
             if isinstance(members, dict):
                 yield f"{name}.", members
-
-
-def _is_capped(document: Mapping[str, object], zero_caps: bool) -> bool:
-    caps = (members.get(name) for _, members in _settings(document) for name in CAPS)
-    return any(cap is not None and (cap != 0 or zero_caps) for cap in caps)
 
 
 def _prompts(document: Mapping[str, object]) -> int:

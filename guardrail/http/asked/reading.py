@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from guardrail.http.asked.batches import shape_of_batch, shape_of_lines
+from guardrail.http.asked.caps import caps_of
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
 from guardrail.http.asked.forms import read_form
@@ -47,14 +48,14 @@ def read_request(
 ) -> Asked:
     """Return what a request asks for. No body makes this raise: see `Asked.problem`.
 
-    `path` is decoded; `body` is None where it was too long to read. `hash_key` keys the hashes of
-    templates and tools. The first of the `classifiers` that knows the request reads it alone.
+    `path` is decoded, as routers see it. A `body` that was not read, for its length, is None.
+    `hash_key` keys the hashes of templates and tools. The first of the `classifiers` that knows
+    the request reads it alone.
     """
-    pairs = tuple(_pairs(headers))
+    pairs = _pairs(headers)
     parts = RequestParts(method.upper(), path, query, pairs, body, hash_key, limits)
     for classifier in classifiers:
-        known = classifier(parts)
-        if known is not None:
+        if (known := classifier(parts)) is not None:
             return known
     endpoint = endpoint_of(path)
     if not body and parts.method in _WITHOUT_BODY:
@@ -82,7 +83,7 @@ def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
     return Asked(
-        dialect=_dialect(endpoint, tuple(_pairs(headers))),
+        dialect=_dialect(endpoint, _pairs(headers)),
         facts=facts,
         estimate={},
         usage_format=endpoint.usage,
@@ -90,9 +91,9 @@ def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers
     )
 
 
-def _pairs(headers: Mapping[bytes, bytes] | Headers) -> Iterable[tuple[bytes, bytes]]:
+def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes], ...]:
     every = headers.items() if isinstance(headers, Mapping) else headers
-    return ((name.lower(), value) for name, value in every)
+    return tuple((name.lower(), value) for name, value in every)
 
 
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
@@ -109,7 +110,9 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
     if endpoint.kind is Kind.BATCH:
-        return _Content(shape_of_batch(members, limits), document.tokens, document.value)
+        return _Content(
+            shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
+        )
     capability = endpoint.capability
     if capability == "other" and generates(members):
         capability = "chat"
@@ -117,8 +120,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape_of(members, "other")._replace(capability="other")
         return _Content(shape, document.tokens, document.value)
-    zero_caps = endpoint.dialect is Dialect.ANTHROPIC
-    shape = shape_of(members, capability, zero_caps=zero_caps)
+    shape = shape_of(members, capability, caps_of(endpoint))
     return _Content(shape, document.tokens, document.value)
 
 

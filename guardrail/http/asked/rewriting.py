@@ -10,17 +10,13 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
+from guardrail.http.asked.capping import lower_caps
+from guardrail.http.asked.counts import WITHIN
 from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.raw import Members, alike, inner_of, members_of, raw_of
 from guardrail.http.asked.values import FREE, Asked, RewriteError
-from guardrail.http.dialects import Dialect, UsageFormat
+from guardrail.http.dialects import UsageFormat
 
-Members = dict[str, msgspec.Raw]
-"""An object whose members are kept as they were written."""
-
-_LIST = list[msgspec.Raw]
-_UNCAPPED = frozenset({UsageFormat.NONE, UsageFormat.OPENAI_MEDIA, UsageFormat.OPENAI_EMBEDDINGS})
-_SMALLEST_THINKING = 1024
 _TOOLS = (
     "tools",
     "functions",
@@ -63,11 +59,11 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
     if endpoint.kind is Kind.BATCH:
         raise RewriteError("the body holds many requests; they are not changed one by one")
-    before = _members(asked.body)
+    before = members_of(asked.body)
     after = dict(before)
     for name, value in wanted.items():
         _CHANGES[name](after, value, asked)
-    return None if _same(before, after) else msgspec.json.encode(after)
+    return None if alike(before, after) else msgspec.json.encode(after)
 
 
 def rewritten_path(asked: Asked, obligations: Mapping[str, object]) -> str | None:
@@ -96,112 +92,20 @@ def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
     text = asked.body if body is None else body
     if asked.problem is not None or not isinstance(asked.document, dict) or text is None:
         return None
-    members = _members(text)
-    if not asked.streams or members.get("stream") != _raw(True):
+    members = members_of(text)
+    if not asked.streams or members.get("stream") != raw_of(True):
         return None
-    options = _inner(members, "stream_options") or {}
-    if options.get("include_usage") == _raw(True):
+    options = inner_of(members, "stream_options") or {}
+    if options.get("include_usage") == raw_of(True):
         return None
-    options["include_usage"] = _raw(True)
-    members["stream_options"] = _raw(options)
+    options["include_usage"] = raw_of(True)
+    members["stream_options"] = raw_of(options)
     return msgspec.json.encode(members)
 
 
 def _set_model(members: Members, model: object, asked: Asked) -> None:
     if "model" in members or asked.usage_format is not UsageFormat.NONE:
-        members["model"] = _raw(model)
-
-
-def _lower_caps(members: Members, cap: object, asked: Asked) -> None:
-    if cap.__class__ is not int or cap < 1:
-        raise RewriteError(f"a cap of `{cap!r}` is no number of tokens")
-    zero_caps = asked.dialect is Dialect.ANTHROPIC
-    found = _lower(members, cap, zero_caps)
-    for name in WITHIN:
-        if name in members:
-            members[name], capped = _lowered(members[name], cap, zero_caps)
-            found |= capped
-    if not found and any(_number(members.get(name)) == 0 for name in CAPS):
-        raise RewriteError("the body caps output at 0, which hosts read in different ways")
-    if not found and asked.usage_format not in _UNCAPPED:
-        _set_cap(members, cap, asked)
-    _lower_thinking(members, cap)
-
-
-def _lowered(raw: msgspec.Raw, limit: int, zero_caps: bool) -> tuple[msgspec.Raw, bool]:
-    """Lower caps in an object, or in each of a list; whether each of them has one."""
-    text = bytes(raw)
-    if text[:1] == b"{":
-        before = _members(text)
-        after = dict(before)
-        found = _lower(after, limit, zero_caps)
-        return (raw if _same(before, after) else _raw(after)), found
-    if text[:1] == b"[":
-        listed = msgspec.json.decode(text, type=_LIST)
-        every = [_lowered(each, limit, zero_caps) for each in listed]
-        found = bool(every) and all(capped for _, capped in every)
-        changed = any(bytes(old) != bytes(new) for old, (new, _) in zip(listed, every, strict=True))
-        return (_raw([new for new, _ in every]) if changed else raw), found
-    return raw, False
-
-
-def _lower(members: Members, limit: int, zero_caps: bool) -> bool:
-    """Lower what caps and what demands output in one object; whether it has a cap that holds."""
-    found = False
-    for name in (*CAPS, *FLOORS):
-        value = _number(members.get(name))
-        if value is None:
-            continue
-        found |= name in CAPS and (value > 0 or zero_caps)
-        if value > limit:
-            members[name] = _raw(limit)
-    return found
-
-
-def _number(raw: msgspec.Raw | None) -> int | None:
-    """Return a cap as it is written; reading the body has shown that it is one, or null."""
-    return None if raw is None else msgspec.json.decode(raw, type=int | None)
-
-
-def _set_cap(members: Members, limit: int, asked: Asked) -> None:
-    name, within = _cap_of(asked)
-    if within is None:
-        members[name] = _raw(limit)
-    else:
-        inner = _inner(members, within) or {}
-        inner[name] = _raw(limit)
-        members[within] = _raw(inner)
-
-
-def _cap_of(asked: Asked) -> tuple[str, str | None]:
-    """Return the member that caps output at this endpoint, and the member it stands in."""
-    if asked.dialect is Dialect.GEMINI:
-        return "maxOutputTokens", "generationConfig"
-    if asked.usage_format is UsageFormat.OPENAI_RESPONSES:
-        return "max_output_tokens", None
-    if asked.usage_format is UsageFormat.OPENAI_CHAT:
-        return "max_completion_tokens", None
-    if asked.usage_format is UsageFormat.NATIVE:
-        if asked.dialect is Dialect.OTHER:
-            return "num_predict", "options"
-        vllm = asked.path.rstrip("/").lower().endswith("/v1/generate")
-        return "max_tokens" if vllm else "max_new_tokens", "sampling_params"
-    return "max_tokens", None
-
-
-def _lower_thinking(members: Members, limit: int) -> None:
-    """Keep a thinking budget below the cap, as its vendor demands, or end the thinking."""
-    thinking = _inner(members, "thinking")
-    if thinking is None or "budget_tokens" not in thinking:
-        return
-    budget = msgspec.json.decode(thinking["budget_tokens"])
-    if budget is None or budget < limit:
-        return
-    if limit > _SMALLEST_THINKING:
-        thinking["budget_tokens"] = _raw(limit - 1)
-        members["thinking"] = _raw(thinking)
-    else:
-        del members["thinking"]
+        members["model"] = raw_of(model)
 
 
 def _disable(members: Members, disabled: object, asked: Asked) -> None:
@@ -215,7 +119,7 @@ def _disable(members: Members, disabled: object, asked: Asked) -> None:
         _drop_within(members, WITHIN, _THINKING)
         _drop_within(members, ("chat_template_kwargs",), ("enable_thinking", "thinking"))
     if "stream" in names and "stream" in members:
-        members["stream"] = _raw(False)
+        members["stream"] = raw_of(False)
         _drop(members, ("stream_options",))
 
 
@@ -231,36 +135,14 @@ def _drop(members: Members, names: tuple[str, ...]) -> None:
 
 def _drop_within(members: Members, containers: tuple[str, ...], names: tuple[str, ...]) -> None:
     for container in containers:
-        inner = _inner(members, container)
+        inner = inner_of(members, container)
         if inner is not None and any(name in inner for name in names):
             _drop(inner, names)
-            members[container] = _raw(inner)
-
-
-def _members(text: bytes) -> Members:
-    return msgspec.json.decode(text, type=Members)
-
-
-def _inner(members: Members, name: str) -> Members | None:
-    """Return an object within a body, None if there is none, or what is there is another thing."""
-    raw = members.get(name)
-    if raw is None or bytes(raw)[:1] != b"{":
-        return None
-    return _members(bytes(raw))
-
-
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(value))
-
-
-def _same(before: Members, after: Members) -> bool:
-    return before.keys() == after.keys() and all(
-        bytes(raw) == bytes(after[name]) for name, raw in before.items()
-    )
+            members[container] = raw_of(inner)
 
 
 _CHANGES: Mapping[str, Callable[[Members, object, Asked], None]] = {
     "model": _set_model,
-    "max_output_tokens": _lower_caps,
+    "max_output_tokens": lower_caps,
     "disable": _disable,
 }

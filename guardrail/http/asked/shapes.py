@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from guardrail.http.asked.caps import NO_CAPS, CapRules
 from guardrail.http.asked.counts import Counts, counts_of
 from guardrail.http.asked.fingerprints import template_of, toolset_of
 from guardrail.http.asked.tools import capability_with, strictest, tools_in
@@ -60,10 +61,8 @@ class Shape(NamedTuple):
         return {name: value for name, value in facts.items() if value is not None}
 
 
-def shape_of(document: Mapping[str, object], capability: str, *, zero_caps: bool = False) -> Shape:
-    """Read a body, given what kind of request its endpoint makes it without tools.
-
-    `zero_caps` tells whether a cap of 0 is one there.
+def shape_of(document: Mapping[str, object], capability: str, rules: CapRules = NO_CAPS) -> Shape:
+    """Read a body, given what kind of request its endpoint makes it and which caps that heeds.
 
     Raises:
         UnreadableError: a member that decides is not of its type.
@@ -78,7 +77,7 @@ def shape_of(document: Mapping[str, object], capability: str, *, zero_caps: bool
         capability = strictest(capability, "agentic")
     capability = capability_with(tools, strictest(capability, _by_members(document)))
     return Shape(
-        counts=counts_of(document, zero_caps=zero_caps),
+        counts=counts_of(document, rules),
         model=_model(document),
         tools=tools,
         capability=capability,

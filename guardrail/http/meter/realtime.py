@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from guardrail.http.asked.caps import REALTIME
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.shapes import shape_of
 from guardrail.http.asked.tools import strictest
@@ -128,7 +129,7 @@ class RealtimeMeter:
         for name in _CAPS:
             if members.get(name) == "inf":
                 members[name] = None
-        shape = shape_of(members, strictest("audio", "chat"))
+        shape = shape_of(members, strictest("audio", "chat"), REALTIME)
         estimate = {"requests": 1, "input_tokens": self._context + tokens}
         self._reserved = shape.counts.output_tokens
         if self._reserved is not None:
