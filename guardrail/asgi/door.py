@@ -141,6 +141,7 @@ class AsyncDoor:
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()
+        self.configured.close()
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")

@@ -113,6 +113,7 @@ class SyncDoor:
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()
+        self.configured.close()
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")

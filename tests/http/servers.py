@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""How many seconds a condition has: a busy machine starts servers slowly."""
 
 COMMANDS = {
     "uvicorn": "uvicorn tests.http.hosted:app --host 127.0.0.1 --port {port} --log-level warning",

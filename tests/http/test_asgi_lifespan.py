@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import guardrail
 from guardrail.asgi import GuardrailMiddleware
 from tests.http.driving import ASK, Call, Host, body_messages, scope_of
 
@@ -74,7 +75,7 @@ def counted(app):
 
 
 def test_check_42_opened_once_and_closed_once(policies):
-    seen: list[Any] = []
+    seen: list[str] = []
     app = GuardrailMiddleware(
         host("lifespan.startup.complete", "lifespan.shutdown.complete", seen=seen),
         policies=policies,
@@ -135,9 +136,7 @@ def test_check_42_a_host_that_knows_no_lifespan_raises_as_without_us(policies):
 
 
 def test_a_guard_of_the_hosts_own_is_not_closed(policies):
-    import guardrail
-
-    closed = []
+    closed: list[int] = []
 
     async def run():
         guard: Any = guardrail.AsyncGuard.load(policies, environ={})

@@ -102,6 +102,14 @@ def test_a_turn_that_the_host_starts_by_itself_is_charged_or_cancelled():
     assert guarded.used("places") == 0
 
 
+def test_a_refused_turn_lends_its_admission_to_no_other():
+    guarded = Guarded(POLICY.replace("requests: 2", "requests: 1"), voice)
+    events = talk(guarded, frame(**CREATE), frame(**CREATE), frame(type="speak"))
+
+    assert [e["type"] for e in events].count("error") == 2
+    assert {"type": "heard", "of": "response.cancel"} in events
+
+
 @pytest.mark.parametrize("text", ["{", '{"type":"response.create","type":"x"}'])
 def test_a_frame_that_cannot_be_read_is_no_free_turn(text):
     guarded = Guarded(POLICY, voice)

@@ -211,3 +211,23 @@ def test_a_request_without_a_body_is_not_waited_for():
     assert call.status == 200
     assert call.received == 0
     assert (guarded.used("calls"), guarded.used("tokens")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("served", "spent"), [("small", 10), ("small-2026-01-01", 10), ("big", 50)]
+)
+def test_money_is_counted_at_the_model_that_answered_if_it_is_known(served, spent):
+    policy = """
+guardrail: 1
+policy: money
+models:
+  big: {price: {input: 1000, output: 2000}, max_output: 200}
+  small: {price: {input: 200, output: 400}, max_output: 200}
+rules:
+  - {id: money, when: always, budget: {cost_usd: 100, per: day, key: account.id}}
+"""
+    host = Host([completion(served, prompt=10, output=20)], headers=JSON)
+    guarded = Guarded(policy, host)
+    guarded.ask()
+
+    assert guarded.used("money") == pytest.approx(spent / 1000)

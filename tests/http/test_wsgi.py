@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
@@ -17,7 +16,7 @@ from tests.http.wsgi_driving import JSON, POLICY, SSE, STREAM, Hosted, Response,
 
 def test_check_47_a_response_is_passed_metered_and_closed_once():
     response = Response([completion()])
-    seen: list[Any] = []
+    seen: list[bytes] = []
     hosted = Hosted(answering(response, seen=seen))
     status, headers, body = hosted.ask()
 
@@ -27,6 +26,23 @@ def test_check_47_a_response_is_passed_metered_and_closed_once():
     assert headers["ratelimit"]
     assert response.closed == 1
     assert (hosted.used("calls"), hosted.used("tokens"), hosted.used("places")) == (1, 30, 0)
+
+
+def test_check_34_a_response_is_settled_once_however_often_it_ends():
+    hosted = Hosted(answering(Response([completion()])))
+    settled = []
+    settle = hosted.app.door.settle
+
+    def counted(*given):
+        settled.append(given)
+        settle(*given)
+
+    hosted.app.door.settle = counted
+    served = hosted.app(hosted.environ(), hosted.start)
+    list(served)
+    served.close()
+
+    assert len(settled) == 1
 
 
 @pytest.mark.parametrize("read", [0, 1, 3])
@@ -178,7 +194,7 @@ def test_check_33_a_body_over_the_bound_is_refused():
 
 
 def test_a_chunked_body_is_read_to_its_end():
-    seen: list[Any] = []
+    seen: list[bytes] = []
     hosted = Hosted(answering([completion()], seen=seen))
     environ = {
         "CONTENT_LENGTH": "",
@@ -199,7 +215,7 @@ def test_check_33_a_slow_body_times_out():
 
 
 def test_a_stream_of_half_an_hour_keeps_its_lease():
-    counts: list[Any] = []
+    counts: list[float] = []
 
     def app(environ, start_response):
         start_response("200 OK", list(SSE))

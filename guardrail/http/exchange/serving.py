@@ -130,10 +130,20 @@ class Serving:
         if status is None or (failed and not self._bytes):
             return Settlement(None)
         if 200 <= status < 300:
-            return Settlement(self._meter.usage(), self._meter.served_model)
+            return Settlement(self._meter.usage(), self._served())
         if 400 <= status < 500 and status != 429:
             return Settlement(self._nothing())
         return Settlement(None)
+
+    def _served(self) -> str | None:
+        """Return the model that answered, where policies know it by that name.
+
+        Hosts often answer under a longer name than was asked for: the model requested, or
+        degraded to, then stands for it, and not the dearest of all.
+        """
+        model = self._meter.served_model
+        policies = self.decision.case.engine.policies
+        return None if policies.model_named(model) is None else model
 
     def _nothing(self) -> dict[str, int]:
         others = {unit: 0 for unit in self._estimate if unit != "requests"}

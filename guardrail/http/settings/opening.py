@@ -69,6 +69,7 @@ class Configured:
         self.asker = asker_of(
             given, self._keys or (secret,), cast(PolicySet, policies).facts, environ
         )
+        self._made_directory = self.asker.directory is not given.raw("directory")
         self.http = _http_settings(given, options, secret, self.asker)
         self._notice = _notice(self.policies, self.store, environ)
         self._noted: set[str] = set()
@@ -93,6 +94,11 @@ class Configured:
         guard = Guard.from_policies(cast(PolicySet, self.policies), **self._making())
         self.note(self._notice())
         return guard
+
+    def close(self) -> None:
+        """Let go of a directory that was made here; the host's own is the host's to close."""
+        if self._made_directory:
+            self.asker.close()
 
     def early(self, policies: PolicySet) -> Refuse | None:
         """Return what refuses by the head of a request alone, for the policies in force."""
