@@ -233,6 +233,16 @@ def test_the_store_never_holds_less_than_was_used_and_exactly_that_after_sure_fa
         assert driver.health.lost == 0 or not sure
 
 
+def test_an_interrupted_settlement_keeps_what_may_be_repeated():
+    with Driver("sync", DAILY + FLIGHT) as driver:
+        decision = driver.decide(KNOWN, {"tokens": 100})
+        driver.store.fault = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            driver.settle(decision, {"tokens": 1})
+
+        assert (driver.health.lost, driver.health.queued, driver.health.failures) == (1, 1, 0)
+
+
 def test_failures_are_counted_and_named(kind):
     with Driver(kind, DAILY + FLIGHT) as driver:
         assert (driver.health.failures, driver.health.problem) == (0, None)
