@@ -134,7 +134,7 @@ def test_names_that_were_looked_up_too_long_ago_are_looked_up_anew(kind, is_asyn
     shown = Shown(SERVERS.empty(kind), is_async=is_async)
     charge(shown, "counter_=a")
     speech = shown.bearings.speech()
-    whole, _ = shown.client.time()
+    whole, _ = shown.server.client.time()
     assert 25 * S < speech.terms.before - whole * S <= SHORTEST_OVERLAP // 2 + S
 
     outdated = speech._replace(terms=speech.terms._replace(before=whole * S))
