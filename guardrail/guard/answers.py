@@ -47,7 +47,7 @@ def is_known(engine: Engine, case: Case, plan: Plan) -> bool:
     """Tell whether the directory knows the account: id and tier are stated, not filled in."""
     for name in (ACCOUNT, TIER):
         stated = case.facts.get(name)
-        if stated is None or (name in engine.reader.facts and name not in plan.facts):
+        if name in engine.reader.facts and name not in plan.facts:
             return False
         fact = engine.policies.facts[name]
         undeclared = fact.type is FactType.LEVEL and not fact.values

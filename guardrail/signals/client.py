@@ -110,7 +110,7 @@ class Proxies:
         networks = [_network(text) for text in entries if text != UNIX]
         v4 = list(collapse_addresses(n for n in networks if isinstance(n, IPv4Network)))
         v6 = list(collapse_addresses(n for n in networks if isinstance(n, IPv6Network)))
-        if any(network.prefixlen == 0 for network in (*v4, *v6)):
+        if any(n.prefixlen == 0 for n in v4) or any(n.prefixlen == 0 for n in v6):
             raise SettingError(
                 "the trusted proxies are every address: anyone could then claim to be anyone; "
                 "name the networks of your own proxies"

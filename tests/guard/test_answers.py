@@ -149,10 +149,16 @@ def test_one_refusal_charges_nothing_locally(kind):
 
 @pytest.mark.parametrize(
     ("answers", "mode"),
-    [("allow allow", "open"), ("allow local", "local"), ("local deny", "closed")],
+    [
+        ("allow allow", "open"),
+        ("allow local", "local"),
+        ("local deny", "closed"),
+        ("allow local, mode: shadow", "open"),
+        ("local deny, mode: shadow", "local"),
+    ],
 )
 def test_the_mode_is_the_gravest_of_the_answers(kind, answers, mode):
-    one, other = answers.split()
+    one, other = answers.split(maxsplit=1)
     rules = rule("rate", f", on_store_error: {one}") + rule(
         "budget", f", on_store_error: {other}"
     ).replace("id: r,", "id: s,")

@@ -216,6 +216,17 @@ def test_a_ban_is_known_from_the_refusal_that_brought_it(kind):
         assert driver.decide(KNOWN).reason == "repeated-refusals"
 
 
+def test_a_ban_that_another_process_brought_is_known_from_its_refusal():
+    fleet = Fleet(BANNING % "local", 2)
+    for _ in range(4):
+        fleet.guards[0].decide(KNOWN)
+        fleet.clock.advance(1)
+    assert fleet.guards[1].decide(KNOWN).reason == "repeated-refusals"
+    fleet.store.fault = DOWN
+
+    assert fleet.guards[1].decide(KNOWN).reason == "repeated-refusals"
+
+
 def test_rules_that_deny_keep_no_counters_of_their_own(kind):
     rules = (BUDGET % "day").replace("}}", "}, on_store_error: deny}")
     with Driver(kind, rules) as driver:
@@ -228,6 +239,14 @@ def test_what_the_store_refused_is_not_counted_beside_it(kind):
     with Driver(kind, BUDGET % "day", local_share=Fraction(1)) as driver:
         assert driver.decide(KNOWN, {"tokens": 90}).allowed
         assert not driver.decide(KNOWN, {"tokens": 90}).allowed
+        driver.store.fault = DOWN
+
+        assert driver.decide(KNOWN, {"tokens": 10}).allowed
+    other = FLIGHT.replace("id: r", "id: s").replace("max: 10", "max: 1")
+    with Driver(kind, BUDGET % "day" + other, local_share=Fraction(1)) as driver:
+        held = driver.decide(KNOWN, {"tokens": 90})
+        assert not driver.decide(KNOWN, {"tokens": 9}).allowed
+        driver.settle(held)
         driver.store.fault = DOWN
 
         assert driver.decide(KNOWN, {"tokens": 10}).allowed

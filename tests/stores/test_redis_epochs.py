@@ -131,10 +131,11 @@ def rewind(server):
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @kinds
 def test_names_that_were_looked_up_too_long_ago_are_looked_up_anew(kind, is_async):
-    shown = Shown(SERVERS.empty(kind), is_async=is_async)
+    server = SERVERS.empty(kind)
+    shown = Shown(server, is_async=is_async)
     charge(shown, "counter_=a")
     speech = shown.bearings.speech()
-    whole, _ = shown.server.client.time()
+    whole, _ = server.client.time()
     assert 25 * S < speech.terms.before - whole * S <= SHORTEST_OVERLAP // 2 + S
 
     outdated = speech._replace(terms=speech.terms._replace(before=whole * S))

@@ -65,9 +65,9 @@ class Fetcher:
             await client.aclose()
 
     async def _body(self, question: Mapping[str, object] | None, statuses: frozenset[int]) -> bytes:
-        headers: dict[str, str | bytes] = dict(_HEADERS)
+        headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
         if self._authorization is not None:
-            headers["authorization"] = self._authorization.reveal()
+            headers.append((b"authorization", self._authorization.reveal()))
         method = "GET" if question is None else "POST"
         client = self._connected()
         async with client.stream(method, self.url, headers=headers, json=question) as answer:

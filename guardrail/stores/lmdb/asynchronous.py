@@ -12,7 +12,7 @@ from guardrail.stores.lmdb.store import LmdbStore
 class AsyncLmdbStore:
     """The store of one host behind the awaited contract.
 
-    A transaction takes some ten microseconds and never waits, so it runs on the loop: a thread
+    A transaction takes some tens of microseconds and never waits, so it runs on the loop: a thread
     would cost more than it. Only the turn is waited for, and that without blocking the loop.
     """
 
