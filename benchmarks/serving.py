@@ -114,6 +114,7 @@ class _Crowd:
         settings: dict[str, Any] = {"environ": {}, "hash_key": HASH_KEY}
         self.guard = AsyncGuard.load(R5_POLICY, store=server.uri + PATIENT, **settings)
         pool = redis.asyncio.BlockingConnectionPool(port=server.port, max_connections=tasks)
+        self.pool = pool
         self.client: Any = redis.asyncio.Redis(connection_pool=pool)
         # Its own pool would give up where more tasks ask at once than it has connections.
         more: Any = {"implementation": "redispy", "connection_pool": pool}
@@ -133,6 +134,7 @@ class _Crowd:
         """Close what is open."""
         await self.guard.close()
         await self.client.aclose()
+        await self.pool.aclose()
 
     async def noops(self, stated: Stated) -> float:
         """Call the no-op once for each request."""

@@ -35,7 +35,7 @@ FOREIGN = re.compile(
 NEIGHBOUR = re.compile(r"[.][.]/share[d]\b")
 
 # Modules that come in a distribution of another name.
-DISTRIBUTIONS = {"pydantic_core": "pydantic", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"http_sf": "http-sf", "pydantic_core": "pydantic", "yaml": "pyyaml"}
 
 
 def files(pattern: str = "*") -> list[Path]:

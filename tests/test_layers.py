@@ -49,10 +49,12 @@ CLOCKS = frozenset(
 # The modules (with all below them) that may import a third party.
 HOMES: Mapping[str, tuple[str, ...]] = {
     "cachetools": ("signals",),
+    "fastapi": ("http.fastapi",),
     "hiredis": ("stores",),
     "httpx": ("signals",),
     "jwt": ("signals",),
     "limits": ("loading", "stores"),
+    "litellm": ("http.litellm",),
     "lmdb": ("stores",),
     "maxminddb": ("signals.geo",),
     "msgspec": ("http", "replay", "stores", "traffic"),

@@ -75,7 +75,7 @@ class Sizer:
     ) -> tuple[Amounts, tuple[str, ...]]:
         """Return what to reserve for each unit in use, and notes on what had to be assumed.
 
-        A unit the estimate lacks reserves 1; output tokens, the model's cap.
+        A unit the estimate lacks reserves 1; output tokens, the model's cap for each completion.
         """
         stated = _Stated(estimate, "estimate")
         reserved = {unit: self._reserved(unit, stated, model) for unit in self.units}
@@ -114,7 +114,7 @@ class Sizer:
         if unit == "output_tokens":
             cap = self._output_cap(model)
             if cap is not None:
-                return cap
+                return min(cap * self._reserved("requests", stated, model), TOP)
         stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
         return 1
 

@@ -38,6 +38,7 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted.
@@ -45,11 +46,11 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         Cancelled while the store is asked, it charges nothing: undoing it is the store's part.
         """
         if self._direct is not None:
-            return self._direct.decide(facts, estimate, now=now)
+            return self._direct.decide(facts, estimate, unavailable=unavailable, now=now)
         frame, watch = self._frame, self._watch
         moment = frame.moment(now)
-        known, unavailable = frame.known(facts, moment)
-        case, plan = frame.plan(known, estimate, moment, unavailable)
+        known, failed = frame.known(facts, moment)
+        case, plan = frame.plan(known, estimate, moment, unavailable | failed)
         if not frame.needs_store(plan):
             return frame.concluded(case, plan, None)
         permit = watch.permit()

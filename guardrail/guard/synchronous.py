@@ -38,22 +38,25 @@ class Guard(Shell[Store]):
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted.
 
         `facts` is a flat mapping of dotted names to plain values, `estimate` maps units to
         amounts, `now` is in seconds since the epoch (the guard's clock if not given). The
-        mappings must not be changed until the decision is settled.
+        mappings must not be changed until the decision is settled. `unavailable` names facts
+        whose source failed: what hinges on them is refused, never guessed.
 
         Raises:
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
         if self._signals:
-            facts, unavailable = self._frame.known(facts, moment)
-            if unavailable:
-                return self._steps(facts, estimate, moment, unavailable)
+            facts, failed = self._frame.known(facts, moment)
+            unavailable |= failed
+        if unavailable:
+            return self._steps(facts, estimate, moment, unavailable)
         return self._decide(facts, estimate, moment)
 
     def settle(

@@ -67,6 +67,13 @@ def test_a_missing_output_reserves_the_most_that_the_model_gives(model: str, cap
     assert (amounts["output_tokens"], amounts["tokens"]) == (cap, 10 + cap)
 
 
+@pytest.mark.parametrize(("completions", "output"), [(0, 0), (1, 64), (5, 320), (TOP, TOP)])
+def test_a_missing_output_is_reserved_for_each_completion(completions: int, output: int) -> None:
+    amounts = reserve({"requests": completions, "input_tokens": 10})
+
+    assert (amounts["output_tokens"], amounts["tokens"]) == (output, min(10 + output, TOP))
+
+
 def test_an_empty_estimate_reserves_one_of_each_and_names_what_it_lacks() -> None:
     amounts, notes = Sizer(POLICIES, UNITS).reserve(None, "free")
 

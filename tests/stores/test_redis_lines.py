@@ -76,7 +76,8 @@ def test_what_is_cancelled_at_any_moment_leaves_nothing_charged(seed):
     served = asyncio.run(crowd())
     assert 0 < served < 400
     assert shown.slots("budget__=a") == {0: served}
-    assert shown.drained("pace____=a")[0] == NOW + served * S
+    # What others were given back meanwhile bounds what a rate is given back: never too much.
+    assert NOW + served * S <= shown.drained("pace____=a")[0] <= NOW + 400 * S
     assert len(shown.members("flight__=a")) == served
     shown.close()
 

@@ -1,0 +1,50 @@
+"""The guard as ASGI middleware: FastAPI, Starlette, vLLM and whatever else speaks ASGI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.http import serve_http
+from guardrail.asgi.lifespan import serve_lifespan
+from guardrail.asgi.types import App, Receive, Scope, Send
+from guardrail.asgi.websocket import serve_websocket
+from guardrail.http.exchange.before import is_let_through
+from guardrail.http.exchange.head import head_of_scope
+from guardrail.http.settings.opening import configure
+
+__all__ = ["GuardrailMiddleware"]
+
+
+class GuardrailMiddleware:
+    """Guards every request to an application but those to exempt paths.
+
+    `GuardrailMiddleware(app)` takes its settings from `GUARDRAIL_CONFIG` or `pyproject.toml`;
+    any may be given as an argument instead, and `guard=` hands over a guard of the host's own.
+
+    Raises:
+        SettingError: a setting is not usable.
+        PolicyError: the policies cannot be loaded.
+    """
+
+    def __init__(self, app: App, **options: Any) -> None:
+        self.app = app
+        sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
+        self.door = AsyncDoor(configure(options), **sleep)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await serve_lifespan(self.door, self.app, scope, receive, send)
+            return
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        head = head_of_scope(scope)
+        if kind == "http" and is_let_through(head, self.door.settings):
+            await self.app(scope, receive, send)
+        elif kind == "http":
+            await serve_http(self.door, self.app, head, scope, receive, send)
+        else:
+            await serve_websocket(self.door, self.app, head, scope, receive, send)

@@ -1,0 +1,147 @@
+"""What the requests of one application share: the guard, the directory, and what they wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from guardrail.engine import Decision
+from guardrail.errors import GuardrailError
+from guardrail.guard import AsyncGuard
+from guardrail.http.answers import Answer, refuse
+from guardrail.http.exchange.before import Exchange, Hold, Pass
+from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.opening import Configured
+from guardrail.http.settings.processes import PerProcess
+
+LOG = logging.getLogger("guardrail")
+Sleep = Callable[[float], Awaitable[object]]
+
+
+class AsyncDoor:
+    """Admits requests and settles them, in the event loop of one process.
+
+    The guard is opened at first use, after any fork.
+    """
+
+    def __init__(self, configured: Configured, sleep: Sleep = asyncio.sleep) -> None:
+        self.configured = configured
+        self.settings = configured.http
+        self.clock = configured.clock
+        self._asker = configured.asker
+        self._guard = PerProcess(configured.async_guard)
+        self._sleep = sleep
+        self._held = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def guard(self) -> AsyncGuard:
+        """This process's guard."""
+        return self._guard.get()
+
+    async def admit(
+        self, exchange: Exchange, body: Callable[[], Awaitable[bytes | None]]
+    ) -> Answer | Pass:
+        """Return the host's part in a request, or the answer that ends it before.
+
+        `body` reads the body; it is not called for a request that its head already refuses.
+        """
+        try:
+            answer = exchange.opened()
+            if answer is not None:
+                return answer
+            identity = await self._asker.find(exchange.asking, self.clock())
+            self.configured.note(exchange.notes)
+            early = self.configured.early(self.guard.policies)
+            answer = exchange.identified(identity.facts, identity.unavailable, early, self.clock())
+        except Exception:
+            return self._failed(exchange)
+        if answer is not None:
+            return answer
+        read = await body()
+        try:
+            answer = exchange.received(read)
+            return answer if answer is not None else await self.decide(exchange)
+        except Exception:
+            return self._failed(exchange)
+
+    async def decide(self, exchange: Exchange) -> Answer | Pass:
+        """Decide on a request that was read, and hold it where that is short and allowed."""
+        waited = 0.0
+        while True:
+            decision = await self.guard.decide(
+                exchange.facts,
+                exchange.estimate,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+            step = exchange.decided(decision, waited)
+            if isinstance(step, Hold) and self._held < self.settings.max_held:
+                self._held += 1
+                try:
+                    await self._sleep(step.seconds)
+                finally:
+                    self._held -= 1
+                waited += step.seconds
+                continue
+            if isinstance(step, Hold):
+                return refuse(decision, exchange.addressee, self.settings.style)
+            if isinstance(step, Answer) and decision.allowed:
+                await self.settle(decision, Settlement(None))
+            return step
+
+    async def decide_turn(
+        self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+    ) -> Decision:
+        """Decide on one turn of a session; who asks is established anew."""
+        identity = await self._asker.find(exchange.asking, self.clock())
+        return await self.guard.decide(
+            {**exchange.head_facts, **facts, **identity.facts},
+            estimate,
+            unavailable=identity.unavailable,
+            now=self.clock(),
+        )
+
+    async def settle(self, decision: Decision, settlement: Settlement) -> None:
+        """Settle a decision; the guard goes on with it even if the caller is cancelled."""
+        usage: Mapping[str, int] | None = settlement.usage
+        try:
+            if usage is None:
+                await self.guard.release(decision, now=self.clock())
+            else:
+                await self.guard.settle(decision, usage, model=settlement.model, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+
+    async def renew(self, decision: Decision) -> None:
+        """Extend a decision's leases; a store that does not answer is only noted."""
+        try:
+            await self.guard.renew(decision, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("a lease was not renewed: %s", problem)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in a task that is not forgotten before it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def open(self) -> None:
+        """Make the guard now, not at the first request."""
+        guard = self._guard.get()
+        self.configured.note(guard.warnings(now=self.clock()))
+
+    async def close(self) -> None:
+        """Wait for what is being settled, and let go of what was opened here."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        guard = self._guard.taken()
+        if guard is not None and self.configured.guard is None:
+            await guard.close()
+
+    def _failed(self, exchange: Exchange) -> Answer:
+        LOG.exception("the guard failed; the request is refused")
+        return exchange.failed()

@@ -1,0 +1,148 @@
+"""One HTTP request over ASGI: read, decided, passed on, metered, settled."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from guardrail.asgi.body import (
+    ClientLeftError,
+    Replay,
+    TooLargeError,
+    TooSlowError,
+    read_body,
+)
+from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.leases import Leases
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.http.answers import Answer
+from guardrail.http.exchange.before import Exchange, Pass
+from guardrail.http.exchange.head import Field, Head
+from guardrail.http.exchange.passage import PASSAGE, Passage
+from guardrail.http.exchange.serving import Serving, lease_of
+
+_FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
+
+
+async def serve_http(
+    door: AsyncDoor, app: App, head: Head, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Guard one request; what the host raises goes through unchanged."""
+    exchange = Exchange(head, door.settings)
+    body: bytes | None = None
+
+    async def read() -> bytes | None:
+        nonlocal body
+        if head.announces_body:
+            limits = door.settings
+            body = await read_body(receive, limits.reading.max_body, limits.body_timeout)
+        return body
+
+    try:
+        outcome = await door.admit(exchange, read)
+    except ClientLeftError:
+        return
+    except TooLargeError:
+        outcome = exchange.too_large()
+    except TooSlowError:
+        outcome = exchange.too_slow()
+    if isinstance(outcome, Answer):
+        await send_answer(outcome, send, head.method)
+        return
+    passed = body if outcome.body is None else outcome.body
+    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
+
+
+async def send_answer(answer: Answer, send: Send, method: str) -> None:
+    """Send an answer of ours."""
+    body = b"" if method == "HEAD" else answer.body
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Served:
+    """A request with the host: its messages pass, and at its end the decision is settled."""
+
+    def __init__(self, door: AsyncDoor, exchange: Exchange, outcome: Pass, send: Send) -> None:
+        self._door = door
+        self._exchange = exchange
+        self._pass = outcome
+        self._send = send
+        self._over = self._replaced = False
+        self._passage = Passage(
+            door.guard, outcome.decision, exchange.addressee, door.settings.style
+        )
+        self._serving = Serving(
+            outcome.decision,
+            exchange.asked,
+            exchange.addressee,
+            door.settings.style,
+            strips_usage=outcome.strips_usage,
+            lease=lease_of(door.guard.policies),
+            now=door.clock(),
+        )
+
+    async def run(self, app: App, scope: Scope, replay: Replay) -> None:
+        failed = True
+        leases = Leases(self._serving.renews_every, self._renew_if_due)
+        try:
+            await app(self._scope(scope), replay, self._forward)
+            failed = False
+        except Exception:
+            await self._break_off()
+            raise
+        finally:
+            leases.cancel()
+            settlement = self._serving.ended(failed=failed, left=replay.left)
+            if settlement is not None:
+                await self._door.settle(self._pass.decision, settlement)
+
+    async def _forward(self, message: Message) -> None:
+        kind = message["type"]
+        refusal = self._passage.refusal
+        if self._replaced:
+            return
+        if kind == "http.response.start" and refusal is not None:
+            self._replaced = self._over = True
+            self._serving.started(refusal.status, refusal.headers)
+            await send_answer(refusal, self._send, self._exchange.head.method)
+            return
+        if kind == "http.response.start":
+            fields = self._serving.started(message["status"], message.get("headers", ()))
+            message = {**message, "headers": fields}
+        elif kind == "http.response.body":
+            chunk, last = message.get("body", b""), not message.get("more_body", False)
+            passed = self._serving.sent(chunk, last=last)
+            self._over = last
+            if passed is not chunk:
+                message = {**message, "body": passed}
+                if not passed and not last:
+                    return
+            self._renew_if_due()
+        await self._send(message)
+
+    async def _break_off(self) -> None:
+        """Tell the client of a stream that it ends early, if it can still be told."""
+        frame = b"" if self._over else self._serving.broken_off()
+        if frame:
+            with suppress(Exception):
+                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    def _scope(self, scope: Scope) -> Scope:
+        """Return the host's own copy of the scope, with what was changed in the request."""
+        changed = {**scope, PASSAGE: self._passage}
+        if self._pass.body is not None:
+            length = str(len(self._pass.body)).encode("ascii")
+            changed["headers"] = [*_unframed(scope["headers"]), (b"content-length", length)]
+        if self._pass.path is not None:
+            prefix = scope["path"].removesuffix(self._exchange.head.path)
+            changed["path"] = prefix + self._pass.path
+            changed["raw_path"] = changed["path"].encode("utf-8")
+        return changed
+
+    def _renew_if_due(self) -> None:
+        if self._serving.renewal_due(self._door.clock()):
+            self._door.start(self._door.renew(self._pass.decision))
+
+
+def _unframed(headers: list[Field]) -> list[Field]:
+    return [(name, value) for name, value in headers if bytes(name).lower() not in _FRAMING]

@@ -1,0 +1,53 @@
+"""Cross-origin requests: what lets a browser's page read an answer (Fetch standard, §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Field = tuple[bytes, bytes]
+
+EXPOSED = (
+    b"retry-after, retry-after-ms, x-should-retry, ratelimit, ratelimit-policy, x-request-id, "
+    b"request-id, x-guardrail-decision, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
+    b"x-ratelimit-reset-tokens"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossOrigin:
+    """The origins whose pages may read answers; `*` is any, without credentials."""
+
+    origins: frozenset[str]
+
+    def fields(self, request: Iterable[Field]) -> list[Field]:
+        """Return the fields for the answer to a request; none if its origin is not allowed."""
+        origin = value_of(request, b"origin")
+        if origin is None:
+            return []
+        named = origin.decode("latin-1")
+        if named in self.origins:
+            allowed = [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-allow-credentials", b"true"),
+                (b"vary", b"Origin"),
+            ]
+        elif "*" in self.origins:
+            allowed = [(b"access-control-allow-origin", b"*")]
+        else:
+            return []
+        return [*allowed, (b"access-control-expose-headers", EXPOSED)]
+
+
+def is_preflight(method: str, request: Iterable[Field]) -> bool:
+    """Tell whether a request only asks which cross-origin requests are allowed."""
+    if method != "OPTIONS":
+        return False
+    names = {name.lower() for name, _ in request}
+    return b"origin" in names and b"access-control-request-method" in names
+
+
+def value_of(request: Iterable[Field], name: bytes) -> bytes | None:
+    """Return the first value of a header, None if there is none; `name` is in lower case."""
+    return next((value for key, value in request if key.lower() == name), None)

@@ -1,0 +1,144 @@
+"""JSON bodies, read within bounds: no doubled keys, no endless nesting, nothing half understood.
+
+Where two readers of one text may differ, the guard and the host could see different requests.
+So what is ambiguous is refused: a key twice in one object, NaN, a lone surrogate, another
+encoding than UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from guardrail.http.asked.values import ReadingLimits, UnreadableError
+
+UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding hostile JSON raises."""
+
+_MEDIA_MEMBERS = frozenset({"data", "file_data", "file_url", "b64_json", "image_url", "url"})
+_MEDIA_BYTES_PER_TOKEN = 64
+_TEXT_BYTES_PER_TOKEN = 4
+_KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
+
+
+class Document(NamedTuple):
+    """A decoded body, and about how many tokens its text, numbers and media are."""
+
+    value: object
+    tokens: int
+
+
+def read_document(text: bytes, limits: ReadingLimits) -> Document:
+    """Decode JSON, strictly, and estimate its tokens.
+
+    An estimate is a token for four bytes of UTF-8, keys and values alike, one for each number in
+    a list of numbers, and for media, which are told by their encoding, `media_tokens` and one
+    for each 64 bytes. A tokenizer would be exact for one model and take the event loop with it.
+
+    Raises:
+        UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
+    """
+    if len(text) > limits.max_body:
+        raise UnreadableError(
+            f"the body is longer than {limits.max_body} bytes; send less at once", status=413
+        )
+    try:
+        value = msgspec.json.decode(text)
+    except RecursionError:
+        raise _too_deep(limits) from None
+    except UNDECODABLE:
+        raise UnreadableError("the body is not valid JSON in UTF-8; check how it is made") from None
+    measure = _Measure(limits)
+    tokens = measure.of(value)
+    if measure.members != sum(map(len, _KEY.findall(text))):
+        raise UnreadableError("the body has a key twice in one object; send each key once")
+    return Document(value, tokens)
+
+
+class _Measure:
+    """Counts what a document holds, without recursion and within bounds."""
+
+    def __init__(self, limits: ReadingLimits) -> None:
+        self.members = 0
+        self._limits = limits
+        self._nodes = 0
+        self._bytes = 0
+        self._media = 0
+        self._numbers = 0
+
+    def of(self, value: object) -> int:
+        """Return the tokens of a value."""
+        level: list[object] = [value]
+        depth = 0
+        while level:
+            if depth > self._limits.max_depth:
+                raise _too_deep(self._limits)
+            self._nodes += len(level)
+            if self._nodes > self._limits.max_nodes:
+                raise UnreadableError(
+                    f"the body holds more than {self._limits.max_nodes} objects and lists; "
+                    "send less at once"
+                )
+            inner: list[object] = []
+            for node in level:
+                if node.__class__ is dict:
+                    self._object(node, inner)
+                elif node.__class__ is list:
+                    self._list(node, inner)
+                elif node.__class__ is str:
+                    self._text(node)
+            level = inner
+            depth += 1
+        text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
+        return text + self._numbers + self._media
+
+    def _object(self, node: dict[str, object], inner: list[object]) -> None:
+        self.members += len(node)
+        for key, value in node.items():
+            self._bytes += len(key)
+            if value.__class__ is str:
+                if key in _MEDIA_MEMBERS and _is_media(key, value, node):
+                    self._media += self._limits.media_tokens
+                    self._media += len(value) // _MEDIA_BYTES_PER_TOKEN
+                else:
+                    self._text(value)
+            elif value.__class__ is dict or value.__class__ is list:
+                inner.append(value)
+
+    def _list(self, node: list[object], inner: list[object]) -> None:
+        kinds = set(map(type, node))
+        if kinds <= {int, float}:
+            self._numbers += len(node)
+        elif kinds == {str}:
+            self._bytes += len("".join(map(str, node)).encode("utf-8", "replace"))
+        else:
+            inner += [value for value in node if value.__class__ in (dict, list)]
+            for value in node:
+                if value.__class__ is str:
+                    self._text(value)
+                elif value.__class__ is int or value.__class__ is float:
+                    self._numbers += 1
+
+    def _text(self, text: str) -> None:
+        self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _is_media(key: str, value: str, node: dict[str, object]) -> bool:
+    if value.startswith("data:"):
+        return ";base64," in value[:128] and not value.startswith("data:text/")
+    if key in {"url", "image_url", "file_url"}:
+        return value.startswith(("http://", "https://"))
+    if key in {"file_data", "b64_json"}:
+        return True
+    kind = node.get("media_type", node.get("mimeType", node.get("mime_type", "")))
+    if isinstance(kind, str) and kind.startswith("text/"):
+        return False
+    return kind != "" or node.get("type") == "base64" or "format" in node
+
+
+def _too_deep(limits: ReadingLimits) -> UnreadableError:
+    return UnreadableError(
+        f"the body is nested deeper than {limits.max_depth} levels; make it flatter"
+    )

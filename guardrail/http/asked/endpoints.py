@@ -1,0 +1,242 @@
+"""Which endpoint a path leads to, whatever it is mounted below, and how its bodies are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from guardrail.http.dialects import Dialect, UsageFormat
+
+
+class Kind(Enum):
+    """How the body of an endpoint is read.
+
+    `GENERATE` has caps and multipliers; `EMBED` input alone; `COUNT` counts tokens and makes
+    none; `BATCH` holds many requests or names a file that does; `UPLOAD` may be such a file;
+    `CONTROL` looks after stored things; `UNKNOWN` is read as `GENERATE`, for it may be that.
+    """
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    COUNT = "count"
+    BATCH = "batch"
+    UPLOAD = "upload"
+    CONTROL = "control"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint: its name (the fact `request.endpoint`), and what a request to it is.
+
+    `model` is the one the path names, `streams` tells that it asks for a stream.
+    """
+
+    name: str
+    dialect: Dialect
+    kind: Kind
+    usage: UsageFormat
+    capability: str
+    model: str | None = None
+    streams: bool = False
+
+
+_OPENAI_FORMATS = {
+    "chat": UsageFormat.OPENAI_CHAT,
+    "completions": UsageFormat.OPENAI_COMPLETIONS,
+    "responses": UsageFormat.OPENAI_RESPONSES,
+    "embeddings": UsageFormat.OPENAI_EMBEDDINGS,
+    "media": UsageFormat.OPENAI_MEDIA,
+    "anthropic": UsageFormat.ANTHROPIC,
+    "native": UsageFormat.NATIVE,
+    "-": UsageFormat.NONE,
+}
+
+# Name, dialect, kind, usage, capability. `*` stands for one segment; the longest match counts.
+_TABLE = """
+/v1/chat/completions                openai    generate chat        chat
+/v1/chat/completions/batch          openai    generate chat        chat
+/v1/chat/completions/render         openai    count    -           other
+/v1/chat/completions/*              openai    control  -           other
+/v1/chat/completions/*/messages     openai    control  -           other
+/v1/completions                     openai    generate completions chat
+/v1/completions/render              openai    count    -           other
+/v1/fim/completions                 openai    generate completions code
+/v1/responses                       openai    generate responses   chat
+/v1/responses/compact               openai    generate responses   chat
+/v1/responses/input_tokens          openai    count    -           other
+/v1/responses/*                     openai    control  -           other
+/v1/responses/*/cancel              openai    control  -           other
+/v1/responses/*/input_items         openai    control  -           other
+/v1/conversations                   openai    control  -           other
+/v1/conversations/*                 openai    control  -           other
+/v1/conversations/*/items           openai    control  -           other
+/v1/threads                         openai    control  -           other
+/v1/threads/runs                    openai    generate chat        agentic
+/v1/threads/*                       openai    control  -           other
+/v1/threads/*/messages              openai    control  -           other
+/v1/threads/*/runs                  openai    generate chat        agentic
+/v1/threads/*/runs/*                openai    control  -           other
+/v1/threads/*/runs/*/cancel         openai    control  -           other
+/v1/threads/*/runs/*/submit_tool_outputs openai generate chat      agentic
+/v1/assistants                      openai    control  -           other
+/v1/assistants/*                    openai    control  -           other
+/v1/embeddings                      openai    embed    embeddings  embedding
+/v1/moderations                     openai    embed    -           other
+/v1/rerank                          openai    embed    embeddings  embedding
+/v1/score                           openai    embed    embeddings  embedding
+/v1/classify                        openai    embed    embeddings  embedding
+/v1/pooling                         openai    embed    embeddings  embedding
+/v1/encode                          openai    embed    embeddings  embedding
+/v1/images/generations              openai    generate media       image
+/v1/images/edits                    openai    generate media       image
+/v1/images/variations               openai    generate media       image
+/v1/videos                          openai    generate media       image
+/v1/videos/*                        openai    control  -           other
+/v1/videos/*/remix                  openai    generate media       image
+/v1/audio/speech                    openai    generate media       audio
+/v1/audio/transcriptions            openai    generate media       audio
+/v1/audio/translations              openai    generate media       audio
+/v1/realtime                        openai    generate -           audio
+/v1/realtime/calls                  openai    generate -           audio
+/v1/realtime/sessions               openai    generate -           audio
+/v1/realtime/client_secrets         openai    generate -           audio
+/v1/realtime/transcription_sessions openai    generate -           audio
+/v1/batches                         openai    batch    -           batch
+/v1/batches/*                       openai    control  -           other
+/v1/batches/*/cancel                openai    control  -           other
+/v1/files                           openai    upload   -           other
+/v1/uploads                         openai    control  -           other
+/v1/uploads/*/parts                 openai    upload   -           batch
+/v1/uploads/*/complete              openai    control  -           other
+/v1/uploads/*/cancel                openai    control  -           other
+/v1/containers/*/files              openai    control  -           other
+/v1/vector_stores/*/files           openai    control  -           other
+/v1/vector_stores/*/file_batches/*/files openai control -          other
+/v1/models                          openai    control  -           other
+/v1/models/*                        openai    control  -           other
+/v1/messages                        anthropic generate anthropic   chat
+/v1/messages/count_tokens           anthropic count    -           other
+/v1/messages/batches                anthropic batch    -           batch
+/v1/messages/batches/*              anthropic control  -           other
+/v1/messages/batches/*/cancel       anthropic control  -           other
+/v1/messages/batches/*/results      anthropic control  -           other
+/v1/complete                        anthropic generate anthropic   chat
+/generate                           openai    generate native      chat
+/vertex_generate                    openai    generate native      chat
+/inference/v1/generate              openai    generate native      chat
+/invocations                        openai    generate chat        chat
+/api/chat                           other     generate native      chat
+/api/generate                       other     generate native      chat
+/api/embed                          other     embed    native      embedding
+/api/embeddings                     other     embed    native      embedding
+/tokenize                           openai    count    -           other
+/detokenize                         openai    count    -           other
+"""
+
+# Methods of Gemini and of Vertex, after the colon: dialect, kind, usage, capability, streams.
+_METHODS: Mapping[str, tuple[Dialect, Kind, UsageFormat, str, bool]] = {
+    "generatecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", False),
+    "streamgeneratecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", True),
+    "batchgeneratecontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
+    "counttokens": (Dialect.GEMINI, Kind.COUNT, UsageFormat.NONE, "other", False),
+    "embedcontent": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
+    "batchembedcontents": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
+    "predict": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
+    "predictlongrunning": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
+    "rawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", False),
+    "streamrawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", True),
+}
+
+_LONGEST_NAME = 128
+_DIGIT = re.compile(r"[0-9]")
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment not in {"", "."}]
+
+
+def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
+    for line in _TABLE.strip().splitlines():
+        name, dialect, kind, usage, capability = line.split()
+        parts = tuple(_segments(name.removeprefix("/v1/")))
+        yield (
+            parts,
+            Endpoint(name, Dialect(dialect), Kind(kind), _OPENAI_FORMATS[usage], capability),
+        )
+
+
+ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = dict(_table())
+"""Endpoints by the last segments of their paths; `*` stands for any one."""
+_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
+_DEEPEST = max(map(len, ENDPOINTS))
+_WITH_STARS = {
+    length: [parts for parts in ENDPOINTS if len(parts) == length and "*" in parts]
+    for length in range(1, _DEEPEST + 1)
+}
+
+
+def endpoint_of(path: str) -> Endpoint:
+    """Return the endpoint a decoded path leads to, of kind `UNKNOWN` if it is none we know.
+
+    Empty segments, a slash at the end, case and whatever stands before the known part make no
+    difference: a host may be mounted anywhere, and its router may forgive more than we know.
+    """
+    known = _BY_NAME.get(path)
+    if known is not None:
+        return known
+    segments = _segments(path)
+    lowered = tuple(segment.lower() for segment in segments)
+    if segments and ":" in segments[-1]:
+        method = _method_of(segments)
+        if method is not None:
+            return method
+    vague: Endpoint | None = None
+    for length in range(min(_DEEPEST, len(lowered)), 0, -1):
+        tail = lowered[-length:]
+        found = ENDPOINTS.get(tail) or _starred(tail)
+        if found is None:
+            continue
+        if not found.name.endswith("*"):
+            return _deployed(found, segments, lowered)
+        # `models/*` may be a model, or a host mounted at `models`: what generates goes first.
+        vague = vague or found
+    return vague or Endpoint(
+        _name_of_unknown(lowered), Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "other"
+    )
+
+
+def _starred(tail: tuple[str, ...]) -> Endpoint | None:
+    for parts in _WITH_STARS[len(tail)]:
+        if all(part in ("*", segment) for part, segment in zip(parts, tail, strict=True)):
+            return ENDPOINTS[parts]
+    return None
+
+
+def _deployed(endpoint: Endpoint, segments: list[str], lowered: tuple[str, ...]) -> Endpoint:
+    """Return the endpoint with the model that `deployments/NAME/` before it names."""
+    if "deployments" in lowered:
+        at = lowered.index("deployments") + 1
+        if at < len(segments):
+            return replace(endpoint, model=segments[at])
+    return endpoint
+
+
+def _method_of(segments: list[str]) -> Endpoint | None:
+    model, _, method = segments[-1].rpartition(":")
+    known = _METHODS.get(method.lower())
+    if known is None:
+        return None
+    dialect, kind, usage, capability, streams = known
+    return Endpoint(f"/v1/models:{method}", dialect, kind, usage, capability, model, streams)
+
+
+def _name_of_unknown(lowered: tuple[str, ...]) -> str:
+    """Return a path as a name: what has a digit may be an id and shows as `*`, but for `v1`."""
+    shown = [
+        "*" if _DIGIT.search(segment) and not re.fullmatch(r"v[0-9]\w{0,8}", segment) else segment
+        for segment in lowered
+    ]
+    return ("/" + "/".join(shown))[:_LONGEST_NAME]

@@ -1,0 +1,1 @@
+"""One request from its head to its settlement; no input or output of its own."""

@@ -1,0 +1,233 @@
+"""A request until the host gets it: from its head to facts, from a decision to what happens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from guardrail.engine import Decision
+from guardrail.http.answers import Addressee, Answer, answer, refuse
+from guardrail.http.answers.crossing import is_preflight, value_of
+from guardrail.http.answers.refusing import Refusal
+from guardrail.http.answers.waits import NO_WAIT, Wait
+from guardrail.http.asked import (
+    Asked,
+    Dialect,
+    RewriteError,
+    header_only,
+    read_request,
+    rewritten,
+    rewritten_path,
+    with_stream_usage,
+)
+from guardrail.http.exchange.early import Refuse
+from guardrail.http.exchange.head import Head
+from guardrail.http.identity import AmbiguousCredentialError, Asking
+from guardrail.http.settings.values import HttpSettings
+from guardrail.model.effects import Effect
+from guardrail.signals.client import ClientAddress
+
+LONGEST_AGENT = 256
+SHORTLY = Wait(1, None, True)
+
+
+class Hold(NamedTuple):
+    """The request may be held for some seconds and decided again, instead of being refused."""
+
+    seconds: float
+
+
+class Pass(NamedTuple):
+    """The host gets the request; `body` and `path` are None where they stay as they came.
+
+    `strips_usage`: the stream's usage is asked for by us alone, and taken out again.
+    """
+
+    decision: Decision
+    body: bytes | None
+    path: str | None
+    strips_usage: bool
+
+
+class Exchange:
+    """One request until the host gets it. It is asked in order, and does no input or output.
+
+    Each step returns an answer if the request ends there: `opened`, then (with the identity of
+    its credential) `identified`, `received` with the body, `decided`.
+    """
+
+    def __init__(self, head: Head, settings: HttpSettings) -> None:
+        self.head = head
+        self._settings = settings
+        self.asked: Asked = header_only(head.method, head.path, head.headers)
+        self.asking = Asking(ClientAddress(None), None)
+        self.facts: dict[str, object] = {}
+        self.head_facts: dict[str, object] = {}
+        self.unavailable: frozenset[str] = frozenset()
+        self.notes: tuple[str, ...] = ()
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose clients read the answer."""
+        known = self.asked.dialect
+        return self._settings.dialect if known is Dialect.OTHER else known
+
+    @property
+    def addressee(self) -> Addressee:
+        """What of the request decides how it is answered."""
+        return Addressee(self.dialect, self.head.headers)
+
+    @property
+    def estimate(self) -> Mapping[str, int]:
+        """What the request may cost."""
+        return self.asked.estimate
+
+    def opened(self) -> Answer | None:
+        """Read the head: who asks from where, and whether the body can be taken at all."""
+        settings, head = self._settings, self.head
+        agent = value_of(head.headers, b"user-agent")
+        if agent:
+            self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
+        try:
+            self.asking = settings.asker.read(
+                head.peer, head.headers, head.query, head.subprotocols
+            )
+        except AmbiguousCredentialError as problem:
+            return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")
+        note = self.asking.address.note
+        self.notes = () if note is None else (note,)
+        self.facts.update(self.asking.facts())
+        self.head_facts = dict(self.facts)
+        self.facts.update(self.asked.facts)
+        length = head.stated_length
+        if length is not None and length > settings.reading.max_body:
+            return self.too_large()
+        return None
+
+    def identified(
+        self,
+        facts: Mapping[str, object],
+        unavailable: frozenset[str],
+        early: Refuse | None,
+        now: float,
+    ) -> Answer | None:
+        """Take what the directory says of the credential; refuse what no body could change."""
+        self.facts.update(facts)
+        self.unavailable = unavailable - self.facts.keys()
+        if early is None or not self.head.announces_body:
+            return None
+        decision = early(dict(self.facts), self.unavailable, now)
+        return None if decision is None else refuse(decision, self.addressee, self._settings.style)
+
+    def received(self, body: bytes | None) -> Answer | None:
+        """Read the body (None: there is none); refuse one that is not what its endpoint takes.
+
+        On an endpoint that is not known the body may be anything: it is then counted as the most
+        restricted kind.
+        """
+        settings, head = self._settings, self.head
+        self.asked = asked = read_request(
+            head.method,
+            head.path,
+            head.query,
+            head.headers,
+            body or b"",
+            hash_key=settings.hash_key,
+            limits=settings.reading,
+            classifiers=settings.classifiers,
+        )
+        # What the head and the directory establish stands over what a body says.
+        self.facts = {**asked.facts, **self.facts, **self._of_body(asked)}
+        if asked.problem is None:
+            return None
+        if asked.status == 413 or (
+            settings.refuse_unreadable and asked.dialect is not Dialect.OTHER
+        ):
+            return self.refused(
+                asked.status or 400, "invalid_request", asked.problem, param=asked.param
+            )
+        return None
+
+    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
+        """Return what follows a decision; `waited` is how many seconds the request was held."""
+        settings = self._settings
+        if not decision.allowed:
+            wait = decision.retry_after
+            holds = decision.effect is Effect.THROTTLE and wait is not None
+            if holds and wait is not None and waited + wait <= settings.max_delay:
+                return Hold(wait)
+            return refuse(decision, self.addressee, settings.style)
+        try:
+            body = rewritten(self.asked, decision.obligations)
+            path = rewritten_path(self.asked, decision.obligations)
+        except RewriteError as problem:
+            message = (
+                f"This request could only be served with less than it asks for, and {problem}."
+            )
+            return self.refused(403, "degrade_not_possible", message)
+        strips = False
+        if settings.stream_usage and "stream" not in _disabled(decision):
+            told = with_stream_usage(self.asked, body)
+            body, strips = (body, False) if told is None else (told, True)
+        return Pass(decision, body, path, strips)
+
+    def too_large(self) -> Answer:
+        """Return the answer to a body over the bound."""
+        most = self._settings.reading.max_body
+        message = f"The body is longer than {most} bytes; send less at once."
+        return self.refused(413, "request_too_large", message, close=True)
+
+    def too_slow(self) -> Answer:
+        """Return the answer to a body that does not arrive in time."""
+        message = f"The body did not arrive within {self._settings.body_timeout:g} seconds."
+        return self.refused(408, "request_timeout", message, close=True)
+
+    def failed(self) -> Answer:
+        """Return the answer where we failed, before the host was asked."""
+        message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
+        return self.refused(503, "guard_failed", message)
+
+    def refused(
+        self, status: int, code: str, message: str, *, param: str | None = None, close: bool = False
+    ) -> Answer:
+        """Return an answer of the door's own, that no decision stands behind."""
+        # HTTP/2 has no connection fields.
+        close = close and self.head.http_version.startswith("1")
+        return own_answer(self.addressee, self._settings, status, code, message, param, close)
+
+    def _of_body(self, asked: Asked) -> dict[str, object]:
+        return {name: value for name, value in asked.facts.items() if name.startswith("request.")}
+
+
+def own_answer(
+    addressee: Addressee,
+    settings: HttpSettings,
+    status: int,
+    code: str,
+    message: str,
+    param: str | None = None,
+    close: bool = False,
+) -> Answer:
+    """Return an answer that no decision stands behind; `close` ends the connection with it."""
+    ours = status >= 500
+    refusal = Refusal(
+        status=status,
+        kind="service_unavailable_error" if ours else "invalid_request_error",
+        code=code,
+        message=message,
+        param=param,
+        wait=SHORTLY if ours else NO_WAIT,
+    )
+    more = [(b"connection", b"close")] if close else []
+    return answer(refusal, addressee, settings.style, secrets.token_hex(8), more)
+
+
+def is_let_through(head: Head, settings: HttpSettings) -> bool:
+    """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
+    return is_preflight(head.method, head.headers) or head.is_one_of(settings.exempt)
+
+
+def _disabled(decision: Decision) -> tuple[object, ...]:
+    disabled = decision.obligations.get("disable", ())
+    return tuple(disabled) if isinstance(disabled, (list, tuple)) else ()

@@ -1,0 +1,146 @@
+"""An admitted request while the host serves it: fields, metering, leases, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from guardrail.engine import Decision
+from guardrail.http.answers import Addressee, Style, admitted_fields
+from guardrail.http.answers.bodies import error_frame
+from guardrail.http.answers.crossing import value_of
+from guardrail.http.answers.refusing import Refusal
+from guardrail.http.asked import Asked
+from guardrail.http.exchange.stripping import UsageStripper
+from guardrail.http.meter import Meter
+from guardrail.model.amounts import SECOND
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Concurrency
+
+Field = tuple[bytes, bytes]
+
+RENEWALS_PER_LEASE = 3
+BROKEN_OFF = Refusal(
+    status=500,
+    kind="server_error",
+    code="stream_broken_off",
+    message="The stream broke off before its end; what it said so far may be incomplete.",
+)
+NOTHING_SERVED: Mapping[str, int] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "cached_input_tokens": 0,
+    "reasoning_tokens": 0,
+}
+"""The tokens of a request that came to nothing; money follows from them."""
+
+
+class Settlement(NamedTuple):
+    """How a decision is settled: `usage` None gives everything back."""
+
+    usage: Mapping[str, int] | None
+    model: str | None = None
+
+
+class Serving:
+    """One admitted request while the host serves it; it ends once, whatever happens."""
+
+    def __init__(
+        self,
+        decision: Decision,
+        asked: Asked,
+        addressee: Addressee,
+        style: Style,
+        *,
+        strips_usage: bool,
+        lease: float | None,
+        now: float,
+    ) -> None:
+        self.decision = decision
+        self._asking = addressee
+        self._style = style
+        self._estimate = asked.estimate
+        self._meter = Meter(asked.usage_format, asked.streams, asked.estimate)
+        self._strips_usage = strips_usage
+        self._stripper: UsageStripper | None = None
+        self._streams = False
+        self.renews_every = None if lease is None else lease / RENEWALS_PER_LEASE
+        self._renewed = now
+        self._status: int | None = None
+        self._bytes = 0
+        self._settled = False
+
+    def started(self, status: int, headers: Sequence[Field]) -> list[Field]:
+        """Take the host's status and fields; return the fields to send.
+
+        A field that the host sends itself stays the host's.
+        """
+        self._status = status
+        fields = [(bytes(name), bytes(value)) for name, value in headers]
+        lower = [(name.lower(), value) for name, value in fields]
+        self._meter.start(status, lower)
+        kind = value_of(lower, b"content-type") or b""
+        self._streams = kind.lower().startswith(b"text/event-stream")
+        if self._strips_usage and self._streams:
+            self._stripper = UsageStripper()
+        present = {name for name, _ in lower}
+        ours = admitted_fields(self.decision, self._asking, self._style)
+        return fields + [(name, value) for name, value in ours if name not in present]
+
+    def sent(self, chunk: bytes, *, last: bool) -> bytes:
+        """Meter a piece of the host's body; return what of it to send."""
+        self._bytes += len(chunk)
+        if chunk:
+            self._meter.feed(chunk)
+        return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
+
+    def renewal_due(self, now: float) -> bool:
+        """Tell whether the leases must be extended at `now`, and take it that they are."""
+        if self.renews_every is None or now - self._renewed < self.renews_every or self._settled:
+            return False
+        self._renewed = now
+        return True
+
+    def broken_off(self) -> bytes:
+        """Return the event that tells a client that its stream ends early, nothing if it did not.
+
+        Without it, some clients take a cut stream for a whole one.
+        """
+        if not self._streams or self._meter.ended:
+            return b""
+        rest = b"" if self._stripper is None else self._stripper.feed(b"", last=True)
+        # What came of an unfinished event must not swallow the one that follows.
+        return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
+
+    def ended(self, *, failed: bool, left: bool = False) -> Settlement | None:
+        """Return how the decision is settled, None if it is already.
+
+        What was served is charged, also if the client left before its end. Nothing served, by
+        the host's fault (`failed`, a 5xx, a redirect, a 429 from behind it): everything is given
+        back. A client's own fault costs the request, and no tokens; one that `left` before the
+        first byte pays for the input.
+        """
+        if self._settled:
+            return None
+        self._settled = True
+        status = self._status
+        if left and status is None:
+            incoming = self._estimate.get("input_tokens", 0)
+            return Settlement({**self._nothing(), "input_tokens": incoming})
+        if status is None or (failed and not self._bytes):
+            return Settlement(None)
+        if 200 <= status < 300:
+            return Settlement(self._meter.usage(), self._meter.served_model)
+        if 400 <= status < 500 and status != 429:
+            return Settlement(self._nothing())
+        return Settlement(None)
+
+    def _nothing(self) -> dict[str, int]:
+        others = {unit: 0 for unit in self._estimate if unit != "requests"}
+        return {**others, **NOTHING_SERVED}
+
+
+def lease_of(policies: PolicySet) -> float | None:
+    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
+    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
+    return min(leases, default=0) / SECOND or None

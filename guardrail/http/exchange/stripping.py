@@ -1,0 +1,57 @@
+"""Takes the usage chunk out of a stream whose client did not ask for it."""
+
+from __future__ import annotations
+
+import msgspec
+
+LONGEST = 1 << 20
+"""An event longer than this many bytes is none of usage; it is passed on as it comes."""
+
+
+class UsageStripper:
+    """Passes a server-sent stream on, event by event, without the chunk that tells the usage.
+
+    That chunk has no choices. Only the end of an event that is not complete yet is held back.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._passing = False
+
+    def feed(self, chunk: bytes, *, last: bool) -> bytes:
+        """Return what of the stream so far may be passed on."""
+        if self._passing:
+            return chunk
+        text = self._held + chunk
+        whole, self._held = _whole_events(text)
+        passed = b"".join(event for event in whole if not _is_usage(event))
+        if last or len(self._held) > LONGEST:
+            self._passing = True
+            passed, self._held = passed + self._held, b""
+        return passed
+
+
+def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
+    """Split a stream after each blank line; the rest is an event still being written."""
+    events: list[bytes] = []
+    start = position = 0
+    while True:
+        newline = text.find(b"\n", position)
+        if newline < 0:
+            return events, text[start:]
+        if text[position:newline].rstrip(b"\r") == b"":
+            events.append(text[start : newline + 1])
+            start = newline + 1
+        position = newline + 1
+
+
+def _is_usage(event: bytes) -> bool:
+    if b'"usage"' not in event:
+        return False
+    lines = event.replace(b"\r\n", b"\n").split(b"\n")
+    data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
+    try:
+        chunk = msgspec.json.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))

@@ -1,0 +1,166 @@
+"""Settings as they were given: each value with where it stands, and typed on demand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from guardrail.errors import SettingError
+from guardrail.loading.suggest import nearest
+
+NAMES = (
+    "blocked_by",
+    "body_timeout",
+    "cors_origins",
+    "credentials",
+    "dialect",
+    "directory",
+    "exempt",
+    "geo",
+    "hash_key_file",
+    "max_body",
+    "max_delay",
+    "max_held",
+    "namespace",
+    "partition_keys",
+    "policies",
+    "proxies",
+    "ratelimit_fields",
+    "remedies",
+    "reset_spread",
+    "store",
+    "stream_usage",
+    "unreadable",
+    "vendor_headers",
+)
+"""The settings that a file may hold; arguments have the same names, and more."""
+
+
+class Given:
+    """Settings from arguments and a file, arguments first.
+
+    Paths in a file are relative to its folder, those in arguments to the working directory.
+    """
+
+    def __init__(
+        self, arguments: Mapping[str, object], file: Mapping[str, object], path: Path | None
+    ) -> None:
+        where = f"`{path}`" if path else "the configuration"
+        check_names(file, NAMES, where)
+        self._arguments = arguments
+        self._file = file
+        self._where = where
+        self._folder = path.parent if path else Path()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arguments or name in self._file
+
+    def raw(self, name: str) -> object:
+        """Return a setting as it was given, None if it was not."""
+        return self._arguments[name] if name in self._arguments else self._file.get(name)
+
+    def place(self, name: str) -> str:
+        """Return what to call a setting in a message."""
+        return f"`{name}`" if name in self._arguments else f"`{name}` in {self._where}"
+
+    def refuse(self, name: str, instead: str) -> SettingError:
+        """Return the error about a setting that is not usable; `instead` says what would be."""
+        return SettingError(f"{self.place(name)} is `{self.raw(name)!s}`: {instead}")
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a setting that is true or false."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.refuse(name, "give true or false")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str | None:
+        """Return a setting that is text."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value:
+            raise self.refuse(name, "give a text")
+        return value
+
+    def one_of(self, name: str, choices: Iterable[str], default: str) -> str:
+        """Return a setting that is one of some words."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        known = tuple(choices)
+        if value not in known:
+            near = nearest(value, known) if isinstance(value, str) else None
+            meant = f"did you mean `{near}`?" if near else f"it can be {_listed(known)}"
+            raise self.refuse(name, meant)
+        return str(value)
+
+    def whole(self, name: str, default: int, least: int = 1) -> int:
+        """Return a setting that is a whole number, at least `least`."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.refuse(name, f"give a whole number from {least}")
+        return value
+
+    def seconds(self, name: str, default: float, *, zero: bool = False) -> float:
+        """Return a setting that is a span of time in seconds."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        seconds = float(value) if number else -1.0  # type: ignore[arg-type]
+        if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
+            raise self.refuse(name, f"give seconds, {'from' if zero else 'above'} 0")
+        return seconds
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a setting that is a list of texts; one text alone is a list of one."""
+        value = self.raw(name)
+        if value is None:
+            return ()
+        if isinstance(value, (str, Path)):
+            value = [value]
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            raise self.refuse(name, "give a list of texts")
+        found = [str(part) if isinstance(part, Path) else part for part in value]
+        if not all(isinstance(part, str) and part for part in found):
+            raise self.refuse(name, "give a list of texts")
+        return tuple(found)
+
+    def paths(self, name: str) -> tuple[Path, ...]:
+        """Return a setting that names files or folders."""
+        folder = Path() if name in self._arguments else self._folder
+        return tuple(folder / text for text in self.texts(name))
+
+    def table(self, name: str, known: Iterable[str]) -> dict[str, object]:
+        """Return a setting that is a map with some known keys."""
+        value = self.raw(name)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.refuse(name, f"give a map with {_listed(known)}")
+        check_names(value, known, self.place(name))
+        return dict(value)
+
+
+def check_names(given: Mapping[str, object], known: Iterable[str], where: str) -> None:
+    """Refuse a name that is not known.
+
+    Raises:
+        SettingError: there is one; the message says which was probably meant.
+    """
+    names = tuple(known)
+    for name in given:
+        if name not in names:
+            near = nearest(str(name), names)
+            meant = f"did you mean `{near}`?" if near else f"it can hold {_listed(names)}"
+            raise SettingError(f"`{name}` means nothing in {where}: {meant}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -1,0 +1,215 @@
+"""From settings to what a door is made of: values at once, the guard at first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from guardrail.errors import SettingError
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard.workers import MemoryNotice
+from guardrail.http.answers import Style
+from guardrail.http.answers.crossing import CrossOrigin
+from guardrail.http.answers.structured import VERSION
+from guardrail.http.asked import Dialect, ReadingLimits
+from guardrail.http.exchange.early import Refuse, early_refusals
+from guardrail.http.identity import Asker
+from guardrail.http.settings.files import settings_file
+from guardrail.http.settings.given import NAMES, Given, check_names
+from guardrail.http.settings.identifying import asker_of
+from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
+from guardrail.loading import load_policies
+from guardrail.model.policy import PolicySet
+from guardrail.stores.naming import hash_keys, read_key_file
+
+LOG = logging.getLogger("guardrail")
+
+ARGUMENTS = (
+    *NAMES,
+    "classifiers",
+    "clock",
+    "config",
+    "environ",
+    "guard",
+    "hash_key",
+    "jitter",
+    "signals",
+)
+"""What arguments may say; those that no file can hold among them."""
+
+REMEDIES = ("verify", "pay", "contact")
+_DIALECTS = {**{dialect.value: dialect for dialect in Dialect}, "problem": Dialect.OTHER}
+_DIALECTS.pop(Dialect.OTHER.value)
+_RANDOM_KEY_BYTES = 32
+
+
+class Configured:
+    """What a door is made of. Policies are loaded, nothing is opened yet."""
+
+    def __init__(
+        self, given: Given, options: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> None:
+        self.guard: Guard | AsyncGuard | None = options.get("guard")
+        self.clock: Callable[[], float] = options.get("clock", time.time)
+        self.environ = environ
+        self.signals = tuple(options.get("signals", ()))
+        self.geo = next(iter(given.paths("geo")), None)
+        self.namespace = given.text("namespace")
+        self._keys = _keys(given, options, environ)
+        self.store = given.raw("store")
+        self.policies = None if self.guard is not None else _policies(given)
+        secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
+        policies = self.policies if self.guard is None else self.guard.policies
+        self.asker = asker_of(given, secret, cast(PolicySet, policies).facts, environ)
+        self.http = _http_settings(given, options, secret, self.asker)
+        self._notice = _notice(self.policies, self.store, environ)
+        self._noted: set[str] = set()
+        self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
+
+    def async_guard(self) -> AsyncGuard:
+        """Return the guard of this process's event loop: the host's own, or one made now."""
+        if isinstance(self.guard, AsyncGuard):
+            return self.guard
+        if self.guard is not None:
+            raise SettingError("`guard` is a `Guard`: an event loop needs a `guardrail.AsyncGuard`")
+        guard = AsyncGuard.from_policies(cast(PolicySet, self.policies), **self._making())
+        self.note(self._notice())
+        return guard
+
+    def sync_guard(self) -> Guard:
+        """Return the guard of this process's threads: the host's own, or one made now."""
+        if isinstance(self.guard, Guard):
+            return self.guard
+        if self.guard is not None:
+            raise SettingError("`guard` is an `AsyncGuard`: threads need a `guardrail.Guard`")
+        guard = Guard.from_policies(cast(PolicySet, self.policies), **self._making())
+        self.note(self._notice())
+        return guard
+
+    def early(self, policies: PolicySet) -> Refuse | None:
+        """Return what refuses by the head of a request alone, for the policies in force."""
+        made_for, refuse = self._early
+        if made_for is not policies:
+            refuse = early_refusals(
+                policies, self.signals, geo=self.geo, environ=self.environ, clock=self.clock
+            )
+            self._early = (policies, refuse)
+        return refuse
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Log each of some warnings once."""
+        for line in lines:
+            if line not in self._noted and len(self._noted) < _MOST_NOTES:
+                self._noted.add(line)
+                LOG.warning("%s", line)
+
+    def _making(self) -> dict[str, Any]:
+        store = self.store if self.store is not None else "memory://"
+        return {
+            "store": store,
+            "geo": self.geo,
+            "signals": self.signals,
+            "namespace": self.namespace,
+            "hash_key": self._keys or None,
+            "clock": self.clock,
+            "environ": self.environ,
+        }
+
+
+_MOST_NOTES = 1000
+
+
+def configure(options: Mapping[str, Any], folder: Path | None = None) -> Configured:
+    """Return what arguments, and the file they or the environment name, make of a door.
+
+    Raises:
+        SettingError: a setting is unknown or not usable, or no policies are named.
+        PolicyError: the policies cannot be loaded.
+    """
+    check_names(options, ARGUMENTS, "the arguments")
+    environ = options.get("environ")
+    environ = os.environ if environ is None else environ
+    arguments = {name: value for name, value in options.items() if value is not None}
+    file = settings_file(arguments.get("config"), environ, folder or Path.cwd())
+    return Configured(Given(arguments, file.values, file.path), arguments, environ)
+
+
+def _policies(given: Given) -> PolicySet:
+    paths = given.paths("policies")
+    if not paths:
+        raise SettingError(
+            "no policies are named: set `policies` as an argument, in `[tool.guardrail]` of "
+            "pyproject.toml, or in the file that GUARDRAIL_CONFIG names"
+        )
+    return load_policies(paths)
+
+
+def _keys(
+    given: Given, options: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[bytes, ...]:
+    files = given.paths("hash_key_file")
+    if files:
+        return hash_keys([read_key_file(path) for path in files], environ)
+    key = options.get("hash_key")
+    return hash_keys(key.encode() if isinstance(key, str) else key, environ)
+
+
+def _notice(
+    policies: PolicySet | None, store: object, environ: Mapping[str, str]
+) -> Callable[[], tuple[str, ...]]:
+    in_memory = store is None or (isinstance(store, str) and store.startswith("memory:"))
+    if policies is None or not in_memory:
+        return lambda: ()
+    return MemoryNotice(policies, environ, chosen=store is not None).lines
+
+
+def _http_settings(
+    given: Given, options: Mapping[str, Any], secret: bytes, asker: Asker
+) -> HttpSettings:
+    dialect = given.one_of("dialect", _DIALECTS, "problem")
+    return HttpSettings(
+        hash_key=secret,
+        style=_style(given, options, secret),
+        asker=asker,
+        exempt=_exempt(given),
+        dialect=_DIALECTS[dialect],
+        reading=ReadingLimits(max_body=given.whole("max_body", MAX_BODY)),
+        classifiers=tuple(options.get("classifiers", ())),
+        body_timeout=given.seconds("body_timeout", BODY_TIMEOUT),
+        max_delay=given.seconds("max_delay", 0.0, zero=True),
+        max_held=given.whole("max_held", MAX_HELD, least=0),
+        refuse_unreadable=given.one_of("unreadable", ("refuse", "strictest"), "refuse") == "refuse",
+        stream_usage=given.flag("stream_usage", False),
+    )
+
+
+def _style(given: Given, options: Mapping[str, Any], secret: bytes) -> Style:
+    fields = given.one_of("ratelimit_fields", (VERSION, "none"), VERSION)
+    origins = given.texts("cors_origins")
+    links = given.table("remedies", REMEDIES)
+    if not all(isinstance(link, str) for link in links.values()):
+        raise given.refuse("remedies", "give an address for each remedy")
+    return Style(
+        fields=None if fields == "none" else fields,
+        vendor=given.flag("vendor_headers", True),
+        partition=secret if given.flag("partition_keys", False) else None,
+        links={name: str(link) for name, link in links.items()},
+        blocked_by=given.text("blocked_by") or "/",
+        cross_origin=CrossOrigin(frozenset(origins)) if origins else None,
+        spread=given.seconds("reset_spread", 30.0, zero=True),
+        jitter=options.get("jitter", random.random),
+    )
+
+
+def _exempt(given: Given) -> frozenset[str]:
+    paths = given.texts("exempt")
+    for path in paths:
+        if not path.startswith("/") or "*" in path or "?" in path:
+            raise given.refuse("exempt", "give whole paths, such as `/health`, without wildcards")
+    return frozenset(paths)

@@ -1,0 +1,42 @@
+"""The settings of a door, as values: what is read, what is bounded, how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from guardrail.http.answers import Style
+from guardrail.http.asked import Classifier, Dialect, ReadingLimits
+from guardrail.http.identity import Asker
+
+MAX_BODY = 32 << 20
+BODY_TIMEOUT = 60.0
+MAX_HELD = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """How requests are read and answered.
+
+    `hash_key` keys what is told of templates and tools; the `asker` tells who asks. `exempt`
+    paths are let through, exactly as written. `dialect` is spoken where the endpoint does not
+    tell.
+    `body_timeout` (seconds) bounds how long a body may take. A throttle no longer than
+    `max_delay` seconds is waited out, by at most `max_held` requests at a time. With
+    `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
+    most restricted kind. `stream_usage` asks the host for the usage of streams, for hosts that
+    take `stream_options`.
+    """
+
+    hash_key: bytes = field(repr=False)
+    style: Style = field(default_factory=Style)
+    asker: Asker
+    exempt: frozenset[str] = frozenset()
+    dialect: Dialect = Dialect.OTHER
+    reading: ReadingLimits = field(default_factory=lambda: ReadingLimits(max_body=MAX_BODY))
+    classifiers: Sequence[Classifier] = ()
+    body_timeout: float = BODY_TIMEOUT
+    max_delay: float = 0.0
+    max_held: int = MAX_HELD
+    refuse_unreadable: bool = True
+    stream_usage: bool = False

@@ -1,0 +1,82 @@
+"""The guard as WSGI middleware: Flask, Django and whatever else speaks WSGI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from guardrail.http.answers import Answer
+from guardrail.http.exchange.before import Exchange, is_let_through
+from guardrail.http.exchange.head import head_of_environ
+from guardrail.http.exchange.passage import Passage
+from guardrail.http.settings.opening import configure
+from guardrail.wsgi.body import TooLargeError, TooSlowError, read_body
+from guardrail.wsgi.door import SyncDoor
+from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_environ
+
+__all__ = ["GuardrailMiddleware"]
+
+
+class GuardrailMiddleware:
+    """Guards every request to an application but those to exempt paths.
+
+    `app.wsgi_app = GuardrailMiddleware(app.wsgi_app)` in Flask; in Django around
+    `get_wsgi_application()`. Settings are those of `guardrail.asgi`, `guard=` a
+    `guardrail.Guard`.
+
+    Raises:
+        SettingError: a setting is not usable.
+        PolicyError: the policies cannot be loaded.
+    """
+
+    def __init__(self, app: App, **options: Any) -> None:
+        self.app = app
+        sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
+        self.door = SyncDoor(configure(options), **sleep)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        head = head_of_environ(environ)
+        settings = self.door.settings
+        if is_let_through(head, settings):
+            return self.app(environ, start_response)
+        exchange = Exchange(head, settings)
+        body: bytes | None = None
+
+        def read() -> bytes | None:
+            nonlocal body
+            if head.announces_body:
+                body = read_body(environ, settings.reading.max_body, settings.body_timeout)
+            return body
+
+        try:
+            outcome = self.door.admit(exchange, read)
+        except TooLargeError:
+            outcome = exchange.too_large()
+        except TooSlowError:
+            outcome = exchange.too_slow()
+        if isinstance(outcome, Answer):
+            return _send(outcome, start_response, head.method)
+        passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
+        served = Served(self.door, exchange, outcome, start_response)
+        return served.begin(self.app, changed_environ(environ, body, outcome, passage))
+
+    def close(self) -> None:
+        """Let go of the guard, unless it is the host's own."""
+        self.door.close()
+
+
+def _send(answer: Answer, start_response: StartResponse, method: str) -> Iterable[bytes]:
+    try:
+        phrase = HTTPStatus(answer.status).phrase
+    except ValueError:
+        phrase = "Refused"
+    # A server speaks of the connection itself; an application must not (PEP 3333).
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in answer.headers
+        if name != b"connection"
+    ]
+    start_response(f"{answer.status} {phrase}", headers)
+    return [] if method == "HEAD" else [answer.body]

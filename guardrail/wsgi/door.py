@@ -1,0 +1,119 @@
+"""What the requests of one application share: the guard and the directory, between threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from guardrail.engine import Decision
+from guardrail.errors import GuardrailError
+from guardrail.guard import Guard
+from guardrail.http.answers import Answer, refuse
+from guardrail.http.exchange.before import Exchange, Hold, Pass
+from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.opening import Configured
+from guardrail.http.settings.processes import PerProcess
+
+LOG = logging.getLogger("guardrail")
+
+
+class SyncDoor:
+    """Admits requests and settles them, in the threads of one process.
+
+    The guard is opened at first use, after any fork.
+    """
+
+    def __init__(
+        self, configured: Configured, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.configured = configured
+        self.settings = configured.http
+        self.clock = configured.clock
+        self._asker = configured.asker
+        self._guard = PerProcess(configured.sync_guard)
+        self._sleep = sleep
+        self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+
+    @property
+    def guard(self) -> Guard:
+        """This process's guard."""
+        return self._guard.get()
+
+    def admit(self, exchange: Exchange, body: Callable[[], bytes | None]) -> Answer | Pass:
+        """Return the host's part in a request, or the answer that ends it before.
+
+        `body` reads the body; it is not called for a request that its head already refuses.
+        """
+        try:
+            answer = exchange.opened()
+            if answer is not None:
+                return answer
+            identity = self._asker.look_up(exchange.asking, self.clock())
+            self.configured.note(exchange.notes)
+            early = self.configured.early(self.guard.policies)
+            answer = exchange.identified(identity.facts, identity.unavailable, early, self.clock())
+        except Exception:
+            return self._failed(exchange)
+        if answer is not None:
+            return answer
+        read = body()
+        try:
+            answer = exchange.received(read)
+            return answer if answer is not None else self.decide(exchange)
+        except Exception:
+            return self._failed(exchange)
+
+    def decide(self, exchange: Exchange) -> Answer | Pass:
+        """Decide on a request that was read, and hold it where that is short and allowed."""
+        waited = 0.0
+        while True:
+            decision = self.guard.decide(
+                exchange.facts,
+                exchange.estimate,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+            step = exchange.decided(decision, waited)
+            if isinstance(step, Hold):
+                if not self._places.acquire(blocking=False):
+                    return refuse(decision, exchange.addressee, self.settings.style)
+                try:
+                    self._sleep(step.seconds)
+                finally:
+                    self._places.release()
+                waited += step.seconds
+                continue
+            if isinstance(step, Answer) and decision.allowed:
+                self.settle(decision, Settlement(None))
+            return step
+
+    def settle(self, decision: Decision, settlement: Settlement) -> None:
+        """Settle a decision; a store that does not answer is only noted."""
+        try:
+            if settlement.usage is None:
+                self.guard.release(decision, now=self.clock())
+            else:
+                self.guard.settle(
+                    decision, settlement.usage, model=settlement.model, now=self.clock()
+                )
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+
+    def renew(self, decision: Decision) -> None:
+        """Extend a decision's leases; a store that does not answer is only noted."""
+        try:
+            self.guard.renew(decision, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("a lease was not renewed: %s", problem)
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        guard = self._guard.taken()
+        if guard is not None and self.configured.guard is None:
+            guard.close()
+
+    def _failed(self, exchange: Exchange) -> Answer:
+        LOG.exception("the guard failed; the request is refused")
+        return exchange.failed()

@@ -1,0 +1,114 @@
+"""Real servers for tests: each serves `tests.http.hosted` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 20.0
+
+COMMANDS = {
+    "uvicorn": "uvicorn tests.http.hosted:app --host 127.0.0.1 --port {port} --log-level warning",
+    "hypercorn": "hypercorn tests.http.hosted:app --bind 127.0.0.1:{port}",
+    "gunicorn-asgi": "gunicorn tests.http.hosted:app -k asgi --bind 127.0.0.1:{port}",
+    "gunicorn": "gunicorn tests.http.hosted:application --threads 4 --bind 127.0.0.1:{port}",
+}
+ASGI = ("uvicorn", "hypercorn", "gunicorn-asgi")
+
+
+class Server:
+    """A running server, and a client for it."""
+
+    def __init__(self, process, port):
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": "Bearer key-a"},
+            timeout=PATIENCE,
+        )
+
+    def used(self):
+        """Return what each limit of `acct-a` has counted."""
+        return self.client.get("/used").json()
+
+    def state(self):
+        """Return what the host saw."""
+        return self.client.get("/state").json()
+
+    def raw(self, request):
+        """Send bytes over a connection of their own; return the status of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+            connection.sendall(request)
+            with connection.makefile("rb") as reader:
+                answer = reader.readline()
+        return int(answer.split()[1]) if answer else None
+
+
+def until(condition):
+    """Wait until a condition holds, and return its value; it must within some seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        value = condition()
+        if value or time.monotonic() > deadline:
+            assert value
+            return value
+        time.sleep(0.02)
+
+
+def free_port():
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(kind, folder, policy, settings="", more="", **environ):
+    """Serve the host with a policy; `settings` are lines of TOML, `more` further arguments."""
+    (folder / "policy.yaml").write_text(policy)
+    config = folder / "gr.toml"
+    config.write_text(f'policies = "policy.yaml"\nexempt = ["/state", "/used"]\n{settings}')
+    port = free_port()
+    command = f"{COMMANDS[kind].format(port=port)} {more}".split()
+    key = "a key for tests only, of 32 byte"
+    environment = {**os.environ, "GUARDRAIL_CONFIG": str(config), "GUARDRAIL_HASH_KEY": key}
+    log = open(folder / "log", "w+")  # noqa: SIM115 - closed below, after the process
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**environment, **environ},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    server = Server(process, port)
+    try:
+        until(lambda: _answers(server) or process.poll() is not None)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield server
+    finally:
+        server.client.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _answers(server):
+    try:
+        return server.client.get("/state").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,57 @@
+"""Browsers: a preflight is never limited, and a refusal can be read where that is configured."""
+
+from __future__ import annotations
+
+from tests.http.driving import Guarded, Host
+
+POLICY = """
+guardrail: 1
+policy: browsers
+rules:
+  - {id: r, when: always, rate: {requests: 1/day, key: account.id}}
+"""
+PAGE = [(b"origin", b"https://page.test")]
+PREFLIGHT = [*PAGE, (b"access-control-request-method", b"POST")]
+
+
+def test_check_43_a_preflight_is_never_limited():
+    guarded = Guarded(POLICY, Host([b""], status=204))
+    for _ in range(5):
+        call = guarded.ask(None, method="OPTIONS", headers=PREFLIGHT, key=None)
+        assert call.status == 204
+        assert "ratelimit" not in call.headers
+
+
+def test_options_that_are_no_preflight_are_guarded():
+    guarded = Guarded(POLICY)
+    statuses = [
+        guarded.ask(None, messages=[{"type": "http.request"}], method="OPTIONS").status
+        for _ in range(2)
+    ]
+
+    assert statuses == [200, 429]
+
+
+def test_check_43_a_page_can_read_a_refusal_where_its_origin_is_allowed():
+    guarded = Guarded(POLICY, cors_origins=["https://page.test"])
+    guarded.ask()
+    headers = guarded.ask(headers=PAGE).headers
+
+    assert headers["access-control-allow-origin"] == "https://page.test"
+    assert headers["vary"] == "Origin"
+    assert "retry-after" in headers["access-control-expose-headers"]
+
+
+def test_check_43_other_origins_and_other_hosts_get_nothing():
+    other = [(b"origin", b"https://else.test")]
+    for guarded in (Guarded(POLICY, cors_origins=["https://page.test"]), Guarded(POLICY)):
+        guarded.ask()
+        assert "access-control" not in str(guarded.ask(headers=other).headers)
+
+
+def test_any_origin_comes_without_credentials():
+    guarded = Guarded(POLICY, cors_origins="*")
+    headers = guarded.ask(headers=PAGE).headers
+
+    assert headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in headers

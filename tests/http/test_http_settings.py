@@ -1,0 +1,216 @@
+"""Settings: from arguments, from the file the environment names, from `pyproject.toml`."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from guardrail.asgi import GuardrailMiddleware
+from guardrail.errors import PolicyError, SettingError
+from guardrail.http.settings.opening import configure
+from guardrail.testing import guard_of
+from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
+from tests.http.driving import ASK, Call, Host, body_messages, scope_of
+
+POLICY = """
+guardrail: 1
+policy: settings
+rules:
+  - {id: r, when: always, rate: {requests: 1/day, key: client.network}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a policy in it."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "api.yaml").write_text(POLICY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def statuses(app, times=2):
+    async def run():
+        calls = [Call(scope_of(body=ASK), body_messages(ASK)) for _ in range(times)]
+        return [(await call.run(app)).status for call in calls]
+
+    return asyncio.run(run())
+
+
+def test_check_46_the_class_needs_nothing_but_the_app(folder, monkeypatch):
+    (folder / "gr.toml").write_text('policies = "policies"\nexempt = ["/health"]\n')
+    monkeypatch.setenv("GUARDRAIL_CONFIG", str(folder / "gr.toml"))
+    monkeypatch.chdir("/")
+    app = GuardrailMiddleware(Host())
+
+    assert statuses(app) == [200, 429]
+    assert app.door.settings.exempt == {"/health"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gr.toml", 'policies = "policies"\nmax_delay = 1.5\n'),
+        ("gr.yaml", "policies: policies\nmax_delay: 1.5\n"),
+        ("pyproject.toml", '[tool.guardrail]\npolicies = ["policies"]\nmax_delay = 1.5\n'),
+    ],
+)
+def test_files_of_either_kind_say_the_same(folder, name, text):
+    (folder / name).write_text(text)
+    configured = configure({"config": folder / name, "environ": {}})
+
+    assert configured.http.max_delay == 1.5
+    assert configured.policies is not None
+    assert [rule.id for rule in configured.policies.rules] == ["r"]
+
+
+def test_the_project_file_is_found_from_a_folder_below(folder, monkeypatch):
+    (folder / "pyproject.toml").write_text('[tool.guardrail]\npolicies = "policies"\n')
+    below = folder / "src" / "app"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+
+    assert configure({"environ": {}}).policies is not None
+
+
+def test_arguments_go_before_the_file(folder):
+    (folder / "gr.toml").write_text('policies = "nowhere"\nmax_body = 5\n')
+    configured = configure(
+        {"config": "gr.toml", "policies": "policies", "max_body": 7, "environ": {}}
+    )
+
+    assert configured.http.reading.max_body == 7
+
+
+WRONG = {
+    "nothing": ({}, "no policies are named"),
+    "unknown": ({"polices": "policies"}, "did you mean `policies`?"),
+    "far off": ({"zzz": 1}, "it can hold `blocked_by`"),
+    "number": ({"policies": "policies", "max_body": "much"}, "give a whole number from 1"),
+    "boolean": ({"policies": "policies", "max_body": True}, "give a whole number from 1"),
+    "seconds": ({"policies": "policies", "body_timeout": 0}, "give seconds, above 0"),
+    "nan": ({"policies": "policies", "max_delay": float("nan")}, "give seconds, from 0"),
+    "flag": ({"policies": "policies", "stream_usage": "yes"}, "give true or false"),
+    "choice": ({"policies": "policies", "dialect": "opnai"}, "did you mean `openai`?"),
+    "texts": ({"policies": "policies", "exempt": [1]}, "give a list of texts"),
+    "remedy": ({"policies": "policies", "remedies": {"verfy": "x"}}, "did you mean `verify`?"),
+    "proxy": ({"policies": "policies", "proxies": ["10.0.0.1/8"]}, "10.0.0.0/8"),
+    "proxies": ({"policies": "policies", "proxies": {"trust": []}}, "did you mean `trusted`?"),
+    "key": ({"policies": "policies", "hash_key": b"short"}, "the hash key has 5 bytes"),
+    "suffix": ({"config": "gr.ini"}, "give a file that ends in .toml or .yaml"),
+    "file": ({"config": "lost.toml"}, "no such file"),
+}
+
+
+@pytest.mark.parametrize("middleware", [GuardrailMiddleware, WsgiMiddleware])
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_check_46_what_is_wrong_fails_at_the_start_and_says_what_to_do(
+    folder, middleware, options, message
+):
+    with pytest.raises(SettingError) as caught:
+        middleware(Host(), environ={}, **options)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("gr.toml", "polices = 'p'", "`polices` means nothing in `gr.toml`: did you mean"),
+        ("gr.toml", "policies = ", "`gr.toml` is not TOML"),
+        ("gr.yaml", "a: [", "gr.yaml:1"),
+        ("gr.yaml", "- 1", "holds no settings"),
+        ("gr.toml", 'policies = "policies"\nhash_key = "x"', "`hash_key` means nothing in"),
+        ("gr.toml", 'policies = "policies"\nmax_held = -1', "`max_held` in `gr.toml` is `-1`"),
+    ],
+)
+def test_check_46_a_wrong_file_is_named(folder, name, text, message):
+    (folder / name).write_text(text)
+    with pytest.raises(SettingError) as caught:
+        configure({"environ": {"GUARDRAIL_CONFIG": name}})
+
+    assert message in str(caught.value)
+
+
+def test_a_policy_that_cannot_be_loaded_fails_at_the_start(folder):
+    (folder / "policies" / "api.yaml").write_text("guardrail: 1\nrules: [{id: x}]\n")
+    with pytest.raises(PolicyError):
+        GuardrailMiddleware(Host(), policies="policies", environ={})
+
+
+def test_a_guard_of_the_wrong_world_is_named(folder):
+    guarded = GuardrailMiddleware(Host(), guard=guard_of(POLICY), environ={})
+    with pytest.raises(SettingError, match=r"needs a `guardrail\.AsyncGuard`"):
+        guarded.door.open()
+
+
+def test_paths_in_a_file_are_relative_to_it(folder, monkeypatch, tmp_path_factory):
+    (folder / "gr.toml").write_text('policies = "policies"\n')
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+    assert configure({"config": folder / "gr.toml", "environ": {}}).policies is not None
+
+
+def test_the_hash_key_is_never_shown(folder):
+    key = "0123456789abcdef-secret"
+    configured = configure({"policies": "policies", "hash_key": key, "environ": {}})
+
+    assert key not in repr(configured.http)
+    assert configured.http.hash_key == key.encode()
+
+
+def test_hosts_that_are_not_installed_are_not_imported():
+    code = """
+        import sys
+        import guardrail.asgi, guardrail.wsgi
+        print([name for name in ("starlette", "fastapi", "litellm") if name in sys.modules])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+
+    assert run.stdout == "[]\n"
+
+
+def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
+    def accounts(credential):
+        return {"account.id": "a"}
+
+    service = {"service": "https://ids.test/keys", "authorization_from": "IDS"}
+    found = [
+        configure({"policies": "policies", "environ": {"IDS": "Bearer x"}, "directory": value})
+        for value in (None, accounts, service)
+    ]
+
+    names = [type(configured.asker.directory).__name__ for configured in found]
+    assert names == ["NoneType", "CallableDirectory", "ServiceDirectory"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"servce": "https://x.test"}, "did you mean `service`?"),
+        ({"provides": ["account.id"]}, "give `service`"),
+        ({"service": "https://x.test", "authorization_from": "LOST"}, "names `LOST`: set it"),
+        ({"service": "https://x.test", "plain_http": "yes"}, "`plain_http` a flag"),
+        (7, "give a map with `service`"),
+    ],
+)
+def test_a_wrong_directory_is_named(folder, value, message):
+    with pytest.raises(SettingError) as caught:
+        configure({"policies": "policies", "environ": {}, "directory": value})
+
+    assert message in str(caught.value)
+
+
+def test_credentials_are_read_where_the_settings_say(folder):
+    for names in ("x-api-key", ["bearer", "x-api-key"]):
+        configured = configure({"policies": "policies", "environ": {}, "credentials": names})
+        asking = configured.asker.read("8.8.8.8", [(b"x-api-key", b"k1")])
+        assert asking.credential is not None
+    with pytest.raises(SettingError, match="did you mean `bearer`"):
+        configure({"policies": "policies", "environ": {}, "credentials": "beerer"})

@@ -1,0 +1,244 @@
+"""Streams tell the same usage however they are cut, and a cut stream is never free."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from guardrail.http.meter import UsageFormat
+from tests.http.meters import EVENTS, cuts, events, metered
+
+CHAT, ANTHROPIC = UsageFormat.OPENAI_CHAT, UsageFormat.ANTHROPIC
+
+# What the recorded streams say themselves: input, output.
+RECORDED = {
+    "openai-streams/173417d55340.sse": (79, 11),
+    "openai-streams/4cc50a6135d2.sse": (79, 1),
+    "openai-streams/7e5ea4d12e7c.sse": (79, 14),
+    "openai-streams/a247c49c5fcd.sse": (48, 19),
+    "openai-streams/c6aa7e397b71.sse": (76, 24),
+    "openai-streams/e2aad469b71d.sse": (14, 30),
+    "anthropic-streams/basic_response.txt": (11, 6),
+    "anthropic-streams/incomplete_partial_json_response.txt": (450, 124),
+    "anthropic-streams/tool_use_response.txt": (377, 65),
+}
+
+
+def chat(text, **more):
+    return {"model": "m-1", "choices": [{"index": 0, "delta": {"content": text}}], **more}
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49}
+CHAT_STREAM = events(chat("Hel"), chat("lo"), chat("", choices=[], usage=USAGE), "[DONE]")
+RESPONSES_STREAM = events(
+    {"type": "response.created", "response": {"model": "r-1", "usage": None}},
+    {"type": "response.output_text.delta", "delta": "Hello"},
+    {
+        "type": "response.completed",
+        "response": {
+            "model": "r-1",
+            "output": [{"content": [{"text": 'x"usage": {"output_tokens": 0}' * 9}]}],
+            "usage": {
+                "input_tokens": 9,
+                "input_tokens_details": {"cached_tokens": 4},
+                "output_tokens": 40,
+                "output_tokens_details": {"reasoning_tokens": 30},
+                "total_tokens": 49,
+            },
+        },
+    },
+    named=True,
+)
+ANTHROPIC_STREAM = events(
+    {
+        "type": "message_start",
+        "message": {
+            "model": "c-1",
+            "usage": {
+                "input_tokens": 2,
+                "cache_read_input_tokens": 3,
+                "cache_creation_input_tokens": 4,
+                "output_tokens": 1,
+            },
+        },
+    },
+    {"type": "ping"},
+    {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}},
+    {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 17}},
+    {"type": "message_delta", "delta": {"stop_reason": "end"}, "usage": {"output_tokens": 40}},
+    {"type": "message_stop"},
+    named=True,
+)
+GEMINI_STREAM = events(
+    {
+        "candidates": [{"content": {"parts": [{"text": "Hel"}]}}],
+        "usageMetadata": {"promptTokenCount": 9, "totalTokenCount": 9},
+        "modelVersion": "g-1",
+    },
+    {
+        "candidates": [{"content": {"parts": [{"text": "lo"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {
+            "promptTokenCount": 9,
+            "candidatesTokenCount": 10,
+            "thoughtsTokenCount": 30,
+            "totalTokenCount": 49,
+        },
+        "modelVersion": "g-1",
+    },
+)
+NATIVE_STREAM = events(
+    {"text": "He", "index": 0, "meta_info": {"prompt_tokens": 4, "completion_tokens": 1}},
+    {"text": "He", "index": 1, "meta_info": {"prompt_tokens": 5, "completion_tokens": 1}},
+    {"text": "Hey", "index": 0, "meta_info": {"prompt_tokens": 4, "completion_tokens": 15}},
+    {"text": "Hey", "index": 1, "meta_info": {"prompt_tokens": 5, "completion_tokens": 25}},
+    "[DONE]",
+)
+STREAMS = {
+    "chat": (CHAT, CHAT_STREAM, "m-1"),
+    "responses": (UsageFormat.OPENAI_RESPONSES, RESPONSES_STREAM, "r-1"),
+    "anthropic": (ANTHROPIC, ANTHROPIC_STREAM, "c-1"),
+    "gemini": (UsageFormat.GEMINI, GEMINI_STREAM, "g-1"),
+    "native": (UsageFormat.NATIVE, NATIVE_STREAM, None),
+}
+
+
+@pytest.mark.parametrize(("name", "tokens"), RECORDED.items(), ids=RECORDED)
+def test_recorded_streams_cut_at_every_byte_tell_the_same_usage(test_data, name, tokens):
+    data = (test_data / "conformance" / name).read_bytes()
+    usage_format = CHAT if name.startswith("openai") else ANTHROPIC
+    whole = metered(usage_format, [data])
+
+    assert (whole.usage["input_tokens"], whole.usage["output_tokens"]) == tokens
+    assert whole.ended
+    assert not whole.failed
+    assert all(metered(usage_format, pieces) == whole for pieces in cuts(data))
+    assert metered(usage_format, (data[at : at + 1] for at in range(len(data)))) == whole
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize(("usage_format", "data", "model"), STREAMS.values(), ids=STREAMS)
+def test_streams_of_each_vendor_cut_at_every_byte_tell_their_usage(
+    usage_format, data, model, ending
+):
+    data = data.replace(b"\n", ending)
+    whole = metered(usage_format, [data])
+
+    assert (whole.usage["input_tokens"], whole.usage["output_tokens"]) == (9, 40)
+    assert (whole.ended, whole.model) == (True, model)
+    assert all(metered(usage_format, pieces) == whole for pieces in cuts(data))
+
+
+@pytest.mark.parametrize(("usage_format", "data", "model"), STREAMS.values(), ids=STREAMS)
+def test_streams_cut_short_at_any_byte_are_charged_and_never_less_for_more(
+    usage_format, data, model
+):
+    charged = 1
+    for kept in range(len(data) + 1):
+        usage = metered(usage_format, [data[:kept]], reserved={"output_tokens": 7}).usage
+
+        assert charged <= usage["output_tokens"] <= 40
+        charged = usage["output_tokens"]
+
+
+def test_a_client_that_leaves_just_before_the_usage_is_charged_for_what_streamed():
+    text = ["word " * 4] * 25
+    data = events(*map(chat, text))
+
+    assert metered(CHAT, [data]).usage == {"output_tokens": 125}
+    assert metered(CHAT, [data], reserved={"output_tokens": 60}).usage == {"output_tokens": 60}
+    assert not metered(CHAT, [data]).ended
+
+
+def test_a_stream_that_ends_without_usage_is_charged_an_estimate():
+    data = events(*[chat("x")] * 12, "[DONE]")
+
+    assert metered(CHAT, [data])[:2] == ({"output_tokens": 12}, True)
+    assert metered(CHAT, [events("[DONE]")]).usage == {"output_tokens": 1}
+
+
+def test_usage_told_on_every_chunk_counts_until_the_last_one():
+    first = chat("a", usage={"prompt_tokens": 5, "completion_tokens": 30})
+    second = chat("b", usage={"prompt_tokens": 5, "completion_tokens": 60})
+
+    assert metered(CHAT, [events(first)]).usage == {"input_tokens": 5, "output_tokens": 30}
+    assert metered(CHAT, [events(first, second, "[DONE]")]).usage["output_tokens"] == 60
+
+
+def test_what_was_told_counts_even_above_the_reservation():
+    assert metered(CHAT, [CHAT_STREAM], reserved={"output_tokens": 5}).usage["output_tokens"] == 40
+
+
+def test_usage_of_anthropic_is_cumulative_and_the_last_one_counts():
+    cut = ANTHROPIC_STREAM.partition(b'"output_tokens": 40')[0]
+
+    assert metered(ANTHROPIC, [cut]).usage["output_tokens"] == 17
+    assert metered(ANTHROPIC, [ANTHROPIC_STREAM]).usage == {
+        "input_tokens": 9,
+        "cached_input_tokens": 3,
+        "output_tokens": 40,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage_format", "frame"),
+    [
+        (CHAT, {"error": {"message": "overloaded", "code": 503}}),
+        (ANTHROPIC, {"type": "error", "error": {"type": "overloaded_error"}}),
+        (UsageFormat.OPENAI_RESPONSES, {"type": "error", "code": "server_error"}),
+        (UsageFormat.GEMINI, {"error": {"code": 503, "status": "UNAVAILABLE"}}),
+    ],
+)
+def test_an_error_in_the_stream_is_told_and_what_streamed_is_charged(usage_format, frame):
+    data = events({"delta": {"text": "x" * 40}}, frame)
+
+    result = metered(usage_format, [data])
+
+    assert (result.failed, result.usage) == (True, {"output_tokens": 10})
+
+
+def test_comments_names_and_several_lines_of_data_are_read_as_the_standard_says():
+    lines = json.dumps(chat("", choices=[], usage=USAGE), indent=1).splitlines()
+    data = "\n".join([": hello", "id: 7", "retry: 1", *(f"data:{line}" for line in lines)])
+
+    for ending in ("\n", "\r\n", "\r"):
+        text = (data + "\n\n: bye\n\ndata: [DONE]\n\n").replace("\n", ending).encode()
+        assert metered(CHAT, [b"\xef\xbb\xbf" + text]).usage["output_tokens"] == 40
+        assert all(metered(CHAT, pieces).usage["output_tokens"] == 40 for pieces in cuts(text))
+
+
+def test_events_too_long_to_hold_tell_their_usage_all_the_same():
+    head, gap, tail = RESPONSES_STREAM.rpartition(b'"output": [')
+    padded = head + gap + b'{"text": "' + b"x" * 300_000 + b'"}, ' + tail
+    spread = padded.replace(b'"usage": {"input', b'\ndata: "usage": {"input')
+    expected = metered(UsageFormat.OPENAI_RESPONSES, [RESPONSES_STREAM])
+
+    for data in (padded, spread):
+        for size in (1_000, 65_536, 65_537, 1 << 20):
+            pieces = [data[at : at + size] for at in range(0, len(data), size)]
+            assert metered(UsageFormat.OPENAI_RESPONSES, pieces) == expected
+
+
+def test_a_line_without_an_end_is_not_held():
+    meter_format = UsageFormat.OPENAI_RESPONSES
+    chunks = [b'data: {"type": "x", "delta": "', *[b"y" * 100_000] * 100]
+
+    assert metered(meter_format, chunks, reserved={"output_tokens": 50}).usage == {
+        "output_tokens": 50
+    }
+    assert metered(meter_format, [b": ", *[b"y" * 100_000] * 100]).usage == {"output_tokens": 1}
+
+
+def test_an_encoded_response_is_charged_by_its_bytes_within_the_reservation():
+    encoded = ((b"content-type", b"text/event-stream"), (b"Content-Encoding", b"gzip"))
+
+    assert metered(CHAT, [CHAT_STREAM[:90]], headers=encoded).usage == {"output_tokens": 90}
+    result = metered(CHAT, [CHAT_STREAM], headers=encoded, reserved={"output_tokens": 50})
+    assert result.usage == {"output_tokens": 50}
+    plain = (*EVENTS, (b"content-encoding", b"identity"))
+    assert metered(CHAT, [CHAT_STREAM], headers=plain).usage["output_tokens"] == 40
+
+
+@pytest.mark.parametrize("status", [307, 400, 422, 429, 500])
+def test_an_answer_that_is_no_success_settles_nothing(status):
+    assert metered(CHAT, [CHAT_STREAM], status=status).usage == {}

@@ -1,0 +1,268 @@
+"""The door behind real servers: uvicorn, hypercorn and gunicorn, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import websockets
+
+from tests.http.servers import ASGI, COMMANDS, serving, until
+
+POLICY = """
+guardrail: 1
+policy: servers
+models: {small: {max_output: 200}}
+rules:
+  - {id: tokens, when: always, budget: {tokens: 100k, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 8, key: account.id}}
+  - id: calls
+    when: {request.endpoint: {not: /v1/embeddings}}
+    rate: {requests: 1000/day, key: account.id}
+  - id: few
+    when: {request.endpoint: /v1/embeddings}
+    rate: {requests: 40/minute, burst: 1, key: account.id}
+  - {id: closed, when: {client.agent: {in: [closed]}}, unknown: skip, block: {reason: closed}}
+"""
+CHAT = "/v1/chat/completions"
+ASK = {"model": "small", "messages": [], "max_tokens": 100}
+CLOSED = {"user-agent": "closed"}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Return a function that gives each kind of server, started once."""
+    with ExitStack() as stack:
+        running = {}
+
+        def get(kind):
+            if kind not in running:
+                folder = tmp_path_factory.mktemp(kind)
+                running[kind] = stack.enter_context(serving(kind, folder, POLICY))
+            return running[kind]
+
+        yield get
+
+
+@pytest.fixture(params=COMMANDS)
+def server(request, servers):
+    return servers(request.param)
+
+
+@pytest.fixture(params=ASGI)
+def asgi(request, servers):
+    return servers(request.param)
+
+
+def test_check_02_06_a_real_refusal_tells_its_wait(server):
+    body = {"model": "small", "input": "hi"}
+    with httpx.Client(base_url=server.url, headers={"authorization": "Bearer key-b"}) as client:
+        answers = [client.post("/v1/embeddings", json=body) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 429, 429]
+    refused = answers[-1]
+    assert refused.headers["retry-after"] in ("1", "2")
+    assert refused.headers["cache-control"] == "no-store"
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_check_23_a_real_unreadable_body_is_refused(server):
+    before = server.used()
+    for content, headers in ((b"{", {}), (b"{}", {"content-encoding": "gzip"})):
+        answer = server.client.post(CHAT, content=content, headers=headers)
+        assert answer.status_code in (400, 415)
+    assert server.used() == before
+
+
+def test_check_30_a_real_stream_arrives_whole_and_is_metered(server):
+    before = server.used()["tokens"]
+    with server.client.stream("POST", CHAT, json={**ASK, "stream": True}) as answer:
+        body = b"".join(answer.iter_raw())
+
+    assert body.count(b"data: ") == 32
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert until(lambda: server.used()["tokens"] - before == 40)
+
+
+def test_check_29_34_35_a_real_client_that_leaves_is_seen_and_charged(server):
+    before, seen = server.used(), server.state()["disconnects"]
+    with server.client.stream(
+        "POST", CHAT, json={**ASK, "stream": True, "user": "endless"}
+    ) as answer:
+        for number, _ in enumerate(answer.iter_lines()):
+            if number > 20:
+                break
+
+    until(lambda: server.state()["disconnects"] > seen)
+    until(lambda: server.used()["places"] == 0)
+    assert 0 < server.used()["tokens"] - before["tokens"] <= 120
+
+
+def test_check_34_parallel_aborted_calls_leave_nothing_reserved(asgi):
+    async def one(client, number):
+        body = {**ASK, "stream": True, "user": "endless" if number % 3 == 0 else "plain"}
+        async with client.stream("POST", CHAT, json=body) as answer:
+            async for _ in answer.aiter_raw():
+                if number % 3 == 0:
+                    return
+
+    async def run():
+        headers = {"authorization": "Bearer key-a"}
+        async with httpx.AsyncClient(base_url=asgi.url, headers=headers, timeout=20) as client:
+            for start in range(0, 60, 6):
+                await asyncio.gather(*(one(client, start + n) for n in range(6)))
+
+    asyncio.run(run())
+
+    until(lambda: asgi.used()["places"] == 0)
+
+
+def test_check_31_a_head_that_is_refused_gets_no_100_continue(servers):
+    server = servers("uvicorn")
+    request = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nUser-Agent: closed\r\n"
+        b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n"
+    )
+
+    assert server.raw(request) == 403
+    assert server.raw(request.replace(b"closed", b"other")) == 100
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
+def test_check_41_a_real_websocket_is_guarded(servers, kind):
+    url = servers(kind).url.replace("http", "ws") + "/ws"
+
+    async def talk(headers):
+        async with websockets.connect(
+            url, additional_headers=headers, user_agent_header=headers.get("user-agent")
+        ) as socket:
+            await socket.send("hi")
+            return await socket.recv()
+
+    assert asyncio.run(talk({"authorization": "Bearer key-a"})) == "hi"
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        asyncio.run(talk(CLOSED))
+    assert caught.value.response.status_code == 403
+    assert b"closed" in caught.value.response.body
+
+
+def test_check_43_a_real_preflight_is_never_limited(server):
+    headers = {**CLOSED, "origin": "https://a.test", "access-control-request-method": "POST"}
+
+    assert server.client.options(CHAT, headers=headers).status_code != 403
+    assert server.client.options(CHAT, headers=CLOSED).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/invocations",
+        "/inference/v1/generate",
+        "/generate",
+        "/v1/chat/completions/",
+        "//v1/chat/completions",
+        "/V1/CHAT/completions",
+        "/state/",
+        "//state",
+        "/./state",
+        "/state/../v1/chat/completions",
+        "/%73tate",
+        "/state%2f",
+        "/state%00",
+        "/State",
+        "/state;a",
+        "/v1%2Fchat%2Fcompletions",
+        "/\u00e9".encode().decode("latin-1"),
+    ],
+)
+def test_check_51_real_paths_are_guarded_or_unknown(server, target):
+    request = (
+        f"POST {target} HTTP/1.1\r\nHost: a\r\nUser-Agent: closed\r\n"
+        "Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+    )
+
+    assert server.raw(request.encode("latin-1")) in (400, 403, 404)
+    assert server.raw(request.replace("/state", "/other").encode("latin-1")) in (400, 403, 404)
+
+
+def test_check_45_a_real_host_exception_is_the_servers_to_answer(server):
+    answer = server.client.post("/crash", content=b"nonsense")
+
+    assert answer.status_code == 500
+    assert until(lambda: server.used()["places"] == 0)
+
+
+def ask_often(server, times):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = pool.map(
+            lambda _: httpx.post(
+                server.url + CHAT, json=ASK, headers={"authorization": "Bearer key-c"}, timeout=20
+            ),
+            range(times),
+        )
+        return list(answers)
+
+
+WORKERS = {
+    "uvicorn": "--workers 2",
+    "hypercorn": "--workers 2",
+    "gunicorn": "--workers 2 --preload",
+}
+
+
+@pytest.mark.parametrize(("kind", "more"), WORKERS.items())
+def test_check_48_49_workers_share_a_limit_through_a_store(kind, more, tmp_path):
+    policy = (
+        "guardrail: 1\npolicy: w\nrules:\n"
+        "  - {id: r, when: always, budget: {requests: 30, per: day, key: account.id}}"
+    )
+    (tmp_path / "store").mkdir()
+    settings = f'store = "lmdb://{tmp_path / "store"}?deadline=5s"\n'
+    with serving(kind, tmp_path, policy, settings, more) as server:
+        answers = ask_often(server, 80)
+        processes = {httpx.get(f"{server.url}/state").json()["process"] for _ in range(60)}
+
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert [answer.status_code for answer in answers].count(200) == 30
+    assert len(ids) == len(answers)
+    # One worker may have answered all, but no two have ids alike.
+    assert len({name.partition("-")[0] for name in ids}) <= len(processes) == 2
+
+
+@pytest.mark.parametrize(("kind", "more"), WORKERS.items())
+def test_check_49_memory_of_several_workers_is_warned_about(kind, more, tmp_path):
+    with serving(kind, tmp_path, POLICY, "", more) as server:
+        ask_often(server, 2)
+        until(lambda: "one of several processes" in (tmp_path / "log").read_text())
+
+
+def test_check_46_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
+    with (
+        pytest.raises(AssertionError, match=r"did you mean `max_body`\?"),
+        serving("uvicorn", tmp_path, POLICY, "max_bdy = 1\n"),
+    ):
+        pass
+
+
+def test_check_50_a_killed_worker_frees_its_places_within_the_lease(tmp_path):
+    policy = (
+        "guardrail: 1\npolicy: k\nrules:\n"
+        "  - {id: places, when: always, concurrency: {max: 8, lease: 2s, key: account.id}}"
+    )
+    (tmp_path / "store").mkdir()
+    settings = f'store = "lmdb://{tmp_path / "store"}?deadline=5s"\n'
+    body = {**ASK, "stream": True, "user": "endless"}
+    with (
+        serving("uvicorn", tmp_path, policy, settings) as server,
+        server.client.stream("POST", CHAT, json=body) as answer,
+    ):
+        stream = answer.iter_raw()
+        next(stream)
+        assert server.used()["places"] == 1
+        server.process.kill()
+        server.process.wait()
+    with serving("uvicorn", tmp_path, policy, settings) as server:
+        assert until(lambda: server.used()["places"] == 0)
