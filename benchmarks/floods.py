@@ -11,7 +11,7 @@ import asyncio
 import multiprocessing
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -74,13 +74,15 @@ class Bystanders:
     """Who must not notice the flood: what a store answered them."""
 
     blocked: bool
+    guest: int
     known: int
     verified: int
 
     @property
     def unharmed(self) -> bool:
         """Whether each has had exactly what is theirs."""
-        return self.blocked and (self.known, self.verified) == (CUSTOMERS - 1, CUSTOMERS)
+        due = (GUESTS - 1, CUSTOMERS - 1, CUSTOMERS)
+        return self.blocked and (self.guest, self.known, self.verified) == due
 
 
 def guard_of(uri: str) -> Guard:
@@ -104,10 +106,11 @@ class Witness:
 
 
 def settled_in(uri: str) -> None:
-    """Have a credential spend what it has, and an account a part of what it has."""
+    """Have a credential spend what it has, and another, and an account, a part of it."""
     guard = guard_of(uri)
     for _ in range(GUESTS + 1):
         guard.decide({"credential.id": "blocked"})
+    guard.decide({"credential.id": "guest"})
     guard.decide({"credential.id": "known", "account.id": "known"})
     guard.close()
 
@@ -137,14 +140,14 @@ def bystanders(uri: str) -> Bystanders:
     """Return how those fare who were `settled_in`, and an account that is new."""
     guard = guard_of(uri)
     blocked = not guard.decide({"credential.id": "blocked"}).allowed
-    known, verified = (_served(guard, name) for name in ("known", "verified since"))
+    guest = _served(guard, {"credential.id": "guest"})
+    known, verified = (_served(guard, {"account.id": name}) for name in ("known", "verified since"))
     guard.close()
-    return Bystanders(blocked, known, verified)
+    return Bystanders(blocked, guest, known, verified)
 
 
-def _served(guard: Guard, account: str) -> int:
-    """Return how often an account is served until it has no more."""
-    facts = {"credential.id": account, "account.id": account}
+def _served(guard: Guard, facts: Mapping[str, object]) -> int:
+    """Return how often somebody is served until they have no more."""
     return sum(guard.decide(facts).allowed for _ in range(CUSTOMERS + 5))
 
 

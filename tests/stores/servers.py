@@ -79,7 +79,12 @@ class Server:
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = self.spawned()
-        eventually(self._answers)
+        try:
+            eventually(self._answers, 60)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def spawned(self) -> subprocess.Popen[bytes]:
@@ -90,7 +95,7 @@ class Server:
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
 
     @property

@@ -144,6 +144,7 @@ def test_names_that_were_looked_up_too_long_ago_are_looked_up_anew(kind, is_asyn
     assert shown.bearings.speech() is not outdated
     shown.bearings._speech = outdated
     shown.settle([Adjust("counter_=a", 0, 5, TTL)], NOW)
+    assert shown.bearings.speech() is not outdated
     assert shown.slots("counter_=a") == {0: 7}
     shown.close()
 

@@ -61,7 +61,7 @@ class Worker:
         """Have the process call `work(store, *arguments)`, without waiting for it."""
         self.ours.send((work, arguments))
 
-    def answer(self, seconds: float = 30) -> Any:
+    def answer(self, seconds: float = 120) -> Any:
         """Return what the last call returned, or raise `FailedError`."""
         if not self.ours.poll(seconds):
             raise TimeoutError("the worker does not answer")
@@ -77,7 +77,8 @@ class Worker:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
-        os.kill(self.process.pid or 0, number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def stopped(self) -> bool:
         """Tell whether the process is stopped by a signal."""
@@ -113,7 +114,7 @@ def _serve(pipe: Connection, opened: Opener, where: Any, settings: dict[str, Any
         store.close()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until a condition holds, at most so long."""
     end = time.monotonic() + seconds
     while not condition():
