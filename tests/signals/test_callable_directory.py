@@ -85,7 +85,7 @@ def waiting(kind, calls, go):
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_a_hundred_threads_and_a_hundred_tasks_call_once(kind):
-    calls = []
+    calls: list[object] = []
     go = threading.Event()
     who = CallableDirectory(waiting(kind, calls, go), STANDARD_FACTS, freshness=PATIENT)
     asking: list[None] = []

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -171,19 +172,28 @@ def test_clocks_may_differ_by_the_leeway(who):
     assert not who.look_up(credential(token(exp=NOW - 59)), NOW + 2).known
 
 
+def claims(named: dict[str, Any]) -> dict[str, Any]:
+    """Return claims whose names are no arguments' names."""
+    return named
+
+
 def test_a_claim_becomes_a_fact_only_where_it_is_mapped(issuer):
     bare = directory(issuer, claims=None)
 
-    found = bare.look_up(credential(token(**{"account.tier": "verified", "tier": "verified"})), NOW)
+    found = bare.look_up(
+        credential(token(**claims({"account.tier": "verified", "tier": "verified"}))), NOW
+    )
     assert found.facts == {"account.id": f"{ISSUER}#user-1"}
     assert bare.provides == {"account.id"}
     bare.close()
 
 
 def test_a_mapped_claim_of_another_type_is_unavailable_not_missing(who):
-    odd = who.look_up(credential(token(**{"https://example.com/tier": ["verified"]})), NOW)
-    new = who.look_up(credential(token(**{"https://example.com/tier": "platinum"})), NOW)
-    none = who.look_up(credential(token(**{"https://example.com/tier": ..., "org": 3})), NOW)
+    odd = who.look_up(credential(token(**claims({"https://example.com/tier": ["verified"]}))), NOW)
+    new = who.look_up(credential(token(**claims({"https://example.com/tier": "platinum"}))), NOW)
+    none = who.look_up(
+        credential(token(**claims({"https://example.com/tier": ..., "org": 3}))), NOW
+    )
 
     assert odd.unavailable == {"account.tier"}
     assert odd.known
