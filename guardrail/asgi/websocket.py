@@ -10,7 +10,7 @@ from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Head
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import RENEWALS_PER_LEASE, Settlement, lease_of
+from guardrail.http.exchange.serving import Settlement, interval_of, lease_of
 
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 """Close codes of RFC 6455 and its registry."""
@@ -75,8 +75,7 @@ class _Connection:
 
     async def run(self, app: App, scope: Scope, first: Message) -> None:
         self._first = first
-        lease = lease_of(self._door.guard.policies)
-        leases = Leases(None if lease is None else lease / RENEWALS_PER_LEASE, self._renew)
+        leases = Leases(interval_of(lease_of(self._door.guard.policies)), self._renew)
         addressee, style = self._exchange.addressee, self._door.settings.style
         passage = Passage(self._door.guard, self._decision, addressee, style)
         try:

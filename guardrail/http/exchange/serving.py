@@ -64,7 +64,7 @@ class Serving:
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
-        self.renews_every = None if lease is None else lease / RENEWALS_PER_LEASE
+        self.renews_every = interval_of(lease)
         self._renewed = now
         self._status: int | None = None
         self._bytes = 0
@@ -148,6 +148,11 @@ class Serving:
     def _nothing(self) -> dict[str, int]:
         others = {unit: 0 for unit in self._estimate if unit != "requests"}
         return {**others, **NOTHING_SERVED}
+
+
+def interval_of(lease: float | None) -> float | None:
+    """Return how often a lease of so many seconds is renewed, None if there is none."""
+    return None if lease is None else lease / RENEWALS_PER_LEASE
 
 
 def lease_of(policies: PolicySet) -> float | None:

@@ -2,10 +2,8 @@
 -- ARGV[1] is one packed list: now, ahead, before, bound, refuse, #charges, (binding, after) each,
 -- #cells, ten numbers each, then the keys whose records are taken over from former names; those
 -- follow in ARGV.
--- KEYS holds every record once. Nothing is written before everything was read and checked.
-local TOP = 9007199254740991
-local a = cmsgpack.unpack(ARGV[1])
-local now, ahead, before, bound, charges = a[1], a[2], a[3], a[4], a[6]
+-- Nothing is written before everything was read and checked.
+local ahead, before, bound, charges = a[2], a[3], a[4], a[6]
 
 if ahead >= 0 or before >= 0 then
   local t = redis.call('TIME')
@@ -19,27 +17,12 @@ end
 
 local first = 7 + 2 * charges
 local last = first + 10 * a[first]
-for i = first + 1, last do
-  local v = a[i]
-  if type(v) == 'number' and (v % 1 ~= 0 or v > TOP or v < -TOP) then
-    return redis.error_reply('GUARDRAIL not a whole number')
-  end
+if not are_whole(first + 1, last) then
+  return redis.error_reply('GUARDRAIL not a whole number')
 end
+read(last)
 
-local raw = redis.call('MGET', unpack(KEYS))
-for i = last + 1, #a do
-  if not raw[a[i]] then raw[a[i]] = ARGV[i - last + 1] end
-end
-
-local records, dirty, ttls = {}, {}, {}
-local function record(k)
-  local r = records[k]
-  if not r then
-    r = raw[k] and cmsgpack.unpack(raw[k]) or {}
-    records[k] = r
-  end
-  return r
-end
+local dirty, ttls = {}, {}
 
 local full
 local function is_full()

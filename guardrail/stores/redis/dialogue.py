@@ -59,7 +59,6 @@ class Call(NamedTuple):
 
 Dialogue = Generator[Call, object, Outcome]
 Settlement = Generator[Call, object, None]
-Commands = Generator[tuple[bytes | str | int, ...], object, None]
 
 
 class Speech(NamedTuple):

@@ -32,7 +32,9 @@ class Scripts:
 def load_scripts() -> Scripts:
     """Return the scripts that come with the package."""
     here = files(__package__)
-    acquire = (here / "acquire.lua").read_bytes()
-    settle = (here / "settle.lua").read_bytes()
+    records, acquire, settle = (
+        (here / f"{name}.lua").read_bytes() for name in ("records", "acquire", "settle")
+    )
+    acquire, settle = records + acquire, records + settle
     flagged = b"#!lua flags=allow-oom\n" + settle
     return Scripts(Script.of(acquire), Script.of(settle), Script.of(flagged))

@@ -1,36 +1,18 @@
 -- Corrects what was charged before.
 -- ARGV[1] is one packed list: now, before, #corrections, six values each (kind, key, ttl, three more),
--- then the keys whose records are taken over from former names; those follow in ARGV. KEYS holds
--- every record once.
-local TOP = 9007199254740991
-local a = cmsgpack.unpack(ARGV[1])
-local now, before = a[1], a[2]
+-- then the keys whose records are taken over from former names; those follow in ARGV.
+local before = a[2]
 if before >= 0 then
   local t = redis.call('TIME')
   if t[1] * 1000000 + t[2] >= before then return redis.error_reply('EPOCH') end
 end
 local last = 3 + 6 * a[3]
-for i = 4, last do
-  local v = a[i]
-  if type(v) == 'number' and (v % 1 ~= 0 or v > TOP or v < -TOP) then
-    return redis.error_reply('GUARDRAIL not a whole number')
-  end
+if not are_whole(4, last) then
+  return redis.error_reply('GUARDRAIL not a whole number')
 end
+read(last)
 
-local raw = redis.call('MGET', unpack(KEYS))
-for i = last + 1, #a do
-  if not raw[a[i]] then raw[a[i]] = ARGV[i - last + 1] end
-end
-
-local records, ttls = {}, {}
-local function record(k)
-  local r = records[k]
-  if not r then
-    r = raw[k] and cmsgpack.unpack(raw[k]) or {}
-    records[k] = r
-  end
-  return r
-end
+local ttls = {}
 
 local function clamped(v)
   if v < 0 then return 0 end
