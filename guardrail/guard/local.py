@@ -25,7 +25,7 @@ from guardrail.model.cells import (
     Member,
     Outcome,
 )
-from guardrail.stores.forms import CELL, MILLISECOND, SET
+from guardrail.model.forms import CELL, MILLISECOND, SET
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.records import (
     SLOT_MASK,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.stores.forms import Asked
+from guardrail.model.forms import Asked
 
 
 class Store(Protocol):

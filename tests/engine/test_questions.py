@@ -14,8 +14,8 @@ from guardrail.engine.fused.asking import fuse_question
 from guardrail.engine.source import define
 from guardrail.guard.frame import LATEST
 from guardrail.model.amounts import SECOND
+from guardrail.model.forms import form_of
 from guardrail.model.policy import PolicySet
-from guardrail.stores.forms import form_of
 from tests.engine.policies import START, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Subject, run
 
@@ -86,6 +86,13 @@ def test_a_good_share_of_the_requests_compared_is_put_as_a_question() -> None:
     assert sum(shares) / len(shares) > 0.1
 
 
+def compare_many() -> None:
+    for seed in range(300):
+        compare_forms(policy_set(seed, 2), seed)
+    for seed in range(40):
+        compare(policy_set(seed, 2), seed)
+
+
 MUTATIONS = {
     "forgets the spill": lambda line: line.replace("; z = p + 1", "; z = 0"),
     "counts from another slot": lambda line: line.replace("z, s_", "z, 1 + s_"),
@@ -106,7 +113,4 @@ def test_the_comparison_finds_a_question_that(mutant: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(asking, "define", broken)
     with pytest.raises(AssertionError):
-        for seed in range(300):
-            compare_forms(policy_set(seed, 2), seed)
-        for seed in range(40):
-            compare(policy_set(seed, 2), seed)
+        compare_many()

@@ -20,7 +20,7 @@ from guardrail.engine.fused.rows import BUDGET, RATE, RowWriter
 from guardrail.engine.plan import Plan
 from guardrail.engine.source import Source, define
 from guardrail.model.cells import Cell, Charge
-from guardrail.stores.forms import REPLY, Form
+from guardrail.model.forms import REPLY, Form
 
 Receipt = tuple[int, str, int, int, int, int, int, int]
 """A debit without its names; see `guardrail.engine.limits.base.Debit`."""

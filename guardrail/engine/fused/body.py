@@ -10,7 +10,7 @@ from guardrail.engine.fused.parts import RuleLines, indented
 from guardrail.engine.fused.writer import RuleWriter
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType
-from guardrail.model.rules import Block, Degrade, Rule
+from guardrail.model.rules import Block, Degrade
 from guardrail.model.typed import typed_value
 
 NUMBERS = frozenset((int, float))

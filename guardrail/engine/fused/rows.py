@@ -1,6 +1,6 @@
 """The fused lines of rules whose counters are elsewhere: they write what a store is asked.
 
-Each counter's ten numbers go into a form (see `guardrail.stores.forms`), in the order in which a
+Each counter's ten numbers go into a form (see `guardrail.model.forms`), in the order in which a
 plan would have its cells. Beside it a row says what the receipt needs besides the reply: where the
 reply starts, counted from the first cell's; the counter's number, key and kind; a rate's capacity;
 increment, amount and allowance; and the share of a budget, times a hundred, past which its steps
@@ -23,8 +23,8 @@ from guardrail.engine.limits.sets import ConcurrencyLimit, DistinctLimit
 from guardrail.engine.source import STAND_INS, TEXTUAL
 from guardrail.model.amounts import MINUTE, SECOND, Fixed
 from guardrail.model.cells import TOP
+from guardrail.model.forms import COUNTER, MILLISECOND, SET
 from guardrail.model.rules import Rule
-from guardrail.stores.forms import COUNTER, MILLISECOND, SET
 
 RATE, BUDGET, MEMBERS = range(3)
 MOST_AHEAD = TOP - 7_258_118_400 * SECOND
@@ -57,7 +57,7 @@ class RowWriter(RuleWriter):
         scaled = any(pace[1] == 0 for pace in known)
         by = f"pace_increment({n}, {most}, {verb.period})" if scaled else f"{n} * {step}"
         counter.checks += [f"i{j} = {by}", f"if i{j} > {room}: {bail}"]
-        counter.checks += self._opened(rule, limit, f"k{j}")
+        counter.checks += self._opened(rule, limit)
         counter.checks += [
             *self._placed(limit, 0, j),
             f"rows.append((len(cells) // 2, {j}, k{j}, {RATE}, {room}, i{j}, {n}, {most}, 0))",
@@ -71,7 +71,6 @@ class RowWriter(RuleWriter):
         lines, percent = RuleLines(), limit.percent
         if not self.key(limit, lines, bail):
             return None
-        slot, span = self._slot(limit)
         several = sum(amount != Fixed(None) for _, amount in limit.verb.amounts) > 1
         if several:
             lines.head.append("o = False")
@@ -83,24 +82,33 @@ class RowWriter(RuleWriter):
             j, n = self.numbers[id(limit)] + number, self.unit(unit)
             counter = CounterLines()
             most = self.allowance(amount, j, counter, lines, bail)
-            ceiling = "-1" if percent is None else f"{most} * {percent} // 100"
-            if percent == 100:
-                ceiling = most
+            ceiling = _share(most, percent)
             if percent is not None:
                 counter.checks.append(f"if {n} > {ceiling}: {bail}")
-            opened = self._opened(rule, limit, f"k{j}")
-            counter.checks += (
-                ["if not o:", *indented([*opened, "o = True"], 1)] if several else opened
-            )
-            alert = "0" if percent == limit.alerts_at else f"{most} * {limit.alerts_at}"
-            counter.checks += [
-                *self._placed(limit, number, j),
-                f"rows.append((len(cells) // 2, {j}, k{j}, {BUDGET}, 0, {n}, {n}, {most}, {alert}))",
-                f"cells += ({COUNTER}, c, p, {_milliseconds(limit.ttl)}, z, {slot}, {span}, 0,"
-                f" {n}, {ceiling})",
-            ]
+            opened = self._opened(rule, limit)
+            if several:
+                opened = ["if not o:", *indented([*opened, "o = True"], 1)]
+            counter.checks += [*opened, *self._placed(limit, number, j)]
+            counter.checks += self._window_row(limit, j, n, most, ceiling)
             lines.counters.append(counter)
         return lines
+
+    def _window_row(
+        self, limit: BudgetLimit, j: int, amount: str, most: str, ceiling: str
+    ) -> list[str]:
+        window, alerts_at = limit.verb.window, limit.alerts_at
+        slot, span = "0", 1
+        if window.kind == "rolling":
+            slot, span = f"t // {limit.width}", ROLLING_SPAN
+        elif window.kind != "lifetime":
+            slot = self.calendar_slot(limit)
+        alert = "0" if limit.percent == alerts_at else f"{most} * {alerts_at}"
+        receipt = f"{j}, k{j}, {BUDGET}, 0, {amount}, {amount}, {most}, {alert}"
+        return [
+            f"rows.append((len(cells) // 2, {receipt}))",
+            f"cells += ({COUNTER}, c, p, {_milliseconds(limit.ttl)}, z, {slot}, {span}, 0,"
+            f" {amount}, {ceiling})",
+        ]
 
     def _set(
         self, rule: Rule, limit: ConcurrencyLimit | DistinctLimit, bail: str
@@ -121,7 +129,7 @@ class RowWriter(RuleWriter):
             lines.head.append(f"if {value} is None or len({value}) > {LONGEST}: {bail}")
             member, until, ttl = f'"=" + {value}', limit.verb.period, limit.verb.period
         most = self.allowance(most_of, j, counter, lines, bail)
-        counter.checks += self._opened(rule, limit, f"k{j}")
+        counter.checks += self._opened(rule, limit)
         counter.checks += [
             *self._placed(limit, 0, j),
             f"rows.append((len(cells) // 2, {j}, k{j}, {MEMBERS}, 0, 0, 1, {most}, 0))",
@@ -130,12 +138,6 @@ class RowWriter(RuleWriter):
         ]
         lines.counters.append(counter)
         return lines
-
-    def _slot(self, limit: BudgetLimit) -> tuple[str, int]:
-        window = limit.verb.window
-        if window.kind == "rolling":
-            return f"t // {limit.width}", ROLLING_SPAN
-        return ("0", 1) if window.kind == "lifetime" else (self.calendar_slot(limit), 1)
 
     def _spill(self) -> str:
         """Return the variable that tells where a full store counts a request without an account."""
@@ -163,7 +165,7 @@ class RowWriter(RuleWriter):
             f'else: keys.append("{ident}" + spill); z = p + 1',
         ]
 
-    def _opened(self, rule: Rule, limit: Limit, key: str) -> list[str]:
+    def _opened(self, rule: Rule, limit: Limit) -> list[str]:
         """Return lines that start a rule's charge, `c`, with its ban and what follows a refusal."""
         binding, escalate = int(limit.binding), rule.escalate
         lines = ["c = len(charges) // 2 + 1"]
@@ -185,6 +187,13 @@ class RowWriter(RuleWriter):
             f"{COUNTER}, c + 2, p, {kept}, 0, 0, 1, t, {escalate.block_for}, "
             f"t + {escalate.block_for})",
         ]
+
+
+def _share(most: str, percent: int | None) -> str:
+    """Return the expression for the ceiling of a budget that refuses at so many percent."""
+    if percent is None:
+        return "-1"
+    return most if percent == 100 else f"{most} * {percent} // 100"
 
 
 def _milliseconds(ttl: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from guardrail.model.cells import TOP
-from guardrail.stores.forms import CELL, MILLISECOND, SET, Form
+from guardrail.model.forms import CELL, MILLISECOND, SET, Form
 from guardrail.stores.lmdb import codec
 from guardrail.stores.lmdb.ledger import Change, Ledger
 from guardrail.stores.records import charged_window, entered, read_members, read_window

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.stores.forms import Asked
+from guardrail.model.forms import Asked
 from guardrail.stores.lmdb.store import LmdbStore
 
 
@@ -26,7 +26,7 @@ class AsyncLmdbStore:
         return self.store.decide(charges, cells, now)
 
     async def ask(self, asked: Asked, now: int) -> list[int]:
-        """Acquire what a form asks for; see `FormStore.ask`. Cancelled in time, nothing is applied."""
+        """Acquire; see `FormStore.ask`. Cancelled in time, nothing is applied."""
         await self._turn()
         return self.store.reply(asked, now)
 

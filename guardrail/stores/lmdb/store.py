@@ -21,6 +21,7 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
+from guardrail.model.forms import Asked, reply_of
 from guardrail.stores.admission import admission
 from guardrail.stores.arithmetic import (
     charged,
@@ -31,7 +32,6 @@ from guardrail.stores.arithmetic import (
     refuses,
 )
 from guardrail.stores.epochs import OVERLAP
-from guardrail.stores.forms import Asked, reply_of
 from guardrail.stores.lmdb.answering import answer
 from guardrail.stores.lmdb.codec import expiry
 from guardrail.stores.lmdb.files import Files, boot_id

@@ -7,7 +7,7 @@ engine where a request is simple enough, else from charges and cells; a store an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import (
@@ -40,7 +40,7 @@ class Form(NamedTuple):
 
     keys: list[str]
     charges: list[int]
-    cells: list[int | str]
+    cells: list[Any]
     members: list[int]
 
 
@@ -88,7 +88,7 @@ def form_of(charges: Sequence[Charge], cells: Sequence[Cell]) -> Form:
     Raises:
         StoreError: a number is not whole, negative, or past 2⁵³ − 1.
     """
-    numbers: list[int | str] = []
+    numbers: list[Any] = []
     members: list[int] = []
     places: dict[str, int] = {}
     for cell in cells:
