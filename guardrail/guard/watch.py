@@ -26,7 +26,7 @@ from guardrail.guard.health import Health
 from guardrail.guard.local import LocalCounters
 from guardrail.model.cells import Correction, Leave, Member, Outcome
 from guardrail.model.effects import StoreMode
-from guardrail.model.forms import outcome_of
+from guardrail.stores.forms import outcome_of
 
 
 class Delivery(NamedTuple):

@@ -14,8 +14,8 @@ from guardrail.engine.fused.asking import fuse_question
 from guardrail.engine.source import define
 from guardrail.guard.frame import LATEST
 from guardrail.model.amounts import SECOND
-from guardrail.model.forms import form_of
 from guardrail.model.policy import PolicySet
+from guardrail.stores.forms import form_of
 from tests.engine.policies import START, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Subject, run
 

@@ -11,8 +11,9 @@ from guardrail.guard import Guard
 from guardrail.guard.frame import Frame
 from guardrail.guard.watch import Watch
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
-from guardrail.model.forms import Asked, reply_of
+from guardrail.model.forms import Asked
 from guardrail.model.policy import PolicySet
+from guardrail.stores.forms import reply_of
 from guardrail.stores.memory import MemoryStore
 from tests.engine.policies import START, Request, request
 

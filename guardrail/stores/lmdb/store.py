@@ -21,7 +21,7 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
-from guardrail.model.forms import Asked, reply_of
+from guardrail.model.forms import Asked
 from guardrail.stores.admission import admission
 from guardrail.stores.arithmetic import (
     charged,
@@ -32,6 +32,7 @@ from guardrail.stores.arithmetic import (
     refuses,
 )
 from guardrail.stores.epochs import OVERLAP
+from guardrail.stores.forms import reply_of
 from guardrail.stores.lmdb.answering import answer
 from guardrail.stores.lmdb.codec import expiry
 from guardrail.stores.lmdb.files import Files, boot_id
