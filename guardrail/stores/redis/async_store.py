@@ -12,10 +12,12 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
-from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
+from guardrail.stores.redis.dialogue import Call, Undo, parted, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY
+from guardrail.stores.redis.spread import acquiring
+from guardrail.stores.redis.wire import Retract
 
 T = TypeVar("T")
 
@@ -50,18 +52,20 @@ class AsyncRedisStore(RedisBase):
             if undo:
                 self._tidy()
             raise
-        if not outcome.admitted:
-            self._owe(undo)
+        self._owe(undo)
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Apply corrections to what was charged before."""
+        """Apply corrections to what was charged before.
+
+        What only some servers of a cluster took is owed to the others.
+        """
         until = self._until()
         if self.bearings.stale:
             await self._orient(until)
-        await self._run(settling(self.bearings.speech(), corrections, now), until)
+        self._settled(*await self._correct(corrections, now, until))
         if self._undo or self.bearings.due:
             self._tidy()
 
@@ -100,8 +104,9 @@ class AsyncRedisStore(RedisBase):
     async def _perform(self, call: Call, until: float) -> object:
         """Return the server's reply to a call, wherever the call's slot is by now."""
         servers = cast(AsyncServers, self._servers)
-        line, asking = servers.line(call.slot), False
-        for _ in range(REDIRECTS):
+        line, asking, followed = servers.line(call.slot), False, 0
+        clock = servers.loop.time
+        while followed < REDIRECTS:
             ahead = [ASKING] if asking else []
             reply = await line.ask([*ahead, self._command(call)], call, until)
             if isinstance(reply, said.NoScriptError):
@@ -113,12 +118,12 @@ class AsyncRedisStore(RedisBase):
                 if not asking:
                     servers.move(call.slot, place)
                 line = servers.line_at(place)
-            elif isinstance(reply, said.TryAgainError):
+                followed += 1
+            elif self._worth_repeating(reply, until - clock()):
                 await asyncio.sleep(TRY_AGAIN_AFTER)
             elif isinstance(reply, Exception):
                 if isinstance(reply, MOVED_AWAY):
                     servers.forget_table()
-                    await line.close()
                 raise self._refused(reply, line.where)
             else:
                 return reply
@@ -130,6 +135,20 @@ class AsyncRedisStore(RedisBase):
             await self._run(spoken(self.bearings.sampling(), self.bearings.slot), until)
         except SettingError as problem:
             raise StoreError(str(problem)) from problem
+
+    async def _correct(
+        self, corrections: Sequence[Correction | Retract], now: int, until: float
+    ) -> tuple[int, Failed]:
+        """Correct server by server; return how many parts there were, and which failed."""
+        speech = self.bearings.speech()
+        parts = parted(speech, corrections)
+        failed: Failed = []
+        for part in parts:
+            try:
+                await self._run(settling(speech, part, now), until)
+            except StoreError as problem:
+                failed.append((part, problem))
+        return len(parts), failed
 
     def _late(self, call: Call, reply: object) -> None:
         self._owe_late(call, reply)
@@ -145,13 +164,10 @@ class AsyncRedisStore(RedisBase):
         now = int(self.bearings.server_time * 1e6)
         try:
             while self._undo:
-                batch = self._batch()
-                try:
-                    speech = self.bearings.speech()
-                    await self._run(settling(speech, batch, now), self._until())
-                except StoreError as problem:
-                    self._unbatch(batch, problem)
-                    raise
+                _, failed = await self._correct(self._batch(), now, self._until())
+                self._unbatch(failed)
+                if failed:
+                    raise failed[0][1]
             if self.bearings.due:
                 await self._orient(self._until())
         except StoreError:

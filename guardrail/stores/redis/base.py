@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from redis import exceptions as said
+
 from guardrail.errors import StoreError
 from guardrail.model.cells import Correction
 from guardrail.stores.redis.addresses import Address
@@ -25,6 +27,11 @@ AT_ONCE = 100
 """Corrections sent in one call of what has to be taken back."""
 MOST_OWED = 10_000
 TRY_AGAIN_AFTER = 0.002
+"""Seconds until a call is sent again whose records are on their way to another server."""
+PAUSE = 0.25
+"""Seconds until a cluster is asked again to take back what one of its servers did not."""
+
+Failed = list[tuple[list[Correction | Retract], StoreError]]
 
 
 class RedisBase:
@@ -54,6 +61,7 @@ class RedisBase:
         self._scripts = load_scripts()
         self._undo: deque[Correction | Retract] = deque()
         self._lost = 0
+        self._paused = 0.0
 
     @property
     def skew(self) -> float:
@@ -82,6 +90,11 @@ class RedisBase:
             self.bearings.doubt()
         return refusal(reply, where)
 
+    @staticmethod
+    def _worth_repeating(reply: object, left: float) -> bool:
+        """Tell whether a call's records are on their way, and its time allows to ask again."""
+        return isinstance(reply, said.TryAgainError) and left > TRY_AGAIN_AFTER
+
     def _owe(self, undo: Sequence[Correction | Retract]) -> None:
         room = MOST_OWED - len(self._undo)
         self._lost += max(0, len(undo) - room)
@@ -97,9 +110,22 @@ class RedisBase:
     def _batch(self) -> list[Correction | Retract]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
 
-    def _unbatch(self, batch: list[Correction | Retract], problem: StoreError) -> None:
-        """Keep for later what could not be taken back, unless it may have been."""
-        if problem.unsure:
-            self._lost += len(batch)
-        else:
-            self._undo.extendleft(reversed(batch))
+    def _unbatch(self, failed: Failed) -> None:
+        """Keep for later what was not applied, unless it may have been."""
+        for part, problem in failed:
+            if problem.unsure:
+                self._lost += len(part)
+            else:
+                self._undo.extend(part)
+        if failed and self.address.kind == "cluster":
+            # The other servers' decisions must not wait each time for the one that is away.
+            self._paused = time.monotonic() + PAUSE
+
+    def _settled(self, parts: int, failed: Failed) -> None:
+        """Keep what some servers did not take; where none took anything, the caller keeps all."""
+        if failed and len(failed) == parts:
+            first = failed[0][1]
+            if parts == 1:
+                raise first
+            raise StoreError(str(first), unsure=any(p.unsure for _, p in failed)) from first
+        self._unbatch(failed)

@@ -87,6 +87,15 @@ class Pool:
             self.lost += lost_among([call, *(owed.call for owed in link.owed)])
         link.close()
 
+    def leave(self, link: Link) -> None:
+        """Close a connection to a server that is not the one any more, and all older ones."""
+        self.drop(link)
+        with self._free:
+            older = [each for each in self._idle if each.opened <= link.opened]
+            self._idle = [each for each in self._idle if each.opened > link.opened]
+        for each in older:
+            self.drop(each)
+
     def close(self) -> None:
         """Close every connection that nobody uses."""
         with self._free:
