@@ -61,9 +61,16 @@ def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
 class Server:
     """One server process; `options` are its settings, by name."""
 
-    def __init__(self, kind: str = "valkey 9", *, arguments: tuple[str, ...] = (), **options: Any):
+    def __init__(
+        self,
+        kind: str = "valkey 9",
+        *,
+        arguments: tuple[str, ...] = (),
+        port: int = 0,
+        **options: Any,
+    ) -> None:
         self.kind = kind
-        self.port = free_port()
+        self.port = port or free_port()
         self.folder = mkdtemp(prefix="guardrail-server-")
         stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
         self.command = [binaries()[kind], *arguments, "--port", str(self.port)]
