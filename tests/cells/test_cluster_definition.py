@@ -14,7 +14,6 @@ from guardrail.model.cells import (
     Charge,
     Counter,
     CounterReply,
-    Drain,
     Outcome,
     Reply,
 )
@@ -76,15 +75,12 @@ class SlotBySlot(Definition):
             members = self.members[cell.key]
             if not reply[1] and members.get(cell.member) == cell.expires:
                 del members[cell.member]
+        elif cell.floor and cell.amount:
+            self.slots[cell.key][0] -= cell.amount
+            self.refunded[cell.key] = self.refunded.get(cell.key, 0) + cell.amount
         elif cell.amount:
             counted = cast(CounterReply, reply)
-            value = counted.used + cell.amount
-            correction = (
-                Drain(cell.key, -cell.amount, value, counted.refunded, TTL)
-                if cell.floor
-                else Adjust(cell.key, counted.slot, -cell.amount, TTL)
-            )
-            self.settle([correction], now)
+            self.settle([Adjust(cell.key, counted.slot, -cell.amount, TTL)], now)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

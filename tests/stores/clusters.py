@@ -48,6 +48,8 @@ class Cluster:
             **options,
         }
         self.servers = [self._server() for _ in range(3)]
+        self.clients = [server.client for server in self.servers]
+        self.owners: dict[int, Server] = {}
         bounds = [SLOTS * i // 3 for i in range(4)]
         for i, server in enumerate(self.servers):
             server.client.execute_command(
@@ -72,16 +74,21 @@ class Cluster:
 
     def owner(self, slot: int) -> Server:
         """Return the server that has a slot, as the servers alive see it."""
+        if slot in self.owners:
+            return self.owners[slot]
         living = [server for server in self.servers if server.process.poll() is None]
         for first, last, primary, *_ in living[0].client.execute_command("CLUSTER SLOTS"):
             if first <= slot <= last:
-                return next(s for s in self.servers if s.port == primary[1])
+                owner = next(s for s in self.servers if s.port == primary[1])
+                self.owners[slot] = owner
+                return owner
         raise AssertionError(f"nobody has slot {slot}")
 
     def replica_of(self, primary: Server) -> Server:
         """Add a server that follows a primary; it is in step when this returns."""
         replica = self._server()
         self.servers.append(replica)
+        self.clients.append(replica.client)
         self.servers[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", replica.port)
         known = len(self.servers)
         eventually(lambda: all(self._ready(server, known) for server in self.servers))
@@ -101,22 +108,25 @@ class Cluster:
         """Move a slot's records one by one, then the slot."""
         while names := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
             source.client.migrate("127.0.0.1", target.port, names, 0, 1000)
+        self.owners.clear()
         for server in (target, source, *self.servers):
             if server.process.poll() is None:
                 server.client.cluster("SETSLOT", slot, "NODE", node_id(target))
 
     def empty(self) -> None:
         """Remove every record."""
-        for server in self.servers:
-            server.client.flushall()
+        for client in self.clients:
+            client.flushall()
 
     def names(self) -> list[bytes]:
         """Return the name of every record but the store's own."""
-        found = [name for server in self.servers for name in server.client.keys("*")]
+        found = [name for client in self.clients for name in client.keys("*")]
         return [name for name in found if b"{meta}" not in name]
 
     def close(self) -> None:
         """End its servers."""
+        for client in self.clients:
+            client.close()
         for server in self.servers:
             server.close()
 
@@ -201,7 +211,8 @@ class Spread:
     def record(self, key: str) -> list[Any]:
         """Return a record as it lies on its server."""
         name = self.bearings.speech().names.record(key)
-        value = self.owner(key).client.get(name)
+        owner = self.cluster.servers.index(self.owner(key))
+        value = self.cluster.clients[owner].get(name)
         found: list[Any] = [] if value is None else msgspec.msgpack.decode(value)
         return found
 

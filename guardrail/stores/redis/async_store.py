@@ -14,10 +14,10 @@ from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, parted, settling, spoken
+from guardrail.stores.redis.dialogue import Call, parted, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY
 from guardrail.stores.redis.spread import acquiring
-from guardrail.stores.redis.wire import Retract
+from guardrail.stores.redis.wire import Undo
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ class AsyncRedisStore(RedisBase):
 
         Cancelled, it charges nothing that is not taken back.
         """
-        until = self._until()
+        self._now, until = now, self._until()
         if self.bearings.stale:
             await self._orient(until)
-        undo: Undo = []
+        undo: list[Undo] = []
         try:
             dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
             outcome = await self._run(dialogue, until)
@@ -62,7 +62,7 @@ class AsyncRedisStore(RedisBase):
 
         What only some servers of a cluster took is owed to the others.
         """
-        until = self._until()
+        self._now, until = now, self._until()
         if self.bearings.stale:
             await self._orient(until)
         self._settled(*await self._correct(corrections, now, until))
@@ -137,7 +137,7 @@ class AsyncRedisStore(RedisBase):
             raise StoreError(str(problem)) from problem
 
     async def _correct(
-        self, corrections: Sequence[Correction | Retract], now: int, until: float
+        self, corrections: Sequence[Undo], now: int, until: float
     ) -> tuple[int, Failed]:
         """Correct server by server; return how many parts there were, and which failed."""
         speech = self.bearings.speech()
@@ -161,10 +161,9 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = int(self.bearings.server_time * 1e6)
         try:
             while self._undo:
-                _, failed = await self._correct(self._batch(), now, self._until())
+                _, failed = await self._correct(self._batch(), self._now, self._until())
                 self._unbatch(failed)
                 if failed:
                     raise failed[0][1]

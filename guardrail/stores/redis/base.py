@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from redis import exceptions as said
 
 from guardrail.errors import StoreError
-from guardrail.model.cells import Correction
 from guardrail.stores.redis.addresses import Address
 from guardrail.stores.redis.bearings import Bearings, Outlook
 from guardrail.stores.redis.dialogue import ACQUIRE, LOOK, PLAIN, Call
 from guardrail.stores.redis.faults import refusal
 from guardrail.stores.redis.link import command
 from guardrail.stores.redis.scripts import load_scripts
-from guardrail.stores.redis.wire import Retract, read_outcome, undoing
+from guardrail.stores.redis.wire import Undo, read_outcome, undoing
 
 DEADLINE, CONNECT = 0.05, 1.0
 ASKING = command(("ASKING",))
@@ -31,7 +30,7 @@ TRY_AGAIN_AFTER = 0.002
 PAUSE = 0.25
 """Seconds until a cluster is asked again to take back what one of its servers did not."""
 
-Failed = list[tuple[list[Correction | Retract], StoreError]]
+Failed = list[tuple[list[Undo], StoreError]]
 
 
 class RedisBase:
@@ -59,9 +58,10 @@ class RedisBase:
             outlook, clock=clock, steady=time.monotonic, spread=address.kind == "cluster"
         )
         self._scripts = load_scripts()
-        self._undo: deque[Correction | Retract] = deque()
+        self._undo: deque[Undo] = deque()
         self._lost = 0
         self._paused = 0.0
+        self._now = 0
 
     @property
     def skew(self) -> float:
@@ -95,7 +95,7 @@ class RedisBase:
         """Tell whether a call's records are on their way, and its time allows to ask again."""
         return isinstance(reply, said.TryAgainError) and left > TRY_AGAIN_AFTER
 
-    def _owe(self, undo: Sequence[Correction | Retract]) -> None:
+    def _owe(self, undo: Sequence[Undo]) -> None:
         room = MOST_OWED - len(self._undo)
         self._lost += max(0, len(undo) - room)
         self._undo.extend(undo[:room])
@@ -107,7 +107,7 @@ class RedisBase:
         outcome = read_outcome(reply, len(call.charges), call.cells)
         self._owe(undoing(call.charges, call.cells, outcome))
 
-    def _batch(self) -> list[Correction | Retract]:
+    def _batch(self) -> list[Undo]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
 
     def _unbatch(self, failed: Failed) -> None:

@@ -13,14 +13,13 @@ from guardrail.errors import StoreError
 from guardrail.model.cells import (
     Cell,
     Charge,
-    Correction,
     Outcome,
 )
 from guardrail.stores.redis.wire import (
     Names,
     Packed,
-    Retract,
     Terms,
+    Undo,
     acquire_call,
     read_outcome,
     settle_call,
@@ -28,8 +27,6 @@ from guardrail.stores.redis.wire import (
 
 SLOTS = 16384
 ACQUIRE, SETTLE, LOOK, PLAIN = "acquire", "settle", "look", "plain"
-
-Undo = list[Correction | Retract]
 
 
 class Call(NamedTuple):
@@ -77,17 +74,15 @@ def slot_of(tag: bytes) -> int:
     return crc_hqx(tag[tag.index(b"{") + 1 : tag.index(b"}")], 0) % SLOTS
 
 
-def parted(
-    speech: Speech, corrections: Sequence[Correction | Retract]
-) -> list[list[Correction | Retract]]:
+def parted(speech: Speech, corrections: Sequence[Undo]) -> list[list[Undo]]:
     """Return corrections in parts that one call each can take, in the order of their slots."""
-    by_slot: dict[int, list[Correction | Retract]] = {}
+    by_slot: dict[int, list[Undo]] = {}
     for correction in corrections:
         by_slot.setdefault(speech.slot(correction.key), []).append(correction)
     return [part for _, part in sorted(by_slot.items())]
 
 
-def settling(speech: Speech, part: Sequence[Correction | Retract], now: int) -> Settlement:
+def settling(speech: Speech, part: Sequence[Undo], now: int) -> Settlement:
     """Have corrections of one slot applied."""
     slot = speech.slot(part[0].key)
     packed = settle_call(part, now, speech.names)

@@ -19,12 +19,12 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
-from guardrail.stores.redis.dialogue import Call, Dialogue, Speech, Undo, acquired
-from guardrail.stores.redis.wire import undoing
+from guardrail.stores.redis.dialogue import Call, Dialogue, Speech, acquired
+from guardrail.stores.redis.wire import Undo, undoing
 
 
 def acquiring(
-    speech: Speech, charges: Sequence[Charge], cells: Sequence[Cell], now: int, undo: Undo
+    speech: Speech, charges: Sequence[Charge], cells: Sequence[Cell], now: int, undo: list[Undo]
 ) -> Dialogue:
     """Ask for a request's charges; return the outcome.
 
@@ -54,7 +54,7 @@ class _Spread:
         charges: Sequence[Charge],
         cells: Sequence[Cell],
         now: int,
-        undo: Undo,
+        undo: list[Undo],
     ) -> None:
         self.speech = speech
         self.charges = charges
@@ -130,7 +130,7 @@ class _Spread:
         spill = None if cell.spill is None else LEFT_OUT
         return cell._replace(charge=index[cell.charge], spill=spill)
 
-    def _charged(self, answer: _Answer) -> Undo:
+    def _charged(self, answer: _Answer) -> list[Undo]:
         """Return what takes back an answer's part of charges that were refused elsewhere."""
         numbers, charges, cells, outcome = answer
         pairs = [

@@ -14,12 +14,12 @@ from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_store import AsyncRedisStore
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, parted, settling, spoken
+from guardrail.stores.redis.dialogue import Call, parted, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY, overdue, unasked, unreachable
 from guardrail.stores.redis.pool import Pool
 from guardrail.stores.redis.servers import Servers
 from guardrail.stores.redis.spread import acquiring
-from guardrail.stores.redis.wire import Retract
+from guardrail.stores.redis.wire import Undo
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class RedisStore(RedisBase):
         until = time.monotonic() + self.deadline
         if self.bearings.stale:
             self._orient(until)
-        undo: Undo = []
+        undo: list[Undo] = []
         try:
             dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
             outcome = self._run(dialogue, until)
@@ -190,9 +190,7 @@ class RedisStore(RedisBase):
         if failed:
             raise failed[0][1]
 
-    def _correct(
-        self, corrections: Sequence[Correction | Retract], now: int, until: float
-    ) -> tuple[int, Failed]:
+    def _correct(self, corrections: Sequence[Undo], now: int, until: float) -> tuple[int, Failed]:
         """Correct server by server; return how many parts there were, and which failed."""
         speech = self.bearings.speech()
         parts = parted(speech, corrections)
