@@ -6,6 +6,7 @@ import atexit
 import os
 import socket
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -23,9 +24,13 @@ NODE_TIMEOUT = 400
 """Milliseconds of silence after which the servers of a cluster give one of them up."""
 
 
+PORTS = count(20_000 + os.getpid() % 240 * 50)
+"""Ports low enough for a cluster's own ones, 10,000 above; neighbouring processes have others."""
+
+
 def low_port() -> int:
-    """Return a port that nobody listens on, and none on the one 10,000 above: the cluster's own."""
-    for port in range(20_000 + os.getpid() % 5000, 32_000):
+    """Return a port that nobody listens on, and none on the cluster's own."""
+    for port in PORTS:
         try:
             for each in (port, port + 10_000):
                 with socket.socket() as probe:
@@ -52,9 +57,7 @@ class Cluster:
         self.owners: dict[int, Server] = {}
         bounds = [SLOTS * i // 3 for i in range(4)]
         for i, server in enumerate(self.servers):
-            server.client.execute_command(
-                "CLUSTER", "ADDSLOTS", *range(bounds[i], bounds[i + 1])
-            )
+            server.client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[i], bounds[i + 1]))
             server.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             self.servers[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
         eventually(lambda: all(self._ready(server, 3) for server in self.servers))
@@ -284,7 +287,9 @@ class Sentinels:
 
     def _complete(self, sentinel: Server, count: int) -> bool:
         known = sentinel.client.execute_command("SENTINEL", "MASTERS")[0]
-        facts = dict(zip(known[::2], known[1::2], strict=True)) if isinstance(known, list) else known
+        facts = (
+            dict(zip(known[::2], known[1::2], strict=True)) if isinstance(known, list) else known
+        )
         facts = {str(k, "ascii") if isinstance(k, bytes) else k: v for k, v in facts.items()}
         link = self.client(self.replica).info("replication")["master_link_status"]
         others = int(facts["num-other-sentinels"]) == count - 1

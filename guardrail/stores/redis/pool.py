@@ -105,8 +105,9 @@ class Pool:
 
     def drain(self) -> None:
         """Take the replies that have come since, and give up on those that will not."""
-        with self._free:
-            self._poll()
+        if self._owing:
+            with self._free:
+                self._poll()
 
     def _poll(self) -> None:
         kept = []

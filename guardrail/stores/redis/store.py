@@ -173,6 +173,7 @@ class RedisStore(RedisBase):
     def _tidy(self, now: int, until: float) -> None:
         """Use what is left of the time to take back what came too late, and to look around."""
         for pool in self._servers.every():
+            pool.drain()
             while pool.late:
                 self._owe_late(*pool.late.pop())
         try:

@@ -226,11 +226,15 @@ def undoing(
     With `strikes` also what followed a refusal.
     """
     corrections: list[Undo] = []
+    left_out = {
+        cell.charge
+        for cell, reply in zip(cells, outcome.replies, strict=True)
+        if reply.spilled and cell.spill == LEFT_OUT
+    }
     for cell, reply in zip(cells, outcome.replies, strict=True):
         charge = charges[cell.charge]
         tried = outcome.admitted if charge.after is None else outcome.refused[charge.after]
-        left_out = reply.spilled and cell.spill == LEFT_OUT
-        if not tried or outcome.refused[cell.charge] or left_out:
+        if not tried or outcome.refused[cell.charge] or cell.charge in left_out:
             continue
         if charge.after is not None and not strikes:
             continue

@@ -1,0 +1,336 @@
+"""A cluster of three primaries: where keys lie, what is taken back, how names and bounds change."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter as Tally
+
+import pytest
+
+from guardrail.errors import SettingError, StoreError
+from guardrail.model.amounts import HOUR
+from guardrail.model.cells import Charge, Counter, Leave, Member
+from guardrail.stores.redis.dialogue import slot_of
+from tests.cells.redis_stores import HASH_KEY, redis_store
+from tests.stores.clusters import CLUSTERS, Spread, key_in, three_keys
+from tests.stores.servers import Server, binaries, eventually
+
+S = 1_000_000
+TTL = 3600 * S
+BINDING = Charge(True, None)
+OLD = b"the old key, long enough"
+
+
+@pytest.fixture(params=binaries())
+def cluster(request):
+    return CLUSTERS.empty(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def store(request, cluster):
+    opened = Spread(cluster, is_async=request.param)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def valkey():
+    return CLUSTERS.empty("valkey 9")
+
+
+def now_of(store):
+    return int(store.bearings.server_time * S)
+
+
+def budget(number, key, ceiling, *, amount=1, spill=None):
+    return Counter(number, key, 0, 1, 0, amount, ceiling, TTL, spill)
+
+
+def charge(store, keys, ceilings, **more):
+    cells = [
+        budget(i, key, top, **more) for i, (key, top) in enumerate(zip(keys, ceilings, strict=True))
+    ]
+    return store.acquire([BINDING] * len(keys), cells, now_of(store))
+
+
+def escalated(now, whose):
+    """Return a rule that refuses, its strike and its ban, all of the same key facts."""
+    second = str(now // S)
+    return [BINDING, Charge(False, 0), Charge(False, 1)], [
+        budget(0, f"budget__{whose}", 0),
+        Counter(0, f"ban_____{whose}", 0, 1, now, 0, now, TTL),
+        Member(1, f"strikes_{whose}", second, now + TTL, 0, TTL),
+        Counter(2, f"ban_____{whose}", 0, 1, now, TTL, now + TTL, TTL),
+    ]
+
+
+def test_a_rule_s_limit_strikes_and_ban_share_a_slot_and_every_record_ends(store):
+    now = now_of(store)
+    whoever = ["=plain", "={braces}", "=}{", "={}x", "={x}other{y}", "=é\ud800"]
+    for whose in whoever:
+        charges, cells = escalated(now, whose)
+        strike = cells[2]._replace(ceiling=None)
+        store.acquire(charges, [*cells[:2], strike, cells[3]], now)  # a strike, no ban yet
+        store.acquire(*escalated(now + S, whose), now + S)  # the ban
+        charge(store, [f"other___{whose}"], [5])
+
+    slots = {}
+    for name in store.cluster.names():
+        assert (name.count(b"{"), name.count(b"}")) == (1, 1)
+        slots.setdefault(name[: name.index(b"}")], []).append(slot_of(name))
+    assert len(slots) == len(whoever)
+    for found in slots.values():
+        assert len(found) == 3
+        assert len(set(found)) == 1
+    for client in store.cluster.clients:
+        assert all(client.pttl(n) > 0 for n in client.keys("*") if b"{meta}" not in n)
+
+
+def test_rules_of_different_key_facts_are_decided_together_wherever_their_slots_are(store):
+    keys = three_keys(store, "budget__")
+    assert len({store.owner(key).port for key in keys}) == 3
+
+    assert [charge(store, keys, [2, 3, 4]).refused for _ in range(3)] == [
+        [False] * 3,
+        [False] * 3,
+        [True, False, False],
+    ]
+    assert [store.slots(key) for key in keys] == [{0: 2}] * 3
+
+
+@pytest.mark.parametrize("refusing", [0, 1, 2])
+def test_what_other_slots_charged_for_a_refused_request_is_taken_back(store, refusing):
+    keys = three_keys(store, "budget__")
+    charge(store, keys, [9] * 3)
+    now = now_of(store)
+    line = Counter(3, key_in(store, "pace____", lambda slot: slot < 100), 0, 1, now, S, None, TTL)
+    place = Member(4, key_in(store, "flight__", lambda slot: slot < 100), "m", now + TTL, 1, TTL)
+    cells = [budget(i, key, 1 if i == refusing else 9) for i, key in enumerate(keys)]
+    outcome = store.acquire([BINDING] * 5, [*cells, line, place], now)
+
+    assert not outcome.admitted
+    assert outcome.refused == [i == refusing for i in range(5)]
+    assert [reply.used for reply in outcome.replies[:3]] == [1] * 3
+    assert [store.slots(key) for key in keys] == [{0: 1}] * 3
+    assert store.drained(line.key)[0] in (0, now)
+    assert store.members(place.key) == {}
+
+
+def test_a_shadow_rule_refused_in_one_slot_is_taken_back_in_the_other(store):
+    first, second, third = three_keys(store, "budget__")
+    cells = [budget(0, first, 9), budget(0, second, 0), budget(1, third, 9)]
+    outcome = store.acquire([Charge(False, None), BINDING], cells, now_of(store))
+
+    assert outcome.admitted
+    assert outcome.refused == [True, False]
+    assert store.slots(first) in ({}, {0: 0})
+    assert (store.slots(second), store.slots(third)) == ({}, {0: 1})
+
+
+def test_a_strike_stands_though_another_slot_refuses_as_well(store):
+    now = now_of(store)
+    for number in range(8):
+        charges, cells = escalated(now, f"=struck{number}")
+        full = budget(3, f"budget__=full{number}", 0)
+        assert not store.acquire([*charges, BINDING], [*cells, full], now).admitted
+        assert store.drained(f"ban_____=struck{number}")[0] > now
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["never", "late"])
+def test_a_slot_that_does_not_answer_in_time_leaves_the_others_as_they_were(valkey, late):
+    store = Spread(valkey, deadline=0.2)
+    keys = three_keys(store, "budget__")
+    charge(store, keys, [9] * 3)
+    store.owner(keys[1]).pause()
+    try:
+        with pytest.raises(StoreError, match="did not answer within 200 ms") as caught:
+            charge(store, keys, [9] * 3)
+        assert caught.value.unsure
+        assert charge(store, keys[2:], [9]).admitted  # another server, and what is owed goes out
+        assert store.slots(keys[0]) == {0: 1}
+    finally:
+        store.owner(keys[1]).resume()
+    if late:
+        eventually(lambda: charge(store, keys[2:], [99]) and store.slots(keys[1]) == {0: 1})
+    store.close()
+    assert store.slots(keys[0]) == {0: 1}
+
+
+def test_a_decision_cancelled_between_two_slots_is_taken_back(valkey):
+    store = Spread(valkey)
+    keys = three_keys(store, "budget__")
+    now = now_of(store)
+    cells = [budget(i, key, 9) for i, key in enumerate(keys)]
+    awaited = store.store.awaited()
+
+    async def cancelled() -> None:
+        await awaited.acquire([BINDING] * 3, cells, now)
+        second = store.owner(keys[1])
+        second.pause()
+        try:
+            task = asyncio.ensure_future(awaited.acquire([BINDING] * 3, cells, now))
+            async with asyncio.timeout(5):
+                while store.slots(keys[0]) != {0: 2}:
+                    await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        finally:
+            second.resume()
+        async with asyncio.timeout(5):
+            while [store.slots(key) for key in keys] != [{0: 1}] * 3:
+                await asyncio.sleep(0.005)
+        await awaited.close()
+
+    asyncio.run(cancelled())
+
+
+def test_no_limit_is_exceeded_by_threads_that_exhaust_three_in_different_slots(cluster):
+    store = Spread(cluster, deadline=10.0)
+    keys, ceilings, every = three_keys(store, "budget__"), [60, 40, 50], Tally()
+
+    def ask() -> None:
+        admitted = sum(charge(store, keys, ceilings).admitted for _ in range(40))
+        every.update(admitted=admitted)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.store.close()
+
+    assert every["admitted"] <= 40
+    assert [store.slots(key) for key in keys] == [{0: every["admitted"]}] * 3
+    # What was taken and given back left room: nobody who comes later finds less.
+    assert sum(charge(store, keys, ceilings).admitted for _ in range(41)) == 40 - every["admitted"]
+
+
+def test_a_rate_is_not_worn_down_by_requests_that_another_slot_refuses_at_once(valkey):
+    store = Spread(valkey, deadline=10.0)
+    now = now_of(store)
+    pace = key_in(store, "pace____", lambda slot: slot < 5000)
+    full = key_in(store, "budget__", lambda slot: slot > 6000)
+    cells = [Counter(0, pace, 0, 1, now, S, now + 900 * S, TTL), budget(1, full, 0)]
+
+    def ask() -> None:
+        for _ in range(40):
+            assert not store.acquire([BINDING] * 2, cells, now).admitted
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.store.close()
+    assert store.drained(pace)[0] == now
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def crowded(request, cluster):
+    """A store whose servers are at their bound, and one that was there before."""
+    before = Spread(cluster)
+    store = Spread(cluster, is_async=request.param, bound=0)
+    yield before, store
+    before.close()
+    store.close()
+
+
+def spilling(store, whose, ceiling, *, number=0):
+    """Return a budget and its overflow counter, on two servers."""
+    key = f"budget__{whose}"
+    spill = key_in(store, "budget__", lambda slot: store.cluster.owner(slot) != store.owner(key))
+    return budget(number, key, ceiling, spill=spill), spill
+
+
+def test_at_the_bound_unknown_keys_use_the_overflow_counter_in_its_own_slot(crowded):
+    _, store = crowded
+    cell, spill = spilling(store, "=guest", 2)
+    outcomes = [store.acquire([BINDING], [cell], now_of(store)) for _ in range(3)]
+
+    assert [outcome.admitted for outcome in outcomes] == [True, True, False]
+    assert all(outcome.replies[0].spilled for outcome in outcomes)
+    assert store.slots(spill) == {0: 2}
+    assert store.slots(cell.key) == {}
+
+
+def test_of_a_rule_that_is_partly_known_at_the_bound_the_known_part_is_charged_too(crowded):
+    before, store = crowded
+    known = budget(0, "tokens__=guest", 2, spill="tokens__~1")
+    before.acquire([BINDING], [known], now_of(before))
+    cell, spill = spilling(store, "=guest", 9)
+    outcomes = [store.acquire([BINDING], [known, cell], now_of(store)) for _ in range(2)]
+
+    assert [outcome.admitted for outcome in outcomes] == [True, False]
+    assert [reply.spilled for reply in outcomes[0].replies] == [False, True]
+    assert (store.slots(known.key), store.slots(spill)) == ({0: 2}, {0: 1})
+
+
+def test_at_the_bound_a_banned_key_stays_banned_and_takes_no_one_else_s_room(crowded):
+    before, store = crowded
+    now = now_of(store)
+    before.acquire(*escalated(now, "=guest"), now)
+    cell, spill = spilling(store, "=guest", 9)
+    ban = Counter(0, "ban_____=guest", 0, 1, now, 0, now, TTL)
+    outcome = store.acquire([BINDING], [ban, cell], now)
+
+    assert (outcome.admitted, outcome.refused) == (False, [True])
+    assert store.slots(spill) == {}
+
+
+def test_a_spent_lifetime_limit_stays_spent_over_a_new_hash_key_and_its_new_slot(cluster):
+    key = "lifetime=somebody"
+    before = Spread(cluster, keys=(OLD,), overlap=60 * S)
+    assert [charge(before, [key], [4]).admitted for _ in range(5)] == [True] * 4 + [False]
+    old = before.slot(key)
+    before.close()
+
+    class Clock:
+        ahead = 0.0
+
+    start = Spread(cluster, keys=(HASH_KEY, OLD), overlap=60 * S)
+    assert start.slot(key) == old
+    begun = start.bearings._steady
+    start.bearings._steady = lambda: begun() + Clock.ahead
+    assert not charge(start, [key], [4]).admitted
+    Clock.ahead = HOUR / S
+    start.bearings._until = 0
+    assert start.slot(key) != old
+    now = int(start.bearings.server_time * S) - HOUR
+    cells = [budget(0, key, 4), budget(1, "lifetime=other", 4)]
+    assert start.store.acquire([BINDING] * 2, cells, now).refused == [True, False]
+    start.store.settle([Leave("flight__=somebody", "m")], now)
+    cells[0] = budget(0, key, 5)
+    assert start.store.acquire([BINDING] * 2, cells, now).admitted
+    assert start.slots(key) == {0: 5}
+    start.close()
+
+
+def test_a_uri_that_says_another_kind_of_server_is_told_what_to_write(valkey):
+    with pytest.raises(SettingError, match="is part of a cluster: write `redis\\+cluster://`"):
+        redis_store(valkey.servers[0].uri).open()
+    with Server() as single, pytest.raises((SettingError, StoreError), match="cluster"):
+        redis_store(f"redis+cluster://127.0.0.1:{single.port}").open()
+
+
+def test_a_cluster_is_found_though_the_first_server_named_is_gone(valkey):
+    uri = valkey.uri.replace("redis+cluster://", "redis+cluster://127.0.0.1:1,")
+    for is_async in (False, True):
+        store = redis_store(uri)
+        store.open()
+        if is_async:
+            store = store.awaited()
+            asyncio.run(awaited_once(store))
+        else:
+            assert charge_once(store).admitted
+            store.close()
+
+
+def charge_once(store):
+    return store.acquire([BINDING], [budget(0, "budget__=a", 9)], 1_700_000_000 * S)
+
+
+async def awaited_once(store):
+    assert (await charge_once(store)).admitted
+    await store.close()
