@@ -50,6 +50,7 @@ class Cluster:
             "cluster_enabled": "yes",
             "cluster_node_timeout": NODE_TIMEOUT,
             "cluster_require_full_coverage": "no",
+            "repl_diskless_sync_delay": 0,
             **options,
         }
         self.servers = [self._server() for _ in range(3)]

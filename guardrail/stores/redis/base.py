@@ -90,10 +90,9 @@ class RedisBase:
             self.bearings.doubt()
         return refusal(reply, where)
 
-    @staticmethod
-    def _worth_repeating(reply: object, left: float) -> bool:
+    def _worth_repeating(self, reply: object, left: float) -> bool:
         """Tell whether a call's records are on their way, and its time allows to ask again."""
-        return isinstance(reply, said.TryAgainError) and left > TRY_AGAIN_AFTER
+        return isinstance(reply, said.TryAgainError) and left > self.deadline / 5
 
     def _owe(self, undo: Sequence[Undo]) -> None:
         room = MOST_OWED - len(self._undo)

@@ -1,0 +1,227 @@
+"""A cluster whose slots move and whose servers die: what is counted stays exact, and goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter as Tally
+
+import pytest
+
+from guardrail.errors import StoreError
+from guardrail.model.cells import Charge, Counter
+from tests.stores.clusters import Cluster, Spread, three_keys
+from tests.stores.servers import binaries, eventually
+
+S = 1_000_000
+TTL = 3600 * S
+BINDING = Charge(True, None)
+DEADLINE = 0.25
+
+
+@pytest.fixture(params=binaries())
+def cluster(request):
+    opened = Cluster(request.param)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def store(request, cluster):
+    opened = Spread(cluster, is_async=request.param, deadline=DEADLINE)
+    yield opened
+    opened.close()
+
+
+def charge(store, *keys, ceiling=1_000_000, now=0):
+    cells = [Counter(i, key, 0, 1, 0, 1, ceiling, TTL) for i, key in enumerate(keys)]
+    now = now or int(store.bearings.server_time * S)
+    return store.acquire([BINDING] * len(keys), cells, now).admitted
+
+
+def beside(key):
+    """Return another counter of the same key facts."""
+    return "second__" + key[8:]
+
+
+def elsewhere(cluster, store, key):
+    return next(s for s in cluster.servers if s is not store.owner(key))
+
+
+def test_a_call_follows_records_that_are_on_their_way_and_waits_for_those_between(cluster, store):
+    key = "budget__=a"
+    charge(store, key)
+    slot, target = store.slot(key), elsewhere(cluster, store, key)
+    source = cluster.begin_move(slot, target)
+    assert charge(store, key)  # still here
+    names = source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1)
+    source.client.migrate("127.0.0.1", target.port, names, 0, 1000)
+    assert charge(store, key)  # ASK
+
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="TryAgain") as caught:
+        charge(store, key, beside(key))  # one is there, and nobody knows where the other is
+    assert 0.5 * DEADLINE < time.monotonic() - began < 2 * DEADLINE
+    assert not caught.value.unsure
+
+    cluster.end_move(slot, source, target)
+    assert charge(store, key, beside(key))  # MOVED
+    assert (store.slots(key), store.slots(beside(key))) == ({0: 4}, {0: 1})
+
+
+class Load:
+    """Threads that decide on keys of different slots, and what they were told."""
+
+    def __init__(self, store, keys) -> None:
+        self.store, self.keys = store, keys
+        self.admitted: Tally[str] = Tally()
+        self.problems: list[Exception] = []
+        self.ending = threading.Event()
+        self.threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(4)]
+
+    def _ask(self, number: int) -> None:
+        turn = number
+        while not self.ending.is_set():
+            turn += 1
+            pair = self.keys[turn % len(self.keys)], self.keys[(turn * 7 + 3) % len(self.keys)]
+            asked = list(dict.fromkeys((*pair, *map(beside, pair))))
+            try:
+                if charge(self.store, *asked):
+                    self.admitted.update(asked)
+            except StoreError as problem:
+                self.problems.append(problem)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.ending.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_slots_that_move_under_load_lose_nothing_that_is_not_told(cluster):
+    store = Spread(cluster, deadline=DEADLINE)
+    keys = [f"budget__=u{number}" for number in range(6)]
+    for key in keys:
+        charge(store, key, beside(key))
+    with Load(store, keys) as load:
+        eventually(lambda: sum(load.admitted.values()) > 50)
+        for key in (*keys, *keys):
+            slot, target = store.slot(key), elsewhere(cluster, store, key)
+            source = cluster.begin_move(slot, target)
+            before = sum(load.admitted.values()) + len(load.problems)
+            eventually(lambda n=before: sum(load.admitted.values()) + len(load.problems) > n + 2)
+            cluster.end_move(slot, source, target)
+    store.store._tidy(0, time.monotonic() + 1)
+    store.close()
+
+    unsure = [problem for problem in load.problems if problem.unsure]
+    assert not unsure
+    assert store.store.lost == 0
+    for key in (*keys, *map(beside, keys)):
+        assert store.slots(key) == {0: 1 + load.admitted[key]}
+    last = Spread(cluster)
+    assert all(charge(last, key, beside(key)) for key in keys)
+    last.close()
+
+
+def test_an_atomic_move_of_slots_is_followed_without_a_failed_decision():
+    cluster = Cluster("valkey 9")
+    store = Spread(cluster, deadline=2.0)
+    keys = [f"budget__=u{number}" for number in range(6)]
+    with Load(store, keys) as load:
+        eventually(lambda: sum(load.admitted.values()) > 50)
+        slot, target = store.slot(keys[0]), elsewhere(cluster, store, keys[0])
+        store.owner(keys[0]).client.execute_command(
+            *("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE"),
+            target.client.execute_command("CLUSTER MYID"),
+        )
+        cluster.owners.clear()
+        eventually(lambda: cluster.owners.clear() or cluster.owner(slot) is target)
+        before = load.admitted[keys[0]]
+        eventually(lambda: load.admitted[keys[0]] > before + 5)
+    store.close()
+    assert not load.problems
+    for key in keys:
+        assert store.slots(key) == {0: load.admitted[key]}
+    cluster.close()
+
+
+def test_without_one_primary_its_slots_fail_in_time_and_the_others_go_on(cluster, store):
+    keys = three_keys(store, "budget__")
+    charge(store, *keys)
+    meta = cluster.owner(store.bearings.slot)
+    dead = next(i for i, key in enumerate(keys) if store.owner(key) is meta)
+    living = [key for i, key in enumerate(keys) if i != dead]
+    meta.kill()
+    steady, now = store.bearings._steady, int(store.bearings.server_time * S)
+    store.bearings._steady = lambda: steady() + 40  # longer than one server alone would be trusted
+
+    for _ in range(10):
+        began = time.monotonic()
+        with pytest.raises(StoreError):
+            charge(store, *keys, now=now)
+        assert time.monotonic() - began < DEADLINE + 0.1
+        assert charge(store, *living, now=now)
+    assert eventually(lambda: [store.slots(key) for key in living] == [{0: 11}] * 2)
+    assert getattr(store.store, "store", store.store).lost <= 1  # what was under way when it died
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_decisions_come_back_once_a_replica_takes_over_with_what_was_counted(is_async):
+    cluster = Cluster("valkey 9")
+    store = Spread(cluster, is_async=is_async, deadline=DEADLINE)
+    keys = three_keys(store, "budget__")
+    primary = store.owner(keys[1])
+    replica = cluster.replica_of(primary)
+    assert [charge(store, *keys, ceiling=2) for _ in range(3)] == [True, True, False]
+    name = store.bearings.speech().names.record(keys[1])
+    with replica.client.client() as reader:
+        reader.execute_command("READONLY")
+        eventually(lambda: reader.get(name))
+    primary.kill()
+    with pytest.raises(StoreError):
+        charge(store, *keys)
+    replica.client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+
+    def back() -> bool:
+        try:
+            return not charge(store, keys[1], ceiling=2)
+        except StoreError:
+            return False
+
+    began = time.monotonic()
+    eventually(back, 5)
+    assert time.monotonic() - began < 3
+    assert charge(store, keys[1], ceiling=3)
+    store.close()
+    cluster.close()
+
+
+def test_a_slot_that_nobody_had_is_found_once_somebody_has_it(cluster):
+    key = "budget__=a"
+    first = Spread(cluster)
+    slot = first.slot(key)
+    owner = first.owner(key)
+    first.close()
+    for server in cluster.servers:
+        server.client.cluster("DELSLOTS", slot)
+    store = Spread(cluster, deadline=DEADLINE)
+    with pytest.raises(StoreError):
+        charge(store, key)
+    for server in cluster.servers:
+        server.client.cluster("ADDSLOTS", slot)
+    # The others hear of it by and by; until then they say that nobody has it, or send calls on.
+    owner.client.cluster("BUMPEPOCH")
+    eventually(lambda: charges(store, key))
+    store.close()
+
+
+def charges(store, key):
+    try:
+        return charge(store, key)
+    except StoreError:
+        return False
