@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import redis
@@ -268,10 +269,11 @@ class Sentinels:
     """A primary, its replica, and sentinels that watch them under the name `service`."""
 
     def __init__(self, kind: str = "valkey 9", *, count: int = 1, password: str = "") -> None:
-        secret = {"requirepass": password, "masterauth": password} if password else {}
+        both = {"requirepass": password, "masterauth": password} if password else {}
+        both["repl_diskless_sync_delay"] = "0"
         self.password = password
-        self.primary = Server(kind, **secret)
-        self.replica = Server(kind, replicaof=f"127.0.0.1 {self.primary.port}", **secret)
+        self.primary = Server(kind, **both)
+        self.replica = Server(kind, replicaof=f"127.0.0.1 {self.primary.port}", **both)
         login = f"sentinel auth-pass service {password}" if password else ""
         self.sentinels = [self._sentinel(kind, count, login) for _ in range(count)]
         for sentinel in self.sentinels:
@@ -303,7 +305,7 @@ class Sentinels:
     @property
     def uri(self) -> str:
         """How guardrail reaches it."""
-        login = f":{self.password}@" if self.password else ""
+        login = f":{quote(self.password, safe='')}@" if self.password else ""
         places = ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels)
         return f"redis+sentinel://{login}{places}/service"
 

@@ -88,6 +88,8 @@ class Server:
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
+        except redis.AuthenticationError:  # there, and behind a password
+            return True
         except redis.ConnectionError:
             return False
 

@@ -15,7 +15,7 @@ from guardrail.stores.redis.bearings import Bearings
 from guardrail.stores.redis.faults import refusal, unreachable
 from guardrail.stores.redis.line import Line, OnLate
 from guardrail.stores.redis.link import ANSWERS, command
-from guardrail.stores.redis.servers import ANY, SlotTable, asked_first, spelled
+from guardrail.stores.redis.servers import ANY, LOOK_AGAIN, SlotTable, asked_first, spelled
 
 
 class AsyncServers:
@@ -38,11 +38,15 @@ class AsyncServers:
         self._lines: dict[Place, Line] = {}
         self._table: SlotTable | None = None
         self._stale = True
+        self._lost = 0
+        self._looked = self.loop.time()
+        self._looking: asyncio.Task[None] | None = None
+        self._primary: Place | None = None
 
     @property
     def lost(self) -> int:
         """Replies that never came."""
-        return sum(line.lost for line in self._lines.values())
+        return self._lost + sum(line.lost for line in self._lines.values())
 
     def line(self, slot: int) -> Line:
         """Return the connection to the server that has a slot, or to one that knows who has."""
@@ -69,16 +73,37 @@ class AsyncServers:
         """Ask for the slots again with the next connection that is opened."""
         self._stale = True
 
+    def look(self) -> None:
+        """Ask the sentinels now and then, in a task, whether the primary is another one."""
+        if self._address.kind == "sentinel" and self.loop.time() - self._looked > LOOK_AGAIN:
+            self._looked = self.loop.time()
+            self._looking = self.loop.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            primary = await master_of(self._address, self._timeout)
+        except (said.RedisError, OSError):
+            return
+        if self._primary not in (None, primary):
+            await self._close_lines()
+
     async def close(self) -> None:
         """Close every connection."""
-        for line in self._lines.values():
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._close_lines()
+
+    async def _close_lines(self) -> None:
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
             await line.close()
-        self._lines = {}
+            self._lost += line.lost
 
     async def _opened(self, place: Place) -> Any:
         address, timeout = self._address, self._timeout
         if address.kind == "sentinel":
-            place = await master_of(address, timeout)
+            place = self._primary = await master_of(address, timeout)
         elif place is ANY or (address.kind == "cluster" and self._stale):
             answered = await self._learn(doubtful=place)
             place = answered if place is ANY else place

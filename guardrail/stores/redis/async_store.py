@@ -86,6 +86,7 @@ class AsyncRedisStore(RedisBase):
                 self.address, self.bearings, self.deadline, self.connect, self._late
             )
             self._chores = None
+        self._servers.look()
         return loop.time() + self.deadline
 
     async def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:

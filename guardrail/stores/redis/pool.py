@@ -44,6 +44,7 @@ class Pool:
         self._free = threading.Condition()
         self._idle: list[Link] = []
         self._owing = 0
+        self._retired = 0.0
         self._connecting = False
         self._problem: StoreError | None = None
 
@@ -73,6 +74,9 @@ class Pool:
 
     def give(self, link: Link) -> None:
         """Put a connection back."""
+        if link.opened <= self._retired:
+            self.drop(link)
+            return
         with self._free:
             self._owing += bool(link.owed)
             self.late += link.late
@@ -90,9 +94,14 @@ class Pool:
     def leave(self, link: Link) -> None:
         """Close a connection to a server that is not the one any more, and all older ones."""
         self.drop(link)
+        self.retire(link.opened)
+
+    def retire(self, moment: float) -> None:
+        """Have no connection used any more that was opened by a moment (monotonic seconds)."""
         with self._free:
-            older = [each for each in self._idle if each.opened <= link.opened]
-            self._idle = [each for each in self._idle if each.opened > link.opened]
+            self._retired = max(self._retired, moment)
+            older = [each for each in self._idle if each.opened <= moment]
+            self._idle = [each for each in self._idle if each.opened > moment]
         for each in older:
             self.drop(each)
 

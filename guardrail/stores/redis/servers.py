@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
+from time import monotonic
 
 from redis import exceptions as said
 
@@ -19,6 +20,10 @@ from guardrail.stores.redis.pool import Pool
 
 ANY = Place("", 0)
 """Whichever server of a cluster answers: the first call goes there, and is sent on."""
+
+
+LOOK_AGAIN = 1.0
+"""Seconds between two questions to the sentinels which server is the primary."""
 
 
 class SlotTable:
@@ -94,6 +99,8 @@ class Servers:
         self._pools: dict[Place, Pool] = {}
         self._table: SlotTable | None = None
         self._stale = True
+        self._looked = monotonic()
+        self._primary: Place | None = None
 
     def pool(self, slot: int) -> Pool:
         """Return the connections to the server that has a slot, or to one that knows who has."""
@@ -115,6 +122,25 @@ class Servers:
     def forget_table(self) -> None:
         """Ask for the slots again with the next connection that is opened."""
         self._stale = True
+
+    def look(self) -> None:
+        """Ask the sentinels now and then, in a thread, whether the primary is another one.
+
+        One that was replaced by order may go on as if it had not been, for ten seconds.
+        """
+        if self._address.kind == "sentinel" and monotonic() - self._looked > LOOK_AGAIN:
+            self._looked = monotonic()
+            threading.Thread(target=self._followed, name="guardrail-look", daemon=True).start()
+
+    def _followed(self) -> None:
+        began = monotonic()
+        try:
+            primary = master_of(self._address, self._timeout)
+        except (said.RedisError, OSError):
+            return
+        if self._primary not in (None, primary):
+            for pool in self.every():
+                pool.retire(began)
 
     def every(self) -> Iterator[Pool]:
         """Yield the pools there are."""
@@ -166,7 +192,7 @@ class Servers:
         """Open a connection, in whichever thread: asking for directions may take long."""
         address, timeout = self._address, self._timeout
         if address.kind == "sentinel":
-            place = master_of(address, timeout)
+            place = self._primary = master_of(address, timeout)
         elif place is ANY or (address.kind == "cluster" and self._stale):
             answered = self.learn(doubtful=place)
             place = answered if place is ANY else place

@@ -172,6 +172,7 @@ class RedisStore(RedisBase):
 
     def _tidy(self, now: int, until: float) -> None:
         """Use what is left of the time to take back what came too late, and to look around."""
+        self._servers.look()
         for pool in self._servers.every():
             pool.drain()
             while pool.late:

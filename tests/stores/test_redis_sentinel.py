@@ -1,0 +1,162 @@
+"""A primary and its replica under sentinels: decisions follow the primary."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from msgspec.msgpack import decode as unpackb
+
+from guardrail.errors import StoreError
+from guardrail.model.cells import Charge, Counter
+from guardrail.stores.redis.servers import LOOK_AGAIN
+from tests.cells.awaited import Awaited
+from tests.cells.redis_stores import redis_store
+from tests.stores.clusters import Sentinels
+from tests.stores.servers import binaries, eventually
+
+S = 1_000_000
+TTL = 3600 * S
+KEY = "budget__=a"
+DEADLINE = 0.25
+
+
+class Served:
+    """A store on a service of sentinels, sync or awaited, behind the sync contract."""
+
+    def __init__(self, service: Sentinels, *, is_async: bool, **settings) -> None:
+        store = redis_store(service.uri, **{"deadline": DEADLINE, **settings})
+        store.open()
+        self.bearings = store.bearings
+        self.store = Awaited(store.awaited()) if is_async else store
+
+    def charge(self, ceiling=1000) -> bool:
+        cell = Counter(0, KEY, 0, 1, 0, 1, ceiling, TTL)
+        now = int(self.bearings.server_time * S)
+        return self.store.acquire([Charge(True, None)], [cell], now).admitted
+
+    def used(self) -> int:
+        looked = Counter(0, KEY, 0, 1, 0, 0, None, TTL)
+        now = int(self.bearings.server_time * S)
+        return self.store.acquire([Charge(True, None)], [looked], now).replies[0].used
+
+    def charges(self) -> bool:
+        try:
+            return self.charge()
+        except StoreError:
+            return False
+
+
+@pytest.fixture(params=[("valkey 9", 1, ""), ("redis 6.2", 1, "secret:@/"), ("valkey 9", 3, "s")])
+def service(request):
+    kind, count, password = request.param
+    if kind not in binaries():
+        pytest.skip(f"no {kind} for this machine")
+    opened = Sentinels(kind, count=count, password=password)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def is_async(request):
+    return request.param
+
+
+def records(service, server):
+    client = service.client(server)
+    return [name for name in client.keys("*") if b"{meta}" not in name]
+
+
+def test_decisions_go_to_the_primary_and_after_a_failover_to_the_new_one(service, is_async):
+    store = Served(service, is_async=is_async)
+    assert all(store.charge() for _ in range(5))
+    assert service.client(service.primary).info("replication")["role"] == "master"
+    eventually(lambda: records(service, service.replica))
+
+    assert service.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+    eventually(lambda: service.client(service.replica).info("replication")["role"] == "master")
+    # The old primary is demoted only seconds later: until then it answers as if it still counted.
+    name = store.bearings.speech().names.record(KEY)
+    new = service.client(service.replica)
+    began = time.monotonic()
+    eventually(lambda: store.charges() and unpackb(new.get(name))[1] > 5)
+    assert time.monotonic() - began < LOOK_AGAIN + 2
+    assert store.used() == unpackb(new.get(name))[1]
+    store.store.close()
+
+
+def test_decisions_come_back_after_the_primary_was_killed(service, is_async):
+    store = Served(service, is_async=is_async)
+    assert store.charge()
+    eventually(lambda: records(service, service.replica))
+    service.primary.kill()
+    began = time.monotonic()
+    with pytest.raises(StoreError):
+        store.charge()
+    assert time.monotonic() - began < DEADLINE + 0.15
+
+    eventually(store.charges, 15)
+    assert service.client(service.replica).info("replication")["role"] == "master"
+    assert store.used() == 2
+    store.store.close()
+
+
+@pytest.fixture
+def alone():
+    """A service of one sentinel, that leaves everything as it is unless it is told."""
+    opened = Sentinels()
+    yield opened
+    opened.close()
+
+
+def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone, is_async):
+    store = Served(alone, is_async=is_async)
+    assert store.charge()
+    alone.sentinels[0].client.execute_command("SENTINEL", "REMOVE", "service")
+    alone.primary.client.replicaof("127.0.0.1", alone.replica.port)
+    alone.replica.client.replicaof("NO", "ONE")
+    before = alone.primary.client.info("clients")["connected_clients"]
+    with pytest.raises(StoreError, match="ReadOnly") as caught:
+        store.charge()
+    assert not caught.value.unsure
+    assert alone.primary.client.info("clients")["connected_clients"] < before
+
+    watched = ("service", "127.0.0.1", alone.replica.port, 1)
+    alone.sentinels[0].client.execute_command("SENTINEL", "MONITOR", *watched)
+    assert store.charge()
+    store.store.close()
+
+
+def test_a_demoted_primary_under_load_loses_no_decision_that_was_told(alone):
+    store = Served(alone, is_async=False)
+    admitted, ending = [0] * 4, threading.Event()
+
+    def ask(number: int) -> None:
+        while not ending.is_set():
+            admitted[number] += store.charges()
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: min(admitted) > 20)
+    alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+    eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
+    then = list(admitted)
+    eventually(lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True)))
+    ending.set()
+    for thread in threads:
+        thread.join()
+    # An ordered failover waits for nobody: what the old primary was told meanwhile may be gone.
+    assert store.used() <= sum(admitted) + store.store.lost
+    store.store.close()
+
+
+def test_the_sentinels_are_asked_until_one_answers(alone, is_async):
+    store = redis_store(alone.uri.replace("sentinel://", "sentinel://127.0.0.1:1,"))
+    store.open()
+    store.close()
+    wrong = redis_store(alone.uri.replace("/service", "/another"))
+    with pytest.raises(StoreError, match="`another` of the sentinels"):
+        wrong.open()
+    wrong.close()
