@@ -9,17 +9,12 @@ from collections import Counter as Tally
 import pytest
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.model.amounts import HOUR
-from guardrail.model.cells import Charge, Counter, Leave, Member
+from guardrail.model.cells import Charge, Counter, Member
 from guardrail.stores.redis.dialogue import slot_of
-from tests.cells.redis_stores import HASH_KEY, redis_store
+from tests.cells.redis_stores import redis_store
+from tests.stores.charges import BINDING, TTL, S, budget, charge, escalated, now_of
 from tests.stores.clusters import CLUSTERS, Spread, key_in, three_keys
 from tests.stores.servers import Server, binaries, eventually
-
-S = 1_000_000
-TTL = 3600 * S
-BINDING = Charge(True, None)
-OLD = b"the old key, long enough"
 
 
 @pytest.fixture(params=binaries())
@@ -37,32 +32,6 @@ def store(request, cluster):
 @pytest.fixture
 def valkey():
     return CLUSTERS.empty("valkey 9")
-
-
-def now_of(store):
-    return int(store.bearings.server_time * S)
-
-
-def budget(number, key, ceiling, *, amount=1, spill=None):
-    return Counter(number, key, 0, 1, 0, amount, ceiling, TTL, spill)
-
-
-def charge(store, keys, ceilings, **more):
-    cells = [
-        budget(i, key, top, **more) for i, (key, top) in enumerate(zip(keys, ceilings, strict=True))
-    ]
-    return store.acquire([BINDING] * len(keys), cells, now_of(store))
-
-
-def escalated(now, whose):
-    """Return a rule that refuses, its strike and its ban, all of the same key facts."""
-    second = str(now // S)
-    return [BINDING, Charge(False, 0), Charge(False, 1)], [
-        budget(0, f"budget__{whose}", 0),
-        Counter(0, f"ban_____{whose}", 0, 1, now, 0, now, TTL),
-        Member(1, f"strikes_{whose}", second, now + TTL, 0, TTL),
-        Counter(2, f"ban_____{whose}", 0, 1, now, TTL, now + TTL, TTL),
-    ]
 
 
 def test_a_rule_s_limit_strikes_and_ban_share_a_slot_and_every_record_ends(store):
@@ -225,86 +194,6 @@ def test_a_rate_is_not_worn_down_by_requests_that_another_slot_refuses_at_once(v
         thread.join()
     store.store.close()
     assert store.drained(pace)[0] == now
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def crowded(request, cluster):
-    """A store whose servers are at their bound, and one that was there before."""
-    before = Spread(cluster)
-    store = Spread(cluster, is_async=request.param, bound=0)
-    yield before, store
-    before.close()
-    store.close()
-
-
-def spilling(store, whose, ceiling, *, number=0):
-    """Return a budget and its overflow counter, on two servers."""
-    key = f"budget__{whose}"
-    spill = key_in(store, "budget__", lambda slot: store.cluster.owner(slot) != store.owner(key))
-    return budget(number, key, ceiling, spill=spill), spill
-
-
-def test_at_the_bound_unknown_keys_use_the_overflow_counter_in_its_own_slot(crowded):
-    _, store = crowded
-    cell, spill = spilling(store, "=guest", 2)
-    outcomes = [store.acquire([BINDING], [cell], now_of(store)) for _ in range(3)]
-
-    assert [outcome.admitted for outcome in outcomes] == [True, True, False]
-    assert all(outcome.replies[0].spilled for outcome in outcomes)
-    assert store.slots(spill) == {0: 2}
-    assert store.slots(cell.key) == {}
-
-
-def test_of_a_rule_that_is_partly_known_at_the_bound_the_known_part_is_charged_too(crowded):
-    before, store = crowded
-    known = budget(0, "tokens__=guest", 2, spill="tokens__~1")
-    before.acquire([BINDING], [known], now_of(before))
-    cell, spill = spilling(store, "=guest", 9)
-    outcomes = [store.acquire([BINDING], [known, cell], now_of(store)) for _ in range(2)]
-
-    assert [outcome.admitted for outcome in outcomes] == [True, False]
-    assert [reply.spilled for reply in outcomes[0].replies] == [False, True]
-    assert (store.slots(known.key), store.slots(spill)) == ({0: 2}, {0: 1})
-
-
-def test_at_the_bound_a_banned_key_stays_banned_and_takes_no_one_else_s_room(crowded):
-    before, store = crowded
-    now = now_of(store)
-    before.acquire(*escalated(now, "=guest"), now)
-    cell, spill = spilling(store, "=guest", 9)
-    ban = Counter(0, "ban_____=guest", 0, 1, now, 0, now, TTL)
-    outcome = store.acquire([BINDING], [ban, cell], now)
-
-    assert (outcome.admitted, outcome.refused) == (False, [True])
-    assert store.slots(spill) == {}
-
-
-def test_a_spent_lifetime_limit_stays_spent_over_a_new_hash_key_and_its_new_slot(cluster):
-    key = "lifetime=somebody"
-    before = Spread(cluster, keys=(OLD,), overlap=60 * S)
-    assert [charge(before, [key], [4]).admitted for _ in range(5)] == [True] * 4 + [False]
-    old = before.slot(key)
-    before.close()
-
-    class Clock:
-        ahead = 0.0
-
-    start = Spread(cluster, keys=(HASH_KEY, OLD), overlap=60 * S)
-    assert start.slot(key) == old
-    begun = start.bearings._steady
-    start.bearings._steady = lambda: begun() + Clock.ahead
-    assert not charge(start, [key], [4]).admitted
-    Clock.ahead = HOUR / S
-    start.bearings._until = 0
-    assert start.slot(key) != old
-    now = int(start.bearings.server_time * S) - HOUR
-    cells = [budget(0, key, 4), budget(1, "lifetime=other", 4)]
-    assert start.store.acquire([BINDING] * 2, cells, now).refused == [True, False]
-    start.store.settle([Leave("flight__=somebody", "m")], now)
-    cells[0] = budget(0, key, 5)
-    assert start.store.acquire([BINDING] * 2, cells, now).admitted
-    assert start.slots(key) == {0: 5}
-    start.close()
 
 
 def test_a_uri_that_says_another_kind_of_server_is_told_what_to_write(valkey):
