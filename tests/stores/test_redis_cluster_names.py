@@ -1,4 +1,4 @@
-"""A cluster at its bound, where unknown keys spill, and over a new hash key, which moves records."""
+"""A cluster at its bound, where unknown keys spill, and over a new hash key: records move."""
 
 from __future__ import annotations
 

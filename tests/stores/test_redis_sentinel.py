@@ -13,7 +13,7 @@ from guardrail.model.cells import Charge, Counter
 from guardrail.stores.redis.servers import LOOK_AGAIN
 from tests.cells.awaited import Awaited
 from tests.cells.redis_stores import redis_store
-from tests.stores.clusters import Sentinels
+from tests.stores.sentinels import Sentinels
 from tests.stores.servers import binaries, eventually
 
 S = 1_000_000
