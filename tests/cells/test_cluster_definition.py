@@ -18,6 +18,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.stores.redis import spread
+from guardrail.stores.redis.wire import undoing
 from tests.cells.definition import Definition
 from tests.cells.steps import Steps, difference
 from tests.stores.clusters import CLUSTERS, Spread
@@ -103,7 +104,9 @@ def test_where_no_clock_steps_back_the_counters_are_those_of_a_single_server(see
             continue
         wanted = definition.acquire(step.charges, step.cells, step.now)
         found = store.acquire(step.charges, step.cells, step.now)
-        replies = [reply._replace(refunded=0) for reply in found.replies]
+        replies: list[Reply] = [
+            cast(CounterReply, reply)._replace(refunded=0) for reply in found.replies
+        ]
         assert found._replace(replies=replies) == wanted
         refusals += not wanted.admitted
     assert refusals > 20
@@ -114,10 +117,9 @@ MUTANTS = {
     "nothing is taken back": ("undoing", lambda *_, **__: []),
     "strikes are taken back": (
         "undoing",
-        lambda *given, strikes: spread_undoing(*given, strikes=True),
+        lambda *given, strikes: undoing(*given, strikes=True),
     ),
 }
-spread_undoing = spread.undoing
 
 
 @pytest.mark.parametrize("name", MUTANTS)

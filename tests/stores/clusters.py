@@ -74,9 +74,9 @@ class Cluster:
         """How guardrail reaches it."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{s.port}" for s in self.servers[:3])
 
-    def owner(self, slot: int) -> Server:
+    def owner(self, slot: int, *, anew: bool = False) -> Server:
         """Return the server that has a slot, as the servers alive see it."""
-        if slot in self.owners:
+        if slot in self.owners and not anew:
             return self.owners[slot]
         living = [server for server in self.servers if server.process.poll() is None]
         for first, last, primary, *_ in living[0].client.execute_command("CLUSTER SLOTS"):

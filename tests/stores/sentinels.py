@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,7 +17,7 @@ class Sentinels:
     """A primary, its replica, and sentinels that watch them under the name `service`."""
 
     def __init__(self, kind: str = "valkey 9", *, count: int = 1, password: str = "") -> None:
-        both = {"requirepass": password, "masterauth": password} if password else {}
+        both: dict[str, Any] = {"requirepass": password, "masterauth": password} if password else {}
         both["repl_diskless_sync_delay"] = "0"
         self.password = password
         self.primary = Server(kind, **both)
@@ -24,7 +25,7 @@ class Sentinels:
         login = f"sentinel auth-pass service {password}" if password else ""
         self.sentinels = [self._sentinel(kind, count, login) for _ in range(count)]
         for sentinel in self.sentinels:
-            eventually(lambda s=sentinel: self._complete(s, count))
+            eventually(partial(self._complete, sentinel, count))
 
     def _sentinel(self, kind: str, count: int, login: str) -> Server:
         conf = Path(mkdtemp(prefix="guardrail-sentinel-")) / "sentinel.conf"

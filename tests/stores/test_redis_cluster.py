@@ -44,7 +44,7 @@ def test_a_rule_s_limit_strikes_and_ban_share_a_slot_and_every_record_ends(store
         store.acquire(*escalated(now + S, whose), now + S)  # the ban
         charge(store, [f"other___{whose}"], [5])
 
-    slots = {}
+    slots: dict[bytes, list[int]] = {}
     for name in store.cluster.names():
         assert (name.count(b"{"), name.count(b"}")) == (1, 1)
         slots.setdefault(name[: name.index(b"}")], []).append(slot_of(name))
@@ -158,7 +158,7 @@ def test_a_decision_cancelled_between_two_slots_is_taken_back(valkey):
 
 def test_no_limit_is_exceeded_by_threads_that_exhaust_three_in_different_slots(cluster):
     store = Spread(cluster, deadline=10.0)
-    keys, ceilings, every = three_keys(store, "budget__"), [60, 40, 50], Tally()
+    keys, ceilings, every = three_keys(store, "budget__"), [60, 40, 50], Tally[str]()
 
     def ask() -> None:
         admitted = sum(charge(store, keys, ceilings).admitted for _ in range(40))
@@ -210,8 +210,7 @@ def test_a_cluster_is_found_though_the_first_server_named_is_gone(valkey):
         store = redis_store(uri)
         store.open()
         if is_async:
-            store = store.awaited()
-            asyncio.run(awaited_once(store))
+            asyncio.run(awaited_once(store.awaited()))
         else:
             assert charge_once(store).admitted
             store.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from guardrail.model.cells import Adjust, Counter
@@ -73,7 +75,7 @@ def test_at_the_bound_a_banned_key_stays_banned_and_takes_no_one_else_s_room(cro
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_spent_lifetime_limit_stays_spent_over_a_new_hash_key_and_its_new_slot(cluster, is_async):
     time = [1_700_000_000.0]
-    settings = {"overlap": 60 * S, "host_clock": True, "clock": lambda: time[0]}
+    settings: dict[str, Any] = {"overlap": 60 * S, "host_clock": True, "clock": lambda: time[0]}
     keys = ["lifetime=somebody", "lifetime=other"]
     before = Spread(cluster, keys=(OLD,), **settings)
     assert [charge(before, keys[:1], [4]).admitted for _ in range(5)] == [True] * 4 + [False]

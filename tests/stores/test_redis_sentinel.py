@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.msgpack import decode
@@ -29,19 +31,19 @@ class Served:
         store = redis_store(service.uri, **{"deadline": DEADLINE, **settings})
         store.open()
         self.bearings = store.bearings
-        self.store = Awaited(store.awaited()) if is_async else store
+        self.store: Any = Awaited(store.awaited()) if is_async else store
 
-    def charge(self, ceiling=10**9) -> bool:
+    def charge(self, ceiling=10**9):
         cell = Counter(0, KEY, 0, 1, 0, 1, ceiling, TTL)
         now = int(self.bearings.server_time * S)
         return self.store.acquire([Charge(True, None)], [cell], now).admitted
 
-    def used(self) -> int:
+    def used(self):
         looked = Counter(0, KEY, 0, 1, 0, 0, None, TTL)
         now = int(self.bearings.server_time * S)
         return self.store.acquire([Charge(True, None)], [looked], now).replies[0].used
 
-    def charges(self) -> bool:
+    def charges(self):
         try:
             return self.charge()
         except StoreError:
@@ -61,6 +63,14 @@ def service(request):
 def both(service):
     """Return a store for threads and one for event loops."""
     return [Served(service, is_async=is_async) for is_async in (False, True)]
+
+
+def counts_on(store, client, name, before):
+    return store.charges() and decode(client.get(name))[1] > before
+
+
+def has_fewer(client, before):
+    return client.info("clients")["connected_clients"] < before
 
 
 def records(service, server):
@@ -83,7 +93,7 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
     for store in stores:
         before = decode(new.get(name))[1]
         assert before >= 10
-        eventually(lambda s=store, n=before: s.charges() and decode(new.get(name))[1] > n)
+        eventually(partial(counts_on, store, new, name, before))
         assert time.monotonic() - began < LOOK_AGAIN + 2
     assert {store.used() for store in stores} == {decode(new.get(name))[1]}
     for store in stores:
@@ -130,8 +140,7 @@ def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone):
         with pytest.raises(StoreError, match="ReadOnly") as caught:
             store.charge()
         assert not caught.value.unsure
-        fewer = alone.primary.client
-        eventually(lambda c=fewer, n=before: c.info("clients")["connected_clients"] < n)
+        eventually(partial(has_fewer, alone.primary.client, before))
 
     watched = ("service", "127.0.0.1", alone.replica.port, 1)
     alone.sentinels[0].client.execute_command("SENTINEL", "MONITOR", *watched)
