@@ -162,7 +162,7 @@ def test_threads_follow_a_failover_by_order_and_nothing_is_counted_twice(alone):
         thread.start()
     eventually(lambda: min(admitted) > 20)
     alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
-    eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
+    eventually(lambda: alone.client(alone.replica).info("replication")["role"] == "master")
     then = list(admitted)
     eventually(lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True)))
     ending.set()
