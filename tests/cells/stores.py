@@ -12,7 +12,8 @@ from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.cells.awaited import Awaited
-from tests.cells.redis_stores import SERVERS, Shown, empty_cluster
+from tests.cells.redis_stores import SERVERS, Shown
+from tests.stores.clusters import CLUSTERS
 from tests.stores.servers import binaries
 
 
@@ -41,6 +42,6 @@ STORES: dict[str, Callable[[], Store]] = {
     "lmdb, async": lambda: Awaited(AsyncLmdbStore(Housed())),
     **{kind: partial(on_server, kind, False) for kind in binaries()},
     **{f"{kind}, async": partial(on_server, kind, True) for kind in binaries()},
-    "cluster": lambda: Shown(empty_cluster()),
-    "cluster, async": lambda: Shown(empty_cluster(), is_async=True),
+    "cluster": lambda: Shown(CLUSTERS.empty("valkey 9")),
+    "cluster, async": lambda: Shown(CLUSTERS.empty("valkey 9"), is_async=True),
 }

@@ -14,7 +14,6 @@ from guardrail.model.amounts import DAY, MINUTE
 from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.opening import open_store
-from scripts.flood import main
 from tests.stores.workers import NOW, S, Worker, charge
 
 ROOT = Path(__file__).parent.parent.parent
@@ -232,12 +231,3 @@ def test_a_closed_store_says_so(tmp_path):
 
     with pytest.raises(StoreError, match="the store is closed"):
         charge(store, "counter_=a")
-
-
-def test_a_flood_of_random_credentials_fills_the_partition_and_no_more(tmp_path, capsys):
-    assert main([str(tmp_path), "5000"]) == 0
-
-    levels = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in levels[:10]] == ["501"] * 10
-    assert levels[0].split()[4] == levels[9].split()[4]
-    assert levels[10] == "blocked key blocked: True; new customer served: True, exactly: True"

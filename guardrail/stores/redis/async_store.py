@@ -13,11 +13,12 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
-from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, unwrapped
-from guardrail.stores.redis.wire import Retract
+from guardrail.stores.redis.dialogue import Call, parted, settling, spoken
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError
+from guardrail.stores.redis.spread import acquiring
+from guardrail.stores.redis.wire import Undo
 
 T = TypeVar("T")
 
@@ -53,7 +54,10 @@ class AsyncRedisStore(RedisBase):
         return outcome
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Apply corrections to what was charged before."""
+        """Apply corrections to what was charged before.
+
+        What only some servers of a cluster took is owed to the others.
+        """
         until, self._latest = self._until(), now
         try:
             await self._settle(corrections, now, until)
@@ -79,7 +83,7 @@ class AsyncRedisStore(RedisBase):
     ) -> Outcome:
         if self.bearings.stale:
             await self._orient(until)
-        undo: Undo = []
+        undo: list[Undo] = []
         try:
             dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
             outcome = await self._run(dialogue, until)
@@ -91,12 +95,10 @@ class AsyncRedisStore(RedisBase):
         self._owe(undo)
         return outcome
 
-    async def _settle(
-        self, corrections: Sequence[Correction | Retract], now: int, until: float
-    ) -> None:
+    async def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
         if self.bearings.stale:
             await self._orient(until)
-        await self._run(settling(self.bearings.speech(), corrections, now), until)
+        self._settled(*await self._correct(corrections, now, until))
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
@@ -107,6 +109,7 @@ class AsyncRedisStore(RedisBase):
                 self.address, self.bearings, self.deadline, self.connect, self._late
             )
             self._chores = None
+        self._servers.look()
         return loop.time() + self.deadline
 
     async def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
@@ -125,25 +128,26 @@ class AsyncRedisStore(RedisBase):
     async def _perform(self, call: Call, until: float) -> object:
         """Return the server's reply to a call, wherever the call's slot is by now."""
         servers = cast(AsyncServers, self._servers)
-        line, asking = servers.line(call.slot), False
-        for _ in range(REDIRECTS):
+        line, asking, followed = servers.line(call.slot), False, 0
+        clock = servers.loop.time
+        while followed < REDIRECTS:
             ahead = [ASKING] if asking else []
-            reply = unwrapped(await line.ask([*ahead, self._command(call)], call, until))
+            reply = await line.ask([*ahead, self._command(call)], call, until)
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
-                reply = unwrapped(await line.ask([*ahead, whole], call, until))
+                reply = await line.ask([*ahead, whole], call, until)
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
                 if not asking:
                     servers.move(call.slot, place)
                 line = servers.line_at(place)
-            elif isinstance(reply, said.TryAgainError):
+                followed += 1
+            elif self._worth_repeating(reply, until - clock()):
                 await asyncio.sleep(TRY_AGAIN_AFTER)
             elif isinstance(reply, Exception):
                 if isinstance(reply, MOVED_AWAY):
                     servers.forget_table()
-                    await line.close()
                 raise self._refused(reply, line.where)
             else:
                 return reply
@@ -156,6 +160,20 @@ class AsyncRedisStore(RedisBase):
         except SettingError as problem:
             raise StoreError(str(problem)) from problem
 
+    async def _correct(
+        self, corrections: Sequence[Undo], now: int, until: float
+    ) -> tuple[int, Failed]:
+        """Correct server by server; return how many parts there were, and which failed."""
+        speech = self.bearings.speech()
+        parts = parted(speech, corrections)
+        failed: Failed = []
+        for part in parts:
+            try:
+                await self._run(settling(speech, part, now), until)
+            except StoreError as problem:
+                failed.append((part, problem))
+        return len(parts), failed
+
     def _late(self, call: Call, reply: object) -> None:
         self._owe_late(call, reply)
         if self._undo:
@@ -167,15 +185,14 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = self._latest
         try:
             while self._undo:
-                batch = self._batch()
-                try:
-                    await self._settle(batch, now, self._until())
-                except StoreError as problem:
-                    self._unbatch(batch, problem)
-                    raise
+                if self.bearings.stale:
+                    await self._orient(self._until())
+                _, failed = await self._correct(self._batch(), self._latest, self._until())
+                self._unbatch(failed)
+                if failed:
+                    raise failed[0][1]
             if self.bearings.due:
                 await self._orient(self._until())
         except StoreError:

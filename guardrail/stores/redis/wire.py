@@ -31,7 +31,7 @@ REMEMBERED = 8192
 
 _CELL, _REPLY = 10, 5
 _COUNTER, _SET = 0, 1
-_ADJUST, _DRAIN, _LEAVE, _RENEW = 1, 2, 3, 4
+_ADJUST, _DRAIN, _LEAVE, _RENEW, _UNDRAIN = 1, 2, 3, 4, 5
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[int]).decode
 
@@ -42,6 +42,24 @@ class Retract(NamedTuple):
     key: str
     member: str
     expires: int
+
+
+class Undrain(NamedTuple):
+    """Takes back what a draining counter was charged at `since`, but for what has drained.
+
+    `reach` is the counter's value after the charge and all that was refunded to it before: what
+    others take back meanwhile tells nothing of this charge, which is why it is not a `Drain`.
+    """
+
+    key: str
+    amount: int
+    reach: int
+    since: int
+    ttl: int
+
+
+Undo = Correction | Retract | Undrain
+"""What takes a charge back."""
 
 
 class Terms(NamedTuple):
@@ -173,9 +191,7 @@ def read_outcome(reply: bytes, charges: int, cells: Sequence[Cell]) -> Outcome:
     return Outcome(numbers[0] == 1, [flag == 1 for flag in numbers[1 : 1 + charges]], replies)
 
 
-def settle_call(
-    corrections: Sequence[Correction | Retract], now: int, names: Names, terms: Terms
-) -> Packed:
+def settle_call(corrections: Sequence[Undo], now: int, names: Names, terms: Terms) -> Packed:
     """Return the call that corrects.
 
     Raises:
@@ -192,6 +208,10 @@ def settle_call(
             _check(abs(each.delta), each.charged, each.refunded)
             head = (_DRAIN, place, _millis(each.ttl))
             row = (*head, each.delta, each.charged, each.refunded)
+        elif isinstance(each, Undrain):
+            _check(each.amount, each.reach, each.since)
+            head = (_UNDRAIN, place, _millis(each.ttl))
+            row = (*head, -each.amount, each.reach, each.since)
         elif isinstance(each, Renew):
             _check(each.expires)
             member = _member(names, each.member)
@@ -209,17 +229,21 @@ def _millis(ttl: int) -> int:
 
 def undoing(
     charges: Sequence[Charge], cells: Sequence[Cell], outcome: Outcome, *, strikes: bool = True
-) -> list[tuple[int, Correction | Retract]]:
+) -> list[tuple[int, Undo]]:
     """Return the corrections that take back what an outcome says was charged, by its charge.
 
     With `strikes` also what followed a refusal.
     """
-    found: list[tuple[int, Correction | Retract]] = []
+    found: list[tuple[int, Undo]] = []
+    left_out = {
+        cell.charge
+        for cell, reply in zip(cells, outcome.replies, strict=True)
+        if reply.spilled and cell.spill == LEFT_OUT
+    }
     for cell, reply in zip(cells, outcome.replies, strict=True):
         charge = charges[cell.charge]
         tried = outcome.admitted if charge.after is None else outcome.refused[charge.after]
-        left_out = reply.spilled and cell.spill == LEFT_OUT
-        if not tried or outcome.refused[cell.charge] or left_out:
+        if not tried or outcome.refused[cell.charge] or cell.charge in left_out:
             continue
         if charge.after is None or strikes:
             correction = _undone(cell, reply)
@@ -228,13 +252,13 @@ def undoing(
     return found
 
 
-def _undone(cell: Cell, reply: Reply) -> Correction | Retract | None:
+def _undone(cell: Cell, reply: Reply) -> Undo | None:
     key = cast(str, cell.spill) if reply.spilled else cell.key
     if not isinstance(cell, Counter):
         new = not cast(MemberReply, reply).present
         return Retract(key, cell.member, cell.expires) if new else None
     counted = cast(CounterReply, reply)
     if cell.amount and cell.floor:
-        charged = counted.used + cell.amount
-        return Drain(key, -cell.amount, charged, counted.refunded, cell.ttl)
+        reach = min(counted.used + cell.amount + counted.refunded, TOP)
+        return Undrain(key, cell.amount, reach, cell.floor, cell.ttl)
     return Adjust(key, counted.slot, -cell.amount, cell.ttl) if cell.amount else None
