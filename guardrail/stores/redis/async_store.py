@@ -11,11 +11,13 @@ from redis import exceptions as said
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
+from guardrail.stores.forms import reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, parted, settling, spoken
+from guardrail.stores.redis.dialogue import Call, acquired, parted, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError
 from guardrail.stores.redis.spread import acquiring
 from guardrail.stores.redis.wire import Undo
@@ -52,6 +54,19 @@ class AsyncRedisStore(RedisBase):
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
+
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        if self.address.kind == "cluster":
+            return reply_of(await self.acquire(asked.charges, asked.cells, now))
+        until, self._latest = self._until(), now
+        try:
+            reply = await self._reply(asked, now, until)
+        except OutdatedError:
+            reply = await self._reply(asked, now, until)
+        if self._undo or self.bearings.due:
+            self._tidy()
+        return reply
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
@@ -94,6 +109,11 @@ class AsyncRedisStore(RedisBase):
             raise
         self._owe(undo)
         return outcome
+
+    async def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
+        if self.bearings.stale:
+            await self._orient(until)
+        return await self._run(acquired(self.bearings.speech(), asked, now, 0, refuse=False), until)
 
     async def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
         if self.bearings.stale:

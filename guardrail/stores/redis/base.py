@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from redis import exceptions as said
 
 from guardrail.errors import StoreError
+from guardrail.stores.forms import outcome_of
 from guardrail.stores.redis.addresses import Address
 from guardrail.stores.redis.bearings import Bearings, Outlook
 from guardrail.stores.redis.dialogue import ACQUIRE, LOOK, PLAIN, Call
 from guardrail.stores.redis.faults import OutdatedError, refusal
 from guardrail.stores.redis.link import command
 from guardrail.stores.redis.scripts import load_scripts
-from guardrail.stores.redis.wire import Undo, read_outcome, undoing
+from guardrail.stores.redis.wire import Undo, read_reply, undoing
 
 DEADLINE, CONNECT = 0.05, 1.0
 ASKING = command(("ASKING",))
@@ -108,10 +109,12 @@ class RedisBase:
 
     def _owe_late(self, call: Call, reply: object) -> None:
         """Take note of a reply that came after its deadline: what it charged is taken back."""
-        if call.kind != ACQUIRE or not isinstance(reply, bytes):
+        asked = call.asked
+        if asked is None or not isinstance(reply, list):
             return
-        outcome = read_outcome(reply, len(call.charges), call.cells)
-        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
+        charges, cells = asked.charges, asked.cells
+        outcome = outcome_of(read_reply(reply), len(charges), cells)
+        self._owe([undo for _, undo in undoing(charges, cells, outcome)])
 
     def _batch(self) -> list[Undo]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]

@@ -9,19 +9,15 @@ from binascii import crc_hqx
 from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from guardrail.errors import StoreError
-from guardrail.model.cells import (
-    Cell,
-    Charge,
-    Outcome,
-)
+from guardrail.model.cells import Outcome
+from guardrail.model.forms import Asked
 from guardrail.stores.redis.wire import (
     Names,
     Packed,
     Terms,
     Undo,
     acquire_call,
-    read_outcome,
+    read_reply,
     settle_call,
 )
 
@@ -33,16 +29,15 @@ class Call(NamedTuple):
     """One command to the server of a slot.
 
     `kind` is the script to run, `LOOK` for a plain reading of the keys, or `PLAIN` where `keys`
-    are a command as it is. `charges` and `cells` tell what a reply to `ACQUIRE` that comes too
-    late has to be undone of.
+    are a command as it is. `asked` tells what a reply to `ACQUIRE` that comes too late has to be
+    undone of.
     """
 
     kind: str
     slot: int
     keys: Sequence[bytes | str | int]
     arguments: tuple[bytes, ...] = ()
-    charges: Sequence[Charge] = ()
-    cells: Sequence[Cell] = ()
+    asked: Asked | None = None
 
 
 Dialogue = Generator[Call, object, Outcome]
@@ -103,24 +98,18 @@ def spoken(
 
 
 def acquired(
-    speech: Speech,
-    charges: Sequence[Charge],
-    cells: Sequence[Cell],
-    now: int,
-    slot: int,
-    *,
-    refuse: bool,
-) -> Dialogue:
-    """Ask one slot for charges; return its outcome.
+    speech: Speech, asked: Asked, now: int, slot: int, *, refuse: bool
+) -> Generator[Call, object, list[int]]:
+    """Ask one slot for charges; return its reply, in numbers.
 
     With `refuse` the request is refused whatever the cells say: they are only answered.
     """
     terms = speech.terms._replace(refuse=True) if refuse else speech.terms
-    packed = acquire_call(charges, cells, now, speech.names, terms)
-    keys = [key for cell in cells for key in (cell.key, cell.spill) if key]
-    taken = yield from _taken_over(speech, keys, packed, slot)
-    reply = yield Call(ACQUIRE, slot, packed.keys, packed.encoded(taken), charges, cells)
-    return read_outcome(_bytes(reply), len(charges), cells)
+    form = asked.form
+    packed = acquire_call(form, now, speech.names, terms)
+    taken = yield from _taken_over(speech, form.keys, packed, slot)
+    reply = yield Call(ACQUIRE, slot, packed.keys, packed.encoded(taken), asked)
+    return read_reply(reply)
 
 
 def _taken_over(
@@ -145,9 +134,3 @@ def _taken_over(
             if value is not None:
                 found[packed.keys.index(speech.names.record(key)) + 1] = value
     return found
-
-
-def _bytes(reply: object) -> bytes:
-    if isinstance(reply, bytes):
-        return reply
-    raise StoreError(f"the server answered `{reply!r}`, which is none of ours", unsure=True)

@@ -19,6 +19,7 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
+from guardrail.stores.forms import Planned, outcome_of
 from guardrail.stores.redis.dialogue import Call, Dialogue, Speech, acquired
 from guardrail.stores.redis.wire import Undo, undoing
 
@@ -32,7 +33,9 @@ def acquiring(
     dialogue ends, its caller has to take back `undo`.
     """
     if not speech.spread:
-        return (yield from acquired(speech, charges, cells, now, 0, refuse=False))
+        asked = Planned(charges, cells)
+        reply = yield from acquired(speech, asked, now, 0, refuse=False)
+        return outcome_of(reply, len(charges), cells)
     return (yield from _Spread(speech, charges, cells, now, undo).asked())
 
 
@@ -114,9 +117,9 @@ class _Spread:
             for c in (self.charges[number] for number in numbers)
         ]
         cells = [self._cell(place, index, spilling) for place in places]
-        outcome = yield from acquired(
-            self.speech, charges, cells, self.now, slot, refuse=not self.admitted
-        )
+        asked = Planned(charges, cells)
+        reply = yield from acquired(self.speech, asked, self.now, slot, refuse=not self.admitted)
+        outcome = outcome_of(reply, len(charges), cells)
         self._note(numbers, places, cells, outcome, spilling)
         for number, each in undoing(charges, cells, outcome, strikes=False):
             self.charged.append((numbers[number], each))

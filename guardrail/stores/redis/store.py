@@ -11,11 +11,13 @@ from redis import exceptions as said
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
+from guardrail.stores.forms import reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_store import AsyncRedisStore
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, parted, settling, spoken
+from guardrail.stores.redis.dialogue import Call, acquired, parted, settling, spoken
 from guardrail.stores.redis.faults import (
     MOVED_AWAY,
     OutdatedError,
@@ -84,6 +86,20 @@ class RedisStore(RedisBase):
         self._tidy(until)
         return outcome
 
+    def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        if self.address.kind == "cluster":
+            return reply_of(self.acquire(asked.charges, asked.cells, now))
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
+        try:
+            reply = self._reply(asked, now, until)
+        except OutdatedError:
+            reply = self._reply(asked, now, until)
+        self._tidy(until)
+        return reply
+
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
 
@@ -124,6 +140,11 @@ class RedisStore(RedisBase):
             raise
         self._owe(undo)
         return outcome
+
+    def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
+        if self.bearings.stale:
+            self._orient(until)
+        return self._run(acquired(self.bearings.speech(), asked, now, 0, refuse=False), until)
 
     def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
         if self.bearings.stale:
