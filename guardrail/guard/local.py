@@ -97,6 +97,7 @@ class LocalCounters:
         """Count what the store admitted of a question."""
         store, now, kept = self.store, question.now, self._counters[question.engine]
         keys, _, cells, _ = question.form
+        home = store.home
         with store.lock:
             for receipt, row in zip(receipts, question.rows, strict=True):
                 number, key, slot, used, increment, amount, _, _ = receipt
@@ -104,7 +105,7 @@ class LocalCounters:
                     continue
                 start = 2 * row[0]
                 kind, _, _, ttl, spill, member, until, floor, _, _ = cells[start : start + CELL]
-                table = store.home(key[:IDENT_LENGTH], ttl * MILLISECOND)
+                table = home(key[:IDENT_LENGTH], ttl * MILLISECOND)
                 record = table.find(key)
                 if record is None and spill and store.full:
                     key = keys[spill - 1]
@@ -203,6 +204,8 @@ class LocalCounters:
 
 def _line(record: Record | None, until: int) -> Record:
     # The shared time line itself: what is left on it is what this process has a share of.
+    if record.__class__ is not tuple:
+        return record if record is not None and record > until else until
     value, refunded = drained_pair(record)
     return draining(max(value, until), refunded)
 

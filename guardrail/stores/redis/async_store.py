@@ -156,6 +156,8 @@ class AsyncRedisStore(RedisBase):
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
                 reply = await line.ask([*ahead, whole], call, until)
+            if not isinstance(reply, Exception):
+                return reply
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -165,12 +167,10 @@ class AsyncRedisStore(RedisBase):
                 followed += 1
             elif self._worth_repeating(reply, until - clock()):
                 await asyncio.sleep(TRY_AGAIN_AFTER)
-            elif isinstance(reply, Exception):
+            else:
                 if isinstance(reply, MOVED_AWAY):
                     servers.forget_table()
                 raise self._refused(reply, line.where)
-            else:
-                return reply
         raise StoreError(f"{line.where} sent a call on too often")
 
     async def _orient(self, until: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 
@@ -142,11 +142,9 @@ class Servers:
             for pool in self.every():
                 pool.retire(began)
 
-    def every(self) -> Iterator[Pool]:
-        """Yield the pools there are."""
-        with self._lock:
-            pools = list(self._pools.values())
-        yield from pools
+    def every(self) -> list[Pool]:
+        """Return the pools there are."""
+        return list(self._pools.values())
 
     def learn(self, doubtful: Place) -> Place:
         """Ask the cluster for its slots, at any server that answers; return which did.

@@ -171,6 +171,8 @@ class RedisStore(RedisBase):
             reply = self._ask(pool, call, until, asking)
             if isinstance(reply, said.NoScriptError):
                 reply = self._ask(pool, call, until, asking, whole=True)
+            if not isinstance(reply, Exception):
+                return reply
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
@@ -180,12 +182,10 @@ class RedisStore(RedisBase):
                 followed += 1
             elif self._worth_repeating(reply, until - time.monotonic()):
                 time.sleep(TRY_AGAIN_AFTER)
-            elif isinstance(reply, Exception):
+            else:
                 if isinstance(reply, MOVED_AWAY):
                     self._servers.forget_table()
                 raise self._refused(reply, pool.where)
-            else:
-                return reply
         raise StoreError(f"{pool.where} sent a call on too often")
 
     def _ask(
