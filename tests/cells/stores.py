@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.stores import Store
+from guardrail.stores.forms import Planned, outcome_of
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
@@ -30,6 +32,14 @@ class Housed(LmdbStore):
         self.folder.cleanup()
 
 
+class HousedInNumbers(Housed):
+    """An LMDB store that is asked in numbers, whatever is acquired."""
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Acquire by a form."""
+        return outcome_of(self.ask(Planned(charges, cells), now), len(charges), cells)
+
+
 def on_server(kind: str, is_async: bool) -> Store:
     """Return a store on the shared server of a kind, emptied."""
     return Shown(SERVERS.empty(kind), is_async=is_async)
@@ -39,6 +49,7 @@ STORES: dict[str, Callable[[], Store]] = {
     "memory": MemoryStore,
     "memory, async": lambda: Awaited(AsyncMemoryStore()),
     "lmdb": Housed,
+    "lmdb, in numbers": HousedInNumbers,
     "lmdb, async": lambda: Awaited(AsyncLmdbStore(Housed())),
     **{kind: partial(on_server, kind, False) for kind in binaries()},
     **{f"{kind}, async": partial(on_server, kind, True) for kind in binaries()},

@@ -17,8 +17,8 @@ Found = tuple[tuple[int, int, int, int, int], bytes]
 def answer(ledger: Ledger, form: Form) -> list[int] | None:
     """Charge what a form asks for and return the reply, if all of it is admitted.
 
-    Else, and where a record may stand elsewhere (a credential is unknown, names are changing),
-    return None: nothing is changed, and its cells decide.
+    Else, and where a record may stand elsewhere (a credential is unknown, names are changing) or
+    is charged twice, return None: nothing is changed, and its cells decide.
     """
     keys, charges, cells, _ = form
     if ledger.renaming:
@@ -46,6 +46,8 @@ def answer(ledger: Ledger, form: Form) -> list[int] | None:
         # What comes after a charge is for when that one is refused.
         if not charges[2 * charge - 1] and (amount or kind == SET):
             changes.append((name, record, home, data is None, None))
+    if len({change[0] for change in changes}) < len(changes):
+        return None
     ledger.plain += changes
     return reply
 
