@@ -47,7 +47,6 @@ class Cluster:
             **options,
         }
         self.servers = [self._server() for _ in range(3)]
-        self.clients = [server.client for server in self.servers]
         self.owners: dict[int, Server] = {}
         bounds = [SLOTS * i // 3 for i in range(4)]
         for i, server in enumerate(self.servers):
@@ -85,7 +84,6 @@ class Cluster:
         """Add a server that follows a primary; it is in step when this returns."""
         replica = self._server()
         self.servers.append(replica)
-        self.clients.append(replica.client)
         self.servers[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", replica.port)
         known = len(self.servers)
         eventually(lambda: all(self._ready(server, known) for server in self.servers))
@@ -112,22 +110,20 @@ class Cluster:
 
     def empty(self) -> None:
         """Remove every record."""
-        for client in self.clients:
-            client.flushall()
+        for server in self.servers:
+            server.client.flushall()
 
     def names(self) -> list[bytes]:
         """Return the name of every record but the store's own."""
-        found = [name for client in self.clients for name in client.keys("*")]
+        found = [name for server in self.servers for name in server.client.keys("*")]
         return [name for name in found if b"{meta}" not in name]
 
     def get(self, name: bytes) -> Any:
         """Return a record as it lies on its server."""
-        return self.clients[self.servers.index(self.owner(slot_of(name)))].get(name)
+        return self.owner(slot_of(name)).get(name)
 
     def close(self) -> None:
         """End its servers."""
-        for client in self.clients:
-            client.close()
         for server in self.servers:
             server.close()
 

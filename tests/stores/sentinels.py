@@ -8,8 +8,6 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
-import redis
-
 from tests.stores.servers import Server, eventually
 
 
@@ -55,13 +53,9 @@ class Sentinels:
             dict(zip(known[::2], known[1::2], strict=True)) if isinstance(known, list) else known
         )
         facts = {str(k, "ascii") if isinstance(k, bytes) else k: v for k, v in facts.items()}
-        link = self.client(self.replica).info("replication")["master_link_status"]
+        link = self.replica.client.info("replication")["master_link_status"]
         others = int(facts["num-other-sentinels"]) == count - 1
         return link == "up" and int(facts["num-slaves"]) == 1 and others
-
-    def client(self, server: Server) -> Any:
-        """Return a client that connects anew where a failover closed its connection."""
-        return redis.Redis(port=server.port, password=self.password or None, protocol=2)
 
     @property
     def uri(self) -> str:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -102,10 +102,11 @@ class Server:
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """A client of another make, to look at the server from outside."""
-        retry = Retry(NoBackoff(), 0)
+        # Once more, on a new connection, where a restart or a failover closed the one before.
+        retry = Retry(NoBackoff(), 1)
         return redis.Redis(
             port=self.port, password=self.password, socket_timeout=2, retry=retry, protocol=2
         )
@@ -118,6 +119,10 @@ class Server:
     def get(self, name: bytes) -> Any:
         """Return a record as it lies on the server."""
         return self.client.get(name)
+
+    def held(self) -> list[str]:
+        """Return the addresses of the connections that guardrail holds to it."""
+        return [each["addr"] for each in self.client.client_list() if each["name"] == "guardrail"]
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -138,6 +143,7 @@ class Server:
 
     def close(self) -> None:
         """End it and remove its folder."""
+        self.client.close()
         self.process.send_signal(signal.SIGCONT)
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -53,7 +53,7 @@ def test_a_rule_s_limit_strikes_and_ban_share_a_slot_and_every_record_ends(store
     for found in slots.values():
         assert len(found) == 3
         assert len(set(found)) == 1
-    for client in store.cluster.clients:
+    for client in (server.client for server in store.cluster.servers):
         assert all(client.pttl(n) > 0 for n in client.keys("*") if b"{meta}" not in n)
 
 

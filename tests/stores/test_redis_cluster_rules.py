@@ -60,7 +60,8 @@ def test_all_counters_of_the_same_key_facts_share_a_slot_and_none_crosses(kind):
     # The pace, its strikes, and two units of the account; one of the organisation; one of both.
     tags = [name[: name.index(b"}")] for name in names]
     assert sorted(tags.count(tag) for tag in set(tags)) == [1, 1, 4]
-    lasting = [client.pttl(name) for client in cluster.clients for name in client.keys("*{*}?*")]
+    clients = [server.client for server in cluster.servers]
+    lasting = [client.pttl(name) for client in clients for name in client.keys("*{*}?*")]
     assert len(lasting) == len([ttl for ttl in lasting if ttl > 0]) == 6
     assert not any(b"a{b}c" in name or b"o{b}" in name for name in names)
 
