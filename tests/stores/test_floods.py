@@ -7,19 +7,20 @@ import pytest
 from benchmarks.floods import GUESTS, Bystanders, bystanders, flooded, settled_in
 from tests.stores.servers import Server
 
-ROOM = 8_000_000 // 2 // 256
+MEMORY = 5_000_000
+ROOM = MEMORY // 2 // 256
 
 
 @pytest.mark.parametrize("directly", [False, True], ids=["guarded", "directly"])
 def test_a_flood_of_a_small_server_harms_nobody(directly):
-    with Server(maxmemory=8_000_000, maxmemory_policy="noeviction") as server:
+    with Server(maxmemory=MEMORY, maxmemory_policy="noeviction") as server:
         uri = f"{server.uri}?deadline=20s"
         settled_in(uri)
-        levels = list(flooded(uri, 20_000, 2, stages=4, directly=directly))
+        levels = list(flooded(uri, 12_000, 2, stages=5, directly=directly))
         assert bystanders(uri).unharmed
 
-    assert [level.sent for level in levels] == [5000, 10_000, 15_000, 20_000]
-    assert [level.errors for level in levels] == [0] * 4
+    assert [level.sent for level in levels] == [2400, 4800, 7200, 9600, 12_000]
+    assert [level.errors for level in levels] == [0] * 5
     # Those who are known, and the store's own record, are beside the bound.
     assert ROOM <= levels[-1].keys <= ROOM + 4
     assert ROOM - 4 <= levels[-1].admitted <= ROOM + GUESTS

@@ -147,6 +147,7 @@ def test_two_processes_make_the_file_grow_beyond_what_one_of_them_first_allowed(
 
 FULL_DISK = """
 import os, sys
+from contextlib import suppress
 from guardrail.errors import StoreError
 from guardrail.model.cells import Counter
 from guardrail.stores.lmdb.store import LmdbStore
@@ -171,6 +172,9 @@ assert 20 < served < 1999, served
 kept = [store.slots(f"counter_={number}.9") for number in (0, served // 2, served - 1)]
 assert kept == [{0: 1}] * 3, kept
 assert all(store.slots(f"counter_={served}.{each}") == {} for each in range(50))
+with suppress(OSError), open(folder + "/ballast", "ab", 0) as ballast:
+    while ballast.write(bytes(4096)):
+        pass
 store.close()
 os.unlink(folder + "/ballast")
 store = LmdbStore(folder)

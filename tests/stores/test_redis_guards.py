@@ -30,7 +30,7 @@ rules:
     on_store_error: %s
 """
 DEADLINE = 0.05
-BUSY = 0.5
+BUSY = 1.0
 """What a loaded machine may take longer; `make bench` measures how long it really takes."""
 FACTS = {"account.id": "a1"}
 TOKENS = {"input_tokens": 10, "output_tokens": 10}
@@ -139,7 +139,7 @@ def test_replies_that_are_late_for_20_minutes_leave_the_budgets_at_what_was_serv
                 served += sum(usage.values())
         assert "closed" in answers[60:1140]
         assert set(answers[1200 - 20 :]) == {"normal"}
-        eventually(lambda: used(guard, clock) == served)
+        eventually(lambda: guard.health.lost or used(guard, clock) == served)
         assert guard.health.lost == 0
 
 
