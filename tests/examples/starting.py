@@ -21,6 +21,9 @@ BIN = Path(sys.executable).parent
 
 COMMAND = re.compile(r"^[# ]*((?:\w+=\S+ )*(?:uvicorn|gunicorn|sh|litellm) .+)$", re.MULTILINE)
 USED = re.compile(r"used (\d+) input tokens, (\d+) output tokens")
+NORTH_KOREA = {"x-forwarded-for": "175.45.176.1"}
+"""What a proxy in front of the examples says of a client from there."""
+
 PLACES = {"uvicorn": "--port {}", "gunicorn": "--bind 127.0.0.1:{}"}
 
 

