@@ -29,7 +29,8 @@ PLACES = {"uvicorn": "--port {}", "gunicorn": "--bind 127.0.0.1:{}"}
 
 def command_of(path):
     """Return the one command that a file states at its top."""
-    (command,) = COMMAND.findall(path.read_text("utf-8").partition("\n\n\n")[0])
+    head = "".join(path.read_text("utf-8").splitlines(keepends=True)[:10])
+    (command,) = COMMAND.findall(head)
     return command
 
 
@@ -78,22 +79,19 @@ class Example:
 
 
 @contextmanager
-def started(path, folder, place=None, **environ):
-    """Run a file's command on a free port; `place` says how its port is given, if not as usual."""
+def started(path, folder, place=None, health="/health", path_first=BIN, **environ):
+    """Run a file's command on a free port, and wait until it answers on `health`.
+
+    `place` says how its port is given, if not as usual; commands are looked for in `path_first`.
+    """
     words = shlex.split(command_of(path))
     port = free_port()
-    stated = {}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environ}
+    environment["PATH"] = os.pathsep.join([str(path_first), str(BIN), os.environ["PATH"]])
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
-        stated[name] = value
+        environment[name] = value
     words += (place or PLACES[words[0]]).format(port).split()
-    environment = {
-        **os.environ,
-        **stated,
-        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-        "PYTHONUNBUFFERED": "1",
-        **environ,
-    }
     log = folder / "log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -101,7 +99,7 @@ def started(path, folder, place=None, **environ):
         )
         example = Example(port, log)
         try:
-            until(lambda: _answers(example) or process.poll() is not None)
+            until(lambda: _answers(example, health) or process.poll() is not None)
             assert process.poll() is None, example.log()
             yield example
         finally:
@@ -113,8 +111,8 @@ def started(path, folder, place=None, **environ):
                 process.wait()
 
 
-def _answers(example):
+def _answers(example, path):
     try:
-        return httpx.get(f"{example.url}/health", timeout=PATIENCE).status_code == 200
+        return httpx.get(f"{example.url}{path}", timeout=PATIENCE).status_code == 200
     except httpx.HTTPError:
         return False

@@ -85,21 +85,19 @@ def test_an_incurable_refusal_is_readable(client, key, more, status, code):
     assert caught.value.response.headers["x-should-retry"] == "false"
 
 
-def error_of(call):
-    """Return what the SDK raises, None if nothing."""
+def is_throttled(call):
+    """Tell whether a call is throttled, by the trial's pace."""
     try:
         call()
     except openai.RateLimitError as error:
-        return error
-    return None
+        return "trial-pace" in error.message
+    return False
 
 
 def test_a_throttled_call_succeeds_after_the_wait_it_was_told(client):
     impatient, patient = client("sk-trial", max_retries=0), client("sk-trial")
-    with pytest.raises(openai.RateLimitError, match="trial-pace"):
-        for _ in range(10):
-            impatient.create(**ASK)
 
+    assert any(is_throttled(lambda: impatient.create(**ASK)) for _ in range(10))
     assert patient.create(**ASK).choices[0].message.content == "Say this."
 
 
