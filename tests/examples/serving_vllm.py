@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,24 +27,24 @@ def built(middleware):
     app = FastAPI()
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(body: dict) -> dict:
+    async def chat_completions(body: dict) -> Any:
         return openai_shape.chat(body)
 
     @app.post("/invocations")
-    async def invocations(body: dict) -> dict:
+    async def invocations(body: dict) -> Any:
         return openai_shape.chat(body)
 
     @app.get("/health")
-    async def health() -> dict:
+    async def health() -> Any:
         return {}
 
     app.add_middleware(CORSMiddleware, allow_origins=["*"])
     for path in middleware:
         module, name = path.rsplit(".", 1)
-        imported = getattr(importlib.import_module(module), name)
+        imported: Any = getattr(importlib.import_module(module), name)
         if not inspect.isclass(imported):
             raise ValueError(f"Invalid middleware {path}. Must be a function or a class.")
-        app.add_middleware(imported)
+        app.add_middleware(imported)  # type: ignore[arg-type]
     return app
 
 

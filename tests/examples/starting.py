@@ -21,9 +21,6 @@ BIN = Path(sys.executable).parent
 
 COMMAND = re.compile(r"^[# ]*((?:\w+=\S+ )*(?:uvicorn|gunicorn|sh|litellm) .+)$", re.MULTILINE)
 USED = re.compile(r"used (\d+) input tokens, (\d+) output tokens")
-NORTH_KOREA = {"x-forwarded-for": "175.45.176.1"}
-"""What a proxy in front of the examples says of a client from there."""
-
 PLACES = {"uvicorn": "--port {}", "gunicorn": "--bind 127.0.0.1:{}"}
 
 
@@ -62,12 +59,10 @@ class Example:
 
         def settled():
             fields = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=PATIENCE).headers
-            most, now = (
-                re.search(rf'"in-flight";{name}=(\d+)', fields[field])[1]
-                for field, name in (("ratelimit-policy", "q"), ("ratelimit", "r"))
-            )
+            most = re.findall(r'"in-flight";q=(\d+)', fields["ratelimit-policy"])
+            now = re.findall(r'"in-flight";r=(\d+)', fields["ratelimit"])
             # The request that asks is one in flight itself.
-            return int(now) + 1 == int(most) and fields["x-ratelimit-remaining-tokens"]
+            return int(*now) + 1 == int(*most) and fields["x-ratelimit-remaining-tokens"]
 
         return int(until(settled))
 

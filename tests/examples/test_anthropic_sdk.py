@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import anthropic
 import pytest
 
-from tests.examples.starting import NORTH_KOREA
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING
 from tests.http.servers import PATIENCE, until
 
-ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
-LONG = {**ASK, "max_tokens": 4000, "messages": [{"role": "user", "content": "Say this. " * 1000}]}
-LARGE = {"messages": [{"role": "user", "content": "x" * 1_100_000}]}
-WEATHER = {
+WEATHER: Any = {
     "name": "weather",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-TOOLS = {"tools": [WEATHER]}
+TOOLS: Any = {"tools": [WEATHER]}
 
-REFUSALS = {
+REFUSALS: Any = {
     "unknown key": (
         "sk-nobody",
         {},
@@ -29,7 +27,7 @@ REFUSALS = {
     ),
     "country": (
         "sk-verified",
-        {"extra_headers": NORTH_KOREA},
+        ABROAD,
         (
             anthropic.PermissionDeniedError,
             403,
@@ -90,7 +88,7 @@ def awaited(client, **ask):
     return asyncio.run(run())
 
 
-KINDS = {
+KINDS: Any = {
     "sync": (anthropic.Anthropic, answered),
     "async": (anthropic.AsyncAnthropic, awaited),
 }
@@ -144,13 +142,12 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, k
 
 
 def test_a_spent_budget_is_told_and_not_tried_again(example, client):
-    ask = {"max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
     spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
-    until_throttled(lambda: answered(spender, **ask))
+    until_throttled(lambda: answered(spender, **SPENDING))
     before = example.attempts()
     with pytest.raises(anthropic.RateLimitError) as caught:
-        answered(patient, **ask)
-    error = caught.value
+        answered(patient, **SPENDING)
+    error: Any = caught.value
 
     assert (error.status_code, error.type) == (429, "rate_limit_error")
     assert error.body["error"]["details"] == {"error_code": "daily_tokens"}
@@ -171,7 +168,7 @@ def final(client, **ask):
         return events.get_final_message()
 
 
-CALLS = {
+CALLS: Any = {
     "message": answered,
     "cut": lambda sdk: answered(sdk, max_tokens=2),
     "system": lambda sdk: answered(sdk, system="Be brief."),

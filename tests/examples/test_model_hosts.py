@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import Any
 
 import httpx
 import openai
 import pytest
 import yaml
 
+from tests.examples.asking import ASK
 from tests.examples.starting import EXAMPLES, ROOT, started
 from tests.http.servers import PATIENCE
 
-ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
 LITELLM = EXAMPLES / "litellm" / "config.yaml"
 
 
@@ -70,7 +71,7 @@ def litellm(tmp_path_factory):
 def test_litellm_is_guarded_by_its_configuration_alone(litellm):
     with openai.OpenAI(api_key="sk-example", base_url=litellm.url, max_retries=0) as client:
         served = client.chat.completions.with_raw_response.create(**ASK | {"model": "large"})
-        tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+        tools: Any = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
         with pytest.raises(openai.PermissionDeniedError, match="Verify your identity"):
             client.chat.completions.create(**ASK, tools=tools)
         with pytest.raises(openai.BadRequestError, match="tokens-per-day"):

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.examples.starting import NORTH_KOREA
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING
 from tests.http.servers import PATIENCE, until
 
-ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
-TOOLS = {"tools": [WEATHER]}
-LARGE = {"messages": [{"role": "user", "content": "x" * 1_100_000}]}
-USAGE = {"stream_options": {"include_usage": True}}
-EACH = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
+TOOLS: Any = {"tools": [WEATHER]}
+USAGE: Any = {"stream_options": {"include_usage": True}}
+EACH: Any = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
-REFUSALS = {
+REFUSALS: Any = {
     "unknown key": (
         "sk-nobody",
         {},
@@ -29,7 +28,7 @@ REFUSALS = {
     ),
     "country": (
         "sk-verified",
-        {"extra_headers": NORTH_KOREA},
+        ABROAD,
         (
             openai.PermissionDeniedError,
             403,
@@ -96,7 +95,7 @@ def awaited(client, **ask):
     return asyncio.run(run())
 
 
-KINDS = {"sync": (openai.OpenAI, completed), "async": (openai.AsyncOpenAI, awaited)}
+KINDS: Any = {"sync": (openai.OpenAI, completed), "async": (openai.AsyncOpenAI, awaited)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,13 +148,12 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, k
 
 
 def test_a_spent_budget_is_told_and_not_tried_again(example, client):
-    ask = {"max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
     spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
-    until_throttled(lambda: completed(spender, **ask))
+    until_throttled(lambda: completed(spender, **SPENDING))
     before = example.attempts()
     with pytest.raises(openai.RateLimitError) as caught:
-        completed(patient, **ask)
-    error = caught.value
+        completed(patient, **SPENDING)
+    error: Any = caught.value
 
     assert (error.status_code, error.code, error.type) == (429, *["insufficient_quota"] * 2)
     assert error.body["reason"] == "daily_tokens"
@@ -170,7 +168,7 @@ def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
     assert made.parse().model == "small"
 
 
-CALLS = {
+CALLS: Any = {
     "chat": lambda sdk: sdk.chat.completions.create(**ASK).usage,
     "cut": lambda sdk: sdk.chat.completions.create(**ASK | {"max_tokens": 2}).usage,
     "tools": lambda sdk: sdk.chat.completions.create(**ASK, **TOOLS).usage,
@@ -211,9 +209,6 @@ def test_a_stream_whose_client_does_not_ask_for_usage_is_paid_to_the_token(examp
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Say this."
     assert paid == sum(example.generated()[-1])
-
-
-LONG = {**ASK, "max_tokens": 4000, "messages": [{"role": "user", "content": "Say this. " * 1000}]}
 
 
 def leave(made, after):

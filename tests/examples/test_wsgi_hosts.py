@@ -6,13 +6,9 @@ import httpx
 import openai
 import pytest
 
-from tests.examples.starting import EXAMPLES, NORTH_KOREA, started
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG
+from tests.examples.starting import EXAMPLES, started
 from tests.http.servers import PATIENCE, until
-
-ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
-LONG = {**ASK, "max_tokens": 4000, "messages": [{"role": "user", "content": "Say this. " * 1000}]}
-ABROAD = {"extra_headers": NORTH_KOREA}
-LARGE = {"messages": [{"role": "user", "content": "x" * 1_100_000}]}
 
 
 @pytest.fixture(scope="module", params=["flask_app", "django_app"])
