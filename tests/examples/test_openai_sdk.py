@@ -168,27 +168,24 @@ def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
     assert made.parse().model == "small"
 
 
+def last(stream):
+    """Read a stream to its end; return what came last."""
+    return [*stream][-1]
+
+
+FUNCTION = {"type": "function", "name": "weather", "parameters": PARAMETERS}
+SAY = {"model": "small", "input": "Say this."}
+
 CALLS: Any = {
-    "chat": lambda sdk: sdk.chat.completions.create(**ASK).usage,
-    "cut": lambda sdk: sdk.chat.completions.create(**ASK | {"max_tokens": 2}).usage,
-    "tools": lambda sdk: sdk.chat.completions.create(**ASK, **TOOLS).usage,
-    "streamed": lambda sdk: [*sdk.chat.completions.create(**ASK, **USAGE, stream=True)][-1].usage,
-    "streamed tools": lambda sdk: (
-        [*sdk.chat.completions.create(**ASK, **TOOLS, **USAGE, stream=True)][-1].usage
-    ),
-    "response": lambda sdk: sdk.responses.create(model="small", input="Say it.").usage,
-    "streamed response": lambda sdk: (
-        [*sdk.responses.create(model="small", input="Say it.", stream=True)][-1].response.usage
-    ),
+    "chat": lambda sdk: completed(sdk).usage,
+    "cut": lambda sdk: completed(sdk, max_tokens=2).usage,
+    "tools": lambda sdk: completed(sdk, **TOOLS).usage,
+    "streamed": lambda sdk: last(completed(sdk, **USAGE, stream=True)).usage,
+    "streamed tools": lambda sdk: last(completed(sdk, **TOOLS, **USAGE, stream=True)).usage,
+    "response": lambda sdk: sdk.responses.create(**SAY).usage,
+    "streamed response": lambda sdk: last(sdk.responses.create(**SAY, stream=True)).response.usage,
     "called function": lambda sdk: (
-        [
-            *sdk.responses.create(
-                model="small",
-                input="Paris",
-                stream=True,
-                tools=[{"type": "function", "name": "weather", "parameters": PARAMETERS}],
-            )
-        ][-1].response.usage
+        last(sdk.responses.create(**SAY, stream=True, tools=[FUNCTION])).response.usage
     ),
     "embeddings": lambda sdk: sdk.embeddings.create(model="small", input=["One", "and two"]).usage,
 }
@@ -200,6 +197,24 @@ def test_an_account_pays_what_the_model_says_it_used_to_the_token(example, clien
     usage, paid = example.charged("sk-verified", lambda: CALLS[call](sdk))
 
     assert paid == usage.total_tokens > 0
+
+
+def test_a_tool_is_called_told_of_and_paid_for(example, client):
+    sdk = client()
+
+    def both_turns():
+        called = completed(sdk, **TOOLS)
+        message = called.choices[0].message
+        told = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "Rain."}
+        turns = [*ASK["messages"], message.model_dump(exclude_none=True), told]
+        return called, completed(sdk, messages=turns, **TOOLS)
+
+    (called, answered), paid = example.charged("sk-verified", both_turns)
+
+    assert called.choices[0].finish_reason == "tool_calls"
+    assert called.choices[0].message.tool_calls[0].function.arguments == '{"city": "Say this."}'
+    assert answered.choices[0].message.content == "Say this. Rain."
+    assert paid == called.usage.total_tokens + answered.usage.total_tokens
 
 
 def test_a_stream_whose_client_does_not_ask_for_usage_is_paid_to_the_token(example, client):
