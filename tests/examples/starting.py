@@ -36,6 +36,7 @@ class Example:
 
     def __init__(self, port, log):
         self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE, verify=False)
         self._log = log
 
     def log(self):
@@ -58,7 +59,7 @@ class Example:
         headers = {"authorization": f"Bearer {key}"}
 
         def settled():
-            fields = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=PATIENCE).headers
+            fields = self.client.get("/v1/models", headers=headers).headers
             most = re.findall(r'"in-flight";q=(\d+)', fields["ratelimit-policy"])
             now = re.findall(r'"in-flight";r=(\d+)', fields["ratelimit"])
             # The request that asks is one in flight itself.
@@ -81,7 +82,8 @@ def started(path, folder, place=None, health="/health", path_first=BIN, **enviro
     """
     words = shlex.split(command_of(path))
     port = free_port()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environ}
+    shell = {name: os.environ[name] for name in os.environ if not name.startswith("GUARDRAIL_")}
+    environment = {**shell, "PYTHONUNBUFFERED": "1", **environ}
     environment["PATH"] = os.pathsep.join([str(path_first), str(BIN), os.environ["PATH"]])
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
@@ -98,6 +100,7 @@ def started(path, folder, place=None, health="/health", path_first=BIN, **enviro
             assert process.poll() is None, example.log()
             yield example
         finally:
+            example.client.close()
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(PATIENCE)
@@ -108,6 +111,6 @@ def started(path, folder, place=None, health="/health", path_first=BIN, **enviro
 
 def _answers(example, path):
     try:
-        return httpx.get(f"{example.url}{path}", timeout=PATIENCE).status_code == 200
+        return example.client.get(path).status_code == 200
     except httpx.HTTPError:
         return False

@@ -6,14 +6,12 @@ import shutil
 import sys
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import yaml
 
 from tests.examples.asking import ASK
 from tests.examples.starting import EXAMPLES, ROOT, started
-from tests.http.servers import PATIENCE
 
 LITELLM = EXAMPLES / "litellm" / "config.yaml"
 
@@ -33,7 +31,7 @@ def vllm(tmp_path_factory):
 
 def complete(host, key, path="/v1/chat/completions", **headers):
     headers = {"authorization": f"Bearer {key}", **headers}
-    return httpx.post(f"{host.url}{path}", json=ASK, headers=headers, timeout=PATIENCE)
+    return host.client.post(path, json=ASK, headers=headers)
 
 
 def test_vllm_is_guarded_by_its_configuration_alone(vllm):

@@ -6,11 +6,10 @@ import asyncio
 import time
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
-from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING, until_throttled
 from tests.http.servers import PATIENCE, until
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -63,6 +62,12 @@ REFUSALS: Any = {
     ),
 }
 
+CONNECTIONS: Any = {
+    openai.OpenAI: openai.DefaultHttpxClient,
+    openai.AsyncOpenAI: openai.DefaultAsyncHttpxClient,
+}
+"""How clients connect: without reading certificates, which takes longer than most tests."""
+
 
 @pytest.fixture
 def client(example):
@@ -70,7 +75,8 @@ def client(example):
     clients = []
 
     def make(key="sk-verified", kind=openai.OpenAI, **options):
-        clients.append(kind(api_key=key, base_url=f"{example.url}/v1", timeout=PATIENCE, **options))
+        options |= {"base_url": f"{example.url}/v1", "timeout": PATIENCE}
+        clients.append(kind(api_key=key, http_client=CONNECTIONS[kind](verify=False), **options))
         return clients[-1]
 
     yield make
@@ -116,21 +122,11 @@ def test_an_incurable_refusal_is_readable_and_not_tried_again(
     assert example.attempts() == before + 1
 
 
-def until_throttled(call):
-    """Call until a call is throttled, which it must soon be; return the SDK's exception."""
-    for _ in range(10):
-        try:
-            call()
-        except openai.RateLimitError as error:
-            return error
-    raise AssertionError("never throttled")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, kind):
     impatient = client("sk-trial", max_retries=0)
     patient, complete = client("sk-trial", KINDS[kind][0]), KINDS[kind][1]
-    refused = until_throttled(lambda: completed(impatient))
+    refused = until_throttled(lambda: completed(impatient), openai.RateLimitError)
     before, asked = example.attempts(), time.monotonic()
     made = complete(patient)
     waited = time.monotonic() - asked
@@ -144,12 +140,12 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, k
     assert refused.response.headers["retry-after"] == "1"
     assert made.choices[0].message.content == "Say this."
     assert example.attempts() == before + 2
-    assert waited > 0.1
+    assert waited > 0.5
 
 
 def test_a_spent_budget_is_told_and_not_tried_again(example, client):
     spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
-    until_throttled(lambda: completed(spender, **SPENDING))
+    until_throttled(lambda: completed(spender, **SPENDING), openai.RateLimitError)
     before = example.attempts()
     with pytest.raises(openai.RateLimitError) as caught:
         completed(patient, **SPENDING)
@@ -274,5 +270,5 @@ def test_calls_at_the_same_time_are_paid_together_to_the_token(example, client):
 
 
 def test_what_needs_no_key_needs_none(example):
-    assert httpx.get(f"{example.url}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{example.url}/docs").status_code == 200
+    assert example.client.get("/health").json() == {"status": "ok"}
+    assert example.client.get("/docs").status_code == 200
