@@ -48,10 +48,7 @@ async def read_body(receive: Receive, most: int, timeout: float) -> bytes:
 
 
 async def discard_body(receive: Receive, timeout: float) -> None:
-    """Take what a client still sends until it ends, leaves, or `timeout` seconds are over.
-
-    A connection closed on unread bytes is reset, and the answer on its way to the client lost.
-    """
+    """Take what a client still sends until it ends, leaves, or `timeout` seconds are over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             message = await receive()

@@ -16,13 +16,10 @@ from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.leases import Leases
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer
-from guardrail.http.exchange.before import CLOSING, Exchange, Pass
+from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Serving, lease_of
-
-LINGER = 5.0
-"""How many seconds a client that is still sending has to see why its connection will close."""
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 
@@ -50,9 +47,9 @@ async def serve_http(
     except TooSlowError:
         outcome = exchange.too_slow()
     if isinstance(outcome, Answer):
-        closes = CLOSING in outcome.headers
-        await send_answer(outcome, send, head.method, ends=not closes)
-        if closes:
+        unread = body is None and head.sends_body
+        await send_answer(outcome, send, head.method, ends=not unread)
+        if unread:
             await discard_body(receive, min(LINGER, door.settings.body_timeout))
             await send({"type": "http.response.body"})
         return

@@ -12,7 +12,7 @@ def asking(text, cap=100) -> Any:
 
 ASK = asking("Say this.")
 LONG = asking("Say this. " * 1000, cap=4000)
-LARGE = asking("x" * 1_100_000)
+LARGE = asking("x" * 4_000_000)
 SPENDING = asking("word" * 4096, cap=4096)
 ABROAD: Any = {"extra_headers": {"x-forwarded-for": "175.45.176.1"}}
 """What a proxy in front of the examples says of a client in North Korea."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from functools import partial
+
+import httpx
 import openai
 import pytest
 
-from tests.examples.asking import ABROAD, ASK, LARGE, LONG, until_throttled
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, asking, until_throttled
 from tests.examples.starting import EXAMPLES, started
 from tests.http.servers import PATIENCE, until
 
@@ -79,6 +84,21 @@ def test_an_incurable_refusal_is_readable(client, key, more, status, code):
 
     assert (caught.value.status_code, caught.value.code) == (status, code)
     assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "status"), [("sk-verified", 4, 413), ("sk-on-hold", 0.9, 403)]
+)
+def test_a_client_that_is_still_sending_sees_why_it_is_refused(host, key, size, status):
+    body = json.dumps(asking("x" * int(size * 1_000_000))).encode()
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+    async def answers():
+        async with httpx.AsyncClient(base_url=host.url, timeout=PATIENCE, verify=False) as client:
+            ask = partial(client.post, "/v1/chat/completions", content=body, headers=headers)
+            return [await ask() for _ in range(8)]
+
+    assert {answer.status_code for answer in asyncio.run(answers())} == {status}
 
 
 def test_a_throttled_call_succeeds_after_the_wait_it_was_told(client):

@@ -23,14 +23,23 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 LARGE = json.dumps({"model": "large", "messages": [], "max_tokens": 20, "tools": [TOOL]}).encode()
 
 
+ABROAD = "guardrail: 1\npolicy: p\nrules:\n  - {id: g, when: {geo.country: US}, block: {}}"
+
+
 def test_check_31_what_the_head_refuses_never_asks_for_the_body():
-    policy = "guardrail: 1\npolicy: p\nrules:\n  - {id: g, when: {geo.country: US}, block: {}}"
-    guarded = Guarded(policy)
-    call = guarded.ask()
+    guarded = Guarded(ABROAD)
+    call = guarded.ask(headers=[(b"expect", b"100-continue")])
 
     assert call.status == 403
     assert call.received == 0
     assert guarded.host.scopes == []
+
+
+def test_what_the_head_refuses_is_answered_before_the_body_is_taken_away():
+    call = Guarded(ABROAD).ask(messages=body_messages(b"x", b"y", b"z"))
+
+    assert (call.received_first, call.received) == (0, 3)
+    assert call.headers["content-length"] == str(len(call.body))
 
 
 def test_check_31_what_a_body_could_change_waits_for_it():

@@ -30,8 +30,12 @@ from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
 SHORTLY = Wait(1, None, True)
-CLOSING = (b"connection", b"close")
-"""The field of an answer that ends its connection."""
+LINGER = 5.0
+"""How many seconds a client that is still sending has to see that it was answered.
+
+A connection closed on unread bytes is reset, and the answer on its way to the client lost: it
+tries again what was refused for good.
+"""
 
 
 class Hold(NamedTuple):
@@ -221,7 +225,7 @@ def own_answer(
         param=param,
         wait=SHORTLY if ours else NO_WAIT,
     )
-    more = [CLOSING] if close else []
+    more = [(b"connection", b"close")] if close else []
     return answer(refusal, addressee, settings.style, secrets.token_hex(8), more)
 
 
