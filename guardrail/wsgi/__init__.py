@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Unpack
 
 from guardrail.http.answers import Answer
-from guardrail.http.exchange.before import Exchange, is_let_through
+from guardrail.http.exchange.before import LINGER, Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_environ
 from guardrail.http.exchange.passage import Passage
 from guardrail.http.settings.opening import configure
-from guardrail.wsgi.body import TooLargeError, TooSlowError, read_body
+from guardrail.http.settings.options import Options
+from guardrail.wsgi.body import TooLargeError, TooSlowError, discard_body, read_body
 from guardrail.wsgi.door import SyncDoor
 from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_environ
 
 __all__ = ["GuardrailMiddleware"]
+
+
+class SyncOptions(Options, total=False):
+    """The options of the WSGI middleware: `sleep` waits while a request is held."""
+
+    sleep: Callable[[float], object]
 
 
 class GuardrailMiddleware:
@@ -30,10 +38,10 @@ class GuardrailMiddleware:
         PolicyError: the policies cannot be loaded.
     """
 
-    def __init__(self, app: App, **options: Any) -> None:
+    def __init__(self, app: App, **options: Unpack[SyncOptions]) -> None:
         self.app = app
-        sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
-        self.door = SyncDoor(configure(options), **sleep)
+        sleep = options.pop("sleep", time.sleep)
+        self.door = SyncDoor(configure(options), sleep)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -57,7 +65,8 @@ class GuardrailMiddleware:
         except TooSlowError:
             outcome = exchange.too_slow()
         if isinstance(outcome, Answer):
-            return _send(outcome, start_response, head.method)
+            said = _send(outcome, start_response, head.method)
+            return _lingering(said, environ) if body is None and head.sends_body else said
         passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
         served = Served(self.door, exchange, outcome, start_response)
         return served.begin(self.app, changed_environ(environ, body, outcome, passage))
@@ -65,6 +74,12 @@ class GuardrailMiddleware:
     def close(self) -> None:
         """Let go of the guard, unless it is the host's own."""
         self.door.close()
+
+
+def _lingering(said: Iterable[bytes], environ: Environ) -> Iterator[bytes]:
+    """Answer, then take what the client still sends."""
+    yield from said
+    discard_body(environ, LINGER)
 
 
 def _send(answer: Answer, start_response: StartResponse, method: str) -> Iterable[bytes]:

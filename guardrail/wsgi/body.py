@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 CHUNK = 1 << 16
@@ -32,22 +33,43 @@ def read_body(
         TooLargeError: there is more.
         TooSlowError: it takes longer than `timeout` seconds.
     """
-    stated = str(environ.get("CONTENT_LENGTH") or "")
-    left = int(stated) if stated.isdigit() else None
-    if left is None and not environ.get("wsgi.input_terminated"):
-        return b""
-    source = environ["wsgi.input"]
-    deadline = clock() + timeout
     chunks: list[bytes] = []
     length = 0
-    while left is None or length < left:
-        chunk = source.read(CHUNK if left is None else min(CHUNK, left - length))
-        if not chunk:
-            break
+    for chunk in _pieces(environ, timeout, clock):
         length += len(chunk)
         if length > most:
             raise TooLargeError
-        if clock() > deadline:
-            raise TooSlowError
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def discard_body(
+    environ: Mapping[str, Any], timeout: float, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Take what a client still sends until it ends, fails, or `timeout` seconds are over.
+
+    The time is looked at as in `read_body`.
+    """
+    # It was answered: whatever goes wrong now changes nothing.
+    with suppress(Exception):
+        for _ in _pieces(environ, timeout, clock):
+            pass
+
+
+def _pieces(
+    environ: Mapping[str, Any], timeout: float, clock: Callable[[], float]
+) -> Iterator[bytes]:
+    stated = str(environ.get("CONTENT_LENGTH") or "")
+    left = int(stated) if stated.isdigit() else None
+    if left is None and not environ.get("wsgi.input_terminated"):
+        return
+    source = environ["wsgi.input"]
+    deadline = clock() + timeout
+    while left is None or left > 0:
+        piece = source.read(CHUNK if left is None else min(CHUNK, left))
+        if not piece:
+            return
+        left = None if left is None else left - len(piece)
+        yield piece
+        if clock() > deadline:
+            raise TooSlowError

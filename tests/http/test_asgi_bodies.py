@@ -23,14 +23,23 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 LARGE = json.dumps({"model": "large", "messages": [], "max_tokens": 20, "tools": [TOOL]}).encode()
 
 
+ABROAD = "guardrail: 1\npolicy: p\nrules:\n  - {id: g, when: {geo.country: US}, block: {}}"
+
+
 def test_check_31_what_the_head_refuses_never_asks_for_the_body():
-    policy = "guardrail: 1\npolicy: p\nrules:\n  - {id: g, when: {geo.country: US}, block: {}}"
-    guarded = Guarded(policy)
-    call = guarded.ask()
+    guarded = Guarded(ABROAD)
+    call = guarded.ask(headers=[(b"expect", b"100-continue")])
 
     assert call.status == 403
     assert call.received == 0
     assert guarded.host.scopes == []
+
+
+def test_what_the_head_refuses_is_answered_before_the_body_is_taken_away():
+    call = Guarded(ABROAD).ask(messages=body_messages(b"x", b"y", b"z"))
+
+    assert (call.received_first, call.received) == (0, 3)
+    assert call.headers["content-length"] == str(len(call.body))
 
 
 def test_check_31_what_a_body_could_change_waits_for_it():
@@ -117,7 +126,7 @@ def test_check_33_a_stated_length_over_the_bound_is_refused_unread():
     call = Guarded(POLICY, max_body=100).ask(b"x" * 101)
 
     assert call.status == 413
-    assert call.received == 0
+    assert call.received_first == 0
     assert call.json["error"]["code"] == "request_too_large"
     assert call.headers["connection"] == "close"
 
@@ -130,8 +139,27 @@ def test_check_33_an_unstated_length_is_counted_and_bounded():
     asyncio.run(call.run(guarded.app))
 
     assert call.status == 413
-    assert call.received == 4
+    assert call.received_first == 4
     assert guarded.used("calls") == 0
+
+
+MORE = {"type": "http.request", "body": b"x" * 60, "more_body": True}
+LAST = {"type": "http.request", "body": b"x", "more_body": False}
+LEFT = {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize(
+    "rest", [[MORE, LAST, MORE], [MORE, LEFT, MORE], [MORE]], ids=["ends", "leaves", "stalls"]
+)
+def test_a_client_still_sending_is_listened_to_until_it_sees_the_refusal(rest):
+    guarded = Guarded(POLICY, max_body=100, body_timeout=0.05)
+    chunked = [(b"transfer-encoding", b"chunked")]
+    call = Call(scope_of(headers=chunked), [MORE, MORE, *rest])
+    asyncio.run(call.run(guarded.app))
+
+    assert call.json["error"]["code"] == "request_too_large"
+    assert (call.received_first, call.received) == (2, 4)
+    assert [message.get("more_body", False) for message in call.sent[1:]] == [True, False]
 
 
 def test_check_33_a_body_that_never_comes_times_out():

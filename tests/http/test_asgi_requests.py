@@ -141,7 +141,7 @@ def test_check_60_facts_that_cannot_be_had_are_a_503_not_a_guess():
 
     assert call.status == 503
     assert call.json["error"]["code"] == "facts_unavailable"
-    assert call.received == 0
+    assert call.received_first == 0
 
 
 def test_check_61_shadow_changes_no_byte():

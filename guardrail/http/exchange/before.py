@@ -30,6 +30,12 @@ from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
 SHORTLY = Wait(1, None, True)
+LINGER = 5.0
+"""How many seconds a client that is still sending has to see that it was answered.
+
+A connection closed on unread bytes is reset, and the answer on its way to the client lost: it
+tries again what was refused for good.
+"""
 
 
 class Hold(NamedTuple):

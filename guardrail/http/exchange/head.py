@@ -39,6 +39,12 @@ class Head(NamedTuple):
         return False
 
     @property
+    def sends_body(self) -> bool:
+        """Whether a body is on its way, asked for or not (RFC 9110 §10.1.1)."""
+        waits = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
+        return self.announces_body and not waits
+
+    @property
     def stated_length(self) -> int | None:
         """The length that the request states for its body, None if it states none."""
         for name, value in self.headers:
