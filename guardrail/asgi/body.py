@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from guardrail.asgi.types import Message, Receive
 
@@ -44,6 +45,18 @@ async def read_body(receive: Receive, most: int, timeout: float) -> bytes:
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except TimeoutError:
         raise TooSlowError from None
+
+
+async def discard_body(receive: Receive, timeout: float) -> None:
+    """Take what a client still sends until it ends, leaves, or `timeout` seconds are over.
+
+    A connection closed on unread bytes is reset, and the answer on its way to the client lost.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
 
 
 class Replay:

@@ -9,16 +9,20 @@ from guardrail.asgi.body import (
     Replay,
     TooLargeError,
     TooSlowError,
+    discard_body,
     read_body,
 )
 from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.leases import Leases
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer
-from guardrail.http.exchange.before import Exchange, Pass
+from guardrail.http.exchange.before import CLOSING, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Serving, lease_of
+
+LINGER = 5.0
+"""How many seconds a client that is still sending has to see why its connection will close."""
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 
@@ -46,17 +50,21 @@ async def serve_http(
     except TooSlowError:
         outcome = exchange.too_slow()
     if isinstance(outcome, Answer):
-        await send_answer(outcome, send, head.method)
+        closes = CLOSING in outcome.headers
+        await send_answer(outcome, send, head.method, ends=not closes)
+        if closes:
+            await discard_body(receive, min(LINGER, door.settings.body_timeout))
+            await send({"type": "http.response.body"})
         return
     passed = body if outcome.body is None else outcome.body
     await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
 
 
-async def send_answer(answer: Answer, send: Send, method: str) -> None:
-    """Send an answer of ours."""
+async def send_answer(answer: Answer, send: Send, method: str, *, ends: bool = True) -> None:
+    """Send an answer of ours; unless it `ends`, an empty last piece is still to follow."""
     body = b"" if method == "HEAD" else answer.body
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": not ends})
 
 
 class _Served:

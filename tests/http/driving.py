@@ -50,7 +50,7 @@ class Call:
     def __init__(self, scope, messages=()):
         self.scope = scope
         self.sent = []
-        self.received = 0
+        self.received = self.received_first = 0
         self._messages = list(messages)
         self.left = asyncio.Event()
 
@@ -62,6 +62,8 @@ class Call:
         return {"type": "http.disconnect"}
 
     async def send(self, message):
+        if not self.sent:
+            self.received_first = self.received
         self.sent.append(message)
 
     async def run(self, app):

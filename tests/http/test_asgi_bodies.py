@@ -117,7 +117,7 @@ def test_check_33_a_stated_length_over_the_bound_is_refused_unread():
     call = Guarded(POLICY, max_body=100).ask(b"x" * 101)
 
     assert call.status == 413
-    assert call.received == 0
+    assert call.received_first == 0
     assert call.json["error"]["code"] == "request_too_large"
     assert call.headers["connection"] == "close"
 
@@ -130,8 +130,27 @@ def test_check_33_an_unstated_length_is_counted_and_bounded():
     asyncio.run(call.run(guarded.app))
 
     assert call.status == 413
-    assert call.received == 4
+    assert call.received_first == 4
     assert guarded.used("calls") == 0
+
+
+MORE = {"type": "http.request", "body": b"x" * 60, "more_body": True}
+LAST = {"type": "http.request", "body": b"x", "more_body": False}
+LEFT = {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize(
+    "rest", [[MORE, LAST, MORE], [MORE, LEFT, MORE], [MORE]], ids=["ends", "leaves", "stalls"]
+)
+def test_a_client_still_sending_is_listened_to_until_it_sees_the_refusal(rest):
+    guarded = Guarded(POLICY, max_body=100, body_timeout=0.05)
+    chunked = [(b"transfer-encoding", b"chunked")]
+    call = Call(scope_of(headers=chunked), [MORE, MORE, *rest])
+    asyncio.run(call.run(guarded.app))
+
+    assert call.json["error"]["code"] == "request_too_large"
+    assert (call.received_first, call.received) == (2, 4)
+    assert [message.get("more_body", False) for message in call.sent[1:]] == [True, False]
 
 
 def test_check_33_a_body_that_never_comes_times_out():

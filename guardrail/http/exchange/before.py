@@ -30,6 +30,8 @@ from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
 SHORTLY = Wait(1, None, True)
+CLOSING = (b"connection", b"close")
+"""The field of an answer that ends its connection."""
 
 
 class Hold(NamedTuple):
@@ -219,7 +221,7 @@ def own_answer(
         param=param,
         wait=SHORTLY if ours else NO_WAIT,
     )
-    more = [(b"connection", b"close")] if close else []
+    more = [CLOSING] if close else []
     return answer(refusal, addressee, settings.style, secrets.token_hex(8), more)
 
 

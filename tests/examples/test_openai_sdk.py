@@ -1,0 +1,263 @@
+"""The official OpenAI SDK against the FastAPI example, started by its own command on uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import openai
+import pytest
+
+from tests.http.servers import PATIENCE, until
+
+NORTH_KOREA = {"x-forwarded-for": "175.45.176.1"}
+ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
+TOOLS = {"tools": [WEATHER]}
+LARGE = {"messages": [{"role": "user", "content": "x" * 1_100_000}]}
+USAGE = {"stream_options": {"include_usage": True}}
+EACH = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+
+REFUSALS = {
+    "unknown key": (
+        "sk-nobody",
+        {},
+        (openai.AuthenticationError, 401, "invalid_api_key", "invalid_request_error"),
+        "This API key is not known here.",
+    ),
+    "country": (
+        "sk-verified",
+        {"extra_headers": NORTH_KOREA},
+        (
+            openai.PermissionDeniedError,
+            403,
+            "unsupported_country_region_territory",
+            "request_forbidden",
+        ),
+        "not offered in your country",
+    ),
+    "account on hold": (
+        "sk-on-hold",
+        {},
+        (openai.PermissionDeniedError, 403, "account_on_hold", "permission_error"),
+        "on hold. Write to us to have it reviewed. mailto:trust@api.example",
+    ),
+    "tools": (
+        "sk-trial",
+        TOOLS,
+        (openai.PermissionDeniedError, 403, "verification_required", "permission_error"),
+        "Verify your identity to use tools. https://api.example/verify",
+    ),
+    "more than a day": (
+        "sk-trial",
+        {"max_tokens": 20_001},
+        (openai.BadRequestError, 400, "request_exceeds_quota", "invalid_request_error"),
+        "tokens-per-day",
+    ),
+    "large body": (
+        "sk-verified",
+        LARGE,
+        (openai.APIStatusError, 413, "request_too_large", "invalid_request_error"),
+        "longer than 1000000 bytes",
+    ),
+}
+
+
+@pytest.fixture
+def client(example):
+    """Return a client of the SDK for a key, with its own retries on."""
+    clients = []
+
+    def make(key="sk-verified", kind=openai.OpenAI, **options):
+        clients.append(kind(api_key=key, base_url=f"{example.url}/v1", timeout=PATIENCE, **options))
+        return clients[-1]
+
+    yield make
+    for made in clients:
+        if isinstance(made, openai.OpenAI):
+            made.close()
+
+
+def completed(client, **ask):
+    """Complete a chat, whole or as a stream."""
+    return client.chat.completions.create(**{**ASK, **ask})
+
+
+def awaited(client, **ask):
+    """Complete a chat with an asynchronous client, whole or to the end of the stream."""
+
+    async def run():
+        async with client:
+            made = await client.chat.completions.create(**{**ASK, **ask})
+            return [chunk async for chunk in made] if ask.get("stream") else made
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_incurable_refusal_is_readable_and_not_tried_again(
+    example, client, refusal, stream, asynchronous
+):
+    key, more, (error, status, code, type_), message = REFUSALS[refusal]
+    complete = awaited if asynchronous else completed
+    made = client(key, openai.AsyncOpenAI if asynchronous else openai.OpenAI)
+    before = example.attempts()
+    with pytest.raises(error) as caught:
+        complete(made, stream=stream, **more)
+
+    assert (caught.value.status_code, caught.value.code, caught.value.type) == (status, code, type_)
+    assert message in caught.value.message
+    assert caught.value.request_id
+    assert example.attempts() == before + 1
+
+
+def until_throttled(call):
+    """Call until a call is throttled, which it must soon be; return the SDK's exception."""
+    for _ in range(10):
+        try:
+            call()
+        except openai.RateLimitError as error:
+            return error
+    raise AssertionError("never throttled")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, asynchronous):
+    impatient = client("sk-trial", max_retries=0).chat.completions
+    refused = until_throttled(lambda: impatient.create(**ASK))
+    before, asked = example.attempts(), time.monotonic()
+    complete = awaited if asynchronous else completed
+    made = complete(client("sk-trial", openai.AsyncOpenAI if asynchronous else openai.OpenAI))
+    waited = time.monotonic() - asked
+
+    assert (refused.status_code, refused.code, refused.type) == (
+        429,
+        "rate_limit_exceeded",
+        "requests",
+    )
+    assert "trial-pace" in refused.message
+    assert refused.response.headers["retry-after"] == "1"
+    assert made.choices[0].message.content == "Say this."
+    assert example.attempts() == before + 2
+    assert waited >= int(refused.response.headers.get("retry-after-ms", 1000)) / 2000
+
+
+def test_a_spent_budget_is_told_and_not_tried_again(example, client):
+    spender = client("sk-trial-2")
+    ask = {**ASK, "max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
+    before = example.attempts()
+    error = until_throttled(lambda: spender.chat.completions.create(**ask))
+
+    assert (error.status_code, error.code, error.type) == (429, *["insufficient_quota"] * 2)
+    assert error.body["reason"] == "daily_tokens"
+    assert int(error.response.headers["retry-after"]) > 60
+    assert example.attempts() == before + 3
+
+
+def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
+    made = client("sk-trial").chat.completions.with_raw_response.create(**ASK | {"model": "large"})
+
+    assert made.headers["x-guardrail-decision"] == "degrade; reason=trial-model;model=small"
+    assert made.parse().model == "small"
+
+
+CALLS = {
+    "chat": lambda sdk: sdk.chat.completions.create(**ASK).usage,
+    "cut": lambda sdk: sdk.chat.completions.create(**ASK | {"max_tokens": 2}).usage,
+    "tools": lambda sdk: sdk.chat.completions.create(**ASK, **TOOLS).usage,
+    "streamed": lambda sdk: [*sdk.chat.completions.create(**ASK, **USAGE, stream=True)][-1].usage,
+    "streamed tools": lambda sdk: (
+        [*sdk.chat.completions.create(**ASK, **TOOLS, **USAGE, stream=True)][-1].usage
+    ),
+    "response": lambda sdk: sdk.responses.create(model="small", input="Say it.").usage,
+    "streamed response": lambda sdk: (
+        [*sdk.responses.create(model="small", input="Say it.", stream=True)][-1].response.usage
+    ),
+    "called function": lambda sdk: (
+        [
+            *sdk.responses.create(
+                model="small",
+                input="Paris",
+                stream=True,
+                tools=[{"type": "function", "name": "weather", "parameters": PARAMETERS}],
+            )
+        ][-1].response.usage
+    ),
+    "embeddings": lambda sdk: sdk.embeddings.create(model="small", input=["One", "and two"]).usage,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_account_pays_what_the_model_says_it_used_to_the_token(example, client, call):
+    sdk = client()
+    usage, paid = example.charged("sk-verified", lambda: CALLS[call](sdk))
+
+    assert paid == usage.total_tokens > 0
+
+
+def test_a_stream_whose_client_does_not_ask_for_usage_is_paid_to_the_token(example, client):
+    chunks, paid = example.charged(
+        "sk-verified", lambda: [*client().chat.completions.create(**ASK, stream=True)]
+    )
+
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Say this."
+    assert paid == sum(example.generated()[-1])
+
+
+LONG = {**ASK, "max_tokens": 4000, "messages": [{"role": "user", "content": "Say this. " * 1000}]}
+
+
+def leave(made, after):
+    """Read some chunks of a stream, then close its connection."""
+    for _ in range(after):
+        next(made)
+    made.close()
+
+
+def test_an_aborted_stream_that_told_its_usage_is_paid_to_the_token(example, client):
+    before = len(example.generated())
+
+    def abort():
+        leave(client().chat.completions.create(**LONG, **EACH, stream=True), 20)
+        until(lambda: len(example.generated()) > before)
+
+    _, paid = example.charged("sk-verified", abort)
+    incoming, outgoing = example.generated()[-1]
+
+    assert 19 <= outgoing < 2500
+    assert paid == incoming + outgoing
+
+
+def test_an_aborted_stream_pays_its_output_to_the_token_and_its_input_as_estimated(example, client):
+    before = len(example.generated())
+
+    def abort():
+        leave(client().chat.completions.create(**LONG, stream=True), 20)
+        until(lambda: len(example.generated()) > before)
+
+    _, paid = example.charged("sk-verified", abort)
+    incoming, outgoing = example.generated()[-1]
+
+    assert incoming + outgoing <= paid <= incoming + outgoing + 100
+
+
+def test_calls_at_the_same_time_are_paid_together_to_the_token(example, client):
+    sdk = client(kind=openai.AsyncOpenAI)
+
+    async def run():
+        async with sdk:
+            ask = [sdk.chat.completions.create(**ASK) for _ in range(12)]
+            return sum(made.usage.total_tokens for made in await asyncio.gather(*ask))
+
+    used, paid = example.charged("sk-verified", lambda: asyncio.run(run()))
+
+    assert paid == used
+
+
+def test_what_needs_no_key_needs_none(example):
+    assert httpx.get(f"{example.url}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{example.url}/docs").status_code == 200
