@@ -73,7 +73,9 @@ async def serve(wanted, scope, receive, send):
         SERVED.append((wanted, 0))
         await answer(send, completion())
     else:
-        await answer(send, told(scope.get(PASSAGE)))
+        # A tunnel that is agreed to is no HTTP from there on.
+        status = 405 if scope["method"] == "CONNECT" else 200
+        await answer(send, told(scope.get(PASSAGE)), status)
 
 
 async def stream(wanted, receive, send):
@@ -96,10 +98,10 @@ async def stream(wanted, receive, send):
         SERVED.append((wanted, sent))
 
 
-async def answer(send, body):
+async def answer(send, body, status=200):
     """Send one JSON body."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,6 +31,7 @@ _HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
         CredentialKind.X_GOOG_API_KEY: b"x-goog-api-key",
     }
 )
+_JOINED = re.compile(rb",[ \t]*+(?=bearer[ \t])", re.IGNORECASE)
 
 
 class AmbiguousCredentialError(GuardrailError):
@@ -108,9 +110,11 @@ def _carried(
     for name, value in headers:
         kind = wanted.get(name.lower())
         if kind is CredentialKind.BEARER:
-            parts = value.strip(TRIMMED).split(None, 1)
-            if len(parts) == 2 and parts[0].lower() == b"bearer":
-                yield parts[1], kind
+            # Servers of WSGI join the lines of a field that is sent twice.
+            for line in _JOINED.split(value) if b"," in value else (value,):
+                parts = line.strip(TRIMMED).split(None, 1)
+                if len(parts) == 2 and parts[0].lower() == b"bearer":
+                    yield parts[1], kind
         elif kind is not None:
             yield value, kind
     if query and CredentialKind.QUERY in reads.kinds:
