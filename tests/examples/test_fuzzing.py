@@ -24,7 +24,7 @@ def schema(tmp_path_factory):
 
 
 def test_no_request_made_up_from_the_schema_breaks_the_server(schema):
-    statuses = Counter()
+    statuses: Counter[tuple[str, int]] = Counter()
     operations = [found.ok() for found in schema.get_all_operations()]
 
     def attempt(case):

@@ -18,7 +18,9 @@ def stages(test_data):
     with tarfile.open(archive) as files:
         for member in files:
             if member.name.endswith(".yaml"):
-                text = files.extractfile(member).read()
+                opened = files.extractfile(member)
+                assert opened is not None
+                text = opened.read()
                 for test in (yaml.load(text, yaml.CSafeLoader) or {}).get("tests", ()):
                     yield from (stage["input"] for stage in test["stages"])
 
@@ -40,8 +42,8 @@ def request_of(stage, number, path=None):
     """Return a stage's request as its author means it to be sent; `path` stands in for its own."""
     if "encoded_request" in stage:
         raw = base64.b64decode(stage["encoded_request"])
-        head, gap, body = raw.partition(b"\r\n")
-        return head + gap + credential(number) + body
+        first, gap, rest = raw.partition(b"\r\n")
+        return first + gap + credential(number) + rest
     headers = dict(stage.get("headers") or {})
     body = stage.get("data") or ""
     if body and not any(str(name).lower() == "content-length" for name in headers):

@@ -38,9 +38,9 @@ class Costs:
     """What visits must have cost each account: lists, summed up anew."""
 
     def __init__(self):
-        self.calls = {name: [] for name in ACCOUNTS}
-        self.tokens = {name: [] for name in ACCOUNTS}
-        self.endings = Counter()
+        self.calls: dict[str, list[int]] = {name: [] for name in ACCOUNTS}
+        self.tokens: dict[str, list[int]] = {name: [] for name in ACCOUNTS}
+        self.endings: Counter[str] = Counter()
 
     def add(self, visit):
         calls, tokens = visit.cost
