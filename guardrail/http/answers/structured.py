@@ -33,14 +33,8 @@ def ratelimit_fields(standings: Sequence[Standing], partition: bytes | None = No
     """
     if not standings:
         return []
-    policies = [
-        _named(s.name, q=s.quota, qu=_unit(s.unit), w=s.window, pk=_partition(s, partition))
-        for s in standings
-    ]
-    tightest = sorted(standings, key=lambda s: (s.wait is None, s.left / max(1, s.quota)))
-    limits = [
-        _named(s.name, r=s.left, t=_seconds(s), pk=_partition(s, partition)) for s in tightest
-    ]
+    policies = [_policy(s, partition) for s in standings]
+    limits = [_limit(s, partition) for s in sorted(standings, key=_tightness)]
     return [
         (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
         (b"ratelimit", ", ".join(limits).encode("ascii")),
@@ -49,37 +43,41 @@ def ratelimit_fields(standings: Sequence[Standing], partition: bytes | None = No
 
 def sf_string(text: str) -> str:
     """Return text as a String of RFC 9651; what is not printable ASCII becomes `?`."""
-    printable = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
-def _named(name: str, **parameters: int | str | bytes | None) -> str:
-    return sf_string(name) + "".join(
-        f";{key}={_bare(value)}" for key, value in parameters.items() if value is not None
-    )
+def _policy(standing: Standing, key: bytes | None) -> str:
+    """Return a limit's own parameters; `requests` is the draft's own unit where none is named."""
+    text = f"{sf_string(standing.name)};q={_integer(standing.quota)}"
+    if standing.unit != "requests":
+        text += f";qu={sf_string(standing.unit)}"
+    if standing.window is not None:
+        text += f";w={_integer(standing.window)}"
+    return text if key is None else text + _partition(standing, key)
 
 
-def _bare(value: int | str | bytes) -> str:
-    if isinstance(value, bytes):
-        return f":{base64.b64encode(value).decode('ascii')}:"
-    if isinstance(value, str):
-        return sf_string(value)
-    return str(max(0, min(value, LARGEST)))
-
-
-def _unit(unit: str) -> str | None:
-    """Return the quota unit; `requests` is the draft's own default."""
-    return None if unit == "requests" else unit
-
-
-def _seconds(standing: Standing) -> int | None:
-    """Return the effective window: the wait of a limit that refuses, else the time to full."""
+def _limit(standing: Standing, key: bytes | None) -> str:
+    """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
+    text = f"{sf_string(standing.name)};r={_integer(standing.left)}"
     seconds = standing.resets if standing.wait is None else standing.wait
-    return None if seconds is None else math.ceil(seconds)
+    if seconds is not None:
+        text += f";t={_integer(math.ceil(seconds))}"
+    return text if key is None else text + _partition(standing, key)
 
 
-def _partition(standing: Standing, key: bytes | None) -> bytes | None:
-    if key is None:
-        return None
+def _tightness(standing: Standing) -> tuple[bool, float]:
+    return standing.wait is None, standing.left / max(1, standing.quota)
+
+
+def _integer(value: int) -> int:
+    return max(0, min(value, LARGEST))
+
+
+def _partition(standing: Standing, key: bytes) -> str:
     text = standing.key.encode("utf-8", "surrogatepass")
-    return hmac.new(key, text, hashlib.sha256).digest()[:PARTITION_BYTES]
+    digest = hmac.new(key, text, hashlib.sha256).digest()[:PARTITION_BYTES]
+    return f";pk=:{base64.b64encode(digest).decode('ascii')}:"
