@@ -104,13 +104,14 @@ def _added(costs: Rounds, more: str, less: str) -> float:
 
 
 def _chat(messages: int, length: int) -> bytes:
-    """Return a chat of so many messages of so many characters."""
+    """Return a chat of so many messages of so many characters, written as the SDKs do."""
     text = ("The quick brown fox jumps over the lazy dog. " * (1 + length // 45))[:length]
     turns = [
         {"role": "assistant" if number % 2 else "user", "content": text}
         for number in range(messages)
     ]
-    return json.dumps({"model": "small", "max_tokens": 30, "messages": turns}).encode()
+    chat = {"messages": turns, "model": "small", "max_tokens": 30}
+    return json.dumps(chat, separators=(",", ":")).encode()
 
 
 def _guarded(body: bytes, tier: str | None = None) -> _Crowd:
