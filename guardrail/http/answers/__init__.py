@@ -21,7 +21,7 @@ from guardrail.http.answers.crossing import CrossOrigin, value_of
 from guardrail.http.answers.receipts import Receipts
 from guardrail.http.answers.refusing import Refusal, refusal_of
 from guardrail.http.answers.standing import Reading, Standing, reading_of
-from guardrail.http.answers.structured import VERSION, ratelimit_fields
+from guardrail.http.answers.structured import VERSION, Wording, ratelimit_fields
 from guardrail.http.answers.vendors import vendor_fields
 from guardrail.http.answers.waits import Jitter, wait_of
 from guardrail.http.dialects import Dialect
@@ -48,7 +48,7 @@ class Style:
     own quota headers are sent. `partition` is the key of `pk`, None to leave it out. `links` maps
     remedies to addresses, `blocked_by` is who implements legal blocks (RFC 7725): this server.
     Waits that end at a calendar reset are spread over `spread` seconds by `jitter`. `receipts`
-    remembers what does not change from one answer to the next.
+    and `wording` remember what does not change from one answer to the next.
     """
 
     fields: str | None = VERSION
@@ -60,6 +60,7 @@ class Style:
     spread: float = 30.0
     jitter: Jitter = random.random
     receipts: Receipts = field(default_factory=Receipts, compare=False, repr=False)
+    wording: Wording = field(default_factory=Wording, compare=False, repr=False)
 
     @property
     def shows(self) -> bool:
@@ -146,7 +147,8 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
         reading = reading_of(decision)
         fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
         fields += _declared(decision, reading)
-    fields.append((id_field(addressee.dialect), decision.id.encode("ascii")))
+    name = case.engine.ids.name(case.serial)
+    fields.append((id_field(addressee.dialect), name.encode("ascii")))
     if style.cross_origin is not None:
         fields += style.cross_origin.fields(addressee.headers)
     return fields
@@ -158,7 +160,7 @@ def quota_fields(
     """Return the RateLimit fields and the dialect's own, for limits that may show."""
     fields: list[Field] = []
     if style.fields is not None:
-        fields += ratelimit_fields(standings, style.partition)
+        fields += ratelimit_fields(standings, style.partition, style.wording)
     if style.vendor:
         fields += vendor_fields(dialect, standings, now)
     return fields

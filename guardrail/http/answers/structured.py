@@ -20,11 +20,34 @@ LARGEST = 10**15 - 1
 """The largest Integer of a structured field (RFC 9651 §3.3.1)."""
 
 PARTITION_BYTES = 9
+_MOST_KEPT = 4096
 
 Field = tuple[bytes, bytes]
 
 
-def ratelimit_fields(standings: Sequence[Standing], partition: bytes | None = None) -> list[Field]:
+class Wording:
+    """How limits are written, kept: nearly every answer says the same of them again."""
+
+    def __init__(self) -> None:
+        self._policies: dict[tuple[str, str, int, int | None], str] = {}
+
+    def policy(self, standing: Standing) -> str:
+        """Return a limit's own parameters, without its partition."""
+        name, unit, quota, _, window, *_ = standing
+        key = name, unit, quota, window
+        text = self._policies.get(key)
+        if text is None:
+            if len(self._policies) >= _MOST_KEPT:
+                self._policies.clear()
+            text = self._policies[key] = _policy(standing)
+        return text
+
+
+def ratelimit_fields(
+    standings: Sequence[Standing],
+    partition: bytes | None = None,
+    wording: Wording | None = None,
+) -> list[Field]:
     """Return `RateLimit-Policy` and `RateLimit`, or nothing where no limit may show.
 
     The tightest limit comes first in `RateLimit`. A unit that the draft does not register is
@@ -33,8 +56,13 @@ def ratelimit_fields(standings: Sequence[Standing], partition: bytes | None = No
     """
     if not standings:
         return []
-    policies = [_policy(s, partition) for s in standings]
-    limits = [_limit(s, partition) for s in sorted(standings, key=_tightness)]
+    policy = _policy if wording is None else wording.policy
+    policies = [policy(s) for s in standings]
+    tightest = sorted(standings, key=_tightness)
+    limits = [_limit(s) for s in tightest]
+    if partition is not None:
+        policies = [a + _partition(s, partition) for a, s in zip(policies, standings, strict=True)]
+        limits = [a + _partition(s, partition) for a, s in zip(limits, tightest, strict=True)]
     return [
         (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
         (b"ratelimit", ", ".join(limits).encode("ascii")),
@@ -50,23 +78,23 @@ def sf_string(text: str) -> str:
     return f'"{text}"'
 
 
-def _policy(standing: Standing, key: bytes | None) -> str:
+def _policy(standing: Standing) -> str:
     """Return a limit's own parameters; `requests` is the draft's own unit where none is named."""
     text = f"{sf_string(standing.name)};q={_integer(standing.quota)}"
     if standing.unit != "requests":
         text += f";qu={sf_string(standing.unit)}"
     if standing.window is not None:
         text += f";w={_integer(standing.window)}"
-    return text if key is None else text + _partition(standing, key)
+    return text
 
 
-def _limit(standing: Standing, key: bytes | None) -> str:
+def _limit(standing: Standing) -> str:
     """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
     text = f"{sf_string(standing.name)};r={_integer(standing.left)}"
     seconds = standing.resets if standing.wait is None else standing.wait
     if seconds is not None:
         text += f";t={_integer(math.ceil(seconds))}"
-    return text if key is None else text + _partition(standing, key)
+    return text
 
 
 def _tightness(standing: Standing) -> tuple[bool, float]:
@@ -74,7 +102,7 @@ def _tightness(standing: Standing) -> tuple[bool, float]:
 
 
 def _integer(value: int) -> int:
-    return max(0, min(value, LARGEST))
+    return value if 0 <= value <= LARGEST else max(0, min(value, LARGEST))
 
 
 def _partition(standing: Standing, key: bytes) -> str:

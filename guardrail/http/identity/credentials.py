@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
@@ -54,6 +54,12 @@ class CredentialSource:
     kinds: frozenset[CredentialKind] = frozenset({CredentialKind.BEARER})
     query: str = "key"
     subprotocol: str = SUBPROTOCOL_PREFIX
+    wanted: Mapping[bytes, CredentialKind] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the headers that are read."""
+        wanted = {_HEADERS[kind]: kind for kind in self.kinds if kind in _HEADERS}
+        object.__setattr__(self, "wanted", wanted)
 
     @classmethod
     def of(cls, *names: str, query: str = "key") -> CredentialSource:
@@ -106,7 +112,7 @@ def credential_of(
 def _carried(
     headers: Headers, query: bytes, subprotocols: Sequence[str], reads: CredentialSource
 ) -> Iterator[tuple[bytes, CredentialKind]]:
-    wanted = {_HEADERS[kind]: kind for kind in reads.kinds if kind in _HEADERS}
+    wanted = reads.wanted
     for name, value in headers:
         kind = wanted.get(name.lower())
         if kind is CredentialKind.BEARER:
