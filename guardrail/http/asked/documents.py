@@ -61,13 +61,12 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
 def _is_canonical(text: bytes, value: object) -> bool:
     """Tell whether a text is, but for white space, how its value is written: no key is lost then.
 
-    Most clients write so, and long texts are compared at a fraction of what finding their keys
-    takes.
+    Most clients write so, and texts are compared at a fraction of what finding their keys takes.
     """
-    if len(text) < _SHORT:
-        return False
     written = msgspec.json.encode(value)
-    return written == text or written == msgspec.json.format(text, indent=-1)
+    if written == text:
+        return True
+    return len(text) > _SHORT and written == msgspec.json.format(text, indent=-1)
 
 
 class _Measure:
