@@ -67,7 +67,7 @@ _TOP_NAMES = tuple(_Top.__struct_fields__)
 
 
 def read_whole(data: bytes) -> Kept | None:
-    """Return what is kept of an object that is there whole, None if it is not, or is long.
+    """Return what is kept of an object that is there whole; None if it is not, or nothing is kept.
 
     It is read at a fraction of what following it costs; null stands for nothing here.
     """
@@ -77,7 +77,8 @@ def read_whole(data: bytes) -> Kept | None:
         top = _TOP.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    return {name: value for name in _TOP_NAMES if (value := getattr(top, name)) is not None}
+    kept = {name: value for name in _TOP_NAMES if (value := getattr(top, name)) is not None}
+    return kept or None
 
 
 class Skim:
