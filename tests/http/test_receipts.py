@@ -47,6 +47,7 @@ MONEY = "  - {id: usd, when: always, budget: {cost_usd: 900, per: day, key: acco
 def test_receipts_tell_the_same_as_the_plan_made_anew(zone, more):
     text = POLICY.format(zone=zone) + more
     guard = Guard.from_policies(load_text(text), environ={}, store="memory://")
+    midnight = 0 if zone == "UTC" else -20_700
     draw, receipts, now, seen = random.Random(3), Receipts(), START, 0
     for number in range(300):
         now += draw.choice([0.01, 0.5, 3.0, 40.0, 9000.0])
@@ -62,7 +63,10 @@ def test_receipts_tell_the_same_as_the_plan_made_anew(zone, more):
         decision = guard.decide(facts, estimate, now=now)
         if decision.case.plan is None:
             seen += 1
-            assert tuple(receipts.standings(decision.case)) == reading_of(decision).standings
+            standings = receipts.standings(decision.case)
+            assert tuple(standings) == reading_of(decision).standings
+            resets = next(s.resets for s in standings if s.name == "day.tokens")
+            assert resets == pytest.approx((midnight - now) % 86400)
         if number % 3 == 0:
             guard.settle(decision, {"input_tokens": 5, "output_tokens": 5}, now=now)
 
