@@ -2,7 +2,7 @@
 
 Start it from the project's folder:
 
-    GUARDRAIL_HASH_KEY=example-hash-key gunicorn --threads 8 --chdir examples/server django_app
+    GUARDRAIL_HASH_KEY=example-hash-key gunicorn -c examples/server/gunicorn_config.py django_app
 """
 
 from __future__ import annotations

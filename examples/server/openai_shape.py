@@ -70,23 +70,23 @@ def chat_chunks(body: Body) -> Generator[Body]:
 def response(body: Body) -> Body:
     """Make a response, whole."""
     reply = _response_reply(body)
-    item = _said(_item(reply), reply.whole())
-    return _finished(_response(body), reply, item)
+    output = _said(_output(reply), reply.whole())
+    return _finished(_response(body), reply, output)
 
 
 def response_events(body: Body) -> Generator[Body]:
     """Make a response in events."""
     reply = _response_reply(body)
-    made, item = _response(body), _item(reply)
+    made, output = _response(body), _output(reply)
     kind = "function_call_arguments" if reply.tool else "output_text"
-    at = {"output_index": 0, "content_index": 0, "item_id": item["id"]}
+    at = {"output_index": 0, "content_index": 0, "item_id": output["id"]}
     number = iter(range(1 << 20))
 
     def event(type_: str, **members: Any) -> Body:
         return {"type": f"response.{type_}", "sequence_number": next(number), **members}
 
     yield event("created", response=made | {"status": "in_progress"})
-    yield event("output_item.added", output_index=0, item=item)
+    yield event("output_item.added", output_index=0, item=output)
     if not reply.tool:
         part = {"type": "output_text", "text": "", "annotations": []}
         yield event("content_part.added", **at, part=part)
@@ -94,10 +94,10 @@ def response_events(body: Body) -> Generator[Body]:
     for token in reply.stream():
         said += token
         yield event(f"{kind}.delta", **at, delta=token)
-    item = _said(item, said)
+    output = _said(output, said)
     yield event(f"{kind}.done", **at, **{"arguments" if reply.tool else "text": said})
-    yield event("output_item.done", output_index=0, item=item)
-    finished = _finished(made, reply, item)
+    yield event("output_item.done", output_index=0, item=output)
+    finished = _finished(made, reply, output)
     yield event(finished["status"], response=finished)
 
 
@@ -152,7 +152,7 @@ def _response(body: Body) -> Body:
     return made | asked | {"parallel_tool_calls": False, "output": []}
 
 
-def _item(reply: Reply) -> Body:
+def _output(reply: Reply) -> Body:
     """Return what the model is about to say, or to call."""
     if reply.tool:
         call = {"type": "function_call", "id": _id("fc"), "call_id": _id("call")}
@@ -161,15 +161,15 @@ def _item(reply: Reply) -> Body:
     return message | {"content": [], "status": "in_progress"}
 
 
-def _said(item: Body, said: str) -> Body:
+def _said(output: Body, said: str) -> Body:
     """Return the same when it is said."""
-    if item["type"] == "function_call":
-        return item | {"arguments": said, "status": "completed"}
+    if output["type"] == "function_call":
+        return output | {"arguments": said, "status": "completed"}
     content = [{"type": "output_text", "text": said, "annotations": []}]
-    return item | {"content": content, "status": "completed"}
+    return output | {"content": content, "status": "completed"}
 
 
-def _finished(made: Body, reply: Reply, item: Body) -> Body:
+def _finished(made: Body, reply: Reply, output: Body) -> Body:
     usage = {
         "input_tokens": reply.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},
@@ -179,4 +179,4 @@ def _finished(made: Body, reply: Reply, item: Body) -> Body:
     }
     status = "incomplete" if reply.cut else "completed"
     why = {"incomplete_details": {"reason": "max_output_tokens"}} if reply.cut else {}
-    return made | why | {"status": status, "output": [item], "usage": usage}
+    return made | why | {"status": status, "output": [output], "usage": usage}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Unpack
 
-from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.door import AsyncDoor, Sleep
 from guardrail.asgi.http import serve_http
 from guardrail.asgi.lifespan import serve_lifespan
 from guardrail.asgi.types import App, Receive, Scope, Send
@@ -12,8 +13,15 @@ from guardrail.asgi.websocket import serve_websocket
 from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.settings.opening import configure
+from guardrail.http.settings.options import Options
 
 __all__ = ["GuardrailMiddleware"]
+
+
+class AsyncOptions(Options, total=False):
+    """The options of the ASGI middleware: `sleep` waits while a request is held."""
+
+    sleep: Sleep
 
 
 class GuardrailMiddleware:
@@ -27,10 +35,10 @@ class GuardrailMiddleware:
         PolicyError: the policies cannot be loaded.
     """
 
-    def __init__(self, app: App, **options: Any) -> None:
+    def __init__(self, app: App, **options: Unpack[AsyncOptions]) -> None:
         self.app = app
-        sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
-        self.door = AsyncDoor(configure(options), **sleep)
+        sleep = options.pop("sleep", asyncio.sleep)
+        self.door = AsyncDoor(configure(options), sleep)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyException
@@ -19,6 +19,7 @@ from guardrail.http.answers import Addressee, admitted_fields, refuse
 from guardrail.http.asked import Asked, Dialect, RewriteError, read_request, rewritten
 from guardrail.http.exchange.serving import Serving, Settlement
 from guardrail.http.settings.opening import Configured, configure
+from guardrail.http.settings.options import Options
 from guardrail.http.settings.processes import PerProcess
 from guardrail.signals.directory import credential_id
 
@@ -62,7 +63,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
     middleware around the proxy's app.
     """
 
-    def __init__(self, *, facts: FactsOf = facts_of_key, **options: Any) -> None:
+    def __init__(self, *, facts: FactsOf = facts_of_key, **options: Unpack[Options]) -> None:
         super().__init__()
         self.configured: Configured = configure(options)
         self._facts = facts

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Unpack
 
 from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_environ
 from guardrail.http.exchange.passage import Passage
 from guardrail.http.settings.opening import configure
+from guardrail.http.settings.options import Options
 from guardrail.wsgi.body import TooLargeError, TooSlowError, read_body
 from guardrail.wsgi.door import SyncDoor
 from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_environ
 
 __all__ = ["GuardrailMiddleware"]
+
+
+class SyncOptions(Options, total=False):
+    """The options of the WSGI middleware: `sleep` waits while a request is held."""
+
+    sleep: Callable[[float], object]
 
 
 class GuardrailMiddleware:
@@ -30,10 +38,10 @@ class GuardrailMiddleware:
         PolicyError: the policies cannot be loaded.
     """
 
-    def __init__(self, app: App, **options: Any) -> None:
+    def __init__(self, app: App, **options: Unpack[SyncOptions]) -> None:
         self.app = app
-        sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
-        self.door = SyncDoor(configure(options), **sleep)
+        sleep = options.pop("sleep", time.sleep)
+        self.door = SyncDoor(configure(options), sleep)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

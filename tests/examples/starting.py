@@ -26,7 +26,8 @@ PLACES = {"uvicorn": "--port {}", "gunicorn": "--bind 127.0.0.1:{}"}
 
 def command_of(path):
     """Return the one command that a file states at its top."""
-    (command,) = COMMAND.findall(path.read_text("utf-8").partition("\n\n\n")[0])
+    head = "".join(path.read_text("utf-8").splitlines(keepends=True)[:10])
+    (command,) = COMMAND.findall(head)
     return command
 
 
@@ -35,6 +36,7 @@ class Example:
 
     def __init__(self, port, log):
         self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE, verify=False)
         self._log = log
 
     def log(self):
@@ -57,13 +59,11 @@ class Example:
         headers = {"authorization": f"Bearer {key}"}
 
         def settled():
-            fields = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=PATIENCE).headers
-            most, now = (
-                re.search(rf'"in-flight";{name}=(\d+)', fields[field])[1]
-                for field, name in (("ratelimit-policy", "q"), ("ratelimit", "r"))
-            )
+            fields = self.client.get("/v1/models", headers=headers).headers
+            most = re.findall(r'"in-flight";q=(\d+)', fields["ratelimit-policy"])
+            now = re.findall(r'"in-flight";r=(\d+)', fields["ratelimit"])
             # The request that asks is one in flight itself.
-            return int(now) + 1 == int(most) and fields["x-ratelimit-remaining-tokens"]
+            return int(*now) + 1 == int(*most) and fields["x-ratelimit-remaining-tokens"]
 
         return int(until(settled))
 
@@ -75,22 +75,20 @@ class Example:
 
 
 @contextmanager
-def started(path, folder, place=None, **environ):
-    """Run a file's command on a free port; `place` says how its port is given, if not as usual."""
+def started(path, folder, place=None, health="/health", path_first=BIN, **environ):
+    """Run a file's command on a free port, and wait until it answers on `health`.
+
+    `place` says how its port is given, if not as usual; commands are looked for in `path_first`.
+    """
     words = shlex.split(command_of(path))
     port = free_port()
-    stated = {}
+    shell = {name: os.environ[name] for name in os.environ if not name.startswith("GUARDRAIL_")}
+    environment = {**shell, "PYTHONUNBUFFERED": "1", **environ}
+    environment["PATH"] = os.pathsep.join([str(path_first), str(BIN), os.environ["PATH"]])
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
-        stated[name] = value
+        environment[name] = value
     words += (place or PLACES[words[0]]).format(port).split()
-    environment = {
-        **os.environ,
-        **stated,
-        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-        "PYTHONUNBUFFERED": "1",
-        **environ,
-    }
     log = folder / "log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -98,10 +96,11 @@ def started(path, folder, place=None, **environ):
         )
         example = Example(port, log)
         try:
-            until(lambda: _answers(example) or process.poll() is not None)
+            until(lambda: _answers(example, health) or process.poll() is not None)
             assert process.poll() is None, example.log()
             yield example
         finally:
+            example.client.close()
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(PATIENCE)
@@ -110,8 +109,8 @@ def started(path, folder, place=None, **environ):
                 process.wait()
 
 
-def _answers(example):
+def _answers(example, path):
     try:
-        return httpx.get(f"{example.url}/health", timeout=PATIENCE).status_code == 200
+        return example.client.get(path).status_code == 200
     except httpx.HTTPError:
         return False

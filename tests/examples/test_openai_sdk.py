@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
-import httpx
 import openai
 import pytest
 
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING, until_throttled
 from tests.http.servers import PATIENCE, until
 
-NORTH_KOREA = {"x-forwarded-for": "175.45.176.1"}
-ASK = {"model": "small", "max_tokens": 100, "messages": [{"role": "user", "content": "Say this."}]}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
-TOOLS = {"tools": [WEATHER]}
-LARGE = {"messages": [{"role": "user", "content": "x" * 1_100_000}]}
-USAGE = {"stream_options": {"include_usage": True}}
-EACH = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
+TOOLS: Any = {"tools": [WEATHER]}
+USAGE: Any = {"stream_options": {"include_usage": True}}
+EACH: Any = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
-REFUSALS = {
+REFUSALS: Any = {
     "unknown key": (
         "sk-nobody",
         {},
@@ -29,7 +27,7 @@ REFUSALS = {
     ),
     "country": (
         "sk-verified",
-        {"extra_headers": NORTH_KOREA},
+        ABROAD,
         (
             openai.PermissionDeniedError,
             403,
@@ -64,6 +62,12 @@ REFUSALS = {
     ),
 }
 
+CONNECTIONS: Any = {
+    openai.OpenAI: openai.DefaultHttpxClient,
+    openai.AsyncOpenAI: openai.DefaultAsyncHttpxClient,
+}
+"""How clients connect: without reading certificates, which takes longer than most tests."""
+
 
 @pytest.fixture
 def client(example):
@@ -71,7 +75,8 @@ def client(example):
     clients = []
 
     def make(key="sk-verified", kind=openai.OpenAI, **options):
-        clients.append(kind(api_key=key, base_url=f"{example.url}/v1", timeout=PATIENCE, **options))
+        options |= {"base_url": f"{example.url}/v1", "timeout": PATIENCE}
+        clients.append(kind(api_key=key, http_client=CONNECTIONS[kind](verify=False), **options))
         return clients[-1]
 
     yield make
@@ -96,15 +101,17 @@ def awaited(client, **ask):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+KINDS: Any = {"sync": (openai.OpenAI, completed), "async": (openai.AsyncOpenAI, awaited)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_an_incurable_refusal_is_readable_and_not_tried_again(
-    example, client, refusal, stream, asynchronous
+    example, client, refusal, stream, kind
 ):
     key, more, (error, status, code, type_), message = REFUSALS[refusal]
-    complete = awaited if asynchronous else completed
-    made = client(key, openai.AsyncOpenAI if asynchronous else openai.OpenAI)
+    made, complete = client(key, KINDS[kind][0]), KINDS[kind][1]
     before = example.attempts()
     with pytest.raises(error) as caught:
         complete(made, stream=stream, **more)
@@ -115,23 +122,13 @@ def test_an_incurable_refusal_is_readable_and_not_tried_again(
     assert example.attempts() == before + 1
 
 
-def until_throttled(call):
-    """Call until a call is throttled, which it must soon be; return the SDK's exception."""
-    for _ in range(10):
-        try:
-            call()
-        except openai.RateLimitError as error:
-            return error
-    raise AssertionError("never throttled")
-
-
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, asynchronous):
-    impatient = client("sk-trial", max_retries=0).chat.completions
-    refused = until_throttled(lambda: impatient.create(**ASK))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, kind):
+    impatient = client("sk-trial", max_retries=0)
+    patient, complete = client("sk-trial", KINDS[kind][0]), KINDS[kind][1]
+    refused = until_throttled(lambda: completed(impatient), openai.RateLimitError)
     before, asked = example.attempts(), time.monotonic()
-    complete = awaited if asynchronous else completed
-    made = complete(client("sk-trial", openai.AsyncOpenAI if asynchronous else openai.OpenAI))
+    made = complete(patient)
     waited = time.monotonic() - asked
 
     assert (refused.status_code, refused.code, refused.type) == (
@@ -143,19 +140,21 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, a
     assert refused.response.headers["retry-after"] == "1"
     assert made.choices[0].message.content == "Say this."
     assert example.attempts() == before + 2
-    assert waited >= int(refused.response.headers.get("retry-after-ms", 1000)) / 2000
+    assert waited > 0.5
 
 
 def test_a_spent_budget_is_told_and_not_tried_again(example, client):
-    spender = client("sk-trial-2")
-    ask = {**ASK, "max_tokens": 4096, "messages": [{"role": "user", "content": "word" * 4096}]}
+    spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
+    until_throttled(lambda: completed(spender, **SPENDING), openai.RateLimitError)
     before = example.attempts()
-    error = until_throttled(lambda: spender.chat.completions.create(**ask))
+    with pytest.raises(openai.RateLimitError) as caught:
+        completed(patient, **SPENDING)
+    error: Any = caught.value
 
     assert (error.status_code, error.code, error.type) == (429, *["insufficient_quota"] * 2)
     assert error.body["reason"] == "daily_tokens"
     assert int(error.response.headers["retry-after"]) > 60
-    assert example.attempts() == before + 3
+    assert example.attempts() == before + 1
 
 
 def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
@@ -165,27 +164,24 @@ def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
     assert made.parse().model == "small"
 
 
-CALLS = {
-    "chat": lambda sdk: sdk.chat.completions.create(**ASK).usage,
-    "cut": lambda sdk: sdk.chat.completions.create(**ASK | {"max_tokens": 2}).usage,
-    "tools": lambda sdk: sdk.chat.completions.create(**ASK, **TOOLS).usage,
-    "streamed": lambda sdk: [*sdk.chat.completions.create(**ASK, **USAGE, stream=True)][-1].usage,
-    "streamed tools": lambda sdk: (
-        [*sdk.chat.completions.create(**ASK, **TOOLS, **USAGE, stream=True)][-1].usage
-    ),
-    "response": lambda sdk: sdk.responses.create(model="small", input="Say it.").usage,
-    "streamed response": lambda sdk: (
-        [*sdk.responses.create(model="small", input="Say it.", stream=True)][-1].response.usage
-    ),
+def last(stream):
+    """Read a stream to its end; return what came last."""
+    return [*stream][-1]
+
+
+FUNCTION = {"type": "function", "name": "weather", "parameters": PARAMETERS}
+SAY = {"model": "small", "input": "Say this."}
+
+CALLS: Any = {
+    "chat": lambda sdk: completed(sdk).usage,
+    "cut": lambda sdk: completed(sdk, max_tokens=2).usage,
+    "tools": lambda sdk: completed(sdk, **TOOLS).usage,
+    "streamed": lambda sdk: last(completed(sdk, **USAGE, stream=True)).usage,
+    "streamed tools": lambda sdk: last(completed(sdk, **TOOLS, **USAGE, stream=True)).usage,
+    "response": lambda sdk: sdk.responses.create(**SAY).usage,
+    "streamed response": lambda sdk: last(sdk.responses.create(**SAY, stream=True)).response.usage,
     "called function": lambda sdk: (
-        [
-            *sdk.responses.create(
-                model="small",
-                input="Paris",
-                stream=True,
-                tools=[{"type": "function", "name": "weather", "parameters": PARAMETERS}],
-            )
-        ][-1].response.usage
+        last(sdk.responses.create(**SAY, stream=True, tools=[FUNCTION])).response.usage
     ),
     "embeddings": lambda sdk: sdk.embeddings.create(model="small", input=["One", "and two"]).usage,
 }
@@ -199,6 +195,24 @@ def test_an_account_pays_what_the_model_says_it_used_to_the_token(example, clien
     assert paid == usage.total_tokens > 0
 
 
+def test_a_tool_is_called_told_of_and_paid_for(example, client):
+    sdk = client()
+
+    def both_turns():
+        called = completed(sdk, **TOOLS)
+        message = called.choices[0].message
+        told = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "Rain."}
+        turns = [*ASK["messages"], message.model_dump(exclude_none=True), told]
+        return called, completed(sdk, messages=turns, **TOOLS)
+
+    (called, answered), paid = example.charged("sk-verified", both_turns)
+
+    assert called.choices[0].finish_reason == "tool_calls"
+    assert called.choices[0].message.tool_calls[0].function.arguments == '{"city": "Say this."}'
+    assert answered.choices[0].message.content == "Say this. Rain."
+    assert paid == called.usage.total_tokens + answered.usage.total_tokens
+
+
 def test_a_stream_whose_client_does_not_ask_for_usage_is_paid_to_the_token(example, client):
     chunks, paid = example.charged(
         "sk-verified", lambda: [*client().chat.completions.create(**ASK, stream=True)]
@@ -206,9 +220,6 @@ def test_a_stream_whose_client_does_not_ask_for_usage_is_paid_to_the_token(examp
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Say this."
     assert paid == sum(example.generated()[-1])
-
-
-LONG = {**ASK, "max_tokens": 4000, "messages": [{"role": "user", "content": "Say this. " * 1000}]}
 
 
 def leave(made, after):
@@ -259,5 +270,5 @@ def test_calls_at_the_same_time_are_paid_together_to_the_token(example, client):
 
 
 def test_what_needs_no_key_needs_none(example):
-    assert httpx.get(f"{example.url}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{example.url}/docs").status_code == 200
+    assert example.client.get("/health").json() == {"status": "ok"}
+    assert example.client.get("/docs").status_code == 200

@@ -13,7 +13,8 @@ from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import DataError, PolicyError, SettingError
 from guardrail.http.identity.files import FileDirectory
 from guardrail.http.identity.hashing import written
-from guardrail.http.settings.opening import configure
+from guardrail.http.settings.given import NAMES
+from guardrail.http.settings.opening import ARGUMENTS, configure
 from guardrail.testing import guard_of
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.driving import ASK, Call, Host, body_messages, scope_of
@@ -251,3 +252,7 @@ def test_credentials_are_read_where_the_settings_say(folder):
         assert asking.credential is not None
     with pytest.raises(SettingError, match="did you mean `bearer`"):
         configure({"policies": "policies", "environ": {}, "credentials": "beerer"})
+
+
+def test_what_a_file_may_hold_may_be_an_argument():
+    assert set(NAMES) < set(ARGUMENTS)

@@ -21,8 +21,9 @@ from guardrail.http.asked import Dialect, ReadingLimits
 from guardrail.http.exchange.early import Refuse, early_refusals
 from guardrail.http.identity import Asker
 from guardrail.http.settings.files import settings_file
-from guardrail.http.settings.given import NAMES, Given, check_names
+from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
+from guardrail.http.settings.options import Options
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
 from guardrail.loading import load_policies
 from guardrail.model.amounts import SECOND
@@ -32,17 +33,7 @@ from guardrail.stores.naming import hash_keys, read_key_file
 
 LOG = logging.getLogger("guardrail")
 
-ARGUMENTS = (
-    *NAMES,
-    "classifiers",
-    "clock",
-    "config",
-    "environ",
-    "guard",
-    "hash_key",
-    "jitter",
-    "signals",
-)
+ARGUMENTS = tuple(Options.__annotations__)
 """What arguments may say; those that no file can hold among them."""
 
 REMEDIES = ("verify", "pay", "contact")

@@ -1,0 +1,54 @@
+"""The arguments of a door, with their types: what editors offer, and type checkers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.http.asked import Classifier
+from guardrail.http.identity import CredentialSource
+from guardrail.signals import Signal
+from guardrail.signals.client import Proxies
+from guardrail.signals.directory import Directory
+from guardrail.stores import AsyncStore, Store
+
+
+class Options(TypedDict, total=False):
+    """Every setting of a door, by the name that it has as an argument; None leaves one out.
+
+    Those that a file can hold have the same names there (`guardrail.http.settings.given.NAMES`).
+    """
+
+    blocked_by: str | None
+    body_timeout: float | None
+    classifiers: Sequence[Classifier] | None
+    clock: Callable[[], float] | None
+    config: str | Path | None
+    cors_origins: str | Sequence[str] | None
+    credentials: str | Sequence[str] | CredentialSource | None
+    dialect: str | None
+    directory: str | Path | Directory | Mapping[str, object] | Callable[..., Any] | None
+    environ: Mapping[str, str] | None
+    exempt: str | Sequence[str] | None
+    geo: str | Path | None
+    guard: Guard | AsyncGuard | None
+    hash_key: str | bytes | Sequence[bytes] | None
+    hash_key_file: str | Path | Sequence[str | Path] | None
+    jitter: Callable[[], float] | None
+    max_body: int | None
+    max_delay: float | None
+    max_held: int | None
+    namespace: str | None
+    partition_keys: bool | None
+    policies: str | Path | Sequence[str | Path] | None
+    proxies: str | Sequence[str] | Proxies | Mapping[str, object] | None
+    ratelimit_fields: str | None
+    remedies: Mapping[str, str] | None
+    reset_spread: float | None
+    signals: Sequence[Signal] | None
+    store: str | Store | AsyncStore | None
+    stream_usage: bool | None
+    unreadable: str | None
+    vendor_headers: bool | None

@@ -1,0 +1,202 @@
+"""The official Anthropic SDK against the FastAPI example, started by its own command on uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING, until_throttled
+from tests.http.servers import PATIENCE, until
+
+WEATHER: Any = {
+    "name": "weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+TOOLS: Any = {"tools": [WEATHER]}
+
+REFUSALS: Any = {
+    "unknown key": (
+        "sk-nobody",
+        {},
+        (anthropic.AuthenticationError, 401, "authentication_error", "invalid_api_key"),
+        "This API key is not known here.",
+    ),
+    "country": (
+        "sk-verified",
+        ABROAD,
+        (
+            anthropic.PermissionDeniedError,
+            403,
+            "permission_error",
+            "unsupported_country_region_territory",
+        ),
+        "not offered in your country",
+    ),
+    "tools": (
+        "sk-trial",
+        TOOLS,
+        (anthropic.PermissionDeniedError, 403, "permission_error", "verification_required"),
+        "Verify your identity to use tools. https://api.example/verify",
+    ),
+    "more than a day": (
+        "sk-trial",
+        {"max_tokens": 20_001},
+        (anthropic.BadRequestError, 400, "invalid_request_error", "request_exceeds_quota"),
+        "tokens-per-day",
+    ),
+    "large body": (
+        "sk-verified",
+        LARGE,
+        (anthropic.RequestTooLargeError, 413, "request_too_large", "request_too_large"),
+        "longer than 1000000 bytes",
+    ),
+}
+
+CONNECTIONS: Any = {
+    anthropic.Anthropic: anthropic.DefaultHttpxClient,
+    anthropic.AsyncAnthropic: anthropic.DefaultAsyncHttpxClient,
+}
+"""How clients connect: without reading certificates, which takes longer than most tests."""
+
+
+@pytest.fixture
+def client(example):
+    """Return a client of the SDK for a key, with its own retries on."""
+    clients = []
+
+    def make(key="sk-verified", kind=anthropic.Anthropic, **options):
+        options |= {"base_url": example.url, "timeout": PATIENCE}
+        clients.append(kind(api_key=key, http_client=CONNECTIONS[kind](verify=False), **options))
+        return clients[-1]
+
+    yield make
+    for made in clients:
+        if isinstance(made, anthropic.Anthropic):
+            made.close()
+
+
+def answered(client, **ask):
+    """Answer messages, whole or as a stream."""
+    return client.messages.create(**{**ASK, **ask})
+
+
+def awaited(client, **ask):
+    """Answer messages with an asynchronous client, whole or to the end of the stream."""
+
+    async def run():
+        async with client:
+            made = await client.messages.create(**{**ASK, **ask})
+            return [event async for event in made] if ask.get("stream") else made
+
+    return asyncio.run(run())
+
+
+KINDS: Any = {
+    "sync": (anthropic.Anthropic, answered),
+    "async": (anthropic.AsyncAnthropic, awaited),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_incurable_refusal_is_readable_and_not_tried_again(
+    example, client, refusal, stream, kind
+):
+    key, more, (error, status, type_, code), message = REFUSALS[refusal]
+    made, answer = client(key, KINDS[kind][0]), KINDS[kind][1]
+    before = example.attempts()
+    with pytest.raises(error) as caught:
+        answer(made, stream=stream, **more)
+    told = caught.value.body["error"]
+
+    assert (caught.value.status_code, caught.value.type) == (status, type_)
+    assert told["details"]["error_code"] == code
+    assert message in told["message"]
+    assert caught.value.request_id == caught.value.body["request_id"]
+    assert example.attempts() == before + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, kind):
+    impatient = client("sk-trial", max_retries=0)
+    patient, answer = client("sk-trial", KINDS[kind][0]), KINDS[kind][1]
+    refused = until_throttled(lambda: answered(impatient), anthropic.RateLimitError)
+    before, asked = example.attempts(), time.monotonic()
+    made = answer(patient)
+    waited = time.monotonic() - asked
+
+    assert (refused.status_code, refused.type) == (429, "rate_limit_error")
+    assert refused.body["error"]["details"] == {"error_code": "trial-pace"}
+    assert refused.response.headers["retry-after"] == "1"
+    assert made.content[0].text == "Say this."
+    assert example.attempts() == before + 2
+    assert waited > 0.5
+
+
+def test_a_spent_budget_is_told_and_not_tried_again(example, client):
+    spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
+    until_throttled(lambda: answered(spender, **SPENDING), anthropic.RateLimitError)
+    before = example.attempts()
+    with pytest.raises(anthropic.RateLimitError) as caught:
+        answered(patient, **SPENDING)
+    error: Any = caught.value
+
+    assert (error.status_code, error.type) == (429, "rate_limit_error")
+    assert error.body["error"]["details"] == {"error_code": "daily_tokens"}
+    assert int(error.response.headers["retry-after"]) > 60
+    assert example.attempts() == before + 1
+
+
+def test_a_degraded_call_says_so_and_names_the_model_that_answered(client):
+    made = client("sk-trial").messages.with_raw_response.create(**ASK | {"model": "large"})
+
+    assert made.headers["x-guardrail-decision"] == "degrade; reason=trial-model;model=small"
+    assert made.parse().model == "small"
+
+
+def final(client, **ask):
+    """Return the message that a stream adds up to."""
+    with client.messages.stream(**{**ASK, **ask}) as events:
+        return events.get_final_message()
+
+
+CALLS: Any = {
+    "message": answered,
+    "cut": lambda sdk: answered(sdk, max_tokens=2),
+    "system": lambda sdk: answered(sdk, system="Be brief."),
+    "tools": lambda sdk: answered(sdk, **TOOLS),
+    "streamed": final,
+    "streamed tools": lambda sdk: final(sdk, **TOOLS),
+    "awaited": lambda sdk: awaited(
+        anthropic.AsyncAnthropic(api_key=sdk.api_key, base_url=sdk.base_url)
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_account_pays_what_the_model_says_it_used_to_the_token(example, client, call):
+    sdk = client()
+    made, paid = example.charged("sk-verified", lambda: CALLS[call](sdk))
+
+    assert paid == made.usage.input_tokens + made.usage.output_tokens > 0
+
+
+def test_an_aborted_stream_is_paid_to_the_token(example, client):
+    before = len(example.generated())
+
+    def abort():
+        with client().messages.stream(**LONG) as events:
+            for _ in range(20):
+                next(events)
+        until(lambda: len(example.generated()) > before)
+
+    _, paid = example.charged("sk-verified", abort)
+    incoming, outgoing = example.generated()[-1]
+
+    assert 5 <= outgoing < 2500
+    assert paid == incoming + outgoing
