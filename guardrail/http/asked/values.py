@@ -84,7 +84,10 @@ class RequestParts(NamedTuple):
 
 
 Classifier = Callable[[RequestParts], Asked | None]
-"""Reads a request the host knows better; None leaves it to the standard reading."""
+"""Reads a request the host knows better; None leaves it to the standard reading.
+
+Over ASGI it is called in a thread for bodies of more than 64 KiB.
+"""
 
 
 class UnreadableError(GuardrailError):
