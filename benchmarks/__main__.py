@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.decisions import decision_costs, look_up_costs
+from benchmarks.doors import door_costs
 from benchmarks.footprint import memory_costs
 from benchmarks.many_rules import index_costs, load_costs
 from benchmarks.peers import peer_costs
@@ -31,6 +32,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "T4": sharing_costs,
     "T5": serving_costs,
     "T6": crowd_costs,
+    "T7": door_costs,
     "T8": replay_costs,
     "T9": memory_costs,
     "T10": load_costs,

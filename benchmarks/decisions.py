@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -11,8 +10,8 @@ from benchmarks.results import Result
 from benchmarks.timing import Contender, added, interleaved, micros, ratio
 from benchmarks.workload import (
     R5_POLICY,
-    START,
     Clock,
+    addresses_served,
     by_hand,
     deciding,
     r5_guard,
@@ -20,7 +19,6 @@ from benchmarks.workload import (
 )
 from guardrail import Decision, Guard
 from guardrail.loading import load_text
-from guardrail.signals.geo import GeoSignal
 
 DECIDE_MOST, LOOK_UP_MOST = 2.2, 0.8
 BUSY = 0.0001
@@ -148,13 +146,7 @@ def _declared(stated: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 def _with_addresses(stated: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """Return the requests with an address of an allowed country in place of the country."""
-    draw, country_of = random.Random(12), GeoSignal.open().country_of
-    served = {"AU", "BR", "CA", "CN", "DE", "FR", "GB", "IN", "IT", "JP", "KR", "NL", "SE", "US"}
-    addresses: list[str] = []
-    while len(addresses) < min(len(stated), 5000):
-        address = ".".join(str(draw.randrange(1, 224)) for _ in range(4))
-        if country_of(address, START) in served:
-            addresses.append(address)
+    addresses = addresses_served(min(len(stated), 5000))
     return [
         (
             {name: value for name, value in facts.items() if name != "geo.country"}

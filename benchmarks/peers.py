@@ -40,7 +40,7 @@ def peer_costs(rounds: int, scale: float) -> list[Result]:
             rounds,
         )
     finally:
-        _quiet(storage)
+        quiet(storage)
     rows = (
         ("bare", "decisions in the time of `limits` in memory, three bare counts", BARE_LEAST),
         ("informed", "… of test, count and statistics of the three", INFORMED_LEAST),
@@ -76,7 +76,7 @@ def _counting(
                 ),
             )
         took = perf_counter() - began
-        _quiet(storage)
+        quiet(storage)
         return took / len(positional)
 
     return run
@@ -95,7 +95,7 @@ def informed(limiter: FixedWindowRateLimiter, asked: tuple[Asked, ...]) -> objec
     return [limiter.get_window_stats(limit, *whose) for limit, whose, _ in asked]
 
 
-def _quiet(storage: MemoryStorage) -> None:
+def quiet(storage: MemoryStorage) -> None:
     """Stop the thread that the storage clears up in: it would slow whoever runs next."""
     storage.timer.cancel()
     storage.timer.join()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks import r5
 from benchmarks.timing import Contender
 from guardrail import Guard
+from guardrail.signals.geo import GeoSignal
 
 R5_POLICY = Path(__file__).with_name("r5.yaml")
 START = 1_767_600_000.0
@@ -18,6 +19,7 @@ STEP = 0.5
 """Seconds between requests: slow enough for each of a thousand accounts to stay in its limits."""
 
 TIERS = ("anon", "basic", "verified", "enterprise")
+SERVED = frozenset("AU BR CA CN DE FR GB IN IT JP KR NL SE US".split())
 COUNTRIES = ("DE", "FR", "US", "JP", "BR", "IN", "NG", "AU")
 
 TOKENS: dict[str, object] = {"input_tokens": 40, "output_tokens": 30}
@@ -66,6 +68,17 @@ def one_of_many(number: int) -> dict[str, object]:
         "geo.country": "DE",
         "request.capability": ("chat", "code", "agentic")[number % 3],
     }
+
+
+def addresses_served(count: int) -> list[str]:
+    """Return so many random addresses of countries that R5 serves."""
+    draw, country_of = random.Random(12), GeoSignal.open().country_of
+    addresses: list[str] = []
+    while len(addresses) < count:
+        address = ".".join(str(draw.randrange(1, 224)) for _ in range(4))
+        if country_of(address, START) in SERVED:
+            addresses.append(address)
+    return addresses
 
 
 def r5_guard(**settings: Any) -> Guard:

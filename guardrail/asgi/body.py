@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Generator
 from contextlib import suppress
+from typing import Any, cast
 
 from guardrail.asgi.types import Message, Receive
 
@@ -28,23 +31,67 @@ async def read_body(receive: Receive, most: int, timeout: float) -> bytes:
         TooLargeError: there is more.
         TooSlowError: it takes longer.
     """
-    chunks: list[bytes] = []
-    length = 0
+    pieces = _Pieces(most)
+    # What is there already needs no timer, which would cost more than all the rest.
+    while True:
+        steps = receive().__await__()
+        try:
+            waited = next(steps)
+        except StopIteration as end:
+            if pieces.take(end.value):
+                return pieces.whole
+            continue
+        break
     try:
         async with asyncio.timeout(timeout):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientLeftError
-                chunk = message.get("body", b"")
-                length += len(chunk)
-                if length > most:
-                    raise TooLargeError
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            complete = pieces.take(await _resumed(steps, waited))
+            while not complete:
+                complete = pieces.take(await receive())
     except TimeoutError:
         raise TooSlowError from None
+    return pieces.whole
+
+
+class _Pieces:
+    """The pieces of a body that have come."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._taken: list[bytes] = []
+
+    def take(self, message: Message) -> bool:
+        """Take a message in, and tell whether the body is complete."""
+        if message["type"] != "http.request":
+            raise ClientLeftError
+        piece = message.get("body", b"")
+        self._left -= len(piece)
+        if self._left < 0:
+            raise TooLargeError
+        self._taken.append(piece)
+        return not message.get("more_body", False)
+
+    @property
+    def whole(self) -> bytes:
+        """All of them, joined."""
+        taken = self._taken
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+@types.coroutine
+def _resumed(
+    steps: Generator[Any, Any, Message], waited: object
+) -> Generator[object, object, Message]:
+    """Go on with an awaitable that was started, and waits for something."""
+    try:
+        while True:
+            try:
+                sent = yield waited
+            except BaseException as problem:
+                waited = steps.throw(problem)
+            else:
+                waited = steps.send(sent)
+    except StopIteration as end:
+        return cast(Message, end.value)
 
 
 async def discard_body(receive: Receive, timeout: float) -> None:

@@ -19,6 +19,9 @@ from guardrail.http.settings.processes import PerProcess
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
 
+READ_AT_ONCE = 1 << 16
+"""A body of more bytes is read in a thread, while the event loop serves others."""
+
 
 class AsyncDoor:
     """Admits requests and settles them, in the event loop of one process.
@@ -62,7 +65,10 @@ class AsyncDoor:
             return answer
         read = await body()
         try:
-            answer = exchange.received(read)
+            if read is not None and len(read) > READ_AT_ONCE:
+                answer = await asyncio.to_thread(exchange.received, read)
+            else:
+                answer = exchange.received(read)
             return answer if answer is not None else await self.decide(exchange)
         except Exception:
             return self._failed(exchange)
@@ -77,7 +83,11 @@ class AsyncDoor:
                 unavailable=exchange.unavailable,
                 now=self.clock(),
             )
-            step = exchange.decided(decision, waited)
+            try:
+                step = exchange.decided(decision, waited)
+            except BaseException:
+                await self.settle(decision, Settlement(None))
+                raise
             if isinstance(step, Hold) and self._held < self.settings.max_held:
                 self._held += 1
                 try:

@@ -19,7 +19,7 @@ from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Serving, lease_of
+from guardrail.http.exchange.serving import Serving
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 
@@ -73,16 +73,15 @@ class _Served:
         self._pass = outcome
         self._send = send
         self._over = self._replaced = False
-        self._passage = Passage(
-            door.guard, outcome.decision, exchange.addressee, door.settings.style
-        )
+        guard, addressee, style = door.guard, exchange.addressee, door.settings.style
+        self._passage = Passage(guard, outcome.decision, addressee, style)
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
-            exchange.addressee,
-            door.settings.style,
+            addressee,
+            style,
             strips_usage=outcome.strips_usage,
-            lease=lease_of(door.guard.policies),
+            lease=door.configured.lease(guard.policies),
             now=door.clock(),
         )
 

@@ -14,7 +14,7 @@ from guardrail.engine import Decision
 from guardrail.http.answers import admitted_fields, refused_turn, unreadable_turn
 from guardrail.http.exchange.before import Exchange
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Settlement, interval_of, lease_of
+from guardrail.http.exchange.serving import Settlement, interval_of
 from guardrail.http.meter import RealtimeMeter, Turn, TurnUsage
 
 CANCEL = {"type": "websocket.receive", "text": json.dumps({"type": "response.cancel"})}
@@ -52,7 +52,9 @@ class Session:
         # The handshake only showed that turns are welcome: nothing is reserved between them.
         await self._door.settle(self._decision, Settlement(None))
         self._first = first
-        leases = Leases(interval_of(lease_of(self._door.guard.policies)), self._renew)
+        leases = Leases(
+            interval_of(self._door.configured.lease(self._door.guard.policies)), self._renew
+        )
         addressee, style = self._exchange.addressee, self._door.settings.style
         passage = Passage(self._door.guard, self._decision, addressee, style)
         try:

@@ -10,7 +10,7 @@ from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Head
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Settlement, interval_of, lease_of
+from guardrail.http.exchange.serving import Settlement, interval_of
 
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 """Close codes of RFC 6455 and its registry."""
@@ -75,7 +75,9 @@ class _Connection:
 
     async def run(self, app: App, scope: Scope, first: Message) -> None:
         self._first = first
-        leases = Leases(interval_of(lease_of(self._door.guard.policies)), self._renew)
+        leases = Leases(
+            interval_of(self._door.configured.lease(self._door.guard.policies)), self._renew
+        )
         addressee, style = self._exchange.addressee, self._door.settings.style
         passage = Passage(self._door.guard, self._decision, addressee, style)
         try:

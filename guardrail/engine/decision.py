@@ -146,7 +146,8 @@ class Decision:
     @property
     def id(self) -> str:
         """The decision's id: unique to the process and its start."""
-        return self.case.engine.ids.name(self.case.serial)
+        case = self.case
+        return case.engine.ids.name(case.serial)
 
     @property
     def revision(self) -> str:

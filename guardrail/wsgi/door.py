@@ -75,7 +75,11 @@ class SyncDoor:
                 unavailable=exchange.unavailable,
                 now=self.clock(),
             )
-            step = exchange.decided(decision, waited)
+            try:
+                step = exchange.decided(decision, waited)
+            except BaseException:
+                self.settle(decision, Settlement(None))
+                raise
             if isinstance(step, Hold):
                 if not self._places.acquire(blocking=False):
                     return refuse(decision, exchange.addressee, self.settings.style)

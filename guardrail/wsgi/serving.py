@@ -10,7 +10,7 @@ from typing import Any
 from guardrail.http.asked import UsageFormat
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Serving, lease_of
+from guardrail.http.exchange.serving import Serving
 from guardrail.wsgi.door import SyncDoor
 
 Environ = dict[str, Any]
@@ -41,7 +41,7 @@ class Served:
             exchange.addressee,
             door.settings.style,
             strips_usage=outcome.strips_usage,
-            lease=lease_of(door.guard.policies),
+            lease=door.configured.lease(door.guard.policies),
             now=door.clock(),
         )
         self._response: Iterable[bytes] = ()

@@ -1,4 +1,4 @@
-"""Real servers for tests: each serves `tests.http.hosted` in a process of its own."""
+"""Real servers for tests: each serves a host of `tests.http` in a process of its own."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def free_port():
 
 
 @contextmanager
-def serving(kind, folder, policy, settings="", more="", **environ):
-    """Serve the host with a policy; `settings` are lines of TOML, `more` further arguments."""
+def serving(kind, folder, policy, settings="", more="", host="hosted", **environ):
+    """Serve a host with a policy; `settings` are lines of TOML, `more` further arguments."""
     (folder / "policy.yaml").write_text(policy)
     config = folder / "gr.toml"
     config.write_text(f'policies = "policy.yaml"\nexempt = ["/state", "/used"]\n{settings}')
     port = free_port()
-    command = f"{COMMANDS[kind].format(port=port)} {more}".split()
+    command = f"{COMMANDS[kind].format(port=port)} {more}".replace("hosted", host).split()
     key = "a key for tests only, of 32 byte"
     environment = {**os.environ, "GUARDRAIL_CONFIG": str(config), "GUARDRAIL_HASH_KEY": key}
     log = open(folder / "log", "w+")  # noqa: SIM115 - closed below, after the process

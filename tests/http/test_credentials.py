@@ -85,6 +85,18 @@ def test_the_same_credential_twice_is_one():
     assert read(headers=both, query=b"key=a") == read(headers=both[:1])
 
 
+@pytest.mark.parametrize("comma", [b",", b", ", b",\t"])
+def test_lines_that_a_server_has_joined_are_as_many_credentials(comma):
+    def joined(*values):
+        return read(CredentialSource(), headers=[(b"authorization", comma.join(values))])
+
+    alone = joined(b"Bearer a")
+    assert joined(b"Bearer a", b"bearer a") == joined(b"Basic b", b"Bearer a") == alone
+    with pytest.raises(AmbiguousCredentialError, match="two different"):
+        joined(b"Bearer a", b"Bearer b")
+    assert joined(b"Bearer a", b"b") not in (alone, None)
+
+
 @pytest.mark.parametrize("blank", [b"", b" ", b"\t", b"\r\n", b"\x0b\x0c", b"\x1c\x1d\x1e\x1f"])
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER"])
 def test_case_of_the_scheme_and_white_space_around_do_not_count(scheme, blank):

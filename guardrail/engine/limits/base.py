@@ -47,6 +47,18 @@ class Debit(NamedTuple):
     refunded: int
 
 
+class Stand(NamedTuple):
+    """How a counter stands, in its own units (money in micro-USD).
+
+    `most` is what it holds when full, `left` what is left of that. `resets` is in how many
+    microseconds it is full again, None where time alone does not fill it.
+    """
+
+    most: int
+    left: int
+    resets: int | None
+
+
 class Limit(ABC):
     """What all counting rules share: keys, charges, bans."""
 
@@ -100,6 +112,10 @@ class Limit(ABC):
     @abstractmethod
     def debit(self, number: int, part: Part, cell: Cell, reply: Reply) -> Debit:
         """Return the receipt for a cell that was charged; `number` is the counter's own."""
+
+    @abstractmethod
+    def standing(self, debit: Debit, now: int) -> Stand:
+        """Return how the limit stands at `now` (microseconds), by a receipt of that moment."""
 
     @abstractmethod
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:

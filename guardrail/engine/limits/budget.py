@@ -14,7 +14,7 @@ from guardrail.algorithms import (
     rolling_frees_at,
     rolling_width,
 )
-from guardrail.engine.limits.base import Allowances, Debit, Limit, charged_key
+from guardrail.engine.limits.base import Allowances, Debit, Limit, Stand, charged_key
 from guardrail.engine.plan import Finding, Part, Plan
 from guardrail.engine.statuses import LimitStatus, in_unit
 from guardrail.model.amounts import DAY, HOUR, SECOND
@@ -46,6 +46,8 @@ class BudgetLimit(Limit):
         self.zone = None if zone == "UTC" else ZoneInfo(zone)
         self.ttl = KEPT.get(window.kind) or (ROLLING_SPAN + 1) * self.width
         refusing = [step.percent for step in self.verb.steps if step.verdict.effect.refuses]
+        # The slot asked for last, and its end: nearly all requests ask for the current one.
+        self._ended = (-1, 0)
         self.percent = min(refusing, default=None)
         self.alerts_at = min(step.percent for step in self.verb.steps)
         if self.percent is None:
@@ -94,7 +96,11 @@ class BudgetLimit(Limit):
             return None
         if window.kind == "rolling":
             return rolling_frees_at(slot, self.width)
-        return self.bounds_at(slot * SECOND).end
+        known, end = self._ended
+        if known != slot:
+            end = self.bounds_at(slot * SECOND).end
+            self._ended = slot, end
+        return end
 
     def status(self, part: Part, cell: Cell, reply: Reply, now: int, applied: bool) -> LimitStatus:
         """Return what is left of the window's amount."""
@@ -116,6 +122,12 @@ class BudgetLimit(Limit):
         answer = cast(CounterReply, reply)
         key, amount = charged_key(cell, reply), part.amount
         return Debit(number, key, answer.slot, answer.used, amount, amount, part.allowance, 0)
+
+    def standing(self, debit: Debit, now: int) -> Stand:
+        """Return what is left of the window's amount."""
+        most, ends = debit.allowance, self._ends(debit.slot)
+        left = max(0, most - debit.used - debit.increment)
+        return Stand(most, left, None if ends is None else max(0, ends - now))
 
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
         """Add or take back the difference."""

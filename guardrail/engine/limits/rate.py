@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from guardrail.algorithms import pace_increment, pace_room
-from guardrail.engine.limits.base import Allowances, Debit, Limit, charged_key
+from guardrail.engine.limits.base import Allowances, Debit, Limit, Stand, charged_key
 from guardrail.engine.plan import Finding, Part, Plan
 from guardrail.engine.statuses import LimitStatus, in_unit
 from guardrail.model.amounts import MINUTE, SECOND
@@ -75,6 +75,13 @@ class RateLimit(Limit):
             part.allowance,
             answer.refunded,
         )
+
+    def standing(self, debit: Debit, now: int) -> Stand:
+        """Return the units that fit now, of those that fit a full time line."""
+        line, capacity, period = debit.used + debit.increment, debit.slot, self.verb.period
+        most = pace_room(capacity, debit.allowance, period)
+        left = pace_room(now + capacity - line, debit.allowance, period)
+        return Stand(most, min(left, most), max(0, line - now))
 
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
         """Move the time line by the difference, back no further than has not drained."""

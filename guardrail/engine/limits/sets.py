@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from guardrail.engine.limits.base import Allowances, Debit, Limit, charged_key
+from guardrail.engine.limits.base import Allowances, Debit, Limit, Stand, charged_key
 from guardrail.engine.plan import Finding, Part, Plan
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import MINUTE, SECOND
@@ -49,6 +49,10 @@ class ConcurrencyLimit(Limit):
     def debit(self, number: int, part: Part, cell: Cell, reply: Reply) -> Debit:
         """Return the receipt for the lease."""
         return _set_debit(number, part, cell, reply)
+
+    def standing(self, debit: Debit, now: int) -> Stand:
+        """Return how many more may be in flight."""
+        return _set_standing(debit)
 
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
         """End the lease, whatever was used."""
@@ -100,6 +104,10 @@ class DistinctLimit(Limit):
         """Return the receipt for the sighting."""
         return _set_debit(number, part, cell, reply)
 
+    def standing(self, debit: Debit, now: int) -> Stand:
+        """Return how many more values are welcome."""
+        return _set_standing(debit)
+
     def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
         """Leave the sighting: another request may rest on it by now."""
         return None
@@ -129,3 +137,8 @@ def _set_debit(number: int, part: Part, cell: Cell, reply: Reply) -> Debit:
     answer = cast(MemberReply, reply)
     key = charged_key(cell, reply)
     return Debit(number, key, 0, answer.live, int(not answer.present), 1, part.allowance, 0)
+
+
+def _set_standing(debit: Debit) -> Stand:
+    left = max(0, debit.allowance - debit.used - debit.increment)
+    return Stand(debit.allowance, left, None)

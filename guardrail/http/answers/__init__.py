@@ -18,12 +18,14 @@ from guardrail.http.answers.bodies import (
     realtime_error,
 )
 from guardrail.http.answers.crossing import CrossOrigin, value_of
+from guardrail.http.answers.receipts import Receipts
 from guardrail.http.answers.refusing import Refusal, refusal_of
 from guardrail.http.answers.standing import Reading, Standing, reading_of
-from guardrail.http.answers.structured import VERSION, ratelimit_fields
+from guardrail.http.answers.structured import VERSION, Wording, ratelimit_fields
 from guardrail.http.answers.vendors import vendor_fields
 from guardrail.http.answers.waits import Jitter, wait_of
 from guardrail.http.dialects import Dialect
+from guardrail.model.amounts import SECOND
 
 Field = tuple[bytes, bytes]
 
@@ -45,7 +47,8 @@ class Style:
     `fields` is the version of the RateLimit fields, None for none; `vendor` whether a dialect's
     own quota headers are sent. `partition` is the key of `pk`, None to leave it out. `links` maps
     remedies to addresses, `blocked_by` is who implements legal blocks (RFC 7725): this server.
-    Waits that end at a calendar reset are spread over `spread` seconds by `jitter`.
+    Waits that end at a calendar reset are spread over `spread` seconds by `jitter`. `receipts`
+    and `wording` remember what does not change from one answer to the next.
     """
 
     fields: str | None = VERSION
@@ -56,6 +59,13 @@ class Style:
     cross_origin: CrossOrigin | None = None
     spread: float = 30.0
     jitter: Jitter = random.random
+    receipts: Receipts = field(default_factory=Receipts, compare=False, repr=False)
+    wording: Wording = field(default_factory=Wording, compare=False, repr=False)
+
+    @property
+    def shows(self) -> bool:
+        """Whether any field tells how limits stand."""
+        return self.vendor or self.fields is not None
 
 
 class Addressee(NamedTuple):
@@ -126,10 +136,19 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
 
     Only what the caller's own limits say shows; that less is served than was asked always does.
     """
-    reading = reading_of(decision)
-    fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
-    fields += _declared(decision, reading)
-    fields.append((id_field(addressee.dialect), decision.id.encode("ascii")))
+    case = decision.case
+    fields: list[Field] = []
+    if case.plan is None:
+        # Simply allowed, in one go: its receipts tell all that may show.
+        if style.shows:
+            standings: Sequence[Standing] = style.receipts.standings(case)
+            fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
+    else:
+        reading = reading_of(decision)
+        fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
+        fields += _declared(decision, reading)
+    name = case.engine.ids.name(case.serial)
+    fields.append((id_field(addressee.dialect), name.encode("ascii")))
     if style.cross_origin is not None:
         fields += style.cross_origin.fields(addressee.headers)
     return fields
@@ -141,7 +160,7 @@ def quota_fields(
     """Return the RateLimit fields and the dialect's own, for limits that may show."""
     fields: list[Field] = []
     if style.fields is not None:
-        fields += ratelimit_fields(standings, style.partition)
+        fields += ratelimit_fields(standings, style.partition, style.wording)
     if style.vendor:
         fields += vendor_fields(dialect, standings, now)
     return fields

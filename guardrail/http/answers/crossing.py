@@ -50,4 +50,7 @@ def is_preflight(method: str, request: Iterable[Field]) -> bool:
 
 def value_of(request: Iterable[Field], name: bytes) -> bytes | None:
     """Return the first value of a header, None if there is none; `name` is in lower case."""
-    return next((value for key, value in request if key.lower() == name), None)
+    for key, value in request:
+        if key == name or key.lower() == name:
+            return value
+    return None

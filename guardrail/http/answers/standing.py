@@ -26,6 +26,10 @@ CALENDAR = {"hour": 3600, "day": 86400, "week": 604800, "month": None}
 """Calendar windows and their length in seconds; a month's differs."""
 
 
+MONEY = "micro_usd"
+"""The unit in which money shows."""
+
+
 class Standing(NamedTuple):
     """How one of the caller's own limits stands.
 
@@ -108,6 +112,22 @@ def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> boo
     return False
 
 
+def window_of(rule: Rule) -> int | None:
+    """Return the window of a budget in seconds, None where there is none to tell."""
+    if not isinstance(rule.verb, Budget):
+        return None
+    window = rule.verb.window
+    return CALENDAR.get(window.kind) if window.length is None else window.length // SECOND
+
+
+def filling(capacity: int) -> int:
+    """Return the window of a rate whose full time line is so many microseconds.
+
+    A full bucket and the time it takes to fill state the pace and the burst at once.
+    """
+    return max(1, -(-capacity // SECOND))
+
+
 def _static_shows(rules: tuple[Rule, ...], finding: Finding, plan: Plan) -> bool:
     """A static rule may show; a limit's size may not, if strangers share it."""
     if finding.order < 0 or finding.verdict.reason != NEVER_FITS:
@@ -146,17 +166,13 @@ def _standing(
     money = status.unit == "cost_usd"
     scale = SECOND if money else 1
     quota = round(status.limit * scale)
-    window: int | None = None
+    window = window_of(rule)
     if isinstance(verb, Rate):
-        # A full bucket and the time it takes to fill state the pace and the burst at once.
         counter = cast(Counter, cell)
-        window = max(1, -(-(cast(int, counter.ceiling) - counter.floor) // SECOND))
-    elif isinstance(verb, Budget):
-        length = verb.window.length
-        window = CALENDAR.get(verb.window.kind) if length is None else length // SECOND
+        window = filling(cast(int, counter.ceiling) - counter.floor)
     return Standing(
         name=rule.id if counters == 1 else f"{rule.id}.{status.unit}",
-        unit="micro_usd" if money else status.unit,
+        unit=MONEY if money else status.unit,
         quota=quota,
         left=max(0, min(quota, int(status.remaining * scale))),
         window=window,

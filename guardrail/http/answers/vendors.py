@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from guardrail.http.answers.standing import Standing
@@ -11,8 +11,25 @@ from guardrail.http.dialects import Dialect
 
 Field = tuple[bytes, bytes]
 
-OPENAI_UNITS = ("requests", "tokens")
-ANTHROPIC_UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
+Names = tuple[bytes, bytes, bytes]
+"""The fields of one unit: its limit, what remains of it, and when it resets."""
+
+OPENAI_NAMES: Mapping[str, Names] = {
+    unit: (
+        f"x-ratelimit-limit-{unit}".encode(),
+        f"x-ratelimit-remaining-{unit}".encode(),
+        f"x-ratelimit-reset-{unit}".encode(),
+    )
+    for unit in ("requests", "tokens")
+}
+ANTHROPIC_NAMES: Mapping[str, Names] = {
+    unit: (
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-limit".encode(),
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-remaining".encode(),
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-reset".encode(),
+    )
+    for unit in ("requests", "tokens", "input_tokens", "output_tokens")
+}
 
 
 def vendor_fields(dialect: Dialect, standings: Sequence[Standing], now: float) -> list[Field]:
@@ -22,9 +39,9 @@ def vendor_fields(dialect: Dialect, standings: Sequence[Standing], now: float) -
     counted from `now` (seconds since the epoch).
     """
     if dialect is Dialect.OPENAI:
-        return list(_openai(standings))
+        return _openai(standings)
     if dialect is Dialect.ANTHROPIC:
-        return list(_anthropic(standings, now))
+        return _anthropic(standings, now)
     return []
 
 
@@ -47,34 +64,35 @@ def rfc3339(moment: float) -> str:
     return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _openai(standings: Sequence[Standing]) -> Iterable[Field]:
-    for unit in OPENAI_UNITS:
-        standing = _tightest(standings, unit)
-        if standing is None:
-            continue
-        name = unit.encode("ascii")
-        yield b"x-ratelimit-limit-" + name, _number(standing.quota)
-        yield b"x-ratelimit-remaining-" + name, _number(standing.left)
+def _openai(standings: Sequence[Standing]) -> list[Field]:
+    fields: list[Field] = []
+    for (limit, remaining, reset), standing in _by_unit(OPENAI_NAMES, standings):
+        fields.append((limit, b"%d" % standing.quota))
+        fields.append((remaining, b"%d" % standing.left))
         if standing.resets is not None:
-            yield b"x-ratelimit-reset-" + name, go_duration(standing.resets).encode("ascii")
+            fields.append((reset, go_duration(standing.resets).encode("ascii")))
+    return fields
 
 
-def _anthropic(standings: Sequence[Standing], now: float) -> Iterable[Field]:
-    for unit in ANTHROPIC_UNITS:
-        standing = _tightest(standings, unit)
-        if standing is None:
-            continue
-        prefix = b"anthropic-ratelimit-" + unit.replace("_", "-").encode("ascii")
-        yield prefix + b"-limit", _number(standing.quota)
-        yield prefix + b"-remaining", _number(standing.left)
+def _anthropic(standings: Sequence[Standing], now: float) -> list[Field]:
+    fields: list[Field] = []
+    for (limit, remaining, reset), standing in _by_unit(ANTHROPIC_NAMES, standings):
+        fields.append((limit, b"%d" % standing.quota))
+        fields.append((remaining, b"%d" % standing.left))
         if standing.resets is not None:
-            yield prefix + b"-reset", rfc3339(now + standing.resets).encode("ascii")
+            fields.append((reset, rfc3339(now + standing.resets).encode("ascii")))
+    return fields
 
 
-def _tightest(standings: Sequence[Standing], unit: str) -> Standing | None:
-    same = [standing for standing in standings if standing.unit == unit]
-    return min(same, key=lambda standing: standing.left, default=None)
-
-
-def _number(value: int) -> bytes:
-    return str(value).encode("ascii")
+def _by_unit(
+    named: Mapping[str, Names], standings: Sequence[Standing]
+) -> Iterator[tuple[Names, Standing]]:
+    """Yield the names of each unit's fields with its tightest limit."""
+    tightest: dict[str, Standing] = {}
+    for standing in standings:
+        known = tightest.get(standing.unit)
+        if known is None or standing.left < known.left:
+            tightest[standing.unit] = standing
+    for unit, names in named.items():
+        if unit in tightest:
+            yield names, tightest[unit]

@@ -1,6 +1,6 @@
 """What a request asks for: facts and an estimate from its path, headers and body."""
 
-from guardrail.http.asked.reading import header_only, read_request
+from guardrail.http.asked.reading import header_only, read_parts, read_request
 from guardrail.http.asked.rewriting import rewritten, rewritten_path, with_stream_usage
 from guardrail.http.asked.values import (
     Asked,
@@ -20,6 +20,7 @@ __all__ = [
     "RewriteError",
     "UsageFormat",
     "header_only",
+    "read_parts",
     "read_request",
     "rewritten",
     "rewritten_path",

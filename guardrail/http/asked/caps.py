@@ -21,8 +21,12 @@ class CapRules(NamedTuple):
     def hold(self, document: Mapping[str, object]) -> bool:
         """Whether a body's output is capped; of several settings in a list, each has to be."""
         for dotted in self.names:
+            if "." not in dotted:
+                if dotted in document and self._caps(document[dotted]):
+                    return True
+                continue
             within, _, name = dotted.rpartition(".")
-            settings = document.get(within) if within else document
+            settings = document.get(within)
             every = settings if isinstance(settings, list) else [settings]
             if every and all(isinstance(one, dict) and self._caps(one.get(name)) for one in every):
                 return True

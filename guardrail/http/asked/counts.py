@@ -36,6 +36,7 @@ _MULTIPLIERS = frozenset(
 )
 _OUTPUT = frozenset({*CAPS, *FLOORS})
 _PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
+_SEVERAL = frozenset({*_PROMPTS, "messages"})
 
 
 class Counts(NamedTuple):
@@ -98,6 +99,8 @@ def _settings(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str
 
 def _prompts(document: Mapping[str, object]) -> int:
     """Return how many prompts there are; a list of token ids is one, of such lists several."""
+    if _SEVERAL.isdisjoint(document):
+        return 1
     count = 0
     for name in _PROMPTS:
         listed = document.get(name)

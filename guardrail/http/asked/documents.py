@@ -20,6 +20,7 @@ UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _MEDIA_MEMBERS = frozenset({"data", "file_data", "file_url", "b64_json", "image_url", "url"})
 _MEDIA_BYTES_PER_TOKEN = 64
 _TEXT_BYTES_PER_TOKEN = 4
+_SHORT = 1024
 _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
@@ -52,9 +53,20 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
         raise UnreadableError("the body is not valid JSON in UTF-8; check how it is made") from None
     measure = _Measure(limits)
     tokens = measure.of(value)
-    if measure.members != sum(map(len, _KEY.findall(text))):
+    if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
         raise UnreadableError("the body has a key twice in one object; send each key once")
     return Document(value, tokens)
+
+
+def _is_canonical(text: bytes, value: object) -> bool:
+    """Tell whether a text is, but for white space, how its value is written: no key is lost then.
+
+    Most clients write so, and texts are compared at a fraction of what finding their keys takes.
+    """
+    written = msgspec.json.encode(value)
+    if written == text:
+        return True
+    return len(text) > _SHORT and written == msgspec.json.format(text, indent=-1)
 
 
 class _Measure:

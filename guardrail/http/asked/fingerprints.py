@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -38,14 +38,18 @@ def normalised(text: str) -> str:
 def template_of(texts: Iterable[str], hash_key: bytes) -> str | None:
     """Return the hash of a system prompt, None if there is none."""
     joined = "\n".join(texts)
+    if not joined:
+        return None
     return _keyed(normalised(joined).encode("utf-8", "replace"), b"template", hash_key) or None
 
 
-def toolset_of(tools: Iterable[object], hash_key: bytes) -> str | None:
+def toolset_of(tools: Sequence[object], hash_key: bytes) -> str | None:
     """Return the hash of the tools of a request, whatever their order, None if there are none.
 
     A function counts by its name, description and parameters, however its vendor wraps it.
     """
+    if not tools:
+        return None
     written = sorted(msgspec.json.encode(_essence(tool), order="sorted") for tool in tools)
     return _keyed(b"\n".join(written), b"toolset", hash_key) or None
 

@@ -53,21 +53,30 @@ def read_request(
     the request reads it alone.
     """
     pairs = _pairs(headers)
-    parts = RequestParts(method.upper(), path, query, pairs, body, hash_key, limits)
+    return read_parts(
+        RequestParts(method.upper(), path, query, pairs, body, hash_key, limits), classifiers
+    )
+
+
+def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> Asked:
+    """Return the same for a request in parts, its header names in lower case."""
     for classifier in classifiers:
         if (known := classifier(parts)) is not None:
             return known
+    path, pairs, body, limits = parts.path, parts.headers, parts.body, parts.limits
     endpoint = endpoint_of(path)
     if not body and parts.method in _WITHOUT_BODY:
         return _without_body(parts, endpoint)
     try:
         content = _content(parts, endpoint)
-        facts = content.shape.facts(hash_key) | _of_address(endpoint, parts.query)
+        facts = content.shape.facts(parts.hash_key)
+        facts["request.endpoint"] = endpoint.name
+        facts.update(_of_address(endpoint, parts.query))
     except UnreadableError as error:
         return _unread(parts, endpoint, error)
     return Asked(
         dialect=_dialect(endpoint, pairs),
-        facts={"request.endpoint": endpoint.name, **facts},
+        facts=facts,
         estimate=_estimate(content, endpoint, limits),
         usage_format=_usage_format(endpoint, content.document, pairs),
         document=content.document,
@@ -98,7 +107,10 @@ def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes
 
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     body = _readable(parts)
-    content_type = b"".join(value for name, value in parts.headers if name == b"content-type")
+    content_type = b""
+    for name, value in parts.headers:
+        if name == b"content-type":
+            content_type += value
     limits = parts.limits
     form = content_type.strip().lower().startswith(_FORMS)
     if form and endpoint.usage in (UsageFormat.OPENAI_MEDIA, UsageFormat.NONE):
@@ -225,8 +237,8 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
 
 
 def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:
-    names = {name for name, _ in headers}
     if endpoint.dialect is Dialect.OTHER or endpoint.kind is Kind.CONTROL:
+        names = {name for name, _ in headers}
         if b"anthropic-version" in names:
             return Dialect.ANTHROPIC
         if b"x-goog-api-key" in names:

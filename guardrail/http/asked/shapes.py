@@ -12,7 +12,7 @@ from typing import NamedTuple
 from guardrail.http.asked.caps import NO_CAPS, CapRules
 from guardrail.http.asked.counts import Counts, counts_of
 from guardrail.http.asked.fingerprints import template_of, toolset_of
-from guardrail.http.asked.tools import capability_with, strictest, tools_in
+from guardrail.http.asked.tools import capability_with, may_have_tools, strictest, tools_in
 from guardrail.http.asked.values import UnreadableError
 
 LONGEST_MODEL = 256
@@ -22,16 +22,17 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 
 _MODELS = ("model", "modelId", "model_name")
 _SYSTEM_ROLES = ("system", "developer")
-_ELSEWHERE = (
-    "previous_response_id",
-    "conversation",
-    "cachedContent",
-    "cached_content",
-    "assistant_id",
-    "thread_id",
-    "file_id",
-    "input_file_id",
+# Most bodies have none of these members: that is seen at once.
+_ELSEWHERE = frozenset(
+    "previous_response_id conversation cachedContent cached_content assistant_id thread_id file_id "
+    "input_file_id".split()
 )
+_TELLING = frozenset("suffix prediction modalities generationConfig generation_config".split())
+_REASONING = frozenset(
+    "reasoning_effort think reasoning output_config thinking generationConfig generation_config "
+    "chat_template_kwargs".split()
+)
+_SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _NO_EFFORT = (None, "none", "off", False)
 
 
@@ -58,7 +59,10 @@ class Shape(NamedTuple):
             "request.template": template_of(self.system, hash_key),
             "request.toolset": toolset_of(self.tools, hash_key),
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        for name in ("request.model", "request.template", "request.toolset"):
+            if facts[name] is None:
+                del facts[name]
+        return facts
 
 
 def shape_of(document: Mapping[str, object], capability: str, rules: CapRules = NO_CAPS) -> Shape:
@@ -67,7 +71,7 @@ def shape_of(document: Mapping[str, object], capability: str, rules: CapRules = 
     Raises:
         UnreadableError: a member that decides is not of its type.
     """
-    tools = tuple(tools_in(document))
+    tools = tuple(tools_in(document)) if may_have_tools(document) else ()
     session = document.get("session")
     if isinstance(session, dict):
         tools += tuple(tools_in(session))
@@ -84,7 +88,7 @@ def shape_of(document: Mapping[str, object], capability: str, rules: CapRules = 
         stream=_flag(document, "stream"),
         reasoning=_reasons(document),
         system=tuple(_system_texts(document)),
-        unseen=sum(document.get(name) is not None for name in _ELSEWHERE) + stored,
+        unseen=_unseen(document) + stored,
     )
 
 
@@ -123,7 +127,7 @@ def generates(document: Mapping[str, object]) -> bool:
 
 def _model(document: Mapping[str, object]) -> str | None:
     session = document.get("session")
-    for members in (document, session if isinstance(session, dict) else {}):
+    for members in (document, session) if isinstance(session, dict) else (document,):
         for name in _MODELS:
             model = members.get(name)
             if model is None:
@@ -143,8 +147,16 @@ def _flag(document: Mapping[str, object], name: str) -> bool:
     raise UnreadableError(f"`{name}` is neither true nor false; send one", param=name)
 
 
+def _unseen(document: Mapping[str, object]) -> int:
+    if _ELSEWHERE.isdisjoint(document):
+        return 0
+    return sum(document.get(name) is not None for name in _ELSEWHERE)
+
+
 def _by_members(document: Mapping[str, object]) -> str:
     """Return what a body's own members make it: code is what fills in between two texts."""
+    if _TELLING.isdisjoint(document):
+        return "other"
     if document.get("suffix") is not None or document.get("prediction") is not None:
         return "code"
     wanted = document.get("modalities")
@@ -162,6 +174,8 @@ def _by_members(document: Mapping[str, object]) -> str:
 
 def _reasons(document: Mapping[str, object]) -> bool:
     """Whether a body asks for reasoning; a model may do so unasked."""
+    if _REASONING.isdisjoint(document):
+        return False
     efforts = [document.get("reasoning_effort"), document.get("think")]
     for name in ("reasoning", "output_config"):
         inner = document.get(name)
@@ -184,8 +198,9 @@ def _reasons(document: Mapping[str, object]) -> bool:
 
 
 def _system_texts(document: Mapping[str, object]) -> Iterator[str]:
-    for name in ("system", "instructions", "systemInstruction", "system_instruction"):
-        yield from _texts(document.get(name))
+    for name in _SYSTEM:
+        if name in document:
+            yield from _texts(document[name])
     for name in ("messages", "input"):
         messages = document.get(name)
         if isinstance(messages, list) and messages and isinstance(messages[0], list):

@@ -28,9 +28,16 @@ PICTURES = frozenset({"image_generation"})
 
 RANKED = ("other", "chat", "embedding", "audio", "image", "batch", "code", "agentic")
 """Capabilities, the most restricted last."""
+RANKS = {capability: rank for rank, capability in enumerate(RANKED)}
 
 _DATE = re.compile(r"_(?:[0-9]{8}|[0-9]{4}_[0-9]{2}_[0-9]{2}|[0-9]{4}-[0-9]{2}-[0-9]{2})$")
 _LISTS = ("tools", "functions", "mcp_servers", "mcpServers", "skills")
+_MEMBERS = frozenset({*_LISTS, "web_search_options", "container"})
+
+
+def may_have_tools(document: Mapping[str, object]) -> bool:
+    """Tell whether a body has any member from which `tools_in` reads."""
+    return not _MEMBERS.isdisjoint(document)
 
 
 def tools_in(document: Mapping[str, object]) -> Iterator[object]:
@@ -83,4 +90,4 @@ def capability_with(tools: Iterable[object], capability: str) -> str:
 
 def strictest(*capabilities: str) -> str:
     """Return the most restricted of several capabilities."""
-    return max(capabilities, key=RANKED.index)
+    return max(capabilities, key=RANKS.__getitem__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -38,8 +38,7 @@ class ReadingLimits:
     unseen_batch: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What one request asks for.
 
     `facts` holds what is known of the `request.…` facts. `estimate` is in the units of limits:
@@ -57,9 +56,14 @@ class Asked:
     problem: str | None = None
     status: int | None = None
     param: str | None = None
-    document: object = field(default=None, repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    document: object = None
+    body: bytes | None = None
     path: str = ""
+
+    def __repr__(self) -> str:
+        """Show what is asked for, and nothing of the body."""
+        problem = "" if self.problem is None else f", problem={self.problem!r}"
+        return f"Asked({self.dialect.value}, {dict(self.facts)}, {dict(self.estimate)}{problem})"
 
     @property
     def streams(self) -> bool:
@@ -80,7 +84,10 @@ class RequestParts(NamedTuple):
 
 
 Classifier = Callable[[RequestParts], Asked | None]
-"""Reads a request the host knows better; None leaves it to the standard reading."""
+"""Reads a request the host knows better; None leaves it to the standard reading.
+
+Over ASGI it is called in a thread for bodies of more than 64 KiB.
+"""
 
 
 class UnreadableError(GuardrailError):

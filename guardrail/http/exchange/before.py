@@ -14,9 +14,10 @@ from guardrail.http.answers.waits import NO_WAIT, Wait
 from guardrail.http.asked import (
     Asked,
     Dialect,
+    RequestParts,
     RewriteError,
     header_only,
-    read_request,
+    read_parts,
     rewritten,
     rewritten_path,
     with_stream_usage,
@@ -123,7 +124,7 @@ class Exchange:
         self.unavailable = unavailable - self.facts.keys()
         if early is None or not self.head.announces_body:
             return None
-        decision = early(dict(self.facts), self.unavailable, now)
+        decision = early(self.facts, self.unavailable, now)
         return None if decision is None else refuse(decision, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
@@ -133,18 +134,19 @@ class Exchange:
         restricted kind.
         """
         settings, head = self._settings, self.head
-        self.asked = asked = read_request(
-            head.method,
-            head.path,
-            head.query,
-            head.headers,
-            body or b"",
-            hash_key=settings.hash_key,
-            limits=settings.reading,
-            classifiers=settings.classifiers,
+        method, key = head.method.upper(), settings.hash_key
+        self.asked = asked = read_parts(
+            RequestParts(
+                method, head.path, head.query, head.headers, body or b"", key, settings.reading
+            ),
+            settings.classifiers,
         )
         # What the head and the directory establish stands over what a body says.
-        self.facts = {**asked.facts, **self.facts, **self._of_body(asked)}
+        established = self.facts
+        self.facts = facts = {**asked.facts, **established}
+        for name, value in asked.facts.items():
+            if name.startswith("request."):
+                facts[name] = value
         if asked.problem is None:
             return None
         if asked.status == 413 or (
@@ -201,9 +203,6 @@ class Exchange:
         # HTTP/2 has no connection fields.
         close = close and self.head.http_version.startswith("1")
         return own_answer(self.addressee, self._settings, status, code, message, param, close)
-
-    def _of_body(self, asked: Asked) -> dict[str, object]:
-        return {name: value for name, value in asked.facts.items() if name.startswith("request.")}
 
 
 def own_answer(

@@ -8,14 +8,10 @@ from typing import NamedTuple
 from guardrail.engine import Decision
 from guardrail.http.answers import Addressee, Style, admitted_fields
 from guardrail.http.answers.bodies import error_frame
-from guardrail.http.answers.crossing import value_of
 from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked import Asked
 from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
-from guardrail.model.amounts import SECOND
-from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
@@ -77,15 +73,15 @@ class Serving:
         """
         self._status = status
         fields = [(bytes(name), bytes(value)) for name, value in headers]
-        lower = [(name.lower(), value) for name, value in fields]
-        self._meter.start(status, lower)
-        kind = value_of(lower, b"content-type") or b""
+        present = {name.lower(): value for name, value in fields}
+        self._meter.start(status, present.items())
+        kind = present.get(b"content-type", b"")
         self._streams = kind.lower().startswith(b"text/event-stream")
         if self._strips_usage and self._streams:
             self._stripper = UsageStripper()
-        present = {name for name, _ in lower}
         ours = admitted_fields(self.decision, self._asking, self._style)
-        return fields + [(name, value) for name, value in ours if name not in present]
+        fields += [field for field in ours if field[0] not in present]
+        return fields
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
         """Meter a piece of the host's body; return what of it to send."""
@@ -153,9 +149,3 @@ class Serving:
 def interval_of(lease: float | None) -> float | None:
     """Return how often a lease of so many seconds is renewed, None if there is none."""
     return None if lease is None else lease / RENEWALS_PER_LEASE
-
-
-def lease_of(policies: PolicySet) -> float | None:
-    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
-    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
-    return min(leases, default=0) / SECOND or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guardrail.http.identity.credentials import CredentialSource, credential_of
 from guardrail.signals.client import ClientAddress, Proxies, client_address
@@ -12,8 +12,7 @@ from guardrail.signals.directory import Credential, Directory, Identity
 _MOST_NOTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """What a request itself says of who asks: an address and a credential, either may be none."""
 
     address: ClientAddress

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
@@ -30,6 +31,7 @@ _HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
         CredentialKind.X_GOOG_API_KEY: b"x-goog-api-key",
     }
 )
+_JOINED = re.compile(rb",[ \t]*+(?=bearer[ \t])", re.IGNORECASE)
 
 
 class AmbiguousCredentialError(GuardrailError):
@@ -52,6 +54,12 @@ class CredentialSource:
     kinds: frozenset[CredentialKind] = frozenset({CredentialKind.BEARER})
     query: str = "key"
     subprotocol: str = SUBPROTOCOL_PREFIX
+    wanted: Mapping[bytes, CredentialKind] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the headers that are read."""
+        wanted = {_HEADERS[kind]: kind for kind in self.kinds if kind in _HEADERS}
+        object.__setattr__(self, "wanted", wanted)
 
     @classmethod
     def of(cls, *names: str, query: str = "key") -> CredentialSource:
@@ -104,13 +112,15 @@ def credential_of(
 def _carried(
     headers: Headers, query: bytes, subprotocols: Sequence[str], reads: CredentialSource
 ) -> Iterator[tuple[bytes, CredentialKind]]:
-    wanted = {_HEADERS[kind]: kind for kind in reads.kinds if kind in _HEADERS}
+    wanted = reads.wanted
     for name, value in headers:
         kind = wanted.get(name.lower())
         if kind is CredentialKind.BEARER:
-            parts = value.strip(TRIMMED).split(None, 1)
-            if len(parts) == 2 and parts[0].lower() == b"bearer":
-                yield parts[1], kind
+            # Servers of WSGI join the lines of a field that is sent twice.
+            for line in _JOINED.split(value) if b"," in value else (value,):
+                parts = line.strip(TRIMMED).split(None, 1)
+                if len(parts) == 2 and parts[0].lower() == b"bearer":
+                    yield parts[1], kind
         elif kind is not None:
             yield value, kind
     if query and CredentialKind.QUERY in reads.kinds:

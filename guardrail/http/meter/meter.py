@@ -9,7 +9,7 @@ import msgspec
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.events import Event, EventStream
 from guardrail.http.meter.figures import Figures
-from guardrail.http.meter.skim import Skim
+from guardrail.http.meter.skim import Skim, read_whole
 from guardrail.http.meter.tally import BYTES_PER_TOKEN, Tally
 
 _DONE = b"[DONE]"
@@ -58,6 +58,7 @@ class Meter:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
+        first = not self._bytes
         self._bytes += len(chunk)
         if self._opaque or self._tally.usage_format is UsageFormat.NONE:
             return
@@ -65,12 +66,21 @@ class Meter:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
         elif self._skim is not None:
-            for document in self._skim.feed(chunk):
-                listed = self._skim.listed
-                whole = not listed and document.get("done") is not False
-                self._tally.add(document, whole=whole, listed=listed)
-            if self._skim.listed_whole:
-                self._tally.end()
+            self._take(self._skim, chunk, first)
+
+    def _take(self, skim: Skim, chunk: bytes, first: bool) -> None:
+        whole = read_whole(chunk) if first else None
+        if whole is not None:
+            skim.complete = True
+            self._tally.add(whole, whole=whole.get("done") is not False)
+            return
+        for document in skim.feed(chunk):
+            listed = skim.listed
+            self._tally.add(
+                document, whole=not listed and document.get("done") is not False, listed=listed
+            )
+        if skim.listed_whole:
+            self._tally.end()
 
     @property
     def answered(self) -> bool:

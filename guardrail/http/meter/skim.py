@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,9 @@ WANTED = frozenset(
 LONGEST_KEPT = 16_384
 """How many bytes of one member are kept; a longer one is left out."""
 
+LONGEST_WHOLE = 1 << 20
+"""How many bytes an object may have to be read at once, where it comes in one piece."""
+
 _PARENTS = frozenset(path[:-1] for path in WANTED)
 _LONGEST_KEY = 32
 _BLANK = re.compile(rb"[ \t\r\n]*+")
@@ -36,6 +40,45 @@ _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 
 Kept = dict[str, object]
 """A document of which only the wanted members are left."""
+
+
+class _Top(msgspec.Struct):
+    """The members that are wanted of an object that is there whole; what else it has is skipped."""
+
+    model: Any = None
+    modelVersion: Any = None  # noqa: N815 - as it is written
+    type: Any = None
+    object: Any = None
+    status: Any = None
+    done: Any = None
+    index: Any = None
+    usage: Any = None
+    usageMetadata: Any = None  # noqa: N815 - as it is written
+    meta_info: Any = None
+    error: Any = None
+    prompt_eval_count: Any = None
+    eval_count: Any = None
+    response: Any = None
+    message: Any = None
+
+
+_TOP = msgspec.json.Decoder(_Top)
+_TOP_NAMES = tuple(_Top.__struct_fields__)
+
+
+def read_whole(data: bytes) -> Kept | None:
+    """Return what is kept of an object that is there whole; None if it is not, or nothing is kept.
+
+    It is read at a fraction of what following it costs; null stands for nothing here.
+    """
+    if len(data) > LONGEST_WHOLE or not data.endswith((b"}", b"}\n")):
+        return None
+    try:
+        top = _TOP.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    kept = {name: value for name in _TOP_NAMES if (value := getattr(top, name)) is not None}
+    return kept or None
 
 
 class Skim:

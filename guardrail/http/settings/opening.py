@@ -26,7 +26,9 @@ from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
 from guardrail.loading import load_policies
+from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Concurrency
 from guardrail.stores.naming import hash_keys, read_key_file
 
 LOG = logging.getLogger("guardrail")
@@ -65,6 +67,7 @@ class Configured:
         self._notice = _notice(self.policies, self.store, environ)
         self._noted: set[str] = set()
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
+        self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
     def async_guard(self) -> AsyncGuard:
         """Return the guard of this process's event loop: the host's own, or one made now."""
@@ -100,6 +103,14 @@ class Configured:
             )
             self._early = (policies, refuse)
         return refuse
+
+    def lease(self, policies: PolicySet) -> float | None:
+        """Return the shortest lease that the policies in force give, in seconds, None for none."""
+        made_for, lease = self._lease
+        if made_for is not policies:
+            lease = _lease_of(policies)
+            self._lease = (policies, lease)
+        return lease
 
     def note(self, lines: Iterable[str]) -> None:
         """Log each of some warnings once."""
@@ -212,3 +223,9 @@ def _exempt(given: Given) -> frozenset[str]:
         if not path.startswith("/") or "*" in path or "?" in path:
             raise given.refuse("exempt", "give whole paths, such as `/health`, without wildcards")
     return frozenset(paths)
+
+
+def _lease_of(policies: PolicySet) -> float | None:
+    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
+    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
+    return min(leases, default=0) / SECOND or None

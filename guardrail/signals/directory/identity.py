@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 _ID_BYTES = 18
-
-
-def _nothing() -> Mapping[str, object]:
-    return MappingProxyType({})
 
 
 TRIMMED = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
@@ -64,8 +60,7 @@ class Credential:
     secret: Secret = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who asks, as far as a directory knows.
 
     `facts` are server facts; none but those of the connection if the credential is unknown.
@@ -74,7 +69,7 @@ class Identity:
     since the epoch, who serves the request for longer should ask again.
     """
 
-    facts: Mapping[str, object] = field(default_factory=_nothing)
+    facts: Mapping[str, object] = MappingProxyType({})
     unavailable: frozenset[str] = frozenset()
     problem: str | None = None
     expires: float | None = None

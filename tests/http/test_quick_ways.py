@@ -1,0 +1,215 @@
+"""What is done the quick way for most requests comes to the same as the long way round."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardrail.http.answers.standing import Standing
+from guardrail.http.answers.structured import Wording, ratelimit_fields
+from guardrail.http.exchange import before
+from guardrail.http.meter import UsageFormat
+from tests.http.driving import (
+    ASK,
+    JSON,
+    Call,
+    Guarded,
+    body_messages,
+    completion,
+    scope_of,
+)
+from tests.http.meters import metered
+from tests.http.requests import asked, problem_of
+from tests.http.wsgi_driving import Hosted, Response, answering
+
+POLICY = """
+guardrail: 1
+policy: quick
+models: {small: {max_output: 200}}
+rules:
+  - {id: calls, when: always, budget: {requests: 50, per: day, key: account.id}}
+  - {id: tokens, when: always, budget: {tokens: 1M, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 2, lease: 10m, key: account.id}}
+"""
+COUNTS = st.integers(0, 1 << 40) | st.none()
+MEMBERS = {
+    "model": st.text(max_size=5) | st.none(),
+    "type": st.sampled_from(["message", "error", "response.completed"]),
+    "status": st.sampled_from(["queued", "completed"]),
+    "done": st.booleans(),
+    "error": st.none() | st.fixed_dictionaries({"message": st.text(max_size=5)}),
+    "choices": st.lists(st.fixed_dictionaries({"usage": st.just(7)}), max_size=2),
+    "usage": st.none()
+    | st.dictionaries(
+        st.sampled_from(["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]),
+        COUNTS,
+    ),
+    "response": st.fixed_dictionaries({}, optional={"usage": st.just({"output_tokens": 3})}),
+    "eval_count": COUNTS,
+    "prompt_eval_count": COUNTS,
+    "more": st.recursive(COUNTS, st.lists, max_leaves=5),
+}
+DOCUMENTS = st.fixed_dictionaries({}, optional=MEMBERS)
+FORMATS = (
+    UsageFormat.OPENAI_CHAT,
+    UsageFormat.OPENAI_RESPONSES,
+    UsageFormat.ANTHROPIC,
+    UsageFormat.GEMINI,
+    UsageFormat.NATIVE,
+)
+
+
+@given(DOCUMENTS, st.sampled_from(FORMATS), st.sampled_from([b"", b"\n", b" "]))
+def test_a_response_read_whole_is_metered_like_one_that_comes_in_pieces(document, kind, end):
+    text = json.dumps(document).encode() + end
+
+    whole = metered(kind, [text], headers=JSON)
+    assert whole == metered(kind, [text[:1], text[1:]], headers=JSON)
+
+
+@pytest.mark.parametrize("end", [b"}", b"}}", b'} {"usage": {"prompt_tokens": 9}}', b"]}"])
+def test_a_response_that_is_not_one_object_is_followed(end):
+    text = b'{"usage": {"prompt_tokens": 5, "completion_tokens": 6' + end
+
+    whole = metered(UsageFormat.OPENAI_CHAT, [text], headers=JSON)
+    assert whole == metered(UsageFormat.OPENAI_CHAT, [text[:1], text[1:]], headers=JSON)
+
+
+LONG = [{"role": "user", "content": "Over and over. " * 100}]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), ("\n,", ":\t")])
+@pytest.mark.parametrize("value", ["plain", "\u00e9\u2028", 'a\\/"b', 1e300, 1e-7, -0.0, 1.5])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_long_body_is_read_however_it_is_written(separators, value, ascii_only):
+    document = {"model": "small", "messages": LONG, "metadata": {"a": value, "b": [value]}}
+    text = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+
+    assert asked("/v1/chat/completions", text).document == document
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ('"max_tokens"', '"max_tokens"{s}5,"max_tokens"'),
+        ('"role"', '"role"{s}"system","role"'),
+        ('"role"', '"role"{s}"system","\\u0072ole"'),
+    ],
+)
+def test_a_key_twice_in_a_long_body_is_found(separators, once, twice):
+    document = {"model": "small", "messages": LONG, "max_tokens": 10}
+    text = json.dumps(document, separators=separators)
+    doubled = text.replace(once, twice.format(s=separators[1]), 1)
+
+    assert "twice" in problem_of(asked("/v1/chat/completions", doubled.encode()))
+
+
+def test_a_key_twice_is_found_where_its_length_is_made_up_for():
+    document = {"model": "small", "messages": LONG, "logit_bias": "MARK"}
+    text = json.dumps(document, separators=(", ", ": ")).replace('"MARK"', "[1e5, 1e5, 1e5]")
+    doubled = text.replace('"model"', '"max_tokens": 1, "max_tokens": 9, "model"')
+
+    # Written out, each of the numbers is five longer: as much as the first cap, which is lost.
+    lost = json.dumps(json.loads(doubled), separators=(",", ":"))
+    assert len(lost) == len(doubled.replace(", ", ",").replace(": ", ":"))
+    assert "twice" in problem_of(asked("/v1/chat/completions", doubled.encode()))
+
+
+def test_a_long_body_is_read_beside_the_event_loop_and_a_short_one_on_it():
+    threads = []
+
+    def classifier(parts):
+        threads.append(threading.current_thread() is threading.main_thread())
+
+    guarded = Guarded(POLICY, classifiers=[classifier])
+    for content in ("a" * 100, "a" * 70_000):
+        body = json.dumps({"model": "small", "messages": [{"role": "user", "content": content}]})
+        assert guarded.ask(body.encode()).status == 200
+
+    assert threads == [True, False]
+
+
+def test_a_body_that_is_there_is_read_without_a_timer(monkeypatch):
+    monkeypatch.setattr(asyncio, "timeout", None)
+
+    assert Guarded(POLICY).ask(messages=body_messages(ASK[:9], ASK[9:])).status == 200
+
+
+def test_what_a_server_raises_while_a_body_is_waited_for_goes_through():
+    class Broken(Call):
+        async def receive(self):
+            await asyncio.sleep(0)
+            raise OSError("the connection broke")
+
+    guarded = Guarded(POLICY)
+    with pytest.raises(OSError, match="broke"):
+        asyncio.run(Broken(scope_of(body=ASK)).run(guarded.app))
+
+    assert guarded.used("calls") == 0
+
+
+def test_a_server_that_is_waited_for_learns_of_a_cancelled_request():
+    seen = []
+
+    class Waiting(Call):
+        async def receive(self):
+            try:
+                return await super().receive()
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+    async def run():
+        task = asyncio.ensure_future(Waiting(scope_of(body=ASK)).run(guarded.app))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        seen.append("over")
+
+    guarded = Guarded(POLICY)
+    asyncio.run(run())
+
+    assert seen == ["cancelled", "over"]
+
+
+def failing(*given):
+    raise ZeroDivisionError
+
+
+def test_a_fault_of_ours_after_the_decision_gives_everything_back(monkeypatch):
+    monkeypatch.setattr(before, "rewritten", failing)
+    guarded, hosted = Guarded(POLICY), Hosted(answering(Response([completion()])))
+
+    assert guarded.ask().status == hosted.ask()[0] == 503
+    assert (guarded.used("calls"), guarded.used("tokens"), guarded.used("places")) == (0, 0, 0)
+    assert (hosted.used("calls"), hosted.used("tokens"), hosted.used("places")) == (0, 0, 0)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Standing,
+            st.sampled_from(["a", 'b"', "c\u00e9"]),
+            st.sampled_from(["requests", "tokens"]),
+            st.sampled_from([1, 1 << 60]),
+            st.integers(0, 1 << 60),
+            st.none() | st.integers(1, 3),
+            st.none() | st.floats(0, 1e6),
+            st.none(),
+            st.just("key"),
+        ),
+        max_size=4,
+    )
+)
+def test_limits_are_worded_alike_the_second_time(standings):
+    wording = Wording()
+
+    for partition in (None, b"k" * 32, None):
+        fields = ratelimit_fields(standings, partition)
+        assert ratelimit_fields(standings, partition, wording) == fields
