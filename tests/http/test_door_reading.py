@@ -195,7 +195,7 @@ def test_check_27_an_unknown_model_costs_as_the_dearest():
 
 def test_check_28_a_body_of_a_mebibyte_is_read_within_its_budget():
     words = {"role": "user", "content": "word " * 50}
-    body = {"model": "small", "messages": [words] * 3700, "max_tokens": 9}
+    body = {"model": "small", "messages": [words] * 3800, "max_tokens": 9}
     content = json.dumps(body).encode()
     assert len(content) > 1 << 20
     guarded = Guarded(POLICY)
