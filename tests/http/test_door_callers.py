@@ -1,4 +1,4 @@
-"""Who asks, through the whole middleware: addresses, claims of clients, and secrets that stay so."""
+"""Who asks, through the whole middleware: addresses, claims of clients, secrets that stay so."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def test_check_55_no_secret_is_logged_shown_or_sent(way, ends, caplog, monkeypat
 
 def test_check_55_a_key_in_a_subprotocol_is_not_logged_or_shown(caplog):
     caplog.set_level(logging.DEBUG)
-    guarded = Guarded(OPEN.replace("{request.model: none}", "always"), credentials=["subprotocol"])
+    policy = OPEN.replace("{request.model: none}", "always")
+    guarded = Guarded(policy, credentials=["subprotocol"])
     scope = socket_scope(key=None) | {
         "subprotocols": ["realtime", f"openai-insecure-api-key.{KEY}"]
     }
