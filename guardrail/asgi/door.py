@@ -122,6 +122,26 @@ class AsyncDoor:
         except GuardrailError as problem:
             LOG.warning("a lease was not renewed: %s", problem)
 
+    async def regain(self, exchange: Exchange) -> Decision | None:
+        """Take the places in flight of a request anew whose leases ran out.
+
+        None if others hold them by now, or the store does not answer: the request goes on without.
+        """
+        try:
+            decision = await self.guard.decide(
+                exchange.facts,
+                exchange.nothing,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+        except GuardrailError as problem:
+            LOG.warning("a place whose lease ran out was not taken anew: %s", problem)
+            return None
+        if decision.allowed:
+            return decision
+        LOG.warning("a place whose lease ran out is taken: %s goes on without one", decision.id)
+        return None
+
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in a task that is not forgotten before it ends."""
         task = asyncio.get_running_loop().create_task(work)

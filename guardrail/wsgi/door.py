@@ -15,6 +15,7 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
+from guardrail.wsgi.leases import Renewals
 
 LOG = logging.getLogger("guardrail")
 
@@ -33,8 +34,14 @@ class SyncDoor:
         self.clock = configured.clock
         self._asker = configured.asker
         self._guard = PerProcess(configured.sync_guard)
+        self._renewals = PerProcess(Renewals)
         self._sleep = sleep
         self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+
+    @property
+    def renewals(self) -> Renewals:
+        """What renews the leases of this process's requests while their hosts are silent."""
+        return self._renewals.get()
 
     @property
     def guard(self) -> Guard:
@@ -108,8 +115,31 @@ class SyncDoor:
         except GuardrailError as problem:
             LOG.warning("a lease was not renewed: %s", problem)
 
+    def regain(self, exchange: Exchange) -> Decision | None:
+        """Take the places in flight of a request anew whose leases ran out.
+
+        None if others hold them by now, or the store does not answer: the request goes on without.
+        """
+        try:
+            decision = self.guard.decide(
+                exchange.facts,
+                exchange.nothing,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+        except GuardrailError as problem:
+            LOG.warning("a place whose lease ran out was not taken anew: %s", problem)
+            return None
+        if decision.allowed:
+            return decision
+        LOG.warning("a place whose lease ran out is taken: %s goes on without one", decision.id)
+        return None
+
     def close(self) -> None:
         """Let go of what was opened here."""
+        renewals = self._renewals.taken()
+        if renewals is not None:
+            renewals.close()
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()

@@ -100,7 +100,7 @@ def test_check_54_an_unknown_country_or_address_is_refused_unless_the_rule_says_
 
 KEY = "CANARY-key"
 SECRETS = (KEY, "CANARY-prompt")
-CARRIED = {
+CARRIED: dict[str, dict] = {
     "bearer": {"headers": [(b"authorization", b"Bearer CANARY-key")]},
     "x-api-key": {"headers": [(b"x-api-key", b"CANARY-key")]},
     "query": {"query_string": b"key=CANARY-key"},

@@ -187,7 +187,7 @@ def test_check_27_an_unknown_model_costs_as_the_dearest():
     priced = POLICY.replace("large: {", "large: {price: {input: 5, output: 9}, ") + money
     spent = {}
     for model in ("small", "large", "other"):
-        body = {"model": model, "messages": [], "max_tokens": 100}
+        body: dict = {"model": model, "messages": [], "max_tokens": 100}
         spent[model] = reserved(CHAT, body, guarded=Guarded(priced))["money"]
 
     assert spent["small"] < spent["large"] == spent["other"]
@@ -214,7 +214,7 @@ def test_check_28_no_part_of_the_door_knows_a_tokenizer():
     assert not TOKENIZERS & allowed
 
 
-USAGE = {
+USAGE: dict[str, tuple[dict, bytes, int, int]] = {
     CHAT: (
         {"messages": []},
         completion(prompt=10, output=20).replace(

@@ -52,8 +52,8 @@ def test_check_08_11_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks
     assert caught.value.code == "closed_model"
     assert caught.value.type == "permission_error"
     assert "This model is closed to you." in caught.value.message
-    assert other.value.body["error"]["type"] == "permission_error"
-    assert other.value.body["error"]["details"]["error_code"] == "closed_model"
+    assert other.value.response.json()["error"]["type"] == "permission_error"
+    assert other.value.response.json()["error"]["details"]["error_code"] == "closed_model"
     assert "This model is closed to you." in str(other.value)
     assert caught.value.request_id
     assert other.value.request_id
@@ -72,8 +72,8 @@ def test_check_08_11_sdks_try_a_long_wait_once_and_show_its_code(sdks):
         assert error.response.headers["x-should-retry"] == "false"
         assert 60 < int(error.response.headers["retry-after"]) <= 3 * 3600 + 180
     assert (caught.value.code, caught.value.type) == ("insufficient_quota", "insufficient_quota")
-    assert other.value.body["error"]["type"] == "rate_limit_error"
-    assert other.value.body["error"]["details"]["error_code"] == "hours"
+    assert other.value.response.json()["error"]["type"] == "rate_limit_error"
+    assert other.value.response.json()["error"]["details"]["error_code"] == "hours"
     assert (len(first), len(second)) == (2, 1)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
+
+from guardrail.http.asked.values import RewriteError
 
 Members = dict[str, msgspec.Raw]
 """An object, its members as text."""
@@ -21,6 +25,32 @@ def inner_of(members: Members, name: str) -> Members | None:
     if raw is None or bytes(raw)[:1] != b"{":
         return None
     return members_of(bytes(raw))
+
+
+def each_changed(batch: Members, change: Callable[[Members], Members]) -> Members:
+    """Return a batch with each of its requests changed, wherever its vendor puts them.
+
+    Raises:
+        RewriteError: it holds none, or what is no request.
+    """
+    for name in ("batch", "input_config", "inputConfig", "requests"):
+        inner = inner_of(batch, name)
+        if inner is not None:
+            return {**batch, name: raw_of(each_changed(inner, change))}
+    listed = batch.get("requests")
+    if listed is None or bytes(listed)[:1] != b"[":
+        raise RewriteError("the requests of the batch were sent before it")
+    every = msgspec.json.decode(listed, type=EVERY)
+    return {**batch, "requests": raw_of([_one_changed(bytes(one), change) for one in every])}
+
+
+def _one_changed(text: bytes, change: Callable[[Members], Members]) -> Members:
+    members = members_of(text) if text[:1] == b"{" else {}
+    for name in ("params", "request"):
+        body = inner_of(members, name)
+        if body is not None:
+            return {**members, name: raw_of(change(body))}
+    raise RewriteError("the batch holds what is no request")
 
 
 def raw_of(value: object) -> msgspec.Raw:

@@ -29,6 +29,7 @@ from guardrail.model.effects import Effect
 from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
+NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
 
 
@@ -82,6 +83,11 @@ class Exchange:
     def estimate(self) -> Mapping[str, int]:
         """What the request may cost."""
         return self.asked.estimate
+
+    @property
+    def nothing(self) -> Mapping[str, int]:
+        """An estimate of nothing: what a decision costs that is about places in flight alone."""
+        return {**dict.fromkeys(self.estimate, 0), **NOTHING}
 
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""

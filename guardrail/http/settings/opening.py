@@ -61,6 +61,7 @@ class Configured:
         self.signals = tuple(options.get("signals", ()))
         self.geo = next(iter(given.paths("geo")), None)
         self.namespace = given.text("namespace")
+        self.local_share = given.part("local_share")
         self._keys = _keys(given, options, environ)
         self.store = given.raw("store")
         self.policies = None if self.guard is not None else _policies(given)
@@ -125,6 +126,7 @@ class Configured:
             "signals": self.signals,
             "namespace": self.namespace,
             "hash_key": self._keys or None,
+            "local_share": self.local_share,
             "clock": self.clock,
             "environ": self.environ,
         }
