@@ -103,14 +103,9 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         addressee = Addressee(Dialect.OPENAI, ())
         if not decision.allowed:
             raise self._refusal(decision, addressee)
+        lease = lease_of(self.guard.policies)
         serving = Serving(
-            decision,
-            asked,
-            addressee,
-            settings.style,
-            strips_usage=False,
-            lease=lease_of(self.guard.policies),
-            now=now,
+            decision, asked, addressee, settings.style, strips_usage=False, lease=lease, now=now
         )
         try:
             body = rewritten(asked, decision.obligations)

@@ -130,10 +130,13 @@ def test_a_refused_turn_of_the_hosts_own_that_said_nothing_costs_nothing():
             done = {"type": "response.done", "response": {"status": "failed", "usage": NONE}}
             await send({"type": "websocket.send", "text": json.dumps(done)})
 
-    guarded = Guarded(POLICY.replace("requests: 2", "requests: 0"), eager)
-    talk(guarded)
+    guarded = Guarded(POLICY, eager)
+    spent = asyncio.run(guarded.guard.decide({"account.id": "acct-a"}, {**NONE, "requests": 2}))
+    asyncio.run(guarded.guard.settle(spent, NONE))
+    events = talk(guarded)
 
-    assert guarded.used("tokens") == 0
+    assert [e["type"] for e in events].count("error") == 3
+    assert (guarded.used("turns"), guarded.used("tokens")) == (2, 0)
 
 
 def test_a_refused_turn_lends_its_admission_to_no_other():

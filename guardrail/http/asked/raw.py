@@ -36,20 +36,25 @@ def each_changed(batch: Members, change: Callable[[Members], Members]) -> Member
     for name in ("batch", "input_config", "inputConfig", "requests"):
         inner = inner_of(batch, name)
         if inner is not None:
-            return {**batch, name: raw_of(each_changed(inner, change))}
+            changed = each_changed(inner, change)
+            return batch if changed is inner else {**batch, name: raw_of(changed)}
     listed = batch.get("requests")
     if listed is None or bytes(listed)[:1] != b"[":
         raise RewriteError("the requests of the batch were sent before it")
-    every = msgspec.json.decode(listed, type=EVERY)
-    return {**batch, "requests": raw_of([_one_changed(bytes(one), change) for one in every])}
+    before = msgspec.json.decode(listed, type=EVERY)
+    after = [_one_changed(one, change) for one in before]
+    same = all(old is new for old, new in zip(before, after, strict=True))
+    return batch if same else {**batch, "requests": raw_of(after)}
 
 
-def _one_changed(text: bytes, change: Callable[[Members], Members]) -> Members:
+def _one_changed(one: msgspec.Raw, change: Callable[[Members], Members]) -> msgspec.Raw:
+    text = bytes(one)
     members = members_of(text) if text[:1] == b"{" else {}
     for name in ("params", "request"):
         body = inner_of(members, name)
         if body is not None:
-            return {**members, name: raw_of(change(body))}
+            after = change(body)
+            return one if alike(body, after) else raw_of({**members, name: raw_of(after)})
     raise RewriteError("the batch holds what is no request")
 
 
