@@ -125,14 +125,14 @@ def test_a_refused_turn_of_the_hosts_own_that_said_nothing_costs_nothing():
     async def eager(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
+        spent = await guarded.guard.decide({"account.id": "acct-a"}, {**NONE, "requests": 2})
+        await guarded.guard.settle(spent, NONE)
         for _ in range(3):
             await send({"type": "websocket.send", "text": json.dumps({"type": "response.created"})})
             done = {"type": "response.done", "response": {"status": "failed", "usage": NONE}}
             await send({"type": "websocket.send", "text": json.dumps(done)})
 
     guarded = Guarded(POLICY, eager)
-    spent = asyncio.run(guarded.guard.decide({"account.id": "acct-a"}, {**NONE, "requests": 2}))
-    asyncio.run(guarded.guard.settle(spent, NONE))
     events = talk(guarded)
 
     assert [e["type"] for e in events].count("error") == 3
