@@ -12,6 +12,7 @@ from guardrail.asgi.websocket import serve_websocket
 from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.settings.opening import configure
+from guardrail.http.settings.reloading import Reloads
 
 __all__ = ["GuardrailMiddleware"]
 
@@ -31,6 +32,14 @@ class GuardrailMiddleware:
         self.app = app
         sleep = {"sleep": options.pop("sleep")} if "sleep" in options else {}
         self.door = AsyncDoor(configure(options), **sleep)
+
+    def metrics(self) -> str:
+        """Return what this process counted, in the text format of Prometheus."""
+        return self.door.metrics()
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, whole or not at all; None where the guard is the host's own."""
+        return await self.door.reload()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

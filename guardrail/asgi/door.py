@@ -15,6 +15,8 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
+from guardrail.http.settings.reloading import Reloads
+from guardrail.model.policy import PolicySet
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
@@ -48,6 +50,9 @@ class AsyncDoor:
 
         `body` reads the body; it is not called for a request that its head already refuses.
         """
+        reloading = self.configured.reloading
+        if reloading is not None and reloading.due(self.clock()):
+            self.start(self._reloaded(reloading.look))
         try:
             answer = exchange.opened()
             if answer is not None:
@@ -59,6 +64,8 @@ class AsyncDoor:
         except Exception:
             return self._failed(exchange)
         if answer is not None:
+            if exchange.refusal is not None:
+                self.configured.journal.decided(exchange.refusal)
             return answer
         read = await body()
         try:
@@ -78,6 +85,8 @@ class AsyncDoor:
                 now=self.clock(),
             )
             step = exchange.decided(decision, waited)
+            if not isinstance(step, Hold):
+                self.configured.journal.decided(decision)
             if isinstance(step, Hold) and self._held < self.settings.max_held:
                 self._held += 1
                 try:
@@ -87,6 +96,7 @@ class AsyncDoor:
                 waited += step.seconds
                 continue
             if isinstance(step, Hold):
+                self.configured.journal.decided(decision)
                 return refuse(decision, exchange.addressee, self.settings.style)
             if isinstance(step, Answer) and decision.allowed:
                 await self.settle(decision, Settlement(None))
@@ -97,16 +107,19 @@ class AsyncDoor:
     ) -> Decision:
         """Decide on one turn of a session; who asks is established anew."""
         identity = await self._asker.find(exchange.asking, self.clock())
-        return await self.guard.decide(
+        decision = await self.guard.decide(
             {**exchange.head_facts, **facts, **identity.facts},
             estimate,
             unavailable=identity.unavailable,
             now=self.clock(),
         )
+        self.configured.journal.decided(decision)
+        return decision
 
     async def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; the guard goes on with it even if the caller is cancelled."""
         usage: Mapping[str, int] | None = settlement.usage
+        self.configured.journal.settled(decision, settlement)
         try:
             if usage is None:
                 await self.guard.release(decision, now=self.clock())
@@ -149,6 +162,31 @@ class AsyncDoor:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        reloading = self.configured.reloading
+        reloads = None if reloading is None else reloading.reloads
+        return self.configured.journal.metrics(self.guard.health, reloads)
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        reloading = self.configured.reloading
+        if reloading is None:
+            return None
+        await self._reloaded(reloading.load)
+        return reloading.reloads
+
+    async def _reloaded(self, load: Callable[[], PolicySet | None]) -> None:
+        guard = self.guard
+
+        def made() -> AsyncGuard | None:
+            found = load()
+            return None if found is None else guard.with_policies(found)
+
+        after = await asyncio.to_thread(made)
+        if after is not None:
+            self._guard.put(after)
+
     def open(self) -> None:
         """Make the guard now, not at the first request."""
         guard = self._guard.get()
@@ -165,4 +203,5 @@ class AsyncDoor:
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")
+        self.configured.journal.failed()
         return exchange.failed()

@@ -12,6 +12,7 @@ from guardrail.engine.fused.settling import Settle, fuse_settlement
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch
+from guardrail.model.policy import PolicySet
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
 
@@ -32,6 +33,18 @@ class Guard(Shell[Store]):
         if isinstance(store, MemoryStore) and not frame.overridden:
             self._decide = fuse(frame.engine, store, self._steps, LATEST)
             self._settle = fuse_settlement(frame.engine, store)
+
+    def with_policies(self, policies: PolicySet) -> Guard:
+        """Return a guard that decides by another policy set, over the same store and counters.
+
+        What this guard decided, either settles. Close one of them, when both are done.
+
+        Raises:
+            SettingError: the environment is not usable for it.
+        """
+        frame = self._frame.with_policies(policies)
+        self._watch.serve(frame)
+        return Guard(frame, self._store, self._watch)
 
     def decide(
         self,

@@ -100,6 +100,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
             facts["credential.id"] = credential_id(token, settings.hash_key)
         now = self.configured.clock()
         decision = await self.guard.decide(facts, asked.estimate, now=now)
+        self.configured.journal.decided(decision)
         addressee = Addressee(Dialect.OPENAI, ())
         if not decision.allowed:
             raise self._refusal(decision, addressee)
@@ -223,6 +224,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         now = self.configured.clock()
         if settlement is None:
             return
+        self.configured.journal.settled(decision, settlement)
         if settlement.usage is None:
             await self.guard.release(decision, now=now)
         else:

@@ -15,6 +15,8 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
+from guardrail.http.settings.reloading import Reloads
+from guardrail.model.policy import PolicySet
 from guardrail.wsgi.leases import Renewals
 
 LOG = logging.getLogger("guardrail")
@@ -53,6 +55,9 @@ class SyncDoor:
 
         `body` reads the body; it is not called for a request that its head already refuses.
         """
+        reloading = self.configured.reloading
+        if reloading is not None and reloading.due(self.clock()):
+            self._take(reloading.look())
         try:
             answer = exchange.opened()
             if answer is not None:
@@ -64,6 +69,8 @@ class SyncDoor:
         except Exception:
             return self._failed(exchange)
         if answer is not None:
+            if exchange.refusal is not None:
+                self.configured.journal.decided(exchange.refusal)
             return answer
         read = body()
         try:
@@ -83,8 +90,11 @@ class SyncDoor:
                 now=self.clock(),
             )
             step = exchange.decided(decision, waited)
+            if not isinstance(step, Hold):
+                self.configured.journal.decided(decision)
             if isinstance(step, Hold):
                 if not self._places.acquire(blocking=False):
+                    self.configured.journal.decided(decision)
                     return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     self._sleep(step.seconds)
@@ -98,6 +108,7 @@ class SyncDoor:
 
     def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; a store that does not answer is only noted."""
+        self.configured.journal.settled(decision, settlement)
         try:
             if settlement.usage is None:
                 self.guard.release(decision, now=self.clock())
@@ -135,6 +146,24 @@ class SyncDoor:
         LOG.warning("a place whose lease ran out is taken: %s goes on without one", decision.id)
         return None
 
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        reloading = self.configured.reloading
+        reloads = None if reloading is None else reloading.reloads
+        return self.configured.journal.metrics(self.guard.health, reloads)
+
+    def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        reloading = self.configured.reloading
+        if reloading is None:
+            return None
+        self._take(reloading.load())
+        return reloading.reloads
+
+    def _take(self, policies: PolicySet | None) -> None:
+        if policies is not None:
+            self._guard.put(self.guard.with_policies(policies))
+
     def close(self) -> None:
         """Let go of what was opened here."""
         renewals = self._renewals.taken()
@@ -147,4 +176,5 @@ class SyncDoor:
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")
+        self.configured.journal.failed()
         return exchange.failed()

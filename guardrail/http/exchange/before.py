@@ -67,6 +67,7 @@ class Exchange:
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
+        self.refusal: Decision | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -123,8 +124,10 @@ class Exchange:
         self.unavailable = unavailable - self.facts.keys()
         if early is None or not self.head.announces_body:
             return None
-        decision = early(dict(self.facts), self.unavailable, now)
-        return None if decision is None else refuse(decision, self.addressee, self._settings.style)
+        self.refusal = early(dict(self.facts), self.unavailable, now)
+        if self.refusal is None:
+            return None
+        return refuse(self.refusal, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
