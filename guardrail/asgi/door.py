@@ -44,11 +44,12 @@ class AsyncDoor:
         return self._guard.get()
 
     async def admit(
-        self, exchange: Exchange, body: Callable[[], Awaitable[bytes | None]]
+        self, exchange: Exchange, body: Callable[[], Awaitable[bytes | None]] | None
     ) -> Answer | Pass:
         """Return the host's part in a request, or the answer that ends it before.
 
-        `body` reads the body; it is not called for a request that its head already refuses.
+        `body` reads the body; it is not called for a request that its head already refuses. None
+        stands for a body that is not for us to read.
         """
         reloading = self.configured.reloading
         if reloading is not None and reloading.due(self.clock()):
@@ -67,12 +68,16 @@ class AsyncDoor:
             if exchange.refusal is not None:
                 self.configured.journal.decided(exchange.refusal)
             return answer
-        read = await body()
+        read = None if body is None else await body()
         try:
-            answer = exchange.received(read)
+            answer = exchange.unread() if body is None else exchange.received(read)
             return answer if answer is not None else await self.decide(exchange)
         except Exception:
             return self._failed(exchange)
+
+    async def check(self, exchange: Exchange) -> Answer | Pass:
+        """Decide on a request whose body is not for us: as `admit` does, by its head alone."""
+        return await self.admit(exchange, None)
 
     async def decide(self, exchange: Exchange) -> Answer | Pass:
         """Decide on a request that was read, and hold it where that is short and allowed."""

@@ -168,9 +168,12 @@ def test_metrics_are_what_prometheus_reads():
 def test_a_file_gets_a_line_a_request_from_many_threads_and_after_rotation(tmp_path):
     path = tmp_path / "decisions.jsonl"
     log = JsonLines(path)
-    threads = [
-        threading.Thread(target=lambda: [log.write({"n": n}) for n in range(200)]) for _ in range(4)
-    ]
+
+    def write():
+        for number in range(200):
+            log.write({"n": number})
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -21,6 +22,7 @@ from guardrail.http.asked import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.asked.values import FREE
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
 from guardrail.http.identity import AmbiguousCredentialError, Asking
@@ -29,6 +31,7 @@ from guardrail.model.effects import Effect
 from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
+CHANGES = frozenset({"model", "max_output_tokens", "disable"})
 NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
 
@@ -68,6 +71,7 @@ class Exchange:
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
         self.refusal: Decision | None = None
+        self._reads = True
 
     @property
     def dialect(self) -> Dialect:
@@ -158,6 +162,13 @@ class Exchange:
             )
         return None
 
+    def unread(self) -> Answer | None:
+        """Take that the body is not for us to read: a request counts, tokens do not."""
+        self._reads = False
+        self.asked = replace(self.asked, estimate=dict(FREE))
+        self.facts = {**self.asked.facts, **self.facts}
+        return None
+
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
@@ -168,6 +179,8 @@ class Exchange:
                 return Hold(wait)
             return refuse(decision, self.addressee, settings.style)
         try:
+            if not self._reads and CHANGES & decision.obligations.keys():
+                raise RewriteError("its body is not seen here")
             body = rewritten(self.asked, decision.obligations)
             path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
