@@ -21,6 +21,7 @@ from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
+from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.authorizing import (
     EVALUATION,
     ORIGINAL,
@@ -113,7 +114,7 @@ class Authorizer:
             decision = await self.door.guard.decide(
                 question.facts, question.estimate, now=self.door.clock()
             )
-            self.door.configured.journal.decided(decision)
+            self.door.configured.journal.decided(decision, Dialect.OTHER)
             if decision.allowed:
                 await self.door.settle(decision, Settlement({}))
         except Exception:

@@ -66,7 +66,7 @@ class AsyncDoor:
             return self._failed(exchange)
         if answer is not None:
             if exchange.refusal is not None:
-                self.configured.journal.decided(exchange.refusal)
+                self.configured.journal.decided(exchange.refusal, exchange.dialect)
             return answer
         read = None if body is None else await body()
         try:
@@ -91,7 +91,7 @@ class AsyncDoor:
             )
             step = exchange.decided(decision, waited)
             if not isinstance(step, Hold):
-                self.configured.journal.decided(decision)
+                self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold) and self._held < self.settings.max_held:
                 self._held += 1
                 try:
@@ -101,7 +101,7 @@ class AsyncDoor:
                 waited += step.seconds
                 continue
             if isinstance(step, Hold):
-                self.configured.journal.decided(decision)
+                self.configured.journal.decided(decision, exchange.dialect)
                 return refuse(decision, exchange.addressee, self.settings.style)
             if isinstance(step, Answer) and decision.allowed:
                 await self.settle(decision, Settlement(None))
@@ -118,7 +118,7 @@ class AsyncDoor:
             unavailable=identity.unavailable,
             now=self.clock(),
         )
-        self.configured.journal.decided(decision)
+        self.configured.journal.decided(decision, exchange.dialect)
         return decision
 
     async def settle(self, decision: Decision, settlement: Settlement) -> None:

@@ -100,7 +100,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
             facts["credential.id"] = credential_id(token, settings.hash_key)
         now = self.configured.clock()
         decision = await self.guard.decide(facts, asked.estimate, now=now)
-        self.configured.journal.decided(decision)
+        self.configured.journal.decided(decision, Dialect.OPENAI)
         addressee = Addressee(Dialect.OPENAI, ())
         if not decision.allowed:
             raise self._refusal(decision, addressee)

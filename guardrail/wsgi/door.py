@@ -70,7 +70,7 @@ class SyncDoor:
             return self._failed(exchange)
         if answer is not None:
             if exchange.refusal is not None:
-                self.configured.journal.decided(exchange.refusal)
+                self.configured.journal.decided(exchange.refusal, exchange.dialect)
             return answer
         read = body()
         try:
@@ -91,10 +91,10 @@ class SyncDoor:
             )
             step = exchange.decided(decision, waited)
             if not isinstance(step, Hold):
-                self.configured.journal.decided(decision)
+                self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold):
                 if not self._places.acquire(blocking=False):
-                    self.configured.journal.decided(decision)
+                    self.configured.journal.decided(decision, exchange.dialect)
                     return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     self._sleep(step.seconds)

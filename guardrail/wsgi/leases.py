@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Protocol
 from weakref import WeakSet
+
+LOG = logging.getLogger("guardrail")
 
 
 class Renewable(Protocol):
@@ -61,5 +64,8 @@ class Renewals:
             with self._lock:
                 every = list(self._open)
             for served in every:
-                served.renew_if_due()
+                try:
+                    served.renew_if_due()
+                except Exception:
+                    LOG.exception("a lease was not renewed")
             del every

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import Decision
 from guardrail.guard.health import Health
-from guardrail.http.asked.endpoints import endpoint_of
+from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
 
@@ -45,14 +45,14 @@ class Journal:
         self._endings: Counter[str] = Counter()
         self._failures = self._unlogged = 0
 
-    def decided(self, decision: Decision) -> None:
-        """Take a decision."""
+    def decided(self, decision: Decision, dialect: Dialect) -> None:
+        """Take a decision, and whose words its client reads."""
         labels = (
             str(decision.effect),
             decision.rule or "",
             decision.reason or "",
             str(decision.mode),
-            endpoint_of(str(decision.facts.get("request.endpoint", ""))).dialect.value,
+            dialect.value,
         )
         with self._lock:
             if labels not in self._decisions and len(self._decisions) >= MOST_SERIES:
