@@ -14,6 +14,7 @@ from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
+from guardrail.http.settings.reloading import Reloads
 
 __all__ = ["GuardrailMiddleware"]
 
@@ -39,6 +40,14 @@ class GuardrailMiddleware:
         self.app = app
         sleep = options.pop("sleep", asyncio.sleep)
         self.door = AsyncDoor(configure(options), sleep)
+
+    def metrics(self) -> str:
+        """Return what this process counted, in the text format of Prometheus."""
+        return self.door.metrics()
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, whole or not at all; None where the guard is the host's own."""
+        return await self.door.reload()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -15,6 +15,8 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
+from guardrail.http.settings.reloading import Reloads
+from guardrail.model.policy import PolicySet
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
@@ -45,12 +47,16 @@ class AsyncDoor:
         return self._guard.get()
 
     async def admit(
-        self, exchange: Exchange, body: Callable[[], Awaitable[bytes | None]]
+        self, exchange: Exchange, body: Callable[[], Awaitable[bytes | None]] | None
     ) -> Answer | Pass:
         """Return the host's part in a request, or the answer that ends it before.
 
-        `body` reads the body; it is not called for a request that its head already refuses.
+        `body` reads the body; it is not called for a request that its head already refuses. None
+        stands for a body that is not for us to read.
         """
+        reloading = self.configured.reloading
+        if reloading is not None and reloading.due(self.clock()):
+            self.start(self._reloaded(reloading.look))
         try:
             answer = exchange.opened()
             if answer is not None:
@@ -62,16 +68,24 @@ class AsyncDoor:
         except Exception:
             return self._failed(exchange)
         if answer is not None:
+            if exchange.refusal is not None:
+                self.configured.journal.decided(exchange.refusal, exchange.dialect)
             return answer
-        read = await body()
+        read = None if body is None else await body()
         try:
-            if read is not None and len(read) > READ_AT_ONCE:
+            if body is None:
+                answer = exchange.unread()
+            elif read is not None and len(read) > READ_AT_ONCE:
                 answer = await asyncio.to_thread(exchange.received, read)
             else:
                 answer = exchange.received(read)
             return answer if answer is not None else await self.decide(exchange)
         except Exception:
             return self._failed(exchange)
+
+    async def check(self, exchange: Exchange) -> Answer | Pass:
+        """Decide on a request whose body is not for us: as `admit` does, by its head alone."""
+        return await self.admit(exchange, None)
 
     async def decide(self, exchange: Exchange) -> Answer | Pass:
         """Decide on a request that was read, and hold it where that is short and allowed."""
@@ -88,6 +102,8 @@ class AsyncDoor:
             except BaseException:
                 await self.settle(decision, Settlement(None))
                 raise
+            if not isinstance(step, Hold):
+                self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold) and self._held < self.settings.max_held:
                 self._held += 1
                 try:
@@ -97,6 +113,7 @@ class AsyncDoor:
                 waited += step.seconds
                 continue
             if isinstance(step, Hold):
+                self.configured.journal.decided(decision, exchange.dialect)
                 return refuse(decision, exchange.addressee, self.settings.style)
             if isinstance(step, Answer) and decision.allowed:
                 await self.settle(decision, Settlement(None))
@@ -107,16 +124,19 @@ class AsyncDoor:
     ) -> Decision:
         """Decide on one turn of a session; who asks is established anew."""
         identity = await self._asker.find(exchange.asking, self.clock())
-        return await self.guard.decide(
+        decision = await self.guard.decide(
             {**exchange.head_facts, **facts, **identity.facts},
             estimate,
             unavailable=identity.unavailable,
             now=self.clock(),
         )
+        self.configured.journal.decided(decision, exchange.dialect)
+        return decision
 
     async def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; the guard goes on with it even if the caller is cancelled."""
         usage: Mapping[str, int] | None = settlement.usage
+        self.configured.journal.settled(decision, settlement)
         try:
             if usage is None:
                 await self.guard.release(decision, now=self.clock())
@@ -132,12 +152,57 @@ class AsyncDoor:
         except GuardrailError as problem:
             LOG.warning("a lease was not renewed: %s", problem)
 
+    async def regain(self, exchange: Exchange) -> Decision | None:
+        """Take the places in flight of a request anew whose leases ran out.
+
+        None if others hold them by now, or the store does not answer: the request goes on without.
+        """
+        try:
+            decision = await self.guard.decide(
+                exchange.facts,
+                exchange.nothing,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+        except GuardrailError as problem:
+            LOG.warning("a place whose lease ran out was not taken anew: %s", problem)
+            return None
+        if decision.allowed:
+            return decision
+        LOG.warning("a place whose lease ran out is taken: %s goes on without one", decision.id)
+        return None
+
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in a task that is not forgotten before it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        reloading = self.configured.reloading
+        reloads = None if reloading is None else reloading.reloads
+        return self.configured.journal.metrics(self.guard.health, reloads)
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        reloading = self.configured.reloading
+        if reloading is None:
+            return None
+        await self._reloaded(reloading.load)
+        return reloading.reloads
+
+    async def _reloaded(self, load: Callable[[], PolicySet | None]) -> None:
+        guard = self.guard
+
+        def made() -> AsyncGuard | None:
+            found = load()
+            return None if found is None else guard.with_policies(found)
+
+        after = await asyncio.to_thread(made)
+        if after is not None:
+            self._guard.put(after)
 
     def open(self) -> None:
         """Make the guard now, not at the first request."""
@@ -155,4 +220,5 @@ class AsyncDoor:
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")
+        self.configured.journal.failed()
         return exchange.failed()

@@ -13,13 +13,13 @@ from guardrail.asgi.body import (
     read_body,
 )
 from guardrail.asgi.door import AsyncDoor
-from guardrail.asgi.leases import Leases
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
+from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Serving
+from guardrail.http.exchange.serving import Renewal, Serving, Settlement
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 
@@ -71,6 +71,7 @@ class _Served:
         self._door = door
         self._exchange = exchange
         self._pass = outcome
+        self._holding = outcome.decision
         self._send = send
         self._over = self._replaced = False
         guard, addressee, style = door.guard, exchange.addressee, door.settings.style
@@ -99,6 +100,8 @@ class _Served:
             settlement = self._serving.ended(failed=failed, left=replay.left)
             if settlement is not None:
                 await self._door.settle(self._pass.decision, settlement)
+            if self._holding is not self._pass.decision:
+                await self._door.settle(self._holding, Settlement(None))
 
     async def _forward(self, message: Message) -> None:
         kind = message["type"]
@@ -144,8 +147,21 @@ class _Served:
         return changed
 
     def _renew_if_due(self) -> None:
-        if self._serving.renewal_due(self._door.clock()):
-            self._door.start(self._door.renew(self._pass.decision))
+        renewal = self._serving.renewal_due(self._door.clock())
+        if renewal is Renewal.EXTEND:
+            self._door.start(self._door.renew(self._holding))
+        elif renewal is Renewal.REGAIN:
+            self._door.start(self._regain())
+
+    async def _regain(self) -> None:
+        again = await self._door.regain(self._exchange)
+        if again is None:
+            return
+        if self._serving.over:
+            await self._door.settle(again, Settlement(None))
+            return
+        self._serving.regained()
+        self._holding = again
 
 
 def _unframed(headers: list[Field]) -> list[Field]:

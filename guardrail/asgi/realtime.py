@@ -8,11 +8,11 @@ from collections import deque
 from typing import Any
 
 from guardrail.asgi.door import AsyncDoor
-from guardrail.asgi.leases import Leases
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import admitted_fields, refused_turn, unreadable_turn
 from guardrail.http.exchange.before import Exchange
+from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Settlement, interval_of
 from guardrail.http.meter import RealtimeMeter, Turn, TurnUsage
@@ -65,7 +65,7 @@ class Session:
                 self._pending.cancel()
             cut = self._meter.cut()
             while self._open:
-                usage = None if cut is None else cut.usage
+                usage = None if cut is None else {"requests": 1, **cut.usage}
                 cut = None
                 await self._door.settle(self._open.popleft(), Settlement(usage))
 
@@ -122,13 +122,16 @@ class Session:
         if decision.allowed:
             self._open.append(decision)
             return True
+        if turn.automatic:
+            # It runs until the host hears of it: what it uses is charged all the same.
+            self._open.append(decision.case.engine.owing(decision))
         await self._say(refused_turn(decision, style, _event_id(frame)))
         return False
 
     async def _settle(self, used: TurnUsage) -> None:
         if self._open:
             nothing = used.failed and not used.usage.get("output_tokens")
-            settlement = Settlement(None if nothing else used.usage)
+            settlement = Settlement(None if nothing else {"requests": 1, **used.usage})
             await self._door.settle(self._open.popleft(), settlement)
 
     async def _say(self, event: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from guardrail.asgi.door import AsyncDoor
-from guardrail.asgi.leases import Leases
 from guardrail.asgi.realtime import Session
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Head
+from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Settlement, interval_of
 

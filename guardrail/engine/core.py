@@ -146,6 +146,16 @@ class Engine:
         """Return the corrections that give everything back."""
         return list(self._corrections(decision, lambda unit: 0))
 
+    def owing(self, decision: Decision) -> Decision:
+        """Return a decision that reserved nothing, to settle what a refused request used.
+
+        What it is settled with is charged above every limit that was looked at. A static refusal
+        looks at none.
+        """
+        plan, outcome = story.told(self, decision)
+        debits = tuple(story.debits(self.numbers, plan, outcome, owing=True))
+        return Decision.of(decision.ruling, decision.case._replace(debits=debits))
+
     def renewal(self, decision: Decision, now: int) -> list[Correction]:
         """Return the corrections that extend the decision's leases, counted from `now`."""
         renewals = (

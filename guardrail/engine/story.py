@@ -25,15 +25,24 @@ def kept(debits: tuple[Debit | None, ...]) -> Iterator[Debit]:
             yield Debit._make(debit)
 
 
-def debits(numbers: Mapping[int, int], plan: Plan, outcome: Outcome | None) -> Iterator[Debit]:
-    """Yield the receipt of every limit that was charged."""
+def debits(
+    numbers: Mapping[int, int], plan: Plan, outcome: Outcome | None, *, owing: bool = False
+) -> Iterator[Debit]:
+    """Yield the receipt of every limit that was charged.
+
+    With `owing`, that of every counter that was looked at, as if it had been charged nothing.
+    """
     if outcome is None:
         return
     charged = plan.applied(outcome)
     for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True):
-        if part.role == "limit" and charged[cell.charge]:
-            number = numbers[id(part.limit)] + part.number
-            yield part.limit.debit(number, part, cell, reply)
+        if part.role != "limit" or not (
+            isinstance(cell, Counter) if owing else charged[cell.charge]
+        ):
+            continue
+        number = numbers[id(part.limit)] + part.number
+        debit = part.limit.debit(number, part, cell, reply)
+        yield debit._replace(increment=0, amount=0) if owing else debit
 
 
 def told(engine: Engine, decision: Decision) -> tuple[Plan, Outcome | None]:

@@ -13,7 +13,8 @@ from guardrail.engine.fused.asking import fuse_question
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
-from guardrail.guard.watch import Delivery
+from guardrail.guard.watch import Delivery, Watch
+from guardrail.model.policy import PolicySet
 from guardrail.stores import AsyncFormStore, AsyncStore, Store
 from guardrail.stores.opening import awaited
 
@@ -25,8 +26,8 @@ class AsyncGuard(Shell[Store | AsyncStore]):
     such as memory, it is a `Guard` in the clothes of a coroutine.
     """
 
-    def __init__(self, frame: Frame, store: Store | AsyncStore) -> None:
-        super().__init__(frame, store)
+    def __init__(self, frame: Frame, store: Store | AsyncStore, watch: Watch | None = None) -> None:
+        super().__init__(frame, store, watch)
         self._direct: Guard | None = None
         self._remote = awaited(store)
         # The event loop holds tasks weakly: settlements that outlive their caller are held here.
@@ -35,6 +36,14 @@ class AsyncGuard(Shell[Store | AsyncStore]):
             self._direct = Guard(frame, cast(Store, store), self._watch)
         asks = isinstance(self._remote, AsyncFormStore) and not frame.overridden
         self._ask = fuse_question(frame.engine, LATEST) if asks else None
+
+    def with_policies(self, policies: PolicySet) -> AsyncGuard:
+        """Return a guard that decides by another policy set, over the same store and counters."""
+        frame = self._frame.with_policies(policies)
+        self._watch.serve(frame)
+        guard = AsyncGuard(frame, self._store, self._watch)
+        guard._sending = self._sending
+        return guard
 
     async def decide(
         self,

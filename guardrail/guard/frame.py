@@ -37,6 +37,7 @@ class Frame:
     ) -> None:
         self.policies = policies
         self.clock = clock
+        self._given = (tuple(signals), namespace, environ, local_share)
         self.parts = share_from(local_share, environ)
         ids = ProcessIds()
         self.engine = Engine(policies, ids, namespace=namespace)
@@ -62,6 +63,18 @@ class Frame:
         ]
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
+
+    def with_policies(self, policies: PolicySet) -> Frame:
+        """Return a frame like this one for another policy set."""
+        signals, namespace, environ, local_share = self._given
+        return Frame(
+            policies,
+            signals=signals,
+            namespace=namespace,
+            clock=self.clock,
+            environ=environ,
+            local_share=local_share,
+        )
 
     def engine_at(self, now: float) -> Engine:
         """Return the engine in force at a time."""

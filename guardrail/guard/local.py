@@ -59,23 +59,33 @@ class LocalCounters:
         self.parts = parts
         self._shares: dict[Limit, Share] = {}
         self._kept: dict[Limit, bool] = {}
-        self._counters = {
-            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
-            for engine in engines
-        }
+        self._counters: dict[Engine, list[bool]] = {}
         self.leases: dict[str, int] = {}
+        self._idents: frozenset[str] = frozenset()
+        self._engines: Sequence[Engine] = ()
+        self.serve(engines)
+
+    def serve(self, engines: Sequence[Engine]) -> None:
+        """Count for the rules of other engines, and for those before while requests end."""
+        shares: dict[Limit, Share] = {}
+        kept: dict[Limit, bool] = {}
         idents: set[str] = set()
-        for engine in engines:
+        for engine in (*self._engines, *engines):
             for limit in engine.limits:
                 if limit is None:
                     continue
-                self._shares[limit] = Share(limit, parts)
+                shares[limit] = Share(limit, self.parts)
                 if fixed_answer(limit.rule) in _FOLLOWED:
-                    self._kept[limit] = True
+                    kept[limit] = True
                     idents.update(limit.idents)
                 if isinstance(limit, ConcurrencyLimit):
                     self.leases[limit.idents[0]] = limit.verb.lease
-        self._idents = frozenset(idents)
+        self._shares, self._kept, self._idents = shares, kept, frozenset(idents)
+        self._counters = {
+            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
+            for engine in (*self._engines, *engines)
+        }
+        self._engines = tuple(engines)
 
     def follow(self, plan: Plan, outcome: Outcome) -> None:
         """Count what the store admitted, and note the bans it told of."""

@@ -83,6 +83,16 @@ class Share:
         """The limit's rule."""
         return self.limit.rule
 
+    @property
+    def key_facts(self) -> tuple[str, ...]:
+        """The facts that tell whose the limit is."""
+        return self.limit.key_facts
+
+    @property
+    def idents(self) -> tuple[str, ...]:
+        """What the limit's counters are named by."""
+        return self.limit.idents
+
     def charged(self, cell: Cell, part: Part, charge: int) -> tuple[Cell, Part]:
         """Return a cell of the limit as part of a charge made here, and what it then stands for."""
         if isinstance(cell, Member):

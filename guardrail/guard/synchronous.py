@@ -13,6 +13,7 @@ from guardrail.engine.fused.settling import Settle, fuse_settlement
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch
+from guardrail.model.policy import PolicySet
 from guardrail.stores import FormStore, Store
 from guardrail.stores.memory import MemoryStore
 
@@ -37,6 +38,18 @@ class Guard(Shell[Store]):
             self._ask = fuse_question(frame.engine, LATEST)
             self._forms = store
             self._decide = self._asked
+
+    def with_policies(self, policies: PolicySet) -> Guard:
+        """Return a guard that decides by another policy set, over the same store and counters.
+
+        What this guard decided, either settles. Close one of them, when both are done.
+
+        Raises:
+            SettingError: the environment is not usable for it.
+        """
+        frame = self._frame.with_policies(policies)
+        self._watch.serve(frame)
+        return Guard(frame, self._store, self._watch)
 
     def decide(
         self,

@@ -66,6 +66,10 @@ class Watch:
         self._unasked = 0
         self._problem: str | None = None
 
+    def serve(self, frame: Frame) -> None:
+        """Watch over the calls of another policy set too, from now on."""
+        self._local.serve(frame.engines)
+
     def health(self, warnings: tuple[str, ...]) -> Health:
         """Return how things stand, with the store's own warnings."""
         return Health(

@@ -6,9 +6,11 @@ The proxy authenticates before its hooks run: who asks is what it says of the vi
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyException
@@ -17,6 +19,7 @@ from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, admitted_fields, refuse
 from guardrail.http.asked import Asked, Dialect, RewriteError, read_request, rewritten
+from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.serving import Serving, Settlement
 from guardrail.http.settings.opening import Configured, configure
 from guardrail.http.settings.options import Options
@@ -40,11 +43,16 @@ PATHS = {
 """The endpoint that each of LiteLLM's call types stands for, without the `a` of its async twin."""
 
 # What the proxy adds to a request for its own purposes.
-_OWN = frozenset(
-    "litellm_call_id litellm_logging_obj litellm_metadata metadata proxy_server_request "
-    "secret_fields user_api_key_dict".split()
-)
+_OWN = {"litellm_call_id", "litellm_logging_obj", "litellm_metadata", "metadata"}
+_OWN |= {"proxy_server_request", "secret_fields", "user_api_key_dict"}
 _MOST_OPEN = 100_000
+LONGEST_CALL = 3600.0
+"""Seconds after which the leases of a call are no longer renewed: no hook may end it."""
+
+
+class _Call(NamedTuple):
+    serving: Serving
+    leases: Leases
 
 
 def facts_of_key(key: Any) -> dict[str, object]:
@@ -68,8 +76,9 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         self.configured: Configured = configure(options)
         self._facts = facts
         self._guard = PerProcess(self.configured.async_guard)
-        self._open: dict[str, list[Serving]] = {}
+        self._open: dict[str, list[_Call]] = {}
         self._answered: dict[str, Decision] = {}
+        self._renewing: set[asyncio.Task[None]] = set()
 
     @property
     def guard(self) -> AsyncGuard:
@@ -92,11 +101,13 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
             facts["credential.id"] = credential_id(token, settings.hash_key)
         now = self.configured.clock()
         decision = await self.guard.decide(facts, asked.estimate, now=now)
+        self.configured.journal.decided(decision, Dialect.OPENAI)
         addressee = Addressee(Dialect.OPENAI, ())
         if not decision.allowed:
             raise self._refusal(decision, addressee)
+        lease = self.configured.lease(self.guard.policies)
         serving = Serving(
-            decision, asked, addressee, settings.style, strips_usage=False, lease=None, now=now
+            decision, asked, addressee, settings.style, strips_usage=False, lease=lease, now=now
         )
         try:
             body = rewritten(asked, decision.obligations)
@@ -115,7 +126,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any
     ) -> Any:
         """Settle by the usage that a whole response tells."""
-        serving = self._kept(data, user_api_key_dict)
+        serving = self._ended(data, user_api_key_dict)
         if serving is not None:
             if len(self._answered) >= _MOST_OPEN:
                 self._answered.pop(next(iter(self._answered)))
@@ -129,21 +140,22 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
         """Pass a stream on, metered; settle at its end, whatever ends it."""
-        serving = self._kept(request_data, user_api_key_dict)
+        serving = self._ended(request_data, user_api_key_dict)
         if serving is None:
             async for chunk in response:
                 yield chunk
             return
+        leases = Leases(serving.renews_every, lambda: self._renew(serving, math.inf))
         serving.started(200, [(b"content-type", b"text/event-stream")])
         failed = True
         try:
             async for chunk in response:
                 serving.sent(_event(chunk), last=False)
-                if serving.renewal_due(self.configured.clock()):
-                    await self.guard.renew(serving.decision, now=self.configured.clock())
+                self._renew(serving, math.inf)
                 yield chunk
             failed = False
         finally:
+            leases.cancel()
             await self._settle(serving.decision, serving.ended(failed=failed))
 
     async def async_post_call_failure_hook(
@@ -154,7 +166,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         traceback_str: str | None = None,
     ) -> None:
         """Give back what a failed call had reserved; a client's own fault costs the request."""
-        serving = self._kept(request_data, user_api_key_dict)
+        serving = self._ended(request_data, user_api_key_dict)
         if serving is None:
             return
         status = getattr(original_exception, "status_code", 500)
@@ -172,7 +184,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Return the fields that tell how the caller's own limits stand."""
         call = _call_of(data, user_api_key_dict)
         kept = self._open.get(call)
-        decision = kept[0].decision if kept else self._answered.pop(call, None)
+        decision = kept[0].serving.decision if kept else self._answered.pop(call, None)
         if decision is None:
             return None
         style = self.configured.http.style
@@ -183,24 +195,37 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Remember a call until a hook ends it; of too many, the oldest stay as reserved."""
         if len(self._open) >= _MOST_OPEN:
             for oldest in self._open.pop(next(iter(self._open))):
-                await self._settle(oldest.decision, Settlement({}))
-        self._open.setdefault(call, []).append(serving)
+                oldest.leases.cancel()
+                await self._settle(oldest.serving.decision, Settlement({}))
+        until = self.configured.clock() + LONGEST_CALL
+        leases = Leases(serving.renews_every, lambda: self._renew(serving, until))
+        self._open.setdefault(call, []).append(_Call(serving, leases))
 
-    def _kept(self, data: dict[str, Any], key: Any) -> Serving | None:
-        """Return the call that ends now, and forget it."""
+    def _ended(self, data: dict[str, Any], key: Any) -> Serving | None:
+        """Return the call that is answered now, and forget it."""
         call = _call_of(data, key)
         kept = self._open.get(call)
         if not kept:
             return None
-        serving = kept.pop(0)
+        serving, leases = kept.pop(0)
+        leases.cancel()
         if not kept:
             del self._open[call]
         return serving
+
+    def _renew(self, serving: Serving, until: float) -> None:
+        """Extend the leases of a call if they are due."""
+        now = self.configured.clock()
+        if now < until and serving.renewal_due(now):
+            task = asyncio.ensure_future(self.guard.renew(serving.decision, now=now))
+            self._renewing.add(task)
+            task.add_done_callback(self._renewing.discard)
 
     async def _settle(self, decision: Decision, settlement: Settlement | None) -> None:
         now = self.configured.clock()
         if settlement is None:
             return
+        self.configured.journal.settled(decision, settlement)
         if settlement.usage is None:
             await self.guard.release(decision, now=now)
         else:
@@ -244,7 +269,7 @@ def _members(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call_of(data: dict[str, Any], key: Any) -> str:
-    """Return what tells a call from those of others: a client may choose its id."""
+    """Return what tells a call from those of others: clients may choose its id."""
     return f"{data.get('litellm_call_id')} {getattr(key, 'token', None)}"
 
 
@@ -259,7 +284,7 @@ def _not_served(problem: RewriteError) -> ProxyException:
 
 def _encoded(response: Any) -> bytes:
     dump = getattr(response, "model_dump_json", None)
-    text = dump() if dump is not None else json.dumps(response, default=str)
+    text = json.dumps(response, default=str) if dump is None else dump()
     return str(text).encode("utf-8", "replace")
 
 

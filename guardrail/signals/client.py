@@ -127,6 +127,14 @@ class Proxies:
         return address in (self.v4 if len(address) == 4 else self.v6)
 
 
+def is_proxy(peer: str | None, proxies: Proxies) -> bool:
+    """Tell whether a socket's peer (None: it has no address) is a declared proxy."""
+    if peer is None:
+        return proxies.unix
+    address = _peer(peer)
+    return address is not None and proxies.trusts(address)
+
+
 def client_address(peer: str | None, headers: Headers, proxies: Proxies) -> ClientAddress:
     """Return the address of the client behind a socket's peer (None: it has no address).
 

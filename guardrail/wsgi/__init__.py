@@ -13,6 +13,7 @@ from guardrail.http.exchange.head import head_of_environ
 from guardrail.http.exchange.passage import Passage
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
+from guardrail.http.settings.reloading import Reloads
 from guardrail.wsgi.body import TooLargeError, TooSlowError, discard_body, read_body
 from guardrail.wsgi.door import SyncDoor
 from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_environ
@@ -70,6 +71,14 @@ class GuardrailMiddleware:
         passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
         served = Served(self.door, exchange, outcome, start_response)
         return served.begin(self.app, changed_environ(environ, body, outcome, passage))
+
+    def metrics(self) -> str:
+        """Return what this process counted, in the text format of Prometheus."""
+        return self.door.metrics()
+
+    def reload(self) -> Reloads | None:
+        """Load the policies anew, whole or not at all; None where the guard is the host's own."""
+        return self.door.reload()
 
     def close(self) -> None:
         """Let go of the guard, unless it is the host's own."""

@@ -15,6 +15,9 @@ from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
+from guardrail.http.settings.reloading import Reloads
+from guardrail.model.policy import PolicySet
+from guardrail.wsgi.leases import Renewals
 
 LOG = logging.getLogger("guardrail")
 
@@ -33,8 +36,14 @@ class SyncDoor:
         self.clock = configured.clock
         self._asker = configured.asker
         self._guard = PerProcess(configured.sync_guard)
+        self._renewals = PerProcess(Renewals)
         self._sleep = sleep
         self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+
+    @property
+    def renewals(self) -> Renewals:
+        """What renews the leases of this process's requests while their hosts are silent."""
+        return self._renewals.get()
 
     @property
     def guard(self) -> Guard:
@@ -46,6 +55,9 @@ class SyncDoor:
 
         `body` reads the body; it is not called for a request that its head already refuses.
         """
+        reloading = self.configured.reloading
+        if reloading is not None and reloading.due(self.clock()):
+            self._take(reloading.look())
         try:
             answer = exchange.opened()
             if answer is not None:
@@ -57,6 +69,8 @@ class SyncDoor:
         except Exception:
             return self._failed(exchange)
         if answer is not None:
+            if exchange.refusal is not None:
+                self.configured.journal.decided(exchange.refusal, exchange.dialect)
             return answer
         read = body()
         try:
@@ -80,8 +94,11 @@ class SyncDoor:
             except BaseException:
                 self.settle(decision, Settlement(None))
                 raise
+            if not isinstance(step, Hold):
+                self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold):
                 if not self._places.acquire(blocking=False):
+                    self.configured.journal.decided(decision, exchange.dialect)
                     return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     self._sleep(step.seconds)
@@ -95,6 +112,7 @@ class SyncDoor:
 
     def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; a store that does not answer is only noted."""
+        self.configured.journal.settled(decision, settlement)
         try:
             if settlement.usage is None:
                 self.guard.release(decision, now=self.clock())
@@ -112,8 +130,49 @@ class SyncDoor:
         except GuardrailError as problem:
             LOG.warning("a lease was not renewed: %s", problem)
 
+    def regain(self, exchange: Exchange) -> Decision | None:
+        """Take the places in flight of a request anew whose leases ran out.
+
+        None if others hold them by now, or the store does not answer: the request goes on without.
+        """
+        try:
+            decision = self.guard.decide(
+                exchange.facts,
+                exchange.nothing,
+                unavailable=exchange.unavailable,
+                now=self.clock(),
+            )
+        except GuardrailError as problem:
+            LOG.warning("a place whose lease ran out was not taken anew: %s", problem)
+            return None
+        if decision.allowed:
+            return decision
+        LOG.warning("a place whose lease ran out is taken: %s goes on without one", decision.id)
+        return None
+
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        reloading = self.configured.reloading
+        reloads = None if reloading is None else reloading.reloads
+        return self.configured.journal.metrics(self.guard.health, reloads)
+
+    def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        reloading = self.configured.reloading
+        if reloading is None:
+            return None
+        self._take(reloading.load())
+        return reloading.reloads
+
+    def _take(self, policies: PolicySet | None) -> None:
+        if policies is not None:
+            self._guard.put(self.guard.with_policies(policies))
+
     def close(self) -> None:
         """Let go of what was opened here."""
+        renewals = self._renewals.taken()
+        if renewals is not None:
+            renewals.close()
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()
@@ -121,4 +180,5 @@ class SyncDoor:
 
     def _failed(self, exchange: Exchange) -> Answer:
         LOG.exception("the guard failed; the request is refused")
+        self.configured.journal.failed()
         return exchange.failed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any
 from guardrail.http.asked import UsageFormat
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Serving
+from guardrail.http.exchange.serving import Renewal, Serving, Settlement
 from guardrail.wsgi.door import SyncDoor
 
 Environ = dict[str, Any]
@@ -32,7 +33,9 @@ class Served:
         self, door: SyncDoor, exchange: Exchange, outcome: Pass, start_response: StartResponse
     ) -> None:
         self._door = door
-        self._decision = outcome.decision
+        self._exchange = exchange
+        self._decision = self._holding = outcome.decision
+        self._lock = threading.Lock()
         self._format = exchange.asked.usage_format
         self._start_response = start_response
         self._serving = Serving(
@@ -47,6 +50,9 @@ class Served:
         self._response: Iterable[bytes] = ()
         self._pieces: Iterator[bytes] = iter(())
         self._closed = False
+        every = self._serving.renews_every
+        if every is not None:
+            door.renewals.watch(self, every)
 
     def begin(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call the host, and return what the server is to send."""
@@ -80,7 +86,7 @@ class Served:
         except BaseException:
             self._end(failed=True)
             raise
-        self._renew_if_due()
+        self.renew_if_due()
         return self._serving.sent(piece, last=False)
 
     def close(self) -> None:
@@ -103,19 +109,36 @@ class Served:
         write = self._start_response(status, decoded, *arguments)
 
         def metered(piece: bytes) -> object:
-            self._renew_if_due()
+            self.renew_if_due()
             return write(self._serving.sent(piece, last=False))
 
         return metered
 
-    def _renew_if_due(self) -> None:
-        if self._serving.renewal_due(self._door.clock()):
-            self._door.renew(self._decision)
+    def renew_if_due(self) -> None:
+        """Extend the leases if they are due, or take anew the places of those that ran out.
+
+        Also called from a thread beside the server's own.
+        """
+        with self._lock:
+            renewal = self._serving.renewal_due(self._door.clock())
+            if renewal is Renewal.EXTEND:
+                self._door.renew(self._holding)
+            elif renewal is Renewal.REGAIN:
+                again = self._door.regain(self._exchange)
+                if again is not None:
+                    self._serving.regained()
+                    self._holding = again
 
     def _end(self, *, failed: bool) -> None:
-        settlement = self._serving.ended(failed=failed)
-        if settlement is not None:
+        with self._lock:
+            settlement = self._serving.ended(failed=failed)
+            if settlement is None:
+                return
             self._door.settle(self._decision, settlement)
+            if self._holding is not self._decision:
+                self._door.settle(self._holding, Settlement(None))
+        if self._serving.renews_every is not None:
+            self._door.renewals.drop(self)
 
 
 def changed_environ(

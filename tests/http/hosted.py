@@ -1,7 +1,7 @@
 """A model API for tests, to be served by real servers: guarded as `GUARDRAIL_CONFIG` says.
 
 `app` speaks ASGI, `application` WSGI. Both stream words on `/v1/chat/completions`, and tell on
-`/state` what they saw and on `/used` what a limit has counted.
+`/state` what they saw, on `/used` what a limit has counted and on `/whoami` who asks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import time
 
 from guardrail.asgi import GuardrailMiddleware
+from guardrail.http.exchange.passage import PASSAGE
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import chat_stream, completion
@@ -36,8 +37,17 @@ async def host(scope, receive, send):
         await answer(send, json.dumps({**STATE, "process": os.getpid()}).encode())
     elif scope["path"] == "/used":
         await answer(send, json.dumps(await used(scope)).encode())
+    elif scope["path"] == "/whoami":
+        await answer(send, whoami(scope))
     else:
         await chat(receive, send)
+
+
+def whoami(scope):
+    """Return what was established of who asks."""
+    facts = scope[PASSAGE].decision.facts
+    names = ("client.ip", "geo.country", "account.id", "account.tier")
+    return json.dumps({name: facts[name] for name in names if name in facts}).encode()
 
 
 async def chat(receive, send):
@@ -109,6 +119,8 @@ def wsgi_host(environ, start_response):
         decision = guard.decide(FACTS, NOTHING)
         guard.release(decision)
         body = json.dumps(counted(decision)).encode()
+    elif path == "/whoami":
+        body = whoami(environ)
     else:
         asked = json.loads(environ["wsgi.input"].read() or b"{}")
         if asked.get("stream"):

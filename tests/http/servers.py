@@ -24,6 +24,41 @@ COMMANDS = {
     "gunicorn": "gunicorn tests.http.hosted:application --threads 4 --bind 127.0.0.1:{port}",
 }
 ASGI = ("uvicorn", "hypercorn", "gunicorn-asgi")
+# This server would read the header of proxies by itself, from any program on its own machine.
+MORE = {"uvicorn": "--no-proxy-headers"}
+
+POLICY = """
+guardrail: 1
+policy: servers
+models: {small: {max_output: 200}}
+rules:
+  - {id: tokens, when: always, budget: {tokens: 100k, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 8, key: account.id}}
+  - id: calls
+    when: {request.endpoint: {not: /v1/embeddings}}
+    rate: {requests: 1000/day, key: account.id}
+  - id: few
+    when: {request.endpoint: /v1/embeddings}
+    rate: {requests: 40/minute, burst: 1, key: account.id}
+  - {id: closed, when: {client.agent: {in: [closed]}}, unknown: skip, block: {reason: closed}}
+  - id: gone
+    when: {request.model: gone}
+    unknown: skip
+    block: {reason: closed_model, message: "This model is closed to you."}
+  - id: hours
+    when: {request.model: hourly}
+    unknown: skip
+    budget: {requests: 1, per: 3h, key: account.id}
+  - id: pace
+    when: {request.model: paced}
+    unknown: skip
+    rate: {requests: 4/second, burst: 1, key: account.id}
+  - id: outgoing
+    when: {request.model: capped}
+    unknown: skip
+    budget: {output_tokens: 150, per: 3h, key: account.id}
+"""
+PROXIES = 'proxies = ["10.0.0.0/8", "127.0.0.1/32", "::1/128"]\n'
 
 
 class Server:

@@ -25,6 +25,7 @@ rules:
     block: {reason: closed}
 """
 CREATE = {"type": "response.create", "event_id": "evt-1", "response": {"max_output_tokens": 50}}
+NONE = {"input_tokens": 0, "output_tokens": 0}
 USED = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
 
 
@@ -100,6 +101,42 @@ def test_a_turn_that_the_host_starts_by_itself_is_charged_or_cancelled():
     assert {"type": "heard", "of": "response.cancel"} in events
     assert "error" in [e["type"] for e in events]
     assert guarded.used("places") == 0
+
+
+def test_a_turn_of_the_hosts_own_that_is_refused_pays_for_what_it_used_all_the_same():
+    async def eager(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        for _ in range(3):
+            await send({"type": "websocket.send", "text": json.dumps({"type": "response.created"})})
+            done = {"type": "response.done", "response": {"usage": USED, "status": "cancelled"}}
+            await send({"type": "websocket.send", "text": json.dumps(done)})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    guarded = Guarded(POLICY, eager)
+    events = talk(guarded)
+
+    assert [e["type"] for e in events].count("error") == 1
+    assert (guarded.used("turns"), guarded.used("tokens")) == (3, 36)
+
+
+def test_a_refused_turn_of_the_hosts_own_that_said_nothing_costs_nothing():
+    async def eager(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        spent = await guarded.guard.decide({"account.id": "acct-a"}, {**NONE, "requests": 2})
+        await guarded.guard.settle(spent, NONE)
+        for _ in range(3):
+            await send({"type": "websocket.send", "text": json.dumps({"type": "response.created"})})
+            done = {"type": "response.done", "response": {"status": "failed", "usage": NONE}}
+            await send({"type": "websocket.send", "text": json.dumps(done)})
+
+    guarded = Guarded(POLICY, eager)
+    events = talk(guarded)
+
+    assert [e["type"] for e in events].count("error") == 3
+    assert (guarded.used("turns"), guarded.used("tokens")) == (2, 0)
 
 
 def test_a_refused_turn_lends_its_admission_to_no_other():

@@ -205,6 +205,14 @@ def test_a_request_without_a_body_is_one_request_and_no_tokens(method):
         assert request.facts["request.capability"] == "other"
 
 
+def test_a_request_without_a_body_is_known_to_hold_no_tools_but_on_unknown_paths():
+    nothing = {"request.tools": 0, "request.stream": False, "request.reasoning": False}
+
+    for path in ("/v1/models", "/v1/responses/resp_1", "/v1/realtime"):
+        assert nothing.items() <= asked(path, None, method="GET").facts.items()
+    assert nothing.keys().isdisjoint(asked("/ws/agent", None, method="GET").facts)
+
+
 def test_a_body_is_read_whatever_the_method():
     request = asked("/v1/chat/completions", CHAT, method="GET")
 

@@ -141,19 +141,60 @@ def test_a_body_without_what_is_disabled_stays():
     assert rewritten(asked(CHAT, {"model": "m"}), {}) is None
 
 
+PARAMS = {"model": "m", "max_tokens": 500, "messages": [], "tools": [{"name": "f"}]}
+GENERATE: dict = {"contents": [], "generationConfig": {}, "tools": [{"googleSearch": {}}]}
+STREAM = ("stream", "true")
+
+
 @pytest.mark.parametrize("obligations", [{"model": "s"}, CAP, {"disable": ("tools",)}])
 def test_a_body_that_cannot_be_changed_is_not_passed_on(obligations):
-    headers, body = form(("model", "whisper-1"), ("file", b"x"))
+    line = b'{"body": {"model": "m", "max_tokens": 500, "messages": []}}'
+    batch_headers, lines = form(("purpose", "batch"), ("file", line))
     unchangeable = [
         asked(CHAT, b"no JSON"),
-        asked("/v1/audio/transcriptions", body, headers=headers),
-        asked("/v1/messages/batches", {"requests": [{"params": {"max_tokens": 500}}]}),
+        asked("/v1/files", lines, headers=batch_headers),
+        asked("/v1/messages/batches", {"requests": [{"params": {"max_tokens": 500}}, 1]}),
         asked("/v1/batches", {"input_file_id": "f"}),
     ]
 
     for request in unchangeable:
         with pytest.raises(RewriteError):
             rewritten(request, obligations)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages/batches", {"requests": [{"custom_id": "a", "params": PARAMS}] * 2}),
+        (
+            "/v1beta/models/g:batchGenerateContent",
+            {"batch": {"input_config": {"requests": {"requests": [{"request": GENERATE}]}}}},
+        ),
+    ],
+)
+def test_each_request_of_a_batch_is_changed(path, body):
+    changed = body_of(rewritten(asked(path, body), {**CAP, "disable": ("tools",)}))
+    after = json.loads(changed)
+
+    found = after.get("requests") or after["batch"]["input_config"]["requests"]["requests"]
+    for one in found:
+        inner = one.get("params") or one["request"]
+        assert "tools" not in inner
+        assert inner.get("max_tokens", 100) == 100
+        assert inner.get("generationConfig", {}).get("maxOutputTokens", 100) == 100
+    assert len(found) == str(body).count("tools")
+    assert rewritten(asked(path, json.loads(changed)), {**CAP, "disable": ("tools",)}) is None
+
+
+def test_a_form_passes_unless_its_model_or_its_stream_would_have_to_change():
+    def changed(obligations, *more):
+        headers, body = form(("model", "whisper-1"), ("file", b"x"), *more)
+        return rewritten(asked("/v1/audio/transcriptions", body, headers=headers), obligations)
+
+    assert changed({**CAP, "disable": ("tools", "reasoning", "stream")}) is None
+    for obligations, more in (({"model": "s"}, ()), ({"disable": ("stream",)}, [STREAM])):
+        with pytest.raises(RewriteError):
+            changed(obligations, *more)
 
 
 def test_a_request_that_makes_no_model_speak_stays():

@@ -44,6 +44,8 @@ TOOLS = [
     ({"tools": [{"type": "brand_new_20300101"}]}, 1, "agentic"),
     ({"tools": [{"type": 7}]}, 1, "agentic"),
     ({"tools": ["f", None, 7]}, 3, "agentic"),
+    ({"tools": [{}]}, 1, "agentic"),
+    ({"tools": [{}, {}, []]}, 3, "agentic"),
     ({"tools": "f"}, 1, "agentic"),
     ({"tools": {"name": "f"}}, 1, "agentic"),
     ({"prompt": {"id": "pmpt_1"}}, 0, "agentic"),

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 
 import pytest
 
@@ -71,6 +72,18 @@ def test_files_of_either_kind_say_the_same(folder, name, text):
     assert [rule.id for rule in configured.policies.rules] == ["r"]
 
 
+@pytest.mark.parametrize("share", ["1/8", Fraction(1, 8)])
+def test_the_share_of_a_process_while_the_store_is_away_is_a_setting(folder, share):
+    configured = configure({"policies": "policies", "local_share": share, "environ": {}})
+
+    assert configured.sync_guard().local_share == Fraction(1, 8)
+    assert asyncio.run(_share(configured)) == Fraction(1, 8)
+
+
+async def _share(configured):
+    return configured.async_guard().local_share
+
+
 def test_the_project_file_is_found_from_a_folder_below(folder, monkeypatch):
     (folder / "pyproject.toml").write_text('[tool.guardrail]\npolicies = "policies"\n')
     below = folder / "src" / "app"
@@ -103,6 +116,9 @@ WRONG = {
     "remedy": ({"policies": "policies", "remedies": {"verfy": "x"}}, "did you mean `verify`?"),
     "proxy": ({"policies": "policies", "proxies": ["10.0.0.1/8"]}, "10.0.0.0/8"),
     "proxies": ({"policies": "policies", "proxies": {"trust": []}}, "did you mean `trusted`?"),
+    "share": ({"policies": "policies", "local_share": "2/3"}, "one part of a whole"),
+    "share of nothing": ({"policies": "policies", "local_share": "1/0"}, "one part of a whole"),
+    "share as a float": ({"policies": "policies", "local_share": 0.25}, "such as `1/4`"),
     "key": ({"policies": "policies", "hash_key": b"short"}, "the hash key has 5 bytes"),
     "suffix": ({"config": "gr.ini"}, "give a file that ends in .toml or .yaml"),
     "file": ({"config": "lost.toml"}, "no such file"),

@@ -4,57 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from contextlib import ExitStack
 
 import httpx
 import pytest
 import websockets
 
-from tests.http.servers import ASGI, COMMANDS, serving, until
+from tests.http.servers import ASGI, POLICY, serving, until
 
-POLICY = """
-guardrail: 1
-policy: servers
-models: {small: {max_output: 200}}
-rules:
-  - {id: tokens, when: always, budget: {tokens: 100k, per: day, key: account.id}}
-  - {id: places, when: always, concurrency: {max: 8, key: account.id}}
-  - id: calls
-    when: {request.endpoint: {not: /v1/embeddings}}
-    rate: {requests: 1000/day, key: account.id}
-  - id: few
-    when: {request.endpoint: /v1/embeddings}
-    rate: {requests: 40/minute, burst: 1, key: account.id}
-  - {id: closed, when: {client.agent: {in: [closed]}}, unknown: skip, block: {reason: closed}}
-"""
 CHAT = "/v1/chat/completions"
 ASK = {"model": "small", "messages": [], "max_tokens": 100}
 CLOSED = {"user-agent": "closed"}
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """Return a function that gives each kind of server, started once."""
-    with ExitStack() as stack:
-        running = {}
-
-        def get(kind):
-            if kind not in running:
-                folder = tmp_path_factory.mktemp(kind)
-                running[kind] = stack.enter_context(serving(kind, folder, POLICY))
-            return running[kind]
-
-        yield get
-
-
-@pytest.fixture(params=COMMANDS)
-def server(request, servers):
-    return servers(request.param)
-
-
-@pytest.fixture(params=ASGI)
-def asgi(request, servers):
-    return servers(request.param)
 
 
 def test_check_02_06_a_real_refusal_tells_its_wait(server):
@@ -131,7 +90,7 @@ def test_check_31_a_head_that_is_refused_gets_no_100_continue(servers):
     assert server.raw(request.replace(b"closed", b"other")) == 100
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("kind", ASGI)
 def test_check_41_a_real_websocket_is_guarded(servers, kind):
     url = servers(kind).url.replace("http", "ws") + "/ws"
 
@@ -146,7 +105,8 @@ def test_check_41_a_real_websocket_is_guarded(servers, kind):
     with pytest.raises(websockets.InvalidStatus) as caught:
         asyncio.run(talk(CLOSED))
     assert caught.value.response.status_code == 403
-    assert b"closed" in caught.value.response.body
+    # The third cannot send an answer of ours in the place of a handshake; it says 403 by itself.
+    assert kind == "gunicorn-asgi" or b"closed" in caught.value.response.body
 
 
 def test_check_43_a_real_preflight_is_never_limited(server):

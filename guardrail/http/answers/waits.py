@@ -48,6 +48,9 @@ def wait_of(reading: Reading, retry_after: float | None, jitter: Jitter, spread:
     if reading.shared:
         return Wait(max(1, math.ceil(retry_after / HOUR)) * HOUR, None, False)
     waited = retry_after + jitter() * _spread(reading, retry_after, spread)
+    if retry_after <= PATIENCE:
+        # A wait that clients would wait out stays one, however it is spread.
+        waited = min(waited, PATIENCE)
     # Six digits are more than a wait has: without them 1.1 s would round up to 1101 ms.
     seconds = max(1, math.ceil(round(waited, 6)))
     millis = max(1, math.ceil(round(waited * 1000, 3)))

@@ -205,7 +205,13 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
 def _without_body(parts: RequestParts, endpoint: Endpoint) -> Asked:
     realtime = endpoint.name.startswith("/v1/realtime")
     capability = endpoint.capability if realtime else "other"
-    facts = {"request.endpoint": endpoint.name, "request.capability": capability}
+    facts: dict[str, object] = {
+        "request.endpoint": endpoint.name,
+        "request.capability": capability,
+    }
+    if endpoint.kind is not Kind.UNKNOWN:
+        # What is not there asks for nothing; on unknown paths a query, or frames, might.
+        facts |= {"request.tools": 0, "request.stream": False, "request.reasoning": False}
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts | _of_address(endpoint, parts.query),

@@ -13,7 +13,14 @@ import msgspec
 from guardrail.http.asked.capping import lower_caps
 from guardrail.http.asked.counts import WITHIN
 from guardrail.http.asked.endpoints import Kind, endpoint_of
-from guardrail.http.asked.raw import Members, alike, inner_of, members_of, raw_of
+from guardrail.http.asked.raw import (
+    Members,
+    alike,
+    each_changed,
+    inner_of,
+    members_of,
+    raw_of,
+)
 from guardrail.http.asked.values import FREE, Asked, RewriteError
 from guardrail.http.dialects import UsageFormat
 
@@ -45,7 +52,8 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
     by `rewritten_path`.
 
     Raises:
-        RewriteError: the body is none that can be changed, or holds many requests.
+        RewriteError: the body is none that can be changed: a form whose model or stream it is
+            about, a file of requests, or a batch whose requests were sent before it.
     """
     wanted = {
         name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
@@ -53,16 +61,24 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
     endpoint = endpoint_of(asked.path)
     if endpoint.model is not None:
         wanted.pop("model", None)
+    if endpoint.usage is UsageFormat.OPENAI_MEDIA and asked.problem is None and not asked.document:
+        wanted = _of_form(wanted, asked)
     if not wanted or (asked.problem is None and dict(asked.estimate) == dict(FREE)):
         return None
     if asked.problem is not None or not isinstance(asked.document, dict) or asked.body is None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
-    if endpoint.kind is Kind.BATCH:
-        raise RewriteError("the body holds many requests; they are not changed one by one")
     before = members_of(asked.body)
-    after = dict(before)
-    for name, value in wanted.items():
-        _CHANGES[name](after, value, asked)
+
+    def changed(members: Members, of: Asked) -> Members:
+        after = dict(members)
+        for name, value in wanted.items():
+            _CHANGES[name](after, value, of)
+        return after
+
+    if endpoint.kind is Kind.BATCH:
+        after = each_changed(before, lambda one: changed(one, _alone(asked, one)))
+    else:
+        after = changed(before, asked)
     return None if alike(before, after) else msgspec.json.encode(after)
 
 
@@ -101,6 +117,21 @@ def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
     options["include_usage"] = raw_of(True)
     members["stream_options"] = raw_of(options)
     return msgspec.json.encode(members)
+
+
+def _of_form(wanted: dict[str, object], asked: Asked) -> dict[str, object]:
+    """Return what of some obligations concerns a form of pictures or sound."""
+    streams = asked.streams and "stream" in _disabled(wanted)
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name == "model" or (name == "disable" and streams)
+    }
+
+
+def _alone(asked: Asked, members: Members) -> Asked:
+    """Return one request of a batch as if it had been sent by itself."""
+    return asked._replace(document=msgspec.json.decode(raw_of(members)))
 
 
 def _set_model(members: Members, model: object, asked: Asked) -> None:

@@ -62,7 +62,7 @@ def tools_in(document: Mapping[str, object]) -> Iterator[object]:
 
 
 def _spread(tool: object) -> Iterator[object]:
-    if not isinstance(tool, dict) or "type" in tool or "name" in tool:
+    if not tool or not isinstance(tool, dict) or "type" in tool or "name" in tool:
         yield tool
         return
     for name, value in tool.items():

@@ -22,6 +22,7 @@ from guardrail.http.asked import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.asked.values import FREE
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
 from guardrail.http.identity import AmbiguousCredentialError, Asking
@@ -30,6 +31,8 @@ from guardrail.model.effects import Effect
 from guardrail.signals.client import ClientAddress
 
 LONGEST_AGENT = 256
+CHANGES = frozenset({"model", "max_output_tokens", "disable"})
+NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
 LINGER = 5.0
 """How many seconds a client that is still sending has to see that it was answered.
@@ -73,6 +76,8 @@ class Exchange:
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
+        self.refusal: Decision | None = None
+        self._reads = True
 
     @property
     def dialect(self) -> Dialect:
@@ -89,6 +94,11 @@ class Exchange:
     def estimate(self) -> Mapping[str, int]:
         """What the request may cost."""
         return self.asked.estimate
+
+    @property
+    def nothing(self) -> Mapping[str, int]:
+        """An estimate of nothing: what a decision costs that is about places in flight alone."""
+        return {**dict.fromkeys(self.estimate, 0), **NOTHING}
 
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
@@ -124,8 +134,10 @@ class Exchange:
         self.unavailable = unavailable - self.facts.keys()
         if early is None or not self.head.announces_body:
             return None
-        decision = early(self.facts, self.unavailable, now)
-        return None if decision is None else refuse(decision, self.addressee, self._settings.style)
+        self.refusal = early(self.facts, self.unavailable, now)
+        if self.refusal is None:
+            return None
+        return refuse(self.refusal, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
@@ -157,6 +169,13 @@ class Exchange:
             )
         return None
 
+    def unread(self) -> Answer | None:
+        """Take that the body is not for us to read: a request counts, tokens do not."""
+        self._reads = False
+        self.asked = self.asked._replace(estimate=dict(FREE))
+        self.facts = {**self.asked.facts, **self.facts}
+        return None
+
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
@@ -167,6 +186,8 @@ class Exchange:
                 return Hold(wait)
             return refuse(decision, self.addressee, settings.style)
         try:
+            if not self._reads and CHANGES & decision.obligations.keys():
+                raise RewriteError("its body is not seen here")
             body = rewritten(self.asked, decision.obligations)
             path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:

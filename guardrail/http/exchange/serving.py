@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -38,6 +39,17 @@ class Settlement(NamedTuple):
     model: str | None = None
 
 
+class Renewal(Enum):
+    """What a request that is still being served needs for its places in flight.
+
+    `EXTEND` its leases, or `REGAIN` its places, which others may have taken since the leases ran
+    out: the process was suspended, say.
+    """
+
+    EXTEND = "extend"
+    REGAIN = "regain"
+
+
 class Serving:
     """One admitted request while the host serves it; it ends once, whatever happens."""
 
@@ -61,7 +73,9 @@ class Serving:
         self._stripper: UsageStripper | None = None
         self._streams = False
         self.renews_every = interval_of(lease)
+        self._lease = lease
         self._renewed = now
+        self._lapsed = False
         self._status: int | None = None
         self._bytes = 0
         self._settled = False
@@ -90,12 +104,23 @@ class Serving:
             self._meter.feed(chunk)
         return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
 
-    def renewal_due(self, now: float) -> bool:
-        """Tell whether the leases must be extended at `now`, and take it that they are."""
-        if self.renews_every is None or now - self._renewed < self.renews_every or self._settled:
-            return False
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._settled
+
+    def renewal_due(self, now: float) -> Renewal | None:
+        """Return what its places need at `now`, None if nothing, and take it that it is done."""
+        every, lease = self.renews_every, self._lease
+        if every is None or lease is None or now - self._renewed < every or self._settled:
+            return None
+        self._lapsed = self._lapsed or now - self._renewed >= lease
         self._renewed = now
-        return True
+        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
+
+    def regained(self) -> None:
+        """Take that its places were taken anew."""
+        self._lapsed = False
 
     def broken_off(self) -> bytes:
         """Return the event that tells a client that its stream ends early, nothing if it did not.

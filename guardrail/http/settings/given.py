@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 from guardrail.errors import SettingError
@@ -14,11 +15,13 @@ NAMES = (
     "body_timeout",
     "cors_origins",
     "credentials",
+    "decision_log",
     "dialect",
     "directory",
     "exempt",
     "geo",
     "hash_key_file",
+    "local_share",
     "max_body",
     "max_delay",
     "max_held",
@@ -27,6 +30,7 @@ NAMES = (
     "policies",
     "proxies",
     "ratelimit_fields",
+    "reload",
     "remedies",
     "reset_spread",
     "store",
@@ -117,6 +121,19 @@ class Given:
         if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
             raise self.refuse(name, f"give seconds, {'from' if zero else 'above'} 0")
         return seconds
+
+    def part(self, name: str) -> Fraction | None:
+        """Return a setting that is one part of a whole, such as `1/4`, None if it was not given."""
+        value = self.raw(name)
+        if value is None or isinstance(value, bool):
+            return None
+        try:
+            found = Fraction(value) if isinstance(value, (str, int, Fraction)) else None
+        except (ValueError, ZeroDivisionError):
+            found = None
+        if found is None or found.numerator != 1:
+            raise self.refuse(name, "give one part of a whole, such as `1/4`")
+        return found
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a setting that is a list of texts; one text alone is a list of one."""

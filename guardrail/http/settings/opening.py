@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from guardrail.decisionlog import DecisionSink, JsonLines
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.guard.workers import MemoryNotice
@@ -19,11 +20,13 @@ from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
 from guardrail.http.exchange.early import Refuse, early_refusals
+from guardrail.http.exchange.journal import Journal
 from guardrail.http.identity import Asker
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.options import Options
+from guardrail.http.settings.reloading import Reloading
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
 from guardrail.loading import load_policies
 from guardrail.model.amounts import SECOND
@@ -54,16 +57,24 @@ class Configured:
         self.signals = tuple(options.get("signals", ()))
         self.geo = next(iter(given.paths("geo")), None)
         self.namespace = given.text("namespace")
+        self.local_share = given.part("local_share")
         self._keys = _keys(given, options, environ)
         self.store = given.raw("store")
         self.policies = None if self.guard is not None else _policies(given)
+        self.reloading: Reloading | None = None
+        if self.policies is not None:
+            every = given.seconds("reload", 0.0, zero=True)
+            self.reloading = Reloading(given.paths("policies"), every, self.policies)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
         policies = self.policies if self.guard is None else self.guard.policies
         self.asker = asker_of(
             given, self._keys or (secret,), cast(PolicySet, policies).facts, environ
         )
         self._made_directory = self.asker.directory is not given.raw("directory")
+        if self.reloading is not None:
+            self.reloading.keeps_facts = self._made_directory
         self.http = _http_settings(given, options, secret, self.asker)
+        self.journal = Journal(_sink(given, options), secret)
         self._notice = _notice(self.policies, self.store, environ)
         self._noted: set[str] = set()
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
@@ -91,6 +102,7 @@ class Configured:
 
     def close(self) -> None:
         """Let go of a directory that was made here; the host's own is the host's to close."""
+        self.journal.close()
         if self._made_directory:
             self.asker.close()
 
@@ -127,6 +139,7 @@ class Configured:
             "signals": self.signals,
             "namespace": self.namespace,
             "hash_key": self._keys or None,
+            "local_share": self.local_share,
             "clock": self.clock,
             "environ": self.environ,
         }
@@ -168,6 +181,13 @@ def _keys(
         return hash_keys([read_key_file(path) for path in files], environ)
     key = options.get("hash_key")
     return hash_keys(key.encode() if isinstance(key, str) else key, environ)
+
+
+def _sink(given: Given, options: Mapping[str, Any]) -> DecisionSink | None:
+    paths = given.paths("decision_log")
+    if options.get("decision_sink") is not None:
+        return cast(DecisionSink, options["decision_sink"])
+    return JsonLines(paths[0]) if paths else None
 
 
 def _notice(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypedDict
 
+from guardrail.decisionlog import DecisionSink
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.asked import Classifier
 from guardrail.http.identity import CredentialSource
@@ -28,6 +30,8 @@ class Options(TypedDict, total=False):
     config: str | Path | None
     cors_origins: str | Sequence[str] | None
     credentials: str | Sequence[str] | CredentialSource | None
+    decision_log: str | Path | None
+    decision_sink: DecisionSink | None
     dialect: str | None
     directory: str | Path | Directory | Mapping[str, object] | Callable[..., Any] | None
     environ: Mapping[str, str] | None
@@ -37,6 +41,7 @@ class Options(TypedDict, total=False):
     hash_key: str | bytes | Sequence[bytes] | None
     hash_key_file: str | Path | Sequence[str | Path] | None
     jitter: Callable[[], float] | None
+    local_share: str | Fraction | None
     max_body: int | None
     max_delay: float | None
     max_held: int | None
@@ -45,6 +50,7 @@ class Options(TypedDict, total=False):
     policies: str | Path | Sequence[str | Path] | None
     proxies: str | Sequence[str] | Proxies | Mapping[str, object] | None
     ratelimit_fields: str | None
+    reload: float | None
     remedies: Mapping[str, str] | None
     reset_spread: float | None
     signals: Sequence[Signal] | None

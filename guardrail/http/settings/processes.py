@@ -30,6 +30,11 @@ class PerProcess(Generic[T]):
                 self._owner = os.getpid()
             return self._value
 
+    def put(self, value: T) -> None:
+        """Replace this process's value."""
+        with self._lock:
+            self._value, self._owner = value, os.getpid()
+
     def taken(self) -> T | None:
         """Return the value and forget it, None if this process has made none."""
         with self._lock:

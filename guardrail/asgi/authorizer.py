@@ -1,0 +1,141 @@
+"""The guard as a service that proxies ask: Envoy, nginx, Traefik, Caddy, or AuthZEN clients.
+
+A proxy asks before it passes a request on, and shows its head alone: requests, places and who asks
+can be limited, tokens cannot. `uvicorn --factory guardrail.asgi.authorizer:serve` runs it, with
+settings as `GUARDRAIL_CONFIG` says and the profile from `GUARDRAIL_AUTHORIZER`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from typing import Any
+
+from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
+from guardrail.asgi.door import AsyncDoor
+from guardrail.asgi.http import send_answer
+from guardrail.asgi.lifespan import serve_lifespan
+from guardrail.asgi.types import Receive, Scope, Send
+from guardrail.engine import Decision
+from guardrail.errors import SettingError
+from guardrail.http.answers import Answer, admitted_fields
+from guardrail.http.asked.values import FREE
+from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.authorizing import (
+    EVALUATION,
+    ORIGINAL,
+    Profile,
+    evaluated,
+    not_asked,
+    original,
+    question_of,
+    refusal_for,
+)
+from guardrail.http.exchange.before import Exchange, is_let_through
+from guardrail.http.exchange.head import head_of_scope
+from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.opening import configure
+from guardrail.loading.suggest import nearest
+from guardrail.signals.client import is_proxy
+
+LOG = logging.getLogger("guardrail")
+PROFILE, TOKEN = "GUARDRAIL_AUTHORIZER", "GUARDRAIL_AUTHORIZER_TOKEN"
+LONGEST_QUESTION = 1 << 16
+ANSWER_WITHIN = 10.0
+
+
+class Authorizer:
+    """Answers whether a request may pass; `profile` is one of `Profile`, options the middleware's.
+
+    The original method and target are read from a declared proxy alone, and so is the client's
+    address. With a `token`, AuthZEN callers have to send it as their bearer token.
+
+    Raises:
+        SettingError: a setting is not usable.
+        PolicyError: the policies cannot be loaded.
+    """
+
+    def __init__(self, profile: str, *, token: str | None = None, **options: Any) -> None:
+        known = [each.value for each in Profile]
+        if profile not in known:
+            near = nearest(profile, known)
+            meant = f"did you mean `{near}`?" if near else f"it can be {', '.join(known)}"
+            raise SettingError(f"`{profile}` is no profile of an authorizer: {meant}")
+        self.profile = Profile(profile)
+        self.door = AsyncDoor(configure(options))
+        self._token = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one question."""
+        if scope["type"] == "lifespan":
+            await serve_lifespan(self.door, _idle, scope, receive, send)
+        elif scope["type"] == "http" and self.profile is Profile.AUTHZEN:
+            await send_answer(await self._evaluated(scope, receive), send, scope["method"])
+        elif scope["type"] == "http":
+            await send_answer(await self._checked(scope), send, scope["method"])
+
+    async def _checked(self, scope: Scope) -> Answer:
+        settings = self.door.settings
+        asked = head_of_scope(scope)
+        believed = self.profile not in ORIGINAL or is_proxy(asked.peer, settings.asker.proxies)
+        head = original(asked, self.profile) if believed else None
+        if head is None:
+            return Answer(403, [(b"content-length", b"0")], b"")
+        if is_let_through(head, settings):
+            return Answer(200, [(b"content-length", b"0")], b"")
+        exchange = Exchange(head, settings)
+        outcome = await self.door.check(exchange)
+        if isinstance(outcome, Answer):
+            return refusal_for(self.profile, outcome, exchange.addressee, settings.style)
+        # Nobody tells when it ends: it is settled now, and holds no place.
+        await self.door.settle(outcome.decision, Settlement(FREE))
+        fields = admitted_fields(outcome.decision, exchange.addressee, settings.style)
+        return Answer(200, [(b"content-length", b"0"), *fields], b"")
+
+    async def _evaluated(self, scope: Scope, receive: Receive) -> Answer:
+        sent = dict(scope["headers"]).get(b"authorization", b"")
+        if self._token is not None and not hmac.compare_digest(sent, self._token):
+            refused = not_asked("unauthorized")
+            return refused._replace(
+                status=401, headers=[*refused.headers, (b"www-authenticate", b"Bearer")]
+            )
+        if scope["method"] != "POST" or scope["path"] != EVALUATION:
+            return not_asked(f"POST an evaluation to {EVALUATION}")._replace(status=404)
+        try:
+            body = await read_body(receive, LONGEST_QUESTION, ANSWER_WITHIN)
+        except (ClientLeftError, TooLargeError, TooSlowError):
+            return not_asked("the evaluation is too long, or late")
+        question = question_of(body, self.door.guard.policies.facts)
+        if question is None:
+            return not_asked("an evaluation names a subject, an action and a resource")
+        decision: Decision | None = None
+        try:
+            decision = await self.door.guard.decide(
+                question.facts, question.estimate, now=self.door.clock()
+            )
+            self.door.configured.journal.decided(decision, Dialect.OTHER)
+            if decision.allowed:
+                await self.door.settle(decision, Settlement({}))
+        except Exception:
+            LOG.exception("an evaluation failed; it permits nothing")
+        return evaluated(decision)
+
+
+def serve() -> Authorizer:
+    """Return the authorizer that the environment asks for.
+
+    Raises:
+        SettingError: it does not say which profile.
+    """
+    profile = os.environ.get(PROFILE)
+    if not profile:
+        names = ", ".join(each.value for each in Profile)
+        raise SettingError(f"`{PROFILE}` names no profile: set it to one of {names}")
+    return Authorizer(profile, token=os.environ.get(TOKEN))
+
+
+async def _idle(scope: Scope, receive: Receive, send: Send) -> None:
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})

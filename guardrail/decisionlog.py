@@ -1,0 +1,140 @@
+"""The decision log: what a line of it holds, and a sink that writes lines to a file.
+
+A record holds no text of a prompt and no credential. Who asked is told by keyed hashes, the same
+for the same account, so that lines can be counted and joined by whoever may not know names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from guardrail.errors import SettingError
+
+LOG = logging.getLogger("guardrail")
+
+EFFECTS = ("allow", "degrade", "throttle", "block")
+MODES = ("normal", "local", "open", "closed")
+ENDINGS = ("refused", "settled", "released")
+LONGEST_TEXT = 256
+
+_HASH = {"type": "string", "pattern": "^[A-Za-z0-9_-]{16}$"}
+_TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
+_OR_NONE = {"type": ["string", "null"], "maxLength": LONGEST_TEXT}
+_AMOUNTS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+_SHADOW = {
+    "type": "object",
+    "properties": {"rule": _TEXT, "effect": {"enum": EFFECTS}, "reason": _OR_NONE},
+    "required": ["rule", "effect", "reason"],
+    "additionalProperties": False,
+}
+
+SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "a line of guardrail's decision log, version 1",
+    "type": "object",
+    "properties": {
+        "v": {"const": 1},
+        "ts": {"type": "number", "description": "of the decision, in seconds since the epoch"},
+        "id": {"type": "string", "description": "as in the answer's x-request-id or request-id"},
+        "revision": {"type": "string", "description": "of the policies that decided"},
+        "effect": {"enum": EFFECTS},
+        "rule": _OR_NONE,
+        "reason": _OR_NONE,
+        "retry_after": {"type": ["number", "null"], "minimum": 0},
+        "mode": {"enum": MODES},
+        "ending": {"enum": ENDINGS, "description": "how the request ended for its limits"},
+        "endpoint": _OR_NONE,
+        "capability": _OR_NONE,
+        "model": _OR_NONE,
+        "served": _OR_NONE,
+        "country": _OR_NONE,
+        "account": _HASH,
+        "org": _HASH,
+        "credential": _HASH,
+        "network": _HASH,
+        "obligations": {"type": "object"},
+        "shadow": {"type": "array", "items": _SHADOW},
+        "estimate": _AMOUNTS,
+        "usage": {"anyOf": [_AMOUNTS, {"type": "null"}]},
+        "errors": {"type": "integer", "minimum": 0, "description": "what went wrong, counted"},
+    },
+    "required": ["v", "ts", "id", "revision", "effect", "rule", "reason", "mode", "ending"],
+    "additionalProperties": False,
+}
+"""The JSON Schema of a record."""
+
+
+class DecisionSink(Protocol):
+    """Where records go; called in the request's own thread or loop, so it must not wait."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Take one record."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        ...
+
+
+class JsonLines:
+    """Appends records to a file, a JSON line each, which the processes of a host may share.
+
+    A file that was moved away, as log rotation does, is made anew. A line that cannot be written
+    is counted in `lost`, and never stops a request.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Take the path of the file.
+
+        Raises:
+            SettingError: it cannot be opened.
+        """
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        self._file = -1
+        self._identity = (0, 0)
+        self.lost = 0
+        try:
+            self._open()
+        except OSError as problem:
+            why = (problem.strerror or str(problem)).lower()
+            raise SettingError(f"the decision log `{path}` cannot be opened: {why}") from problem
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one line, at once and whole."""
+        line = json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
+        with self._lock:
+            try:
+                if self._moved():
+                    self.close()
+                    self._open()
+                os.write(self._file, line)
+            except OSError as problem:
+                self.lost += 1
+                if self.lost == 1:
+                    LOG.error("decisions are not logged to `%s`: %s", self._path, problem.strerror)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o640)
+        found = os.fstat(self._file)
+        self._identity = (found.st_dev, found.st_ino)
+
+    def _moved(self) -> bool:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return True
+        return self._file < 0 or (found.st_dev, found.st_ino) != self._identity

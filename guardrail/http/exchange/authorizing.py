@@ -1,0 +1,167 @@
+"""Answers for proxies that ask whether to pass a request on, each in the words it understands.
+
+* Envoy's HTTP check takes a 5xx for a failure of ours, and may be told to let requests through
+  then: no refusal is one.
+* nginx's `auth_request` knows 2xx, 401 and 403, and makes an error of its own of all else: the
+  status stands in `x-guardrail-status`.
+* Traefik and Caddy hand a refusal on as it is.
+* AuthZEN 1.0 tells a refusal in the body of a 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote
+
+import msgspec
+
+from guardrail.engine import Decision
+from guardrail.http.answers import Addressee, Answer, Style, answer
+from guardrail.http.answers.refusing import Refusal
+from guardrail.http.asked.values import FREE
+from guardrail.http.exchange.before import SHORTLY
+from guardrail.http.exchange.head import Field, Head
+from guardrail.model.facts import CAPABILITIES, Fact
+
+STATUS = b"x-guardrail-status"
+EVALUATION = "/access/v1/evaluation"
+
+
+class Profile(Enum):
+    """Who asks."""
+
+    ENVOY = "envoy"
+    NGINX = "nginx"
+    FORWARD = "forward"
+    AUTHZEN = "authzen"
+
+
+ORIGINAL: Mapping[Profile, tuple[bytes, bytes]] = {
+    Profile.NGINX: (b"x-original-method", b"x-original-uri"),
+    Profile.FORWARD: (b"x-forwarded-method", b"x-forwarded-uri"),
+}
+"""The fields in which a proxy tells the method and the target of the request it holds."""
+
+
+def original(head: Head, profile: Profile) -> Head | None:
+    """Return the head of the request that a proxy asks about, None if it does not tell it."""
+    names = ORIGINAL.get(profile)
+    if names is None:
+        return without_body(head)
+    told = dict(head.headers)
+    method, target = (told.get(name) for name in names)
+    if method is None or target is None or not target.startswith(b"/"):
+        return None
+    raw, _, query = target.partition(b"?")
+    path = unquote(raw.decode("latin-1"))
+    kept = tuple(field for field in head.headers if field[0] not in names)
+    whole = head._replace(
+        method=method.decode("latin-1").upper(),
+        path=path,
+        whole_path=path,
+        raw_path=raw,
+        query=query,
+        headers=kept,
+    )
+    return without_body(whole)
+
+
+def without_body(head: Head) -> Head:
+    """Return a head without what it says of a body that does not come with it."""
+    framing = (b"content-length", b"transfer-encoding")
+    return head._replace(
+        headers=tuple(field for field in head.headers if field[0] not in framing),
+        http_version="1.1",
+    )
+
+
+def refusal_for(profile: Profile, refused: Answer, addressee: Addressee, style: Style) -> Answer:
+    """Return a refusal as a proxy can hand it on."""
+    if profile is Profile.ENVOY and refused.status >= 500:
+        request_id = dict(refused.headers).get(b"x-request-id", b"none").decode("ascii")
+        busy = Refusal(
+            status=429,
+            kind="requests",
+            code="limits_unavailable",
+            message="Limits cannot be checked right now; nothing was charged. Try again shortly.",
+            wait=SHORTLY,
+        )
+        return answer(busy, addressee, style, request_id)
+    if profile is Profile.NGINX:
+        told: Field = (STATUS, str(refused.status).encode("ascii"))
+        status = refused.status if refused.status in (401, 403) else 403
+        return Answer(status, [*refused.headers, told], refused.body)
+    return refused
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an AuthZEN evaluation asks, as facts and an estimate."""
+
+    facts: Mapping[str, object]
+    estimate: Mapping[str, int]
+
+
+def question_of(body: bytes, facts: Mapping[str, Fact]) -> Question | None:
+    """Return the question in an evaluation request, None if it is none.
+
+    The subject is the account, an action a capability where it has the name of one, a resource of
+    type `model` the model. Properties and context state facts by their names; others are passed
+    over. The caller is a part of the host, and believed.
+    """
+    try:
+        asked = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    parts = {name: asked.get(name, {}) for name in ("subject", "action", "resource", "context")}
+    if not all(isinstance(part, dict) for part in parts.values()):
+        return None
+    subject, action, resource, context = (dict(part) for part in parts.values())  # type: ignore[call-overload]
+    if not all(isinstance(p.get("id"), str) for p in (subject, resource)):
+        return None
+    if not isinstance(action.get("name"), str):
+        return None
+    stated: dict[str, object] = {"account.id": subject["id"]}
+    if action["name"] in CAPABILITIES:
+        stated["request.capability"] = action["name"]
+    if resource.get("type") == "model":
+        stated["request.model"] = resource["id"]
+    for part in (subject.get("properties"), resource.get("properties"), context):
+        if isinstance(part, dict):
+            stated |= {name: value for name, value in part.items() if name in facts}
+    estimate = context.get("estimate")
+    return Question(stated, estimate if isinstance(estimate, dict) else dict(FREE))
+
+
+def evaluated(decision: Decision | None) -> Answer:
+    """Return the answer to an evaluation; None stands for a failure of ours, which permits none."""
+    told: dict[str, object] = {"reason": "guard-failed"}
+    if decision is not None:
+        told = {
+            "id": decision.id,
+            "effect": str(decision.effect),
+            "reason": decision.reason,
+            "message": decision.message,
+            "retry_after": decision.retry_after,
+            "obligations": dict(decision.obligations),
+        }
+    allowed = decision is not None and decision.allowed
+    return _json(200, {"decision": allowed, "context": told})
+
+
+def not_asked(what: str) -> Answer:
+    """Return the answer to what is no evaluation."""
+    return _json(400, {"error": what})
+
+
+def _json(status: int, document: Mapping[str, object]) -> Answer:
+    body = msgspec.json.encode(document, enc_hook=_listed)
+    length = str(len(body)).encode("ascii")
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    return Answer(status, [*headers, (b"cache-control", b"no-store")], body)
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, (set, frozenset)) else str(value)

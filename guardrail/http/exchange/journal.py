@@ -1,0 +1,184 @@
+"""What became of decisions: a record for the log, and counts whose labels are few."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+
+from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
+from guardrail.engine import Decision
+from guardrail.guard.health import Health
+from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.reloading import Reloads
+
+LOG = logging.getLogger("guardrail")
+
+MOST_SERIES = 10_000
+"""How many combinations of labels are counted by themselves: rules come and go with reloads."""
+
+WHO = {
+    "account": "account.id",
+    "org": "account.org",
+    "credential": "credential.id",
+    "network": "client.network",
+}
+_HASH_BYTES = 12
+_BESIDE = ("decision", "rule", "reason", "mode", "dialect")
+
+
+class Journal:
+    """Counts decisions, and hands a record of each to a sink, if there is one.
+
+    Refusals are recorded when they are made, others when they are settled.
+    """
+
+    def __init__(self, sink: DecisionSink | None, key: bytes) -> None:
+        self._sink = sink
+        self._key = blake2b(key, person=b"decision log").digest()[:32]
+        self._lock = threading.Lock()
+        self._decisions: Counter[tuple[str, ...]] = Counter()
+        self._endings: Counter[str] = Counter()
+        self._failures = self._unlogged = 0
+
+    def decided(self, decision: Decision, dialect: Dialect) -> None:
+        """Take a decision, and whose words its client reads."""
+        labels = (
+            str(decision.effect),
+            decision.rule or "",
+            decision.reason or "",
+            str(decision.mode),
+            dialect.value,
+        )
+        with self._lock:
+            if labels not in self._decisions and len(self._decisions) >= MOST_SERIES:
+                labels = (labels[0], "", "", labels[3], labels[4])
+            self._decisions[labels] += 1
+        if not decision.allowed:
+            self._end(decision, "refused", None, None)
+
+    def settled(self, decision: Decision, settlement: Settlement) -> None:
+        """Take how an admitted request ended."""
+        ending = "released" if settlement.usage is None else "settled"
+        self._end(decision, ending, settlement.usage, settlement.model)
+
+    def failed(self) -> None:
+        """Take that the guard itself failed over a request."""
+        with self._lock:
+            self._failures += 1
+
+    def close(self) -> None:
+        """Let go of the sink."""
+        if self._sink is not None:
+            self._sink.close()
+
+    def metrics(self, health: Health, reloads: Reloads | None) -> str:
+        """Return the counts in the text format of Prometheus, with the store's health."""
+        return "".join(f"{line}\n" for line in self._lines(health, reloads))
+
+    def _end(
+        self,
+        decision: Decision,
+        ending: str,
+        usage: Mapping[str, int] | None,
+        model: str | None,
+    ) -> None:
+        with self._lock:
+            self._endings[ending] += 1
+        if self._sink is None:
+            return
+        try:
+            self._sink.write(self._record(decision, ending, usage, model))
+        except Exception:
+            # A log that fails is no reason to refuse, or to leave a request unsettled.
+            with self._lock:
+                self._unlogged += 1
+            if self._unlogged == 1:
+                LOG.exception("a decision was not logged")
+
+    def _record(
+        self,
+        decision: Decision,
+        ending: str,
+        usage: Mapping[str, int] | None,
+        model: str | None,
+    ) -> dict[str, object]:
+        facts = decision.facts
+        record: dict[str, object] = {
+            "v": 1,
+            "ts": decision.time,
+            "id": decision.id,
+            "revision": decision.revision,
+            "effect": str(decision.effect),
+            "rule": decision.rule,
+            "reason": decision.reason,
+            "retry_after": decision.retry_after,
+            "mode": str(decision.mode),
+            "ending": ending,
+            "endpoint": _text(facts.get("request.endpoint")),
+            "capability": _text(facts.get("request.capability")),
+            "model": _text(facts.get("request.model")),
+            "served": model,
+            "country": _text(facts.get("geo.country")),
+            "obligations": {k: _plain(v) for k, v in decision.obligations.items()},
+            "shadow": [
+                {"rule": found.rule, "effect": str(found.effect), "reason": found.reason}
+                for found in decision.shadow
+            ],
+            "estimate": dict(decision.case.estimate or {}),
+            "usage": None if usage is None else dict(usage),
+            "errors": len(decision.errors),
+        }
+        for name, fact in WHO.items():
+            if facts.get(fact) is not None:
+                record[name] = self._hashed(str(facts[fact]))
+        return record
+
+    def _hashed(self, text: str) -> str:
+        digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
+        return urlsafe_b64encode(digest.digest()).decode("ascii")
+
+    def _lines(self, health: Health, reloads: Reloads | None) -> Iterator[str]:
+        with self._lock:
+            decisions, endings = dict(self._decisions), dict(self._endings)
+        yield "# TYPE guardrail_decisions_total counter"
+        for labels, count in decisions.items():
+            told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
+            yield f"guardrail_decisions_total{{{told}}} {count}"
+        yield "# TYPE guardrail_endings_total counter"
+        for ending, count in endings.items():
+            yield f'guardrail_endings_total{{ending="{ending}"}} {count}'
+        numbers = {
+            "guardrail_failures_total": self._failures,
+            "guardrail_store_failures_total": health.failures,
+            "guardrail_store_unasked_total": health.unasked,
+            "guardrail_corrections_lost_total": health.lost,
+            "guardrail_records_lost_total": self._unlogged + getattr(self._sink, "lost", 0),
+        }
+        for name, count in numbers.items():
+            yield f"# TYPE {name} counter"
+            yield f"{name} {count}"
+        if reloads is not None:
+            yield "# TYPE guardrail_policy_reloads_total counter"
+            yield f'guardrail_policy_reloads_total{{result="loaded"}} {reloads.loaded}'
+            yield f'guardrail_policy_reloads_total{{result="failed"}} {reloads.failed}'
+            yield "# TYPE guardrail_policy_stale gauge"
+            yield f"guardrail_policy_stale {int(reloads.problem is not None)}"
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _text(value: object) -> str | None:
+    return value[:LONGEST_TEXT] if isinstance(value, str) else None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return sorted(map(str, value))
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -1,0 +1,71 @@
+"""Keeps the leases of requests alive whose hosts are silent: a thread looks after them all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+LOG = logging.getLogger("guardrail")
+
+
+class Renewable(Protocol):
+    """A request that is being served."""
+
+    def renew_if_due(self) -> None:
+        """Extend its leases if they are due."""
+        ...
+
+
+class Renewals:
+    """Looks after the requests of one process that hold leases, until each is dropped.
+
+    Its one thread starts with the first of them and sleeps between rounds; it keeps no process
+    alive. A request that its server neither ends nor holds any more is forgotten, and its leases
+    with it.
+    """
+
+    def __init__(self) -> None:
+        self._open: WeakSet[Renewable] = WeakSet()
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._pause: float | None = None
+        self._closed = False
+
+    def watch(self, served: Renewable, every: float) -> None:
+        """Look after a request whose leases are due every so many seconds."""
+        with self._lock:
+            self._open.add(served)
+            if self._pause is None:
+                self._pause = every
+                threading.Thread(target=self._run, name="guardrail-leases", daemon=True).start()
+            elif every < self._pause:
+                self._pause = every
+                self._woken.set()
+
+    def drop(self, served: Renewable) -> None:
+        """Forget a request that has ended."""
+        with self._lock:
+            self._open.discard(served)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._woken.set()
+
+    def _run(self) -> None:
+        # A round comes before a lease is two thirds over, whenever in a pause it began.
+        while True:
+            self._woken.wait(self._pause)
+            self._woken.clear()
+            if self._closed:
+                return
+            with self._lock:
+                every = list(self._open)
+            for served in every:
+                try:
+                    served.renew_if_due()
+                except Exception:
+                    LOG.exception("a lease was not renewed")
+            del every

@@ -1,0 +1,220 @@
+"""The decision log and the counts: what a line holds, and that labels stay few."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import threading
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from guardrail.cli import app as cli
+from guardrail.decisionlog import SCHEMA, JsonLines
+from guardrail.errors import SettingError
+from guardrail.http.exchange import journal
+from tests.http.driving import ASK, JSON, Guarded, Host, completion
+from tests.http.test_asgi_realtime import CREATE, frame, talk, voice
+from tests.http.test_door_callers import CARRIED, SECRETS
+from tests.http.wsgi_driving import Hosted, answering
+
+POLICY = """
+guardrail: 1
+policy: logged
+models: {large: {max_output: 500, weaker: small}, small: {max_output: 200}, voice: {}}
+rules:
+  - {id: calls, when: always, budget: {requests: 4, per: day, key: account.id}}
+  - {id: less, when: {request.model: large}, degrade: {model: small, disable: [tools, stream]}}
+  - {id: closed, when: {request.model: closed}, block: {reason: "closed"}}
+  - {id: iran, when: {geo.country: IR}, block: {reason: geo_embargo}}
+  - {id: hush, when: {request.model: large}, block: {reason: hush}, mode: shadow}
+"""
+VALID = jsonschema.Draft202012Validator(SCHEMA)
+
+
+class Kept:
+    """A sink that keeps records as they would be read back."""
+
+    def __init__(self):
+        self.records: list[dict] = []
+
+    def write(self, record):
+        self.records.append(json.loads(json.dumps(record)))
+
+    def close(self):
+        pass
+
+
+def guarded(host=None, **more):
+    sink = Kept()
+    return Guarded(POLICY, host, decision_sink=sink, **more), sink.records
+
+
+def body(model):
+    return json.dumps({"model": model, "messages": [], "max_tokens": 9}).encode()
+
+
+def test_check_63_every_line_of_the_decision_log_is_valid():
+    door, records = guarded()
+    calls = [
+        door.ask(body("small")),
+        door.ask(body("large")),
+        door.ask(body("closed")),
+        door.ask(body("small"), client=("5.160.139.132", 1)),
+        *[door.ask(body("small")) for _ in range(3)],
+    ]
+    door.host.status = 500
+    calls.append(door.ask(body("small"), key="key-b"))
+    sink = Kept()
+    talk(Guarded(POLICY, voice, decision_sink=sink), *[frame(**CREATE)] * 5)
+
+    for record in (*records, *sink.records):
+        VALID.validate(record)
+    assert [call.status for call in calls] == [200, 200, 403, 403, 200, 200, 429, 500]
+    assert [record["ending"] for record in records] == [
+        *("settled", "settled", "refused", "refused", "settled", "settled", "refused", "released")
+    ]
+    assert records[1]["obligations"] == {"model": "small", "disable": ["stream", "tools"]}
+    assert records[1]["shadow"] == [{"rule": "hush", "effect": "block", "reason": "hush"}]
+    assert records[0]["usage"]["output_tokens"] == 20
+    assert records[0]["account"] == records[1]["account"] != records[-1]["account"]
+    assert {"refused", "settled"} <= {record["ending"] for record in sink.records}
+
+
+def test_check_63_a_line_that_is_no_record_is_found():
+    door, records = guarded()
+    door.ask()
+    for change in ({"v": 2}, {"ending": "lost"}, {"prompt": "hi"}, {"account": "acct-a"}):
+        assert not VALID.is_valid({**records[0], **change})
+
+
+def test_check_63_the_schema_is_published():
+    printed = CliRunner().invoke(cli, ["schema", "--decision-log"])
+
+    assert json.loads(printed.stdout) == json.loads(json.dumps(SCHEMA))
+
+
+def test_check_13_the_id_of_a_request_is_that_of_its_line():
+    door, records = guarded()
+    calls = [door.ask(body(model)) for model in ("small", "closed")]
+
+    assert [r["id"] for r in records] == [call.headers["x-request-id"] for call in calls]
+
+
+@pytest.mark.parametrize("way", CARRIED)
+def test_check_55_no_line_holds_a_secret_or_a_prompt(way):
+    door, records = guarded(credentials=[way])
+    message = {"role": "user", "content": "CANARY-prompt"}
+    text = json.dumps({"model": "small", "messages": [message]}).encode()
+    door.ask(text, key=None, **CARRIED[way])
+
+    assert len(records) == 1
+    assert not any(secret in str(records) for secret in (*SECRETS, "8.8.8.8", "acct-"))
+
+
+SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? [0-9]+$", re.MULTILINE)
+
+
+def test_check_63_labels_stay_few_whatever_clients_send():
+    door, _ = guarded()
+    counts = []
+    for number in range(40):
+        text = json.dumps({"model": f"m{number}", "messages": [], "user": f"u{number}"}).encode()
+        door.ask(text, path=f"/v1/x{number}/chat/completions", key=f"key-{number}")
+        counts.append(len(SERIES.findall(door.app.metrics())))
+
+    assert counts[20] == counts[-1] < 12
+    names = {name for _, told in SERIES.findall(door.app.metrics()) for name in told.split(",")}
+    assert {name.partition("=")[0] for name in names if name} <= {
+        *("decision", "rule", "reason", "mode", "dialect", "ending", "result")
+    }
+
+
+def test_check_63_rules_that_come_and_go_are_counted_within_a_bound(monkeypatch):
+    monkeypatch.setattr(journal, "MOST_SERIES", 2)
+    door, _ = guarded()
+    for model in ("small", "large", "closed", "closed"):
+        door.ask(body(model))
+    series = [name for name, _ in SERIES.findall(door.app.metrics())]
+
+    assert series.count("guardrail_decisions_total") == 3
+    assert 'decision="block",rule=""' in door.app.metrics()
+
+
+def test_check_60_failures_of_ours_and_of_the_store_are_counted(monkeypatch):
+    door, _ = guarded()
+    monkeypatch.setattr(door.guard, "decide", None)
+    door.ask()
+
+    assert "guardrail_failures_total 1\n" in door.app.metrics()
+    assert "guardrail_store_failures_total 0\n" in door.app.metrics()
+
+
+def test_metrics_are_what_prometheus_reads():
+    hosted = Hosted(answering([completion()]), POLICY)
+    hosted.ask(body=body("small"))
+    lines = hosted.app.metrics().splitlines()
+
+    assert 'guardrail_endings_total{ending="settled"} 1' in lines
+    for line in lines:
+        assert re.fullmatch(
+            r"# TYPE \w+ (counter|gauge)|\w+(\{(\w+=\"[^\"]*\",?)*\})? [0-9]+", line
+        )
+
+
+def test_a_file_gets_a_line_a_request_from_many_threads_and_after_rotation(tmp_path):
+    path = tmp_path / "decisions.jsonl"
+    log = JsonLines(path)
+
+    def write():
+        for number in range(200):
+            log.write({"n": number})
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.rename(path, tmp_path / "decisions.1")
+    log.write({"n": "after"})
+    log.close()
+
+    before = [json.loads(line) for line in (tmp_path / "decisions.1").read_text().splitlines()]
+    assert len(before) == 800
+    assert path.read_text() == '{"n":"after"}\n'
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_setting_names_the_file(tmp_path):
+    door = Guarded(POLICY, decision_log=tmp_path / "log.jsonl")
+    door.ask()
+    asyncio.run(door.app.door.close())
+
+    VALID.validate(json.loads((tmp_path / "log.jsonl").read_text()))
+    with pytest.raises(SettingError, match="cannot be opened: no such file"):
+        Guarded(POLICY, decision_log=tmp_path / "nowhere" / "log.jsonl")
+
+
+def test_a_log_that_fails_stops_no_request(tmp_path, caplog):
+    class Full:
+        def write(self, record):
+            raise OSError("no space left")
+
+        def close(self):
+            pass
+
+    door = Guarded(POLICY, Host([completion()], headers=JSON), decision_sink=Full())
+
+    assert [door.ask(ASK).status for _ in range(2)] == [200, 200]
+    assert door.used("calls", **{"request.model": "small", "geo.country": "DE"}) == 2
+    assert caplog.text.count("a decision was not logged") == 1
+    assert "guardrail_records_lost_total 2\n" in door.app.metrics()
+    lost = JsonLines(tmp_path / "log")
+    (tmp_path / "log").unlink()
+    os.rmdir(tmp_path)
+    lost.write({})
+    assert lost.lost == 1
+    tmp_path.mkdir()
