@@ -13,6 +13,9 @@ from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked import Asked
 from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
+from guardrail.model.amounts import SECOND
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
@@ -174,3 +177,9 @@ class Serving:
 def interval_of(lease: float | None) -> float | None:
     """Return how often a lease of so many seconds is renewed, None if there is none."""
     return None if lease is None else lease / RENEWALS_PER_LEASE
+
+
+def lease_of(policies: PolicySet) -> float | None:
+    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
+    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
+    return min(leases, default=0) / SECOND or None

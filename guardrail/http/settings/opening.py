@@ -21,6 +21,7 @@ from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
 from guardrail.http.exchange.early import Refuse, early_refusals
 from guardrail.http.exchange.journal import Journal
+from guardrail.http.exchange.serving import lease_of
 from guardrail.http.identity import Asker
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
@@ -29,9 +30,7 @@ from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloading
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
 from guardrail.loading import load_policies
-from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Concurrency
 from guardrail.stores.naming import hash_keys, read_key_file
 
 LOG = logging.getLogger("guardrail")
@@ -120,7 +119,7 @@ class Configured:
         """Return the shortest lease that the policies in force give, in seconds, None for none."""
         made_for, lease = self._lease
         if made_for is not policies:
-            lease = _lease_of(policies)
+            lease = lease_of(policies)
             self._lease = (policies, lease)
         return lease
 
@@ -243,9 +242,3 @@ def _exempt(given: Given) -> frozenset[str]:
         if not path.startswith("/") or "*" in path or "?" in path:
             raise given.refuse("exempt", "give whole paths, such as `/health`, without wildcards")
     return frozenset(paths)
-
-
-def _lease_of(policies: PolicySet) -> float | None:
-    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
-    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
-    return min(leases, default=0) / SECOND or None
