@@ -143,6 +143,18 @@ def test_check_58_a_replay_changes_nothing(host, provider):
         assert not host.served()
 
 
+@pytest.mark.parametrize("first", ["verified", "rejected"])
+def test_of_two_ends_at_one_time_the_one_that_does_not_verify_counts(host, first):
+    told = [
+        webhook("persona", "approved", NOW, "e1"),
+        webhook("persona", "declined", NOW, "e2"),
+    ]
+    for document in told if first == "verified" else told[::-1]:
+        host.send("persona", document)
+
+    assert host.ledger.status("acct-a") == "rejected"
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_check_58_any_order_of_arrival_ends_the_same(tmp_path, provider):
     told = [

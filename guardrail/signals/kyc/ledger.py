@@ -17,7 +17,6 @@ WAIT = 2.0
 """Seconds that a write waits for another process's."""
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS events (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accounts (
     account TEXT NOT NULL, final INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (account, final)
@@ -33,7 +32,8 @@ WHERE excluded.at > accounts.at OR (excluded.at = accounts.at AND excluded.statu
 class KycLedger:
     """Keeps, for each account, the latest end of a verification and the latest step towards one.
 
-    Events may come twice and in any order: each counts once, and by its own time. A verified
+    Events may come often and in any order: each counts by its own time, so that none does a
+    second time. Of two that tell the same time, the one that does not verify counts. A verified
     account that begins another verification stays verified until that one ends otherwise.
     """
 
@@ -50,23 +50,15 @@ class KycLedger:
         except sqlite3.Error as problem:
             raise DataError(f"the ledger `{path}` cannot be opened: {problem}") from problem
 
-    def take(self, provider: str, event: Event) -> bool:
-        """Keep what an event says; tell whether it had not been taken before.
+    def take(self, event: Event) -> bool:
+        """Keep what an event says; tell whether it changed anything.
 
         Raises:
             DataError: the file cannot be written.
         """
         row = (event.account, event.status in FINAL, event.status, event.at)
         try:
-            connection = self._connection()
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                taken = connection.execute(
-                    "INSERT OR IGNORE INTO events VALUES (?, ?)",
-                    (f"{provider}:{event.id}", event.at),
-                )
-                if taken.rowcount:
-                    connection.execute(_NEWER, row)
+            taken = self._connection().execute(_NEWER, row)
         except sqlite3.Error as problem:
             raise DataError(f"the ledger `{self._path}` is not writable: {problem}") from problem
         return bool(taken.rowcount)

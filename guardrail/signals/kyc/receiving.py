@@ -57,8 +57,8 @@ class KycWebhooks:
             LOG.warning("a webhook of `%s` is of another shape than expected", provider)
             return 400
         try:
-            if event is not None and not self._ledger.take(provider, event):
-                LOG.info("a webhook of `%s` came twice", provider)
+            if event is not None and not self._ledger.take(event):
+                LOG.info("a webhook of `%s` tells nothing new: %s", provider, event.id)
         except DataError as problem:
             LOG.error("a webhook of `%s` is not kept: %s", provider, problem)
             return 503
