@@ -55,6 +55,7 @@ class Subject:
         *,
         fused: bool = False,
         asking: bool = False,
+        follows: bool = False,
         max_keys: int = 1000,
     ) -> None:
         frame = Frame(policies, signals=(), namespace=None, clock=lambda: 0.0, environ={})
@@ -62,10 +63,10 @@ class Subject:
         frame.engine.ids = self.ids
         self.store = MemoryStore(max_keys=max_keys)
         self.guard = Guard(frame, AskedMemory(self.store) if asking else self.store)
-        if asking:
-            # Not followed by counters of its own: the store is in the process.
-            self.guard._watch = Watch(frame, in_process=True)
-        elif not fused:
+        if follows:
+            self.guard._watch = Watch(frame, in_process=False)
+        self.local = self.guard._watch._local.store
+        if not (fused or asking):
             self.guard._decide = self.guard._steps
             self.guard._settle = None
         self.decisions: list[Decision] = []
@@ -83,8 +84,13 @@ class Subject:
 
     def contents(self) -> Mapping[str, object]:
         """Return every record, as the store would read it."""
-        keys = {key for table in self.store._tables.values() for key in table.records()}
-        return {key: self.store._known(key) for key in sorted(keys)}
+        return {"shared": records(self.store), "own": records(self.local)}
+
+
+def records(store: MemoryStore) -> Mapping[str, object]:
+    """Return every record of a store."""
+    keys = {key for table in store._tables.values() for key in table.records()}
+    return {key: store._known(key) for key in sorted(keys)}
 
 
 def told(decision: Decision) -> dict[str, Any]:

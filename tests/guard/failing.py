@@ -11,6 +11,8 @@ from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
+from guardrail.stores.forms import reply_of
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock
 
@@ -26,6 +28,8 @@ models:
 rules:
 """
 KNOWN = {"account.id": "a", "account.tier": "email", "request.model": "large"}
+
+KINDS = ["sync", "async", "sync, in numbers", "async, in numbers"]
 
 DOWN = StoreError("connection refused")
 LOST = StoreError("no reply", unsure=True)
@@ -65,6 +69,13 @@ class ScriptedStore:
         self.closed += 1
 
 
+class NumberedStore(ScriptedStore):
+    """The same, which can also be asked in numbers."""
+
+    def ask(self, asked: Asked, now: int) -> Any:
+        return numbers(self.acquire(asked.charges, asked.cells, now))
+
+
 class AwaitedStore:
     """The same, awaited; where `gate` is set, a call waits for it, applied or not yet."""
 
@@ -94,18 +105,32 @@ class AwaitedStore:
             await self.gate.wait()
 
 
+class AwaitedNumberedStore(AwaitedStore):
+    """The same, awaited and asked in numbers."""
+
+    async def ask(self, asked: Asked, now: int) -> Any:
+        return numbers(await self.acquire(asked.charges, asked.cells, now))
+
+
+def numbers(outcome: Outcome | None) -> list[int] | None:
+    return None if outcome is None else reply_of(outcome)
+
+
 class Driver:
     """A guard of either kind over a scripted store, called the same way."""
 
     def __init__(self, kind: str, rules: str, **settings: Any) -> None:
         self.clock = MovableClock()
-        self.runner = asyncio.Runner() if kind == "async" else None
-        self.awaited = AwaitedStore()
+        is_async, in_numbers = kind.startswith("async"), kind.endswith("in numbers")
+        self.runner = asyncio.Runner() if is_async else None
+        self.awaited = AwaitedNumberedStore() if in_numbers else AwaitedStore()
+        if in_numbers and not is_async:
+            self.awaited.script = NumberedStore()
         self.store = self.awaited.script
-        guards: dict[str, Any] = {"sync": Guard, "async": AsyncGuard}
-        self.guard = guards[kind].from_policies(
+        guard: Any = AsyncGuard if is_async else Guard
+        self.guard = guard.from_policies(
             load_text(HEAD + rules),
-            store=self.awaited if kind == "async" else self.store,
+            store=self.awaited if is_async else self.store,
             clock=self.clock,
             **{"environ": {}, **settings},
         )

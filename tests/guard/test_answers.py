@@ -8,7 +8,7 @@ import pytest
 
 from guardrail import Effect
 from guardrail.errors import StoreError
-from tests.guard.failing import DOWN, KNOWN, LOST, Driver
+from tests.guard.failing import DOWN, KINDS, KNOWN, LOST, Driver
 
 VERBS = {
     "rate": "rate: {requests: 8/minute, burst: 8, key: account.id}",
@@ -33,7 +33,7 @@ def count_allowed(driver, facts, times=12):
     return decisions, sum(decision.allowed for decision in decisions)
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 

@@ -13,7 +13,7 @@ from guardrail.guard.backlog import LONGEST_KEPT, MOST_AT_ONCE, MOST_TRIES, Back
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Adjust, Correction, Drain, Leave, Renew
 from guardrail.model.effects import StoreMode
-from tests.guard.failing import DOWN, KNOWN, LOST, Driver
+from tests.guard.failing import DOWN, KINDS, KNOWN, LOST, Driver
 
 DAILY = "  - {id: d, when: always, budget: {tokens: 1M, per: day, key: account.id}}\n"
 FLIGHT = "  - {id: f, when: always, concurrency: {max: 1000, lease: 1m, key: account.id}}\n"
@@ -21,7 +21,7 @@ REFUND, EXTRA = Adjust("idididid=a", 7, -3, 60), Adjust("idididid=a", 7, 3, 60)
 LEAVE, RENEWAL = Leave("idididid=a", "m"), Renew("idididid=a", "m", 50 * SECOND, 60)
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from guardrail import Guard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
-from tests.guard.failing import DOWN, HEAD, KNOWN, Driver, ScriptedStore
+from tests.guard.failing import DOWN, HEAD, KINDS, KNOWN, Driver, ScriptedStore
 
 BUDGET = "  - {id: r, when: always, budget: {tokens: 100, per: %s, key: account.id}}\n"
 RATE = "  - {id: r, when: always, rate: {requests: 60/minute, burst: 20, key: account.id}}\n"
@@ -44,7 +44,7 @@ class Fleet:
         return [decision for decision in decisions if decision.allowed]
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 
