@@ -13,6 +13,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
 from guardrail.model.cells import Cell, Charge, Correction, CounterReply, Outcome
+from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.opening import awaited, open_store
 
 KEYS, PROCESSES, STAGES, TASKS = 10_000_000, 2, 10, 200
@@ -200,11 +202,13 @@ def _straight(uri: str) -> tuple[Ask, Close]:
 
 
 def taken(uri: str) -> tuple[int, int]:
-    """Return how many keys a store holds (0 if it does not tell), and the bytes they take."""
+    """Return how many keys a store holds, and the bytes they take."""
     parts = urlsplit(uri)
     if parts.scheme == "lmdb":
+        with closing(LmdbStore(unquote(parts.path), hash_keys=[HASH_KEY])) as store:
+            keys = len(store)
         files = Path(unquote(parts.path)).glob("*.mdb")
-        return 0, sum(file.stat().st_blocks * 512 for file in files)
+        return keys, sum(file.stat().st_blocks * 512 for file in files)
     client: redis.Redis = redis.Redis.from_url(parts._replace(query="").geturl())
     with client:
         memory: dict[str, int] = client.info("memory")

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decision
-from guardrail.guard.frame import Frame, microseconds
+from guardrail.engine.fused.asking import fuse_question
+from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
 from guardrail.guard.watch import Delivery, Watch
 from guardrail.model.policy import PolicySet
-from guardrail.stores import AsyncStore, Store
+from guardrail.stores import AsyncFormStore, AsyncStore, Store
 from guardrail.stores.opening import awaited
 
 
@@ -33,6 +34,8 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         self._sending: set[asyncio.Task[bool]] = set()
         if not inspect.iscoroutinefunction(self._remote.acquire):
             self._direct = Guard(frame, cast(Store, store), self._watch)
+        asks = isinstance(self._remote, AsyncFormStore) and not frame.overridden
+        self._ask = fuse_question(frame.engine, LATEST) if asks else None
 
     def with_policies(self, policies: PolicySet) -> AsyncGuard:
         """Return a guard that decides by another policy set, over the same store and counters."""
@@ -56,10 +59,39 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         """
         if self._direct is not None:
             return self._direct.decide(facts, estimate, unavailable=unavailable, now=now)
-        frame, watch = self._frame, self._watch
+        frame = self._frame
         moment = frame.moment(now)
-        known, failed = frame.known(facts, moment)
-        case, plan = frame.plan(known, estimate, moment, unavailable | failed)
+        if frame.signals:
+            facts, failed = frame.known(facts, moment)
+            unavailable |= failed
+        question = None
+        if self._ask is not None and not unavailable:
+            question = self._ask(facts, estimate, moment)
+        if question is None:
+            return await self._steps(facts, estimate, moment, unavailable)
+        watch = self._watch
+        permit = watch.permit()
+        if permit is None:
+            return watch.unasked(question.case, question.plan)
+        try:
+            reply = await cast(AsyncFormStore, self._remote).ask(question, question.now)
+        except Exception as problem:
+            return watch.failed(question.case, question.plan, permit, problem)
+        except BaseException:
+            watch.abandoned(permit)
+            raise
+        return watch.replied(question, permit, reply)
+
+    async def _steps(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str],
+    ) -> Decision:
+        """Decide in three steps: plan, acquire, conclude."""
+        frame, watch = self._frame, self._watch
+        case, plan = frame.plan(facts, estimate, moment, unavailable)
         if not frame.needs_store(plan):
             return frame.concluded(case, plan, None)
         permit = watch.permit()

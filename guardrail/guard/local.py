@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from guardrail.engine import Engine
 from guardrail.engine.decision import Case
+from guardrail.engine.fused.asking import Question, Receipt
 from guardrail.engine.limits.base import Debit, Limit
 from guardrail.engine.limits.sets import ConcurrencyLimit
 from guardrail.engine.plan import Plan
@@ -24,9 +25,11 @@ from guardrail.model.cells import (
     Member,
     Outcome,
 )
+from guardrail.model.forms import CELL, MILLISECOND, SET
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.records import (
     SLOT_MASK,
+    Record,
     charged_window,
     drained_pair,
     draining,
@@ -36,6 +39,9 @@ from guardrail.stores.records import (
 
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
+
+_FOLLOWED = (None, Answer.LOCAL)
+"""What a rule says of a store that is away, None where it depends, if its counters are kept."""
 
 _NEVER = Counter(0, "\0" * IDENT_LENGTH, 0, 1, 0, 1, 0, MINUTE)
 """Refuses whatever comes with it."""
@@ -53,6 +59,7 @@ class LocalCounters:
         self.parts = parts
         self._shares: dict[Limit, Share] = {}
         self._kept: dict[Limit, bool] = {}
+        self._counters: dict[Engine, list[bool]] = {}
         self.leases: dict[str, int] = {}
         self._idents: frozenset[str] = frozenset()
         self._engines: Sequence[Engine] = ()
@@ -68,11 +75,15 @@ class LocalCounters:
                 if limit is None:
                     continue
                 shares[limit] = Share(limit, self.parts)
-                if fixed_answer(limit.rule) in (None, Answer.LOCAL):
+                if fixed_answer(limit.rule) in _FOLLOWED:
                     kept[limit] = True
                     idents.update(limit.idents)
                 if isinstance(limit, ConcurrencyLimit):
                     self.leases[limit.idents[0]] = limit.verb.lease
+        self._counters = {
+            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
+            for engine in (*self._engines, *engines)
+        }
         self._shares, self._kept, self._idents = shares, kept, frozenset(idents)
         self._engines = tuple(engines)
 
@@ -91,6 +102,31 @@ class LocalCounters:
                         self._ban(cell, until, now)
                 elif part.role == "sentence" and _applied(plan, outcome, cell.charge):
                     self._ban(cell, now + cast(Counter, cell).amount, now)
+
+    def follow_question(self, question: Question, receipts: Sequence[Receipt]) -> None:
+        """Count what the store admitted of a question."""
+        store, now, kept = self.store, question.now, self._counters[question.engine]
+        keys, _, cells, _ = question.form
+        home = store.home
+        with store.lock:
+            for receipt, row in zip(receipts, question.rows, strict=True):
+                number, key, slot, used, increment, amount, _, _ = receipt
+                if not kept[number]:
+                    continue
+                start = 2 * row[0]
+                kind, _, _, ttl, spill, member, until, floor, _, _ = cells[start : start + CELL]
+                table = home(key[:IDENT_LENGTH], ttl * MILLISECOND)
+                record = table.find(key)
+                if record is None and spill and store.full:
+                    key = keys[spill - 1]
+                    record = table.find(key)
+                if kind == SET:
+                    record = entered(record, member, until, now)
+                elif floor:
+                    record = _line(record, used + increment)
+                else:
+                    record = _window(record, slot, until, amount)
+                table.put(key, record, now)
 
     def plan(self, plan: Plan, answers: Answers) -> tuple[Plan, list[int]]:
         """Return what of a plan is asked here, and the place in the plan of each of its cells.
@@ -166,21 +202,28 @@ class LocalCounters:
         if cell.__class__ is Member:
             record = entered(record, cell.member, cell.expires, now)
         elif cell.floor:
-            # The shared time line itself: what is left on it is what this process has a share of.
-            value, refunded = drained_pair(record)
-            record = draining(max(value, reply.used + cell.amount), refunded)
+            record = _line(record, reply.used + cell.amount)
         else:
-            slot = reply.slot
-            if record.__class__ is int and record & SLOT_MASK == slot:
-                record = readjusted(record, slot, cell.amount)
-            else:
-                record = charged_window(record, slot, cell.span, cell.amount)
+            record = _window(record, reply.slot, cell.span, cell.amount)
         table.put(key, record, now)
 
     def _ban(self, cell: Cell, until: int, now: int) -> None:
         table = self.store.home(cell.key[:IDENT_LENGTH], cell.ttl)
-        value, refunded = drained_pair(table.find(cell.key))
-        table.put(cell.key, draining(max(value, until), refunded), now)
+        table.put(cell.key, _line(table.find(cell.key), until), now)
+
+
+def _line(record: Record | None, until: int) -> Record:
+    # The shared time line itself: what is left on it is what this process has a share of.
+    if record.__class__ is not tuple:
+        return record if record is not None and record > until else until
+    value, refunded = drained_pair(record)
+    return draining(max(value, until), refunded)
+
+
+def _window(record: Record | None, slot: int, span: int, amount: int) -> Record:
+    if record.__class__ is int and record & SLOT_MASK == slot:
+        return readjusted(record, slot, amount)
+    return charged_window(record, slot, span, amount)
 
 
 def _applied(plan: Plan, outcome: Outcome, charge: int) -> bool:

@@ -8,12 +8,13 @@ from typing import Self
 
 from guardrail.engine import Decision
 from guardrail.engine.fused import Decide, fuse
+from guardrail.engine.fused.asking import fuse_question
 from guardrail.engine.fused.settling import Settle, fuse_settlement
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch
 from guardrail.model.policy import PolicySet
-from guardrail.stores import Store
+from guardrail.stores import FormStore, Store
 from guardrail.stores.memory import MemoryStore
 
 
@@ -33,6 +34,10 @@ class Guard(Shell[Store]):
         if isinstance(store, MemoryStore) and not frame.overridden:
             self._decide = fuse(frame.engine, store, self._steps, LATEST)
             self._settle = fuse_settlement(frame.engine, store)
+        elif isinstance(store, FormStore) and not frame.overridden:
+            self._ask = fuse_question(frame.engine, LATEST)
+            self._forms = store
+            self._decide = self._asked
 
     def with_policies(self, policies: PolicySet) -> Guard:
         """Return a guard that decides by another policy set, over the same store and counters.
@@ -145,6 +150,29 @@ class Guard(Shell[Store]):
             watch.abandoned(permit)
             raise
         return watch.answered(case, plan, permit, outcome)
+
+    def _asked(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+    ) -> Decision:
+        """Decide by a question in numbers, if the request is plain enough for one."""
+        question = self._ask(facts, estimate, moment)
+        if question is None:
+            return self._steps(facts, estimate, moment)
+        watch = self._watch
+        permit = watch.permit()
+        if permit is None:
+            return watch.unasked(question.case, question.plan)
+        try:
+            reply = self._forms.ask(question, question.now)
+        except Exception as problem:
+            return watch.failed(question.case, question.plan, permit, problem)
+        except BaseException:
+            watch.abandoned(permit)
+            raise
+        return watch.replied(question, permit, reply)
 
     def _send(self, delivery: Delivery | None) -> bool:
         """Send corrections, if there are any; tell whether they arrived."""

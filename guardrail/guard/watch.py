@@ -14,6 +14,7 @@ from typing import NamedTuple
 from guardrail.engine import Decision
 from guardrail.engine.conclude import conclude
 from guardrail.engine.decision import Case
+from guardrail.engine.fused.asking import Question
 from guardrail.engine.limits.sets import ConcurrencyLimit
 from guardrail.engine.plan import Plan
 from guardrail.errors import StoreError
@@ -25,6 +26,7 @@ from guardrail.guard.health import Health
 from guardrail.guard.local import LocalCounters
 from guardrail.model.cells import Correction, Leave, Member, Outcome
 from guardrail.model.effects import StoreMode
+from guardrail.stores.forms import outcome_of
 
 
 class Delivery(NamedTuple):
@@ -97,6 +99,21 @@ class Watch:
         if self._follows:
             self._local.follow(plan, outcome)
         return case.engine.decision(case, plan, outcome)
+
+    def replied(self, question: Question, permit: int, reply: list[int]) -> Decision:
+        """Return the decision on a question that the store has replied to."""
+        try:
+            receipts = question.receipts(reply)
+            if receipts is None:
+                charges, cells = question.charges, question.cells
+                outcome = outcome_of(reply, len(charges), cells)
+                return self.answered(question.case, question.plan, permit, outcome)
+        except StoreError as problem:
+            return self.failed(question.case, question.plan, permit, problem)
+        self._breaker.succeeded(permit, self._clock())
+        if self._follows:
+            self._local.follow_question(question, receipts)
+        return question.allowed(receipts)
 
     def failed(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
         """Return the decision on a plan that the store failed to answer."""

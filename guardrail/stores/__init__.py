@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
 
 
 class Store(Protocol):
@@ -64,4 +65,26 @@ class AsyncStore(Protocol):
 
     async def close(self) -> None:
         """Let go of files and connections; closing twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class FormStore(Store, Protocol):
+    """A store that can also be asked in numbers, for which no cells need be made."""
+
+    def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; return the outcome as `forms.reply_of` writes it.
+
+        Raises:
+            StoreError: the store did not answer; nothing is known of what was applied.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncFormStore(AsyncStore, Protocol):
+    """The same, awaited."""
+
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire; see `FormStore.ask`."""
         ...

@@ -18,22 +18,7 @@ from tests.stores.servers import Kept, Server
 
 HASH_KEY = b"a hash key for tests"
 SERVERS = Kept()
-CLUSTERS: dict[str, Cluster] = {}
 atexit.register(SERVERS.close)
-
-
-@atexit.register
-def _end_clusters() -> None:
-    for cluster in CLUSTERS.values():
-        cluster.close()
-
-
-def empty_cluster(kind: str = "valkey 9") -> Cluster:
-    """Return the cluster that the tests of this process share, emptied."""
-    if kind not in CLUSTERS:
-        CLUSTERS[kind] = Cluster(kind)
-    CLUSTERS[kind].empty()
-    return CLUSTERS[kind]
 
 
 def outlook(**changes: Any) -> Outlook:

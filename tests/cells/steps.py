@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from guardrail.model.cells import (
+    IDENT_LENGTH,
     Adjust,
     Cell,
     Charge,
@@ -42,17 +43,24 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """Draws steps; corrections are drawn from what was charged before."""
+    """Draws steps; corrections are drawn from what was charged before.
 
-    def __init__(self, seed: int) -> None:
+    `kin` has strikes only follow charges of the same key facts, as the engine's do; `plain` has
+    no sets and no clock that steps back.
+    """
+
+    def __init__(self, seed: int, *, kin: bool = False, plain: bool = False) -> None:
         self.rng = Random(seed)
+        self.kin = kin
+        self.plain = plain
         self.now = 1_700_000_000 * SECOND
         self.charged: list[tuple[Cell, object]] = []
 
     def draw(self) -> Step:
         """Return the next step."""
         rng = self.rng
-        self.now += rng.choice((0, 1, SECOND // 3, SECOND, 7 * SECOND, 40 * SECOND, -3 * SECOND))
+        ahead = rng.choice((0, 1, SECOND // 3, SECOND, 7 * SECOND, 40 * SECOND, -3 * SECOND))
+        self.now += abs(ahead) if self.plain else ahead
         if self.charged and rng.random() < 0.35:
             return Step([], [], [self._correction() for _ in range(rng.randint(1, 2))], self.now)
         charges: list[Charge] = []
@@ -61,7 +69,8 @@ class Steps:
             index = len(charges)
             charges.append(Charge(rng.random() < 0.75, None))
             cells += [self._cell(index) for _ in range(rng.randint(1, 2))]
-            if rng.random() < 0.3:
+            akin = all(cell.key[IDENT_LENGTH:] == "=a" for cell in cells if cell.charge == index)
+            if rng.random() < 0.3 and (akin or not self.kin) and not self.plain:
                 charges += (Charge(False, index), Charge(False, index + 1))
                 cells += self._escalation(index)
         return Step(charges, cells, [], self.now)
@@ -74,7 +83,7 @@ class Steps:
 
     def _cell(self, charge: int) -> Cell:
         rng, now = self.rng, self.now
-        kind = rng.random()
+        kind = rng.random() * (0.7 if self.plain else 1)
         amount = rng.choice((0, 1, 1, 2, 5, 30))
         ceiling = rng.choice((None, 0, 3, 20, 20, 60))
         if kind < 0.45:
@@ -155,13 +164,20 @@ def defined(definition: Definition, named: Callable[[str], str]) -> dict[str, ob
 
 
 def difference(
-    store: Inspected, seed: int, count: int, *, reopened: Callable[[], Inspected] | None = None
+    store: Inspected,
+    seed: int,
+    count: int,
+    *,
+    reopened: Callable[[], Inspected] | None = None,
+    definition: Definition | None = None,
+    kin: bool = False,
 ) -> str | None:
     """Return where a store first differs from the definition, None if it never does.
 
     `reopened` stands for a crash: it returns a new store on the same records, every now and then.
     """
-    steps, definition, crashes = Steps(seed), Definition(), Random(seed)
+    steps, crashes = Steps(seed, kin=kin), Random(seed)
+    definition = definition or Definition()
     named = lru_cache(None)(lambda member: getattr(store, "member_name", str)(member))
     for number in range(count):
         step = steps.draw()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.stores import Store
+from guardrail.stores.forms import Planned, outcome_of
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.cells.awaited import Awaited
-from tests.cells.redis_stores import SERVERS, Shown, empty_cluster
+from tests.cells.redis_stores import SERVERS, Shown
+from tests.stores.clusters import CLUSTERS
 from tests.stores.servers import binaries
 
 
@@ -29,6 +32,14 @@ class Housed(LmdbStore):
         self.folder.cleanup()
 
 
+class HousedInNumbers(Housed):
+    """An LMDB store that is asked in numbers, whatever is acquired."""
+
+    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Acquire by a form."""
+        return outcome_of(self.ask(Planned(charges, cells), now), len(charges), cells)
+
+
 def on_server(kind: str, is_async: bool) -> Store:
     """Return a store on the shared server of a kind, emptied."""
     return Shown(SERVERS.empty(kind), is_async=is_async)
@@ -38,9 +49,10 @@ STORES: dict[str, Callable[[], Store]] = {
     "memory": MemoryStore,
     "memory, async": lambda: Awaited(AsyncMemoryStore()),
     "lmdb": Housed,
+    "lmdb, in numbers": HousedInNumbers,
     "lmdb, async": lambda: Awaited(AsyncLmdbStore(Housed())),
     **{kind: partial(on_server, kind, False) for kind in binaries()},
     **{f"{kind}, async": partial(on_server, kind, True) for kind in binaries()},
-    "cluster": lambda: Shown(empty_cluster()),
-    "cluster, async": lambda: Shown(empty_cluster(), is_async=True),
+    "cluster": lambda: Shown(CLUSTERS.empty("valkey 9")),
+    "cluster, async": lambda: Shown(CLUSTERS.empty("valkey 9"), is_async=True),
 }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pytest
 
-from guardrail.model.cells import Adjust, Charge, Counter, CounterReply, Leave
+from guardrail.model.cells import Adjust, Cell, Charge, Counter, CounterReply, Leave
+from guardrail.model.forms import CELL, COUNTER, Form
 from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
 from guardrail.stores.lmdb.store import LmdbStore
 from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
-from tests.cells.stores import Housed
+from tests.cells.stores import Housed, HousedInNumbers
 
 SEEDS = range(8)
 STEPS = 500
@@ -21,6 +24,13 @@ MUTANT_SEEDS, MUTANT_STEPS = range(6), 300
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_lmdb_store_equals_the_definition_after_every_step(seed):
     store = Housed()
+    assert difference(store, seed, STEPS) is None
+    store.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_lmdb_store_asked_in_numbers_equals_the_definition(seed):
+    store = HousedInNumbers()
     assert difference(store, seed, STEPS) is None
     store.close()
 
@@ -54,6 +64,14 @@ def test_nothing_is_lost_or_gained_when_the_process_dies_between_two_steps(seed,
 
     assert difference(opened[0], seed, STEPS, reopened=reopened) is None
     assert len(opened) > 2
+
+
+class Asked(NamedTuple):
+    """A call whose form was tampered with."""
+
+    form: Form
+    charges: Sequence[Charge]
+    cells: Sequence[Cell]
 
 
 class OneTooMany(Housed):
@@ -136,6 +154,30 @@ class ExpiresAtOnce(Housed):
         super()._apply(ledger, cell._replace(ttl=-TTL), reply)
 
 
+class CountsAboveTheCeiling(HousedInNumbers):
+    def ask(self, asked, now):
+        form = asked.form
+        for start in range(0, len(form.cells), CELL):
+            form.cells[start + CELL - 1] += form.cells[start + CELL - 1] >= 0
+        return super().ask(Asked(form, asked.charges, asked.cells), now)
+
+
+class ChargesWhatComesAfter(HousedInNumbers):
+    def ask(self, asked, now):
+        form = asked.form
+        form.charges[1::2] = [0] * len(asked.charges)
+        return super().ask(Asked(form, asked.charges, asked.cells), now)
+
+
+class ForgetsTheSpan(HousedInNumbers):
+    def ask(self, asked, now):
+        form = asked.form
+        for start in range(0, len(form.cells), CELL):
+            if form.cells[start] == COUNTER:
+                form.cells[start + 6] = 1
+        return super().ask(Asked(form, asked.charges, asked.cells), now)
+
+
 MUTANTS = [
     OneTooMany,
     ChargesTheRefused,
@@ -149,6 +191,9 @@ MUTANTS = [
     RenewsTheDead,
     ForgetsTheRefunded,
     ExpiresAtOnce,
+    CountsAboveTheCeiling,
+    ChargesWhatComesAfter,
+    ForgetsTheSpan,
 ]
 
 

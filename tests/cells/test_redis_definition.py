@@ -23,15 +23,15 @@ def test_a_server_holds_what_the_definition_says_after_every_step(kind, is_async
 
 
 MUTANTS = {
-    "one too many": ("used + amount > ceiling", "used + amount > ceiling + 1"),
-    "a slot too few": ("local oldest = slot - span", "local oldest = slot - span + 1"),
-    "clock back reopens": ("if n > 0 and r[n - 1] > slot then slot = r[n - 1] end", ""),
-    "charged though refused": ("if refused[c] or left_out[c] then", "if left_out[c] then"),
-    "floor forgotten": ("math.max(r[1] or 0, a[i + 7])", "(r[1] or a[i + 7])"),
-    "dead members live": ("if r[j + 1] > now then\n        live", "if true then\n        live"),
+    "one too many": ("used + a[i + 8] > ceiling\n", "used + a[i + 8] > ceiling + 1\n"),
+    "a slot too few": ("local oldest = second - span", "local oldest = second - span + 1"),
+    "clock back reopens": ("if n > 0 and r[n - 1] > second then second = r[n - 1] end", ""),
+    "charged though refused": ("tried and not refused[c] and not", "tried and not"),
+    "floor forgotten": ("if r[1] > used then used = r[1] end", "used = r[1]"),
+    "dead members live": ("if r[j + 1] > now then\n      live", "if true then\n      live"),
     "renewal shortens": ("if expires > e then e = expires end", "e = expires"),
-    "strike without refusal": ("return refused[after]", "return true"),
-    "shadow binds": ("a[5 + 2 * c] == 1 and after == 0", "after == 0"),
+    "strike without refusal": ("tried = refused[after]", "tried = true"),
+    "shadow binds": ("a[5 + 2 * c] == 1 and a[6 + 2 * c] == 0", "a[6 + 2 * c] == 0"),
     "never tried but refused": ("(after > 0 and not refused[after])", "false"),
     "refund into a later slot": ("if r[j] == slot then", "if j == n - 1 then"),
     "refund creates": (

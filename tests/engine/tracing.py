@@ -9,8 +9,11 @@ from typing import Any
 from guardrail.engine import Decision
 from guardrail.guard import Guard
 from guardrail.guard.frame import Frame
+from guardrail.guard.watch import Watch
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
+from guardrail.model.forms import Asked
 from guardrail.model.policy import PolicySet
+from guardrail.stores.forms import reply_of
 from guardrail.stores.memory import MemoryStore
 from tests.engine.policies import START, Request, request
 
@@ -31,16 +34,38 @@ class Numbered:
         return f"d{serial}"
 
 
+class AskedMemory:
+    """Memory that answers in numbers, as a store elsewhere does."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.acquire = store.acquire
+        self.settle = store.settle
+        self.close = store.close
+
+    def ask(self, asked: Asked, now: int) -> list[int]:
+        return reply_of(self.acquire(asked.charges, asked.cells, now))
+
+
 class Subject:
     """One guard of a comparison, with its store and all its decisions."""
 
-    def __init__(self, policies: PolicySet, *, fused: bool, max_keys: int = 1000) -> None:
+    def __init__(
+        self,
+        policies: PolicySet,
+        *,
+        fused: bool = False,
+        asking: bool = False,
+        max_keys: int = 1000,
+    ) -> None:
         frame = Frame(policies, signals=(), namespace=None, clock=lambda: 0.0, environ={})
         self.ids = Numbered()
         frame.engine.ids = self.ids
         self.store = MemoryStore(max_keys=max_keys)
-        self.guard = Guard(frame, self.store)
-        if not fused:
+        self.guard = Guard(frame, AskedMemory(self.store) if asking else self.store)
+        if asking:
+            # Not followed by counters of its own: the store is in the process.
+            self.guard._watch = Watch(frame, in_process=True)
+        elif not fused:
             self.guard._decide = self.guard._steps
             self.guard._settle = None
         self.decisions: list[Decision] = []

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -37,13 +37,10 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, low enough for a cluster's own 10,000 above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:
-            return port
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -64,9 +61,16 @@ def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
 class Server:
     """One server process; `options` are its settings, by name."""
 
-    def __init__(self, kind: str = "valkey 9", *, arguments: tuple[str, ...] = (), **options: Any):
+    def __init__(
+        self,
+        kind: str = "valkey 9",
+        *,
+        arguments: tuple[str, ...] = (),
+        port: int = 0,
+        **options: Any,
+    ) -> None:
         self.kind = kind
-        self.port = free_port()
+        self.port = port or free_port()
         self.password = options.get("requirepass")
         self.folder = mkdtemp(prefix="guardrail-server-")
         stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
@@ -98,10 +102,11 @@ class Server:
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """A client of another make, to look at the server from outside."""
-        retry = Retry(NoBackoff(), 0)
+        # Once more, on a new connection, where a restart or a failover closed the one before.
+        retry = Retry(NoBackoff(), 1)
         return redis.Redis(
             port=self.port, password=self.password, socket_timeout=2, retry=retry, protocol=2
         )
@@ -114,6 +119,10 @@ class Server:
     def get(self, name: bytes) -> Any:
         """Return a record as it lies on the server."""
         return self.client.get(name)
+
+    def held(self) -> list[str]:
+        """Return the addresses of the connections that guardrail holds to it."""
+        return [each["addr"] for each in self.client.client_list() if each["name"] == "guardrail"]
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -134,6 +143,7 @@ class Server:
 
     def close(self) -> None:
         """End it and remove its folder."""
+        self.client.close()
         self.process.send_signal(signal.SIGCONT)
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -26,6 +26,18 @@ def test_a_flood_of_a_small_server_harms_nobody(directly):
     assert levels[-1].memory < levels[-2].memory * 1.05
 
 
+def test_a_flood_of_a_file_harms_nobody_and_makes_it_no_larger(tmp_path):
+    uri = f"lmdb://{tmp_path}?deadline=20s&max_unknown=500"
+    settled_in(uri)
+    levels = list(flooded(uri, 3000, 2, stages=3, directly=True))
+
+    assert bystanders(uri).unharmed
+    assert [level.errors for level in levels] == [0] * 3
+    # Two of the partition are those who came before; the rest share a counter.
+    assert levels[-1].admitted == 498 + GUESTS
+    assert len({(level.keys, level.memory) for level in levels}) == 1
+
+
 def test_a_flood_that_nothing_bounds_takes_a_key_each():
     with Server() as server:
         uri = f"{server.uri}?deadline=20s"

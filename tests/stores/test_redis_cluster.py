@@ -1,172 +1,226 @@
-"""Counters on a cluster of three primaries: where they are, and what is exact across them."""
+"""A cluster of three primaries: where keys lie, what is taken back, how names and bounds change."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import Any
+from collections import Counter as Tally
 
 import pytest
 
-from guardrail import Guard
-from guardrail.loading import load_text
+from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Charge, Counter, Member
-from tests.cells.awaited import Awaited
-from tests.cells.definition import Definition
-from tests.cells.redis_stores import HASH_KEY, Shown, empty_cluster, redis_store
-from tests.cells.steps import Steps
-from tests.stores.servers import binaries
-from tests.stores.spreading import BINDING, NOW, THREE, TTL, S, budget, chores, in_different_slots
-
-POLICY = """
-guardrail: 1
-policy: p
-rules:
-  - id: pace
-    when: always
-    rate: {requests: 2/minute, burst: 2, key: account.id}
-    escalate: {after: 2, within: 1m, block_for: 1h}
-  - id: tokens
-    when: always
-    budget: {tokens: 1k, output_tokens: 1k, per: day, key: account.id}
-  - id: organisation
-    when: always
-    budget: {tokens: 1M, per: day, key: account.org}
-  - id: flight
-    when: always
-    concurrency: {max: 9, key: [account.org, account.id]}
-"""
+from guardrail.stores.redis.dialogue import slot_of
+from tests.cells.redis_stores import redis_store
+from tests.stores.charges import BINDING, TTL, S, budget, charge, escalated, now_of
+from tests.stores.clusters import CLUSTERS
+from tests.stores.servers import Server, binaries, eventually
+from tests.stores.spreads import Spread, key_in, three_keys
 
 
-@pytest.fixture(params=["sync", "async"])
-def store(request):
-    opened = Shown(empty_cluster(), is_async=request.param == "async")
+@pytest.fixture(params=binaries())
+def cluster(request):
+    return CLUSTERS.empty(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def store(request, cluster):
+    opened = Spread(cluster, is_async=request.param)
     yield opened
     opened.close()
 
 
-@pytest.mark.parametrize("kind", binaries())
-def test_all_counters_of_the_same_key_facts_share_a_slot_and_none_crosses(kind):
-    cluster = empty_cluster(kind)
-    facts = {"account.id": "a{b}c", "account.org": "o{b}"}
-    with Guard.from_policies(
-        load_text(POLICY), store=f"{cluster.uri}?deadline=2s", hash_key=HASH_KEY, environ={}
-    ) as guard:
-        decisions = [guard.decide(facts, {"input_tokens": 1, "output_tokens": 1}) for _ in range(8)]
-    names = cluster.names()
-
-    assert {d.mode.value for d in decisions} == {"normal"}
-    assert [str(d.effect) for d in decisions[:3]] == ["allow", "allow", "throttle"]
-    # The pace, its strikes, and two units of the account; one of the organisation; one of both.
-    tags = [name[: name.index(b"}")] for name in names]
-    assert sorted(tags.count(tag) for tag in set(tags)) == [1, 1, 4]
-    assert all(server.client.pttl(name) > 0 for name, server in names.items())
-    assert not any(b"a{b}c" in name or b"o{b}" in name for name in names)
+@pytest.fixture
+def valkey():
+    return CLUSTERS.empty("valkey 9")
 
 
-class Windowed(Steps):
-    """Steps on windowed counters alone, of charges that nothing follows.
+def test_a_rule_s_limit_strikes_and_ban_share_a_slot_and_every_record_ends(store):
+    now = now_of(store)
+    whoever = ["=plain", "={braces}", "=}{", "={}x", "={x}other{y}", "=é\ud800"]
+    for whose in whoever:
+        charges, cells = escalated(now, whose)
+        strike = cells[2]._replace(ceiling=None)
+        store.acquire(charges, [*cells[:2], strike, cells[3]], now)  # a strike, no ban yet
+        store.acquire(*escalated(now + S, whose), now + S)  # the ban
+        charge(store, [f"other___{whose}"], [5])
 
-    On a cluster a refusal further on takes rates and leases back as far as that goes: what was
-    refunded to a rate is kept on record, a lease that was renewed stays so, and a window that was
-    opened stays open, so that debt goes there. So time does not step back here, and debt is left
-    out.
-    """
-
-    def _cell(self, charge):
-        while True:
-            cell = super()._cell(charge)
-            if isinstance(cell, Counter) and not cell.floor:
-                return cell
-
-    def _correction(self):
-        while True:
-            correction = super()._correction()
-            if getattr(correction, "delta", 0) < 0:
-                return correction
-
-    def draw(self):
-        while True:
-            before, step = self.now, super().draw()
-            if self.now < before:
-                self.now = before
-            elif all(charge.after is None for charge in step.charges):
-                return step
+    slots: dict[bytes, list[int]] = {}
+    for name in store.cluster.names():
+        assert (name.count(b"{"), name.count(b"}")) == (1, 1)
+        slots.setdefault(name[: name.index(b"}")], []).append(slot_of(name))
+    assert len(slots) == len(whoever)
+    for found in slots.values():
+        assert len(found) == 3
+        assert len(set(found)) == 1
+    for client in (server.client for server in store.cluster.servers):
+        assert all(client.pttl(n) > 0 for n in client.keys("*") if b"{meta}" not in n)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_budgets_count_what_the_definition_says_after_every_step(store, seed):
-    steps, definition = Windowed(seed), Definition()
-    for _ in range(150):
-        step = steps.draw()
-        if step.corrections:
-            store.settle(step.corrections, step.now)
-            definition.settle(step.corrections, step.now)
-            continue
-        wanted = definition.acquire(step.charges, step.cells, step.now)
-        found = store.acquire(step.charges, step.cells, step.now)
-        rest(store)
-        steps.note(step, wanted)
-        assert found.admitted == wanted.admitted
-        looks = [cell._replace(charge=0, amount=0, ceiling=None) for cell in step.cells]
-        held, shown = (
-            counted.acquire([Charge(False, None)], looks, step.now).replies
-            for counted in (definition, store)
-        )
-        assert [reply[0] for reply in shown] == [reply[0] for reply in held]
+def test_rules_of_different_key_facts_are_decided_together_wherever_their_slots_are(store):
+    keys = three_keys(store, "budget__")
+    assert len({store.owner(key).port for key in keys}) == 3
 
-
-def rest(store: Any) -> None:
-    """Wait until what has to be taken back is."""
-    if isinstance(store.store, Awaited):
-        store.store.runner.run(chores(store.store.store))
-    assert not getattr(store.store, "store", store.store)._undo
-
-
-def test_a_refusal_in_a_later_slot_gives_back_what_the_first_charged(store):
-    first, second, third = in_different_slots(store)
-    cells = [
-        budget(first),
-        Member(0, first.replace("budget__", "flight__"), "x", NOW + 60 * S, 5, TTL),
-        Counter(1, second, 0, 1, NOW, S, NOW + 9 * S, TTL),
-        budget(third, 11, charge=2),
+    assert [charge(store, keys, [2, 3, 4]).refused for _ in range(3)] == [
+        [False] * 3,
+        [False] * 3,
+        [True, False, False],
     ]
-    outcome = store.acquire(THREE, cells, NOW)
-
-    assert (outcome.admitted, outcome.refused) == (False, [False, False, True])
-    rest(store)
-    assert store.slots(first) in ({}, {0: 0})
-    assert store.members(first.replace("budget__", "flight__")) == {}
-    assert store.drained(second)[0] <= NOW
+    assert [store.slots(key) for key in keys] == [{0: 2}] * 3
 
 
-def test_a_refusal_in_an_earlier_slot_charges_nothing_later_and_answers_all(store):
-    first, second, _ = in_different_slots(store)
-    store.acquire(BINDING, [budget(second, 4)], NOW)
-    outcome = store.acquire(THREE[:2], [budget(first, 11), budget(second, 1, charge=1)], NOW)
+@pytest.mark.parametrize("refusing", [0, 1, 2])
+def test_what_other_slots_charged_for_a_refused_request_is_taken_back(store, refusing):
+    keys = three_keys(store, "budget__")
+    charge(store, keys, [9] * 3)
+    now = now_of(store)
+    line = Counter(3, key_in(store, "pace____", lambda slot: slot < 100), 0, 1, now, S, None, TTL)
+    place = Member(4, key_in(store, "flight__", lambda slot: slot < 100), "m", now + TTL, 1, TTL)
+    cells = [budget(i, key, 1 if i == refusing else 9) for i, key in enumerate(keys)]
+    outcome = store.acquire([BINDING] * 5, [*cells, line, place], now)
 
+    assert not outcome.admitted
+    assert outcome.refused == [i == refusing for i in range(5)]
+    assert [reply.used for reply in outcome.replies[:3]] == [1] * 3
+    assert [store.slots(key) for key in keys] == [{0: 1}] * 3
+    assert store.drained(line.key)[0] in (0, now)
+    assert store.members(place.key) == {}
+
+
+def test_a_shadow_rule_refused_in_one_slot_is_taken_back_in_the_other(store):
+    first, second, third = three_keys(store, "budget__")
+    cells = [budget(0, first, 9), budget(0, second, 0), budget(1, third, 9)]
+    outcome = store.acquire([Charge(False, None), BINDING], cells, now_of(store))
+
+    assert outcome.admitted
     assert outcome.refused == [True, False]
-    assert [reply.used for reply in outcome.replies] == [0, 4]
-    assert store.slots(second) == {0: 4}
+    assert store.slots(first) in ({}, {0: 0})
+    assert (store.slots(second), store.slots(third)) == ({}, {0: 1})
 
 
-def test_no_limit_is_exceeded_by_threads_that_use_up_three_slots_at_once():
-    shown = Shown(empty_cluster())
-    keys, admitted = in_different_slots(shown), []
+def test_a_strike_stands_though_another_slot_refuses_as_well(store):
+    now = now_of(store)
+    for number in range(8):
+        charges, cells = escalated(now, f"=struck{number}")
+        full = budget(3, f"budget__=full{number}", 0)
+        assert not store.acquire([*charges, BINDING], [*cells, full], now).admitted
+        assert store.drained(f"ban_____=struck{number}")[0] > now
 
-    def work():
-        store = redis_store(shown.server.uri)
+
+@pytest.mark.parametrize("late", [False, True], ids=["never", "late"])
+def test_a_slot_that_does_not_answer_in_time_leaves_the_others_as_they_were(valkey, late):
+    store = Spread(valkey, deadline=0.2)
+    keys = three_keys(store, "budget__")
+    charge(store, keys, [9] * 3)
+    store.owner(keys[1]).pause()
+    try:
+        with pytest.raises(StoreError, match="did not answer within 200 ms") as caught:
+            charge(store, keys, [9] * 3)
+        assert caught.value.unsure
+        assert charge(store, keys[2:], [9]).admitted  # another server, and what is owed goes out
+        assert store.slots(keys[0]) == {0: 1}
+    finally:
+        store.owner(keys[1]).resume()
+    if late:
+        eventually(lambda: charge(store, keys[2:], [99]) and store.slots(keys[1]) == {0: 1})
+    store.close()
+    assert store.slots(keys[0]) == {0: 1}
+
+
+def test_a_decision_cancelled_between_two_slots_is_taken_back(valkey):
+    store = Spread(valkey)
+    keys = three_keys(store, "budget__")
+    now = now_of(store)
+    cells = [budget(i, key, 9) for i, key in enumerate(keys)]
+    awaited = store.store.awaited()
+
+    async def cancelled() -> None:
+        await awaited.acquire([BINDING] * 3, cells, now)
+        second = store.owner(keys[1])
+        second.pause()
+        try:
+            task = asyncio.ensure_future(awaited.acquire([BINDING] * 3, cells, now))
+            async with asyncio.timeout(5):
+                while not awaited._servers.line(store.slot(keys[1]))._owed:
+                    await asyncio.sleep(0)
+            assert store.slots(keys[0]) == {0: 2}
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        finally:
+            second.resume()
+        async with asyncio.timeout(5):
+            while [store.slots(key) for key in keys] != [{0: 1}] * 3:
+                await asyncio.sleep(0.005)
+        await awaited.close()
+
+    asyncio.run(cancelled())
+
+
+def test_no_limit_is_exceeded_by_threads_that_exhaust_three_in_different_slots(cluster):
+    store = Spread(cluster, deadline=10.0)
+    keys, ceilings, every = three_keys(store, "budget__"), [60, 40, 50], Tally[str]()
+
+    def ask() -> None:
+        admitted = sum(charge(store, keys, ceilings).admitted for _ in range(40))
+        every.update(admitted=admitted)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.store.close()
+
+    assert every["admitted"] <= 40
+    assert [store.slots(key) for key in keys] == [{0: every["admitted"]}] * 3
+    # What was taken and given back left room: nobody who comes later finds less.
+    assert sum(charge(store, keys, ceilings).admitted for _ in range(41)) == 40 - every["admitted"]
+
+
+def test_a_rate_is_not_worn_down_by_requests_that_another_slot_refuses_at_once(valkey):
+    store = Spread(valkey, deadline=10.0)
+    now = now_of(store)
+    pace = key_in(store, "pace____", lambda slot: slot < 5000)
+    full = key_in(store, "budget__", lambda slot: slot > 6000)
+    cells = [Counter(0, pace, 0, 1, now, S, now + 900 * S, TTL), budget(1, full, 0)]
+
+    def ask() -> None:
+        for _ in range(40):
+            assert not store.acquire([BINDING] * 2, cells, now).admitted
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.store.close()
+    assert store.drained(pace)[0] == now
+
+
+def test_a_uri_that_says_another_kind_of_server_is_told_what_to_write(valkey):
+    with pytest.raises(SettingError, match="is part of a cluster: write `redis\\+cluster://`"):
+        redis_store(valkey.servers[0].uri).open()
+    with Server() as single, pytest.raises((SettingError, StoreError), match="cluster"):
+        redis_store(f"redis+cluster://127.0.0.1:{single.port}").open()
+
+
+def test_a_cluster_is_found_though_the_first_server_named_is_gone(valkey):
+    uri = valkey.uri.replace("redis+cluster://", "redis+cluster://127.0.0.1:1,")
+    for is_async in (False, True):
+        store = redis_store(uri)
         store.open()
-        for _ in range(60):
-            cells = [budget(key, ceiling=40 + n, charge=n) for n, key in enumerate(keys)]
-            if store.acquire(THREE, cells, NOW).admitted:
-                admitted.append(1)
-        store.close()
+        if is_async:
+            asyncio.run(awaited_once(store.awaited()))
+        else:
+            assert charge_once(store).admitted
+            store.close()
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(admitted) == 40
-    assert [shown.slots(key) for key in keys] == [{0: 40}] * 3
-    shown.close()
+
+def charge_once(store):
+    return store.acquire([BINDING], [budget(0, "budget__=a", 9)], 1_700_000_000 * S)
+
+
+async def awaited_once(store):
+    assert (await charge_once(store)).admitted
+    await store.close()

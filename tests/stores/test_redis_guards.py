@@ -129,7 +129,7 @@ def test_replies_that_are_late_for_20_minutes_leave_the_budgets_at_what_was_serv
         served, answers = 0, []
         for second in range(1200):
             # From the second minute to the last but one, every reply takes longer than it may.
-            proxy.delay = 0.3 if 60 <= second < 1140 else 0.0
+            proxy.delay = 0.26 if 60 <= second < 1140 else 0.0
             clock.advance(1)
             decision = guard.decide(FACTS, TOKENS)
             answers.append(decision.mode.value)

@@ -59,11 +59,6 @@ def test_four_processes_admit_exactly_the_limit_twenty_times(kind, work, at_once
         assert sum(admitted) == 300
 
 
-def named_guardrail(server) -> list[str]:
-    """Return the addresses of the connections that guardrail holds to a server."""
-    return [each["addr"] for each in server.client.client_list() if each["name"] == "guardrail"]
-
-
 def test_processes_killed_two_hundred_times_leave_nothing_half_done(tmp_path, workers):
     draw = random.Random(9)
     server = SERVERS.empty("valkey 9")
@@ -90,7 +85,7 @@ def test_processes_killed_two_hundred_times_leave_nothing_half_done(tmp_path, wo
     for worker, _ in crew:
         worker.kill()
     # What the dead had sent is still carried out.
-    eventually(lambda: len(named_guardrail(server)) == 1, 60)
+    eventually(lambda: len(server.held()) == 1, 60)
     begun, done, settling, settled = (sum(counts[i] for counts in every) for i in range(4))
     left = store.members("leases__=a")
     charged = store.slots("acquired=a")[0]
@@ -115,7 +110,7 @@ def test_killed_processes_never_let_more_in_than_the_limit(tmp_path, workers):
         time.sleep(0.05 + draw.random() / 20)
         for worker in pair:
             worker.kill()
-    eventually(lambda: not named_guardrail(server), 60)
+    eventually(lambda: not server.held(), 60)
     store = Shown(server)
     while charge(store, "acquired=a", ceiling=2000):
         pass

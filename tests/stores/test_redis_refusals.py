@@ -58,7 +58,7 @@ def test_a_server_that_loads_is_a_failure_and_nothing_is_counted(opened):
         save="3600 1", key_load_delay=2000, loading_process_events_interval_bytes=1024
     ) as server:
         store = opened(server.uri)
-        server.client.mset({f"filler{i}": "x" * 100 for i in range(3000)})
+        server.client.mset({f"filler{i}": "x" * 100 for i in range(1000)})
         server.client.save()
         server.kill()
         server.process = server.spawned()

@@ -1,99 +1,191 @@
-"""Counters on whichever server the sentinels call the primary."""
+"""A primary and its replica under sentinels: decisions follow the primary."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
+import threading
+import time
+from functools import partial
 from typing import Any
 
 import pytest
-import redis
+from msgspec.msgpack import decode
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter
+from guardrail.stores.redis.servers import LOOK_AGAIN
 from tests.cells.awaited import Awaited
 from tests.cells.redis_stores import redis_store
-from tests.stores.servers import Server, binaries, eventually
+from tests.stores.deciding import GRACE
+from tests.stores.sentinels import Sentinels
+from tests.stores.servers import binaries, eventually
 
-NOW = 1_700_000_000_000_000
-SECRET = "a-long-secret"
+S = 1_000_000
+TTL = 3600 * S
+KEY = "budget__=a"
+DEADLINE = 1.0
 
 
-class Watched:
-    """A primary, its replica, and a sentinel that watches over them."""
+class Served:
+    """A store on a service of sentinels, sync or awaited, behind the sync contract."""
 
-    def __init__(self, kind: str) -> None:
-        login: dict[str, Any] = {"requirepass": SECRET, "masterauth": SECRET}
-        self.servers = [Server(kind, **login) for _ in range(2)]
-        self.servers[1].client.replicaof("127.0.0.1", self.servers[0].port)
-        # A sentinel keeps what it learns in the file that it was started with.
-        file = Path(self.servers[0].folder, "sentinel.conf")
-        file.write_text(
-            f"sentinel monitor counters 127.0.0.1 {self.servers[0].port} 1\n"
-            f"sentinel auth-pass counters {login['requirepass']}\n"
-            "sentinel down-after-milliseconds counters 500\n"
-            "sentinel failover-timeout counters 3000\n"
-        )
-        self.sentinel = Server(kind, arguments=(str(file), "--sentinel"), save=None)
-        eventually(lambda: self.told().get("num-slaves") == 1, 30)
-        self.uri = (
-            f"redis+sentinel://:{login['requirepass']}@127.0.0.1:{self.sentinel.port}/counters"
-        )
+    def __init__(self, service: Sentinels, *, is_async: bool, **settings) -> None:
+        store = redis_store(service.uri, **{"deadline": DEADLINE, **settings})
+        store.open()
+        self.bearings = store.bearings
+        self.store: Any = Awaited(store.awaited()) if is_async else store
 
-    def told(self) -> dict[str, object]:
-        """Return what the sentinel knows of the primary."""
-        found: dict[str, object] = self.sentinel.client.sentinel_master("counters")
-        return found
+    def charge(self, ceiling=10**9):
+        cell = Counter(0, KEY, 0, 1, 0, 1, ceiling, TTL)
+        now = int(self.bearings.server_time * S)
+        return self.store.acquire([Charge(True, None)], [cell], now).admitted
 
-    def failed_over(self) -> bool:
-        """Start a failover; the sentinel refuses until it knows the replica well enough."""
+    def used(self):
+        looked = Counter(0, KEY, 0, 1, 0, 0, None, TTL)
+        now = int(self.bearings.server_time * S)
+        return self.store.acquire([Charge(True, None)], [looked], now).replies[0].used
+
+    def rest(self):
+        """Let what an event loop has yet to do be done."""
+        if isinstance(self.store, Awaited):
+            self.store.runner.run(asyncio.sleep(0))
+
+    def charges(self):
         try:
-            self.sentinel.client.sentinel_failover("counters")
-        except redis.ResponseError:
+            return self.charge()
+        except StoreError:
             return False
-        return True
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        for server in (self.sentinel, *self.servers):
-            server.close()
 
 
-def decide(store):
-    cell = Counter(0, "budget__=a", 0, 1, 0, 1, None, 10**12)
-    return store.acquire([Charge(True, None)], [cell], NOW)
+@pytest.fixture(params=[("valkey 9", 1, ""), ("redis 6.2", 1, "secret:@/"), ("valkey 9", 3, "s")])
+def service(request):
+    kind, count, password = request.param
+    if kind not in binaries():
+        pytest.skip(f"no {kind} for this machine")
+    opened = Sentinels(kind, count=count, password=password)
+    yield opened
+    opened.close()
 
 
-def passes(store):
-    try:
-        return decide(store).admitted
-    except StoreError:
-        return False
+def both(service):
+    """Return a store for threads and one for event loops."""
+    return [Served(service, is_async=is_async) for is_async in (False, True)]
 
 
-def role(server):
-    """Return what a server is; one that is just demoted cuts its clients."""
-    try:
-        return server.client.info("replication")["role"]
-    except redis.ConnectionError:
-        return None
+def counts_on(store, client, name, before):
+    return store.charges() and decode(client.get(name))[1] > before
 
 
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-@pytest.mark.parametrize("kind", binaries())
-def test_decisions_follow_the_primary_through_a_failover(kind, is_async):
-    with Watched(kind) as watched:
-        opened = redis_store(watched.uri, deadline=0.2)
-        opened.open()
-        store = Awaited(opened.awaited()) if is_async else opened
-        eventually(lambda: passes(store))
-        first, second = watched.servers
-        eventually(watched.failed_over, 30)
-        eventually(lambda: role(first) == "slave", 30)
-        # The old primary still answers: it says that it may not write, and is left.
-        eventually(lambda: passes(store), 10)
-        before = int(second.client.info("commandstats")["cmdstat_evalsha"]["calls"])
-        decide(store)
-        assert int(second.client.info("commandstats")["cmdstat_evalsha"]["calls"]) > before
-        store.close()
+def has_fewer(store, server, before):
+    store.rest()
+    return len(server.held()) < before
+
+
+def records(service, server):
+    client = server.client
+    return [name for name in client.keys("*") if b"{meta}" not in name]
+
+
+def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
+    stores = both(service)
+    assert all(store.charge() for store in stores for _ in range(5))
+    assert service.primary.client.info("replication")["role"] == "master"
+    eventually(lambda: records(service, service.replica))
+
+    assert service.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+    new = service.replica.client
+    eventually(lambda: new.info("replication")["role"] == "master")
+    # The old primary is demoted only seconds later: until then it answers as if it still counted.
+    name = stores[0].bearings.speech().names.record(KEY)
+    began = time.monotonic()
+    for store in stores:
+        before = decode(new.get(name))[1]
+        assert before >= 10
+        eventually(partial(counts_on, store, new, name, before))
+        assert time.monotonic() - began < LOOK_AGAIN + 2
+    assert {store.used() for store in stores} == {decode(new.get(name))[1]}
+    for store in stores:
+        store.store.close()
+
+
+def test_decisions_come_back_after_the_primary_was_killed(service):
+    stores = both(service)
+    assert all(store.charge() for store in stores)
+    name = stores[0].bearings.speech().names.record(KEY)
+    new = service.replica.client
+    eventually(lambda: decode(new.get(name) or b"\x90") == [0, 2])
+    service.primary.kill()
+    for store in stores:
+        began = time.monotonic()
+        with pytest.raises(StoreError):
+            store.charge()
+        assert time.monotonic() - began < DEADLINE + GRACE
+
+    for store in stores:
+        eventually(store.charges, 15)
+    assert new.info("replication")["role"] == "master"
+    assert {store.used() for store in stores} == {4}
+    for store in stores:
+        store.store.close()
+
+
+@pytest.fixture
+def alone():
+    """A service of one sentinel, that leaves everything as it is unless it is told."""
+    opened = Sentinels(patience=10_000)
+    yield opened
+    opened.close()
+
+
+def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone):
+    stores = both(alone)
+    assert all(store.charge() for store in stores)
+    alone.sentinels[0].client.execute_command("SENTINEL", "REMOVE", "service")
+    alone.primary.client.replicaof("127.0.0.1", alone.replica.port)
+    alone.replica.client.replicaof("NO", "ONE")
+    for store in stores:
+        before = len(alone.primary.held())
+        with pytest.raises(StoreError, match="ReadOnly") as caught:
+            store.charge()
+        assert not caught.value.unsure
+        eventually(partial(has_fewer, store, alone.primary, before))
+
+    watched = ("service", "127.0.0.1", alone.replica.port, 1)
+    alone.sentinels[0].client.execute_command("SENTINEL", "MONITOR", *watched)
+    for store in stores:
+        assert store.charge()
+        store.store.close()
+
+
+def test_threads_follow_a_failover_by_order_and_nothing_is_counted_twice(alone):
+    store = Served(alone, is_async=False)
+    admitted, ending = [0] * 4, threading.Event()
+
+    def ask(number: int) -> None:
+        while not ending.is_set():
+            admitted[number] += store.charges()
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: min(admitted) > 20)
+    alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+    eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
+    then = list(admitted)
+    eventually(lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True)))
+    ending.set()
+    for thread in threads:
+        thread.join()
+    # An ordered failover waits for nobody: what the old primary was told meanwhile may be gone.
+    assert store.used() <= sum(admitted) + store.store.lost
+    store.store.close()
+
+
+def test_the_sentinels_are_asked_until_one_answers(alone):
+    store = redis_store(alone.uri.replace("sentinel://", "sentinel://127.0.0.1:1,"))
+    store.open()
+    store.close()
+    wrong = redis_store(alone.uri.replace("/service", "/another"))
+    with pytest.raises(StoreError, match="`another` of the sentinels"):
+        wrong.open()
+    wrong.close()

@@ -15,6 +15,7 @@ from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Engine
 from guardrail.engine.decision import Decision
 from guardrail.engine.fused.body import Body
+from guardrail.engine.fused.inline import InlineWriter
 from guardrail.engine.fused.parts import FusableStore, indented
 from guardrail.engine.limits.sets import ConcurrencyLimit
 from guardrail.engine.source import Source, define
@@ -40,7 +41,7 @@ class _Fusion:
 
     def decide(self) -> Decide:
         """Return the function for the rules that always apply; it calls those of the buckets."""
-        body = Body(self.engine, self.store, "return steps(facts, estimate, moment)")
+        body = Body(self.engine, self._writer(), "return steps(facts, estimate, moment)")
         body.add(self.engine.index.always, "break")
         for name in self.buckets:
             body.source.variable(name)
@@ -75,6 +76,9 @@ class _Fusion:
         lines += indented(["finally:", "    release()", body.bail], 1)
         return define(lines, self._constants(source), "decide", "fused")  # type: ignore[no-any-return]
 
+    def _writer(self) -> InlineWriter:
+        return InlineWriter(Source(self.engine.policies.facts), self.store, self.engine.numbers)
+
     def _constants(self, source: Source) -> dict[str, Any]:
         return {
             **source.constants,
@@ -107,7 +111,7 @@ class _Fusion:
 
     def _bucket(self, name: str, value: object) -> Any:
         bucket: dict[object, Any] = self.buckets[name]
-        body = Body(self.engine, self.store, "return False", pending=True)
+        body = Body(self.engine, self._writer(), "return False", pending=True)
         body.add(bucket[value], "return False")
         lines = ["def decide(facts, estimate, t, name, pending, more):"]
         lines += indented([*body.prelude(), *body.writer.opening, *body.checks, *body.writes], 1)

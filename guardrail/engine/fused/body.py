@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from guardrail.engine.core import Engine
 from guardrail.engine.facts import Derivation
-from guardrail.engine.fused.members import set_lines
-from guardrail.engine.fused.parts import FusableStore, RuleLines, indented
-from guardrail.engine.fused.rates import rate_lines
-from guardrail.engine.fused.windows import budget_lines
-from guardrail.engine.fused.writer import LineWriter
-from guardrail.engine.limits.base import Limit
-from guardrail.engine.limits.budget import BudgetLimit
-from guardrail.engine.limits.rate import RateLimit
-from guardrail.engine.limits.sets import ConcurrencyLimit, DistinctLimit
-from guardrail.engine.source import Source
+from guardrail.engine.fused.parts import RuleLines, indented
+from guardrail.engine.fused.writer import RuleWriter
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType
-from guardrail.model.rules import Block, Degrade, Rule
+from guardrail.model.rules import Block, Degrade
 from guardrail.model.typed import typed_value
 
 NUMBERS = frozenset((int, float))
@@ -30,14 +21,14 @@ class Body:
     """The lines of one generated function: facts, amounts, checks, writes, receipts."""
 
     def __init__(
-        self, engine: Engine, store: FusableStore, bail: str, *, pending: bool = False
+        self, engine: Engine, writer: RuleWriter, bail: str, *, pending: bool = False
     ) -> None:
         self.engine = engine
         self.bail = bail
         self.pending = pending
-        self.source = Source(engine.policies.facts)
+        self.writer = writer
+        self.source = writer.source
         self.source.constants["NUMBERS"] = NUMBERS
-        self.writer = LineWriter(self.source, store, engine.numbers)
         self.statics: list[str] = []
         self.checks: list[str] = []
         self.writes: list[str] = []
@@ -54,7 +45,7 @@ class Body:
                 self.statics.append(f"if {applies or 'True'}: {self.bail}")
                 continue
             self.writer.unconditional = not applies
-            lines = _lines(self.writer, rule, limit, leave)
+            lines = self.writer.lines(rule, limit, leave)
             if lines is None:
                 self.statics.append(f"if {applies or 'True'}: {self.bail}")
             else:
@@ -65,6 +56,8 @@ class Body:
         for counter in lines.counters:
             gated = counter.gate
             body += [f"if {gated}:", *indented(counter.checks, 1)] if gated else counter.checks
+            if not counter.flag:
+                continue
             writes = [self._deferred(line) for line in counter.writes]
             if not applies and not gated:
                 self.writes += writes
@@ -183,11 +176,3 @@ class Body:
             account = self.source.variable("account.id")
             known = f'({{}} if {account} is None else {{"account.id": {account}}})'
         return [f"if {variable} is None: {variable} = {made}({known}, now)"]
-
-
-def _lines(writer: LineWriter, rule: Rule, limit: Limit, bail: str) -> RuleLines | None:
-    if isinstance(limit, RateLimit):
-        return rate_lines(writer, rule, limit, bail)
-    if isinstance(limit, BudgetLimit):
-        return budget_lines(writer, rule, limit, bail)
-    return set_lines(writer, rule, cast(ConcurrencyLimit | DistinctLimit, limit), bail)

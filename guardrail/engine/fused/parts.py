@@ -55,10 +55,10 @@ class CounterLines:
 
     They hold where `gate` does (empty: always). `checks` run under the lock and leave by bailing
     out; `writes` run if nothing did; `debit` is the expression of the receipt. `flag` is the
-    variable that is None where the counter was not reached.
+    variable that is None where the counter was not reached; empty, there is nothing but checks.
     """
 
-    flag: str
+    flag: str = ""
     gate: str = ""
     checks: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ from typing import Any
 
 from guardrail.algorithms import SCALED_BELOW, pace_increment
 from guardrail.engine.fused.parts import CounterLines, RuleLines
-from guardrail.engine.fused.writer import LineWriter
+from guardrail.engine.fused.writer import LineWriter, RuleWriter
 from guardrail.engine.limits.rate import RateLimit
 from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
 from guardrail.model.rules import Rule
@@ -19,12 +19,12 @@ def rate_lines(writer: LineWriter, rule: Rule, limit: RateLimit, bail: str) -> R
     """Return the lines of a `rate` rule, None if it cannot be fused."""
     verb, lines, j = limit.verb, RuleLines(), writer.numbers[id(limit)]
     amount, burst = verb.amount, verb.burst or verb.amount
-    paces = _paces(amount, burst, verb.period)
+    paces = paces_of(amount, burst, verb.period)
     if not paces or not writer.key(limit, lines, bail):
         return None
     writer.ban(rule, limit, lines, bail)
     n, counter = writer.unit(verb.unit), CounterLines(f"k{j}")
-    most, step, room = _pace_lines(writer, amount, paces, j, lines, counter, bail)
+    most, step, room = pace_lines(writer, amount, paces, j, lines, counter, bail)
     known = [pace for pace in paces.values() if pace]
     scaled = any(pace[1] == 0 for pace in known)
     # The record outlives its drain, so that refunds of what was charged before are known.
@@ -47,8 +47,8 @@ def rate_lines(writer: LineWriter, rule: Rule, limit: RateLimit, bail: str) -> R
     return lines
 
 
-def _pace_lines(
-    writer: LineWriter,
+def pace_lines(
+    writer: RuleWriter,
     amount: Amount,
     paces: dict[object, Any],
     j: int,
@@ -73,7 +73,7 @@ def _pace_lines(
     return f"l{j}", f"w{j}", f"c{j}"
 
 
-def _paces(amount: Amount, burst: Amount, period: int) -> dict[object, Any]:
+def paces_of(amount: Amount, burst: Amount, period: int) -> dict[object, Any]:
     """Return (limit, interval, capacity) by fact value, OTHERS for any; empty: not in line.
 
     None stands for unlimited, the empty tuple for nothing allowed.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from guardrail.algorithms import ROLLING_SPAN
 from guardrail.engine.fused.parts import CounterLines, RuleLines
 from guardrail.engine.fused.writer import LineWriter
@@ -53,26 +51,10 @@ def _window(writer: LineWriter, limit: BudgetLimit, j: int) -> list[str]:
         ]
     if window.kind == "lifetime":
         return [f"s{j} = 0", f"u{j} = 0 if r{j} is None else r{j} >> {bits}"]
-    slot = writer.windows.get(window.kind)
-    if slot is None:
-        slot = writer.windows[window.kind] = f"s_{window.kind}"
-        held = writer.source.constant("W", [0, 0, 0])
-        roll = writer.source.constant("R", _roller(limit, writer.source.constants[held]))
-        writer.opening += [
-            f"if not {held}[0] <= t < {held}[1]: {roll}(t)",
-            f"{slot} = {held}[2]",
-        ]
+    slot = writer.calendar_slot(limit)
     return [
         f"s{j} = {slot}; u{j} = 0",
         f"if r{j} is not None:",
         f"    q{j} = r{j} & {writer.store.codec.SLOT_MASK}",
         f"    if q{j} >= s{j}: s{j} = q{j}; u{j} = r{j} >> {bits}",
     ]
-
-
-def _roller(limit: BudgetLimit, held: list[int]) -> Callable[[int], None]:
-    def roll(now: int) -> None:
-        bounds = limit.bounds_at(now)
-        held[:] = (bounds.start, bounds.end, bounds.slot)
-
-    return roll

@@ -6,20 +6,23 @@ leaves by `bail`, before anything is written, and is decided step by step instea
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 from guardrail.algorithms import pace_increment
 from guardrail.engine.fused.parts import CounterLines, FusableStore, RuleLines
 from guardrail.engine.limits.base import Limit
+from guardrail.engine.limits.budget import BudgetLimit
 from guardrail.engine.source import TEXTUAL, Source, key_expression
 from guardrail.model.amounts import Amount, Fixed, FromFact, Lookup
 from guardrail.model.rules import Rule
 
 
-class LineWriter:
-    """Writes the lines of counting rules for one store and one generated function."""
+class RuleWriter(ABC):
+    """Writes what is the same for every store: units, keys and amounts of one function."""
 
-    def __init__(self, source: Source, store: FusableStore, numbers: dict[int, int]) -> None:
+    def __init__(self, source: Source, numbers: dict[int, int]) -> None:
         self.source = source
-        self.store = store
         self.numbers = numbers
         self.units: set[str] = set()
         self.windows: dict[str, str] = {}
@@ -28,12 +31,11 @@ class LineWriter:
         self.unconditional = False
         self.tested: set[str] = set()
         self.present: set[str] = set()
-        constants = source.constants
-        constants["read_window"] = store.codec.read_window
-        constants["charged_window"] = store.codec.charged_window
-        constants["read_members"] = store.codec.read_members
-        constants["entered"] = store.codec.entered
-        constants["pace_increment"] = pace_increment
+        source.constants["pace_increment"] = pace_increment
+
+    @abstractmethod
+    def lines(self, rule: Rule, limit: Limit, bail: str) -> RuleLines | None:
+        """Return the lines of a counting rule, None if it cannot be fused."""
 
     def unit(self, name: str) -> str:
         """Return the variable that holds the amount of a unit."""
@@ -76,6 +78,34 @@ class LineWriter:
             counter.checks.append(f"if not l{j}: {bail}")
         return f"l{j}"
 
+    def calendar_slot(self, limit: BudgetLimit) -> str:
+        """Return the variable of the calendar window's slot; its bounds are remembered."""
+        kind = limit.verb.window.kind
+        slot = self.windows.get(kind)
+        if slot is None:
+            slot = self.windows[kind] = f"s_{kind}"
+            held = self.source.constant("W", [(0, 0, 0)])
+            roll = self.source.constant("R", _roller(limit, self.source.constants[held]))
+            # Read in one piece, as another thread may move it on.
+            self.opening += [
+                f"w_{kind}, e_{kind}, {slot} = {held}[0]",
+                f"if not w_{kind} <= t < e_{kind}: {slot} = {roll}(t)",
+            ]
+        return slot
+
+
+class LineWriter(RuleWriter):
+    """Writes the lines of counting rules for a store that generated source looks into."""
+
+    def __init__(self, source: Source, store: FusableStore, numbers: dict[int, int]) -> None:
+        super().__init__(source, numbers)
+        self.store = store
+        constants = source.constants
+        constants["read_window"] = store.codec.read_window
+        constants["charged_window"] = store.codec.charged_window
+        constants["read_members"] = store.codec.read_members
+        constants["entered"] = store.codec.entered
+
     def look_up(self, limit: Limit, number: int, ttl: int, counter: CounterLines, bail: str) -> str:
         """Add lines that read a counter's record into `r…`; return the table's name for it."""
         j = self.numbers[id(limit)] + number
@@ -111,3 +141,12 @@ class LineWriter:
         self.source.constants["drained_pair"] = self.store.codec.drained_pair
         banned = f"drained_pair({table}.find({self.key_expression(ident, limit)}))[0] > t"
         lines.head.append(f"if {banned}: {bail}")
+
+
+def _roller(limit: BudgetLimit, held: list[tuple[int, int, int]]) -> Callable[[int], int]:
+    def roll(now: int) -> int:
+        bounds = limit.bounds_at(now)
+        held[0] = (bounds.start, bounds.end, bounds.slot)
+        return bounds.slot
+
+    return roll

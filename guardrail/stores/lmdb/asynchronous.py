@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
 from guardrail.stores.lmdb.store import LmdbStore
 
 
@@ -23,6 +24,11 @@ class AsyncLmdbStore:
         """Evaluate and apply; see `Store.acquire`. Cancelled in time, nothing is applied."""
         await self._turn()
         return self.store.decide(charges, cells, now)
+
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire; see `FormStore.ask`. Cancelled in time, nothing is applied."""
+        await self._turn()
+        return self.store.reply(asked, now)
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections; see `Store.settle`."""

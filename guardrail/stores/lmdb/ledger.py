@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +26,10 @@ class Homes(NamedTuple):
     known: Any
     guests: Any
 
+
+Change = tuple[bytes, bytes, Any, bool, bytes | None]
+"""A name, what stands there from now on (empty: nothing), where, whether it is new, and what name
+it had before."""
 
 End = Callable[["Ledger", BaseException | None], None]
 """What ends a transaction: takes its ledger, and the error that it ends with."""
@@ -77,13 +81,14 @@ class Ledger:
         "_end",
         "_former",
         "_full",
-        "_homes",
-        "_namer",
         "_switched",
-        "_transaction",
         "entries",
+        "homes",
         "member",
+        "namer",
         "now",
+        "plain",
+        "transaction",
     )
 
     def __init__(
@@ -96,11 +101,12 @@ class Ledger:
         end: End,
     ) -> None:
         """Start with nothing read; `full` is how many records of unknown credentials are kept."""
-        self._transaction = transaction
-        self._homes = homes
-        self._namer, self._former, self._switched = names
-        self.member = self._namer.member
+        self.transaction = transaction
+        self.homes = homes
+        self.namer, self._former, self._switched = names
+        self.member = self.namer.member
         self.entries: dict[str, Entry] = {}
+        self.plain: list[Change] = []
         self._full = full
         self._end = end
         self.now = now
@@ -121,10 +127,10 @@ class Ledger:
         entry = self.entries.get(key)
         if entry is not None:
             return entry
-        name, (_, home, other) = self._namer.name(key), self._homes
+        name, (_, home, other) = self.namer.name(key), self.homes
         if unknown:
             home, other = other, home
-        data: Any = self._transaction.get(name, None, home)
+        data: Any = self.transaction.get(name, None, home)
         if data is None:
             entry = self._find_elsewhere(key, name, kind, home, other)
         else:
@@ -134,7 +140,7 @@ class Ledger:
 
     def _find_elsewhere(self, key: str, name: bytes, kind: int, home: Any, other: Any) -> Entry:
         # Whose credential became known, or unknown, keeps its record where it is.
-        get: Callable[..., Any] = self._transaction.get
+        get: Callable[..., Any] = self.transaction.get
         data = get(name, None, other)
         if data is not None:
             return Entry(name, other, kind, data)
@@ -151,37 +157,48 @@ class Ledger:
     @property
     def full(self) -> bool:
         """Whether no more records of unknown credentials are made."""
-        return bool(self._transaction.stat(self._homes.guests)["entries"] >= self._full)
+        return bool(self.transaction.stat(self.homes.guests)["entries"] >= self._full)
 
     @property
     def count(self) -> int:
         """How many records are kept."""
-        return sum(int(self._transaction.stat(home)["entries"]) for home in self._homes[1:])
+        return sum(int(self.transaction.stat(home)["entries"]) for home in self.homes[1:])
 
-    def changes(self) -> list[tuple[Entry, bytes]]:
-        """Return what is to be written, as bytes; empty ones are to be removed."""
-        return [
-            (entry, b"" if entry.record is None else WRITE[entry.kind](entry.record, entry.expires))
+    @property
+    def renaming(self) -> bool:
+        """Whether records may stand under former names, or other names are to be recorded."""
+        return self._former is not None or self._switched is not None
+
+    def changes(self) -> list[Change]:
+        """Return what is to be written."""
+        return self.plain + [
+            (
+                entry.name,
+                b"" if entry.record is None else WRITE[entry.kind](entry.record, entry.expires),
+                entry.home,
+                entry.data is None,
+                entry.former,
+            )
             for entry in self.entries.values()
             if entry.changed
         ]
 
-    def write(self, changes: list[tuple[Entry, bytes]]) -> list[Any]:
+    def write(self, changes: Sequence[Change]) -> list[Any]:
         """Write changes down, take over what stood under former names, record a switch.
 
         Returns the sub-database of each record that is new.
         """
-        transaction = self._transaction
+        transaction = self.transaction
         fresh = []
-        for entry, data in changes:
+        for name, data, home, new, former in changes:
             if data:
-                transaction.put(entry.name, data, True, True, False, entry.home)
-            elif entry.data is not None and entry.former is None:
-                transaction.delete(entry.name, b"", entry.home)
-            if entry.former is not None:
-                transaction.delete(entry.former, b"", entry.home)
-            if entry.data is None:
-                fresh.append(entry.home)
+                transaction.put(name, data, True, True, False, home)
+            elif not new and former is None:
+                transaction.delete(name, b"", home)
+            if former is not None:
+                transaction.delete(former, b"", home)
+            if new:
+                fresh.append(home)
         if self._switched is not None:
-            transaction.put(TIMETABLE, self._switched, db=self._homes.about)
+            transaction.put(TIMETABLE, self._switched, db=self.homes.about)
         return fresh

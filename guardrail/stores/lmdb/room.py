@@ -29,9 +29,9 @@ RECORD_PAGES, OWN_PAGES = 8, 12
 as much as a record, since LMDB looks for such pages in a row."""
 
 
-def pages_for(changes: Sequence[tuple[object, bytes]]) -> int:
+def pages_for(records: Sequence[bytes]) -> int:
     """Return how many pages it takes at most to write these records."""
-    return OWN_PAGES + sum(RECORD_PAGES * (1 + len(data) // 2048) for _, data in changes)
+    return OWN_PAGES + sum(RECORD_PAGES * (1 + len(data) // 2048) for data in records)
 
 
 class Room:

@@ -177,9 +177,9 @@ class Session:
         try:
             changes = () if problem else ledger.changes()
             if changes:
-                need = pages_for(changes)
+                need = pages_for([data for _, data, _, _, _ in changes])
                 database.room.make(transaction, need)
-                if any(entry.data is None for entry, _ in changes):
+                if any(new for _, _, _, new, _ in changes):
                     database.room.keep(transaction, need, database.homes)
                 fresh = ledger.write(changes)
                 self._sweep.go_on(transaction, fresh, database.homes[1:], ledger.now)

@@ -21,6 +21,7 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
+from guardrail.model.forms import Asked
 from guardrail.stores.admission import admission
 from guardrail.stores.arithmetic import (
     charged,
@@ -31,6 +32,8 @@ from guardrail.stores.arithmetic import (
     refuses,
 )
 from guardrail.stores.epochs import OVERLAP
+from guardrail.stores.forms import reply_of
+from guardrail.stores.lmdb.answering import answer
 from guardrail.stores.lmdb.codec import expiry
 from guardrail.stores.lmdb.files import Files, boot_id
 from guardrail.stores.lmdb.ledger import LINE, SET, WINDOWED, Ledger, kind_of
@@ -101,6 +104,11 @@ class LmdbStore:
         self.session.enter()
         return self.decide(charges, cells, now)
 
+    def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        self.session.enter()
+        return self.reply(asked, now)
+
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
         self.session.enter()
@@ -144,6 +152,14 @@ class LmdbStore:
         """Acquire once the turn was taken, and leave it."""
         with self.session.transaction(now) as ledger:
             return self._acquire(ledger, charges, cells)
+
+    def reply(self, asked: Asked, now: int) -> list[int]:
+        """Answer a form once the turn was taken, and leave it."""
+        with self.session.transaction(now) as ledger:
+            found = answer(ledger, asked.form)
+            if found is None:
+                found = reply_of(self._acquire(ledger, asked.charges, asked.cells))
+            return found
 
     def correct(self, corrections: Sequence[Correction], now: int) -> None:
         """Settle once the turn was taken, and leave it."""

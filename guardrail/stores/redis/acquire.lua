@@ -22,8 +22,6 @@ if not are_whole(first + 1, last) then
 end
 read(last)
 
-local dirty, ttls = {}, {}
-
 local full
 local function is_full()
   if full == nil then full = bound >= 0 and redis.call('DBSIZE') >= bound end
@@ -36,6 +34,33 @@ for c = 1, charges do
   out[c + 1] = 0
 end
 
+-- Tells the slot whose leaving makes room for what is too much.
+local function makes_room(r, slot, span, excess)
+  for j = 1, #r, 2 do
+    if r[j] > slot - span and r[j] < slot then
+      excess = excess - r[j + 1]
+      if excess <= 0 then return r[j] end
+    end
+  end
+  return slot
+end
+
+-- Tells how many members are live, whether one is, and for a refusal the expiry that makes room.
+local function members_of(r, member, ceiling)
+  local live, present, ends = 0, 0, {}
+  for j = 1, #r, 2 do
+    if r[j + 1] > now then
+      live = live + 1
+      ends[live] = r[j + 1]
+      if r[j] == member then present = 1 end
+    end
+  end
+  if ceiling < 0 or present == 1 or live < ceiling then return live, present, -1, false end
+  table.sort(ends)
+  return live, present, ceiling > 0 and ends[live - ceiling + 1] or -1, true
+end
+
+local o = charges + 1
 for i = first + 1, last, 10 do
   local charge, k, spill, ceiling = a[i + 1], a[i + 2], a[i + 4], a[i + 9]
   local spilled, r = 0, nil
@@ -50,142 +75,117 @@ for i = first + 1, last, 10 do
     end
   end
   r = r or record(k)
-  local n = #r
-  if a[i] == 0 then
-    local slot, span, floor, amount = a[i + 5], a[i + 6], a[i + 7], a[i + 8]
-    local used, frees, refunded = 0, -1, 0
-    if floor > 0 then
-      used = math.max(r[1] or 0, floor)
+  local n, used, second, frees, refunded, over = #r, 0, 0, -1, 0, false
+  if a[i] == 1 then
+    used, second, frees, over = members_of(r, a[i + 5], ceiling)
+  elseif a[i + 7] > 0 then
+    used = a[i + 7]
+    if n > 0 then
+      if r[1] > used then used = r[1] end
       refunded = r[2] or 0
-      slot = 0
-    else
-      if n > 0 and r[n - 1] > slot then slot = r[n - 1] end
-      local oldest = slot - span
-      for j = 1, n, 2 do
-        if r[j] > oldest then used = used + r[j + 1] end
-      end
     end
-    if ceiling >= 0 and used + amount > ceiling then
-      refused[charge] = true
-      if span > 1 then
-        local excess = used + amount - ceiling
-        frees = slot
-        for j = 1, n, 2 do
-          if r[j] > slot - span and r[j] < slot then
-            excess = excess - r[j + 1]
-            if excess <= 0 then
-              frees = r[j]
-              break
-            end
-          end
-        end
-      end
-    end
-    out[#out + 1] = math.min(used, TOP)
-    out[#out + 1] = slot
-    out[#out + 1] = frees
-    out[#out + 1] = refunded
+    over = ceiling >= 0 and used + a[i + 8] > ceiling
   else
-    local member, live, present, frees = a[i + 5], 0, 0, -1
+    local span = a[i + 6]
+    second = a[i + 5]
+    if n > 0 and r[n - 1] > second then second = r[n - 1] end
+    local oldest = second - span
     for j = 1, n, 2 do
-      if r[j + 1] > now then
-        live = live + 1
-        if r[j] == member then present = 1 end
-      end
+      if r[j] > oldest then used = used + r[j + 1] end
     end
-    if ceiling >= 0 and present == 0 and live >= ceiling then
-      refused[charge] = true
-      if ceiling > 0 then
-        local ends = {}
-        for j = 1, n, 2 do
-          if r[j + 1] > now then ends[#ends + 1] = r[j + 1] end
-        end
-        table.sort(ends)
-        frees = ends[live - ceiling + 1]
-      end
-    end
-    out[#out + 1] = live
-    out[#out + 1] = present
-    out[#out + 1] = frees
-    out[#out + 1] = 0
+    over = ceiling >= 0 and used + a[i + 8] > ceiling
+    if over and span > 1 then frees = makes_room(r, second, span, used + a[i + 8] - ceiling) end
+    if used > TOP then used = TOP end
   end
-  out[#out + 1] = spilled
+  if over then refused[charge] = true end
+  out[o + 1], out[o + 2], out[o + 3], out[o + 4], out[o + 5] = used, second, frees, refunded, spilled
+  o = o + 5
 end
 
 local admitted = a[5] == 0
 for c = 1, charges do
-  local after = a[6 + 2 * c]
-  if refused[c] and a[5 + 2 * c] == 1 and after == 0 and not left_out[c] then admitted = false end
+  if refused[c] and a[5 + 2 * c] == 1 and a[6 + 2 * c] == 0 and not left_out[c] then
+    admitted = false
+  end
 end
+local applies = {}
 for c = 1, charges do
   local after = a[6 + 2 * c]
   if left_out[c] or (after > 0 and not refused[after]) then refused[c] = false end
+  if refused[c] then out[c + 1] = 1 end
+  local tried = admitted
+  if after > 0 then tried = refused[after] end
+  applies[c] = tried and not refused[c] and not left_out[c]
 end
 if admitted then out[1] = 1 end
-for c = 1, charges do
-  if refused[c] then out[c + 1] = 1 end
+
+local function entered(r, member, expires)
+  local kept, found = {}, false
+  for j = 1, #r, 2 do
+    local e = r[j + 1]
+    if e > now then
+      if r[j] == member then
+        found = true
+        if expires > e then e = expires end
+      end
+      kept[#kept + 1] = r[j]
+      kept[#kept + 1] = e
+    end
+  end
+  if not found then
+    kept[#kept + 1] = member
+    kept[#kept + 1] = expires
+  end
+  return kept
 end
 
-local function applies(c)
-  local after = a[6 + 2 * c]
-  if refused[c] or left_out[c] then return false end
-  if after == 0 then return admitted end
-  return refused[after]
+local function live_slots(r, oldest)
+  local kept = {}
+  for j = 1, #r, 2 do
+    if r[j] > oldest then
+      kept[#kept + 1] = r[j]
+      kept[#kept + 1] = r[j + 1]
+    end
+  end
+  return kept
 end
 
+local ttls = {}
 for i = first + 1, last, 10 do
-  local k = a[i + 2]
-  if (a[i] == 1 or a[i + 8] > 0) and applies(a[i + 1]) then
+  local k, amount = a[i + 2], a[i + 8]
+  if applies[a[i + 1]] and (amount > 0 or a[i] == 1) then
     local r = record(k)
-    local n = #r
     if a[i] == 1 then
-      local kept, member, expires, found = {}, a[i + 5], a[i + 6], false
-      for j = 1, n, 2 do
-        if r[j + 1] > now then
-          local e = r[j + 1]
-          if r[j] == member then
-            found = true
-            if expires > e then e = expires end
-          end
-          kept[#kept + 1] = r[j]
-          kept[#kept + 1] = e
-        end
-      end
-      if not found then
-        kept[#kept + 1] = member
-        kept[#kept + 1] = expires
-      end
-      records[k] = kept
+      r = entered(r, a[i + 5], a[i + 6])
     elseif a[i + 7] > 0 then
-      r[1] = math.min(math.max(r[1] or 0, a[i + 7]) + a[i + 8], TOP)
+      local line = a[i + 7]
+      if r[1] and r[1] > line then line = r[1] end
+      line = line + amount
+      r[1] = line < TOP and line or TOP
       r[2] = r[2] or 0
     else
-      local slot, span = a[i + 5], a[i + 6]
-      if n > 0 and r[n - 1] > slot then slot = r[n - 1] end
-      if n > 0 and r[1] <= slot - span then
-        local kept = {}
-        for j = 1, n, 2 do
-          if r[j] > slot - span then
-            kept[#kept + 1] = r[j]
-            kept[#kept + 1] = r[j + 1]
-          end
+      local slot, n = a[i + 5], #r
+      if n > 0 then
+        if r[n - 1] > slot then slot = r[n - 1] end
+        if r[1] <= slot - a[i + 6] then
+          r = live_slots(r, slot - a[i + 6])
+          n = #r
         end
-        r, n = kept, #kept
-        records[k] = r
       end
       if n > 0 and r[n - 1] == slot then
-        r[n] = math.min(r[n] + a[i + 8], TOP)
-      else
-        r[n + 1] = slot
-        r[n + 2] = math.min(a[i + 8], TOP)
+        amount = amount + r[n]
+        n = n - 2
       end
+      r[n + 1] = slot
+      r[n + 2] = amount < TOP and amount or TOP
     end
-    dirty[k] = true
-    if a[i + 3] > (ttls[k] or 0) then ttls[k] = a[i + 3] end
+    records[k] = r
+    local ttl = a[i + 3]
+    if ttl > (ttls[k] or 0) then ttls[k] = ttl end
   end
 end
 
-for k in pairs(dirty) do
-  redis.call('SET', KEYS[k], cmsgpack.pack(records[k]), 'PX', ttls[k])
+for k, ttl in pairs(ttls) do
+  redis.call('SET', KEYS[k], cmsgpack.pack(records[k]), 'PX', ttl)
 end
-return cmsgpack.pack(out)
+return out

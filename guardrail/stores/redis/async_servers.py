@@ -12,10 +12,10 @@ from guardrail.errors import StoreError
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_opening import greeted, master_of, reach
 from guardrail.stores.redis.bearings import Bearings
-from guardrail.stores.redis.faults import unreachable
+from guardrail.stores.redis.faults import refusal, unreachable
 from guardrail.stores.redis.line import Line, OnLate
-from guardrail.stores.redis.link import command
-from guardrail.stores.redis.servers import SlotTable
+from guardrail.stores.redis.link import ANSWERS, command
+from guardrail.stores.redis.servers import ANY, LOOK_AGAIN, SlotTable, asked_first, spelled
 
 
 class AsyncServers:
@@ -38,35 +38,28 @@ class AsyncServers:
         self._lines: dict[Place, Line] = {}
         self._table: SlotTable | None = None
         self._stale = True
+        self._lost = 0
+        self._looked = self.loop.time()
+        self._looking: asyncio.Task[None] | None = None
+        self._primary: Place | None = None
 
     @property
     def lost(self) -> int:
         """Replies that never came."""
-        return sum(line.lost for line in self._lines.values())
+        return self._lost + sum(line.lost for line in self._lines.values())
 
     def line(self, slot: int) -> Line:
-        """Return the connection to the server that has a slot.
-
-        Raises:
-            StoreError: no server has it.
-        """
-        if self._address.kind != "cluster" or self._table is None:
-            # Whichever server of a cluster is asked first says where the slots are.
+        """Return the connection to the server that has a slot, or to one that knows who has."""
+        if self._address.kind != "cluster":
             return self.line_at(self._address.places[0])
-        place = self._table.place(slot)
-        if place is None:
-            self.forget_table()
-            raise StoreError(f"no server of the cluster has slot {slot}")
-        return self.line_at(place)
+        place = None if self._table is None else self._table.place(slot)
+        return self.line_at(place or ANY)
 
     def line_at(self, place: Place) -> Line:
         """Return the connection to a server."""
         line = self._lines.get(place)
         if line is None:
-            where = str(place)
-            if self._address.kind == "sentinel":
-                named = ", ".join(map(str, self._address.places))
-                where = f"`{self._address.service}` of the sentinels {named}"
+            where = spelled(self._address, place)
             line = Line(partial(self._opened, place), where, self._deadline, self._on_late)
             self._lines[place] = line
         return line
@@ -85,29 +78,50 @@ class AsyncServers:
         for line in self._lines.values():
             await line.drain()
 
+    def look(self) -> None:
+        """Ask the sentinels now and then, in a task, whether the primary is another one."""
+        if self._address.kind == "sentinel" and self.loop.time() - self._looked > LOOK_AGAIN:
+            self._looked = self.loop.time()
+            self._looking = self.loop.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            primary = await master_of(self._address, self._timeout)
+        except (said.RedisError, OSError):
+            return
+        if self._primary not in (None, primary):
+            await self._close_lines()
+
     async def close(self) -> None:
         """Close every connection."""
-        for line in self._lines.values():
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._close_lines()
+
+    async def _close_lines(self) -> None:
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
             await line.close()
-        self._lines = {}
+            self._lost += line.lost
 
     async def _opened(self, place: Place) -> Any:
         address, timeout = self._address, self._timeout
         if address.kind == "sentinel":
-            place = await master_of(address, timeout)
-        elif address.kind == "cluster" and self._stale:
-            await self._learn()
+            place = self._primary = await master_of(address, timeout)
+        elif place is ANY or (address.kind == "cluster" and self._stale):
+            answered = await self._learn(doubtful=place)
+            place = answered if place is ANY else place
         try:
             return await greeted(address, place, self._bearings, timeout)
         except (said.RedisError, OSError):
             self.forget_table()
             raise
 
-    async def _learn(self) -> None:
-        """Ask the cluster for its slots, at any server that answers."""
-        known = [] if self._table is None else sorted(self._table.places(), key=str)
+    async def _learn(self, doubtful: Place) -> Place:
+        """Ask the cluster for its slots, at any server that answers; return which did."""
         problem = StoreError("no server of the cluster is named")
-        for place in [*known, *self._address.places]:
+        for place in asked_first(self._address, self._table, doubtful):
             try:
                 connection = await reach(self._address, place, self._timeout)
             except (said.RedisError, OSError) as error:
@@ -118,7 +132,9 @@ class AsyncServers:
                 reply = await connection.read_response(disable_decoding=True)
                 self._table = SlotTable.read(reply, place)
                 self._stale = False
-                return
+                return place
+            except ANSWERS as answer:
+                problem = refusal(answer, str(place))
             except (said.RedisError, OSError) as error:
                 problem = unreachable(error, str(place))
             finally:

@@ -11,13 +11,16 @@ from redis import exceptions as said
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
+from guardrail.stores.forms import reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
-from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, unwrapped
-from guardrail.stores.redis.wire import Retract
+from guardrail.stores.redis.dialogue import Call, acquired, parted, settling, spoken
+from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError
+from guardrail.stores.redis.spread import acquiring
+from guardrail.stores.redis.wire import Undo
 
 T = TypeVar("T")
 
@@ -52,8 +55,24 @@ class AsyncRedisStore(RedisBase):
             self._tidy()
         return outcome
 
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        if self.address.kind == "cluster":
+            return reply_of(await self.acquire(asked.charges, asked.cells, now))
+        until, self._latest = self._until(), now
+        try:
+            reply = await self._reply(asked, now, until)
+        except OutdatedError:
+            reply = await self._reply(asked, now, until)
+        if self._undo or self.bearings.due:
+            self._tidy()
+        return reply
+
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Apply corrections to what was charged before."""
+        """Apply corrections to what was charged before.
+
+        What only some servers of a cluster took is owed to the others.
+        """
         until, self._latest = self._until(), now
         try:
             await self._settle(corrections, now, until)
@@ -79,7 +98,7 @@ class AsyncRedisStore(RedisBase):
     ) -> Outcome:
         if self.bearings.stale:
             await self._orient(until)
-        undo: Undo = []
+        undo: list[Undo] = []
         try:
             dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
             outcome = await self._run(dialogue, until)
@@ -91,12 +110,15 @@ class AsyncRedisStore(RedisBase):
         self._owe(undo)
         return outcome
 
-    async def _settle(
-        self, corrections: Sequence[Correction | Retract], now: int, until: float
-    ) -> None:
+    async def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
         if self.bearings.stale:
             await self._orient(until)
-        await self._run(settling(self.bearings.speech(), corrections, now), until)
+        return await self._run(acquired(self.bearings.speech(), asked, now, 0, refuse=False), until)
+
+    async def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
+        if self.bearings.stale:
+            await self._orient(until)
+        self._settled(*await self._correct(corrections, now, until))
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
@@ -107,6 +129,7 @@ class AsyncRedisStore(RedisBase):
                 self.address, self.bearings, self.deadline, self.connect, self._late
             )
             self._chores = None
+        self._servers.look()
         return loop.time() + self.deadline
 
     async def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
@@ -125,28 +148,29 @@ class AsyncRedisStore(RedisBase):
     async def _perform(self, call: Call, until: float) -> object:
         """Return the server's reply to a call, wherever the call's slot is by now."""
         servers = cast(AsyncServers, self._servers)
-        line, asking = servers.line(call.slot), False
-        for _ in range(REDIRECTS):
+        line, asking, followed = servers.line(call.slot), False, 0
+        clock = servers.loop.time
+        while followed < REDIRECTS:
             ahead = [ASKING] if asking else []
-            reply = unwrapped(await line.ask([*ahead, self._command(call)], call, until))
+            reply = await line.ask([*ahead, self._command(call)], call, until)
             if isinstance(reply, said.NoScriptError):
                 whole = self._command(call, whole=True)
-                reply = unwrapped(await line.ask([*ahead, whole], call, until))
+                reply = await line.ask([*ahead, whole], call, until)
+            if not isinstance(reply, Exception):
+                return reply
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
                 if not asking:
                     servers.move(call.slot, place)
                 line = servers.line_at(place)
-            elif isinstance(reply, said.TryAgainError):
+                followed += 1
+            elif self._worth_repeating(reply, until - clock()):
                 await asyncio.sleep(TRY_AGAIN_AFTER)
-            elif isinstance(reply, Exception):
+            else:
                 if isinstance(reply, MOVED_AWAY):
                     servers.forget_table()
-                    await line.close()
                 raise self._refused(reply, line.where)
-            else:
-                return reply
         raise StoreError(f"{line.where} sent a call on too often")
 
     async def _orient(self, until: float) -> None:
@@ -155,6 +179,20 @@ class AsyncRedisStore(RedisBase):
             await self._run(spoken(self.bearings.sampling(), self.bearings.slot), until)
         except SettingError as problem:
             raise StoreError(str(problem)) from problem
+
+    async def _correct(
+        self, corrections: Sequence[Undo], now: int, until: float
+    ) -> tuple[int, Failed]:
+        """Correct server by server; return how many parts there were, and which failed."""
+        speech = self.bearings.speech()
+        parts = parted(speech, corrections)
+        failed: Failed = []
+        for part in parts:
+            try:
+                await self._run(settling(speech, part, now), until)
+            except StoreError as problem:
+                failed.append((part, problem))
+        return len(parts), failed
 
     def _late(self, call: Call, reply: object) -> None:
         self._owe_late(call, reply)
@@ -167,15 +205,14 @@ class AsyncRedisStore(RedisBase):
             self._chores = asyncio.get_running_loop().create_task(self._chore())
 
     async def _chore(self) -> None:
-        now = self._latest
         try:
             while self._undo:
-                batch = self._batch()
-                try:
-                    await self._settle(batch, now, self._until())
-                except StoreError as problem:
-                    self._unbatch(batch, problem)
-                    raise
+                if self.bearings.stale:
+                    await self._orient(self._until())
+                _, failed = await self._correct(self._batch(), self._latest, self._until())
+                self._unbatch(failed)
+                if failed:
+                    raise failed[0][1]
             if self.bearings.due:
                 await self._orient(self._until())
         except StoreError:

@@ -7,15 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from redis import exceptions as said
+
 from guardrail.errors import StoreError
-from guardrail.model.cells import Correction
+from guardrail.stores.forms import outcome_of
 from guardrail.stores.redis.addresses import Address
 from guardrail.stores.redis.bearings import Bearings, Outlook
 from guardrail.stores.redis.dialogue import ACQUIRE, LOOK, PLAIN, Call
-from guardrail.stores.redis.faults import refusal
+from guardrail.stores.redis.faults import OutdatedError, refusal
 from guardrail.stores.redis.link import command
 from guardrail.stores.redis.scripts import load_scripts
-from guardrail.stores.redis.wire import Retract, read_outcome, undoing
+from guardrail.stores.redis.wire import Undo, read_reply, undoing
 
 DEADLINE, CONNECT = 0.05, 1.0
 ASKING = command(("ASKING",))
@@ -26,6 +28,11 @@ AT_ONCE = 100
 """Corrections sent in one call of what has to be taken back."""
 MOST_OWED = 10_000
 TRY_AGAIN_AFTER = 0.002
+"""Seconds until a call is sent again whose records are on their way to another server."""
+PAUSE = 0.25
+"""Seconds until a cluster is asked again to take back what one of its servers did not."""
+
+Failed = list[tuple[list[Undo], StoreError]]
 
 
 class RedisBase:
@@ -57,8 +64,9 @@ class RedisBase:
 
     def _begin(self) -> None:
         """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
-        self._undo: deque[Correction | Retract] = deque()
+        self._undo: deque[Undo] = deque()
         self._lost = 0
+        self._paused = 0.0
         # What is taken back is so at the time of the latest call: hosts may have their own clock.
         self._latest = 0
         self._process = os.getpid()
@@ -90,24 +98,43 @@ class RedisBase:
             self.bearings.doubt()
         return refusal(reply, where)
 
-    def _owe(self, undo: Sequence[Correction | Retract]) -> None:
+    def _worth_repeating(self, reply: object, left: float) -> bool:
+        """Tell whether a call's records are on their way, and its time allows to ask again."""
+        return isinstance(reply, said.TryAgainError) and left > self.deadline / 5
+
+    def _owe(self, undo: Sequence[Undo]) -> None:
         room = MOST_OWED - len(self._undo)
         self._lost += max(0, len(undo) - room)
         self._undo.extend(undo[:room])
 
     def _owe_late(self, call: Call, reply: object) -> None:
         """Take note of a reply that came after its deadline: what it charged is taken back."""
-        if call.kind != ACQUIRE or not isinstance(reply, bytes):
+        asked = call.asked
+        if asked is None or not isinstance(reply, list):
             return
-        outcome = read_outcome(reply, len(call.charges), call.cells)
-        self._owe([undo for _, undo in undoing(call.charges, call.cells, outcome)])
+        charges, cells = asked.charges, asked.cells
+        outcome = outcome_of(read_reply(reply), len(charges), cells)
+        self._owe([undo for _, undo in undoing(charges, cells, outcome)])
 
-    def _batch(self) -> list[Correction | Retract]:
+    def _batch(self) -> list[Undo]:
         return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
 
-    def _unbatch(self, batch: list[Correction | Retract], problem: StoreError) -> None:
-        """Keep for later what could not be taken back, unless it may have been."""
-        if problem.unsure:
-            self._lost += len(batch)
-        else:
-            self._undo.extendleft(reversed(batch))
+    def _unbatch(self, failed: Failed) -> None:
+        """Keep for later what was not applied, unless it may have been."""
+        for part, problem in failed:
+            if problem.unsure:
+                self._lost += len(part)
+            else:
+                self._undo.extend(part)
+        if failed and self.address.kind == "cluster":
+            # The other servers' decisions must not wait each time for the one that is away.
+            self._paused = time.monotonic() + PAUSE
+
+    def _settled(self, parts: int, failed: Failed) -> None:
+        """Keep what some servers did not take; where none took anything, the caller keeps all."""
+        if failed and len(failed) == parts:
+            first = failed[0][1]
+            if parts == 1 or all(isinstance(p, OutdatedError) for _, p in failed):
+                raise first
+            raise StoreError(str(first), unsure=any(p.unsure for _, p in failed)) from first
+        self._unbatch(failed)

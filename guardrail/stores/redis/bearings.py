@@ -12,8 +12,9 @@ from guardrail.stores.naming import Naming
 from guardrail.stores.redis.dialogue import Speech, slot_of
 from guardrail.stores.redis.wire import Names, Terms
 
-REFRESH, STALE = 10.0, 25.0
-"""Seconds after which the server is asked anew once a decision is made, and before it is made."""
+REFRESH, AGAIN, STALE = 10.0, 1.0, 25.0
+"""Seconds after which the server is asked anew once a decision is made, again if it did not answer,
+and before a decision is made."""
 GOOD_FOR = SHORTEST_OVERLAP // 2
 """How long names may be used after the server was asked for them, in microseconds of its clock.
 
@@ -79,7 +80,7 @@ class Bearings:
         }
         self._meta = f"{outlook.prefix}:{{meta}}".encode()
         self._table: Timetable | None = None
-        self._server, self._sampled = 0.0, -1e9
+        self._server, self._sampled, self._tried = 0.0, -1e9, -1e9
         self._surely = self._ended = 0.0
         self._step = 0.0
         self._doubted = False
@@ -101,7 +102,8 @@ class Bearings:
     @property
     def due(self) -> bool:
         """Whether the server should be asked anew, after the next decision."""
-        return self._doubted or self._steady() - self._sampled > REFRESH
+        now = self._steady()
+        return self._doubted or now - max(self._sampled + REFRESH, self._tried + AGAIN) > 0
 
     @property
     def stale(self) -> bool:
@@ -172,7 +174,7 @@ class Bearings:
         Raises:
             SettingError: this process lacks what the records need.
         """
-        began = self._steady()
+        began = self._tried = self._steady()
         clock = self._clock()
         if self._outlook.host_clock:
             moment = clock
@@ -206,10 +208,15 @@ class Bearings:
         """Ask a server, just connected to, whether it can be trusted with counters.
 
         Raises:
-            SettingError: it may evict them.
+            SettingError: it may evict them, or is another kind of server than the URI says.
         """
         answer = yield ("INFO", "server")
         about = _facts(answer)
+        mode = about.get("redis_mode", about.get("server_mode", ""))
+        if (mode == "cluster") != self._spread and mode:
+            said = "is part of a cluster" if mode == "cluster" else "is no part of a cluster"
+            scheme = "redis+cluster" if mode == "cluster" else "redis"
+            raise SettingError(f"the server {said}: write `{scheme}://` for it")
         version = about.get("valkey_version", about.get("redis_version", "0.0"))
         major, minor = (int(part) for part in version.split(".")[:2])
         # A Valkey says which Redis it behaves like; all of them know the flags of scripts.

@@ -63,6 +63,11 @@ def overdue(where: str, deadline: float) -> StoreError:
     return StoreError(f"{where} did not answer within {deadline * 1000:.0f} ms", unsure=True)
 
 
+def unasked(where: str) -> StoreError:
+    """Return our error for a call that there was no time left to send."""
+    return StoreError(f"no time was left to ask {where}")
+
+
 def unconnected(where: str, deadline: float) -> StoreError:
     """Return our error for a connection that was not there in time; nothing was sent."""
     return StoreError(f"{where} was not connected within {deadline * 1000:.0f} ms")

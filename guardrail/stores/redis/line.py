@@ -12,7 +12,14 @@ from redis import exceptions as said
 
 from guardrail.errors import StoreError
 from guardrail.stores.redis.dialogue import Call
-from guardrail.stores.redis.faults import overdue, unconnected, unreachable
+from guardrail.stores.redis.faults import (
+    MOVED_AWAY,
+    overdue,
+    unasked,
+    unconnected,
+    unreachable,
+    unwrapped,
+)
 from guardrail.stores.redis.link import ANSWERS
 from guardrail.stores.redis.pool import PATIENCE, lost_among
 
@@ -71,6 +78,8 @@ class Line:
         """
         if self._connection is None:
             await self._connected(until)
+        if self._loop.time() >= until:
+            raise unasked(self.where)
         if len(self._unsent) + len(self._owed) >= MOST_WAITING:
             raise StoreError(f"{MOST_WAITING:,} calls wait for {self.where} already")
         entry = Entry(commands, call, until, self._loop.create_future())
@@ -152,9 +161,13 @@ class Line:
                         disable_decoding=True, timeout=math.inf, disconnect_on_error=False
                     )
                 except ANSWERS as answer:
-                    reply = answer
+                    reply = unwrapped(answer)
                 self._heard = self._loop.time()
                 self._deliver(reply)
+                if isinstance(reply, MOVED_AWAY):
+                    gone = f"{self.where} is not the one to write to any more"
+                    self._break(StoreError(gone, unsure=True))
+                    return
         except (said.RedisError, OSError) as problem:
             if connection is self._connection:
                 self._break(unreachable(problem, self.where, unsure=True))

@@ -68,11 +68,11 @@ class Link:
     `late`. It is `silent` once nothing was heard of an owed reply for a while.
     """
 
-    __slots__ = ("_connection", "_used", "late", "owed")
+    __slots__ = ("_connection", "_used", "late", "opened", "owed")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._used = monotonic()
+        self.opened = self._used = monotonic()
         self.owed: deque[Owed] = deque()
         self.late: list[Late] = []
 

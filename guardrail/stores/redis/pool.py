@@ -40,6 +40,7 @@ class Pool:
         self._free = threading.Condition()
         self._idle: list[Link] = []
         self._owing = 0
+        self._retired = 0.0
         self._connecting = False
         self._problem: StoreError | None = None
 
@@ -66,6 +67,9 @@ class Pool:
 
     def give(self, link: Link) -> None:
         """Put a connection back."""
+        if link.opened <= self._retired:
+            self.drop(link)
+            return
         with self._free:
             self._owing += bool(link.owed)
             self.late += link.late
@@ -80,12 +84,32 @@ class Pool:
             self.lost += lost_among([call, *(owed.call for owed in link.owed)])
         link.close()
 
+    def leave(self, link: Link) -> None:
+        """Close a connection to a server that is not the one any more, and all older ones."""
+        self.drop(link)
+        self.retire(link.opened)
+
+    def retire(self, moment: float) -> None:
+        """Have no connection used any more that was opened by a moment (monotonic seconds)."""
+        with self._free:
+            self._retired = max(self._retired, moment)
+            older = [each for each in self._idle if each.opened <= moment]
+            self._idle = [each for each in self._idle if each.opened > moment]
+        for each in older:
+            self.drop(each)
+
     def close(self) -> None:
         """Close every connection that nobody uses."""
         with self._free:
             idle, self._idle = self._idle, []
         for link in idle:
             self.drop(link)
+
+    def collect(self) -> None:
+        """Take the replies that have come since, and give up on those that will not."""
+        if self._owing:
+            with self._free:
+                self._poll()
 
     def drain(self) -> None:
         """Wait for the replies that are owed, no longer than a deadline."""

@@ -6,9 +6,10 @@ local now = a[1]
 
 -- Tells whether every number from one place to another is whole.
 local function are_whole(first, last)
+  local type, top = type, TOP
   for i = first, last do
     local v = a[i]
-    if type(v) == 'number' and (v % 1 ~= 0 or v > TOP or v < -TOP) then return false end
+    if type(v) == 'number' and (v % 1 ~= 0 or v > top or v < -top) then return false end
   end
   return true
 end

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 
 from redis import exceptions as said
 
 from guardrail.errors import StoreError
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.bearings import Bearings
-from guardrail.stores.redis.faults import unreachable
-from guardrail.stores.redis.link import Connection, command
+from guardrail.stores.redis.faults import refusal, unreachable
+from guardrail.stores.redis.link import ANSWERS, Connection, command
 from guardrail.stores.redis.opening import greeted, master_of, reach
 from guardrail.stores.redis.pool import Pool
+
+ANY = Place("", 0)
+"""Whichever server of a cluster answers: the first call goes there, and is sent on."""
+
+
+LOOK_AGAIN = 1.0
+"""Seconds between two questions to the sentinels which server is the primary."""
 
 
 class SlotTable:
@@ -62,6 +70,21 @@ class SlotTable:
         return {place for _, _, place in self._rows} | set(self._moved.values())
 
 
+def asked_first(address: Address, table: SlotTable | None, doubtful: Place) -> list[Place]:
+    """Return the servers of a cluster in the order to ask them, a doubtful one last."""
+    known = [] if table is None else sorted(table.places(), key=str)
+    every = dict.fromkeys((*known, *address.places))
+    return sorted(every, key=lambda place: place == doubtful)
+
+
+def spelled(address: Address, place: Place) -> str:
+    """Return how errors name a server."""
+    named = ", ".join(map(str, address.places))
+    if address.kind == "sentinel":
+        return f"`{address.service}` of the sentinels {named}"
+    return f"the cluster of {named}" if place is ANY else str(place)
+
+
 class Servers:
     """Pools of held connections, one a server; safe to share between threads."""
 
@@ -76,24 +99,16 @@ class Servers:
         self._pools: dict[Place, Pool] = {}
         self._table: SlotTable | None = None
         self._stale = True
+        self._looked = monotonic()
+        self._primary: Place | None = None
 
     def pool(self, slot: int) -> Pool:
-        """Return the connections to the server that has a slot.
-
-        Raises:
-            StoreError: no server has it.
-        """
+        """Return the connections to the server that has a slot, or to one that knows who has."""
         if self._address.kind != "cluster":
             return self._pool_at(self._address.places[0])
         table = self._table
-        if table is None:
-            # Whichever server is asked first says where the slots are.
-            return self._pool_at(self._address.places[0])
-        place = table.place(slot)
-        if place is None:
-            self.forget_table()
-            raise StoreError(f"no server of the cluster has slot {slot}")
-        return self._pool_at(place)
+        place = None if table is None else table.place(slot)
+        return self._pool_at(place or ANY)
 
     def pool_at(self, place: Place) -> Pool:
         """Return the connections to a server that another one pointed to."""
@@ -108,21 +123,37 @@ class Servers:
         """Ask for the slots again with the next connection that is opened."""
         self._stale = True
 
-    def every(self) -> Iterator[Pool]:
-        """Yield the pools there are."""
-        with self._lock:
-            pools = list(self._pools.values())
-        yield from pools
+    def look(self) -> None:
+        """Ask the sentinels now and then, in a thread, whether the primary is another one.
 
-    def learn(self) -> None:
-        """Ask the cluster for its slots, at any server that answers.
+        One that was replaced by order may go on as if it had not been, for ten seconds.
+        """
+        if self._address.kind == "sentinel" and monotonic() - self._looked > LOOK_AGAIN:
+            self._looked = monotonic()
+            threading.Thread(target=self._followed, name="guardrail-look", daemon=True).start()
+
+    def _followed(self) -> None:
+        began = monotonic()
+        try:
+            primary = master_of(self._address, self._timeout)
+        except (said.RedisError, OSError):
+            return
+        if self._primary not in (None, primary):
+            for pool in self.every():
+                pool.retire(began)
+
+    def every(self) -> list[Pool]:
+        """Return the pools there are."""
+        return list(self._pools.values())
+
+    def learn(self, doubtful: Place) -> Place:
+        """Ask the cluster for its slots, at any server that answers; return which did.
 
         Raises:
             StoreError: none does.
         """
-        known = [] if self._table is None else sorted(self._table.places(), key=str)
         problem: StoreError | None = None
-        for place in [*known, *self._address.places]:
+        for place in asked_first(self._address, self._table, doubtful):
             try:
                 connection = reach(self._address, place, self._timeout)
             except (said.RedisError, OSError) as error:
@@ -133,7 +164,9 @@ class Servers:
                 reply = connection.read_response(disable_decoding=True, timeout=self._timeout)
                 self._table = SlotTable.read(reply, place)
                 self._stale = False
-                return
+                return place
+            except ANSWERS as answer:
+                problem = refusal(answer, str(place))
             except (said.RedisError, OSError) as error:
                 problem = unreachable(error, str(place))
             finally:
@@ -150,19 +183,17 @@ class Servers:
         return pool
 
     def _made(self, place: Place) -> Pool:
-        where = str(place)
-        if self._address.kind == "sentinel":
-            named = ", ".join(map(str, self._address.places))
-            where = f"`{self._address.service}` of the sentinels {named}"
+        where = spelled(self._address, place)
         return Pool(partial(self._opened, place), where, self._deadline)
 
     def _opened(self, place: Place) -> Connection:
         """Open a connection, in whichever thread: asking for directions may take long."""
         address, timeout = self._address, self._timeout
         if address.kind == "sentinel":
-            place = master_of(address, timeout)
-        elif address.kind == "cluster" and self._stale:
-            self.learn()
+            place = self._primary = master_of(address, timeout)
+        elif place is ANY or (address.kind == "cluster" and self._stale):
+            answered = self.learn(doubtful=place)
+            place = answered if place is ANY else place
         try:
             return greeted(address, place, self._bearings, timeout)
         except (said.RedisError, OSError):

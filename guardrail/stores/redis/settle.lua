@@ -52,6 +52,15 @@ local function drain(r, delta, charged, refunded)
   return true
 end
 
+-- Takes back a charge made at `since`: of it no more can have drained than time has passed.
+local function undrain(r, delta, reach, since)
+  local total = r[2] or 0
+  local refund = math.min(-delta, math.max(reach - now - total, -delta - (now - since)))
+  if not r[1] or refund <= 0 then return false end
+  r[1], r[2] = r[1] - refund, total + refund
+  return true
+end
+
 local function leave(r, k, member, expires)
   for j = 1, #r, 2 do
     if r[j] == member and (expires == 0 or r[j + 1] == expires) then
@@ -83,6 +92,8 @@ for i = 4, last, 6 do
     changed = drain(r, a[i + 3], a[i + 4], a[i + 5])
   elseif kind == 3 then
     changed = leave(r, k, a[i + 3], a[i + 4])
+  elseif kind == 5 then
+    changed = undrain(r, a[i + 3], a[i + 4], a[i + 5])
   else
     changed = renew(r, a[i + 3], a[i + 4])
   end

@@ -11,15 +11,25 @@ from redis import exceptions as said
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.forms import Asked
+from guardrail.stores.forms import reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_store import AsyncRedisStore
-from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, RedisBase
+from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, Undo, acquiring, settling, spoken
-from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError, overdue, unreachable, unwrapped
+from guardrail.stores.redis.dialogue import Call, acquired, parted, settling, spoken
+from guardrail.stores.redis.faults import (
+    MOVED_AWAY,
+    OutdatedError,
+    overdue,
+    unasked,
+    unreachable,
+    unwrapped,
+)
 from guardrail.stores.redis.pool import Pool
 from guardrail.stores.redis.servers import Servers
-from guardrail.stores.redis.wire import Retract
+from guardrail.stores.redis.spread import acquiring
+from guardrail.stores.redis.wire import Undo
 
 T = TypeVar("T")
 
@@ -76,8 +86,25 @@ class RedisStore(RedisBase):
         self._tidy(until)
         return outcome
 
+    def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        if self.address.kind == "cluster":
+            return reply_of(self.acquire(asked.charges, asked.cells, now))
+        if os.getpid() != self._process:
+            self._begin()
+        until, self._latest = time.monotonic() + self.deadline, now
+        try:
+            reply = self._reply(asked, now, until)
+        except OutdatedError:
+            reply = self._reply(asked, now, until)
+        self._tidy(until)
+        return reply
+
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Apply corrections to what was charged before."""
+        """Apply corrections to what was charged before.
+
+        What only some servers of a cluster took is owed to the others.
+        """
         if os.getpid() != self._process:
             self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
@@ -94,6 +121,7 @@ class RedisStore(RedisBase):
         for pool in self._servers.every():
             pool.drain()
         if self.bearings.known and not self.bearings.stale:
+            self._paused = 0.0
             self._tidy(time.monotonic() + self.deadline)
         for pool in self._servers.every():
             pool.close()
@@ -103,7 +131,7 @@ class RedisStore(RedisBase):
     ) -> Outcome:
         if self.bearings.stale:
             self._orient(until)
-        undo: Undo = []
+        undo: list[Undo] = []
         try:
             dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
             outcome = self._run(dialogue, until)
@@ -113,10 +141,15 @@ class RedisStore(RedisBase):
         self._owe(undo)
         return outcome
 
-    def _settle(self, corrections: Sequence[Correction | Retract], now: int, until: float) -> None:
+    def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
         if self.bearings.stale:
             self._orient(until)
-        self._run(settling(self.bearings.speech(), corrections, now), until)
+        return self._run(acquired(self.bearings.speech(), asked, now, 0, refuse=False), until)
+
+    def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
+        if self.bearings.stale:
+            self._orient(until)
+        self._settled(*self._correct(corrections, now, until))
 
     def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
         try:
@@ -133,26 +166,26 @@ class RedisStore(RedisBase):
 
     def _perform(self, call: Call, until: float) -> object:
         """Return the server's reply to a call, wherever the call's slot is by now."""
-        pool, asking = self._servers.pool(call.slot), False
-        for _ in range(REDIRECTS):
-            reply = unwrapped(self._ask(pool, call, until, asking))
+        pool, asking, followed = self._servers.pool(call.slot), False, 0
+        while followed < REDIRECTS:
+            reply = self._ask(pool, call, until, asking)
             if isinstance(reply, said.NoScriptError):
-                reply = unwrapped(self._ask(pool, call, until, asking, whole=True))
+                reply = self._ask(pool, call, until, asking, whole=True)
+            if not isinstance(reply, Exception):
+                return reply
             if isinstance(reply, said.MovedError | said.AskError):
                 place = Place(reply.host or self.address.places[0].host, reply.port)
                 asking = not isinstance(reply, said.MovedError)
                 if not asking:
                     self._servers.move(call.slot, place)
                 pool = self._servers.pool_at(place)
-            elif isinstance(reply, said.TryAgainError) and time.monotonic() < until:
+                followed += 1
+            elif self._worth_repeating(reply, until - time.monotonic()):
                 time.sleep(TRY_AGAIN_AFTER)
-            elif isinstance(reply, Exception):
+            else:
                 if isinstance(reply, MOVED_AWAY):
-                    pool.close()
                     self._servers.forget_table()
                 raise self._refused(reply, pool.where)
-            else:
-                return reply
         raise StoreError(f"{pool.where} sent a call on too often")
 
     def _ask(
@@ -160,25 +193,27 @@ class RedisStore(RedisBase):
     ) -> object:
         link = pool.take(until)
         sent = self._command(call, whole=whole)
+        if time.monotonic() >= until:
+            pool.give(link)
+            raise unasked(pool.where)
         try:
             if asking:
-                link.send([ASKING])
-                link.receive(until)
-            link.send([sent])
-            reply = link.receive(until)
+                link.owe(None)
+            link.send([ASKING, sent] if asking else [sent])
+            reply = unwrapped(link.receive(until))
         except said.TimeoutError as problem:
-            if asking:
-                pool.drop(link, call)
-            else:
-                link.owe(call)
-                pool.give(link)
+            link.owe(call)
+            pool.give(link)
             raise overdue(pool.where, self.deadline) from problem
         except BaseException as problem:
             pool.drop(link, call)
             if isinstance(problem, (said.RedisError, OSError)):
                 raise unreachable(problem, pool.where, unsure=True) from problem
             raise
-        pool.give(link)
+        if isinstance(reply, MOVED_AWAY):
+            pool.leave(link)
+        else:
+            pool.give(link)
         return reply
 
     def _orient(self, until: float) -> None:
@@ -190,11 +225,13 @@ class RedisStore(RedisBase):
 
     def _tidy(self, until: float) -> None:
         """Use what is left of the time to take back what came too late, and to look around."""
+        self._servers.look()
         for pool in self._servers.every():
+            pool.collect()
             while pool.late:
                 self._owe_late(*pool.late.pop())
         try:
-            if self._undo:
+            if self._undo and time.monotonic() >= self._paused:
                 self._take_back(until)
             if self.bearings.due:
                 self._orient(until)
@@ -203,9 +240,21 @@ class RedisStore(RedisBase):
             return
 
     def _take_back(self, until: float) -> None:
-        batch = self._batch()
-        try:
-            self._settle(batch, self._latest, until)
-        except StoreError as problem:
-            self._unbatch(batch, problem)
-            raise
+        if self.bearings.stale:
+            self._orient(until)
+        _, failed = self._correct(self._batch(), self._latest, until)
+        self._unbatch(failed)
+        if failed:
+            raise failed[0][1]
+
+    def _correct(self, corrections: Sequence[Undo], now: int, until: float) -> tuple[int, Failed]:
+        """Correct server by server; return how many parts there were, and which failed."""
+        speech = self.bearings.speech()
+        parts = parted(speech, corrections)
+        failed: Failed = []
+        for part in parts:
+            try:
+                self._run(settling(speech, part, now), until)
+            except StoreError as problem:
+                failed.append((part, problem))
+        return len(parts), failed

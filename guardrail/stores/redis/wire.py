@@ -24,16 +24,15 @@ from guardrail.model.cells import (
     Renew,
     Reply,
 )
+from guardrail.model.forms import CELL, Form
+from guardrail.stores.forms import check_whole
 from guardrail.stores.naming import Naming
 
 REMEMBERED = 8192
 """How many names of keys are remembered before all are forgotten: hashing costs most of a call."""
 
-_CELL, _REPLY = 10, 5
-_COUNTER, _SET = 0, 1
-_ADJUST, _DRAIN, _LEAVE, _RENEW = 1, 2, 3, 4
+_ADJUST, _DRAIN, _LEAVE, _RENEW, _UNDRAIN = 1, 2, 3, 4, 5
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[int]).decode
 
 
 class Retract(NamedTuple):
@@ -42,6 +41,24 @@ class Retract(NamedTuple):
     key: str
     member: str
     expires: int
+
+
+class Undrain(NamedTuple):
+    """Takes back what a draining counter was charged at `since`, but for what has drained.
+
+    `reach` is the counter's value after the charge and all that was refunded to it before: what
+    others take back meanwhile tells nothing of this charge, which is why it is not a `Drain`.
+    """
+
+    key: str
+    amount: int
+    reach: int
+    since: int
+    ttl: int
+
+
+Undo = Correction | Retract | Undrain
+"""What takes a charge back."""
 
 
 class Terms(NamedTuple):
@@ -62,26 +79,32 @@ class Terms(NamedTuple):
 class Names:
     """The names of keys under one hash key; the latest are remembered."""
 
-    __slots__ = ("_known", "_prefix", "naming")
+    __slots__ = ("_known", "_prefix", "_tags", "naming")
 
     def __init__(self, naming: Naming, prefix: str) -> None:
         self.naming = naming
         self._prefix = prefix.encode() + b":{"
+        self._tags: dict[str, bytes] = {}
         self._known: dict[str, bytes] = {}
 
     def tag(self, key: str) -> bytes:
         """Return what the names of all counters with the same key facts start with."""
         whose = key[IDENT_LENGTH:]
-        known = self._known.get(whose)
-        if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known = {}
-            known = self._known[whose] = self._prefix + self.naming.whose(key) + b"}"
-        return known
+        tag = self._tags.get(whose)
+        if tag is None:
+            if len(self._tags) >= REMEMBERED:
+                self._tags = {}
+            tag = self._tags[whose] = self._prefix + self.naming.whose(key) + b"}"
+        return tag
 
     def record(self, key: str) -> bytes:
         """Return the name of a record: the keyed hash of whose it is, then which counter."""
-        return self.tag(key) + key[:IDENT_LENGTH].encode()
+        name = self._known.get(key)
+        if name is None:
+            if len(self._known) >= REMEMBERED:
+                self._known = {}
+            name = self._known[key] = self.tag(key) + key[:IDENT_LENGTH].encode()
+        return name
 
 
 class Packed(NamedTuple):
@@ -97,44 +120,17 @@ class Packed(NamedTuple):
         return (_encode([*self.argument, *taken_over]), *taken_over.values())
 
 
-def acquire_call(
-    charges: Sequence[Charge], cells: Sequence[Cell], now: int, names: Names, terms: Terms
-) -> Packed:
-    """Return the call that acquires.
-
-    Raises:
-        StoreError: a number is not whole, negative, or past 2⁵³ − 1; nothing was sent.
-    """
-    argument: list[object] = [
-        now,
-        terms.ahead,
-        terms.before,
-        terms.bound,
-        int(terms.refuse),
-        len(charges),
-    ]
-    for binding, after in charges:
-        argument += (int(binding), 0 if after is None else after + 1)
-    argument.append(len(cells))
-    places: dict[str, int] = {}
-    for cell in cells:
-        place = places.setdefault(cell.key, len(places) + 1)
-        spill = 0
-        if cell.spill is not None:
-            spill = -1 if cell.spill == LEFT_OUT else places.setdefault(cell.spill, len(places) + 1)
-        ceiling = -1 if cell.ceiling is None else cell.ceiling
-        ttl = -(-cell.ttl // 1000) or 1
-        if isinstance(cell, Counter):
-            charge, _, slot, span, floor, amount, _, _, _ = cell
-            _check(amount, ceiling, slot, floor)
-            row = (_COUNTER, charge + 1, place, ttl, spill, slot, span, floor, amount, ceiling)
-            argument += row
-        else:
-            _check(cell.expires, ceiling)
-            member = _member(names, cell.member)
-            head = (_SET, cell.charge + 1, place, ttl, spill)
-            argument += (*head, member, cell.expires, 0, 0, ceiling)
-    return Packed([names.record(key) for key in places], argument)
+def acquire_call(form: Form, now: int, names: Names, terms: Terms) -> Packed:
+    """Return the call that acquires what a form asks for."""
+    keys, charges, cells, members = form
+    ahead, before, bound, refuse = terms
+    head = (now, ahead, before, bound, int(refuse), len(charges) // 2)
+    argument: list[object] = [*head, *charges, len(cells) // CELL, *cells]
+    for place in members:
+        # The number of cells stands between.
+        at = len(head) + len(charges) + 1 + place
+        argument[at] = _member(names, cast(str, argument[at]))
+    return Packed([names.record(key) for key in keys], argument)
 
 
 def _member(names: Names, member: str) -> str:
@@ -142,40 +138,18 @@ def _member(names: Names, member: str) -> str:
     return names.naming.member(member).decode()
 
 
-def _check(*numbers: int) -> None:
-    for number in numbers:
-        if number.__class__ is not int or not -1 <= number <= TOP:
-            raise StoreError(f"`{number!r}` cannot be counted: it must be a whole number below 2⁵³")
-
-
-def read_outcome(reply: bytes, charges: int, cells: Sequence[Cell]) -> Outcome:
-    """Return what the script answered.
+def read_reply(reply: object) -> list[int]:
+    """Return what the script answered; see `outcome_of`.
 
     Raises:
         StoreError: the reply is not one of the script's.
     """
-    try:
-        numbers = _decode(reply)
-        if len(numbers) != 1 + charges + _REPLY * len(cells):
-            raise ValueError("its length is wrong")
-    except (ValueError, TypeError) as problem:
-        raise StoreError(f"the server's reply is none of ours: {problem}", unsure=True) from problem
-    replies: list[Reply] = []
-    at = 1 + charges
-    for cell in cells:
-        used, second, frees, refunded, spilled = numbers[at : at + _REPLY]
-        at += _REPLY
-        left = None if frees < 0 else frees
-        if isinstance(cell, Counter):
-            replies.append(CounterReply(used, second, left, refunded, spilled == 1))
-        else:
-            replies.append(MemberReply(used, second == 1, left, spilled == 1))
-    return Outcome(numbers[0] == 1, [flag == 1 for flag in numbers[1 : 1 + charges]], replies)
+    if isinstance(reply, list) and set(map(type, reply)) == {int}:
+        return reply
+    raise StoreError(f"the server answered `{reply!r}`, which is none of ours", unsure=True)
 
 
-def settle_call(
-    corrections: Sequence[Correction | Retract], now: int, names: Names, terms: Terms
-) -> Packed:
+def settle_call(corrections: Sequence[Undo], now: int, names: Names, terms: Terms) -> Packed:
     """Return the call that corrects.
 
     Raises:
@@ -186,14 +160,18 @@ def settle_call(
     for each in corrections:
         place = places.setdefault(each.key, len(places) + 1)
         if isinstance(each, Adjust):
-            _check(abs(each.delta), each.slot)
+            check_whole(abs(each.delta), each.slot)
             row: tuple[object, ...] = (_ADJUST, place, _millis(each.ttl), each.slot, each.delta, 0)
         elif isinstance(each, Drain):
-            _check(abs(each.delta), each.charged, each.refunded)
+            check_whole(abs(each.delta), each.charged, each.refunded)
             head = (_DRAIN, place, _millis(each.ttl))
             row = (*head, each.delta, each.charged, each.refunded)
+        elif isinstance(each, Undrain):
+            check_whole(each.amount, each.reach, each.since)
+            head = (_UNDRAIN, place, _millis(each.ttl))
+            row = (*head, -each.amount, each.reach, each.since)
         elif isinstance(each, Renew):
-            _check(each.expires)
+            check_whole(each.expires)
             member = _member(names, each.member)
             row = (_RENEW, place, _millis(each.ttl), member, each.expires, 0)
         else:
@@ -209,17 +187,21 @@ def _millis(ttl: int) -> int:
 
 def undoing(
     charges: Sequence[Charge], cells: Sequence[Cell], outcome: Outcome, *, strikes: bool = True
-) -> list[tuple[int, Correction | Retract]]:
+) -> list[tuple[int, Undo]]:
     """Return the corrections that take back what an outcome says was charged, by its charge.
 
     With `strikes` also what followed a refusal.
     """
-    found: list[tuple[int, Correction | Retract]] = []
+    found: list[tuple[int, Undo]] = []
+    left_out = {
+        cell.charge
+        for cell, reply in zip(cells, outcome.replies, strict=True)
+        if reply.spilled and cell.spill == LEFT_OUT
+    }
     for cell, reply in zip(cells, outcome.replies, strict=True):
         charge = charges[cell.charge]
         tried = outcome.admitted if charge.after is None else outcome.refused[charge.after]
-        left_out = reply.spilled and cell.spill == LEFT_OUT
-        if not tried or outcome.refused[cell.charge] or left_out:
+        if not tried or outcome.refused[cell.charge] or cell.charge in left_out:
             continue
         if charge.after is None or strikes:
             correction = _undone(cell, reply)
@@ -228,13 +210,13 @@ def undoing(
     return found
 
 
-def _undone(cell: Cell, reply: Reply) -> Correction | Retract | None:
+def _undone(cell: Cell, reply: Reply) -> Undo | None:
     key = cast(str, cell.spill) if reply.spilled else cell.key
     if not isinstance(cell, Counter):
         new = not cast(MemberReply, reply).present
         return Retract(key, cell.member, cell.expires) if new else None
     counted = cast(CounterReply, reply)
     if cell.amount and cell.floor:
-        charged = counted.used + cell.amount
-        return Drain(key, -cell.amount, charged, counted.refunded, cell.ttl)
+        reach = min(counted.used + cell.amount + counted.refunded, TOP)
+        return Undrain(key, cell.amount, reach, cell.floor, cell.ttl)
     return Adjust(key, counted.slot, -cell.amount, cell.ttl) if cell.amount else None

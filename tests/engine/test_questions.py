@@ -1,0 +1,116 @@
+"""What a store is asked in numbers equals what the plan's cells would ask, and tells the same."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardrail.engine.fused import asking
+from guardrail.engine.fused.asking import fuse_question
+from guardrail.engine.source import define
+from guardrail.guard.frame import LATEST
+from guardrail.model.amounts import SECOND
+from guardrail.model.policy import PolicySet
+from guardrail.stores.forms import form_of
+from tests.engine.policies import START, policy_set, policy_sets, request
+from tests.engine.tracing import MOVES, Subject, run
+
+SEEDS = st.integers(0, 2**32)
+
+
+def compare(policies: PolicySet, seed: int, *, length: int = 20, max_keys: int = 1000) -> Subject:
+    """Run a trace through both and return the one that asks in numbers."""
+    left = Subject(policies, asking=True, max_keys=max_keys)
+    run(seed, length, left, Subject(policies, fused=False, max_keys=max_keys))
+    return left
+
+
+def compare_forms(policies: PolicySet, seed: int) -> int:
+    """Compare forms with those of plans, over random requests; return how many there were."""
+    rng, now, found = Random(seed), START, 0
+    engine = Subject(policies, fused=False).guard._frame.engine
+    ask = fuse_question(engine, LATEST)
+    for _ in range(20):
+        now += rng.choice(MOVES)
+        asked = request(rng)
+        question = ask(asked.facts, asked.estimate, now / SECOND)
+        if question is not None:
+            found += 1
+            assert not question.plan.findings
+            assert question.form == form_of(question.charges, question.cells)
+    return found
+
+
+@settings(max_examples=150)
+@given(policy_sets(), SEEDS)
+def test_a_question_is_the_one_that_the_plan_would_put(policies: PolicySet, seed: int) -> None:
+    compare_forms(policies, seed)
+
+
+@settings(max_examples=60)
+@given(policy_sets(), SEEDS)
+def test_decisions_on_questions_tell_and_leave_what_the_three_steps_do(
+    policies: PolicySet, seed: int
+) -> None:
+    compare(policies, seed)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(("geo.country", "request.tools", "account.id")), SEEDS, SEEDS)
+def test_questions_of_index_buckets_tell_and_leave_what_the_three_steps_do(
+    fact: str, rules: int, seed: int
+) -> None:
+    compare_forms(policy_set(rules, 3, fact), seed)
+    compare(policy_set(rules, 3, fact), seed, length=10)
+
+
+@settings(max_examples=25)
+@given(policy_sets(), SEEDS)
+def test_questions_to_a_full_store_tell_and_leave_what_the_three_steps_do(
+    policies: PolicySet, seed: int
+) -> None:
+    compare(policies, seed, max_keys=3)
+
+
+def test_a_good_share_of_the_requests_compared_is_put_as_a_question() -> None:
+    found = sum(compare_forms(policy_set(seed, 2), seed) for seed in range(40))
+    bucketed = sum(compare_forms(policy_set(seed, 1, "account.id"), seed) for seed in range(10))
+    shares = [compare(policy_set(seed, 2), seed).fused_share for seed in range(20)]
+
+    assert found > 0.15 * 40 * 20
+    assert bucketed > 5
+    assert sum(shares) / len(shares) > 0.1
+
+
+def compare_many() -> None:
+    for seed in range(300):
+        compare_forms(policy_set(seed, 2), seed)
+    for seed in range(40):
+        compare(policy_set(seed, 2), seed)
+
+
+MUTATIONS = {
+    "forgets the spill": lambda line: line.replace("; z = p + 1", "; z = 0"),
+    "counts from another slot": lambda line: line.replace("z, s_", "z, 1 + s_"),
+    "asks for more than fits": lambda line: (
+        line.replace("return False", "pass") if " > " in line and "if i" in line else line
+    ),
+    "charges without the ban": lambda line: line.replace(", 0, 0, c, 0, c + 1)", ", 0)"),
+    "alerts nobody": lambda line: re.sub(r"\w+ \* \d+\)\)$", "0))", line),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTATIONS)
+def test_the_comparison_finds_a_question_that(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = define
+
+    def broken(lines: list[str], *rest: object) -> object:
+        return honest([MUTATIONS[mutant](line) for line in lines], *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asking, "define", broken)
+    with pytest.raises(AssertionError):
+        compare_many()
