@@ -42,7 +42,8 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         frame = self._frame.with_policies(policies)
         self._watch.serve(frame)
         guard = AsyncGuard(frame, self._store, self._watch)
-        guard._sending = self._sending
+        # They share connections, and what is on its way: closing either closes both.
+        guard._remote, guard._sending = self._remote, self._sending
         return guard
 
     async def decide(

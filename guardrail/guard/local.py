@@ -80,6 +80,10 @@ class LocalCounters:
                     idents.update(limit.idents)
                 if isinstance(limit, ConcurrencyLimit):
                     self.leases[limit.idents[0]] = limit.verb.lease
+        self._counters = {
+            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
+            for engine in (*self._engines, *engines)
+        }
         self._shares, self._kept, self._idents = shares, kept, frozenset(idents)
         self._counters = {
             engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakSet, finalize, ref
 
 LOG = logging.getLogger("guardrail")
+THREAD = "guardrail-leases"
 
 
 class Renewable(Protocol):
@@ -21,9 +22,9 @@ class Renewable(Protocol):
 class Renewals:
     """Looks after the requests of one process that hold leases, until each is dropped.
 
-    Its one thread starts with the first of them and sleeps between rounds; it keeps no process
-    alive. A request that its server neither ends nor holds any more is forgotten, and its leases
-    with it.
+    Its one thread starts with the first of them and sleeps between rounds; it keeps neither a
+    process nor this alive. A request that its server neither ends nor holds any more is
+    forgotten, and its leases with it.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,10 @@ class Renewals:
             self._open.add(served)
             if self._pause is None:
                 self._pause = every
-                threading.Thread(target=self._run, name="guardrail-leases", daemon=True).start()
+                finalize(self, self._woken.set).atexit = False
+                threading.Thread(
+                    target=_rounds, args=(ref(self), self._woken), name=THREAD, daemon=True
+                ).start()
             elif every < self._pause:
                 self._pause = every
                 self._woken.set()
@@ -54,18 +58,34 @@ class Renewals:
         self._closed = True
         self._woken.set()
 
-    def _run(self) -> None:
-        # A round comes before a lease is two thirds over, whenever in a pause it began.
-        while True:
-            self._woken.wait(self._pause)
-            self._woken.clear()
-            if self._closed:
-                return
-            with self._lock:
-                every = list(self._open)
-            for served in every:
-                try:
-                    served.renew_if_due()
-                except Exception:
-                    LOG.exception("a lease was not renewed")
-            del every
+    @property
+    def pause(self) -> float | None:
+        """How many seconds the thread sleeps between rounds; None once it is to end."""
+        return None if self._closed else self._pause
+
+    def renew(self) -> None:
+        """Make one round."""
+        with self._lock:
+            every = list(self._open)
+        for served in every:
+            try:
+                served.renew_if_due()
+            except Exception:
+                LOG.exception("a lease was not renewed")
+
+
+def _rounds(of: ref[Renewals], woken: threading.Event) -> None:
+    """Make rounds until what they are for is closed, or gone."""
+    # A round comes before a lease is two thirds over, whenever in a pause it began.
+    while (pause := _pause_of(of)) is not None:
+        if woken.wait(pause):
+            woken.clear()
+        renewals = of()
+        if renewals is not None and renewals.pause is not None:
+            renewals.renew()
+        del renewals
+
+
+def _pause_of(of: ref[Renewals]) -> float | None:
+    renewals = of()
+    return None if renewals is None else renewals.pause

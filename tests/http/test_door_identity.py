@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
@@ -61,8 +62,8 @@ FAULTS = {
 class Door:
     """The whole door, over ASGI or WSGI, in front of a directory that can be broken."""
 
-    def __init__(self, way, service):
-        freshness = Freshness(timeout=0.5, stale=STALE)
+    def __init__(self, way, service, timeout):
+        freshness = Freshness(timeout=timeout, stale=STALE)
         facts = load_text(POLICY).facts
         self.directory = ServiceDirectory(service.url, facts, freshness=freshness)
         if way == "asgi":
@@ -93,10 +94,10 @@ class Door:
         return {key: (self.status(key, "small"), self.status(key, "large")) for key in keys}
 
 
-def recovered(door):
-    """Tell whether all is as before; a call that was under way may take its time to end."""
+def recovered(door, stranger):
+    """Tell whether the service is heard; on a busy machine a call may end too late, once."""
     door.clock.advance(3600)
-    return door.statuses(*PEOPLE, "key-new") == {**BEFORE, "key-new": (200, 403)}
+    return door.statuses(*PEOPLE, stranger) == {**BEFORE, stranger: (200, 403)}
 
 
 @pytest.fixture
@@ -106,19 +107,26 @@ def service():
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
-def door(request, service):
-    found = Door(request.param, service)
-    yield found
-    found.directory.close()
+def opened(request, service):
+    """Return a function that opens the door, with how long it waits for the service."""
+    with ExitStack() as stack:
+
+        def get(timeout=10.0):
+            found = Door(request.param, service, timeout)
+            stack.callback(found.directory.close)
+            return found
+
+        yield get
 
 
 BEFORE = {"key-good": (200, 200), "key-bad": (403, 403), "key-mail": (200, 403)}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_customer_is_turned_away_no_ban_ends_and_nobody_is_promoted(door, service, fault):
-    assert door.statuses(*PEOPLE, "key-none") == {**BEFORE, "key-none": (200, 403)}
+def test_no_customer_is_turned_away_no_ban_ends_and_nobody_is_promoted(opened, service, fault):
     respond = FAULTS[fault]
+    door = opened(0.5) if respond is silent else opened()
+    assert until(lambda: recovered(door, "key-none"))
     if respond is None:
         service.close()
     else:
@@ -141,10 +149,11 @@ def test_no_customer_is_turned_away_no_ban_ends_and_nobody_is_promoted(door, ser
     assert "x-should-retry" not in headers
     if respond is not None:
         service.respond = honest
-        assert until(lambda: recovered(door))
+        assert until(lambda: recovered(door, "key-new"))
 
 
-def test_a_ban_that_is_told_late_applies_at_once(door, service):
+def test_a_ban_that_is_told_late_applies_at_once(opened, service):
+    door = opened()
     assert door.status("key-good", "small") == 200
     KNOWN_NOW = {**KNOWN, credential_id("key-good", HASH_KEY): PEOPLE["key-bad"]}  # noqa: N806
     service.respond = lambda server, body: [

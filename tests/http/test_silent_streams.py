@@ -11,6 +11,7 @@ import pytest
 from guardrail.guard import AsyncGuard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
+from guardrail.wsgi.leases import THREAD
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
 from tests.http.test_litellm import KEY, proxy, response
 from tests.http.wsgi_driving import Hosted, Response, answering
@@ -64,18 +65,21 @@ def test_a_silent_response_over_wsgi_keeps_its_place():
     hosted.app.close()
 
 
-def test_the_thread_starts_with_the_first_lease_and_ends_with_the_door():
+@pytest.mark.parametrize("ends", ["closed", "forgotten"])
+def test_the_thread_starts_with_the_first_lease_and_ends_with_the_door(ends):
     def alive():
-        return [t for t in threading.enumerate() if t.name == "guardrail-leases"]
+        return {t for t in threading.enumerate() if t.name == THREAD}
 
-    before = len(alive())
-    hosted = Hosted(answering([completion()]), SHORT)
-    assert len(alive()) == before
+    before = alive()
+    hosted = Hosted(answering([completion()]), SHORT.replace("lease: 1s", "lease: 1h"))
+    assert not alive() - before
     for _ in range(3):
         hosted.ask()
-    assert len(alive()) == before + 1
-    thread = alive()[-1]
-    hosted.app.close()
+    (thread,) = alive() - before
+    if ends == "closed":
+        hosted.app.close()
+    del hosted
+    gc.collect()
     thread.join(30)
 
     assert not thread.is_alive()
