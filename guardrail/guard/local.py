@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from guardrail.engine import Engine
 from guardrail.engine.decision import Case
@@ -57,48 +58,29 @@ class LocalCounters:
     def __init__(self, engines: Sequence[Engine], parts: int, most: int = MOST_KEYS) -> None:
         self.store = MemoryStore(max_keys=most)
         self.parts = parts
-        self._shares: dict[Limit, Share] = {}
-        self._kept: dict[Limit, bool] = {}
-        self._counters: dict[Engine, list[bool]] = {}
         self.leases: dict[str, int] = {}
-        self._idents: frozenset[str] = frozenset()
-        self._engines: Sequence[Engine] = ()
+        self._idents: set[str] = set()
+        # Which counters of an engine are kept; an engine may decide long after its successor.
+        self._kept: WeakKeyDictionary[Engine, list[bool]] = WeakKeyDictionary()
         self.serve(engines)
 
     def serve(self, engines: Sequence[Engine]) -> None:
-        """Count for the rules of other engines, and for those before while requests end."""
-        shares: dict[Limit, Share] = {}
-        kept: dict[Limit, bool] = {}
-        idents: set[str] = set()
-        for engine in (*self._engines, *engines):
+        """Count for the rules of these engines too."""
+        for engine in engines:
             for limit in engine.limits:
-                if limit is None:
-                    continue
-                shares[limit] = Share(limit, self.parts)
-                if fixed_answer(limit.rule) in _FOLLOWED:
-                    kept[limit] = True
-                    idents.update(limit.idents)
                 if isinstance(limit, ConcurrencyLimit):
                     self.leases[limit.idents[0]] = limit.verb.lease
-        self._counters = {
-            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
-            for engine in (*self._engines, *engines)
-        }
-        self._shares, self._kept, self._idents = shares, kept, frozenset(idents)
-        self._counters = {
-            engine: [fixed_answer(limit.rule) in _FOLLOWED for limit, _ in engine.counters]
-            for engine in (*self._engines, *engines)
-        }
-        self._engines = tuple(engines)
+                if limit is not None and _is_followed(limit):
+                    self._idents.update(limit.idents)
 
     def follow(self, plan: Plan, outcome: Outcome) -> None:
         """Count what the store admitted, and note the bans it told of."""
-        store, now, kept, refused = self.store, plan.now, self._kept, outcome.refused
+        store, now, refused = self.store, plan.now, outcome.refused
         admitted = outcome.admitted
         with store.lock:
             for cell, part, reply in zip(plan.cells, plan.parts, outcome.replies, strict=True):
                 if part.role == "limit":
-                    if admitted and part.limit in kept and not refused[cell.charge]:
+                    if admitted and not refused[cell.charge] and _is_followed(part.limit):
                         self._count(cell, reply, now)
                 elif part.role == "ban":
                     until = cast(CounterReply, reply).used
@@ -109,7 +91,10 @@ class LocalCounters:
 
     def follow_question(self, question: Question, receipts: Sequence[Receipt]) -> None:
         """Count what the store admitted of a question."""
-        store, now, kept = self.store, question.now, self._counters[question.engine]
+        store, now, engine = self.store, question.now, question.engine
+        kept = self._kept.get(engine)
+        if kept is None:
+            kept = self._kept[engine] = [_is_followed(limit) for limit, _ in engine.counters]
         keys, _, cells, _ = question.form
         home = store.home
         with store.lock:
@@ -148,7 +133,7 @@ class LocalCounters:
             if cell.charge not in numbers:
                 numbers[cell.charge] = len(asked.charges)
                 asked.charges.append(plan.charges[cell.charge])
-            charge, share = numbers[cell.charge], self._shares[limit]
+            charge, share = numbers[cell.charge], Share(limit, self.parts)
             own, stands_for = cell._replace(charge=charge), part._replace(limit=cast(Limit, share))
             if part.role != "ban":
                 own, stands_for = share.charged(cell, part, charge)
@@ -214,6 +199,10 @@ class LocalCounters:
     def _ban(self, cell: Cell, until: int, now: int) -> None:
         table = self.store.home(cell.key[:IDENT_LENGTH], cell.ttl)
         table.put(cell.key, _line(table.find(cell.key), until), now)
+
+
+def _is_followed(limit: Limit) -> bool:
+    return fixed_answer(limit.rule) in _FOLLOWED
 
 
 def _line(record: Record | None, until: int) -> Record:

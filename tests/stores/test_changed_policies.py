@@ -96,3 +96,18 @@ def test_rules_that_came_with_a_change_are_kept_warm_for_when_the_store_is_away(
 
     assert [decision.mode.value for decision in away] == ["local", "local"]
     assert [decision.allowed for decision in away] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["memory", "lmdb", "redis"])
+def test_a_guard_decides_on_however_often_its_policies_were_changed_since(kind, tmp_path):
+    (tmp_path / "store").mkdir()
+    guards = [
+        Guard.from_policies(policies(10), store=uri(kind, tmp_path), hash_key=HASH_KEY, environ={})
+    ]
+    guards += [guards[0].with_policies(policies(10 + n)) for n in range(1, 4)]
+    decisions = [guard.decide(FACTS, ONE) for guard in guards]
+
+    assert [decision.mode.value for decision in decisions] == ["normal"] * 4
+    guards[0].release(decisions[0])
+    assert guards[-1].decide(FACTS, ONE).limits[0].used == 4
+    guards[-1].close()
