@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,11 @@ BANNING = (
 )
 
 
+@cache
+def loaded(rules):
+    return load_text(HEAD + rules)
+
+
 class Fleet:
     """Several processes over one store, each with a share of 1/k."""
 
@@ -30,7 +36,7 @@ class Fleet:
         self.store = ScriptedStore()
         self.guards = [
             Guard.from_policies(
-                load_text(HEAD + rules),
+                loaded(rules),
                 store=self.store,
                 clock=self.clock,
                 environ={},
