@@ -37,6 +37,7 @@ from guardrail.stores.records import (
     entered,
     readjusted,
 )
+from guardrail.stores.tables import MASK
 
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
@@ -105,17 +106,25 @@ class LocalCounters:
                 start = 2 * row[0]
                 kind, _, _, ttl, spill, member, until, floor, _, _ = cells[start : start + CELL]
                 table = home(key[:IDENT_LENGTH], ttl * MILLISECOND)
-                record = table.find(key)
-                if record is None and spill and store.full:
-                    key = keys[spill - 1]
+                # Written in place where it can be: this runs once a counter of every decision.
+                shard = table.current[hash(key) & MASK]
+                record = shard.get(key)
+                known = record is not None
+                if not known:
                     record = table.find(key)
+                    if record is None and spill and store.full:
+                        key = keys[spill - 1]
+                        record = table.find(key)
                 if kind == SET:
                     record = entered(record, member, until, now)
                 elif floor:
                     record = _line(record, used + increment)
                 else:
                     record = _window(record, slot, until, amount)
-                table.put(key, record, now)
+                if known:
+                    shard[key] = record
+                else:
+                    table.put(key, record, now)
 
     def plan(self, plan: Plan, answers: Answers) -> tuple[Plan, list[int]]:
         """Return what of a plan is asked here, and the place in the plan of each of its cells.

@@ -6,8 +6,8 @@ at eight for each one made, so that records go at least as fast as they come.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import lmdb
 
@@ -61,16 +61,17 @@ class Sweep:
         """Look at so many records of a sub-database, remove those that may go, return how many."""
         removed, limit = 0, expired_before(now)
         with transaction.cursor(home) as cursor:
+            value, following = cast(Callable[[], bytes], cursor.value), cursor.next
             found = cursor.set_range(self._places.get(home, b"")) or cursor.first()
             for _ in range(count):
                 if not found:
                     break
-                if bytes(cursor.value()) < limit:
+                if value() < limit:
                     found = cursor.delete() and bool(cursor.key())
                     removed += 1
                     if removed == most:
                         break
                 else:
-                    found = cursor.next()
+                    found = following()
             self._places[home] = bytes(cursor.key()) if found else b""
         return removed
