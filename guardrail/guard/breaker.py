@@ -59,9 +59,8 @@ class Breaker:
 
         Whoever takes one hands it back, to `succeeded`, `failed` or `abandoned`.
         """
-        # Read in this order, a permit of a round that is over is the worst that a race can give.
-        current, state = self._round, self._state
-        if state is State.CLOSED:
+        current = self.passing()
+        if current is not None:
             return current
         with self._lock:
             if self._state is State.OPEN:
@@ -73,6 +72,12 @@ class Breaker:
                 self._round += 1
                 return self._round
             return self._round if self._state is State.CLOSED else None
+
+    def passing(self) -> int | None:
+        """Return a permit if all calls pass now, which needs no time to be told; else None."""
+        # Read in this order, a permit of a round that is over is the worst that a race can give.
+        current, state = self._round, self._state
+        return current if state is State.CLOSED else None
 
     def succeeded(self, permit: int, now: float) -> None:
         """Note that a call was answered; the probe's answer closes the breaker."""

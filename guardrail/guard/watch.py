@@ -84,7 +84,8 @@ class Watch:
 
     def permit(self) -> int | None:
         """Return the permit for one call, None if the store is not to be asked now."""
-        return self._breaker.permit(self._clock())
+        permit = self._breaker.passing()
+        return self._breaker.permit(self._clock()) if permit is None else permit
 
     def abandoned(self, permit: int) -> None:
         """Take the permit of a call back that ended without an answer, by no fault of the store."""

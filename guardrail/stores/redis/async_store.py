@@ -17,10 +17,10 @@ from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
 from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, acquired, parted, settling, spoken
+from guardrail.stores.redis.dialogue import Call, acquired, asking, parted, settling, spoken
 from guardrail.stores.redis.faults import MOVED_AWAY, OutdatedError
 from guardrail.stores.redis.spread import acquiring
-from guardrail.stores.redis.wire import Undo
+from guardrail.stores.redis.wire import Undo, read_reply
 
 T = TypeVar("T")
 
@@ -113,7 +113,10 @@ class AsyncRedisStore(RedisBase):
     async def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
         if self.bearings.stale:
             await self._orient(until)
-        return await self._run(acquired(self.bearings.speech(), asked, now, 0, refuse=False), until)
+        speech = self.bearings.speech()
+        if speech.former is None:
+            return read_reply(await self._perform(asking(speech, asked, now), until))
+        return await self._run(acquired(speech, asked, now, 0, refuse=False), until)
 
     async def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
         if self.bearings.stale:

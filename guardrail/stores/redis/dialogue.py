@@ -112,6 +112,12 @@ def acquired(
     return read_reply(reply)
 
 
+def asking(speech: Speech, asked: Asked, now: int) -> Call:
+    """Return the one call that `acquired` makes of a single server without former names."""
+    packed = acquire_call(asked.form, now, speech.names, speech.terms)
+    return Call(ACQUIRE, 0, packed.keys, packed.encoded(), asked)
+
+
 def _taken_over(
     speech: Speech, keys: Sequence[str], packed: Packed, slot: int
 ) -> Generator[Call, object, Mapping[int, bytes]]:
