@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.settings import reloading
 from guardrail.loading import load_policies
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
@@ -29,24 +28,24 @@ def in_force(app):
 
 
 class Slow:
-    """Makes the first successor of a guard wait until it is let go."""
+    """Reads the files, and at the first time says so only when it is let go."""
 
-    def __init__(self, kind, monkeypatch):
+    def __init__(self, monkeypatch):
         self.begun, self.gate = threading.Event(), threading.Event()
-        self._plain = kind.with_policies
-        monkeypatch.setattr(kind, "with_policies", lambda guard, new: self._made(guard, new))
+        monkeypatch.setattr(reloading, "load_policies", self._loaded)
 
-    def _made(self, guard, policies):
+    def _loaded(self, paths):
+        found = load_policies(paths)
         if not self.begun.is_set():
             self.begun.set()
             self.gate.wait(0.5)
-        return self._plain(guard, policies)
+        return found
 
 
 def test_of_two_reloads_at_once_the_newer_set_is_in_force(folder, monkeypatch):
     app = asgi(folder)
     app.door.open()
-    slow = Slow(AsyncGuard, monkeypatch)
+    slow = Slow(monkeypatch)
 
     async def run():
         written(folder, 3)
@@ -64,7 +63,7 @@ def test_of_two_reloads_at_once_the_newer_set_is_in_force(folder, monkeypatch):
 def test_of_two_reloads_at_once_the_newer_set_is_in_force_between_threads(folder, monkeypatch):
     app = WsgiMiddleware(answering([]), **options(folder))
     assert app.door.guard is not None
-    slow = Slow(Guard, monkeypatch)
+    slow = Slow(monkeypatch)
     written(folder, 3)
     first = threading.Thread(target=app.reload)
     first.start()
@@ -99,18 +98,17 @@ def test_policies_that_cannot_be_taken_stop_no_request_and_are_told(folder):
     app.close()
 
 
-@pytest.mark.parametrize("broken", [b"\xff\xfe", b"rules: " + b"[" * 5000])
-def test_files_that_no_reader_takes_stop_no_request(folder, broken):
-    given = options(folder, reload=10)
-    app = asgi(folder, **given)
-    before = in_force(app)
-    (folder / "policies" / "p.yaml").write_bytes(broken)
-    app.door._guard.look()
-    app.door._guard.look()
+def test_a_reader_that_breaks_stops_no_request(folder, monkeypatch):
+    def broken(paths):
+        raise RecursionError("too deep")
 
-    found = app.door._guard.reloads
-    assert found is not None
+    app = asgi(folder)
+    before = in_force(app)
+    monkeypatch.setattr(reloading, "load_policies", broken)
+    found = asyncio.run(app.reload())
+
     assert (found.loaded, found.failed, in_force(app)) == (0, 1, before)
+    assert "too deep" in str(found.problem)
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
