@@ -13,10 +13,9 @@ from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
-from guardrail.http.settings.processes import PerProcess
 from guardrail.http.settings.reloading import Reloads
-from guardrail.model.policy import PolicySet
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
@@ -36,7 +35,7 @@ class AsyncDoor:
         self.settings = configured.http
         self.clock = configured.clock
         self._asker = configured.asker
-        self._guard = PerProcess(configured.async_guard)
+        self._guard = InForce(configured.async_guard, configured.reloading)
         self._sleep = sleep
         self._held = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,10 +53,8 @@ class AsyncDoor:
         `body` reads the body; it is not called for a request that its head already refuses. None
         stands for a body that is not for us to read.
         """
-        reloading = self.configured.reloading
-        if reloading is not None and reloading.due(self.clock()):
-            self.start(self._reloaded(reloading.look))
         try:
+            self.look()
             answer = exchange.opened()
             if answer is not None:
                 return answer
@@ -181,28 +178,17 @@ class AsyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        reloading = self.configured.reloading
-        reloads = None if reloading is None else reloading.reloads
-        return self.configured.journal.metrics(self.guard.health, reloads)
+        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+
+    def look(self) -> None:
+        """Look for changed policies, beside the event loop, where that is set and due."""
+        if self._guard.due(self.clock()):
+            self.start(asyncio.to_thread(self._guard.look))
 
     async def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        reloading = self.configured.reloading
-        if reloading is None:
-            return None
-        await self._reloaded(reloading.load)
-        return reloading.reloads
-
-    async def _reloaded(self, load: Callable[[], PolicySet | None]) -> None:
-        guard = self.guard
-
-        def made() -> AsyncGuard | None:
-            found = load()
-            return None if found is None else guard.with_policies(found)
-
-        after = await asyncio.to_thread(made)
-        if after is not None:
-            self._guard.put(after)
+        await asyncio.to_thread(self._guard.load)
+        return self._guard.reloads
 
     def open(self) -> None:
         """Make the guard now, not at the first request."""

@@ -13,10 +13,10 @@ from guardrail.guard import Guard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
+from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
 from guardrail.http.settings.reloading import Reloads
-from guardrail.model.policy import PolicySet
 from guardrail.wsgi.leases import Renewals
 
 LOG = logging.getLogger("guardrail")
@@ -35,7 +35,7 @@ class SyncDoor:
         self.settings = configured.http
         self.clock = configured.clock
         self._asker = configured.asker
-        self._guard = PerProcess(configured.sync_guard)
+        self._guard = InForce(configured.sync_guard, configured.reloading)
         self._renewals = PerProcess(Renewals)
         self._sleep = sleep
         self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
@@ -55,10 +55,8 @@ class SyncDoor:
 
         `body` reads the body; it is not called for a request that its head already refuses.
         """
-        reloading = self.configured.reloading
-        if reloading is not None and reloading.due(self.clock()):
-            self._take(reloading.look())
         try:
+            self.look()
             answer = exchange.opened()
             if answer is not None:
                 return answer
@@ -152,21 +150,17 @@ class SyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        reloading = self.configured.reloading
-        reloads = None if reloading is None else reloading.reloads
-        return self.configured.journal.metrics(self.guard.health, reloads)
+        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+
+    def look(self) -> None:
+        """Look for changed policies, where that is set and due."""
+        if self._guard.due(self.clock()):
+            self._guard.look()
 
     def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        reloading = self.configured.reloading
-        if reloading is None:
-            return None
-        self._take(reloading.load())
-        return reloading.reloads
-
-    def _take(self, policies: PolicySet | None) -> None:
-        if policies is not None:
-            self._guard.put(self.guard.with_policies(policies))
+        self._guard.load()
+        return self._guard.reloads
 
     def close(self) -> None:
         """Let go of what was opened here."""

@@ -56,7 +56,8 @@ def live(app, *more):
 def counted(app):
     """Count how often the guard is made and closed."""
     counts = {"made": 0, "closed": 0}
-    make = app.door._guard._make
+    kept = app.door._guard._guard
+    make = kept._make
 
     def made():
         counts["made"] += 1
@@ -70,7 +71,7 @@ def counted(app):
         guard.close = closed
         return guard
 
-    app.door._guard._make = made
+    kept._make = made
     return counts
 
 

@@ -29,7 +29,6 @@ from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloading
 from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
-from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.stores.naming import hash_keys, read_key_file
 
@@ -59,25 +58,25 @@ class Configured:
         self.local_share = given.part("local_share")
         self._keys = _keys(given, options, environ)
         self.store = given.raw("store")
-        self.policies = None if self.guard is not None else _policies(given)
-        self.reloading: Reloading | None = None
-        if self.policies is not None:
-            every = given.seconds("reload", 0.0, zero=True)
-            self.reloading = Reloading(given.paths("policies"), every, self.policies)
+        self.reloading = None if self.guard is not None else _reloading(given)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
-        policies = self.policies if self.guard is None else self.guard.policies
-        self.asker = asker_of(
-            given, self._keys or (secret,), cast(PolicySet, policies).facts, environ
-        )
+        self.asker = asker_of(given, self._keys or (secret,), self.policies.facts, environ)
         self._made_directory = self.asker.directory is not given.raw("directory")
         if self.reloading is not None:
             self.reloading.keeps_facts = self._made_directory
         self.http = _http_settings(given, options, secret, self.asker)
         self.journal = Journal(_sink(given, options), secret)
-        self._notice = _notice(self.policies, self.store, environ)
+        self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
         self._lease: tuple[PolicySet | None, float | None] = (None, None)
+
+    @property
+    def policies(self) -> PolicySet:
+        """The policies in force: those loaded last, or of the host's own guard."""
+        if self.guard is not None:
+            return self.guard.policies
+        return cast(Reloading, self.reloading).policies
 
     def async_guard(self) -> AsyncGuard:
         """Return the guard of this process's event loop: the host's own, or one made now."""
@@ -85,7 +84,7 @@ class Configured:
             return self.guard
         if self.guard is not None:
             raise SettingError("`guard` is a `Guard`: an event loop needs a `guardrail.AsyncGuard`")
-        guard = AsyncGuard.from_policies(cast(PolicySet, self.policies), **self._making())
+        guard = AsyncGuard.from_policies(self.policies, **self._making())
         self.note(self._notice())
         return guard
 
@@ -95,7 +94,7 @@ class Configured:
             return self.guard
         if self.guard is not None:
             raise SettingError("`guard` is an `AsyncGuard`: threads need a `guardrail.Guard`")
-        guard = Guard.from_policies(cast(PolicySet, self.policies), **self._making())
+        guard = Guard.from_policies(self.policies, **self._making())
         self.note(self._notice())
         return guard
 
@@ -162,14 +161,14 @@ def configure(options: Mapping[str, Any], folder: Path | None = None) -> Configu
     return Configured(Given(arguments, file.values, file.path), arguments, environ)
 
 
-def _policies(given: Given) -> PolicySet:
+def _reloading(given: Given) -> Reloading:
     paths = given.paths("policies")
     if not paths:
         raise SettingError(
             "no policies are named: set `policies` as an argument, in `[tool.guardrail]` of "
             "pyproject.toml, or in the file that GUARDRAIL_CONFIG names"
         )
-    return load_policies(paths)
+    return Reloading(paths, given.seconds("reload", 0.0, zero=True))
 
 
 def _keys(
@@ -190,12 +189,12 @@ def _sink(given: Given, options: Mapping[str, Any]) -> DecisionSink | None:
 
 
 def _notice(
-    policies: PolicySet | None, store: object, environ: Mapping[str, str]
+    loaded: Reloading | None, store: object, environ: Mapping[str, str]
 ) -> Callable[[], tuple[str, ...]]:
     in_memory = store is None or (isinstance(store, str) and store.startswith("memory:"))
-    if policies is None or not in_memory:
+    if loaded is None or not in_memory:
         return lambda: ()
-    return MemoryNotice(policies, environ, chosen=store is not None).lines
+    return MemoryNotice(loaded.policies, environ, chosen=store is not None).lines
 
 
 def _http_settings(

@@ -30,10 +30,13 @@ class PerProcess(Generic[T]):
                 self._owner = os.getpid()
             return self._value
 
-    def put(self, value: T) -> None:
-        """Replace this process's value."""
+    def change(self, successor: Callable[[T | None], T | None]) -> None:
+        """Replace this process's value, None where it has made none, by its successor."""
         with self._lock:
-            self._value, self._owner = value, os.getpid()
+            value = self._value if self._owner == os.getpid() else None
+            after = successor(value)
+            if after is not None:
+                self._value, self._owner = after, os.getpid()
 
     def taken(self) -> T | None:
         """Return the value and forget it, None if this process has made none."""

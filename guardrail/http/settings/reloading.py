@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from guardrail.model.policy import PolicySet
 LOG = logging.getLogger("guardrail")
 
 Stamps = tuple[tuple[str, int, int, int], ...]
+Take = Callable[[PolicySet], object]
+"""Puts a policy set in force, or raises what stands against it."""
 
 
 class Reloads(NamedTuple):
@@ -35,16 +37,23 @@ class Reloading:
 
     They are loaded when two looks in a row find them the same, so that files that are being
     copied are not taken half. A set that does not load whole, or that declares other facts than
-    a directory was opened for, changes nothing: the revision in force stays, and is told.
+    a directory was opened for, or that no guard can be made of, changes nothing: the revision in
+    force stays, and is told.
     """
 
-    def __init__(self, paths: Sequence[Path], every: float, policies: PolicySet) -> None:
+    def __init__(self, paths: Sequence[Path], every: float) -> None:
+        """Load the policies that a door starts with.
+
+        Raises:
+            PolicyError: they cannot be loaded.
+        """
         self._paths = tuple(paths)
         self._every = every
         self._lock = threading.Lock()
         self._next = 0.0
+        # What changes while it is loaded is loaded again: stamps are taken before.
         self._taken = self._seen = self._stamps()
-        self.policies = policies
+        self.policies = load_policies(self._paths)
         self.keeps_facts = False
         self._loaded = self._failed = 0
         self._problem: str | None = None
@@ -61,40 +70,44 @@ class Reloading:
         self._next = now + self._every
         return True
 
-    def look(self) -> PolicySet | None:
-        """Return the new policies if the files changed; None if not, or if they do not load."""
+    def look(self, take: Take) -> None:
+        """Have the new policies taken if the files changed, and they load."""
         if not self._lock.acquire(blocking=False):
-            return None
+            return
         try:
             stamps, before = self._stamps(), self._seen
             self._seen = stamps
             if stamps == self._taken or stamps != before:
-                return None
+                return
             self._taken = stamps
-            return self._load()
+            self._load(take)
         finally:
             self._lock.release()
 
-    def load(self) -> PolicySet | None:
-        """Return the policies as they stand in the files now, None if they do not load."""
+    def load(self, take: Take) -> None:
+        """Have the policies taken as they stand in the files now, if they load."""
         with self._lock:
             self._taken = self._seen = self._stamps()
-            return self._load()
+            self._load(take)
 
-    def _load(self) -> PolicySet | None:
+    def _load(self, take: Take) -> None:
+        before = self.policies
         try:
             found = load_policies(self._paths)
+            if self.keeps_facts and found.facts != before.facts:
+                self._refused("they declare other facts, and the directory gives those of before")
+                return
+            take(found)
         except GuardrailError as problem:
             self._refused(_first_line(problem))
-            return None
-        if self.keeps_facts and found.facts != self.policies.facts:
-            self._refused("they declare other facts, and the directory gives those of before")
-            return None
-        self._loaded += 1
-        self._problem = None
-        LOG.info("policies %s are in force, after %s", found.revision, self.policies.revision)
-        self.policies = found
-        return found
+        except Exception as problem:
+            # Whatever stands in a file, requests go on by the policies in force.
+            self._refused(repr(problem))
+        else:
+            self.policies = found
+            self._loaded += 1
+            self._problem = None
+            LOG.info("policies %s are in force, after %s", found.revision, before.revision)
 
     def _refused(self, why: str) -> None:
         self._failed += 1

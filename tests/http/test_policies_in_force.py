@@ -1,0 +1,156 @@
+"""Which policies are in force: over reloads at once, a new start, and what cannot be served."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from guardrail.asgi import GuardrailMiddleware
+from guardrail.http.settings import reloading
+from guardrail.loading import load_policies
+from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
+from tests.http.driving import Call
+from tests.http.test_asgi_lifespan import MESSAGES, host
+from tests.http.test_reloading import asgi, folder, options, statuses, written
+from tests.http.wsgi_driving import Hosted, answering
+
+__all__ = ["folder"]
+
+
+def in_force(app):
+    """Return the revision that decides, once it is the one that is told."""
+    revision = app.door.guard.policies.revision
+    assert revision == app.door.configured.reloading.reloads.revision
+    return revision
+
+
+class Slow:
+    """Reads the files, and at the first time says so only when it is let go."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.gate = threading.Event(), threading.Event()
+        monkeypatch.setattr(reloading, "load_policies", self._loaded)
+
+    def _loaded(self, paths):
+        found = load_policies(paths)
+        if not self.begun.is_set():
+            self.begun.set()
+            self.gate.wait(0.5)
+        return found
+
+
+def test_of_two_reloads_at_once_the_newer_set_is_in_force(folder, monkeypatch):
+    app = asgi(folder)
+    app.door.open()
+    slow = Slow(monkeypatch)
+
+    async def run():
+        written(folder, 3)
+        first = asyncio.ensure_future(app.reload())
+        await asyncio.to_thread(slow.begun.wait, 5)
+        written(folder, 1)
+        await app.reload()
+        slow.gate.set()
+        await first
+
+    asyncio.run(run())
+    assert in_force(app) == load_policies([folder / "policies"]).revision
+
+
+def test_of_two_reloads_at_once_the_newer_set_is_in_force_between_threads(folder, monkeypatch):
+    app = WsgiMiddleware(answering([]), **options(folder))
+    assert app.door.guard is not None
+    slow = Slow(monkeypatch)
+    written(folder, 3)
+    first = threading.Thread(target=app.reload)
+    first.start()
+    slow.begun.wait(5)
+    written(folder, 1)
+    app.reload()
+    slow.gate.set()
+    first.join()
+
+    assert in_force(app) == load_policies([folder / "policies"]).revision
+    app.close()
+
+
+def test_policies_that_cannot_be_taken_stop_no_request_and_are_told(folder):
+    environ: dict[str, str] = {}
+    given = options(folder, reload=10, environ=environ)
+    app: Any = WsgiMiddleware(answering([b"{}"]), **given)
+    hosted = Hosted(answering([]))
+    hosted.app = app
+    before = in_force(app)
+    written(folder, 9)
+    environ["GUARDRAIL_MODE"] = "nonsense"
+    for _ in range(3):
+        given["clock"].advance(11)
+        assert hosted.ask()[0] in (200, 429)
+
+    found = app.door.configured.reloading.reloads
+    assert (found.loaded, found.failed) == (0, 1)
+    assert "GUARDRAIL_MODE" in found.problem
+    assert in_force(app) == before
+    assert "guardrail_policy_stale 1\n" in app.metrics()
+    app.close()
+
+
+def test_a_reader_that_breaks_stops_no_request(folder, monkeypatch):
+    def broken(paths):
+        raise RecursionError("too deep")
+
+    app = asgi(folder)
+    before = in_force(app)
+    monkeypatch.setattr(reloading, "load_policies", broken)
+    found = asyncio.run(app.reload())
+
+    assert (found.loaded, found.failed, in_force(app)) == (0, 1, before)
+    assert "too deep" in str(found.problem)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_second_start_has_the_policies_that_were_loaded_last(folder, kind):
+    app = asgi(folder) if kind == "asgi" else WsgiMiddleware(answering([]), **options(folder))
+    before = in_force(app)
+    written(folder, 3)
+    if isinstance(app, GuardrailMiddleware):
+        app.app = host("lifespan.startup.complete", "lifespan.shutdown.complete")
+
+        async def run():
+            await app.reload()
+            await Call({"type": "lifespan"}, MESSAGES).run(app)
+
+        asyncio.run(run())
+    else:
+        app.reload()
+        app.close()
+
+    assert in_force(app) != before
+
+
+def test_a_reload_while_no_guard_is_open_makes_none(folder):
+    app = asgi(folder)
+    written(folder, 1)
+    asyncio.run(app.reload())
+
+    assert app.door._guard.taken() is None
+    assert statuses(app, 2) == [200, 429]
+
+
+def test_what_changes_while_policies_are_loaded_at_the_start_is_loaded_again(folder, monkeypatch):
+    def loaded(paths):
+        found = load_policies(paths)
+        written(folder, 12345)
+        return found
+
+    monkeypatch.setattr(reloading, "load_policies", loaded)
+    app = asgi(folder, reload=1)
+    monkeypatch.setattr(reloading, "load_policies", load_policies)
+    before = in_force(app)
+    app.door._guard.look()
+    app.door._guard.look()
+
+    assert in_force(app) != before
