@@ -92,7 +92,7 @@ class GuardrailMiddleware:
 
 
 def _lingering(said: Iterable[bytes], environ: Environ) -> Iterator[bytes]:
-    """Answer, then take what the client still sends."""
+    """Answer, then take what the client still sends, where that cannot hold the worker."""
     yield from said
     discard_body(environ, LINGER)
 
