@@ -11,6 +11,7 @@ from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import LINGER, Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_environ
 from guardrail.http.exchange.passage import Passage
+from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads
@@ -68,9 +69,14 @@ class GuardrailMiddleware:
         if isinstance(outcome, Answer):
             said = _send(outcome, start_response, head.method)
             return _lingering(said, environ) if body is None and head.sends_body else said
-        passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
-        served = Served(self.door, exchange, outcome, start_response)
-        return served.begin(self.app, changed_environ(environ, body, outcome, passage))
+        try:
+            passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
+            changed = changed_environ(environ, body, outcome, passage)
+            served = Served(self.door, exchange, outcome, start_response)
+        except BaseException:
+            self.door.settle(outcome.decision, Settlement(None))
+            raise
+        return served.begin(self.app, changed)
 
     def metrics(self) -> str:
         """Return what this process counted, in the text format of Prometheus."""
@@ -86,7 +92,7 @@ class GuardrailMiddleware:
 
 
 def _lingering(said: Iterable[bytes], environ: Environ) -> Iterator[bytes]:
-    """Answer, then take what the client still sends."""
+    """Answer, then take what the client still sends, where that cannot hold the worker."""
     yield from said
     discard_body(environ, LINGER)
 

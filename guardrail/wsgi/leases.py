@@ -35,18 +35,30 @@ class Renewals:
         self._closed = False
 
     def watch(self, served: Renewable, every: float) -> None:
-        """Look after a request whose leases are due every so many seconds."""
+        """Look after a request whose leases are due every so many seconds.
+
+        Raises:
+            RuntimeError: the system has no thread to give; the next request asks it again.
+        """
         with self._lock:
-            self._open.add(served)
             if self._pause is None:
-                self._pause = every
-                finalize(self, self._woken.set).atexit = False
-                threading.Thread(
-                    target=_rounds, args=(ref(self), self._woken), name=THREAD, daemon=True
-                ).start()
+                self._start(every)
             elif every < self._pause:
                 self._pause = every
                 self._woken.set()
+            self._open.add(served)
+
+    def _start(self, pause: float) -> None:
+        # The thread ends where it finds no pause: it is there before, and gone if none started.
+        self._pause = pause
+        try:
+            threading.Thread(
+                target=_rounds, args=(ref(self), self._woken), name=THREAD, daemon=True
+            ).start()
+        except BaseException:
+            self._pause = None
+            raise
+        finalize(self, self._woken.set).atexit = False
 
     def drop(self, served: Renewable) -> None:
         """Forget a request that has ended."""

@@ -30,18 +30,23 @@ LEASE = 1.0
 ONE_PLACE = SHORT.replace("max: 5, lease: 1s", "max: 1, lease: 9s")
 
 
+def noted_renewals(hosted):
+    """Return a semaphore that each renewal of a lease releases."""
+    renewed, renew = threading.Semaphore(0), hosted.guard.renew
+
+    def noted(decision, **more):
+        renew(decision, **more)
+        renewed.release()
+
+    hosted.guard.renew = noted
+    return renewed
+
+
 class Silence:
     """A host's response that says nothing until its lease was renewed a few times."""
 
     def __init__(self, hosted):
-        self.renewed = threading.Semaphore(0)
-        renew = hosted.guard.renew
-
-        def noted(decision, **more):
-            renew(decision, **more)
-            self.renewed.release()
-
-        hosted.guard.renew = noted
+        self.renewed = noted_renewals(hosted)
         self.hosted = hosted
 
     def __iter__(self):
@@ -87,17 +92,41 @@ def test_the_thread_starts_with_the_first_lease_and_ends_with_the_door(ends):
 
 def test_a_response_that_its_server_forgets_is_renewed_no_more():
     hosted = Hosted(answering(Response([b"x"] * 9)), SHORT)
+    renewed = noted_renewals(hosted)
     response = hosted.app(hosted.environ(), hosted.start)
     next(iter(response))
     assert hosted.used("places") == 1
     renewals = hosted.app.door.renewals
     assert len(renewals._open) == 1
+    # A whole round: one that still looked at it would go on to.
+    for _ in range(2):
+        hosted.clock.advance(LEASE / 2)
+        assert renewed.acquire(timeout=30)
     del response
     gc.collect()
 
     assert len(renewals._open) == 0
     hosted.clock.advance(LEASE)
     assert hosted.used("places") == 0
+    hosted.app.close()
+
+
+def test_a_request_for_which_no_thread_can_start_gives_all_back_and_the_next_one_has_it(
+    monkeypatch,
+):
+    def none_left(self):
+        raise RuntimeError("can't start new thread")
+
+    hosted = Hosted(answering([completion()]), SHORT)
+    with monkeypatch.context() as system:
+        system.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="new thread"):
+            hosted.ask()
+    assert (hosted.used("calls"), hosted.used("places")) == (0, 0)
+    hosted.app.app = answering(Silence(hosted))
+
+    assert hosted.ask()[0] == 200
+    assert (hosted.used("calls"), hosted.used("places")) == (1, 0)
     hosted.app.close()
 
 
