@@ -1,11 +1,13 @@
 """The decision log: what a line of it holds, and a sink that writes lines to a file.
 
-A record holds no text of a prompt and no credential. Who asked is told by keyed hashes, the same
-for the same account, so that lines can be counted and joined by whoever may not know names.
+A record holds no text of a prompt and no credential. Who asked is told by keyed hashes, under one
+hash key the same for the same account, so that lines can be counted and joined by whoever may not
+know names.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -85,12 +87,13 @@ class DecisionSink(Protocol):
 class JsonLines:
     """Appends records to a file, a JSON line each, which the processes of a host may share.
 
-    A file that was moved away, as log rotation does, is made anew. A line that cannot be written
-    is counted in `lost`, and never stops a request.
+    The file is opened with the first line. One that was moved away, as log rotation does, is made
+    anew. A line that cannot be written, or that comes after `close`, is counted in `lost`, and
+    never stops a request.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Take the path of the file.
+        """Take the path of the file, and check that it can be written.
 
         Raises:
             SettingError: it cannot be opened.
@@ -99,38 +102,56 @@ class JsonLines:
         self._lock = threading.Lock()
         self._file = -1
         self._identity = (0, 0)
+        self._closed = self._torn = False
         self.lost = 0
         try:
             self._open()
         except OSError as problem:
             why = (problem.strerror or str(problem)).lower()
             raise SettingError(f"the decision log `{path}` cannot be opened: {why}") from problem
+        self._let_go()
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append one line, at once and whole."""
         line = json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
         with self._lock:
             try:
+                if self._closed:
+                    raise OSError(errno.EBADF, "it is closed")
                 if self._moved():
-                    self.close()
+                    self._let_go()
                     self._open()
-                os.write(self._file, line)
+                self._append(line)
             except OSError as problem:
                 self.lost += 1
                 if self.lost == 1:
                     LOG.error("decisions are not logged to `%s`: %s", self._path, problem.strerror)
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Let go of the file for good."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def _append(self, line: bytes) -> None:
+        # What was written of a line on a full disk stays: the next one must not be glued to it.
+        piece = b"\n" + line if self._torn else line
+        written = os.write(self._file, piece)
+        self._torn = written < len(piece) if written else self._torn
+        if written < len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o640)
         found = os.fstat(self._file)
         self._identity = (found.st_dev, found.st_ino)
+        self._torn = False
+
+    def _let_go(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _moved(self) -> bool:
         try:

@@ -174,8 +174,7 @@ class Guarded:
             clock=self.clock,
             environ={},
             jitter=lambda: 0.0,
-            hash_key=b"k" * 32,
-            **options,
+            **{"hash_key": b"k" * 32, **options},
         )
 
     def ask(self, body=ASK, **scope):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import threading
 
 import jsonschema
@@ -16,6 +17,8 @@ from guardrail.cli import app as cli
 from guardrail.decisionlog import SCHEMA, JsonLines
 from guardrail.errors import SettingError
 from guardrail.http.exchange import journal
+from guardrail.http.exchange.journal import Journal
+from guardrail.testing import MovableClock, guard_of
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
 from tests.http.test_asgi_realtime import CREATE, frame, talk, voice
 from tests.http.test_door_callers import CARRIED, SECRETS
@@ -218,3 +221,70 @@ def test_a_log_that_fails_stops_no_request(tmp_path, caplog):
     lost.write({})
     assert lost.lost == 1
     tmp_path.mkdir()
+
+
+def test_a_line_that_did_not_fit_is_lost_alone(tmp_path):
+    path = tmp_path / "log"
+    log = JsonLines(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.write({"n": 1})
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 4, hard))
+        log.write({"n": 2})
+        log.write({"n": 3})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write({"n": 4})
+
+    assert path.read_text().splitlines() == ['{"n":1}', '{"n"', '{"n":4}']
+    assert log.lost == 2
+
+
+def test_a_log_is_opened_with_its_first_line_and_stays_closed(tmp_path):
+    log = JsonLines(tmp_path / "log")
+    assert not held_open(tmp_path)
+    log.write({"n": 1})
+    assert held_open(tmp_path)
+    log.close()
+    log.write({"n": 2})
+
+    assert not held_open(tmp_path)
+    assert (tmp_path / "log").read_text() == '{"n":1}\n'
+    assert log.lost == 1
+
+
+def held_open(folder):
+    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if alive(fd))
+    return [link for link in links if link.startswith(str(folder))]
+
+
+def alive(fd):
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def test_no_path_and_no_amount_of_a_callers_own_is_logged():
+    door, records = guarded()
+    door.ask(body("small"), path="/v1/keys/sk-live-secret/rotate")
+    record = Journal(None, b"key")._record
+    asked = {"input_tokens": "the whole prompt", "requests": 2, "z": {"deep": [1]}, "tokens": True}
+    decision = guard_of(POLICY, clock=MovableClock()).decide({"account.id": "a"}, asked)
+    told = record(decision, "settled", None, None)
+
+    assert [r["endpoint"] for r in records] == ["other"]
+    assert told["estimate"] == {"requests": 2}
+    VALID.validate(json.loads(json.dumps(told)))
+
+
+def test_a_sink_of_the_hosts_is_left_open_and_a_log_without_a_hash_key_is_warned_of(caplog):
+    class Held(Kept):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    sink = Held()
+    door = Guarded(POLICY, decision_sink=sink, hash_key=None)
+    asyncio.run(door.app.door.close())
+
+    assert not sink.closed
+    assert caplog.text.count("set `GUARDRAIL_HASH_KEY` to join its lines") == 1

@@ -12,9 +12,12 @@ from hashlib import blake2b
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import Decision
 from guardrail.guard.health import Health
+from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
+from guardrail.model.amounts import UNITS
+from guardrail.model.cells import TOP
 
 LOG = logging.getLogger("guardrail")
 
@@ -27,6 +30,7 @@ WHO = {
     "credential": "credential.id",
     "network": "client.network",
 }
+OTHER_ENDPOINT = "other"
 _HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
 
@@ -37,8 +41,10 @@ class Journal:
     Refusals are recorded when they are made, others when they are settled.
     """
 
-    def __init__(self, sink: DecisionSink | None, key: bytes) -> None:
+    def __init__(self, sink: DecisionSink | None, key: bytes, *, made_here: bool = False) -> None:
+        """Take the sink, and whether it is to be closed here: the host's own is the host's."""
         self._sink = sink
+        self._made_here = made_here
         self._key = blake2b(key, person=b"decision log").digest()[:32]
         self._lock = threading.Lock()
         self._decisions: Counter[tuple[str, ...]] = Counter()
@@ -72,8 +78,8 @@ class Journal:
             self._failures += 1
 
     def close(self) -> None:
-        """Let go of the sink."""
-        if self._sink is not None:
+        """Let go of a sink that was made here."""
+        if self._sink is not None and self._made_here:
             self._sink.close()
 
     def metrics(self, health: Health, reloads: Reloads | None) -> str:
@@ -119,7 +125,7 @@ class Journal:
             "retry_after": decision.retry_after,
             "mode": str(decision.mode),
             "ending": ending,
-            "endpoint": _text(facts.get("request.endpoint")),
+            "endpoint": _endpoint(facts.get("request.endpoint")),
             "capability": _text(facts.get("request.capability")),
             "model": _text(facts.get("request.model")),
             "served": model,
@@ -129,8 +135,8 @@ class Journal:
                 {"rule": found.rule, "effect": str(found.effect), "reason": found.reason}
                 for found in decision.shadow
             ],
-            "estimate": dict(decision.case.estimate or {}),
-            "usage": None if usage is None else dict(usage),
+            "estimate": _amounts(decision.case.estimate or {}, decision),
+            "usage": None if usage is None else _amounts(usage, decision),
             "errors": len(decision.errors),
         }
         for name, fact in WHO.items():
@@ -176,6 +182,23 @@ def _label(text: str) -> str:
 
 def _text(value: object) -> str | None:
     return value[:LONGEST_TEXT] if isinstance(value, str) else None
+
+
+def _endpoint(name: object) -> str | None:
+    """Return the name of an endpoint that is known: another path may hold anything."""
+    if not isinstance(name, str):
+        return None
+    return OTHER_ENDPOINT if endpoint_of(name).kind is Kind.UNKNOWN else name
+
+
+def _amounts(stated: Mapping[str, object], decision: Decision) -> dict[str, int | float]:
+    """Return the amounts of known units: a caller may have stated others, or no amounts."""
+    told: dict[str, int | float] = {}
+    for unit in (*UNITS, *decision.case.engine.policies.units):
+        amount = stated.get(unit)
+        if isinstance(amount, int | float) and not isinstance(amount, bool) and 0 <= amount <= TOP:
+            told[unit] = amount
+    return told
 
 
 def _plain(value: object) -> object:

@@ -41,6 +41,10 @@ REMEDIES = ("verify", "pay", "contact")
 _DIALECTS = {**{dialect.value: dialect for dialect in Dialect}, "problem": Dialect.OTHER}
 _DIALECTS.pop(Dialect.OTHER.value)
 _RANDOM_KEY_BYTES = 32
+UNJOINABLE = (
+    "the decision log names accounts by hashes that are others in each process and after each "
+    "start, as there is no hash key: set `GUARDRAIL_HASH_KEY` to join its lines"
+)
 
 
 class Configured:
@@ -65,9 +69,14 @@ class Configured:
         if self.reloading is not None:
             self.reloading.keeps_facts = self._made_directory
         self.http = _http_settings(given, options, secret, self.asker)
-        self.journal = Journal(_sink(given, options), secret)
+        sink: DecisionSink | None = options.get("decision_sink")
+        path = next(iter(given.paths("decision_log")), None)
+        made = JsonLines(path) if sink is None and path is not None else None
+        self.journal = Journal(sink or made, secret, made_here=sink is None)
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
+        if not self._keys and (sink or made) is not None:
+            self.note((UNJOINABLE,))
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
         self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
@@ -179,13 +188,6 @@ def _keys(
         return hash_keys([read_key_file(path) for path in files], environ)
     key = options.get("hash_key")
     return hash_keys(key.encode() if isinstance(key, str) else key, environ)
-
-
-def _sink(given: Given, options: Mapping[str, Any]) -> DecisionSink | None:
-    paths = given.paths("decision_log")
-    if options.get("decision_sink") is not None:
-        return cast(DecisionSink, options["decision_sink"])
-    return JsonLines(paths[0]) if paths else None
 
 
 def _notice(
