@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from enum import Enum
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 
 STATUSES = ("verified", "pending", "action_required", "rejected", "expired", "unknown")
 """The values of `kyc.status`."""
+
+FINAL = frozenset({"verified", "rejected", "expired"})
+"""Statuses that end a verification; others never go over them."""
 
 TOLERANCE = 300.0
 """How many seconds a signed time may differ from now."""
@@ -93,7 +97,8 @@ def event_of(provider: Provider, document: Mapping[str, Any]) -> Event | None:
     """Return what a webhook says of an account, None if it says nothing of one.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is not of the provider's shape.
+        ValueError, TypeError, KeyError, AttributeError, OverflowError: it is not of the
+            provider's shape.
     """
     return _READERS[provider](document)
 
@@ -145,9 +150,12 @@ def _veriff(document: Mapping[str, Any]) -> Event | None:
     code = int(found["code"])
     at = next((found[name] for name in _VERIFF_TIMES if found.get(name)), None)
     name = f"{found.get('attemptId') or found['id']}/{code}"
+    status = VERIFF.get(code, "unknown")
+    if at is None and status in FINAL:
+        raise ValueError("the decision has no time")
     # Events of a session before its decision carry no time: they never go over a decision.
     moment = 0.0 if at is None else _time(at)
-    return _event(name, found.get("vendorData"), VERIFF.get(code, "unknown"), moment)
+    return _event(name, found.get("vendorData"), status, moment)
 
 
 _VERIFF_TIMES = ("decisionTime", "submissionTime", "acceptanceTime")
@@ -168,9 +176,13 @@ def _onfido(document: Mapping[str, Any]) -> Event | None:
 def _event(name: object, account: object, status: str, at: float) -> Event | None:
     if not isinstance(name, str) or not name:
         raise ValueError("the event has no id")
+    if not math.isfinite(at):
+        raise ValueError("the event has no time")
     if not isinstance(account, str) or not account:
         return None
-    return Event(name[:256], account[:256], status, at)
+    # Half a character is no text, and neither kept nor logged.
+    (name + account).encode()
+    return Event(name[:256], account, status, at)
 
 
 def _time(text: object) -> float:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 
 from guardrail.errors import DataError, SettingError
 from guardrail.signals.kyc.ledger import KycLedger
-from guardrail.signals.kyc.providers import Provider, event_of, is_signed
+from guardrail.signals.kyc.providers import TOLERANCE, Provider, event_of, is_signed
 
 LOG = logging.getLogger("guardrail")
 
 MOST_BYTES = 1 << 18
 SHORTEST_SECRET = 16
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class KycWebhooks:
@@ -41,8 +42,10 @@ class KycWebhooks:
     ) -> int:
         """Take one webhook at `now` (seconds since the epoch); return the status to answer.
 
-        204: taken, or known already, or of no account. 400: not signed as it must be, or stale.
-        404: no such provider here. 503: it could not be kept; the provider will send it again.
+        204: taken, or known already, or of no account. 400: not signed as it must be, stale, of a
+        time to come, or not readable. 404: no such provider here. 503: it could not be kept; the
+        provider will send it again. It may wait some seconds for a file that others write: an
+        event loop calls it in a thread.
         """
         of = next((each for each in self._secrets if each.value == provider), None)
         if of is None:
@@ -53,8 +56,12 @@ class KycWebhooks:
             return 400
         try:
             event = event_of(of, json.loads(body))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except _UNREADABLE:
             LOG.warning("a webhook of `%s` is of another shape than expected", provider)
+            return 400
+        # Taken, it would go over all that happens until then.
+        if event is not None and event.at > now + TOLERANCE:
+            LOG.warning("a webhook of `%s` tells of a time to come; it is not taken", provider)
             return 400
         try:
             if event is not None and not self._ledger.take(event):
