@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Unpack
 
-from guardrail.asgi.door import AsyncDoor, Sleep
 from guardrail.asgi.http import serve_http
 from guardrail.asgi.lifespan import serve_lifespan
 from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
+from guardrail.http.exchange.async_door import AsyncDoor, Sleep
 from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.settings.opening import configure

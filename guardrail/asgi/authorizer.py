@@ -13,7 +13,6 @@ import os
 from typing import Any
 
 from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
-from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.http import send_answer
 from guardrail.asgi.lifespan import serve_lifespan
 from guardrail.asgi.types import Receive, Scope, Send
@@ -22,6 +21,7 @@ from guardrail.errors import SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.authorizing import (
     EVALUATION,
     ORIGINAL,
@@ -106,6 +106,7 @@ class Authorizer:
             body = await read_body(receive, LONGEST_QUESTION, ANSWER_WITHIN)
         except (ClientLeftError, TooLargeError, TooSlowError):
             return not_asked("the evaluation is too long, or late")
+        self.door.look()
         question = question_of(body, self.door.guard.policies.facts)
         if question is None:
             return not_asked("an evaluation names a subject, an action and a resource")

@@ -12,9 +12,9 @@ from guardrail.asgi.body import (
     discard_body,
     read_body,
 )
-from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer
+from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.leases import Leases

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.errors import GuardrailError
+from guardrail.http.exchange.async_door import AsyncDoor
 
 _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
 

@@ -7,10 +7,10 @@ import json
 from collections import deque
 from typing import Any
 
-from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import admitted_fields, refused_turn, unreadable_turn
+from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import Exchange
 from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage

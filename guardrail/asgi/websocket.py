@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from guardrail.asgi.door import AsyncDoor
 from guardrail.asgi.realtime import Session
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.http.answers import Answer, admitted_fields
+from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Head
 from guardrail.http.exchange.leases import Leases

@@ -6,7 +6,6 @@ The proxy authenticates before its hooks run: who asks is what it says of the vi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,11 +18,11 @@ from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, admitted_fields, refuse
 from guardrail.http.asked import Asked, Dialect, RewriteError, read_request, rewritten
+from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.serving import Serving, Settlement
-from guardrail.http.settings.opening import Configured, configure
+from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
-from guardrail.http.settings.processes import PerProcess
 from guardrail.signals.directory import credential_id
 
 FactsOf = Callable[[Any], Mapping[str, object]]
@@ -73,17 +72,16 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
 
     def __init__(self, *, facts: FactsOf = facts_of_key, **options: Unpack[Options]) -> None:
         super().__init__()
-        self.configured: Configured = configure(options)
+        self.door = AsyncDoor(configure(options))
+        self.configured = self.door.configured
         self._facts = facts
-        self._guard = PerProcess(self.configured.async_guard)
         self._open: dict[str, list[_Call]] = {}
         self._answered: dict[str, Decision] = {}
-        self._renewing: set[asyncio.Task[None]] = set()
 
     @property
     def guard(self) -> AsyncGuard:
         """This process's guard."""
-        return self._guard.get()
+        return self.door.guard
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
@@ -93,6 +91,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         Raises:
             ProxyException: the request is refused.
         """
+        self.door.look()
         settings = self.configured.http
         asked = _asked(data, call_type, settings.hash_key)
         facts = {**asked.facts, **self._facts(user_api_key_dict)}
@@ -112,7 +111,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         try:
             body = rewritten(asked, decision.obligations)
         except RewriteError as problem:
-            await self.guard.release(decision, now=now)
+            await self.door.settle(decision, Settlement(None))
             raise _not_served(problem) from None
         await self._keep(_call_of(data, user_api_key_dict), serving)
         if body is not None:
@@ -217,9 +216,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Extend the leases of a call if they are due."""
         now = self.configured.clock()
         if now < until and serving.renewal_due(now):
-            task = asyncio.ensure_future(self.guard.renew(serving.decision, now=now))
-            self._renewing.add(task)
-            task.add_done_callback(self._renewing.discard)
+            self.door.start(self.door.renew(serving.decision))
 
     async def _settle(self, decision: Decision, settlement: Settlement | None) -> None:
         now = self.configured.clock()

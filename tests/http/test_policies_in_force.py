@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from guardrail.asgi import GuardrailMiddleware
+from guardrail.asgi.authorizer import Authorizer
+from guardrail.http.exchange.authorizing import EVALUATION
 from guardrail.http.settings import reloading
 from guardrail.loading import load_policies
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.driving import Call
 from tests.http.test_asgi_lifespan import MESSAGES, host
+from tests.http.test_asgi_realtime import CREATE, frame, voice
+from tests.http.test_asgi_websockets import CONNECT, socket_scope
+from tests.http.test_litellm import CHAT, KEY, ProxyException, proxy
 from tests.http.test_reloading import asgi, folder, options, statuses, written
 from tests.http.wsgi_driving import Hosted, answering
 
-__all__ = ["folder"]
+__all__ = ["folder", "proxy"]
+
+QUESTION = {
+    "subject": {"type": "user", "id": "a"},
+    "action": {"name": "chat"},
+    "resource": {"type": "page", "id": "p"},
+}
 
 
 def in_force(app):
@@ -154,3 +167,82 @@ def test_what_changes_while_policies_are_loaded_at_the_start_is_loaded_again(fol
     app.door._guard.look()
 
     assert in_force(app) != before
+
+
+SPEAKS = (
+    "rules:\n  - {id: calls, when: always, budget: {requests: 50, per: day, key: account.id}}\n"
+)
+CLOSED = SPEAKS + "  - {id: closed, when: always, block: {reason: closed}}\n"
+
+
+def rewrite(folder, rules):
+    (folder / "policies" / "p.yaml").write_text(f"guardrail: 1\npolicy: changing\n{rules}")
+
+
+async def looked_twice(door, ask):
+    """Ask until two looks found the files the same, and what those started is done."""
+    for _ in range(2):
+        door.clock.advance(11)
+        await ask()
+        while door._tasks:
+            await asyncio.gather(*door._tasks)
+
+
+def test_an_evaluation_looks_for_changed_policies(folder):
+    rewrite(folder, SPEAKS)
+    app = Authorizer("authzen", **options(folder, reload=10))
+
+    async def asked():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            return (await client.post(EVALUATION, json=QUESTION)).json()["decision"]
+
+    async def run():
+        assert await asked()
+        rewrite(folder, CLOSED)
+        await looked_twice(app.door, asked)
+        return await asked()
+
+    assert asyncio.run(run()) is False
+
+
+def test_a_turn_of_a_session_looks_for_changed_policies(folder):
+    rewrite(folder, SPEAKS)
+    app = asgi(folder, voice, reload=10)
+    call = Call(socket_scope(path="/v1/realtime", query_string=b"model=voice"))
+    frames = [CONNECT, *[frame(**CREATE)] * 4]
+
+    async def receive():
+        if len(frames) == 4:
+            rewrite(folder, CLOSED)
+        while app.door._tasks:
+            await asyncio.gather(*app.door._tasks)
+        app.door.clock.advance(11)
+        return frames.pop(0) if frames else {"type": "websocket.disconnect", "code": 1000}
+
+    call.receive = receive  # type: ignore[method-assign]
+    asyncio.run(call.run(app))
+    events = [json.loads(m["text"]) for m in call.sent if m["type"] == "websocket.send"]
+
+    assert events[1]["type"] == "response.done"
+    assert events[-1]["error"]["code"] == "closed"
+
+
+def test_a_call_of_litellm_looks_for_changed_policies(folder, proxy):
+    rewrite(folder, SPEAKS)
+    callback = type(proxy)(**options(folder, reload=10, directory=None))
+
+    async def asked():
+        try:
+            await callback.async_pre_call_hook(KEY, None, dict(CHAT), "acompletion")
+        except ProxyException as refusal:
+            return str(refusal.code)
+        return "served"
+
+    async def run():
+        before = await asked()
+        rewrite(folder, CLOSED)
+        await looked_twice(callback.door, asked)
+        return before, await asked()
+
+    assert asyncio.run(run()) == ("served", "403")

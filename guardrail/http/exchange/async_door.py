@@ -119,7 +119,8 @@ class AsyncDoor:
     async def decide_turn(
         self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
     ) -> Decision:
-        """Decide on one turn of a session; who asks is established anew."""
+        """Decide on one turn of a session; who asks, and by which policies, is established anew."""
+        self.look()
         identity = await self._asker.find(exchange.asking, self.clock())
         decision = await self.guard.decide(
             {**exchange.head_facts, **facts, **identity.facts},
