@@ -189,6 +189,22 @@ def test_check_59_an_authzen_refusal_is_a_200_that_says_false():
     assert answers[2].json()["context"]["retry_after"] > 0
 
 
+def test_an_evaluation_permits_a_degrade_with_its_obligations_and_charges_what_is_estimated():
+    rules = (
+        "  - {id: less, when: always, degrade: {max_output_tokens: 9}}\n"
+        "  - {id: tokens, when: always, budget: {tokens: 100, per: day, key: account.id}}\n"
+    )
+    asked = Asked("authzen", POLICY + rules)
+    told = [
+        evaluate(asked, evaluation(estimate={"input_tokens": tokens, "output_tokens": 9})).json()
+        for tokens in (51, 32, 31)
+    ]
+
+    assert [answer["decision"] for answer in told] == [True, False, True]
+    assert told[0]["context"]["obligations"]["max_output_tokens"] == 9
+    assert told[1]["context"]["reason"] == "tokens"
+
+
 def test_check_59_an_evaluation_that_fails_permits_nothing(monkeypatch):
     asked = Asked("authzen")
     monkeypatch.setattr(asked.guard, "decide", None)

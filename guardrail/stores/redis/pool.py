@@ -41,7 +41,7 @@ class Pool:
         self._idle: list[Link] = []
         self._owing = 0
         self._retired = 0.0
-        self._connecting = False
+        self._connecting = self._closed = False
         self._problem: StoreError | None = None
 
     def take(self, until: float) -> Link:
@@ -51,6 +51,7 @@ class Pool:
             StoreError: there is none until then (monotonic seconds); nothing was sent.
         """
         with self._free:
+            self._closed = False
             if self._owing:
                 self._poll()
             while True:
@@ -99,8 +100,9 @@ class Pool:
             self.drop(each)
 
     def close(self) -> None:
-        """Close every connection that nobody uses."""
+        """Close every connection that nobody uses, and the one that is being opened."""
         with self._free:
+            self._closed = True
             idle, self._idle = self._idle, []
         for link in idle:
             self.drop(link)
@@ -155,9 +157,12 @@ class Pool:
         with self._free:
             self._connecting = False
             self._problem = problem
-            if link is not None:
+            unwanted = link if self._closed else None
+            if link is not None and unwanted is None:
                 self._idle.append(link)
             self._free.notify_all()
+        if unwanted is not None:
+            unwanted.close()
 
 
 def lost_among(calls: Sequence[Call | None]) -> int:

@@ -1,0 +1,49 @@
+"""What becomes of connections that nobody waits for any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from guardrail.errors import StoreError
+from guardrail.stores.redis.pool import Pool
+from tests.stores.servers import eventually
+
+
+class Slow:
+    """A connection that takes its time to open, and notes that it was closed."""
+
+    def __init__(self):
+        self.may_open = threading.Event()
+        self.closed = False
+
+    def opened(self):
+        self.may_open.wait(10)
+        return self
+
+    def disconnect(self):
+        self.closed = True
+
+    def can_read(self, timeout=0):
+        return False
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_connection_that_opens_after_the_pool_was_closed_is_closed_unless_wanted(again):
+    connection = Slow()
+    pool = Pool(connection.opened, "a server", 0.05)
+    with pytest.raises(StoreError):
+        pool.take(time.monotonic() + 0.01)
+    pool.close()
+    if again:
+        with pytest.raises(StoreError):
+            pool.take(time.monotonic() + 0.01)
+    connection.may_open.set()
+
+    eventually(lambda: not pool._connecting)
+    if again:
+        assert pool.take(time.monotonic() + 1).usable()
+    else:
+        eventually(lambda: connection.closed)
