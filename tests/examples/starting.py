@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-from tests.http.servers import PATIENCE, free_port, until
+from tests.http.servers import PATIENCE, ROOT, free_port, running, until
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 BIN = Path(sys.executable).parent
 
@@ -89,28 +86,6 @@ def started(path, folder, place=None, health="/health", path_first=BIN, **enviro
         name, _, value = words.pop(0).partition("=")
         environment[name] = value
     words += (place or PLACES[words[0]]).format(port).split()
-    log = folder / "log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            words, cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
-        )
-        example = Example(port, log)
-        try:
-            until(lambda: _answers(example, health) or process.poll() is not None)
-            assert process.poll() is None, example.log()
-            yield example
-        finally:
-            example.client.close()
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _answers(example, path):
-    try:
-        return example.client.get(path).status_code == 200
-    except httpx.HTTPError:
-        return False
+    example = Example(port, folder / "log")
+    with running(words, environment, folder / "log", example.client, health):
+        yield example

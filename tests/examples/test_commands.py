@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.examples.starting import EXAMPLES, ROOT, command_of
+from tests.examples.starting import EXAMPLES, command_of
+from tests.http.servers import ROOT
 
 LINES = {
     "server/fastapi_app.py": "app.add_middleware(GuardrailMiddleware",

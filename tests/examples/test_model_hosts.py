@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.examples.asking import ASK
-from tests.examples.starting import EXAMPLES, ROOT, started
+from tests.examples.starting import EXAMPLES, started
+from tests.http.servers import ROOT
 
 LITELLM = EXAMPLES / "litellm" / "config.yaml"
 

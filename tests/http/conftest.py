@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import pytest
 
-from tests.http.servers import ASGI, COMMANDS, MORE, POLICY, PROXIES, serving
+from tests.http.servers import ASGI, COMMANDS, MORE, POLICY, PROXIES, serving, started_once
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory):
     """Return a function that gives each kind of server, started when it is first asked for."""
-    with ExitStack() as stack:
-        running = {}
 
-        def get(kind):
-            if kind not in running:
-                folder = tmp_path_factory.mktemp(kind)
-                started = serving(kind, folder, POLICY, PROXIES, MORE.get(kind, ""))
-                running[kind] = stack.enter_context(started)
-            return running[kind]
+    def start(kind):
+        return serving(kind, tmp_path_factory.mktemp(kind), POLICY, PROXIES, MORE.get(kind, ""))
 
+    with started_once(start) as get:
         yield get
 
 

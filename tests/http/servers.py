@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -62,11 +62,13 @@ PROXIES = 'proxies = ["10.0.0.0/8", "127.0.0.1/32", "::1/128"]\n'
 
 
 class Server:
-    """A running server, and a client for it."""
+    """A running server, its log, and a client for it."""
 
-    def __init__(self, process, port):
-        self.process = process
+    process: subprocess.Popen
+
+    def __init__(self, port, log):
         self.port = port
+        self.log = log
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(
             base_url=self.url,
@@ -110,41 +112,59 @@ def free_port():
 
 
 @contextmanager
+def running(command, environment, log, client, path):
+    """Run a server's command until the block ends; wait until it answers a client on a path."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
+        )
+        try:
+            until(lambda: _answers(client, path) or process.poll() is not None)
+            assert process.poll() is None, log.read_text("utf-8")
+            yield process
+        finally:
+            client.close()
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
 def serving(kind, folder, policy, settings="", more="", host="hosted", **environ):
     """Serve a host with a policy; `settings` are lines of TOML, `more` further arguments."""
     (folder / "policy.yaml").write_text(policy)
     config = folder / "gr.toml"
     config.write_text(f'policies = "policy.yaml"\nexempt = ["/state", "/used"]\n{settings}')
     port = free_port()
-    command = f"{COMMANDS[kind].format(port=port)} {more}".replace("hosted", host).split()
+    words = f"{COMMANDS[kind].format(port=port)} {more}".replace("hosted", host).split()
     key = "a key for tests only, of 32 byte"
     environment = {**os.environ, "GUARDRAIL_CONFIG": str(config), "GUARDRAIL_HASH_KEY": key}
-    log = open(folder / "log", "w+")  # noqa: SIM115 - closed below, after the process
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**environment, **environ},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    server = Server(process, port)
-    try:
-        until(lambda: _answers(server) or process.poll() is not None)
-        assert process.poll() is None, (folder / "log").read_text()
+    server = Server(port, folder / "log")
+    command = [sys.executable, "-m", *words]
+    with running(command, {**environment, **environ}, server.log, server.client, "/state") as made:
+        server.process = made
         yield server
-    finally:
-        server.client.close()
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
 
 
-def _answers(server):
+@contextmanager
+def started_once(start):
+    """Give a function that returns the server of a kind, which `start` starts when first asked."""
+    with ExitStack() as stack:
+        found = {}
+
+        def get(kind):
+            if kind not in found:
+                found[kind] = stack.enter_context(start(kind))
+            return found[kind]
+
+        yield get
+
+
+def _answers(client, path):
     try:
-        return server.client.get("/state").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.HTTPError:
         return False

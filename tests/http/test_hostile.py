@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from contextlib import ExitStack
 
 import pytest
 
 from tests.http.hostile import PATH, account_of, request_of, stages
-from tests.http.servers import serving, until
+from tests.http.servers import serving, started_once, until
 
 POLICY = """
 guardrail: 1
@@ -33,16 +32,10 @@ def requests(test_data):
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    with ExitStack() as stack:
-        running = {}
+    def start(kind):
+        return serving(kind, tmp_path_factory.mktemp(kind), POLICY, SETTINGS, host="witness")
 
-        def get(kind):
-            if kind not in running:
-                folder = tmp_path_factory.mktemp(kind)
-                made = serving(kind, folder, POLICY, SETTINGS, host="witness")
-                running[kind] = stack.enter_context(made), folder / "log"
-            return running[kind]
-
+    with started_once(start) as get:
         yield get
 
 
@@ -86,7 +79,7 @@ async def send_all(port, requests):
 def test_hostile_requests_are_counted_or_refused_as_whoever_sent_them(
     servers, requests, kind, path, every
 ):
-    server, log = servers(kind)
+    server = servers(kind)
     before, counted = server.state(), server.used()["calls"]
     chosen = [
         (number, request_of(stage, number, path))
@@ -110,4 +103,4 @@ def test_hostile_requests_are_counted_or_refused_as_whoever_sent_them(
     assert len(served) <= visits
     assert statuses[200] > len(chosen) // 3
     assert not statuses.keys() - REFUSED - {200}
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in server.log.read_text()

@@ -14,6 +14,7 @@ from tests.http.visits import (
     ABORTED,
     LENGTH,
     MESSAGES,
+    POLICY,
     PROMPT,
     WHOLE,
     Visit,
@@ -21,15 +22,6 @@ from tests.http.visits import (
     reserved_input,
 )
 
-POLICY = """
-guardrail: 1
-policy: leaks
-models: {small: {max_output: 200}}
-rules:
-  - {id: calls, when: always, budget: {requests: 1M, per: day, key: account.id}}
-  - {id: tokens, when: always, budget: {tokens: 1G, per: day, key: account.id}}
-  - {id: places, when: always, concurrency: {max: 1000, lease: 10m, key: account.id}}
-"""
 ACCOUNTS = "abcdefgh"
 REQUESTS, AT_ONCE = 10_000, 40
 

@@ -8,6 +8,15 @@ import json
 from tests.http.driving import JSON, SSE, Call, body_messages, chat_stream, completion, scope_of
 from tests.http.requests import asked
 
+POLICY = """
+guardrail: 1
+policy: visits
+models: {small: {max_output: 200}}
+rules:
+  - {id: calls, when: always, budget: {requests: 1M, per: day, key: account.id}}
+  - {id: tokens, when: always, budget: {tokens: 1G, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 1000, lease: 10m, key: account.id}}
+"""
 CAP, PROMPT, LENGTH = 100, 10, 4
 MESSAGES = [{"role": "user", "content": "hi"}]
 PLAIN = json.dumps({"model": "small", "messages": MESSAGES, "max_tokens": CAP}).encode()

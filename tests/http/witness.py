@@ -18,7 +18,7 @@ from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import SSE, chat_stream, completion
 
-STATE = {"visits": 0, "unguarded": 0}
+STATE = {"visits": 0, "unguarded": 0, "slow": 0}
 SERVED: list[tuple[str, int]] = []
 """How each request was answered, and how many pieces of its stream were sent."""
 NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
@@ -65,6 +65,7 @@ async def serve(wanted, scope, receive, send):
         message = await receive()
         more = message["type"] == "http.request" and message.get("more_body", False)
     if wanted == "slow":
+        STATE["slow"] += 1
         await receive()
         SERVED.append((wanted, 0))
     elif wanted in ("stream", "endless"):
