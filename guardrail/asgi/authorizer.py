@@ -1,8 +1,8 @@
 """The guard as a service that proxies ask: Envoy, nginx, Traefik, Caddy, or AuthZEN clients.
 
-A proxy asks before it passes a request on, and shows its head alone: requests, places and who asks
-can be limited, tokens cannot. `uvicorn --factory guardrail.asgi.authorizer:serve` runs it, with
-settings as `GUARDRAIL_CONFIG` says and the profile from `GUARDRAIL_AUTHORIZER`.
+A proxy asks before it passes a request on, and shows its head alone: requests and who asks can be
+limited, tokens and places in flight cannot. `uvicorn --factory guardrail.asgi.authorizer:serve`
+runs it, with settings as `GUARDRAIL_CONFIG` says and the profile from `GUARDRAIL_AUTHORIZER`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ PROFILE, TOKEN = "GUARDRAIL_AUTHORIZER", "GUARDRAIL_AUTHORIZER_TOKEN"
 LONGEST_QUESTION = 1 << 16
 ANSWER_WITHIN = 10.0
 
+BELIEVES_ALL = (
+    "whoever reaches this port is believed, account and tier included, as "
+    "`GUARDRAIL_AUTHORIZER_TOKEN` is not set: set it, or let only your own services reach the port"
+)
+
 
 class Authorizer:
     """Answers whether a request may pass; `profile` is one of `Profile`, options the middleware's.
@@ -65,6 +70,8 @@ class Authorizer:
         self.profile = Profile(profile)
         self.door = AsyncDoor(configure(options))
         self._token = None if token is None else f"Bearer {token}".encode()
+        if token is None and self.profile is Profile.AUTHZEN:
+            self.door.configured.note((BELIEVES_ALL,))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one question."""

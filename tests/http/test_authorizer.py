@@ -236,6 +236,15 @@ def test_an_evaluation_needs_the_token_where_there_is_one():
     )
 
 
+def test_an_evaluator_without_a_token_warns_that_it_believes_whoever_asks(caplog):
+    Asked("authzen", token="t" * 32)
+    Asked("nginx")
+    assert "is believed" not in caplog.text
+    Asked("authzen")
+
+    assert caplog.text.count("`GUARDRAIL_AUTHORIZER_TOKEN` is not set") == 1
+
+
 def test_the_environment_says_what_to_serve(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(POLICY)
     (tmp_path / "gr.toml").write_text('policies = "p.yaml"\n')
