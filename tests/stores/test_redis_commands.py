@@ -62,6 +62,9 @@ def test_a_thousand_decisions_and_settlements_are_one_command_each(kind):
     guard.close()
 
     assert all(decision.allowed and not decision.errors for decision in decisions)
+    # A machine so slow that this takes ten seconds asks for the server's time once more.
+    for command in ("TIME", "GET"):
+        assert tally.pop(command, 0) <= 3
     assert tally == {"EVALSHA": 1000}
 
 
