@@ -91,7 +91,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         Raises:
             ProxyException: the request is refused.
         """
-        self.door.look()
+        await self.door.look()
         settings = self.configured.http
         asked = _asked(data, call_type, settings.hash_key)
         facts = {**asked.facts, **self._facts(user_api_key_dict)}
