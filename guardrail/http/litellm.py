@@ -56,7 +56,22 @@ ADMINISTRATION = (
 )
 """The lists of LiteLLM's that name what is no call to a model, as far as a version has them."""
 
+KEYS = frozenset(
+    {
+        b"api-key",
+        b"authorization",
+        b"ocp-apim-subscription-key",
+        b"sec-websocket-protocol",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"x-litellm-api-key",
+    }
+)
+"""The fields that LiteLLM looks for keys in."""
+
 WHO = ("account.id", "account.org")
+"""What is unknown while LiteLLM cannot tell whose a key is."""
+
 _ESTABLISHED: contextvars.ContextVar[Established | None] = contextvars.ContextVar(
     "guardrail.litellm", default=None
 )
@@ -168,9 +183,8 @@ class ProxyMiddleware:
             # In a task, as LiteLLM notes who asks in variables of the context.
             key = await asyncio.create_task(_authenticated(asked, body))
         except Exception as problem:
-            status = getattr(problem, "status_code", None) or getattr(problem, "code", None)
-            ours = str(status).isdigit() and int(str(status)) >= 500
-            return Identity(unavailable=frozenset(WHO if ours else ()), problem="not accepted")
+            failed = presents_key(scope["headers"]) and not _refuses(problem)
+            return Identity(unavailable=frozenset(WHO if failed else ()))
         await _give_back(key)
         facts = dict(self._facts(key))
         token = getattr(key, "token", None)
@@ -237,6 +251,17 @@ def is_guarded(path: str) -> bool:
         if routes is not None and RouteChecks.check_route_access(path, list(routes.value)):
             return False
     return endpoint_of(path).kind is not Kind.UNKNOWN
+
+
+def presents_key(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request holds anything that LiteLLM may take for a key."""
+    return any(name.lower() in KEYS and value for name, value in headers)
+
+
+def _refuses(problem: Exception) -> bool:
+    """Tell whether LiteLLM raised to say that a key is not accepted, and not because it failed."""
+    status = getattr(problem, "status_code", None) or getattr(problem, "code", None)
+    return str(status).isdigit() and 400 <= int(str(status)) < 500
 
 
 def _proxy() -> FastAPI:

@@ -62,7 +62,7 @@ CALLS = {
         None,
     ),
     "pass through": ("/mine", {"json": ASK}, 22),
-    "pass through of a vendor": ("/openai_passthrough/v1/chat/completions", {"json": ASK}, 22),
+    "pass through of a vendor": ("/openai_passthrough/chat/completions", {"json": ASK}, 22),
     "pass through stream": ("/mine", {"json": ASK | {"stream": True}}, 22),
 }
 

@@ -14,14 +14,13 @@ TOLD = {"prompt_tokens": 13, "completion_tokens": 9, "total_tokens": 22}
 OF_RESPONSES = {"input_tokens": 13, "output_tokens": 9, "total_tokens": 22}
 SEEN: list[dict] = []
 """What arrived: path, model and body of each request."""
-LEFT = asyncio.Event
 
 
 class Held:
-    """Requests that wait until they are let go, or their client leaves."""
+    """What waits: requests until they are let go, and streams until their client leaves."""
 
-    waiting = 0
-    left = 0
+    waiting = left = 0
+    goes = False
 
 
 async def body_of(request):
@@ -53,13 +52,11 @@ def named(*chunks):
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
-async def never(request):
-    """Wait for a client that leaves."""
+async def held():
+    """Wait until a test lets go."""
     Held.waiting += 1
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.02)
-    Held.left += 1
-    return JSONResponse({}, 499)
+    while not Held.goes:
+        await asyncio.sleep(0.01)
 
 
 def fails(body):
@@ -77,7 +74,7 @@ async def chat(request: Request) -> Response:
     if (failed := fails(body)) is not None:
         return failed
     if "please wait" in json.dumps(body):
-        return await never(request)
+        await held()
     told = {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"]}
     if not body.get("stream"):
         message = {"role": "assistant", "content": "two words"}
@@ -196,7 +193,8 @@ async def draw(request: Request) -> Response:
 @app.post("/v1/audio/transcriptions")
 async def transcribe(request: Request) -> Response:
     await body_of(request)
-    return JSONResponse({"text": "two words", "usage": {"type": "tokens", **OF_RESPONSES}})
+    of = {"input_token_details": {"text_tokens": 0, "audio_tokens": 13}}
+    return JSONResponse({"text": "two words", "usage": {"type": "tokens", **of, **OF_RESPONSES}})
 
 
 @app.post("/v1/audio/speech")
