@@ -1,4 +1,4 @@
-"""What clients of LiteLLM's proxy see of the guard: refusals, fields, and what is served instead."""
+"""What clients of LiteLLM's proxy see of the guard: refusals, fields, what is served instead."""
 
 from __future__ import annotations
 
@@ -62,10 +62,14 @@ def test_a_degraded_call_is_served_by_the_weaker_model_and_says_so(proxy, path, 
 @pytest.mark.parametrize(("name", "status"), [("free-1", 403), ("paid-1", 200)])
 def test_facts_of_a_key_decide(proxy, name, status):
     with proxy.client(name) as client:
-        assert client.post("/v1/chat/completions", json=ASK | {"model": "dear"}).status_code == status
+        assert (
+            client.post("/v1/chat/completions", json=ASK | {"model": "dear"}).status_code == status
+        )
 
 
-@pytest.mark.parametrize("name", ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"])
+@pytest.mark.parametrize(
+    "name", ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
+)
 def test_models_that_only_litellm_would_choose_are_refused(proxy, name):
     with proxy.client() as client:
         SEEN.clear()

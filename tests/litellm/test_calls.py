@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.litellm.upstream import SEEN
-
 ASK = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
 SOUND = {"file": ("a.wav", b"RIFF" + bytes(100), "audio/wav")}
 LINES = {"file": ("a.jsonl", b'{"custom_id": "1", "method": "POST", "url": "/v1/embeddings"}\n')}

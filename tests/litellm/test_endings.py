@@ -31,7 +31,9 @@ def going_on(client):
         yield answer.iter_lines()
 
 
-@pytest.mark.parametrize(("asks", "status", "calls"), [("please fail", 500, 0), ("please refuse", 400, 1)])
+@pytest.mark.parametrize(
+    ("asks", "status", "calls"), [("please fail", 500, 0), ("please refuse", 400, 1)]
+)
 def test_a_failed_call_pays_for_no_tokens(proxy, asks, status, calls):
     with proxy.client() as client:
         answer = client.post(CHAT, json=saying(asks))

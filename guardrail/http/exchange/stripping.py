@@ -11,7 +11,8 @@ LONGEST = 1 << 20
 class UsageStripper:
     """Passes a server-sent stream on, event by event, without the chunk that tells the usage.
 
-    That chunk has no choices, or none that says anything. Only the end of an event that is not complete yet is held back.
+    That chunk has no choices, or none that says anything. Only the end of an event that is not
+    complete yet is held back.
     """
 
     def __init__(self) -> None:
