@@ -26,8 +26,11 @@ LAYERS = (
     ("testing", "traffic"),
     ("replay", "scenarios", "http"),
     ("asgi", "wsgi", "cli"),
+    ("hosts",),
     ("__init__", "__main__"),
 )
+HOSTS = frozenset({"http.litellm"})
+"""Modules that put the middleware into a host: they stand above it, wherever their file is."""
 RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 PURE = frozenset({"diagnostics", "model", "errors", "algorithms", "conditions", "engine"})
@@ -49,7 +52,7 @@ CLOCKS = frozenset(
 # The modules (with all below them) that may import a third party.
 HOMES: Mapping[str, tuple[str, ...]] = {
     "cachetools": ("signals",),
-    "fastapi": ("http.fastapi",),
+    "fastapi": ("http.fastapi", "http.litellm"),
     "hiredis": ("stores",),
     "httpx": ("signals",),
     "jwt": ("signals",),
@@ -78,6 +81,8 @@ class Module(NamedTuple):
     @property
     def room(self) -> str:
         top = self.name.partition(".")[0]
+        if self.name in HOSTS:
+            return "hosts"
         return "guard" if top.startswith("_") and not top.startswith("__") else top
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from guardrail.asgi.body import (
@@ -13,12 +14,13 @@ from guardrail.asgi.body import (
     read_body,
 )
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.leases import Leases
-from guardrail.http.exchange.passage import PASSAGE, Passage
+from guardrail.http.exchange.passage import PASSAGE, Passage, plus
 from guardrail.http.exchange.serving import Renewal, Serving, Settlement
 
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -75,7 +77,15 @@ class _Served:
         self._send = send
         self._over = self._replaced = False
         guard, addressee, style = door.guard, exchange.addressee, door.settings.style
-        self._passage = Passage(guard, outcome.decision, addressee, style)
+        self._estimate = exchange.estimate
+        self._passage = Passage(
+            guard,
+            outcome.decision,
+            addressee,
+            style,
+            anew=self._decide_anew,
+            journal=door.configured.journal,
+        )
         self._serving = Serving(
             outcome.decision,
             exchange.asked,
@@ -99,9 +109,33 @@ class _Served:
             leases.cancel()
             settlement = self._serving.ended(failed=failed, left=replay.left)
             if settlement is not None:
-                await self._door.settle(self._pass.decision, settlement)
+                await self._door.settle(self._pass.decision, self._with_added(settlement))
             if self._holding is not self._pass.decision:
                 await self._door.settle(self._holding, Settlement(None))
+
+    async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
+        """Decide on the whole request once more, with what the host's own code adds to it."""
+        if self._holding is not self._pass.decision:
+            await self._door.settle(self._holding, Settlement(None))
+        before = self._holding = self._pass.decision
+        estimate = dict(self._estimate)
+        for unit, amount in added.items():
+            estimate[unit] = plus(estimate.get(unit, 0), amount)
+        self._serving.given_back()
+        decision = await self._door.decide_anew(self._exchange, before, facts, estimate)
+        self._pass = self._pass._replace(decision=decision)
+        self._passage.decision = self._holding = decision
+        if decision.allowed:
+            self._estimate = estimate
+            self._exchange.facts = {**self._exchange.facts, **facts}
+            self._serving.admitted_anew(decision, self._door.clock())
+        return decision
+
+    def _with_added(self, settlement: Settlement) -> Settlement:
+        usage = settlement.usage
+        if usage is None or not self._passage.added:
+            return settlement
+        return settlement._replace(usage=self._passage.used(usage, self._exchange.estimate))
 
     async def _forward(self, message: Message) -> None:
         kind = message["type"]

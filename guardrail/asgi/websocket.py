@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from guardrail.asgi.realtime import Session
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.engine import Decision
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.head import Head
 from guardrail.http.exchange.leases import Leases
-from guardrail.http.exchange.passage import PASSAGE, Passage
+from guardrail.http.exchange.passage import PASSAGE, Passage, plus
 from guardrail.http.exchange.serving import Settlement, interval_of
 
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
@@ -68,6 +71,7 @@ class _Connection:
         self._door = door
         self._exchange = exchange
         self._decision = outcome.decision
+        self._estimate = dict(exchange.estimate)
         self._receive = receive
         self._send = send
         self._first: Message | None = None
@@ -79,13 +83,30 @@ class _Connection:
             interval_of(self._door.configured.lease(self._door.guard.policies)), self._renew
         )
         addressee, style = self._exchange.addressee, self._door.settings.style
-        passage = Passage(self._door.guard, self._decision, addressee, style)
+        passage = Passage(
+            self._door.guard,
+            self._decision,
+            addressee,
+            style,
+            anew=self._decide_anew,
+            journal=self._door.configured.journal,
+        )
         try:
             await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
         finally:
             leases.cancel()
-            settlement = Settlement({} if self._accepted else None)
-            await self._door.settle(self._decision, settlement)
+            if self._decision.allowed:
+                used = passage.used({}, self._exchange.estimate) if self._accepted else None
+                await self._door.settle(self._decision, Settlement(used))
+
+    async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
+        """Decide on the connection once more, with what the host's own code adds to it."""
+        for unit, amount in added.items():
+            self._estimate[unit] = plus(self._estimate.get(unit, 0), amount)
+        self._decision = await self._door.decide_anew(
+            self._exchange, self._decision, facts, self._estimate
+        )
+        return self._decision
 
     def _renew(self) -> None:
         self._door.start(self._door.renew(self._decision))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,12 +10,15 @@ from fastapi import HTTPException
 from fastapi.requests import HTTPConnection
 
 from guardrail.engine import Decision
-from guardrail.errors import SettingError
+from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.journal import Journal
 from guardrail.http.exchange.passage import PASSAGE, Passage
+from guardrail.http.exchange.serving import Settlement
 
+LOG = logging.getLogger("guardrail")
 Facts = Mapping[str, object]
 FactsOf = Callable[[HTTPConnection], Facts]
 
@@ -39,36 +43,76 @@ def limited(
     *,
     guard: AsyncGuard | None = None,
 ) -> Dependency:
-    """Return a dependency that asks the guard once more, with `facts` over those of the request.
+    """Return a dependency that decides by what only an endpoint knows of its request.
 
     `Depends(limited({"request.capability": "image"}, {"images": 4}))`: the endpoint runs if the
-    guard allows it, and gets an `Allowance`. Refusals are answered as the middleware's are; its
-    guard is asked unless another is given. An endpoint that raises is charged nothing.
+    guard allows it, and gets an `Allowance`. Behind the middleware its decision is made once more,
+    with these facts over those of the request and these amounts on top of its own: it counts once,
+    as a whole, and is settled with the response. Another `guard` decides beside it. Refusals are
+    answered as the middleware's are. An endpoint that raises is charged nothing of what it added.
     """
+    added = dict(estimate or {})
 
     async def dependency(connection: HTTPConnection) -> AsyncIterator[Allowance]:
-        passage = connection.scope.get(PASSAGE)
-        asked = _guard(guard, passage)
-        stated = facts(connection) if callable(facts) else facts
-        before = passage.decision.facts if isinstance(passage, Passage) else {}
-        decision = await asked.decide({**before, **(stated or {})}, estimate)
+        found = connection.scope.get(PASSAGE)
+        passage = found if isinstance(found, Passage) else None
+        stated = dict((facts(connection) if callable(facts) else facts) or {})
+        anew = None if passage is None else passage.anew
+        if passage is None or anew is None or (guard is not None and guard is not passage.guard):
+            asked = _guard(guard, passage)
+            before = {} if passage is None else passage.decision.facts
+            decision = await asked.decide({**before, **stated}, estimate)
+            beside = _Beside(asked, decision, None if passage is None else passage.journal)
+            beside.decided(Dialect.OTHER if passage is None else passage.addressee.dialect)
+        else:
+            beside = None
+            decision = await anew(stated, added)
         if not decision.allowed:
             raise _refusal(decision, passage, connection)
         allowance = Allowance(decision)
+        if passage is not None and beside is None:
+            passage.added.append((added, lambda: allowance.usage))
         try:
             yield allowance
         except BaseException:
-            await asked.release(decision)
+            allowance.usage = {**allowance.usage, **dict.fromkeys(added, 0)}
+            if beside is not None:
+                await beside.settle(Settlement(None))
             raise
-        await asked.settle(decision, allowance.usage)
+        if beside is not None:
+            await beside.settle(Settlement(allowance.usage))
 
     return dependency
 
 
-def _guard(guard: AsyncGuard | None, passage: object) -> AsyncGuard:
+class _Beside:
+    """A decision that is not the middleware's: made, recorded and settled here."""
+
+    def __init__(self, guard: AsyncGuard, decision: Decision, journal: Journal | None) -> None:
+        self._guard = guard
+        self._decision = decision
+        self._journal = journal
+
+    def decided(self, dialect: Dialect) -> None:
+        if self._journal is not None:
+            self._journal.decided(self._decision, dialect)
+
+    async def settle(self, settlement: Settlement) -> None:
+        if self._journal is not None:
+            self._journal.settled(self._decision, settlement)
+        try:
+            if settlement.usage is None:
+                await self._guard.release(self._decision)
+            else:
+                await self._guard.settle(self._decision, settlement.usage)
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", self._decision.id, problem)
+
+
+def _guard(guard: AsyncGuard | None, passage: Passage | None) -> AsyncGuard:
     if guard is not None:
         return guard
-    if isinstance(passage, Passage) and isinstance(passage.guard, AsyncGuard):
+    if passage is not None and isinstance(passage.guard, AsyncGuard):
         return passage.guard
     raise SettingError(
         "no guard is known here: add `guardrail.asgi.GuardrailMiddleware` to the app, "
@@ -76,8 +120,10 @@ def _guard(guard: AsyncGuard | None, passage: object) -> AsyncGuard:
     )
 
 
-def _refusal(decision: Decision, passage: object, connection: HTTPConnection) -> HTTPException:
-    if isinstance(passage, Passage):
+def _refusal(
+    decision: Decision, passage: Passage | None, connection: HTTPConnection
+) -> HTTPException:
+    if passage is not None:
         answer: Answer = refuse(decision, passage.addressee, passage.style)
         passage.refusal = answer
     else:

@@ -1,57 +1,80 @@
-"""A callback for the LiteLLM proxy: its hooks ask the guard, and settle what was used.
+"""The guard in LiteLLM's proxy: `callbacks: [guardrail.http.litellm.guard]` puts it there.
 
-`callbacks: guardrail.http.litellm.guard` in `litellm_settings` makes it from `GUARDRAIL_CONFIG`.
-The proxy authenticates before its hooks run: who asks is what it says of the virtual key.
+Which of LiteLLM's hooks run differs from one kind of call to the next and from version to version;
+none runs after a moderation or a transcription. So no hook is used: the entry adds the middleware
+to the proxy's own app, where every call passes once on its way in and its response on its way out.
+The proxy stays the one that authenticates, and is asked who a key belongs to.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple, Unpack
+import asyncio
+import contextvars
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Unpack, cast
 
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.middleware import Middleware
 from litellm.integrations.custom_logger import CustomLogger
-from litellm.proxy._types import ProxyException
+from litellm.proxy._types import LiteLLMRoutes
 
-from guardrail.engine import Decision
+from guardrail.asgi import AsyncOptions
+from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
+from guardrail.asgi.http import serve_http
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.asgi.websocket import serve_websocket
+from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
-from guardrail.http.answers import Addressee, admitted_fields, refuse
-from guardrail.http.asked import Asked, Dialect, RewriteError, read_request, rewritten
+from guardrail.http.asked import Asked, Classifier, RequestParts, read_parts
+from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.exchange.async_door import AsyncDoor
-from guardrail.http.exchange.leases import Leases
-from guardrail.http.exchange.serving import Serving, Settlement
+from guardrail.http.exchange.before import is_let_through
+from guardrail.http.exchange.head import Head, head_of_scope
+from guardrail.http.identity import Asker, Asking
 from guardrail.http.settings.opening import configure
-from guardrail.http.settings.options import Options
-from guardrail.signals.directory import credential_id
+from guardrail.signals.directory import Identity, credential_id
 
 FactsOf = Callable[[Any], Mapping[str, object]]
+Established = Callable[[], Awaitable[Identity]]
 
-PATHS = {
-    "completion": "/v1/chat/completions",
-    "text_completion": "/v1/completions",
-    "embedding": "/v1/embeddings",
-    "responses": "/v1/responses",
-    "anthropic_messages": "/v1/messages",
-    "image_generation": "/v1/images/generations",
-    "transcription": "/v1/audio/transcriptions",
-    "speech": "/v1/audio/speech",
-    "rerank": "/rerank",
-    "create_batch": "/v1/batches",
-}
-"""The endpoint that each of LiteLLM's call types stands for, without the `a` of its async twin."""
+PROXY = "litellm.proxy.proxy_server"
+DEFAULTS: Mapping[str, object] = {"dialect": "openai", "stream_usage": True}
+"""What settings are without a word of the operator's: LiteLLM tells the use of any stream."""
 
-# What the proxy adds to a request for its own purposes.
-_OWN = {"litellm_call_id", "litellm_logging_obj", "litellm_metadata", "metadata"}
-_OWN |= {"proxy_server_request", "secret_fields", "user_api_key_dict"}
-_MOST_OPEN = 100_000
-LONGEST_CALL = 3600.0
-"""Seconds after which the leases of a call are no longer renewed: no hook may end it."""
+FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+ADMINISTRATION = (
+    "management_routes",
+    "info_routes",
+    "spend_tracking_routes",
+    "global_spend_tracking_routes",
+    "public_routes",
+    "master_key_only_routes",
+    "self_managed_routes",
+    "ui_routes",
+)
+"""The lists of LiteLLM's that name what is no call to a model, as far as a version has them."""
 
+KEYS = frozenset(
+    {
+        b"api-key",
+        b"authorization",
+        b"ocp-apim-subscription-key",
+        b"sec-websocket-protocol",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"x-litellm-api-key",
+    }
+)
+"""The fields that LiteLLM looks for keys in."""
 
-class _Call(NamedTuple):
-    serving: Serving
-    leases: Leases
+WHO = ("account.id", "account.org")
+"""What is unknown while LiteLLM cannot tell whose a key is."""
+
+_ESTABLISHED: contextvars.ContextVar[Established | None] = contextvars.ContextVar(
+    "guardrail.litellm", default=None
+)
 
 
 def facts_of_key(key: Any) -> dict[str, object]:
@@ -63,231 +86,266 @@ def facts_of_key(key: Any) -> dict[str, object]:
 
 
 class GuardrailCallback(CustomLogger):  # type: ignore[misc]
-    """Decides before a model is called, and settles after it, over LiteLLM's hooks.
+    """Puts the guard into the proxy's app; none of LiteLLM's hooks is used.
 
-    `facts` turns the proxy's `UserAPIKeyAuth` into server facts, a tier say. Options are those
-    of the middleware. The hooks do not run on every pass-through route: guard those by the
-    middleware around the proxy's app.
+    `facts` turns the proxy's `UserAPIKeyAuth` into server facts, a tier say. `app` is the proxy's
+    app where it is not the one that runs here. Options are those of the middleware.
+
+    Raises:
+        SettingError: a setting is not usable, or there is no proxy here.
+        PolicyError: the policies cannot be loaded.
     """
 
-    def __init__(self, *, facts: FactsOf = facts_of_key, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        *,
+        facts: FactsOf = facts_of_key,
+        app: FastAPI | None = None,
+        **options: Unpack[AsyncOptions],
+    ) -> None:
         super().__init__()
-        self.door = AsyncDoor(configure(options))
-        self.configured = self.door.configured
-        self._facts = facts
-        self._open: dict[str, list[_Call]] = {}
-        self._answered: dict[str, Decision] = {}
+        proxy = _proxy() if app is None else app
+        sleep = options.pop("sleep", asyncio.sleep)
+        options["classifiers"] = (_reading(options.get("classifiers") or ()),)
+        self.configured = configure(options, defaults=DEFAULTS)
+        self.configured.asker = cast(Asker, _KeyAsker())
+        self.door = AsyncDoor(self.configured, sleep)
+        _add(proxy, Middleware(ProxyMiddleware, door=self.door, facts=facts))
 
     @property
     def guard(self) -> AsyncGuard:
         """This process's guard."""
         return self.door.guard
 
-    async def async_pre_call_hook(
-        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
-    ) -> dict[str, Any]:
-        """Decide; raise the refusal, or return the request as the decision obliges.
+    def metrics(self) -> str:
+        """Return what this process counted, in the text format of Prometheus."""
+        return self.door.metrics()
 
-        Raises:
-            ProxyException: the request is refused.
+
+class ProxyMiddleware:
+    """Guards every call to a model that passes through LiteLLM's app; the rest passes as it is.
+
+    It stands innermost among the proxy's middleware: below what bounds, unpacks and compresses,
+    right before the router.
+    """
+
+    def __init__(self, app: App, *, door: AsyncDoor, facts: FactsOf) -> None:
+        self.app = app
+        self._door = door
+        self._facts = facts
+        self._closing: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        head = head_of_scope(scope)
+        exempt = kind == "http" and is_let_through(head, self._door.settings)
+        if exempt or not is_guarded(head.path):
+            await self.app(scope, receive, send)
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close_at_the_end())
+        if kind == "websocket":
+            _ESTABLISHED.set(lambda: self._who(scope, b""))
+            await serve_websocket(self._door, self.app, head, scope, receive, send)
+            return
+        body, receive = await self._read(head, receive)
+        _ESTABLISHED.set(lambda: self._who(scope, body))
+        await serve_http(self._door, self.app, head, scope, receive, send)
+
+    async def _read(self, head: Head, receive: Receive) -> tuple[bytes, Receive]:
+        """Return the body, which LiteLLM authenticates with, and a `receive` that gives it again.
+
+        A body that cannot be read is not; who reads from `receive` then meets the reason.
         """
-        await self.door.look()
-        settings = self.configured.http
-        asked = _asked(data, call_type, settings.hash_key)
-        facts = {**asked.facts, **self._facts(user_api_key_dict)}
-        token = getattr(user_api_key_dict, "token", None)
+        settings = self._door.settings
+        most, length = settings.reading.max_body, head.stated_length
+        if not head.announces_body or (length is not None and length > most):
+            return b"", receive
+        try:
+            body = await read_body(receive, most, settings.body_timeout)
+        except (ClientLeftError, TooLargeError, TooSlowError) as problem:
+            return b"", _Again(receive, problem)
+        return body, _Again(receive, body)
+
+    async def _who(self, scope: Scope, body: bytes) -> Identity:
+        """Return whom LiteLLM takes a request to be from, nobody if it does not accept its key.
+
+        LiteLLM is asked with a copy of the request, and authenticates once more when it serves it:
+        what it changes then (another model over a budget of its own) stays its own affair.
+        """
+        asked = {**scope, "state": dict(scope.get("state") or {})}
+        asked.pop("parsed_body", None)
+        try:
+            # In a task, as LiteLLM notes who asks in variables of the context.
+            key = await asyncio.create_task(_authenticated(asked, body))
+        except Exception as problem:
+            failed = presents_key(scope["headers"]) and not _refuses(problem)
+            return Identity(unavailable=frozenset(WHO if failed else ()))
+        await _give_back(key)
+        facts = dict(self._facts(key))
+        token = getattr(key, "token", None)
         if token:
-            facts["credential.id"] = credential_id(token, settings.hash_key)
-        now = self.configured.clock()
-        decision = await self.guard.decide(facts, asked.estimate, now=now)
-        self.configured.journal.decided(decision, Dialect.OPENAI)
-        addressee = Addressee(Dialect.OPENAI, ())
-        if not decision.allowed:
-            raise self._refusal(decision, addressee)
-        lease = self.configured.lease(self.guard.policies)
-        serving = Serving(
-            decision, asked, addressee, settings.style, strips_usage=False, lease=lease, now=now
-        )
-        try:
-            body = rewritten(asked, decision.obligations)
-        except RewriteError as problem:
-            await self.door.settle(decision, Settlement(None))
-            raise _not_served(problem) from None
-        await self._keep(_call_of(data, user_api_key_dict), serving)
-        if body is not None:
-            changed = json.loads(body)
-            for name in set(_members(data)) - changed.keys():
-                del data[name]
-            data.update(changed)
-        return data
+            facts["credential.id"] = credential_id(token, self._door.settings.hash_key)
+        return Identity(facts)
 
-    async def async_post_call_success_hook(
-        self, data: dict[str, Any], user_api_key_dict: Any, response: Any
-    ) -> Any:
-        """Settle by the usage that a whole response tells."""
-        serving = self._ended(data, user_api_key_dict)
-        if serving is not None:
-            if len(self._answered) >= _MOST_OPEN:
-                self._answered.pop(next(iter(self._answered)))
-            self._answered[_call_of(data, user_api_key_dict)] = serving.decision
-            serving.started(200, [(b"content-type", b"application/json")])
-            serving.sent(_encoded(response), last=True)
-            await self._settle(serving.decision, serving.ended(failed=False))
-        return response
-
-    async def async_post_call_streaming_iterator_hook(
-        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
-    ) -> AsyncIterator[Any]:
-        """Pass a stream on, metered; settle at its end, whatever ends it."""
-        serving = self._ended(request_data, user_api_key_dict)
-        if serving is None:
-            async for chunk in response:
-                yield chunk
-            return
-        leases = Leases(serving.renews_every, lambda: self._renew(serving, math.inf))
-        serving.started(200, [(b"content-type", b"text/event-stream")])
-        failed = True
+    async def _close_at_the_end(self) -> None:
+        """Close the guard when the event loop ends: the proxy's shutdown asks no one."""
         try:
-            async for chunk in response:
-                serving.sent(_event(chunk), last=False)
-                self._renew(serving, math.inf)
-                yield chunk
-            failed = False
+            await asyncio.get_running_loop().create_future()
         finally:
-            leases.cancel()
-            await self._settle(serving.decision, serving.ended(failed=failed))
+            self._closing = None
+            await self._door.close()
 
-    async def async_post_call_failure_hook(
-        self,
-        request_data: dict[str, Any],
-        original_exception: Exception,
-        user_api_key_dict: Any,
-        traceback_str: str | None = None,
-    ) -> None:
-        """Give back what a failed call had reserved; a client's own fault costs the request."""
-        serving = self._ended(request_data, user_api_key_dict)
-        if serving is None:
-            return
-        status = getattr(original_exception, "status_code", 500)
-        serving.started(status if isinstance(status, int) else 500, [])
-        await self._settle(serving.decision, serving.ended(failed=False))
 
-    async def async_post_call_response_headers_hook(
-        self,
-        data: dict[str, Any],
-        user_api_key_dict: Any,
-        response: Any,
-        request_headers: dict[str, str] | None = None,
-        litellm_call_info: dict[str, object] | None = None,
-    ) -> dict[str, str] | None:
-        """Return the fields that tell how the caller's own limits stand."""
-        call = _call_of(data, user_api_key_dict)
-        kept = self._open.get(call)
-        decision = kept[0].serving.decision if kept else self._answered.pop(call, None)
-        if decision is None:
-            return None
-        style = self.configured.http.style
-        fields = admitted_fields(decision, Addressee(Dialect.OPENAI, ()), style)
-        return {name.decode("ascii"): value.decode("latin-1") for name, value in fields}
+class _KeyAsker:
+    """Stands in for the directory: whose a credential is, LiteLLM says."""
 
-    async def _keep(self, call: str, serving: Serving) -> None:
-        """Remember a call until a hook ends it; of too many, the oldest stay as reserved."""
-        if len(self._open) >= _MOST_OPEN:
-            for oldest in self._open.pop(next(iter(self._open))):
-                oldest.leases.cancel()
-                await self._settle(oldest.serving.decision, Settlement({}))
-        until = self.configured.clock() + LONGEST_CALL
-        leases = Leases(serving.renews_every, lambda: self._renew(serving, until))
-        self._open.setdefault(call, []).append(_Call(serving, leases))
+    directory = None
 
-    def _ended(self, data: dict[str, Any], key: Any) -> Serving | None:
-        """Return the call that is answered now, and forget it."""
-        call = _call_of(data, key)
-        kept = self._open.get(call)
-        if not kept:
-            return None
-        serving, leases = kept.pop(0)
-        leases.cancel()
-        if not kept:
-            del self._open[call]
-        return serving
+    async def find(self, asking: Asking, now: float) -> Identity:
+        """Return who asks, established anew each time."""
+        established = _ESTABLISHED.get()
+        return Identity() if established is None else await established()
 
-    def _renew(self, serving: Serving, until: float) -> None:
-        """Extend the leases of a call if they are due."""
-        now = self.configured.clock()
-        if now < until and serving.renewal_due(now):
-            self.door.start(self.door.renew(serving.decision))
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
 
-    async def _settle(self, decision: Decision, settlement: Settlement | None) -> None:
-        now = self.configured.clock()
-        if settlement is None:
-            return
-        self.configured.journal.settled(decision, settlement)
-        if settlement.usage is None:
-            await self.guard.release(decision, now=now)
-        else:
-            await self.guard.settle(decision, settlement.usage, model=settlement.model, now=now)
 
-    def _refusal(self, decision: Decision, addressee: Addressee) -> ProxyException:
-        answer = refuse(decision, addressee, self.configured.http.style)
-        error = json.loads(answer.body)["error"]
-        headers = {
-            name.decode("ascii"): value.decode("latin-1")
-            for name, value in answer.headers
-            if not name.startswith(b"content-")
-        }
-        return ProxyException(
-            message=error["message"],
-            type=error["type"],
-            param=error["param"],
-            code=answer.status,
-            openai_code=error["code"],
-            headers=headers,
-            provider_specific_fields={"code": error["code"], "reason": error.get("reason")},
+class _Again:
+    """The `receive` of a request whose body was read before: the body, or why it was not."""
+
+    def __init__(self, receive: Receive, outcome: bytes | Exception) -> None:
+        self._receive = receive
+        self._outcome: bytes | Exception | None = outcome
+
+    async def __call__(self) -> Message:
+        """Return the body once, then what comes."""
+        outcome, self._outcome = self._outcome, None
+        if outcome is None:
+            return await self._receive()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return {"type": "http.request", "body": outcome, "more_body": False}
+
+
+def is_guarded(path: str) -> bool:
+    """Tell whether a path leads to a model: by LiteLLM's own lists, or by what we know of paths.
+
+    LiteLLM lets keys that are no administrator's onto no other paths than those in its lists.
+    """
+    from litellm.proxy.auth.route_checks import RouteChecks
+    from litellm.proxy.pass_through_endpoints.pass_through_endpoints import (
+        InitPassThroughEndpointHelpers,
+    )
+
+    if RouteChecks.is_llm_api_route(path):
+        return True
+    if InitPassThroughEndpointHelpers.is_registered_pass_through_route(path):
+        return True
+    for name in ADMINISTRATION:
+        routes = getattr(LiteLLMRoutes, name, None)
+        if routes is not None and RouteChecks.check_route_access(path, list(routes.value)):
+            return False
+    return endpoint_of(path).kind is not Kind.UNKNOWN
+
+
+def presents_key(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request holds anything that LiteLLM may take for a key."""
+    return any(name.lower() in KEYS and value for name, value in headers)
+
+
+def _refuses(problem: Exception) -> bool:
+    """Tell whether LiteLLM raised to say that a key is not accepted, and not because it failed."""
+    status = getattr(problem, "status_code", None) or getattr(problem, "code", None)
+    return str(status).isdigit() and 400 <= int(str(status)) < 500
+
+
+def _proxy() -> FastAPI:
+    proxy = sys.modules.get(PROXY)
+    if proxy is None:
+        raise SettingError(
+            "there is no LiteLLM proxy in this process: name `guardrail.http.litellm.guard` under "
+            "`litellm_settings: callbacks` in the proxy's configuration"
         )
+    return cast(FastAPI, proxy.app)
+
+
+def _add(app: FastAPI, middleware: Middleware) -> None:
+    """Add a middleware below all others, also to an app that is about to start.
+
+    The proxy reads its configuration while it starts: its middleware is in place by then, and is
+    built once more from the same list. No request was served yet.
+    """
+    app.user_middleware.append(middleware)
+    if app.middleware_stack is not None:
+        app.middleware_stack = app.build_middleware_stack()
+
+
+async def _authenticated(scope: Scope, body: bytes) -> Any:
+    """Return what LiteLLM makes of a request's credentials, a `UserAPIKeyAuth`; or raise."""
+    from litellm.proxy.auth import user_api_key_auth as auth
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        """Swallow the end of a handshake that is not accepted: LiteLLM itself is to say it."""
+
+    if scope["type"] == "websocket":
+        return await auth.user_api_key_auth_websocket(WebSocket(scope, receive, send))
+    request = Request(scope, receive)
+    # With the body at hand a form can be read from it as well.
+    await request.body()
+    stated: dict[str, Any] = {"request": request}
+    for name, parameter in inspect.signature(auth.user_api_key_auth).parameters.items():
+        read = getattr(parameter.default, "dependency", None)
+        if read is not None:
+            stated[name] = await read(request)
+    try:
+        return await auth.user_api_key_auth(**stated)
+    finally:
+        await request.close()
+
+
+async def _give_back(key: Any) -> None:
+    """Let go of the part of a budget that LiteLLM set aside as it authenticated a copy."""
+    reserved = getattr(key, "budget_reservation", None)
+    if reserved is None:
+        return
+    from litellm.proxy.spend_tracking.budget_reservation import release_unbound_budget_reservation
+
+    await release_unbound_budget_reservation(reserved)
+
+
+def _reading(others: Sequence[Classifier]) -> Classifier:
+    """Return what reads requests to the proxy: it takes models in ways that no API has."""
+
+    def read(parts: RequestParts) -> Asked:
+        asked = read_parts(parts, others)
+        if asked.problem is not None or not isinstance(asked.document, dict):
+            return asked
+        for name in FALLBACKS:
+            if asked.document.get(name) is not None:
+                return _several(asked, name)
+        model = asked.document.get("model")
+        return _several(asked, "model") if isinstance(model, str) and "," in model else asked
+
+    return read
+
+
+def _several(asked: Asked, param: str) -> Asked:
+    """Return a request that leaves it to LiteLLM which of several models answers, as unreadable."""
+    facts = {name: value for name, value in asked.facts.items() if name != "request.model"}
+    problem = f"`{param}` names several models: ask one model in each request"
+    return asked._replace(facts=facts, problem=problem, status=400, param=param)
 
 
 def __getattr__(name: str) -> Any:
-    """Make the callback that a proxy's configuration names: `guardrail.http.litellm.guard`."""
+    """Make the entry that a proxy's configuration names: `guardrail.http.litellm.guard`."""
     if name == "guard":
         return globals().setdefault("guard", GuardrailCallback())
     raise AttributeError(f"module `{__name__}` has no `{name}`")
-
-
-def _asked(data: dict[str, Any], call_type: str, hash_key: bytes) -> Asked:
-    kind = str(getattr(call_type, "value", call_type)).removeprefix("_")
-    path = PATHS.get(kind) or PATHS.get(kind.removeprefix("a")) or f"/{kind}"
-    body = json.dumps(_members(data), default=str).encode()
-    return read_request("POST", path, b"", (), body, hash_key=hash_key)
-
-
-def _members(data: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name not in _OWN}
-
-
-def _call_of(data: dict[str, Any], key: Any) -> str:
-    """Return what tells a call from those of others: clients may choose its id."""
-    return f"{data.get('litellm_call_id')} {getattr(key, 'token', None)}"
-
-
-def _not_served(problem: RewriteError) -> ProxyException:
-    return ProxyException(
-        message=f"This request could only be served with less than it asks for, and {problem}.",
-        type="permission_error",
-        param=None,
-        code=403,
-    )
-
-
-def _encoded(response: Any) -> bytes:
-    dump = getattr(response, "model_dump_json", None)
-    text = json.dumps(response, default=str) if dump is None else dump()
-    return str(text).encode("utf-8", "replace")
-
-
-def _event(chunk: Any) -> bytes:
-    if isinstance(chunk, bytes):
-        return chunk
-    if isinstance(chunk, str):
-        return chunk.encode("utf-8", "replace")
-    return b"data: " + _encoded(chunk) + b"\n\n"

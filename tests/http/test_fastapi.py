@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.requests import HTTPConnection
+from fastapi.responses import StreamingResponse
 
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
@@ -33,7 +35,7 @@ IMAGES = {"request.capability": "image"}
 
 def built(facts=IMAGES, **options):
     app = FastAPI()
-    allowed = Depends(limited(facts, {"images": 4, "requests": 0}, **options))
+    allowed = Depends(limited(facts, {"images": 4}, **options))
 
     @app.post("/draw")
     async def draw(allowance: Allowance = allowed, fail: bool = False) -> dict:
@@ -98,3 +100,158 @@ def test_without_any_guard_it_says_what_to_do():
 
     with pytest.raises(SettingError, match=r"add `guardrail\.asgi\.GuardrailMiddleware`"):
         asyncio.run(anext(dependency(connection)))
+
+
+ONE = """
+guardrail: 1
+policy: one
+units: [images]
+rules:
+  - {id: places, when: always, concurrency: {max: 1, key: account.id}}
+  - {id: calls, when: always, budget: {requests: 2, per: day, key: account.id}}
+  - {id: pace, when: always, rate: {requests: 2/day, key: account.id}}
+  - id: pictures
+    when: {request.capability: image}
+    unknown: skip
+    budget: {requests: 1, images: 10, per: day, key: account.id}
+"""
+
+
+def records_of(app, policy, *paths):
+    """Return the answers to some posts, and what the decision log says of them."""
+    records: list[dict] = []
+
+    class Sink:
+        def write(self, record):
+            records.append(record)
+
+        def close(self):
+            pass
+
+    guarded = Guarded(policy, app, decision_sink=Sink())
+    return post(guarded.app, *paths), records, guarded
+
+
+def test_a_limit_with_one_place_and_limits_of_requests_count_a_call_once():
+    answers, _, guarded = records_of(built({"request.capability": "other"}), ONE, *["/draw"] * 3)
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert guarded.used("calls") == 2
+    assert guarded.used("places") == 0
+
+
+def test_a_rule_that_applies_by_what_the_endpoint_says_counts_the_whole_request():
+    answers, _, guarded = records_of(built(), ONE, *["/draw"] * 2)
+
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[1].json()["reason"] == "pictures"
+    assert guarded.used("calls") == 1
+    assert guarded.used("places") == 0
+
+
+def test_what_an_endpoint_adds_is_in_the_log_and_the_metrics():
+    answers, records, guarded = records_of(built(), POLICY, *["/draw"] * 4)
+    metrics = guarded.app.metrics()
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    endings = [(record["effect"], record["ending"], record["usage"]) for record in records]
+    assert endings[:2] == [("allow", "released", None), ("allow", "settled", ANY)]
+    assert endings[1][2]["images"] == 3
+    assert endings[-2:] == [("allow", "released", None), ("throttle", "refused", None)]
+    assert 'effect="throttle"' in metrics or 'decision="throttle"' in metrics
+
+
+def test_an_endpoint_that_refuses_by_itself_is_charged_its_request_alone():
+    app = FastAPI()
+    allowed = Depends(limited(IMAGES, {"images": 4}))
+
+    @app.post("/draw")
+    async def draw(allowance: Allowance = allowed) -> dict:
+        allowance.usage["images"] = 2
+        raise HTTPException(422, "no such style")
+
+    answers, _, guarded = records_of(app, POLICY, "/draw")
+
+    assert answers[0].status_code == 422
+    assert guarded.used("images", **IMAGES) == 0
+    assert guarded.used("calls") == 1
+
+
+def test_what_is_not_said_of_an_addition_stays_as_reserved():
+    app = FastAPI()
+    allowed = [Depends(limited(IMAGES, {"images": 4})), Depends(limited(None, {"images": 2}))]
+
+    @app.post("/draw", dependencies=allowed)
+    async def draw() -> dict:
+        return {}
+
+    answers, _, guarded = records_of(app, POLICY, "/draw")
+
+    assert answers[0].status_code == 200
+    assert guarded.used("images", **IMAGES) == 6
+    assert guarded.used("calls") == 1
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), "4"])
+def test_an_amount_that_is_none_does_not_lower_what_the_request_counts(amount):
+    app = FastAPI()
+
+    @app.post("/draw", dependencies=[Depends(limited(None, {"requests": amount}))])
+    async def draw() -> dict:
+        return {}
+
+    answers, _, guarded = records_of(app, POLICY, "/draw")
+
+    assert answers[0].status_code != 200 or guarded.used("calls") >= 1
+
+
+def test_a_request_that_is_decided_anew_is_renewed_and_ends_once():
+    app = FastAPI()
+    seen: list[object] = []
+
+    @app.post("/draw", dependencies=[Depends(limited(IMAGES, {"images": 1}))])
+    async def draw() -> StreamingResponse:
+        async def pieces():
+            for _ in range(3):
+                guarded.clock.advance(400)
+                yield b"piece"
+                for task in list(guarded.app.door._tasks):
+                    await task
+                other = await guarded.guard.decide({"account.id": "acct-a"}, {"requests": 0})
+                seen.append(other.allowed)
+                await guarded.guard.release(other)
+
+        return StreamingResponse(pieces())
+
+    guarded = Guarded(ONE, app)
+    answers = post(guarded.app, "/draw")
+
+    assert answers[0].status_code == 200
+    assert seen == [False, False, False]
+    assert guarded.used("places") == 0
+
+
+def test_a_decision_beside_the_middlewares_is_logged_too():
+    other = AsyncGuard.from_policies(load_text(POLICY), clock=MovableClock(), environ={})
+    answers, records, guarded = records_of(built(guard=other), ONE, *["/draw"] * 2)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [record["ending"] for record in records] == ["settled"] * 4
+    assert guarded.used("calls") == 2
+
+
+def test_a_settlement_that_fails_does_not_reach_the_client(caplog):
+    clock = MovableClock()
+    guard = AsyncGuard.from_policies(load_text(POLICY), clock=clock, environ={})
+    app = FastAPI()
+    allowed = Depends(limited({"account.id": "a"}, guard=guard))
+
+    @app.post("/draw", dependencies=[allowed])
+    async def draw() -> dict:
+        clock.now = float("nan")
+        return {"drawn": 1}
+
+    answers = post(app, "/draw")
+
+    assert answers[0].json() == {"drawn": 1}
+    assert "stays as reserved" in caplog.text

@@ -20,11 +20,10 @@ from tests.http.driving import Call
 from tests.http.test_asgi_lifespan import MESSAGES, host
 from tests.http.test_asgi_realtime import CREATE, frame, voice
 from tests.http.test_asgi_websockets import CONNECT, socket_scope
-from tests.http.test_litellm import CHAT, KEY, ProxyException, proxy
 from tests.http.test_reloading import asgi, folder, options, statuses, written
 from tests.http.wsgi_driving import Hosted, answering
 
-__all__ = ["folder", "proxy"]
+__all__ = ["folder"]
 
 QUESTION = {
     "subject": {"type": "user", "id": "a"},
@@ -222,23 +221,3 @@ def test_a_turn_of_a_session_looks_for_changed_policies(folder):
 
     assert events[1]["type"] == "response.done"
     assert events[-1]["error"]["code"] == "closed"
-
-
-def test_a_call_of_litellm_looks_for_changed_policies(folder, proxy):
-    rewrite(folder, SPEAKS)
-    callback = type(proxy)(**options(folder, reload=10, directory=None))
-
-    async def asked():
-        try:
-            await callback.async_pre_call_hook(KEY, None, dict(CHAT), "acompletion")
-        except ProxyException as refusal:
-            return str(refusal.code)
-        return "served"
-
-    async def run():
-        before = await asked()
-        rewrite(folder, CLOSED)
-        await looked(callback.door, asked)
-        return before, await asked()
-
-    assert asyncio.run(run()) == ("served", "403")

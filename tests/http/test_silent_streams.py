@@ -8,15 +8,9 @@ import threading
 
 import pytest
 
-from guardrail.guard import AsyncGuard
-from guardrail.loading import load_text
-from guardrail.testing import MovableClock
 from guardrail.wsgi.leases import THREAD
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
-from tests.http.test_litellm import KEY, proxy, response
 from tests.http.wsgi_driving import Hosted, Response, answering
-
-__all__ = ["proxy"]
 
 SHORT = """
 guardrail: 1
@@ -178,37 +172,6 @@ def test_a_place_is_taken_anew_over_asgi_too(taken):
 
     assert [decision.allowed for decision in seen] == [False]
     assert (guarded.used("calls"), guarded.used("places")) == (1, 0)
-
-
-def test_a_call_through_the_proxy_keeps_its_place_while_it_is_awaited(proxy):
-    clock = MovableClock()
-    guard = AsyncGuard.from_policies(load_text(SHORT), clock=clock, environ={})
-    callback = type(proxy)(guard=guard, clock=clock, environ={})
-    renew, renewed = guard.renew, asyncio.Semaphore(0)
-
-    async def noted(decision, **more):
-        await renew(decision, **more)
-        renewed.release()
-
-    async def places():
-        decision = await guard.decide({"account.id": "u1"}, {"requests": 0})
-        await guard.release(decision)
-        status = next(limit for limit in decision.limits if limit.rule == "places")
-        return status.used - decision.allowed
-
-    async def call():
-        data = {"model": "small", "messages": [], "max_tokens": 9, "litellm_call_id": "c"}
-        data = await callback.async_pre_call_hook(KEY, None, data, "acompletion")
-        for _ in range(3):
-            clock.advance(LEASE / 2)
-            await asyncio.wait_for(renewed.acquire(), 30)
-        held = await places()
-        await callback.async_post_call_success_hook(data, KEY, response())
-        return held, await places()
-
-    guard.renew = noted  # type: ignore[method-assign]
-
-    assert asyncio.run(call()) == (1, 0)
 
 
 def test_a_short_throttle_is_not_held_unless_the_settings_say_so():

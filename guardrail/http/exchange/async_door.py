@@ -134,6 +134,28 @@ class AsyncDoor:
         self.configured.journal.decided(decision, exchange.dialect)
         return decision
 
+    async def decide_anew(
+        self,
+        exchange: Exchange,
+        before: Decision,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, int],
+    ) -> Decision:
+        """Decide on a request that is being served, with what its host adds to it.
+
+        The decision `before` is given back first, so that no limit counts the request twice, and
+        one with a single place has it for this. Another request may take it between the two.
+        """
+        await self.settle(before, Settlement(None))
+        decision = await self.guard.decide(
+            {**before.facts, **facts},
+            estimate,
+            unavailable=exchange.unavailable - facts.keys(),
+            now=self.clock(),
+        )
+        self.configured.journal.decided(decision, exchange.dialect)
+        return decision
+
     async def settle(self, decision: Decision, settlement: Settlement) -> None:
         """Settle a decision; the guard goes on with it even if the caller is cancelled."""
         usage: Mapping[str, int] | None = settlement.usage

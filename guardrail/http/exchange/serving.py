@@ -121,6 +121,16 @@ class Serving:
         self._renewed = now
         return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
 
+    def given_back(self) -> None:
+        """Take that its decision is settled, for another is to be made in its place."""
+        self._settled = True
+
+    def admitted_anew(self, decision: Decision, now: float) -> None:
+        """Take another decision in the place of the one that was given back."""
+        self.decision = decision
+        self._settled = self._lapsed = False
+        self._renewed = now
+
     def regained(self) -> None:
         """Take that its places were taken anew."""
         self._lapsed = False

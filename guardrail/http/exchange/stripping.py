@@ -11,7 +11,8 @@ LONGEST = 1 << 20
 class UsageStripper:
     """Passes a server-sent stream on, event by event, without the chunk that tells the usage.
 
-    That chunk has no choices. Only the end of an event that is not complete yet is held back.
+    That chunk has no choices, or none that says anything. Only the end of an event that is not
+    complete yet is held back.
     """
 
     def __init__(self) -> None:
@@ -54,4 +55,15 @@ def _is_usage(event: bytes) -> bool:
         chunk = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return False
-    return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))
+    if not isinstance(chunk, dict) or not chunk.get("usage"):
+        return False
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and not any(map(_says_something, choices))
+
+
+def _says_something(choice: object) -> bool:
+    """Tell whether a client would miss a choice: LiteLLM sends its usage with an empty one."""
+    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
+        return True
+    delta = choice.get("delta") or {}
+    return not isinstance(delta, dict) or any(delta.values()) or bool(choice.get("logprobs"))

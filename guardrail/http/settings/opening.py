@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from guardrail.decisionlog import DecisionSink, JsonLines
@@ -155,8 +156,14 @@ class Configured:
 _MOST_NOTES = 1000
 
 
-def configure(options: Mapping[str, Any], folder: Path | None = None) -> Configured:
+def configure(
+    options: Mapping[str, Any],
+    folder: Path | None = None,
+    defaults: Mapping[str, object] = MappingProxyType({}),
+) -> Configured:
     """Return what arguments, and the file they or the environment name, make of a door.
+
+    `defaults` are a host's own, for settings that neither names.
 
     Raises:
         SettingError: a setting is unknown or not usable, or no policies are named.
@@ -167,7 +174,8 @@ def configure(options: Mapping[str, Any], folder: Path | None = None) -> Configu
     environ = os.environ if environ is None else environ
     arguments = {name: value for name, value in options.items() if value is not None}
     file = settings_file(arguments.get("config"), environ, folder or Path.cwd())
-    return Configured(Given(arguments, file.values, file.path), arguments, environ)
+    given = Given(arguments, {**defaults, **file.values}, file.path)
+    return Configured(given, arguments, environ)
 
 
 def _reloading(given: Given) -> Reloading:
