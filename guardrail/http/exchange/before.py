@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from hmac import compare_digest
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -252,6 +253,21 @@ def own_answer(
 def is_let_through(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
     return is_preflight(head.method, head.headers) or head.is_one_of(settings.exempt)
+
+
+def is_scrape(head: Head, settings: HttpSettings) -> bool:
+    """Tell whether a request asks for the counts of all workers, and may be told."""
+    if settings.metrics is None or head.method != "GET" or not head.is_one_of({settings.metrics}):
+        return False
+    sent = [value for name, value in head.headers if name == b"authorization"]
+    return len(sent) == 1 and compare_digest(sent[0], b"Bearer " + settings.metrics_token)
+
+
+def counts_answer(text: str) -> Answer:
+    """Return counts in the text format of Prometheus as an answer."""
+    body = text.encode()
+    kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+    return Answer(200, [kind, (b"content-length", b"%d" % len(body))], body)
 
 
 def _disabled(decision: Decision) -> tuple[object, ...]:

@@ -53,8 +53,8 @@ class Head(NamedTuple):
         return None
 
     def is_one_of(self, paths: Collection[str]) -> bool:
-        """Tell whether the path is exactly one of `paths`, without any escape in it."""
-        if self.whole_path not in paths:
+        """Tell whether the path, as routes see it, is exactly one of `paths`, nothing escaped."""
+        if self.path not in paths:
             return False
         raw = self.raw_path
         return raw is None or raw.partition(b"?")[0] == self.whole_path.encode("utf-8", "replace")

@@ -25,6 +25,8 @@ NAMES = (
     "max_body",
     "max_delay",
     "max_held",
+    "metrics",
+    "metrics_dir",
     "namespace",
     "partition_keys",
     "policies",

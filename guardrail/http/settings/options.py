@@ -45,6 +45,8 @@ class Options(TypedDict, total=False):
     max_body: int | None
     max_delay: float | None
     max_held: int | None
+    metrics: str | None
+    metrics_dir: str | Path | None
     namespace: str | None
     partition_keys: bool | None
     policies: str | Path | Sequence[str | Path] | None

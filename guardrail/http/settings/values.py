@@ -25,7 +25,7 @@ class HttpSettings:
     `max_delay` seconds is waited out, by at most `max_held` requests at a time. With
     `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
     most restricted kind. `stream_usage` asks the host for the usage of streams, for hosts that
-    take `stream_options`.
+    take `stream_options`. Counts are told at the path `metrics` to who sends `metrics_token`.
     """
 
     hash_key: bytes = field(repr=False)
@@ -40,3 +40,5 @@ class HttpSettings:
     max_held: int = MAX_HELD
     refuse_unreadable: bool = True
     stream_usage: bool = False
+    metrics: str | None = None
+    metrics_token: bytes = field(default=b"", repr=False)
