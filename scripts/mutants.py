@@ -162,8 +162,13 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
         op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         yield "and/or", f"({ast.unparse(ast.BoolOp(op, node.values))})"
     elif isinstance(node, ast.BinOp) and type(node.op) in _SUMS:
-        if not any(isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)):
-            yield "sum", f"({ast.unparse(ast.BinOp(node.left, _SUMS[type(node.op)](), node.right))})"
+        if not any(
+            isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)
+        ):
+            yield (
+                "sum",
+                f"({ast.unparse(ast.BinOp(node.left, _SUMS[type(node.op)](), node.right))})",
+            )
     elif isinstance(node, ast.AugAssign) and type(node.op) in _SUMS:
         new = ast.AugAssign(node.target, _SUMS[type(node.op)](), node.value)
         yield "sum", ast.unparse(new)
@@ -204,7 +209,9 @@ def drawn(seed: int, many: int, only: Sequence[str]) -> list[Mutant]:
                 continue
             digest = hashlib.sha256(f"{seed} {mutant.name}".encode()).digest()
             chance = (int.from_bytes(digest[:8], "big") + 1) / 2**64
-            weight = max((w for room, w in WEIGHTS.items() if mutant.path.startswith(room)), default=1)
+            weight = max(
+                (w for room, w in WEIGHTS.items() if mutant.path.startswith(room)), default=1
+            )
             found.append((chance ** (1 / weight), mutant))
     found.sort(key=lambda pair: pair[0], reverse=True)
     return [mutant for _, mutant in found[:many]]
@@ -308,7 +315,9 @@ def report(rows: Sequence[dict[str, object]]) -> None:
         room = "/".join(parts[:2]) if parts[0] in ("http", "stores") else parts[0]
         by_room.setdefault(room.removesuffix(".py"), Counter())[status] += 1
         if status == "survived":
-            print(f"{row['name']}\n  line {row['line']}, {row['kind']}: {row['old']}  ->  {row['new']}")
+            print(
+                f"{row['name']}\n  line {row['line']}, {row['kind']}: {row['old']}  ->  {row['new']}"
+            )
     total: Counter[str] = Counter()
     for room, counts in sorted(by_room.items()):
         total += counts
@@ -331,7 +340,9 @@ def main() -> None:
     given = words.parse_args()
     rows = _read(given.out)
     if not given.report:
-        known = {name for name, row in rows.items() if not (given.again and row["status"] == "survived")}
+        known = {
+            name for name, row in rows.items() if not (given.again and row["status"] == "survived")
+        }
         known |= set(equivalents())
         waiting = [m for m in drawn(given.seed, given.draw, given.only) if m.name not in known]
         _run_all(waiting, given.out, given.jobs)
@@ -359,7 +370,10 @@ def _run_all(waiting: list[Mutant], path: Path, jobs: int) -> None:
                 row = tree.run(mutant)
                 with lock, path.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(row) + "\n")
-                    print(f"{row['status']:9} {row['seconds']:6} s  {row['name']}  {row['by']}", flush=True)
+                    print(
+                        f"{row['status']:9} {row['seconds']:6} s  {row['name']}  {row['by']}",
+                        flush=True,
+                    )
 
     workers = [threading.Thread(target=work) for _ in range(jobs)]
     for worker in workers:

@@ -163,6 +163,7 @@ class Journal:
             "guardrail_store_failures_total": health.failures,
             "guardrail_store_unasked_total": health.unasked,
             "guardrail_corrections_lost_total": health.lost,
+            "guardrail_corrections_repeated_total": health.repeated,
             "guardrail_records_lost_total": self._unlogged + getattr(self._sink, "lost", 0),
         }
         for name, count in numbers.items():
