@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -77,7 +78,7 @@ TESTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("decisionlog", ("tests/http", "tests/replay")),
     ("", ("tests/test_algorithms.py", *_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cells")),
 )
-"""Which tests a module's mutants have to fail, by the start of its path; the first row that fits."""
+"""Which tests a module's mutants have to fail, by the start of its path: the first row fits."""
 
 
 class Mutant(NamedTuple):
@@ -191,13 +192,17 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
     elif isinstance(node, ast.Return) and node.value is not None:
         if not (isinstance(node.value, ast.Constant) and node.value.value is None):
             yield "returned", "return None"
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
+    elif _is_left_out(node):
         yield "statement", "pass"
-    elif isinstance(node, ast.Raise | ast.Continue | ast.Break | ast.Delete):
-        yield "statement", "pass"
-    elif isinstance(node, ast.Assign):
-        if all(isinstance(t, ast.Attribute | ast.Subscript) for t in node.targets):
-            yield "statement", "pass"
+
+
+def _is_left_out(node: ast.AST) -> bool:
+    """Tell whether a statement may be missing without a name being missing."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call | ast.Await)
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets)
+    return isinstance(node, ast.Raise | ast.Continue | ast.Break | ast.Delete)
 
 
 def drawn(seed: int, many: int, only: Sequence[str]) -> list[Mutant]:
@@ -275,11 +280,8 @@ class Tree:
             code: int | None = running.wait(LONGEST)
         except subprocess.TimeoutExpired:
             code = None
-        with_children = running.pid
-        try:
-            os.killpg(with_children, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         out.seek(0)
         lines = out.read().decode("utf-8", "replace").splitlines()

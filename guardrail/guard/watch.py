@@ -132,7 +132,7 @@ class Watch:
         return self._failed(case, plan, permit, problem, undone=self._undoes)
 
     def _misunderstood(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
-        """Return the decision on a plan whose answer tells nothing: the store takes it for given."""
+        """Return the decision on a plan whose answer tells nothing, and is not undone."""
         return self._failed(case, plan, permit, problem, undone=False)
 
     def _failed(

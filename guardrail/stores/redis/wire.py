@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from guardrail.errors import StoreError
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
