@@ -317,9 +317,8 @@ def report(rows: Sequence[dict[str, object]]) -> None:
         room = "/".join(parts[:2]) if parts[0] in ("http", "stores") else parts[0]
         by_room.setdefault(room.removesuffix(".py"), Counter())[status] += 1
         if status == "survived":
-            print(
-                f"{row['name']}\n  line {row['line']}, {row['kind']}: {row['old']}  ->  {row['new']}"
-            )
+            print(row["name"], "line", row["line"], row["kind"])
+            print(f"    {row['old']}  ->  {row['new']}")
     total: Counter[str] = Counter()
     for room, counts in sorted(by_room.items()):
         total += counts

@@ -54,7 +54,12 @@ async def serve_http(
             await send({"type": "http.response.body"})
         return
     passed = body if outcome.body is None else outcome.body
-    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
+    try:
+        served = _Served(door, exchange, outcome, send)
+    except BaseException:
+        await door.settle(outcome.decision, Settlement(None))
+        raise
+    await served.run(app, scope, Replay(receive, passed))
 
 
 async def send_answer(answer: Answer, send: Send, method: str, *, ends: bool = True) -> None:
@@ -98,10 +103,13 @@ class _Served:
         finally:
             leases.cancel()
             settlement = self._serving.ended(failed=failed, left=replay.left)
-            if settlement is not None:
-                await self._door.settle(self._pass.decision, settlement)
-            if self._holding is not self._pass.decision:
-                await self._door.settle(self._holding, Settlement(None))
+            try:
+                if settlement is not None:
+                    await self._door.settle(self._pass.decision, settlement)
+            finally:
+                # Also where this task was cancelled meanwhile.
+                if self._holding is not self._pass.decision:
+                    await self._door.settle(self._holding, Settlement(None))
 
     async def _forward(self, message: Message) -> None:
         kind = message["type"]

@@ -38,7 +38,7 @@ class SyncDoor:
         self._guard = InForce(configured.sync_guard, configured.reloading)
         self._renewals = PerProcess(Renewals)
         self._sleep = sleep
-        self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+        self._places = threading.BoundedSemaphore(self.settings.max_held)
 
     @property
     def renewals(self) -> Renewals:
