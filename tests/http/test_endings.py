@@ -502,28 +502,48 @@ def test_a_request_cancelled_while_it_is_settled_gives_back_the_place_it_regaine
 
 def test_a_regain_that_comes_when_the_request_is_over_is_given_back():
     one = Asgi()
+    gate = None
 
     def script() -> Any:
+        nonlocal gate
         first, *rest = chat_stream(2)
         yield first
         one.clock.advance(LEASE + 1)
-        one.store.gate = asyncio.Event()
+        gate = one.store.gate = asyncio.Event()
+        yield rest.pop(0)
+        # The place is asked for by now, and the answer is still to come.
+        one.store.gate = None
         yield from rest
 
     async def run() -> None:
         one.kind, one.script = "text/event-stream", script
-        asking = asyncio.ensure_future(one.asked(STREAM))
-        for _ in range(300):
-            await asyncio.sleep(0)
-        assert one.store.gate is not None
-        # It has ended, and waits for the store; so does what takes its place anew.
-        one.store.gate.set()
-        assert await asking == 200
+        assert await one.asked(STREAM) == 200
+        assert len(one.script_store.asked) == 1
+        assert gate is not None
+        gate.set()
         await one.app.door.close()
+        assert len(one.script_store.asked) == 2
         await one.guard.close()
 
     asyncio.run(run())
     assert one.held == STREAMED
+
+
+def test_a_place_that_was_regained_is_renewed_from_then_on(way):
+    one = way()
+
+    def script() -> Any:
+        first, second, *rest = chat_stream(2)
+        yield first
+        one.clock.advance(LEASE + 1)
+        yield second
+        for piece in rest:
+            one.clock.advance(LEASE / 2)
+            yield piece
+
+    one.kind, one.script = "text/event-stream", script
+    assert (one.ask(STREAM), one.held) == (200, STREAMED)
+    assert len(one.script_store.asked) == 2
 
 
 def test_a_door_that_closes_waits_for_what_it_has_begun():
@@ -572,6 +592,8 @@ def test_leases_are_renewed_while_a_host_is_silent_and_no_longer():
 
     async def run() -> int:
         status = await one.asked()
+        loop: Any = asyncio.get_running_loop()
+        assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
         sent = len(one.script_store.sent)
         one.clock.advance(10 * LEASE)
         await asyncio.sleep(10 * LEASE)
