@@ -56,7 +56,12 @@ async def serve_http(
             await send({"type": "http.response.body"})
         return
     passed = body if outcome.body is None else outcome.body
-    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
+    try:
+        served = _Served(door, exchange, outcome, send)
+    except BaseException:
+        await door.settle(outcome.decision, Settlement(None))
+        raise
+    await served.run(app, scope, Replay(receive, passed))
 
 
 async def send_answer(answer: Answer, send: Send, method: str, *, ends: bool = True) -> None:
@@ -108,10 +113,13 @@ class _Served:
         finally:
             leases.cancel()
             settlement = self._serving.ended(failed=failed, left=replay.left)
-            if settlement is not None:
-                await self._door.settle(self._pass.decision, self._with_added(settlement))
-            if self._holding is not self._pass.decision:
-                await self._door.settle(self._holding, Settlement(None))
+            try:
+                if settlement is not None:
+                    await self._door.settle(self._pass.decision, self._with_added(settlement))
+            finally:
+                # Also where this task was cancelled meanwhile.
+                if self._holding is not self._pass.decision:
+                    await self._door.settle(self._holding, Settlement(None))
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
         """Decide on the whole request once more, with what the host's own code adds to it."""

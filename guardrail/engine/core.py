@@ -112,6 +112,8 @@ class Engine:
 
         `unavailable` names facts whose source failed; whatever hinges on them is refused.
         """
+        if unavailable:
+            unavailable = self.reader.widened(unavailable)
         known, notes = self.reader.read(facts, now / SECOND, unavailable)
         amounts, sized = self.sizer.reserve(estimate, known.get("request.model"))
         plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)

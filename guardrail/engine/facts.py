@@ -48,6 +48,12 @@ class FactReader:
         """Return the time (seconds since the epoch) in the set's time zone."""
         return datetime.fromtimestamp(int(now), self.zone or UTC)
 
+    def widened(self, unavailable: frozenset[str]) -> frozenset[str]:
+        """Return what is unavailable with `unavailable`: what follows from it is so as well."""
+        return unavailable.union(
+            name for name in self.derivations if _FOLLOWS_FROM.get(name) in unavailable
+        )
+
     def read(
         self, raw: Mapping[str, object], now: float, unavailable: frozenset[str] = frozenset()
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -76,6 +82,15 @@ class FactReader:
                 if derived is not None:
                     known[name] = derived
         return known, tuple(notes)
+
+
+_FOLLOWS_FROM: Mapping[str, str] = {
+    "account.age": "account.created",
+    "actor.id": "account.id",
+    "actor.accounts": "account.id",
+    "actor.trusted_accounts": "account.id",
+}
+"""Which fact of a request a derived one follows from, where it follows from one."""
 
 
 def _account_age(facts: dict[str, Any], now: float) -> object | None:

@@ -39,7 +39,7 @@ class SyncDoor:
         self._renewals = PerProcess(Renewals)
         self._sleep = sleep
         self.closed = False
-        self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+        self._places = threading.BoundedSemaphore(self.settings.max_held)
 
     @property
     def renewals(self) -> Renewals:

@@ -134,9 +134,11 @@ class Served:
             settlement = self._serving.ended(failed=failed)
             if settlement is None:
                 return
-            self._door.settle(self._decision, settlement)
-            if self._holding is not self._decision:
-                self._door.settle(self._holding, Settlement(None))
+            try:
+                self._door.settle(self._decision, settlement)
+            finally:
+                if self._holding is not self._decision:
+                    self._door.settle(self._holding, Settlement(None))
         if self._serving.renews_every is not None:
             self._door.renewals.drop(self)
 

@@ -171,6 +171,7 @@ def _figures(health: Health, reloads: Reloads | None, unlogged: int) -> Iterator
     yield "guardrail_store_failures_total", health.failures
     yield "guardrail_store_unasked_total", health.unasked
     yield "guardrail_corrections_lost_total", health.lost
+    yield "guardrail_corrections_repeated_total", health.repeated
     yield "guardrail_records_lost_total", unlogged
     if reloads is not None:
         yield 'guardrail_policy_reloads_total{result="loaded"}', reloads.loaded
