@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from guardrail.http.identity.credentials import CredentialSource, credential_of
 from guardrail.signals.client import ClientAddress, Proxies, client_address
-from guardrail.signals.directory import Credential, Directory, Identity
+from guardrail.signals.directory import Credential, Directory, Identity, credential_id
 
 _MOST_NOTES = 16
 
@@ -73,13 +73,13 @@ class Asker:
         """Return who asks at `now` (seconds since the epoch), with all facts; may wait, bounded."""
         if self.directory is None or asking.credential is None:
             return Identity(asking.facts())
-        return _joined(asking.facts(), self.directory.look_up(asking.credential, now))
+        return self._joined(asking, self.directory.look_up(asking.credential, now))
 
     async def find(self, asking: Asking, now: float) -> Identity:
         """Return the same without blocking the event loop."""
         if self.directory is None or asking.credential is None:
             return Identity(asking.facts())
-        return _joined(asking.facts(), await self.directory.find(asking.credential, now))
+        return self._joined(asking, await self.directory.find(asking.credential, now))
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know: each kind of doubtful address, once; the source."""
@@ -91,7 +91,10 @@ class Asker:
         if self.directory is not None:
             self.directory.close()
 
-
-def _joined(own: Mapping[str, object], told: Identity) -> Identity:
-    # What the connection shows stands; no directory can say otherwise.
-    return Identity({**told.facts, **own}, told.unavailable, told.problem, told.expires)
+    def _joined(self, asking: Asking, told: Identity) -> Identity:
+        # What the connection shows stands; no directory can say otherwise.
+        own = asking.facts()
+        essence = getattr(self.directory, "essence", None)
+        if essence is not None and told.known:
+            own["credential.id"] = credential_id(essence(asking.credential), self._hash_key)
+        return told._replace(facts={**told.facts, **own})

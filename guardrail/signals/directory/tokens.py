@@ -110,6 +110,14 @@ class TokenDirectory:
         except SourceError as problem:
             return Identity({}, self.provides, str(problem))
 
+    def essence(self, credential: Credential) -> bytes:
+        """Return the signed part of a token that was verified: by it, it is the same credential.
+
+        Its signature has twins: (r, n - s) beside (r, s) in ECDSA, and spare bits in the last
+        letter of each.
+        """
+        return credential.secret.reveal().rpartition(b".")[0]
+
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the issuer's keys cannot be fetched, while they cannot."""
         return self._keys.warnings()
