@@ -18,6 +18,7 @@ from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
+from guardrail.signals.directory.reports import SourceHealth
 
 LOG = logging.getLogger("guardrail")
 
@@ -82,9 +83,12 @@ class Journal:
         if self._sink is not None and self._made_here:
             self._sink.close()
 
-    def metrics(self, health: Health, reloads: Reloads | None) -> str:
-        """Return the counts in the text format of Prometheus, with the store's health."""
-        return "".join(f"{line}\n" for line in self._lines(health, reloads))
+    def metrics(
+        self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
+    ) -> str:
+        """Return the counts in the text format of Prometheus, with the health of what is asked."""
+        lines = [*self._lines(health, reloads), *_identity_lines(identities or SourceHealth())]
+        return "".join(f"{line}\n" for line in lines)
 
     def _end(
         self,
@@ -174,6 +178,15 @@ class Journal:
             yield f'guardrail_policy_reloads_total{{result="failed"}} {reloads.failed}'
             yield "# TYPE guardrail_policy_stale gauge"
             yield f"guardrail_policy_stale {int(reloads.problem is not None)}"
+
+
+def _identity_lines(health: SourceHealth) -> Iterator[str]:
+    yield "# TYPE guardrail_directory_failures_total counter"
+    yield f"guardrail_directory_failures_total {health.failures}"
+    yield "# TYPE guardrail_directory_failing gauge"
+    yield f"guardrail_directory_failing {int(health.failing)}"
+    yield "# TYPE guardrail_directory_bans_waiting gauge"
+    yield f"guardrail_directory_bans_waiting {health.bans_waiting}"
 
 
 def _label(text: str) -> str:

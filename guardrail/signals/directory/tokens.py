@@ -19,6 +19,7 @@ from guardrail.model.facts import Fact
 from guardrail.signals.directory.identity import Credential, Identity
 from guardrail.signals.directory.jwks import VERIFYING, KeySource, verifying_key
 from guardrail.signals.directory.kept import Freshness, SourceError
+from guardrail.signals.directory.reports import SourceHealth
 from guardrail.signals.directory.vocabulary import GarbageError, Vocabulary
 
 MOST_BYTES = 1 << 14
@@ -117,6 +118,11 @@ class TokenDirectory:
         letter of each.
         """
         return credential.secret.reveal().rpartition(b".")[0]
+
+    @property
+    def health(self) -> SourceHealth:
+        """How the issuer's key set is doing, for metrics."""
+        return self._keys.reports.health
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the issuer's keys cannot be fetched, while they cannot."""
