@@ -10,6 +10,14 @@ from zoneinfo import ZoneInfo
 from guardrail.model.facts import WEEKDAYS, Fact
 from guardrail.model.typed import typed_value
 
+IDENTITIES = frozenset(
+    "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
+    "actor.id".split()
+)
+"""Facts that tell one from another: all who had a wrong value for one would share a counter."""
+
+INVALID_FACT = "invalid-fact"
+
 Derivation = Callable[[dict[str, Any], float], object | None]
 
 SHOWN = 40
@@ -24,7 +32,14 @@ class FactReader:
     each account as an actor of its own.
     """
 
-    def __init__(self, facts: Mapping[str, Fact], used: Iterable[str], timezone: str) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, Fact],
+        used: Iterable[str],
+        timezone: str,
+        identities: Iterable[str] = (),
+    ) -> None:
+        """Take the facts, the names of those used, and the identities among the policies' own."""
         names = set(used)
         if "account.age" in names:
             names.add("account.created")
@@ -33,6 +48,7 @@ class FactReader:
         names.update(name for name, fact in facts.items() if fact.required)
         self.used = frozenset(names)
         self.facts = {name: facts[name] for name in sorted(names)}
+        self.identities = names & {*IDENTITIES, *identities}
         self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
         every: dict[str, Derivation] = {
             "account.age": _account_age,
@@ -60,7 +76,7 @@ class FactReader:
         """Return the typed facts, and a note on every value that is not of its fact's type.
 
         A missing fact (absent, or None) takes its default; an ill-typed or unavailable one stays
-        missing.
+        missing. An empty identity is ill-typed.
         """
         known: dict[str, Any] = {}
         notes: list[str] = []
@@ -69,7 +85,7 @@ class FactReader:
             stated = raw.get(name)
             if stated is not None:
                 value = typed_value(fact, stated)
-                if value is None:
+                if value is None or (value == "" and name in self.identities):
                     spoiled.add(name)
                     notes.append(_ill_typed(fact, stated))
                 else:
@@ -82,6 +98,13 @@ class FactReader:
                 if derived is not None:
                     known[name] = derived
         return known, tuple(notes)
+
+    def mistaken(self, raw: Mapping[str, object], known: Mapping[str, Any]) -> str | None:
+        """Return an identity that the request states and that is none, None if there is none."""
+        for name in sorted(self.identities):
+            if name not in known and raw.get(name) is not None:
+                return name
+        return None
 
 
 _FOLLOWS_FROM: Mapping[str, str] = {

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 
 from guardrail.engine import Decision
-from guardrail.errors import GuardrailError
+from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import Guard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
 from guardrail.http.exchange.serving import Settlement
+from guardrail.http.identity.established import NOT_AWAITED
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
@@ -31,6 +32,9 @@ class SyncDoor:
     def __init__(
         self, configured: Configured, sleep: Callable[[float], object] = time.sleep
     ) -> None:
+        established = configured.asker.established
+        if established is not None and established.is_async:
+            raise SettingError(NOT_AWAITED)
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
@@ -151,7 +155,9 @@ class SyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+        return self.configured.journal.metrics(
+            self.guard.health, self._guard.reloads, self._asker.health
+        )
 
     def look(self) -> None:
         """Look for changed policies, where that is set and due."""

@@ -35,6 +35,10 @@ class Body:
         self.debits: list[str] = []
         for name in engine.required:
             self.statics.append(f"if {self.source.variable(name)} is None: {bail}")
+        if not pending:
+            # A wrong value for an identity is refused also where no rule asks for it this time.
+            for name in sorted(engine.reader.identities):
+                self.source.variable(name)
 
     def add(self, places: Sequence[int], leave: str) -> None:
         """Add rules; under the lock their lines leave by `leave`."""
@@ -156,6 +160,8 @@ class Body:
             FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
             FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
         }.get(kind)
+        if fact.name in self.engine.reader.identities and kind is FactType.STRING:
+            wrong = f"({wrong} or not {variable})"
         if wrong is not None:
             return [f"if {wrong} and {variable} is not None: {bail}"]
         self.source.constants["typed_value"] = typed_value

@@ -204,7 +204,9 @@ class AsyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+        return self.configured.journal.metrics(
+            self.guard.health, self._guard.reloads, self._asker.health
+        )
 
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.

@@ -109,7 +109,7 @@ class Exchange:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
             self.asking = settings.asker.read(
-                head.peer, head.headers, head.query, head.subprotocols
+                head.peer, head.headers, head.query, head.subprotocols, head.connection
             )
         except AmbiguousCredentialError as problem:
             return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")

@@ -17,6 +17,7 @@ from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
+from guardrail.signals.directory.reports import SourceHealth
 
 LOG = logging.getLogger("guardrail")
 
@@ -85,9 +86,12 @@ class Journal:
         if self._sink is not None and self._made_here:
             self._sink.close()
 
-    def metrics(self, health: Health, reloads: Reloads | None) -> str:
-        """Return the counts in the text format of Prometheus, with the store's health."""
-        return "".join(f"{line}\n" for line in self._lines(health, reloads))
+    def metrics(
+        self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
+    ) -> str:
+        """Return the counts in the text format of Prometheus, with the health of what is asked."""
+        lines = [*self._lines(health, reloads), *_identity_lines(identities or SourceHealth())]
+        return "".join(f"{line}\n" for line in lines)
 
     def _end(
         self,
@@ -182,6 +186,15 @@ def _figures(health: Health, reloads: Reloads | None, unlogged: int) -> Iterator
 def _decisions(labels: tuple[str, ...]) -> str:
     told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
     return f"guardrail_decisions_total{{{told}}}"
+
+
+def _identity_lines(health: SourceHealth) -> Iterator[str]:
+    yield "# TYPE guardrail_directory_failures_total counter"
+    yield f"guardrail_directory_failures_total {health.failures}"
+    yield "# TYPE guardrail_directory_failing gauge"
+    yield f"guardrail_directory_failing {int(health.failing)}"
+    yield "# TYPE guardrail_directory_bans_waiting gauge"
+    yield f"guardrail_directory_bans_waiting {health.bans_waiting}"
 
 
 def _label(text: str) -> str:

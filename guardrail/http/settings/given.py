@@ -21,6 +21,7 @@ NAMES = (
     "exempt",
     "geo",
     "hash_key_file",
+    "identify",
     "local_share",
     "max_body",
     "max_delay",

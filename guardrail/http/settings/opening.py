@@ -70,7 +70,8 @@ class Configured:
         self.asker = asker_of(given, self._keys or (secret,), self.policies.facts, environ)
         self._made_directory = self.asker.directory is not given.raw("directory")
         if self.reloading is not None:
-            self.reloading.keeps_facts = self._made_directory
+            told = self._made_directory or self.asker.established is not None
+            self.reloading.keeps_facts = told
         self.http = _http_settings(given, options, environ, secret, self.asker)
         sink: DecisionSink | None = options.get("decision_sink")
         path = next(iter(given.paths("decision_log")), None)

@@ -11,6 +11,7 @@ from guardrail.decisionlog import DecisionSink
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.asked import Classifier
 from guardrail.http.identity import CredentialSource
+from guardrail.http.identity.established import Identify
 from guardrail.signals import Signal
 from guardrail.signals.client import Proxies
 from guardrail.signals.directory import Directory
@@ -40,6 +41,7 @@ class Options(TypedDict, total=False):
     guard: Guard | AsyncGuard | None
     hash_key: str | bytes | Sequence[bytes] | None
     hash_key_file: str | Path | Sequence[str | Path] | None
+    identify: str | Identify | None
     jitter: Callable[[], float] | None
     local_share: str | Fraction | None
     max_body: int | None

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.signals.directory.identity import Credential, Identity
 from guardrail.signals.directory.kept import Age, Freshness, Kept, SourceError, Standing
+from guardrail.signals.directory.reports import Reports, SourceHealth
 from guardrail.signals.directory.vocabulary import Vocabulary
 
 _STATUS = "enforcement.status"
@@ -28,7 +29,12 @@ class AskedDirectory(ABC):
     def __init__(self, name: str, vocabulary: Vocabulary, freshness: Freshness) -> None:
         self._name = name
         self._vocabulary = vocabulary
-        self._kept: Kept[_Facts] = Kept(self._read, freshness)
+        self._reports = Reports(
+            f"directory `{name}`",
+            "requests of customers not seen before are refused until it answers: see that it runs, "
+            "and tells facts of their types",
+        )
+        self._kept: Kept[_Facts] = Kept(self._read, freshness, reports=self._reports)
 
     @property
     def provides(self) -> frozenset[str]:
@@ -48,6 +54,11 @@ class AskedDirectory(ABC):
     def forget(self, credential_id: str) -> None:
         """Drop what is kept of a credential: the source has news, a ban or an upgrade say."""
         self._kept.forget(credential_id)
+
+    @property
+    def health(self) -> SourceHealth:
+        """How the source is doing, for metrics."""
+        return self._reports.health
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the source fails, and why, while it does."""

@@ -84,6 +84,9 @@ class Directory(Protocol):
     """Tells whose a credential is.
 
     Nothing of what a client says about itself is asked for: a directory sees the credential alone.
+    One whose credentials can be written in several ways also has `essence(credential)`: the bytes
+    by which a credential that it knows is this one, and named in `credential.id`. One that can
+    fail also has `health`, a `guardrail.signals.directory.reports.SourceHealth`, for metrics.
     """
 
     @property

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from cachetools import LRUCache
 
 from guardrail.signals.directory.breaker import Breaker
+from guardrail.signals.directory.reports import Reports, place_of
 
 V = TypeVar("V")
 
@@ -97,8 +98,10 @@ class Kept(Generic[V]):
         read: Callable[[object], V | None],
         freshness: Freshness,
         breaker: Breaker | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.freshness = freshness
+        self._reports = reports
         self.breaker = breaker or Breaker()
         self.last_failure = ""
         self._read = read
@@ -175,6 +178,10 @@ class Kept(Generic[V]):
             answer = self._read(told.result())
         except BaseException as problem:  # a call that was cancelled brought nothing either
             failure = str(problem) if isinstance(problem, SourceError) else type(problem).__name__
+            if self._reports is not None:
+                known = isinstance(problem, SourceError)
+                said = str(problem) if known else place_of(problem)
+                self._reports.heard(said, flight.now + flight.lasted)
         with self._lock:
             current = self._flights.get(key) is flight
             if current:
@@ -182,6 +189,8 @@ class Kept(Generic[V]):
                 self._keep(key, answer, failure, flight)
         if failure is None:
             self.breaker.succeeded()
+            if self._reports is not None:
+                self._reports.heard(None, flight.now + flight.lasted)
         elif not flight.overdue:
             self.last_failure = failure
             self.breaker.failed(flight.now + flight.lasted)
@@ -206,6 +215,8 @@ class Kept(Generic[V]):
                 return
             flight.overdue = True
         self.last_failure = f"no answer within {self.freshness.timeout:g} s"
+        if self._reports is not None:
+            self._reports.heard(self.last_failure, flight.now + flight.lasted)
         self.breaker.failed(flight.now + flight.lasted)
 
     def _standing(self, key: str, now: float, at_most_every: float | None) -> Standing[V]:
