@@ -16,7 +16,7 @@ from guardrail.engine.limits import bind
 from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
 from guardrail.engine.planner import GeneratedPlanner
-from guardrail.engine.sizes import Sizer
+from guardrail.engine.sizes import Sizer, unlisted, unusable
 from guardrail.engine.source import rule_facts
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import SECOND
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from guardrail.engine.explain import Explanation
 
 FACT_MISSING = "fact-missing"
+INVALID_ESTIMATE = "invalid-estimate"
 FACTS_UNAVAILABLE = "facts-unavailable"
 UNAVAILABLE_WAIT = SECOND
 
@@ -113,8 +114,13 @@ class Engine:
         `unavailable` names facts whose source failed; whatever hinges on them is refused.
         """
         known, notes = self.reader.read(facts, now / SECOND, unavailable)
-        amounts, sized = self.sizer.reserve(estimate, known.get("request.model"))
-        plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
+        model = known.get("request.model")
+        amounts, sized = self.sizer.reserve(estimate, model)
+        wrong = unusable(estimate)
+        notes += tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
+        plan = Plan(known, amounts, now, decision_id, self.notice + notes)
+        if wrong:
+            plan.findings.append(_invalid(wrong[0]))
         for name in self.required:
             if name not in known:
                 missing = _not_established(-1, name) if name in unavailable else _absent(name)
@@ -126,7 +132,7 @@ class Engine:
 
     def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan, given the store's answer (None if it was not asked)."""
-        ruling = conclude(self.policies.rules, self.policies.weaker_than, plan, outcome)
+        ruling = conclude(self.policies, plan, outcome)
         debits = tuple(story.debits(self.numbers, plan, outcome))
         return Decision.of(ruling, case._replace(debits=debits, plan=plan, outcome=outcome))
 
@@ -234,6 +240,11 @@ def _not_established(order: int, name: str) -> Finding:
 def _absent(name: str) -> Finding:
     message = f"the request lacks `{name}`"
     verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _invalid(note: str) -> Finding:
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
     return Finding(-1, Effect.BLOCK, verdict)
 
 
