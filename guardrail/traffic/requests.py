@@ -29,15 +29,18 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _Duration = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
+RELEASED = "released"
+_OF_THE_ANSWER = ("tokens", "output_tokens", "reasoning_tokens", "cost_usd")
+
 FactValue = str | int | float | bool | list[str] | None
 Amounts = dict[str, int | float]
 
 
 class Request(msgspec.Struct, gc=False):
-    """One recorded request.
+    """One recorded request; a line of a decision log is one.
 
-    `estimate` and `usage` map units to amounts; `duration` is in seconds. Members of a line that
-    are not named here are ignored.
+    `estimate` and `usage` map units to amounts; `duration` is in seconds; `ending` is a decision
+    log's. Members of a line that are not named here are ignored.
     """
 
     ts: _Seconds | _Moment
@@ -45,6 +48,27 @@ class Request(msgspec.Struct, gc=False):
     estimate: dict[str, _Whole | _Real] | None = None
     usage: dict[str, _Whole | _Real] | None = None
     duration: _Duration = 0.0
+    ending: Any = None
+
+    @property
+    def reserved(self) -> Amounts | None:
+        """What it states of its cost beforehand: its estimate, or what a door knows of its usage.
+
+        Nobody knows the answer before it is there: how long it became is no estimate of it. What
+        is not stated is reserved as for any request, the longest answer of its model.
+        """
+        if self.estimate is not None or self.usage is None:
+            return self.estimate
+        known = {unit: n for unit, n in self.usage.items() if unit not in _OF_THE_ANSWER}
+        total = self.usage.get("tokens")
+        if "input_tokens" not in known and total is not None:
+            known["input_tokens"] = max(0, total - self.usage.get("output_tokens", 0))
+        return known
+
+    @property
+    def released(self) -> bool:
+        """Whether everything was given back, as a decision log tells of a host's failure."""
+        return bool(self.ending == RELEASED)
 
 
 class WholeRequest(Request, gc=False):

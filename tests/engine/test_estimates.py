@@ -22,7 +22,7 @@ RULES = {
     "places": "  - {id: r, when: always, concurrency: {max: 9, key: account.id}}\n",
     "no limit": "  - {id: r, when: {account.id: b}, block: {}}\n",
 }
-NO_AMOUNTS = (
+NO_AMOUNTS: tuple[object, ...] = (
     1e308, float("nan"), float("inf"), -float("inf"), "5", "", True, False, -1, -0.5, 1.5, 2**53,
     10**400, [1], {}, b"5", Decimal(5),
 )  # fmt: skip
