@@ -96,9 +96,7 @@ def reached(decision: Decision, *, shadow: bool, notices: Mapping[str, object]) 
 
 def _held(rule: Rule, facts: Mapping[str, Any], now: float) -> set[Point]:
     rows = {_row(rule, unit, _entry(table, facts)) for unit, table in _tables(rule)}
-    branches = {
-        point for point, part in _branches(rule) if compile_condition(part)(facts, now) is not False
-    }
+    branches = {point for point, part in _branches(rule) if compile_condition(part)(facts, now)}
     return rows | branches
 
 

@@ -13,7 +13,10 @@ from guardrail.model.effects import Effect
 from guardrail.testing import guard_of
 from tests.engine.tracing import Subject, told
 
-HEAD = "guardrail: 1\npolicy: p\nunits: [images]\nmodels: {m: {price: {input: 1, output: 2}}}\nrules:\n"
+HEAD = (
+    "guardrail: 1\npolicy: p\nunits: [images]\n"
+    "models: {m: {price: {input: 1, output: 2}}}\nrules:\n"
+)
 RULES = {
     "requests": "  - {id: r, when: always, rate: {requests: 9/minute, key: account.id}}\n",
     "tokens": "  - {id: r, when: always, budget: {tokens: 9, per: day, key: account.id}}\n",
