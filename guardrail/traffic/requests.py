@@ -32,6 +32,17 @@ _Duration = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 RELEASED = "released"
 _OF_THE_ANSWER = ("tokens", "output_tokens", "reasoning_tokens", "cost_usd")
 
+_OLDER = {
+    "account": "account.id",
+    "org": "account.org",
+    "credential": "credential.id",
+    "network": "client.network",
+    "country": "geo.country",
+    "capability": "request.capability",
+    "model": "request.model",
+    "endpoint": "request.endpoint",
+}
+
 FactValue = str | int | float | bool | list[str] | None
 Amounts = dict[str, int | float]
 
@@ -86,7 +97,7 @@ def decoded_loosely(line: bytes) -> Request | None:
     try:
         request = msgspec.json.decode(line, type=Request)
     except UNDECODABLE:
-        return None
+        return _of_older_log(line)
     for amounts in (request.estimate, request.usage):
         for unit, amount in (amounts or {}).items():
             if isinstance(amount, float) and unit != MONEY:
@@ -94,6 +105,23 @@ def decoded_loosely(line: bytes) -> Request | None:
                     return None
                 amounts[unit] = int(amount)  # type: ignore[index]
     return request
+
+
+def _of_older_log(line: bytes) -> Request | None:
+    """Return the request of a decision log's line that has no `facts`, None if it is none.
+
+    Logs had none before they were meant to be replayed; what they tell by other names is taken.
+    """
+    if b'"revision"' not in line:
+        return None
+    try:
+        row = msgspec.json.decode(line, type=dict[str, Any])
+        if row.get("v") != 1 or "facts" in row:
+            return None
+        facts = {fact: row[name] for name, fact in _OLDER.items() if row.get(name) is not None}
+        return msgspec.convert({**row, "facts": facts}, Request)
+    except UNDECODABLE:
+        return None
 
 
 def stated_facts(line: bytes) -> dict[str, FactValue]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,7 +245,7 @@ def traffic(folder, *rows: object) -> tuple[str, ...]:
     return ("check", "p.yaml", "--traffic", "t.jsonl")
 
 
-def plain(number: int = 0, **facts: object) -> dict[str, object]:
+def plain(number: int = 0, /, **facts: Any) -> dict[str, Any]:
     """Return a request without anything odd."""
     return request(number, facts={"geo.country": "DE", **facts}, usage={"input_tokens": 1})
 

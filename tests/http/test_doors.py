@@ -119,7 +119,7 @@ def test_what_an_authorizer_is_said_to_be_blind_to_it_never_has():
         decided.append(dict(facts))
         return await decide(facts, *more, **others)
 
-    asked.guard.decide = kept
+    asked.guard.decide = kept  # type: ignore[method-assign]
     body = {"model": "large", "tools": [{"type": "function"}], "system": "x"}
     asked(**{"user-agent": "a"})
     asked.send("POST", "/v1/chat/completions", json=body)
