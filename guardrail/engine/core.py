@@ -16,7 +16,7 @@ from guardrail.engine.limits import bind
 from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
 from guardrail.engine.planner import GeneratedPlanner
-from guardrail.engine.sizes import Sizer
+from guardrail.engine.sizes import Sizer, unlisted, unusable
 from guardrail.engine.source import rule_facts
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import SECOND
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from guardrail.engine.explain import Explanation
 
 FACT_MISSING = "fact-missing"
+INVALID_ESTIMATE = "invalid-estimate"
 FACTS_UNAVAILABLE = "facts-unavailable"
 UNAVAILABLE_WAIT = SECOND
 
@@ -118,12 +119,17 @@ class Engine:
         if unavailable:
             unavailable = self.reader.widened(unavailable)
         known, notes = self.reader.read(facts, now / SECOND, unavailable)
-        amounts, sized = self.sizer.reserve(estimate, known.get("request.model"))
-        plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
+        model = known.get("request.model")
+        amounts, sized = self.sizer.reserve(estimate, model)
+        wrong = unusable(estimate)
+        said = tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
+        plan = Plan(known, amounts, now, decision_id, self.notice + notes + said)
+        if wrong:
+            plan.findings.append(_unusable(wrong[0]))
         if notes:
             mistaken = self.reader.mistaken(facts, known)
             if mistaken is not None:
-                plan.findings.append(_invalid(self.reader.facts[mistaken], facts[mistaken]))
+                plan.findings.append(_mistaken(self.reader.facts[mistaken], facts[mistaken]))
         for name in self.required:
             if name not in known:
                 missing = _not_established(-1, name) if name in unavailable else _absent(name)
@@ -135,7 +141,7 @@ class Engine:
 
     def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan, given the store's answer (None if it was not asked)."""
-        ruling = conclude(self.policies.rules, self.policies.weaker_than, plan, outcome)
+        ruling = conclude(self.policies, plan, outcome)
         debits = tuple(story.debits(self.numbers, plan, outcome))
         return Decision.of(ruling, case._replace(debits=debits, plan=plan, outcome=outcome))
 
@@ -246,12 +252,18 @@ def _absent(name: str) -> Finding:
     return Finding(-1, Effect.BLOCK, verdict)
 
 
-def _invalid(fact: Fact, value: object) -> Finding:
+def _mistaken(fact: Fact, value: object) -> Finding:
     """Return the refusal of an identity that is none, whose fault is the host's."""
     what = "an empty text" if value == "" else f"of type `{type(value).__name__}`"
     instead = "give the identity as text" if fact.type is FactType.STRING else "give one"
     message = f"`{fact.name}` is {what}, not a {fact.type.value}: {instead}, or leave it out"
     verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_FACT, message=message, status=503)
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _unusable(note: str) -> Finding:
+    """Return the refusal of an estimate with an amount that is none."""
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
     return Finding(-1, Effect.BLOCK, verdict)
 
 

@@ -205,13 +205,12 @@ class Watch:
 
     def _without(self, case: Case, plan: Plan, why: str) -> Decision:
         """Decide without the store, each rule as it says."""
-        policies = case.engine.policies
         answers = Answers.of(case.engine, case, plan)
         asked, places = self._local.plan(plan, answers)
         asked.notes = (*plan.notes, f"{why}: {answers.told()}")
         outcome = self._local.acquire(asked, refuse=answers.refuse)
         debits = tuple(self._local.debits(case, plan, asked, places, outcome))
-        ruling = conclude(policies.rules, policies.weaker_than, asked, outcome)
+        ruling = conclude(case.engine.policies, asked, outcome)
         case = case._replace(debits=debits, plan=asked, outcome=outcome)
         return Decision.of(replace(ruling, mode=answers.mode), case)
 

@@ -17,6 +17,8 @@ from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
+from guardrail.model.facts import FactType
+from guardrail.model.typed import typed_value
 from guardrail.signals.directory.reports import SourceHealth
 
 LOG = logging.getLogger("guardrail")
@@ -136,6 +138,7 @@ class Journal:
             "model": _text(facts.get("request.model")),
             "served": model,
             "country": _text(facts.get("geo.country")),
+            "facts": self._facts(decision),
             "obligations": {k: _plain(v) for k, v in decision.obligations.items()},
             "shadow": [
                 {"rule": found.rule, "effect": str(found.effect), "reason": found.reason}
@@ -149,6 +152,24 @@ class Journal:
             if facts.get(fact) is not None:
                 record[name] = self._hashed(str(facts[fact]))
         return record
+
+    def _facts(self, decision: Decision) -> dict[str, object]:
+        """Return the facts that the policies use, so that a replay decides on the same ones."""
+        engine, stated = decision.case.engine, decision.facts
+        told: dict[str, object] = {}
+        for name in sorted(engine.used_facts):
+            fact = engine.policies.facts[name]
+            value = None if stated.get(name) is None else typed_value(fact, stated[name])
+            if value is None or isinstance(value, tuple):
+                continue
+            if name == "request.endpoint":
+                told[name] = _endpoint(value)
+            elif name == "request.model":
+                told[name] = _text(value)
+            else:
+                opaque = fact.type in (FactType.STRING, FactType.IP)
+                told[name] = self._hashed(str(value)) if opaque else value
+        return told
 
     def _hashed(self, text: str) -> str:
         digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
