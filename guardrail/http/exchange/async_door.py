@@ -12,7 +12,8 @@ from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
-from guardrail.http.exchange.serving import Settlement
+from guardrail.http.exchange.later import Later
+from guardrail.http.exchange.serving import Serving, Settlement
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.reloading import Reloads
@@ -37,6 +38,7 @@ class AsyncDoor:
         self._asker = configured.asker
         self._guard = InForce(configured.async_guard, configured.reloading)
         self._sleep = sleep
+        self.later = Later()
         self._held = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -143,6 +145,11 @@ class AsyncDoor:
         except GuardrailError as problem:
             LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
 
+    async def finish(self, serving: Serving, *, failed: bool, left: bool = False) -> None:
+        """Settle what a request that is over, or that others waited for, settles."""
+        for decision, settlement in serving.endings(failed=failed, left=left):
+            await self.settle(decision, settlement)
+
     async def renew(self, decision: Decision) -> None:
         """Extend a decision's leases; a store that does not answer is only noted."""
         try:
@@ -200,6 +207,8 @@ class AsyncDoor:
         """Wait for what is being settled, and let go of what was opened here."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        for decision in self.later.taken():
+            await self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()

@@ -125,22 +125,23 @@ def _sliced(read: Callable[[bytes], bytes]) -> _Step:
 
 
 def _zstd() -> Callable[[bytes], bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise UndecodableError from None
-    reader: Any = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(
+    library = _library("zstandard")
+    reader = library.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(
         read_across_frames=True
     )
     return reader.decompress  # type: ignore[no-any-return]
 
 
 def _brotli() -> Callable[[bytes], bytes]:
-    for name in ("brotli", "brotlicffi"):
+    reader = _library("brotli", "brotlicffi").Decompressor()
+    return getattr(reader, "process", None) or reader.decompress  # type: ignore[no-any-return]
+
+
+def _library(*names: str) -> Any:
+    """Return the first of some libraries that is installed: a host that compresses has one."""
+    for name in names:
         try:
-            library: Any = importlib.import_module(name)
+            return importlib.import_module(name)
         except ImportError:
             continue
-        reader = library.Decompressor()
-        return getattr(reader, "process", None) or reader.decompress  # type: ignore[no-any-return]
     raise UndecodableError

@@ -1,7 +1,8 @@
 """Amazon's event streams (`application/vnd.amazon.eventstream`), cut anywhere.
 
 A frame: the length of all and of its headers, a checksum of these, headers, payload, a checksum.
-The checksums are the client's to verify. Model APIs wrap events of their own in a payload's `bytes`.
+The checksums are the client's to verify. Where a model's own events are passed on, each is the
+member `bytes` of a payload, in base64.
 """
 
 from __future__ import annotations

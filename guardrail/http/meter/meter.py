@@ -28,8 +28,8 @@ _SHOWING = frozenset({UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS, U
 class _Trust(Enum):
     """How far a response's own word on its usage goes, by its content type.
 
-    `TOLD` is believed. Without a content type, or with one that does not fit the bytes, what is told
-    can only `RAISE` what is charged. What is `NOTHING` may be a model's own words.
+    `TOLD` is believed. Without a content type, what is told can only `RAISE` what is charged. What
+    is told by another type is `NOTHING`: it may be a model's own words.
     """
 
     TOLD = "told"
@@ -66,7 +66,7 @@ class Meter:
         self._streaming = streaming
         self._reserved = dict(reserved or {})
         self._reasons = reasons
-        self._background = background
+        self.background = background
         self._echoes = echoes
         self._units = units
         self._tally = Tally(usage_format)
@@ -195,6 +195,11 @@ class Meter:
         tally = self._now()
         return tally.name if tally.ended and not tally.deferred else None
 
+    @property
+    def told(self) -> bool:
+        """Whether the response told its final usage."""
+        return self._now().settled and self._trust is _Trust.TOLD
+
     def usage(self) -> Mapping[str, int]:
         """Return what was used, in units; a unit that is left out was used as reserved.
 
@@ -218,7 +223,8 @@ class Meter:
             del told["input_tokens"]
         if self._trust is _Trust.RAISE:
             told = {unit: max(told[unit], self._reserved.get(unit, 0)) for unit in told}
-        fed = tally.fed.amounts(self._units) if self._trust is _Trust.TOLD else {}
+        media = tally.usage_format in _AS_RESERVED
+        fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
         return {**told, **self._output(tally, told), **fed}
 
     def _output(self, tally: Tally, told: Figures) -> Figures:
@@ -277,7 +283,7 @@ class Meter:
         return self._reasons or tally.hidden
 
     def _is_deferred(self, tally: Tally) -> bool:
-        return tally.deferred or (self._background and not tally.ended)
+        return tally.deferred or (self.background and not tally.ended)
 
     def _read_texts(self, tally: Tally, out: int | None) -> None:
         """Read what a body that came in one piece holds, unless so much is told that it fits.

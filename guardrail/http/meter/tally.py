@@ -152,9 +152,9 @@ class Tally:
             passed.take(document)
             name = self._sequence(document, listed)
             before = self.by_sequence.get(name)
-            if before is None or before.estimate < passed.estimate:
-                if before is not None or len(self.by_sequence) < _MOST_SEQUENCES:
-                    self.by_sequence[name] = passed
+            grows = before is not None and before.estimate < passed.estimate
+            if grows or (before is None and len(self.by_sequence) < _MOST_SEQUENCES):
+                self.by_sequence[name] = passed
         elif closes:
             self.whole.take({"output": within.get("output")})
         elif whole:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from guardrail.http.asked.values import FREE, Asked
 from guardrail.model.cells import TOP
 
 FED_UNITS = frozenset({"audio_seconds", "images"})
@@ -21,6 +22,7 @@ rounded up: `usage.seconds`, the `duration` of a `verbose_json` answer, Mistral'
 its tool; it is reserved as the `n` of a request for pictures.
 """
 
+_PICTURES_API = "/v1/images/"
 _PICTURES = ("image_generation.completed", "image_edit.completed")
 _SECONDS = ("seconds", "audio_seconds", "prompt_audio_seconds")
 
@@ -34,11 +36,27 @@ def unfed_notes(units: Iterable[str]) -> tuple[str, ...]:
     """Return a warning for each declared unit that no response tells, in words for operators."""
     known = " and ".join(f"`{unit}`" for unit in sorted(FED_UNITS))
     return tuple(
-        f"no response tells the middleware how much `{unit}` a request used: each request counts 1 "
-        f"of it, unless a classifier or `guardrail.http.fastapi` states an estimate; what responses "
-        f"tell is {known}"
+        f"no response tells the middleware how much of the unit `{unit}` was used: each request "
+        f"counts 1, unless a classifier or `guardrail.http.fastapi` states an estimate; the units "
+        f"that responses tell are {known}"
         for unit in unfed_units(units)
     )
+
+
+def with_units(asked: Asked) -> Asked:
+    """Return what a request asks for, with how much of these units it may use, where that is known.
+
+    A request for pictures asks for as many as for completions; one that makes no model work, for
+    none.
+    """
+    estimate = asked.estimate
+    if str(asked.facts.get("request.endpoint", "")).startswith(_PICTURES_API):
+        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
+    elif dict(estimate) == dict(FREE):
+        added = {"images": 0, "audio_seconds": 0}
+    else:
+        return asked
+    return asked._replace(estimate={**added, **estimate})
 
 
 @dataclass(slots=True)
@@ -74,21 +92,28 @@ class Fed:
         """Take in how many pictures the list in a whole response has."""
         self.pictures = max(self.pictures, pictures)
 
-    def amounts(self, units: Collection[str]) -> dict[str, int]:
-        """Return what was told of those of some units that are used."""
-        amounts: dict[str, int] = {}
-        if "audio_seconds" in units and self.seconds is not None:
-            amounts["audio_seconds"] = min(math.ceil(self.seconds), TOP)
-        if "images" in units and self.pictures:
-            amounts["images"] = min(self.pictures, TOP)
-        return amounts
+    def amounts(self, units: Collection[str], media: bool) -> dict[str, int]:
+        """Return what was told of those of some units that are used.
+
+        What a response of pictures or sound does not tell is left out; another has none of it.
+        """
+        if FED_UNITS.isdisjoint(units):
+            return {}
+        told = {"audio_seconds": math.ceil(self.seconds or 0), "images": self.pictures}
+        complete = not media or any(told.values())
+        return {
+            unit: min(amount, TOP)
+            for unit, amount in told.items()
+            if unit in units and (amount or complete)
+        }
 
     def _heard(self, value: object) -> None:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                return
-        if value.__class__ not in (int, float) or not 0 <= value <= TOP:  # type: ignore[operator]
+        """Take in a length in seconds; some hosts write it as text."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             return
-        self.seconds = max(self.seconds or 0.0, float(value))  # type: ignore[arg-type]
+        try:
+            seconds = float(value)
+        except (ValueError, OverflowError):
+            return
+        if 0 <= seconds <= TOP:
+            self.seconds = max(self.seconds or 0.0, seconds)
