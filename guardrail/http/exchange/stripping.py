@@ -9,7 +9,7 @@ import msgspec
 LONGEST = 1 << 20
 """An event longer than this many bytes is none of usage; it is passed on as it comes."""
 
-_END = re.compile(rb"(?:\r\n|\r|\n)(?:\r\n|\r(?!\n)|\n)")
+_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
 
 
 class UsageStripper:
