@@ -525,3 +525,25 @@ def test_a_client_that_leaves_a_stream_pays_for_what_passed():
 
     asyncio.run(run())
     assert 20 <= guarded.counted()["out"] <= 25
+
+
+def test_a_path_of_the_hosts_own_is_charged_as_told_and_else_as_reserved():
+    usage = {"inputTokens": 5, "outputTokens": 9, "cacheReadInputTokens": 30, "totalTokens": 44}
+    body = {"output": {"message": {"content": [{"text": "one two"}]}}, "usage": usage}
+    asked = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
+    counts = []
+    for answer in (body, {**body, "usage": {"inputTokens": 0, "outputTokens": 0}}, {"ok": True}):
+        guarded = Counted(Host([json.dumps(answer).encode()], headers=JSON))
+        guarded.ask(asked, path="/model/x/converse")
+        counts.append(guarded.counted())
+
+    assert [count["out"] for count in counts] == [9, 4_096, 4_096]
+    assert counts[0]["in"] == 35
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"image/png"])
+def test_what_is_no_text_of_an_api_stays_as_reserved(kind):
+    guarded = Counted(Host([b"\x00" * 9_000], headers=[(b"content-type", kind)]))
+    guarded.ask()
+
+    assert guarded.counted()["out"] == 100

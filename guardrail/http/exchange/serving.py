@@ -11,6 +11,8 @@ from guardrail.http.answers import Addressee, Style, admitted_fields
 from guardrail.http.answers.bodies import error_frame
 from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked import Asked
+from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.exchange.later import Later, may_tell_ends
 from guardrail.http.exchange.stripping import UsageStripper
@@ -211,15 +213,21 @@ def _meter_of(decision: Decision, asked: Asked) -> Meter:
     output = engine.sizer.output(reserved, asked.facts.get("request.model"))
     if output is not None:
         reserved["output_tokens"] = output
+    usage_format, guessed = asked.usage_format, False
+    if usage_format is UsageFormat.NONE and not asked.estimate.items() >= FREE.items():
+        # A host's own path may answer in a shape that we know.
+        guessed = endpoint_of(asked.path).kind is Kind.UNKNOWN
+        usage_format = UsageFormat.OPENAI_CHAT if guessed else usage_format
     document = asked.document if isinstance(asked.document, dict) else {}
     return Meter(
-        asked.usage_format,
+        usage_format,
         asked.streams,
         reserved,
         reasons=asked.facts.get("request.reasoning") is True,
         background=document.get("background") is True,
         echoes=document.get("echo") is True,
         units=engine.policies.units,
+        guessed=guessed,
     )
 
 

@@ -46,7 +46,10 @@ _MOST_ITERATIONS = 10_000
 
 def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figures:
     """Return what a usage object says, only the units it tells."""
-    if usage_format is UsageFormat.ANTHROPIC and usage.keys().isdisjoint(_OPENAI_ONLY):
+    names = usage.keys()
+    if names.isdisjoint(_OPENAI_ONLY) and (
+        usage_format is UsageFormat.ANTHROPIC or not names.isdisjoint(_ANTHROPIC_ONLY)
+    ):
         found = _anthropic(usage)
     elif usage_format is UsageFormat.GEMINI or not usage.keys().isdisjoint(_GEMINI):
         found = _gemini(usage)
@@ -59,7 +62,10 @@ def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figure
     return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
 
 
-_OPENAI_ONLY = frozenset({"prompt_tokens", "completion_tokens"})
+_OPENAI_ONLY = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "inputTokens"})
+_ANTHROPIC_ONLY = frozenset(
+    {"cache_read_input_tokens", "cache_creation_input_tokens", "iterations"}
+)
 
 
 def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:

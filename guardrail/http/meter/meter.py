@@ -54,6 +54,7 @@ class Meter:
         background: bool = False,
         echoes: bool = False,
         units: Collection[str] = (),
+        guessed: bool = False,
     ) -> None:
         """Take how the response tells its usage, and what was reserved for the request.
 
@@ -61,6 +62,7 @@ class Meter:
         `output_tokens`. `streaming` is what the client asked for: the response's own content type
         goes before it. `reasons`, `background` and `echoes` tell that the request asks the model to
         reason, to work on after the response, to repeat the prompt. `units` are a policy's own.
+        `guessed` tells that the format is a guess: what is not told then stays as reserved.
         """
         self.status: int | None = None
         self._streaming = streaming
@@ -69,9 +71,10 @@ class Meter:
         self.background = background
         self._echoes = echoes
         self._units = units
+        self._guessed = guessed
         self._tally = Tally(usage_format)
         self._trust = _Trust.TOLD
-        self._text = True
+        self._plain = False
         self._lines = False
         self._decoder: Decoder | None = None
         self._opaque = False
@@ -112,7 +115,7 @@ class Meter:
             self._skim = None if self._streaming else Skim()
         else:
             self._trust = _Trust.NOTHING
-            self._text = kind.startswith(b"text/") or kind == b"application/octet-stream"
+            self._plain = kind.startswith(b"text/")
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
@@ -136,24 +139,25 @@ class Meter:
                 _take_event(self._tally, event)
         elif self._skim is not None:
             self._take_json(self._skim, chunk, first)
+        elif self._plain:
+            self._tally.passed.take_plain(chunk)
 
     def _take_json(self, skim: Skim, chunk: bytes, first: bool) -> None:
         whole = read_whole(chunk) if first else None
         if whole is not None and whole.get("done") is not False and not self._lines:
             skim.complete = True
-            self._first = chunk
+            skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
+            self._first = skim.text
             if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
                 self._tally.fed.listed(items_of(chunk))
-            self._tally.add(whole, whole=True)
+            self._tally.add(whole, whole=True, kept=True)
             return
         for kept in skim.feed(chunk):
-            document = _decoded(skim.text) or kept
+            read = _decoded(skim.text)
+            document = kept if read is None else read
             listed = skim.listed
-            self._tally.add(
-                document,
-                whole=not listed and not self._lines and document.get("done") is not False,
-                listed=listed,
-            )
+            ends = not listed and not self._lines and document.get("done") is not False
+            self._tally.add(document, whole=ends, listed=listed, kept=read is None)
             if skim.text is None and (listed or self._lines):
                 self._tally.add_unread(LONGEST_TEXT)
         if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
@@ -225,16 +229,19 @@ class Meter:
             told = {unit: max(told[unit], self._reserved.get(unit, 0)) for unit in told}
         media = tally.usage_format in _AS_RESERVED
         fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
-        return {**told, **self._output(tally, told), **fed}
+        output = self._output(tally, told)
+        if self._guessed and (output or not told.get("output_tokens")):
+            return {}
+        return {**told, **output, **fed}
 
     def _output(self, tally: Tally, told: Figures) -> Figures:
         """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""
         media = tally.usage_format in _AS_RESERVED
         out = told.get("output_tokens")
         reserved = self._reserved.get("output_tokens")
+        if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
+            return {}
         if self._opaque:
-            if media:
-                return {}
             return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
         least, passed = self._least(tally, out), 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
@@ -252,10 +259,8 @@ class Meter:
         return {"output_tokens": max(capped, out or 0, least)}
 
     def _least(self, tally: Tally, out: int | None) -> int:
-        if self._echoes:
-            return 0
         self._read_texts(tally, out)
-        return tally.least
+        return 0 if self._echoes else tally.least
 
     def _wrote(self, tally: Tally) -> bool:
         """Whether any text passed, so that an output of nothing cannot be."""
@@ -266,8 +271,6 @@ class Meter:
     def _passed(self, tally: Tally) -> int:
         """About how many tokens passed."""
         raw = -(-self._read // BYTES_PER_TOKEN)
-        if self._trust is _Trust.NOTHING:
-            return raw if self._text else 0
         if self._trust is _Trust.RAISE:
             return max(raw, tally.estimate)
         if self._events is not None:
@@ -296,7 +299,7 @@ class Meter:
         blanks = body.count(b" ") + body.count(b"\\n") + body.count(b"\\t") + body.count(b'","')
         if out is not None and out > max(blanks, len(body) // 8):
             return
-        document = _decoded(body) if len(body) <= LONGEST_TEXT else None
+        document = _decoded(body)
         if document is not None:
             tally.whole.take(document)
 
@@ -311,7 +314,7 @@ class Meter:
             document = self._skim.document()
             if document:
                 tally = self._tally.copy()
-                tally.add(document)
+                tally.add(document, kept=True)
                 return tally
         return self._tally
 
@@ -327,7 +330,7 @@ def _decoded(text: bytes | None) -> dict[str, object] | None:
 def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
     if event.text is None:
         for document in event.kept:
-            tally.add(document)
+            tally.add(document, kept=True)
         if not tally.ended:
             tally.add_unread(event.size)
         return

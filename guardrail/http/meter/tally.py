@@ -92,9 +92,17 @@ class Tally:
         return max(self.passed.least + sequences, self.whole.least)
 
     def add(
-        self, document: Mapping[str, object], *, whole: bool = False, listed: bool = False
+        self,
+        document: Mapping[str, object],
+        *,
+        whole: bool = False,
+        listed: bool = False,
+        kept: bool = False,
     ) -> None:
-        """Take in a document: an event's of a stream, the whole body, or one in a list."""
+        """Take in a document: an event's of a stream, the whole body, or one in a list.
+
+        Of one that is only `kept` in parts, what the model wrote is not there.
+        """
         self.documents += 1
         kind = document.get("type")
         within = _inner(document, "response") or _inner(document, "message") or {}
@@ -110,7 +118,8 @@ class Tally:
         self._deferral(document, within, whole=whole)
         self._reasoning(document, within)
         self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
-        self._text(document, within, whole=whole, listed=listed, closes=closes)
+        if not kept:
+            self._text(document, within, whole=whole, listed=listed, closes=closes)
         if self.usage_format is UsageFormat.NATIVE:
             self._native(document, listed)
         told = _usages(document, within)
@@ -120,6 +129,8 @@ class Tally:
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
                 self.since = Passed()  # what is told so far covers what passed so far
+        if closes and self.usage_format is not UsageFormat.ANTHROPIC:
+            self.settled |= bool(self.usage)
         if (beside := document.get("svg_usage")) and isinstance(beside, dict):
             merge_usage(self.beside, beside)
         if self.usage_format is UsageFormat.GEMINI and _finished(document):

@@ -97,6 +97,11 @@ class Passed:
         self.size += size
         self.pieces += size > 0
 
+    def take_plain(self, chunk: bytes) -> None:
+        """Count a part of a response that is text and nothing else."""
+        self.size += len(chunk)
+        self._count(chunk.decode("utf-8", "replace"))
+
     def _count(self, text: str) -> None:
         if not text:
             return

@@ -52,7 +52,7 @@ def with_units(asked: Asked) -> Asked:
     estimate = asked.estimate
     if str(asked.facts.get("request.endpoint", "")).startswith(_PICTURES_API):
         added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
-    elif dict(estimate) == dict(FREE):
+    elif estimate.items() >= FREE.items():
         added = {"images": 0, "audio_seconds": 0}
     else:
         return asked
