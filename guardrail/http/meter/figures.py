@@ -73,6 +73,9 @@ def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
 
     A figure that is told as null, or lower than before, leaves the former one.
     """
+    if not kept:
+        kept.update((name, value) for name, value in told.items() if value is not None)
+        return
     for name, value in told.items():
         before = kept.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -238,13 +241,21 @@ def _modal(usage: Mapping[str, object], *names: str) -> int | None:
 
 
 def _most(usage: Mapping[str, object], *names: str) -> int | None:
-    counts = [count for name in names if (count := as_count(usage.get(name))) is not None]
-    return max(counts, default=None)
+    most = None
+    for name in names:
+        value = usage.get(name)
+        if value is not None and (count := as_count(value)) is not None:
+            most = count if most is None or count > most else most
+    return most
 
 
 def _sum(usage: Mapping[str, object], names: Iterable[str]) -> int | None:
-    counts = [count for name in names if (count := as_count(usage.get(name))) is not None]
-    return sum(counts) if counts else None
+    total = None
+    for name in names:
+        value = usage.get(name)
+        if value is not None and (count := as_count(value)) is not None:
+            total = count + (total or 0)
+    return total
 
 
 def _larger(one: int | None, other: int | None) -> int | None:
@@ -260,12 +271,17 @@ def _inner(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _parts(usage: Mapping[str, object], within: tuple[str, ...]) -> int:
     """Return what the kinds of tokens in one of the details add up to, 0 if none is told."""
-    return max(_sum(_inner(usage, name), _MODALITIES) or 0 for name in within)
+    most = 0
+    for name in within:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            most = max(most, _sum(details, _MODALITIES) or 0)
+    return most
 
 
 def _detail(usage: Mapping[str, object], within: tuple[str, ...], name: str) -> int | None:
     for container in within:
-        count = as_count(_inner(usage, container).get(name))
-        if count is not None:
+        details = usage.get(container)
+        if isinstance(details, dict) and (count := as_count(details.get(name))) is not None:
             return count
     return None

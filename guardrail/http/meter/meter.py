@@ -16,6 +16,9 @@ from guardrail.http.meter.skim import LONGEST_TEXT, Skim, items_of, read_whole
 from guardrail.http.meter.tally import Tally
 from guardrail.http.meter.texts import BYTES_PER_TOKEN
 
+_USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
+"""A whole body is not read for its text where so much is told that it can hardly hold more: a token
+for six bytes, or one for ten and, but for a fifth, for each blank."""
 _DONE = b"[DONE]"
 # The bytes of pictures and sounds say nothing of their tokens.
 _AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
@@ -72,7 +75,7 @@ class Meter:
         self._echoes = echoes
         self._units = units
         self._guessed = guessed
-        self._tally = Tally(usage_format)
+        self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
         self._trust = _Trust.TOLD
         self._plain = False
         self._lines = False
@@ -248,7 +251,7 @@ class Meter:
         if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
             return {}
         if out and believed and not tally.settled:
-            passed = out + tally.since.estimate
+            passed = out + tally.since
         elif not (media and believed):
             passed = self._passed(tally)
         if reserved is not None and (self._may_hide(tally, out) or media):
@@ -296,8 +299,10 @@ class Meter:
         body, self._first = self._first, None
         if body is None:
             return
-        blanks = body.count(b" ") + body.count(b"\\n") + body.count(b"\\t") + body.count(b'","')
-        if out is not None and out > max(blanks, len(body) // 8):
+        if out and (
+            out * _USUAL_BYTES >= len(body)
+            or out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
+        ):
             return
         document = _decoded(body)
         if document is not None:

@@ -28,11 +28,14 @@ _SILENT = frozenset({UsageFormat.OPENAI_EMBEDDINGS})
 class Tally:
     """Adds documents up, one response's, in order.
 
+    `feeds` tells that a policy has units of its own, `reasons` that a model was asked to reason.
     `ended` tells that the response said it is over, `settled` that its usage is the final one,
     `deferred` that the work goes on after it, `hidden` that a model reasons without showing it.
     """
 
     usage_format: UsageFormat
+    feeds: bool = False
+    reasons: bool = False
     ended: bool = False
     settled: bool = False
     deferred: bool = False
@@ -45,7 +48,7 @@ class Tally:
     beside: dict[str, object] = field(default_factory=dict)
     sequences: dict[int, Figures] = field(default_factory=dict)
     passed: Passed = field(default_factory=Passed)
-    since: Passed = field(default_factory=Passed)
+    mark: tuple[int, int, int] = (0, 0, 0)
     whole: Passed = field(default_factory=Passed)
     by_sequence: dict[int, Passed] = field(default_factory=dict)
     fed: Fed = field(default_factory=Fed)
@@ -59,7 +62,6 @@ class Tally:
             beside=dict(self.beside),
             sequences=dict(self.sequences),
             passed=self.passed.copy(),
-            since=self.since.copy(),
             whole=self.whole.copy(),
             by_sequence=dict(self.by_sequence),
             fed=self.fed.copy(),
@@ -84,6 +86,11 @@ class Tally:
         return max(self.passed.estimate + sequences, self.whole.estimate)
 
     @property
+    def since(self) -> int:
+        """About how many output tokens passed since the usage was told last."""
+        return self.passed.since(self.mark)
+
+    @property
     def least(self) -> int:
         """How many output tokens passed at the very least."""
         if self.usage_format in _SILENT:
@@ -105,7 +112,7 @@ class Tally:
         """
         self.documents += 1
         kind = document.get("type")
-        within = _inner(document, "response") or _inner(document, "message") or {}
+        within = _inner(document, "response") or _inner(document, "message") or _NOTHING
         model = _text_of(document, "model", "modelVersion") or _text_of(within, "model")
         if model is not None:
             self.model = model
@@ -115,9 +122,11 @@ class Tally:
         self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
         closes = isinstance(kind, str) and kind in _ENDINGS
         self.ended |= whole or closes
-        self._deferral(document, within, whole=whole)
-        self._reasoning(document, within)
-        self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
+        if whole or kind is not None:
+            self._deferral(document, within, whole=whole)
+            self._reasoning(document, within)
+        if self.feeds:
+            self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
         if not kept:
             self._text(document, within, whole=whole, listed=listed, closes=closes)
         if self.usage_format is UsageFormat.NATIVE:
@@ -128,7 +137,7 @@ class Tally:
         if told:
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
-                self.since = Passed()  # what is told so far covers what passed so far
+                self.mark = self.passed.mark  # what is told covers what passed
         if closes and self.usage_format is not UsageFormat.ANTHROPIC:
             self.settled |= bool(self.usage)
         if (beside := document.get("svg_usage")) and isinstance(beside, dict):
@@ -140,7 +149,6 @@ class Tally:
     def add_unread(self, size: int) -> None:
         """Take in that a part of the response passed that cannot be read."""
         self.passed.take_unread(size)
-        self.since.take_unread(size)
 
     def end(self) -> None:
         """Take in the mark that ends a stream of OpenAI's kind."""
@@ -156,7 +164,8 @@ class Tally:
         listed: bool,
         closes: bool,
     ) -> None:
-        self.shows_reasoning = self.shows_reasoning or reasoning_shown(document)
+        if self.reasons and not self.shows_reasoning:
+            self.shows_reasoning = reasoning_shown(document)
         if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
             # SGLang repeats all text so far in each document of a sequence.
             passed = Passed()
@@ -172,7 +181,6 @@ class Tally:
             self.whole.take(document)
         else:
             self.passed.take(document)
-            self.since.take(document)
 
     def _deferral(
         self, document: Mapping[str, object], within: Mapping[str, object], *, whole: bool
@@ -225,13 +233,22 @@ class Tally:
         return index if isinstance(index, int) else self.documents if listed else 0
 
 
+_NOTHING: Mapping[str, object] = {}
 _OLLAMA = ("prompt_eval_count", "eval_count")
+
+
+_TELLING = frozenset(
+    {"usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics", "x_groq"}
+    | {"meta", "delta"}
+)
 
 
 def _usages(
     document: Mapping[str, object], within: Mapping[str, object]
 ) -> list[Mapping[str, object]]:
     """Return the usage objects in a document, from where the APIs put them and nowhere else."""
+    if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
+        return []
     places = [
         document.get("usageMetadata"),
         document.get("usage_metadata"),

@@ -78,8 +78,25 @@ class Passed:
         pieces = min(self.pieces, self.characters // _LONGEST_PIECE)
         return self.listed + max(self.words, pieces, self.dense // _LONGEST_TOKEN)
 
+    @property
+    def mark(self) -> tuple[int, int, int]:
+        """Where the counts stand; see `since`."""
+        return self.listed, self.pieces, self.size
+
+    def since(self, mark: tuple[int, int, int]) -> int:
+        """Return about how many tokens passed since a mark."""
+        listed, pieces, size = mark
+        rest = max(self.pieces - pieces, -(-(self.size - size) // BYTES_PER_TOKEN))
+        return self.listed - listed + rest
+
     def take(self, document: Mapping[str, object]) -> None:
         """Count what a document of a response adds."""
+        text = _plain_piece(document)
+        if text is not None:
+            self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            self.pieces += bool(text)
+            self._count(text)
+            return
         tokens = tokens_listed(document)
         if tokens:
             self.listed += tokens
@@ -111,6 +128,19 @@ class Passed:
         joins = self.open_word and not text[0].isspace()
         self.words += len(words) - (joins and bool(words))
         self.open_word = not text[-1].isspace()
+
+
+def _plain_piece(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest piece of a stream, None if it is another."""
+    choices = document.get("choices")
+    if choices.__class__ is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if choice.__class__ is not dict or choice.get("logprobs") or "token_ids" in choice:
+        return None
+    delta = choice.get("delta")
+    text = delta.get("content") if delta.__class__ is dict and len(delta) == 1 else None
+    return text if text.__class__ is str and not text.startswith("data:") else None
 
 
 def tokens_listed(document: Mapping[str, object]) -> int:
