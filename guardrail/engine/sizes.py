@@ -126,6 +126,18 @@ class Sizer:
                 final[unit] = amount
         return final, tuple(dict.fromkeys(stated.notes))
 
+    def output(self, estimate: Mapping[str, object], model: object) -> int | None:
+        """Return the output tokens a request is reserved, None where no cap is known."""
+        stated = _Stated(estimate, "estimate")
+        amount = stated.get("output_tokens")
+        return self._most_output(stated, model) if amount is None else amount
+
+    def _most_output(self, stated: _Stated, model: object) -> int | None:
+        cap = self._output_cap(model)
+        if cap is None:
+            return None
+        return min(cap * self._reserved("requests", stated, model), TOP)
+
     def _reserved(self, unit: str, stated: _Stated, model: object) -> int:
         if unit == "tokens":
             return self._tokens(stated, model)
@@ -136,10 +148,8 @@ class Sizer:
             return 1
         if unit == "cost_usd":
             return self._cost(self._token_parts(stated, model), model)
-        if unit == "output_tokens":
-            cap = self._output_cap(model)
-            if cap is not None:
-                return min(cap * self._reserved("requests", stated, model), TOP)
+        if unit == "output_tokens" and (most := self._most_output(stated, model)) is not None:
+            return most
         if not stated.states(unit):
             stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
         return 1

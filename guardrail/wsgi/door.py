@@ -12,7 +12,8 @@ from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import Guard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
-from guardrail.http.exchange.serving import Settlement
+from guardrail.http.exchange.later import Later
+from guardrail.http.exchange.serving import Serving, Settlement
 from guardrail.http.identity.established import NOT_AWAITED
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
@@ -41,6 +42,7 @@ class SyncDoor:
         self._asker = configured.asker
         self._guard = InForce(configured.sync_guard, configured.reloading)
         self._renewals = PerProcess(Renewals)
+        self.later = Later()
         self._sleep = sleep
         self.closed = False
         self._places = threading.BoundedSemaphore(self.settings.max_held)
@@ -126,6 +128,17 @@ class SyncDoor:
         except GuardrailError as problem:
             LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
 
+    def finish(self, serving: Serving, *, failed: bool) -> bool:
+        """Settle what a request that is over, or that others waited for, settles.
+
+        Tell whether it was over only now.
+        """
+        if serving.over:
+            return False
+        for decision, settlement in serving.endings(failed=failed):
+            self.settle(decision, settlement)
+        return True
+
     def renew(self, decision: Decision) -> None:
         """Extend a decision's leases; a store that does not answer is only noted."""
         try:
@@ -186,6 +199,8 @@ class SyncDoor:
         renewals = self._renewals.taken()
         if renewals is not None:
             renewals.close()
+        for decision in self.later.taken():
+            self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()

@@ -12,6 +12,7 @@ from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.exchange.before import Exchange, Hold, Pass
+from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
@@ -38,6 +39,7 @@ class AsyncDoor:
         self._asker = configured.asker
         self._guard = InForce(configured.async_guard, configured.reloading)
         self._sleep = sleep
+        self.later = Later()
         self._held = 0
         self.closed = False
         self._looking: asyncio.Task[None] | None = None
@@ -234,6 +236,8 @@ class AsyncDoor:
         self.closed = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        for decision in self.later.taken():
+            await self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()

@@ -27,6 +27,7 @@ from guardrail.http.asked.values import FREE
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
 from guardrail.http.identity import AmbiguousCredentialError, Asking
+from guardrail.http.meter.units import with_units
 from guardrail.http.settings.values import HttpSettings
 from guardrail.model.effects import Effect
 from guardrail.signals.client import ClientAddress
@@ -148,11 +149,13 @@ class Exchange:
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
-        self.asked = asked = read_parts(
-            RequestParts(
-                method, head.path, head.query, head.headers, body or b"", key, settings.reading
-            ),
-            settings.classifiers,
+        self.asked = asked = with_units(
+            read_parts(
+                RequestParts(
+                    method, head.path, head.query, head.headers, body or b"", key, settings.reading
+                ),
+                settings.classifiers,
+            )
         )
         # What the head and the directory establish stands over what a body says.
         established = self.facts

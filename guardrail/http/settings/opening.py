@@ -25,6 +25,7 @@ from guardrail.http.exchange.early import Refuse, early_refusals
 from guardrail.http.exchange.journal import Journal
 from guardrail.http.exchange.serving import lease_of
 from guardrail.http.identity import Asker
+from guardrail.http.meter.units import unfed_notes
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
@@ -83,6 +84,7 @@ class Configured:
         self._noted: set[str] = set()
         if not self._keys and (sink or made) is not None:
             self.note((UNJOINABLE,))
+        self.note(unfed_notes(self.policies.units))
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
         self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
@@ -127,6 +129,7 @@ class Configured:
                 policies, self.signals, geo=self.geo, environ=self.environ, clock=self.clock
             )
             self._early = (policies, refuse)
+            self.note(unfed_notes(policies.units))
         return refuse
 
     def lease(self, policies: PolicySet) -> float | None:
