@@ -25,6 +25,7 @@ NAMES = (
     "max_body",
     "max_delay",
     "max_held",
+    "max_unknown_body",
     "namespace",
     "partition_keys",
     "policies",
@@ -35,6 +36,7 @@ NAMES = (
     "reset_spread",
     "store",
     "stream_usage",
+    "threads",
     "unreadable",
     "vendor_headers",
 )

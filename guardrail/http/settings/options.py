@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     max_body: int | None
     max_delay: float | None
     max_held: int | None
+    max_unknown_body: int | None
     namespace: str | None
     partition_keys: bool | None
     policies: str | Path | Sequence[str | Path] | None
@@ -56,5 +57,6 @@ class Options(TypedDict, total=False):
     signals: Sequence[Signal] | None
     store: str | Store | AsyncStore | None
     stream_usage: bool | None
+    threads: int | None
     unreadable: str | None
     vendor_headers: bool | None
