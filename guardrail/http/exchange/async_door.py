@@ -23,6 +23,8 @@ from guardrail.http.settings.reloading import Reloads
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
 
+READ_AT_ONCE = AT_ONCE
+"""A body of more bytes is read in a thread, while the event loop serves others."""
 MOST_UNKNOWN_READING = 16
 """How many large bodies wait to be read of callers whom the directory does not know."""
 
@@ -80,7 +82,7 @@ class AsyncDoor:
         try:
             if body is None:
                 answer = exchange.unread()
-            elif read is not None and len(read) > AT_ONCE:
+            elif read is not None and len(read) > READ_AT_ONCE:
                 if not exchange.known and self._unknown_reading >= MOST_UNKNOWN_READING:
                     return exchange.busy()
                 answer = await self._beside(exchange, partial(exchange.received, read))
@@ -121,7 +123,7 @@ class AsyncDoor:
                 now=self.clock(),
             )
             try:
-                if len(exchange.asked.body or b"") > AT_ONCE and exchange.changes(decision):
+                if len(exchange.asked.body or b"") > READ_AT_ONCE and exchange.changes(decision):
                     step = await self._beside(exchange, partial(exchange.decided, decision, waited))
                 else:
                     step = exchange.decided(decision, waited)
