@@ -31,12 +31,18 @@ class Queue(Generic[W]):
         # Those in good standing, and the doubtful.
         self._lines: tuple[OrderedDict[str, deque[W]], ...] = (OrderedDict(), OrderedDict())
 
+    def __len__(self) -> int:
+        return self._size
+
     def told(self, network: str, *, doubtful: bool) -> None:
         """Note whether a key of a network was unknown to the source."""
         if doubtful:
             self._doubtful[network] = True
         else:
             self._doubtful.pop(network, None)
+        before, after = self._lines[not doubtful], self._lines[doubtful]
+        if network in before:
+            after[network] = before.pop(network)
 
     def add(self, network: str, waiting: W) -> W | None:
         """Let something wait; return what gives way for it, itself perhaps, None if nothing."""
