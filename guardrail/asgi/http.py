@@ -38,8 +38,7 @@ async def serve_http(
     async def read() -> bytes | None:
         nonlocal body
         if head.announces_body:
-            limits = door.settings
-            body = await read_body(receive, limits.reading.max_body, limits.body_timeout)
+            body = await read_body(receive, exchange.max_body, door.settings.body_timeout)
         return body
 
     try:

@@ -88,7 +88,7 @@ class GuardrailMiddleware:
         def read() -> bytes | None:
             nonlocal body
             if head.announces_body:
-                body = read_body(environ, settings.reading.max_body, settings.body_timeout)
+                body = read_body(environ, exchange.max_body, settings.body_timeout)
             return body
 
         try:

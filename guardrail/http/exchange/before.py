@@ -79,6 +79,7 @@ class Exchange:
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
         self.refusal: Decision | None = None
+        self.known = settings.asker.directory is None
         self._reads = True
 
     @property
@@ -101,6 +102,18 @@ class Exchange:
     def nothing(self) -> Mapping[str, int]:
         """An estimate of nothing: what a decision costs that is about places in flight alone."""
         return {**dict.fromkeys(self.estimate, 0), **NOTHING}
+
+    @property
+    def max_body(self) -> int:
+        """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
+        reading = self._settings.reading
+        return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
+
+    def changes(self, decision: Decision) -> bool:
+        """Tell whether a decision may change the body."""
+        return decision.allowed and bool(
+            self._settings.stream_usage or CHANGES & decision.obligations.keys()
+        )
 
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
@@ -134,6 +147,11 @@ class Exchange:
         """Take what the directory says of the credential; refuse what no body could change."""
         self.facts.update(facts)
         self.unavailable = unavailable - self.facts.keys()
+        # While the directory does not answer, nobody is refused for being unknown to it.
+        self.known = self.known or "account.id" in facts or "account.id" in unavailable
+        length = self.head.stated_length
+        if length is not None and length > self.max_body:
+            return self.too_large()
         if early is None or not self.head.announces_body:
             return None
         self.refusal = early(self.facts, self.unavailable, now)
@@ -207,14 +225,20 @@ class Exchange:
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""
-        most = self._settings.reading.max_body
-        message = f"The body is longer than {most} bytes; send less at once."
+        message = f"The body is longer than {self.max_body} bytes; send less at once."
+        if not self.known:
+            message += f" Accounts may send {self._settings.reading.max_body}."
         return self.refused(413, "request_too_large", message, close=True)
 
     def too_slow(self) -> Answer:
         """Return the answer to a body that does not arrive in time."""
         message = f"The body did not arrive within {self._settings.body_timeout:g} seconds."
         return self.refused(408, "request_timeout", message, close=True)
+
+    def busy(self) -> Answer:
+        """Return the answer where too many large bodies wait to be read."""
+        message = "Too many large requests are being read right now; nothing was charged."
+        return self.refused(503, "guard_busy", f"{message} Try again shortly.")
 
     def failed(self) -> Answer:
         """Return the answer where we failed, before the host was asked."""

@@ -77,7 +77,14 @@ class Asker:
             self._notes.setdefault(address.note)
         return Asking(
             address,
-            credential_of(headers, query, subprotocols, reads=self.reads, hash_key=self._hash_key),
+            credential_of(
+                headers,
+                query,
+                subprotocols,
+                reads=self.reads,
+                hash_key=self._hash_key,
+                origin=address.ip or address.hop,
+            ),
             connection,
         )
 

@@ -26,6 +26,7 @@ NAMES = (
     "max_body",
     "max_delay",
     "max_held",
+    "max_unknown_body",
     "metrics",
     "metrics_dir",
     "namespace",
@@ -38,6 +39,7 @@ NAMES = (
     "reset_spread",
     "store",
     "stream_usage",
+    "threads",
     "unreadable",
     "vendor_headers",
 )

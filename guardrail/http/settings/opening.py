@@ -31,7 +31,13 @@ from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloading
-from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
+from guardrail.http.settings.values import (
+    BODY_TIMEOUT,
+    MAX_BODY,
+    MAX_HELD,
+    MAX_UNKNOWN_BODY,
+    HttpSettings,
+)
 from guardrail.model.policy import PolicySet
 from guardrail.stores.naming import hash_keys, read_key_file
 
@@ -232,11 +238,15 @@ def _http_settings(
         metrics=metrics,
         metrics_token=token,
         dialect=_DIALECTS[dialect],
-        reading=ReadingLimits(max_body=given.whole("max_body", MAX_BODY)),
+        reading=ReadingLimits(
+            max_body=given.whole("max_body", MAX_BODY),
+            max_unknown_body=given.whole("max_unknown_body", MAX_UNKNOWN_BODY, least=0),
+        ),
         classifiers=tuple(options.get("classifiers", ())),
         body_timeout=given.seconds("body_timeout", BODY_TIMEOUT),
         max_delay=given.seconds("max_delay", 0.0, zero=True),
         max_held=given.whole("max_held", MAX_HELD, least=0),
+        threads=given.whole("threads", 0, least=0),
         refuse_unreadable=given.one_of("unreadable", ("refuse", "strictest"), "refuse") == "refuse",
         stream_usage=given.flag("stream_usage", False),
     )

@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     max_body: int | None
     max_delay: float | None
     max_held: int | None
+    max_unknown_body: int | None
     metrics: str | None
     metrics_dir: str | Path | None
     namespace: str | None
@@ -60,5 +61,6 @@ class Options(TypedDict, total=False):
     signals: Sequence[Signal] | None
     store: str | Store | AsyncStore | None
     stream_usage: bool | None
+    threads: int | None
     unreadable: str | None
     vendor_headers: bool | None

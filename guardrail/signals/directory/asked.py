@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.signals.directory.identity import Credential, Identity
@@ -43,12 +44,14 @@ class AskedDirectory(ABC):
 
     def look_up(self, credential: Credential, now: float) -> Identity:
         """Return whose a credential is at `now` (seconds since the epoch); may wait, bounded."""
-        standing = self._kept.get(credential.id, lambda: self._ask(credential), now)
+        origin = credential.origin
+        standing = self._kept.get(credential.id, partial(self._ask, credential), now, origin=origin)
         return self._identity(standing, now)
 
     async def find(self, credential: Credential, now: float) -> Identity:
         """Return the same without blocking the event loop."""
-        standing = await self._kept.find(credential.id, lambda: self._ask(credential), now)
+        ask = partial(self._ask, credential)
+        standing = await self._kept.find(credential.id, ask, now, origin=credential.origin)
         return self._identity(standing, now)
 
     def forget(self, credential_id: str) -> None:
@@ -63,8 +66,13 @@ class AskedDirectory(ABC):
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the source fails, and why, while it does."""
         failures = self._kept.breaker.failures
+        away = self._kept.turned_away
+        crowded = (
+            f"directory `{self._name}`: {away} credentials not seen before were not looked up, as "
+            "too many others were; `calls` bounds how many are at once",
+        )
         if not failures:
-            return ()
+            return crowded if away else ()
         return (
             f"directory `{self._name}` has failed {failures} times in a row: "
             f"{self._kept.last_failure}; the last good answers are used for up to "

@@ -52,12 +52,14 @@ class Credential:
     """A credential as a request carried it; equal to another of the same bytes.
 
     `id` is its keyed hash, the only form in which it is kept, compared and logged. `secret` lives
-    as long as the request: directories that verify a token read it.
+    as long as the request: directories that verify a token read it. `origin` is the address it came
+    from, where that is known: those that ask a source are fair between networks.
     """
 
     id: str
     kind: CredentialKind = field(compare=False)
     secret: Secret = field(compare=False, repr=False)
+    origin: str | None = field(default=None, compare=False, repr=False)
 
 
 class Identity(NamedTuple):
