@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from guardrail.errors import SettingError
+from guardrail.errors import SettingError, not_installed
 from guardrail.http.identity import Asker, CredentialSource
 from guardrail.http.identity.established import Established
 from guardrail.http.identity.files import FileDirectory
@@ -17,7 +17,6 @@ from guardrail.signals.client import MOST_HOPS, Proxies
 from guardrail.signals.directory import Directory
 from guardrail.signals.directory.callables import CallableDirectory
 from guardrail.signals.directory.service import ServiceDirectory
-from guardrail.signals.directory.tokens import ALGORITHMS, TokenDirectory
 
 TOKENS = ("issuer", "audience", "jwks", "algorithms", "claims", "plain_http")
 """The keys of a directory that is in verified tokens; `TokenDirectory` tells what they mean."""
@@ -119,6 +118,10 @@ def _named(given: Given, name: str) -> object:
 
 
 def _tokens(given: Given, facts: Mapping[str, Fact]) -> Directory:
+    try:
+        from guardrail.signals.directory.tokens import ALGORITHMS, TokenDirectory
+    except ImportError as problem:
+        raise not_installed(problem, "a directory of verified tokens", "jwt") from problem
     table = given.table("directory", TOKENS)
     issuer, jwks, audience = (table.get(name) for name in ("issuer", "jwks", "audience"))
     if not isinstance(issuer, str) or not isinstance(jwks, str) or not _are_texts(audience):
