@@ -7,6 +7,8 @@ from guardrail.errors import DataError, GuardrailError, PolicyError, SettingErro
 from guardrail.guard import AsyncGuard, Guard, Health
 from guardrail.model.effects import Effect, StoreMode
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AsyncGuard",
     "DataError",

@@ -6,9 +6,10 @@ import asyncio
 from typing import Unpack
 
 from guardrail.asgi.http import serve_http
-from guardrail.asgi.lifespan import serve_lifespan
+from guardrail.asgi.lifespan import NotStarted, serve_lifespan
 from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
+from guardrail.errors import GuardrailError
 from guardrail.http.exchange.async_door import AsyncDoor, Sleep
 from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import head_of_scope
@@ -31,15 +32,28 @@ class GuardrailMiddleware:
     `GuardrailMiddleware(app)` takes its settings from `GUARDRAIL_CONFIG` or `pyproject.toml`;
     any may be given as an argument instead, and `guard=` hands over a guard of the host's own.
 
-    Raises:
-        SettingError: a setting is not usable.
-        PolicyError: the policies cannot be loaded.
+    Settings or policies that cannot be used raise nothing here, as frameworks make a middleware
+    while a server starts, where raising is not heard: the server's start fails, with the reason
+    (`NotStarted`). After a shutdown everything is opened anew by what is served next.
     """
 
     def __init__(self, app: App, **options: Unpack[AsyncOptions]) -> None:
         self.app = app
-        sleep = options.pop("sleep", asyncio.sleep)
-        self.door = AsyncDoor(configure(options), sleep)
+        self._sleep = options.pop("sleep", asyncio.sleep)
+        self._options = options
+        self._door: AsyncDoor | NotStarted = self._made()
+
+    @property
+    def door(self) -> AsyncDoor:
+        """What the requests share.
+
+        Raises:
+            SettingError: a setting is not usable.
+            PolicyError: the policies cannot be loaded.
+        """
+        if isinstance(self._door, NotStarted):
+            raise self._door.problem
+        return self._door
 
     def metrics(self) -> str:
         """Return what this process counted, in the text format of Prometheus."""
@@ -52,8 +66,14 @@ class GuardrailMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
+        again = kind == "lifespan" if isinstance(self._door, NotStarted) else self._door.closed
+        if again:
+            self._door = self._made()
+        if isinstance(self._door, NotStarted):
+            await self._door(scope, receive, send)
+            return
         if kind == "lifespan":
-            await serve_lifespan(self.door, self.app, scope, receive, send)
+            await serve_lifespan(self._door, self.app, scope, receive, send)
             return
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
@@ -65,3 +85,9 @@ class GuardrailMiddleware:
             await serve_http(self.door, self.app, head, scope, receive, send)
         else:
             await serve_websocket(self.door, self.app, head, scope, receive, send)
+
+    def _made(self) -> AsyncDoor | NotStarted:
+        try:
+            return AsyncDoor(configure(self._options), self._sleep)
+        except GuardrailError as problem:
+            return NotStarted(problem)

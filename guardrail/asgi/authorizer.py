@@ -14,10 +14,10 @@ from typing import Any
 
 from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
 from guardrail.asgi.http import send_answer
-from guardrail.asgi.lifespan import serve_lifespan
+from guardrail.asgi.lifespan import NotStarted, serve_lifespan
 from guardrail.asgi.types import Receive, Scope, Send
 from guardrail.engine import Decision
-from guardrail.errors import SettingError
+from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import Dialect
@@ -113,7 +113,7 @@ class Authorizer:
             body = await read_body(receive, LONGEST_QUESTION, ANSWER_WITHIN)
         except (ClientLeftError, TooLargeError, TooSlowError):
             return not_asked("the evaluation is too long, or late")
-        self.door.look()
+        await self.door.look()
         question = question_of(body, self.door.guard.policies.facts)
         if question is None:
             return not_asked("an evaluation names a subject, an action and a resource")
@@ -130,17 +130,16 @@ class Authorizer:
         return evaluated(decision)
 
 
-def serve() -> Authorizer:
-    """Return the authorizer that the environment asks for.
-
-    Raises:
-        SettingError: it does not say which profile.
-    """
+def serve() -> Authorizer | NotStarted:
+    """Return the authorizer that the environment asks for, or what fails the start in its place."""
     profile = os.environ.get(PROFILE)
-    if not profile:
-        names = ", ".join(each.value for each in Profile)
-        raise SettingError(f"`{PROFILE}` names no profile: set it to one of {names}")
-    return Authorizer(profile, token=os.environ.get(TOKEN))
+    try:
+        if not profile:
+            names = ", ".join(each.value for each in Profile)
+            raise SettingError(f"`{PROFILE}` names no profile: set it to one of {names}")
+        return Authorizer(profile, token=os.environ.get(TOKEN))
+    except GuardrailError as problem:
+        return NotStarted(problem)
 
 
 async def _idle(scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,13 +15,11 @@ from guardrail.guard.health import Health
 from guardrail.guard.sources import standard_signals
 from guardrail.guard.watch import Watch
 from guardrail.guard.workers import MemoryNotice
-from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, Signal
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from guardrail.stores.naming import hash_keys
-from guardrail.stores.opening import open_store
 
 Paths = str | Path | Sequence[str | Path]
 HashKeys = bytes | Sequence[bytes]
@@ -68,6 +66,10 @@ class Shell(Generic[S]):
             DataError: the geo database cannot be read.
             SettingError: an argument or an environment variable is not usable.
         """
+        # The loader of YAML costs more than all else to import: a host that is handed policies, or
+        # imports guardrail for its types, does without.
+        from guardrail.loading import load_policies
+
         guard = cls.from_policies(
             load_policies([path] if isinstance(path, (str, Path)) else list(path)),
             store=MEMORY if store is None else store,
@@ -99,6 +101,8 @@ class Shell(Generic[S]):
         environment: Mapping[str, str] = os.environ if environ is None else environ
         opened: S = cast(S, store)
         if isinstance(store, str):
+            from guardrail.stores.opening import open_store
+
             opened = open_store(store, hash_keys(hash_key, environment))
         frame = Frame(
             policies,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from guardrail.signals import Signal
-from guardrail.signals.geo import GeoSignal
 from guardrail.signals.network import ClientNetworkSignal
 
 
@@ -17,4 +16,7 @@ def standard_signals(geo: str | Path | None, environ: Mapping[str, str]) -> tupl
         DataError: the database cannot be read.
         SettingError: an environment variable about it is not usable.
     """
+    # Importing the reader of databases costs a third of importing guardrail: only where it is used.
+    from guardrail.signals.geo import GeoSignal
+
     return (GeoSignal.configured(geo, environ), ClientNetworkSignal())

@@ -13,16 +13,11 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
-from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
-from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE
 from guardrail.stores.options import Option, count, duration, host_clock, options, prefix, size, yes
 from guardrail.stores.redis.addresses import SCHEMES as REDIS_SCHEMES
 from guardrail.stores.redis.addresses import read_address, without_login
-from guardrail.stores.redis.base import CONNECT, DEADLINE
-from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.store import RedisStore
 
 MEMORY_OPTIONS: Mapping[str, Option] = MappingProxyType({"max_keys": count})
 LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
@@ -73,11 +68,16 @@ def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
 
 def awaited(store: Store | AsyncStore) -> AsyncStore:
     """Return the async twin of a store, or the store itself if it has none: it does not wait."""
-    if isinstance(store, LmdbStore):
-        return AsyncLmdbStore(store)
-    if isinstance(store, RedisStore):
-        return store.awaited()
-    return cast(AsyncStore, store)
+    twin: Callable[[], AsyncStore] | None = getattr(store, "awaited", None)
+    return cast(AsyncStore, store) if twin is None else twin()
+
+
+def _missing(problem: ImportError, what: str, extra: str) -> SettingError:
+    """Return the error for a driver that is not installed, and how to install it."""
+    return SettingError(
+        f"{what} needs `{problem.name}`, which is not installed: "
+        f"pip install 'guardrail-engine[{extra}]'"
+    )
 
 
 def _memory(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
@@ -95,6 +95,10 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
         raise SettingError(
             f"`{uri}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
         )
+    try:
+        from guardrail.stores.lmdb.store import LmdbStore
+    except ImportError as problem:
+        raise _missing(problem, f"`{uri}`", "lmdb") from problem
     return LmdbStore(path, hash_keys=hash_keys, **stated)
 
 
@@ -106,6 +110,12 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
             f"`{shown}` needs a hash key, since no identifier may leave this process: set `{KEY}`, "
             f"or `{KEY_FILE}` to a file of mode 0600; {MAKE_ONE}"
         )
+    try:
+        from guardrail.stores.redis.base import CONNECT, DEADLINE
+        from guardrail.stores.redis.bearings import Outlook
+        from guardrail.stores.redis.store import RedisStore
+    except ImportError as problem:
+        raise _missing(problem, f"`{shown}`", "redis") from problem
     outlook = Outlook(
         keys=hash_keys,
         layouts=(LAYOUT,),

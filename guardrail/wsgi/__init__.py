@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Unpack
 
+from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
 from guardrail.http.exchange.before import LINGER, Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_environ
@@ -21,6 +24,14 @@ from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_
 
 __all__ = ["GuardrailMiddleware"]
 
+LOG = logging.getLogger("guardrail")
+
+NOT_LOADED = 4
+"""The exit code for an application that cannot be loaded, at which gunicorn starts no worker anew.
+
+3 would start the development servers of Flask and Django anew, for ever.
+"""
+
 
 class SyncOptions(Options, total=False):
     """The options of the WSGI middleware: `sleep` waits while a request is held."""
@@ -33,20 +44,32 @@ class GuardrailMiddleware:
 
     `app.wsgi_app = GuardrailMiddleware(app.wsgi_app)` in Flask; in Django around
     `get_wsgi_application()`. Settings are those of `guardrail.asgi`, `guard=` a
-    `guardrail.Guard`.
+    `guardrail.Guard`. After `close` everything is opened anew with the next request.
 
     Raises:
-        SettingError: a setting is not usable.
-        PolicyError: the policies cannot be loaded.
+        SystemExit: settings, policies or the store cannot be used; the reason is logged. A server
+            that loads its application ends with it. `Guard.load` and `guard=` are for those who
+            would rather catch a `GuardrailError`.
     """
 
     def __init__(self, app: App, **options: Unpack[SyncOptions]) -> None:
         self.app = app
-        sleep = options.pop("sleep", time.sleep)
-        self.door = SyncDoor(configure(options), sleep)
+        self._sleep = options.pop("sleep", time.sleep)
+        self._options = options
+        self._reopening = threading.Lock()
+        try:
+            self.door = self._made()
+            self.door.check()
+        except GuardrailError as problem:
+            LOG.critical("there is no guard to serve with: %s", problem)
+            raise SystemExit(NOT_LOADED) from problem
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
+        if self.door.closed:
+            with self._reopening:
+                if self.door.closed:
+                    self.door = self._made()
         head = head_of_environ(environ)
         settings = self.door.settings
         if is_let_through(head, settings):
@@ -89,6 +112,9 @@ class GuardrailMiddleware:
     def close(self) -> None:
         """Let go of the guard, unless it is the host's own."""
         self.door.close()
+
+    def _made(self) -> SyncDoor:
+        return SyncDoor(configure(self._options), self._sleep)
 
 
 def _lingering(said: Iterable[bytes], environ: Environ) -> Iterator[bytes]:

@@ -38,6 +38,7 @@ class SyncDoor:
         self._guard = InForce(configured.sync_guard, configured.reloading)
         self._renewals = PerProcess(Renewals)
         self._sleep = sleep
+        self.closed = False
         self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
 
     @property
@@ -162,8 +163,20 @@ class SyncDoor:
         self._guard.load()
         return self._guard.reloads
 
+    def check(self) -> None:
+        """Make a guard as each process will, and let go of it: what is wrong is told now.
+
+        Raises:
+            GuardrailError: the store, the hash key or a database cannot be used.
+        """
+        if self.configured.guard is None:
+            self.configured.sync_guard().close()
+        else:
+            self.configured.sync_guard()
+
     def close(self) -> None:
         """Let go of what was opened here."""
+        self.closed = True
         renewals = self._renewals.taken()
         if renewals is not None:
             renewals.close()

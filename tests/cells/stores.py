@@ -10,8 +10,7 @@ from typing import Any
 from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.stores import Store
 from guardrail.stores.forms import Planned, outcome_of
-from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb.store import AsyncLmdbStore, LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.cells.awaited import Awaited
 from tests.cells.redis_stores import SERVERS, Shown

@@ -10,8 +10,7 @@ import pytest
 
 from guardrail.model.cells import Adjust, Cell, Charge, Counter, CounterReply, Leave
 from guardrail.model.forms import CELL, COUNTER, Form
-from guardrail.stores.lmdb.asynchronous import AsyncLmdbStore
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb.store import AsyncLmdbStore, LmdbStore
 from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
 from tests.cells.stores import Housed, HousedInNumbers

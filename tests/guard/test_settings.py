@@ -11,7 +11,6 @@ import pytest
 
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import SettingError
-from guardrail.guard import settings
 from guardrail.loading import load_text
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from guardrail.testing import MovableClock
@@ -201,7 +200,7 @@ def test_hash_keys_are_handed_to_the_store_the_current_one_first(
         opened.append((uri, keys))
         return MemoryStore()
 
-    monkeypatch.setattr(settings, "open_store", opening)
+    monkeypatch.setattr("guardrail.stores.opening.open_store", opening)
     policies = load_text(HEAD + DAILY)
     Guard.from_policies(policies, store="some://where", hash_key=given, environ=environ)
 

@@ -152,3 +152,20 @@ def test_a_guard_of_the_hosts_own_is_not_closed(policies):
     asyncio.run(run())
 
     assert closed == []
+
+
+def test_a_second_start_opens_what_the_first_end_closed(policies, tmp_path):
+    log = tmp_path / "log.jsonl"
+    app = GuardrailMiddleware(
+        host("lifespan.startup.complete", "lifespan.shutdown.complete"),
+        policies=policies,
+        decision_log=log,
+        environ={},
+    )
+    for _ in range(2):
+        live(app)
+        call = Call(scope_of(body=ASK), body_messages(ASK))
+        asyncio.run(call.run(app))
+        asyncio.run(app.door.close())
+
+    assert len(log.read_text().splitlines()) == 2

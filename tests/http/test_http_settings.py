@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -125,15 +126,19 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("middleware", [GuardrailMiddleware, WsgiMiddleware])
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
-def test_check_46_what_is_wrong_fails_at_the_start_and_says_what_to_do(
-    folder, middleware, options, message
-):
+def test_what_is_wrong_fails_the_start_and_says_what_to_do(folder, options, message, caplog):
+    host: Any = Host()
+    guarded = GuardrailMiddleware(host, environ={}, **options)
     with pytest.raises(SettingError) as caught:
-        middleware(Host(), environ={}, **options)
+        _ = guarded.door
 
     assert message in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        WsgiMiddleware(host, environ={}, **options)
+
+    assert ended.value.code == 4
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_check_46_a_wrong_file_is_named(folder, name, text, message):
 def test_a_policy_that_cannot_be_loaded_fails_at_the_start(folder):
     (folder / "policies" / "api.yaml").write_text("guardrail: 1\nrules: [{id: x}]\n")
     with pytest.raises(PolicyError):
-        GuardrailMiddleware(Host(), policies="policies", environ={})
+        _ = GuardrailMiddleware(Host(), policies="policies", environ={}).door
 
 
 def test_a_guard_of_the_wrong_world_is_named(folder):

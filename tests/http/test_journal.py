@@ -198,7 +198,7 @@ def test_a_setting_names_the_file(tmp_path):
 
     VALID.validate(json.loads((tmp_path / "log.jsonl").read_text()))
     with pytest.raises(SettingError, match="cannot be opened: no such file"):
-        Guarded(POLICY, decision_log=tmp_path / "nowhere" / "log.jsonl")
+        _ = Guarded(POLICY, decision_log=tmp_path / "nowhere" / "log.jsonl").app.door
 
 
 def test_a_log_that_fails_stops_no_request(tmp_path, caplog):

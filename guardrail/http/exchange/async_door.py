@@ -20,6 +20,7 @@ from guardrail.http.settings.reloading import Reloads
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
 
+LONGEST_LOOK = 2.0
 READ_AT_ONCE = 1 << 16
 """A body of more bytes is read in a thread, while the event loop serves others."""
 
@@ -38,6 +39,8 @@ class AsyncDoor:
         self._guard = InForce(configured.async_guard, configured.reloading)
         self._sleep = sleep
         self._held = 0
+        self.closed = False
+        self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -54,7 +57,7 @@ class AsyncDoor:
         stands for a body that is not for us to read.
         """
         try:
-            self.look()
+            await self.look()
             answer = exchange.opened()
             if answer is not None:
                 return answer
@@ -120,7 +123,7 @@ class AsyncDoor:
         self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
     ) -> Decision:
         """Decide on one turn of a session; who asks, and by which policies, is established anew."""
-        self.look()
+        await self.look()
         identity = await self._asker.find(exchange.asking, self.clock())
         decision = await self.guard.decide(
             {**exchange.head_facts, **facts, **identity.facts},
@@ -203,10 +206,16 @@ class AsyncDoor:
         """Return what was counted in this process, in the text format of Prometheus."""
         return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
 
-    def look(self) -> None:
-        """Look for changed policies, beside the event loop, where that is set and due."""
+    async def look(self) -> None:
+        """Look for changed policies where that is set and due, and wait until they are in force.
+
+        Files are looked at beside the event loop. A look that takes longer than `LONGEST_LOOK`
+        seconds goes on, and nobody waits for it any more.
+        """
         if self._guard.due(self.clock()):
-            self.start(asyncio.to_thread(self._guard.look))
+            self._looking = self.start(asyncio.to_thread(self._guard.look))
+        if self._looking is not None and not self._looking.done():
+            await asyncio.wait((self._looking,), timeout=LONGEST_LOOK)
 
     async def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
@@ -220,6 +229,7 @@ class AsyncDoor:
 
     async def close(self) -> None:
         """Wait for what is being settled, and let go of what was opened here."""
+        self.closed = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         guard = self._guard.taken()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from guardrail.model.policy import PolicySet
 LOG = logging.getLogger("guardrail")
 
 Stamps = tuple[tuple[str, int, int, int], ...]
+REST, LONGEST_PAUSE = 0.05, 1.0
 Take = Callable[[PolicySet], object]
 """Puts a policy set in force, or raises what stands against it."""
 
@@ -35,24 +37,29 @@ class Reloads(NamedTuple):
 class Reloading:
     """Looks every so many seconds whether policy files changed, and loads them if they did.
 
-    They are loaded when two looks in a row find them the same, so that files that are being
-    copied are not taken half. A set that does not load whole, or that declares other facts than
-    a directory was opened for, or that no guard can be made of, changes nothing: the revision in
-    force stays, and is told.
+    They are loaded once two looks, `REST` seconds apart, find them the same, so that files that
+    are being copied are not taken half. A set that does not load whole, or that declares other
+    facts than a directory was opened for, or that no guard can be made of, changes nothing: the
+    revision in force stays, and is told.
     """
 
-    def __init__(self, paths: Sequence[Path], every: float) -> None:
+    def __init__(
+        self, paths: Sequence[Path], every: float, pause: Callable[[float], object] = time.sleep
+    ) -> None:
         """Load the policies that a door starts with.
+
+        `every` is in seconds, 0 for never; `pause` waits between two looks at files that changed.
 
         Raises:
             PolicyError: they cannot be loaded.
         """
         self._paths = tuple(paths)
         self._every = every
+        self._pause = pause
         self._lock = threading.Lock()
         self._next = 0.0
         # What changes while it is loaded is loaded again: stamps are taken before.
-        self._taken = self._seen = self._stamps()
+        self._taken = self._stamps()
         self.policies = load_policies(self._paths)
         self.keeps_facts = False
         self._loaded = self._failed = 0
@@ -71,23 +78,27 @@ class Reloading:
         return True
 
     def look(self, take: Take) -> None:
-        """Have the new policies taken if the files changed, and they load."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            stamps, before = self._stamps(), self._seen
-            self._seen = stamps
-            if stamps == self._taken or stamps != before:
+        """Have the new policies taken if the files changed, and they load.
+
+        Returns once they are in force, or refused. Files that go on changing for `LONGEST_PAUSE`
+        seconds are left for the next look.
+        """
+        with self._lock:
+            stamps = self._stamps()
+            if stamps == self._taken:
                 return
-            self._taken = stamps
-            self._load(take)
-        finally:
-            self._lock.release()
+            for _ in range(round(LONGEST_PAUSE / REST)):
+                self._pause(REST)
+                before, stamps = stamps, self._stamps()
+                if stamps == before:
+                    self._taken = stamps
+                    self._load(take)
+                    return
 
     def load(self, take: Take) -> None:
         """Have the policies taken as they stand in the files now, if they load."""
         with self._lock:
-            self._taken = self._seen = self._stamps()
+            self._taken = self._stamps()
             self._load(take)
 
     def _load(self, take: Take) -> None:

@@ -22,7 +22,8 @@ TORN = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
     lmdb.PageNotFoundError,
-    lmdb.ProblemError,
+    # Versions before 3 have no name for it.
+    getattr(lmdb, "ProblemError", lmdb.CorruptedError),
     lmdb.VersionMismatchError,
 )
 """What LMDB says of a file that is not as it left it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -98,6 +99,10 @@ class LmdbStore:
         )
         self.session.check()
         weakref.finalize(self, self.session.close)
+
+    def awaited(self) -> AsyncLmdbStore:
+        """Return the same store for event loops."""
+        return AsyncLmdbStore(self)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
@@ -219,3 +224,37 @@ class LmdbStore:
         record = corrected(correction, entry.record, member, ledger.now)
         if record is not None:
             entry.put(record, expiry(ledger.now, correction.ttl))
+
+
+class AsyncLmdbStore:
+    """The store of one host behind the awaited contract.
+
+    A transaction takes some tens of microseconds and never waits, so it runs on the loop: a thread
+    would cost more than it. Only the turn is waited for, and that without blocking the loop.
+    """
+
+    def __init__(self, store: LmdbStore) -> None:
+        self.store = store
+
+    async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate and apply; see `Store.acquire`. Cancelled in time, nothing is applied."""
+        await self._turn()
+        return self.store.decide(charges, cells, now)
+
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire; see `FormStore.ask`. Cancelled in time, nothing is applied."""
+        await self._turn()
+        return self.store.reply(asked, now)
+
+    async def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections; see `Store.settle`."""
+        await self._turn()
+        self.store.correct(corrections, now)
+
+    async def close(self) -> None:
+        """Let go of the file; the last process to do so writes all of it to the disk."""
+        await asyncio.to_thread(self.store.close)
+
+    async def _turn(self) -> None:
+        for pause in self.store.session.attempts():
+            await asyncio.sleep(pause)

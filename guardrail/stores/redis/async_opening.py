@@ -22,7 +22,7 @@ async def reach(address: Address, place: Place, timeout: float) -> Any:
     Raises:
         RedisError, OSError: it cannot be reached, or does not let us in.
     """
-    settings = {**login(address, timeout), "retry": Retry(NoBackoff(), 0)}
+    settings = {**login(address, timeout, kinds.AbstractConnection), "retry": Retry(NoBackoff(), 0)}
     if place.path:
         by_path: Any = kinds.UnixDomainSocketConnection
         connection = by_path(path=place.path, **settings)

@@ -13,6 +13,15 @@ WRAPPED = {
 }
 """What servers before version 7 say within the error of a script."""
 
+REDIRECTED = {
+    "ASK": said.AskError,
+    "CLUSTERDOWN": said.ClusterDownError,
+    "MASTERDOWN": said.MasterDownError,
+    "MOVED": said.MovedError,
+    "TRYAGAIN": said.TryAgainError,
+}
+"""What redis-py 5 leaves a plain error where it is not its own cluster client that reads."""
+
 MOVED_AWAY = (said.ReadOnlyError, said.MasterDownError, said.ClusterDownError)
 """The server is not, or not any more, the one to write to: look again for it."""
 
@@ -22,8 +31,14 @@ class OutdatedError(StoreError):
 
 
 def unwrapped(reply: object) -> object:
-    """Return a reply with the error that a script of an old server died of in its own right."""
+    """Return a reply with an error in its own right that stands in the text of a plain one.
+
+    Scripts of old servers hide there what they died of, and old clients where to ask instead.
+    """
     if type(reply) is said.ResponseError:
+        code, _, rest = str(reply).partition(" ")
+        if code in REDIRECTED:
+            return REDIRECTED[code](rest)
         for sign, kind in WRAPPED.items():
             if sign in str(reply):
                 return kind(str(reply).partition(sign)[2])

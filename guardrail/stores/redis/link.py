@@ -25,8 +25,22 @@ def command(parts: Sequence[bytes | str | int]) -> bytes:
     return cast(bytes, pack_command(tuple(parts)))  # type: ignore[arg-type]
 
 
+class Socket(Protocol):
+    """What is used of a connection's socket."""
+
+    def settimeout(self, seconds: float, /) -> None:
+        """Bound every read from here on."""
+        ...
+
+
 class Connection(Protocol):
-    """What is used of a connection of redis-py."""
+    """What is used of a connection of redis-py, version 5 and later.
+
+    How long a read may take is said to its socket: `read_response` takes a `timeout` from version
+    8 on only.
+    """
+
+    _sock: Socket
 
     def send_packed_command(self, command: Sequence[bytes], check_health: bool = True) -> None:
         """Send packed commands."""
@@ -37,7 +51,7 @@ class Connection(Protocol):
         ...
 
     def read_response(
-        self, disable_decoding: bool = False, *, timeout: float, disconnect_on_error: bool = True
+        self, disable_decoding: bool = False, *, disconnect_on_error: bool = True
     ) -> object:
         """Return the next reply."""
         ...
@@ -45,6 +59,16 @@ class Connection(Protocol):
     def disconnect(self) -> None:
         """Close the connection."""
         ...
+
+
+def read(connection: Connection, timeout: float) -> object:
+    """Return the next reply; `timeout` in seconds bounds each wait for a piece of it.
+
+    Raises:
+        RedisError, OSError: it did not come, or the connection broke.
+    """
+    connection._sock.settimeout(timeout)
+    return connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
 
 class Owed(NamedTuple):
@@ -140,8 +164,6 @@ class Link:
         if left <= 0 and not self._connection.can_read(0):
             raise said.TimeoutError("no time left")
         try:
-            return self._connection.read_response(
-                disable_decoding=True, timeout=max(left, 0.001), disconnect_on_error=False
-            )
+            return read(self._connection, max(left, 0.001))
         except ANSWERS as answer:
             return answer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from inspect import signature
 from typing import Any, cast
 
 from redis import exceptions as said
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.connection import Connection as TcpConnection
-from redis.connection import SSLConnection, UnixDomainSocketConnection
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -16,12 +17,16 @@ from guardrail.errors import GuardrailError
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.bearings import Bearings, Sampling
 from guardrail.stores.redis.faults import refusal
-from guardrail.stores.redis.link import ANSWERS, Connection, command
+from guardrail.stores.redis.link import ANSWERS, Connection, command, read
 
 
-def login(address: Address, timeout: float) -> dict[str, Any]:
-    """Return what every connection to an address is made with; `timeout` in seconds."""
+def login(address: Address, timeout: float, kind: type) -> dict[str, Any]:
+    """Return what every connection to an address is made with; `timeout` in seconds.
+
+    `kind` is redis-py's class for all of them: what it takes differs by version.
+    """
     return {
+        **_quiet(signature(kind).parameters),
         "username": address.username,
         "password": address.password,
         "db": address.database,
@@ -29,10 +34,20 @@ def login(address: Address, timeout: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout,
         "protocol": 2,
         "client_name": "guardrail",
-        "driver_info": None,
         "health_check_interval": 0,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+
+
+def _quiet(taken: Container[str]) -> dict[str, Any]:
+    """Return what keeps a connection from saying more at its start than its name."""
+    quiet: dict[str, Any] = {}
+    if "maint_notifications_config" in taken:
+        from redis.maint_notifications import MaintNotificationsConfig
+
+        quiet["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    if "driver_info" in taken:
+        return {**quiet, "driver_info": None}
+    return {**quiet, "lib_name": None, "lib_version": None}
 
 
 def reach(address: Address, place: Place, timeout: float) -> Connection:
@@ -41,7 +56,7 @@ def reach(address: Address, place: Place, timeout: float) -> Connection:
     Raises:
         RedisError, OSError: it cannot be reached, or does not let us in.
     """
-    settings = {**login(address, timeout), "retry": Retry(NoBackoff(), 0)}
+    settings = {**login(address, timeout, AbstractConnection), "retry": Retry(NoBackoff(), 0)}
     if place.path:
         by_path: Any = UnixDomainSocketConnection
         connection = by_path(path=place.path, **settings)
@@ -82,7 +97,7 @@ def converse(connection: Connection, sampling: Sampling, timeout: float, where: 
         while True:
             connection.send_packed_command([command(asked)], check_health=False)
             try:
-                reply = connection.read_response(disable_decoding=True, timeout=timeout)
+                reply = read(connection, timeout)
             except ANSWERS as answer:
                 raise refusal(answer, where) from answer
             asked = sampling.send(reply)

@@ -14,7 +14,7 @@ from guardrail.errors import StoreError
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.bearings import Bearings
 from guardrail.stores.redis.faults import refusal, unreachable
-from guardrail.stores.redis.link import ANSWERS, Connection, command
+from guardrail.stores.redis.link import ANSWERS, Connection, command, read
 from guardrail.stores.redis.opening import greeted, master_of, reach
 from guardrail.stores.redis.pool import Pool
 
@@ -161,7 +161,7 @@ class Servers:
                 continue
             try:
                 connection.send_packed_command([command(("CLUSTER", "SLOTS"))], False)
-                reply = connection.read_response(disable_decoding=True, timeout=self._timeout)
+                reply = read(connection, self._timeout)
                 self._table = SlotTable.read(reply, place)
                 self._stale = False
                 return place
