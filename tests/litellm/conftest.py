@@ -114,6 +114,8 @@ def proxy(upstream, tmp_path_factory):
 
     port = free_port()
     with served(app, port) as loop:
+        # It was read by now; the commands of other tests read their own.
+        del os.environ["CONFIG_FILE_PATH"]
         yield Proxy(f"http://127.0.0.1:{port}", loop, entry)
 
 

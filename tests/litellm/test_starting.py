@@ -64,6 +64,7 @@ def test_a_key_that_litellm_does_not_know_is_refused(example):
     ("settings", "says"),
     [
         ("policies = 'lost/'\n", "lost"),
+        ("policies = 'p.yaml'\nstore = 'lmdb:///proc/lost'\n", "lost"),
         ("policies = 'p.yaml'\nstoer = 'memory://'\n", "did you mean `store`"),
     ],
 )
