@@ -28,17 +28,24 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-hosts in-hosts lint bench clean
 .NOTPARALLEL:
 
 help: ## list what can be made
-	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo ## replay a week of sample traffic through the example policies
 	$(BIN)/guardrail check policies/ --traffic examples/traffic/sample-week.jsonl.gz $(ARGS)
 
 test: $(VENV)/.test ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# LiteLLM's proxy weighs some 800 MB and needs versions of its own: another environment.
+test-hosts: ## run the tests in LiteLLM's real proxy, for those who work on it
+	@$(MAKE) --no-print-directory VENV=$(VENV)-hosts in-hosts
+
+in-hosts: $(VENV)/.hosts
+	$(BIN)/python -m pytest tests/litellm -W ignore $(ARGS)
 
 lint: $(VENV)/.lint ## check style and types
 	$(BIN)/ruff check .

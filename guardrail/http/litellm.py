@@ -34,6 +34,8 @@ from guardrail.http.exchange.before import is_let_through
 from guardrail.http.exchange.head import Head, head_of_scope
 from guardrail.http.identity import Asker, Asking
 from guardrail.http.settings.opening import configure
+from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.values import HttpSettings
 from guardrail.signals.directory import Identity, credential_id
 
 FactsOf = Callable[[Any], Mapping[str, object]]
@@ -105,12 +107,21 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         proxy = _proxy() if app is None else app
-        sleep = options.pop("sleep", asyncio.sleep)
+        self._sleep = options.pop("sleep", asyncio.sleep)
         options["classifiers"] = (_reading(options.get("classifiers") or ()),)
-        self.configured = configure(options, defaults=DEFAULTS)
-        self.configured.asker = cast(Asker, _KeyAsker())
-        self.door = AsyncDoor(self.configured, sleep)
-        _add(proxy, Middleware(ProxyMiddleware, door=self.door, facts=facts))
+        self._options = options
+        self._door = self._made()
+        if _serves():
+            # The proxy is starting: what cannot be opened ends it.
+            self._door.open()
+        _add(proxy, Middleware(ProxyMiddleware, entry=self, facts=facts))
+
+    @property
+    def door(self) -> AsyncDoor:
+        """What the calls share; made anew once it was closed with an event loop that ended."""
+        if self._door.closed:
+            self._door = self._made()
+        return self._door
 
     @property
     def guard(self) -> AsyncGuard:
@@ -121,6 +132,15 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Return what this process counted, in the text format of Prometheus."""
         return self.door.metrics()
 
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, whole or not at all; None where the guard is the host's own."""
+        return await self.door.reload()
+
+    def _made(self) -> AsyncDoor:
+        configured = configure(self._options, defaults=DEFAULTS)
+        configured.asker = cast(Asker, _KeyAsker())
+        return AsyncDoor(configured, self._sleep)
+
 
 class ProxyMiddleware:
     """Guards every call to a model that passes through LiteLLM's app; the rest passes as it is.
@@ -129,9 +149,9 @@ class ProxyMiddleware:
     right before the router.
     """
 
-    def __init__(self, app: App, *, door: AsyncDoor, facts: FactsOf) -> None:
+    def __init__(self, app: App, *, entry: GuardrailCallback, facts: FactsOf) -> None:
         self.app = app
-        self._door = door
+        self._entry = entry
         self._facts = facts
         self._closing: asyncio.Task[None] | None = None
 
@@ -141,27 +161,29 @@ class ProxyMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        head = head_of_scope(scope)
-        exempt = kind == "http" and is_let_through(head, self._door.settings)
+        door, head = self._entry.door, head_of_scope(scope)
+        exempt = kind == "http" and is_let_through(head, door.settings)
         if exempt or not is_guarded(head.path):
             await self.app(scope, receive, send)
             return
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close_at_the_end())
+            self._closing = asyncio.create_task(self._close_at_the_end(door))
+        hash_key = door.settings.hash_key
         if kind == "websocket":
-            _ESTABLISHED.set(lambda: self._who(scope, b""))
-            await serve_websocket(self._door, self.app, head, scope, receive, send)
+            _ESTABLISHED.set(lambda: self._who(scope, b"", hash_key))
+            await serve_websocket(door, self.app, head, scope, receive, send)
             return
-        body, receive = await self._read(head, receive)
-        _ESTABLISHED.set(lambda: self._who(scope, body))
-        await serve_http(self._door, self.app, head, scope, receive, send)
+        body, receive = await self._read(door.settings, head, receive)
+        _ESTABLISHED.set(lambda: self._who(scope, body, hash_key))
+        await serve_http(door, self.app, head, scope, receive, send)
 
-    async def _read(self, head: Head, receive: Receive) -> tuple[bytes, Receive]:
+    async def _read(
+        self, settings: HttpSettings, head: Head, receive: Receive
+    ) -> tuple[bytes, Receive]:
         """Return the body, which LiteLLM authenticates with, and a `receive` that gives it again.
 
         A body that cannot be read is not; who reads from `receive` then meets the reason.
         """
-        settings = self._door.settings
         most, length = settings.reading.max_body, head.stated_length
         if not head.announces_body or (length is not None and length > most):
             return b"", receive
@@ -171,7 +193,7 @@ class ProxyMiddleware:
             return b"", _Again(receive, problem)
         return body, _Again(receive, body)
 
-    async def _who(self, scope: Scope, body: bytes) -> Identity:
+    async def _who(self, scope: Scope, body: bytes, hash_key: bytes) -> Identity:
         """Return whom LiteLLM takes a request to be from, nobody if it does not accept its key.
 
         LiteLLM is asked with a copy of the request, and authenticates once more when it serves it:
@@ -189,16 +211,16 @@ class ProxyMiddleware:
         facts = dict(self._facts(key))
         token = getattr(key, "token", None)
         if token:
-            facts["credential.id"] = credential_id(token, self._door.settings.hash_key)
+            facts["credential.id"] = credential_id(token, hash_key)
         return Identity(facts)
 
-    async def _close_at_the_end(self) -> None:
+    async def _close_at_the_end(self, door: AsyncDoor) -> None:
         """Close the guard when the event loop ends: the proxy's shutdown asks no one."""
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             self._closing = None
-            await self._door.close()
+            await door.close()
 
 
 class _KeyAsker:
@@ -230,6 +252,15 @@ class _Again:
         if isinstance(outcome, Exception):
             raise outcome
         return {"type": "http.request", "body": outcome, "more_body": False}
+
+
+def _serves() -> bool:
+    """Tell whether an event loop runs here: the proxy's, which is starting."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_guarded(path: str) -> bool:

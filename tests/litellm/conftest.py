@@ -21,17 +21,21 @@ NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 def served(app, port):
     """Serve an app in a thread until the block ends; yield its event loop."""
     config = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", proxy_headers=False)
-    server, loop = uvicorn.Server(config), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(),))
+    server, loops = uvicorn.Server(config), []
+
+    async def serve():
+        loops.append(asyncio.get_running_loop())
+        await server.serve()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive())
         assert thread.is_alive(), "the server did not start"
-        yield loop
+        yield loops[0]
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        loop.close()
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +114,8 @@ def proxy(upstream, tmp_path_factory):
 
     port = free_port()
     with served(app, port) as loop:
+        # It was read by now; the commands of other tests read their own.
+        del os.environ["CONFIG_FILE_PATH"]
         yield Proxy(f"http://127.0.0.1:{port}", loop, entry)
 
 

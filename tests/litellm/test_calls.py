@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 ASK = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
@@ -9,7 +11,7 @@ SOUND = {"file": ("a.wav", b"RIFF" + bytes(100), "audio/wav")}
 LINES = {"file": ("a.jsonl", b'{"custom_id": "1", "method": "POST", "url": "/v1/embeddings"}\n')}
 
 # Path, what is sent, and the tokens that are charged (None: as estimated).
-CALLS = {
+CALLS: dict[str, tuple[str, dict[str, Any], int | None]] = {
     "chat": ("/v1/chat/completions", {"json": ASK}, 22),
     "chat of an older path": ("/chat/completions", {"json": ASK}, 22),
     "chat of a deployment": ("/openai/deployments/small/chat/completions", {"json": ASK}, 22),

@@ -34,7 +34,7 @@ async def body_of(request):
     return body
 
 
-def events(*chunks, done=True):
+def events(*chunks, done=True) -> Response:
     async def stream():
         for chunk in chunks:
             yield f"data: {json.dumps(chunk)}\n\n".encode()
@@ -44,7 +44,7 @@ def events(*chunks, done=True):
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
-def named(*chunks):
+def named(*chunks) -> Response:
     async def stream():
         for chunk in chunks:
             yield f"event: {chunk['type']}\ndata: {json.dumps(chunk)}\n\n".encode()
@@ -59,7 +59,7 @@ async def held():
         await asyncio.sleep(0.01)
 
 
-def fails(body):
+def fails(body) -> Response | None:
     text = json.dumps(body)
     if "please fail" in text:
         return JSONResponse({"error": {"message": "no", "type": "server_error"}}, 500)
