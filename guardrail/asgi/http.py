@@ -101,7 +101,7 @@ class _Served:
             if settlement is not None:
                 await self._door.settle(self._pass.decision, settlement)
             if self._holding is not self._pass.decision:
-                await self._door.settle(self._holding, Settlement(None))
+                await self._door.settle(self._holding, Settlement(None), recorded=False)
 
     async def _forward(self, message: Message) -> None:
         kind = message["type"]
@@ -158,7 +158,7 @@ class _Served:
         if again is None:
             return
         if self._serving.over:
-            await self._door.settle(again, Settlement(None))
+            await self._door.settle(again, Settlement(None), recorded=False)
             return
         self._serving.regained()
         self._holding = again

@@ -136,7 +136,7 @@ class Served:
                 return
             self._door.settle(self._decision, settlement)
             if self._holding is not self._decision:
-                self._door.settle(self._holding, Settlement(None))
+                self._door.settle(self._holding, Settlement(None), recorded=False)
         if self._serving.renews_every is not None:
             self._door.renewals.drop(self)
 

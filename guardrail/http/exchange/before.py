@@ -78,6 +78,7 @@ class Exchange:
         self.notes: tuple[str, ...] = ()
         self.refusal: Decision | None = None
         self._reads = True
+        self._parts: RequestParts | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -147,12 +148,10 @@ class Exchange:
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
-        self.asked = asked = read_parts(
-            RequestParts(
-                method, head.path, head.query, head.headers, body or b"", key, settings.reading
-            ),
-            settings.classifiers,
+        self._parts = RequestParts(
+            method, head.path, head.query, head.headers, body or b"", key, settings.reading
         )
+        self.asked = asked = read_parts(self._parts, settings.classifiers)
         # What the head and the directory establish stands over what a body says.
         established = self.facts
         self.facts = facts = {**asked.facts, **established}
@@ -188,7 +187,7 @@ class Exchange:
         try:
             if not self._reads and CHANGES & decision.obligations.keys():
                 raise RewriteError("its body is not seen here")
-            body = rewritten(self.asked, decision.obligations)
+            body = rewritten(self.asked, decision.obligations, self._parts)
             path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
             message = (

@@ -2,6 +2,17 @@
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.meter import Meter
-from guardrail.http.meter.realtime import RealtimeMeter, Turn, TurnUsage
+from guardrail.http.meter.realtime import RealtimeMeter
+from guardrail.http.meter.sessions import session_meter
+from guardrail.http.meter.turns import Frame, SessionMeter, Turn, TurnUsage
 
-__all__ = ["Meter", "RealtimeMeter", "Turn", "TurnUsage", "UsageFormat"]
+__all__ = [
+    "Frame",
+    "Meter",
+    "RealtimeMeter",
+    "SessionMeter",
+    "Turn",
+    "TurnUsage",
+    "UsageFormat",
+    "session_meter",
+]
