@@ -158,6 +158,8 @@ class Session:
         if self._closed is not None:
             return
         kind = message["type"]
+        for held in self._held.values():
+            held.renew_if_due()
         if kind == "websocket.accept":
             self._accepted = True
             if self._decision.allowed:
@@ -272,7 +274,7 @@ class _Held:
         self._over = False
         lease = door.configured.lease(door.guard.policies)
         self._places = Places(lease, door.clock())
-        self._leases = Leases(self._places.every, self._renew)
+        self._leases = Leases(self._places.every, self.renew_if_due)
 
     async def settle(self, settlement: Settlement) -> None:
         """Settle it, once."""
@@ -283,7 +285,8 @@ class _Held:
         if again is not None:
             await self._door.settle(again, Settlement(None), recorded=False)
 
-    def _renew(self) -> None:
+    def renew_if_due(self) -> None:
+        """Extend its leases if they are due, or take its places anew if they ran out."""
         due = self._places.due(self._door.clock())
         if due is Renewal.EXTEND:
             self._door.start(self._door.renew(self._again or self._decision))
