@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -53,11 +54,9 @@ class Host:
         assert await receive() == CONNECT
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
-            given = message.get("text") or message.get("bytes")
-            try:
+            given = message.get("text") or message.get("bytes") or ""
+            with suppress(ValueError):
                 given = json.loads(given)
-            except ValueError:
-                pass
             self.heard.append(given)
             for event in self.answers(given):
                 await send({"type": "websocket.send", "text": json.dumps(event)})
@@ -431,7 +430,7 @@ def test_the_place_of_a_turn_is_renewed_while_its_host_says_nothing():
 
 def test_a_turn_that_runs_although_it_is_refused_is_one_line_of_the_log():
     def eager(event):
-        for name in ("a", "b", "c"):
+        for name in () if event["type"] == "response.cancel" else ("a", "b", "c"):
             yield {"type": "response.created", "response": {"id": name}}
             yield {"type": "response.done", "response": {"id": name, "usage": USAGE}}
 

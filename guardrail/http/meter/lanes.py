@@ -184,7 +184,7 @@ class ResponsesMeter(EventMeter):
         status = event.get("status")
         ours = text_of(told, "type") == "server_error"
         failed = ours or (isinstance(status, int) and (status >= 500 or status == 429))
-        return [self._end(running, {} if failed or running.deltas else NOTHING, failed=failed)]
+        return [self._end(running, {} if running.deltas else NOTHING, failed=failed)]
 
 
 def _body_in(members: Members) -> Members | None:

@@ -336,7 +336,7 @@ class RealtimeMeter(EventMeter):
         if running is None:
             return []
         failed = told.get("type") == "server_error"
-        return [self._end(running, {} if failed else NOTHING, failed=failed)]
+        return [self._end(running, NOTHING, failed=failed)]
 
     def _delta(self, kind: str, event: Mapping[str, Any]) -> None:
         delta = event.get("delta")
