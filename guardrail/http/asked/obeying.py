@@ -20,6 +20,9 @@ CONTAINERS = (
     "optional_params",
     "litellm_params",
     "model_kwargs",
+    "requests",
+    "request",
+    "params",
 )
 """Members that hold settings of a request, to be changed as those beside them are."""
 LISTS = ("input", "messages", "contents")
@@ -96,7 +99,7 @@ def unkept(document: object, obligations: Mapping[str, object]) -> str | None:
             or (
                 isinstance(model, str)
                 and name in MODELS
-                and where in (*CONTAINERS, "", "params", "request", "body")
+                and where in (*CONTAINERS, "")
                 and isinstance(value, str)
                 and value.removeprefix("models/") != model.removeprefix("models/")
             )
