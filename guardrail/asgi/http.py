@@ -133,12 +133,12 @@ class _Served:
         finally:
             # Also where this task was cancelled meanwhile.
             if held is not self._pass.decision:
-                await self._door.settle(held, Settlement(None))
+                await self._door.settle(held, Settlement(None), recorded=False)
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
         """Decide on the whole request once more, with what the host's own code adds to it."""
         if self._holding is not self._pass.decision:
-            await self._door.settle(self._holding, Settlement(None))
+            await self._door.settle(self._holding, Settlement(None), recorded=False)
         before = self._holding = self._pass.decision
         estimate = dict(self._estimate)
         for unit, amount in added.items():
@@ -224,7 +224,7 @@ class _Served:
         if again is None:
             return
         if self._serving.over:
-            await self._door.settle(again, Settlement(None))
+            await self._door.settle(again, Settlement(None), recorded=False)
             return
         self._serving.regained()
         self._holding = again

@@ -136,7 +136,7 @@ class Served:
                 over_now = self._door.finish(self._serving, failed=failed)
             finally:
                 if self._holding is not self._decision:
-                    self._door.settle(self._holding, Settlement(None))
+                    self._door.settle(self._holding, Settlement(None), recorded=False)
                     self._holding = self._decision
             if not over_now:
                 return

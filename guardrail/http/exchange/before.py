@@ -81,6 +81,7 @@ class Exchange:
         self.refusal: Decision | None = None
         self.known = settings.asker.directory is None
         self._reads = True
+        self._parts: RequestParts | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -167,14 +168,10 @@ class Exchange:
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
-        self.asked = asked = with_units(
-            read_parts(
-                RequestParts(
-                    method, head.path, head.query, head.headers, body or b"", key, settings.reading
-                ),
-                settings.classifiers,
-            )
+        self._parts = RequestParts(
+            method, head.path, head.query, head.headers, body or b"", key, settings.reading
         )
+        self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
         # What the head and the directory establish stands over what a body says.
         established = self.facts
         self.facts = facts = {**asked.facts, **established}
@@ -210,7 +207,7 @@ class Exchange:
         try:
             if not self._reads and CHANGES & decision.obligations.keys():
                 raise RewriteError("its body is not seen here")
-            body = rewritten(self.asked, decision.obligations)
+            body = rewritten(self.asked, decision.obligations, self._parts)
             path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
             message = (

@@ -59,8 +59,11 @@ class Journal:
         self._counts = Counts() if counts is None else counts
         self._unlogged = 0
 
-    def decided(self, decision: Decision, dialect: Dialect) -> None:
-        """Take a decision, and whose words its client reads."""
+    def decided(self, decision: Decision, dialect: Dialect, *, owes: bool = False) -> None:
+        """Take a decision, and whose words its client reads.
+
+        `owes` tells of a refusal whose work runs all the same: it is recorded when it is settled.
+        """
         labels = (
             str(decision.effect),
             decision.rule or "",
@@ -70,12 +73,14 @@ class Journal:
         )
         coarser = (labels[0], "", "", labels[3], labels[4])
         self._counts.add(_decisions(labels), _decisions(coarser))
-        if not decision.allowed:
+        if not decision.allowed and not owes:
             self._end(decision, "refused", None, None)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
-        """Take how an admitted request ended."""
+        """Take how a request ended that was admitted, or that ran although it was refused."""
         ending = "released" if settlement.usage is None else "settled"
+        if not decision.allowed:
+            ending = "refused"
         self._end(decision, ending, settlement.usage, settlement.model)
 
     def failed(self) -> None:

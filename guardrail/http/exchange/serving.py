@@ -57,6 +57,30 @@ class Renewal(Enum):
     REGAIN = "regain"
 
 
+class Places:
+    """When the places in flight of a decision are to be renewed, or taken anew."""
+
+    def __init__(self, lease: float | None, now: float) -> None:
+        """Take how long a lease lasts, in seconds, None if there is none."""
+        self.every = interval_of(lease)
+        self._lease = lease
+        self._renewed = now
+        self._lapsed = False
+
+    def due(self, now: float) -> Renewal | None:
+        """Return what they need at `now`, None if nothing, and take it that it is done."""
+        every, lease = self.every, self._lease
+        if every is None or lease is None or now - self._renewed < every:
+            return None
+        self._lapsed = self._lapsed or now - self._renewed >= lease
+        self._renewed = now
+        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
+
+    def regained(self) -> None:
+        """Take that they were taken anew."""
+        self._lapsed = False
+
+
 class Serving:
     """One admitted request while the host serves it; it ends once, whatever happens."""
 
@@ -85,10 +109,8 @@ class Serving:
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
-        self.renews_every = interval_of(lease)
-        self._lease = lease
-        self._renewed = now
-        self._lapsed = False
+        self._places = Places(lease, now)
+        self.renews_every = self._places.every
         self._status: int | None = None
         self._bytes = 0
         self._settled = False
@@ -129,12 +151,7 @@ class Serving:
 
     def renewal_due(self, now: float) -> Renewal | None:
         """Return what its places need at `now`, None if nothing, and take it that it is done."""
-        every, lease = self.renews_every, self._lease
-        if every is None or lease is None or now - self._renewed < every or self._settled:
-            return None
-        self._lapsed = self._lapsed or now - self._renewed >= lease
-        self._renewed = now
-        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
+        return None if self._settled else self._places.due(now)
 
     def given_back(self) -> None:
         """Take that its decision is settled, for another is to be made in its place."""
@@ -148,7 +165,7 @@ class Serving:
 
     def regained(self) -> None:
         """Take that its places were taken anew."""
-        self._lapsed = False
+        self._places.regained()
 
     def broken_off(self) -> bytes:
         """Return the event that tells a client that its stream ends early, nothing if it did not.
