@@ -105,9 +105,10 @@ class Serving:
         if self._watch is not None:
             self._watch.start(status, fields)
         kind = present.get(b"content-type", b"")
-        self._streams = kind.lower().startswith(b"text/event-stream")
-        encoded = present.get(b"content-encoding", b"identity") != b"identity"
-        if self._strips_usage and self._streams and not encoded:
+        plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
+        # Nothing can be put into a compressed stream, or taken out of it.
+        self._streams = plain and kind.lower().startswith(b"text/event-stream")
+        if self._strips_usage and self._streams:
             self._stripper = UsageStripper()
         ours = admitted_fields(self.decision, self._asking, self._style)
         fields += [field for field in ours if field[0] not in present]
