@@ -547,3 +547,61 @@ def test_what_is_no_text_of_an_api_stays_as_reserved(kind):
     guarded.ask()
 
     assert guarded.counted()["out"] == 100
+
+
+def test_an_embedding_of_ollamas_is_charged_the_input_it_tells():
+    body = {"model": "small", "embeddings": [[0.1] * 50], "prompt_eval_count": 7}
+    guarded = Counted(Host([json.dumps(body).encode()], headers=JSON))
+    guarded.ask(b'{"model": "small", "input": "why is the sky blue?"}', path="/api/embed")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "choices": [
+                {"message": {"content": "Here.", "images": [{"image_url": {"url": "x"}}] * 2}}
+            ]
+        },
+        {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png"}}] * 2}}]},
+        {"output": [{"type": "image_generation_call"}, {"type": "image_generation_call"}]},
+    ],
+)
+def test_pictures_of_a_chat_are_counted(body):
+    guarded = Counted(Host([json.dumps({**body, "usage": {}}).encode()], headers=JSON))
+    guarded.ask()
+
+    assert guarded.counted()["pictures"] == 2
+
+
+def test_a_stream_that_is_none_is_charged_by_its_bytes():
+    lines = [b'{"choices": [{"delta": {"content": "word"}}]}\n'] * 20
+    guarded = Counted(Host(lines, headers=SSE))
+    guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
+    amazon = Counted(
+        Host([b"x" * 300], headers=[(b"content-type", b"application/vnd.amazon.eventstream")])
+    )
+    amazon.ask()
+
+    assert guarded.counted()["out"] >= 20
+    assert amazon.counted()["out"] >= 100
+
+
+def test_rubbish_after_a_compressed_response_does_not_undo_what_it_told():
+    packed = gzip.compress(completion(prompt=12, output=53)) + b"rubbish"
+    guarded = Counted(Host([packed], headers=[*JSON, (b"content-encoding", b"gzip")]))
+    guarded.ask()
+
+    assert guarded.counted()["out"] == 53
+
+
+def test_reasoning_that_is_only_summed_up_is_not_shown():
+    details = [{"type": "reasoning.summary", "summary": "thinks"}]
+    thought = {"choices": [{"delta": {"reasoning": "thinks", "reasoning_details": details}}]}
+    guarded = Counted(Host([events(thought), *chat_stream(3, usage=False)], headers=SSE))
+    asked = {**json.loads(ASK), "stream": True, "reasoning_effort": "high"}
+    guarded.ask(json.dumps(asked).encode())
+
+    assert guarded.counted()["out"] == 100

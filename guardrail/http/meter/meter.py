@@ -24,7 +24,14 @@ _DONE = b"[DONE]"
 _AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
 _FRAMES = b"application/vnd.amazon.eventstream"
-_SHOWING = frozenset({UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS, UsageFormat.NATIVE})
+_SHOWING = frozenset(
+    {
+        UsageFormat.OPENAI_CHAT,
+        UsageFormat.OPENAI_COMPLETIONS,
+        UsageFormat.OPENAI_RESPONSES,
+        UsageFormat.NATIVE,
+    }
+)
 """Whose hosts may show all of a model's reasoning; others show none, or a summary."""
 
 
@@ -140,6 +147,7 @@ class Meter:
         if self._events is not None:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
+            self._opaque = self._events.broken
         elif self._skim is not None:
             self._take_json(self._skim, chunk, first)
         elif self._plain:
@@ -150,10 +158,11 @@ class Meter:
         if whole is not None and whole.get("done") is not False and not self._lines:
             skim.complete = True
             skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
-            self._first = skim.text
             if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
                 self._tally.fed.listed(items_of(chunk))
-            self._tally.add(whole, whole=True, kept=True)
+            read = _decoded(skim.text) if self._units else None
+            self._first = skim.text if read is None else None
+            self._tally.add(read or whole, whole=True, kept=read is None)
             return
         for kept in skim.feed(chunk):
             read = _decoded(skim.text)
@@ -244,7 +253,7 @@ class Meter:
         reserved = self._reserved.get("output_tokens")
         if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
             return {}
-        if self._opaque:
+        if self._opaque and not (tally.settled and out):
             return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
         least, passed = self._least(tally, out), 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
@@ -277,7 +286,7 @@ class Meter:
         if self._trust is _Trust.RAISE:
             return max(raw, tally.estimate)
         if self._events is not None:
-            return tally.estimate
+            return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))
         return tally.estimate or raw
 
     def _may_hide(self, tally: Tally, out: int | None) -> bool:

@@ -126,11 +126,12 @@ class Tally:
             self._deferral(document, within, whole=whole)
             self._reasoning(document, within)
         if self.feeds:
+            self.fed.unread |= kept
             self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
         if not kept:
             self._text(document, within, whole=whole, listed=listed, closes=closes)
         if self.usage_format is UsageFormat.NATIVE:
-            self._native(document, listed)
+            self._native(document, whole=whole, listed=listed)
         told = _usages(document, within)
         for usage in told:
             merge_usage(self.usage, usage)
@@ -164,7 +165,7 @@ class Tally:
         listed: bool,
         closes: bool,
     ) -> None:
-        if self.reasons and not self.shows_reasoning:
+        if (self.reasons or self.hidden) and not self.shows_reasoning:
             self.shows_reasoning = reasoning_shown(document)
         if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
             # SGLang repeats all text so far in each document of a sequence.
@@ -211,7 +212,7 @@ class Tally:
             return document.get("choices") == []
         return False
 
-    def _native(self, document: Mapping[str, object], listed: bool) -> None:
+    def _native(self, document: Mapping[str, object], *, whole: bool, listed: bool) -> None:
         """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
         meta = _inner(document, "meta_info")
         name = self._sequence(document, listed)
@@ -224,8 +225,11 @@ class Tally:
                 figures[unit] = max(amount, figures.get(unit, 0))
             self.sequences[name] = figures
             self.settled |= self.ended
-        if document.get("done") is True:
+        # An embedding of Ollama's tells its input, and is never done.
+        embedded = whole and document.get("eval_count") is None
+        if document.get("done") is True or embedded:
             merge_usage(self.usage, {name: document.get(name) for name in _OLLAMA})
+        if document.get("done") is True:
             self.end()
 
     def _sequence(self, document: Mapping[str, object], listed: bool) -> int:
