@@ -376,6 +376,20 @@ def test_reasoning_asked_for_and_not_shown_stays_as_reserved_unless_told():
 # Units of a policy's own.
 
 
+def transcribed(answer, field=b""):
+    """Return what the limits count after a transcription that is answered so."""
+    guarded = Counted(Host([answer], headers=JSON))
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n'
+        b"content-type: audio/wav\r\n\r\nRIFF\r\n" + field + b"--b--\r\n"
+    )
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    call = guarded.ask(form, path="/v1/audio/transcriptions", headers=headers)
+    assert call.status == 200
+    return guarded.counted()
+
+
 @pytest.mark.parametrize(
     ("members", "seconds"),
     [
@@ -389,17 +403,15 @@ def test_reasoning_asked_for_and_not_shown_stays_as_reserved_unless_told():
     ],
 )
 def test_seconds_of_sound_are_charged_as_told(members, seconds):
-    guarded = Counted(Host([json.dumps(members).encode()], headers=JSON))
-    form = (
-        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n'
-        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n'
-        b"content-type: audio/wav\r\n\r\nRIFF\r\n--b--\r\n"
-    )
-    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
-    call = guarded.ask(form, path="/v1/audio/transcriptions", headers=headers)
+    assert transcribed(json.dumps(members).encode())["sound"] == seconds
 
-    assert call.status == 200
-    assert guarded.counted()["sound"] == seconds
+
+@pytest.mark.parametrize(("wanted", "out"), [("srt", 4_096), ("text", 4_096), ("json", 1)])
+def test_a_transcription_that_was_asked_for_as_text_tells_nothing(wanted, out):
+    spoken = b'{"text": "Hi.", "usage": {"type": "tokens", "input_tokens": 1, "output_tokens": 1}}'
+    head = '--b\r\ncontent-disposition: form-data; name="response_format"'
+
+    assert transcribed(spoken, f"{head}\r\n\r\n{wanted}\r\n".encode())["out"] == out
 
 
 @pytest.mark.parametrize("size", [1, 100_000])

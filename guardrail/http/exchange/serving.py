@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -23,6 +24,10 @@ from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
+_TEXTS = ("text", "srt", "vtt")
+_TEXT_FIELD = re.compile(
+    rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
+)
 RENEWALS_PER_LEASE = 3
 BROKEN_OFF = Refusal(
     status=500,
@@ -229,7 +234,18 @@ def _meter_of(decision: Decision, asked: Asked) -> Meter:
         echoes=document.get("echo") is True,
         units=engine.policies.units,
         guessed=guessed,
+        as_text=_wants_text(asked, document),
     )
+
+
+def _wants_text(asked: Asked, document: Mapping[str, object]) -> bool:
+    """Whether a transcription is asked for as text, which tells nothing of its usage."""
+    if asked.usage_format is not UsageFormat.OPENAI_MEDIA:
+        return False
+    if document.get("response_format") in _TEXTS:
+        return True
+    body = asked.body or b""
+    return b"response_format" in body and _TEXT_FIELD.search(body) is not None
 
 
 def _served(decision: Decision, meter: Meter) -> str | None:

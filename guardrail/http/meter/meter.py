@@ -65,6 +65,7 @@ class Meter:
         echoes: bool = False,
         units: Collection[str] = (),
         guessed: bool = False,
+        as_text: bool = False,
     ) -> None:
         """Take how the response tells its usage, and what was reserved for the request.
 
@@ -73,6 +74,7 @@ class Meter:
         goes before it. `reasons`, `background` and `echoes` tell that the request asks the model to
         reason, to work on after the response, to repeat the prompt. `units` are a policy's own.
         `guessed` tells that the format is a guess: what is not told then stays as reserved.
+        `as_text` tells that the response is text, whatever its type says.
         """
         self.status: int | None = None
         self._streaming = streaming
@@ -82,6 +84,7 @@ class Meter:
         self._echoes = echoes
         self._units = units
         self._guessed = guessed
+        self._as_text = as_text
         self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
         self._trust = _Trust.TOLD
         self._plain = False
@@ -112,7 +115,9 @@ class Meter:
 
     def _frame(self, kind: bytes) -> None:
         """Take the media type: how the body is cut into documents, and whether it is believed."""
-        if kind == b"text/event-stream":
+        if self._as_text:
+            self._trust = _Trust.NOTHING
+        elif kind == b"text/event-stream":
             self._events = EventStream()
         elif kind == _FRAMES:
             self._events = FrameStream()
