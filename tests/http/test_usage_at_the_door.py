@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.stripping import UsageStripper
-from guardrail.http.meter import FED_UNITS, unfed_units
+from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
 from tests.http.driving import (
     ASK,
     JSON,
@@ -617,3 +617,37 @@ def test_reasoning_that_is_only_summed_up_is_not_shown():
     guarded.ask(json.dumps(asked).encode())
 
     assert guarded.counted()["out"] == 100
+
+
+ODD = [None, True, -1, 1.5, "x", "x" * 2_000, [], [[]], [{}], {}, {"type": []}, [1, 2], 2**60]
+PLACES = (
+    "type status id usage response message delta choices candidates item content_block output "
+    "done meta_info index error model usageMetadata x_groq meta svg_usage event_type metrics data "
+    "object background duration text content token tokens"
+).split()
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_nothing_a_host_puts_in_any_place_breaks_its_response(odd, kind):
+    inner = dict.fromkeys((*PLACES, "finishReason", "parts", "role", "reasoning", "arguments"), odd)
+    documents = [dict.fromkeys(PLACES, odd), *({name: odd, "usage": odd} for name in PLACES)]
+    documents += [{name: inner} for name in PLACES] + [{name: [inner]} for name in PLACES]
+    for usage_format in UsageFormat:
+        meter = Meter(usage_format, True, {"output_tokens": 9}, units=FED_UNITS, reasons=True)
+        meter.start(200, [(b"content-type", kind)])
+        for document in documents:
+            text = json.dumps(document).encode()
+            meter.feed(b"data: " + text + b"\n\n" if kind == b"text/event-stream" else text)
+        assert all(amount >= 0 for amount in meter.usage().values())
+        assert meter.goes_on is None or isinstance(meter.goes_on, str)
+
+
+@pytest.mark.parametrize("piece", [{"answer": "word "}, {"token": {"text": "word "}}, "word "])
+def test_a_stream_in_a_shape_of_the_hosts_own_is_charged_for_its_text(piece):
+    told = {"object": "note", "system": "not a part of it " * 99}
+    chunks = [*[events(piece)] * 20, events(told), events("[DONE]")]
+    guarded = Counted(Host(chunks, headers=SSE))
+    guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
+
+    assert 20 <= guarded.counted()["out"] <= 40

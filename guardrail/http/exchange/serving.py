@@ -177,7 +177,9 @@ class Serving:
             told = self._watch.told_end
             waiting = None if told is None else later.take(told)
             if waiting is not None:
-                usage = self._watch.usage() if self._watch.told else {}
+                usage = dict(self._watch.usage()) if self._watch.told else {}
+                if usage.get("input_tokens") == 0:
+                    del usage["input_tokens"]  # there was some: it stays as reserved
                 found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
         return found
 

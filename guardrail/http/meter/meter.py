@@ -243,7 +243,11 @@ class Meter:
         if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
             del told["input_tokens"]
         if self._trust is _Trust.RAISE:
-            told = {unit: max(told[unit], self._reserved.get(unit, 0)) for unit in told}
+            told.pop("cached_input_tokens", None)  # it makes input cheaper
+            if "input_tokens" in told:
+                told["input_tokens"] = max(
+                    told["input_tokens"], self._reserved.get("input_tokens", 0)
+                )
         media = tally.usage_format in _AS_RESERVED
         fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
         output = self._output(tally, told)
@@ -264,7 +268,7 @@ class Meter:
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
         if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
             return {}
-        if out and believed and not tally.settled:
+        if out and believed and not tally.settled and self._trust is _Trust.TOLD:
             passed = out + tally.since
         elif not (media and believed):
             passed = self._passed(tally)

@@ -17,8 +17,9 @@ _ENDINGS = frozenset(
     "transcript.text.done speech.audio.done image_generation.completed image_edit.completed "
     "message-end".split()
 )
-_GOING_ON = frozenset({"queued", "in_progress", "cancelling", "requires_action"})
-_REASONING_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+# A host may send anything in these places: what is looked up in a tuple need not be hashable.
+_GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
+_REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
 _SILENT = frozenset({UsageFormat.OPENAI_EMBEDDINGS})
 """What makes no model write: the texts in its responses are the client's own."""
