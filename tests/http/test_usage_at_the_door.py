@@ -651,3 +651,27 @@ def test_a_stream_in_a_shape_of_the_hosts_own_is_charged_for_its_text(piece):
     guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
 
     assert 20 <= guarded.counted()["out"] <= 40
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"),
+    [
+        (b"gzip, deflate;q=0.5", b"gzip, deflate;q=0.5"),
+        (b"gzip, compress, *;q=0.1", b"gzip"),
+        (b"compress", b"identity"),
+        (b"", b""),
+    ],
+)
+def test_a_host_is_asked_for_no_coding_that_cannot_be_read(accepted, asked):
+    host = Host([completion()], headers=JSON)
+    Counted(host).ask(headers=[(b"accept-encoding", accepted)])
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["HTTP_ACCEPT_ENCODING"])
+        return answering([completion()])(environ, start_response)
+
+    Hosted(app).ask(HTTP_ACCEPT_ENCODING=accepted.decode())
+
+    assert dict(host.scopes[0]["headers"])[b"accept-encoding"] == asked
+    assert seen == [asked.decode()]

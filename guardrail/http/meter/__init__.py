@@ -1,6 +1,7 @@
 """What a response used: metered from its bytes as they pass, cut anywhere, in bounded memory."""
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.meter.encodings import readable
 from guardrail.http.meter.meter import Meter
 from guardrail.http.meter.realtime import RealtimeMeter, Turn, TurnUsage
 from guardrail.http.meter.units import FED_UNITS, unfed_notes, unfed_units
@@ -12,6 +13,7 @@ __all__ = [
     "Turn",
     "TurnUsage",
     "UsageFormat",
+    "readable",
     "unfed_notes",
     "unfed_units",
 ]
