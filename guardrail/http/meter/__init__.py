@@ -1,6 +1,7 @@
 """What a response used: metered from its bytes as they pass, cut anywhere, in bounded memory."""
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.meter.encodings import readable
 from guardrail.http.meter.meter import Meter
 from guardrail.http.meter.realtime import RealtimeMeter
 from guardrail.http.meter.sessions import session_meter
@@ -16,6 +17,7 @@ __all__ = [
     "Turn",
     "TurnUsage",
     "UsageFormat",
+    "readable",
     "session_meter",
     "unfed_notes",
     "unfed_units",
