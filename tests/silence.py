@@ -1,4 +1,4 @@
-"""What fails the tests though no assertion does: what asyncio only logs, and what is left behind."""
+"""What fails the tests though no assertion does: what asyncio only logs, what is left behind."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_a_file_that_is_damaged_at_run_time_is_told_and_the_next_start_restores(
 
     monkeypatch.setattr(store.session._database, "begin", broken)
     for _ in range(2):
-        with pytest.raises(StoreError, match="is damaged .* the first to start again restores"):
+        with pytest.raises(StoreError, match=r"is damaged .* the first to start again restores"):
             charge(store, COUNTER)
     store.close()
 

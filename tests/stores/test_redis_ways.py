@@ -26,7 +26,10 @@ POLICY = load_text("""
 guardrail: 1
 policy: ways
 rules:
-  - {id: day, when: always, budget: {requests: 100, per: day, key: account.id}, on_store_error: deny}
+  - id: day
+    when: always
+    budget: {requests: 100, per: day, key: account.id}
+    on_store_error: deny
 """)
 ENVIRON = {KEY: HASH_KEY.decode()}
 
