@@ -53,7 +53,7 @@ class Loops:
             self.made += 1
             make(loop)
 
-        asyncio.BaseEventLoop.__init__ = counted  # type: ignore[method-assign]
+        asyncio.BaseEventLoop.__init__ = counted  # type: ignore[method-assign, assignment]
 
 
 OVERHEARD, LOOPS = Overheard(), Loops()

@@ -79,7 +79,7 @@ class Way:
     def held(self) -> dict[str, int]:
         """What the store holds by rule: requests, tokens, and places that have not ended."""
         found = {}
-        every = records(self.script_store.inner)
+        every: dict[str, Any] = dict(records(self.script_store.inner))
         now = self.clock() * 1e6
         limits = [limit for limit in self.guard._frame.engine.limits if limit is not None]
         for limit in limits:

@@ -13,8 +13,9 @@ from guardrail.stores.naming import Naming
 from guardrail.wsgi import GuardrailMiddleware
 from tests.cells.redis_stores import SERVERS
 from tests.http.accounts import Accounts
-from tests.http.test_endings import ASK, CHAT, POLICY, WsgiServer
-from tests.http.wsgi_driving import answering
+from tests.http.driving import ASK, CHAT
+from tests.http.test_endings import POLICY
+from tests.http.wsgi_driving import Hosted, answering
 
 ONE, OTHER = b"one key for tests, long enough..", b"another key for tests, as long.."
 
@@ -27,7 +28,7 @@ def given(kind: str, folder: Any, keys: list[bytes]) -> dict[str, Any]:
         path.write_bytes(key)
         path.chmod(0o600)
         files.append(path)
-    return {
+    ways: dict[str, dict[str, Any]] = {
         "hash_key": {"hash_key": keys if len(keys) > 1 else keys[0]},
         "hash_key_file": {"hash_key_file": files if len(files) > 1 else files[0]},
         "environment": {
@@ -36,7 +37,8 @@ def given(kind: str, folder: Any, keys: list[bytes]) -> dict[str, Any]:
                 **({"GUARDRAIL_HASH_KEY_PREVIOUS": keys[1].decode()} if len(keys) > 1 else {}),
             }
         },
-    }[kind]
+    }
+    return ways[kind]
 
 
 def asked(folder: Any, server: Any, **options: Any) -> int:
@@ -55,7 +57,7 @@ def asked(folder: Any, server: Any, **options: Any) -> int:
     def start(status: str, headers: Any, exc_info: Any = None) -> Any:
         statuses.append(int(status[:3]))
 
-    response: Any = app(WsgiServer.environ(None, ASK, CHAT), start)  # type: ignore[arg-type]
+    response: Any = app(Hosted.environ(None, ASK, CHAT), start)  # type: ignore[arg-type]
     list(response)
     getattr(response, "close", lambda: None)()
     app.close()

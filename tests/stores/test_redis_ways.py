@@ -108,7 +108,7 @@ def test_a_prefix_stands_before_the_names_of_all_records_and_sets_counters_apart
     server = SERVERS.empty("valkey 9")
     for prefix in ("one", "two.2"):
         assert modes(f"{server.uri}?deadline=20s&prefix={prefix}", kind) == ["normal"] * 2
-    names = [name.decode() for name in server.client.keys()]
+    names = [name.decode() for name in server.client.scan_iter()]
     assert sorted({name.partition(":")[0] for name in names}) == ["one", "two.2"]
     assert sum(name.startswith("one:") for name in names) == 2
 
@@ -118,7 +118,7 @@ def test_by_the_hosts_clock_a_decision_ahead_of_the_server_is_counted(clock, mod
     server = SERVERS.empty("valkey 9")
     store = open_store(f"{server.uri}?deadline=20s&clock={clock}", [HASH_KEY])
     ahead = server.client.time()[0] + 86400
-    with Guard.from_policies(POLICY, store=store, environ=ENVIRON) as guard:  # type: ignore[type-var]
+    with Guard.from_policies(POLICY, store=store, environ=ENVIRON) as guard:
         assert guard.decide({"account.id": "a"}, now=ahead).mode.value == mode
 
 
@@ -254,9 +254,9 @@ def test_a_store_that_is_not_there_at_the_start_is_found_later():
         server.kill()
         store = open_store(f"{server.uri}?deadline=20s", [HASH_KEY])
         with pytest.raises(StoreError):
-            store.acquire(BINDING, [budget()], NOW)  # type: ignore[unused-coroutine]
+            store.acquire(BINDING, [budget()], NOW)
         server.restart()
-        with Guard.from_policies(POLICY, store=store, environ=ENVIRON) as guard:  # type: ignore[type-var]
+        with Guard.from_policies(POLICY, store=store, environ=ENVIRON) as guard:
 
             def normal() -> bool:
                 return guard.decide({"account.id": "a"}).mode.value == "normal"
