@@ -68,7 +68,7 @@ def without_login(uri: str) -> str:
 def read_address(uri: str) -> Address:
     """Return what a URI says, but for its options.
 
-    `redis://[user:password@]host[:port][/database]`, `unix:///path[?db=N]`,
+    `redis://[user:password@]host[:port][/database]`, `unix:///path`,
     `redis+sentinel://host:port,host:port/service[/database]`, `redis+cluster://host:port,…`.
 
     Raises:
