@@ -6,15 +6,17 @@ import logging
 import threading
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import Decision
+from guardrail.engine.facts import INVALID_FACT
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.serving import Settlement
+from guardrail.http.exchange.tracing import REQUEST_ID, TRACE_ID, OwnRefusal
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
@@ -31,6 +33,8 @@ WHO = {
     "credential": "credential.id",
     "network": "client.network",
 }
+INCOMING = {"request_id": REQUEST_ID, "trace_id": TRACE_ID}
+MOST_LINES = 100
 OTHER_ENDPOINT = "other"
 _HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
@@ -50,6 +54,8 @@ class Journal:
         self._lock = threading.Lock()
         self._decisions: Counter[tuple[str, ...]] = Counter()
         self._endings: Counter[str] = Counter()
+        self._turned_away: Counter[str] = Counter()
+        self._said: set[str] = set()
         self._failures = self._unlogged = 0
 
     def decided(self, decision: Decision, dialect: Dialect) -> None:
@@ -65,6 +71,8 @@ class Journal:
             if labels not in self._decisions and len(self._decisions) >= MOST_SERIES:
                 labels = (labels[0], "", "", labels[3], labels[4])
             self._decisions[labels] += 1
+        if decision.reason == INVALID_FACT and self._is_news(str(decision.message)):
+            LOG.error("requests are refused, as the host states no identity: %s", decision.message)
         if not decision.allowed:
             self._end(decision, "refused", None, None)
 
@@ -72,6 +80,30 @@ class Journal:
         """Take how an admitted request ended."""
         ending = "released" if settlement.usage is None else "settled"
         self._end(decision, ending, settlement.usage, settlement.model)
+
+    def turned_away(self, refusal: OwnRefusal, now: float) -> None:
+        """Take a refusal of the door's own at `now`: by an unreadable body, say."""
+        with self._lock:
+            self._turned_away[refusal.code] += 1
+            self._endings["refused"] += 1
+        ours = refusal.status >= 500
+        self._write(
+            lambda: {
+                "v": 1,
+                "ts": now,
+                "id": refusal.id,
+                "revision": "",
+                "effect": "throttle" if ours else "block",
+                "rule": None,
+                "reason": refusal.code,
+                "retry_after": None,
+                "mode": "normal",
+                "ending": "refused",
+                "status": refusal.status,
+                "endpoint": _endpoint(refusal.facts.get("request.endpoint")),
+                **self._who(refusal.facts),
+            }
+        )
 
     def failed(self) -> None:
         """Take that the guard itself failed over a request."""
@@ -90,6 +122,13 @@ class Journal:
         lines = [*self._lines(health, reloads), *_identity_lines(identities or SourceHealth())]
         return "".join(f"{line}\n" for line in lines)
 
+    def _is_news(self, line: str) -> bool:
+        with self._lock:
+            if line in self._said or len(self._said) >= MOST_LINES:
+                return False
+            self._said.add(line)
+            return True
+
     def _end(
         self,
         decision: Decision,
@@ -99,10 +138,13 @@ class Journal:
     ) -> None:
         with self._lock:
             self._endings[ending] += 1
+        self._write(lambda: self._record(decision, ending, usage, model))
+
+    def _write(self, record: Callable[[], dict[str, object]]) -> None:
         if self._sink is None:
             return
         try:
-            self._sink.write(self._record(decision, ending, usage, model))
+            self._sink.write(record())
         except Exception:
             # A log that fails is no reason to refuse, or to leave a request unsettled.
             with self._lock:
@@ -143,10 +185,18 @@ class Journal:
             "usage": None if usage is None else _amounts(usage, decision),
             "errors": len(decision.errors),
         }
+        return record | self._who(facts)
+
+    def _who(self, facts: Mapping[str, object]) -> dict[str, object]:
+        """Return who asked, by keyed hashes, and the ids that the request came with."""
+        told: dict[str, object] = {}
         for name, fact in WHO.items():
             if facts.get(fact) is not None:
-                record[name] = self._hashed(str(facts[fact]))
-        return record
+                told[name] = self._hashed(str(facts[fact]))
+        for name, key in INCOMING.items():
+            if key in facts:
+                told[name] = facts[key]
+        return told
 
     def _hashed(self, text: str) -> str:
         digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
@@ -155,6 +205,7 @@ class Journal:
     def _lines(self, health: Health, reloads: Reloads | None) -> Iterator[str]:
         with self._lock:
             decisions, endings = dict(self._decisions), dict(self._endings)
+            turned_away = dict(self._turned_away)
         yield "# TYPE guardrail_decisions_total counter"
         for labels, count in decisions.items():
             told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
@@ -162,6 +213,9 @@ class Journal:
         yield "# TYPE guardrail_endings_total counter"
         for ending, count in endings.items():
             yield f'guardrail_endings_total{{ending="{ending}"}} {count}'
+        yield "# TYPE guardrail_door_refusals_total counter"
+        for code, count in turned_away.items():
+            yield f'guardrail_door_refusals_total{{reason="{code}"}} {count}'
         numbers = {
             "guardrail_failures_total": self._failures,
             "guardrail_store_failures_total": health.failures,

@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,6 +75,9 @@ class Configured:
         path = next(iter(given.paths("decision_log")), None)
         made = JsonLines(path) if sink is None and path is not None else None
         self.journal = Journal(sink or made, secret, made_here=sink is None)
+        self.http = replace(
+            self.http, on_refusal=lambda told: self.journal.turned_away(told, self.clock())
+        )
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
         if not self._keys and (sink or made) is not None:

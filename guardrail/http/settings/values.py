@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from guardrail.http.answers import Style
 from guardrail.http.asked import Classifier, Dialect, ReadingLimits
+from guardrail.http.exchange.tracing import OwnRefusal
 from guardrail.http.identity import Asker
 
 MAX_BODY = 32 << 20
@@ -25,7 +26,7 @@ class HttpSettings:
     `max_delay` seconds is waited out, by at most `max_held` requests at a time. With
     `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
     most restricted kind. `stream_usage` asks the host for the usage of streams, for hosts that
-    take `stream_options`.
+    take `stream_options`. `on_refusal` is told of each refusal that no decision stands behind.
     """
 
     hash_key: bytes = field(repr=False)
@@ -40,3 +41,4 @@ class HttpSettings:
     max_held: int = MAX_HELD
     refuse_unreadable: bool = True
     stream_usage: bool = False
+    on_refusal: Callable[[OwnRefusal], None] = lambda refusal: None
