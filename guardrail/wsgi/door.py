@@ -236,6 +236,7 @@ class SyncDoor:
         self.configured.close()
 
     def _failed(self, exchange: Exchange) -> Answer:
-        LOG.exception("the guard failed; the request is refused")
         self.configured.journal.failed()
-        return exchange.failed()
+        answer = exchange.failed()
+        LOG.exception("the guard failed; the request is refused, id %s", exchange.own_id)
+        return answer

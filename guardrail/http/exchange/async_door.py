@@ -300,9 +300,11 @@ class AsyncDoor:
 
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""
-        LOG.exception("the guard failed; the request is refused")
+        LOG.exception("the guard failed; what it was asked about is refused")
         self.configured.journal.failed()
 
     def _failed(self, exchange: Exchange) -> Answer:
-        self.note_failure()
-        return exchange.failed()
+        self.configured.journal.failed()
+        answer = exchange.failed()
+        LOG.exception("the guard failed; the request is refused, id %s", exchange.own_id)
+        return answer
