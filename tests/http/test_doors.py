@@ -85,9 +85,11 @@ def test_a_refusal_by_an_authorizer_tells_none_either(profile):
 
 @pytest.mark.parametrize(
     "estimate",
-    [{"input_tokens": 1e308}, {"input_tokens": "5"}, {"input_tokens": -1}, {"images": True}]
-    + ["5", 5, [1], True, {"input_tokens": {}}],
-)
+    [
+        {"input_tokens": 1e308}, {"input_tokens": "5"}, {"input_tokens": -1}, {"images": True},
+        {"input_tokens": {}}, "5", 5, [1], True,
+    ],
+)  # fmt: skip
 def test_an_authzen_caller_s_estimate_that_is_none_permits_nothing(estimate):
     asked = Asked("authzen", policy=POLICY)
     question = {
