@@ -117,10 +117,10 @@ class Engine:
         model = known.get("request.model")
         amounts, sized = self.sizer.reserve(estimate, model)
         wrong = unusable(estimate)
-        notes += tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
-        plan = Plan(known, amounts, now, decision_id, self.notice + notes)
+        sized = tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
+        plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
         if wrong:
-            plan.findings.append(_invalid(wrong[0]))
+            plan.findings.append(_invalid_estimate(wrong[0]))
         for name in self.required:
             if name not in known:
                 missing = _not_established(-1, name) if name in unavailable else _absent(name)
@@ -243,7 +243,7 @@ def _absent(name: str) -> Finding:
     return Finding(-1, Effect.BLOCK, verdict)
 
 
-def _invalid(note: str) -> Finding:
+def _invalid_estimate(note: str) -> Finding:
     verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
     return Finding(-1, Effect.BLOCK, verdict)
 
