@@ -157,9 +157,10 @@ def test_a_file_that_unpacks_to_far_more_than_any_log_is_refused(packer, content
 
     tracemalloc.start()
     try:
-        with LineSource(str(path)) as source, pytest.raises(DataError, match="unpack it yourself"):
-            for _, lines in source.blocks():
-                read.append(lines[0])
+        with LineSource(str(path)) as source:
+            blocks = source.blocks()
+            with pytest.raises(DataError, match="unpack it yourself"):
+                read.extend(lines[0] for _, lines in blocks)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
