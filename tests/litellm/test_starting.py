@@ -19,6 +19,11 @@ from tests.examples.starting import EXAMPLES, started
 from tests.http.servers import PATIENCE, ROOT, free_port
 
 LITELLM = EXAMPLES / "litellm" / "config.yaml"
+POLICY = """
+guardrail: 1
+policy: p
+rules: [{id: calls, when: always, budget: {requests: 5, per: day, key: account.id}}]
+"""
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
@@ -69,7 +74,7 @@ def test_a_key_that_litellm_does_not_know_is_refused(example):
     ],
 )
 def test_a_setting_that_is_wrong_ends_the_proxy_at_its_start(tmp_path, settings, says):
-    (tmp_path / "p.yaml").write_text("guardrail: 1\npolicy: p\nrules: []\n")
+    (tmp_path / "p.yaml").write_text(POLICY)
     (tmp_path / "gr.toml").write_text(settings)
     environment = {**os.environ, **OFFLINE, "GUARDRAIL_CONFIG": str(tmp_path / "gr.toml")}
     command = [Path(sys.executable).parent / "litellm", "--config", LITELLM]
