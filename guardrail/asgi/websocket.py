@@ -90,6 +90,7 @@ class _Connection:
             style,
             anew=self._decide_anew,
             journal=self._door.configured.journal,
+            unavailable=self._exchange.unavailable,
         )
         try:
             await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
