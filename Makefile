@@ -28,11 +28,11 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-hosts in-hosts lint bench clean
+.PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint bench clean
 .NOTPARALLEL:
 
 help: ## list what can be made
-	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo ## replay a week of sample traffic through the example policies
 	$(BIN)/guardrail check policies/ --traffic examples/traffic/sample-week.jsonl.gz $(ARGS)
@@ -46,6 +46,14 @@ test-hosts: ## run the tests in LiteLLM's real proxy, for those who work on it
 
 in-hosts: $(VENV)/.hosts
 	$(BIN)/python -m pytest tests/litellm -W ignore $(ARGS)
+
+test-lowest: ## run the tests of what stands on other packages over their lowest versions
+	@$(MAKE) --no-print-directory VENV=$(VENV)-lowest in-lowest
+
+# What old versions call deprecated in new ones is theirs to mend.
+in-lowest: $(VENV)/.lowest
+	$(BIN)/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning \
+		tests/cells tests/loading tests/signals tests/stores $(ARGS)
 
 lint: $(VENV)/.lint ## check style and types
 	$(BIN)/ruff check .
@@ -71,6 +79,11 @@ $(READY):
 
 $(VENV)/.demo: pyproject.toml $(READY)
 	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.lowest: pyproject.toml scripts/lowest.py $(READY)
+	$(BIN)/python scripts/lowest.py > $(VENV)/lowest.txt
+	$(INSTALL) --editable '.[fastapi,jwt,lmdb,redis]' --group lowest --constraint $(VENV)/lowest.txt
 	@touch $@
 
 $(VENV)/.%: pyproject.toml $(READY)

@@ -2,7 +2,7 @@
 
 A record holds no text of a prompt and no credential. Who asked is told by keyed hashes, under one
 hash key the same for the same account, so that lines can be counted and joined by whoever may not
-know names.
+know names. A line is traffic too: `guardrail check --traffic` replays it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ SCHEMA: Mapping[str, Any] = {
         "org": _HASH,
         "credential": _HASH,
         "network": _HASH,
+        "facts": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "description": "those the policies use, names and other texts as keyed hashes",
+        },
         "obligations": {"type": "object"},
         "shadow": {"type": "array", "items": _SHADOW},
         "estimate": _AMOUNTS,

@@ -31,6 +31,29 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """A comment that accepts findings: `# guardrail: ignore GR203 until 2026-12-01 why`.
+
+    It stands in the line of what is found, or alone in the line above. `until` is the first
+    instant at which it holds no longer, in microseconds since the epoch, None for never.
+    """
+
+    codes: tuple[str, ...]
+    span: Span
+    until: int | None = None
+
+    def accepts(self, code: str, at: Span, now: int) -> bool:
+        """Tell whether it accepts a finding of that code and place, at `now` (microseconds)."""
+        in_force = self.until is None or now < self.until
+        return (
+            in_force
+            and code in self.codes
+            and at.file == self.span.file
+            and (at.line == self.span.line)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding: a stable code, a sentence in the author's words, and where it applies.
 

@@ -45,3 +45,11 @@ class StoreError(GuardrailError):
     def __init__(self, message: str, *, unsure: bool = False) -> None:
         super().__init__(message)
         self.unsure = unsure
+
+
+def not_installed(problem: ImportError, what: str, extra: str) -> SettingError:
+    """Return the error about a package that is not there, with the extra that installs it."""
+    return SettingError(
+        f"{what} needs `{problem.name}`, which is not installed: "
+        f"pip install 'guardrail-engine[{extra}]'"
+    )

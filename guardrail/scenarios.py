@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from guardrail.diagnostics import Diagnostic, Severity
 from guardrail.engine import Decision
+from guardrail.engine.closures import verb_amounts
+from guardrail.engine.limits.base import REPEATED
+from guardrail.engine.reach import Point, points_of, reached
 from guardrail.guard import Guard
-from guardrail.model.amounts import SECOND
+from guardrail.model.amounts import SECOND, Fixed, Lookup
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Block, Budget, Degrade, Rule
 from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
 from guardrail.stores.memory import MemoryStore
 
@@ -21,7 +26,10 @@ WAIT_TOLERANCE = 0.001
 """How far a `retry_after` may be from what a test expects, in seconds."""
 
 UNLISTED = MappingProxyType({"output_tokens": 0, "cached_input_tokens": 0, "reasoning_tokens": 0})
-"""The amounts of a request whose test does not list them: what it lists is all there is."""
+"""What a request used whose test does not list it: what it lists is all that was used.
+
+It is reserved as any request is: without an `output_tokens`, the longest answer of its model.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +59,14 @@ class ScenarioResult:
 
 @dataclass(slots=True)
 class SuiteResult:
-    """How all tests went; `decided` holds the rules that decided at least one request."""
+    """How all tests went; `decided` holds the rules that decided a request as was expected.
+
+    `reached` holds the rows, steps and branches of them that such requests went through.
+    """
 
     results: list[ScenarioResult] = field(default_factory=list)
     decided: set[str] = field(default_factory=set)
+    reached: set[Point] = field(default_factory=set)
 
     @property
     def failed(self) -> int:
@@ -76,7 +88,84 @@ def run_suite(policies: PolicySet, geo: str | Path | None = None) -> SuiteResult
             run = _Run(guard, scenario, known)
             suite.results.append(run.result())
             suite.decided |= run.decided
+            suite.reached |= run.reached
     return suite
+
+
+def suite_findings(
+    policies: PolicySet, suite: SuiteResult, now: int, geo: str | Path | None = None
+) -> list[Diagnostic]:
+    """Return what is wrong with the tests that passed, at `now` (microseconds).
+
+    GR403: a test expects nothing. GR404: a test passes by an exemption that has ended since.
+    """
+    found: list[Diagnostic] = []
+    for scenario in policies.scenarios:
+        if all(step.expect is None for step in scenario.steps):
+            message = f"test `{scenario.name}` expects nothing, so it cannot fail"
+            help = "say with `expect` what has to come of its requests"
+            found.append(
+                Diagnostic("GR403", Severity.WARNING, message, scenario.span, None, None, help)
+            )
+    ended = [exemption for exemption in policies.exemptions if exemption.expires <= now]
+    if not ended:
+        return found
+    kept = tuple(exemption for exemption in policies.exemptions if exemption.expires > now)
+    without = run_suite(replace(policies, exemptions=kept), geo)
+    names = ", ".join(f"`{exemption.id}`" for exemption in ended)
+    for before, after in zip(suite.results, without.results, strict=True):
+        if before.mismatch is None and after.mismatch is not None:
+            message = f"test `{before.scenario.name}` rests on an exemption that has ended: {names}"
+            help = "expect what happens without it, or renew the exemption"
+            span = before.scenario.span
+            found.append(Diagnostic("GR404", Severity.WARNING, message, span, None, None, help))
+    return found
+
+
+def uncovered(policies: PolicySet, suite: SuiteResult) -> tuple[Point, ...]:
+    """Return the rows, steps and branches that no test went through, in their order."""
+    return tuple(point for point in points_of(policies) if point not in suite.reached)
+
+
+def possible_effects(rule: Rule) -> frozenset[Effect]:
+    """Return the effects that a rule can have, in shadow those it would have."""
+    verb = rule.verb
+    if isinstance(verb, Block | Degrade):
+        return frozenset((verb.verdict.effect,))
+    verdicts = [step.verdict for step in verb.steps] if isinstance(verb, Budget) else [verb.over]
+    effects = {verdict.effect for verdict in verdicts}
+    if rule.escalate is not None or _can_be_nothing(rule):
+        effects.add(Effect.BLOCK)
+    return frozenset(effects)
+
+
+def reasons_of(rule: Rule) -> frozenset[str]:
+    """Return what a test may call a rule's effects: their reasons, and models to degrade to."""
+    verb = rule.verb
+    verdicts = [step.verdict for step in verb.steps] if isinstance(verb, Budget) else []
+    if isinstance(verb, Block | Degrade):
+        verdicts = [verb.verdict]
+    elif not isinstance(verb, Budget):
+        verdicts = [verb.over]
+    models = [verdict.obligations.model for verdict in verdicts if verdict.obligations is not None]
+    banned = [REPEATED] if rule.escalate is not None else []
+    return frozenset((*(verdict.reason for verdict in verdicts), *filter(None, models), *banned))
+
+
+def _can_be_nothing(rule: Rule) -> bool:
+    """Tell whether a limit may be of 0, which blocks: waiting helps nobody."""
+    verb = rule.verb
+    if isinstance(verb, Block | Degrade):
+        return False
+    for amount in verb_amounts(verb):
+        values: list[int | None] = [0]
+        if isinstance(amount, Fixed):
+            values = [amount.value]
+        elif isinstance(amount, Lookup):
+            values = [*amount.table.values(), amount.otherwise, amount.missing]
+        if 0 in values:
+            return True
+    return False
 
 
 def undecided_rules(policies: PolicySet, decided: set[str]) -> tuple[str, ...]:
@@ -110,6 +199,7 @@ class _Run:
 
     def __init__(self, guard: Guard, scenario: Scenario, known: set[str]) -> None:
         self.decided: set[str] = set()
+        self.reached: set[Point] = set()
         self._guard = guard
         self._scenario = scenario
         self._known = known
@@ -134,6 +224,7 @@ class _Run:
     def _run_step(self, step: ScenarioStep) -> Mismatch | None:
         facts = {**self._scenario.facts, **step.facts}
         self._now += step.advance
+        seen: set[tuple[object, ...]] = set()
         for _ in range(step.repeat):
             decision = self._decide(step, facts)
             differences = differing(step.expect, decision) if step.expect else ()
@@ -145,19 +236,32 @@ class _Run:
                     differences=differences,
                     decision=decision,
                 )
+            if step.expect is not None:
+                self._shown(step.expect, decision, seen)
             self._now += step.every
         return None
+
+    def _shown(
+        self, expect: Expectation, decision: Decision, seen: set[tuple[object, ...]]
+    ) -> None:
+        """Take what a decision shows that was as expected; `seen` holds those like it."""
+        acted = tuple(found.rule for found in decision.shadow) if expect.shadow is not None else ()
+        kind = (decision.rule, decision.effect, decision.reason, tuple(decision.obligations), acted)
+        if kind in seen:
+            return
+        seen.add(kind)
+        if decision.rule is not None:
+            self.decided.add(decision.rule)
+        self.decided.update(acted)
+        notices = expect.obligations or {}
+        self.reached |= reached(decision, shadow=expect.shadow is not None, notices=notices)
 
     def _decide(self, step: ScenarioStep, facts: Mapping[str, object]) -> Decision:
         self._settle_due()
         self._requests += 1
-        estimate = {**UNLISTED, **step.estimate}
-        decision = self._guard.decide(facts, estimate, now=self._now / SECOND)
-        if decision.rule is not None:
-            self.decided.add(decision.rule)
-        self.decided.update(shadow.rule for shadow in decision.shadow)
+        decision = self._guard.decide(facts, step.estimate, now=self._now / SECOND)
         if not decision.effect.refuses:
-            usage = estimate if step.usage is None else step.usage
+            usage = {**UNLISTED, **step.estimate} if step.usage is None else step.usage
             due = self._now + step.duration
             heapq.heappush(self._pending, (due, self._requests, decision, usage))
             if not step.duration:

@@ -52,3 +52,25 @@ def test_a_store_whose_driver_is_missing_says_what_to_install(uri, tmp_path):
         f"needs `{scheme}`, which is not installed: pip install 'guardrail-engine[{scheme}]'"
         in (done.stdout)
     ), done.stderr
+
+
+def test_a_directory_of_tokens_without_its_package_says_what_to_install(tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    tokens = {"issuer": "https://i.test", "audience": "a", "jwks": "https://i.test/keys"}
+    program = (
+        "import sys; sys.modules['jwt'] = None\n"
+        "import guardrail\n"
+        "from guardrail.http.settings.opening import configure\n"
+        f"options = {{'policies': {str(tmp_path)!r}, 'environ': {{}}, 'directory': {tokens!r}}}\n"
+        "try: configure(options)\n"
+        "except guardrail.SettingError as problem: print(problem)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "pip install 'guardrail-engine[jwt]'" in done.stdout, done.stderr
+
+
+def test_the_middleware_loads_no_package_of_an_extra():
+    found = loaded_after("import guardrail.asgi, guardrail.wsgi")
+
+    assert not found & {"fastapi", "jwt", "litellm", "lmdb", "redis"}

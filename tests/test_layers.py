@@ -63,6 +63,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "msgspec": ("http", "replay", "stores", "traffic"),
     "pydantic": ("loading",),
     "pydantic_core": ("loading",),
+    "python_multipart": ("http.asked.forms",),
     "redis": ("stores",),
     "rich": ("cli",),
     "typer": ("cli",),

@@ -157,6 +157,42 @@ def test_unverified_customers_are_at_worst_asked_to_verify(rows: list[Row]) -> N
     assert sum(refused[segment] for segment in refused if segment != "newcomer") <= 10
 
 
+def test_the_readme_tells_how_many_requests_of_honest_customers_are_refused(
+    rows: list[Row],
+) -> None:
+    ordinary = [row for row in rows if row.label == "ordinary"]
+    unknown = [row for row in ordinary if not row.known]
+    sent = Counter(row.segment for row in unknown)
+    refused = Counter(row.segment for row in ordinary if row.effect.refuses)
+    told = (ROOT / "README.md").read_text("utf-8").split("Of the 8,690 requests")[1]
+    paragraph = " ".join(told.split("\n\n")[0].split())
+
+    assert len(ordinary) - len(unknown) == 8_690
+    assert paragraph.startswith(
+        f"of ordinary verified customers in that week, none is refused; of all {len(ordinary):,} "
+        f"requests of honest customers, {refused.total()} are: {refused['newcomer']} of the "
+        f"{sent['newcomer']} that newcomers send before they verify, {refused['hackathon']} of "
+        f"{sent['hackathon']} at a hackathon and {refused['hobby']} of {sent['hobby']} by hobbyists"
+    )
+    assert refused.keys() == {"newcomer", "hackathon", "hobby"}
+
+
+def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
+    policies: PolicySet,
+) -> None:
+    banning = {rule.id for rule in policies.rules if rule.escalate is not None}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    for tier in ("verified", "enterprise"):
+        facts = {"account.id": tier, "account.tier": tier, "geo.country": "DE"}
+        with Guard.from_policies(policies) as guard:
+            for second in range(3600):
+                guard.decide(facts, {**usage, "requests": 60}, now=MONDAY + second)
+            decision = guard.decide(facts, usage, now=MONDAY + 3602)
+
+        assert decision.allowed, tier
+    assert banning == {"requests-per-minute"}
+
+
 def test_newcomers_work_on_once_they_have_verified(rows: list[Row]) -> None:
     newcomers = [row for row in rows if row.segment == "newcomer" and row.known]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Unpack
 
-from guardrail.asgi.http import serve_http
+from guardrail.asgi.http import send_answer, serve_http
 from guardrail.asgi.lifespan import NotStarted, serve_lifespan
 from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import GuardrailError
 from guardrail.http.exchange.async_door import AsyncDoor, Sleep
-from guardrail.http.exchange.before import is_let_through
+from guardrail.http.exchange.before import counts_answer, is_let_through, is_scrape
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
@@ -79,7 +79,9 @@ class GuardrailMiddleware:
             await self.app(scope, receive, send)
             return
         head = head_of_scope(scope)
-        if kind == "http" and is_let_through(head, self.door.settings):
+        if kind == "http" and is_scrape(head, self.door.settings):
+            await send_answer(counts_answer(self.metrics()), send, head.method)
+        elif kind == "http" and is_let_through(head, self.door.settings):
             await self.app(scope, receive, send)
         elif kind == "http":
             await serve_http(self.door, self.app, head, scope, receive, send)

@@ -1,7 +1,8 @@
 """The guard as a service that proxies ask: Envoy, nginx, Traefik, Caddy, or AuthZEN clients.
 
 A proxy asks before it passes a request on, and shows its head alone: requests and who asks can be
-limited, tokens and places in flight cannot. `uvicorn --factory guardrail.asgi.authorizer:serve`
+limited, tokens, what a body holds and places in flight cannot: rules that rest on those are named
+in the log, and never told to clients. `uvicorn --factory guardrail.asgi.authorizer:serve`
 runs it, with settings as `GUARDRAIL_CONFIG` says and the profile from `GUARDRAIL_AUTHORIZER`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
@@ -21,6 +23,7 @@ from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import Dialect
+from guardrail.http.doors import DOORS, unfed
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.authorizing import (
     EVALUATION,
@@ -37,6 +40,7 @@ from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.loading.suggest import nearest
+from guardrail.model.policy import PolicySet
 from guardrail.signals.client import is_proxy
 
 LOG = logging.getLogger("guardrail")
@@ -72,6 +76,24 @@ class Authorizer:
         self._token = None if token is None else f"Bearer {token}".encode()
         if token is None and self.profile is Profile.AUTHZEN:
             self.door.configured.note((BELIEVES_ALL,))
+        self._kind = "authzen" if self.profile is Profile.AUTHZEN else "authorizer"
+        # What is never counted must not be told to clients as if it were.
+        settings = self.door.settings
+        style = replace(settings.style, units=DOORS[self._kind].units)
+        self.door.settings = replace(settings, style=style)
+        self._told: PolicySet | None = None
+        self._say_unfed()
+
+    def _say_unfed(self) -> None:
+        """Log which rules of the policies in force cannot be enforced from here, each once."""
+        policies = self.door.configured.policies
+        if policies is self._told:
+            return
+        self._told = policies
+        self.door.configured.note(
+            f"rule `{found.rule.id}` cannot be enforced by an authorizer: {found.why}"
+            for found in unfed(policies, self._kind)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one question."""
@@ -84,6 +106,7 @@ class Authorizer:
 
     async def _checked(self, scope: Scope) -> Answer:
         settings = self.door.settings
+        self._say_unfed()
         asked = head_of_scope(scope)
         believed = self.profile not in ORIGINAL or is_proxy(asked.peer, settings.asker.proxies)
         head = original(asked, self.profile) if believed else None
@@ -114,6 +137,7 @@ class Authorizer:
         except (ClientLeftError, TooLargeError, TooSlowError):
             return not_asked("the evaluation is too long, or late")
         await self.door.look()
+        self._say_unfed()
         question = question_of(body, self.door.guard.policies.facts)
         if question is None:
             return not_asked("an evaluation names a subject, an action and a resource")

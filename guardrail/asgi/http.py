@@ -16,6 +16,7 @@ from guardrail.asgi.body import (
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import Answer
+from guardrail.http.asked import UsageFormat
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import LINGER, Exchange, Pass
 from guardrail.http.exchange.head import Field, Head
@@ -23,6 +24,7 @@ from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage, plus
 from guardrail.http.exchange.serving import Renewal, Serving, Settlement
 
+_UNSEEN = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 
 
@@ -36,8 +38,7 @@ async def serve_http(
     async def read() -> bytes | None:
         nonlocal body
         if head.announces_body:
-            limits = door.settings
-            body = await read_body(receive, limits.reading.max_body, limits.body_timeout)
+            body = await read_body(receive, exchange.max_body, door.settings.body_timeout)
         return body
 
     try:
@@ -56,7 +57,12 @@ async def serve_http(
             await send({"type": "http.response.body"})
         return
     passed = body if outcome.body is None else outcome.body
-    await _Served(door, exchange, outcome, send).run(app, scope, Replay(receive, passed))
+    try:
+        served = _Served(door, exchange, outcome, send)
+    except BaseException:
+        await door.settle(outcome.decision, Settlement(None))
+        raise
+    await served.run(app, scope, Replay(receive, passed))
 
 
 async def send_answer(answer: Answer, send: Send, method: str, *, ends: bool = True) -> None:
@@ -76,6 +82,8 @@ class _Served:
         self._holding = outcome.decision
         self._send = send
         self._over = self._replaced = False
+        self._leases: Leases | None = None
+        self._metered = exchange.asked.usage_format is not UsageFormat.NONE
         guard, addressee, style = door.guard, exchange.addressee, door.settings.style
         self._estimate = exchange.estimate
         self._passage = Passage(
@@ -95,11 +103,12 @@ class _Served:
             strips_usage=outcome.strips_usage,
             lease=door.configured.lease(guard.policies),
             now=door.clock(),
+            later=door.later,
         )
 
     async def run(self, app: App, scope: Scope, replay: Replay) -> None:
         failed = True
-        leases = Leases(self._serving.renews_every, self._renew_if_due)
+        self._leases = Leases(self._serving.renews_every, self._renew_if_due)
         try:
             await app(self._scope(scope), replay, self._forward)
             failed = False
@@ -107,12 +116,25 @@ class _Served:
             await self._break_off()
             raise
         finally:
-            leases.cancel()
-            settlement = self._serving.ended(failed=failed, left=replay.left)
-            if settlement is not None:
-                await self._door.settle(self._pass.decision, self._with_added(settlement))
-            if self._holding is not self._pass.decision:
-                await self._door.settle(self._holding, Settlement(None))
+            await self._finish(failed=failed, left=replay.left)
+
+    async def _finish(self, *, failed: bool, left: bool) -> None:
+        """Settle once the response is over: a host may work on for a while after it."""
+        if self._leases is not None:
+            self._leases.cancel()
+        if self._serving.over:
+            return
+        held, self._holding = self._holding, self._pass.decision
+        try:
+            for decision, settlement in self._serving.endings(failed=failed, left=left):
+                own = decision is self._pass.decision
+                await self._door.settle(
+                    decision, self._with_added(settlement) if own else settlement
+                )
+        finally:
+            # Also where this task was cancelled meanwhile.
+            if held is not self._pass.decision:
+                await self._door.settle(held, Settlement(None))
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
         """Decide on the whole request once more, with what the host's own code adds to it."""
@@ -147,6 +169,7 @@ class _Served:
             self._replaced = self._over = True
             self._serving.started(refusal.status, refusal.headers)
             await send_answer(refusal, self._send, self._exchange.head.method)
+            await self._finish(failed=False, left=False)
             return
         if kind == "http.response.start":
             fields = self._serving.started(message["status"], message.get("headers", ()))
@@ -154,13 +177,15 @@ class _Served:
         elif kind == "http.response.body":
             chunk, last = message.get("body", b""), not message.get("more_body", False)
             passed = self._serving.sent(chunk, last=last)
-            self._over = last
+            self._over = self._over or last
             if passed is not chunk:
                 message = {**message, "body": passed}
                 if not passed and not last:
                     return
             self._renew_if_due()
         await self._send(message)
+        if self._over:
+            await self._finish(failed=False, left=False)
 
     async def _break_off(self) -> None:
         """Tell the client of a stream that it ends early, if it can still be told."""
@@ -172,9 +197,16 @@ class _Served:
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
         changed = {**scope, PASSAGE: self._passage}
+        extensions = scope.get("extensions")
+        if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
+            # What a server sends out of a file by itself is not seen here.
+            changed["extensions"] = {k: v for k, v in extensions.items() if k not in _UNSEEN}
         if self._pass.body is not None:
             length = str(len(self._pass.body)).encode("ascii")
-            changed["headers"] = [*_unframed(scope["headers"]), (b"content-length", length)]
+            # The usage we asked for cannot be taken out of a compressed stream.
+            dropped = _FRAMING | {b"accept-encoding"} if self._pass.strips_usage else _FRAMING
+            kept = _without(scope["headers"], dropped)
+            changed["headers"] = [*kept, (b"content-length", length)]
         if self._pass.path is not None:
             prefix = scope["path"].removesuffix(self._exchange.head.path)
             changed["path"] = prefix + self._pass.path
@@ -199,5 +231,5 @@ class _Served:
         self._holding = again
 
 
-def _unframed(headers: list[Field]) -> list[Field]:
-    return [(name, value) for name, value in headers if bytes(name).lower() not in _FRAMING]
+def _without(headers: list[Field], names: frozenset[bytes]) -> list[Field]:
+    return [(name, value) for name, value in headers if bytes(name).lower() not in names]

@@ -145,7 +145,7 @@ class Session:
 def _event_id(frame: str | bytes) -> str | None:
     try:
         event = json.loads(frame)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     found = event.get("event_id") if isinstance(event, dict) else None
     return found if isinstance(found, str) else None

@@ -6,21 +6,39 @@ import os
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import typer
 
 from guardrail.cli import options
+from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.failures import FINDINGS, OK, ended
 from guardrail.cli.figures import plural
+from guardrail.cli.findings import (
+    Found,
+    findings_of_policies,
+    findings_of_traffic,
+    known_doors,
+    moment_of,
+    print_found,
+)
 from guardrail.cli.loading import environment, load, policy_line
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.tests_text import coverage, print_tests, print_tests_concise, result_fields
+from guardrail.cli.tests_text import (
+    coverage,
+    coverage_fields,
+    parts_lines,
+    print_tests,
+    print_tests_concise,
+    result_fields,
+)
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.guard.settings import MEMORY
+from guardrail.loading.linting import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
@@ -41,6 +59,9 @@ class CheckRequest:
     warmup: float = 0.0
     geo: str | None = None
     allow_empty: bool = False
+    bad_lines: Fraction = Fraction(1, 100)
+    doors: list[str] = field(default_factory=list)
+    as_of: float | None = None
 
 
 def check(
@@ -51,6 +72,9 @@ def check(
     store: options.StoreUri = MEMORY,
     store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
+    bad_lines: options.BadShare = "1%",  # type: ignore[assignment]
+    door: options.Doors = None,
+    as_of: options.AsOf = None,
     geo: options.Geo = None,
     form: options.FormatOption = Format.FULL,
     color: options.ColorOption = Color.AUTO,
@@ -67,6 +91,9 @@ def check(
         warmup=warmup,
         geo=geo,
         allow_empty=allow_empty,
+        bad_lines=bad_lines,
+        doors=door or [],
+        as_of=as_of,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
@@ -78,6 +105,7 @@ def check(
 def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
     """Run every stage, print what they found, and return the exit code."""
     _store_is_one(asked)
+    known_doors(asked.doors)
     policies = load(asked.paths)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
@@ -94,14 +122,14 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             guard = closing.enter_context(_scratch_guard(policies, asked))
             run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
-    findings = _findings(suite, run, asked)
+    found = _findings(policies, suite, run, asked)
     if form is Format.JSON:
-        output.json(_fields(policies, suite, run, findings))
+        output.json(_fields(policies, suite, run, found))
     else:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)
-        _print_findings(output, findings)
-    return FINDINGS if findings else OK
+        print_found(output, found, form)
+    return FINDINGS if found.any else OK
 
 
 def _store_is_one(asked: CheckRequest) -> None:
@@ -130,7 +158,11 @@ def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
     )
 
 
-def _findings(suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest) -> list[str]:
+def _findings(
+    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
+) -> Found:
+    now = moment_of(asked.as_of)
+    result = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
     found: list[str] = []
     empty: list[str] = []
     if suite.failed:
@@ -143,7 +175,13 @@ def _findings(suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest) -
         elif not run.tally.requests:
             empty.append("no request is left after the warm-up")
         found += [f"traffic could not be read to its end: {fault}" for fault in run.faults]
-    return found if asked.allow_empty else found + empty
+        traffic = findings_of_traffic(run, policies, asked.bad_lines)
+        located, ignored = accepted(policies, traffic.located, now)
+        result.located += located
+        result.ignored += ignored
+        found += traffic.sentences
+    result.sentences = found if asked.allow_empty else found + empty
+    return result
 
 
 def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: Format) -> None:
@@ -156,6 +194,8 @@ def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: 
     output.line(
         ("tests    ", "bold"), f"{counts}; rules that decided a test: {coverage(suite, policies)}"
     )
+    for line in parts_lines(suite, policies):
+        output.line(" " * 9, line)
     if failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
     elif failed:
@@ -164,16 +204,8 @@ def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: 
         output.line()
 
 
-def _print_findings(output: Output, findings: list[str]) -> None:
-    output.line()
-    if not findings:
-        output.line(("no findings", "green"))
-    for finding in findings:
-        output.line(("finding  ", "red"), finding)
-
-
 def _fields(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, findings: list[str]
+    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, found: Found
 ) -> dict[str, object]:
     return {
         "loaded": True,
@@ -182,5 +214,8 @@ def _fields(
         "files": list(policies.files),
         "tests": [result_fields(entry) for entry in suite.results],
         "traffic": None if run is None else traffic_fields(run, policies),
-        "findings": findings,
+        "coverage": coverage_fields(suite, policies),
+        "warnings": [diagnostic_fields(one) for one in found.located],
+        "ignored": [diagnostic_fields(one) for one in found.ignored],
+        "findings": found.told(),
     }

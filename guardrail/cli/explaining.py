@@ -89,7 +89,8 @@ def run_explain(paths: list[str], question: Question, output: Output, form: Form
 def _handwritten(policies: PolicySet, question: Question) -> Decision:
     facts = _facts(question.request or "")
     now = time.time() if question.at is None else _time(question.at)
-    estimate = None if question.tokens is None else {"tokens": question.tokens}
+    # As at a door: an answer without a cap reserves the longest that its model gives.
+    estimate = None if question.tokens is None else {"input_tokens": question.tokens}
     used = dict(_used(written) for written in question.used)
     decision = _fresh_guard(policies, question, MemoryStore()).decide(facts, estimate, now=now)
     if not used:

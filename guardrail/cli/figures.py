@@ -51,7 +51,7 @@ def moment(seconds: float) -> str:
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[bool], gap: str = "  ") -> list[str]:
     """Return rows of cells as lines, each column as wide as its widest cell."""
-    widths = [max(width(row[at]) for row in rows) for at in range(len(right))]
+    widths = [max((width(row[at]) for row in rows), default=0) for at in range(len(right))]
     return [
         gap.join(
             padded(cell, cells, right=to_right)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
 from typing import Annotated
 
 import typer
 
 from guardrail.cli.output import Color, Format
+from guardrail.http.doors import DOORS
 from guardrail.loading.notation import NotationError, read_duration
 from guardrail.model.amounts import SECOND
+from guardrail.model.typed import epoch_of
+
+
+def portion(written: str) -> Fraction:
+    """Return a share option such as `1%` or `0.5%`."""
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)%", written)
+    share = Fraction(found[1]) / 100 if found else None
+    if share is None or share > 1:
+        raise typer.BadParameter(f"`{written}` is not a share: write `1%`, from 0% to 100%")
+    return share
+
+
+def instant(written: str) -> float:
+    """Return a time option in seconds since the epoch."""
+    moment = epoch_of(written)
+    if moment is None:
+        raise typer.BadParameter(
+            f"`{written}` is not a time: write `2026-03-01T09:00:00Z`, or a date"
+        )
+    return moment
 
 
 def seconds(written: str) -> float:
@@ -65,12 +88,38 @@ Warmup = Annotated[
         help="Decide the requests of the first 1d, 6h, … without counting them in the figures.",
     ),
 ]
+BadShare = Annotated[
+    Fraction,
+    typer.Option(
+        "--bad-lines",
+        metavar="SHARE",
+        parser=portion,
+        help="How many lines may be unreadable before that is a finding.",
+    ),
+]
+Doors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--door",
+        metavar="|".join(DOORS),
+        help="Where the policies will be enforced: what it cannot know is a finding; repeatable.",
+    ),
+]
+AsOf = Annotated[
+    float | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        parser=instant,
+        help="Judge what has ended as of this time; now if left out.",
+    ),
+]
 Request = Annotated[
     str | None,
     typer.Option("--request", metavar="JSON", help="The request's facts, as a JSON object."),
 ]
 Tokens = Annotated[
-    int | None, typer.Option("--tokens", metavar="N", min=0, help="How many tokens it reserves.")
+    int | None, typer.Option("--tokens", metavar="N", min=0, help="How many input tokens it has.")
 ]
 At = Annotated[
     str | None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from guardrail.cli.figures import columns, length
+from guardrail.cli.figures import columns, length, moment
 from guardrail.cli.inert import padded, shortened, width
 from guardrail.engine import Explanation, LimitStatus
-from guardrail.engine.explain import Answered, RuleStory
+from guardrail.engine.explain import Answered, ExemptionStory, RuleStory
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Rule
@@ -78,6 +78,9 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
     yield name, word, *first
     for text, value in more:
         yield "", "", text, value
+    if story.standing in ("match", "exempt"):
+        for exemption in story.exemptions:
+            yield from _exemption_rows(exemption)
     if story.standing != "match":
         return
     if story.unknown:
@@ -87,6 +90,20 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         yield from (("", "steps", text, "") for text in _steps(status, rule))
     if story.effect is not None:
         yield "", "asks for", _asked(story), ""
+
+
+def _exemption_rows(told: ExemptionStory) -> Iterator[Row]:
+    """Yield why an exemption of the rule does not apply."""
+    if told.applies:
+        return
+    name = f"{shortened(told.exemption)} does not apply"
+    if told.ended:
+        yield "", "exemption", f"{name}: it has ended ({moment(told.expires - 1)})", ""
+        return
+    yield "", "exemption", name + (": it hinges on a missing fact" if told.unknown else ""), ""
+    for test in told.tests:
+        if test.answer is not True:
+            yield "", "", *_test_cells(test)
 
 
 def _standing(story: RuleStory) -> str:
@@ -143,4 +160,6 @@ def _asked(story: RuleStory) -> str:
         words.append(shortened(story.reason))
     if story.effect is not None and story.effect.refuses and story.retry_after is not None:
         words.append(f"for {length(story.retry_after)}")
+    if story.idle is not None:
+        words.append(f"({shortened(story.idle, 160)})")
     return " ".join(words)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from guardrail.cli.figures import columns, length, plural
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.story_text import rule_lines
-from guardrail.model.effects import Mode
+from guardrail.engine.reach import KINDS, Point, points_of
+from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.scenarios import Mismatch, ScenarioResult, SuiteResult, undecided_rules
+from guardrail.scenarios import (
+    Mismatch,
+    ScenarioResult,
+    SuiteResult,
+    possible_effects,
+    reasons_of,
+    uncovered,
+    undecided_rules,
+)
 
 _SHOWN_RULES = 20
 
@@ -60,11 +69,59 @@ def coverage(suite: SuiteResult, policies: PolicySet) -> str:
     never = undecided_rules(policies, suite.decided)
     rules = sum(rule.mode is not Mode.OFF for rule in policies.rules)
     text = f"{rules - len(never)} of {rules}"
-    if not never:
-        return text
-    shown = ", ".join(shortened(name) for name in never[:_SHOWN_RULES])
-    more = len(never) - _SHOWN_RULES
-    return f"{text} (never: {shown}{f' and {more:,} more' if more > 0 else ''})"
+    return f"{text} (never: {_some(never, ', ')})" if never else text
+
+
+def parts_lines(suite: SuiteResult, policies: PolicySet) -> Iterator[str]:
+    """Yield how many rows, steps and branches a test went through, and which none did.
+
+    An amount in a row that no test reached can be anything, and every test still passes.
+    """
+    every, never = points_of(policies), uncovered(policies, suite)
+    counts = []
+    for kind in KINDS:
+        total = sum(point.kind == kind for point in every)
+        left = sum(point.kind == kind for point in never)
+        if total:
+            word = f"{kind}es" if kind == "branch" else f"{kind}s"
+            counts.append(f"{total - left} of {total} {word}")
+    if counts:
+        yield f"decided by a test: {', '.join(counts)}"
+    by_rule = [
+        f"{shortened(rule, 48)} ({_some([shortened(p.text, 60) for p in points], '; ')})"
+        for rule, points in ((name, list(group)) for name, group in groupby(never, _rule_of))
+    ]
+    if by_rule:
+        yield f"never: {_some(by_rule, ', ')}"
+
+
+def coverage_fields(suite: SuiteResult, policies: PolicySet) -> dict[str, object]:
+    """Return what the tests went through as JSON takes it."""
+    return {
+        "rules_without_test": list(undecided_rules(policies, suite.decided)),
+        **{
+            name: [
+                {"rule": point.rule, "text": point.text}
+                for point in uncovered(policies, suite)
+                if point.kind == kind
+            ]
+            for kind, name in (
+                ("row", "rows_without_test"),
+                ("step", "steps_without_test"),
+                ("branch", "branches_without_test"),
+            )
+        },
+    }
+
+
+def _rule_of(point: Point) -> str:
+    return point.rule
+
+
+def _some(names: Sequence[str], separator: str) -> str:
+    shown = separator.join(shortened(name, 200) for name in names[:_SHOWN_RULES])
+    more = len(names) - _SHOWN_RULES
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def result_fields(entry: ScenarioResult) -> dict[str, object]:
@@ -115,14 +172,34 @@ def _details(entry: ScenarioResult, policies: PolicySet) -> Iterator[str]:
 
 
 def _reasons(mismatch: Mismatch, policies: PolicySet) -> list[str]:
-    """Return how the rules stood that the test names or that decided."""
-    if mismatch.decision is None:
+    """Return how the rules stood that decided, that the test names, or that could have decided."""
+    decision, expect = mismatch.decision, mismatch.expectation
+    if decision is None:
         return []
+    named = [decision.rule, expect.by, *(expect.shadow or ())]
+    named += [report.rule for report in decision.shadow] if expect.shadow is not None else []
+    only = list(dict.fromkeys(name for name in named if name is not None))
+    if expect.by is None and decision.effect is not expect.effect:
+        only += [name for name in candidates(mismatch, policies) if name not in only]
+    lines = rule_lines(decision.explain(), policies, only[:_SHOWN_RULES])
+    if len(only) > _SHOWN_RULES:
+        lines.append(f"and {plural(len(only) - _SHOWN_RULES, 'rule')} more")
+    if decision.rule is None and decision.message is not None:
+        lines.insert(0, f"{shortened(str(decision.reason))}: {shortened(decision.message, 160)}")
+    return lines
+
+
+def candidates(mismatch: Mismatch, policies: PolicySet) -> tuple[str, ...]:
+    """Return the rules that could have had the effect that was expected, by their reason if any.
+
+    Rules in shadow and rules that are off are among them: that may be why they did not.
+    """
     expect = mismatch.expectation
-    named = [expect.by, mismatch.decision.rule, *(expect.shadow or ())]
-    named += [report.rule for report in mismatch.decision.shadow] if expect.shadow else []
-    only = [name for name in named if name is not None]
-    return rule_lines(mismatch.decision.explain(), policies, only)
+    if expect.effect is Effect.ALLOW:
+        return ()
+    able = [rule for rule in policies.rules if expect.effect in possible_effects(rule)]
+    meant = [rule for rule in able if expect.detail in reasons_of(rule)]
+    return tuple(rule.id for rule in meant or able)
 
 
 def _plain(value: object) -> object:

@@ -44,6 +44,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             {"rule": rule, "missing": list(missing), "requests": count}
             for (rule, missing), count in sorted(tally.matching.hinged.items())
         ],
+        "unlisted_models": dict(sorted(tally.unlisted.items())),
         **_without_store(run),
         "remarks": list(remarks(run, policies)),
     }
@@ -68,6 +69,7 @@ def _rule_fields(run: TrafficRun, rule: Rule) -> dict[str, object]:
         "rule": rule.id,
         "mode": rule.mode.value,
         "matched": tally.matching.matched.get(rule.id, 0),
+        "no_effect": tally.idle.get(rule.id, 0),
         **{
             str(effect): counts.get((rule.id, effect), 0)
             for effect in (Effect.DEGRADE, Effect.THROTTLE, Effect.BLOCK)

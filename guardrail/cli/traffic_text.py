@@ -8,7 +8,6 @@ from guardrail.cli.figures import NONE, beside, columns, length, period, plural,
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
-from guardrail.loading.suggest import nearest
 from guardrail.model.amounts import DAY, HOUR, SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
@@ -60,17 +59,17 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
     else:
         yield from _cold_counters(run, policies)
-    strange = sorted(run.tally.strange.items(), key=lambda pair: (-pair[1], pair[0]))
-    for name, count in strange[:_SHOWN]:
-        near = nearest(name, policies.facts)
-        advice = f"; did you mean `{near}`?" if near else ""
-        yield f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')}){advice}"
+    if policies.unlisted_model is not None and run.tally.unlisted:
+        count, names = run.tally.unlisted.total(), list(run.tally.unlisted)
+        shown = ", ".join(f"`{shortened(name, 40)}`" for name in sorted(names)[:_SHOWN])
+        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+        yield (
+            f"{plural(count, 'request')} for models not listed count as "
+            f"`{policies.unlisted_model}`: {shown}{more}"
+        )
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"
-    if run.mapping is not None and run.readable:
-        for name in sorted(run.mapping.unseen)[:_SHOWN]:
-            yield f"column `{shortened(name)}`, which the map names, has no value in any line"
 
 
 def shadow_line(run: TrafficRun, policies: PolicySet) -> str | None:
@@ -156,17 +155,25 @@ def _effect_table(run: TrafficRun) -> list[str]:
 
 def _rule_table(run: TrafficRun, policies: PolicySet) -> list[str]:
     tally = run.tally
+    idle = bool(tally.idle)
     rows: list[tuple[str, ...]] = [("rule", "mode", "matched", "degr.", "thrtl.", "block")]
+    if idle:
+        # Degrades that were asked for and changed nothing.
+        rows = [(*rows[0], "no effect")]
     for rule in policies.rules:
         shadow = rule.mode is Mode.SHADOW
         counts = tally.shadow.by_rule if shadow else tally.decided
         cells = [_cell(counts.get((rule.id, effect), 0), shadow) for effect in _PAST]
         matched = NONE if rule.mode is Mode.OFF else f"{tally.matching.matched.get(rule.id, 0):,}"
+        if idle:
+            cells.append(_cell(tally.idle.get(rule.id, 0), shadow))
         rows.append((shortened(rule.id, 48), rule.mode.value, matched, *cells))
     by_none = [tally.decided.get((None, effect), 0) for effect in _PAST]
     if any(by_none):
         rows.append(("(no rule)", "", "", *(_cell(count, False) for count in by_none)))
-    return columns(rows, (False, False, True, True, True, True))
+    width = max(map(len, rows))
+    rows = [(*row, *[""] * (width - len(row))) for row in rows]
+    return columns(rows, (False, False, *[True] * (width - 2)))
 
 
 def _cell(count: int, shadow: bool) -> str:

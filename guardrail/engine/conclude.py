@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from guardrail.engine.plan import Finding, Plan
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Outcome
 from guardrail.model.effects import Effect, StoreMode
+from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Obligations, Rule
 
 MILLISECOND = SECOND // 1000
 NO_OBLIGATIONS: Mapping[str, object] = MappingProxyType({})
-
-WeakerThan = Callable[[object], tuple[str, ...]]
-"""A model to those that degrading it may move to, strongest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +29,10 @@ class ShadowReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    """The combined answer: what a decision says, apart from the evidence for it."""
+    """The combined answer: what a decision says, apart from the evidence for it.
+
+    `idle` names the rules that asked for a weaker model which the request's does not lead to.
+    """
 
     effect: Effect = Effect.ALLOW
     rule: str | None = None
@@ -44,6 +45,7 @@ class Ruling:
     shadow: tuple[ShadowReport, ...] = ()
     notes: tuple[str, ...] = ()
     mode: StoreMode = StoreMode.NORMAL
+    idle: tuple[str, ...] = ()
 
 
 ALLOWED = Ruling()
@@ -61,15 +63,46 @@ def findings_of(plan: Plan, outcome: Outcome | None) -> list[Finding]:
     return plan.findings + [finding for finding in judged if finding is not None]
 
 
-def conclude(
-    rules: Sequence[Rule], weaker_than: WeakerThan, plan: Plan, outcome: Outcome | None
-) -> Ruling:
+def conclude(policies: PolicySet, plan: Plan, outcome: Outcome | None) -> Ruling:
     """Return the ruling on a plan, given the store's answer (None if it was not asked)."""
     found = findings_of(plan, outcome)
     if not found:
         return Ruling(notes=plan.notes) if plan.notes else ALLOWED
-    model = plan.facts.get("request.model")
-    chain = weaker_than(model) if model is not None else ()
+    ruling = _combined(policies, plan, found)
+    if ruling.effect.refuses:
+        return ruling
+    model, rules = plan.facts.get("request.model"), policies.rules
+    idle = {f.order: note for f in found if (note := idle_note(policies, model, f)) is not None}
+    if not idle:
+        return ruling
+    names = tuple(rules[order].id for order in idle)
+    notes = tuple(f"rule `{rules[order].id}` {note}" for order, note in idle.items())
+    return replace(ruling, idle=names, notes=ruling.notes + notes)
+
+
+def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | None:
+    """Return what keeps a finding's weaker model from being served, None if nothing does.
+
+    A request for that model, or for a weaker one, has what the finding asks for.
+    """
+    obligations = finding.verdict.obligations
+    target = None if obligations is None else obligations.model
+    if target is None or finding.effect is not Effect.DEGRADE:
+        return None
+    known = policies.model_for(model)
+    if known is None:
+        why = "the request names no model" if model is None else f"`{model}` is not in `models`"
+        return f"asks for the model `{target}`, without effect: {why}"
+    if known.name == target or known.name in policies.weaker_than(target):
+        return None
+    if target in policies.weaker_than(known.name):
+        return None
+    return f"asks for the model `{target}`, without effect: `{known.name}` does not lead to it"
+
+
+def _combined(policies: PolicySet, plan: Plan, found: list[Finding]) -> Ruling:
+    rules, model = policies.rules, plan.facts.get("request.model")
+    chain = policies.weaker_than(model) if model is not None else ()
     found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
     # A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading
     # of the clock may come out a microsecond short.

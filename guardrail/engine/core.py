@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from guardrail.conditions import compile_condition
@@ -10,26 +10,28 @@ from guardrail.engine import explain, story
 from guardrail.engine.closures import compose, rule_planner
 from guardrail.engine.conclude import conclude
 from guardrail.engine.decision import Case, Decision
-from guardrail.engine.facts import FactReader
+from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.index import build_index
 from guardrail.engine.limits import bind
 from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
 from guardrail.engine.planner import GeneratedPlanner
-from guardrail.engine.sizes import Sizer
+from guardrail.engine.sizes import Sizer, unlisted, unusable
 from guardrail.engine.source import rule_facts
 from guardrail.engine.statuses import LimitStatus
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Effect, Mode
+from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
-from guardrail.model.rules import Block, Degrade, Rule, Verdict
+from guardrail.model.rules import Block, Degrade, Distinct, Rule, Verdict
 
 if TYPE_CHECKING:
     from guardrail.engine.explain import Explanation
 
 FACT_MISSING = "fact-missing"
+INVALID_ESTIMATE = "invalid-estimate"
 FACTS_UNAVAILABLE = "facts-unavailable"
 UNAVAILABLE_WAIT = SECOND
 
@@ -84,7 +86,9 @@ class Engine:
         used = set().union(*self.facts_by_rule) if self.rules else set()
         if policies.models:
             used.add("request.model")
-        self.reader = FactReader(policies.facts, used, policies.timezone)
+        self.reader = FactReader(
+            policies.facts, used, policies.timezone, _identities(self.rules, policies.facts)
+        )
         self.required = tuple(name for name, fact in self.reader.facts.items() if fact.required)
         self.index = build_index(self.rules, policies.facts)
         self._planner = self._compose() if reference else self._generate()
@@ -112,9 +116,20 @@ class Engine:
 
         `unavailable` names facts whose source failed; whatever hinges on them is refused.
         """
+        if unavailable:
+            unavailable = self.reader.widened(unavailable)
         known, notes = self.reader.read(facts, now / SECOND, unavailable)
-        amounts, sized = self.sizer.reserve(estimate, known.get("request.model"))
-        plan = Plan(known, amounts, now, decision_id, self.notice + notes + sized)
+        model = known.get("request.model")
+        amounts, sized = self.sizer.reserve(estimate, model)
+        wrong = unusable(estimate)
+        said = tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
+        plan = Plan(known, amounts, now, decision_id, self.notice + notes + said)
+        if wrong:
+            plan.findings.append(_unusable(wrong[0]))
+        if notes:
+            mistaken = self.reader.mistaken(facts, known)
+            if mistaken is not None:
+                plan.findings.append(_mistaken(self.reader.facts[mistaken], facts[mistaken]))
         for name in self.required:
             if name not in known:
                 missing = _not_established(-1, name) if name in unavailable else _absent(name)
@@ -126,7 +141,7 @@ class Engine:
 
     def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan, given the store's answer (None if it was not asked)."""
-        ruling = conclude(self.policies.rules, self.policies.weaker_than, plan, outcome)
+        ruling = conclude(self.policies, plan, outcome)
         debits = tuple(story.debits(self.numbers, plan, outcome))
         return Decision.of(ruling, case._replace(debits=debits, plan=plan, outcome=outcome))
 
@@ -235,6 +250,33 @@ def _absent(name: str) -> Finding:
     message = f"the request lacks `{name}`"
     verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
     return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _mistaken(fact: Fact, value: object) -> Finding:
+    """Return the refusal of an identity that is none, whose fault is the host's."""
+    what = "an empty text" if value == "" else f"of type `{type(value).__name__}`"
+    instead = "give the identity as text" if fact.type is FactType.STRING else "give one"
+    message = f"`{fact.name}` is {what}, not a {fact.type.value}: {instead}, or leave it out"
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_FACT, message=message, status=503)
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _unusable(note: str) -> Finding:
+    """Return the refusal of an estimate with an amount that is none."""
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _identities(rules: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterator[str]:
+    """Yield the server facts that policies declare and count by."""
+    for rule in rules:
+        verb = rule.verb
+        if isinstance(verb, (Block, Degrade)):
+            continue
+        names = (*verb.key.facts, verb.count) if isinstance(verb, Distinct) else verb.key.facts
+        for name in names:
+            if facts[name].declared and facts[name].source is Source.SERVER:
+                yield name
 
 
 def _blinded(condition: Condition, unavailable: frozenset[str]) -> Condition:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from guardrail.conditions import Answer, compile_condition, evaluate
 from guardrail.engine import story
-from guardrail.engine.conclude import ShadowReport, findings_of
+from guardrail.engine.conclude import ShadowReport, findings_of, idle_note
 from guardrail.engine.plan import Finding, Plan
 from guardrail.engine.statuses import LimitStatus
+from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.predicates import Comparison, Condition, Negation
 from guardrail.model.rules import Rule
@@ -36,11 +37,28 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExemptionStory:
+    """How one exemption of a rule stood to a request; `ended` tells that its time is over.
+
+    `unknown` tells that its condition hinged on a missing fact.
+    """
+
+    exemption: str
+    applies: bool
+    ended: bool
+    expires: float
+    unknown: bool
+    tests: tuple[Answered, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleStory:
     """How one rule stood to a request.
 
     `unknown` tells that its condition hinged on a missing fact. `effect` and `reason` are what it
-    asked for, None where it asked for nothing; `exemption` is the one that lifted it.
+    asked for, None where it asked for nothing; `exemption` is the one that lifted it, and
+    `exemptions` tells of each that names the rule. `idle` says why the weaker model it asked for
+    cannot be served, None where it can.
     """
 
     rule: str
@@ -51,10 +69,12 @@ class RuleStory:
     unknown: bool
     tests: tuple[Answered, ...]
     exemption: str | None
+    exemptions: tuple[ExemptionStory, ...]
     counters: tuple[LimitStatus, ...]
     effect: Effect | None
     reason: str | None
     retry_after: float | None
+    idle: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +141,8 @@ def _rule_story(
     finding: Finding | None,
 ) -> RuleStory:
     answer = compile_condition(rule.when)(plan.facts, plan.seconds)
-    exemption = _exemption(engine, rule, plan)
+    exemptions = tuple(_exemption_stories(engine, rule, plan))
+    exemption = next((story.exemption for story in exemptions if story.applies), None)
     matched = rule.unknown != "skip" if answer is None else answer
     standing: Standing = "match" if matched else "no match"
     if rule.mode is Mode.OFF:
@@ -139,20 +160,34 @@ def _rule_story(
         unknown=answer is None,
         tests=tuple(_test_stories(rule.when, plan)),
         exemption=exemption if standing == "exempt" else None,
+        exemptions=exemptions,
         counters=counters,
         effect=finding.effect if finding else None,
         reason=finding.verdict.reason if finding else None,
         retry_after=None if finding is None or finding.wait is None else finding.wait / 1_000_000,
+        idle=None if finding is None else _idle(engine, plan, finding),
     )
 
 
-def _exemption(engine: Engine, rule: Rule, plan: Plan) -> str | None:
+def _idle(engine: Engine, plan: Plan, finding: Finding) -> str | None:
+    return idle_note(engine.policies, plan.facts.get("request.model"), finding)
+
+
+def _exemption_stories(engine: Engine, rule: Rule, plan: Plan) -> Iterator[ExemptionStory]:
     for exemption in engine.policies.exemptions:
-        if rule.id in exemption.rules and plan.now < exemption.expires:
-            answer = compile_condition(exemption.when)(plan.facts, plan.seconds)
-            if exemption.unknown_holds if answer is None else answer:
-                return exemption.id
-    return None
+        if rule.id not in exemption.rules:
+            continue
+        answer = compile_condition(exemption.when)(plan.facts, plan.seconds)
+        ended = plan.now >= exemption.expires
+        holds = exemption.unknown_holds if answer is None else answer
+        yield ExemptionStory(
+            exemption=exemption.id,
+            applies=holds and not ended,
+            ended=ended,
+            expires=exemption.expires / SECOND,
+            unknown=answer is None,
+            tests=tuple(_test_stories(exemption.when, plan)),
+        )
 
 
 def _in_force(rule: Rule, now: int) -> bool:

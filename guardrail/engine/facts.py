@@ -10,6 +10,14 @@ from zoneinfo import ZoneInfo
 from guardrail.model.facts import WEEKDAYS, Fact
 from guardrail.model.typed import typed_value
 
+IDENTITIES = frozenset(
+    "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
+    "actor.id".split()
+)
+"""Facts that tell one from another: all who had a wrong value for one would share a counter."""
+
+INVALID_FACT = "invalid-fact"
+
 Derivation = Callable[[dict[str, Any], float], object | None]
 
 SHOWN = 40
@@ -24,7 +32,14 @@ class FactReader:
     each account as an actor of its own.
     """
 
-    def __init__(self, facts: Mapping[str, Fact], used: Iterable[str], timezone: str) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, Fact],
+        used: Iterable[str],
+        timezone: str,
+        identities: Iterable[str] = (),
+    ) -> None:
+        """Take the facts, the names of those used, and the identities among the policies' own."""
         names = set(used)
         if "account.age" in names:
             names.add("account.created")
@@ -33,6 +48,7 @@ class FactReader:
         names.update(name for name, fact in facts.items() if fact.required)
         self.used = frozenset(names)
         self.facts = {name: facts[name] for name in sorted(names)}
+        self.identities = names & {*IDENTITIES, *identities}
         self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
         every: dict[str, Derivation] = {
             "account.age": _account_age,
@@ -48,13 +64,19 @@ class FactReader:
         """Return the time (seconds since the epoch) in the set's time zone."""
         return datetime.fromtimestamp(int(now), self.zone or UTC)
 
+    def widened(self, unavailable: frozenset[str]) -> frozenset[str]:
+        """Return what is unavailable with `unavailable`: what follows from it is so as well."""
+        return unavailable.union(
+            name for name in self.derivations if _FOLLOWS_FROM.get(name) in unavailable
+        )
+
     def read(
         self, raw: Mapping[str, object], now: float, unavailable: frozenset[str] = frozenset()
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the typed facts, and a note on every value that is not of its fact's type.
 
         A missing fact (absent, or None) takes its default; an ill-typed or unavailable one stays
-        missing.
+        missing. An empty identity is ill-typed.
         """
         known: dict[str, Any] = {}
         notes: list[str] = []
@@ -63,7 +85,7 @@ class FactReader:
             stated = raw.get(name)
             if stated is not None:
                 value = typed_value(fact, stated)
-                if value is None:
+                if value is None or (value == "" and name in self.identities):
                     spoiled.add(name)
                     notes.append(_ill_typed(fact, stated))
                 else:
@@ -76,6 +98,22 @@ class FactReader:
                 if derived is not None:
                     known[name] = derived
         return known, tuple(notes)
+
+    def mistaken(self, raw: Mapping[str, object], known: Mapping[str, Any]) -> str | None:
+        """Return an identity that the request states and that is none, None if there is none."""
+        for name in sorted(self.identities):
+            if name not in known and raw.get(name) is not None:
+                return name
+        return None
+
+
+_FOLLOWS_FROM: Mapping[str, str] = {
+    "account.age": "account.created",
+    "actor.id": "account.id",
+    "actor.accounts": "account.id",
+    "actor.trusted_accounts": "account.id",
+}
+"""Which fact of a request a derived one follows from, where it follows from one."""
 
 
 def _account_age(facts: dict[str, Any], now: float) -> object | None:

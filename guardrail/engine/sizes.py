@@ -40,6 +40,27 @@ def as_money(value: object) -> int | None:
     return math.ceil(round(value * MICRO, 3))
 
 
+def unusable(estimate: Mapping[str, object] | None) -> tuple[str, ...]:
+    """Return a note for each amount of an estimate that is none; a request with one is refused.
+
+    None stands for an amount that is not stated.
+    """
+    return tuple(
+        _no_amount("estimate", unit, value)
+        for unit, value in (estimate or {}).items()
+        if value is not None and _amount_of(unit, value) is None
+    )
+
+
+def unlisted(policies: PolicySet, model: object) -> tuple[str, ...]:
+    """Return a note if a request asks for a model that the policies do not list, else nothing."""
+    if not policies.models or not isinstance(model, str) or policies.model_named(model):
+        return ()
+    if policies.unlisted_model is not None:
+        return (f"model `{model}` is not in `models`: it counts as `{policies.unlisted_model}`",)
+    return (f"model `{model}` is not in `models`: it costs the dearest, and no degrade moves it",)
+
+
 class _Stated:
     """The amounts a host stated, read as they are needed, with notes on unusable ones."""
 
@@ -53,10 +74,14 @@ class _Stated:
         value = self._amounts.get(unit)
         if value is None:
             return None
-        count = as_money(value) if unit == "cost_usd" else as_count(value)
+        count = _amount_of(unit, value)
         if count is None:
-            self.notes.append(f"{self._what} of `{unit}` is `{_short(value)}`, not an amount")
+            self.notes.append(_no_amount(self._what, unit, value))
         return count
+
+    def states(self, unit: str) -> bool:
+        """Tell whether there is a value for a unit, be it an amount or not."""
+        return self._amounts.get(unit) is not None
 
 
 class Sizer:
@@ -67,8 +92,8 @@ class Sizer:
         self._policies = policies
         prices = [model.price for model in policies.models.values() if model.price]
         self._dearest = _dearest(prices)
-        caps = [model.max_output for model in policies.models.values() if model.max_output]
-        self._largest_output = max(caps, default=None)
+        caps = [model.max_output for model in policies.models.values()]
+        self._largest_output = max((cap for cap in caps if cap is not None), default=None)
 
     def reserve(
         self, estimate: Mapping[str, object] | None, model: object
@@ -101,6 +126,18 @@ class Sizer:
                 final[unit] = amount
         return final, tuple(dict.fromkeys(stated.notes))
 
+    def output(self, estimate: Mapping[str, object], model: object) -> int | None:
+        """Return the output tokens a request is reserved, None where no cap is known."""
+        stated = _Stated(estimate, "estimate")
+        amount = stated.get("output_tokens")
+        return self._most_output(stated, model) if amount is None else amount
+
+    def _most_output(self, stated: _Stated, model: object) -> int | None:
+        cap = self._output_cap(model)
+        if cap is None:
+            return None
+        return min(cap * self._reserved("requests", stated, model), TOP)
+
     def _reserved(self, unit: str, stated: _Stated, model: object) -> int:
         if unit == "tokens":
             return self._tokens(stated, model)
@@ -111,11 +148,10 @@ class Sizer:
             return 1
         if unit == "cost_usd":
             return self._cost(self._token_parts(stated, model), model)
-        if unit == "output_tokens":
-            cap = self._output_cap(model)
-            if cap is not None:
-                return min(cap * self._reserved("requests", stated, model), TOP)
-        stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
+        if unit == "output_tokens" and (most := self._most_output(stated, model)) is not None:
+            return most
+        if not stated.states(unit):
+            stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
         return 1
 
     def _tokens(self, stated: _Stated, model: object) -> int:
@@ -179,11 +215,11 @@ class Sizer:
         return min(-(-exact // PRICE_SCALE), TOP)
 
     def _price(self, model: object) -> Price | None:
-        known = self._policies.model_named(model)
+        known = self._policies.model_for(model)
         return known.price if known is not None and known.price is not None else self._dearest
 
     def _output_cap(self, model: object) -> int | None:
-        known = self._policies.model_named(model)
+        known = self._policies.model_for(model)
         return self._largest_output if known is None else known.max_output
 
 
@@ -195,6 +231,14 @@ def _dearest(prices: list[Price]) -> Price | None:
         output=max(price.output for price in prices),
         cached_input=max(price.cached_input for price in prices),
     )
+
+
+def _amount_of(unit: str, value: object) -> int | None:
+    return as_money(value) if unit == "cost_usd" else as_count(value)
+
+
+def _no_amount(what: str, unit: str, value: object) -> str:
+    return f"{what} of `{unit}` is `{_short(value)}`, not an amount"
 
 
 def _short(value: Any) -> str:

@@ -46,6 +46,10 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         guard._remote, guard._sending = self._remote, self._sending
         return guard
 
+    @property
+    def _counting(self) -> object:
+        return self._remote
+
     async def decide(
         self,
         facts: Mapping[str, object],

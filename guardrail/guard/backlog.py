@@ -32,6 +32,8 @@ class Kept(NamedTuple):
 class Backlog:
     """A bounded queue of corrections, oldest first; `lost` counts those given up.
 
+    `repeated` counts the extra charges that are sent again though they may have been applied.
+
     The order among them does not matter: each refund is bounded by its own charge, more usage is
     added wherever it comes, and a lease that has ended is not renewed. Safe to share between
     threads; a forked child starts with none, as its parent delivers them.
@@ -39,7 +41,7 @@ class Backlog:
 
     def __init__(self, leases: dict[str, int], most: int = MOST_KEPT) -> None:
         """Keep at most so many; `leases` gives the lease of each counter of requests in flight."""
-        self.lost = 0
+        self.lost = self.repeated = 0
         self._most = most
         self._leases = leases
         self._lock = threading.Lock()
@@ -72,6 +74,7 @@ class Backlog:
                     lost += 1
                 else:
                     self._queue.append(entry._replace(broke=tries))
+                    self.repeated += unsure and matters_late(entry.correction)
             self.lost += lost
         return lost
 
@@ -115,7 +118,7 @@ class Backlog:
         if self._process != os.getpid():
             self._process = os.getpid()
             self._queue.clear()
-            self.lost = 0
+            self.lost = self.repeated = 0
 
 
 def repeatable(correction: Correction) -> bool:

@@ -11,8 +11,10 @@ class Health:
 
     `breaker` is closed (the store is asked), open (it is not) or half-open (one call tries).
     Counts are since the guard was made: `failures` calls that failed, `unasked` decisions made
-    without asking, `lost` corrections given up; `queued` corrections wait now. `problem` is the
-    last failure in words, None before the first; `warnings` are the store's own.
+    without asking; `lost` corrections given up, and decisions whose charge may stay though nobody
+    was served, as no reply came to undo it by; `repeated` extra charges that were sent again and
+    may stand twice. Where both are 0, the store holds what was used. `queued` corrections wait now.
+    `problem` is the last failure in words, None before the first; `warnings` are the store's own.
     """
 
     breaker: str
@@ -20,5 +22,6 @@ class Health:
     unasked: int = 0
     queued: int = 0
     lost: int = 0
+    repeated: int = 0
     problem: str | None = None
     warnings: tuple[str, ...] = ()

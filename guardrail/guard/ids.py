@@ -1,24 +1,36 @@
-"""Decision ids: random bytes of the process, and a counter."""
+"""Decision ids: keyed hashes of a counter, which tell nothing of other decisions."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import secrets
+from hashlib import blake2b
+
+_KEY_BYTES = 32
+_ID_BYTES = 12
 
 
 class ProcessIds:
-    """Ids unique to this process and its start, redrawn in a forked child."""
+    """Ids unique to a decision, under a key of this process; drawn anew in a forked child.
+
+    Clients see them: neither how many requests there were nor which process served one shows.
+    """
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6)
+        self._hash = _drawn()
         self.next = itertools.count(1).__next__
         self._process = os.getpid()
 
     def name(self, serial: int) -> str:
-        """Return the id of a serial number: 12 hex digits of the process, then the counter."""
+        """Return the id of a serial number: 24 hex digits, the same at every call."""
         if self._process != os.getpid():
             # Drawn first: no other thread of a child may take the parent's for its own.
-            self._prefix = secrets.token_hex(6)
+            self._hash = _drawn()
             self._process = os.getpid()
-        return f"{self._prefix}-{serial:x}"
+        digest = self._hash.copy()
+        digest.update(serial.to_bytes(8, "big"))
+        return digest.hexdigest()
+
+
+def _drawn() -> blake2b:
+    return blake2b(key=os.urandom(_KEY_BYTES), digest_size=_ID_BYTES, person=b"decision id")

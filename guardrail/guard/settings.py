@@ -35,7 +35,9 @@ class Shell(Generic[S]):
         self._frame = frame
         self._store: S = store
         in_process = isinstance(store, (MemoryStore, AsyncMemoryStore))
-        self._watch = watch or Watch(frame, in_process=in_process)
+        self._watch = watch or Watch(
+            frame, in_process=in_process, undoes=in_process or hasattr(store, "lost")
+        )
         self._notice: MemoryNotice | None = None
 
     @classmethod
@@ -127,13 +129,19 @@ class Shell(Generic[S]):
     @property
     def health(self) -> Health:
         """How the store is doing, and what was lost because of it."""
-        return self._watch.health(self._store_warnings(self._frame.moment(None)))
+        lost = getattr(self._counting, "lost", 0)
+        return self._watch.health(self._store_warnings(self._frame.moment(None)), lost)
 
     def warnings(self, *, now: float | None = None) -> tuple[str, ...]:
         """Return what an operator should know: a source of facts has grown old, say."""
         moment: float = self._frame.moment(now)
         lines: tuple[str, ...] = () if self._notice is None else self._notice.lines()
         return (*self._frame.warnings(moment), *self._store_warnings(moment), *lines)
+
+    @property
+    def _counting(self) -> object:
+        """The store that is asked, which counts what it has lost."""
+        return self._store
 
     def _store_warnings(self, moment: float) -> tuple[str, ...]:
         store: object = self._store

@@ -52,32 +52,43 @@ class Watch:
 
     Each call takes a permit, and hands it back by what became of it: `answered`, `failed` or
     `abandoned` for decisions, `delivered`, `undelivered` or `interrupted` for corrections.
-    `in_process` stores are never away; nothing is counted beside them.
+    `in_process` stores are never away; nothing is counted beside them. A store that `undoes` takes
+    back what it charged for a call that failed, and counts by itself what it cannot.
     """
 
-    def __init__(self, frame: Frame, *, in_process: bool, most_queued: int = MOST_KEPT) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        *,
+        in_process: bool,
+        undoes: bool = False,
+        most_queued: int = MOST_KEPT,
+    ) -> None:
         self._clock = frame.clock
         self._follows = not in_process
+        self._undoes = undoes
         self._breaker = Breaker(random.random)
         self._local = LocalCounters(frame.engines, frame.parts)
         self._backlog = Backlog(self._local.leases, most_queued)
         self._lock = threading.Lock()
         self._failures = 0
         self._unasked = 0
+        self._charged = 0
         self._problem: str | None = None
 
     def serve(self, frame: Frame) -> None:
         """Watch over the calls of another policy set too, from now on."""
         self._local.serve(frame.engines)
 
-    def health(self, warnings: tuple[str, ...]) -> Health:
-        """Return how things stand, with the store's own warnings."""
+    def health(self, warnings: tuple[str, ...], lost: int) -> Health:
+        """Return how things stand, with the store's own warnings and what it has lost itself."""
         return Health(
             breaker=self._breaker.state.value,
             failures=self._failures,
             unasked=self._unasked,
             queued=len(self._backlog),
-            lost=self._backlog.lost,
+            lost=self._backlog.lost + self._charged + lost,
+            repeated=self._backlog.repeated,
             problem=self._problem,
             warnings=warnings,
         )
@@ -95,7 +106,7 @@ class Watch:
         """Return the decision on a plan that the store has answered."""
         if not _fits(outcome, plan):
             wrong = StoreError("its answer does not fit what was asked", unsure=True)
-            return self.failed(case, plan, permit, wrong)
+            return self._misunderstood(case, plan, permit, wrong)
         self._breaker.succeeded(permit, self._clock())
         if self._follows:
             self._local.follow(plan, outcome)
@@ -108,7 +119,7 @@ class Watch:
             if receipts is None:
                 outcome = outcome_of(reply, len(question.charges), question.cells)
         except Exception as problem:  # a store of the host's own may reply whatever it likes
-            return self.failed(question.case, question.plan, permit, problem)
+            return self._misunderstood(question.case, question.plan, permit, problem)
         if receipts is None:
             return self.answered(question.case, question.plan, permit, outcome)
         self._breaker.succeeded(permit, self._clock())
@@ -118,8 +129,20 @@ class Watch:
 
     def failed(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
         """Return the decision on a plan that the store failed to answer."""
+        return self._failed(case, plan, permit, problem, undone=self._undoes)
+
+    def _misunderstood(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
+        """Return the decision on a plan whose answer tells nothing, and is not undone."""
+        return self._failed(case, plan, permit, problem, undone=False)
+
+    def _failed(
+        self, case: Case, plan: Plan, permit: int, problem: Exception, *, undone: bool
+    ) -> Decision:
         self._note(permit, problem)
         if _unsure(problem):
+            if not undone:
+                with self._lock:
+                    self._charged += 1
             # It may have been admitted all the same: its places in flight are given back.
             leaves = self._backlog.wrap(_places_taken(plan), plan.now)
             self._backlog.keep(leaves, plan.now, unsure=True)
@@ -182,13 +205,12 @@ class Watch:
 
     def _without(self, case: Case, plan: Plan, why: str) -> Decision:
         """Decide without the store, each rule as it says."""
-        policies = case.engine.policies
         answers = Answers.of(case.engine, case, plan)
         asked, places = self._local.plan(plan, answers)
         asked.notes = (*plan.notes, f"{why}: {answers.told()}")
         outcome = self._local.acquire(asked, refuse=answers.refuse)
         debits = tuple(self._local.debits(case, plan, asked, places, outcome))
-        ruling = conclude(policies.rules, policies.weaker_than, asked, outcome)
+        ruling = conclude(case.engine.policies, asked, outcome)
         case = case._replace(debits=debits, plan=asked, outcome=outcome)
         return Decision.of(replace(ruling, mode=answers.mode), case)
 

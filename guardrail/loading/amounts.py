@@ -13,8 +13,13 @@ from guardrail.loading.scope import Scope
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.values import report_notation, typed
 from guardrail.model.amounts import MICRO, MINUTE, Amount, Fixed, FromFact, Lookup
-from guardrail.model.facts import Fact, FactType
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 
+ASKED_FOR = frozenset(
+    f"request.{name}"
+    for name in ("capability", "endpoint", "model", "reasoning", "stream", "tools")
+)
+"""The client's facts that say what is asked for, and so what is served."""
 _TABLE_TYPES = (
     FactType.STRING,
     FactType.BOOL,
@@ -107,7 +112,37 @@ class Amounts:
             return None
         least = _smallest(table.values())
         fallback = least if isinstance(otherwise, Failure) else otherwise
+        if not self._raises_nothing(fact, node, table, fallback):
+            return None
         return Lookup(fact.name, table, fallback, fallback)
+
+    def _raises_nothing(
+        self, fact: Fact, node: Mapping, table: dict[object, int | None], fallback: int | None
+    ) -> bool:
+        """Report a row by which a client helps itself to more than one who says nothing has.
+
+        What a request asks for is no such claim: the host serves that and nothing else.
+        """
+        if fact.source is Source.SERVER or fact.name in ASKED_FOR:
+            return True
+        unclaimed = table.get(fact.default, fallback) if fact.default is not None else fallback
+        for entry in node.entries:
+            value = next((v for v in table if str(v).lower() == entry.key.text.lower()), None)
+            if value is None or entry.key.text in ("by", "else"):
+                continue
+            if _is_more(table[value], unclaimed):
+                message = f"a table by {quoted(fact.name)} lets a client choose its own limit"
+                label = "whoever says this gets more than who says nothing"
+                self._by_client(entry.key, message, label, fact.name)
+                return False
+        return True
+
+    def _by_client(self, node: Node, message: str, label: str, name: str) -> None:
+        help = f"use a fact that the server establishes, or declare {quoted(name)} with "
+        help += "`source: server` if yours does"
+        if name in STANDARD_FACTS:
+            help = "use a fact that the server establishes, such as `account.tier`"
+        self.scope.findings.report("GR119", node.span, message, label=label, help=help)
 
     def _table_fact(self, node: Node | None) -> Fact | None:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
@@ -176,6 +211,10 @@ class Amounts:
             help = "use an integer or a number"
             self.scope.findings.report("GR114", node.span, message, label=label, help=help)
             return None
+        if fact is not None and fact.source is Source.CLIENT:
+            message = f"an amount cannot be the value of {quoted(fact.name)}"
+            self._by_client(node, message, "the caller chooses its value", fact.name)
+            return None
         return fact
 
     def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
@@ -188,6 +227,10 @@ class Failure:
 
 def _plain_amount(node: Scalar, *, money: bool) -> int | None:
     return None if node.value == "unlimited" else read_amount(plain(node), money=money)
+
+
+def _is_more(amount: int | None, than: int | None) -> bool:
+    return than is not None and (amount is None or amount > than)
 
 
 def _smallest(amounts: Iterable[int | None]) -> int | None:

@@ -1,4 +1,4 @@
-"""What each error of loading means: what to avoid, what to write instead, and why."""
+"""What each finding means: what to avoid, what to write instead, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One code explained; `avoid` and `prefer` are parts of a policy file."""
+    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name."""
 
     code: str
     title: str
@@ -201,7 +201,8 @@ _ENTRIES = (
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
         "expires: 2026-12-31}",
         "Anyone can send any header: an exemption that rests on what the caller says exempts "
-        "everyone who has heard of it.",
+        "everyone who has heard of it, an amount that the caller chooses limits nobody, and under "
+        "a key of such facts alone every new value starts a fresh counter.",
     ),
     Explanation(
         "GR120",
@@ -222,7 +223,137 @@ _ENTRIES = (
         "`policy`, `models`, `defaults` and `links` hold for all files of a set. With two of one, "
         "which counts would depend on the order of the files.",
     ),
+    Explanation(
+        "GR203",
+        "a client's fact in a key",
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 60/minute, key: [account.id, client.agent]}",
+        "rules:\n  - id: pace\n    when: always\n    rate: {requests: 60/minute, key: account.id}",
+        "Each value of a key has a counter of its own. Where the caller chooses the value, it "
+        "chooses how many limits it has. If that is meant, say so where it stands: "
+        "`# guardrail: ignore GR203 why`.",
+    ),
+    Explanation(
+        "GR205",
+        "rule that no declared door can feed",
+        "rules:\n  - id: large-models\n    when: {request.model: large}\n    block: {}",
+        "rules:\n  - id: large-models\n    when: {request.endpoint: /v1/batches}\n    block: {}",
+        "A proxy that asks an authorizer shows the head of a request: no model, no tools, no "
+        "tokens. What a door never learns is missing in every request, so the rule refuses "
+        "everybody, or nobody. `--door` says where the policies are to be enforced.",
+    ),
+    Explanation(
+        "GR206",
+        "exemption or `until` that has ended",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2026-01-31}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2198-12-31}",
+        "What has ended does nothing, and reads as though it did. Two weeks before its end it is "
+        "told as a note.",
+    ),
+    Explanation(
+        "GR305",
+        "traffic lines that cannot be read",
+        '# file: traffic.jsonl\n{"ts": 1772409600, "facts": {"account.id": "a1"}}\n'
+        '{"time": 1772409601, "account": "a1"}',
+        '# file: traffic.jsonl\n{"ts": 1772409600, "facts": {"account.id": "a1"}}\n'
+        '{"ts": 1772409601, "facts": {"account.id": "a1"}}',
+        "What is not read is not decided: a replay of half the traffic says nothing of the other "
+        "half. `--bad-lines` sets the share that may be lost, 1% if it is left out.",
+    ),
+    Explanation(
+        "GR306",
+        "model that is not listed",
+        "models: {large: {weaker: small}, small: {}}\n# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1", "request.model": "large-2026-03"}}',
+        "models: {large: {weaker: small, aliases: [large-2026-03]}, small: {}}\n"
+        '# file: traffic.jsonl\n{"ts": 1772409600, "facts": {"account.id": "a1", '
+        '"request.model": "large-2026-03"}}',
+        "A model that is not listed costs the dearest, reserves the longest answer, and is moved "
+        "by no degrade. List it, as an alias if it is another's name, or say what all others count "
+        "as: `defaults: {unlisted_model: large}`.",
+    ),
+    Explanation(
+        "GR307",
+        "degrade without effect",
+        "models: {large: {weaker: small}, small: {}, other: {}}\n"
+        "rules:\n  - {id: save, when: always, degrade: {model: small}}\n# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1", "request.model": "other"}}',
+        "models: {large: {weaker: small}, small: {}, other: {weaker: small}}\n"
+        "rules:\n  - {id: save, when: always, degrade: {model: small}}\n# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1", "request.model": "other"}}',
+        "A request is moved along `weaker` alone. Where no chain leads from its model, it is "
+        "served as it is, whatever the rule says.",
+    ),
+    Explanation(
+        "GR308",
+        "column that is always empty",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, account.org: {column: organisation}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "org": "o1"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, account.org: {column: org}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "org": "o1"}',
+        "A misspelt column is a fact that no request has, and every rule that reads it decides "
+        "by its absence.",
+    ),
+    Explanation(
+        "GR309",
+        "fact that no policy knows",
+        '# file: traffic.jsonl\n{"ts": 1772409600, "facts": {"acount.id": "a1"}}',
+        '# file: traffic.jsonl\n{"ts": 1772409600, "facts": {"account.id": "a1"}}',
+        "A misspelt fact is a missing one: rules decide by its absence, and the figures are of "
+        "nobody's traffic.",
+    ),
+    Explanation(
+        "GR310",
+        "value that a map does not know",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, network.kind: {column: net, values: {dc: hosting}}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "net": "DC"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, network.kind: {column: net, values: {DC: hosting}}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "net": "DC"}',
+        "A value that `values` does not list leaves the fact out: paying customers become "
+        "nobody in particular. A `default` says what all others are.",
+    ),
+    Explanation(
+        "GR311",
+        "value that is not of its fact's type",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1", "geo.country": "Cuba"}}',
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1", "geo.country": "CU"}}',
+        "It is taken as missing, and no default fills it in.",
+    ),
+    Explanation(
+        "GR403",
+        "test that expects nothing",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "tests:\n  - {name: embargo, facts: {geo.country: CU}, steps: [{repeat: 2}]}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "tests:\n  - {name: embargo, facts: {geo.country: CU}, "
+        "steps: [{repeat: 2, expect: block}]}",
+        "It passes whatever the policy does, and what it runs through counts as tested by nobody.",
+    ),
+    Explanation(
+        "GR404",
+        "test that rests on an exemption that has ended",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2026-01-31}\n"
+        "tests: [{name: pilot, facts: {account.id: a1, geo.country: CU}, expect: allow}]",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
+        "expires: 2198-12-31}\n"
+        "tests: [{name: pilot, facts: {account.id: a1, geo.country: CU}, expect: allow}]",
+        "A test stands at a time of its own, 2026-01-05 if it says none, and would pass for ever "
+        "by what the server has long ceased to grant.",
+    ),
 )
 
 CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
-"""The errors of loading by code."""
+"""The findings by code: errors of loading (GR1…), and what `check` finds besides."""

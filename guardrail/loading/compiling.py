@@ -14,6 +14,7 @@ from guardrail.loading.declarations import (
     compile_fact,
     compile_models,
     compile_unit,
+    compile_unlisted,
 )
 from guardrail.loading.documents import (
     Document,
@@ -24,6 +25,7 @@ from guardrail.loading.documents import (
 )
 from guardrail.loading.files import PolicyFile
 from guardrail.loading.findings import Findings, place_of, quoted
+from guardrail.loading.ignoring import read_ignores
 from guardrail.loading.listfiles import list_texts
 from guardrail.loading.lists import Lists, NamedList
 from guardrail.loading.nodes import Entry, Node, Scalar
@@ -72,8 +74,9 @@ class _Compilation:
         rules = self._rules(documents)
         exemptions = self._exemptions(documents)
         scenarios = self._scenarios(documents)
+        ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
-        if findings:
+        if self.scope.findings.failed:
             raise PolicyError(findings)
         return PolicySet(
             name=_text_of(once["policy"].value),
@@ -86,6 +89,9 @@ class _Compilation:
             units=tuple(sorted(self.scope.units - set(UNITS))),
             timezone=self.scope.timezone,
             scenarios=tuple(scenarios),
+            unlisted_model=self.scope.unlisted_model,
+            warnings=tuple(findings),
+            ignores=ignores,
         )
 
     def _documents(self) -> list[Document]:
@@ -108,6 +114,8 @@ class _Compilation:
             compile_fact(entry, scope)
         if "models" in once and isinstance(once["models"].value, MapNode):
             compile_models(once["models"].value, scope)
+        if "defaults" in once:
+            compile_unlisted(once["defaults"].value, scope)
         for document, entry in self._unique("lists", "list", documents):
             self._declare_list(document, entry)
         for _, entry in self._unique("conditions", "condition", documents):

@@ -243,6 +243,22 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
             scope.zone, scope.timezone = zone, shape.timezone
 
 
+def compile_unlisted(node: Node, scope: Scope) -> None:
+    """Take over which of the models one that is not listed counts as."""
+    place = Place(node, scope.findings)
+    written = node.get("unlisted_model") if isinstance(node, Mapping) else None
+    if not isinstance(written, Scalar) or not isinstance(written.value, str):
+        return
+    if scope.partial or scope.models_doubtful:
+        return
+    models, name = scope.models, written.value
+    found = next((m.name for m in models.values() if name == m.name or name in m.aliases), None)
+    if found is None:
+        help = did_you_mean(name, nearest(name, models), tuple(models), "models")
+        place.report("GR116", ("unlisted_model",), f"unknown model {quoted(name)}", help=help)
+    scope.unlisted_model = found
+
+
 def _zone(name: str, place: Place) -> datetime.tzinfo | None:
     try:
         return zoneinfo.ZoneInfo(name)

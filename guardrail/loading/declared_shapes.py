@@ -9,18 +9,19 @@ from pydantic import Field
 from guardrail.loading.shapes import (
     AnyDuration,
     AnyInstant,
-    Count,
     Degrading,
     ModeName,
     OpenShape,
     Shape,
     described_as,
 )
+from guardrail.model.cells import TOP
 
 AnyValue: TypeAlias = Annotated[Any, described_as("Value")]
 AnyPrice: TypeAlias = Annotated[Any, described_as("Price")]
 AnyDetail: TypeAlias = Annotated[Any, described_as("Detail")]
 AnyExpectation: TypeAlias = Annotated[Any, described_as("Expectation")]
+AnyWait: TypeAlias = Annotated[Any, described_as("Wait")]
 AnyFacts: TypeAlias = Annotated[dict[str, Any], described_as("Facts")]
 AnyUsage: TypeAlias = Annotated[dict[str, Any], described_as("Usage")]
 
@@ -68,8 +69,9 @@ class ModelShape(Shape):
 
     price: PriceShape | None = None
     """What its tokens cost."""
-    max_output: Count | None = None
-    """The longest answer it gives, in tokens; reserved where a request sets no cap."""
+    max_output: Annotated[int, Field(ge=0, le=TOP)] | None = None
+    """The longest answer it gives, in tokens, 0 for embeddings; reserved where a request sets no
+    cap."""
     weaker: str | None = None
     """The model that degrading may move to."""
     aliases: list[str] = Field(default_factory=list)
@@ -83,6 +85,8 @@ class DefaultsShape(Shape):
     """The mode of rules that state none."""
     timezone: str | None = None
     """The IANA name of the time zone of dates, calendar windows and `time.…` facts."""
+    unlisted_model: str | None = None
+    """The model of `models` that one not listed there counts as."""
 
 
 class ExpectShape(Shape):
@@ -98,7 +102,7 @@ class ExpectShape(Shape):
     """Refused: the reason."""
     by: str | None = None
     """The rule that decided."""
-    retry_after: AnyDuration = None
+    retry_after: AnyWait = None
     """How long the client is told to wait."""
     obligations: Degrading | None = None
     """What the host must also do."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from guardrail.diagnostics import Diagnostic, Span
+from guardrail.diagnostics import Diagnostic, Severity, Span
 from guardrail.loading.source import Source
 
 _SHOWN = 60
@@ -34,6 +34,28 @@ class Findings:
         """Record an error at a place."""
         source = self._sources[span.file]
         self.diagnostics.append(source.error(code, message, span, label=label, help=help))
+
+    def warn(
+        self,
+        code: str,
+        span: Span,
+        message: str,
+        *,
+        label: str | None = None,
+        help: str | None = None,
+    ) -> None:
+        """Record a finding that keeps nothing from loading."""
+        self.report(code, span, message, label=label, help=help)
+        self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.WARNING)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was found that keeps the set from loading."""
+        return any(found.severity is Severity.ERROR for found in self.diagnostics)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return the files that findings can be about."""
+        return tuple(self._sources.values())
 
     def report_file(self, code: str, file: str, message: str, *, help: str | None = None) -> None:
         """Record an error about a whole file, at its start."""

@@ -138,6 +138,7 @@ def _parts() -> Json:
         "Rate": {"anyOf": [rate, _map(table, ["by"], rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
+        "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
         "Window": {"anyOf": [calendar, duration]},
         "Percent": _pattern(PERCENT.pattern),
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},

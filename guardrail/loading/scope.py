@@ -30,6 +30,7 @@ class Scope:
     facts_at: Span | None = None
     models: dict[str, Model] = field(default_factory=dict)
     models_doubtful: bool = False
+    unlisted_model: str | None = None
     doubtful: set[str] = field(default_factory=set)
     units: frozenset[str] = frozenset(UNITS)
     mode: Mode = Mode.ENFORCE

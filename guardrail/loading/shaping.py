@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +14,6 @@ from guardrail.loading.nodes import Scalar
 from guardrail.loading.places import Path, Place, kind_of
 from guardrail.loading.shapes import OPEN, OpenShape, Shape
 from guardrail.loading.suggest import nearest
-from guardrail.model.cells import TOP
 
 S = TypeVar("S", bound=Shape)
 
@@ -25,8 +24,6 @@ _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
     "bool_type": "`true` or `false`",
-    "greater_than_equal": "1 or more",
-    "less_than_equal": f"at most {TOP:,}",
 }
 _COUNTING = ("rate", "budget", "concurrency", "distinct")
 
@@ -131,6 +128,8 @@ def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
     node = place.at(*path)
     wanted = _WANTED.get(detail["type"], "of another kind")
     bound = detail["type"] in ("greater_than_equal", "less_than_equal")
+    if bound:
+        wanted = _bound(detail["ctx"])
     found = quoted(node.text) if bound and isinstance(node, Scalar) else kind_of(node)
     name, help = _name(path), None
     if not path and isinstance(place.title, Scalar):
@@ -145,6 +144,10 @@ def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
         f"{name} must be {wanted}, not {found}",
         help=help,
     )
+
+
+def _bound(limits: Mapping[str, Any]) -> str:
+    return f"{limits['ge']:,} or more" if "ge" in limits else f"at most {limits['le']:,}"
 
 
 def _name(path: Path) -> str:

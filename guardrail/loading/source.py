@@ -75,5 +75,8 @@ class Source:
         help: str | None = None,
     ) -> Diagnostic:
         """Return an error about this file, with the whole line it stands on as its excerpt."""
-        excerpt = visible(self.lines[span.line - 1]) or None
-        return Diagnostic(code, Severity.ERROR, message, span, excerpt, label, help)
+        return Diagnostic(code, Severity.ERROR, message, span, self.excerpt(span), label, help)
+
+    def excerpt(self, span: Span) -> str | None:
+        """Return the line that a span starts on, as a finding shows it."""
+        return visible(self.lines[span.line - 1]) or None

@@ -8,6 +8,17 @@ _SEPARATORS = str.maketrans("-._ ", "    ")
 _LETTERS_PER_SLIP = 3
 _MOST_SLIPS = 4
 _LONGEST = 100
+_NEGATIONS = ("un", "in", "im", "il", "ir", "non", "not", "no", "dis", "anti", "de")
+_OPPOSITES = frozenset(
+    frozenset(pair.split("/"))
+    for pair in (
+        "internal/external import/export include/exclude included/excluded inbound/outbound "
+        "increase/decrease min/max minimum/maximum gt/lt gte/lte above/below before/after "
+        "allow/deny enable/disable enabled/disabled upper/lower first/last start/end from/until "
+        "free/paid public/private minor/major more/less least/most ingress/egress local/global "
+        "restricted/unrestricted match/skip positive/negative"
+    ).split()
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -16,8 +27,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     Close is one slip (a letter missing, added, changed, or swapped with the next) per three
     letters, at most four. Case does not count, nor which of `-`, `_`, `.` and space parts the
     words. Of equally near names the one with the same part before its last dot is meant, then
-    the first in order. A name without dots may also be the last part of a single known name:
-    `country` is near `geo.country`.
+    the first in order. The opposite of a name is never meant: `unverified` for `verified`. A name
+    without dots may also be the last part of a single known name: `country` is near `geo.country`.
     """
     if not name or len(name) > _LONGEST:
         return None
@@ -35,13 +46,46 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
             continue
         slips = _slips(folded, other, most)
         rank = (slips, _group(candidate) != group, candidate)
-        if slips <= most and candidate != name and (best is None or rank < best):
+        if slips > most or candidate == name or _is_opposite(folded, other, slips):
+            continue
+        if best is None or rank < best:
             best = rank
     return best[2] if best is not None else _by_last_part(folded, names)
 
 
 def _folded(name: str) -> str:
     return name.casefold().translate(_SEPARATORS)
+
+
+def _is_opposite(folded: str, other: str, slips: int) -> bool:
+    """Tell whether two names, `slips` apart, differ by a word and its opposite."""
+    if not slips:
+        return False
+    ours, theirs = folded.split(), other.split()
+    if len(ours) != len(theirs):
+        longer, shorter = sorted((ours, theirs), key=len, reverse=True)
+        # `not verified` and `verified`: the same words but for a negation of its own.
+        return any(word in _NEGATIONS for word in longer if word not in shorter)
+    different = [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    return any(_are_opposites(one, two) for one, two in different)
+
+
+def _are_opposites(one: str, two: str) -> bool:
+    if frozenset((one, two)) in _OPPOSITES:
+        return True
+    for plain, negated in ((one, two), (two, one)):
+        for prefix in _NEGATIONS:
+            rest = negated.removeprefix(prefix)
+            if rest != negated and not plain.startswith(prefix) and len(rest) > 1:
+                apart = _slips(plain, rest, len(plain))
+                if apart <= len(rest) // _LETTERS_PER_SLIP and apart < _slips(
+                    plain, negated, len(negated)
+                ):
+                    return True
+        stem = negated.removesuffix("less")
+        if stem != negated and plain.removesuffix("ful") == stem:
+            return True
+    return False
 
 
 def _group(name: str) -> str:

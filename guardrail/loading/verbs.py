@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -26,7 +27,7 @@ from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, SECOND, Amount
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect
-from guardrail.model.facts import FactType
+from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.rules import (
     Block,
     Budget,
@@ -237,7 +238,7 @@ class Verbs:
             return Key(())
         if not isinstance(node, Sequence):
             fact = self._key_fact(node)
-            return None if fact is None else Key((fact,))
+            return None if fact is None or not self._tells_apart(node, (fact,)) else Key((fact,))
         if not node.parts:
             help = "write `global` if all requests share the limit"
             self.place.report("GR108", path, "`key` is empty", help=help)
@@ -249,7 +250,31 @@ class Verbs:
                 message = f"{quoted(name)} is in the key twice"
                 self.place.report("GR102", path, message, help="leave one out")
                 return None
-        return Key(tuple(whole)) if len(whole) == len(facts) else None
+        if len(whole) != len(facts) or not self._tells_apart(node, tuple(whole)):
+            return None
+        return Key(tuple(whole))
+
+    def _tells_apart(self, node: Node, names: tuple[str, ...]) -> bool:
+        """Report what a client chooses in a key: each value it makes up is a counter of its own."""
+        findings = self.scope.findings
+        known = [self.scope.facts[name] for name in names]
+        chosen = [fact for fact in known if fact.source is Source.CLIENT]
+        if not chosen:
+            return True
+        named = listed(fact.name for fact in chosen)
+        if len(chosen) == len(known):
+            message = f"a limit cannot be kept by {named} alone"
+            label = "whoever says something else has a fresh counter"
+            help = "add a fact that the server establishes, such as `account.id`, or use `global`"
+            findings.report("GR119", node.span, message, label=label, help=help)
+            return False
+        times = math.prod(_values_of(fact) for fact in chosen)
+        often = "with every value it makes up" if times == math.inf else f"up to {times:,} times"
+        message = f"{named} in a key multiplies the limit: a client has it anew {often}"
+        help = f"leave {'it' if len(chosen) == 1 else 'them'} out, or say why it is meant: "
+        help += "`# guardrail: ignore GR203 why`"
+        findings.warn("GR203", node.span, message, label="the caller chooses it", help=help)
+        return True
 
     def _key_fact(self, node: Node) -> str | None:
         findings = self.scope.findings
@@ -269,6 +294,10 @@ class Verbs:
             findings.report("GR114", node.span, message, label="a fact of type list")
             return None
         return None if fact is None else fact.name
+
+
+def _values_of(fact: Fact) -> float:
+    return 2 if fact.type is FactType.BOOL else len(fact.values) or math.inf
 
 
 def _window_error(written: object, error: NotationError) -> NotationError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from guardrail.diagnostics import Diagnostic, Ignore
 from guardrail.model.facts import Fact
 from guardrail.model.rules import Exemption, Rule
 from guardrail.model.scenarios import Scenario
@@ -40,6 +41,9 @@ class PolicySet:
     `name` is the namespace of its counters, `revision` a digest of its files' contents
     (`sha256:…`), `timezone` an IANA name. `facts` holds the standard vocabulary with the set's
     declarations over it. `rules` stand in the order that breaks ties: relative path, then line.
+    `unlisted_model` is the model that one not listed counts as, None where nothing is said: it then
+    costs as the dearest, and no degrade moves it. `warnings` are what was found that keeps nothing
+    from loading, and `ignores` the comments that accept such findings.
     """
 
     name: str
@@ -52,6 +56,9 @@ class PolicySet:
     units: tuple[str, ...] = ()
     timezone: str = "UTC"
     scenarios: tuple[Scenario, ...] = ()
+    unlisted_model: str | None = None
+    warnings: tuple[Diagnostic, ...] = ()
+    ignores: tuple[Ignore, ...] = ()
 
     def model_named(self, name: object) -> Model | None:
         """Return the model of that name or alias, None if it is not listed."""
@@ -63,10 +70,20 @@ class PolicySet:
                 return model
         return None
 
+    def model_for(self, name: object) -> Model | None:
+        """Return the model that a name counts as: its own, or that of `unlisted_model`.
+
+        A request that names no model counts as none.
+        """
+        found = self.model_named(name)
+        if found is None and self.unlisted_model is not None and isinstance(name, str):
+            return self.models.get(self.unlisted_model)
+        return found
+
     def weaker_than(self, name: object) -> tuple[str, ...]:
         """Return the models that degrading `name` may move to, strongest first."""
         chain: list[str] = []
-        model = self.model_named(name)
+        model = self.model_for(name)
         while model is not None and model.weaker is not None and model.weaker not in chain:
             chain.append(model.weaker)
             model = self.models.get(model.weaker)

@@ -54,8 +54,9 @@ class Replay:
     def run(self, traffic: Iterable[Recorded]) -> Iterator[Replayed]:
         """Yield every request with its decision, in the order of the traffic.
 
-        A request without an estimate is reserved at its usage, one without a usage settles at
-        its estimate. A decision is not settled before the next one is asked for.
+        A request without an estimate is reserved as its like would be (`Request.reserved`), one
+        without a usage settles at its estimate. A decision is not settled before the next one is
+        asked for.
         """
         decide, settle = self._guard.decide, self._guard.settle
         course, pending, refusing = self.course, self._pending, Effect.THROTTLE
@@ -70,11 +71,12 @@ class Replay:
                 if pending and pending[0][0] <= ts:
                     self._settle_due(ts)
             usage = request.usage
-            estimate = request.estimate
-            decision = decide(request.facts, usage if estimate is None else estimate, now=ts)
+            decision = decide(request.facts, request.reserved, now=ts)
             yield line, ts, request, decision
             if decision.effect < refusing:
-                if request.duration:
+                if request.released:
+                    self._guard.release(decision, now=ts)
+                elif request.duration:
                     self._enter(ts, ts + request.duration, decision, usage or _NOTHING)
                 else:
                     settle(decision, usage or _NOTHING, now=ts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardrail.engine import Decision
-from guardrail.engine.sizes import Sizer
+from guardrail.engine.sizes import Sizer, unlisted
 from guardrail.guard.shares import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
@@ -40,8 +40,10 @@ class Tally:
     """Adds up the decisions of a replay; figures are complete after `finish`.
 
     `decided` counts requests by deciding rule (None for none) and effect, `accounts` holds the
-    effects each account met, as bits, `strange` counts facts that no policy knows, and `notes`
-    what was wrong with facts and estimates. `modes` counts the decisions made without the store,
+    effects each account met, as bits, `strange` counts facts that no policy knows, `unlisted` the
+    models that the policies do not list, and `notes` what estimates lacked; what was wrong with
+    facts is in `matching.notes`. `idle` counts by rule the degrades that could not take effect.
+    `modes` counts the decisions made without the store,
     `unavailable` those refused for want of it, by rule.
     """
 
@@ -52,6 +54,8 @@ class Tally:
         self.shadow = ShadowTally()
         self.strange: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
+        self.unlisted: Counter[str] = Counter()
+        self.idle: Counter[str] = Counter()
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
@@ -69,13 +73,16 @@ class Tally:
             seen = self.accounts.get(account, 0)
             if not seen & _BITS[effect]:
                 self.accounts[account] = seen | _BITS[effect]
-        estimate = request.usage if request.estimate is None else request.estimate
+        estimate = request.reserved
+        if decision.ruling.idle:
+            self.idle.update(decision.ruling.idle)
         key = (
             rule,
             effect,
             *facts,
             None,
             *(estimate or ()),
+            facts.get("request.model") if self._policies.models else None,
             *self.matching.kind(ts, facts),
         )
         try:
@@ -95,7 +102,6 @@ class Tally:
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
-        self.notes.update(self.matching.notes)
 
     def effect_requests(self, effect: Effect) -> int:
         """Return how many requests met an effect."""
@@ -123,8 +129,13 @@ class Tally:
             for name in facts:
                 if name not in known and (name in self.strange or len(self.strange) < MOST_NAMES):
                     self.strange[name] += count
-            for note in self._sizer.reserve(estimate, facts.get("request.model"))[1]:
+            model = facts.get("request.model")
+            for note in self._sizer.reserve(estimate, model)[1]:
                 self.notes[note] += count
+            if unlisted(self._policies, model) and (
+                model in self.unlisted or len(self.unlisted) < MOST_NAMES
+            ):
+                self.unlisted[model] += count
         self._kinds.clear()
 
     def _add_shadow(self, account: object, decision: Decision) -> None:

@@ -77,6 +77,13 @@ def check_whole(*numbers: int) -> None:
             raise StoreError(f"`{number!r}` cannot be counted: it must be a whole number below 2⁵³")
 
 
+class GarbledError(StoreError):
+    """What came back is no reply: what the call charged is not known, and cannot be taken back."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, unsure=True)
+
+
 def outcome_of(reply: Sequence[int], charges: int, cells: Sequence[Cell]) -> Outcome:
     """Return the outcome that a reply in numbers stands for.
 
@@ -85,10 +92,10 @@ def outcome_of(reply: Sequence[int], charges: int, cells: Sequence[Cell]) -> Out
     whether the cell was counted elsewhere or left out.
 
     Raises:
-        StoreError: it has not that many numbers.
+        GarbledError: it has not that many numbers.
     """
     if len(reply) != 1 + charges + REPLY * len(cells):
-        raise StoreError("the store's reply is none of ours: its length is wrong", unsure=True)
+        raise GarbledError("the store's reply is none of ours: its length is wrong")
     replies: list[Reply] = []
     at = 1 + charges
     for cell in cells:

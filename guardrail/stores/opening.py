@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from guardrail.errors import SettingError, StoreError
+from guardrail.errors import SettingError, StoreError, not_installed
 from guardrail.model.amounts import SECOND
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
@@ -72,14 +72,6 @@ def awaited(store: Store | AsyncStore) -> AsyncStore:
     return cast(AsyncStore, store) if twin is None else twin()
 
 
-def _missing(problem: ImportError, what: str, extra: str) -> SettingError:
-    """Return the error for a driver that is not installed, and how to install it."""
-    return SettingError(
-        f"{what} needs `{problem.name}`, which is not installed: "
-        f"pip install 'guardrail-engine[{extra}]'"
-    )
-
-
 def _memory(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     stated = options(uri, parts, MEMORY_OPTIONS)
     if parts.netloc or parts.path:
@@ -98,7 +90,7 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     try:
         from guardrail.stores.lmdb.store import LmdbStore
     except ImportError as problem:
-        raise _missing(problem, f"`{uri}`", "lmdb") from problem
+        raise not_installed(problem, f"`{uri}`", "lmdb") from problem
     return LmdbStore(path, hash_keys=hash_keys, **stated)
 
 
@@ -115,7 +107,7 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
         from guardrail.stores.redis.bearings import Outlook
         from guardrail.stores.redis.store import RedisStore
     except ImportError as problem:
-        raise _missing(problem, f"`{shown}`", "redis") from problem
+        raise not_installed(problem, f"`{shown}`", "redis") from problem
     outlook = Outlook(
         keys=hash_keys,
         layouts=(LAYOUT,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,9 @@ TimeUnit = Literal["s", "ms", "us", "ns", "rfc3339"]
 
 SCALES: Mapping[str, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """How many of each unit make a second."""
+
+MOST_UNKNOWN = 1_000
+"""How many values that a map does not know are told apart."""
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -136,12 +140,24 @@ class FactSource:
             return self.values.get(text_of(value), self.default)
         return shaped(self.fact, value)
 
+    def unknown(self, row: Row) -> str | None:
+        """Return the text of a row that `values` does not list, None if there is none.
+
+        A default is for those too: with one nothing is unknown.
+        """
+        if self.values is None or self.column is None or self.default is not None:
+            return None
+        value = self.column.of(row)
+        text = None if value is None else text_of(value)
+        return None if text in self.values else text
+
 
 @dataclass(slots=True, kw_only=True)
 class TrafficMap:
     """A map bound to a policy set's facts and units; `delimiter` None means rows are JSON.
 
-    `unseen` holds the columns that no row has had a value in so far.
+    `unseen` holds the columns that no row has had a value in so far; `unknown` counts by fact and
+    text the values that a source's `values` do not list.
     """
 
     moment: Moment
@@ -151,9 +167,13 @@ class TrafficMap:
     duration: Amount | None = None
     delimiter: str | None = None
     unseen: set[str] = field(init=False)
+    unknown: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
+    _translating: tuple[FactSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.unseen = set(self.columns)
+        closed = (source for source in self.facts if source.values is not None)
+        self._translating = tuple(source for source in closed if source.default is None)
 
     @property
     def columns(self) -> frozenset[str]:
@@ -174,6 +194,9 @@ class TrafficMap:
             value = source.of(row)
             if value is not None:
                 facts[source.fact.name] = value
+        for source in self._translating:
+            if (text := source.unknown(row)) is not None:
+                self._count_unknown(source.fact.name, text)
         duration = 0.0 if self.duration is None else float(self.duration.of(row) or 0)
         if duration > LONGEST:
             raise RowError("the duration is over a week")
@@ -184,6 +207,11 @@ class TrafficMap:
             usage=_amounts(self.usage, row),
             duration=duration,
         )
+
+    def _count_unknown(self, fact: str, text: str) -> None:
+        known = (fact, text if len(text) <= 60 else text[:59] + "…")
+        if known in self.unknown or len(self.unknown) < MOST_UNKNOWN:
+            self.unknown[known] += 1
 
     def _columns(self) -> Iterator[Column]:
         yield self.moment.column

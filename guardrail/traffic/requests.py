@@ -29,15 +29,29 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _Duration = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
+RELEASED = "released"
+_OF_THE_ANSWER = ("tokens", "output_tokens", "reasoning_tokens", "cost_usd")
+
+_OLDER = {
+    "account": "account.id",
+    "org": "account.org",
+    "credential": "credential.id",
+    "network": "client.network",
+    "country": "geo.country",
+    "capability": "request.capability",
+    "model": "request.model",
+    "endpoint": "request.endpoint",
+}
+
 FactValue = str | int | float | bool | list[str] | None
 Amounts = dict[str, int | float]
 
 
 class Request(msgspec.Struct, gc=False):
-    """One recorded request.
+    """One recorded request; a line of a decision log is one.
 
-    `estimate` and `usage` map units to amounts; `duration` is in seconds. Members of a line that
-    are not named here are ignored.
+    `estimate` and `usage` map units to amounts; `duration` is in seconds; `ending` is a decision
+    log's. Members of a line that are not named here are ignored.
     """
 
     ts: _Seconds | _Moment
@@ -45,6 +59,27 @@ class Request(msgspec.Struct, gc=False):
     estimate: dict[str, _Whole | _Real] | None = None
     usage: dict[str, _Whole | _Real] | None = None
     duration: _Duration = 0.0
+    ending: Any = None
+
+    @property
+    def reserved(self) -> Amounts | None:
+        """What it states of its cost beforehand: its estimate, or what a door knows of its usage.
+
+        Nobody knows the answer before it is there: how long it became is no estimate of it. What
+        is not stated is reserved as for any request, the longest answer of its model.
+        """
+        if self.estimate is not None or self.usage is None:
+            return self.estimate
+        known = {unit: n for unit, n in self.usage.items() if unit not in _OF_THE_ANSWER}
+        total = self.usage.get("tokens")
+        if "input_tokens" not in known and total is not None:
+            known["input_tokens"] = max(0, total - self.usage.get("output_tokens", 0))
+        return known
+
+    @property
+    def released(self) -> bool:
+        """Whether everything was given back, as a decision log tells of a host's failure."""
+        return bool(self.ending == RELEASED)
 
 
 class WholeRequest(Request, gc=False):
@@ -62,7 +97,7 @@ def decoded_loosely(line: bytes) -> Request | None:
     try:
         request = msgspec.json.decode(line, type=Request)
     except UNDECODABLE:
-        return None
+        return _of_older_log(line)
     for amounts in (request.estimate, request.usage):
         for unit, amount in (amounts or {}).items():
             if isinstance(amount, float) and unit != MONEY:
@@ -70,6 +105,23 @@ def decoded_loosely(line: bytes) -> Request | None:
                     return None
                 amounts[unit] = int(amount)  # type: ignore[index]
     return request
+
+
+def _of_older_log(line: bytes) -> Request | None:
+    """Return the request of a decision log's line that has no `facts`, None if it is none.
+
+    Logs had none before they were meant to be replayed; what they tell by other names is taken.
+    """
+    if b'"revision"' not in line:
+        return None
+    try:
+        row = msgspec.json.decode(line, type=dict[str, Any])
+        if row.get("v") != 1 or "facts" in row:
+            return None
+        facts = {fact: row[name] for name, fact in _OLDER.items() if row.get(name) is not None}
+        return msgspec.convert({**row, "facts": facts}, Request)
+    except UNDECODABLE:
+        return None
 
 
 def stated_facts(line: bytes) -> dict[str, FactValue]:

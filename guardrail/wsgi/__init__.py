@@ -11,7 +11,13 @@ from typing import Unpack
 
 from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
-from guardrail.http.exchange.before import LINGER, Exchange, is_let_through
+from guardrail.http.exchange.before import (
+    LINGER,
+    Exchange,
+    counts_answer,
+    is_let_through,
+    is_scrape,
+)
 from guardrail.http.exchange.head import head_of_environ
 from guardrail.http.exchange.passage import Passage
 from guardrail.http.exchange.serving import Settlement
@@ -72,6 +78,8 @@ class GuardrailMiddleware:
                     self.door = self._made()
         head = head_of_environ(environ)
         settings = self.door.settings
+        if is_scrape(head, settings):
+            return _send(counts_answer(self.metrics()), start_response, head.method)
         if is_let_through(head, settings):
             return self.app(environ, start_response)
         exchange = Exchange(head, settings)
@@ -80,7 +88,7 @@ class GuardrailMiddleware:
         def read() -> bytes | None:
             nonlocal body
             if head.announces_body:
-                body = read_body(environ, settings.reading.max_body, settings.body_timeout)
+                body = read_body(environ, exchange.max_body, settings.body_timeout)
             return body
 
         try:

@@ -6,13 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from guardrail.engine import Decision
-from guardrail.errors import GuardrailError
+from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import Guard
 from guardrail.http.answers import Answer, refuse
+from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.exchange.before import Exchange, Hold, Pass
-from guardrail.http.exchange.serving import Settlement
+from guardrail.http.exchange.holding import Places, Threads, caller_of
+from guardrail.http.exchange.later import Later
+from guardrail.http.exchange.serving import Serving, Settlement
+from guardrail.http.identity.established import NOT_AWAITED
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess
@@ -20,6 +26,7 @@ from guardrail.http.settings.reloading import Reloads
 from guardrail.wsgi.leases import Renewals
 
 LOG = logging.getLogger("guardrail")
+T = TypeVar("T")
 
 
 class SyncDoor:
@@ -31,15 +38,22 @@ class SyncDoor:
     def __init__(
         self, configured: Configured, sleep: Callable[[float], object] = time.sleep
     ) -> None:
+        established = configured.asker.established
+        if established is not None and established.is_async:
+            raise SettingError(NOT_AWAITED)
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
         self._asker = configured.asker
         self._guard = InForce(configured.sync_guard, configured.reloading)
         self._renewals = PerProcess(Renewals)
+        self.later = Later()
         self._sleep = sleep
         self.closed = False
-        self._places = threading.BoundedSemaphore(max(1, self.settings.max_held))
+        self._held = Places(self.settings.max_held)
+        self._threads = Threads(self.settings.threads)
+        # One place each: threads share one interpreter, and more would only take memory.
+        self._reading = {known: threading.Semaphore() for known in (True, False)}
 
     @property
     def renewals(self) -> Renewals:
@@ -56,6 +70,8 @@ class SyncDoor:
 
         `body` reads the body; it is not called for a request that its head already refuses.
         """
+        if self.settings.max_delay:
+            self._threads.seen()
         try:
             self.look()
             answer = exchange.opened()
@@ -73,10 +89,20 @@ class SyncDoor:
             return answer
         read = body()
         try:
-            answer = exchange.received(read)
+            answer = self._bounded(exchange, read, lambda: exchange.received(read))
             return answer if answer is not None else self.decide(exchange)
         except Exception:
             return self._failed(exchange)
+
+    def _bounded(self, exchange: Exchange, body: bytes | None, work: Callable[[], T]) -> T:
+        """Do what a body takes; of large ones one at a time, as their memory would add up.
+
+        Those whom the directory does not know wait for each other, and nobody else for them.
+        """
+        if body is None or len(body) <= AT_ONCE:
+            return work()
+        with self._reading[exchange.known]:
+            return work()
 
     def decide(self, exchange: Exchange) -> Answer | Pass:
         """Decide on a request that was read, and hold it where that is short and allowed."""
@@ -89,20 +115,25 @@ class SyncDoor:
                 now=self.clock(),
             )
             try:
-                step = exchange.decided(decision, waited)
+                if exchange.changes(decision):
+                    changes = partial(exchange.decided, decision, waited)
+                    step = self._bounded(exchange, exchange.asked.body, changes)
+                else:
+                    step = exchange.decided(decision, waited)
             except BaseException:
                 self.settle(decision, Settlement(None))
                 raise
             if not isinstance(step, Hold):
                 self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold):
-                if not self._places.acquire(blocking=False):
+                caller = caller_of(exchange.facts)
+                if not self._held.take(caller, self._threads.spare):
                     self.configured.journal.decided(decision, exchange.dialect)
                     return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     self._sleep(step.seconds)
                 finally:
-                    self._places.release()
+                    self._held.give(caller)
                 waited += step.seconds
                 continue
             if isinstance(step, Answer) and decision.allowed:
@@ -121,6 +152,17 @@ class SyncDoor:
                 )
         except GuardrailError as problem:
             LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+
+    def finish(self, serving: Serving, *, failed: bool) -> bool:
+        """Settle what a request that is over, or that others waited for, settles.
+
+        Tell whether it was over only now.
+        """
+        if serving.over:
+            return False
+        for decision, settlement in serving.endings(failed=failed):
+            self.settle(decision, settlement)
+        return True
 
     def renew(self, decision: Decision) -> None:
         """Extend a decision's leases; a store that does not answer is only noted."""
@@ -151,7 +193,9 @@ class SyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+        return self.configured.journal.metrics(
+            self.guard.health, self._guard.reloads, self._asker.health
+        )
 
     def look(self) -> None:
         """Look for changed policies, where that is set and due."""
@@ -180,6 +224,8 @@ class SyncDoor:
         renewals = self._renewals.taken()
         if renewals is not None:
             renewals.close()
+        for decision in self.later.taken():
+            self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()

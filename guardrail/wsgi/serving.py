@@ -46,6 +46,7 @@ class Served:
             strips_usage=outcome.strips_usage,
             lease=door.configured.lease(door.guard.policies),
             now=door.clock(),
+            later=door.later,
         )
         self._response: Iterable[bytes] = ()
         self._pieces: Iterator[bytes] = iter(())
@@ -131,12 +132,14 @@ class Served:
 
     def _end(self, *, failed: bool) -> None:
         with self._lock:
-            settlement = self._serving.ended(failed=failed)
-            if settlement is None:
+            try:
+                over_now = self._door.finish(self._serving, failed=failed)
+            finally:
+                if self._holding is not self._decision:
+                    self._door.settle(self._holding, Settlement(None))
+                    self._holding = self._decision
+            if not over_now:
                 return
-            self._door.settle(self._decision, settlement)
-            if self._holding is not self._decision:
-                self._door.settle(self._holding, Settlement(None))
         if self._serving.renews_every is not None:
             self._door.renewals.drop(self)
 
@@ -153,6 +156,9 @@ def changed_environ(
         changed["CONTENT_LENGTH"] = str(len(body))
         for name in ("HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING"):
             changed.pop(name, None)
+    if outcome.strips_usage:
+        # The usage we asked for cannot be taken out of a compressed stream.
+        changed.pop("HTTP_ACCEPT_ENCODING", None)
     if body is not None:
         changed["wsgi.input"] = BytesIO(body)
     return changed

@@ -37,6 +37,24 @@ def test_a_record_is_forgotten_after_one_lifetime_and_before_many_new_keys_passe
     assert store.slots("counter_=old") == {}
 
 
+@pytest.mark.parametrize("ttl", [MINUTE, 60 * MINUTE])
+@pytest.mark.parametrize("age", [0, 1, 29, 59])
+def test_a_record_lives_at_least_its_lifetime_however_many_keys_pass(age, ttl):
+    store = MemoryStore()
+
+    def passing(moment, turn):
+        for number in range(1100):
+            charge(store, f"counter_=p{turn}.{number}", now=moment, ttl=ttl)
+
+    passing(NOW, "first")
+    # Written when its generation has lived so long, in sixtieths of a lifetime.
+    written = NOW + age * (ttl // 60)
+    charge(store, "counter_=kept", now=written, ttl=ttl)
+    for turn in range(1, 9):
+        passing(written + turn * (ttl - 1) // 8, turn)
+        assert store.slots("counter_=kept") == {0: 1}, f"gone after {turn} eighths of its lifetime"
+
+
 def test_the_number_of_records_is_counted_and_stays_flat_under_passing_keys():
     store = MemoryStore()
     most = 0

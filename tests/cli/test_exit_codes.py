@@ -139,7 +139,7 @@ def test_bad_lines_are_reported_and_the_others_replayed(run, folder):
         "x" * 2_000_000,
     ]
     write_traffic(folder / "t.jsonl", request(0), *bad, *["nonsense"] * 5, request(1))
-    outcome = run(*CHECK, "t.jsonl")
+    outcome = run(*CHECK, "t.jsonl", "--bad-lines", "80%")
 
     assert outcome.code == 0
     assert "traffic  2 requests, 1 account" in outcome.out

@@ -225,9 +225,10 @@ def policy_set(seed: int, count: int, indexed: str | None = None) -> PolicySet:
         facts=facts,
         rules=tuple(rules),
         exemptions=exemptions,
-        models=models() if rng.random() < 0.8 else {},
+        models=(listed := models() if rng.random() < 0.8 else {}),
         units=("images",),
         timezone=rng.choice(ZONES),
+        unlisted_model=rng.choice((None, "large", "free")) if listed else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from guardrail.engine import fused
 from guardrail.engine import story as engine_story
 from guardrail.engine.source import define
+from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, Request, models, policy_set, policy_sets
-from tests.engine.tracing import Subject, run, told
+from tests.engine.tracing import PACES, Subject, run, run_refunds, told
 
 SEEDS = st.integers(0, 2**32)
 
@@ -49,6 +51,39 @@ def test_fused_decisions_spill_in_a_full_store_as_the_three_steps_do(
     policies: PolicySet, seed: int
 ) -> None:
     compare(policies, seed, max_keys=3)
+
+
+def paced(rng: Random) -> PolicySet:
+    """Return a set of rates, some so quick that their intervals are scaled."""
+    return load_text(PACES % (rng.choice((120, 3000, 90_000)), rng.choice((100, 300)), 900))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fused_settlements_give_a_rate_back_what_the_steps_do(seed: int) -> None:
+    policies = paced(Random(seed))
+    left = Subject(policies, fused=True)
+    run_refunds(seed, left, Subject(policies, fused=False))
+
+
+def test_refunds_that_a_rate_bounds_are_among_those_compared() -> None:
+    policies = paced(Random(0))
+    one, other = Subject(policies, fused=True), Subject(policies)
+
+    assert sum(run_refunds(seed, one, other) for seed in range(3)) > 10
+    assert one.fused_share > 0.5
+
+
+def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge() -> None:
+    policies = load_text(PACES % (120, 300, 36_000))
+    for fused_too in (True, False):
+        subject = Subject(policies, fused=fused_too)
+        asked = Request({"account.id": "a"}, {"input_tokens": 200, "output_tokens": 0})
+        for _ in range(2):
+            decision = subject.decide(asked, START)
+            subject.guard.settle(
+                decision, {"input_tokens": 0, "output_tokens": 0}, now=START / SECOND
+            )
+        assert subject.decide(asked, START).limits[0].used == 200
 
 
 def test_a_good_share_of_the_decisions_compared_is_fused() -> None:

@@ -13,11 +13,12 @@ from guardrail.engine.fused import asking
 from guardrail.engine.fused.asking import fuse_question
 from guardrail.engine.source import define
 from guardrail.guard.frame import LATEST
+from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.stores.forms import form_of
 from tests.engine.policies import START, policy_set, policy_sets, request
-from tests.engine.tracing import MOVES, Subject, run
+from tests.engine.tracing import MOVES, PACES, Subject, run, run_refunds
 
 SEEDS = st.integers(0, 2**32)
 
@@ -74,6 +75,13 @@ def test_questions_to_a_full_store_tell_and_leave_what_the_three_steps_do(
     policies: PolicySet, seed: int
 ) -> None:
     compare(policies, seed, max_keys=3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_settlements_of_questions_give_a_rate_back_what_the_steps_do(seed: int) -> None:
+    policies = load_text(PACES % (3000, 300, 900))
+    left = Subject(policies, asking=True, follows=True)
+    run_refunds(seed, left, Subject(policies, follows=True))
 
 
 def test_a_good_share_of_the_requests_compared_is_put_as_a_question() -> None:

@@ -124,6 +124,41 @@ def run(seed: int, length: int, left: Subject, right: Subject) -> None:
         assert left.contents() == right.contents()
 
 
+PACES = """
+guardrail: 1
+policy: paces
+rules:
+  - {id: pace, when: always, rate: {tokens: %d/minute, burst: %d, key: account.id}}
+  - {id: slow, when: always, rate: {output_tokens: %d/hour, key: account.id}}
+"""
+
+
+def run_refunds(seed: int, left: Subject, right: Subject) -> int:
+    """Run requests on one account's rates through both, each settled soon after, with less or more.
+
+    Returns how many refunds a rate cut: they were bound by what had drained, or been refunded.
+    """
+    rng = Random(seed)
+    now, cut = START, 0
+    for number in range(30):
+        now += rng.choice((0, 0, 1, SECOND // 50, SECOND, 9 * SECOND))
+        tokens = {"input_tokens": rng.randrange(60), "output_tokens": rng.randrange(60)}
+        asked = Request({"account.id": "a"}, tokens)
+        assert told(left.decide(asked, now)) == told(right.decide(asked, now))
+        used = {unit: rng.choice((0, 0, amount // 2, 80)) for unit, amount in tokens.items()}
+        settled = rng.randrange(max(0, number - 3), number + 1)
+        later = now + rng.choice((0, 0, 1, SECOND // 50, 3 * SECOND))
+        for subject in (left, right):
+            subject.guard.settle(subject.decisions[settled], used, now=later / SECOND)
+        assert left.contents() == right.contents()
+        debits = right.decisions[settled].case.debits
+        cut += sum(
+            debit is not None and debit.used + debit.increment - later < debit.increment
+            for debit in debits
+        )
+    return cut
+
+
 def after(rng: Random, now: int, left: Subject, right: Subject) -> None:
     """Settle, release or renew some decision in both, or leave them alone."""
     kind = rng.randrange(6)

@@ -172,9 +172,8 @@ class Guarded:
             self.host,
             guard=self.guard,
             clock=self.clock,
-            environ={},
             jitter=lambda: 0.0,
-            **{"hash_key": b"k" * 32, **options},
+            **{"hash_key": b"k" * 32, "environ": {}, **options},
         )
 
     def ask(self, body=ASK, **scope):

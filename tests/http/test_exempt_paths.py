@@ -59,11 +59,16 @@ def test_an_exempt_path_may_have_a_query(raw):
     assert call.status == 200
 
 
-def test_check_51_a_prefix_that_the_host_is_mounted_under_exempts_nothing():
+def test_a_path_is_the_one_that_routes_see_below_a_prefix_that_the_host_is_mounted_under():
     guarded = Guarded(POLICY, exempt=["/health"])
 
-    assert guarded.ask(path="/api/health", root_path="/api").status == 403
-    assert guarded.ask(path="/health", root_path="/health").status == 200
+    assert guarded.ask(path="/api/health", root_path="/api").status == 200
+    assert guarded.ask(path="/api/health", root_path="/api", raw_path=b"/api/health").status == 200
+    assert (
+        guarded.ask(path="/api/health", root_path="/api", raw_path=b"/api/%68ealth").status == 403
+    )
+    assert guarded.ask(path="/api/health").status == 403
+    assert guarded.ask(path="/health", root_path="/health").status == 403
 
 
 @pytest.mark.parametrize("path", ["/health*", "health", "/a?b"])

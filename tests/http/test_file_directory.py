@@ -247,3 +247,74 @@ def test_the_tool_makes_the_names_that_files_use(directory):
     short = run_tool(b"sk-CANARY\n", GUARDRAIL_HASH_KEY="short")
     assert short.returncode == 2
     assert b"CANARY" not in lacking.stderr + short.stderr + short.stdout
+
+
+BROKEN = {
+    "a typo elsewhere": (f"""\
+  - credential: {ONE}
+    account.id: a1
+    enforcement.status: banned
+  - credential: {TWO}
+    acount.id: a2
+    enforcement.status: banned
+""", 2),
+    "a status that is none": (f"""\
+  - credential: {ONE}
+    account.id: a1
+    enforcement.status: baned
+  - credential: {TWO}
+    account.id: a2
+    enforcement.status: banned
+""", 1),
+    "a fact that is none": (f"""\
+  - {{credential: {ONE}, account.id: a1, enforcement.staus: banned}}
+  - {{credential: {TWO}, account.id: a2, enforcement.status: banned}}
+""", 1),
+    "no YAML": ("  - {account.id: a1, enforcement.status: banned\n", 1),
+    "nothing that can be read": ("  - [\n", 1),
+    "no ban that is new": (f"""\
+  - {{credential: {ONE}, account.id: a1, account.tier: gold}}
+  - {{credential: {TWO}, account.id: a2, enforcement.status: banned}}
+""", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_ban_in_a_file_that_is_not_taken_is_an_alarm_at_the_first_request(
+    directory, tmp_path, caplog, what
+):
+    who = directory(YAML)
+    text, waiting = BROKEN[what]
+    (tmp_path / "who.yaml").write_text(f"guardrail_directory: 1\naccounts:\n{text}")
+
+    assert who.look_up(credential("sk-1"), NOW).facts == A1
+    assert (who.health.failing, who.health.bans_waiting) == (True, waiting)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL" if waiting else "ERROR"]
+    assert "the old one stays in use: mend the file" in caplog.text
+    assert ("ARE NOT IN FORCE" in caplog.text) == bool(waiting)
+
+    for second in range(1, 60):
+        who.look_up(credential("sk-1"), NOW + second)
+    assert len(caplog.records) == 1
+    who.look_up(credential("sk-1"), NOW + 61)
+    assert len(caplog.records) == 2
+    (tmp_path / "who.yaml").write_text(YAML)
+    who.look_up(credential("sk-1"), NOW + 63)
+    assert who.health == (1, False, 0)
+    assert "is in use as it stands" in caplog.records[-1].getMessage()
+
+
+def test_a_broken_file_is_read_once_and_a_mended_one_at_the_next_look(
+    directory, tmp_path, monkeypatch
+):
+    who = directory(YAML)
+    (tmp_path / "who.yaml").write_text("accounts: [")
+    read = []
+    load = FileDirectory._load
+    monkeypatch.setattr(FileDirectory, "_load", lambda self: (read.append(1), load(self))[1])
+    for second in range(10):
+        who.look_up(credential("sk-1"), NOW + 2 * second)
+    assert len(read) == 1
+
+    (tmp_path / "who.yaml").write_text(YAML.replace("a1", "a9"))
+    assert who.look_up(credential("sk-1"), NOW + 100).facts["account.id"] == "a9"

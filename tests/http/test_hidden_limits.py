@@ -16,7 +16,8 @@ OWN = "  - {id: own, when: always, rate: {requests: 60/minute, burst: 30, key: a
 SHARED = {
     "global": "  - {id: all, when: always, budget: {requests: 2, per: day, key: global}}",
     "network": "  - {id: all, when: always, budget: {requests: 2, per: 3h, key: client.network}}",
-    "template": "  - {id: all, when: always, rate: {requests: 2/day, key: request.model}}",
+    "template": "  - {id: all, when: always, rate: {requests: 2/day, "
+    "key: [client.network, request.model]}}",
     "never fits": "  - {id: all, when: always, budget: {tokens: 20, per: 3h, key: client.network}}",
 }
 
@@ -66,7 +67,7 @@ GROUPS = {
     "identity": "kyc.subject",
     "card": "payment.fingerprint",
     "device": "device.fingerprint",
-    "system prompt": "request.template",
+    "system prompt": "client.network, request.template",
     "everyone": "global",
 }
 KINDS = {

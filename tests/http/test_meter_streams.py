@@ -150,8 +150,14 @@ def test_a_client_that_leaves_just_before_the_usage_is_charged_for_what_streamed
     data = events(*map(chat, text))
 
     assert metered(CHAT, [data]).usage == {"output_tokens": 125}
-    assert metered(CHAT, [data], reserved={"output_tokens": 60}).usage == {"output_tokens": 60}
+    assert metered(CHAT, [data], reserved={"output_tokens": 110}).usage == {"output_tokens": 110}
     assert not metered(CHAT, [data]).ended
+
+
+def test_a_host_that_streams_more_than_was_reserved_is_charged_for_the_words_that_passed():
+    data = events(*map(chat, ["word " * 4] * 25))
+
+    assert metered(CHAT, [data], reserved={"output_tokens": 60}).usage == {"output_tokens": 100}
 
 
 def test_a_stream_that_ends_without_usage_is_charged_an_estimate():
@@ -247,13 +253,19 @@ def test_a_line_without_an_end_is_not_held():
     assert metered(meter_format, [b": ", *[b"y" * 100_000] * 100]).usage == {"output_tokens": 1}
 
 
-def test_an_encoded_response_is_charged_by_its_bytes_within_the_reservation():
-    encoded = ((b"content-type", b"text/event-stream"), (b"Content-Encoding", b"gzip"))
+@pytest.mark.parametrize("coding", [b"compress", b"gzip, gzip, gzip, gzip", b"gzip", b"zstd"])
+def test_what_cannot_be_decoded_counts_a_token_a_byte_and_no_less_than_was_reserved(coding):
+    encoded = ((b"content-type", b"text/event-stream"), (b"Content-Encoding", coding))
+    data = CHAT_STREAM[:90]  # none of any coding
 
-    assert metered(CHAT, [CHAT_STREAM[:90]], headers=encoded).usage == {"output_tokens": 90}
-    result = metered(CHAT, [CHAT_STREAM], headers=encoded, reserved={"output_tokens": 50})
-    assert result.usage == {"output_tokens": 50}
+    assert metered(CHAT, [data], headers=encoded).usage == {"output_tokens": 90}
+    reserved = {"output_tokens": 500}
+    assert metered(CHAT, [data], headers=encoded, reserved=reserved).usage == reserved
+
+
+def test_a_response_with_the_coding_of_none_is_read():
     plain = (*EVENTS, (b"content-encoding", b"identity"))
+
     assert metered(CHAT, [CHAT_STREAM], headers=plain).usage["output_tokens"] == 40
 
 

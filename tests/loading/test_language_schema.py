@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from guardrail.loading import policy_schema
+from guardrail.loading import load_text, policy_schema
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.documents import KEYS
 from guardrail.loading.places import plain
@@ -15,7 +18,26 @@ from guardrail.loading.yaml import read_yaml
 from guardrail.model.facts import STANDARD_FACTS
 from tests.loading.error_cases import cases, completed
 
+ROOT = Path(__file__).resolve().parents[2]
+FENCED = re.compile(r"^( *)```yaml\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 WHOLE = (Path(__file__).parent / "whole_set/policy.yaml").read_text("utf-8")
+
+
+def own_files() -> Iterator[tuple[str, str]]:
+    """Yield every policy file that we ship, in files and in documents, by where it stands."""
+    for folder in ("policies", "examples", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.y*ml")):
+            text = path.read_text("utf-8")
+            if re.search(r"^guardrail: 1\b", text, re.MULTILINE):
+                yield str(path.relative_to(ROOT)), text
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
+        for number, found in enumerate(FENCED.finditer(path.read_text("utf-8"))):
+            text = textwrap.dedent(found[2])
+            if re.search(r"^guardrail: 1\b", text, re.MULTILINE):
+                yield f"{path.name} {number}", text
+
+
+OWN = dict(own_files())
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +99,43 @@ def test_every_reference_leads_somewhere(schema):
             waiting += part
 
     assert used == set(schema["$defs"])
+
+
+@pytest.mark.parametrize("text", OWN.values(), ids=OWN)
+def test_every_policy_file_of_our_own_fits(validator, text):
+    assert [error.message for error in validator.iter_errors(data(text))] == []
+
+
+def test_there_are_policy_files_of_our_own_in_folders_and_documents():
+    assert {"policies/budgets.yaml", "policies/budgets_test.yaml"} <= OWN.keys()
+    assert sum(name.endswith(("yaml", "yml")) for name in OWN) > 10
+    assert sum(not name.endswith(("yaml", "yml")) for name in OWN) > 2
+
+
+LOADED = {
+    "a wait in seconds": "expect: {throttle: r, retry_after: 3}",
+    "a wait with decimals": "expect: {throttle: r, retry_after: 0.5}",
+    "a wait as a duration": "expect: {throttle: r, retry_after: 3s}",
+    "an effect that is true": "expect: {block: true}",
+    "a shadow list": "expect: {allow: true, shadow: []}",
+    "a time in seconds": "now: 2026-01-05, expect: allow",
+    "a time with an offset": 'now: "2026-01-05T12:00:00+02:00", expect: allow',
+    "amounts": "steps: [{tokens: 5k, images: 2, cost_usd: 0.5, usage: {tokens: 1.5M}}]",
+    "a moment": "steps: [{advance: 1d, every: 1s, repeat: 3, duration: 0s, expect: degrade}]",
+    "facts": "facts: {account.age: 90, account.tier: low, x.tags: [a, b], x.on: true}, "
+    "expect: allow",
+}
+
+
+@pytest.mark.parametrize("test", LOADED.values(), ids=LOADED)
+def test_what_loads_in_a_test_fits(validator, test):
+    declared = (
+        "units: [images]\nmodels: {m: {price: {input: 1, output: 1}, max_output: 0}}\n"
+        "defaults: {unlisted_model: m}\n"
+        "facts: {account.tier: {type: level, values: [low, high]}, x.tags: {type: list}, "
+        "x.on: {type: bool}}\n"
+    )
+    text = completed(f"{declared}tests: [{{name: t, {test}}}]\n")
+
+    assert load_text(text).scenarios
+    assert [error.message for error in validator.iter_errors(data(text))] == []

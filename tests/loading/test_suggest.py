@@ -106,3 +106,48 @@ def test_many_names_are_compared_soon():
         nearest(name[::-1], names)
 
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("verified", ["unverified"]),
+        ("unverified", ["verified"]),
+        ("verifed", ["unverified", "email"]),
+        ("unverifed", ["verified"]),
+        ("account.verified", ["account.unverified"]),
+        ("Verified", ["unverified"]),
+        ("not-verified", ["verified"]),
+        ("is_verified", ["is_unverified"]),
+        ("restricted", ["unrestricted"]),
+        ("valid", ["invalid"]),
+        ("trusted", ["untrusted", "distrusted"]),
+        ("allowed", ["disallowed"]),
+        ("possible", ["impossible"]),
+        ("internal", ["external"]),
+        ("account.external", ["account.internal"]),
+        ("import", ["export"]),
+        ("include", ["exclude"]),
+        ("useful", ["useless"]),
+        ("increase", ["decrease"]),
+    ],
+)
+def test_the_opposite_is_never_suggested(name, known):
+    assert nearest(name, known) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("unverifed", ["unverified", "verified"], "unverified"),
+        ("nverified", ["unverified"], "unverified"),
+        ("verfied", ["unverified", "verified"], "verified"),
+        ("restriced", ["unrestricted", "restricted"], "restricted"),
+        ("inputt", ["input", "output"], "input"),
+        ("Unverified", ["unverified"], "unverified"),
+        ("unit", ["units"], "units"),
+        ("indx", ["index"], "index"),
+    ],
+)
+def test_a_slip_in_a_negation_is_understood(name, known, near):
+    assert nearest(name, known) == near

@@ -166,9 +166,11 @@ def test_rules_that_decided_no_test_are_known():
         - {name: one, facts: {account.id: bad}, expect: block}
         - {name: two, facts: {account.id: a1, geo.country: DE}, expect: allow}
         """
-    found = policies(tests)
+    expected = "expect: {allow: true, shadow: [quiet]}"
+    found, shadowed = policies(tests), policies(tests.replace("expect: allow", expected))
 
-    assert undecided_rules(found, run_suite(found).decided) == ("day", "flight")
+    assert undecided_rules(found, run_suite(found).decided) == ("day", "flight", "quiet")
+    assert undecided_rules(found, run_suite(shadowed).decided) == ("day", "flight")
 
 
 def test_an_expectation_by_a_rule_that_is_not_there_fails():

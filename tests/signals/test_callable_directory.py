@@ -172,3 +172,39 @@ def test_the_end_of_a_loop_ends_its_call_as_a_failure():
     assert not who._kept._flights
     assert who.look_up(GOOD, NOW + 5).unavailable == who.provides
     who.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"account.id": 42}, "`account.id` is `int`, not of type string"),
+        ({"account.id": ""}, "`account.id` is empty"),
+        ({"account.tier": "verified"}, "it names no `account.id`"),
+        (["a1"], "an answer that is no mapping of facts"),
+        (RuntimeError("password=SECRET"), "RuntimeError in test_callable_directory.py, line"),
+    ],
+)
+def test_a_function_that_tells_no_identity_or_raises_is_logged_at_once(ask, caplog, told, said):
+    def broken(credential):
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    who = CallableDirectory(broken, STANDARD_FACTS)
+    found = ask(who, GOOD, NOW)
+
+    assert (found.facts, found.unavailable) == ({}, who.provides)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert said in caplog.text
+    assert "broken` failed" in caplog.text
+    assert "SECRET" not in caplog.text
+    assert who.health == (1, True, 0)
+    for second in range(2, 50, 2):
+        ask(who, GOOD, NOW + second)
+    assert len(caplog.records) == 1
+
+    who._function = lambda credential: {"account.id": "a1"}
+    assert ask(who, GOOD, NOW + 600).known
+    assert caplog.records[-1].getMessage().endswith("answers again")
+    assert not who.health.failing
+    who.close()

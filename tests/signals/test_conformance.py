@@ -59,7 +59,6 @@ def test_no_file_provokes_anything_but_a_data_error(databases, role):
                     assert found.get("geo.asn", 1) != 0
 
 
-@pytest.mark.parametrize("either_reader", ["pure python"], indirect=True)
 @pytest.mark.usefixtures("either_reader")
 def test_a_database_with_any_byte_changed_provokes_nothing_but_a_data_error(databases, tmp_path):
     chance = random.Random(4)
@@ -70,7 +69,6 @@ def test_a_database_with_any_byte_changed_provokes_nothing_but_a_data_error(data
         changed = bytearray(original)
         for _ in range(chance.choice((1, 3, 30))):
             changed[chance.randrange(len(changed))] = chance.randrange(256)
-        path.unlink(missing_ok=True)  # a file that is mapped must not be written into
         path.write_bytes(changed)
         outcomes |= {found is None for found in answers(path, "country")}
 

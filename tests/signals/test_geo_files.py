@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from guardrail.errors import DataError
-from guardrail.signals.geo import GeoSignal
+from guardrail.signals import geo
+from guardrail.signals.geo import EMBEDDED, GeoSignal, databases
+from guardrail.signals.geo.verifying import verify
 
 BUILT = 1_780_000_000  # what `write_database` dates its files
 DAY = 86_400.0
@@ -46,27 +51,100 @@ def test_a_database_of_something_else_is_refused(write_database):
 
 
 @pytest.mark.usefixtures("either_reader")
-def test_damage_found_only_at_a_look_up_is_told_from_no_answer(write_database):
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [(b"\x3f\xff\xff", "point out of bounds"), (b"\x42\xff\xfe", "text that is not UTF-8")],
+)
+def test_damage_in_one_record_is_found_when_the_file_is_opened(write_database, damage, why):
     path = write_database({"5.0.0.0/8": "DE", "6.0.0.0/8": "FR", "7.0.0.0/8": "IT"})
-    # A string of two bytes becomes a pointer past the end of the file.
-    path.write_bytes(path.read_bytes().replace(b"\x42FR", b"\x3f\xff\xff\xff\xff"[:3]))
-    signal = GeoSignal.open(path)
+    path.write_bytes(path.read_bytes().replace(b"\x42FR", damage))
 
-    assert country(signal, "5.1.2.3") == "DE"
-    with pytest.raises(DataError, match=r"test\.mmdb` is damaged") as caught:
-        signal.facts({"client.ip": "6.1.2.3"}, BUILT)
-    assert "6.1.2.3" not in str(caught.value)
-    with pytest.raises(DataError):
-        signal.country_of("6.1.2.3", BUILT)
+    with pytest.raises(DataError, match=rf"test\.mmdb` is damaged .*{why}"):
+        GeoSignal.open(path)
 
 
 @pytest.mark.usefixtures("either_reader")
-def test_a_text_that_is_not_utf8_is_damage(write_database):
-    path = write_database({"5.0.0.0/8": "DE", "6.0.0.0/8": "FR"})
-    path.write_bytes(path.read_bytes().replace(b"\x42FR", b"\x42\xff\xfe"))
+def test_a_file_overwritten_cut_short_or_removed_after_it_was_opened_does_no_harm(write_database):
+    path = write_database({"5.0.0.0/8": "DE"})
+    signal = GeoSignal.open(path)
 
-    with pytest.raises(DataError, match="is damaged"):
-        GeoSignal.open(path).country_of("6.1.2.3", BUILT)
+    os.truncate(path, 0)
+    assert country(signal, "5.1.2.3") == "DE"
+    path.write_bytes(b"\xff" * 4096)
+    assert country(signal, "5.1.2.3") == "DE"
+    path.unlink()
+    assert country(signal, "5.1.2.3") == "DE"
+
+
+NETWORKS = {
+    f"{n}.0.0.0/8": {"country": {"iso_code": code, "n": n}}
+    for n, code in enumerate(["DE", "FR", "IT", "US", "CN", "JP", "BR", "CA"], 20)
+}
+FLIPS = """
+import random, sys
+from pathlib import Path
+from guardrail.errors import DataError
+from guardrail.signals import geo
+from guardrail.signals.geo import EMBEDDED, GeoSignal, databases
+from guardrail.signals.geo.verifying import verify
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+data, rng = source.read_bytes(), random.Random(int(sys.argv[3]))
+asked = [f"{n}.{rng.randrange(256)}.1.1" for n in range(1, 224)] + ["2001:4860::8888"]
+refused = 0
+for _ in range(int(sys.argv[4])):
+    broken = bytearray(data)
+    # Where a reader goes on from what it reads: half of them beyond the tree of nodes.
+    first = rng.choice((0, len(data) - 400))
+    broken[rng.randrange(first, len(data))] ^= 1 << rng.randrange(8)
+    target.write_bytes(broken)
+    try:
+        signal = GeoSignal.open(target, asn=None)
+    except DataError:
+        refused += 1
+        continue
+    for ip in asked:
+        try:
+            signal.country_of(ip, 0.0)
+        except DataError:
+            refused += 1
+            break
+print(refused)
+"""
+
+
+def flipped(source: Path, folder: Path, count: int) -> int:
+    """Return how many of so many files with one flipped bit were refused; none may kill."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FLIPS, str(source), str(folder / "flip.mmdb"), "7", str(count)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    return int(ran.stdout)
+
+
+def test_no_flipped_bit_of_a_database_ends_the_process(write_database, tmp_path):
+    refused = flipped(write_database(NETWORKS), tmp_path, 600)
+
+    # Most bits of the metadata and of lengths are seen; those of texts make other texts.
+    assert 50 < refused < 600
+
+
+def test_no_flipped_bit_of_the_embedded_database_ends_the_process(tmp_path):
+    flipped(EMBEDDED, tmp_path, 3)
+
+
+def test_the_embedded_database_is_known_by_its_digest_and_whole(monkeypatch):
+    walked = []
+    monkeypatch.setattr(databases, "verify", lambda data: walked.append(len(data)))
+    GeoSignal.open()
+    assert walked == []
+
+    verify(EMBEDDED.read_bytes())
+    monkeypatch.setattr(geo, "EMBEDDED_DIGEST", "of another release")
+    GeoSignal.open()
+    assert walked == [EMBEDDED.stat().st_size]
 
 
 def test_a_replaced_file_is_read_after_a_refresh(write_database):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import os
+import sqlite3
 import stat
 
 import pytest
@@ -139,3 +142,106 @@ def test_what_cannot_be_kept_is_asked_for_again(host, tmp_path):
     assert (decision.allowed, decision.reason) == (False, "facts-unavailable")
     with pytest.raises(DataError, match="is not readable"):
         KycLedger(tmp_path / "no" / "such.db", KEY).status("acct-a")
+
+
+DAY = 86_400.0
+V, R, E, P = "verified", "rejected", "expired", "pending"
+
+
+@pytest.mark.parametrize(
+    ("told", "stands"),
+    [
+        ([("s1", V), ("s2", E)], V),
+        ([("s1", V), ("s2", P)], V),
+        ([("s1", V), ("s2", "action_required")], V),
+        ([("s1", V), ("s1", E)], E),
+        ([("s1", V), ("s1", R)], R),
+        ([("s1", V), ("s2", R)], R),
+        ([("s1", R), ("s2", P)], R),
+        ([("s1", R), ("s2", E)], R),
+        ([("s1", R), ("s2", "action_required")], R),
+        ([("s1", R), ("s2", V)], R),
+        ([("s1", R), ("s1", P)], R),
+        ([("s1", R), ("s1", E)], R),
+        ([("s1", R), ("s1", V)], V),
+        ([("s1", R), ("s1", E), ("s1", V)], V),
+        ([("s1", R), ("s2", V), ("s1", V)], V),
+        ([("s1", E), ("s2", P)], P),
+        ([("s1", E), ("s2", V)], V),
+        ([("s1", P), ("s2", E)], E),
+    ],
+)
+def test_an_outcome_changes_by_its_own_attempt_alone_in_any_order(tmp_path, told, stands):
+    events = [
+        Event(f"e{place}", "acct-a", status, NOW + place * DAY, session)
+        for place, (session, status) in enumerate(told)
+    ]
+    for number, order in enumerate(itertools.permutations(events)):
+        ledger = KycLedger(tmp_path / f"{number}.db", KEY)
+        for event in (*order, *order):
+            ledger.take(event)
+        assert ledger.status("acct-a") == stands
+        ledger.close()
+
+
+@pytest.mark.parametrize("provider", ["stripe", "persona", "veriff", "onfido"])
+def test_another_attempt_at_a_provider_neither_ends_nor_washes_off_an_outcome(host, provider):
+    def told(status, at, session):
+        document = webhook(provider, status, at, name=session)
+        if provider == "stripe":
+            document["data"]["object"]["id"] = session
+        if provider == "persona":
+            document["data"]["attributes"]["payload"]["data"]["id"] = session
+        assert host.send(provider, document, now=at) == 204
+        return host.ledger.status("acct-a")
+
+    begun = {"stripe": "processing", "persona": "created", "veriff": 7002, "onfido": "processing"}
+    ended = {"stripe": "canceled", "persona": "expired", "veriff": 9104, "onfido": "abandoned"}
+    assert told(VERIFIED[provider], NOW, "s1") == "verified"
+    assert told(begun[provider], NOW + 60, "s2") == "verified"
+    assert told(ended[provider], NOW + 120, "s2") == "verified"
+    if provider != "stripe":  # it has no status that refuses
+        assert told(REJECTED[provider], NOW + 180, "s3") == "rejected"
+        assert told(begun[provider], NOW + 240, "s4") == "rejected"
+        assert told(ended[provider], NOW + 300, "s4") == "rejected"
+
+
+def test_a_host_lifts_a_rejection_and_it_can_come_again(tmp_path):
+    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+    ledger.take(Event("e1", "acct-a", "rejected", NOW, "s1"))
+    ledger.take(Event("e2", "acct-a", "verified", NOW + 60, "s2"))
+
+    assert ledger.lift("acct-a")
+    assert ledger.status("acct-a") == "verified"
+    assert not ledger.lift("acct-a")
+    ledger.take(Event("e3", "acct-a", "rejected", NOW + 90, "s3"))
+    assert ledger.status("acct-a") == "rejected"
+
+
+def test_an_attempt_goes_on_under_a_new_hash_key(tmp_path):
+    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+    ledger.take(Event("e1", "acct-a", "rejected", NOW, "s1"))
+    later = KycLedger(tmp_path / "kyc.db", [b"another hash key", KEY])
+    later.take(Event("e2", "acct-a", "verified", NOW + 60, "s2"))
+    assert later.status("acct-a") == "rejected"
+    later.take(Event("e3", "acct-a", "verified", NOW + 90, "s1"))
+
+    assert later.status("acct-a") == "verified"
+
+
+def test_what_a_ledger_without_attempts_kept_is_taken_over(tmp_path):
+    name = hashlib.blake2b(b"acct-a", key=KEY, digest_size=16, person=b"kyc account").digest()
+    with sqlite3.connect(tmp_path / "kyc.db") as former:
+        former.execute(
+            "CREATE TABLE accounts (account BLOB NOT NULL, final INTEGER NOT NULL, status TEXT NOT "
+            "NULL, at REAL NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (account, final))"
+        )
+        former.execute("INSERT INTO accounts VALUES (?, 1, 'rejected', ?, 5)", (name, NOW))
+    former.close()
+
+    for _ in range(2):
+        ledger = KycLedger(tmp_path / "kyc.db", KEY)
+        assert ledger.status("acct-a") == "rejected"
+        ledger.take(Event("e2", "acct-a", "pending", NOW + 60, "s2"))
+        assert ledger.status("acct-a") == "rejected"
+        ledger.close()

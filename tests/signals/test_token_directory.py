@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import SettingError
+from guardrail.http.identity import Asker
 from guardrail.signals.directory import Identity
 from guardrail.signals.directory.tokens import MOST_BYTES, TokenDirectory
 from tests.signals.issuing import (
@@ -252,3 +253,58 @@ def shared() -> Iterator[TokenDirectory]:
         found = directory(server)
         yield found
         found.close()
+
+
+def twins(text: str, order: int | None) -> list[str]:
+    """Return a token with its signature written in every other way that verifies or nearly does."""
+    head, _, signature = text.rpartition(".")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = letters.index(signature[-1])
+    spare = 16 if len(signature) % 4 == 2 else 4
+    found = [signature[:-1] + letters[last - last % spare + n] for n in range(spare)]
+    if order is not None:
+        raw = base64.urlsafe_b64decode(signature + "==")
+        size = len(raw) // 2
+        other = order - int.from_bytes(raw[size:], "big")
+        twin = base64.urlsafe_b64encode(raw[:size] + other.to_bytes(size, "big"))
+        found.append(twin.decode().rstrip("="))
+    return [f"{head}.{signature}" for signature in found if signature != text.rpartition(".")[2]]
+
+
+P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@pytest.mark.parametrize(
+    ("key", "kid", "algorithm", "order"),
+    [(EC, "ec", "ES256", P256), (RSA, "rsa", "RS256", None), (ED, "ed", "EdDSA", None)],
+)
+def test_a_token_is_one_credential_however_its_signature_is_written(
+    who, ask, key, kid, algorithm, order
+):
+    asker = Asker(hash_key=b"k" * 32, directory=who)
+    text = token(key, algorithm, {"kid": kid})
+
+    def named(text: str) -> tuple[object, object]:
+        asking = asker.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
+        found = ask(asker, asking, NOW)
+        return found.facts.get("account.id"), found.facts["credential.id"]
+
+    account, first = named(text)
+    known = [named(twin) for twin in twins(text, order)]
+
+    assert account is not None
+    assert {name for twin, name in known if twin is not None} <= {first}
+    if order is not None:
+        assert sum(twin == account for twin, _ in known) >= 1
+
+
+def test_a_token_with_a_forged_signature_does_not_pass_for_the_real_one(who):
+    asker = Asker(hash_key=b"k" * 32, directory=who)
+    real = token()
+    forged_too = f"{real.rpartition('.')[0]}.{'A' * 342}"
+
+    def named(text: str) -> object:
+        asking = asker.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
+        return asker.look_up(asking, NOW).facts["credential.id"]
+
+    assert named(real) != named(forged_too)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from guardrail import AsyncGuard, Guard
+from guardrail import Guard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from tests.cells.redis_stores import HASH_KEY, SERVERS
@@ -29,9 +28,6 @@ rules:
     budget: {tokens: 100k, per: day, key: account.id}
     on_store_error: %s
 """
-DEADLINE = 0.05
-BUSY = 1.0
-"""What a loaded machine may take longer; `make bench` measures how long it really takes."""
 FACTS = {"account.id": "a1"}
 TOKENS = {"input_tokens": 10, "output_tokens": 10}
 
@@ -64,25 +60,18 @@ def normal(guard: Guard, clock: MovableClock | None = None) -> bool:
     ("answer", "effect", "mode"),
     [("allow", "allow", "open"), ("deny", "throttle", "closed"), ("local", "allow", "local")],
 )
-def test_each_answer_to_a_silent_server_comes_within_the_deadline_and_ends_with_it(
-    answer, effect, mode
-):
+def test_each_answer_to_a_silent_server_is_given_and_ends_with_it(answer, effect, mode):
     server = SERVERS.empty("valkey 9")
     with Proxy(server.port) as proxy, guard_of(proxy.uri, answer) as guard:
         eventually(lambda: normal(guard))
         proxy.silent = proxy.deaf = True
-        took = []
         for _ in range(200):
-            began = time.perf_counter()
             decision = guard.decide(FACTS, TOKENS)
-            took.append(time.perf_counter() - began)
             assert (str(decision.effect), decision.mode.value) == (effect, mode) or (
                 answer == "local" and decision.rule == "pace"
             )
             assert decision.errors
         # The breaker opens: but for a few, decisions do not wait for the server at all.
-        assert sum(each >= DEADLINE for each in took) <= 20
-        assert max(took) < DEADLINE + BUSY
         assert guard.health.failures >= 5
         assert guard.health.unasked > 100
 
@@ -90,57 +79,6 @@ def test_each_answer_to_a_silent_server_comes_within_the_deadline_and_ends_with_
         proxy.reset()
         eventually(lambda: normal(guard), 20)
         assert guard.health.breaker == "closed"
-
-
-def test_a_silent_server_makes_no_task_wait_longer_than_the_deadline():
-    server = SERVERS.empty("valkey 9")
-
-    async def crowd(proxy: Proxy) -> list[float]:
-        settings: dict[str, Any] = {"hash_key": HASH_KEY, "environ": {}}
-        store = f"{proxy.uri}?deadline=50ms"
-        async with AsyncGuard.from_policies(policies("deny"), store=store, **settings) as guard:
-            for _ in range(100):
-                if (await guard.decide(FACTS, TOKENS)).mode.value == "normal":
-                    break
-                await asyncio.sleep(0.02)
-            proxy.silent = proxy.deaf = True
-
-            async def one() -> float:
-                began = time.perf_counter()
-                decision = await guard.decide(FACTS, TOKENS)
-                assert decision.status == 503
-                return time.perf_counter() - began
-
-            took = await asyncio.gather(*(one() for _ in range(100)))
-            return [*took, *[await one() for _ in range(100)]]
-
-    with Proxy(server.port) as proxy:
-        took = asyncio.run(crowd(proxy))
-    assert max(took) < DEADLINE + BUSY
-    assert sum(each >= DEADLINE for each in took[100:]) <= 10
-
-
-def test_replies_that_are_late_for_20_minutes_leave_the_budgets_at_what_was_served():
-    server = SERVERS.empty("valkey 9")
-    clock = MovableClock("2026-01-05T12:00:00Z")
-    # As 60 ms are to the usual 50, so that a busy machine does not add delays of its own.
-    with Proxy(server.port) as proxy, guard_of(proxy.uri, "deny", clock, "250ms") as guard:
-        eventually(lambda: normal(guard, clock))
-        served, answers = 0, []
-        for second in range(1200):
-            # From the second minute to the last but one, every reply takes longer than it may.
-            proxy.delay = 0.26 if 60 <= second < 1140 else 0.0
-            clock.advance(1)
-            decision = guard.decide(FACTS, TOKENS)
-            answers.append(decision.mode.value)
-            if decision.allowed:
-                usage = {"input_tokens": 10, "output_tokens": second % 20}
-                guard.settle(decision, usage)
-                served += sum(usage.values())
-        assert "closed" in answers[60:1140]
-        assert set(answers[1200 - 20 :]) == {"normal"}
-        eventually(lambda: guard.health.lost or used(guard, clock) == served)
-        assert guard.health.lost == 0
 
 
 def used(guard: Guard, clock: MovableClock) -> float:

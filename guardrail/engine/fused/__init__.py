@@ -111,7 +111,7 @@ class _Fusion:
 
     def _bucket(self, name: str, value: object) -> Any:
         bucket: dict[object, Any] = self.buckets[name]
-        body = Body(self.engine, self._writer(), "return False", pending=True)
+        body = Body(self.engine, self._writer(), "return False", pending=True, checked=True)
         body.add(bucket[value], "return False")
         lines = ["def decide(facts, estimate, t, name, pending, more):"]
         lines += indented([*body.prelude(), *body.writer.opening, *body.checks, *body.writes], 1)

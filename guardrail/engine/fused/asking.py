@@ -137,7 +137,7 @@ class _Asking:
     def _function(self, places: Sequence[int], title: str, buckets: Iterable[str] = ()) -> Write:
         source = Source(self.engine.policies.facts)
         writer = RowWriter(source, self.engine.numbers)
-        body = Body(self.engine, writer, "return False")
+        body = Body(self.engine, writer, "return False", checked=title != "question")
         body.add(places, "return False")
         calls = self._bucket_calls(source, buckets)
         source.constants["name_of"] = self.engine.ids.name

@@ -8,6 +8,8 @@ from guardrail.engine.core import Engine
 from guardrail.engine.facts import Derivation
 from guardrail.engine.fused.parts import RuleLines, indented
 from guardrail.engine.fused.writer import RuleWriter
+from guardrail.engine.sizes import unusable
+from guardrail.model.amounts import MICRO
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType
 from guardrail.model.rules import Block, Degrade
@@ -21,9 +23,17 @@ class Body:
     """The lines of one generated function: facts, amounts, checks, writes, receipts."""
 
     def __init__(
-        self, engine: Engine, writer: RuleWriter, bail: str, *, pending: bool = False
+        self,
+        engine: Engine,
+        writer: RuleWriter,
+        bail: str,
+        *,
+        pending: bool = False,
+        checked: bool = False,
     ) -> None:
+        """Start a function; one whose caller `checked` the estimate's amounts need not again."""
         self.engine = engine
+        self.checked = checked
         self.bail = bail
         self.pending = pending
         self.writer = writer
@@ -35,6 +45,10 @@ class Body:
         self.debits: list[str] = []
         for name in engine.required:
             self.statics.append(f"if {self.source.variable(name)} is None: {bail}")
+        if not pending:
+            # A wrong value for an identity is refused also where no rule asks for it this time.
+            for name in sorted(engine.reader.identities):
+                self.source.variable(name)
 
     def add(self, places: Sequence[int], leave: str) -> None:
         """Add rules; under the lock their lines leave by `leave`."""
@@ -94,9 +108,18 @@ class Body:
 
     def _amount_lines(self) -> list[str]:
         units, bail = self.writer.units, self.bail
-        if not units:
-            return []
         lines = ["if estimate is None: estimate = {}"]
+        if not self.checked:
+            # An amount of up to this many is one in any unit, money too.
+            self.source.constants["unusable"] = unusable
+            lines += [
+                "for stated in estimate.values():",
+                f"    if stated.__class__ is not int or not 0 <= stated <= {TOP // MICRO}:",
+                f"        if unusable(estimate): {bail}",
+                "        break",
+            ]
+        if not units:
+            return lines if not self.checked else []
         if units - {"requests", *TOKENS}:
             known = "request.model" in self.engine.reader.facts
             model = self.source.variable("request.model") if known else "None"
@@ -156,6 +179,8 @@ class Body:
             FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
             FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
         }.get(kind)
+        if fact.name in self.engine.reader.identities and kind is FactType.STRING:
+            wrong = f"({wrong} or not {variable})"
         if wrong is not None:
             return [f"if {wrong} and {variable} is not None: {bail}"]
         self.source.constants["typed_value"] = typed_value

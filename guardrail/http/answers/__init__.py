@@ -48,7 +48,8 @@ class Style:
     own quota headers are sent. `partition` is the key of `pk`, None to leave it out. `links` maps
     remedies to addresses, `blocked_by` is who implements legal blocks (RFC 7725): this server.
     Waits that end at a calendar reset are spread over `spread` seconds by `jitter`. `receipts`
-    and `wording` remember what does not change from one answer to the next.
+    and `wording` remember what does not change from one answer to the next. `units` are those
+    whose limits are enforced here, and so may show, None for all.
     """
 
     fields: str | None = VERSION
@@ -58,6 +59,7 @@ class Style:
     blocked_by: str = "/"
     cross_origin: CrossOrigin | None = None
     spread: float = 30.0
+    units: frozenset[str] | None = None
     jitter: Jitter = random.random
     receipts: Receipts = field(default_factory=Receipts, compare=False, repr=False)
     wording: Wording = field(default_factory=Wording, compare=False, repr=False)
@@ -159,6 +161,8 @@ def quota_fields(
 ) -> list[Field]:
     """Return the RateLimit fields and the dialect's own, for limits that may show."""
     fields: list[Field] = []
+    if style.units is not None:
+        standings = [standing for standing in standings if standing.unit in style.units]
     if style.fields is not None:
         fields += ratelimit_fields(standings, style.partition, style.wording)
     if style.vendor:

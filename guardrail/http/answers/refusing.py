@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from guardrail.engine import Decision
 from guardrail.engine.core import FACTS_UNAVAILABLE
+from guardrail.engine.facts import INVALID_FACT
 from guardrail.engine.limits.base import NEVER_FITS, REPEATED
 from guardrail.http.answers.standing import Reading
 from guardrail.http.answers.waits import NO_WAIT, Wait
@@ -15,7 +16,7 @@ from guardrail.model.predicates import facts_of
 from guardrail.model.rules import Block, Budget, Concurrency, Rate, Rule
 
 STORE_UNAVAILABLE = "store-unavailable"
-OURS = frozenset({STORE_UNAVAILABLE, FACTS_UNAVAILABLE})
+OURS = frozenset({STORE_UNAVAILABLE, FACTS_UNAVAILABLE, INVALID_FACT})
 """Reasons that are our failure, not the caller's."""
 
 ABNORMAL = "abnormal_usage_detected"

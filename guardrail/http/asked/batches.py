@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from guardrail.http.asked.caps import CapRules, caps_of
 from guardrail.http.asked.counts import Counts
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.endpoints import endpoint_of
+from guardrail.http.asked.folding import Work
 from guardrail.http.asked.shapes import Shape, merged, shape_of
 from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
+_MOST_BREAKS = 200_000
 UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0)
 """A request of a batch that was not read: the most restricted, without a cap."""
 
@@ -37,18 +39,24 @@ def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
     Raises:
         UnreadableError: a line is not a request; the message says which.
     """
+    if content.count(b"\n") + content.count(b"\r") > _MOST_BREAKS:
+        raise UnreadableError(
+            f"the batch has more than {_MOST_BREAKS} lines; send less at once", param="file"
+        )
     lines = [line for line in content.splitlines() if line.strip()]
     tokens = 0
     shapes = []
+    work = Work(limits)
     for number, line in enumerate(lines[: limits.max_batch_lines], 1):
         try:
+            work.add(line)
             document = read_document(line, limits)
             shapes.append(_shape_of_line(document.value))
         except UnreadableError as error:
             raise UnreadableError(f"line {number} of the batch: {error}", param="file") from None
         tokens += document.tokens
     rest = lines[limits.max_batch_lines :]
-    return _sum(iter(shapes), len(rest)), tokens + sum(len(line) // 4 + 1 for line in rest)
+    return _sum(shapes, len(rest)), tokens + sum(len(line) // 4 + 1 for line in rest)
 
 
 def _shape_of_line(line: object) -> Shape:
@@ -59,7 +67,7 @@ def _shape_of_line(line: object) -> Shape:
     return shape_of(body, "batch", caps_of(endpoint_of(url if isinstance(url, str) else "")))
 
 
-def _sum(shapes: Iterator[Shape], unread: int) -> Shape:
+def _sum(shapes: Iterable[Shape], unread: int) -> Shape:
     every = list(shapes)
     if unread > 0:
         every.append(UNREAD._replace(counts=Counts(unread, None)))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from guardrail.http.asked.folding import AT_ONCE, MARK, PIECE, Folded, fold, pieces_of
 from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
 UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
@@ -21,6 +22,10 @@ _MEDIA_MEMBERS = frozenset({"data", "file_data", "file_url", "b64_json", "image_
 _MEDIA_BYTES_PER_TOKEN = 64
 _TEXT_BYTES_PER_TOKEN = 4
 _SHORT = 1024
+# Of the strings of a large text some are kept, and of those that follow the beginnings, so that
+# four bytes a character do not add up.
+_MOST_KEPT = 8 << 20
+_BEGINNING = 256
 _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
@@ -46,15 +51,32 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
             f"the body is longer than {limits.max_body} bytes; send less at once", status=413
         )
     try:
+        if len(text) > AT_ONCE:
+            return _large_document(text, limits)
         value = msgspec.json.decode(text)
     except RecursionError:
         raise _too_deep(limits) from None
     except UNDECODABLE:
-        raise UnreadableError("the body is not valid JSON in UTF-8; check how it is made") from None
+        raise _not_json() from None
     measure = _Measure(limits)
     tokens = measure.of(value)
     if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
-        raise UnreadableError("the body has a key twice in one object; send each key once")
+        raise _doubled()
+    return Document(value, tokens)
+
+
+def _large_document(text: bytes, limits: ReadingLimits) -> Document:
+    """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
+    folded = fold(text, limits)
+    value = msgspec.json.decode(folded.outline)
+    measure = _FoldedMeasure(limits, text, folded)
+    if value.__class__ is str:
+        alone: list[object] = [value]
+        tokens = measure.of(alone)
+        return Document(alone[0], tokens)
+    tokens = measure.of(value)
+    if measure.members != folded.keys:
+        raise _doubled()
     return Document(value, tokens)
 
 
@@ -134,7 +156,52 @@ class _Measure:
                     self._numbers += 1
 
     def _text(self, text: str) -> None:
-        self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self._bytes += _length(text)
+
+
+class _FoldedMeasure(_Measure):
+    """Counts what an outline stands for, and puts the strings in it that were folded away."""
+
+    def __init__(self, limits: ReadingLimits, text: bytes, folded: Folded) -> None:
+        super().__init__(limits)
+        self._source = text
+        self._strings = folded.strings
+        self._kept = 0
+
+    def _object(self, node: dict[str, object], inner: list[object]) -> None:
+        for key, value in node.items():
+            if value.__class__ is str and value[:1] == MARK:
+                node[key], left = self._unfolded(value)
+                if key in _MEDIA_MEMBERS and _is_media(key, str(node[key]), node):
+                    self._media += left // _MEDIA_BYTES_PER_TOKEN
+                else:
+                    self._bytes += left
+        super()._object(node, inner)
+
+    def _list(self, node: list[object], inner: list[object]) -> None:
+        if str in set(map(type, node)):
+            for at, value in enumerate(node):
+                if value.__class__ is str and value[:1] == MARK:
+                    node[at], left = self._unfolded(value)
+                    self._bytes += left
+        super()._list(node, inner)
+
+    def _unfolded(self, mark: str) -> tuple[str, int]:
+        """Return the string a mark stands for, or its beginning, and how many bytes are left."""
+        begin, end = self._strings[int(mark[1:])]
+        pieces = pieces_of(self._source, begin, end)
+        first = next(pieces, "")
+        if self._kept > _MOST_KEPT:
+            whole, first = first, first[:_BEGINNING]
+            left = _length(whole) - _length(first)
+        else:
+            left = 0
+        self._kept += end - begin if end - begin < PIECE else PIECE
+        return first, left + sum(map(_length, pieces))
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _is_media(key: str, value: str, node: dict[str, object]) -> bool:
@@ -148,6 +215,14 @@ def _is_media(key: str, value: str, node: dict[str, object]) -> bool:
     if isinstance(kind, str) and kind.startswith("text/"):
         return False
     return kind != "" or node.get("type") == "base64" or "format" in node
+
+
+def _not_json() -> UnreadableError:
+    return UnreadableError("the body is not valid JSON in UTF-8; check how it is made")
+
+
+def _doubled() -> UnreadableError:
+    return UnreadableError("the body has a key twice in one object; send each key once")
 
 
 def _too_deep(limits: ReadingLimits) -> UnreadableError:

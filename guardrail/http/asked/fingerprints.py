@@ -11,7 +11,11 @@ import msgspec
 HASHED_CHARACTERS = 32_768
 """How much of a system prompt is hashed: what follows may be padding, and time is bounded."""
 
+HASHED_DESCRIPTIONS = 131_072
+"""How much of the descriptions of all tools of a request is hashed, in characters."""
+
 _SIZE = 16
+_SHORTEST_DESCRIPTION = 64
 _LONGEST_KEY = 64
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _NAMES = (
@@ -50,11 +54,18 @@ def toolset_of(tools: Sequence[object], hash_key: bytes) -> str | None:
     """
     if not tools:
         return None
-    written = sorted(msgspec.json.encode(_essence(tool), order="sorted") for tool in tools)
+    # Of many descriptions less of each is looked at: their sum is bounded, whatever their order.
+    most = max(HASHED_DESCRIPTIONS // len(tools), _SHORTEST_DESCRIPTION)
+    written = sorted(msgspec.json.encode(_essence(tool, most), order="sorted") for tool in tools)
     return _keyed(b"\n".join(written), b"toolset", hash_key) or None
 
 
-def _essence(tool: object) -> object:
+def digest_of(tool: object) -> bytes:
+    """Return a digest by which tools are told apart, however their members are ordered."""
+    return blake2b(msgspec.json.encode(tool, order="sorted"), digest_size=_SIZE).digest()
+
+
+def _essence(tool: object, most: int) -> object:
     if not isinstance(tool, dict):
         return tool
     inner = tool.get("function")
@@ -67,7 +78,7 @@ def _essence(tool: object) -> object:
     return {
         "type": None if kind in {"function", "custom"} else kind,
         "name": function.get("name"),
-        "description": normalised(described) if isinstance(described, str) else None,
+        "description": normalised(described[:most]) if isinstance(described, str) else None,
         "schema": schema,
     }
 

@@ -12,7 +12,8 @@ import msgspec
 
 from guardrail.http.asked.capping import lower_caps
 from guardrail.http.asked.counts import WITHIN
-from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
+from guardrail.http.asked.folding import AT_ONCE, fold, unfold
 from guardrail.http.asked.raw import (
     Members,
     alike,
@@ -67,7 +68,13 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
         return None
     if asked.problem is not None or not isinstance(asked.document, dict) or asked.body is None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
-    before = members_of(asked.body)
+    return _in_outline(asked.body, lambda body: _changed(body, asked, endpoint, wanted))
+
+
+def _changed(
+    body: bytes, asked: Asked, endpoint: Endpoint, wanted: Mapping[str, object]
+) -> bytes | None:
+    before = members_of(body)
 
     def changed(members: Members, of: Asked) -> Members:
         after = dict(members)
@@ -80,6 +87,15 @@ def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
     else:
         after = changed(before, asked)
     return None if alike(before, after) else msgspec.json.encode(after)
+
+
+def _in_outline(text: bytes, change: Callable[[bytes], bytes | None]) -> bytes | None:
+    """Return a text as changed; of a large one, its outline is, since copies of it would add up."""
+    if len(text) <= AT_ONCE:
+        return change(text)
+    folded = fold(text)
+    outline = change(folded.outline)
+    return None if outline is None else unfold(outline, text, folded)
 
 
 def rewritten_path(asked: Asked, obligations: Mapping[str, object]) -> str | None:
@@ -108,8 +124,14 @@ def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
     text = asked.body if body is None else body
     if asked.problem is not None or not isinstance(asked.document, dict) or text is None:
         return None
+    if not asked.streams:
+        return None
+    return _in_outline(text, _with_usage)
+
+
+def _with_usage(text: bytes) -> bytes | None:
     members = members_of(text)
-    if not asked.streams or members.get("stream") != raw_of(True):
+    if members.get("stream") != raw_of(True):
         return None
     options = inner_of(members, "stream_options") or {}
     if options.get("include_usage") == raw_of(True):

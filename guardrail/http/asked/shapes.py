@@ -7,14 +7,16 @@ being sent to a path that is taken for another's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from guardrail.http.asked.caps import NO_CAPS, CapRules
 from guardrail.http.asked.counts import Counts, counts_of
-from guardrail.http.asked.fingerprints import template_of, toolset_of
+from guardrail.http.asked.fingerprints import digest_of, template_of, toolset_of
 from guardrail.http.asked.tools import capability_with, may_have_tools, strictest, tools_in
 from guardrail.http.asked.values import UnreadableError
 
+_MOST_DISTINCT = 256
 LONGEST_MODEL = 256
 """The longest name of a model that is believed, in characters."""
 CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inputs", "instances")
@@ -103,15 +105,16 @@ def merged(shapes: Iterable[Shape]) -> Shape | None:
         None if None in caps else sum(cap for cap in caps if cap is not None),
     )
     models = {shape.model for shape in every}
-    tools: list[object] = []
-    for shape in every:
-        tools += [tool for tool in shape.tools if tool not in tools]
-        if len(tools) > LONGEST_MODEL:
+    # Each is compared by its digest: to look for it among the others takes ever longer.
+    tools: dict[bytes, object] = {}
+    for tool in chain.from_iterable(shape.tools for shape in every):
+        if len(tools) > _MOST_DISTINCT:
             break
+        tools.setdefault(digest_of(tool), tool)
     return Shape(
         counts=counts,
         model=models.pop() if len(models) == 1 else None,
-        tools=tuple(tools),
+        tools=tuple(tools.values()),
         capability=strictest(*(shape.capability for shape in every)),
         stream=False,
         reasoning=any(shape.reasoning for shape in every),

@@ -21,8 +21,10 @@ FREE: Mapping[str, int] = MappingProxyType({"requests": 1, "input_tokens": 0, "o
 class ReadingLimits:
     """How much of a body is read, and what is assumed of input that is not in it.
 
-    Sizes are in bytes. `max_nodes` bounds objects and lists, and with them the time a hostile
-    body takes. `unseen_tokens` is added for each reference to input kept by the host (an earlier
+    Sizes are in bytes; `max_unknown_body` is that of callers whom no directory knows, where one is
+    asked. `max_nodes` bounds objects and lists, `max_strings` keys and strings, and `max_values`
+    keys and values of any kind: the work and the memory that a body takes, and a file of several.
+    `unseen_tokens` is added for each reference to input kept by the host (an earlier
     response, a conversation, a cache, a file), `media_tokens` for each picture, sound or document.
     `max_batch_lines` bounds how many lines of a batch are read one by one; of a longer one the
     rest is taken at its worst. `unseen_batch` is how many completions the creation of a batch
@@ -30,8 +32,11 @@ class ReadingLimits:
     """
 
     max_body: int = 10 << 20
+    max_unknown_body: int = 4 << 20
     max_depth: int = 100
     max_nodes: int = 100_000
+    max_strings: int = 250_000
+    max_values: int = 500_000
     max_batch_lines: int = 2_000
     unseen_tokens: int = 4_096
     media_tokens: int = 1_600

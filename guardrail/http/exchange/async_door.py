@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Answer, refuse
+from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.exchange.before import Exchange, Hold, Pass
+from guardrail.http.exchange.holding import Places, caller_of
+from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
@@ -21,8 +25,14 @@ LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
 
 LONGEST_LOOK = 2.0
-READ_AT_ONCE = 1 << 16
+"""How many seconds a request waits for changed policies to be loaded."""
+
+READ_AT_ONCE = AT_ONCE
 """A body of more bytes is read in a thread, while the event loop serves others."""
+MOST_UNKNOWN_READING = 16
+"""How many large bodies wait to be read of callers whom the directory does not know."""
+
+T = TypeVar("T")
 
 
 class AsyncDoor:
@@ -38,9 +48,13 @@ class AsyncDoor:
         self._asker = configured.asker
         self._guard = InForce(configured.async_guard, configured.reloading)
         self._sleep = sleep
-        self._held = 0
+        self.later = Later()
         self.closed = False
         self._looking: asyncio.Task[None] | None = None
+        self._held = Places(self.settings.max_held)
+        self._unknown_reading = 0
+        # One place each: work in threads shares one interpreter, and more would only take memory.
+        self._places = {known: asyncio.Semaphore(1) for known in (True, False)}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -76,12 +90,30 @@ class AsyncDoor:
             if body is None:
                 answer = exchange.unread()
             elif read is not None and len(read) > READ_AT_ONCE:
-                answer = await asyncio.to_thread(exchange.received, read)
+                if not exchange.known and self._unknown_reading >= MOST_UNKNOWN_READING:
+                    return exchange.busy()
+                answer = await self._beside(exchange, partial(exchange.received, read))
             else:
                 answer = exchange.received(read)
             return answer if answer is not None else await self.decide(exchange)
         except Exception:
             return self._failed(exchange)
+
+    async def _beside(self, exchange: Exchange, work: Callable[[], T]) -> T:
+        """Do what a large body takes in a thread, one at a time, while the loop serves others.
+
+        Those whom the directory does not know wait for each other, and nobody else for them.
+        """
+        place = self._places[exchange.known]
+        self._unknown_reading += not exchange.known
+        try:
+            await place.acquire()
+        finally:
+            self._unknown_reading -= not exchange.known
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        # The thread goes on when a request is cancelled: the place is free when it has ended.
+        running.add_done_callback(lambda _: place.release())
+        return await asyncio.shield(running)
 
     async def check(self, exchange: Exchange) -> Answer | Pass:
         """Decide on a request whose body is not for us: as `admit` does, by its head alone."""
@@ -98,18 +130,21 @@ class AsyncDoor:
                 now=self.clock(),
             )
             try:
-                step = exchange.decided(decision, waited)
+                if len(exchange.asked.body or b"") > READ_AT_ONCE and exchange.changes(decision):
+                    step = await self._beside(exchange, partial(exchange.decided, decision, waited))
+                else:
+                    step = exchange.decided(decision, waited)
             except BaseException:
                 await self.settle(decision, Settlement(None))
                 raise
             if not isinstance(step, Hold):
                 self.configured.journal.decided(decision, exchange.dialect)
-            if isinstance(step, Hold) and self._held < self.settings.max_held:
-                self._held += 1
+            caller = caller_of(exchange.facts)
+            if isinstance(step, Hold) and self._held.take(caller):
                 try:
                     await self._sleep(step.seconds)
                 finally:
-                    self._held -= 1
+                    self._held.give(caller)
                 waited += step.seconds
                 continue
             if isinstance(step, Hold):
@@ -204,7 +239,9 @@ class AsyncDoor:
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.configured.journal.metrics(self.guard.health, self._guard.reloads)
+        return self.configured.journal.metrics(
+            self.guard.health, self._guard.reloads, self._asker.health
+        )
 
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.
@@ -232,6 +269,8 @@ class AsyncDoor:
         self.closed = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        for decision in self.later.taken():
+            await self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from hmac import compare_digest
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -26,6 +27,7 @@ from guardrail.http.asked.values import FREE
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
 from guardrail.http.identity import AmbiguousCredentialError, Asking
+from guardrail.http.meter.units import with_units
 from guardrail.http.settings.values import HttpSettings
 from guardrail.model.effects import Effect
 from guardrail.signals.client import ClientAddress
@@ -77,6 +79,7 @@ class Exchange:
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
         self.refusal: Decision | None = None
+        self.known = settings.asker.directory is None
         self._reads = True
 
     @property
@@ -100,6 +103,18 @@ class Exchange:
         """An estimate of nothing: what a decision costs that is about places in flight alone."""
         return {**dict.fromkeys(self.estimate, 0), **NOTHING}
 
+    @property
+    def max_body(self) -> int:
+        """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
+        reading = self._settings.reading
+        return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
+
+    def changes(self, decision: Decision) -> bool:
+        """Tell whether a decision may change the body."""
+        return decision.allowed and bool(
+            self._settings.stream_usage or CHANGES & decision.obligations.keys()
+        )
+
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
         settings, head = self._settings, self.head
@@ -108,7 +123,7 @@ class Exchange:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
             self.asking = settings.asker.read(
-                head.peer, head.headers, head.query, head.subprotocols
+                head.peer, head.headers, head.query, head.subprotocols, head.connection
             )
         except AmbiguousCredentialError as problem:
             return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")
@@ -132,6 +147,11 @@ class Exchange:
         """Take what the directory says of the credential; refuse what no body could change."""
         self.facts.update(facts)
         self.unavailable = unavailable - self.facts.keys()
+        # While the directory does not answer, nobody is refused for being unknown to it.
+        self.known = self.known or "account.id" in facts or "account.id" in unavailable
+        length = self.head.stated_length
+        if length is not None and length > self.max_body:
+            return self.too_large()
         if early is None or not self.head.announces_body:
             return None
         self.refusal = early(self.facts, self.unavailable, now)
@@ -147,11 +167,13 @@ class Exchange:
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
-        self.asked = asked = read_parts(
-            RequestParts(
-                method, head.path, head.query, head.headers, body or b"", key, settings.reading
-            ),
-            settings.classifiers,
+        self.asked = asked = with_units(
+            read_parts(
+                RequestParts(
+                    method, head.path, head.query, head.headers, body or b"", key, settings.reading
+                ),
+                settings.classifiers,
+            )
         )
         # What the head and the directory establish stands over what a body says.
         established = self.facts
@@ -203,14 +225,20 @@ class Exchange:
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""
-        most = self._settings.reading.max_body
-        message = f"The body is longer than {most} bytes; send less at once."
+        message = f"The body is longer than {self.max_body} bytes; send less at once."
+        if not self.known:
+            message += f" Accounts may send {self._settings.reading.max_body}."
         return self.refused(413, "request_too_large", message, close=True)
 
     def too_slow(self) -> Answer:
         """Return the answer to a body that does not arrive in time."""
         message = f"The body did not arrive within {self._settings.body_timeout:g} seconds."
         return self.refused(408, "request_timeout", message, close=True)
+
+    def busy(self) -> Answer:
+        """Return the answer where too many large bodies wait to be read."""
+        message = "Too many large requests are being read right now; nothing was charged."
+        return self.refused(503, "guard_busy", f"{message} Try again shortly.")
 
     def failed(self) -> Answer:
         """Return the answer where we failed, before the host was asked."""
@@ -252,6 +280,21 @@ def own_answer(
 def is_let_through(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
     return is_preflight(head.method, head.headers) or head.is_one_of(settings.exempt)
+
+
+def is_scrape(head: Head, settings: HttpSettings) -> bool:
+    """Tell whether a request asks for the counts of all workers, and may be told."""
+    if settings.metrics is None or head.method != "GET" or not head.is_one_of({settings.metrics}):
+        return False
+    sent = [value for name, value in head.headers if name == b"authorization"]
+    return len(sent) == 1 and compare_digest(sent[0], b"Bearer " + settings.metrics_token)
+
+
+def counts_answer(text: str) -> Answer:
+    """Return counts in the text format of Prometheus as an answer."""
+    body = text.encode()
+    kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+    return Answer(200, [kind, (b"content-length", b"%d" % len(body))], body)
 
 
 def _disabled(decision: Decision) -> tuple[object, ...]:

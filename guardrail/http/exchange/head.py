@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Field = tuple[bytes, bytes]
@@ -13,7 +14,8 @@ class Head(NamedTuple):
 
     `path` is decoded and without the prefix the host is mounted under, as routers see it;
     `whole_path` is with it, `raw_path` as it was sent, where the server tells. `peer` is the
-    address at the other end of the connection, None on a Unix socket.
+    address at the other end of the connection, None on a Unix socket. `connection` is the scope or
+    the environ it was taken from.
     """
 
     method: str
@@ -25,6 +27,7 @@ class Head(NamedTuple):
     peer: str | None
     http_version: str = "1.1"
     subprotocols: tuple[str, ...] = ()
+    connection: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def announces_body(self) -> bool:
@@ -53,8 +56,8 @@ class Head(NamedTuple):
         return None
 
     def is_one_of(self, paths: Collection[str]) -> bool:
-        """Tell whether the path is exactly one of `paths`, without any escape in it."""
-        if self.whole_path not in paths:
+        """Tell whether the path, as routes see it, is exactly one of `paths`, nothing escaped."""
+        if self.path not in paths:
             return False
         raw = self.raw_path
         return raw is None or raw.partition(b"?")[0] == self.whole_path.encode("utf-8", "replace")
@@ -76,6 +79,7 @@ def head_of_scope(scope: Mapping[str, Any]) -> Head:
         peer=client[0] if client else None,
         http_version=scope.get("http_version", "1.1"),
         subprotocols=tuple(scope.get("subprotocols", ())),
+        connection=scope,
     )
 
 
@@ -93,6 +97,7 @@ def head_of_environ(environ: Mapping[str, Any]) -> Head:
         headers=tuple(_fields(environ)),
         peer=environ.get("REMOTE_ADDR") or None,
         http_version=version,
+        connection=environ,
     )
 
 

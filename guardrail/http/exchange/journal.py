@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
 from base64 import urlsafe_b64encode
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
@@ -14,15 +12,16 @@ from guardrail.engine import Decision
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.counts import Counts
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
+from guardrail.model.facts import FactType
+from guardrail.model.typed import typed_value
+from guardrail.signals.directory.reports import SourceHealth
 
 LOG = logging.getLogger("guardrail")
-
-MOST_SERIES = 10_000
-"""How many combinations of labels are counted by themselves: rules come and go with reloads."""
 
 WHO = {
     "account": "account.id",
@@ -31,6 +30,7 @@ WHO = {
     "network": "client.network",
 }
 OTHER_ENDPOINT = "other"
+FAILURES = "guardrail_failures_total"
 _HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
 
@@ -41,15 +41,23 @@ class Journal:
     Refusals are recorded when they are made, others when they are settled.
     """
 
-    def __init__(self, sink: DecisionSink | None, key: bytes, *, made_here: bool = False) -> None:
-        """Take the sink, and whether it is to be closed here: the host's own is the host's."""
+    def __init__(
+        self,
+        sink: DecisionSink | None,
+        key: bytes,
+        *,
+        made_here: bool = False,
+        counts: Counts | None = None,
+    ) -> None:
+        """Take the sink, and whether it is to be closed here: the host's own is the host's.
+
+        `counts` are this process's own if none are given.
+        """
         self._sink = sink
         self._made_here = made_here
         self._key = blake2b(key, person=b"decision log").digest()[:32]
-        self._lock = threading.Lock()
-        self._decisions: Counter[tuple[str, ...]] = Counter()
-        self._endings: Counter[str] = Counter()
-        self._failures = self._unlogged = 0
+        self._counts = Counts() if counts is None else counts
+        self._unlogged = 0
 
     def decided(self, decision: Decision, dialect: Dialect) -> None:
         """Take a decision, and whose words its client reads."""
@@ -60,10 +68,8 @@ class Journal:
             str(decision.mode),
             dialect.value,
         )
-        with self._lock:
-            if labels not in self._decisions and len(self._decisions) >= MOST_SERIES:
-                labels = (labels[0], "", "", labels[3], labels[4])
-            self._decisions[labels] += 1
+        coarser = (labels[0], "", "", labels[3], labels[4])
+        self._counts.add(_decisions(labels), _decisions(coarser))
         if not decision.allowed:
             self._end(decision, "refused", None, None)
 
@@ -74,17 +80,20 @@ class Journal:
 
     def failed(self) -> None:
         """Take that the guard itself failed over a request."""
-        with self._lock:
-            self._failures += 1
+        self._counts.add(FAILURES, FAILURES)
 
     def close(self) -> None:
-        """Let go of a sink that was made here."""
+        """Let go of a sink that was made here, and of what is counted into."""
+        self._counts.close()
         if self._sink is not None and self._made_here:
             self._sink.close()
 
-    def metrics(self, health: Health, reloads: Reloads | None) -> str:
-        """Return the counts in the text format of Prometheus, with the store's health."""
-        return "".join(f"{line}\n" for line in self._lines(health, reloads))
+    def metrics(
+        self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
+    ) -> str:
+        """Return the counts in the text format of Prometheus, with the health of what is asked."""
+        lines = [*self._lines(health, reloads), *_identity_lines(identities or SourceHealth())]
+        return "".join(f"{line}\n" for line in lines)
 
     def _end(
         self,
@@ -93,16 +102,15 @@ class Journal:
         usage: Mapping[str, int] | None,
         model: str | None,
     ) -> None:
-        with self._lock:
-            self._endings[ending] += 1
+        series = f'guardrail_endings_total{{ending="{ending}"}}'
+        self._counts.add(series, series)
         if self._sink is None:
             return
         try:
             self._sink.write(self._record(decision, ending, usage, model))
         except Exception:
             # A log that fails is no reason to refuse, or to leave a request unsettled.
-            with self._lock:
-                self._unlogged += 1
+            self._unlogged += 1
             if self._unlogged == 1:
                 LOG.exception("a decision was not logged")
 
@@ -130,6 +138,7 @@ class Journal:
             "model": _text(facts.get("request.model")),
             "served": model,
             "country": _text(facts.get("geo.country")),
+            "facts": self._facts(decision),
             "obligations": {k: _plain(v) for k, v in decision.obligations.items()},
             "shadow": [
                 {"rule": found.rule, "effect": str(found.effect), "reason": found.reason}
@@ -144,36 +153,69 @@ class Journal:
                 record[name] = self._hashed(str(facts[fact]))
         return record
 
+    def _facts(self, decision: Decision) -> dict[str, object]:
+        """Return the facts that the policies use, so that a replay decides on the same ones."""
+        engine, stated = decision.case.engine, decision.facts
+        told: dict[str, object] = {}
+        for name in sorted(engine.used_facts):
+            fact = engine.policies.facts[name]
+            value = None if stated.get(name) is None else typed_value(fact, stated[name])
+            if value is None or isinstance(value, tuple):
+                continue
+            if name == "request.endpoint":
+                told[name] = _endpoint(value)
+            elif name == "request.model":
+                told[name] = _text(value)
+            else:
+                opaque = fact.type in (FactType.STRING, FactType.IP)
+                told[name] = self._hashed(str(value)) if opaque else value
+        return told
+
     def _hashed(self, text: str) -> str:
         digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
         return urlsafe_b64encode(digest.digest()).decode("ascii")
 
     def _lines(self, health: Health, reloads: Reloads | None) -> Iterator[str]:
-        with self._lock:
-            decisions, endings = dict(self._decisions), dict(self._endings)
-        yield "# TYPE guardrail_decisions_total counter"
-        for labels, count in decisions.items():
-            told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
-            yield f"guardrail_decisions_total{{{told}}} {count}"
-        yield "# TYPE guardrail_endings_total counter"
-        for ending, count in endings.items():
-            yield f'guardrail_endings_total{{ending="{ending}"}} {count}'
-        numbers = {
-            "guardrail_failures_total": self._failures,
-            "guardrail_store_failures_total": health.failures,
-            "guardrail_store_unasked_total": health.unasked,
-            "guardrail_corrections_lost_total": health.lost,
-            "guardrail_records_lost_total": self._unlogged + getattr(self._sink, "lost", 0),
-        }
-        for name, count in numbers.items():
-            yield f"# TYPE {name} counter"
-            yield f"{name} {count}"
-        if reloads is not None:
-            yield "# TYPE guardrail_policy_reloads_total counter"
-            yield f'guardrail_policy_reloads_total{{result="loaded"}} {reloads.loaded}'
-            yield f'guardrail_policy_reloads_total{{result="failed"}} {reloads.failed}'
-            yield "# TYPE guardrail_policy_stale gauge"
-            yield f"guardrail_policy_stale {int(reloads.problem is not None)}"
+        self._counts.put(dict(_figures(health, reloads, self._lost)))
+        kind = ""
+        for series, count in sorted({FAILURES: 0, **self._counts.totals()}.items()):
+            name = series.partition("{")[0]
+            if name != kind:
+                kind = name
+                yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
+            yield f"{series} {count}"
+
+    @property
+    def _lost(self) -> int:
+        lost: int = getattr(self._sink, "lost", 0)
+        return self._unlogged + lost
+
+
+def _figures(health: Health, reloads: Reloads | None, unlogged: int) -> Iterator[tuple[str, int]]:
+    """Yield what this process counts elsewhere, by series."""
+    yield "guardrail_store_failures_total", health.failures
+    yield "guardrail_store_unasked_total", health.unasked
+    yield "guardrail_corrections_lost_total", health.lost
+    yield "guardrail_corrections_repeated_total", health.repeated
+    yield "guardrail_records_lost_total", unlogged
+    if reloads is not None:
+        yield 'guardrail_policy_reloads_total{result="loaded"}', reloads.loaded
+        yield 'guardrail_policy_reloads_total{result="failed"}', reloads.failed
+        yield "guardrail_policy_stale", int(reloads.problem is not None)
+
+
+def _decisions(labels: tuple[str, ...]) -> str:
+    told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
+    return f"guardrail_decisions_total{{{told}}}"
+
+
+def _identity_lines(health: SourceHealth) -> Iterator[str]:
+    yield "# TYPE guardrail_directory_failures_total counter"
+    yield f"guardrail_directory_failures_total {health.failures}"
+    yield "# TYPE guardrail_directory_failing gauge"
+    yield f"guardrail_directory_failing {int(health.failing)}"
+    yield "# TYPE guardrail_directory_bans_waiting gauge"
+    yield f"guardrail_directory_bans_waiting {health.bans_waiting}"
 
 
 def _label(text: str) -> str:

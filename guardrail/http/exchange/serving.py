@@ -11,6 +11,10 @@ from guardrail.http.answers import Addressee, Style, admitted_fields
 from guardrail.http.answers.bodies import error_frame
 from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked import Asked
+from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.asked.values import FREE
+from guardrail.http.dialects import UsageFormat
+from guardrail.http.exchange.later import Later, may_tell_ends
 from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
 from guardrail.model.amounts import SECOND
@@ -66,12 +70,18 @@ class Serving:
         strips_usage: bool,
         lease: float | None,
         now: float,
+        later: Later | None = None,
     ) -> None:
+        """Take an admitted request; `later` is where decisions on work in the background wait."""
         self.decision = decision
         self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
-        self._meter = Meter(asked.usage_format, asked.streams, asked.estimate)
+        self._meter = _meter_of(decision, asked)
+        self._later = later
+        self._watch: Meter | None = None
+        if later and may_tell_ends(asked.facts.get("request.endpoint")):
+            self._watch = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
@@ -91,10 +101,13 @@ class Serving:
         self._status = status
         fields = [(bytes(name), bytes(value)) for name, value in headers]
         present = {name.lower(): value for name, value in fields}
-        self._meter.start(status, present.items())
+        self._meter.start(status, fields)
+        if self._watch is not None:
+            self._watch.start(status, fields)
         kind = present.get(b"content-type", b"")
         self._streams = kind.lower().startswith(b"text/event-stream")
-        if self._strips_usage and self._streams:
+        encoded = present.get(b"content-encoding", b"identity") != b"identity"
+        if self._strips_usage and self._streams and not encoded:
             self._stripper = UsageStripper()
         ours = admitted_fields(self.decision, self._asking, self._style)
         fields += [field for field in ours if field[0] not in present]
@@ -105,6 +118,8 @@ class Serving:
         self._bytes += len(chunk)
         if chunk:
             self._meter.feed(chunk)
+            if self._watch is not None:
+                self._watch.feed(chunk)
         return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
 
     @property
@@ -146,42 +161,95 @@ class Serving:
         # What came of an unfinished event must not swallow the one that follows.
         return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
 
+    def endings(self, *, failed: bool, left: bool = False) -> list[tuple[Decision, Settlement]]:
+        """Return what is to be settled now that it has ended; nothing if it already had.
+
+        A decision on work that goes on after the response waits until another response tells its
+        end: that is settled with the request that asked for it.
+        """
+        settlement = self.ended(failed=failed, left=left)
+        if settlement is None:
+            return []
+        later = self._later
+        work = self._meter.goes_on if settlement.usage is not None else None
+        if later is None or work is None:
+            found = [(self.decision, settlement)]
+        else:
+            former = later.keep(work, self.decision)
+            found = [] if former is None else [(former, Settlement({}))]
+        if later is not None and self._watch is not None and self._watch.answered:
+            told = self._watch.told_end
+            waiting = None if told is None else later.take(told)
+            if waiting is not None:
+                usage = self._watch.usage() if self._watch.told else {}
+                found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
+        return found
+
     def ended(self, *, failed: bool, left: bool = False) -> Settlement | None:
         """Return how the decision is settled, None if it is already.
 
         What was served is charged, also if the client left before its end. Nothing served, by
         the host's fault (`failed`, a 5xx, a redirect, a 429 from behind it): everything is given
         back. A client's own fault costs the request, and no tokens; one that `left` before the
-        first byte pays for the input.
+        first byte pays for the input, or, for work in the background, what was reserved.
         """
         if self._settled:
             return None
         self._settled = True
         status = self._status
         if left and status is None:
+            if self._meter.background:
+                return Settlement({})
             incoming = self._estimate.get("input_tokens", 0)
             return Settlement({**self._nothing(), "input_tokens": incoming})
         if status is None or (failed and not self._bytes):
             return Settlement(None)
         if 200 <= status < 300:
-            return Settlement(self._meter.usage(), self._served())
+            return Settlement(self._meter.usage(), _served(self.decision, self._meter))
         if 400 <= status < 500 and status != 429:
             return Settlement(self._nothing())
         return Settlement(None)
 
-    def _served(self) -> str | None:
-        """Return the model that answered, where policies know it by that name.
-
-        Hosts often answer under a longer name than was asked for: the model requested, or
-        degraded to, then stands for it, and not the dearest of all.
-        """
-        model = self._meter.served_model
-        policies = self.decision.case.engine.policies
-        return None if policies.model_named(model) is None else model
-
     def _nothing(self) -> dict[str, int]:
         others = {unit: 0 for unit in self._estimate if unit != "requests"}
-        return {**others, **NOTHING_SERVED}
+        declared = dict.fromkeys(self.decision.case.engine.policies.units, 0)
+        return {**declared, **others, **NOTHING_SERVED}
+
+
+def _meter_of(decision: Decision, asked: Asked) -> Meter:
+    """Return what meters the response to a request, by what was asked for and reserved."""
+    engine = decision.case.engine
+    reserved = dict(asked.estimate)
+    output = engine.sizer.output(reserved, asked.facts.get("request.model"))
+    if output is not None:
+        reserved["output_tokens"] = output
+    usage_format, guessed = asked.usage_format, False
+    if usage_format is UsageFormat.NONE and not asked.estimate.items() >= FREE.items():
+        # A host's own path may answer in a shape that we know.
+        guessed = endpoint_of(asked.path).kind is Kind.UNKNOWN
+        usage_format = UsageFormat.OPENAI_CHAT if guessed else usage_format
+    document = asked.document if isinstance(asked.document, dict) else {}
+    return Meter(
+        usage_format,
+        asked.streams,
+        reserved,
+        reasons=asked.facts.get("request.reasoning") is True,
+        background=document.get("background") is True,
+        echoes=document.get("echo") is True,
+        units=engine.policies.units,
+        guessed=guessed,
+    )
+
+
+def _served(decision: Decision, meter: Meter) -> str | None:
+    """Return the model that answered, where policies know it by that name.
+
+    Hosts often answer under a longer name than was asked for: the model requested, or
+    degraded to, then stands for it, and not the dearest of all.
+    """
+    model = meter.served_model
+    policies = decision.case.engine.policies
+    return None if policies.model_named(model) is None else model
 
 
 def interval_of(lease: float | None) -> float | None:

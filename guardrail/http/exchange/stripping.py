@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 LONGEST = 1 << 20
 """An event longer than this many bytes is none of usage; it is passed on as it comes."""
+
+_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
 
 
 class UsageStripper:
@@ -18,14 +22,23 @@ class UsageStripper:
     def __init__(self) -> None:
         self._held = b""
         self._passing = False
+        # Whether the last event ended in a CR whose LF may be still to come, and was passed on.
+        self._open: bool | None = None
 
     def feed(self, chunk: bytes, *, last: bool) -> bytes:
         """Return what of the stream so far may be passed on."""
         if self._passing:
             return chunk
-        text = self._held + chunk
-        whole, self._held = _whole_events(text)
-        passed = b"".join(event for event in whole if not _is_usage(event))
+        before = b""
+        if self._open is not None and chunk:
+            if chunk.startswith(b"\n"):
+                before, chunk = b"\n" if self._open else b"", chunk[1:]
+            self._open = None
+        whole, self._held = _whole_events(self._held + chunk)
+        kept = [event for event in whole if not _is_usage(event)]
+        passed = before + b"".join(kept)
+        if whole and not self._held and whole[-1].endswith(b"\r"):
+            self._open = bool(kept) and kept[-1] is whole[-1]
         if last or len(self._held) > LONGEST:
             self._passing = True
             passed, self._held = passed + self._held, b""
@@ -35,21 +48,17 @@ class UsageStripper:
 def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
     """Split a stream after each blank line; the rest is an event still being written."""
     events: list[bytes] = []
-    start = position = 0
-    while True:
-        newline = text.find(b"\n", position)
-        if newline < 0:
-            return events, text[start:]
-        if text[position:newline].rstrip(b"\r") == b"":
-            events.append(text[start : newline + 1])
-            start = newline + 1
-        position = newline + 1
+    start = 0
+    for end in _END.finditer(text):
+        events.append(text[start : end.end()])
+        start = end.end()
+    return events, text[start:]
 
 
 def _is_usage(event: bytes) -> bool:
     if b'"usage"' not in event:
         return False
-    lines = event.replace(b"\r\n", b"\n").split(b"\n")
+    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
     try:
         chunk = msgspec.json.decode(data)

@@ -86,6 +86,7 @@ def credential_of(
     *,
     reads: CredentialSource,
     hash_key: bytes,
+    origin: str | None = None,
 ) -> Credential | None:
     """Return the credential of a request, None if it carries none (an empty one is none).
 
@@ -106,7 +107,7 @@ def credential_of(
             raise AmbiguousCredentialError([first[1], kind])
     if first is None:
         return None
-    return Credential(credential_id(first[0], hash_key), first[1], Secret(first[0]))
+    return Credential(credential_id(first[0], hash_key), first[1], Secret(first[0]), origin)
 
 
 def _carried(

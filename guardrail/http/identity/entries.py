@@ -39,6 +39,13 @@ from guardrail.signals.directory.vocabulary import Vocabulary
 
 VERSION = "guardrail_directory"
 _INTEGER, _NUMBER = re.compile(r"-?[0-9]{1,20}"), re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+_STATUS = "enforcement.status"
+RESTRICTING = ("restricted", "banned")
+"""The values of `enforcement.status` that must not be missed."""
+
+_UNRESTRICTED = "unrestricted"
+_LESS = (_UNRESTRICTED, "pending")
+
 _NAMES = ("credential", "credentials")
 _MAKE = "make it with `python -m guardrail.http.identity`"
 
@@ -66,6 +73,8 @@ class Entries:
         self._able = Vocabulary(facts).provides
         self._table: dict[str, dict[str, object]] = {}
         self._keys: set[str] = set()
+        self.restricted: set[str] = set()
+        """The accounts that the file restricts or bans, as far as it can be read."""
 
     def table(self, is_csv: bool) -> Table:
         """Return what the file holds, as far as nothing is wrong with it."""
@@ -131,6 +140,9 @@ class Entries:
                 self._unknown(entry.key, (*sorted(self._able), *_NAMES), "fact of a directory")
             else:
                 facts[name] = typed(self._facts[name], entry.value, self._scope)
+        # A status that cannot be read may be a ban.
+        if facts.get(_STATUS, _UNRESTRICTED) not in _LESS:
+            self.restricted.add(str(facts.get("account.id") or node.span))
         if not facts.get("account.id"):
             self._report(node, "an account needs an `account.id`", "GR111")
         if not credentials:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from guardrail.diagnostics import Diagnostic
 from guardrail.errors import DataError, SettingError
-from guardrail.http.identity.entries import Entries, Table
+from guardrail.http.identity.entries import RESTRICTING, Entries, Table
 from guardrail.http.identity.hashing import WrittenNames
 from guardrail.model.facts import Fact
 from guardrail.signals.directory import Credential, Identity
+from guardrail.signals.directory.reports import EVERY, SourceHealth
 from guardrail.signals.directory.vocabulary import Vocabulary
 
 MOST_BYTES = 64 << 20
@@ -22,15 +26,27 @@ MOST_BYTES = 64 << 20
 CHECK_EVERY = 1.0
 """Seconds between two looks at whether the file has changed."""
 
+LOG = logging.getLogger("guardrail")
 _SHOWN = 20
+_RESTRICTION = re.compile(rf"\b(?:{'|'.join(RESTRICTING)})\b")
 _Stamp = tuple[int, int, int]
 
 
 class DirectoryFileError(DataError):
-    """A directory file cannot be used; `diagnostics` lists what is wrong with it."""
+    """A directory file cannot be used; `diagnostics` lists what is wrong with it.
 
-    def __init__(self, path: Path, diagnostics: Sequence[Diagnostic]) -> None:
+    `restricted` are the accounts that it restricts or bans, as far as it can be read; None where
+    nothing of it can.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        diagnostics: Sequence[Diagnostic],
+        restricted: Iterable[str] | None = None,
+    ) -> None:
         self.diagnostics = tuple(diagnostics)
+        self.restricted = None if restricted is None else frozenset(restricted)
         lines = [f"{found.span}: {found.code} {found.message}" for found in diagnostics[:_SHOWN]]
         if len(diagnostics) > _SHOWN:
             lines.append(f"and {len(diagnostics) - _SHOWN} more")
@@ -41,8 +57,10 @@ class FileDirectory:
     """Reads a YAML or CSV file of accounts by their credentials' keyed hashes.
 
     A changed file is taken at the first request a second or more after the last look at it; one
-    with anything wrong in it is not taken, and the old one stays. Replace a file by renaming a
-    new one over it: one that is being written to may look whole and lack accounts.
+    with anything wrong in it is not taken, and the old one stays: that is logged at once, then
+    once a minute, and shows in `health`; a ban in it that is not in force is an alarm. Replace a
+    file by renaming a new one over it: one that is being written to may look whole and lack
+    accounts.
     """
 
     def __init__(
@@ -65,6 +83,11 @@ class FileDirectory:
         self._reloading = Lock()
         self._looked = float("-inf")
         self._problem: str | None = None
+        self._refused: _Stamp | None = None
+        self._failures = self._waiting = 0
+        self._said = float("-inf")
+        self._restricted: frozenset[str] = frozenset()
+        self._words = 0
         self._stamp, self._table = self._load()
 
     def look_up(self, credential: Credential, now: float) -> Identity:
@@ -78,6 +101,11 @@ class FileDirectory:
         if self._is_due(now):
             await asyncio.to_thread(self._refresh, now)
         return self._identity(credential, now)
+
+    @property
+    def health(self) -> SourceHealth:
+        """Whether the file is in use as it stands, for metrics."""
+        return SourceHealth(self._failures, self._problem is not None, self._waiting)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return why a changed file was not taken, while it is not."""
@@ -100,15 +128,57 @@ class FileDirectory:
     def _refresh(self, now: float) -> None:
         if not self._reloading.acquire(blocking=False):
             return  # another request is reading it; the old one serves
+        stamp: _Stamp | None = None
         try:
             self._looked = now
-            if _stamp_of(self._path) != self._stamp:
+            stamp = _stamp_of(self._path)
+            if stamp == self._refused:
+                self._alarm(now, again=True)
+                return
+            if stamp != self._stamp:
                 self._stamp, self._table = self._load()
-            self._problem = None
+            if self._problem is not None:
+                LOG.warning("directory `%s` is in use as it stands in the file", self._path)
+            self._problem = self._refused = None
+            self._waiting = 0
         except DataError as problem:
+            again = str(problem) == self._problem
+            self._failures += not again
             self._problem = str(problem)
+            self._refused = stamp if isinstance(problem, DirectoryFileError) else None
+            self._waiting = self._bans_in(problem)
+            self._alarm(now, again=again)
         finally:
             self._reloading.release()
+
+    def _bans_in(self, problem: DataError) -> int:
+        """Return how many restrictions may stand in a file that is not taken, and not be in force.
+
+        That is one at least where nothing of it can be read.
+        """
+        if not isinstance(problem, DirectoryFileError):
+            return 0
+        waiting = 1 if problem.restricted is None else len(problem.restricted - self._restricted)
+        with suppress(DataError):
+            # Half a file may hold a ban in the half that was not understood.
+            waiting = max(waiting, _words_of(_text_of(self._path)) - self._words)
+        return waiting
+
+    def _alarm(self, now: float, *, again: bool) -> None:
+        """Log that the file is not in force: at once, then once a minute."""
+        if again and abs(now - self._said) < EVERY:
+            return
+        self._said = now
+        if self._waiting:
+            LOG.critical(
+                "restrictions or bans (%d) that may stand in directory `%s` ARE NOT IN FORCE, as "
+                "the file is not taken: %s\nthe old one stays in use: mend the file",
+                self._waiting,
+                self._path,
+                self._problem,
+            )
+            return
+        LOG.error("%s\nthe old one stays in use: mend the file, or put it back", self._problem)
 
     def _load(self) -> tuple[_Stamp, Table]:
         before = _stamp_of(self._path)
@@ -118,8 +188,15 @@ class FileDirectory:
         entries = Entries(str(self._path), text, self._facts, self._names)
         table = entries.table(self._path.suffix == ".csv")
         if entries.findings.diagnostics:
-            raise DirectoryFileError(self._path, entries.findings.in_order())
+            restricted = entries.restricted if table.facts or entries.restricted else None
+            raise DirectoryFileError(self._path, entries.findings.in_order(), restricted)
+        self._restricted, self._words = frozenset(entries.restricted), _words_of(text)
         return before, table
+
+
+def _words_of(text: str) -> int:
+    """Return how many restrictions a text seems to hold, whatever its form."""
+    return len(_RESTRICTION.findall(text))
 
 
 def _stamp_of(path: Path) -> _Stamp:

@@ -3,5 +3,15 @@
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.meter import Meter
 from guardrail.http.meter.realtime import RealtimeMeter, Turn, TurnUsage
+from guardrail.http.meter.units import FED_UNITS, unfed_notes, unfed_units
 
-__all__ = ["Meter", "RealtimeMeter", "Turn", "TurnUsage", "UsageFormat"]
+__all__ = [
+    "FED_UNITS",
+    "Meter",
+    "RealtimeMeter",
+    "Turn",
+    "TurnUsage",
+    "UsageFormat",
+    "unfed_notes",
+    "unfed_units",
+]

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import Enum
 
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.meter.encodings import Decoder, UndecodableError
 from guardrail.http.meter.events import Event, EventStream
 from guardrail.http.meter.figures import Figures
-from guardrail.http.meter.skim import Skim, read_whole
-from guardrail.http.meter.tally import BYTES_PER_TOKEN, Tally
+from guardrail.http.meter.frames import FrameStream
+from guardrail.http.meter.skim import LONGEST_TEXT, Skim, items_of, read_whole
+from guardrail.http.meter.tally import Tally
+from guardrail.http.meter.texts import BYTES_PER_TOKEN
 
+_USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
+"""A whole body is not read for its text where so much is told that it can hardly hold more: a token
+for six bytes, or one for ten and, but for a fifth, for each blank."""
 _DONE = b"[DONE]"
 # The bytes of pictures and sounds say nothing of their tokens.
 _AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
+_LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
+_FRAMES = b"application/vnd.amazon.eventstream"
+_SHOWING = frozenset({UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS, UsageFormat.NATIVE})
+"""Whose hosts may show all of a model's reasoning; others show none, or a summary."""
+
+
+class _Trust(Enum):
+    """How far a response's own word on its usage goes, by its content type.
+
+    `TOLD` is believed. Without a content type, what is told can only `RAISE` what is charged. What
+    is told by another type is `NOTHING`: it may be a model's own words.
+    """
+
+    TOLD = "told"
+    RAISE = "raise"
+    NOTHING = "nothing"
 
 
 class Meter:
     """What one response used; feed it the bytes the host sends, cut anywhere.
 
-    It does no I/O and holds a bounded part of the response: an event up to 64 KiB, and of longer
-    ones and of whole bodies the members that tell.
+    It does no I/O and holds a bounded part of the response: an event up to 64 KiB, a document up to
+    256 KiB, and of longer ones the members that tell.
     """
 
     def __init__(
@@ -29,56 +52,119 @@ class Meter:
         usage_format: UsageFormat,
         streaming: bool,
         reserved: Mapping[str, int] | None = None,
+        *,
+        reasons: bool = False,
+        background: bool = False,
+        echoes: bool = False,
+        units: Collection[str] = (),
+        guessed: bool = False,
     ) -> None:
         """Take how the response tells its usage, and what was reserved for the request.
 
         `reserved` is in units; an estimate of what was streamed never exceeds its
         `output_tokens`. `streaming` is what the client asked for: the response's own content type
-        goes before it.
+        goes before it. `reasons`, `background` and `echoes` tell that the request asks the model to
+        reason, to work on after the response, to repeat the prompt. `units` are a policy's own.
+        `guessed` tells that the format is a guess: what is not told then stays as reserved.
         """
         self.status: int | None = None
         self._streaming = streaming
         self._reserved = dict(reserved or {})
-        self._tally = Tally(usage_format)
+        self._reasons = reasons
+        self.background = background
+        self._echoes = echoes
+        self._units = units
+        self._guessed = guessed
+        self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
+        self._trust = _Trust.TOLD
+        self._plain = False
+        self._lines = False
+        self._decoder: Decoder | None = None
         self._opaque = False
-        self._bytes = 0
-        self._events: EventStream | None = None
+        self._bytes = self._read = 0
+        self._events: EventStream | FrameStream | None = None
         self._skim: Skim | None = None
+        self._first: bytes | None = None
 
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take the head of the response."""
         self.status = status
-        named = {name.lower(): value.strip().lower() for name, value in headers}
-        self._opaque = named.get(b"content-encoding", b"identity") not in (b"", b"identity")
-        kind = named.get(b"content-type", b"")
-        if kind.startswith(b"text/event-stream") or (self._streaming and b"json" not in kind):
+        kind = codings = b""
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"content-encoding":
+                codings += b"," + value
+            elif lowered == b"content-type":
+                kind = value.strip().lower()
+        if codings.strip(b", ").lower() not in (b"", b"identity"):
+            try:
+                self._decoder = Decoder(codings)
+            except UndecodableError:
+                self._opaque = True
+        self._frame(kind.partition(b";")[0].strip())
+
+    def _frame(self, kind: bytes) -> None:
+        """Take the media type: how the body is cut into documents, and whether it is believed."""
+        if kind == b"text/event-stream":
             self._events = EventStream()
-        else:
+        elif kind == _FRAMES:
+            self._events = FrameStream()
+        elif b"json" in kind:
             self._skim = Skim()
+            self._lines = kind.endswith(_LINES)
+        elif not kind:
+            self._trust = _Trust.RAISE
+            self._events = EventStream() if self._streaming else None
+            self._skim = None if self._streaming else Skim()
+        else:
+            self._trust = _Trust.NOTHING
+            self._plain = kind.startswith(b"text/")
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
-        first = not self._bytes
         self._bytes += len(chunk)
         if self._opaque or self._tally.usage_format is UsageFormat.NONE:
             return
+        if self._decoder is None:
+            self._take(chunk)
+            return
+        try:
+            for piece in self._decoder.feed(chunk):
+                self._take(piece)
+        except UndecodableError:
+            self._opaque = True
+
+    def _take(self, chunk: bytes) -> None:
+        first = not self._read
+        self._read += len(chunk)
         if self._events is not None:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
         elif self._skim is not None:
-            self._take(self._skim, chunk, first)
+            self._take_json(self._skim, chunk, first)
+        elif self._plain:
+            self._tally.passed.take_plain(chunk)
 
-    def _take(self, skim: Skim, chunk: bytes, first: bool) -> None:
+    def _take_json(self, skim: Skim, chunk: bytes, first: bool) -> None:
         whole = read_whole(chunk) if first else None
-        if whole is not None:
+        if whole is not None and whole.get("done") is not False and not self._lines:
             skim.complete = True
-            self._tally.add(whole, whole=whole.get("done") is not False)
+            skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
+            self._first = skim.text
+            if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+                self._tally.fed.listed(items_of(chunk))
+            self._tally.add(whole, whole=True, kept=True)
             return
-        for document in skim.feed(chunk):
+        for kept in skim.feed(chunk):
+            read = _decoded(skim.text)
+            document = kept if read is None else read
             listed = skim.listed
-            self._tally.add(
-                document, whole=not listed and document.get("done") is not False, listed=listed
-            )
+            ends = not listed and not self._lines and document.get("done") is not False
+            self._tally.add(document, whole=ends, listed=listed, kept=read is None)
+            if skim.text is None and (listed or self._lines):
+                self._tally.add_unread(LONGEST_TEXT)
+        if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+            self._tally.fed.listed(skim.items)
         if skim.listed_whole:
             self._tally.end()
 
@@ -102,66 +188,171 @@ class Meter:
     @property
     def served_model(self) -> str | None:
         """The model that answered, by the response's own word."""
-        return self._now().model
+        return self._now().model if self._trust is _Trust.TOLD else None
+
+    @property
+    def goes_on(self) -> str | None:
+        """The id of work that goes on after the response, None where it does not, or has none."""
+        tally = self._now()
+        return tally.name if self._is_deferred(tally) else None
+
+    @property
+    def told_end(self) -> str | None:
+        """The id of work whose end the response tells, None where it tells none."""
+        tally = self._now()
+        return tally.name if tally.ended and not tally.deferred else None
+
+    @property
+    def told(self) -> bool:
+        """Whether the response told its final usage."""
+        return self._now().settled and self._trust is _Trust.TOLD
 
     def usage(self) -> Mapping[str, int]:
         """Return what was used, in units; a unit that is left out was used as reserved.
 
-        Where the response told its final usage, it is that. Otherwise output is the larger of
-        what it told so far and an estimate of what passed, at least 1 and at most what was
-        reserved; input is what it told, or as reserved. Of a response that cannot be read for
-        its encoding, each byte counts as a token. All is as reserved where the response never
-        started or was refused, tells no usage by its kind, or says that the work goes on after it.
+        Where the response told its final usage, it is that; but told figures that are lower than
+        what passed at the very least, and an input of nothing, are not believed. Otherwise output
+        is the larger of what it told so far and an estimate of what passed since, at least 1; the
+        estimate is at most what was reserved. Where a model may have reasoned without showing it,
+        output is as reserved if that is larger. Input is what was told, or as reserved.
+
+        Of a response that cannot be read for its encoding, each byte counts as a token, and it
+        counts no less than was reserved. All is as reserved where the response never started or
+        was refused, tells no usage by its kind, or says that the work goes on after it.
         """
         tally = self._now()
-        if tally.usage_format is UsageFormat.NONE or not self.answered or tally.deferred:
+        if tally.usage_format is UsageFormat.NONE or not self.answered:
             return {}
-        told = tally.figures
-        if (tally.settled and "output_tokens" in told) or tally.usage_format in _AS_RESERVED:
-            return told
-        return told | {"output_tokens": self._estimated(tally, told)}
+        if self._is_deferred(tally):
+            return {}
+        told = tally.figures if self._trust is not _Trust.NOTHING else {}
+        if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
+            del told["input_tokens"]
+        if self._trust is _Trust.RAISE:
+            told = {unit: max(told[unit], self._reserved.get(unit, 0)) for unit in told}
+        media = tally.usage_format in _AS_RESERVED
+        fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
+        output = self._output(tally, told)
+        if self._guessed and (output or not told.get("output_tokens")):
+            return {}
+        return {**told, **output, **fed}
 
-    def _estimated(self, tally: Tally, told: Figures) -> int:
+    def _output(self, tally: Tally, told: Figures) -> Figures:
+        """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""
+        media = tally.usage_format in _AS_RESERVED
+        out = told.get("output_tokens")
+        reserved = self._reserved.get("output_tokens")
+        if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
+            return {}
         if self._opaque:
-            passed = self._bytes
-        elif self._events is not None:
-            passed = tally.streamed
-        else:
-            passed = -(-self._bytes // BYTES_PER_TOKEN)
-        least = told.get("output_tokens", 0)
-        capped = min(max(passed, 1), self._reserved.get("output_tokens", passed or 1))
-        return max(capped, least)
+            return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
+        least, passed = self._least(tally, out), 0
+        believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
+        if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
+            return {}
+        if out and believed and not tally.settled:
+            passed = out + tally.since
+        elif not (media and believed):
+            passed = self._passed(tally)
+        if reserved is not None and (self._may_hide(tally, out) or media):
+            passed = max(passed, reserved)
+        elif reserved is None and self._may_hide(tally, out):
+            return {} if out is None else {"output_tokens": max(out, passed, least)}
+        capped = min(max(passed, 1), passed or 1 if reserved is None else reserved)
+        return {"output_tokens": max(capped, out or 0, least)}
+
+    def _least(self, tally: Tally, out: int | None) -> int:
+        self._read_texts(tally, out)
+        return 0 if self._echoes else tally.least
+
+    def _wrote(self, tally: Tally) -> bool:
+        """Whether any text passed, so that an output of nothing cannot be."""
+        if self._skim is not None and self._skim.complete and self._skim.text is None:
+            return self._tally.usage_format not in _AS_RESERVED
+        return tally.estimate > 0 and tally.usage_format is not UsageFormat.OPENAI_EMBEDDINGS
+
+    def _passed(self, tally: Tally) -> int:
+        """About how many tokens passed."""
+        raw = -(-self._read // BYTES_PER_TOKEN)
+        if self._trust is _Trust.RAISE:
+            return max(raw, tally.estimate)
+        if self._events is not None:
+            return tally.estimate
+        return tally.estimate or raw
+
+    def _may_hide(self, tally: Tally, out: int | None) -> bool:
+        """Whether a model may have reasoned without showing it, and nothing told of it."""
+        if tally.settled or (out and tally.usage_format is not UsageFormat.ANTHROPIC):
+            return False
+        if tally.usage_format in _SHOWING and tally.shows_reasoning:
+            return False
+        return self._reasons or tally.hidden
+
+    def _is_deferred(self, tally: Tally) -> bool:
+        return tally.deferred or (self.background and not tally.ended)
+
+    def _read_texts(self, tally: Tally, out: int | None) -> None:
+        """Read what a body that came in one piece holds, unless so much is told that it fits.
+
+        Only words and text without blanks count: a body with few of both needs no look.
+        """
+        body, self._first = self._first, None
+        if body is None:
+            return
+        if out and (
+            out * _USUAL_BYTES >= len(body)
+            or out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
+        ):
+            return
+        document = _decoded(body)
+        if document is not None:
+            tally.whole.take(document)
 
     def _now(self) -> Tally:
         """Return the tally as if the response ended here, with what has no end yet."""
         pending = self._events.unfinished() if self._events is not None else None
         if pending is not None:
             tally = self._tally.copy()
-            _take_event(tally, pending)
+            _take_event(tally, pending, cut=True)
             return tally
-        if self._skim is not None and not self._skim.complete and not self._opaque:
+        if self._skim is not None and not self._skim.complete:
             document = self._skim.document()
             if document:
                 tally = self._tally.copy()
-                tally.add(document)
+                tally.add(document, kept=True)
                 return tally
         return self._tally
 
 
-def _take_event(tally: Tally, event: Event) -> None:
+def _decoded(text: bytes | None) -> dict[str, object] | None:
+    try:
+        document = None if text is None else msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
     if event.text is None:
         for document in event.kept:
-            tally.add(document)
+            tally.add(document, kept=True)
         if not tally.ended:
-            tally.text_bytes += event.size
+            tally.add_unread(event.size)
         return
-    if event.text.strip() == _DONE:
+    for part in _parts(tally, event.text, cut):
+        tally.add(part)
+
+
+def _parts(tally: Tally, text: bytes, cut: bool) -> Iterator[dict[str, object]]:
+    if text.strip() == _DONE:
         tally.end()
         return
     try:
-        document = msgspec.json.decode(event.text)
+        document = msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
+        if not cut:
+            tally.add_unread(len(text))
         return
     for part in document if isinstance(document, list) else (document,):
         if isinstance(part, dict):
-            tally.add(part)
+            yield part

@@ -15,14 +15,19 @@ import msgspec
 WANTED = frozenset(
     tuple(path.split("."))
     for path in (
-        "model modelVersion type object status done index usage usageMetadata meta_info error "
-        "prompt_eval_count eval_count response.usage response.model response.status "
-        "message.usage message.model"
+        "id model modelVersion type event_type object status background done index usage "
+        "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
+        "amazon-bedrock-invocationMetrics prompt_eval_count eval_count delta.usage "
+        "response.id response.usage response.model response.status response.background "
+        "response.reasoning response.meta message.id message.usage message.model"
     ).split()
 )
 """The members that are kept, by the keys that lead to them."""
 LONGEST_KEPT = 16_384
 """How many bytes of one member are kept; a longer one is left out."""
+
+LONGEST_TEXT = 1 << 18
+"""How many bytes of one document are held whole, so that what a model wrote can be counted."""
 
 LONGEST_WHOLE = 1 << 20
 """How many bytes an object may have to be read at once, where it comes in one piece."""
@@ -42,28 +47,45 @@ Kept = dict[str, object]
 """A document of which only the wanted members are left."""
 
 
-class _Top(msgspec.Struct):
+class _Top(msgspec.Struct, rename={"invocation": "amazon-bedrock-invocationMetrics"}):
     """The members that are wanted of an object that is there whole; what else it has is skipped."""
 
+    id: Any = None
     model: Any = None
     modelVersion: Any = None  # noqa: N815 - as it is written
     type: Any = None
+    event_type: Any = None
     object: Any = None
     status: Any = None
+    background: Any = None
     done: Any = None
     index: Any = None
     usage: Any = None
     usageMetadata: Any = None  # noqa: N815 - as it is written
+    usage_metadata: Any = None
+    svg_usage: Any = None
+    x_groq: Any = None
+    meta: Any = None
     meta_info: Any = None
+    metrics: Any = None
     error: Any = None
+    duration: Any = None
+    invocation: Any = None
     prompt_eval_count: Any = None
     eval_count: Any = None
     response: Any = None
     message: Any = None
 
 
+class _List(msgspec.Struct):
+    """How long the list of results is."""
+
+    data: Any = None
+
+
 _TOP = msgspec.json.Decoder(_Top)
-_TOP_NAMES = tuple(_Top.__struct_fields__)
+_TOP_NAMES = tuple(zip(_Top.__struct_fields__, _Top.__struct_encode_fields__, strict=True))
+_LIST = msgspec.json.Decoder(_List)
 
 
 def read_whole(data: bytes) -> Kept | None:
@@ -77,28 +99,47 @@ def read_whole(data: bytes) -> Kept | None:
         top = _TOP.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    kept = {name: value for name in _TOP_NAMES if (value := getattr(top, name)) is not None}
+    kept = {
+        name: value
+        for attribute, name in _TOP_NAMES
+        if (value := getattr(top, attribute)) is not None
+    }
     return kept or None
+
+
+def items_of(data: bytes) -> int:
+    """Return how many entries the `data` of an object has that is there whole."""
+    try:
+        listed = _LIST.decode(data).data
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return 0
+    return len(listed) if isinstance(listed, list) else 0
 
 
 class Skim:
     """Follows JSON text cut anywhere, and hands out each document that ends.
 
-    A list at the top counts as its elements, one document each, as does each line of many.
+    A list at the top counts as its elements, one document each, as does each line of many. The
+    text of a document is in `text` when it is handed out, and while it is read, if it is short.
     """
 
     __slots__ = (
         "_capture",
+        "_counts",
         "_deep",
         "_escaped",
         "_found",
+        "_from",
         "_in_string",
         "_key",
         "_key_next",
         "_listed",
         "_path",
+        "_text",
         "complete",
+        "items",
         "listed_whole",
+        "text",
     )
 
     def __init__(self) -> None:
@@ -106,8 +147,16 @@ class Skim:
         """Whether the text has ended where JSON may end."""
         self.listed_whole = False
         """Whether it was a list, and that has ended."""
+        self.text: bytes | None = b""
+        """The document that ended last, as it came; None if it was too long to be held."""
+        self.items = 0
+        """How many entries the list `data` at the top of an object has so far."""
         self._found: dict[tuple[str, ...], bytes] = {}
         self._listed = False
+        # The text of the document being read so far, and where it goes on in the data at hand.
+        self._text: bytearray | None = bytearray()
+        self._from = 0
+        self._counts = False
         # The keys that lead to the object being read, None outside; how deep in another value.
         self._path: tuple[str, ...] | None = None
         self._deep = 0
@@ -139,16 +188,39 @@ class Skim:
     def feed(self, data: bytes) -> Iterator[Kept]:
         """Take the next bytes; yield each document that ends in them."""
         at, end = 0, len(data)
+        self._from = 0
         while at < end:
             if self._in_string:
                 at = self._string(data, at)
             elif self._deep:
                 at = self._below(data, at)
             else:
+                outside, start = self._path is None, at
                 at = self._shallow(data, at)
-                if self._path is None and self._found:
+                if outside and self._path is not None:
+                    self._from, self._text = start, bytearray()
+                elif self._path is None and not outside:
+                    self._hold(data, at)
+                    self.text = None if self._text is None else bytes(self._text)
                     yield self.document()
                     self._found = {}
+                    self._text = bytearray()
+        if self._path is not None:
+            self._hold(data, end)
+
+    @property
+    def begun(self) -> bytes | None:
+        """The text so far of the document being read, None if it is too long to be held."""
+        return None if self._text is None else bytes(self._text)
+
+    def _hold(self, data: bytes, end: int) -> None:
+        """Keep what the data at hand holds of the document being read, while that is short."""
+        if self._text is None:
+            return
+        if len(self._text) + end - self._from > LONGEST_TEXT:
+            self._text = None
+        else:
+            self._text += memoryview(data)[self._from : end]
 
     def _string(self, data: bytes, at: int) -> int:
         """Read on in a string, to its end or the end of the data."""
@@ -174,6 +246,8 @@ class Skim:
             byte = data[at]
             at += 1
             self._in_string = byte == _QUOTE
+            if self._counts and self._deep == 1:
+                self.items += byte in _OPENING
             self._deep += (byte in _OPENING) - (byte in _CLOSING)
         self._keep(data[start:at])
         if not self._deep:
@@ -227,6 +301,7 @@ class Skim:
             self._path, self._key_next = here, True
             return
         self._begin(bytes([byte]))
+        self._counts = here == ("data",)
         self._deep = 1
 
     def _close(self, byte: int) -> None:

@@ -2,95 +2,200 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.meter.figures import Figures, figures_of
-
-BYTES_PER_TOKEN = 4
-"""How many bytes of text count as a token where no usage tells; see `Tally.streamed`."""
+from guardrail.http.meter.figures import Figures, figures_of, merge_usage
+from guardrail.http.meter.texts import BYTES_PER_TOKEN as BYTES_PER_TOKEN
+from guardrail.http.meter.texts import Passed, reasoning_shown
+from guardrail.http.meter.units import Fed
 
 _MOST_SEQUENCES = 4_096
 _ENDINGS = frozenset(
-    "response.completed response.incomplete response.failed message_stop transcript.text.done "
-    "speech.audio.done image_generation.completed image_edit.completed".split()
+    "response.completed response.incomplete response.failed response.cancelled message_stop "
+    "transcript.text.done speech.audio.done image_generation.completed image_edit.completed "
+    "message-end".split()
 )
-_GOING_ON = frozenset({"queued", "in_progress"})
-_NAMES = frozenset({"id", "type", "role", "name", "index", "call_id", "signature"})
+_GOING_ON = frozenset({"queued", "in_progress", "cancelling", "requires_action"})
+_REASONING_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+_NO_EFFORT = (None, "none")
+_SILENT = frozenset({UsageFormat.OPENAI_EMBEDDINGS})
+"""What makes no model write: the texts in its responses are the client's own."""
 
 
 @dataclass(slots=True)
 class Tally:
     """Adds documents up, one response's, in order.
 
+    `feeds` tells that a policy has units of its own, `reasons` that a model was asked to reason.
     `ended` tells that the response said it is over, `settled` that its usage is the final one,
-    `deferred` that the work goes on after it.
+    `deferred` that the work goes on after it, `hidden` that a model reasons without showing it.
     """
 
     usage_format: UsageFormat
+    feeds: bool = False
+    reasons: bool = False
     ended: bool = False
     settled: bool = False
     deferred: bool = False
     failed: bool = False
+    hidden: bool = False
+    shows_reasoning: bool = False
     model: str | None = None
+    name: str | None = None
     usage: dict[str, object] = field(default_factory=dict)
+    beside: dict[str, object] = field(default_factory=dict)
     sequences: dict[int, Figures] = field(default_factory=dict)
+    passed: Passed = field(default_factory=Passed)
+    mark: tuple[int, int, int] = (0, 0, 0)
+    whole: Passed = field(default_factory=Passed)
+    by_sequence: dict[int, Passed] = field(default_factory=dict)
+    fed: Fed = field(default_factory=Fed)
     documents: int = 0
-    deltas: int = 0
-    text_bytes: int = 0
 
     def copy(self) -> Tally:
         """Return a tally that goes on from here by itself."""
-        return replace(self, usage=dict(self.usage), sequences=dict(self.sequences))
+        return replace(
+            self,
+            usage=dict(self.usage),
+            beside=dict(self.beside),
+            sequences=dict(self.sequences),
+            passed=self.passed.copy(),
+            whole=self.whole.copy(),
+            by_sequence=dict(self.by_sequence),
+            fed=self.fed.copy(),
+        )
 
     @property
     def figures(self) -> Figures:
         """The usage told so far, of all sequences together."""
-        if not self.sequences:
-            return figures_of(self.usage, self.usage_format)
-        total: Figures = {}
-        for sequence in self.sequences.values():
-            for unit, amount in sequence.items():
+        total = figures_of(self.usage, self.usage_format)
+        listed = [*self.sequences.values()]
+        if self.beside:
+            listed.append(figures_of(self.beside, self.usage_format))
+        for figures in listed:
+            for unit, amount in figures.items():
                 total[unit] = total.get(unit, 0) + amount
         return total
 
     @property
-    def streamed(self) -> int:
-        """About how many output tokens the text seen is: four bytes each, and one a delta."""
-        return max(self.deltas, -(-self.text_bytes // BYTES_PER_TOKEN))
+    def estimate(self) -> int:
+        """About how many output tokens passed."""
+        sequences = sum(one.estimate for one in self.by_sequence.values())
+        return max(self.passed.estimate + sequences, self.whole.estimate)
+
+    @property
+    def since(self) -> int:
+        """About how many output tokens passed since the usage was told last."""
+        return self.passed.since(self.mark)
+
+    @property
+    def least(self) -> int:
+        """How many output tokens passed at the very least."""
+        if self.usage_format in _SILENT:
+            return 0
+        sequences = sum(one.least for one in self.by_sequence.values())
+        return max(self.passed.least + sequences, self.whole.least)
 
     def add(
-        self, document: Mapping[str, object], *, whole: bool = False, listed: bool = False
+        self,
+        document: Mapping[str, object],
+        *,
+        whole: bool = False,
+        listed: bool = False,
+        kept: bool = False,
     ) -> None:
-        """Take in a document: an event's of a stream, the whole body, or one in a list."""
+        """Take in a document: an event's of a stream, the whole body, or one in a list.
+
+        Of one that is only `kept` in parts, what the model wrote is not there.
+        """
         self.documents += 1
-        within = _inner(document, "response") or _inner(document, "message") or {}
+        kind = document.get("type")
+        within = _inner(document, "response") or _inner(document, "message") or _NOTHING
         model = _text_of(document, "model", "modelVersion") or _text_of(within, "model")
         if model is not None:
             self.model = model
-        kind = document.get("type")
-        self.failed |= document.get("error") not in (None, {}) or kind == "error"
-        self.ended |= whole or (isinstance(kind, str) and kind in _ENDINGS)
+        name = _text_of(within, "id") or _text_of(document, "id")
+        if name is not None and (whole or within):
+            self.name = name
+        self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
+        closes = isinstance(kind, str) and kind in _ENDINGS
+        self.ended |= whole or closes
+        if whole or kind is not None:
+            self._deferral(document, within, whole=whole)
+            self._reasoning(document, within)
+        if self.feeds:
+            self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
+        if not kept:
+            self._text(document, within, whole=whole, listed=listed, closes=closes)
         if self.usage_format is UsageFormat.NATIVE:
             self._native(document, listed)
-        self.deferred |= whole and document.get("status") in _GOING_ON
-        usage = document.get("usageMetadata") or document.get("usage") or within.get("usage")
-        if isinstance(usage, dict):
-            self.usage |= {name: value for name, value in usage.items() if value is not None}
+        told = _usages(document, within)
+        for usage in told:
+            merge_usage(self.usage, usage)
+        if told:
             self.settled |= whole or self._is_last(document)
+            if not whole and (self.figures.get("output_tokens") or 0) > 0:
+                self.mark = self.passed.mark  # what is told covers what passed
+        if closes and self.usage_format is not UsageFormat.ANTHROPIC:
+            self.settled |= bool(self.usage)
+        if (beside := document.get("svg_usage")) and isinstance(beside, dict):
+            merge_usage(self.beside, beside)
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
-        if not whole and kind not in _ENDINGS:
-            size = sum(map(len, _delta_texts(document)))
-            self.deltas += size > 0
-            self.text_bytes += size
+
+    def add_unread(self, size: int) -> None:
+        """Take in that a part of the response passed that cannot be read."""
+        self.passed.take_unread(size)
 
     def end(self) -> None:
         """Take in the mark that ends a stream of OpenAI's kind."""
         self.ended = True
         self.settled |= bool(self.usage or self.sequences)
+
+    def _text(
+        self,
+        document: Mapping[str, object],
+        within: Mapping[str, object],
+        *,
+        whole: bool,
+        listed: bool,
+        closes: bool,
+    ) -> None:
+        if self.reasons and not self.shows_reasoning:
+            self.shows_reasoning = reasoning_shown(document)
+        if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
+            # SGLang repeats all text so far in each document of a sequence.
+            passed = Passed()
+            passed.take(document)
+            name = self._sequence(document, listed)
+            before = self.by_sequence.get(name)
+            grows = before is not None and before.estimate < passed.estimate
+            if grows or (before is None and len(self.by_sequence) < _MOST_SEQUENCES):
+                self.by_sequence[name] = passed
+        elif closes:
+            self.whole.take({"output": within.get("output")})
+        elif whole:
+            self.whole.take(document)
+        else:
+            self.passed.take(document)
+
+    def _deferral(
+        self, document: Mapping[str, object], within: Mapping[str, object], *, whole: bool
+    ) -> None:
+        """Notice work that goes on after the response, and that it has ended."""
+        status = document.get("status") if whole else within.get("status")
+        if within.get("background") is True or document.get("background") is True or whole:
+            self.deferred = status in _GOING_ON
+        if self.ended and not whole:
+            self.deferred = False
+
+    def _reasoning(self, document: Mapping[str, object], within: Mapping[str, object]) -> None:
+        item = _inner(document, "item") or _inner(document, "content_block") or {}
+        effort = (_inner(within, "reasoning") or {}).get("effort")
+        self.hidden |= item.get("type") in _REASONING_BLOCKS or effort not in _NO_EFFORT
 
     def _is_last(self, document: Mapping[str, object]) -> bool:
         """Whether no usage follows the one in this document of a stream."""
@@ -100,6 +205,8 @@ class Tally:
         if self.usage_format is UsageFormat.ANTHROPIC:
             delta = _inner(document, "delta") or {}
             return kind == "message_delta" and delta.get("stop_reason") is not None
+        if "metrics" in document or document.get("event_type") == "stream-end":
+            return True  # Bedrock's, Cohere's
         if self.usage_format in (UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS):
             return document.get("choices") == []
         return False
@@ -107,14 +214,55 @@ class Tally:
     def _native(self, document: Mapping[str, object], listed: bool) -> None:
         """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
         meta = _inner(document, "meta_info")
-        if meta is not None and len(self.sequences) < _MOST_SEQUENCES:
-            index = document.get("index")
-            name = index if isinstance(index, int) else self.documents if listed else 0
-            self.sequences[name] = figures_of(meta, self.usage_format)
+        name = self._sequence(document, listed)
+        if meta is not None and (name in self.sequences or len(self.sequences) < _MOST_SEQUENCES):
+            figures = figures_of(meta, self.usage_format)
+            ids = document.get("output_ids")
+            if isinstance(ids, list):
+                figures["output_tokens"] = max(figures.get("output_tokens", 0), len(ids))
+            for unit, amount in self.sequences.get(name, {}).items():
+                figures[unit] = max(amount, figures.get(unit, 0))
+            self.sequences[name] = figures
             self.settled |= self.ended
         if document.get("done") is True:
-            self.usage |= document
+            merge_usage(self.usage, {name: document.get(name) for name in _OLLAMA})
             self.end()
+
+    def _sequence(self, document: Mapping[str, object], listed: bool) -> int:
+        index = document.get("index")
+        return index if isinstance(index, int) else self.documents if listed else 0
+
+
+_NOTHING: Mapping[str, object] = {}
+_OLLAMA = ("prompt_eval_count", "eval_count")
+
+
+_TELLING = frozenset(
+    {"usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics", "x_groq"}
+    | {"meta", "delta"}
+)
+
+
+def _usages(
+    document: Mapping[str, object], within: Mapping[str, object]
+) -> list[Mapping[str, object]]:
+    """Return the usage objects in a document, from where the APIs put them and nowhere else."""
+    if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
+        return []
+    places = [
+        document.get("usageMetadata"),
+        document.get("usage_metadata"),
+        document.get("usage"),
+        document.get("amazon-bedrock-invocationMetrics"),
+        within.get("usage"),
+        (_inner(document, "x_groq") or {}).get("usage"),
+    ]
+    if document.get("type") == "message-end":
+        places.append((_inner(document, "delta") or {}).get("usage"))
+    for meta in (_inner(document, "meta"), _inner(within, "meta")):
+        if meta is not None and ("billed_units" in meta or "tokens" in meta):
+            places.append(meta)
+    return [place for place in places if isinstance(place, dict) and place]
 
 
 def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | None:
@@ -134,24 +282,3 @@ def _finished(document: Mapping[str, object]) -> bool:
     candidates = document.get("candidates")
     first = candidates[0] if isinstance(candidates, list) and candidates else None
     return isinstance(first, dict) and first.get("finishReason") is not None
-
-
-def _delta_texts(document: Mapping[str, object]) -> Iterator[bytes]:
-    """Yield the text a streamed document adds, what frames it left out."""
-    level = [document.get("delta")]
-    for name in ("choices", "candidates"):
-        listed = document.get(name)
-        if isinstance(listed, list):
-            for choice in listed:
-                if isinstance(choice, dict):
-                    level += (choice.get("delta"), choice.get("text"), choice.get("content"))
-    if "type" not in document:
-        level += (document.get("text"), document.get("response"), document.get("message"))
-    while level:
-        value = level.pop()
-        if isinstance(value, str):
-            yield value.encode("utf-8", "replace")
-        elif isinstance(value, list):
-            level += value
-        elif isinstance(value, dict):
-            level += [inner for name, inner in value.items() if name not in _NAMES]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from guardrail.errors import SettingError
+from guardrail.errors import SettingError, not_installed
 from guardrail.http.identity import Asker, CredentialSource
+from guardrail.http.identity.established import Established
 from guardrail.http.identity.files import FileDirectory
 from guardrail.http.settings.given import Given
 from guardrail.model.facts import Fact
@@ -15,7 +17,6 @@ from guardrail.signals.client import MOST_HOPS, Proxies
 from guardrail.signals.directory import Directory
 from guardrail.signals.directory.callables import CallableDirectory
 from guardrail.signals.directory.service import ServiceDirectory
-from guardrail.signals.directory.tokens import ALGORITHMS, TokenDirectory
 
 TOKENS = ("issuer", "audience", "jwks", "algorithms", "claims", "plain_http")
 """The keys of a directory that is in verified tokens; `TokenDirectory` tells what they mean."""
@@ -40,6 +41,7 @@ def asker_of(
         proxies=_proxies(given),
         reads=_credentials(given),
         directory=_directory(given, keys, facts, environ),
+        established=_established(given, facts),
     )
 
 
@@ -83,7 +85,43 @@ def _directory(
     return _service(given, facts, environ)
 
 
+def _established(given: Given, facts: Mapping[str, Fact]) -> Established | None:
+    value = given.raw("identify")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = _named(given, value)
+    if not callable(value):
+        raise given.refuse(
+            "identify", "give a function of a request's scope or environ, or `module:function`"
+        )
+    return Established(value, facts)
+
+
+def _named(given: Given, name: str) -> object:
+    """Return what `module:function` names; the module has to be where Python finds it."""
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise given.refuse("identify", "write `module:function`, such as `shop.login:identify`")
+    try:
+        found: object = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as problem:
+        why = f"`{module}` is not found where Python looks for modules"
+        if isinstance(problem, AttributeError):
+            why = f"`{module}` has no `{path}`"
+        elif getattr(problem, "name", module) != module:
+            why = f"`{module}` cannot be imported: {problem}"
+        raise given.refuse("identify", why) from problem
+    return found
+
+
 def _tokens(given: Given, facts: Mapping[str, Fact]) -> Directory:
+    try:
+        from guardrail.signals.directory.tokens import ALGORITHMS, TokenDirectory
+    except ImportError as problem:
+        raise not_installed(problem, "a directory of verified tokens", "jwt") from problem
     table = given.table("directory", TOKENS)
     issuer, jwks, audience = (table.get(name) for name in ("issuer", "jwks", "audience"))
     if not isinstance(issuer, str) or not isinstance(jwks, str) or not _are_texts(audience):

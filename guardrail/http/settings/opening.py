@@ -20,16 +20,24 @@ from guardrail.http.answers import Style
 from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
+from guardrail.http.exchange.counts import SharedCounts
 from guardrail.http.exchange.early import Refuse, early_refusals
 from guardrail.http.exchange.journal import Journal
 from guardrail.http.exchange.serving import lease_of
 from guardrail.http.identity import Asker
+from guardrail.http.meter.units import unfed_notes
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloading
-from guardrail.http.settings.values import BODY_TIMEOUT, MAX_BODY, MAX_HELD, HttpSettings
+from guardrail.http.settings.values import (
+    BODY_TIMEOUT,
+    MAX_BODY,
+    MAX_HELD,
+    MAX_UNKNOWN_BODY,
+    HttpSettings,
+)
 from guardrail.model.policy import PolicySet
 from guardrail.stores.naming import hash_keys, read_key_file
 
@@ -42,6 +50,7 @@ REMEDIES = ("verify", "pay", "contact")
 _DIALECTS = {**{dialect.value: dialect for dialect in Dialect}, "problem": Dialect.OTHER}
 _DIALECTS.pop(Dialect.OTHER.value)
 _RANDOM_KEY_BYTES = 32
+METRICS_TOKEN = "GUARDRAIL_METRICS_TOKEN"
 UNJOINABLE = (
     "the decision log names accounts by hashes that are others in each process and after each "
     "start, as there is no hash key: set `GUARDRAIL_HASH_KEY` to join its lines"
@@ -68,16 +77,20 @@ class Configured:
         self.asker = asker_of(given, self._keys or (secret,), self.policies.facts, environ)
         self._made_directory = self.asker.directory is not given.raw("directory")
         if self.reloading is not None:
-            self.reloading.keeps_facts = self._made_directory
-        self.http = _http_settings(given, options, secret, self.asker)
+            told = self._made_directory or self.asker.established is not None
+            self.reloading.keeps_facts = told
+        self.http = _http_settings(given, options, environ, secret, self.asker)
         sink: DecisionSink | None = options.get("decision_sink")
         path = next(iter(given.paths("decision_log")), None)
         made = JsonLines(path) if sink is None and path is not None else None
-        self.journal = Journal(sink or made, secret, made_here=sink is None)
+        shared = next(iter(given.paths("metrics_dir")), None)
+        counts = None if shared is None else SharedCounts(shared)
+        self.journal = Journal(sink or made, secret, made_here=sink is None, counts=counts)
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
         if not self._keys and (sink or made) is not None:
             self.note((UNJOINABLE,))
+        self.note(unfed_notes(self.policies.units))
         self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
         self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
@@ -122,6 +135,7 @@ class Configured:
                 policies, self.signals, geo=self.geo, environ=self.environ, clock=self.clock
             )
             self._early = (policies, refuse)
+            self.note(unfed_notes(policies.units))
         return refuse
 
     def lease(self, policies: PolicySet) -> float | None:
@@ -208,23 +222,48 @@ def _notice(
 
 
 def _http_settings(
-    given: Given, options: Mapping[str, Any], secret: bytes, asker: Asker
+    given: Given,
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    secret: bytes,
+    asker: Asker,
 ) -> HttpSettings:
     dialect = given.one_of("dialect", _DIALECTS, "problem")
+    metrics, token = _metrics(given, environ)
     return HttpSettings(
         hash_key=secret,
         style=_style(given, options, secret),
         asker=asker,
         exempt=_exempt(given),
+        metrics=metrics,
+        metrics_token=token,
         dialect=_DIALECTS[dialect],
-        reading=ReadingLimits(max_body=given.whole("max_body", MAX_BODY)),
+        reading=ReadingLimits(
+            max_body=given.whole("max_body", MAX_BODY),
+            max_unknown_body=given.whole("max_unknown_body", MAX_UNKNOWN_BODY, least=0),
+        ),
         classifiers=tuple(options.get("classifiers", ())),
         body_timeout=given.seconds("body_timeout", BODY_TIMEOUT),
         max_delay=given.seconds("max_delay", 0.0, zero=True),
         max_held=given.whole("max_held", MAX_HELD, least=0),
+        threads=given.whole("threads", 0, least=0),
         refuse_unreadable=given.one_of("unreadable", ("refuse", "strictest"), "refuse") == "refuse",
         stream_usage=given.flag("stream_usage", False),
     )
+
+
+def _metrics(given: Given, environ: Mapping[str, str]) -> tuple[str | None, bytes]:
+    path = given.text("metrics")
+    if path is None:
+        return None, b""
+    if not path.startswith("/"):
+        raise given.refuse("metrics", "give a whole path, such as `/metrics`")
+    token = environ.get(METRICS_TOKEN, "")
+    if not token:
+        raise given.refuse(
+            "metrics", f"set `{METRICS_TOKEN}` to the bearer token that a scrape has to send"
+        )
+    return path, token.encode()
 
 
 def _style(given: Given, options: Mapping[str, Any], secret: bytes) -> Style:

@@ -11,6 +11,7 @@ from guardrail.decisionlog import DecisionSink
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.asked import Classifier
 from guardrail.http.identity import CredentialSource
+from guardrail.http.identity.established import Identify
 from guardrail.signals import Signal
 from guardrail.signals.client import Proxies
 from guardrail.signals.directory import Directory
@@ -40,11 +41,15 @@ class Options(TypedDict, total=False):
     guard: Guard | AsyncGuard | None
     hash_key: str | bytes | Sequence[bytes] | None
     hash_key_file: str | Path | Sequence[str | Path] | None
+    identify: str | Identify | None
     jitter: Callable[[], float] | None
     local_share: str | Fraction | None
     max_body: int | None
     max_delay: float | None
     max_held: int | None
+    max_unknown_body: int | None
+    metrics: str | None
+    metrics_dir: str | Path | None
     namespace: str | None
     partition_keys: bool | None
     policies: str | Path | Sequence[str | Path] | None
@@ -56,5 +61,6 @@ class Options(TypedDict, total=False):
     signals: Sequence[Signal] | None
     store: str | Store | AsyncStore | None
     stream_usage: bool | None
+    threads: int | None
     unreadable: str | None
     vendor_headers: bool | None

@@ -10,6 +10,7 @@ from guardrail.http.asked import Classifier, Dialect, ReadingLimits
 from guardrail.http.identity import Asker
 
 MAX_BODY = 32 << 20
+MAX_UNKNOWN_BODY = 4 << 20
 BODY_TIMEOUT = 60.0
 MAX_HELD = 1000
 
@@ -22,10 +23,11 @@ class HttpSettings:
     paths are let through, exactly as written. `dialect` is spoken where the endpoint does not
     tell.
     `body_timeout` (seconds) bounds how long a body may take. A throttle no longer than
-    `max_delay` seconds is waited out, by at most `max_held` requests at a time. With
+    `max_delay` seconds is waited out, by at most `max_held` requests at a time, and over WSGI by
+    at most half of the server's `threads` (0: as many as were seen serving). With
     `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
     most restricted kind. `stream_usage` asks the host for the usage of streams, for hosts that
-    take `stream_options`.
+    take `stream_options`. Counts are told at the path `metrics` to who sends `metrics_token`.
     """
 
     hash_key: bytes = field(repr=False)
@@ -38,5 +40,8 @@ class HttpSettings:
     body_timeout: float = BODY_TIMEOUT
     max_delay: float = 0.0
     max_held: int = MAX_HELD
+    threads: int = 0
     refuse_unreadable: bool = True
     stream_usage: bool = False
+    metrics: str | None = None
+    metrics_token: bytes = field(default=b"", repr=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.signals.directory.identity import Credential, Identity
 from guardrail.signals.directory.kept import Age, Freshness, Kept, SourceError, Standing
+from guardrail.signals.directory.reports import Reports, SourceHealth
 from guardrail.signals.directory.vocabulary import Vocabulary
 
 _STATUS = "enforcement.status"
@@ -28,7 +30,12 @@ class AskedDirectory(ABC):
     def __init__(self, name: str, vocabulary: Vocabulary, freshness: Freshness) -> None:
         self._name = name
         self._vocabulary = vocabulary
-        self._kept: Kept[_Facts] = Kept(self._read, freshness)
+        self._reports = Reports(
+            f"directory `{name}`",
+            "requests of customers not seen before are refused until it answers: see that it runs, "
+            "and tells facts of their types",
+        )
+        self._kept: Kept[_Facts] = Kept(self._read, freshness, reports=self._reports)
 
     @property
     def provides(self) -> frozenset[str]:
@@ -37,23 +44,35 @@ class AskedDirectory(ABC):
 
     def look_up(self, credential: Credential, now: float) -> Identity:
         """Return whose a credential is at `now` (seconds since the epoch); may wait, bounded."""
-        standing = self._kept.get(credential.id, lambda: self._ask(credential), now)
+        origin = credential.origin
+        standing = self._kept.get(credential.id, partial(self._ask, credential), now, origin=origin)
         return self._identity(standing, now)
 
     async def find(self, credential: Credential, now: float) -> Identity:
         """Return the same without blocking the event loop."""
-        standing = await self._kept.find(credential.id, lambda: self._ask(credential), now)
+        ask = partial(self._ask, credential)
+        standing = await self._kept.find(credential.id, ask, now, origin=credential.origin)
         return self._identity(standing, now)
 
     def forget(self, credential_id: str) -> None:
         """Drop what is kept of a credential: the source has news, a ban or an upgrade say."""
         self._kept.forget(credential_id)
 
+    @property
+    def health(self) -> SourceHealth:
+        """How the source is doing, for metrics."""
+        return self._reports.health
+
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the source fails, and why, while it does."""
         failures = self._kept.breaker.failures
+        away = self._kept.turned_away
+        crowded = (
+            f"directory `{self._name}`: {away} credentials not seen before were not looked up, as "
+            "too many others were; `calls` bounds how many are at once",
+        )
         if not failures:
-            return ()
+            return crowded if away else ()
         return (
             f"directory `{self._name}` has failed {failures} times in a row: "
             f"{self._kept.last_failure}; the last good answers are used for up to "

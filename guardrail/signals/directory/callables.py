@@ -55,7 +55,8 @@ class CallableDirectory(AskedDirectory):
     async def find(self, credential: Credential, now: float) -> Identity:
         """Return whose a credential is without blocking the event loop."""
         ask = self._ask_here if self._is_async else self._ask
-        standing = await self._kept.find(credential.id, partial(ask, credential), now)
+        asks = partial(ask, credential)
+        standing = await self._kept.find(credential.id, asks, now, origin=credential.origin)
         return self._identity(standing, now)
 
     def _ask(self, credential: Credential) -> Future[object]:

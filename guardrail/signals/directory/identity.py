@@ -52,12 +52,14 @@ class Credential:
     """A credential as a request carried it; equal to another of the same bytes.
 
     `id` is its keyed hash, the only form in which it is kept, compared and logged. `secret` lives
-    as long as the request: directories that verify a token read it.
+    as long as the request: directories that verify a token read it. `origin` is the address it came
+    from, where that is known: those that ask a source are fair between networks.
     """
 
     id: str
     kind: CredentialKind = field(compare=False)
     secret: Secret = field(compare=False, repr=False)
+    origin: str | None = field(default=None, compare=False, repr=False)
 
 
 class Identity(NamedTuple):
@@ -84,6 +86,9 @@ class Directory(Protocol):
     """Tells whose a credential is.
 
     Nothing of what a client says about itself is asked for: a directory sees the credential alone.
+    One whose credentials can be written in several ways also has `essence(credential)`: the bytes
+    by which a credential that it knows is this one, and named in `credential.id`. One that can
+    fail also has `health`, a `guardrail.signals.directory.reports.SourceHealth`, for metrics.
     """
 
     @property

@@ -12,6 +12,7 @@ import jwt
 from guardrail.signals.directory.background import Background
 from guardrail.signals.directory.fetching import Fetcher
 from guardrail.signals.directory.kept import Age, Freshness, Kept, SourceError, Standing
+from guardrail.signals.directory.reports import Reports
 
 VERIFYING = tuple("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split())
 """The algorithms that verify with a public key (RFC 7518, RFC 8037)."""
@@ -36,7 +37,7 @@ Keys = Mapping[str, Mapping[str, Any]]
 class KeySource:
     """Fetches an issuer's key set and keeps it; no token says where its key is."""
 
-    __slots__ = ("_background", "_fetcher", "_kept")
+    __slots__ = ("_background", "_fetcher", "_kept", "reports")
 
     def __init__(self, url: str, freshness: Freshness | None, plain_http: bool) -> None:
         times = freshness or FRESHNESS
@@ -44,7 +45,11 @@ class KeySource:
             url, timeout=times.timeout, most_bytes=MOST_BYTES, plain_http=plain_http
         )
         self._background = Background(self._fetcher.close)
-        self._kept: Kept[Keys] = Kept(_keys_in, times)
+        self.reports = Reports(
+            f"the key set of `{self._fetcher.place}`",
+            "tokens are refused once the keys known are too old: see that it can be fetched",
+        )
+        self._kept: Kept[Keys] = Kept(_keys_in, times, reports=self.reports)
 
     def get(self, key_id: str, now: float) -> Mapping[str, Any] | None:
         """Return a key by its id, None if the issuer has no such key.

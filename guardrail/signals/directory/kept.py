@@ -10,14 +10,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Expired
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
+from guardrail.signals.addresses import network_of
 from guardrail.signals.directory.breaker import Breaker
+from guardrail.signals.directory.queueing import Queue
+from guardrail.signals.directory.reports import Reports, place_of
 
 V = TypeVar("V")
+
+_WAITING = 10  # how many wait for each place, at most
 
 Ask = Callable[[], "Future[object]"]
 """Begins a call of the source; its future holds what the source told, or what went wrong."""
@@ -35,7 +41,8 @@ class Freshness:
     fails, the last answer is used until it is `stale` old. A request waits for the source at most
     `timeout`. A key whose call failed is not asked for again within `retry`. Keys known to the
     source, and keys unknown to it, are kept apart, so that invented ones displace no known one;
-    at most `calls` are under way at once.
+    at most `calls` are under way at once for either. Keys not seen before wait for their place,
+    fairly between the networks they come from, those last that sent unknown ones lately.
     """
 
     ttl: float = 30.0
@@ -69,12 +76,18 @@ class Standing(NamedTuple, Generic[V]):
 
 
 class _Flight:
-    """One call under way: who waits for it, and since when (by the process's own clock)."""
+    """One call, under way or to begin: since when it is waited for, by the process's own clock.
 
-    __slots__ = ("begun", "ended", "now", "overdue", "process")
+    `start` begins it where it belongs, on the event loop of who asked say.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("begun", "ended", "known", "now", "origin", "overdue", "process", "start")
+
+    def __init__(self, now: float, known: bool, origin: str) -> None:
         self.now = now
+        self.known = known
+        self.origin = origin
+        self.start: Callable[[], object] = _nothing
         self.begun = time.monotonic()
         self.ended: Future[None] = Future()
         self.overdue = False
@@ -83,6 +96,16 @@ class _Flight:
     @property
     def lasted(self) -> float:
         return time.monotonic() - self.begun
+
+
+def _nothing() -> None:
+    return None
+
+
+def _failed(problem: BaseException) -> Future[object]:
+    failed: Future[object] = Future()
+    failed.set_exception(problem)
+    return failed
 
 
 class Kept(Generic[V]):
@@ -97,8 +120,10 @@ class Kept(Generic[V]):
         read: Callable[[object], V | None],
         freshness: Freshness,
         breaker: Breaker | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.freshness = freshness
+        self._reports = reports
         self.breaker = breaker or Breaker()
         self.last_failure = ""
         self._read = read
@@ -107,32 +132,51 @@ class Kept(Generic[V]):
         self._unknown: LRUCache[str, float] = LRUCache(freshness.most_unknown)
         self._failed: LRUCache[str, float] = LRUCache(freshness.most_unknown)
         self._flights: dict[str, _Flight] = {}
+        self._waiting: Queue[tuple[str, _Flight]] = Queue(freshness.calls * _WAITING)
+        self._busy = {True: 0, False: 0}
+        self._process = os.getpid()
+        self._advancing = False
+        self.turned_away = 0
 
     def get(
-        self, key: str, ask: Ask, now: float, *, at_most_every: float | None = None
+        self,
+        key: str,
+        ask: Ask,
+        now: float,
+        *,
+        at_most_every: float | None = None,
+        origin: str | None = None,
     ) -> Standing[V]:
         """Return how a key's answer stands at `now`, after asking for it if it is not fresh.
 
-        `at_most_every` (seconds) stands for `ttl` and `retry`, where another age counts.
+        `at_most_every` (seconds) stands for `ttl` and `retry`, where another age counts. `origin`
+        is the address of who asks, where that is known.
         """
-        flight = self._flight(key, ask, now, at_most_every)
+        flight = self._flight(key, ask, now, at_most_every, origin)
         if flight is not None:
             try:
                 flight.ended.result(self.freshness.timeout - flight.lasted)
             except Expired:
-                self._overdue(flight)
+                self._overdue(key, flight)
         return self._standing(key, now, at_most_every)
 
     async def find(
-        self, key: str, ask: Ask, now: float, *, at_most_every: float | None = None
+        self,
+        key: str,
+        ask: Ask,
+        now: float,
+        *,
+        at_most_every: float | None = None,
+        origin: str | None = None,
     ) -> Standing[V]:
         """Return the same without blocking the event loop."""
-        flight = self._flight(key, ask, now, at_most_every)
+        loop = asyncio.get_running_loop()
+        flight = self._flight(key, ask, now, at_most_every, origin, loop)
         if flight is not None:
             left = self.freshness.timeout - flight.lasted
             await asyncio.wait({asyncio.wrap_future(flight.ended)}, timeout=left)
             if not flight.ended.done():
-                self._overdue(flight)
+                self._overdue(key, flight)
         return self._standing(key, now, at_most_every)
 
     def forget(self, key: str) -> None:
@@ -143,9 +187,16 @@ class Kept(Generic[V]):
             self._flights.pop(key, None)
 
     def _flight(
-        self, key: str, ask: Ask, now: float, at_most_every: float | None
+        self,
+        key: str,
+        ask: Ask,
+        now: float,
+        at_most_every: float | None,
+        origin: str | None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> _Flight | None:
-        """Return the call to wait for, begun if it must be; None if there is none to wait for."""
+        """Return the call to wait for, begun if it can be; None if there is none to wait for."""
+        dropped: tuple[str, _Flight] | None = None
         with self._lock:
             if self._stand(key, now, at_most_every).age is Age.FRESH:
                 return None
@@ -156,16 +207,77 @@ class Kept(Generic[V]):
             retry = self.freshness.retry if at_most_every is None else at_most_every
             if key in self._failed and abs(now - self._failed[key]) < retry:
                 return None
-            if len(self._flights) >= self.freshness.calls or not self.breaker.may_call(now):
+            self._forked()
+            known = key in self._known
+            full = self._busy[known] >= self.freshness.calls
+            if (known and full) or not self.breaker.may_call(now):
                 return None
-            flight = self._flights[key] = _Flight(now)
+            flight = _Flight(now, known, network_of(origin) or "")
+            flight.start = partial(self._begin, key, flight, ask)
+            if full:
+                begin = flight.start
+                if loop is not None:
+                    flight.start = partial(loop.call_soon_threadsafe, begin)
+                dropped = self._waiting.add(flight.origin, (key, flight))
+            else:
+                self._busy[known] += 1
+            if dropped is None or dropped[1] is not flight:
+                self._flights[key] = flight
+        if dropped is not None:
+            self._turn_away(*dropped)
+        if not full:
+            flight.start()
+        return flight
+
+    def _begin(self, key: str, flight: _Flight, ask: Ask) -> None:
         try:
             ask().add_done_callback(lambda told: self._landed(key, flight, told))
         except Exception as problem:  # whatever the source is: it failed
-            failed: Future[object] = Future()
-            failed.set_exception(problem)
-            self._landed(key, flight, failed)
-        return flight
+            self._landed(key, flight, _failed(problem))
+
+    def _forked(self) -> None:
+        """Forget what was under way in the process that this one was forked from."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._busy = {True: 0, False: 0}
+            self._waiting = Queue(self.freshness.calls * _WAITING)
+            self._advancing = False
+
+    def _turn_away(self, key: str, flight: _Flight) -> None:
+        """End a call that never began: it says nothing about the source."""
+        with self._lock:
+            if flight.ended.done():
+                return
+            self.turned_away += 1
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            flight.ended.set_result(None)
+
+    def _advance(self) -> None:
+        """Begin the calls that wait, as far as there are places."""
+        while True:
+            with self._lock:
+                # One at a time: a call that ends at once comes here again, and deeper each time.
+                if self._advancing or self._busy[False] >= self.freshness.calls:
+                    return
+                waiting = self._waiting.next()
+                if waiting is None:
+                    return
+                key, flight = waiting
+                self._advancing = True
+                self._busy[False] += 1
+            try:
+                if not self.breaker.may_call(flight.now + flight.lasted):
+                    with self._lock:
+                        self._busy[False] -= 1
+                    self._turn_away(key, flight)
+                    continue
+                flight.start()
+            except RuntimeError as problem:  # the event loop of who asked is closed
+                self._landed(key, flight, _failed(problem))
+            finally:
+                with self._lock:
+                    self._advancing = False
 
     def _landed(self, key: str, flight: _Flight, told: Future[object]) -> None:
         """Keep what a call brought, and let go those who wait for it."""
@@ -175,17 +287,28 @@ class Kept(Generic[V]):
             answer = self._read(told.result())
         except BaseException as problem:  # a call that was cancelled brought nothing either
             failure = str(problem) if isinstance(problem, SourceError) else type(problem).__name__
+            if self._reports is not None:
+                known = isinstance(problem, SourceError)
+                said = str(problem) if known else place_of(problem)
+                self._reports.heard(said, flight.now + flight.lasted)
         with self._lock:
+            self._busy[flight.known] = max(self._busy[flight.known] - 1, 0)
+            if failure is None and not flight.known:
+                self._waiting.told(flight.origin, doubtful=answer is None)
             current = self._flights.get(key) is flight
             if current:
                 del self._flights[key]
                 self._keep(key, answer, failure, flight)
         if failure is None:
             self.breaker.succeeded()
+            if self._reports is not None:
+                self._reports.heard(None, flight.now + flight.lasted)
         elif not flight.overdue:
             self.last_failure = failure
             self.breaker.failed(flight.now + flight.lasted)
-        flight.ended.set_result(None)
+        if not flight.ended.done():
+            flight.ended.set_result(None)
+        self._advance()
 
     def _keep(self, key: str, answer: V | None, failure: str | None, flight: _Flight) -> None:
         if failure is not None:
@@ -199,13 +322,20 @@ class Kept(Generic[V]):
             self._unknown.pop(key, None)
             self._known[key] = answer, flight.now
 
-    def _overdue(self, flight: _Flight) -> None:
+    def _overdue(self, key: str, flight: _Flight) -> None:
         """Note, once, that a call lasts longer than anyone waits."""
+        with self._lock:
+            waits = self._waiting.remove(flight.origin, (key, flight))
+        if waits:
+            self._turn_away(key, flight)
+            return
         with self._lock:
             if flight.overdue or flight.ended.done():
                 return
             flight.overdue = True
         self.last_failure = f"no answer within {self.freshness.timeout:g} s"
+        if self._reports is not None:
+            self._reports.heard(self.last_failure, flight.now + flight.lasted)
         self.breaker.failed(flight.now + flight.lasted)
 
     def _standing(self, key: str, now: float, at_most_every: float | None) -> Standing[V]:

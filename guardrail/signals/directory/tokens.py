@@ -19,6 +19,7 @@ from guardrail.model.facts import Fact
 from guardrail.signals.directory.identity import Credential, Identity
 from guardrail.signals.directory.jwks import VERIFYING, KeySource, verifying_key
 from guardrail.signals.directory.kept import Freshness, SourceError
+from guardrail.signals.directory.reports import SourceHealth
 from guardrail.signals.directory.vocabulary import GarbageError, Vocabulary
 
 MOST_BYTES = 1 << 14
@@ -109,6 +110,19 @@ class TokenDirectory:
             return Identity(problem=str(problem))
         except SourceError as problem:
             return Identity({}, self.provides, str(problem))
+
+    def essence(self, credential: Credential) -> bytes:
+        """Return the signed part of a token that was verified: by it, it is the same credential.
+
+        Its signature has twins: (r, n - s) beside (r, s) in ECDSA, and spare bits in the last
+        letter of each.
+        """
+        return credential.secret.reveal().rpartition(b".")[0]
+
+    @property
+    def health(self) -> SourceHealth:
+        """How the issuer's key set is doing, for metrics."""
+        return self._keys.reports.health
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the issuer's keys cannot be fetched, while they cannot."""

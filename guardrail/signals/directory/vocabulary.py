@@ -78,7 +78,9 @@ class Vocabulary:
         if value is None and fact.type in _CLOSED and isinstance(told, str):
             value = told
         if value is None:
-            raise GarbageError(f"`{name}` is not of type {fact.type.value}")
+            raise GarbageError(
+                f"`{name}` is `{type(told).__name__}`, not of type {fact.type.value}"
+            )
         if isinstance(value, str) and not 0 < len(value) <= LONGEST_VALUE:
             raise GarbageError(f"`{name}` is empty, or longer than {LONGEST_VALUE} characters")
         return value

@@ -19,6 +19,9 @@ from guardrail.signals.geo.databases import (
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "country.mmdb"
 """The country database that comes with the package; the README beside it has source and licence."""
 
+EMBEDDED_DIGEST = "037bcd403864d3029622c6eb00a865ff664ae821"
+"""What the embedded database's bytes are known by: they need not be walked at every start."""
+
 _DAY = 86_400.0
 WARN_AGE = 30 * _DAY
 """Seconds after which a database's age is warned of."""
@@ -32,9 +35,8 @@ class GeoSignal:
 
     `country_of(ip, now)` and `asn_of(ip, now)` answer for one address without a mapping around
     it: the value, or None where there is none. They raise DataError when the file turns out to be
-    broken. A database may be used in threads and after a fork. Replace its file by renaming a new
-    one over it, never by writing into it: it is mapped into memory. Take it from whom you would
-    take code: the C reader survives files broken by accident, not all that are made to break it.
+    broken. A database may be used in threads and after a fork. Its file is verified whole and
+    copied into memory when it is opened: what is done to the file afterwards does no harm.
     """
 
     __slots__ = ("_asn", "_country", "asn_of", "country_of", "needs", "provides", "sources")
@@ -75,7 +77,7 @@ class GeoSignal:
             raise SettingError(f"a geo database's greatest age is `{max_age}` s; give one above 0")
         own = MAX_AGE if max_age is None else max_age
         if country is None:
-            place = open_database(EMBEDDED, math.inf if max_age is None else max_age)
+            place = _embedded(math.inf if max_age is None else max_age)
         else:
             place = open_database(Path(country), own)
         return cls(place, None if asn is None else open_database(Path(asn), own))
@@ -135,12 +137,18 @@ class GeoSignal:
             return self
         country, asn = self._country, self._asn
         return GeoSignal(
-            open_database(country.path, country.max_age),
+            _embedded(country.max_age)
+            if country.path == EMBEDDED
+            else open_database(country.path, country.max_age),
             None if asn is None else open_database(asn.path, asn.max_age),
         )
 
     def _files(self) -> tuple[Database, ...]:
         return (self._country,) if self._asn is None else (self._country, self._asn)
+
+
+def _embedded(max_age: float) -> Database:
+    return open_database(EMBEDDED, max_age, known=EMBEDDED_DIGEST)
 
 
 def _age_warnings(file: Database, now: float) -> Iterator[str]:

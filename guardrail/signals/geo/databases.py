@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from socket import AF_INET, inet_pton
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 import maxminddb
@@ -26,6 +29,7 @@ from guardrail.signals.addresses import (
     text_of,
     unwrap,
 )
+from guardrail.signals.geo.verifying import BrokenError, verify
 
 _T = TypeVar("_T")
 
@@ -33,6 +37,7 @@ _T = TypeVar("_T")
 _CODES = {code: code for code in COUNTRIES}
 _MAX_ASN = 2**32 - 1  # reserved, as 0 is (RFC 7300, RFC 7607)
 _SAMPLE = 2_000
+REPLACE = "replace it by renaming a new file over it"
 _ADVICE = "check the path in `geo`, GUARDRAIL_GEO or GUARDRAIL_GEO_ASN"
 
 
@@ -87,18 +92,32 @@ class Database:
         return self.built + self.max_age
 
 
-def open_database(path: Path, max_age: float) -> Database:
+def open_database(path: Path, max_age: float, *, known: str = "") -> Database:
     """Open a file that counts until it is `max_age` seconds old.
 
+    All of it is verified, unless its digest is the `known` one, and then read from a copy that is
+    this process's own: what happens to the file afterwards changes nothing.
+
     Raises:
-        DataError: there is no such file, or it is no database.
+        DataError: there is no such file, or it is no database, or it is damaged.
     """
     identity = identity_of(path)
     if identity is None:
         why = "is not a file" if path.exists() else "does not exist"
         raise DataError(f"geo database `{path}` {why}; {_ADVICE}")
     try:
-        reader = maxminddb.open_database(path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"geo database `{path}` may not be read; {_ADVICE}") from error
+    if identity_of(path) != identity or len(data) != identity[2]:
+        raise DataError(f"geo database `{path}` changed while it was read; {REPLACE}")
+    if not known or digest_of(data) != known:
+        try:
+            verify(data)
+        except BrokenError as error:
+            raise _broken(path, str(error)) from error
+    try:
+        reader = _reader_of(data)
         metadata = reader.metadata()
         time.gmtime(metadata.build_epoch)
         return Database(
@@ -110,10 +129,30 @@ def open_database(path: Path, max_age: float) -> Database:
             has_ipv6=metadata.ip_version == 6,
             max_age=max_age,
         )
-    except PermissionError as error:
-        raise DataError(f"geo database `{path}` may not be read; {_ADVICE}") from error
     except Exception as error:  # whatever a broken file provokes in either reader
         raise _broken(path) from error
+
+
+def digest_of(data: bytes) -> str:
+    """Return what a database's bytes are known by."""
+    return blake2b(data, digest_size=20).hexdigest()
+
+
+def _reader_of(data: bytes) -> maxminddb.Reader:
+    """Return a reader of a copy in memory, which no other process can change or shorten.
+
+    The C reader takes paths alone, so the copy is a file without a name.
+    """
+    if hasattr(os, "memfd_create"):
+        copy = os.memfd_create("guardrail-geo", os.MFD_CLOEXEC)
+        with open(copy, "wb") as file:
+            file.write(data)
+            file.flush()
+            return maxminddb.open_database(f"/proc/self/fd/{copy}")
+    with NamedTemporaryFile(prefix="guardrail-geo-") as file:
+        file.write(data)
+        file.flush()
+        return maxminddb.open_database(file.name)
 
 
 def country_lookup(database: Database) -> Callable[[str, float], str | None]:
@@ -225,9 +264,11 @@ def _sample(database: Database) -> Iterator[object]:
             at = (at // size + 1) * size
 
 
-def _broken(path: Path) -> DataError:
+def _broken(path: Path, why: str = "") -> DataError:
+    told = f": {why}" if why else ""
     return DataError(
-        f"geo database `{path}` is damaged or no MaxMind database; replace it with a fresh copy"
+        f"geo database `{path}` is damaged or no MaxMind database; replace it with a fresh "
+        f"copy{told}"
     )
 
 

@@ -22,25 +22,36 @@ SHORTEST, LONGEST = 16, 64
 _RISING = ("unknown", "verified", "pending", "expired", "action_required", "rejected")
 """Statuses in the order in which they go over each other at one time."""
 
+_STEPS = b""
+"""Stands for the attempt of what is on its way: of all attempts, the latest step is kept."""
+
 _TABLES = """
-CREATE TABLE IF NOT EXISTS accounts (
-    account BLOB NOT NULL, final INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL,
-    place INTEGER NOT NULL, PRIMARY KEY (account, final)
+CREATE TABLE IF NOT EXISTS attempts (
+    account BLOB NOT NULL, session BLOB NOT NULL, ending TEXT NOT NULL, status TEXT NOT NULL,
+    at REAL NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (account, session, ending)
 ) WITHOUT ROWID;
 """
+_FORMER = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'accounts'"
+_TAKEN_OVER = """
+INSERT OR IGNORE INTO attempts
+SELECT account, x'', CASE final WHEN 1 THEN status ELSE '' END, status, at, place FROM accounts
+"""
+# Of each attempt the latest event of each ending is kept, so that any order of arrival ends alike.
 _NEWER = """
-INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT (account, final) DO UPDATE
+INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, session, ending) DO UPDATE
 SET status = excluded.status, at = excluded.at, place = excluded.place
-WHERE (excluded.at, excluded.place) > (accounts.at, accounts.place)
+WHERE (excluded.at, excluded.place) > (attempts.at, attempts.place)
 """
 
 
 class KycLedger:
-    """Keeps, for each account, the latest end of a verification and the latest step towards one.
+    """Keeps, for each account, how each attempt to verify it ended, and the latest step of one.
 
     Events may come often and in any order: each counts by its own time, and those of one time in
-    a fixed order, in which no end goes over a rejection. A verified account that begins another
-    verification stays verified until that one ends otherwise.
+    a fixed order, in which no end goes over a rejection. What one attempt ended with changes by
+    its own events alone: a verified account that begins another verification, or cancels it,
+    stays verified. A rejection stands whatever other attempts end with, until its own attempt
+    ends as verified, or the host `lift`s it.
 
     The file names accounts by keyed hashes, and is made for its owner alone. It is opened when it
     is first asked, in each process and thread; a write waits up to `WAIT` seconds for others.
@@ -67,10 +78,16 @@ class KycLedger:
             DataError: the file cannot be written, or the account is no text.
         """
         place = _RISING.index(event.status)
-        name = self._names(event.account)[0]
-        row = (name, event.status in FINAL, event.status, event.at, place)
+        final = event.status in FINAL
+        names = self._names(event.account)
+        attempt = blake2b(event.session.encode(), digest_size=16).digest()
+        session = attempt if final and event.session else _STEPS
         try:
-            taken = self._connection().execute(_NEWER, row)
+            connection = self._connection()
+            name = self._kept_under(connection, names, session) if final else names[0]
+            ending = event.status if final else ""
+            row = (name, session, ending, event.status, event.at, place)
+            taken = connection.execute(_NEWER, row)
         except sqlite3.Error as problem:
             raise DataError(f"the ledger `{self._path}` is not writable: {problem}") from problem
         return bool(taken.rowcount)
@@ -85,17 +102,39 @@ class KycLedger:
         # Under a former key there may be older rows of the same account.
         marks = ",".join("?" * len(names))
         question = (
-            f"SELECT final, status, at FROM accounts WHERE account IN ({marks}) ORDER BY at, place"
+            f"SELECT session, status FROM attempts WHERE account IN ({marks}) ORDER BY at, place"
         )
         try:
             rows = self._connection().execute(question, names).fetchall()
         except sqlite3.Error as problem:
             raise DataError(f"the ledger `{self._path}` is not readable: {problem}") from problem
-        latest = {bool(final): (str(status), at) for final, status, at in rows}
-        end, step = latest.get(True), latest.get(False)
-        if end is None or (step is not None and end[0] != "verified" and step[1] > end[1]):
-            end = step
-        return "unknown" if end is None else end[0]
+        ends: dict[bytes, str] = {}
+        for session, status in rows:
+            rejected = ends.get(session) == "rejected"
+            if status in FINAL and (status == "verified" or not rejected):
+                ends[session] = status
+        for standing in ("rejected", "verified"):
+            if standing in ends.values():
+                return standing
+        return str(rows[-1][1]) if rows else "unknown"
+
+    def lift(self, account: str) -> bool:
+        """Take back an account's rejections, after an appeal say; tell whether there were any.
+
+        What is left of its other attempts stands; an event that tells of a rejected one again is
+        taken again.
+
+        Raises:
+            DataError: the file cannot be written, or the account is no text.
+        """
+        names = self._names(account)
+        marks = ",".join("?" * len(names))
+        change = f"DELETE FROM attempts WHERE status = 'rejected' AND account IN ({marks})"
+        try:
+            lifted = self._connection().execute(change, names)
+        except sqlite3.Error as problem:
+            raise DataError(f"the ledger `{self._path}` is not writable: {problem}") from problem
+        return bool(lifted.rowcount)
 
     def close(self) -> None:
         """Let go of this thread's connection."""
@@ -113,6 +152,16 @@ class KycLedger:
             blake2b(text, key=key, digest_size=16, person=b"kyc account").digest()
             for key in self._keys
         )
+
+    def _kept_under(
+        self, connection: sqlite3.Connection, names: Sequence[bytes], session: bytes
+    ) -> bytes:
+        """Return the name that an attempt's end is kept under: a former one, or the current one."""
+        question = "SELECT 1 FROM attempts WHERE account = ? AND session = ? AND ending != ''"
+        for name in names[1:]:
+            if connection.execute(question, (name, session)).fetchone():
+                return name
+        return names[0]
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection, made anew after a fork."""
@@ -132,6 +181,8 @@ class KycLedger:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(_TABLES)
+            if connection.execute(_FORMER).fetchone():
+                connection.execute(_TAKEN_OVER)
         except BaseException:
             connection.close()
             raise

@@ -36,12 +36,16 @@ class Provider(Enum):
 
 
 class Event(NamedTuple):
-    """What became of one account's verification, at a time in seconds since the epoch."""
+    """What became of one account's verification, at a time in seconds since the epoch.
+
+    `session` names the attempt; events without one are all of one attempt.
+    """
 
     id: str
     account: str
     status: str
     at: float
+    session: str = ""
 
 
 STRIPE = {
@@ -130,7 +134,8 @@ def _stripe(document: Mapping[str, Any]) -> Event | None:
         return None
     account = found.get("client_reference_id") or (found.get("metadata") or {}).get("account_id")
     status = STRIPE.get(found["status"], "unknown")
-    return _event(document["id"], account, status, float(document["created"]))
+    session = found.get("id")
+    return _event(document["id"], account, status, float(document["created"]), session)
 
 
 def _persona(document: Mapping[str, Any]) -> Event | None:
@@ -142,7 +147,8 @@ def _persona(document: Mapping[str, Any]) -> Event | None:
         return None
     account = inner.get("reference-id") or inner.get("referenceId")
     at = told.get("created-at") or told.get("createdAt")
-    return _event(data["id"], account, PERSONA.get(inner["status"], "unknown"), _time(at))
+    status = PERSONA.get(inner["status"], "unknown")
+    return _event(data["id"], account, status, _time(at), told["payload"]["data"].get("id"))
 
 
 def _veriff(document: Mapping[str, Any]) -> Event | None:
@@ -155,7 +161,7 @@ def _veriff(document: Mapping[str, Any]) -> Event | None:
         raise ValueError("the decision has no time")
     # Events of a session before its decision carry no time: they never go over a decision.
     moment = 0.0 if at is None else _time(at)
-    return _event(name, found.get("vendorData"), status, moment)
+    return _event(name, found.get("vendorData"), status, moment, found["id"])
 
 
 _VERIFF_TIMES = ("decisionTime", "submissionTime", "acceptanceTime")
@@ -170,19 +176,21 @@ def _onfido(document: Mapping[str, Any]) -> Event | None:
     at = found.get("completed_at_iso8601") or run.get("updated_at") or run.get("created_at")
     account = run.get("customer_user_id") or found.get("customer_user_id")
     name = f"{found['id']}/{told['action']}/{found['status']}"
-    return _event(name, account, ONFIDO.get(found["status"], "unknown"), _time(at))
+    status = ONFIDO.get(found["status"], "unknown")
+    return _event(name, account, status, _time(at), found["id"])
 
 
-def _event(name: object, account: object, status: str, at: float) -> Event | None:
+def _event(name: object, account: object, status: str, at: float, session: object) -> Event | None:
     if not isinstance(name, str) or not name:
         raise ValueError("the event has no id")
     if not math.isfinite(at):
         raise ValueError("the event has no time")
     if not isinstance(account, str) or not account:
         return None
+    attempt = session if isinstance(session, str) else ""
     # Half a character is no text, and neither kept nor logged.
-    (name + account).encode()
-    return Event(name[:256], account, status, at)
+    (name + account + attempt).encode()
+    return Event(name[:256], account, status, at, attempt)
 
 
 def _time(text: object) -> float:

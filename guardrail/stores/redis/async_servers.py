@@ -48,6 +48,11 @@ class AsyncServers:
         """Replies that never came."""
         return self._lost + sum(line.lost for line in self._lines.values())
 
+    @property
+    def lost_with_loop(self) -> int:
+        """Replies that never came, and those that never will, as nobody listens any more."""
+        return self.lost + sum(line.owed for line in self._lines.values())
+
     def line(self, slot: int) -> Line:
         """Return the connection to the server that has a slot, or to one that knows who has."""
         if self._address.kind != "cluster":

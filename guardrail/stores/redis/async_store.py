@@ -12,7 +12,7 @@ from redis import exceptions as said
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.forms import Asked
-from guardrail.stores.forms import reply_of
+from guardrail.stores.forms import GarbledError, reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_servers import AsyncServers
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
@@ -48,9 +48,13 @@ class AsyncRedisStore(RedisBase):
         """
         until, self._latest = self._until(), now
         try:
-            outcome = await self._acquire(charges, cells, now, until)
-        except OutdatedError:
-            outcome = await self._acquire(charges, cells, now, until)
+            try:
+                outcome = await self._acquire(charges, cells, now, until)
+            except OutdatedError:
+                outcome = await self._acquire(charges, cells, now, until)
+        except GarbledError:
+            self._lose(1)
+            raise
         if self._undo or self.bearings.due:
             self._tidy()
         return outcome
@@ -61,9 +65,13 @@ class AsyncRedisStore(RedisBase):
             return reply_of(await self.acquire(asked.charges, asked.cells, now))
         until, self._latest = self._until(), now
         try:
-            reply = await self._reply(asked, now, until)
-        except OutdatedError:
-            reply = await self._reply(asked, now, until)
+            try:
+                reply = await self._reply(asked, now, until)
+            except OutdatedError:
+                reply = await self._reply(asked, now, until)
+        except GarbledError:
+            self._lose(1)
+            raise
         if self._undo or self.bearings.due:
             self._tidy()
         return reply
@@ -92,6 +100,7 @@ class AsyncRedisStore(RedisBase):
         if self._undo:
             await self._chore()
         await self._servers.close()
+        self._give_up()
 
     async def _acquire(
         self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
@@ -128,6 +137,9 @@ class AsyncRedisStore(RedisBase):
         if os.getpid() != self._process:
             self._begin()
         if self._servers is None or self._servers.loop is not loop:
+            if self._servers is not None:
+                # What they still owe is heard by a loop that has ended.
+                self._lose(self._servers.lost_with_loop)
             self._servers = AsyncServers(
                 self.address, self.bearings, self.deadline, self.connect, self._late
             )
@@ -212,7 +224,12 @@ class AsyncRedisStore(RedisBase):
             while self._undo:
                 if self.bearings.stale:
                     await self._orient(self._until())
-                _, failed = await self._correct(self._batch(), self._latest, self._until())
+                batch = self._batch()
+                try:
+                    _, failed = await self._correct(batch, self._latest, self._until())
+                except BaseException as problem:
+                    self._unsent(batch, problem)
+                    raise
                 self._unbatch(failed)
                 if failed:
                     raise failed[0][1]

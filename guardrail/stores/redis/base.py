@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -66,6 +67,8 @@ class RedisBase:
         """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
         self._undo: deque[Undo] = deque()
         self._lost = 0
+        # Threads share what is owed: taking it and counting it are several steps.
+        self._owing = threading.Lock()
         self._paused = 0.0
         # What is taken back is so at the time of the latest call: hosts may have their own clock.
         self._latest = 0
@@ -103,32 +106,61 @@ class RedisBase:
         return isinstance(reply, said.TryAgainError) and left > self.deadline / 5
 
     def _owe(self, undo: Sequence[Undo]) -> None:
-        room = MOST_OWED - len(self._undo)
-        self._lost += max(0, len(undo) - room)
-        self._undo.extend(undo[:room])
+        if undo:
+            with self._owing:
+                room = max(0, MOST_OWED - len(self._undo))
+                self._lost += max(0, len(undo) - room)
+                self._undo.extend(undo[:room])
+
+    def _lose(self, many: int) -> None:
+        """Count what stays charged for nothing."""
+        with self._owing:
+            self._lost += many
 
     def _owe_late(self, call: Call, reply: object) -> None:
         """Take note of a reply that came after its deadline: what it charged is taken back."""
         asked = call.asked
-        if asked is None or not isinstance(reply, list):
+        if asked is None or isinstance(reply, Exception):
+            # An error was answered before anything was written.
             return
         charges, cells = asked.charges, asked.cells
-        outcome = outcome_of(read_reply(reply), len(charges), cells)
+        try:
+            outcome = outcome_of(read_reply(reply), len(charges), cells)
+        except StoreError:
+            self._lose(1)
+            return
         self._owe([undo for _, undo in undoing(charges, cells, outcome)])
 
     def _batch(self) -> list[Undo]:
-        return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
+        with self._owing:
+            return [self._undo.popleft() for _ in range(min(AT_ONCE, len(self._undo)))]
+
+    def _unsent(self, batch: Sequence[Undo], problem: BaseException) -> None:
+        """Keep for later what was not sent, as the names to send it under are not known.
+
+        What was broken off may have been applied.
+        """
+        if isinstance(problem, StoreError):
+            self._owe(batch)
+        else:
+            self._lose(len(batch))
 
     def _unbatch(self, failed: Failed) -> None:
         """Keep for later what was not applied, unless it may have been."""
         for part, problem in failed:
             if problem.unsure:
-                self._lost += len(part)
+                self._lose(len(part))
             else:
-                self._undo.extend(part)
+                self._owe(part)
         if failed and self.address.kind == "cluster":
             # The other servers' decisions must not wait each time for the one that is away.
             self._paused = time.monotonic() + PAUSE
+
+    def _give_up(self) -> None:
+        """Count as lost what is still owed: nothing will take it back."""
+        with self._owing:
+            self._lost += len(self._undo)
+            self._undo.clear()
 
     def _settled(self, parts: int, failed: Failed) -> None:
         """Keep what some servers did not take; where none took anything, the caller keeps all."""

@@ -65,6 +65,7 @@ class Line:
         self._unsent: list[Entry] = []
         self._owed: deque[Entry] = deque()
         self._heard = 0.0
+        self._doubted = False
         self._opening: asyncio.Task[Any] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -95,6 +96,11 @@ class Line:
             if not entry.future.cancelled() and entry.future.exception() is None:
                 self._on_late(call, entry.future.result())
             raise
+
+    @property
+    def owed(self) -> int:
+        """How many replies are still to come that tell what was charged."""
+        return lost_among([entry.call for entry in self._owed])
 
     async def drain(self) -> None:
         """Wait for what is owed, no longer than a deadline."""
@@ -137,15 +143,17 @@ class Line:
             while self._unsent:
                 entries, self._unsent = self._unsent, []
                 leaving = [entry for entry in entries if not entry.future.done()]
+                connection = self._connection
+                if connection is None:
+                    self._unsent = leaving + self._unsent
+                    self._break(StoreError(f"{self.where} is not connected"))
+                    return
                 now = self._loop.time()
                 for entry in leaving:
                     entry.sent = now
                 self._owed.extend(leaving)
                 pieces = [piece for entry in leaving for piece in entry.commands]
-                connection = self._connection
-                if connection is None:
-                    self._break(StoreError(f"{self.where} is not connected"))
-                elif pieces:
+                if pieces:
                     await connection.send_packed_command(pieces, check_health=False)
         except (said.RedisError, OSError) as problem:
             self._break(unreachable(problem, self.where, unsure=True))
@@ -162,7 +170,7 @@ class Line:
                     )
                 except ANSWERS as answer:
                     reply = unwrapped(answer)
-                self._heard = self._loop.time()
+                self._heard, self._doubted = self._loop.time(), False
                 self._deliver(reply)
                 if isinstance(reply, MOVED_AWAY):
                     gone = f"{self.where} is not the one to write to any more"
@@ -197,7 +205,10 @@ class Line:
                 ends.append(entry.until)
         if self._owed:
             silence = max(self._owed[0].sent, self._heard) + PATIENCE * self._deadline
-            if now >= silence:
+            if now >= silence and not self._doubted:
+                # A loop that was held up for so long may not have read yet what has come.
+                self._doubted, silence = True, now + LOOK_EVERY
+            elif now >= silence:
                 gone = f"nothing was heard for {PATIENCE} deadlines"
                 self._break(StoreError(f"{self.where} is silent: {gone}", unsure=True))
                 return
@@ -208,6 +219,7 @@ class Line:
     def _break(self, problem: StoreError) -> None:
         """Give up the connection: nobody will hear of what is owed any more."""
         connection, self._connection = self._connection, None
+        self._doubted = False
         owed, self._owed = self._owed, deque()
         unsent, self._unsent = self._unsent, []
         self.lost += lost_among([entry.call for entry in owed])

@@ -68,7 +68,7 @@ class Pool:
 
     def give(self, link: Link) -> None:
         """Put a connection back."""
-        if link.opened <= self._retired:
+        if link.opened <= self._retired or self._closed:
             self.drop(link)
             return
         with self._free:
@@ -112,6 +112,12 @@ class Pool:
         if self._owing:
             with self._free:
                 self._poll()
+
+    def late_replies(self) -> list[Late]:
+        """Return the replies that came after their deadline, each once."""
+        with self._free:
+            late, self.late = self.late, []
+            return late
 
     def drain(self) -> None:
         """Wait for the replies that are owed, no longer than a deadline."""

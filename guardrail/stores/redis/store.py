@@ -12,7 +12,7 @@ from redis import exceptions as said
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.forms import Asked
-from guardrail.stores.forms import reply_of
+from guardrail.stores.forms import GarbledError, reply_of
 from guardrail.stores.redis.addresses import Address, Place
 from guardrail.stores.redis.async_store import AsyncRedisStore
 from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
@@ -80,9 +80,13 @@ class RedisStore(RedisBase):
             self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
         try:
-            outcome = self._acquire(charges, cells, now, until)
-        except OutdatedError:
-            outcome = self._acquire(charges, cells, now, until)
+            try:
+                outcome = self._acquire(charges, cells, now, until)
+            except OutdatedError:
+                outcome = self._acquire(charges, cells, now, until)
+        except GarbledError:
+            self._lose(1)
+            raise
         self._tidy(until)
         return outcome
 
@@ -94,9 +98,13 @@ class RedisStore(RedisBase):
             self._begin()
         until, self._latest = time.monotonic() + self.deadline, now
         try:
-            reply = self._reply(asked, now, until)
-        except OutdatedError:
-            reply = self._reply(asked, now, until)
+            try:
+                reply = self._reply(asked, now, until)
+            except OutdatedError:
+                reply = self._reply(asked, now, until)
+        except GarbledError:
+            self._lose(1)
+            raise
         self._tidy(until)
         return reply
 
@@ -122,9 +130,14 @@ class RedisStore(RedisBase):
             pool.drain()
         if self.bearings.known and not self.bearings.stale:
             self._paused = 0.0
-            self._tidy(time.monotonic() + self.deadline)
+            left = len(self._undo) + 1
+            while len(self._undo) < left:
+                # A call takes back so many at once; one that takes nothing back will not.
+                left = len(self._undo)
+                self._tidy(time.monotonic() + self.deadline)
         for pool in self._servers.every():
             pool.close()
+        self._give_up()
 
     def _acquire(
         self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
@@ -231,8 +244,9 @@ class RedisStore(RedisBase):
         self._servers.look()
         for pool in self._servers.every():
             pool.collect()
-            while pool.late:
-                self._owe_late(*pool.late.pop())
+            if pool.late:
+                for late in pool.late_replies():
+                    self._owe_late(*late)
         try:
             if self._undo and time.monotonic() >= self._paused:
                 self._take_back(until)
@@ -245,7 +259,12 @@ class RedisStore(RedisBase):
     def _take_back(self, until: float) -> None:
         if self.bearings.stale:
             self._orient(until)
-        _, failed = self._correct(self._batch(), self._latest, until)
+        batch = self._batch()
+        try:
+            _, failed = self._correct(batch, self._latest, until)
+        except BaseException as problem:
+            self._unsent(batch, problem)
+            raise
         self._unbatch(failed)
         if failed:
             raise failed[0][1]

@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from guardrail.errors import StoreError
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -25,7 +24,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.model.forms import CELL, Form
-from guardrail.stores.forms import check_whole
+from guardrail.stores.forms import GarbledError, check_whole
 from guardrail.stores.naming import Naming
 
 REMEMBERED = 8192
@@ -142,11 +141,11 @@ def read_reply(reply: object) -> list[int]:
     """Return what the script answered; see `outcome_of`.
 
     Raises:
-        StoreError: the reply is not one of the script's.
+        GarbledError: the reply is not one of the script's.
     """
     if isinstance(reply, list) and set(map(type, reply)) == {int}:
         return reply
-    raise StoreError(f"the server answered `{reply!r}`, which is none of ours", unsure=True)
+    raise GarbledError(f"the server answered `{reply!r}`, which is none of ours")
 
 
 def settle_call(corrections: Sequence[Undo], now: int, names: Names, terms: Terms) -> Packed:

@@ -1,0 +1,172 @@
+"""What of a policy a decision shows to work: rows of tables, steps of budgets, branches of rules.
+
+A test that a rule decides holds no more of it than what it went through: the amount of another row
+could be anything. Points are named by rule, kind and text, in the order of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from guardrail.conditions import compile_condition
+from guardrail.engine.closures import rule_applies, verb_amounts
+from guardrail.engine.limits.base import REPEATED
+from guardrail.engine.story import told
+from guardrail.model.amounts import Lookup
+from guardrail.model.cells import Counter, CounterReply
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
+from guardrail.model.rules import Block, Budget, Degrade, Rate, Rule, Step
+
+if TYPE_CHECKING:
+    from guardrail.engine.decision import Decision
+
+KINDS = ("row", "step", "branch")
+"""The kinds of points, as they are counted and told."""
+
+_OTHERWISE = "else"
+
+
+class Point(NamedTuple):
+    """One thing a test can show: a row, a step or a branch of a rule, as its author wrote it."""
+
+    rule: str
+    kind: str
+    text: str
+
+
+def points_of(policies: PolicySet) -> tuple[Point, ...]:
+    """Return every point of a policy set, rules that are off left out."""
+    found: dict[Point, None] = {}
+    for rule in policies.rules:
+        if rule.mode is Mode.OFF:
+            continue
+        for unit, table in _tables(rule):
+            values = policies.facts[table.fact].values
+            whole = bool(values) and all(value in table.table for value in values)
+            names = [*table.table, *(() if whole else (_OTHERWISE,))]
+            found.update((_row(rule, unit, name), None) for name in names)
+        found.update((_step(rule, step), None) for step in _steps(rule))
+        if rule.escalate is not None:
+            found[_escalation(rule)] = None
+        found.update((point, None) for point, _ in _branches(rule))
+    return tuple(found)
+
+
+def reached(decision: Decision, *, shadow: bool, notices: Mapping[str, object]) -> set[Point]:
+    """Return the points that a decision, known to be as it should, went through.
+
+    Those of the rule that decided, with `shadow` of the shadow rules that would have acted, and of
+    the steps whose `x-…` entries are among `notices`; and every row without a limit that held.
+    """
+    engine = decision.case.engine
+    plan, outcome = told(engine, decision)
+    names = {decision.rule} | ({found.rule for found in decision.shadow} if shadow else set())
+    found: set[Point] = set()
+    acting: dict[str, set[Point]] = {}
+    replies = () if outcome is None else outcome.replies
+    for part, cell, reply in zip(plan.parts, plan.cells, replies, strict=outcome is not None):
+        rule = part.limit.rule
+        if part.role != "limit" or not isinstance(cell, Counter):
+            continue
+        used = (cast(CounterReply, reply).used + cell.amount) * 100
+        over = [step for step in _steps(rule) if used > part.allowance * step.percent]
+        if not over:
+            continue
+        step = max(over, key=lambda step: (step.verdict.effect, step.percent))
+        acting.setdefault(rule.id, set()).add(_step(rule, step))
+        obliged = step.verdict.obligations
+        if (
+            step.verdict.effect is Effect.ALLOW
+            and obliged
+            and obliged.extra.items() <= (notices.items())
+        ):
+            names.add(rule.id)
+    for rule in engine.policies.rules:
+        if rule.id in names:
+            found |= acting.get(rule.id, set()) | _held(rule, plan.facts, plan.seconds)
+            if decision.rule == rule.id and decision.reason == REPEATED:
+                found.add(_escalation(rule))
+        elif rule.mode is not Mode.OFF and decision.allowed:
+            found |= _unlimited(rule, engine.policies, plan.facts, plan.now)
+    return found
+
+
+def _held(rule: Rule, facts: Mapping[str, Any], now: float) -> set[Point]:
+    rows = {_row(rule, unit, _entry(table, facts)) for unit, table in _tables(rule)}
+    branches = {point for point, part in _branches(rule) if compile_condition(part)(facts, now)}
+    return rows | branches
+
+
+def _unlimited(rule: Rule, policies: PolicySet, facts: Mapping[str, Any], now: int) -> set[Point]:
+    rows = {
+        _row(rule, unit, entry)
+        for unit, table in _tables(rule)
+        if table.table.get(entry := _entry(table, facts), table.otherwise) is None
+    }
+    if rows and rule_applies(rule, policies.exemptions)(facts, now):
+        return rows
+    return set()
+
+
+def _tables(rule: Rule) -> Iterator[tuple[str, Lookup]]:
+    verb = rule.verb
+    if isinstance(verb, Block | Degrade):
+        return
+    units = [unit for unit, _ in verb.amounts] if isinstance(verb, Budget) else []
+    if isinstance(verb, Rate):
+        units = ["", "burst"]
+    for place, amount in enumerate(verb_amounts(verb)):
+        if isinstance(amount, Lookup) and (place == 0 or amount is not verb_amounts(verb)[0]):
+            yield (units[place] if len(units) > 1 else ""), amount
+
+
+def _entry(table: Lookup, facts: Mapping[str, Any]) -> object:
+    value = facts.get(table.fact)
+    return value if value in table.table else _OTHERWISE
+
+
+def _row(rule: Rule, unit: str, name: object) -> Point:
+    text = str(name).lower() if isinstance(name, bool) else str(name)
+    return Point(rule.id, "row", f"{unit} {text}".strip())
+
+
+def _steps(rule: Rule) -> tuple[Step, ...]:
+    verb = rule.verb
+    return verb.steps if isinstance(verb, Budget) and len(verb.steps) > 1 else ()
+
+
+def _step(rule: Rule, step: Step) -> Point:
+    effect = step.verdict.effect
+    name = "notify" if effect is Effect.ALLOW else str(effect)
+    return Point(rule.id, "step", f"{step.percent}% {name}")
+
+
+def _escalation(rule: Rule) -> Point:
+    return Point(rule.id, "step", "escalate")
+
+
+def _branches(rule: Rule) -> Iterator[tuple[Point, Condition]]:
+    for part in _alternatives(rule.when):
+        yield Point(rule.id, "branch", _text(part)), part
+
+
+def _alternatives(condition: Condition) -> Iterator[Condition]:
+    if isinstance(condition, Negation):
+        yield from _alternatives(condition.part)
+    elif isinstance(condition, Every | Some):
+        for part in condition.parts:
+            if isinstance(condition, Some):
+                yield part
+            yield from _alternatives(part)
+
+
+def _text(condition: Condition) -> str:
+    if isinstance(condition, Comparison):
+        return condition.text
+    if isinstance(condition, Negation):
+        return f"not {_text(condition.part)}"
+    word = " and " if isinstance(condition, Every) else " or "
+    return word.join(_text(part) for part in condition.parts) or "always"

@@ -1,0 +1,92 @@
+"""What each door can know of a request, and which rules it can therefore never enforce.
+
+A proxy that asks shows the head of a request and never tells how it ended; LiteLLM hands over a
+request without its connection. A rule that rests on what a door cannot know is decided by its
+absence for ever: it refuses everybody, or nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from guardrail.engine.source import rule_facts
+from guardrail.model.effects import Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Concurrency, Rate, Rule
+
+_BODY = frozenset(
+    f"request.{name}"
+    for name in ("capability", "model", "reasoning", "stream", "template", "tools", "toolset")
+)
+_CONNECTION = frozenset(
+    ("client.agent", "client.ip", "client.network", "geo.asn", "geo.country", "network.kind")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What a door cannot know: the facts it is `blind` to, and how much a request uses.
+
+    `units` are those it learns, None for all; `holds` tells whether it learns when a request ends.
+    """
+
+    blind: frozenset[str] = frozenset()
+    units: frozenset[str] | None = None
+    holds: bool = True
+
+
+DOORS: Mapping[str, Door] = MappingProxyType(
+    {
+        "asgi": Door(),
+        "wsgi": Door(),
+        "authorizer": Door(blind=_BODY, units=frozenset(("requests",)), holds=False),
+        "authzen": Door(holds=False),
+        "litellm": Door(blind=_CONNECTION),
+    }
+)
+"""The doors by name; `authorizer` is one for proxies, which show the head of a request alone."""
+
+
+class Unfed(NamedTuple):
+    """A rule that a door cannot enforce, and why."""
+
+    rule: Rule
+    why: str
+
+
+def unfed(policies: PolicySet, door: str) -> Iterator[Unfed]:
+    """Yield the rules in force that a door cannot enforce."""
+    known = DOORS[door]
+    for rule in policies.rules:
+        if rule.mode is Mode.OFF:
+            continue
+        missed = sorted(rule_facts(rule, (), stand_ins=False) & known.blind)
+        units = [unit for unit in _units(rule) if known.units and unit not in known.units]
+        if missed:
+            yield Unfed(rule, f"it rests on {_listed(missed)}, which it never sees")
+        elif units:
+            yield Unfed(rule, f"it counts {_listed(units)}, which it never learns")
+        elif isinstance(rule.verb, Concurrency) and not known.holds:
+            yield Unfed(rule, "it counts requests in flight, whose end it never learns")
+
+
+def unfed_by_all(policies: PolicySet, doors: Collection[str]) -> Iterator[Unfed]:
+    """Yield the rules that none of some doors can enforce, with what keeps each door from it."""
+    by_door = {door: {found.rule.id: found for found in unfed(policies, door)} for door in doors}
+    for rule in policies.rules:
+        if by_door and all(rule.id in found for found in by_door.values()):
+            whys = (f"the door `{door}`: {by_door[door][rule.id].why}" for door in by_door)
+            yield Unfed(rule, "; ".join(whys))
+
+
+def _units(rule: Rule) -> tuple[str, ...]:
+    if isinstance(rule.verb, Rate):
+        return (rule.verb.unit,)
+    return tuple(unit for unit, _ in rule.verb.amounts) if isinstance(rule.verb, Budget) else ()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -1,0 +1,202 @@
+"""Counts of events by series: in this process, or in a folder that the workers of a host share."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from guardrail.errors import SettingError
+
+MOST_SERIES = 10_000
+"""How many series are counted each by itself: rules come and go with reloads."""
+
+_COARSER = 1_000
+"""Entries that coarser series have beyond those: effect, mode and dialect alone tell them apart."""
+
+_ENTRY = 1024
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_SIZE = (MOST_SERIES + _COARSER) * _ENTRY
+_COUNT = struct.Struct("<q")
+_LENGTH = struct.Struct("<H")
+_TEXT_AT = _COUNT.size + _LENGTH.size
+LONGEST_SERIES = _ENTRY - _TEXT_AT
+
+
+class Counts:
+    """Counts in the memory of this process; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, series: str, otherwise: str) -> None:
+        """Count one event of a series, or of the coarser one where there are too many."""
+        with self._lock:
+            known = series in self._counts or len(self._counts) < MOST_SERIES
+            self._counts[series if known else otherwise] += 1
+
+    def put(self, figures: Mapping[str, int]) -> None:
+        """Take figures of this process that are counted elsewhere, or that go up and down."""
+        with self._lock:
+            self._counts.update({s: n - self._counts[s] for s, n in figures.items()})
+
+    def totals(self) -> dict[str, int]:
+        """Return every series and its count."""
+        with self._lock:
+            return dict(self._counts)
+
+    def close(self) -> None:
+        """Let go of what was opened: nothing."""
+
+
+class SharedCounts(Counts):
+    """Counts in a file for each process in a folder that the workers of a host share.
+
+    A file is an array of entries of 1,024 bytes: the count (8 bytes), the length of the series'
+    name (2 bytes), the name. Its process writes into it as it counts, others read it whenever
+    they are asked, so that any of them tells the sum over all. A process holds a lock on its file
+    while it lives; who finds one without adds it to `ended` and removes it. Series that do not
+    end in `_total` go up and down: of those the largest counts, and an ended process has none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take a folder of the host's own, made if it is not there.
+
+        Raises:
+            SettingError: it cannot be written to.
+        """
+        super().__init__()
+        self._folder = folder
+        self._process = 0
+        self._file = -1
+        self._entries: mmap.mmap | None = None
+        self._places: dict[str, int] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._folder_lock():
+                pass
+        except OSError as problem:
+            why = (problem.strerror or str(problem)).lower()
+            raise SettingError(f"`metrics_dir` is `{folder}`: {why}") from problem
+
+    def add(self, series: str, otherwise: str) -> None:
+        """Count one event of a series, or of the coarser one where there are too many."""
+        with self._lock:
+            entries = self._opened()
+            at = self._place(entries, series, MOST_SERIES)
+            if at is None:
+                at = self._place(entries, otherwise, MOST_SERIES + _COARSER)
+            if at is not None:
+                _COUNT.pack_into(entries, at, _COUNT.unpack_from(entries, at)[0] + 1)
+
+    def put(self, figures: Mapping[str, int]) -> None:
+        """Take figures of this process that are counted elsewhere, or that go up and down."""
+        with self._lock:
+            entries = self._opened()
+            for series, figure in figures.items():
+                at = self._place(entries, series, MOST_SERIES + _COARSER)
+                if at is not None:
+                    _COUNT.pack_into(entries, at, figure)
+
+    def totals(self) -> dict[str, int]:
+        """Return every series and its count over all processes, ended ones included."""
+        totals: Counter[str] = Counter()
+        with self._folder_lock():
+            self._fold()
+            for path in [self._folder / "ended", *self._folder.glob("*.counts")]:
+                for series, count in _read(path):
+                    if _rises(series):
+                        totals[series] += count
+                    else:
+                        totals[series] = max(totals[series], count)
+        return dict(totals)
+
+    def close(self) -> None:
+        """Let go of this process's file; what it counted stays."""
+        with self._lock:
+            if self._entries is not None and self._process == os.getpid():
+                self._entries.close()
+                os.close(self._file)
+            self._entries = None
+
+    def _opened(self) -> mmap.mmap:
+        if self._entries is None or self._process != os.getpid():
+            name = f"{os.getpid()}-{time.time_ns()}.counts"
+            with self._folder_lock():
+                self._file = os.open(self._folder / name, _CREATE, 0o640)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.ftruncate(self._file, _SIZE)
+            self._entries = mmap.mmap(self._file, _SIZE)
+            self._places = {}
+            self._process = os.getpid()
+        return self._entries
+
+    def _place(self, entries: mmap.mmap, series: str, most: int) -> int | None:
+        at = self._places.get(series)
+        if at is None:
+            name = series.encode()
+            if len(self._places) >= most or len(name) > LONGEST_SERIES:
+                return None
+            at = self._places[series] = len(self._places) * _ENTRY
+            entries[at + _TEXT_AT : at + _TEXT_AT + len(name)] = name
+            # The length last: who reads meanwhile sees no entry, or a whole one.
+            _LENGTH.pack_into(entries, at + _COUNT.size, len(name))
+        return at
+
+    def _fold(self) -> None:
+        """Add what ended processes counted to `ended`; called under the lock of the folder."""
+        gone: list[Path] = []
+        sums: Counter[str] = Counter()
+        for path in self._folder.glob("*.counts"):
+            with path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                gone.append(path)
+                sums.update({series: count for series, count in _read(path) if _rises(series)})
+        if not gone:
+            return
+        sums.update(dict(_read(self._folder / "ended")))
+        new = self._folder / "ended.new"
+        new.write_bytes(b"".join(_entry(*pair) for pair in sums.most_common()))
+        new.replace(self._folder / "ended")
+        for path in gone:
+            path.unlink()
+
+    @contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        with (self._folder / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _rises(series: str) -> bool:
+    return series.partition("{")[0].endswith("_total")
+
+
+def _entry(series: str, count: int) -> bytes:
+    name = series.encode()
+    return (_COUNT.pack(count) + _LENGTH.pack(len(name)) + name).ljust(_ENTRY, b"\0")
+
+
+def _read(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the series in a file and their counts, up to the first entry that is empty."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        while len(entry := file.read(_ENTRY)) == _ENTRY:
+            (length,) = _LENGTH.unpack_from(entry, _COUNT.size)
+            if not length:
+                return
+            yield entry[_TEXT_AT : _TEXT_AT + length].decode(), _COUNT.unpack_from(entry)[0]

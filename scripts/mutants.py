@@ -1,0 +1,387 @@
+"""Change the package in one small place at a time, and see whether a test fails.
+
+Run by hand, as it takes a minute or so a mutant:
+
+    .venv/bin/python -m scripts.mutants --draw 400
+    .venv/bin/python -m scripts.mutants --draw 60 --only engine stores guard
+    .venv/bin/python -m scripts.mutants --report
+
+The draw is the same for the same seed, and hardly another where the code has changed elsewhere.
+What was found goes to a file of JSON lines, and a second run goes on from there. Each worker has a
+copy of the tree in the temporary folder. A mutant is killed by a test that fails, by an error, or
+by time: its tests take far longer than they should. Those that change nothing that anyone could
+see are listed with the reason in `mutants_equivalent.txt`: the mutant's name, a colon, why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+EQUIVALENT = Path(__file__).with_name("mutants_equivalent.txt")
+COPIED = (
+    "benchmarks", "docs", "examples", "guardrail", "policies", "scripts", "tests",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "NOTICE", "README.md",
+    "pyproject.toml",
+)  # fmt: skip
+LONGEST = 900
+"""Seconds after which a mutant counts as killed by time."""
+
+WEIGHTS = {
+    "engine": 3.0,
+    "stores": 3.0,
+    "guard": 3.0,
+    "http/exchange": 3.0,
+    "http/meter": 3.0,
+}
+"""How much more often a room's mutants are drawn than those of others."""
+
+_EVERYWHERE = ("tests/test_policies.py", "tests/replay/test_scenarios.py")
+_COUNTING = (
+    "tests/cells/test_memory.py",
+    "tests/cells/test_contract.py",
+    "tests/cells/test_definition.py",
+)
+_DECIDING = ("tests/engine", "tests/behaviour", "tests/guard", "tests/loading")
+_DOORS = ("tests/http", "tests/hosts", "tests/examples")
+TESTS: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("engine", (*_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cli", "tests/http")),
+    ("stores/redis", ("tests/cells", "tests/stores", "tests/guard")),
+    ("stores/lmdb", ("tests/cells/test_lmdb_definition.py", "tests/cells", "tests/stores")),
+    ("stores", (*_COUNTING, "tests/cells", "tests/guard", "tests/engine", "tests/stores")),
+    ("guard", ("tests/guard", "tests/behaviour", "tests/engine", "tests/stores", *_DOORS)),
+    ("http", _DOORS),
+    ("asgi", _DOORS),
+    ("wsgi", _DOORS),
+    ("signals", ("tests/signals", "tests/http")),
+    ("loading", ("tests/loading", *_EVERYWHERE, "tests/cli", "tests/engine", "tests/replay")),
+    ("replay", ("tests/replay", "tests/cli", "tests/examples")),
+    ("traffic", ("tests/replay", "tests/cli", "tests/examples")),
+    ("scenarios", ("tests/replay", "tests/cli")),
+    ("cli", ("tests/cli", "tests/replay", "tests/examples/test_commands.py", "tests/test_docs.py")),
+    ("decisionlog", ("tests/http", "tests/replay")),
+    ("", ("tests/test_algorithms.py", *_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cells")),
+)
+"""Which tests a module's mutants have to fail, by the start of its path: the first row fits."""
+
+
+class Mutant(NamedTuple):
+    """One change: the text between two offsets of a file is another one."""
+
+    name: str
+    path: str
+    line: int
+    kind: str
+    start: int
+    end: int
+    old: str
+    new: str
+
+
+_SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+_BOUNDARIES: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+}  # fmt: skip
+_SUMS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult,
+    ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+_ENDS = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Yield every mutant of a module."""
+    text = path.read_text(encoding="utf-8")
+    where = path.relative_to(ROOT / "guardrail").as_posix()
+    starts = [0]
+    for row in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(row.encode()))
+    data = text.encode()
+    seen: Counter[str] = Counter()
+    for scope, node in _nodes(ast.parse(text), ""):
+        start = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
+        end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        old = data[start:end].decode()
+        for kind, new in _changes(node):
+            brief = f"{scope or 'module'} {kind} {' '.join(old.split())} -> {' '.join(new.split())}"
+            seen[brief] += 1
+            name = f"{where} {hashlib.sha256(f'{brief} {seen[brief]}'.encode()).hexdigest()[:10]}"
+            yield Mutant(name, where, node.lineno, kind, start, end, old, new)  # type: ignore[attr-defined]
+
+
+def _nodes(tree: ast.AST, scope: str) -> Iterator[tuple[str, ast.AST]]:
+    """Yield the nodes that run, with the function or class they stand in; no annotations."""
+    for field, value in ast.iter_fields(tree):
+        if field in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if not isinstance(child, ast.AST):
+                continue
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+                continue
+            if isinstance(child, ast.JoinedStr):
+                continue  # messages
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            inner = f"{scope}.{child.name}".strip(".") if named else scope  # type: ignore[attr-defined]
+            if hasattr(child, "lineno"):
+                yield inner, child
+            yield from _nodes(child, inner)
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield what may stand for a node instead."""
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        for kind, table in (("comparison", _SWAPS), ("boundary", _BOUNDARIES)):
+            other = table.get(type(node.ops[0]))
+            if other is not None:
+                yield kind, f"({ast.unparse(ast.Compare(node.left, [other()], node.comparators))})"
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield "not", f"(bool({ast.unparse(node.operand)}))"
+    elif isinstance(node, ast.BoolOp):
+        op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield "and/or", f"({ast.unparse(ast.BoolOp(op, node.values))})"
+    elif isinstance(node, ast.BinOp) and type(node.op) in _SUMS:
+        if not any(
+            isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)
+        ):
+            yield (
+                "sum",
+                f"({ast.unparse(ast.BinOp(node.left, _SUMS[type(node.op)](), node.right))})",
+            )
+    elif isinstance(node, ast.AugAssign) and type(node.op) in _SUMS:
+        new = ast.AugAssign(node.target, _SUMS[type(node.op)](), node.value)
+        yield "sum", ast.unparse(new)
+        yield "statement", "pass"
+    elif isinstance(node, ast.Constant):
+        if isinstance(node.value, bool):
+            yield "constant", repr(not node.value)
+        elif isinstance(node.value, int):
+            yield "constant", f"({node.value + 1})"
+            if node.value:
+                yield "constant", f"({node.value - 1})"
+        elif isinstance(node.value, float):
+            yield "constant", repr(node.value * 2 + 1)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ENDS:
+        name = ast.Name(_ENDS[node.func.id])
+        yield "min/max", ast.unparse(ast.Call(name, node.args, node.keywords))
+    elif isinstance(node, ast.IfExp):
+        yield "branch", f"({ast.unparse(node.body)})"
+        yield "branch", f"({ast.unparse(node.orelse)})"
+    elif isinstance(node, ast.Return) and node.value is not None:
+        if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            yield "returned", "return None"
+    elif _is_left_out(node):
+        yield "statement", "pass"
+
+
+def _is_left_out(node: ast.AST) -> bool:
+    """Tell whether a statement may be missing without a name being missing."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call | ast.Await)
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets)
+    return isinstance(node, ast.Raise | ast.Continue | ast.Break | ast.Delete)
+
+
+def drawn(seed: int, many: int, only: Sequence[str]) -> list[Mutant]:
+    """Return so many mutants, by weight; each one's luck depends on its name and the seed alone."""
+    found: list[tuple[float, Mutant]] = []
+    for path in sorted((ROOT / "guardrail").rglob("*.py")):
+        for mutant in mutants_of(path):
+            if only and not any(mutant.path.startswith(room) for room in only):
+                continue
+            digest = hashlib.sha256(f"{seed} {mutant.name}".encode()).digest()
+            chance = (int.from_bytes(digest[:8], "big") + 1) / 2**64
+            weight = max(
+                (w for room, w in WEIGHTS.items() if mutant.path.startswith(room)), default=1
+            )
+            found.append((chance ** (1 / weight), mutant))
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    return [mutant for _, mutant in found[:many]]
+
+
+class Tree:
+    """A copy of the tree, in which one file at a time is another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._moment = time.time()
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
+                shutil.copytree(source, folder / name, ignore=ignored)
+            elif source.exists():
+                shutil.copy2(source, folder / name)
+
+    def run(self, mutant: Mutant) -> dict[str, object]:
+        """Run the tests that a mutant has to fail; return what came of it."""
+        path = self.folder / "guardrail" / mutant.path
+        data = path.read_bytes()
+        self._write(path, data[: mutant.start] + mutant.new.encode() + data[mutant.end :])
+        began = time.monotonic()
+        try:
+            rows = next(tests for room, tests in TESTS if mutant.path.startswith(room))
+            status, told = self._test(rows)
+        finally:
+            self._write(path, data)
+        return {
+            **mutant._asdict(),
+            "status": status,
+            "by": told,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    def _write(self, path: Path, data: bytes) -> None:
+        # Compiled modules are told apart by whole seconds and sizes.
+        self._moment += 2
+        path.write_bytes(data)
+        os.utime(path, (self._moment, self._moment))
+
+    def _test(self, tests: Sequence[str]) -> tuple[str, str]:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "--no-header", "--tb=line"]
+        scratch = self.folder / "tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        around = {**os.environ, "PYTHONPATH": str(self.folder), "TMPDIR": str(scratch)}
+        out = (self.folder / "out.txt").open("w+b")
+        known = list(dict.fromkeys(each for each in tests if (self.folder / each).exists()))
+        running = subprocess.Popen(
+            [*command, "-p", "no:cacheprovider", *known],
+            cwd=self.folder,
+            env=around,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code: int | None = running.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            code = None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        out.seek(0)
+        lines = out.read().decode("utf-8", "replace").splitlines()
+        out.close()
+        if code is None:
+            return "killed", f"time ({LONGEST} s)"
+        failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        if code == 0:
+            return "survived", lines[-1] if lines else ""
+        return "killed", (failed or lines or [str(code)])[-1][:200]
+
+
+def equivalents() -> dict[str, str]:
+    """Return the mutants that change nothing, each with the reason."""
+    found = {}
+    rows = EQUIVALENT.read_text(encoding="utf-8").splitlines() if EQUIVALENT.exists() else []
+    for row in rows:
+        name, sign, why = row.partition(": ")
+        if sign and not row.startswith("#"):
+            found[name] = why
+    return found
+
+
+def report(rows: Sequence[dict[str, object]]) -> None:
+    """Print how many were killed, by room, and what survived."""
+    same = equivalents()
+    by_room: dict[str, Counter[str]] = {}
+    for row in rows:
+        status = str(row["status"])
+        if status == "survived" and str(row["name"]) in same:
+            status = "equivalent"
+        parts = str(row["path"]).split("/")
+        room = "/".join(parts[:2]) if parts[0] in ("http", "stores") else parts[0]
+        by_room.setdefault(room.removesuffix(".py"), Counter())[status] += 1
+        if status == "survived":
+            print(row["name"], "line", row["line"], row["kind"])
+            print(f"    {row['old']}  ->  {row['new']}")
+    total: Counter[str] = Counter()
+    for room, counts in sorted(by_room.items()):
+        total += counts
+        print(f"{room:20} {dict(counts)}")
+    counted = total["killed"] + total["survived"]
+    share = 100 * total["killed"] / counted if counted else 0.0
+    print(f"all: {dict(total)}; killed without equivalents: {share:.1f} %")
+
+
+def main() -> None:
+    """Draw mutants and run their tests, or report what was found."""
+    words = argparse.ArgumentParser(description="Change the code; see whether tests fail.")
+    words.add_argument("--draw", type=int, default=400)
+    words.add_argument("--seed", type=int, default=20261129)
+    words.add_argument("--only", nargs="*", default=[], help="rooms, as `engine` or `stores/redis`")
+    words.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
+    words.add_argument("--jobs", type=int, default=2)
+    words.add_argument("--again", action="store_true", help="run again what survived before")
+    words.add_argument("--report", action="store_true")
+    given = words.parse_args()
+    rows = _read(given.out)
+    if not given.report:
+        known = {
+            name for name, row in rows.items() if not (given.again and row["status"] == "survived")
+        }
+        known |= set(equivalents())
+        waiting = [m for m in drawn(given.seed, given.draw, given.only) if m.name not in known]
+        _run_all(waiting, given.out, given.jobs)
+    report(list(_read(given.out).values()))
+
+
+def _read(path: Path) -> dict[str, dict[str, object]]:
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {str(row["name"]): row for row in map(json.loads, rows)}
+
+
+def _run_all(waiting: list[Mutant], path: Path, jobs: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = threading.Lock()
+    waiting.reverse()
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as name:
+            tree = Tree(Path(name).resolve())
+            while True:
+                with lock:
+                    if not waiting:
+                        return
+                    mutant = waiting.pop()
+                row = tree.run(mutant)
+                with lock, path.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(row) + "\n")
+                    print(
+                        f"{row['status']:9} {row['seconds']:6} s  {row['name']}  {row['by']}",
+                        flush=True,
+                    )
+
+    workers = [threading.Thread(target=work) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+if __name__ == "__main__":
+    main()

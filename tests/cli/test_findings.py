@@ -1,0 +1,552 @@
+"""What `check` and `test` find fault with, though nothing fails: each kind ends in exit code 1."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardrail.loading.catalogue import CATALOGUE
+from tests.cli.conftest import MONDAY, POLICY, request, write_traffic
+
+START = """\
+guardrail: 1
+policy: p
+facts:
+  account.tier: {type: level, values: [anonymous, email, verified], default: anonymous}
+models:
+  large: {weaker: small, max_output: 8192}
+  small: {max_output: 8192}
+"""
+RULES = """\
+rules:
+  - {id: banned, when: {enforcement.status: banned}, unknown: skip, block: {reason: closed}}
+  - id: day
+    when: always
+    budget: {tokens: 50k, per: day, key: account.id}
+    steps:
+      - {at: 80%, degrade: {model: small}}
+"""
+TESTS = """\
+tests:
+  - {name: closed, facts: {account.id: a, enforcement.status: banned}, expect: {block: closed}}
+"""
+FACTS = '{"account.id": "a", "request.model": "large"}'
+
+
+@pytest.fixture
+def policy(folder):
+    """Writes a policy set to `p.yaml`."""
+
+    def write(rules: str = RULES, tests: str = TESTS, start: str = START) -> None:
+        (folder / "p.yaml").write_text(start + rules + tests)
+
+    write()
+    return write
+
+
+def codes(out: str) -> set[str]:
+    """Return the codes of the findings in an output."""
+    return set(re.findall(r"GR\d+", out.partition("\n\n")[2]))
+
+
+def test_a_policy_without_faults_is_fine(run, policy):
+    for command in ("check", "test"):
+        outcome = run(command, "p.yaml")
+
+        assert (outcome.code, codes(outcome.out)) == (0, set())
+
+
+KEY = "rules:\n  - {id: r, when: always, rate: {requests: 9/minute, key: %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "often"),
+    [
+        ("[account.id, client.agent]", "with every value it makes up"),
+        ("[request.capability, account.id]", "up to 8 times"),
+        ("[account.id, request.stream, request.capability]", "up to 16 times"),
+        ("[account.id, request.model]", "with every value it makes up"),
+    ],
+)
+def test_what_a_client_chooses_in_a_key_is_a_finding(run, policy, key, often):
+    policy(KEY % key, "tests: [{name: t, facts: {account.id: a}, expect: allow}]\n")
+    outcome = run("check", "p.yaml")
+
+    assert outcome.code == 1
+    assert codes(outcome.out) == {"GR203"}
+    assert often in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("comment", "code"),
+    [
+        ("# guardrail: ignore GR203 as agents are few here", 0),
+        ("# guardrail: ignore GR203, GR206", 0),
+        ("# guardrail: ignore GR203 until 2026-06-01 as agents are few", 0),
+        ("# guardrail: ignore GR203 until 2026-02-28 as agents are few", 1),
+        ("# guardrail: ignore GR206 something else", 1),
+        ("# says nothing", 1),
+    ],
+)
+@pytest.mark.parametrize("above", [True, False])
+def test_a_comment_accepts_a_finding_until_its_date(run, policy, comment, code, above):
+    line = (KEY % "[account.id, client.agent]").splitlines()[1]
+    written = f"  {comment}\n{line}\n" if above else f"{line} {comment}\n"
+    policy(f"rules:\n{written}", "tests: [{name: t, facts: {account.id: a}, expect: allow}]\n")
+    outcome = run("check", "p.yaml", "--as-of", "2026-03-01")
+
+    assert outcome.code == code
+    assert ("1 finding accepted by a comment (GR203)" in outcome.out) is not code
+
+
+EXEMPTION = """\
+exemptions:
+  - {id: pilot, rules: [banned], when: {account.id: a}, reason: agreed, expires: 2026-02-01}
+"""
+RESTING = """\
+tests:
+  - name: the pilot is served
+    facts: {account.id: a, enforcement.status: banned}
+    expect: allow
+"""
+
+
+def test_an_exemption_that_has_ended_and_a_test_that_rests_on_it_are_findings(run, policy):
+    policy(RULES + EXEMPTION, RESTING)
+    before = run("check", "p.yaml", "--as-of", "2026-01-10")
+    soon = run("check", "p.yaml", "--as-of", "2026-01-25")
+    after = run("check", "p.yaml", "--as-of", "2026-02-02")
+    tested = run("test", "p.yaml", "--as-of", "2026-02-02")
+
+    assert (before.code, codes(before.out)) == (0, set())
+    assert (soon.code, "exemption `pilot` ends 2026-02-01 (p.yaml:" in soon.out) == (0, True)
+    assert (after.code, codes(after.out)) == (1, {"GR206", "GR404"})
+    assert (tested.code, codes(tested.out)) == (1, {"GR404"})
+    assert "`the pilot is served` rests on an exemption that has ended: `pilot`" in tested.out
+
+
+def test_a_test_that_needs_no_exemption_rests_on_none(run, policy):
+    policy(RULES + EXEMPTION, TESTS.replace("account.id: a,", "account.id: b,"))
+
+    assert run("test", "p.yaml", "--as-of", "2026-02-02").code == 0
+    assert codes(run("check", "p.yaml", "--as-of", "2026-02-02").out) == {"GR206"}
+
+
+def test_a_rule_that_has_ended_is_a_finding(run, policy):
+    policy(RULES.replace("unknown: skip", "unknown: skip, until: 2026-02-01"))
+
+    assert run("check", "p.yaml", "--as-of", "2026-02-01").code == 0
+    assert codes(run("check", "p.yaml", "--as-of", "2026-02-02").out) == {"GR206"}
+
+
+def test_a_test_that_expects_nothing_is_a_finding_and_shows_nothing(run, policy):
+    policy(tests="tests:\n  - {name: idle, facts: {account.id: a}, steps: [{repeat: 9}]}\n")
+    for command in ("check", "test"):
+        outcome = run(command, "p.yaml")
+
+        assert (outcome.code, codes(outcome.out)) == (1, {"GR403"})
+        assert "test `idle` expects nothing" in outcome.out
+    assert "0 of 2 (never: banned, day)" in outcome.out
+
+
+def test_requests_between_others_need_no_expectation(run, policy):
+    steps = "[{tokens: 39k, output_tokens: 0}, {tokens: 2k, output_tokens: 0, expect: degrade}]"
+    facts = "{account.id: a, request.model: large}"
+    policy(tests=f"tests:\n  - {{name: t, facts: {facts}, steps: {steps}}}\n")
+
+    assert run("test", "p.yaml").code == 0
+
+
+def test_a_failing_test_shows_every_rule_that_could_have_had_the_effect(run, policy):
+    tests = """\
+tests:
+  - {name: one, facts: {account.id: a}, expect: block}
+  - {name: two, facts: {account.id: a}, expect: {block: closed}}
+  - {name: three, facts: {account.id: a}, expect: throttle}
+  - {name: four, facts: {account.id: a, enforcement.status: banned}, expect: allow}
+  - {name: five, facts: {account.id: a}, expect: {block: other, by: banned}}
+"""
+    policy(tests=tests)
+    for command in ("check", "test"):
+        outcome = run(command, "p.yaml")
+
+        assert (outcome.code, outcome.err) == (1, "")
+        assert outcome.out.count("FAIL") == 5
+        blocks = outcome.out.split("FAIL")[1:]
+        assert "banned   no match   enforcement.status = banned   missing: unknown" in blocks[0]
+        assert "day" not in blocks[0]
+        assert "banned" in blocks[1]
+        assert re.search(r"day +MATCH", blocks[2])
+        assert "banned" not in blocks[2]
+        assert re.search(r"banned +MATCH", blocks[3])
+    for form in ("concise", "json"):
+        assert run("test", "p.yaml", "--format", form).code == 1
+
+
+@pytest.mark.parametrize(
+    ("expect", "facts"),
+    [
+        ("block", "{account.id: a}"),
+        ("degrade", "{account.id: a}"),
+        ("throttle", "{account.id: a}"),
+        ("{degrade: small}", "{account.id: a}"),
+        ("allow", "{}"),
+        ("block", "{account.id: a, request.channel: x}"),
+    ],
+)
+def test_no_failing_test_is_a_fault_of_ours(run, policy, expect, facts):
+    start = START.replace("facts:\n", "facts:\n  request.channel: {type: string, required: true}\n")
+    rules = "rules:\n  - {id: open, when: {account.id: b}, unknown: skip, block: {}}\n"
+    policy(rules, f"tests:\n  - {{name: t, facts: {facts}, expect: {expect}}}\n", start)
+    outcome = run("test", "p.yaml")
+
+    assert outcome.code in (0, 1)
+    assert outcome.err == ""
+
+
+def test_a_refusal_that_no_rule_stands_behind_says_why(run, policy):
+    start = START.replace("facts:\n", "facts:\n  request.channel: {type: string, required: true}\n")
+    policy(tests="tests:\n  - {name: t, facts: {account.id: a}, expect: allow}\n", start=start)
+
+    assert "fact-missing: the request lacks `request.channel`" in run("test", "p.yaml").out
+
+
+def test_one_request_is_reserved_the_same_in_a_test_and_when_explained(run, policy, folder):
+    facts = "{account.id: a, request.model: large}"
+    step = "{tokens: 40000, expect: {degrade: small, by: day}}"
+    policy(tests=f"tests:\n  - {{name: t, facts: {facts}, steps: [{step}]}}\n")
+    line = {"account.id": "a", "request.model": "large"}
+    traffic = [
+        {"ts": MONDAY, "facts": line, "estimate": {"input_tokens": 40_000}},
+        {
+            "ts": MONDAY + 86400,
+            "facts": line,
+            "usage": {"input_tokens": 40_000, "output_tokens": 5},
+        },
+        {"ts": MONDAY + 2 * 86400, "facts": line, "usage": {"tokens": 40_005, "output_tokens": 5}},
+    ]
+    write_traffic(folder / "t.jsonl", *traffic)
+    explained = run("explain", "p.yaml", "--request", FACTS, "--tokens", "40000")
+    replayed = run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json")
+
+    assert run("test", "p.yaml").code == 0
+    assert explained.out.startswith("DEGRADE to small   by day")
+    assert "48,192 of 50,000 tokens" in explained.out
+    assert json.loads(replayed.out)["traffic"]["decisions"]["degrade"]["requests"] == 3
+
+
+def traffic(folder, *rows: object) -> tuple[str, ...]:
+    """Return a command line that checks the policies of this module against some traffic."""
+    write_traffic(folder / "t.jsonl", *rows)
+    return ("check", "p.yaml", "--traffic", "t.jsonl")
+
+
+def plain(number: int = 0, /, **facts: Any) -> dict[str, Any]:
+    """Return a request without anything odd."""
+    return request(number, facts={"geo.country": "DE", **facts}, usage={"input_tokens": 1})
+
+
+@pytest.mark.parametrize(
+    ("share", "bad", "code"),
+    [
+        (None, 0, 0), (None, 1, 0), (None, 2, 1), ("2%", 2, 0), ("0.5%", 1, 1), ("0%", 1, 1),
+        ("0%", 0, 0), ("100%", 99, 0),
+    ],
+)  # fmt: skip
+def test_bad_lines_past_a_share_are_a_finding(run, policy, folder, share, bad, code):
+    rows = [*(plain(n) for n in range(100 - bad)), *["nonsense"] * bad]
+    option = () if share is None else ("--bad-lines", share)
+    outcome = run(*traffic(folder, *rows), *option)
+
+    assert outcome.code == code
+    assert codes(outcome.out) == ({"GR305"} if code else set())
+
+
+def test_half_of_the_lines_unreadable_is_told_in_numbers(run, policy, folder):
+    rows = [*(plain(n) for n in range(1551)), *["{}"] * 1449]
+    outcome = run(*traffic(folder, *rows))
+
+    assert outcome.code == 1
+    assert "GR305 1,449 of 3,000 lines could not be read (48.30%)" in outcome.out
+
+
+@pytest.mark.parametrize("share", ["1", "1 %", "%", "-1%", "101%", "nan%", "1e2%"])
+def test_a_share_is_a_percentage(run, policy, folder, share):
+    assert run(*traffic(folder, plain()), f"--bad-lines={share}").code == 2
+
+
+def test_a_fact_that_no_policy_knows_is_a_finding(run, policy, folder):
+    outcome = run(*traffic(folder, plain(**{"acount.tier": "verified", "my.own": 1})))
+
+    assert outcome.code == 1
+    assert "GR309 fact `acount.tier` is in no policy (1 request); did you mean `account.tier`?" in (
+        outcome.out
+    )
+    assert "GR309 fact `my.own` is in no policy (1 request); declare it" in outcome.out
+
+
+def test_a_value_that_is_not_of_its_fact_s_type_is_a_finding(run, policy, folder):
+    rules = RULES + "  - {id: low, when: {account.tier: anonymous}, block: {}, mode: shadow}\n"
+    policy(rules)
+    outcome = run(*traffic(folder, plain(**{"account.tier": "Verified"})))
+
+    assert (outcome.code, codes(outcome.out)) == (1, {"GR311"})
+    assert "fact `account.tier` is `'Verified'`, not a level" in outcome.out
+
+
+def test_a_model_that_is_not_listed_is_a_finding_unless_it_counts_as_another(run, policy, folder):
+    rows = [plain(**{"request.model": "large-2026-03-01"})] * 3
+    unsaid = run(*traffic(folder, *rows))
+    policy(start=START + "defaults: {unlisted_model: large}\n")
+    said = run(*traffic(folder, *rows))
+
+    assert (unsaid.code, codes(unsaid.out)) == (1, {"GR306"})
+    assert "GR306 model `large-2026-03-01` is not in `models` (3 requests)" in unsaid.out
+    assert said.code == 0
+    assert "3 requests for models not listed count as `large`: `large-2026-03-01`" in said.out
+
+
+def test_a_degrade_without_effect_is_in_the_table_and_a_finding(run, policy, folder):
+    policy(start=START + "  other: {max_output: 8192}\n")
+    rows = [plain(n, **{"request.model": "other"}) for n in range(2)]
+    for row in rows:
+        row["estimate"] = {"input_tokens": 21_000, "output_tokens": 0}
+    rows[1]["facts"]["request.model"] = "small"
+    outcome = run(*traffic(folder, *rows))
+    idle = [{**rows[0], "estimate": {"input_tokens": 41_000, "output_tokens": 0}}]
+    told = run(*traffic(folder, *idle))
+
+    assert (outcome.code, codes(outcome.out)) == (0, set())  # who asks for `small` has it
+    assert (told.code, codes(told.out)) == (1, {"GR307"})
+    assert "rule `day` asked for a weaker model without effect (1 request)" in told.out
+    assert re.search(r"rule +mode +matched +degr\. +thrtl\. +block +no effect\n", told.out)
+    assert re.search(r"day +enforce +1 +– +– +– +1\n", told.out)
+
+
+MAP = """\
+guardrail_map: 1
+ts: {column: t}
+facts:
+  account.id: {column: who}
+  geo.country: {column: where}
+  account.tier: {column: plan, values: {free: email, pro: verified}%s}
+"""
+
+
+def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
+    (folder / "m.yaml").write_text(MAP % "")
+    rows = [{"t": MONDAY, "who": "a", "where": "", "plan": "free"}, {"t": MONDAY, "plan": "pro"}]
+    outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
+
+    assert (outcome.code, codes(outcome.out)) == (1, {"GR308"})
+    assert "GR308 column `where`, which the map names, has no value in any line" in outcome.out
+
+
+def test_a_value_that_a_map_does_not_know_is_counted_and_shown(run, policy, folder):
+    rows = [{"t": MONDAY, "who": "a", "where": "DE", "plan": p} for p in ("Free", "free", "Free")]
+    (folder / "m.yaml").write_text(MAP % "")
+    outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
+    (folder / "m.yaml").write_text(MAP % ", default: email")
+    defaulted = run(*traffic(folder, *rows), "--map", "m.yaml")
+
+    assert (outcome.code, codes(outcome.out)) == (1, {"GR310"})
+    assert "GR310 `Free` is not among the `values` of `account.tier` (2 requests)" in outcome.out
+    assert defaulted.code == 0
+
+
+BLIND = {
+    "  - {id: r, when: {request.model: large}, block: {}}": "`request.model`",
+    "  - {id: r, when: {request.tools: {gt: 0}}, block: {}}": "`request.tools`",
+    "  - {id: r, when: {not: {request.capability: chat}}, block: {}}": "`request.capability`",
+    "  - {id: r, when: always, budget: {tokens: 1, per: day, key: account.id}}": "`tokens`",
+    "  - {id: r, when: always, rate: {cost_usd: 1/day, key: account.id}}": "`cost_usd`",
+    "  - {id: r, when: always, concurrency: {max: 1, key: account.id}}": "in flight",
+    "  - {id: r, when: always, rate: {requests: {by: request.model, large: 9/day, else: 99/day}, "
+    "key: account.id}}": "`request.model`",
+}
+PRICED = START.replace("large: {", "large: {price: {input: 1, output: 1}, ").replace(
+    "small: {", "small: {price: {input: 1, output: 1}, "
+)
+
+
+@pytest.mark.parametrize("rule", BLIND)
+def test_a_rule_that_no_declared_door_can_feed_is_a_finding(run, policy, rule):
+    tests = "tests: [{name: t, facts: {account.id: a}, steps: [{expect: allow}]}]\n"
+    tests = tests.replace("expect: allow", "tokens: 0, output_tokens: 0, expect: {%s: true}")
+    effect = "block" if "block" in rule else "allow"
+    policy(f"rules:\n{rule}\n", tests % effect, PRICED)
+    found = run("check", "p.yaml", "--door", "authorizer")
+
+    assert run("check", "p.yaml").code == 0
+    assert run("check", "p.yaml", "--door", "asgi").code == 0
+    assert run("check", "p.yaml", "--door", "authorizer", "--door", "wsgi").code == 0
+    assert (found.code, codes(found.out)) == (1, {"GR205"})
+    assert BLIND[rule] in found.out
+
+
+def test_litellm_knows_no_connection(run, policy):
+    rules = "rules:\n  - {id: r, when: {geo.country: CU}, unknown: skip, block: {}}\n"
+    policy(rules, "tests: [{name: t, facts: {account.id: a, geo.country: CU}, expect: block}]\n")
+    outcome = run("check", "p.yaml", "--door", "litellm")
+
+    assert codes(outcome.out) == {"GR205"}
+    assert "the door `litellm`: it rests on `geo.country`, which it never sees" in outcome.out
+
+
+def test_an_unknown_door_is_a_wrong_use(run, policy):
+    outcome = run("check", "p.yaml", "--door", "authoriser")
+
+    assert outcome.code == 2
+    assert "did you mean `authorizer`?" in outcome.err
+
+
+ROWS = """\
+rules:
+  - id: day
+    when: {any: [{request.tools: {gt: 0}}, {request.capability: {in: [agentic, code]}}]}
+    unknown: skip
+    budget:
+      tokens: {by: account.tier, anonymous: 1k, email: 10k, verified: unlimited}
+      per: day
+      key: account.id
+    steps:
+      - {at: 50%, notify: {x-half: used}}
+      - {at: 80%, degrade: {model: small}}
+"""
+FULL = """\
+tests:
+  - name: t
+    facts: {account.id: a, account.tier: email, request.model: large, request.tools: 1}
+    steps:
+      - {tokens: 5001, output_tokens: 0, expect: {allow: true, obligations: {x-half: used}}}
+      - {tokens: 4000, output_tokens: 0, expect: degrade}
+      - {tokens: 4000, output_tokens: 0, expect: throttle}
+"""
+
+
+def test_coverage_is_told_by_row_step_and_branch(run, policy):
+    policy(ROWS, FULL)
+    outcome = run("check", "p.yaml")
+    found = json.loads(run("test", "p.yaml", "--format", "json").out)
+
+    assert outcome.code == 0
+    assert "1 of 1\n" in outcome.out
+    assert "decided by a test: 1 of 3 rows, 3 of 3 steps, 1 of 2 branches\n" in outcome.out
+    never = "never: day (anonymous; verified; request.capability in [agentic, code])\n"
+    assert never in outcome.out
+    assert [row["text"] for row in found["rows_without_test"]] == ["anonymous", "verified"]
+    assert found["steps_without_test"] == []
+    assert len(found["branches_without_test"]) == 1
+
+
+def test_a_row_that_no_test_ran_into_is_not_covered(run, policy):
+    served = FULL.replace("expect: throttle", "expect: degrade").replace("4000", "3000", 1)
+    policy(ROWS, served[: served.index("      - {tokens: 4000")])
+
+    assert "1 of 3 rows, 2 of 3 steps" in run("check", "p.yaml").out
+
+
+def test_a_row_without_a_limit_is_covered_by_being_served(run, policy):
+    test = "  - {name: u, facts: {account.id: b, account.tier: verified, request.tools: 1}, %s}\n"
+    policy(ROWS, FULL + test % "expect: allow")
+
+    assert "2 of 3 rows" in run("check", "p.yaml").out
+
+
+def test_what_is_found_is_in_the_json_too(run, policy, folder):
+    policy(KEY % "[account.id, client.agent]", TESTS.replace("{block: closed}", "allow"))
+    found = json.loads(run(*traffic(folder, "nonsense", plain()), "--format", "json").out)
+
+    assert [one["code"] for one in found["warnings"]] == ["GR203"]
+    assert [line[:5] for line in found["findings"]] == ["GR203", "GR305"]
+
+
+def test_the_shipped_policies_have_nothing_wrong_at_any_time_they_hold(run, policy):
+    root = Path(__file__).resolve().parents[2]
+    for path in (root / "policies", root / "examples" / "server" / "policies"):
+        outcome = run("check", str(path), "--as-of", "2026-12-01")
+
+        assert (outcome.code, codes(outcome.out)) == (0, set()), outcome.out
+
+
+def test_an_exemption_that_does_not_apply_is_explained(run, policy):
+    policy(RULES + EXEMPTION, RESTING)
+    asked = ("explain", "p.yaml", "--request")
+    banned = '{"account.id": "%s", "enforcement.status": "banned"}'
+    other = run(*asked, banned % "b", "--at", "2026-01-10")
+    ended = run(*asked, banned % "a", "--at", "2026-02-10")
+    nobody = run(*asked, '{"enforcement.status": "banned"}', "--at", "2026-01-10")
+    lifted = run(*asked, banned % "a", "--at", "2026-01-10")
+
+    assert re.search(r"exemption +pilot does not apply\n +account.id = a +\"b\": no\n", other.out)
+    assert "pilot does not apply: it has ended (2026-02-01T" in ended.out
+    assert "pilot does not apply: it hinges on a missing fact" in nobody.out
+    assert "exempt by pilot" in lifted.out
+    assert "does not apply" not in lifted.out
+
+
+def test_a_degrade_without_effect_is_explained(run, policy):
+    request = '{"account.id": "a", "request.model": "large-2026-03-01"}'
+    outcome = run("explain", "p.yaml", "--request", request, "--tokens", "35000")
+    policy(start=START + "defaults: {unlisted_model: large}\n")
+    counted = run("explain", "p.yaml", "--request", request, "--tokens", "35000")
+
+    assert outcome.out.startswith("ALLOW")
+    assert re.search(
+        r"asks for +degrade \(asks for the model `small`, without effect: "
+        r"`large-2026-03-01` is not in `models`\)",
+        outcome.out,
+    )
+    assert "note        model `large-2026-03-01` is not in `models`" in outcome.out
+    assert counted.out.startswith("DEGRADE to small")
+
+
+def catalogued(run, folder, code: str, example: str) -> tuple[int, set[str]]:
+    """Return how `check` ends over an example of the catalogue, and which codes it tells."""
+    parts = re.split(r"^# file: (.*)\n", example, flags=re.MULTILINE)
+    rules = "" if "rules:" in parts[0] else "rules: [{id: r, when: {account.id: z}, block: {}}]\n"
+    tests = "" if "tests:" in parts[0] else "tests: [{name: t, facts: {account.id: a}, expect: %s}]"
+    files = dict(zip(parts[1::2], parts[2::2], strict=True))
+    base = f"guardrail: 1\npolicy: p\n{parts[0].rstrip()}\n{rules}{tests}\n"
+    for name, text in files.items():
+        (folder / name).write_text(text.rstrip() + "\n")
+    traffic = ("--traffic", "traffic.jsonl") if "traffic.jsonl" in files else ()
+    mapped = ("--map", "map.yaml") if "map.yaml" in files else ()
+    door = ("--door", "authorizer") if code == "GR205" else ()
+    options = (*traffic, *mapped, *door, "--as-of", "2026-06-01")
+    for effect in ("allow", "block", "degrade"):
+        (folder / "q.yaml").write_text(base.replace("expect: %s", f"expect: {effect}"))
+        outcome = run("check", "q.yaml", *options)
+        if "FAIL" not in outcome.out:
+            break
+    return outcome.code, codes(outcome.out)
+
+
+@pytest.mark.parametrize("code", [code for code in CATALOGUE if code > "GR2"])
+def test_the_catalogue_avoids_what_is_found_and_prefers_what_is_not(run, folder, code):
+    avoided = catalogued(run, folder, code, CATALOGUE[code].avoid)
+
+    assert avoided[0] == 1
+    assert code in avoided[1] <= {code, "GR206"}
+    assert catalogued(run, folder, code, CATALOGUE[code].prefer) == (0, set())
+
+
+def test_every_code_that_is_told_has_a_page():
+    root = Path(__file__).resolve().parents[2] / "guardrail"
+    told = {
+        code
+        for path in root.rglob("*.py")
+        if path.name != "catalogue.py"
+        for code in re.findall(r"\bGR[2-9]\d\d\b", path.read_text("utf-8"))
+    }
+
+    assert told == {code for code in CATALOGUE if code > "GR2"}
+
+
+def test_the_small_policy_of_the_other_tests_is_fine(run):
+    assert POLICY
+    assert run("check", "policies").code == 0

@@ -1,0 +1,156 @@
+"""What each door can know: which rules it can never enforce, what the authorizer says of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from guardrail.cli import main
+from guardrail.engine.source import rule_facts
+from guardrail.http.doors import DOORS, unfed, unfed_by_all
+from guardrail.loading import load_text
+from tests.http.driving import Guarded
+from tests.http.test_authorizer import SHOWN, Asked
+
+POLICY = """
+guardrail: 1
+policy: doors
+facts:
+  account.tier: {type: level, values: [email, verified]}
+  request.tools: {type: integer, default: 0}
+models: {large: {weaker: small, max_output: 10}, small: {max_output: 10}}
+rules:
+  - {id: calls, when: always, budget: {requests: 9, per: day, key: account.id}}
+  - {id: tokens, when: always, budget: {tokens: 1M, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 9, key: account.id}}
+  - {id: models, when: {request.model: huge}, unknown: skip, block: {}}
+  - {id: tools, when: {request.tools: {gt: 3}}, block: {}}
+  - {id: quiet, when: {request.capability: batch}, unknown: skip, block: {}, mode: shadow}
+  - {id: idle, when: {request.capability: code}, block: {}, mode: "off"}
+"""
+
+
+def test_an_authorizer_enforces_what_a_head_tells_and_nothing_else():
+    policies = load_text(POLICY)
+
+    found = {one.rule.id: one.why for one in unfed(policies, "authorizer")}
+
+    assert found == {
+        "tokens": "it counts `tokens`, which it never learns",
+        "places": "it counts requests in flight, whose end it never learns",
+        "models": "it rests on `request.model`, which it never sees",
+        "tools": "it rests on `request.tools`, which it never sees",
+        "quiet": "it rests on `request.capability`, which it never sees",
+    }
+    assert [one.rule.id for one in unfed(policies, "authzen")] == ["places"]
+    assert list(unfed(policies, "asgi")) == list(unfed(policies, "wsgi")) == []
+    assert list(unfed_by_all(policies, ["authorizer", "asgi"])) == []
+    assert list(unfed_by_all(policies, [])) == []
+
+
+@pytest.mark.parametrize("profile", SHOWN)
+def test_an_authorizer_says_at_its_start_which_rules_it_cannot_enforce(profile, caplog):
+    with caplog.at_level(logging.WARNING, logger="guardrail"):
+        asked = Asked(profile, policy=POLICY)
+        asked()
+        asked()
+    told = [line for line in caplog.messages if "cannot be enforced by an authorizer" in line]
+
+    assert [line.split("`")[1] for line in told] == ["tokens", "places", "models", "tools", "quiet"]
+
+
+@pytest.mark.parametrize("profile", SHOWN)
+def test_an_authorizer_tells_clients_no_limit_that_it_never_counts(profile):
+    for key in ("key-a", "key-b"):
+        headers = str(Asked(profile, policy=POLICY)(key=key).headers)
+
+        assert '\\"calls\\"' in headers or '"calls"' in headers
+        assert "tokens" not in headers
+        assert "places" not in headers
+        assert "1000000" not in headers
+
+
+@pytest.mark.parametrize("profile", SHOWN)
+def test_a_refusal_by_an_authorizer_tells_none_either(profile):
+    asked = Asked(profile, policy=POLICY.replace("requests: 9", "requests: 1"))
+    asked()
+    refused = asked()
+
+    assert refused.status_code in (403, 429)
+    assert '"calls"' in str(refused.headers).replace("\\", "")
+    assert "tokens" not in str(refused.headers)
+
+
+def test_a_middleware_tells_all_of_them():
+    headers = str(Guarded(POLICY).ask().headers)
+
+    assert '"tokens"' in headers.replace("\\", "")
+
+
+SEEN = """
+guardrail: 1
+policy: seen
+rules:
+  - id: r
+    when:
+      any:
+        - {request.capability: {exists: true}}
+        - {request.model: {exists: true}}
+        - {request.tools: {exists: true}}
+        - {request.stream: {exists: true}}
+        - {request.reasoning: {exists: true}}
+        - {request.template: {exists: true}}
+        - {request.toolset: {exists: true}}
+        - {request.endpoint: {exists: true}}
+        - {client.agent: {exists: true}}
+        - {client.ip: {exists: true}}
+    budget: {requests: 9, per: day, key: account.id}
+"""
+
+
+def test_what_an_authorizer_is_said_to_be_blind_to_it_never_has():
+    asked = Asked("forward", policy=SEEN)
+    decided = []
+    decide = asked.guard.decide
+
+    async def kept(facts, *more, **others):
+        decided.append(dict(facts))
+        return await decide(facts, *more, **others)
+
+    asked.guard.decide = kept  # type: ignore[method-assign]
+    body = {"model": "large", "tools": [{"type": "function"}], "system": "x"}
+    asked(**{"user-agent": "a"})
+    asked.send("POST", "/v1/chat/completions", json=body)
+
+    tested = rule_facts(load_text(SEEN).rules[0], (), stand_ins=False)
+    assert decided[0].keys() & DOORS["authorizer"].blind == set()
+    assert {"request.endpoint", "client.agent", "client.ip"} <= decided[0].keys()
+    assert DOORS["authorizer"].blind <= tested
+
+
+def test_the_decision_log_is_traffic(tmp_path, capsys):
+    log, policy = tmp_path / "decisions.jsonl", tmp_path / "p.yaml"
+    rules = POLICY.replace("requests: 9", "requests: 3") + (
+        "  - {id: tier, when: {account.tier: verified}, degrade: {x-tier: verified}}\n"
+    )
+    policy.write_text(
+        rules + "tests: [{name: t, facts: {account.id: a, account.tier: email}, expect: allow}]\n"
+    )
+    door = Guarded(rules, decision_log=log)
+    body = json.dumps({"model": "large", "max_tokens": 9, "messages": []}).encode()
+    answers = [door.ask(body) for _ in range(5)]
+    answers += [door.ask(body, key="key-b")]
+
+    code = main(["check", str(policy), "--traffic", str(log), "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429, 200]
+    assert (code, found["findings"]) == (0, [])
+    assert found["traffic"]["requests"] == 6
+    assert found["traffic"]["bad_lines"]["count"] == 0
+    assert found["traffic"]["accounts"] == 2
+    assert found["traffic"]["decisions"]["throttle"]["requests"] == 2
+    assert "acct-a" not in log.read_text()
+    assert json.loads(log.read_text().splitlines()[0])["facts"]["account.tier"] == "email"

@@ -1,0 +1,549 @@
+"""What a request is charged through the middleware, by what its response says and does."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import zlib
+
+import pytest
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse
+
+from guardrail.http.exchange.later import Later
+from guardrail.http.exchange.stripping import UsageStripper
+from guardrail.http.meter import FED_UNITS, unfed_units
+from tests.http.driving import (
+    ASK,
+    JSON,
+    MESSAGES,
+    SSE,
+    Call,
+    Guarded,
+    Host,
+    body_messages,
+    chat_stream,
+    completion,
+    scope_of,
+)
+from tests.http.meters import events
+from tests.http.wsgi_driving import Hosted, answering
+
+POLICY = """
+guardrail: 1
+policy: usage
+units: [audio_seconds, images]
+models: {small: {max_output: 4096}}
+rules:
+  - {id: calls, when: always, budget: {requests: 1k, per: day, key: account.id}}
+  - {id: in, when: always, budget: {input_tokens: 1M, per: day, key: account.id}}
+  - {id: out, when: always, budget: {output_tokens: 1M, per: day, key: account.id}}
+  - {id: sound, when: always, budget: {audio_seconds: 1k, per: day, key: account.id}}
+  - {id: pictures, when: always, budget: {images: 1k, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 9, lease: 10m, key: account.id}}
+"""
+NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "audio_seconds": 0, "images": 0}
+
+
+class Counted(Guarded):
+    """A host behind the middleware, and what each limit counts."""
+
+    def __init__(self, host=None, policy=POLICY, **options):
+        super().__init__(policy, host, **options)
+
+    async def count(self):
+        decision = await self.guard.decide({"account.id": "acct-a"}, NOTHING)
+        await self.guard.release(decision)
+        counted = {limit.rule: limit.used for limit in decision.limits}
+        counted["places"] -= 1
+        return counted
+
+    def counted(self):
+        return asyncio.run(self.count())
+
+
+def told(usage, *, path="/v1/chat/completions", headers=JSON, **members):
+    """Return what the limits count after one response that tells a usage."""
+    body = json.dumps({"model": "small", "usage": usage, **members}).encode()
+    guarded = Counted(Host([body], headers=headers))
+    assert guarded.ask(path=path).status == 200
+    return guarded.counted()
+
+
+def test_iterations_count_where_the_top_tells_the_last_alone():
+    iterations = [
+        {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500},
+        {"type": "message", "input_tokens": 23_000, "output_tokens": 1_000},
+    ]
+    usage = {"input_tokens": 23_000, "output_tokens": 1_000, "iterations": iterations}
+
+    counted = told(usage, path=MESSAGES)
+
+    assert (counted["in"], counted["out"]) == (203_000, 4_500)
+    included = {**usage, "input_tokens": 203_000, "output_tokens": 4_500}
+    counted = told(included, path=MESSAGES)
+    assert (counted["in"], counted["out"]) == (203_000, 4_500)
+
+
+def test_iterations_of_a_model_that_declined_do_not_count():
+    iterations = [
+        {"type": "message", "model": "large", "input_tokens": 900, "output_tokens": 7},
+        {"type": "message", "model": "small", "input_tokens": 1_000, "output_tokens": 300},
+        {"type": "fallback_message", "model": "small", "input_tokens": 1_500, "output_tokens": 400},
+    ]
+    usage = {"input_tokens": 1_500, "output_tokens": 400, "iterations": iterations}
+
+    counted = told(usage, path=MESSAGES)
+
+    assert (counted["in"], counted["out"]) == (2_500, 700)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion_", "total", "reasoning", "out"),
+    [(10_120, 1_499, 14_428, 2_809, 4_308), (100, 500, 600, 200, 500), (5, 100, None, 300, 400)],
+)
+def test_the_total_tells_whether_reasoning_stands_beside_or_inside(
+    prompt, completion_, total, reasoning, out
+):
+    usage = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion_,
+        "total_tokens": total,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+
+    counted = told(usage)
+
+    assert (counted["in"], counted["out"]) == (prompt, out)
+
+
+def test_zeros_told_for_a_stream_of_words_are_not_believed():
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    chunks = [*chat_stream(400, usage=False, done=False), events({"choices": [], "usage": zeros})]
+    guarded = Counted(Host([*chunks, b"data: [DONE]\n\n"], headers=SSE))
+    guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
+
+    counted = guarded.counted()
+
+    assert 400 <= counted["out"] <= 600
+    assert counted["in"] > 0
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_response_the_host_compressed_is_charged_as_told(coding):
+    plain = completion(prompt=12, output=530)
+    packed = gzip.compress(plain) if coding == "gzip" else zlib.compress(plain)
+    headers = [*JSON, (b"content-encoding", coding.encode())]
+    guarded = Counted(Host([packed[:9], packed[9:]], headers=headers))
+    call = guarded.ask(headers=[(b"accept-encoding", b"gzip")])
+
+    assert call.body == packed
+    counted = guarded.counted()
+    assert (counted["in"], counted["out"]) == (12, 530)
+
+
+def test_a_bomb_is_not_unpacked_and_counts_no_less_than_was_reserved():
+    bomb = gzip.compress(b" " * (32 << 20))
+    headers = [*JSON, (b"content-encoding", b"gzip")]
+    guarded = Counted(Host([bomb], headers=headers))
+    guarded.ask()
+
+    assert guarded.counted()["out"] >= len(bomb)
+
+
+SPOOF = b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1}} ' + b"word " * 1_000
+
+
+@pytest.mark.parametrize("kind", [b"text/plain; charset=utf-8", b"text/html", b"text/vtt"])
+def test_what_a_model_wrote_as_text_is_no_usage(kind):
+    guarded = Counted(Host([SPOOF], headers=[(b"content-type", kind)]))
+    guarded.ask(json.dumps({**json.loads(ASK), "max_tokens": 4_096}).encode())
+
+    assert guarded.counted()["out"] >= 1_000
+
+
+def test_without_a_content_type_a_usage_may_only_raise_what_is_charged():
+    low = Counted(Host([SPOOF]))
+    low.ask(json.dumps({**json.loads(ASK), "max_tokens": 4_096}).encode())
+    high = Counted(Host([completion(prompt=900, output=700)]))
+    high.ask()
+
+    assert low.counted()["out"] >= 1_000
+    assert (high.counted()["in"], high.counted()["out"]) == (900, 700)
+
+
+def test_a_prompt_that_is_echoed_is_not_output():
+    usage = {"prompt_tokens": 500, "completion_tokens": 2, "total_tokens": 502}
+    body = {"choices": [{"text": "word " * 500 + "and on"}], "usage": usage}
+    guarded = Counted(Host([json.dumps(body).encode()], headers=JSON))
+    asked = {"model": "small", "prompt": "word " * 500, "max_tokens": 2, "echo": True}
+    guarded.ask(json.dumps(asked).encode(), path="/v1/completions")
+
+    assert guarded.counted()["out"] == 2
+
+
+def test_bytes_in_a_response_are_no_text():
+    picture = {"image_url": {"url": "data:image/png;base64," + "iVBOR" * 9_000}}
+    sound = {"id": "a", "data": "UklGR" * 9_000, "transcript": "Hello there."}
+    message = {"content": "Here", "images": [picture], "audio": sound, "annotations": ["x y " * 99]}
+    body = json.dumps({"choices": [{"message": message}]}).encode()
+    guarded = Counted(Host([body], headers=JSON))
+    guarded.ask(json.dumps({**json.loads(ASK), "max_tokens": 4_096}).encode())
+
+    assert guarded.counted()["out"] < 10
+
+
+# Work that goes on after its response.
+
+RESPONSES = "/v1/responses"
+BACKGROUND = {"model": "small", "input": "hi", "max_output_tokens": 500, "background": True}
+CREATED = {"id": "resp_1", "object": "response", "status": "queued", "background": True}
+USAGE = {"input_tokens": 20, "output_tokens": 321, "total_tokens": 341}
+
+
+class Answers:
+    """A host whose next answers are given."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    async def __call__(self, scope, receive, send):
+        kind, chunks, ends = self.answers.pop(0)
+        await receive()
+        headers = [(b"content-type", kind)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if ends:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def body_of(**members):
+    return b"application/json", [json.dumps({**CREATED, **members}).encode()], True
+
+
+def stream_of(*documents, ends=True):
+    return b"text/event-stream", [events(document, named=True) for document in documents], ends
+
+
+def fetched(guarded, name="resp_1"):
+    return guarded.ask(None, path=f"{RESPONSES}/{name}", method="GET")
+
+
+def begun(answer, *later, **more):
+    guarded = Counted(Answers(answer, *later))
+    guarded.ask(json.dumps({**BACKGROUND, **more}).encode(), path=RESPONSES)
+    return guarded
+
+
+LEFT = stream_of({"type": "response.created", "response": CREATED}, ends=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "streams"), [(body_of(usage=None), False), (LEFT, True), (stream_of(), True)]
+)
+def test_work_in_the_background_stays_as_reserved(answer, streams):
+    guarded = begun(answer, stream=streams)
+
+    assert guarded.counted()["out"] == 500
+
+
+@pytest.mark.parametrize("first", [body_of(usage=None), LEFT])
+def test_a_later_response_that_tells_the_end_settles_the_work(first):
+    guarded = begun(
+        first,
+        body_of(status="in_progress", usage=None),
+        body_of(id="resp_2", status="completed", usage=USAGE),
+        body_of(status="completed", usage=USAGE),
+        body_of(status="completed", usage=USAGE),
+        stream="text/event-stream" in str(first[0]),
+    )
+    counts = []
+    for name in ("resp_1", "resp_2", "resp_1", "resp_1"):
+        assert fetched(guarded, name).status == 200
+        counts.append(guarded.counted())
+
+    assert [count["out"] for count in counts] == [500, 500, 321, 321]
+    assert [count["places"] for count in counts] == [1, 1, 0, 0]
+    assert counts[-1]["in"] == 20
+    assert counts[-1]["calls"] == 5
+
+
+def test_a_stream_that_is_resumed_settles_the_work_at_its_end():
+    done = {**CREATED, "status": "completed", "usage": USAGE}
+    delta = {"type": "response.output_text.delta", "delta": "x"}
+    guarded = begun(
+        LEFT, stream_of(delta, {"type": "response.completed", "response": done}), stream=True
+    )
+    fetched(guarded)
+
+    assert guarded.counted()["out"] == 321
+
+
+def test_work_that_was_cancelled_without_a_usage_stays_as_reserved():
+    guarded = begun(body_of(usage=None), body_of(status="cancelled", usage=None))
+    guarded.ask(b"", path=f"{RESPONSES}/resp_1/cancel")
+
+    counted = guarded.counted()
+    assert (counted["out"], counted["places"]) == (500, 0)
+
+
+def test_work_that_waits_at_shutdown_stays_as_reserved():
+    guarded = begun(body_of(usage=None))
+
+    async def shut():
+        await guarded.app.door.close()
+        return await guarded.count()
+
+    counted = asyncio.run(shut())
+    assert (counted["out"], counted["places"]) == (500, 0)
+
+
+def test_of_too_much_work_the_oldest_is_no_longer_waited_for():
+    later = Later(most=2)
+
+    assert not later
+    assert [later.keep(name, name) for name in "abc"] == [None, None, "a"]
+    assert later.keep("b", "again") == "b"
+    assert (later.take("a"), later.take("c"), later.taken()) == (None, "c", ["again"])
+
+
+def test_background_work_over_wsgi_waits_for_its_end_too():
+    bodies = [
+        json.dumps({**CREATED, "usage": None}).encode(),
+        json.dumps({**CREATED, "status": "completed", "usage": USAGE}).encode(),
+    ]
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [bodies.pop(0)]
+
+    hosted = Hosted(app)
+    hosted.ask(body=json.dumps(BACKGROUND).encode(), path=RESPONSES)
+    reserved = hosted.used("tokens")
+    hosted.ask(body=b"", path=f"{RESPONSES}/resp_1", method="GET")
+
+    assert reserved >= 500
+    assert hosted.used("tokens") == 341
+    assert hosted.used("places") == 0
+
+
+def test_a_compressed_response_over_wsgi_is_charged_as_told():
+    packed = gzip.compress(completion(prompt=12, output=53))
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")]
+    hosted = Hosted(answering([packed], headers))
+    hosted.ask()
+
+    assert hosted.used("tokens") == 65
+
+
+# Reasoning that is not shown.
+
+REASONS = {"model": "small", "input": "hi", "max_output_tokens": 500, "stream": True}
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [{"type": "response.created", "response": {"reasoning": {"effort": "high"}}}],
+        [{"type": "response.output_item.added", "item": {"type": "reasoning", "summary": []}}],
+    ],
+)
+def test_a_stream_left_while_its_model_reasons_stays_as_reserved(documents):
+    guarded = Counted(Answers(stream_of(*documents, ends=False)))
+    guarded.ask(json.dumps(REASONS).encode(), path=RESPONSES)
+
+    assert guarded.counted()["out"] == 500
+
+
+def test_reasoning_asked_for_and_not_shown_stays_as_reserved_unless_told():
+    asked = json.dumps({**json.loads(ASK), "stream": True, "reasoning_effort": "high"}).encode()
+    untold = Counted(Host(chat_stream(3, usage=False), headers=SSE))
+    untold.ask(asked)
+    known = Counted(Host(chat_stream(3), headers=SSE))
+    known.ask(asked)
+    thought = {"choices": [{"delta": {"reasoning_content": "so "}}]}
+    shown = Counted(Host([events(thought), *chat_stream(3, usage=False)], headers=SSE))
+    shown.ask(asked)
+
+    assert untold.counted()["out"] == 100
+    assert known.counted()["out"] == 3
+    assert 4 <= shown.counted()["out"] < 10
+
+
+# Units of a policy's own.
+
+
+@pytest.mark.parametrize(
+    ("members", "seconds"),
+    [
+        ({"text": "Hi.", "usage": {"type": "duration", "seconds": 12}}, 12),
+        ({"text": "Hi.", "usage": {"seconds": 11.2}}, 12),
+        ({"task": "transcribe", "text": "Hi.", "duration": "8.47"}, 9),
+        ({"text": "Hi.", "usage": {"prompt_audio_seconds": 7}}, 7),
+        ({"text": "Hi."}, 1),
+        ({"text": "Hi.", "usage": {"seconds": -5}}, 1),
+        ({"text": "Hi.", "duration": float("nan")}, 1),
+    ],
+)
+def test_seconds_of_sound_are_charged_as_told(members, seconds):
+    guarded = Counted(Host([json.dumps(members).encode()], headers=JSON))
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n'
+        b"content-type: audio/wav\r\n\r\nRIFF\r\n--b--\r\n"
+    )
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    call = guarded.ask(form, path="/v1/audio/transcriptions", headers=headers)
+
+    assert call.status == 200
+    assert guarded.counted()["sound"] == seconds
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_pictures_are_reserved_as_asked_for_and_charged_as_made(size):
+    pictures = [{"b64_json": "iVBOR" * size, "revised_prompt": "[{"}] * 3
+    body = json.dumps({"created": 1, "data": pictures}).encode()
+    chunks = [body[at : at + 65_536] for at in range(0, len(body), 65_536)]
+    seen = []
+
+    class Slow(Host):
+        async def __call__(self, scope, receive, send):
+            seen.append((await guarded.count())["pictures"])
+            await super().__call__(scope, receive, send)
+
+    guarded = Counted(Slow(chunks, headers=JSON))
+    asked = json.dumps({"model": "small", "prompt": "a cat", "n": 4}).encode()
+    guarded.ask(asked, path="/v1/images/generations")
+
+    assert seen == [4]
+    assert guarded.counted()["pictures"] == 3
+
+
+def test_what_has_no_pictures_and_no_sound_counts_none():
+    guarded = Counted()
+    guarded.ask()
+    guarded.ask(None, path="/v1/models", method="GET")
+    refused = Counted(Host([b"{}"], status=404, headers=JSON))
+    refused.ask()
+
+    assert (guarded.counted()["pictures"], guarded.counted()["sound"]) == (0, 0)
+    assert (refused.counted()["pictures"], refused.counted()["sound"]) == (0, 0)
+
+
+def test_a_unit_that_no_response_tells_is_said_at_start(caplog):
+    policy = POLICY.replace("[audio_seconds, images]", "[audio_seconds, images, gpu_seconds]")
+    with caplog.at_level(logging.WARNING, "guardrail"):
+        Counted(policy=POLICY)
+        assert "no response tells" not in caplog.text
+        Counted(policy=policy)
+
+    assert caplog.text.count("how much of the unit `gpu_seconds` was used") == 1
+    assert unfed_units(["gpu_seconds", *FED_UNITS]) == ("gpu_seconds",)
+
+
+# The end of a response.
+
+
+def test_a_request_is_settled_when_its_response_has_ended_though_the_host_works_on():
+    seen = []
+
+    async def work():
+        seen.append(await guarded.count())
+
+    async def host(scope, receive, send):
+        await receive()
+        body = json.loads(completion(prompt=5, output=6))
+        await JSONResponse(body, background=BackgroundTask(work))(scope, receive, send)
+
+    guarded = Counted(host)
+    guarded.ask()
+
+    assert [(count["in"], count["out"], count["places"]) for count in seen] == [(5, 6, 0)]
+    assert guarded.counted()["out"] == 6
+
+
+def test_a_host_sends_no_file_past_the_meter():
+    host = Host([completion()], headers=JSON)
+    guarded = Counted(host)
+    extensions = {"http.response.pathsend": {}, "http.response.debug": {}}
+    guarded.ask(extensions=extensions)
+    guarded.ask(None, path="/v1/models", method="GET", extensions=extensions)
+
+    assert [set(scope["extensions"]) for scope in host.scopes] == [
+        {"http.response.debug"},
+        set(extensions),
+    ]
+
+
+def test_a_stream_whose_usage_we_asked_for_is_not_compressed():
+    host = Host(chat_stream(3), headers=SSE)
+    guarded = Counted(host, stream_usage=True)
+    asked = json.dumps({**json.loads(ASK), "stream": True}).encode()
+    guarded.ask(asked, headers=[(b"accept-encoding", b"gzip")])
+
+    assert b"accept-encoding" not in dict(host.scopes[0]["headers"])
+    assert guarded.counted()["out"] == 3
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1_000])
+def test_the_usage_is_taken_out_at_once_whatever_ends_the_lines(ending, size):
+    stripper = UsageStripper()
+    whole = b"".join(chat_stream(3)).replace(b"\n", ending)
+    kept = b"".join(chat_stream(3, usage=False)).replace(b"\n", ending)
+
+    passed = b"".join(
+        stripper.feed(whole[at : at + size], last=False) for at in range(0, len(whole), size)
+    )
+
+    assert passed == kept
+
+
+def test_a_client_that_leaves_a_stream_pays_for_what_passed():
+    left = asyncio.Event()
+
+    async def host(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        for chunk in chat_stream(20, usage=False, done=False):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        left.set()
+        await receive()
+
+    guarded = Counted(host)
+    body = json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode()
+    call = Call(scope_of(body=body), body_messages(body))
+
+    async def run():
+        task = asyncio.create_task(call.run(guarded.app))
+        await left.wait()
+        call.left.set()
+        await task
+
+    asyncio.run(run())
+    assert 20 <= guarded.counted()["out"] <= 25
+
+
+def test_a_path_of_the_hosts_own_is_charged_as_told_and_else_as_reserved():
+    usage = {"inputTokens": 5, "outputTokens": 9, "cacheReadInputTokens": 30, "totalTokens": 44}
+    body = {"output": {"message": {"content": [{"text": "one two"}]}}, "usage": usage}
+    asked = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
+    counts = []
+    for answer in (body, {**body, "usage": {"inputTokens": 0, "outputTokens": 0}}, {"ok": True}):
+        guarded = Counted(Host([json.dumps(answer).encode()], headers=JSON))
+        guarded.ask(asked, path="/model/x/converse")
+        counts.append(guarded.counted())
+
+    assert [count["out"] for count in counts] == [9, 4_096, 4_096]
+    assert counts[0]["in"] == 35
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"image/png"])
+def test_what_is_no_text_of_an_api_stays_as_reserved(kind):
+    guarded = Counted(Host([b"\x00" * 9_000], headers=[(b"content-type", kind)]))
+    guarded.ask()
+
+    assert guarded.counted()["out"] == 100
