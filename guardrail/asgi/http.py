@@ -94,6 +94,7 @@ class _Served:
             style,
             anew=self._decide_anew,
             journal=door.configured.journal,
+            unavailable=exchange.unavailable,
         )
         self._serving = Serving(
             outcome.decision,

@@ -84,6 +84,7 @@ class Session:
             style,
             anew=self._decide_anew if self._meter.opens else None,
             journal=self._door.configured.journal,
+            unavailable=self._exchange.unavailable,
         )
         try:
             await app({**scope, PASSAGE: self._passage}, self._receiving, self._sending)

@@ -61,7 +61,10 @@ def limited(
         if passage is None or anew is None or (guard is not None and guard is not passage.guard):
             asked = _guard(guard, passage)
             before = {} if passage is None else passage.decision.facts
-            decision = await asked.decide({**before, **stated}, estimate)
+            failed = frozenset() if passage is None else passage.unavailable
+            decision = await asked.decide(
+                {**before, **stated}, estimate, unavailable=failed - stated.keys()
+            )
             beside = _Beside(asked, decision, None if passage is None else passage.journal)
             beside.decided(Dialect.OTHER if passage is None else passage.addressee.dialect)
         else:

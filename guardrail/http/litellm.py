@@ -138,7 +138,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
 
     def _made(self) -> AsyncDoor:
         configured = configure(self._options, defaults=DEFAULTS)
-        configured.asker = cast(Asker, _KeyAsker())
+        configured.asker = _KeyAsker(hash_key=configured.http.hash_key)
         return AsyncDoor(configured, self._sleep)
 
 
@@ -223,18 +223,15 @@ class ProxyMiddleware:
             await door.close()
 
 
-class _KeyAsker:
+class _KeyAsker(Asker):
     """Stands in for the directory: whose a credential is, LiteLLM says."""
 
-    directory = None
+    __slots__ = ()
 
     async def find(self, asking: Asking, now: float) -> Identity:
         """Return who asks, established anew each time."""
         established = _ESTABLISHED.get()
         return Identity() if established is None else await established()
-
-    def close(self) -> None:
-        """Do nothing: there is nothing open."""
 
 
 class _Again:

@@ -16,7 +16,9 @@ from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.fastapi import Allowance, limited
 from guardrail.loading import load_text
+from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock
+from tests.http.accounts import Accounts
 from tests.http.driving import Guarded
 
 POLICY = """
@@ -255,3 +257,23 @@ def test_a_settlement_that_fails_does_not_reach_the_client(caplog):
 
     assert answers[0].json() == {"drawn": 1}
     assert "stays as reserved" in caplog.text
+
+
+def test_facts_whose_source_failed_are_unavailable_to_another_guard_too():
+    class Away(Accounts):
+        async def find(self, credential, now):
+            return Identity(unavailable=frozenset({"account.tier"}))
+
+    tiers = """
+guardrail: 1
+policy: tiers
+facts: {account.tier: {type: level, values: [free, paid], default: free}}
+rules:
+  - {id: paid, when: {account.tier: paid}, unknown: skip, block: {reason: paid}}
+"""
+    other = AsyncGuard.from_policies(load_text(tiers), clock=MovableClock(), environ={})
+    guarded = Guarded(POLICY, built(guard=other), directory=Away())
+    answers = post(guarded.app, "/draw")
+
+    assert answers[0].status_code == 503
+    assert answers[0].json()["code"] == "facts_unavailable"

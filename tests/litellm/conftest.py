@@ -89,6 +89,14 @@ class Proxy:
 
         return until(ended)
 
+    def spent(self, name):
+        """Return what LiteLLM itself has counted of a key's budget, set aside or spent."""
+        from litellm.proxy._types import hash_token
+        from litellm.proxy.proxy_server import spend_counter_cache
+
+        key = f"spend:key:{hash_token(f'sk-{name}')}"
+        return spend_counter_cache.in_memory_cache.get_cache(key)
+
     def place_of(self, name):
         """Return how many places in flight an account holds."""
         return self.used(name)["places"]
@@ -136,14 +144,16 @@ def configuration(upstream):
         "talks": {"model": "openai/gpt-4o-realtime-preview", "api_base": upstream, "api_key": "n"},
     }
     through = [{"path": "/mine", "target": f"{upstream}/v1/chat/completions", "auth": True}]
+    listed = [{"model_name": name, "litellm_params": params} for name, params in models.items()]
+    price = {"input_cost_per_token": 0.001, "output_cost_per_token": 0.001}
+    priced = {"model_name": "priced", "litellm_params": models["small"], "model_info": price}
     return {
-        "model_list": [
-            {"model_name": name, "litellm_params": params} for name, params in models.items()
-        ],
+        "model_list": [*listed, priced],
         "litellm_settings": {"callbacks": ["tests.litellm.entry.guard"], "num_retries": 0},
         "general_settings": {
             "master_key": "sk-master",
             "custom_auth": "tests.litellm.entry.authenticate",
+            "custom_auth_run_common_checks": True,
             "pass_through_endpoints": through,
         },
         "files_settings": [{"custom_llm_provider": "openai", **here}],

@@ -36,7 +36,9 @@ async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
         raise ProxyException("no such key", "auth_error", "key", 401)
     if api_key == "sk-away":
         raise ProxyException("the directory is away", "db_error", "key", 503)
-    return UserAPIKeyAuth(api_key=api_key, user_id=api_key[3:], team_id="team")
+    budget = {"max_budget": 0.2, "spend": 0.0} if api_key.startswith("sk-budget") else {}
+    more = {"team_id": "team", "metadata": {"allowed_passthrough_routes": ["/mine"]}}
+    return UserAPIKeyAuth(api_key=api_key, user_id=api_key[3:], **more, **budget)
 
 
 def facts(key):

@@ -128,3 +128,12 @@ def test_a_call_of_nobody_known_is_decided_too(proxy):
     assert (served.status_code, closed.status_code) == (200, 403)
     assert [record["ending"] for record in records] == ["settled", "refused"]
     assert "account" not in records[0]
+
+
+def test_litellm_sets_the_cost_of_a_call_aside_once(proxy):
+    with proxy.client("budget-1") as client:
+        answer = client.post("/v1/chat/completions", json=ASK | {"model": "priced"})
+
+    assert answer.status_code == 200
+    # A call may cost 0.108, its prompt and 100 tokens at the price of the model.
+    assert 0 < proxy.spent("budget-1") < 0.15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI
 
 from guardrail.errors import SettingError
 from guardrail.http.litellm import GuardrailCallback
@@ -18,7 +20,13 @@ from tests.examples.asking import ASK
 from tests.examples.starting import EXAMPLES, started
 from tests.http.servers import PATIENCE, ROOT, free_port
 
+OWN_POLICY = Path(__file__).parent / "policy.yaml"
 LITELLM = EXAMPLES / "litellm" / "config.yaml"
+POLICY = """
+guardrail: 1
+policy: p
+rules: [{id: calls, when: always, budget: {requests: 5, per: day, key: account.id}}]
+"""
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
@@ -63,13 +71,12 @@ def test_a_key_that_litellm_does_not_know_is_refused(example):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("policies = 'lost/'\n", "lost"),
         ("policies = 'p.yaml'\nstore = 'lmdb:///proc/lost'\n", "lost"),
         ("policies = 'p.yaml'\nstoer = 'memory://'\n", "did you mean `store`"),
     ],
 )
 def test_a_setting_that_is_wrong_ends_the_proxy_at_its_start(tmp_path, settings, says):
-    (tmp_path / "p.yaml").write_text("guardrail: 1\npolicy: p\nrules: []\n")
+    (tmp_path / "p.yaml").write_text(POLICY)
     (tmp_path / "gr.toml").write_text(settings)
     environment = {**os.environ, **OFFLINE, "GUARDRAIL_CONFIG": str(tmp_path / "gr.toml")}
     command = [Path(sys.executable).parent / "litellm", "--config", LITELLM]
@@ -92,3 +99,30 @@ def test_outside_of_the_proxy_it_says_where_it_belongs(monkeypatch):
 
     with pytest.raises(SettingError, match="under `litellm_settings: callbacks`"):
         GuardrailCallback()
+
+
+def test_an_app_that_is_served_again_is_guarded_again(proxy):
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def complete() -> dict:
+        return {"choices": []}
+
+    entry = GuardrailCallback(app=app, policies=str(OWN_POLICY), environ={})
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        headers = {"authorization": "Bearer sk-few-again"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url=proxy.url, headers=headers
+        ) as client:
+            answers = [await client.post("/v1/chat/completions", json=ASK) for _ in range(2)]
+        return [answer.status_code for answer in answers], entry.door
+
+    served, first = asyncio.run(ask())
+    closed = first.closed
+    again, second = asyncio.run(ask())
+
+    assert served == again == [200, 429]
+    assert closed
+    assert second is not first
