@@ -277,3 +277,10 @@ def test_credentials_are_read_where_the_settings_say(folder):
 
 def test_what_a_file_may_hold_may_be_an_argument():
     assert set(NAMES) < set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("knows", [{}, {"directory": lambda credential: None}])
+def test_a_start_without_a_source_of_identities_says_so(folder, caplog, knows):
+    WsgiMiddleware(lambda environ, start: [], policies="policies", environ={}, **knows).close()
+
+    assert ("nobody is known here" in caplog.text) is (not knows)

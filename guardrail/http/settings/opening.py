@@ -52,6 +52,10 @@ _DIALECTS = {**{dialect.value: dialect for dialect in Dialect}, "problem": Diale
 _DIALECTS.pop(Dialect.OTHER.value)
 _RANDOM_KEY_BYTES = 32
 METRICS_TOKEN = "GUARDRAIL_METRICS_TOKEN"
+NOBODY_KNOWN = (
+    "nobody is known here: neither `directory` nor `identify` is set, so that callers have no "
+    "account and no tier, and limits by account count by network"
+)
 UNJOINABLE = (
     "the decision log names accounts by hashes that are others in each process and after each "
     "start, as there is no hash key: set `GUARDRAIL_HASH_KEY` to join its lines"
@@ -112,7 +116,7 @@ class Configured:
         if self.guard is not None:
             raise SettingError("`guard` is a `Guard`: an event loop needs a `guardrail.AsyncGuard`")
         guard = AsyncGuard.from_policies(self.policies, **self._making())
-        self.note(self._notice())
+        self.note((*self._notice(), *self._nobody_known()))
         return guard
 
     def sync_guard(self) -> Guard:
@@ -122,8 +126,12 @@ class Configured:
         if self.guard is not None:
             raise SettingError("`guard` is an `AsyncGuard`: threads need a `guardrail.Guard`")
         guard = Guard.from_policies(self.policies, **self._making())
-        self.note(self._notice())
+        self.note((*self._notice(), *self._nobody_known()))
         return guard
+
+    def _nobody_known(self) -> tuple[str, ...]:
+        knows = self.asker.directory is not None or self.asker.established is not None
+        return () if knows or type(self.asker) is not Asker else (NOBODY_KNOWN,)
 
     def close(self) -> None:
         """Let go of a directory that was made here; the host's own is the host's to close."""
