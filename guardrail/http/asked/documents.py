@@ -30,10 +30,14 @@ _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
 class Document(NamedTuple):
-    """A decoded body, and about how many tokens its text, numbers and media are."""
+    """A decoded body, and about how many tokens its text, numbers and media are.
+
+    `names` are the keys of the objects within it.
+    """
 
     value: object
     tokens: int
+    names: frozenset[str] = frozenset()
 
 
 def read_document(text: bytes, limits: ReadingLimits) -> Document:
@@ -62,7 +66,7 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     tokens = measure.of(value)
     if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
         raise _doubled()
-    return Document(value, tokens)
+    return Document(value, tokens, frozenset(measure.names))
 
 
 def _large_document(text: bytes, limits: ReadingLimits) -> Document:
@@ -77,7 +81,7 @@ def _large_document(text: bytes, limits: ReadingLimits) -> Document:
     tokens = measure.of(value)
     if measure.members != folded.keys:
         raise _doubled()
-    return Document(value, tokens)
+    return Document(value, tokens, frozenset(measure.names))
 
 
 def _is_canonical(text: bytes, value: object) -> bool:
@@ -96,6 +100,7 @@ class _Measure:
 
     def __init__(self, limits: ReadingLimits) -> None:
         self.members = 0
+        self.names: set[str] = set()
         self._limits = limits
         self._nodes = 0
         self._bytes = 0
@@ -118,6 +123,8 @@ class _Measure:
             inner: list[object] = []
             for node in level:
                 if node.__class__ is dict:
+                    if depth:
+                        self.names.update(node)
                     self._object(node, inner)
                 elif node.__class__ is list:
                     self._list(node, inner)
