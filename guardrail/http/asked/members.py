@@ -109,7 +109,7 @@ _APART = frozenset(
     "functionResponse function_response toolUse toolResult tool_choice toolChoice "
     "logit_bias".split()
 ).union(TOOL_LISTS)
-_CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "custom_tool_call"})
+_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use", "custom_tool_call")
 
 
 class Members(NamedTuple):
