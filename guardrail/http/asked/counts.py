@@ -12,7 +12,7 @@ from guardrail.model.cells import TOP
 
 WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameters", "options")
 """Members that hold caps of their own."""
-__all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "whole"]
+__all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "likely_completions", "whole"]
 
 _OUTPUT = frozenset({*CAPS, *FLOORS})
 # A host of these may be told to go on without end, or to the end of its context.
@@ -60,6 +60,16 @@ def counts_of(
     completions = min(each * prompts, TOP)
     capped = bool(caps) and rules.hold(document)
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
+
+
+def likely_completions(document: Mapping[str, object]) -> int:
+    """Return how many completions a body may ask for that cannot be read for certain."""
+    each = prompts = 1
+    for _, members, _ in members_in(document):
+        stated = (_likely(members.get(name), name) for name in MULTIPLIERS.intersection(members))
+        each = max(each, *(number or 1 for number in stated), 1)
+        prompts = max(prompts, _prompts(members))
+    return min(each * prompts, TOP)
 
 
 def _likely(value: object, name: str) -> int | None:

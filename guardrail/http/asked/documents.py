@@ -46,14 +46,10 @@ _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
 class Document(NamedTuple):
-    """A decoded body, and about how many tokens its text, numbers and media are.
-
-    `names` are the keys of the objects within it.
-    """
+    """A decoded body, and about how many tokens its text, numbers and media are."""
 
     value: object
     tokens: int
-    names: frozenset[str] = frozenset()
 
 
 def read_document(text: bytes, limits: ReadingLimits) -> Document:
@@ -62,6 +58,15 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     An estimate is a token for four bytes of UTF-8, keys and values alike, one for each number in
     a list of numbers, and for media, which are told by their encoding, `media_tokens` and one
     for each 64 bytes. A tokenizer would be exact for one model and take the event loop with it.
+
+    Raises:
+        UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
+    """
+    return read_named(text, limits)[0]
+
+
+def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
+    """Decode JSON in the same way, and return the keys of the objects within it besides.
 
     Raises:
         UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
@@ -82,10 +87,12 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     tokens = measure.of(value)
     if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
         raise _doubled()
-    return Document(value, tokens, frozenset(measure.names))
+    return Document(value, tokens), frozenset(measure.names)
 
 
-def _large_document(text: bytes, limits: ReadingLimits) -> Document:
+def _large_document(
+    text: bytes, limits: ReadingLimits
+) -> tuple[Document, frozenset[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
     value = msgspec.json.decode(folded.outline)
@@ -93,11 +100,11 @@ def _large_document(text: bytes, limits: ReadingLimits) -> Document:
     if value.__class__ is str:
         alone: list[object] = [value]
         tokens = measure.of(alone)
-        return Document(alone[0], tokens)
+        return Document(alone[0], tokens), frozenset()
     tokens = measure.of(value)
     if measure.members != folded.keys:
         raise _doubled()
-    return Document(value, tokens, frozenset(measure.names))
+    return Document(value, tokens), frozenset(measure.names)
 
 
 def _is_canonical(text: bytes, value: object) -> bool:

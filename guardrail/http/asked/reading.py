@@ -15,7 +15,8 @@ from guardrail.http.asked.batches import (
     shape_of_lines,
 )
 from guardrail.http.asked.caps import caps_of
-from guardrail.http.asked.documents import read_document
+from guardrail.http.asked.counts import likely_completions
+from guardrail.http.asked.documents import read_document, read_named
 from guardrail.http.asked.endpoints import (
     FORM,
     JSON,
@@ -150,7 +151,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if kind == SDP:
         shape = shape_of({}, endpoint.capability)._replace(opaque=True)
         return _Content(shape, len(body) // 4 + 1, None)
-    document = read_document(body, limits)
+    document, names = read_named(body, limits)
     members = document.value if isinstance(document.value, dict) else {}
     if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
@@ -161,7 +162,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     capability = endpoint.capability
     if capability == "other" and generates(members):
         capability = "chat"
-    shape = shape_of(members, capability, caps_of(endpoint), document.names)
+    shape = shape_of(members, capability, caps_of(endpoint), names)
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
@@ -346,7 +347,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
             param="model",
         )
     facts.update(established)
-    if endpoint.unnamed or len(_models_in(query)) > 1:
+    if endpoint.unnamed or endpoint.vague or len(_models_in(query)) > 1:
         facts.pop("request.model", None)
 
 
@@ -388,7 +389,7 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts,
-        estimate={"requests": 1, "input_tokens": length // 4 + 1},
+        estimate={"requests": _likely_of(parts, endpoint), "input_tokens": length // 4 + 1},
         usage_format=endpoint.usage,
         problem=str(error),
         status=error.status,
@@ -396,6 +397,17 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
         body=parts.body,
         path=parts.path,
     )
+
+
+def _likely_of(parts: RequestParts, endpoint: Endpoint) -> int:
+    """Return how many completions a body asks for that may reach the host unread."""
+    if endpoint.dialect is not Dialect.OTHER or not parts.body:
+        return 1
+    try:
+        document, _ = read_document(parts.body, parts.limits)
+    except UnreadableError:
+        return 1
+    return likely_completions(document) if isinstance(document, dict) else 1
 
 
 def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:
