@@ -21,8 +21,10 @@ ASK = json.dumps(
 
 
 def scope_of(path=CHAT, method="POST", headers=(), key="key-a", body=None, **more):
-    """Return the scope of a request, with a credential and the length of a body."""
+    """Return the scope of a request, with a credential, and the length and type of a body."""
     fields = [(b"host", b"api.test"), *headers]
+    if body is not None and not any(name.lower() == b"content-type" for name, _ in headers):
+        fields.append((b"content-type", b"application/json"))
     if key is not None:
         fields.append((b"authorization", f"Bearer {key}".encode()))
     if body is not None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from guardrail.http.asked import read_request
 from guardrail.http.asked.fingerprints import normalised
-from tests.http.requests import KEY, asked
+from tests.http.requests import JSON, KEY, asked
 
 CHAT, GEMINI = "/v1/chat/completions", "/v1beta/models/g:generateContent"
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -48,7 +48,6 @@ TOOLS = [
     ({"tools": [{}, {}, []]}, 3, "agentic"),
     ({"tools": "f"}, 1, "agentic"),
     ({"tools": {"name": "f"}}, 1, "agentic"),
-    ({"prompt": {"id": "pmpt_1"}}, 0, "agentic"),
     ({"session": {"tools": [FUNCTION]}}, 1, "agentic"),
     ({"modalities": ["text", "audio"]}, 0, "audio"),
     ({"prediction": {"type": "content", "content": "x"}}, 0, "code"),
@@ -134,7 +133,7 @@ def template(path, body, key=KEY):
 
 def asked_with(path, body, key):
     request = asked(path, body)
-    return read_request("POST", path, b"", (), request.body, hash_key=key)
+    return read_request("POST", path, b"", JSON, request.body, hash_key=key)
 
 
 def test_system_prompts_that_differ_in_ids_numbers_and_dates_hash_alike():

@@ -73,6 +73,7 @@ class Hosted:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": "8.8.8.8",
             "HTTP_AUTHORIZATION": "Bearer key-a",
+            "CONTENT_TYPE": "application/json",
             "CONTENT_LENGTH": str(len(body)),
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",

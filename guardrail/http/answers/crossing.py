@@ -14,6 +14,8 @@ EXPOSED = (
     b"x-ratelimit-reset-tokens"
 )
 
+_BODY = frozenset({b"transfer-encoding", b"content-type", b"content-encoding"})
+
 
 @dataclass(frozen=True, slots=True)
 class CrossOrigin:
@@ -41,11 +43,17 @@ class CrossOrigin:
 
 
 def is_preflight(method: str, request: Iterable[Field]) -> bool:
-    """Tell whether a request only asks which cross-origin requests are allowed."""
+    """Tell whether a request only asks which cross-origin requests are allowed.
+
+    A browser sends none with a body: with one, it is a request like any other, for a host may not
+    look at its method.
+    """
     if method != "OPTIONS":
         return False
-    names = {name.lower() for name, _ in request}
-    return b"origin" in names and b"access-control-request-method" in names
+    fields = {name.lower(): value for name, value in request}
+    if fields.get(b"content-length", b"0").strip() != b"0" or not fields.keys().isdisjoint(_BODY):
+        return False
+    return b"origin" in fields and b"access-control-request-method" in fields
 
 
 def value_of(request: Iterable[Field], name: bytes) -> bytes | None:

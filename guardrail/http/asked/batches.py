@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from guardrail.http.asked.caps import CapRules, caps_of
 from guardrail.http.asked.counts import Counts
@@ -14,8 +14,34 @@ from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
 _MOST_BREAKS = 200_000
 _PIECE = 1 << 18
-UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0)
+_WRAPPERS = (
+    "batch",
+    "input_config",
+    "inputConfig",
+    "requests",
+    "inlined_requests",
+    "inlinedRequests",
+    "instances",
+)
+_BODIES = ("params", "request", "body")
+_FILES = (
+    "input_file_id",
+    "file_id",
+    "file_name",
+    "fileName",
+    "src",
+    "gcs_source",
+    "gcsSource",
+    "input_uri",
+    "inputUri",
+)
+UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0, True)
 """A request of a batch that was not read: the most restricted, without a cap."""
+NO_BATCH = frozenset(
+    "assistants assistants_output batch_output fine-tune fine-tune-results vision user_data evals "
+    "skills ocr search retrieval".split()
+)
+"""Purposes of files that are known to hold no requests."""
 
 
 def shape_of_batch(document: Mapping[str, object], rules: CapRules, limits: ReadingLimits) -> Shape:
@@ -23,15 +49,12 @@ def shape_of_batch(document: Mapping[str, object], rules: CapRules, limits: Read
 
     A batch that holds none names a file that was sent before: it asks for `unseen_batch`.
     """
-    bodies = list(_bodies(document))
-    if not bodies:
-        return UNREAD._replace(
-            counts=Counts(limits.unseen_batch, None), capability="batch", unseen=1
-        )
-    return _sum(
-        (shape_of(body, "batch", rules) for body in bodies[: limits.max_batch_lines]),
-        len(bodies) - limits.max_batch_lines,
-    )
+    bodies, stored = _requests_in(document)
+    shapes = [shape_of(body, "batch", rules) for body in bodies[: limits.max_batch_lines]]
+    if stored or not bodies:
+        counts = Counts(limits.unseen_batch, None)
+        shapes.append(UNREAD._replace(counts=counts, capability="batch", unseen=1))
+    return _sum(shapes, len(bodies) - limits.max_batch_lines)
 
 
 def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
@@ -89,13 +112,35 @@ def _sum(shapes: Iterable[Shape], unread: int) -> Shape:
     return merged(every) or UNREAD
 
 
-def _bodies(document: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """Yield the requests in a batch of Anthropic's (`params`) or of Gemini's (`request`)."""
-    batch = document.get("batch", document)
-    for name in ("input_config", "inputConfig", "requests"):
-        inner = batch.get(name) if isinstance(batch, dict) else None
-        batch = inner if isinstance(inner, dict) else batch
-    requests = batch.get("requests") if isinstance(batch, dict) else None
-    for request in requests if isinstance(requests, list) else []:
-        body = request.get("params", request.get("request")) if isinstance(request, dict) else None
-        yield body if isinstance(body, dict) else {}
+def _requests_in(
+    document: Mapping[str, object],
+) -> tuple[list[Mapping[str, object]], bool]:
+    """Return the requests in a batch, wherever a vendor puts them, and whether a file is named too.
+
+    Anthropic wraps each in `params`, Gemini in `request`, and their list in up to three others.
+    Whatever may be one counts, for a host reads the list that it knows.
+    """
+    bodies: list[Mapping[str, object]] = []
+    stored = False
+    stack: list[object] = [document]
+    while stack:
+        batch = stack.pop()
+        if not isinstance(batch, dict):
+            continue
+        stored = stored or any(batch.get(name) is not None for name in _FILES)
+        for name in _WRAPPERS:
+            inner = batch.get(name)
+            if isinstance(inner, dict):
+                stack.append(inner)
+            elif isinstance(inner, list):
+                for request in inner:
+                    bodies += _alone(request)
+    return bodies, stored
+
+
+def _alone(request: object) -> list[Mapping[str, object]]:
+    """Return one request of a batch without its wrapping; as several, where it has several."""
+    if not isinstance(request, dict):
+        return [{}]
+    inner = [request[name] for name in _BODIES if isinstance(request.get(name), dict)]
+    return inner or [request]

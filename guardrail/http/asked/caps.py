@@ -33,7 +33,9 @@ class CapRules(NamedTuple):
         return False
 
     def _caps(self, value: object) -> bool:
-        return value is not None and (value != 0 or self.zero)
+        if value.__class__ is not int:
+            return value is not None
+        return value > 0 or (value == 0 and self.zero)
 
 
 NO_CAPS = CapRules()

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from guardrail.http.asked.caps import CapRules
+from guardrail.http.asked.members import CAPS, FLOORS, MULTIPLIERS, Members, members_in
 from guardrail.http.asked.values import UnreadableError, shown
 from guardrail.model.cells import TOP
 
-CAPS = (
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "maxOutputTokens",
-    "max_new_tokens",
-    "max_tokens_to_sample",
-    "num_predict",
-)
-"""Members that cap output, over all vendors; hosts disagree on which wins, so the largest does."""
-FLOORS = ("min_tokens", "min_new_tokens", "thinking_token_budget")
-"""Members that ask for at least so much output."""
 WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameters", "options")
 """Members that hold caps of their own."""
+__all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "likely_completions", "whole"]
 
-_MULTIPLIERS = frozenset(
-    {
-        "n",
-        "best_of",
-        "candidateCount",
-        "candidate_count",
-        "sampleCount",
-        "num_return_sequences",
-    }
-)
 _OUTPUT = frozenset({*CAPS, *FLOORS})
+# A host of these may be told to go on without end, or to the end of its context.
+_ENDLESS = frozenset({"num_predict", "n_predict"})
 _PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
 _SEVERAL = frozenset({*_PROMPTS, "messages"})
 
@@ -46,29 +28,57 @@ class Counts(NamedTuple):
     output_tokens: int | None
 
 
-def counts_of(document: Mapping[str, object], rules: CapRules) -> Counts:
+def counts_of(
+    document: Mapping[str, object], rules: CapRules, every: Iterable[Members] | None = None
+) -> Counts:
     """Return what a body asks for: completions of each prompt × prompts, and the largest cap.
 
-    The largest of all, whoever's it is, but only if one of those caps that the endpoint heeds.
+    The largest of all, whoever's it is and wherever it stands, but only if one of those caps that
+    the endpoint heeds. `every` are the objects in the body, where they are known.
 
     Raises:
         UnreadableError: a member that limits is not a whole number.
     """
     caps: list[int] = []
-    each = 1
-    for where, members in _settings(document):
+    each = prompts = 1
+    for where, members, settles in members_in(document) if every is None else every:
+        read = whole if settles else _likely
         for name, value in members.items():
-            if name in _OUTPUT and (number := whole(value, where + name)) is not None:
-                caps.append(number)
-            elif name in _MULTIPLIERS and (number := whole(value, where + name)) is not None:
+            if name in _OUTPUT:
+                if name in _ENDLESS and value.__class__ is int and value in (-1, -2):
+                    continue
+                if (number := read(value, where + name)) is not None:
+                    caps.append(number)
+            elif name in MULTIPLIERS and (number := read(value, where + name)) is not None:
                 each = max(each, number)
-    thinking = document.get("thinking")
-    if isinstance(thinking, dict):
-        budget = whole(thinking.get("budget_tokens"), "thinking.budget_tokens")
-        caps += [] if budget is None else [budget]
-    completions = min(each * _prompts(document), TOP)
+        thinking = members.get("thinking")
+        if isinstance(thinking, dict):
+            budget = whole(thinking.get("budget_tokens"), "thinking.budget_tokens")
+            caps += [] if budget is None else [budget]
+        if settles:
+            prompts = max(prompts, _prompts(members))
+    completions = min(each * prompts, TOP)
     capped = bool(caps) and rules.hold(document)
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
+
+
+def likely_completions(document: Mapping[str, object]) -> int:
+    """Return how many completions a body may ask for that cannot be read for certain."""
+    each = prompts = 1
+    for _, members, _ in members_in(document):
+        stated = (_likely(members.get(name), name) for name in MULTIPLIERS.intersection(members))
+        each = max(each, *(number or 1 for number in stated), 1)
+        prompts = max(prompts, _prompts(members))
+    return min(each * prompts, TOP)
+
+
+def _likely(value: object, name: str) -> int | None:
+    """Return a count that stands where none is documented, None for what cannot be one."""
+    if value.__class__ is str and str(value).isdecimal() and len(str(value)) < 17:
+        value = int(str(value))
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    return min(value, TOP)
 
 
 def whole(value: object, name: str) -> int | None:
@@ -84,17 +94,6 @@ def whole(value: object, name: str) -> int | None:
     raise UnreadableError(
         f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
     )
-
-
-def _settings(document: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
-    yield "", document
-    for name in WITHIN:
-        inner = document.get(name)
-        if inner is None:
-            continue
-        for members in inner if isinstance(inner, list) else [inner]:
-            if isinstance(members, dict):
-                yield f"{name}.", members
 
 
 def _prompts(document: Mapping[str, object]) -> int:

@@ -18,7 +18,23 @@ from guardrail.http.asked.values import ReadingLimits, UnreadableError
 UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding hostile JSON raises."""
 
-_MEDIA_MEMBERS = frozenset({"data", "file_data", "file_url", "b64_json", "image_url", "url"})
+_LINKS = frozenset({"url", "image_url", "file_url", "video_url", "audio_url", "uri", "fileUri"})
+# Members that hold bytes as base64, whatever stands beside them; in `_TYPED` a text may stand too.
+_SEALED = frozenset(
+    "file_data b64_json bytesBase64Encoded encrypted_content encrypted_reasoning signature "
+    "thoughtSignature thought_signature imageBytes image_bytes videoBytes video_bytes audioBytes "
+    "partial_image_b64 images image image_data audio_data video_data mask audios videos bytes "
+    "prompt_embeds image_embeds".split()
+)
+_TYPED = frozenset({"data", "result"})
+# Thoughts under seal are as long as what they say: few are worth a picture.
+_THOUGHTS = frozenset(
+    "encrypted_content encrypted_reasoning signature thoughtSignature thought_signature".split()
+)
+_MEDIA_MEMBERS = _LINKS | _SEALED | _TYPED | {"input_reference", "source"}
+_SEALING = ("redacted_thinking", "image_generation_call", "base64")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_TRIED = 1 << 10
 _MEDIA_BYTES_PER_TOKEN = 64
 _TEXT_BYTES_PER_TOKEN = 4
 _SHORT = 1024
@@ -46,6 +62,15 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     Raises:
         UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
     """
+    return read_named(text, limits)[0]
+
+
+def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
+    """Decode JSON in the same way, and return the keys of the objects within it besides.
+
+    Raises:
+        UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
+    """
     if len(text) > limits.max_body:
         raise UnreadableError(
             f"the body is longer than {limits.max_body} bytes; send less at once", status=413
@@ -62,10 +87,10 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     tokens = measure.of(value)
     if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
         raise _doubled()
-    return Document(value, tokens)
+    return Document(value, tokens), frozenset(measure.names)
 
 
-def _large_document(text: bytes, limits: ReadingLimits) -> Document:
+def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
     value = msgspec.json.decode(folded.outline)
@@ -73,11 +98,11 @@ def _large_document(text: bytes, limits: ReadingLimits) -> Document:
     if value.__class__ is str:
         alone: list[object] = [value]
         tokens = measure.of(alone)
-        return Document(alone[0], tokens)
+        return Document(alone[0], tokens), frozenset()
     tokens = measure.of(value)
     if measure.members != folded.keys:
         raise _doubled()
-    return Document(value, tokens)
+    return Document(value, tokens), frozenset(measure.names)
 
 
 def _is_canonical(text: bytes, value: object) -> bool:
@@ -96,6 +121,7 @@ class _Measure:
 
     def __init__(self, limits: ReadingLimits) -> None:
         self.members = 0
+        self.names: set[str] = set()
         self._limits = limits
         self._nodes = 0
         self._bytes = 0
@@ -118,6 +144,8 @@ class _Measure:
             inner: list[object] = []
             for node in level:
                 if node.__class__ is dict:
+                    if depth:
+                        self.names.update(node)
                     self._object(node, inner)
                 elif node.__class__ is list:
                     self._list(node, inner)
@@ -134,12 +162,26 @@ class _Measure:
             self._bytes += len(key)
             if value.__class__ is str:
                 if key in _MEDIA_MEMBERS and _is_media(key, value, node):
-                    self._media += self._limits.media_tokens
-                    self._media += len(value) // _MEDIA_BYTES_PER_TOKEN
+                    picture = self._limits.media_tokens + len(value) // _MEDIA_BYTES_PER_TOKEN
+                    if key in _THOUGHTS or node.get("type") == "redacted_thinking":
+                        picture = min(picture, len(value) // _TEXT_BYTES_PER_TOKEN + 1)
+                    self._media += picture
                 else:
                     self._text(value)
-            elif value.__class__ is dict or value.__class__ is list:
+            elif value.__class__ is dict:
                 inner.append(value)
+            elif value.__class__ is list:
+                media = key in _SEALED and self._pictures(key, value, node)
+                inner.append([one for one in value if one.__class__ is not str] if media else value)
+
+    def _pictures(self, key: str, listed: list[object], node: dict[str, object]) -> bool:
+        """Count a list whose texts are all bytes; tell whether it was one."""
+        texts = [str(one) for one in listed if one.__class__ is str]
+        if not texts or not all(_is_media(key, text, node) for text in texts):
+            return False
+        self._media += len(texts) * self._limits.media_tokens
+        self._media += sum(map(len, texts)) // _MEDIA_BYTES_PER_TOKEN
+        return True
 
     def _list(self, node: list[object], inner: list[object]) -> None:
         kinds = set(map(type, node))
@@ -176,7 +218,19 @@ class _FoldedMeasure(_Measure):
                     self._media += left // _MEDIA_BYTES_PER_TOKEN
                 else:
                     self._bytes += left
+            elif value.__class__ is list and key in _SEALED:
+                self._unfold_pictures(key, value, node)
         super()._object(node, inner)
+
+    def _unfold_pictures(self, key: str, listed: list[object], node: dict[str, object]) -> None:
+        for at, value in enumerate(listed):
+            if value.__class__ is str and str(value)[:1] == MARK:
+                text, left = self._unfolded(str(value))
+                listed[at] = text
+                if _is_media(key, text, node):
+                    self._media += left // _MEDIA_BYTES_PER_TOKEN
+                else:
+                    self._bytes += left
 
     def _list(self, node: list[object], inner: list[object]) -> None:
         if str in set(map(type, node)):
@@ -205,16 +259,26 @@ def _length(text: str) -> int:
 
 
 def _is_media(key: str, value: str, node: dict[str, object]) -> bool:
+    """Tell whether a member holds bytes, or where they are, and no text for the model to read."""
     if value.startswith("data:"):
-        return ";base64," in value[:128] and not value.startswith("data:text/")
-    if key in {"url", "image_url", "file_url"}:
-        return value.startswith(("http://", "https://"))
-    if key in {"file_data", "b64_json"}:
+        encoded = ";base64," in value[:128] and not value.startswith("data:text/")
+        return encoded and (key not in _TYPED or _says_bytes(node))
+    if key in _LINKS:
+        return value.startswith(("http://", "https://", "gs://", "s3://"))
+    if key not in _SEALED and not (key in _TYPED and _says_bytes(node)):
+        return False
+    written = "".join(value[:_TRIED].splitlines())
+    return _BASE64.fullmatch(written) is not None
+
+
+def _says_bytes(node: dict[str, object]) -> bool:
+    """Tell whether an object says of itself that it holds bytes."""
+    if node.get("type") in _SEALING:
         return True
     kind = node.get("media_type", node.get("mimeType", node.get("mime_type", "")))
     if isinstance(kind, str) and kind.startswith("text/"):
         return False
-    return kind != "" or node.get("type") == "base64" or "format" in node
+    return kind != "" or "format" in node
 
 
 def _not_json() -> UnreadableError:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from guardrail.http.dialects import Dialect, UsageFormat
+
+JSON, FORM, MULTIPART, SDP = (
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "application/sdp",
+)
+"""Media types of bodies, as endpoints take them."""
 
 
 class Kind(Enum):
@@ -31,7 +39,11 @@ class Kind(Enum):
 class Endpoint:
     """An endpoint: its name (the fact `request.endpoint`), and what a request to it is.
 
-    `model` is the one the path names, `streams` tells that it asks for a stream.
+    `model` is the one the path names, `streams` tells that it asks for a stream. `takes` are the
+    media types of bodies that its API documents, empty where any may be taken. `posts` tells
+    whether stored things are changed here by `POST`. `vague` marks what nobody documents below the
+    path of a known API: it may be anything. `unnamed` marks a path that names a model in a way that
+    cannot be told.
     """
 
     name: str
@@ -41,6 +53,10 @@ class Endpoint:
     capability: str
     model: str | None = None
     streams: bool = False
+    takes: tuple[str, ...] = (JSON,)
+    posts: bool = False
+    vague: bool = False
+    unnamed: bool = False
 
 
 _OPENAI_FORMATS = {
@@ -55,11 +71,13 @@ _OPENAI_FORMATS = {
 }
 
 # Name, dialect, kind, usage, capability. `*` stands for one segment; the longest match counts.
+# After these what bodies are, where they are not JSON alone: `form` is a multipart form, `sdp` the
+# description of a session. `post` marks stored things that are changed by POST.
 _TABLE = """
 /v1/chat/completions                openai    generate chat        chat
 /v1/chat/completions/batch          openai    generate chat        chat
 /v1/chat/completions/render         openai    count    -           other
-/v1/chat/completions/*              openai    control  -           other
+/v1/chat/completions/*              openai    control  -           other post
 /v1/chat/completions/*/messages     openai    control  -           other
 /v1/completions                     openai    generate completions chat
 /v1/completions/render              openai    count    -           other
@@ -68,21 +86,21 @@ _TABLE = """
 /v1/responses/compact               openai    generate responses   chat
 /v1/responses/input_tokens          openai    count    -           other
 /v1/responses/*                     openai    control  -           other
-/v1/responses/*/cancel              openai    control  -           other
+/v1/responses/*/cancel              openai    control  -           other post
 /v1/responses/*/input_items         openai    control  -           other
-/v1/conversations                   openai    control  -           other
-/v1/conversations/*                 openai    control  -           other
-/v1/conversations/*/items           openai    control  -           other
-/v1/threads                         openai    control  -           other
+/v1/conversations                   openai    control  -           other post
+/v1/conversations/*                 openai    control  -           other post
+/v1/conversations/*/items           openai    control  -           other post
+/v1/threads                         openai    control  -           other post
 /v1/threads/runs                    openai    generate chat        agentic
-/v1/threads/*                       openai    control  -           other
-/v1/threads/*/messages              openai    control  -           other
+/v1/threads/*                       openai    control  -           other post
+/v1/threads/*/messages              openai    control  -           other post
 /v1/threads/*/runs                  openai    generate chat        agentic
-/v1/threads/*/runs/*                openai    control  -           other
-/v1/threads/*/runs/*/cancel         openai    control  -           other
+/v1/threads/*/runs/*                openai    control  -           other post
+/v1/threads/*/runs/*/cancel         openai    control  -           other post
 /v1/threads/*/runs/*/submit_tool_outputs openai generate chat      agentic
-/v1/assistants                      openai    control  -           other
-/v1/assistants/*                    openai    control  -           other
+/v1/assistants                      openai    control  -           other post
+/v1/assistants/*                    openai    control  -           other post
 /v1/embeddings                      openai    embed    embeddings  embedding
 /v1/moderations                     openai    embed    -           other
 /v1/rerank                          openai    embed    embeddings  embedding
@@ -91,37 +109,72 @@ _TABLE = """
 /v1/pooling                         openai    embed    embeddings  embedding
 /v1/encode                          openai    embed    embeddings  embedding
 /v1/images/generations              openai    generate media       image
-/v1/images/edits                    openai    generate media       image
-/v1/images/variations               openai    generate media       image
-/v1/videos                          openai    generate media       image
+/v1/images/edits                    openai    generate media       image json,form
+/v1/images/variations               openai    generate media       image form
+/v1/videos                          openai    generate media       image json,form
 /v1/videos/*                        openai    control  -           other
-/v1/videos/*/remix                  openai    generate media       image
+/v1/videos/*/remix                  openai    generate media       image json,form
 /v1/audio/speech                    openai    generate media       audio
-/v1/audio/transcriptions            openai    generate media       audio
-/v1/audio/translations              openai    generate media       audio
+/v1/audio/transcriptions            openai    generate media       audio form
+/v1/audio/translations              openai    generate media       audio form
 /v1/realtime                        openai    generate -           audio
-/v1/realtime/calls                  openai    generate -           audio
+/v1/realtime/calls                  openai    generate -           audio form,sdp
 /v1/realtime/sessions               openai    generate -           audio
 /v1/realtime/client_secrets         openai    generate -           audio
 /v1/realtime/transcription_sessions openai    generate -           audio
 /v1/batches                         openai    batch    -           batch
 /v1/batches/*                       openai    control  -           other
-/v1/batches/*/cancel                openai    control  -           other
-/v1/files                           openai    upload   -           other
-/v1/uploads                         openai    control  -           other
-/v1/uploads/*/parts                 openai    upload   -           batch
-/v1/uploads/*/complete              openai    control  -           other
-/v1/uploads/*/cancel                openai    control  -           other
-/v1/containers/*/files              openai    control  -           other
-/v1/vector_stores/*/files           openai    control  -           other
-/v1/vector_stores/*/file_batches/*/files openai control -          other
+/v1/batches/*/cancel                openai    control  -           other post
+/v1/files                           openai    upload   -           other form
+/v1/uploads                         openai    control  -           other post
+/v1/uploads/*/parts                 openai    upload   -           batch form
+/v1/uploads/*/complete              openai    control  -           other post
+/v1/uploads/*/cancel                openai    control  -           other post
+/v1/vector_stores/*/files           openai    control  -           other post
+/v1/files/*                         openai    control  -           other
+/v1/files/*/content                 openai    control  -           other
+/v1/threads/*/messages/*            openai    control  -           other post
+/v1/threads/*/runs/*/steps          openai    control  -           other
+/v1/threads/*/runs/*/steps/*        openai    control  -           other
+/v1/conversations/*/items/*         openai    control  -           other
+/v1/videos/*/content                openai    control  -           other
+/v1/containers                      openai    control  -           other post
+/v1/containers/*                    openai    control  -           other
+/v1/containers/*/files              openai    control  -           other post json,form
+/v1/containers/*/files/*            openai    control  -           other
+/v1/containers/*/files/*/content    openai    control  -           other
+/v1/vector_stores                   openai    control  -           other post
+/v1/vector_stores/*                 openai    control  -           other post
+/v1/vector_stores/*/search          openai    control  -           other post
+/v1/vector_stores/*/files/*         openai    control  -           other post
+/v1/vector_stores/*/files/*/content openai    control  -           other
+/v1/vector_stores/*/file_batches    openai    control  -           other post
+/v1/vector_stores/*/file_batches/*  openai    control  -           other
+/v1/vector_stores/*/file_batches/*/cancel openai    control  -           other post
+/v1/vector_stores/*/file_batches/*/files openai    control  -           other
+/v1/fine_tuning/jobs                openai    control  -           other
+/v1/fine_tuning/jobs/*              openai    control  -           other
+/v1/fine_tuning/jobs/*/cancel       openai    control  -           other post
+/v1/fine_tuning/jobs/*/events       openai    control  -           other
+/v1/fine_tuning/jobs/*/checkpoints  openai    control  -           other
+/v1/evals                           openai    control  -           other
+/v1/evals/*                         openai    control  -           other
+/v1/evals/*/runs                    openai    control  -           other
+/v1/evals/*/runs/*                  openai    control  -           other
+/v1/evals/*/runs/*/output_items     openai    control  -           other
+/v1/skills                          openai    control  -           other post json,form
+/v1/skills/*                        openai    control  -           other post
+/v1/skills/*/versions               openai    control  -           other post json,form
+/v1/cachedcontents                  openai    control  -           other post
+/v1/cachedcontents/*                openai    control  -           other
+/v1/operations/*                    openai    control  -           other
 /v1/models                          openai    control  -           other
 /v1/models/*                        openai    control  -           other
 /v1/messages                        anthropic generate anthropic   chat
 /v1/messages/count_tokens           anthropic count    -           other
 /v1/messages/batches                anthropic batch    -           batch
 /v1/messages/batches/*              anthropic control  -           other
-/v1/messages/batches/*/cancel       anthropic control  -           other
+/v1/messages/batches/*/cancel       anthropic control  -           other post
 /v1/messages/batches/*/results      anthropic control  -           other
 /v1/complete                        anthropic generate anthropic   chat
 /generate                           openai    generate native      chat
@@ -142,29 +195,46 @@ _METHODS: Mapping[str, tuple[Dialect, Kind, UsageFormat, str, bool]] = {
     "streamgeneratecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", True),
     "batchgeneratecontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
     "counttokens": (Dialect.GEMINI, Kind.COUNT, UsageFormat.NONE, "other", False),
+    "asyncbatchembedcontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
     "embedcontent": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
     "batchembedcontents": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
+    "cancel": (Dialect.GEMINI, Kind.CONTROL, UsageFormat.NONE, "other", False),
     "predict": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
     "predictlongrunning": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
     "rawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", False),
     "streamrawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", True),
 }
 
+_TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
 _LONGEST_NAME = 128
 _DIGIT = re.compile(r"[0-9]")
+# Below these only the APIs above are served: what is none of theirs is new, or meant to look so.
+_VERSION = re.compile(r"v[0-9]\w{0,8}")
+_NAMING = ("deployments", "engines")
 
 
 def _segments(path: str) -> list[str]:
-    return [segment for segment in path.split("/") if segment not in {"", "."}]
+    """Return the segments of a path, without their parameters, which some hosts pass over."""
+    every = [segment.partition(";")[0] for segment in path.split("/")]
+    return [segment for segment in every if segment not in {"", "."}]
 
 
 def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
     for line in _TABLE.strip().splitlines():
-        name, dialect, kind, usage, capability = line.split()
+        name, dialect, kind, usage, capability, *more = line.split()
         parts = tuple(_segments(name.removeprefix("/v1/")))
+        taken = [what for what in more if what != "post"]
         yield (
             parts,
-            Endpoint(name, Dialect(dialect), Kind(kind), _OPENAI_FORMATS[usage], capability),
+            Endpoint(
+                name,
+                Dialect(dialect),
+                Kind(kind),
+                _OPENAI_FORMATS[usage],
+                capability,
+                takes=tuple(_TAKEN[what] for what in taken[0].split(",")) if taken else (JSON,),
+                posts="post" in more,
+            ),
         )
 
 
@@ -181,30 +251,45 @@ _WITH_STARS = {
 def endpoint_of(path: str) -> Endpoint:
     """Return the endpoint a decoded path leads to, of kind `UNKNOWN` if it is none we know.
 
-    Empty segments, a slash at the end, case and whatever stands before the known part make no
-    difference: a host may be mounted anywhere, and its router may forgive more than we know.
+    Empty segments, a slash at the end, parameters after a semicolon, case and whatever stands
+    before the known part make no difference: a host may be mounted anywhere, and its router may
+    forgive more than we know. A path that climbs (`..`) leads nowhere that is known.
     """
     known = _BY_NAME.get(path)
     if known is not None:
         return known
     segments = _segments(path)
     lowered = tuple(segment.lower() for segment in segments)
+    if ".." in segments:
+        return _unknown(lowered, vague=True)
     if segments and ":" in segments[-1]:
-        method = _method_of(segments)
+        method = _method_of(segments, lowered)
         if method is not None:
             return method
-    vague: Endpoint | None = None
+    found_vague: Endpoint | None = None
     for length in range(min(_DEEPEST, len(lowered)), 0, -1):
         tail = lowered[-length:]
         found = ENDPOINTS.get(tail) or _starred(tail)
         if found is None:
             continue
         if not found.name.endswith("*"):
-            return _deployed(found, segments, lowered)
+            return _named(found, segments, lowered, length)
         # `models/*` may be a model, or a host mounted at `models`: what generates goes first.
-        vague = vague or found
-    return vague or Endpoint(
-        _name_of_unknown(lowered), Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "other"
+        found_vague = found_vague or found
+    if found_vague is not None:
+        return found_vague
+    return _unknown(lowered, vague=any(_VERSION.fullmatch(segment) for segment in lowered[:-1]))
+
+
+def _unknown(lowered: tuple[str, ...], *, vague: bool) -> Endpoint:
+    return Endpoint(
+        _name_of_unknown(lowered),
+        Dialect.OTHER,
+        Kind.UNKNOWN,
+        UsageFormat.NONE,
+        "agentic" if vague else "other",
+        takes=(),
+        vague=vague,
     )
 
 
@@ -215,22 +300,47 @@ def _starred(tail: tuple[str, ...]) -> Endpoint | None:
     return None
 
 
-def _deployed(endpoint: Endpoint, segments: list[str], lowered: tuple[str, ...]) -> Endpoint:
-    """Return the endpoint with the model that `deployments/NAME/` before it names."""
-    if "deployments" in lowered:
-        at = lowered.index("deployments") + 1
-        if at < len(segments):
-            return replace(endpoint, model=segments[at])
-    return endpoint
+def _named(
+    endpoint: Endpoint, segments: Sequence[str], lowered: tuple[str, ...], tail: int
+) -> Endpoint:
+    """Return the endpoint with the model that `deployments/NAME/` or `engines/NAME/` names.
+
+    The name is all that stands before the known tail. Where two of these words stand in a path,
+    it cannot be told where the name begins, and there is none.
+    """
+    end = len(segments) - tail
+    if end and lowered[end - 1] == "v1":
+        end -= 1
+    found = [at for at in range(end) if lowered[at] in _NAMING]
+    if not found:
+        return endpoint
+    name = "/".join(segments[found[0] + 1 : end]) if len(found) == 1 else ""
+    return replace(endpoint, model=name or None, unnamed=not name)
 
 
-def _method_of(segments: list[str]) -> Endpoint | None:
-    model, _, method = segments[-1].rpartition(":")
+def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
+    """Return the endpoint of `models/NAME:method`, None if it is no such path.
+
+    The name is all between `models/` and the method, with slashes if it has some.
+    """
+    last, _, method = segments[-1].rpartition(":")
     known = _METHODS.get(method.lower())
     if known is None:
         return None
     dialect, kind, usage, capability, streams = known
-    return Endpoint(f"/v1/models:{method}", dialect, kind, usage, capability, model, streams)
+    at = [place for place, segment in enumerate(lowered[:-1]) if segment == "models"]
+    name = "/".join((*segments[at[0] + 1 : -1], last)) if last and len(at) == 1 else ""
+    return Endpoint(
+        f"/v1/models:{method}",
+        dialect,
+        kind,
+        usage,
+        capability,
+        name or None,
+        streams,
+        posts=kind is Kind.CONTROL,
+        unnamed=not name,
+    )
 
 
 def _name_of_unknown(lowered: tuple[str, ...]) -> str:

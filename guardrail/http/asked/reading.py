@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from guardrail.http.asked.batches import shape_of_batch, shape_of_lines
+from guardrail.http.asked.batches import (
+    NO_BATCH,
+    UNREAD,
+    shape_of_batch,
+    shape_of_lines,
+)
 from guardrail.http.asked.caps import caps_of
-from guardrail.http.asked.documents import read_document
-from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
-from guardrail.http.asked.forms import read_form
+from guardrail.http.asked.counts import likely_completions
+from guardrail.http.asked.documents import read_document, read_named
+from guardrail.http.asked.endpoints import (
+    FORM,
+    JSON,
+    MULTIPART,
+    SDP,
+    Endpoint,
+    Kind,
+    endpoint_of,
+)
+from guardrail.http.asked.forms import Form, read_form
 from guardrail.http.asked.shapes import LONGEST_MODEL, Shape, generates, shape_of
 from guardrail.http.asked.tools import strictest
 from guardrail.http.asked.values import (
@@ -21,11 +37,21 @@ from guardrail.http.asked.values import (
     ReadingLimits,
     RequestParts,
     UnreadableError,
+    shown,
 )
 from guardrail.http.dialects import Dialect, UsageFormat
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
-_FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
+_FORMS = (MULTIPART, FORM)
+_PARAMETERS = re.compile(
+    r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
+)
+_CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
+# Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
+_UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
+# These go on with what the host keeps: a thread, an assistant, a session set up before.
+_GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
+_TEXTS = ("prompt", "input", "text")
 _STANDARD = ReadingLimits()
 
 
@@ -64,14 +90,14 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> A
         if (known := classifier(parts)) is not None:
             return known
     path, pairs, body, limits = parts.path, parts.headers, parts.body, parts.limits
-    endpoint = endpoint_of(path)
+    endpoint = _asked_of(endpoint_of(path), parts.method, body)
     if not body and parts.method in _WITHOUT_BODY:
         return _without_body(parts, endpoint)
     try:
         content = _content(parts, endpoint)
         facts = content.shape.facts(parts.hash_key)
         facts["request.endpoint"] = endpoint.name
-        facts.update(_of_address(endpoint, parts.query))
+        _take_address(facts, endpoint, parts.query)
     except UnreadableError as error:
         return _unread(parts, endpoint, error)
     return Asked(
@@ -83,6 +109,15 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> A
         body=body,
         path=path,
     )
+
+
+def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
+    """Return the endpoint as a method makes it: one that is not documented may do anything."""
+    if endpoint.kind is not Kind.CONTROL or (method == "POST" and endpoint.posts):
+        return endpoint
+    if method in _WITHOUT_BODY and not body:
+        return endpoint
+    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
 
 
 def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers) -> Asked:
@@ -107,17 +142,18 @@ def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes
 
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     body = _readable(parts)
-    content_type = b""
-    for name, value in parts.headers:
-        if name == b"content-type":
-            content_type += value
     limits = parts.limits
-    form = content_type.strip().lower().startswith(_FORMS)
-    if form and endpoint.usage in (UsageFormat.OPENAI_MEDIA, UsageFormat.NONE):
-        return _of_form(body, content_type, endpoint, limits)
     if not body and endpoint.kind in (Kind.CONTROL, Kind.UNKNOWN):
-        return _Content(shape_of({}, "other"), 0, None)
-    document = read_document(body, limits)
+        return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
+    content_type = _content_type(parts)
+    kind = _media_type(content_type, endpoint)
+    if kind in _FORMS:
+        content = _of_form(body, content_type, endpoint, limits)
+        return content._replace(shape=_vaguely(content.shape, endpoint))
+    if kind == SDP:
+        shape = shape_of({}, endpoint.capability)._replace(opaque=True)
+        return _Content(shape, len(body) // 4 + 1, None)
+    document, names = read_named(body, limits)
     members = document.value if isinstance(document.value, dict) else {}
     if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
@@ -128,12 +164,63 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     capability = endpoint.capability
     if capability == "other" and generates(members):
         capability = "chat"
+    shape = shape_of(members, capability, caps_of(endpoint), names)
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
-        shape = shape_of(members, "other")._replace(capability="other")
-        return _Content(shape, document.tokens, document.value)
-    shape = shape_of(members, capability, caps_of(endpoint))
-    return _Content(shape, document.tokens, document.value)
+        shape = shape._replace(capability="other")
+    elif document.value.__class__ is list:
+        # A list of requests, or of what else may ask for something.
+        shape = shape._replace(capability="agentic", opaque=True)
+    elif kind != JSON and endpoint.name in _UNLABELLED:
+        shape = shape._replace(capability="agentic")
+    return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
+
+
+def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
+    """Return what a body asks for where its endpoint may read more in it than is known."""
+    if endpoint.vague:
+        return shape._replace(capability=strictest("agentic", shape.capability), opaque=True)
+    if endpoint.name.startswith(_GOES_ON) and endpoint.kind is Kind.GENERATE:
+        return shape._replace(opaque=True)
+    return shape
+
+
+def _content_type(parts: RequestParts) -> str:
+    """Return the media type of a body and its parameters, empty if none is stated.
+
+    Raises:
+        UnreadableError: it is stated twice: hosts take the one or the other.
+    """
+    stated = [value for name, value in parts.headers if name == b"content-type"]
+    if len(stated) > 1:
+        raise UnreadableError("the body's content type is stated twice; send it once", status=415)
+    return stated[0].decode("latin-1").strip() if stated else ""
+
+
+def _media_type(content_type: str, endpoint: Endpoint) -> str:
+    """Return what kind of body was sent.
+
+    Raises:
+        UnreadableError: the endpoint takes no such bodies, or hosts could read it differently.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if endpoint.takes and kind not in endpoint.takes and endpoint.name not in _UNLABELLED:
+        stated = f"`{shown(kind)}` is" if kind else "a body without a content type is"
+        wanted = " or ".join(f"`{taken}`" for taken in endpoint.takes)
+        raise UnreadableError(f"{stated} not taken here; send `content-type` {wanted}", status=415)
+    if kind in _FORMS:
+        return kind
+    rest = content_type[len(content_type.partition(";")[0]) :]
+    charsets = _CHARSET.findall(rest)
+    if _PARAMETERS.fullmatch(rest.rstrip()) is None or any(
+        charset.lower() not in ("utf-8", "utf8") for charset in charsets
+    ):
+        raise UnreadableError(
+            "the content type has parameters that hosts read differently; send UTF-8, and no "
+            "other `charset`",
+            status=415,
+        )
+    return kind
 
 
 def _readable(parts: RequestParts) -> bytes:
@@ -155,18 +242,57 @@ def _readable(parts: RequestParts) -> bytes:
     return parts.body
 
 
-def _of_form(
-    body: bytes, content_type: bytes, endpoint: Endpoint, limits: ReadingLimits
-) -> _Content:
-    form = read_form(body, content_type)
-    if endpoint.kind is Kind.UPLOAD and form.fields.get("purpose") == "batch":
-        content = b"\n".join(form.files.values())
-        shape, tokens = shape_of_lines(content, limits)
-        return _Content(shape, tokens, None)
-    shape = shape_of(form.fields, endpoint.capability)
+def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
+    form = read_form(body, content_type.encode("latin-1"))
+    if endpoint.kind is Kind.UPLOAD:
+        return _of_upload(form, endpoint, limits)
+    members, tokens, opaque = _with_documents(form.fields, limits)
+    shape = shape_of(members, endpoint.capability)
     text = sum(len(str(value)) for value in form.fields.values())
     media = sum(limits.media_tokens + len(file) // 64 for file in form.files.values())
-    return _Content(shape, text // 4 + 1 + media, None)
+    shape = shape._replace(opaque=shape.opaque or opaque)
+    return _Content(shape, max(text // 4 + 1, tokens) + media, None)
+
+
+def _of_upload(form: Form, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
+    """Return what a file may make a host do: one of requests is counted when it is uploaded."""
+    if endpoint.capability == "batch":
+        # A part of a file, which cannot be told from a part of a file of requests.
+        size = sum(len(file) for file in form.files.values())
+        return _Content(UNREAD._replace(capability="batch", opaque=True), size // 4 + 1, None)
+    purpose = form.fields.get("purpose")
+    if purpose is None or str(purpose).strip().lower() in NO_BATCH:
+        return _Content(shape_of(form.fields, endpoint.capability), 0, None)
+    content = b"\n".join(form.files.values())
+    try:
+        shape, tokens = shape_of_lines(content, limits)
+    except UnreadableError:
+        if purpose == "batch":
+            raise
+        shape, tokens = UNREAD._replace(capability="batch", opaque=True), len(content) // 4 + 1
+    return _Content(shape, tokens, None)
+
+
+def _with_documents(
+    fields: Mapping[str, object], limits: ReadingLimits
+) -> tuple[dict[str, object], int, bool]:
+    """Return a form's fields with JSON in its place, its tokens, and whether some was unreadable.
+
+    A field of text may be a prompt that begins as JSON does: it is left as it is.
+    """
+    members, tokens, opaque = dict(fields), 0, False
+    for name, value in fields.items():
+        if name in _TEXTS or not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+            continue
+        try:
+            document = read_document(value.encode(), limits)
+        except UnreadableError:
+            if name == "session":
+                raise
+            opaque = True
+            continue
+        members[name], tokens = document.value, tokens + document.tokens
+    return members, tokens, opaque
 
 
 def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> dict[str, int]:
@@ -189,12 +315,12 @@ def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> d
 
 
 def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
-    """Return the facts that a path and a query establish over what a body says."""
+    """Return the facts that a path and a query establish by themselves."""
     facts: dict[str, object] = {}
     model = endpoint.model
     if model is None and endpoint.name.startswith("/v1/realtime"):
-        named = parse_qs(query.decode("utf-8", "replace"), max_num_fields=None).get("model")
-        model = named[0] if named and len(named) == 1 else None
+        named = _models_in(query)
+        model = named[0] if len(named) == 1 else None
     if model is not None:
         facts["request.model"] = model[:LONGEST_MODEL]
     if endpoint.streams:
@@ -202,9 +328,37 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
     return facts
 
 
+def _models_in(query: bytes) -> list[str]:
+    return parse_qs(query.decode("utf-8", "replace"), max_num_fields=None).get("model", [])
+
+
+def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) -> None:
+    """Add what a path and a query establish to what the body says.
+
+    Raises:
+        UnreadableError: they name another model than the body does: hosts serve one or the other.
+    """
+    established = _of_address(endpoint, query)
+    named, stated = established.get("request.model"), facts.get("request.model")
+    if isinstance(named, str) and isinstance(stated, str) and _bare(named) != _bare(stated):
+        raise UnreadableError(
+            f"the path asks for the model `{shown(named)}` and the body for `{shown(stated)}`; "
+            "send one",
+            param="model",
+        )
+    facts.update(established)
+    if endpoint.unnamed or endpoint.vague or len(_models_in(query)) > 1:
+        facts.pop("request.model", None)
+
+
+def _bare(model: str) -> str:
+    """Return a model's name without the collection that Gemini writes before it."""
+    return model.removeprefix("models/")
+
+
 def _without_body(parts: RequestParts, endpoint: Endpoint) -> Asked:
     realtime = endpoint.name.startswith("/v1/realtime")
-    capability = endpoint.capability if realtime else "other"
+    capability = endpoint.capability if realtime or endpoint.vague else "other"
     facts: dict[str, object] = {
         "request.endpoint": endpoint.name,
         "request.capability": capability,
@@ -215,7 +369,7 @@ def _without_body(parts: RequestParts, endpoint: Endpoint) -> Asked:
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts | _of_address(endpoint, parts.query),
-        estimate=dict(FREE),
+        estimate={"requests": 1, "input_tokens": 1} if endpoint.vague else dict(FREE),
         usage_format=UsageFormat.NONE,
         body=parts.body,
         path=parts.path,
@@ -225,14 +379,17 @@ def _without_body(parts: RequestParts, endpoint: Endpoint) -> Asked:
 def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> Asked:
     """Return what an unreadable request counts as: the most restricted kind, without a cap."""
     length = len(parts.body) if parts.body is not None else parts.limits.max_body
-    facts = {
+    facts: dict[str, object] = {
         "request.endpoint": endpoint.name,
         "request.capability": strictest("agentic", endpoint.capability),
     }
+    facts |= _of_address(endpoint, parts.query)
+    if error.param == "model":
+        facts.pop("request.model", None)
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
-        facts=facts | _of_address(endpoint, parts.query),
-        estimate={"requests": 1, "input_tokens": length // 4 + 1},
+        facts=facts,
+        estimate={"requests": _likely_of(parts, endpoint), "input_tokens": length // 4 + 1},
         usage_format=endpoint.usage,
         problem=str(error),
         status=error.status,
@@ -240,6 +397,17 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
         body=parts.body,
         path=parts.path,
     )
+
+
+def _likely_of(parts: RequestParts, endpoint: Endpoint) -> int:
+    """Return how many completions a body asks for that may reach the host unread."""
+    if endpoint.dialect is not Dialect.OTHER or not parts.body:
+        return 1
+    try:
+        document, _ = read_document(parts.body, parts.limits)
+    except UnreadableError:
+        return 1
+    return likely_completions(document) if isinstance(document, dict) else 1
 
 
 def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:

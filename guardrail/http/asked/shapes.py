@@ -6,14 +6,22 @@ being sent to a path that is taken for another's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from guardrail.http.asked.caps import NO_CAPS, CapRules
 from guardrail.http.asked.counts import Counts, counts_of
 from guardrail.http.asked.fingerprints import digest_of, template_of, toolset_of
-from guardrail.http.asked.tools import capability_with, may_have_tools, strictest, tools_in
+from guardrail.http.asked.members import (
+    MODELS,
+    OTHER_MODELS,
+    STORED,
+    Members,
+    check_spelling,
+    members_in,
+)
+from guardrail.http.asked.tools import capability_with, strictest, tools_in
 from guardrail.http.asked.values import UnreadableError
 
 _MOST_DISTINCT = 256
@@ -22,24 +30,28 @@ LONGEST_MODEL = 256
 CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inputs", "instances")
 """Members that hold what a model is to read."""
 
-_MODELS = ("model", "modelId", "model_name")
 _SYSTEM_ROLES = ("system", "developer")
+_FILES = ("file_id", "input_file_id")
+_MODEL_MEMBERS = frozenset({*MODELS, *OTHER_MODELS})
 # Most bodies have none of these members: that is seen at once.
-_ELSEWHERE = frozenset(
-    "previous_response_id conversation cachedContent cached_content assistant_id thread_id file_id "
-    "input_file_id".split()
-)
-_TELLING = frozenset("suffix prediction modalities generationConfig generation_config".split())
+_ELSEWHERE = frozenset({*STORED, *_FILES})
+_TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
+_EFFORTS = ("reasoning_effort", "think")
 _REASONING = frozenset(
-    "reasoning_effort think reasoning output_config thinking generationConfig generation_config "
-    "chat_template_kwargs".split()
+    "reasoning_effort think reasoning output_config thinking thinkingConfig thinking_config "
+    "enable_thinking".split()
 )
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
+_BUDGET = "thinking_budget"
 _NO_EFFORT = (None, "none", "off", False)
 
 
 class Shape(NamedTuple):
-    """What a body asks for; `unseen` counts references to input that the host keeps."""
+    """What a body asks for; `unseen` counts references to input that the host keeps.
+
+    `opaque` tells that what the host keeps may hold tools and settings besides: that a body has
+    none says nothing then.
+    """
 
     counts: Counts
     model: str | None
@@ -49,6 +61,7 @@ class Shape(NamedTuple):
     reasoning: bool
     system: tuple[str, ...]
     unseen: int
+    opaque: bool = False
 
     def facts(self, hash_key: bytes) -> dict[str, object]:
         """Return the facts of a request with this body, but for its endpoint."""
@@ -61,36 +74,44 @@ class Shape(NamedTuple):
             "request.template": template_of(self.system, hash_key),
             "request.toolset": toolset_of(self.tools, hash_key),
         }
-        for name in ("request.model", "request.template", "request.toolset"):
-            if facts[name] is None:
-                del facts[name]
-        return facts
+        if self.opaque:
+            facts["request.tools"] = len(self.tools) or None
+            facts["request.reasoning"] = self.reasoning or None
+            facts["request.toolset"] = None
+        return {name: value for name, value in facts.items() if value is not None}
 
 
-def shape_of(document: Mapping[str, object], capability: str, rules: CapRules = NO_CAPS) -> Shape:
+def shape_of(
+    document: Mapping[str, object],
+    capability: str,
+    rules: CapRules = NO_CAPS,
+    names: Collection[str] | None = None,
+) -> Shape:
     """Read a body, given what kind of request its endpoint makes it and which caps that heeds.
 
+    `names` are the keys within it, where they are known: see `members_in`.
+
     Raises:
-        UnreadableError: a member that decides is not of its type.
+        UnreadableError: a member that decides is not of its type, or there twice in two ways.
     """
-    tools = tuple(tools_in(document)) if may_have_tools(document) else ()
-    session = document.get("session")
-    if isinstance(session, dict):
-        tools += tuple(tools_in(session))
-    stored = isinstance(document.get("prompt"), dict)
-    if stored or document.get("assistant_id") is not None:
+    every = members_in(document, names)
+    check_spelling(every)
+    tools = tuple(tools_in(every))
+    unseen, opaque = _unseen(every)
+    if opaque:
         # What is stored with the host may hold tools that are not seen here.
         capability = strictest(capability, "agentic")
-    capability = capability_with(tools, strictest(capability, _by_members(document)))
+    capability = capability_with(tools, strictest(capability, _by_members(every)))
     return Shape(
-        counts=counts_of(document, rules),
-        model=_model(document),
+        counts=counts_of(document, rules, every),
+        model=_model(every),
         tools=tools,
         capability=capability,
         stream=_flag(document, "stream"),
-        reasoning=_reasons(document),
+        reasoning=_reasons(every),
         system=tuple(_system_texts(document)),
-        unseen=_unseen(document) + stored,
+        unseen=unseen,
+        opaque=opaque,
     )
 
 
@@ -120,6 +141,7 @@ def merged(shapes: Iterable[Shape]) -> Shape | None:
         reasoning=any(shape.reasoning for shape in every),
         system=every[0].system,
         unseen=sum(shape.unseen for shape in every),
+        opaque=any(shape.opaque for shape in every),
     )
 
 
@@ -128,10 +150,14 @@ def generates(document: Mapping[str, object]) -> bool:
     return "model" in document and any(name in document for name in CONTENT)
 
 
-def _model(document: Mapping[str, object]) -> str | None:
-    session = document.get("session")
-    for members in (document, session) if isinstance(session, dict) else (document,):
-        for name in _MODELS:
+def _model(every: Sequence[Members]) -> str | None:
+    """Return the model a body names, None if it names none, or others that may answer instead."""
+    found: str | None = None
+    others = False
+    for _, members, settles in every:
+        if not settles or _MODEL_MEMBERS.isdisjoint(members):
+            continue
+        for name in MODELS:
             model = members.get(name)
             if model is None:
                 continue
@@ -139,8 +165,11 @@ def _model(document: Mapping[str, object]) -> str | None:
                 raise UnreadableError(
                     f"`{name}` is not a name; send up to {LONGEST_MODEL} characters", param=name
                 )
-            return model
-    return None
+            if found not in (None, model):
+                raise UnreadableError("the body names two models; send one", param=name)
+            found = model
+        others = others or any(members.get(name) for name in OTHER_MODELS)
+    return None if others else found
 
 
 def _flag(document: Mapping[str, object], name: str) -> bool:
@@ -150,54 +179,64 @@ def _flag(document: Mapping[str, object], name: str) -> bool:
     raise UnreadableError(f"`{name}` is neither true nor false; send one", param=name)
 
 
-def _unseen(document: Mapping[str, object]) -> int:
-    if _ELSEWHERE.isdisjoint(document):
-        return 0
-    return sum(document.get(name) is not None for name in _ELSEWHERE)
+def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
+    """Return how often a body refers to what the host keeps, and whether that may hold tools."""
+    count, opaque = 0, False
+    for _, members, settles in every:
+        prompt = members.get("prompt")
+        if settles and isinstance(prompt, dict):
+            count, opaque = count + 1, True
+        if _ELSEWHERE.isdisjoint(members):
+            continue
+        if settles:
+            count += sum(members.get(name) is not None for name in _ELSEWHERE)
+            opaque = opaque or any(members.get(name) is not None for name in STORED)
+    return count, opaque
 
 
-def _by_members(document: Mapping[str, object]) -> str:
+def _by_members(every: Sequence[Members]) -> str:
     """Return what a body's own members make it: code is what fills in between two texts."""
-    if _TELLING.isdisjoint(document):
-        return "other"
-    if document.get("suffix") is not None or document.get("prediction") is not None:
-        return "code"
-    wanted = document.get("modalities")
-    settings = document.get("generationConfig", document.get("generation_config"))
-    if isinstance(settings, dict):
-        wanted = settings.get("responseModalities", settings.get("response_modalities"))
-    if isinstance(wanted, list):
-        lowered = {str(kind).lower() for kind in wanted[:16]}
-        if "image" in lowered:
-            return "image"
-        if "audio" in lowered:
-            return "audio"
-    return "other"
+    capability = "other"
+    for _, members, settles in every:
+        if not settles or _TELLING.isdisjoint(members):
+            continue
+        if members.get("suffix") is not None or members.get("prediction") is not None:
+            return "code"
+        for name in ("modalities", "responseModalities", "response_modalities"):
+            wanted = members.get(name)
+            lowered = {str(kind).lower() for kind in wanted} if isinstance(wanted, list) else ()
+            for kind in ("audio", "image"):
+                if kind in lowered:
+                    capability = strictest(capability, kind)
+    return capability
 
 
-def _reasons(document: Mapping[str, object]) -> bool:
+def _reasons(every: Sequence[Members]) -> bool:
     """Whether a body asks for reasoning; a model may do so unasked."""
-    if _REASONING.isdisjoint(document):
-        return False
-    efforts = [document.get("reasoning_effort"), document.get("think")]
+    return any(
+        not _REASONING.isdisjoint(members) and _asks_to_reason(members, settles)
+        for _, members, settles in every
+    )
+
+
+def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
+    efforts: list[object] = [members.get(name) for name in _EFFORTS] if settles else []
     for name in ("reasoning", "output_config"):
-        inner = document.get(name)
+        inner = members.get(name)
         if isinstance(inner, dict):
             efforts.append(inner.get("effort"))
+            if name == "reasoning" and (inner.get("enabled") is True or inner.get("max_tokens")):
+                return True
     if any(effort not in _NO_EFFORT for effort in efforts):
         return True
-    thinking = document.get("thinking")
+    thinking = members.get("thinking")
     if isinstance(thinking, dict) and thinking.get("type") != "disabled":
         return True
-    settings = document.get("generationConfig", document.get("generation_config"))
-    if isinstance(settings, dict):
-        config = settings.get("thinkingConfig", settings.get("thinking_config"))
-        if isinstance(config, dict) and config.get("thinkingBudget") != 0:
+    for name in ("thinkingConfig", "thinking_config"):
+        config = members.get(name)
+        if isinstance(config, dict) and config.get("thinkingBudget", config.get(_BUDGET)) != 0:
             return True
-    template = document.get("chat_template_kwargs")
-    return isinstance(template, dict) and (
-        template.get("enable_thinking") is True or template.get("thinking") is True
-    )
+    return members.get("enable_thinking") is True or thinking is True
 
 
 def _system_texts(document: Mapping[str, object]) -> Iterator[str]:

@@ -4,6 +4,7 @@ The rules, kept few so that they can be explained:
 
 * Tools with which a model acts make a request *agentic*: functions, custom tools, shells, code
   execution, editors, computers, browsers, remote servers (MCP), and every type we do not know.
+  So does whatever carries a function or a schema, whatever its type says.
 * Tools that only look things up (web and file search, maps) leave a request what it is.
 * A tool that makes pictures makes it *image*.
 
@@ -14,7 +15,9 @@ Whether a model of a certain name counts as code is for policies, by `request.mo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+
+from guardrail.http.asked.members import TOOL_LISTS, Members
 
 LOOKUP = frozenset(
     "web_search web_search_preview web_fetch file_search google_search googlesearch "
@@ -31,45 +34,59 @@ RANKED = ("other", "chat", "embedding", "audio", "image", "batch", "code", "agen
 RANKS = {capability: rank for rank, capability in enumerate(RANKED)}
 
 _DATE = re.compile(r"_(?:[0-9]{8}|[0-9]{4}_[0-9]{2}_[0-9]{2}|[0-9]{4}-[0-9]{2}-[0-9]{2})$")
-_LISTS = ("tools", "functions", "mcp_servers", "mcpServers", "skills")
-_MEMBERS = frozenset({*_LISTS, "web_search_options", "container"})
+_SEVERAL = ("functionDeclarations", "function_declarations", "functions", "tools")
+# What carries one of these is called by the model, whatever its type says it is.
+_CALLED = frozenset(
+    "function functions custom parameters input_schema inputSchema schema parametersJsonSchema "
+    "parameters_json_schema toolSpec functionDeclarations function_declarations server_url "
+    "connector_id tools".split()
+)
+_MEMBERS = frozenset({*TOOL_LISTS, "web_search_options", "search_parameters", "plugins"})
 
 
-def may_have_tools(document: Mapping[str, object]) -> bool:
-    """Tell whether a body has any member from which `tools_in` reads."""
-    return not _MEMBERS.isdisjoint(document)
-
-
-def tools_in(document: Mapping[str, object]) -> Iterator[object]:
+def tools_in(every: Iterable[Members]) -> Iterator[object]:
     """Yield the tools a body hands to the model, each as its vendor writes it.
 
     Gemini writes several in one object: each of its members is one, each function declared is one.
     """
-    for name in _LISTS:
-        if name not in document:
+    for _, members, _ in every:
+        if _MEMBERS.isdisjoint(members):
             continue
-        listed = document[name]
-        if isinstance(listed, list):
-            for tool in listed:
-                yield from _spread(tool)
-        elif listed is not None and listed != {}:
-            yield listed
-    if document.get("web_search_options") is not None:
-        yield {"type": "web_search_options"}
-    container = document.get("container")
-    if isinstance(container, dict):
-        yield from tools_in({"skills": container.get("skills")})
+        for name in TOOL_LISTS:
+            listed = members.get(name)
+            if isinstance(listed, list):
+                yield from _listed(listed)
+            elif listed is not None and listed != {}:
+                yield listed
+        for name in ("web_search_options", "search_parameters"):
+            if members.get(name) is not None:
+                yield {"type": "web_search_options"}
+        plugins = members.get("plugins")
+        for plugin in plugins if isinstance(plugins, list) else ():
+            web = isinstance(plugin, dict) and plugin.get("id") == "web"
+            yield {"type": "web_search_options"} if web else plugin
 
 
-def _spread(tool: object) -> Iterator[object]:
-    if not tool or not isinstance(tool, dict) or "type" in tool or "name" in tool:
-        yield tool
-        return
-    for name, value in tool.items():
-        if name in {"functionDeclarations", "function_declarations"} and isinstance(value, list):
-            yield from value
-        else:
-            yield {"type": name, name: value}
+def _listed(listed: Iterable[object]) -> Iterator[object]:
+    # Lists in lists are gone through without recursion: how deep they are is the client's to say.
+    stack = list(listed)[::-1]
+    while stack:
+        tool = stack.pop()
+        if isinstance(tool, list) and tool:
+            stack += tool[::-1]
+            continue
+        if not tool or not isinstance(tool, dict):
+            yield tool
+            continue
+        several = [name for name in _SEVERAL if isinstance(tool.get(name), list)]
+        for name in several:
+            stack += tool[name][::-1]
+        if "type" in tool or "name" in tool:
+            yield tool
+            continue
+        for name, value in tool.items():
+            if name not in several:
+                yield {"type": name, name: value}
 
 
 def family(tool: object) -> str:
@@ -82,6 +99,8 @@ def capability_with(tools: Iterable[object], capability: str) -> str:
     """Return what kind of request one is, given what it would be without tools."""
     for tool in tools:
         kind = family(tool)
+        if isinstance(tool, dict) and not _CALLED.isdisjoint(tool):
+            kind = "function"
         if kind in LOOKUP:
             continue
         capability = strictest(capability, "image" if kind in PICTURES else "agentic")

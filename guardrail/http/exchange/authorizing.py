@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 
@@ -27,6 +28,8 @@ from guardrail.model.facts import CAPABILITIES, Fact
 
 STATUS = b"x-guardrail-status"
 EVALUATION = "/access/v1/evaluation"
+_FRAMING = (b"content-length", b"transfer-encoding")
+_UNPRINTABLE = re.compile(rb"[\x00-\x20\x7f#]")
 
 
 class Profile(Enum):
@@ -46,15 +49,24 @@ ORIGINAL: Mapping[Profile, tuple[bytes, bytes]] = {
 
 
 def original(head: Head, profile: Profile) -> Head | None:
-    """Return the head of the request that a proxy asks about, None if it does not tell it."""
+    """Return the head of the request that a proxy asks about, None if it cannot be told.
+
+    What is between a proxy and its host may read a target in another way than it is written:
+    climb, cut off what follows `#`, decode once more. Such a target is not told.
+    """
     names = ORIGINAL.get(profile)
     if names is None:
-        return without_body(head)
-    told = dict(head.headers)
-    method, target = (told.get(name) for name in names)
+        sent = head.raw_path
+        raw = (
+            head.whole_path.encode("utf-8", "replace") if sent is None else sent.partition(b"?")[0]
+        )
+        return without_body(head) if _is_plain(raw, head.query) else None
+    method, target = (_only(head, name) for name in names)
     if method is None or target is None or not target.startswith(b"/"):
         return None
     raw, _, query = target.partition(b"?")
+    if not _is_plain(raw, query):
+        return None
     path = unquote(raw.decode("latin-1"))
     kept = tuple(field for field in head.headers if field[0] not in names)
     whole = head._replace(
@@ -68,11 +80,32 @@ def original(head: Head, profile: Profile) -> Head | None:
     return without_body(whole)
 
 
+def _only(head: Head, name: bytes) -> bytes | None:
+    """Return the value of a field that is there once, None if it is not."""
+    values = [value for key, value in head.headers if key == name]
+    return values[0] if len(values) == 1 else None
+
+
+def _is_plain(raw: bytes, query: bytes) -> bool:
+    """Tell whether a target means one path, whoever resolves it."""
+    if _UNPRINTABLE.search(raw) or b"#" in query or b"%" in unquote_to_bytes(raw):
+        return False
+    path = unquote_to_bytes(raw)
+    if _UNPRINTABLE.search(path) or b"\\" in path or b"?" in path:
+        return False
+    # Some proxies and hosts cut parameters off before they climb.
+    return all(part.partition(b";")[0] not in (b".", b"..") for part in path.split(b"/"))
+
+
+def framing_of(head: Head) -> tuple[Field, ...]:
+    """Return what a head says of a body."""
+    return tuple(field for field in head.headers if field[0] in _FRAMING)
+
+
 def without_body(head: Head) -> Head:
     """Return a head without what it says of a body that does not come with it."""
-    framing = (b"content-length", b"transfer-encoding")
     return head._replace(
-        headers=tuple(field for field in head.headers if field[0] not in framing),
+        headers=tuple(field for field in head.headers if field[0] not in _FRAMING),
         http_version="1.1",
     )
 
