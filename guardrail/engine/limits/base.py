@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from guardrail.engine.keys import counter_ident
 from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.statuses import LimitStatus
+from guardrail.engine.statuses import LimitStatus, in_unit
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import (
     LEFT_OUT,
@@ -168,8 +168,11 @@ class Limit(ABC):
         spill = None if plan.spill is None or key == "=" else ident + plan.spill
         return ident + key, spill
 
-    def _never_fits(self, plan: Plan) -> None:
-        self._refuse_static(plan, Verdict(effect=Effect.BLOCK, reason=NEVER_FITS))
+    def _never_fits(self, plan: Plan, unit: str, amount: int, most: int) -> None:
+        """Refuse a request that asks for more than the limit ever allows, which no wait cures."""
+        asks, fits = (f"{in_unit(number, unit):,}" for number in (amount, most))
+        message = f"it asks for {asks} {unit} at once and at most {fits} fit; ask for less"
+        self._refuse_static(plan, Verdict(effect=Effect.BLOCK, reason=NEVER_FITS, message=message))
 
     def _allows_nothing(self, plan: Plan) -> None:
         refusal = self.over

@@ -67,7 +67,7 @@ class BudgetLimit(Limit):
             amount = plan.amounts[unit]
             ceiling = None if self.percent is None else limit * self.percent // 100
             if ceiling is not None and amount > ceiling:
-                self._never_fits(plan)
+                self._never_fits(plan, unit, amount, ceiling)
                 return
             place, spill = self._place(plan, number, key)
             counter = Counter(opening, place, slot, span, 0, amount, ceiling, self.ttl, spill)

@@ -36,7 +36,7 @@ class RateLimit(Limit):
         increment = pace_increment(amount, limit, period)
         capacity = pace_increment(burst, limit, period)
         if increment > capacity:
-            self._never_fits(plan)
+            self._never_fits(plan, self.verb.unit, amount, burst)
             return
         charge = self._open(plan, key)
         place, spill = self._place(plan, 0, key)

@@ -141,6 +141,8 @@ def _abnormal(decision: Decision, wait: Wait, links: Mapping[str, str]) -> Refus
 def _message(decision: Decision, wait: Wait, links: Mapping[str, str]) -> str:
     message = decision.message or "refused"
     ruling = decision.ruling
+    if decision.reason == NEVER_FITS:
+        return f"Refused by rule `{decision.rule}`: {ruling.message}."
     if ruling.message is None:
         by = f" by rule `{decision.rule}`" if decision.rule else ""
         again = "" if wait.seconds is None else f" Retry in {wait.seconds} s."
