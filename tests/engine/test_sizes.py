@@ -16,7 +16,7 @@ from guardrail.model.cells import TOP
 from tests.engine.policies import models, policy_set
 
 UNITS = ("requests", "tokens", "input_tokens", "output_tokens", "cost_usd", "images")
-POLICIES = replace(policy_set(0, 1), models=models())
+POLICIES = replace(policy_set(0, 1), models=models(), unlisted_model=None)
 NAN, INF = float("nan"), float("inf")
 
 

@@ -259,12 +259,12 @@ def test_what_the_store_refused_is_not_counted_beside_it(kind):
 
 
 def test_local_counters_are_bounded_for_strangers():
-    driver = Driver("sync", RATE.replace("account.id", "client.agent"))
+    driver = Driver("sync", RATE.replace("account.id", "device.fingerprint"))
     with driver:
         local = driver.guard._watch._local
         local.store.max_keys = 50
         for number in range(500):
-            facts = {"client.agent": f"x{number}", "client.network": "192.0.2.0/24"}
+            facts = {"device.fingerprint": f"x{number}", "client.network": "192.0.2.0/24"}
             driver.decide(facts)
 
         assert len(local.store) < 60

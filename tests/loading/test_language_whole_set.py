@@ -26,6 +26,7 @@ from guardrail.model.rules import (
     Verdict,
     Window,
 )
+from guardrail.scenarios import run_suite
 
 FOLDER = Path(__file__).parent / "whole_set"
 UNVERIFIED = Comparison(
@@ -194,15 +195,19 @@ def test_the_exemption_holds_through_its_last_day(policies):
     assert exemption.unknown_holds is False
 
 
+def test_its_own_tests_pass(policies):
+    assert run_suite(policies).failed == 0
+
+
 def test_the_tests_become_scenarios(policies):
     degrade, embargo = policies.scenarios
 
     assert degrade.now == 1_772_355_600_000_000  # 2026-03-01T09:00:00Z
     assert degrade.facts["request.tools"] == 0
     assert [(step.repeat, step.every, step.estimate) for step in degrade.steps] == [
-        (80, MINUTE, {"input_tokens": 1000}),
-        (20, MINUTE, {"input_tokens": 1000}),
-        (1, 0, {"input_tokens": 5000}),
+        (80, MINUTE, {"input_tokens": 1000, "output_tokens": 0}),
+        (20, MINUTE, {"input_tokens": 1000, "output_tokens": 0}),
+        (1, 0, {"input_tokens": 5000, "output_tokens": 0}),
     ]
     expectation = degrade.steps[1].expect
     assert expectation is not None
