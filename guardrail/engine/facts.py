@@ -12,7 +12,7 @@ from guardrail.model.typed import typed_value
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
-    "actor.id".split()
+    "actor.id client.network".split()
 )
 """Facts that tell one from another: all who had a wrong value for one would share a counter."""
 

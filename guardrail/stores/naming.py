@@ -89,8 +89,11 @@ def read_key_file(path: str | Path) -> bytes:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(LONGEST * 4).strip()
     except OSError as problem:
-        raise SettingError(f"the hash key file `{path}` cannot be read: {problem.strerror}") from (
-            problem
+        # A key may have been written where the path of its file belongs.
+        name = Path(path).name
+        shown = path if "." in name or len(name) < SHORTEST else Path(path).parent / "…"
+        raise SettingError(f"the hash key file `{shown}` cannot be read: {problem.strerror}") from (
+            None
         )
     if mode & 0o077:
         raise SettingError(f"others can read the hash key file `{path}`: run `chmod 600 {path}`")

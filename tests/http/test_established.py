@@ -7,6 +7,9 @@ import base64
 import sys
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import SettingError
@@ -213,14 +216,10 @@ def test_a_name_that_leads_to_no_function_ends_the_start(module, name, message):
 
 
 def test_add_middleware_hands_it_on(module):
-    starlette = pytest.importorskip("starlette.applications")
-    responses = pytest.importorskip("starlette.responses")
-    routing = pytest.importorskip("starlette.routing")
-
     def served(request):
-        return responses.JSONResponse({})
+        return JSONResponse({})
 
-    app = starlette.Starlette(routes=[routing.Route("/v1/models", served)])
+    app = Starlette(routes=[Route("/v1/models", served)])
     app.add_middleware(
         GuardrailMiddleware, policies=str(module / "policy.yaml"), identify=waiting, environ={}
     )

@@ -200,3 +200,18 @@ def test_a_signal_opened_before_a_fork_answers_after_it():
     assert os.read(reading, 10) == b"US"
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize("lacking", [["_in_memory"], ["_in_memory", "_in_temporary_file"]])
+def test_a_copy_is_read_wherever_there_is_place_for_one(write_database, monkeypatch, lacking):
+    path = write_database({"5.0.0.0/8": "DE"})
+
+    def unable(data):
+        raise PermissionError
+
+    for name in lacking:
+        monkeypatch.setattr(databases, name, unable)
+    signal = GeoSignal.open(path)
+    path.unlink()
+
+    assert country(signal, "5.1.2.3") == "DE"

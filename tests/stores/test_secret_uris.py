@@ -103,6 +103,8 @@ DIRECTORIES = [
     {"service": f"https://h/{SECRET}", "plain_http": "no"},
     {"service": [f"https://user:{SECRET}@h/x"]},
     {"issuer": f"https://user:{SECRET}@h/x"},
+    {"issuer": f"https://h/#{SECRET}", "audience": "us", "jwks": "https://h/"},
+    {"service": "https://h/x", "authorization_from": f"Bearer {SECRET}"},
     {"issuer": "https://i", "audience": "us", "jwks": f"https://user:{SECRET}@h/x"},
     {"issuer": "https://i", "audience": "us", "jwks": f"http://h/?key={SECRET}"},
     {"issuer": "https://i", "audience": 5, "jwks": f"https://h/?key={SECRET}"},
@@ -124,4 +126,17 @@ def test_no_error_about_a_hash_key_shows_it(key, tmp_path):
     for options in ({"hash_key": key}, {"environ": {"GUARDRAIL_HASH_KEY": SECRET}}):
         with pytest.raises((GuardrailError, TypeError)) as caught:
             configure({"policies": tmp_path, "environ": {}, **options})
+        assert SECRET not in told(caught.value)
+
+
+def test_no_error_about_a_hash_key_file_shows_a_key_written_in_its_place(tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "own.toml").write_text(f'hash_key_file = "{SECRET * 3}"\n')
+    for options in (
+        {"environ": {"GUARDRAIL_HASH_KEY_FILE": SECRET * 3}},
+        {"environ": {}, "hash_key_file": SECRET * 3},
+        {"environ": {"GUARDRAIL_CONFIG": str(tmp_path / "own.toml")}},
+    ):
+        with pytest.raises(GuardrailError) as caught:
+            configure({"policies": tmp_path, **options})
         assert SECRET not in told(caught.value)

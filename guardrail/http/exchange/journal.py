@@ -109,6 +109,8 @@ class Journal:
                 "mode": "normal",
                 "ending": "refused",
                 "status": refusal.status,
+                # Nothing was asked for that could be counted: replayed, it costs nothing.
+                "estimate": {"requests": 0, "input_tokens": 0, "output_tokens": 0},
                 "endpoint": _endpoint(refusal.facts.get("request.endpoint")),
                 **self._who(refusal.facts),
             }

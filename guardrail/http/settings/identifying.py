@@ -172,7 +172,9 @@ def _service(
     if provides is not None and not isinstance(provides, list):
         raise given.refuse("directory", "`provides` is a list of facts")
     if sent is not None and not environ.get(sent):
-        raise SettingError(f"the directory's `authorization_from` names `{sent}`: set it")
+        # What is to be sent may have been written where the variable's name belongs.
+        shown = f"`{sent}`: set it" if sent.isupper() and sent.isidentifier() else "no variable"
+        raise SettingError(f"the directory's `authorization_from` names {shown}")
     return ServiceDirectory(
         service,
         facts,

@@ -230,7 +230,7 @@ def _check(issuer: str, audience: str | Sequence[str], algorithms: Sequence[str]
         raise SettingError("tokens need at least one accepted algorithm and an audience")
     if not issuer or "#" in issuer:
         # An account is `issuer#subject`: the first `#` has to part them.
-        raise SettingError(f"`{issuer}` cannot be an issuer: it is empty, or has a `#`")
+        raise SettingError("what is given cannot be an issuer: it is empty, or has a `#`")
 
 
 def _time(value: object) -> float | None:

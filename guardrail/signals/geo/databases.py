@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BytesIO
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from socket import AF_INET, inet_pton
@@ -141,14 +142,24 @@ def digest_of(data: bytes) -> str:
 def _reader_of(data: bytes) -> maxminddb.Reader:
     """Return a reader of a copy in memory, which no other process can change or shorten.
 
-    The C reader takes paths alone, so the copy is a file without a name.
+    The C reader takes paths alone, so the copy is a file without a name; where there can be none,
+    it is read in Python.
     """
-    if hasattr(os, "memfd_create"):
-        copy = os.memfd_create("guardrail-geo", os.MFD_CLOEXEC)
-        with open(copy, "wb") as file:
-            file.write(data)
-            file.flush()
-            return maxminddb.open_database(f"/proc/self/fd/{copy}")
+    for nameless in (_in_memory, _in_temporary_file):
+        with contextlib.suppress(OSError, AttributeError):
+            return nameless(data)
+    return maxminddb.open_database(BytesIO(data), maxminddb.MODE_FD)
+
+
+def _in_memory(data: bytes) -> maxminddb.Reader:
+    copy = os.memfd_create("guardrail-geo", os.MFD_CLOEXEC)
+    with open(copy, "wb") as file:
+        file.write(data)
+        file.flush()
+        return maxminddb.open_database(f"/proc/self/fd/{copy}")
+
+
+def _in_temporary_file(data: bytes) -> maxminddb.Reader:
     with NamedTemporaryFile(prefix="guardrail-geo-") as file:
         file.write(data)
         file.flush()
