@@ -207,8 +207,6 @@ class AsyncDoor:
         """Wait for what is being settled, and let go of what was opened here."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        for decision in self.later.taken():
-            await self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()
