@@ -10,7 +10,8 @@ import zlib
 
 import pytest
 from starlette.background import BackgroundTask
-from starlette.responses import JSONResponse
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import JSONResponse, StreamingResponse
 
 from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.stripping import UsageStripper
@@ -142,6 +143,30 @@ def test_a_response_the_host_compressed_is_charged_as_told(coding):
     assert call.body == packed
     counted = guarded.counted()
     assert (counted["in"], counted["out"]) == (12, 530)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+def test_a_gzip_middleware_inside_ours_changes_nothing_of_what_is_charged(kind):
+    usage = {"prompt_tokens": 12, "completion_tokens": 530}
+    choice = {"choices": [{"message": {"content": "so many words " * 150}}]}
+    lines = {"message": {"content": "word "}, "done": False}
+    last = {"done": True, "prompt_eval_count": 12, "eval_count": 530}
+
+    async def host(scope, receive, send):
+        await receive()
+        if kind == "application/json":
+            response = JSONResponse({**choice, "usage": usage})
+        else:
+            pieces = (json.dumps(one) + "\n" for one in [*[lines] * 500, last])
+            response = StreamingResponse(pieces, media_type=kind)
+        await response(scope, receive, send)
+
+    guarded = Counted(GZipMiddleware(host))
+    path = "/v1/chat/completions" if kind == "application/json" else "/api/chat"
+    call = guarded.ask(headers=[(b"accept-encoding", b"gzip")], path=path)
+
+    assert call.headers["content-encoding"] == "gzip"
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (12, 530)
 
 
 def test_a_bomb_is_not_unpacked_and_counts_no_less_than_was_reserved():
