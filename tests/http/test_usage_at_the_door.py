@@ -9,9 +9,9 @@ import logging
 import zlib
 
 import pytest
-from starlette.background import BackgroundTask
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import JSONResponse, StreamingResponse
+from fastapi.background import BackgroundTasks
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.stripping import UsageStripper
@@ -483,7 +483,9 @@ def test_a_request_is_settled_when_its_response_has_ended_though_the_host_works_
     async def host(scope, receive, send):
         await receive()
         body = json.loads(completion(prompt=5, output=6))
-        await JSONResponse(body, background=BackgroundTask(work))(scope, receive, send)
+        tasks = BackgroundTasks()
+        tasks.add_task(work)
+        await JSONResponse(body, background=tasks)(scope, receive, send)
 
     guarded = Counted(host)
     guarded.ask()
