@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import zlib
+from typing import Any
 
 import pytest
 from fastapi.background import BackgroundTasks
@@ -155,11 +156,10 @@ def test_a_gzip_middleware_inside_ours_changes_nothing_of_what_is_charged(kind):
     async def host(scope, receive, send):
         await receive()
         if kind == "application/json":
-            response = JSONResponse({**choice, "usage": usage})
-        else:
-            pieces = (json.dumps(one) + "\n" for one in [*[lines] * 500, last])
-            response = StreamingResponse(pieces, media_type=kind)
-        await response(scope, receive, send)
+            await JSONResponse({**choice, "usage": usage})(scope, receive, send)
+            return
+        pieces = (json.dumps(one) + "\n" for one in [*[lines] * 500, last])
+        await StreamingResponse(pieces, media_type=kind)(scope, receive, send)
 
     guarded = Counted(GZipMiddleware(host))
     path = "/v1/chat/completions" if kind == "application/json" else "/api/chat"
@@ -316,7 +316,7 @@ def test_work_that_was_cancelled_without_a_usage_stays_as_reserved():
 
 
 def test_of_too_much_work_the_oldest_is_no_longer_waited_for():
-    later = Later(most=2)
+    later: Any = Later(most=2)
 
     assert not later
     for name in ("a", "b", "c", "c"):
@@ -497,7 +497,7 @@ def test_a_request_is_settled_when_its_response_has_ended_though_the_host_works_
 def test_a_host_sends_no_file_past_the_meter():
     host = Host([completion()], headers=JSON)
     guarded = Counted(host)
-    extensions = {"http.response.pathsend": {}, "http.response.debug": {}}
+    extensions: dict[str, object] = {"http.response.pathsend": {}, "http.response.debug": {}}
     guarded.ask(extensions=extensions)
     guarded.ask(None, path="/v1/models", method="GET", extensions=extensions)
 
@@ -636,7 +636,21 @@ def test_reasoning_that_is_only_summed_up_is_not_shown():
     assert guarded.counted()["out"] == 100
 
 
-ODD = [None, True, -1, 1.5, "x", "x" * 2_000, [], [[]], [{}], {}, {"type": []}, [1, 2], 2**60]
+ODD: list[object] = [
+    None,
+    True,
+    -1,
+    1.5,
+    "x",
+    "x" * 2_000,
+    [],
+    [[]],
+    [{}],
+    {},
+    {"type": []},
+    [1, 2],
+    2**60,
+]
 PLACES = (
     "type status id usage response message delta choices candidates item content_block output "
     "done meta_info index error model usageMetadata x_groq meta svg_usage event_type metrics data "
