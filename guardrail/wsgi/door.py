@@ -228,8 +228,6 @@ class SyncDoor:
         renewals = self._renewals.taken()
         if renewals is not None:
             renewals.close()
-        for decision in self.later.taken():
-            self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()

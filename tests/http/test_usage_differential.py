@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import zstandard
@@ -59,7 +61,7 @@ def test_a_stream_left_at_any_byte_is_charged_at_least_what_passed(shape, tells)
     work = WORK._replace(tells=tells, hidden=0)
     pieces = list(shape.make(work))
     data = b"".join(piece.data for piece in pieces)
-    ends, passed = [], 0
+    ends: list[tuple[int, int]] = []
     for piece in pieces:
         ends.append(((ends[-1][0] if ends else 0) + len(piece.data), piece.passed))
 
@@ -91,7 +93,7 @@ def test_a_response_that_tells_too_little_is_charged_for_what_passed(shape, tell
     assert usage["input_tokens"] == RESERVED["input_tokens"]
 
 
-CODINGS = {
+CODINGS: dict[bytes, Callable[[], Any]] = {
     b"gzip": lambda: zlib.compressobj(wbits=31),
     b"deflate": zlib.compressobj,
     b"zstd": lambda: zstandard.ZstdCompressor().compressobj(),
@@ -134,7 +136,8 @@ def test_any_work_told_truly_is_charged_as_told(shape, said, hidden, incoming, s
     data = b"".join(piece.data for piece in shape.make(work))
     if coding is not None:
         data = gzip.compress(data)
-    chunks, at = [], 0
+    chunks: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(data[at : at + size])

@@ -264,7 +264,7 @@ def _gemini_documents(work: Work) -> Iterator[tuple[dict[str, object], int]]:
         if last:
             candidate["finishReason"] = "STOP"
         usage = {} if work.silent else {"usageMetadata": _gemini(work, count)}
-        document = {"candidates": [candidate], "modelVersion": "m-1", **usage}
+        document: dict[str, object] = {"candidates": [candidate], "modelVersion": "m-1", **usage}
         yield document, work.out if last else count
 
 
@@ -317,8 +317,8 @@ def _cohere(work: Work) -> Iterator[Piece]:
         yield Piece(_event({"type": kind, "index": 0, "delta": delta}, kind), count)
     billed = {"input_tokens": work.told(1), "output_tokens": work.told(1)}
     usage = {"billed_units": billed, "tokens": _tokens(work)}
-    delta = {"finish_reason": "COMPLETE"} if work.silent else {"usage": usage}
-    yield Piece(_event({"type": "message-end", "delta": delta}, "message-end"), work.out)
+    ending: dict[str, object] = {} if work.silent else {"usage": usage}
+    yield Piece(_event({"type": "message-end", "delta": ending}, "message-end"), work.out)
 
 
 def _cohere_lines(work: Work) -> Iterator[Piece]:

@@ -291,8 +291,6 @@ class AsyncDoor:
         self.closed = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        for decision in self.later.taken():
-            await self.settle(decision, Settlement({}))
         guard = self._guard.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()

@@ -9,6 +9,8 @@ from guardrail.engine import Decision
 MOST_WAITING = 4_096
 """How many decisions wait at once in a process; the oldest of more stay as reserved."""
 
+LONGEST_NAME = 256
+"""The longest id of such work that is remembered, in characters."""
 _TOLD_BY = ("/v1/responses/", "/v1/threads/")
 
 
@@ -28,25 +30,23 @@ class Later:
         """Whether any decision waits."""
         return bool(self._waiting)
 
-    def keep(self, name: str, decision: Decision) -> Decision | None:
-        """Let a decision wait; return the one that waits no longer for it."""
+    def keep(self, name: str, decision: Decision) -> None:
+        """Let a decision wait that is not settled; of too many, the oldest is forgotten.
+
+        One whose work has an id that is too long stays as reserved.
+        """
+        if len(name) > LONGEST_NAME:
+            return
         with self._lock:
-            former = self._waiting.pop(name, None)
-            if former is None and len(self._waiting) >= self._most:
-                former = self._waiting.pop(next(iter(self._waiting)))
+            self._waiting.pop(name, None)
+            if len(self._waiting) >= self._most:
+                self._waiting.pop(next(iter(self._waiting)))
             self._waiting[name] = decision
-        return former
 
     def take(self, name: str) -> Decision | None:
         """Return the decision that waits for the end of some work, and forget it."""
         with self._lock:
             return self._waiting.pop(name, None)
-
-    def taken(self) -> list[Decision]:
-        """Return all that wait, and forget them."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, {}
-        return list(waiting.values())
 
 
 def may_tell_ends(endpoint: object) -> bool:

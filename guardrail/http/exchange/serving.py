@@ -187,19 +187,18 @@ class Serving:
     def endings(self, *, failed: bool, left: bool = False) -> list[tuple[Decision, Settlement]]:
         """Return what is to be settled now that it has ended; nothing if it already had.
 
-        A decision on work that goes on after the response waits until another response tells its
-        end: that is settled with the request that asked for it.
+        Work that goes on after the response gives its place in flight back, and keeps what was
+        reserved. A copy of its decision waits until another response tells the end of the work:
+        that is settled with the request which asked for it.
         """
         settlement = self.ended(failed=failed, left=left)
         if settlement is None:
             return []
         later = self._later
         work = self._meter.goes_on if settlement.usage is not None else None
-        if later is None or work is None:
-            found = [(self.decision, settlement)]
-        else:
-            former = later.keep(work, self.decision)
-            found = [] if former is None else [(former, Settlement({}))]
+        found = [(self.decision, settlement)]
+        if later is not None and work is not None:
+            later.keep(work, Decision.of(self.decision.ruling, self.decision.case))
         if later is not None and self._watch is not None and self._watch.answered:
             told = self._watch.told_end
             waiting = None if told is None else later.take(told)

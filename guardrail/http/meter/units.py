@@ -19,10 +19,9 @@ FED_UNITS = frozenset({"audio_seconds", "images"})
 `audio_seconds` is the length of the sound that was transcribed or translated, in whole seconds
 rounded up: `usage.seconds`, the `duration` of a `verbose_json` answer, Mistral's
 `usage.prompt_audio_seconds`. `images` are the pictures in a response of the images API, or made by
-its tool; it is reserved as the `n` of a request for pictures.
+its tool, or in a chat; a request for pictures reserves as many as it asks for completions.
 """
 
-_PICTURES_API = "/v1/images/"
 _PICTURES = ("image_generation.completed", "image_edit.completed")
 _SECONDS = ("seconds", "audio_seconds", "prompt_audio_seconds")
 
@@ -50,7 +49,7 @@ def with_units(asked: Asked) -> Asked:
     none.
     """
     estimate = asked.estimate
-    if str(asked.facts.get("request.endpoint", "")).startswith(_PICTURES_API):
+    if asked.facts.get("request.capability") == "image":
         added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
     elif estimate.items() >= FREE.items():
         added = {"images": 0, "audio_seconds": 0}
