@@ -17,7 +17,7 @@ SCRATCH = Scratch()
 LEFT: list[str] = []
 
 # What tests start, as servers and commands, takes a warning for an error as they do themselves.
-os.environ["PYTHONWARNINGS"] = "error"
+os.environ.setdefault("PYTHONWARNINGS", "error")
 
 settings.register_profile(
     "repeatable",

@@ -191,6 +191,11 @@ def workplace(tmp_path, monkeypatch):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    # An example may leave what it shows in the temporary folder.
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", None)
     return tmp_path
 
 

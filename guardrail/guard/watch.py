@@ -26,7 +26,7 @@ from guardrail.guard.health import Health
 from guardrail.guard.local import LocalCounters
 from guardrail.model.cells import Correction, Leave, Member, Outcome
 from guardrail.model.effects import StoreMode
-from guardrail.stores.forms import outcome_of
+from guardrail.stores.forms import GarbledError, are_numbers, outcome_of
 
 
 class Delivery(NamedTuple):
@@ -115,6 +115,8 @@ class Watch:
     def replied(self, question: Question, permit: int, reply: list[int]) -> Decision:
         """Return the decision on a question that the store has replied to."""
         try:
+            if not (self._undoes or are_numbers(reply)):
+                raise GarbledError(f"the store answered `{reply!r:.100}`, which is none of ours")
             receipts = question.receipts(reply)
             if receipts is None:
                 outcome = outcome_of(reply, len(question.charges), question.cells)

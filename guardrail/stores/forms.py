@@ -84,6 +84,11 @@ class GarbledError(StoreError):
         super().__init__(message, unsure=True)
 
 
+def are_numbers(reply: object) -> bool:
+    """Tell whether a reply is a list of whole numbers, as one to a question must be."""
+    return isinstance(reply, list) and set(map(type, reply)) == {int}
+
+
 def outcome_of(reply: Sequence[int], charges: int, cells: Sequence[Cell]) -> Outcome:
     """Return the outcome that a reply in numbers stands for.
 

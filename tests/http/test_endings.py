@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
-from guardrail.wsgi.leases import Renewals
+from guardrail.wsgi.leases import THREAD, Renewals
 from tests.engine.tracing import records
 from tests.guard.failing import AwaitedStore, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
@@ -616,3 +617,17 @@ def test_leases_are_renewed_while_a_host_is_silent_and_no_longer():
     with asyncio.Runner(loop_factory=lambda: HandLoop(hand)) as runner:
         assert runner.run(run()) == 200
     assert one.held == SERVED
+
+
+def test_a_door_that_closes_ends_its_thread_though_the_door_is_kept():
+    def alive() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == THREAD}
+
+    before = alive()
+    one = Wsgi(POLICY.replace("lease: 9s", "lease: 1h"))
+    assert one.ask() == 200
+    (thread,) = alive() - before
+    one.app.close()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert one.app.door is not None

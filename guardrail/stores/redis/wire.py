@@ -24,7 +24,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.model.forms import CELL, Form
-from guardrail.stores.forms import GarbledError, check_whole
+from guardrail.stores.forms import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
 
 REMEMBERED = 8192
@@ -143,8 +143,8 @@ def read_reply(reply: object) -> list[int]:
     Raises:
         GarbledError: the reply is not one of the script's.
     """
-    if isinstance(reply, list) and set(map(type, reply)) == {int}:
-        return reply
+    if are_numbers(reply):
+        return cast(list[int], reply)
     raise GarbledError(f"the server answered `{reply!r}`, which is none of ours")
 
 
