@@ -97,7 +97,8 @@ def suite_findings(
 ) -> list[Diagnostic]:
     """Return what is wrong with the tests that passed, at `now` (microseconds).
 
-    GR403: a test expects nothing. GR404: a test passes by an exemption that has ended since.
+    GR403: a test expects nothing. GR404: a test passes by an exemption, or a rule, that has ended
+    since.
     """
     found: list[Diagnostic] = []
     for scenario in policies.scenarios:
@@ -107,19 +108,29 @@ def suite_findings(
             found.append(
                 Diagnostic("GR403", Severity.WARNING, message, scenario.span, None, None, help)
             )
-    ended = [exemption for exemption in policies.exemptions if exemption.expires <= now]
+    exemptions = tuple(one for one in policies.exemptions if one.expires > now)
+    rules = tuple(_without_ended(rule, now) for rule in policies.rules)
+    ended = [f"exemption `{one.id}`" for one in policies.exemptions if one.expires <= now]
+    ended += [f"rule `{rule.id}`" for rule in policies.rules if _has_ended(rule, now)]
     if not ended:
         return found
-    kept = tuple(exemption for exemption in policies.exemptions if exemption.expires > now)
-    without = run_suite(replace(policies, exemptions=kept), geo)
-    names = ", ".join(f"`{exemption.id}`" for exemption in ended)
+    without = run_suite(replace(policies, exemptions=exemptions, rules=rules), geo)
+    names = ", ".join(ended)
     for before, after in zip(suite.results, without.results, strict=True):
         if before.mismatch is None and after.mismatch is not None:
-            message = f"test `{before.scenario.name}` rests on an exemption that has ended: {names}"
-            help = "expect what happens without it, or renew the exemption"
+            message = f"test `{before.scenario.name}` rests on what has ended: {names}"
+            help = "expect what happens without it, or renew it"
             span = before.scenario.span
             found.append(Diagnostic("GR404", Severity.WARNING, message, span, None, None, help))
     return found
+
+
+def _has_ended(rule: Rule, now: int) -> bool:
+    return rule.mode is not Mode.OFF and rule.end is not None and rule.end <= now
+
+
+def _without_ended(rule: Rule, now: int) -> Rule:
+    return replace(rule, mode=Mode.OFF) if _has_ended(rule, now) else rule
 
 
 def uncovered(policies: PolicySet, suite: SuiteResult) -> tuple[Point, ...]:

@@ -59,12 +59,20 @@ _COUNTING = (
     "tests/cells/test_definition.py",
 )
 _DECIDING = ("tests/engine", "tests/behaviour", "tests/guard", "tests/loading")
-_DOORS = ("tests/http", "tests/hosts", "tests/examples")
+_NAMES = ("tests/stores/test_names.py",)
+_REDIS = ("tests/stores/test_redis_late.py", "tests/stores/test_redis_ways.py", *_NAMES)
+_LMDB = (
+    "tests/cells/test_lmdb_definition.py",
+    "tests/stores/test_lmdb_forks.py",
+    "tests/stores/test_lmdb_bounds.py",
+    *_NAMES,
+)
+_DOORS = ("tests/http/test_endings.py", "tests/http", "tests/hosts", "tests/examples")
 TESTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("engine", (*_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cli", "tests/http")),
-    ("stores/redis", ("tests/cells", "tests/stores", "tests/guard")),
-    ("stores/lmdb", ("tests/cells/test_lmdb_definition.py", "tests/cells", "tests/stores")),
-    ("stores", (*_COUNTING, "tests/cells", "tests/guard", "tests/engine", "tests/stores")),
+    ("stores/redis", (*_REDIS, "tests/cells", "tests/stores", "tests/guard")),
+    ("stores/lmdb", (*_LMDB, "tests/cells", "tests/stores")),
+    ("stores", (*_COUNTING, *_NAMES, "tests/cells", "tests/guard", "tests/engine", "tests/stores")),
     ("guard", ("tests/guard", "tests/behaviour", "tests/engine", "tests/stores", *_DOORS)),
     ("http", _DOORS),
     ("asgi", _DOORS),

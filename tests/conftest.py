@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost
+
+__all__ = ["_no_task_is_lost", "_no_task_was_lost"]
+
+SCRATCH = Scratch()
+LEFT: list[str] = []
+
+# What tests start, as servers and commands, takes a warning for an error as they do themselves.
+os.environ["PYTHONWARNINGS"] = "error"
 
 settings.register_profile(
     "repeatable",
@@ -34,3 +45,28 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("GUARDRAIL_") and name != "GUARDRAIL_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves anything behind in the temporary folder."""
+    left = SCRATCH.left()
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["left"] = left
+    LEFT.extend(left)
+    if LEFT and told is None:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take note of what a worker has left behind."""
+    LEFT.extend(getattr(node, "workeroutput", {}).get("left", ()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what was left behind."""
+    if LEFT:
+        terminalreporter.section("left in the temporary folder", red=True)
+        terminalreporter.line(", ".join(sorted(LEFT)))

@@ -23,6 +23,7 @@ from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Passage, plus
 from guardrail.http.exchange.serving import Renewal, Serving, Settlement
+from guardrail.http.meter import readable
 
 _UNSEEN = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -134,12 +135,12 @@ class _Served:
         finally:
             # Also where this task was cancelled meanwhile.
             if held is not self._pass.decision:
-                await self._door.settle(held, Settlement(None))
+                await self._door.settle(held, Settlement(None), recorded=False)
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
         """Decide on the whole request once more, with what the host's own code adds to it."""
         if self._holding is not self._pass.decision:
-            await self._door.settle(self._holding, Settlement(None))
+            await self._door.settle(self._holding, Settlement(None), recorded=False)
         before = self._holding = self._pass.decision
         estimate = dict(self._estimate)
         for unit, amount in added.items():
@@ -201,11 +202,13 @@ class _Served:
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.
             changed["extensions"] = {k: v for k, v in extensions.items() if k not in _UNSEEN}
+        if self._metered:
+            changed["headers"] = _readable(scope["headers"])
         if self._pass.body is not None:
             length = str(len(self._pass.body)).encode("ascii")
             # The usage we asked for cannot be taken out of a compressed stream.
             dropped = _FRAMING | {b"accept-encoding"} if self._pass.strips_usage else _FRAMING
-            kept = _without(scope["headers"], dropped)
+            kept = _without(changed["headers"], dropped)
             changed["headers"] = [*kept, (b"content-length", length)]
         if self._pass.path is not None:
             prefix = scope["path"].removesuffix(self._exchange.head.path)
@@ -225,10 +228,20 @@ class _Served:
         if again is None:
             return
         if self._serving.over:
-            await self._door.settle(again, Settlement(None))
+            await self._door.settle(again, Settlement(None), recorded=False)
             return
         self._serving.regained()
         self._holding = again
+
+
+def _readable(headers: list[Field]) -> list[Field]:
+    """Return the fields, asking for no coding in which a response could not be metered."""
+    asked = headers
+    for at, (name, value) in enumerate(headers):
+        if name == b"accept-encoding" and (kept := readable(bytes(value))) is not None:
+            asked = list(asked) if asked is headers else asked
+            asked[at] = (name, kept)
+    return asked
 
 
 def _without(headers: list[Field], names: frozenset[bytes]) -> list[Field]:

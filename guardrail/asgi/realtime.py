@@ -1,73 +1,127 @@
-"""A realtime session over a WebSocket: every turn is admitted, metered and settled by itself."""
+"""A session over a WebSocket: every turn is admitted, metered and settled by itself."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
-from guardrail.http.answers import admitted_fields, refused_turn, unreadable_turn
-from guardrail.http.exchange.async_door import AsyncDoor
-from guardrail.http.exchange.before import Exchange
+from guardrail.http.answers import (
+    admitted_fields,
+    degraded_turn,
+    own_refused_turn,
+    refused_turn,
+)
+from guardrail.http.answers.bodies import Caller
+from guardrail.http.asked import RewriteError
+from guardrail.http.exchange.async_door import READ_AT_ONCE, AsyncDoor
+from guardrail.http.exchange.before import CHANGES, Exchange
 from guardrail.http.exchange.leases import Leases
-from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Settlement, interval_of
-from guardrail.http.meter import RealtimeMeter, Turn, TurnUsage
+from guardrail.http.exchange.passage import PASSAGE, Amounts, Passage, plus
+from guardrail.http.exchange.serving import Places, Renewal, Settlement
+from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage
 
-CANCEL = {"type": "websocket.receive", "text": json.dumps({"type": "response.cancel"})}
-"""What ends a turn that the host started by itself and the guard refused."""
+LOG = logging.getLogger("guardrail")
+
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
+"""Close codes of RFC 6455 and its registry."""
+
+_LANES = "/v1/responses"
 
 
 class Session:
     """A session that was let in: its turns are decided one by one.
 
     Who asks, and by which policies, is established anew for each turn. A turn that is refused
-    does not reach the host; the client gets an error event, and the session goes on.
+    does not reach the host; the client gets an error event, and the session goes on. Where a
+    client could not be told, or a turn that runs could not be ended, the connection is closed.
     """
 
     def __init__(
-        self, door: AsyncDoor, exchange: Exchange, decision: Decision, receive: Receive, send: Send
+        self,
+        door: AsyncDoor,
+        exchange: Exchange,
+        decision: Decision,
+        meter: SessionMeter,
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._door = door
         self._exchange = exchange
         self._decision = decision
+        self._meter = meter
         self._receive = receive
         self._send = send
-        model = exchange.facts.get("request.model")
-        self._meter = RealtimeMeter(
-            hash_key=door.settings.hash_key,
-            model=model if isinstance(model, str) else None,
-            limits=door.settings.reading,
-        )
-        self._open: deque[Decision] = deque()
+        self._held: dict[int, _Held] = {}
+        self._estimate = dict(exchange.estimate)
+        self._passage: Passage | None = None
         self._first: Message | None = None
+        self._accepted = False
+        self._closed: int | None = None
         self._pending: asyncio.Future[Message] | None = None
-        self._cancels = asyncio.Event()
+        self._ours: deque[Message] = deque()
+        self._own: Message | None = None
+        self._woken = asyncio.Event()
 
     async def run(self, app: App, scope: Scope, first: Message) -> None:
         """Serve the session to its end, and settle what is left open then."""
-        # The handshake only showed that turns are welcome: nothing is reserved between them.
-        await self._door.settle(self._decision, Settlement(None))
+        decision = self._decision
+        if self._meter.opens:
+            self._hold(0, decision)
+        elif decision.allowed:
+            # The handshake only showed that turns are welcome: nothing is reserved between them.
+            await self._door.settle(decision, Settlement(None))
         self._first = first
-        leases = Leases(
-            interval_of(self._door.configured.lease(self._door.guard.policies)), self._renew
-        )
         addressee, style = self._exchange.addressee, self._door.settings.style
-        passage = Passage(self._door.guard, self._decision, addressee, style)
+        self._passage = Passage(
+            self._door.guard,
+            decision,
+            addressee,
+            style,
+            anew=self._decide_anew if self._meter.opens else None,
+            journal=self._door.configured.journal,
+            unavailable=self._exchange.unavailable,
+        )
         try:
-            await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
+            await app({**scope, PASSAGE: self._passage}, self._receiving, self._sending)
         finally:
-            leases.cancel()
             if self._pending is not None:
                 self._pending.cancel()
-            cut = self._meter.cut()
-            while self._open:
-                usage = None if cut is None else {"requests": 1, **cut.usage}
-                cut = None
-                await self._door.settle(self._open.popleft(), Settlement(usage))
+            await self._end()
+
+    async def _end(self) -> None:
+        """Settle what is open, each by what it used; a cancelled caller takes none of it along."""
+        tasks = []
+        for event in self._meter.cut():
+            if isinstance(event, TurnUsage) and (held := self._held.pop(event.number, None)):
+                opened = event.number > 0 or self._accepted
+                usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
+                if usage is not None and event.number == 0 and self._passage is not None:
+                    usage = self._passage.used(usage, self._exchange.estimate)
+                tasks.append(self._door.start(held.settle(Settlement(usage))))
+        for held in self._held.values():
+            tasks.append(self._door.start(held.settle(Settlement(None))))
+        self._held.clear()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _decide_anew(self, facts: Mapping[str, object], added: Amounts) -> Decision:
+        """Decide on the connection once more, with what the host's own code adds to it."""
+        for unit, amount in added.items():
+            self._estimate[unit] = plus(self._estimate.get(unit, 0), amount)
+        held = self._held.pop(0, None)
+        if held is not None:
+            await held.give_up()
+        self._decision = await self._door.decide_anew(
+            self._exchange, self._decision, facts, self._estimate
+        )
+        if self._decision.allowed:
+            self._hold(0, self._decision)
+        return self._decision
 
     async def _receiving(self) -> Message:
         first, self._first = self._first, None
@@ -75,77 +129,210 @@ class Session:
             return first
         while True:
             message = await self._next()
-            if message is CANCEL or message["type"] != "websocket.receive":
+            if message["type"] != "websocket.receive":
                 return message
-            frame = message.get("text") or message.get("bytes") or b""
-            turn = self._meter.sent(frame)
-            if turn is None or await self._admitted(turn, frame):
+            if self._closed is not None:
+                continue
+            if message is self._own:
                 return message
-            self._meter.refused()
+            given = message.get("text")
+            given = (message.get("bytes") or b"") if given is None else given
+            frame = await self._read(given)
+            passed, changed = await self._taken(frame)
+            if passed and changed is None:
+                return message
+            if passed and changed is not None:
+                if isinstance(given, str):
+                    return {"type": "websocket.receive", "text": changed.decode()}
+                return {"type": "websocket.receive", "bytes": changed}
+
+    async def _read(self, given: str | bytes) -> Frame:
+        if len(given) > READ_AT_ONCE:
+            return await asyncio.to_thread(self._meter.read, given)
+        return self._meter.read(given)
+
+    async def _taken(self, frame: Frame) -> tuple[bool, bytes | None]:
+        """Return whether a frame may pass, and what it is changed to, None if it stays."""
+        changed: bytes | None = None
+        for event in self._meter.sent(frame):
+            if isinstance(event, TurnUsage):
+                await self._settle(event)
+                continue
+            admitted, changed = await self._admitted(event, frame)
+            if not admitted:
+                return False, None
+        return True, changed
 
     async def _next(self) -> Message:
-        """Return the client's next message, or the end of a turn that the guard refused."""
+        """Return the client's next message, or one of ours that goes before it."""
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._receive())
-        cancels = asyncio.ensure_future(self._cancels.wait())
-        try:
-            waited: set[asyncio.Future[Any]] = {self._pending, cancels}
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            cancels.cancel()
-        if self._cancels.is_set():
-            self._cancels.clear()
-            return CANCEL
+        while not self._pending.done() and not self._ours:
+            self._woken.clear()
+            woken = asyncio.ensure_future(self._woken.wait())
+            try:
+                waited: set[asyncio.Future[Any]] = {self._pending, woken}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                woken.cancel()
+        if self._ours:
+            self._own = self._ours.popleft()
+            return self._own
         message, self._pending = self._pending.result(), None
         return message
 
     async def _sending(self, message: Message) -> None:
+        if self._closed is not None:
+            return
         kind = message["type"]
+        for held in self._held.values():
+            held.renew_if_due()
         if kind == "websocket.accept":
-            style = self._door.settings.style
-            ours = admitted_fields(self._decision, self._exchange.addressee, style)
-            message = {**message, "headers": [*message.get("headers", ()), *ours]}
+            self._accepted = True
+            if self._decision.allowed:
+                style = self._door.settings.style
+                ours = admitted_fields(self._decision, self._exchange.addressee, style)
+                message = {**message, "headers": [*message.get("headers", ()), *ours]}
         elif kind == "websocket.send":
-            found = self._meter.received(message.get("text") or message.get("bytes") or b"")
-            if isinstance(found, TurnUsage):
-                await self._settle(found)
-            elif isinstance(found, Turn) and not await self._admitted(found, b""):
-                self._cancels.set()
-        await self._send(message)
+            given = message.get("text")
+            given = (message.get("bytes") or b"") if given is None else given
+            for event in self._meter.received(given):
+                if isinstance(event, TurnUsage):
+                    await self._settle(event)
+                else:
+                    await self._admitted(event, None)
+        if self._closed is None:
+            await self._send(message)
 
-    async def _admitted(self, turn: Turn, frame: str | bytes) -> bool:
-        style = self._door.settings.style
+    async def _admitted(self, turn: Turn, frame: Frame | None) -> tuple[bool, bytes | None]:
+        """Return whether a turn may run, and what its frame is changed to, None if it stays."""
+        caller = Caller(turn.event_id, self._lanes, turn.lane)
         if turn.problem is not None:
-            await self._say(unreadable_turn(turn.problem, _event_id(frame)))
-            return False
-        decision = await self._door.decide_turn(self._exchange, turn.facts, turn.estimate)
-        if decision.allowed:
-            self._open.append(decision)
-            return True
-        if turn.automatic:
-            # It runs until the host hears of it: what it uses is charged all the same.
-            self._open.append(decision.case.engine.owing(decision))
-        await self._say(refused_turn(decision, style, _event_id(frame)))
-        return False
+            text = own_refused_turn(400, "invalid_request", turn.problem, caller)
+            await self._refuse(turn, text)
+            return False, None
+        try:
+            decision = await self._door.decide_turn(
+                self._exchange, turn.facts, turn.estimate, runs=turn.automatic
+            )
+        except Exception:
+            self._door.note_failure()
+            message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
+            await self._refuse(turn, own_refused_turn(503, "guard_failed", message, caller))
+            return False, None
+        if not decision.allowed:
+            if turn.automatic:
+                # It runs until the host hears of it: what it uses is charged all the same.
+                self._hold(turn.number, decision.case.engine.owing(decision))
+            text = refused_turn(decision, self._door.settings.style, caller)
+            await self._refuse(turn, text, later=decision.retry_after is not None)
+            return False, None
+        self._hold(turn.number, decision)
+        changed: bytes | None = None
+        if CHANGES & decision.obligations.keys():
+            try:
+                changed = self._meter.changed(
+                    frame or Frame(text=b"", event={}, tokens=0), turn, decision.obligations
+                )
+            except RewriteError as problem:
+                if not turn.automatic:
+                    await self._held.pop(turn.number).settle(Settlement(None))
+                message = f"It could only be served with less than it asks for, and {problem}."
+                text = own_refused_turn(403, "degrade_not_possible", message, caller)
+                await self._refuse(turn, text)
+                return False, None
+            if self._meter.speaks_errors:
+                await self._say(degraded_turn(decision, caller))
+        if turn.brief:
+            incoming = turn.estimate.get("input_tokens", 0)
+            usage = {"input_tokens": incoming, "output_tokens": 0}
+            await self._settle(TurnUsage(turn.number, usage))
+        elif not turn.automatic:
+            self._meter.passed(turn)
+        return True, changed
+
+    @property
+    def _lanes(self) -> bool:
+        return self._exchange.facts.get("request.endpoint") == _LANES
+
+    async def _refuse(self, turn: Turn, text: str, *, later: bool = False) -> None:
+        """Tell the client that a turn is refused, and end it where it runs already."""
+        if self._meter.speaks_errors:
+            await self._say(text)
+        cancel = self._meter.cancel(turn) if turn.automatic else None
+        if cancel is not None:
+            self._ours.append({"type": "websocket.receive", "text": cancel})
+            self._woken.set()
+        elif turn.automatic or not self._meter.speaks_errors:
+            await self._close(TRY_AGAIN_LATER if later else POLICY_VIOLATION)
+
+    async def _close(self, code: int) -> None:
+        """Close the connection on both sides."""
+        if self._closed is None and self._accepted:
+            self._closed = code
+            reason = "refused by policy"
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            self._ours.clear()
+            self._ours.append({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self._woken.set()
+
+    def _hold(self, number: int, decision: Decision) -> None:
+        self._held[number] = _Held(self._door, self._exchange, decision)
 
     async def _settle(self, used: TurnUsage) -> None:
-        if self._open:
+        held = self._held.pop(used.number, None)
+        if held is not None:
             nothing = used.failed and not used.usage.get("output_tokens")
-            settlement = Settlement(None if nothing else {"requests": 1, **used.usage})
-            await self._door.settle(self._open.popleft(), settlement)
+            await held.settle(Settlement(None if nothing else {"requests": 1, **used.usage}))
 
     async def _say(self, event: str) -> None:
-        await self._send({"type": "websocket.send", "text": event})
-
-    def _renew(self) -> None:
-        for decision in self._open:
-            self._door.start(self._door.renew(decision))
+        if self._closed is None:
+            await self._send({"type": "websocket.send", "text": event})
 
 
-def _event_id(frame: str | bytes) -> str | None:
-    try:
-        event = json.loads(frame)
-    except (ValueError, RecursionError):
-        return None
-    found = event.get("event_id") if isinstance(event, dict) else None
-    return found if isinstance(found, str) else None
+class _Held:
+    """What a turn that runs holds: a reservation, and places in flight that are kept alive."""
+
+    def __init__(self, door: AsyncDoor, exchange: Exchange, decision: Decision) -> None:
+        self._door = door
+        self._exchange = exchange
+        self._decision = decision
+        self._again: Decision | None = None
+        self._over = False
+        lease = door.configured.lease(door.guard.policies)
+        self._places = Places(lease, door.clock())
+        self._leases = Leases(self._places.every, self.renew_if_due)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Settle it, once."""
+        self._over = True
+        self._leases.cancel()
+        await self._door.settle(self._decision, settlement)
+        await self.give_up()
+
+    async def give_up(self) -> None:
+        """Let go of everything but the decision itself, which is settled elsewhere."""
+        self._over = True
+        self._leases.cancel()
+        again, self._again = self._again, None
+        if again is not None:
+            await self._door.settle(again, Settlement(None), recorded=False)
+
+    def renew_if_due(self) -> None:
+        """Extend its leases if they are due, or take its places anew if they ran out."""
+        due = self._places.due(self._door.clock())
+        if due is Renewal.EXTEND:
+            self._door.start(self._door.renew(self._again or self._decision))
+        elif due is Renewal.REGAIN:
+            self._door.start(self._regain())
+
+    async def _regain(self) -> None:
+        case = self._decision.case
+        again = await self._door.regain(self._exchange, case.facts, case.estimate)
+        if again is None:
+            return
+        if self._over:
+            await self._door.settle(again, Settlement(None), recorded=False)
+            return
+        self._places.regained()
+        self._again = again

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from urllib.parse import quote_plus, unquote_plus
 
-from guardrail.asgi.realtime import Session
-from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.asgi.realtime import POLICY_VIOLATION, TRY_AGAIN_LATER, Session
+from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.engine import Decision
-from guardrail.http.answers import Answer, admitted_fields
+from guardrail.http.answers import Answer
 from guardrail.http.exchange.async_door import AsyncDoor
-from guardrail.http.exchange.before import Exchange, Pass
+from guardrail.http.exchange.before import CHANGES, Exchange, Hold, Pass
 from guardrail.http.exchange.head import Head
-from guardrail.http.exchange.leases import Leases
-from guardrail.http.exchange.passage import PASSAGE, Passage, plus
-from guardrail.http.exchange.serving import Settlement, interval_of
-
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
-"""Close codes of RFC 6455 and its registry."""
+from guardrail.http.meter import SessionMeter, session_meter
+from guardrail.model.effects import Effect, Mode
 
 EXTENSION = "websocket.http.response"
-REALTIME = "/v1/realtime"
+
+TOLD_BY_TURNS = frozenset(
+    "request.tools request.toolset request.template request.stream request.reasoning "
+    "request.capability".split()
+)
+"""Facts that a handshake says nothing of: each turn has its own."""
+
+_EPHEMERAL = (b"bearer ek_", b"token auth_tokens/")
 
 
 async def serve_websocket(
     door: AsyncDoor, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one connection; what the host raises goes through unchanged."""
-    exchange = Exchange(head, door.settings)
+    if head.is_one_of(door.settings.exempt):
+        await app(scope, receive, send)
+        return
+    exchange = _Handshake(head, door)
     first = await receive()
     if first["type"] != "websocket.connect":
         return
@@ -38,11 +44,13 @@ async def serve_websocket(
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
-    if str(exchange.facts.get("request.endpoint", "")).startswith(REALTIME):
-        session = Session(door, exchange, outcome.decision, receive, send)
-        await session.run(app, scope, first)
-        return
-    await _Connection(door, exchange, outcome, receive, send).run(app, scope, first)
+    query, meter = head.query, exchange.meter
+    if exchange.weaker is not None:
+        query = _with_model(query, exchange.weaker)
+        scope = {**scope, "query_string": query}
+        meter = exchange.follow(query, exchange.weaker)
+    session = Session(door, exchange, outcome.decision, meter, receive, send)
+    await session.run(app, scope, first)
 
 
 async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
@@ -62,68 +70,88 @@ async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
     await send({"type": "websocket.close", "code": code, "reason": "refused by policy"})
 
 
-class _Connection:
-    """A connection that was admitted: it holds its place in flight until it ends."""
+class _Handshake(Exchange):
+    """The request that opens a connection. What its turns will ask for is not known from it.
 
-    def __init__(
-        self, door: AsyncDoor, exchange: Exchange, outcome: Pass, receive: Receive, send: Send
-    ) -> None:
+    Where turns tell that themselves, the connection is let in although it would be refused if it
+    were known to ask for the worst: each turn is decided by what it does ask for.
+    """
+
+    def __init__(self, head: Head, door: AsyncDoor) -> None:
+        super().__init__(head, door.settings)
         self._door = door
-        self._exchange = exchange
-        self._decision = outcome.decision
-        self._estimate = dict(exchange.estimate)
-        self._receive = receive
-        self._send = send
-        self._first: Message | None = None
-        self._accepted = False
+        self.meter: SessionMeter = self.follow(head.query, None)
+        self.weaker: str | None = None
 
-    async def run(self, app: App, scope: Scope, first: Message) -> None:
-        self._first = first
-        leases = Leases(
-            interval_of(self._door.configured.lease(self._door.guard.policies)), self._renew
+    def follow(self, query: bytes, model: str | None) -> SessionMeter:
+        """Return what follows the connection, given the model that its address names."""
+        settings = self._door.settings
+        return session_meter(
+            self.head.path,
+            query,
+            hash_key=settings.hash_key,
+            limits=settings.reading,
+            model=model,
+            ephemeral=_is_ephemeral(self.head),
+            classifiers=settings.classifiers,
         )
-        addressee, style = self._exchange.addressee, self._door.settings.style
-        passage = Passage(
-            self._door.guard,
-            self._decision,
-            addressee,
-            style,
-            anew=self._decide_anew,
-            journal=self._door.configured.journal,
-            unavailable=self._exchange.unavailable,
-        )
-        try:
-            await app({**scope, PASSAGE: passage}, self._receiving, self._sending)
-        finally:
-            leases.cancel()
-            if self._decision.allowed:
-                used = passage.used({}, self._exchange.estimate) if self._accepted else None
-                await self._door.settle(self._decision, Settlement(used))
 
-    async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
-        """Decide on the connection once more, with what the host's own code adds to it."""
-        for unit, amount in added.items():
-            self._estimate[unit] = plus(self._estimate.get(unit, 0), amount)
-        self._decision = await self._door.decide_anew(
-            self._exchange, self._decision, facts, self._estimate
-        )
-        return self._decision
+    def received(self, body: bytes | None) -> Answer | None:
+        """Take that there is no body, and that its absence says nothing."""
+        answer = super().received(body)
+        for name in TOLD_BY_TURNS:
+            self.facts.pop(name, None)
+        model = self.facts.get("request.model")
+        self.meter = self.follow(self.head.query, model if isinstance(model, str) else None)
+        return answer
 
-    def _renew(self) -> None:
-        self._door.start(self._door.renew(self._decision))
+    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
+        """Return what follows a decision on the connection itself."""
+        if self.meter.opens and decision.allowed and CHANGES & decision.obligations.keys():
+            message = "This connection could only be served with less than it may ask for."
+            return self.refused(403, "degrade_not_possible", message)
+        if self.meter.opens or (decision.allowed and not decision.obligations):
+            return super().decided(decision, waited)
+        if not decision.allowed:
+            if _is_certain(decision, Effect.THROTTLE):
+                return super().decided(decision, waited)
+            return Pass(decision, None, None, False)
+        model = decision.obligations.get("model")
+        named = self.facts.get("request.model") not in (None, model)
+        if isinstance(model, str) and named and _is_certain(decision, Effect.DEGRADE):
+            self.weaker = model
+        return super().decided(decision, waited)
 
-    async def _receiving(self) -> Message:
-        first = self._first
-        if first is not None:
-            self._first = None
-            return first
-        return await self._receive()
 
-    async def _sending(self, message: Message) -> None:
-        if message["type"] == "websocket.accept":
-            self._accepted = True
-            ours = admitted_fields(
-                self._decision, self._exchange.addressee, self._door.settings.style
-            )
-            message = {**message, "headers": [*message.get("headers", ()), *ours]}
-        await self._send(message)
+def _is_certain(decision: Decision, least: Effect) -> bool:
+    """Whether a decision stands whatever the turns ask for."""
+    asking = [
+        rule
+        for rule in decision.explain().rules
+        if rule.effect is not None and rule.effect >= least and rule.mode is Mode.ENFORCE
+    ]
+    if decision.rule not in {rule.rule for rule in asking}:
+        return True
+    return any(
+        not rule.unknown
+        or any(test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.tests)
+        for rule in asking
+    )
+
+
+def _is_ephemeral(head: Head) -> bool:
+    """Whether a credential was made for one session, which it may have set up."""
+    for name, value in head.headers:
+        if name == b"authorization" and value.lower().startswith(_EPHEMERAL):
+            return True
+    return b"access_token=" in head.query or any(".ek_" in name for name in head.subprotocols)
+
+
+def _with_model(query: bytes, model: str) -> bytes:
+    """Return a query with another model in the place of every one it names."""
+    pairs = query.split(b"&")
+    named = f"model={quote_plus(model)}".encode()
+    return b"&".join(
+        named if unquote_plus(pair.partition(b"=")[0].decode("latin-1")) == "model" else pair
+        for pair in pairs
+    )

@@ -13,6 +13,7 @@ import typer
 from guardrail.cli.checking import check
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.testing import run_policy_tests
 
@@ -48,6 +49,7 @@ app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
 app.command("schema")(print_schema)
+app.command("rule")(print_page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

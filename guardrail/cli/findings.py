@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 from guardrail.cli.excerpts import print_diagnostics
 from guardrail.cli.figures import plural, share
@@ -21,6 +22,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult, suite_findings
 
+Counted = TypeVar("Counted")
 _SHOWN = 5
 
 
@@ -64,18 +66,11 @@ def known_doors(names: Sequence[str]) -> None:
             raise SettingError(f"`--door {name}` is no door: {meant}")
 
 
-def findings_of_tests(
-    policies: PolicySet, suite: SuiteResult, now: int, geo: str | None
-) -> list[Diagnostic]:
-    """Return what is wrong with tests that passed."""
-    return suite_findings(policies, suite, now, geo)
-
-
 def findings_of_policies(
     policies: PolicySet, suite: SuiteResult, doors: Sequence[str], now: int, geo: str | None
 ) -> Found:
     """Return what is wrong with policies that load, and with their tests."""
-    every = [*lint(policies, now), *findings_of_tests(policies, suite, now, geo)]
+    every = [*lint(policies, now), *suite_findings(policies, suite, now, geo)]
     for unfed in unfed_by_all(policies, doors):
         message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
         help = "leave it to another door, or set its `mode: off` here"
@@ -93,9 +88,9 @@ def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) ->
     tally = run.tally
     for name, count in _first(tally.strange):
         near = nearest(name, policies.facts)
-        advice = f"did you mean `{near}`?" if near else f"declare it, or leave it out: `{name}`"
-        if not near:
-            advice = "declare it under `facts:`, or leave it out of the traffic"
+        advice = "declare it under `facts:`, or leave it out of the traffic"
+        if near:
+            advice = f"did you mean `{near}`?"
         found.sentences.append(
             f"GR309 fact `{shortened(name)}` is in no policy ({plural(count, 'request')}); {advice}"
         )
@@ -139,9 +134,9 @@ def _of_lines(run: TrafficRun, most: Fraction) -> list[str]:
     return found
 
 
-def _first(counts: dict[str, int] | dict[tuple[str, str], int]) -> list[tuple]:  # type: ignore[type-arg]
-    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ranked[:_SHOWN]
+def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
+    """Return the most frequent few."""
+    return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:_SHOWN]
 
 
 def print_found(output: Output, found: Found, form: Format) -> None:

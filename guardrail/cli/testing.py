@@ -7,7 +7,7 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.excerpts import diagnostic_fields, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, ended
-from guardrail.cli.findings import findings_of_tests, moment_of
+from guardrail.cli.findings import moment_of
 from guardrail.cli.loading import load
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.tests_text import (
@@ -19,7 +19,7 @@ from guardrail.cli.tests_text import (
     summary,
 )
 from guardrail.loading.linting import accepted
-from guardrail.scenarios import run_suite
+from guardrail.scenarios import run_suite, suite_findings
 
 
 def run_policy_tests(
@@ -50,7 +50,7 @@ def print_results(
     policies = load(paths)
     suite = run_suite(policies, geo)
     now = moment_of(as_of)
-    found, _ = accepted(policies, findings_of_tests(policies, suite, now, geo), now)
+    found, _ = accepted(policies, suite_findings(policies, suite, now, geo), now)
     if form is Format.JSON:
         results = [result_fields(entry) for entry in suite.results]
         output.json(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from guardrail.engine.source import rule_facts
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Concurrency, Rate, Rule
+from guardrail.model.rules import Concurrency, Rule, units_of
 
 _BODY = frozenset(
     f"request.{name}"
@@ -64,7 +64,7 @@ def unfed(policies: PolicySet, door: str) -> Iterator[Unfed]:
         if rule.mode is Mode.OFF:
             continue
         missed = sorted(rule_facts(rule, (), stand_ins=False) & known.blind)
-        units = [unit for unit in _units(rule) if known.units and unit not in known.units]
+        units = [unit for unit in units_of(rule.verb) if known.units and unit not in known.units]
         if missed:
             yield Unfed(rule, f"it rests on {_listed(missed)}, which it never sees")
         elif units:
@@ -80,12 +80,6 @@ def unfed_by_all(policies: PolicySet, doors: Collection[str]) -> Iterator[Unfed]
         if by_door and all(rule.id in found for found in by_door.values()):
             whys = (f"the door `{door}`: {by_door[door][rule.id].why}" for door in by_door)
             yield Unfed(rule, "; ".join(whys))
-
-
-def _units(rule: Rule) -> tuple[str, ...]:
-    if isinstance(rule.verb, Rate):
-        return (rule.verb.unit,)
-    return tuple(unit for unit, _ in rule.verb.amounts) if isinstance(rule.verb, Budget) else ()
 
 
 def _listed(names: list[str]) -> str:

@@ -341,7 +341,7 @@ _ENTRIES = (
     ),
     Explanation(
         "GR404",
-        "test that rests on an exemption that has ended",
+        "test that rests on an exemption or a rule that has ended",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
         "expires: 2026-01-31}\n"

@@ -252,7 +252,7 @@ def compile_unlisted(node: Node, scope: Scope) -> None:
     if scope.partial or scope.models_doubtful:
         return
     models, name = scope.models, written.value
-    found = next((m.name for m in models.values() if name == m.name or name in m.aliases), None)
+    found = scope.listed_model(name)
     if found is None:
         help = did_you_mean(name, nearest(name, models), tuple(models), "models")
         place.report("GR116", ("unlisted_model",), f"unknown model {quoted(name)}", help=help)

@@ -74,9 +74,21 @@ class Lists:
         if cached not in self._read:
             lines = known.from_file and one.type in _NUMBERS
             entries = tuple(map(_number_line, known.entries)) if lines else known.entries
+            found = self.scope.findings.diagnostics
+            before = len(found)
             values = [read(one, entry, self.scope) for entry in entries]
+            if known.from_file and 2 * values.count(None) > len(values):
+                # What is no list may be anything: its lines are for no terminal and no log.
+                del found[before:]
+                self._not_a_list(name, one, node, values.count(None), len(values))
             self._read[cached] = None if None in values else gather(values)
         return self._read[cached]  # type: ignore[return-value]
+
+    def _not_a_list(self, name: str, fact: Fact, node: Node, wrong: int, lines: int) -> None:
+        message = f"the file of list {quoted(name)} is no list of values for {quoted(fact.name)}"
+        label = f"{wrong} of its {lines} lines are not of type {fact.type.value}"
+        help = "name the file that is meant; the lines of this one are not shown"
+        self.scope.findings.report("GR102", node.span, message, label=label, help=help)
 
     def _known(self, name: str, node: Node) -> NamedList | None:
         found = self.named.get(name)

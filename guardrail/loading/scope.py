@@ -63,6 +63,12 @@ class Scope:
             )
         return found
 
+    def listed_model(self, name: str) -> str | None:
+        """Return the name of the model that is listed under a name or alias, None if none is."""
+        return next(
+            (m.name for m in self.models.values() if name == m.name or name in m.aliases), None
+        )
+
     def rule(self, name: str, span: Span) -> bool:
         """Whether a rule of that id exists; report an unknown one as a test names it."""
         if name in self.rules or self.partial:

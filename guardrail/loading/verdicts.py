@@ -199,7 +199,7 @@ class Verdicts:
         models = self.scope.models
         if self.scope.partial or self.scope.models_doubtful:
             return None
-        found = next((m.name for m in models.values() if name == m.name or name in m.aliases), None)
+        found = self.scope.listed_model(name)
         if found is None:
             help = did_you_mean(name, nearest(name, models), tuple(models), "models")
             self.place.report("GR116", path, f"unknown model {quoted(name)}", help=help)

@@ -144,6 +144,13 @@ CountingVerb = Rate | Budget | Concurrency | Distinct
 Verb = Block | Degrade | CountingVerb
 
 
+def units_of(verb: Verb) -> tuple[str, ...]:
+    """Return the units that a verb counts; what it counts otherwise has none."""
+    if isinstance(verb, Rate):
+        return (verb.unit,)
+    return tuple(unit for unit, _ in verb.amounts) if isinstance(verb, Budget) else ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalate:
     """Bans a key for `block_for` once `after` refusals fell `within`; both in microseconds."""

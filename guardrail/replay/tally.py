@@ -11,7 +11,7 @@ from guardrail.engine.sizes import Sizer, unlisted
 from guardrail.guard.shares import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Rate, Verb
+from guardrail.model.rules import units_of
 from guardrail.replay.matching import Matching
 from guardrail.traffic.requests import Request
 
@@ -61,7 +61,7 @@ class Tally:
         self.matching = Matching(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
-        self._sizer = Sizer(policies, [unit for verb in verbs for unit in _units(verb)])
+        self._sizer = Sizer(policies, [unit for verb in verbs for unit in units_of(verb)])
         # How many requests there were of a kind, and one of them.
         self._kinds: dict[tuple[object, ...], list[Any]] = {}
 
@@ -147,9 +147,3 @@ class Tally:
             shadow.stricter[strongest] += 1
             if isinstance(account, str):
                 shadow.accounts[account] += 1
-
-
-def _units(verb: Verb) -> tuple[str, ...]:
-    if isinstance(verb, Rate):
-        return (verb.unit,)
-    return tuple(unit for unit, _ in verb.amounts) if isinstance(verb, Budget) else ()

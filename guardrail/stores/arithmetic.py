@@ -22,10 +22,13 @@ from guardrail.model.cells import (
 )
 from guardrail.stores.records import (
     Record,
+    believed_members,
+    believed_window,
     charged_window,
     drained_pair,
     draining,
     entered,
+    horizon,
     makes_room,
     read_members,
     read_window,
@@ -35,11 +38,14 @@ from guardrail.stores.records import (
 )
 
 
-def read_counter(cell: Counter, record: Record | None, spilled: bool = False) -> CounterReply:
-    """Return what a counter's record says to a cell."""
+def read_counter(
+    cell: Counter, record: Record | None, now: int, spilled: bool = False
+) -> CounterReply:
+    """Return what a counter's record says to a cell at `now`."""
     if cell.floor:
-        value, refunded = drained_pair(record)
+        value, refunded = believed_line(cell, record, now)
         return CounterReply(max(value, cell.floor), 0, None, refunded, spilled)
+    record = believed_window(record, cell.slot, cell.span, cell.ttl)
     used, slot = (0, cell.slot) if record is None else read_window(record, cell.slot, cell.span)
     frees = None
     if cell.span > 1 and cell.ceiling is not None and used + cell.amount > cell.ceiling:
@@ -52,6 +58,7 @@ def read_set(
     cell: Member, record: Record | None, member: str | bytes, now: int, spilled: bool = False
 ) -> MemberReply:
     """Return what a set's record says to a cell; `member` is its member as the store names it."""
+    record = believed_members(record, now, cell.expires)
     live, present = read_members(record, member, now)
     frees = None
     if cell.ceiling and not present and live >= cell.ceiling:
@@ -78,9 +85,16 @@ def charged(
     if not cell.amount:
         return None
     if cell.floor:
-        value, refunded = drained_pair(record)
+        value, refunded = believed_line(cell, record, now)
         return draining(max(value, cell.floor) + cell.amount, refunded)
+    record = believed_window(record, cell.slot, cell.span, cell.ttl)
     return charged_window(record, slot, cell.span, cell.amount)
+
+
+def believed_line(cell: Counter, record: Record | None, now: int) -> tuple[int, int]:
+    """Return a draining counter's value and refunds, none if a clock that was ahead wrote it."""
+    value, refunded = drained_pair(record)
+    return (0, 0) if value > horizon(now, cell.ttl) else (value, refunded)
 
 
 def corrected(

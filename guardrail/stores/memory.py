@@ -129,7 +129,9 @@ class MemoryStore:
         for cell in cells:
             reply: Reply
             reply = (
-                self._read_counter(cell) if isinstance(cell, Counter) else self._read_set(cell, now)
+                self._read_counter(cell, now)
+                if isinstance(cell, Counter)
+                else self._read_set(cell, now)
             )
             if refuses(cell, reply):
                 refused[cell.charge] = True
@@ -150,8 +152,9 @@ class MemoryStore:
             return self.home(cell.spill[:IDENT_LENGTH], cell.ttl).find(cell.spill), True
         return record, False
 
-    def _read_counter(self, cell: Counter) -> CounterReply:
-        return read_counter(cell, *self._locate(cell))
+    def _read_counter(self, cell: Counter, now: int) -> CounterReply:
+        record, spilled = self._locate(cell)
+        return read_counter(cell, record, now, spilled)
 
     def _read_set(self, cell: Member, now: int) -> MemberReply:
         record, spilled = self._locate(cell)

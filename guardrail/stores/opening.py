@@ -16,8 +16,8 @@ from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE
 from guardrail.stores.options import Option, count, duration, host_clock, options, prefix, size, yes
+from guardrail.stores.redis.addresses import ENCODED, read_address, without_login
 from guardrail.stores.redis.addresses import SCHEMES as REDIS_SCHEMES
-from guardrail.stores.redis.addresses import read_address, without_login
 
 MEMORY_OPTIONS: Mapping[str, Option] = MappingProxyType({"max_keys": count})
 LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
@@ -56,7 +56,11 @@ def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
         SettingError: the URI names no store, or an option it does not have.
         StoreError: the store does not answer.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        scheme = uri.partition(":")[0]
+        raise SettingError(f"the URI `{scheme}:…` of a store cannot be read: {ENCODED}") from None
     opened = _SCHEMES.get(parts.scheme)
     if opened is None:
         known = ", ".join(f"`{name}`" for name in _EXAMPLES.values())
@@ -73,19 +77,21 @@ def awaited(store: Store | AsyncStore) -> AsyncStore:
 
 
 def _memory(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
-    stated = options(uri, parts, MEMORY_OPTIONS)
+    stated = options(without_login(uri), parts, MEMORY_OPTIONS)
     if parts.netloc or parts.path:
-        wrong = parts.netloc + parts.path
-        raise SettingError(f"`{wrong}` means nothing in `{uri}`: `memory://?max_keys=N` is all")
+        shown = without_login(uri)
+        wrong = shown.partition("://")[2].partition("?")[0]
+        raise SettingError(f"`{wrong}` means nothing in `{shown}`: `memory://?max_keys=N` is all")
     return MemoryStore(**stated)
 
 
 def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
-    stated = options(uri, parts, LMDB_OPTIONS)
+    stated = options(without_login(uri), parts, LMDB_OPTIONS)
     path = unquote(parts.path)
     if parts.netloc or path.strip("/") == "":
+        shown = without_login(uri)
         raise SettingError(
-            f"`{uri}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
+            f"`{shown}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
         )
     try:
         from guardrail.stores.lmdb.store import LmdbStore
@@ -96,6 +102,7 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
 
 def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     shown = without_login(uri)
+    address = read_address(uri)
     stated = options(shown, parts, REDIS_OPTIONS)
     if not hash_keys:
         raise SettingError(
@@ -118,7 +125,7 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
         evicting=stated.get("evicting", False),
     )
     store = RedisStore(
-        read_address(uri),
+        address,
         outlook,
         deadline=stated.get("deadline", DEADLINE * SECOND) / SECOND,
         connect=stated.get("connect", CONNECT * SECOND) / SECOND,

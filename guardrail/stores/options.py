@@ -17,6 +17,7 @@ Option = Callable[[str], object]
 _DURATION_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _COUNT_UNITS = {"": 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}
+_LOGIN = ("user", "username", "password", "pass", "pwd", "auth", "token", "secret")
 _NUMBER = re.compile(r"([0-9]{1,15})([A-Za-z]*)")
 
 
@@ -69,6 +70,10 @@ def options(uri: str, parts: SplitResult, known: Mapping[str, Option]) -> dict[s
             near = get_close_matches(name, known, 1)
             listed = ", ".join(f"`{option}`" for option in known)
             hint = f"did you mean `{near[0]}`?" if near else f"the options are {listed}"
+            if not re.fullmatch("[a-z_]{1,32}", name):
+                raise SettingError(f"an option in `{uri}` has no name: {hint}")
+            if name in _LOGIN:
+                hint = "a name and a password stand before the host, `redis://user:password@host`"
             raise SettingError(f"`{name}` means nothing in `{uri}`: {hint}")
         if name in found:
             raise SettingError(f"`{name}` is given twice in `{uri}`: keep one of them")

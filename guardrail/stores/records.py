@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import TOP, Drain
 
 Record = Any
@@ -15,6 +16,44 @@ Record = Any
 
 SLOT_BITS = 34
 SLOT_MASK = (1 << SLOT_BITS) - 1
+
+
+def horizon(now: int, ttl: int) -> int:
+    """Return the latest time, in microseconds, that a record of such a `ttl` may speak of at `now`.
+
+    What lies beyond was written by a clock that was ahead, and counts for nothing: it would bind
+    its key for as long as that clock was wrong. No debt reaches so far, see `redrained`, and none
+    is remembered for so long after its last write.
+    """
+    return now + 4 * ttl + DAY
+
+
+def furthest_slot(slot: int, span: int, ttl: int) -> int:
+    """Return the newest slot that a windowed counter may have while `slot` is the present one.
+
+    Calendar windows are named by their first second, and kept for longer than one lasts.
+    """
+    return slot + (span + 1 if span > 1 else ttl // SECOND)
+
+
+def believed_window(record: Record | None, slot: int, span: int, ttl: int) -> Record | None:
+    """Return a windowed counter's record without slots that only a wrong clock can have written."""
+    furthest = furthest_slot(slot, span, ttl)
+    if record is None or (record.__class__ is int and record & SLOT_MASK <= furthest):
+        return record
+    slots = {k: v for k, v in windowed_slots(record).items() if k <= furthest}
+    return packed(slots) if slots else None
+
+
+def believed_members(record: Record | None, now: int, expires: int) -> Record | None:
+    """Return a set's record without members that only a wrong clock can have entered.
+
+    `expires` is when one that enters now would go.
+    """
+    furthest = horizon(now, expires - now)
+    if record is None or max(record.values(), default=0) <= furthest:
+        return record
+    return {member: expiry for member, expiry in record.items() if expiry <= furthest}
 
 
 def windowed_slots(record: Record | None) -> dict[int, int]:
@@ -80,7 +119,9 @@ def redrained(record: Record | None, correction: Drain, now: int) -> Record:
     value, refunded = drained_pair(record)
     if correction.delta >= 0:
         # A record forgotten since the charge has drained: what was charged then is all there was.
-        return draining((value or correction.charged) + correction.delta, refunded)
+        before = value or correction.charged
+        furthest = max(before, horizon(now, correction.ttl))
+        return draining(min(before + correction.delta, furthest), refunded)
     undrained = correction.charged - now - (refunded - correction.refunded)
     refund = max(0, min(-correction.delta, undrained))
     return draining(value - refund, refunded + refund)
@@ -123,6 +164,7 @@ def read_members(record: Record | None, member: str | bytes, now: int) -> tuple[
 
 def entered(record: Record | None, member: str | bytes, expires: int, now: int) -> Record:
     """Return a set's record after `member` entered or was renewed."""
-    live = {m: expiry for m, expiry in (record or {}).items() if expiry > now}
+    furthest = horizon(now, expires - now)
+    live = {m: expiry for m, expiry in (record or {}).items() if now < expiry <= furthest}
     live[member] = max(live.get(member, 0), expires)
     return live

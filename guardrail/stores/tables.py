@@ -77,7 +77,10 @@ class Table:
     def turn_next(self, now: int) -> None:
         """Look at the next shard and turn it if its time has come."""
         self._cursor = shard = (self._cursor + 1) & MASK
-        if now < self._turns_at[shard]:
+        due = self._turns_at[shard]
+        if now < due:
+            if due - now > 2 * self.lifetime:  # the clock was ahead, and is right again
+                self._turns_at[shard] = now + self.lifetime
             return
         self._turns_at[shard] = now + self.lifetime
         self.size -= len(self.previous[shard])

@@ -22,8 +22,12 @@ _BLOCK = 1 << 18
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# A kilobyte of Zstandard can stand for at most 32 MiB, which bounds what one step may allocate.
-_ZSTD_STEP = 1 << 10
+# 256 bytes of Zstandard can stand for at most 8 MiB, which bounds what one step may allocate.
+_ZSTD_STEP = 1 << 8
+MOST_EXPANSION = 500
+"""How many times its size a compressed file may unpack to; logs of requests stay far below it."""
+
+_UNQUESTIONED = 64 << 20
 
 
 class _Counted(io.RawIOBase):
@@ -128,13 +132,24 @@ class LineSource:
     def _unpacked(self) -> Iterator[bytes]:
         magic = self._buffered.peek(4)
         if magic.startswith(_ZSTD):
-            yield from _zstd_chunks(self._buffered)
-            return
-        stream = self._buffered
-        if magic.startswith(_GZIP):
+            yield from self._within_bounds(_zstd_chunks(self._buffered))
+        elif magic.startswith(_GZIP):
             # read1 hands out all that precedes a damaged place before it fails.
-            stream = gzip.GzipFile(fileobj=self._buffered)  # type: ignore[assignment]
-        while chunk := stream.read1(_BLOCK):
+            stream = gzip.GzipFile(fileobj=self._buffered)
+            yield from self._within_bounds(iter(lambda: stream.read1(_BLOCK), b""))
+        else:
+            yield from iter(lambda: self._buffered.read1(_BLOCK), b"")
+
+    def _within_bounds(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass on what was unpacked, unless it is far more than any log would be."""
+        unpacked = 0
+        for chunk in chunks:
+            unpacked += len(chunk)
+            if unpacked > max(_UNQUESTIONED, MOST_EXPANSION * self.position):
+                raise DataError(
+                    f"`{self.name}` unpacks to more than {MOST_EXPANSION} times its size, which no "
+                    "log of requests does; unpack it yourself if it is one"
+                )
             yield chunk
 
 

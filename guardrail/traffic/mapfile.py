@@ -29,8 +29,8 @@ A map is one YAML file, read as strictly as a policy (unknown keys are errors, w
   bool, a number becomes text for a string, and text with commas a list.
 * `estimate` and `usage` map units to a `column` (with a `default`) or a `constant`. A request
   without an estimate reserves what a door would: the input it used, and the longest answer of its
-  model. Where the log tells what was asked for, or the answers' length is to stand in for it, give
-  `output_tokens` under `estimate`. One without a usage settles at its estimate.
+  model. Where the log tells what was asked for, or a length is to be assumed, state both under
+  `estimate`. One without a usage settles at its estimate.
 * `duration` is how long the request took: `unit` s, ms, us or ns.
 """
 

@@ -30,7 +30,9 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _Duration = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 RELEASED = "released"
-_OF_THE_ANSWER = ("tokens", "output_tokens", "reasoning_tokens", "cost_usd")
+_KNOWN_AFTERWARDS = (
+    "tokens", "output_tokens", "reasoning_tokens", "cached_input_tokens", "cost_usd",
+)  # fmt: skip
 
 _OLDER = {
     "account": "account.id",
@@ -70,7 +72,7 @@ class Request(msgspec.Struct, gc=False):
         """
         if self.estimate is not None or self.usage is None:
             return self.estimate
-        known = {unit: n for unit, n in self.usage.items() if unit not in _OF_THE_ANSWER}
+        known = {unit: n for unit, n in self.usage.items() if unit not in _KNOWN_AFTERWARDS}
         total = self.usage.get("tokens")
         if "input_tokens" not in known and total is not None:
             known["input_tokens"] = max(0, total - self.usage.get("output_tokens", 0))

@@ -140,9 +140,13 @@ class SyncDoor:
                 self.settle(decision, Settlement(None))
             return step
 
-    def settle(self, decision: Decision, settlement: Settlement) -> None:
-        """Settle a decision; a store that does not answer is only noted."""
-        self.configured.journal.settled(decision, settlement)
+    def settle(self, decision: Decision, settlement: Settlement, *, recorded: bool = True) -> None:
+        """Settle a decision; a store that does not answer is only noted.
+
+        One that only took places anew is no request of its own, and not to be `recorded`.
+        """
+        if recorded:
+            self.configured.journal.settled(decision, settlement)
         try:
             if settlement.usage is None:
                 self.guard.release(decision, now=self.clock())
@@ -232,6 +236,7 @@ class SyncDoor:
         self.configured.close()
 
     def _failed(self, exchange: Exchange) -> Answer:
-        LOG.exception("the guard failed; the request is refused")
         self.configured.journal.failed()
-        return exchange.failed()
+        answer = exchange.failed()
+        LOG.exception("the guard failed; the request is refused, id %s", exchange.own_id)
+        return answer

@@ -12,6 +12,7 @@ from guardrail.http.asked import UsageFormat
 from guardrail.http.exchange.before import Exchange, Pass
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Renewal, Serving, Settlement
+from guardrail.http.meter import readable
 from guardrail.wsgi.door import SyncDoor
 
 Environ = dict[str, Any]
@@ -136,7 +137,7 @@ class Served:
                 over_now = self._door.finish(self._serving, failed=failed)
             finally:
                 if self._holding is not self._decision:
-                    self._door.settle(self._holding, Settlement(None))
+                    self._door.settle(self._holding, Settlement(None), recorded=False)
                     self._holding = self._decision
             if not over_now:
                 return
@@ -156,6 +157,9 @@ def changed_environ(
         changed["CONTENT_LENGTH"] = str(len(body))
         for name in ("HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING"):
             changed.pop(name, None)
+    accepted = environ.get("HTTP_ACCEPT_ENCODING")
+    if isinstance(accepted, str) and (kept := readable(accepted.encode("latin-1", "replace"))):
+        changed["HTTP_ACCEPT_ENCODING"] = kept.decode("latin-1")
     if outcome.strips_usage:
         # The usage we asked for cannot be taken out of a compressed stream.
         changed.pop("HTTP_ACCEPT_ENCODING", None)

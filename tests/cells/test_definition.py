@@ -38,8 +38,8 @@ class ChargesTheRefused(MemoryStore):
 
 
 class ReopensOldWindows(MemoryStore):
-    def _read_counter(self, cell):
-        reply = super()._read_counter(cell)
+    def _read_counter(self, cell, now):
+        reply = super()._read_counter(cell, now)
         return reply if cell.floor else reply._replace(slot=cell.slot)
 
 
@@ -65,8 +65,8 @@ class RefusesMembers(MemoryStore):
 
 
 class ForgetsTheFloor(MemoryStore):
-    def _read_counter(self, cell):
-        reply = super()._read_counter(cell)
+    def _read_counter(self, cell, now):
+        reply = super()._read_counter(cell, now)
         return reply._replace(used=reply.used - 1) if cell.floor else reply
 
 

@@ -126,7 +126,7 @@ def test_an_exemption_that_has_ended_and_a_test_that_rests_on_it_are_findings(ru
     assert (soon.code, "exemption `pilot` ends 2026-02-01 (p.yaml:" in soon.out) == (0, True)
     assert (after.code, codes(after.out)) == (1, {"GR206", "GR404"})
     assert (tested.code, codes(tested.out)) == (1, {"GR404"})
-    assert "`the pilot is served` rests on an exemption that has ended: `pilot`" in tested.out
+    assert "`the pilot is served` rests on what has ended: exemption `pilot`" in tested.out
 
 
 def test_a_test_that_needs_no_exemption_rests_on_none(run, policy):
@@ -140,7 +140,8 @@ def test_a_rule_that_has_ended_is_a_finding(run, policy):
     policy(RULES.replace("unknown: skip", "unknown: skip, until: 2026-02-01"))
 
     assert run("check", "p.yaml", "--as-of", "2026-02-01").code == 0
-    assert codes(run("check", "p.yaml", "--as-of", "2026-02-02").out) == {"GR206"}
+    # Its test stands at a day when it was in force.
+    assert codes(run("check", "p.yaml", "--as-of", "2026-02-02").out) == {"GR206", "GR404"}
 
 
 def test_a_test_that_expects_nothing_is_a_finding_and_shows_nothing(run, policy):
@@ -550,3 +551,17 @@ def test_every_code_that_is_told_has_a_page():
 def test_the_small_policy_of_the_other_tests_is_fine(run):
     assert POLICY
     assert run("check", "policies").code == 0
+
+
+def test_the_page_of_a_finding_is_printed(run):
+    outcome = run("rule", "GR203")
+
+    assert outcome.code == 0
+    assert outcome.out.startswith("GR203  a client's fact in a key\n\navoid\n\n  rules:\n")
+    assert CATALOGUE["GR203"].why.split()[0] in outcome.out
+    assert run("rule", "gr203").out == outcome.out
+    for code in CATALOGUE:
+        assert run("rule", code).code == 0
+    unknown = run("rule", "GR9999")
+    assert unknown.code == 2
+    assert "there is no finding `GR9999`" in unknown.err

@@ -70,7 +70,7 @@ def test_refunds_that_a_rate_bounds_are_among_those_compared() -> None:
     one, other = Subject(policies, fused=True), Subject(policies)
 
     assert sum(run_refunds(seed, one, other) for seed in range(3)) > 10
-    assert one.fused_share > 0.5
+    assert one.fused_share > 0.1
 
 
 def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge() -> None:

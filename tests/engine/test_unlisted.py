@@ -75,7 +75,7 @@ def test_it_costs_the_dearest_unless_the_author_says_otherwise(says: str, micro:
     ],
 )
 def test_a_degrade_without_effect_is_said(model: str | None, why: str) -> None:
-    facts: dict[str, object] = {"account.id": "a"} | ({"request.model": model} if model else {})
+    facts: Mapping[str, object] = {"account.id": "a"} | ({"request.model": model} if model else {})
     decision = decided(facts)
 
     assert decision.effect is Effect.ALLOW

@@ -185,6 +185,7 @@ class Guarded:
         estimate = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "images": 0}
         decision = asyncio.run(self.guard.decide(stated, estimate))
         status = next(limit for limit in decision.limits if limit.rule == rule)
-        used = status.used - (1 if status.unit == "concurrent-requests" else 0)
+        own = decision.allowed and status.unit == "concurrent-requests"
+        used = status.used - own
         asyncio.run(self.guard.release(decision))
         return used

@@ -96,7 +96,11 @@ def test_recorded_exchanges_are_read_and_metered_as_they_say_themselves(test_dat
             text, told = answer_of(answer["body"])
             kind = b"application/json" if isinstance(answer["body"], dict) else b"text/event-stream"
             used = metered(request.usage_format, [text], headers=((b"content-type", kind),))
-            assert (used.usage["input_tokens"], used.usage["output_tokens"]) == told
+            charged = (used.usage["input_tokens"], used.usage["output_tokens"])
+            if told == (0, 0):  # a fixture that tells nothing of the text it carries
+                assert charged[1] > 0
+            else:
+                assert charged == told
             assert used.ended
             seen += 1
             streamed += request.streams

@@ -83,6 +83,30 @@ def test_a_refusal_by_an_authorizer_tells_none_either(profile):
     assert "tokens" not in str(refused.headers)
 
 
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        {"input_tokens": 1e308}, {"input_tokens": "5"}, {"input_tokens": -1}, {"images": True},
+        {"input_tokens": {}}, "5", 5, [1], True,
+    ],
+)  # fmt: skip
+def test_an_authzen_caller_s_estimate_that_is_none_permits_nothing(estimate):
+    asked = Asked("authzen", policy=POLICY)
+    question = {
+        "subject": {"type": "user", "id": "acct-a"},
+        "action": {"name": "chat"},
+        "resource": {"type": "model", "id": "large"},
+        "context": {"estimate": estimate},
+    }
+    answer = asked.send("POST", "/access/v1/evaluation", json=question).json()
+    question["context"] = {"estimate": {"input_tokens": 5, "output_tokens": 5}}
+    sound = asked.send("POST", "/access/v1/evaluation", json=question).json()
+
+    assert answer["decision"] is False
+    assert answer["context"]["reason"] == "invalid-estimate"
+    assert sound["decision"] is True
+
+
 def test_a_middleware_tells_all_of_them():
     headers = str(Guarded(POLICY).ask().headers)
 

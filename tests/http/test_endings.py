@@ -65,6 +65,7 @@ class Way:
         self.status, self.kind = 200, "application/json"
         self.script: Any = lambda: iter([completion()])
         self.paths: list[str] = []
+        self.credentials = ["Bearer key-a"]
         self.slept: list[float] = []
         self.open(load_text(policy), options)
 
@@ -78,7 +79,7 @@ class Way:
     def held(self) -> dict[str, int]:
         """What the store holds by rule: requests, tokens, and places that have not ended."""
         found = {}
-        every = records(self.script_store.inner)
+        every: dict[str, Any] = dict(records(self.script_store.inner))
         now = self.clock() * 1e6
         limits = [limit for limit in self.guard._frame.engine.limits if limit is not None]
         for limit in limits:
@@ -135,7 +136,9 @@ class Asgi(Way):
 
     async def asked(self, body: bytes = ASK, path: str = CHAT) -> int:
         """Ask within a running loop."""
-        call = Call(scope_of(path, body=body), body_messages(body))
+        fields = [(b"authorization", each.encode()) for each in self.credentials]
+        scope = scope_of(path, body=body, key=None, headers=fields)
+        call = Call(scope, body_messages(body))
         return int((await call.run(self.app)).status)
 
     def ask(self, body: bytes = ASK, path: str = CHAT) -> int:
@@ -185,6 +188,7 @@ class Wsgi(Way):
             statuses.append(int(status[:3]))
 
         environ = WsgiServer.environ(self, body, path)  # type: ignore[arg-type]
+        environ["HTTP_AUTHORIZATION"] = ", ".join(self.credentials)
         response = self.app(environ, start)
         try:
             for _ in response:
@@ -424,6 +428,14 @@ def test_a_store_that_is_away_from_the_start_charges_nothing_there(way, fault):
     one.ask()
     one.script_store.fault = None
     assert one.held == NOTHING
+
+
+def test_two_different_credentials_are_refused_and_nothing_is_charged(way):
+    one = way()
+    one.credentials = ["Bearer key-a", "Bearer key-b"]
+    assert (one.ask(), one.held, one.paths) == (400, NOTHING, [])
+    one.credentials = ["Bearer key-a", "Bearer key-a"]
+    assert (one.ask(), one.held) == (200, SERVED)
 
 
 @pytest.mark.parametrize("part", ["opened", "identified", "received", "decided"])

@@ -187,7 +187,9 @@ def configured(folder, name):
     (folder / "guardrail.toml").write_text(f'policies = "policy.yaml"\nidentify = "{name}"\n')
     environ = {"GUARDRAIL_CONFIG": str(folder / "guardrail.toml")}
     host = Host([completion()])
-    return GuardrailMiddleware(host, environ=environ), WsgiMiddleware(host, environ=environ)
+    return GuardrailMiddleware(host, environ=environ), WsgiMiddleware(
+        answering([]), environ=environ
+    )
 
 
 def test_a_settings_file_names_the_function(module):

@@ -309,9 +309,13 @@ def test_a_broken_file_is_read_once_and_a_mended_one_at_the_next_look(
 ):
     who = directory(YAML)
     (tmp_path / "who.yaml").write_text("accounts: [")
-    read = []
-    load = FileDirectory._load
-    monkeypatch.setattr(FileDirectory, "_load", lambda self: (read.append(1), load(self))[1])
+    read, load = [], FileDirectory._load
+
+    def counted(self):
+        read.append(self)
+        return load(self)
+
+    monkeypatch.setattr(FileDirectory, "_load", counted)
     for second in range(10):
         who.look_up(credential("sk-1"), NOW + 2 * second)
     assert len(read) == 1

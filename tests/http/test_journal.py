@@ -18,6 +18,7 @@ from guardrail.decisionlog import SCHEMA, JsonLines
 from guardrail.errors import SettingError
 from guardrail.http.exchange import counts
 from guardrail.http.exchange.journal import Journal
+from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock, guard_of
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
 from tests.http.test_asgi_realtime import CREATE, frame, talk, voice
@@ -288,3 +289,111 @@ def test_a_sink_of_the_hosts_is_left_open_and_a_log_without_a_hash_key_is_warned
 
     assert not sink.closed
     assert caplog.text.count("set `GUARDRAIL_HASH_KEY` to join its lines") == 1
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CAME = [
+    (b"x-request-id", b"req-7"),
+    (b"traceparent", b"00-" + TRACE.encode() + b"-00f067aa0ba902b7-01"),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "reason"),
+    [
+        ({"body": b"{"}, 400, "invalid_request"),
+        ({"headers": [(b"authorization", b"Bearer other")]}, 400, "ambiguous_credentials"),
+        ({"body": b"x" * 4097}, 413, "request_too_large"),
+        ({"path": "/v1/messages", "body": b"{"}, 400, "invalid_request"),
+    ],
+)
+def test_a_refusal_by_the_door_itself_is_in_the_log_under_the_id_its_client_sees(
+    asked, status, reason
+):
+    door, records = guarded(max_body=4096)
+    asked = {**asked, "headers": [*asked.get("headers", ()), *CAME]}
+    call = door.ask(asked.pop("body", ASK), **asked)
+
+    (record,) = records
+    VALID.validate(record)
+    shown = call.headers.get("x-request-id") or call.headers["request-id"]
+    assert (call.status, record["status"], record["reason"]) == (status, status, reason)
+    assert record["id"] == shown
+    assert (record["request_id"], record["trace_id"]) == ("req-7", TRACE)
+    assert f'guardrail_door_refusals_total{{reason="{reason}"}} 1\n' in door.app.metrics()
+
+
+def test_over_wsgi_a_refusal_by_the_door_itself_is_in_the_log_too():
+    sink = Kept()
+    hosted = Hosted(answering([completion()]), POLICY, decision_sink=sink)
+    status, headers, _ = hosted.ask(body=b"{", HTTP_X_REQUEST_ID="req-8")
+
+    (record,) = sink.records
+    assert (status, record["reason"], record["request_id"]) == (400, "invalid_request", "req-8")
+    assert record["id"] == headers["x-request-id"]
+
+
+def test_a_failure_of_the_guard_is_in_both_logs_under_one_id(caplog):
+    def no_mapping(scope):
+        return ["a1"]
+
+    door, records = guarded(identify=no_mapping)
+    call = door.ask(ASK)
+
+    assert (call.status, records[0]["reason"]) == (503, "guard_failed")
+    assert records[0]["id"] == call.headers["x-request-id"]
+    assert records[0]["id"] in caplog.text
+
+
+@pytest.mark.parametrize("model", ["small", "closed"])
+def test_what_a_request_came_with_is_in_the_line_of_its_decision(model):
+    door, records = guarded()
+    call = door.ask(body(model), headers=CAME)
+
+    (record,) = records
+    assert record["id"] == call.headers["x-request-id"]
+    assert (record["request_id"], record["trace_id"]) == ("req-7", TRACE)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (b"x-request-id", b""),
+        (b"x-request-id", b"a" * 129),
+        (b"x-request-id", b'a"\nforged: line'),
+        (b"x-request-id", b"a b"),
+        (b"traceparent", b"00-" + b"g" * 32 + b"-00f067aa0ba902b7-01"),
+        (b"traceparent", TRACE.encode()),
+    ],
+)
+def test_what_can_be_no_id_is_not_logged(sent):
+    door, records = guarded()
+    door.ask(ASK, headers=[sent])
+
+    assert not {"request_id", "trace_id"} & records[0].keys()
+
+
+def test_a_directory_that_hands_over_a_wrong_identity_is_said_in_the_log(caplog):
+    class Numbers:
+        provides = frozenset({"account.id"})
+
+        def look_up(self, credential, now):
+            return Identity({"account.id": 42})
+
+        async def find(self, credential, now):
+            return self.look_up(credential, now)
+
+        def warnings(self, now):
+            return ()
+
+        def close(self):
+            pass
+
+    door, records = guarded(directory=Numbers())
+    calls = [door.ask(ASK) for _ in range(3)]
+
+    assert [call.status for call in calls] == [503] * 3
+    assert {record["reason"] for record in records} == {"invalid-fact"}
+    said = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert "`account.id` is of type `int`" in said[0].getMessage()

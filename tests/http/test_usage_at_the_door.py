@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.stripping import UsageStripper
-from guardrail.http.meter import FED_UNITS, unfed_units
+from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
 from tests.http.driving import (
     ASK,
     JSON,
@@ -376,6 +376,20 @@ def test_reasoning_asked_for_and_not_shown_stays_as_reserved_unless_told():
 # Units of a policy's own.
 
 
+def transcribed(answer, field=b""):
+    """Return what the limits count after a transcription that is answered so."""
+    guarded = Counted(Host([answer], headers=JSON))
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n'
+        b"content-type: audio/wav\r\n\r\nRIFF\r\n" + field + b"--b--\r\n"
+    )
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    call = guarded.ask(form, path="/v1/audio/transcriptions", headers=headers)
+    assert call.status == 200
+    return guarded.counted()
+
+
 @pytest.mark.parametrize(
     ("members", "seconds"),
     [
@@ -389,17 +403,15 @@ def test_reasoning_asked_for_and_not_shown_stays_as_reserved_unless_told():
     ],
 )
 def test_seconds_of_sound_are_charged_as_told(members, seconds):
-    guarded = Counted(Host([json.dumps(members).encode()], headers=JSON))
-    form = (
-        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nsmall\r\n'
-        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n'
-        b"content-type: audio/wav\r\n\r\nRIFF\r\n--b--\r\n"
-    )
-    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
-    call = guarded.ask(form, path="/v1/audio/transcriptions", headers=headers)
+    assert transcribed(json.dumps(members).encode())["sound"] == seconds
 
-    assert call.status == 200
-    assert guarded.counted()["sound"] == seconds
+
+@pytest.mark.parametrize(("wanted", "out"), [("srt", 4_096), ("text", 4_096), ("json", 1)])
+def test_a_transcription_that_was_asked_for_as_text_tells_nothing(wanted, out):
+    spoken = b'{"text": "Hi.", "usage": {"type": "tokens", "input_tokens": 1, "output_tokens": 1}}'
+    head = '--b\r\ncontent-disposition: form-data; name="response_format"'
+
+    assert transcribed(spoken, f"{head}\r\n\r\n{wanted}\r\n".encode())["out"] == out
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
@@ -547,3 +559,119 @@ def test_what_is_no_text_of_an_api_stays_as_reserved(kind):
     guarded.ask()
 
     assert guarded.counted()["out"] == 100
+
+
+def test_an_embedding_of_ollamas_is_charged_the_input_it_tells():
+    body = {"model": "small", "embeddings": [[0.1] * 50], "prompt_eval_count": 7}
+    guarded = Counted(Host([json.dumps(body).encode()], headers=JSON))
+    guarded.ask(b'{"model": "small", "input": "why is the sky blue?"}', path="/api/embed")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "choices": [
+                {"message": {"content": "Here.", "images": [{"image_url": {"url": "x"}}] * 2}}
+            ]
+        },
+        {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png"}}] * 2}}]},
+        {"output": [{"type": "image_generation_call"}, {"type": "image_generation_call"}]},
+    ],
+)
+def test_pictures_of_a_chat_are_counted(body):
+    guarded = Counted(Host([json.dumps({**body, "usage": {}}).encode()], headers=JSON))
+    guarded.ask()
+
+    assert guarded.counted()["pictures"] == 2
+
+
+def test_a_stream_that_is_none_is_charged_by_its_bytes():
+    lines = [b'{"choices": [{"delta": {"content": "word"}}]}\n'] * 20
+    guarded = Counted(Host(lines, headers=SSE))
+    guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
+    amazon = Counted(
+        Host([b"x" * 300], headers=[(b"content-type", b"application/vnd.amazon.eventstream")])
+    )
+    amazon.ask()
+
+    assert guarded.counted()["out"] >= 20
+    assert amazon.counted()["out"] >= 100
+
+
+def test_rubbish_after_a_compressed_response_does_not_undo_what_it_told():
+    packed = gzip.compress(completion(prompt=12, output=53)) + b"rubbish"
+    guarded = Counted(Host([packed], headers=[*JSON, (b"content-encoding", b"gzip")]))
+    guarded.ask()
+
+    assert guarded.counted()["out"] == 53
+
+
+def test_reasoning_that_is_only_summed_up_is_not_shown():
+    details = [{"type": "reasoning.summary", "summary": "thinks"}]
+    thought = {"choices": [{"delta": {"reasoning": "thinks", "reasoning_details": details}}]}
+    guarded = Counted(Host([events(thought), *chat_stream(3, usage=False)], headers=SSE))
+    asked = {**json.loads(ASK), "stream": True, "reasoning_effort": "high"}
+    guarded.ask(json.dumps(asked).encode())
+
+    assert guarded.counted()["out"] == 100
+
+
+ODD = [None, True, -1, 1.5, "x", "x" * 2_000, [], [[]], [{}], {}, {"type": []}, [1, 2], 2**60]
+PLACES = (
+    "type status id usage response message delta choices candidates item content_block output "
+    "done meta_info index error model usageMetadata x_groq meta svg_usage event_type metrics data "
+    "object background duration text content token tokens"
+).split()
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_nothing_a_host_puts_in_any_place_breaks_its_response(odd, kind):
+    inner = dict.fromkeys((*PLACES, "finishReason", "parts", "role", "reasoning", "arguments"), odd)
+    documents = [dict.fromkeys(PLACES, odd), *({name: odd, "usage": odd} for name in PLACES)]
+    documents += [{name: inner} for name in PLACES] + [{name: [inner]} for name in PLACES]
+    for usage_format in UsageFormat:
+        meter = Meter(usage_format, True, {"output_tokens": 9}, units=FED_UNITS, reasons=True)
+        meter.start(200, [(b"content-type", kind)])
+        for document in documents:
+            text = json.dumps(document).encode()
+            meter.feed(b"data: " + text + b"\n\n" if kind == b"text/event-stream" else text)
+        assert all(amount >= 0 for amount in meter.usage().values())
+        assert meter.goes_on is None or isinstance(meter.goes_on, str)
+
+
+@pytest.mark.parametrize("piece", [{"answer": "word "}, {"token": {"text": "word "}}, "word "])
+def test_a_stream_in_a_shape_of_the_hosts_own_is_charged_for_its_text(piece):
+    told = {"object": "note", "system": "not a part of it " * 99}
+    chunks = [*[events(piece)] * 20, events(told), events("[DONE]")]
+    guarded = Counted(Host(chunks, headers=SSE))
+    guarded.ask(json.dumps({**json.loads(ASK), "stream": True, "max_tokens": 4_096}).encode())
+
+    assert 20 <= guarded.counted()["out"] <= 40
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"),
+    [
+        (b"gzip, deflate;q=0.5", b"gzip, deflate;q=0.5"),
+        (b"gzip, compress, *;q=0.1", b"gzip"),
+        (b"compress", b"identity"),
+        (b"", b""),
+    ],
+)
+def test_a_host_is_asked_for_no_coding_that_cannot_be_read(accepted, asked):
+    host = Host([completion()], headers=JSON)
+    Counted(host).ask(headers=[(b"accept-encoding", accepted)])
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["HTTP_ACCEPT_ENCODING"])
+        return answering([completion()])(environ, start_response)
+
+    Hosted(app).ask(HTTP_ACCEPT_ENCODING=accepted.decode())
+
+    assert dict(host.scopes[0]["headers"])[b"accept-encoding"] == asked
+    assert seen == [asked.decode()]

@@ -11,6 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guardrail.diagnostics import Diagnostic
+from guardrail.errors import PolicyError
+from guardrail.loading import load_text
 from guardrail.loading.files import PolicyFile, policy_files, read_text
 from guardrail.loading.yaml import MAX_BYTES
 
@@ -225,3 +227,18 @@ def test_no_bytes_make_it_raise(tmp_path_factory, data):
 
     assert len(files) + len(findings) == 1
     assert all(file.data == data for file in files)
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [("5", "a number"), ("true", "true"), ("[a]", "a list"), ("{a: b}", "a map"), ("null", "")],
+)
+def test_a_list_whose_file_is_no_path_is_reported(written, what):
+    text = f"""
+guardrail: 1
+policy: p
+lists: {{blocked: {{file: {written}}}}}
+rules: [{{id: r, when: {{geo.country: {{in: $blocked}}}}, block: {{}}}}]
+"""
+    with pytest.raises(PolicyError, match=f"GR102 `file` must be a path, not .*{what}"):
+        load_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,36 @@ def test_lines_come_out_as_they_went_in(tmp_path_factory, lines, packer):
     path = written(tmp_path_factory.getbasetemp(), PACKERS[packer](data))
 
     assert [line for _, line in numbered(path)] == [b"first", *lines]
+
+
+@pytest.mark.parametrize(
+    ("packer", "content"),
+    [(lambda data: gzip.compress(data, 6), b"x"), (zstandard.compress, b"\n")],
+    ids=["a long line in gzip", "blank lines in zstandard"],
+)
+def test_a_file_that_unpacks_to_far_more_than_any_log_is_refused(packer, content, tmp_path):
+    path = tmp_path / "bomb"
+    path.write_bytes(packer(b'{"ts": 1}\n' + content * (68 << 20)))
+    read = []
+
+    tracemalloc.start()
+    try:
+        with LineSource(str(path)) as source:
+            blocks = source.blocks()
+            with pytest.raises(DataError, match="unpack it yourself"):
+                read.extend(lines[0] for _, lines in blocks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert read[0] == b'{"ts": 1}'
+    assert peak < 40 << 20
+
+
+def test_a_log_that_says_the_same_over_and_over_is_read(tmp_path):
+    lines = [b'{"ts": %d, "facts": {"account.id": "a1"}}' % n for n in range(50_000)]
+    path = tmp_path / "same.zst"
+    path.write_bytes(zstandard.compress(b"\n".join(lines)))
+
+    with LineSource(str(path)) as source:
+        assert [line for _, block in source.blocks() for line in block] == lines

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardrail.replay.running import Replay
+from guardrail.testing import guard_of
 from guardrail.traffic.lines import MAX_LINE, LineSource
 from guardrail.traffic.reading import Recorded, recorded_requests
 from guardrail.traffic.requests import KEPT, BadLines
@@ -151,3 +153,59 @@ def test_no_bytes_make_reading_fail(tmp_path_factory, lines):
     blank = sum(not line or line.isspace() for line in lines)
 
     assert len(requests) + bad.count == 1 + len(lines) - blank
+
+
+@pytest.mark.parametrize(
+    ("members", "reserved"),
+    [
+        ("", None),
+        ('"usage":{"input_tokens":9,"output_tokens":5}', {"input_tokens": 9}),
+        ('"usage":{"tokens":9,"output_tokens":5}', {"input_tokens": 4}),
+        ('"usage":{"tokens":9}', {"input_tokens": 9}),
+        ('"usage":{"output_tokens":5,"reasoning_tokens":1,"cost_usd":0.5}', {}),
+        ('"usage":{"input_tokens":9,"cached_input_tokens":8}', {"input_tokens": 9}),
+        ('"usage":{"requests":3,"images":2}', {"requests": 3, "images": 2}),
+        ('"usage":{"input_tokens":9},"estimate":{"tokens":3}', {"tokens": 3}),
+        ('"usage":{"input_tokens":9},"estimate":{}', {}),
+    ],
+)
+def test_what_is_known_only_afterwards_is_not_reserved(tmp_path, members, reserved):
+    line = f'{{"ts":1,"facts":{{}}{"," if members else ""}{members}}}'
+    [(_, _, request)], _ = read(tmp_path, line)
+
+    assert request.reserved == reserved
+
+
+def test_a_released_request_of_a_decision_log_gives_everything_back(tmp_path):
+    lines = [
+        '{"ts":1,"facts":{"account.id":"a"},"estimate":{"input_tokens":60,"output_tokens":0},'
+        f'"usage":null,"ending":"{ending}"}}'
+        for ending in ("released", "released", "settled", "settled")
+    ]
+    found, bad = read(tmp_path, *lines)
+    guard = guard_of(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: r, when: always, budget: {tokens: 100, per: day, key: account.id}}\n"
+    )
+    effects = [str(decision.effect) for *_, decision in Replay(guard).run(found)]
+
+    assert bad.count == 0
+    assert effects == ["allow", "allow", "allow", "throttle"]
+
+
+def test_a_line_of_an_older_decision_log_is_a_request(tmp_path):
+    log = (
+        '{"v":1,"ts":5.5,"id":"x","revision":"sha256:1","effect":"allow","rule":null,"reason":null,'
+        '"mode":"normal","ending":"settled","account":"AAAAAAAAAAAAAAAA","model":"large",'
+        '"capability":"chat","country":null,"estimate":{"input_tokens":3},"usage":null}'
+    )
+    found, bad = read(tmp_path, log, log.replace('"v":1', '"v":9'), log.replace('"ts":5.5,', ""))
+    [(_, ts, request)] = found
+
+    assert bad.count == 2
+    assert (ts, request.estimate) == (5.5, {"input_tokens": 3})
+    assert request.facts == {
+        "account.id": "AAAAAAAAAAAAAAAA",
+        "request.model": "large",
+        "request.capability": "chat",
+    }

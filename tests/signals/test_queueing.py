@@ -142,7 +142,7 @@ def test_when_the_queue_is_full_the_network_that_waits_most_gives_way(kept, sour
 
 def test_who_waits_too_long_is_told_and_the_source_is_not_blamed(source):
     kept = Kept(lambda told: told, Freshness(timeout=0.05, calls=1))
-    held = Future()
+    held: Future = Future()
     standing = []
 
     async def run():
@@ -162,7 +162,7 @@ def test_who_waits_too_long_is_told_and_the_source_is_not_blamed(source):
 
 def test_threads_wait_for_their_place_as_tasks_do(kept, source):
     def at_once(key):
-        future = Future()
+        future: Future = Future()
         future.set_result(key)
         return lambda: future
 
@@ -186,7 +186,7 @@ def test_a_source_that_ends_at_once_does_not_nest_its_calls(source):
     kept = Kept(lambda told: told, Freshness(timeout=60.0, calls=1))
 
     def unknown():
-        told = Future()
+        told: Future = Future()
         told.set_result(None)
         return told
 
@@ -212,7 +212,7 @@ def test_nothing_is_lost_in_the_queue_and_no_network_waits_behind_another(steps,
     queue = Queue[str](10)
     for network in doubtful:
         queue.told(network, doubtful=True)
-    inside = []
+    inside: list[str] = []
     for number, (network, takes) in enumerate(steps):
         if takes:
             taken = queue.next()

@@ -17,8 +17,8 @@ NOW = 1_700_000_000 * S
 TTL = 10**12
 BINDING = [Charge(True, None)]
 DEADLINE = 0.05
-GRACE = 0.5
-"""What a busy machine may take longer than a deadline before a test calls it a hang."""
+HANG = 60.0
+"""Seconds after which a test calls a call a hang; deadlines are held by a time moved by hand."""
 
 
 def budget(amount=1, ceiling=100, *, key="budget__=a"):
@@ -59,12 +59,12 @@ def inner(store):
 
 
 @contextmanager
-def failing(fragment=None, *, unsure=None, within=DEADLINE):
-    """Expect a StoreError within the deadline."""
+def failing(fragment=None, *, unsure=None):
+    """Expect a StoreError, some day."""
     began = time.monotonic()
     with pytest.raises(StoreError, match=fragment) as caught:
         yield
-    assert time.monotonic() - began < within + GRACE
+    assert time.monotonic() - began < HANG
     if unsure is not None:
         assert caught.value.unsure is unsure
 

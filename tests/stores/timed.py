@@ -23,13 +23,16 @@ NEVER = float("inf")
 class Hand:
     """Time in seconds, moved by whoever waits; `delay` is how long the next replies take.
 
-    While `cut` is set, a connection breaks once its command was carried out.
+    While `cut` is set, a connection breaks once its command was carried out; while `answers` is,
+    that is what comes back instead of every reply. `opened` counts connections.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.delay = 0.0
         self.cut = False
+        self.answers: Exception | None = None
+        self.opened = 0
 
     def __call__(self) -> float:
         """Return the time."""
@@ -47,6 +50,7 @@ class Held:
 
     def __init__(self, hand: Hand, real: Any) -> None:
         self._hand = hand
+        hand.opened += 1
         self._real = real
         self._held: deque[tuple[float, object]] = deque()
 
@@ -58,6 +62,8 @@ class Held:
                 reply = self._real.read_response(disable_decoding=True, timeout=30)
             except ANSWERS as answer:
                 reply = answer
+            if self._hand.answers is not None:
+                reply = self._hand.answers
             self._held.append((self._hand.now + self._hand.delay, reply))
         if self._hand.cut:
             raise said.ConnectionError("the connection broke")

@@ -18,6 +18,7 @@ from guardrail.engine.limits.base import Debit, Limit
 from guardrail.engine.limits.budget import BudgetLimit
 from guardrail.engine.limits.rate import RateLimit
 from guardrail.engine.limits.sets import ConcurrencyLimit
+from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import IDENT_LENGTH, TOP, Drain
 
 Settle = Callable[[Decision, Mapping[str, object], int], bool]
@@ -71,7 +72,7 @@ def _correct(store: FusableStore, debit: Debit, amount: int, period: int, now: i
     record = table.find(key)
     if period:
         delta = pace_increment(amount, debit[6], period) - debit[4]
-        drain = Drain(key, delta, debit[3] + debit[4], debit[7], 0)
+        drain = Drain(key, delta, debit[3] + debit[4], debit[7], debit[2] + MINUTE)
         table.put(key, codec.redrained(record, drain, now), now)
         return
     changed = codec.readjusted(record, debit[2], amount - debit[5])

@@ -6,7 +6,7 @@ from guardrail.algorithms import ROLLING_SPAN
 from guardrail.engine.fused.parts import CounterLines, RuleLines
 from guardrail.engine.fused.writer import LineWriter
 from guardrail.engine.limits.budget import BudgetLimit
-from guardrail.model.amounts import Fixed
+from guardrail.model.amounts import SECOND, Fixed
 from guardrail.model.rules import Rule
 
 
@@ -26,7 +26,7 @@ def budget_lines(writer: LineWriter, rule: Rule, limit: BudgetLimit, bail: str) 
         most = writer.allowance(amount, j, counter, lines, bail)
         table = writer.look_up(limit, number, limit.ttl, counter, bail)
         reached = f"v{j} > {most}" if percent == 100 else f"v{j} * 100 > {most} * {percent}"
-        counter.checks += _window(writer, limit, j)
+        counter.checks += _window(writer, limit, j, bail)
         counter.checks += [f"v{j} = u{j} + {n}", f"if {reached}: {bail}"]
         counter.writes = writer.write(j, table, _record(writer, limit, j, n))
         counter.debit = f"({j}, k{j}, s{j}, u{j}, {n}, {n}, {most}, 0)"
@@ -40,14 +40,18 @@ def _record(writer: LineWriter, limit: BudgetLimit, j: int, amount: str) -> str:
     return f"v{j} << {writer.store.codec.SLOT_BITS} | s{j}"
 
 
-def _window(writer: LineWriter, limit: BudgetLimit, j: int) -> list[str]:
-    """Return lines that set the slot `s…` and what it used, `u…`."""
+def _window(writer: LineWriter, limit: BudgetLimit, j: int, bail: str) -> list[str]:
+    """Return lines that set the slot `s…` and what it used, `u…`.
+
+    Slots that only a clock that was ahead can have written are left to the steps.
+    """
     window, bits = limit.verb.window, writer.store.codec.SLOT_BITS
     if window.kind == "rolling":
         current = f"t // {limit.width}"
         return [
             f"if r{j} is None: s{j} = {current}; u{j} = 0",
             f"else: u{j}, s{j} = read_window(r{j}, {current}, {ROLLING_SPAN})",
+            f"if s{j} > {current} + {ROLLING_SPAN + 1}: {bail}",
         ]
     if window.kind == "lifetime":
         return [f"s{j} = 0", f"u{j} = 0 if r{j} is None else r{j} >> {bits}"]
@@ -56,5 +60,6 @@ def _window(writer: LineWriter, limit: BudgetLimit, j: int) -> list[str]:
         f"s{j} = {slot}; u{j} = 0",
         f"if r{j} is not None:",
         f"    q{j} = r{j} & {writer.store.codec.SLOT_MASK}",
+        f"    if q{j} > s{j} + {limit.ttl // SECOND}: {bail}",
         f"    if q{j} >= s{j}: s{j} = q{j}; u{j} = r{j} >> {bits}",
     ]

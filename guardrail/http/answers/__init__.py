@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from guardrail.engine import Decision
 from guardrail.http.answers.bodies import (
     JSON,
     PROBLEM,
+    Caller,
     encoded,
     error_body,
     problem,
-    realtime_error,
+    turn_error,
 )
 from guardrail.http.answers.crossing import CrossOrigin, value_of
 from guardrail.http.answers.receipts import Receipts
@@ -117,20 +119,30 @@ def answer(
     return Answer(refusal.status, headers, body)
 
 
-def refused_turn(decision: Decision, style: Style, event_id: str | None) -> str:
-    """Return the event that refuses one turn of a realtime session."""
+def refused_turn(decision: Decision, style: Style, caller: Caller) -> str:
+    """Return the event that refuses one turn of a session."""
     reading = reading_of(decision)
     wait = wait_of(reading, decision.retry_after, style.jitter, style.spread)
-    refusal = refusal_of(decision, reading, wait, style.links)
-    return realtime_error(refusal, decision.id, event_id)
+    return turn_error(refusal_of(decision, reading, wait, style.links), decision.id, caller)
 
 
-def unreadable_turn(problem: str, event_id: str | None) -> str:
-    """Return the event that refuses a turn whose frame cannot be read."""
-    refusal = Refusal(
-        status=400, kind="invalid_request_error", code="invalid_request", message=problem
-    )
-    return realtime_error(refusal, secrets.token_hex(8), event_id)
+def degraded_turn(decision: Decision, caller: Caller) -> str:
+    """Return the event that tells that a turn is served with less than it asks for."""
+    event = {
+        "type": "guardrail.degraded",
+        "event_id": decision.id,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "client_event_id": caller.event_id,
+    }
+    return json.dumps(event if caller.lane is None else {**event, "stream_id": caller.lane})
+
+
+def own_refused_turn(status: int, code: str, message: str, caller: Caller) -> str:
+    """Return the event that refuses a turn that no decision stands behind."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    refusal = Refusal(status=status, kind=kind, code=code, message=message)
+    return turn_error(refusal, secrets.token_hex(8), caller)
 
 
 def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> list[Field]:

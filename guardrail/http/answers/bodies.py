@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from guardrail.http.answers.refusing import ABNORMAL, Refusal
 from guardrail.http.dialects import Dialect
@@ -66,13 +66,33 @@ def error_frame(refusal: Refusal, dialect: Dialect, request_id: str) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def realtime_error(refusal: Refusal, request_id: str, event_id: str | None) -> str:
-    """Return the event that refuses one turn of a realtime session, which goes on.
+class Caller(NamedTuple):
+    """Whom the refusal of a turn is told: `event_id` is the client's own for what asked for it.
 
-    `event_id` is the client's own for the event that asked for the turn.
+    `lanes` tells that the connection speaks the Responses API, and `lane` which of its lanes.
     """
-    error = {**_openai(refusal)["error"], "event_id": event_id}
-    return json.dumps({"type": "error", "event_id": request_id, "error": error})
+
+    event_id: str | None = None
+    lanes: bool = False
+    lane: str | None = None
+
+
+def turn_error(refusal: Refusal, request_id: str, caller: Caller) -> str:
+    """Return the event that refuses one turn of a session, which goes on."""
+    error = {**_openai(refusal)["error"], "event_id": caller.event_id}
+    if not caller.lanes:
+        return json.dumps({"type": "error", "event_id": request_id, "error": error})
+    event = {
+        "type": "error",
+        "status": refusal.status,
+        "code": refusal.code,
+        "message": refusal.message,
+        "param": refusal.param,
+        "sequence_number": 0,
+        "event_id": request_id,
+        "error": error,
+    }
+    return json.dumps(event if caller.lane is None else {**event, "stream_id": caller.lane})
 
 
 def problem(refusal: Refusal, request_id: str) -> dict[str, Any]:

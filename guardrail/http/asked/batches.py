@@ -13,6 +13,7 @@ from guardrail.http.asked.shapes import Shape, merged, shape_of
 from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
 _MOST_BREAKS = 200_000
+_PIECE = 1 << 18
 UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0)
 """A request of a batch that was not read: the most restricted, without a cap."""
 
@@ -39,11 +40,7 @@ def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
     Raises:
         UnreadableError: a line is not a request; the message says which.
     """
-    if content.count(b"\n") + content.count(b"\r") > _MOST_BREAKS:
-        raise UnreadableError(
-            f"the batch has more than {_MOST_BREAKS} lines; send less at once", param="file"
-        )
-    lines = [line for line in content.splitlines() if line.strip()]
+    lines = _lines(content)
     tokens = 0
     shapes = []
     work = Work(limits)
@@ -57,6 +54,24 @@ def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
         tokens += document.tokens
     rest = lines[limits.max_batch_lines :]
     return _sum(shapes, len(rest)), tokens + sum(len(line) // 4 + 1 for line in rest)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Return the lines of a file but for blank ones, found piece by piece."""
+    breaks = 0
+    for at in range(0, len(content), _PIECE):
+        end = at + _PIECE
+        breaks += content.count(b"\n", at, end) + content.count(b"\r", at, end)
+        if breaks > _MOST_BREAKS:
+            raise UnreadableError(
+                f"the batch has more than {_MOST_BREAKS} lines; send less at once", param="file"
+            )
+    found, at = [], 0
+    while at < len(content):
+        end = content.find(b"\n", at) + 1 or len(content)
+        found += [line for line in content[at:end].splitlines() if line.strip()]
+        at = end
+    return found
 
 
 def _shape_of_line(line: object) -> Shape:

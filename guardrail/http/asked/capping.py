@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from guardrail.http.asked.caps import CapRules, caps_by_usage, caps_of
+from guardrail.http.asked.caps import REALTIME, CapRules, caps_by_usage, caps_of
 from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.asked.raw import EVERY, Members, alike, inner_of, members_of, raw_of
@@ -21,8 +21,7 @@ def lower_caps(members: Members, limit: object, asked: Asked) -> None:
     Raises:
         RewriteError: the limit is none, or the body's own cap is 0, which hosts read differently.
     """
-    if limit.__class__ is not int or limit < 1:
-        raise RewriteError(f"a cap of `{limit!r}` is no number of tokens")
+    limit = _checked(limit)
     _lower(members, limit)
     for name in WITHIN:
         if name in members:
@@ -36,11 +35,41 @@ def lower_caps(members: Members, limit: object, asked: Asked) -> None:
     _lower_thinking(members, limit)
 
 
+def lower_caps_in(members: Members, limit: object) -> None:
+    """Lower the caps in settings that stand within others; none is set there."""
+    limit = _checked(limit)
+    _lower(members, limit)
+    _lower_thinking(members, limit)
+
+
+def cap_response(members: Members, limit: object, name: str) -> None:
+    """Cap a response of a session: every cap in it is lowered, or one of that name is set."""
+    limit = _checked(limit)
+    _lower(members, limit)
+    if not any(cap in members for cap in REALTIME.names):
+        members[name] = raw_of(limit)
+
+
+def _checked(limit: object) -> int:
+    """Return a cap.
+
+    Raises:
+        RewriteError: it is none.
+    """
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1:
+        return limit
+    raise RewriteError(f"a cap of `{limit!r}` is no number of tokens")
+
+
 def _lower(members: Members, limit: int) -> None:
-    for name in (*CAPS, *FLOORS):
+    for name in (*CAPS, *FLOORS, *REALTIME.names):
         value = _number(members.get(name))
-        if value is not None and value > limit:
+        if value is not None and not 0 <= value <= limit:
             members[name] = raw_of(limit)
+    reasoning = inner_of(members, "reasoning")
+    budget = None if reasoning is None else _number(reasoning.get("max_tokens"))
+    if reasoning is not None and budget is not None and not 0 <= budget <= limit:
+        members["reasoning"] = raw_of({**reasoning, "max_tokens": limit})
 
 
 def _lowered(raw: msgspec.Raw, limit: int) -> msgspec.Raw:
@@ -103,5 +132,6 @@ def _lower_thinking(members: Members, limit: int) -> None:
 
 
 def _number(raw: msgspec.Raw | None) -> int | None:
-    """Return a cap as it is written; reading the body has shown that it is one, or null."""
-    return None if raw is None else msgspec.json.decode(raw, type=int | None)
+    """Return a cap as it is written, -1 for what is none (`inf`, or a negative number)."""
+    value = None if raw is None else msgspec.json.decode(raw)
+    return value if value is None or (value.__class__ is int and value >= 0) else -1

@@ -146,7 +146,7 @@ class _Measure:
         if kinds <= {int, float}:
             self._numbers += len(node)
         elif kinds == {str}:
-            self._bytes += len("".join(map(str, node)).encode("utf-8", "replace"))
+            self._bytes += sum(map(_length, map(str, node)))
         else:
             inner += [value for value in node if value.__class__ in (dict, list)]
             for value in node:

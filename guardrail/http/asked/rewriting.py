@@ -1,20 +1,24 @@
 """Changes a body as a decision obliges, and nothing else in it.
 
 Members that stay are copied byte for byte: numbers keep their digits, keys their order. A cap is
-only ever lowered, or set where the request has none.
+only ever lowered, or set where the request has none. What comes out is read again: unless the
+reader sees that it does what it is obliged to, the request is not passed on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
-from guardrail.http.asked.capping import lower_caps
+from guardrail.http.asked.capping import cap_response, lower_caps, lower_caps_in
 from guardrail.http.asked.counts import WITHIN
 from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
 from guardrail.http.asked.folding import AT_ONCE, fold, unfold
+from guardrail.http.asked.obeying import CONTAINERS, LISTS, MODELS, disabled_by, unkept, unmet
 from guardrail.http.asked.raw import (
+    EVERY,
     Members,
     alike,
     each_changed,
@@ -22,7 +26,8 @@ from guardrail.http.asked.raw import (
     members_of,
     raw_of,
 )
-from guardrail.http.asked.values import FREE, Asked, RewriteError
+from guardrail.http.asked.reading import read_parts
+from guardrail.http.asked.values import FREE, Asked, ReadingLimits, RequestParts, RewriteError
 from guardrail.http.dialects import UsageFormat
 
 _TOOLS = (
@@ -39,47 +44,74 @@ _TOOLS = (
     "tool_config",
     "skills",
 )
-_REASONING = ("reasoning_effort", "reasoning", "thinking", "think", "thinking_token_budget")
+_REASONING = (
+    "reasoning_effort",
+    "reasoning",
+    "include_reasoning",
+    "reasoning_budget",
+    "thinking",
+    "think",
+    "thinking_budget",
+    "enable_thinking",
+    "thinking_token_budget",
+)
 _THINKING = ("thinkingConfig", "thinking_config", "thinking_token_budget")
-_STREAMING = ("streamgeneratecontent", "streamrawpredict")
+_OTHER_MODELS = ("models", "fallbacks", "fallback_models", "context_window_fallbacks")
+_JSON = ((b"content-type", b"application/json"),)
+_REALTIME = "/v1/realtime"
 
 
-def rewritten(asked: Asked, obligations: Mapping[str, object]) -> bytes | None:
+def rewritten(
+    asked: Asked, obligations: Mapping[str, object], parts: RequestParts | None = None
+) -> bytes | None:
     """Return the body changed as obliged, None if it may stay as it is.
 
     `model` replaces the model's name; `max_output_tokens` lowers every cap above it, or sets one
     where there is none; `disable` takes out tools, reasoning (what asks for it: a model may do so
     unasked) and the stream. Other obligations are the host's to keep. What a path says is changed
-    by `rewritten_path`.
+    by `rewritten_path`. `parts` is the request as it came, a JSON body where it is not given.
 
     Raises:
         RewriteError: the body is none that can be changed: a form whose model or stream it is
-            about, a file of requests, or a batch whose requests were sent before it.
+            about, a file of requests, a batch whose requests were sent before it, what is stored
+            with the host; or what is obliged cannot be seen in what would be passed on.
     """
     wanted = {
         name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
     }
-    endpoint = endpoint_of(asked.path)
-    if endpoint.model is not None:
-        wanted.pop("model", None)
-    if endpoint.usage is UsageFormat.OPENAI_MEDIA and asked.problem is None and not asked.document:
-        wanted = _of_form(wanted, asked)
     if not wanted or (asked.problem is None and dict(asked.estimate) == dict(FREE)):
+        return None
+    endpoint = endpoint_of(asked.path)
+    if endpoint.usage is UsageFormat.OPENAI_MEDIA and asked.problem is None and not asked.document:
+        _keep(unmet(asked.facts, asked.estimate, wanted, capless=True))
         return None
     if asked.problem is not None or not isinstance(asked.document, dict) or asked.body is None:
         raise RewriteError("the body is no JSON object that could be changed as obliged")
-    return _in_outline(asked.body, lambda body: _changed(body, asked, endpoint, wanted))
+    if endpoint.name.endswith("submit_tool_outputs"):
+        raise RewriteError("what it goes on with was asked for before")
+    after = _in_outline(asked.body, lambda text: _text_changed(text, asked, endpoint, wanted))
+    body = asked.body if after is None else after
+    path = rewritten_path(asked, wanted) or asked.path
+    parts = parts or RequestParts("POST", asked.path, b"", _JSON, body, b"", ReadingLimits())
+    again = read_parts(parts._replace(path=path, body=body))
+    if again.problem is not None:
+        raise RewriteError(f"what would be left of it cannot be read: {again.problem}")
+    realtime = endpoint.name.startswith(_REALTIME)
+    speechless = endpoint.usage is UsageFormat.OPENAI_MEDIA or endpoint.capability == "image"
+    _keep(unmet(again.facts, again.estimate, wanted, capless=realtime or speechless))
+    _keep(unkept(again.document, wanted))
+    return after
 
 
-def _changed(
-    body: bytes, asked: Asked, endpoint: Endpoint, wanted: Mapping[str, object]
+def _text_changed(
+    text: bytes, asked: Asked, endpoint: Endpoint, wanted: Mapping[str, object]
 ) -> bytes | None:
-    before = members_of(body)
+    before = members_of(text)
 
     def changed(members: Members, of: Asked) -> Members:
-        after = dict(members)
-        for name, value in wanted.items():
-            _CHANGES[name](after, value, of)
+        after = _changed(members, wanted, of, endpoint)
+        if "max_output_tokens" in wanted:
+            _cap(after, wanted["max_output_tokens"], of, endpoint)
         return after
 
     if endpoint.kind is Kind.BATCH:
@@ -99,18 +131,59 @@ def _in_outline(text: bytes, change: Callable[[bytes], bytes | None]) -> bytes |
 
 
 def rewritten_path(asked: Asked, obligations: Mapping[str, object]) -> str | None:
-    """Return the path changed as obliged where it names model or stream, None if it may stay."""
+    """Return the path changed as obliged where it names model or stream, None if it may stay.
+
+    Raises:
+        RewriteError: no path of the same endpoint names that model.
+    """
     endpoint = endpoint_of(asked.path)
     path = asked.path
     model = obligations.get("model")
-    if endpoint.model is not None and isinstance(model, str):
-        head, found, tail = path.rpartition(endpoint.model)
-        path = head + model + tail if found else path
-    if endpoint.streams and "stream" in _disabled(obligations):
+    if endpoint.model is not None and isinstance(model, str) and model != endpoint.model:
+        path = _with_model(path, endpoint, model)
+    if endpoint.streams and "stream" in disabled_by(obligations):
         head, _, method = path.rpartition(":")
         plain = method[len("stream") :]
         path = f"{head}:{plain[:1].lower()}{plain[1:]}"
     return None if path == asked.path else path
+
+
+def rewritten_response(
+    members: Members,
+    response: Members,
+    facts: Mapping[str, object],
+    obligations: Mapping[str, object],
+    cap: str,
+) -> bytes | None:
+    """Return a realtime frame that asks for a response, changed as obliged; None if it may stay.
+
+    What the session has set is set anew for this one response: its tools to none, its cap (a
+    member named `cap`) to the limit. Its model and its reasoning belong to the session.
+
+    Raises:
+        RewriteError: the session has another model, or reasons.
+    """
+    after = dict(response)
+    model, limit = obligations.get("model"), obligations.get("max_output_tokens")
+    disabled = disabled_by(obligations)
+    if model is not None and facts.get("request.model") != model:
+        raise RewriteError("the model of a session cannot be changed in it")
+    if "stream" in disabled:
+        raise RewriteError("a session streams")
+    if "reasoning" in disabled:
+        _drop(after, _REASONING)
+        if facts.get("request.reasoning") is not False and alike(after, response):
+            raise RewriteError("the reasoning of a session cannot be changed in it")
+    if "tools" in disabled and facts.get("request.tools") != 0:
+        _drop(after, _TOOLS)
+        if "prompt" in after:
+            raise RewriteError("a stored prompt is not seen here")
+        after |= {"tools": raw_of([]), "tool_choice": raw_of("none")}
+    if limit is not None:
+        cap_response(after, limit, cap)
+    if alike(response, after):
+        return None
+    return msgspec.json.encode({**members, "response": raw_of(after)})
 
 
 def with_stream_usage(asked: Asked, body: bytes | None = None) -> bytes | None:
@@ -141,44 +214,152 @@ def _with_usage(text: bytes) -> bytes | None:
     return msgspec.json.encode(members)
 
 
-def _of_form(wanted: dict[str, object], asked: Asked) -> dict[str, object]:
-    """Return what of some obligations concerns a form of pictures or sound."""
-    streams = asked.streams and "stream" in _disabled(wanted)
-    return {
-        name: value
-        for name, value in wanted.items()
-        if name == "model" or (name == "disable" and streams)
-    }
-
-
 def _alone(asked: Asked, members: Members) -> Asked:
     """Return one request of a batch as if it had been sent by itself."""
     return asked._replace(document=msgspec.json.decode(raw_of(members)))
 
 
-def _set_model(members: Members, model: object, asked: Asked) -> None:
-    if "model" in members or asked.usage_format is not UsageFormat.NONE:
+def _keep(problem: str | None) -> None:
+    if problem is not None:
+        raise RewriteError(problem)
+
+
+def _with_model(path: str, endpoint: Endpoint, model: str) -> str:
+    """Return a path with another model, wherever in it the name stands."""
+    name = endpoint.model or ""
+    at = path.find(name)
+    while at >= 0:
+        changed = path[:at] + model + path[at + len(name) :]
+        found = endpoint_of(changed)
+        if (found.name, found.model) == (endpoint.name, model):
+            return changed
+        at = path.find(name, at + 1)
+    raise RewriteError("the model in the path cannot be changed as obliged")
+
+
+def _changed(
+    members: Members, wanted: Mapping[str, object], asked: Asked, endpoint: Endpoint
+) -> Members:
+    """Return settings changed as obliged, and those within them, however deep."""
+    after = dict(members)
+    for name, value in wanted.items():
+        _CHANGES[name](after, value, asked)
+    if "model" in wanted and endpoint.model is None:
+        _name_model(after, wanted["model"], asked, endpoint)
+    if "stream" in disabled_by(wanted) and endpoint.name.startswith("/api/"):
+        # Hosts of this kind stream unless they are told not to.
+        after["stream"] = raw_of(False)
+    return after
+
+
+def _within(members: Members, change: Callable[[Members], None]) -> None:
+    """Change the settings within others, each once, however deep."""
+    for name in CONTAINERS:
+        raw = members.get(name)
+        if raw is not None:
+            members[name] = _changed_within(raw, change)
+
+
+def _changed_within(raw: msgspec.Raw, change: Callable[[Members], None]) -> msgspec.Raw:
+    text = bytes(raw)
+    if text[:1] == b"[":
+        before_each = msgspec.json.decode(text, type=EVERY)
+        after_each = [_changed_within(one, change) for one in before_each]
+        same = all(old is new for old, new in zip(before_each, after_each, strict=True))
+        return raw if same else raw_of(after_each)
+    if text[:1] != b"{":
+        return raw
+    before = members_of(text)
+    after = dict(before)
+    change(after)
+    _within(after, change)
+    return raw if alike(before, after) else raw_of(after)
+
+
+def _name_model(members: Members, model: object, asked: Asked, endpoint: Endpoint) -> None:
+    """Set the model of a request that names none."""
+    if any(name in members for name in MODELS):
+        return
+    session = inner_of(members, "session")
+    if endpoint.name.startswith(_REALTIME) and _transcribes(session or members, endpoint):
+        raise RewriteError("what transcribes is named within it")
+    if session is not None and endpoint.name.startswith(_REALTIME):
+        members["session"] = raw_of({**session, "model": raw_of(model)})
+        return
+    known = asked.usage_format is not UsageFormat.NONE or endpoint.name.startswith(_REALTIME)
+    if known or endpoint.kind is Kind.EMBED:
         members["model"] = raw_of(model)
 
 
+def _set_model(members: Members, model: object, asked: Asked) -> None:
+    def change(settings: Members) -> None:
+        for name in MODELS:
+            raw = settings.get(name)
+            if raw is not None:
+                long = bytes(raw).startswith(b'"models/') and not str(model).startswith("models/")
+                settings[name] = raw_of(f"models/{model}" if long else model)
+        _drop(settings, _OTHER_MODELS)
+
+    change(members)
+    _within(members, change)
+
+
 def _disable(members: Members, disabled: object, asked: Asked) -> None:
-    names = _disabled({"disable": disabled})
-    if "tools" in names:
-        _drop(members, _TOOLS)
-        _drop_within(members, ("container",), ("skills",))
-    if "reasoning" in names:
-        _drop(members, _REASONING)
-        _drop_within(members, ("output_config",), ("effort",))
-        _drop_within(members, WITHIN, _THINKING)
-        _drop_within(members, ("chat_template_kwargs",), ("enable_thinking", "thinking"))
-    if "stream" in names and "stream" in members:
-        members["stream"] = raw_of(False)
-        _drop(members, ("stream_options",))
+    names = disabled_by({"disable": disabled})
+
+    def change(settings: Members) -> None:
+        if "tools" in names:
+            _drop(settings, _TOOLS)
+            _drop_within(settings, ("container",), ("skills",))
+            for name in LISTS:
+                if name in settings:
+                    settings[name] = _without_tools(settings[name])
+        if "reasoning" in names:
+            _drop(settings, _REASONING)
+            _drop_within(settings, ("output_config",), ("effort",))
+            _drop_within(settings, WITHIN, _THINKING)
+            _drop(settings, _THINKING)
+            _drop_within(
+                settings,
+                ("chat_template_kwargs",),
+                ("enable_thinking", "thinking", "reasoning_effort"),
+            )
+        if "stream" in names and "stream" in settings:
+            settings["stream"] = raw_of(False)
+            _drop(settings, ("stream_options",))
+
+    change(members)
+    _within(members, change)
 
 
-def _disabled(obligations: Mapping[str, object]) -> tuple[object, ...]:
-    disabled = obligations.get("disable")
-    return tuple(disabled) if isinstance(disabled, list | tuple | set | frozenset) else (disabled,)
+def _without_tools(raw: msgspec.Raw) -> msgspec.Raw:
+    """Return a list of input without the items that hand over tools."""
+    text = bytes(raw)
+    if text[:1] != b"[" or b"tools" not in text:
+        return raw
+    every = msgspec.json.decode(text, type=EVERY)
+    left = [one for one in every if bytes(one)[:1] != b"{" or "tools" not in members_of(bytes(one))]
+    return raw if len(left) == len(every) else raw_of(left)
+
+
+def _cap(members: Members, limit: object, asked: Asked, endpoint: Endpoint) -> None:
+    """Set a cap where a session is to be, as a response of it has one."""
+    if not endpoint.name.startswith(_REALTIME):
+        return
+    session = inner_of(members, "session")
+    settings = members if session is None else session
+    if _transcribes(settings, endpoint):
+        return
+    beta = session is None and endpoint.name.endswith("/sessions")
+    cap_response(settings, limit, "max_response_output_tokens" if beta else "max_output_tokens")
+    if session is not None:
+        members["session"] = raw_of(session)
+
+
+def _transcribes(session: Members, endpoint: Endpoint) -> bool:
+    """Whether a session transcribes and no more: nothing caps its output."""
+    transcription = endpoint.name.endswith("transcription_sessions")
+    return transcription or session.get("type") == raw_of("transcription")
 
 
 def _drop(members: Members, names: tuple[str, ...]) -> None:
@@ -194,8 +375,13 @@ def _drop_within(members: Members, containers: tuple[str, ...], names: tuple[str
             members[container] = raw_of(inner)
 
 
-_CHANGES: Mapping[str, Callable[[Members, object, Asked], None]] = {
+def _lower_caps(members: Members, limit: object, asked: Asked) -> None:
+    _within(members, lambda settings: lower_caps_in(settings, limit))
+    lower_caps(members, limit, asked)
+
+
+_CHANGES: Mapping[str, Callable[[Members, Any, Asked], None]] = {
     "model": _set_model,
-    "max_output_tokens": lower_caps,
+    "max_output_tokens": _lower_caps,
     "disable": _disable,
 }

@@ -13,7 +13,7 @@ from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Answer, refuse
 from guardrail.http.asked.folding import AT_ONCE
-from guardrail.http.exchange.before import Exchange, Hold, Pass
+from guardrail.http.exchange.before import NOTHING, Exchange, Hold, Pass
 from guardrail.http.exchange.holding import Places, caller_of
 from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.serving import Settlement
@@ -137,7 +137,8 @@ class AsyncDoor:
             except BaseException:
                 await self.settle(decision, Settlement(None))
                 raise
-            if not isinstance(step, Hold):
+            # A session that is refused only for what its turns may not ask for is let in.
+            if not isinstance(step, Hold) and (decision.allowed or not isinstance(step, Pass)):
                 self.configured.journal.decided(decision, exchange.dialect)
             caller = caller_of(exchange.facts)
             if isinstance(step, Hold) and self._held.take(caller):
@@ -155,9 +156,17 @@ class AsyncDoor:
             return step
 
     async def decide_turn(
-        self, exchange: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+        self,
+        exchange: Exchange,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, int],
+        *,
+        runs: bool = False,
     ) -> Decision:
-        """Decide on one turn of a session; who asks, and by which policies, is established anew."""
+        """Decide on one turn of a session; who asks, and by which policies, is established anew.
+
+        `runs` tells that the turn runs already: refused, it is recorded when it is settled.
+        """
         await self.look()
         identity = await self._asker.find(exchange.asking, self.clock())
         decision = await self.guard.decide(
@@ -166,7 +175,7 @@ class AsyncDoor:
             unavailable=identity.unavailable,
             now=self.clock(),
         )
-        self.configured.journal.decided(decision, exchange.dialect)
+        self.configured.journal.decided(decision, exchange.dialect, owes=runs)
         return decision
 
     async def decide_anew(
@@ -191,10 +200,16 @@ class AsyncDoor:
         self.configured.journal.decided(decision, exchange.dialect)
         return decision
 
-    async def settle(self, decision: Decision, settlement: Settlement) -> None:
-        """Settle a decision; the guard goes on with it even if the caller is cancelled."""
+    async def settle(
+        self, decision: Decision, settlement: Settlement, *, recorded: bool = True
+    ) -> None:
+        """Settle a decision; the guard goes on with it even if the caller is cancelled.
+
+        One that only took places anew is no request of its own, and not to be `recorded`.
+        """
         usage: Mapping[str, int] | None = settlement.usage
-        self.configured.journal.settled(decision, settlement)
+        if recorded:
+            self.configured.journal.settled(decision, settlement)
         try:
             if usage is None:
                 await self.guard.release(decision, now=self.clock())
@@ -210,15 +225,22 @@ class AsyncDoor:
         except GuardrailError as problem:
             LOG.warning("a lease was not renewed: %s", problem)
 
-    async def regain(self, exchange: Exchange) -> Decision | None:
+    async def regain(
+        self,
+        exchange: Exchange,
+        facts: Mapping[str, object] | None = None,
+        estimate: Mapping[str, object] | None = None,
+    ) -> Decision | None:
         """Take the places in flight of a request anew whose leases ran out.
 
         None if others hold them by now, or the store does not answer: the request goes on without.
+        `facts` and `estimate` are those of a turn in a session.
         """
+        asked = (exchange.estimate if estimate is None else estimate).keys()
         try:
             decision = await self.guard.decide(
-                exchange.facts,
-                exchange.nothing,
+                exchange.facts if facts is None else facts,
+                {**dict.fromkeys(asked, 0), **NOTHING},
                 unavailable=exchange.unavailable,
                 now=self.clock(),
             )
@@ -276,7 +298,13 @@ class AsyncDoor:
             await guard.close()
         self.configured.close()
 
-    def _failed(self, exchange: Exchange) -> Answer:
-        LOG.exception("the guard failed; the request is refused")
+    def note_failure(self) -> None:
+        """Note that the guard failed over what is being handled, which is refused."""
+        LOG.exception("the guard failed; what it was asked about is refused")
         self.configured.journal.failed()
-        return exchange.failed()
+
+    def _failed(self, exchange: Exchange) -> Answer:
+        self.configured.journal.failed()
+        answer = exchange.failed()
+        LOG.exception("the guard failed; the request is refused, id %s", exchange.own_id)
+        return answer

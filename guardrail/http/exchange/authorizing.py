@@ -101,7 +101,7 @@ class Question:
     """What an AuthZEN evaluation asks, as facts and an estimate."""
 
     facts: Mapping[str, object]
-    estimate: Mapping[str, int]
+    estimate: Mapping[str, object]
 
 
 def question_of(body: bytes, facts: Mapping[str, Fact]) -> Question | None:
@@ -132,7 +132,10 @@ def question_of(body: bytes, facts: Mapping[str, Fact]) -> Question | None:
         if isinstance(part, dict):
             stated |= {name: value for name, value in part.items() if name in facts}
     estimate = context.get("estimate")
-    return Question(stated, estimate if isinstance(estimate, dict) else dict(FREE))
+    if estimate is None:
+        return Question(stated, dict(FREE))
+    # What is no map of amounts is refused as one of no amounts, not taken for none at all.
+    return Question(stated, estimate if isinstance(estimate, dict) else {"estimate": str(estimate)})
 
 
 def evaluated(decision: Decision | None) -> Answer:

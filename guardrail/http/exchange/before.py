@@ -26,6 +26,7 @@ from guardrail.http.asked import (
 from guardrail.http.asked.values import FREE
 from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
+from guardrail.http.exchange.tracing import OwnRefusal, incoming_ids
 from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.meter.units import with_units
 from guardrail.http.settings.values import HttpSettings
@@ -80,7 +81,9 @@ class Exchange:
         self.notes: tuple[str, ...] = ()
         self.refusal: Decision | None = None
         self.known = settings.asker.directory is None
+        self.own_id = ""
         self._reads = True
+        self._parts: RequestParts | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -130,6 +133,7 @@ class Exchange:
         note = self.asking.address.note
         self.notes = () if note is None else (note,)
         self.facts.update(self.asking.facts())
+        self.facts.update(incoming_ids(head))
         self.head_facts = dict(self.facts)
         self.facts.update(self.asked.facts)
         length = head.stated_length
@@ -167,14 +171,10 @@ class Exchange:
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
-        self.asked = asked = with_units(
-            read_parts(
-                RequestParts(
-                    method, head.path, head.query, head.headers, body or b"", key, settings.reading
-                ),
-                settings.classifiers,
-            )
+        self._parts = RequestParts(
+            method, head.path, head.query, head.headers, body or b"", key, settings.reading
         )
+        self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
         # What the head and the directory establish stands over what a body says.
         established = self.facts
         self.facts = facts = {**asked.facts, **established}
@@ -210,7 +210,7 @@ class Exchange:
         try:
             if not self._reads and CHANGES & decision.obligations.keys():
                 raise RewriteError("its body is not seen here")
-            body = rewritten(self.asked, decision.obligations)
+            body = rewritten(self.asked, decision.obligations, self._parts)
             path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
             message = (
@@ -248,15 +248,21 @@ class Exchange:
     def refused(
         self, status: int, code: str, message: str, *, param: str | None = None, close: bool = False
     ) -> Answer:
-        """Return an answer of the door's own, that no decision stands behind."""
+        """Return an answer of the door's own, that no decision stands behind, and log it."""
         # HTTP/2 has no connection fields.
         close = close and self.head.http_version.startswith("1")
-        return own_answer(self.addressee, self._settings, status, code, message, param, close)
+        self.own_id = secrets.token_hex(12)
+        facts = {**incoming_ids(self.head), **self.facts}
+        self._settings.on_refusal(OwnRefusal(self.own_id, status, code, facts))
+        return own_answer(
+            self.addressee, self._settings, self.own_id, status, code, message, param, close
+        )
 
 
 def own_answer(
     addressee: Addressee,
     settings: HttpSettings,
+    request_id: str,
     status: int,
     code: str,
     message: str,
@@ -274,7 +280,7 @@ def own_answer(
         wait=SHORTLY if ours else NO_WAIT,
     )
     more = [(b"connection", b"close")] if close else []
-    return answer(refusal, addressee, settings.style, secrets.token_hex(8), more)
+    return answer(refusal, addressee, settings.style, request_id, more)
 
 
 def is_let_through(head: Head, settings: HttpSettings) -> bool:

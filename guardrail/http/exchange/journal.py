@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import Decision
+from guardrail.engine.facts import INVALID_FACT
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.counts import Counts
 from guardrail.http.exchange.serving import Settlement
+from guardrail.http.exchange.tracing import REQUEST_ID, TRACE_ID, OwnRefusal
 from guardrail.http.settings.reloading import Reloads
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
@@ -29,6 +31,8 @@ WHO = {
     "credential": "credential.id",
     "network": "client.network",
 }
+INCOMING = {"request_id": REQUEST_ID, "trace_id": TRACE_ID}
+MOST_LINES = 100
 OTHER_ENDPOINT = "other"
 FAILURES = "guardrail_failures_total"
 _HASH_BYTES = 12
@@ -57,10 +61,14 @@ class Journal:
         self._made_here = made_here
         self._key = blake2b(key, person=b"decision log").digest()[:32]
         self._counts = Counts() if counts is None else counts
+        self._said: set[str] = set()
         self._unlogged = 0
 
-    def decided(self, decision: Decision, dialect: Dialect) -> None:
-        """Take a decision, and whose words its client reads."""
+    def decided(self, decision: Decision, dialect: Dialect, *, owes: bool = False) -> None:
+        """Take a decision, and whose words its client reads.
+
+        `owes` tells of a refusal whose work runs all the same: it is recorded when it is settled.
+        """
         labels = (
             str(decision.effect),
             decision.rule or "",
@@ -70,13 +78,41 @@ class Journal:
         )
         coarser = (labels[0], "", "", labels[3], labels[4])
         self._counts.add(_decisions(labels), _decisions(coarser))
-        if not decision.allowed:
+        if decision.reason == INVALID_FACT and self._is_news(str(decision.message)):
+            LOG.error("requests are refused, as the host states no identity: %s", decision.message)
+        if not decision.allowed and not owes:
             self._end(decision, "refused", None, None)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
-        """Take how an admitted request ended."""
+        """Take how a request ended that was admitted, or that ran although it was refused."""
         ending = "released" if settlement.usage is None else "settled"
+        if not decision.allowed:
+            ending = "refused"
         self._end(decision, ending, settlement.usage, settlement.model)
+
+    def turned_away(self, refusal: OwnRefusal, now: float) -> None:
+        """Take a refusal of the door's own at `now`: by an unreadable body, say."""
+        series = f'guardrail_door_refusals_total{{reason="{refusal.code}"}}'
+        self._counts.add(series, series)
+        self._count_ending("refused")
+        ours = refusal.status >= 500
+        self._write(
+            lambda: {
+                "v": 1,
+                "ts": now,
+                "id": refusal.id,
+                "revision": "",
+                "effect": "throttle" if ours else "block",
+                "rule": None,
+                "reason": refusal.code,
+                "retry_after": None,
+                "mode": "normal",
+                "ending": "refused",
+                "status": refusal.status,
+                "endpoint": _endpoint(refusal.facts.get("request.endpoint")),
+                **self._who(refusal.facts),
+            }
+        )
 
     def failed(self) -> None:
         """Take that the guard itself failed over a request."""
@@ -92,8 +128,14 @@ class Journal:
         self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
     ) -> str:
         """Return the counts in the text format of Prometheus, with the health of what is asked."""
-        lines = [*self._lines(health, reloads), *_identity_lines(identities or SourceHealth())]
+        lines = self._lines(health, reloads, identities or SourceHealth())
         return "".join(f"{line}\n" for line in lines)
+
+    def _is_news(self, line: str) -> bool:
+        if line in self._said or len(self._said) >= MOST_LINES:
+            return False
+        self._said.add(line)
+        return True
 
     def _end(
         self,
@@ -102,12 +144,18 @@ class Journal:
         usage: Mapping[str, int] | None,
         model: str | None,
     ) -> None:
+        self._count_ending(ending)
+        self._write(lambda: self._record(decision, ending, usage, model))
+
+    def _count_ending(self, ending: str) -> None:
         series = f'guardrail_endings_total{{ending="{ending}"}}'
         self._counts.add(series, series)
+
+    def _write(self, record: Callable[[], dict[str, object]]) -> None:
         if self._sink is None:
             return
         try:
-            self._sink.write(self._record(decision, ending, usage, model))
+            self._sink.write(record())
         except Exception:
             # A log that fails is no reason to refuse, or to leave a request unsettled.
             self._unlogged += 1
@@ -148,10 +196,18 @@ class Journal:
             "usage": None if usage is None else _amounts(usage, decision),
             "errors": len(decision.errors),
         }
+        return record | self._who(facts)
+
+    def _who(self, facts: Mapping[str, object]) -> dict[str, object]:
+        """Return who asked, by keyed hashes, and the ids that the request came with."""
+        told: dict[str, object] = {}
         for name, fact in WHO.items():
             if facts.get(fact) is not None:
-                record[name] = self._hashed(str(facts[fact]))
-        return record
+                told[name] = self._hashed(str(facts[fact]))
+        for name, key in INCOMING.items():
+            if key in facts:
+                told[name] = facts[key]
+        return told
 
     def _facts(self, decision: Decision) -> dict[str, object]:
         """Return the facts that the policies use, so that a replay decides on the same ones."""
@@ -175,8 +231,11 @@ class Journal:
         digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
         return urlsafe_b64encode(digest.digest()).decode("ascii")
 
-    def _lines(self, health: Health, reloads: Reloads | None) -> Iterator[str]:
-        self._counts.put(dict(_figures(health, reloads, self._lost)))
+    def _lines(
+        self, health: Health, reloads: Reloads | None, identities: SourceHealth
+    ) -> Iterator[str]:
+        lost = self._unlogged + getattr(self._sink, "lost", 0)
+        self._counts.put(dict(_figures(health, reloads, identities, lost)))
         kind = ""
         for series, count in sorted({FAILURES: 0, **self._counts.totals()}.items()):
             name = series.partition("{")[0]
@@ -185,19 +244,19 @@ class Journal:
                 yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
             yield f"{series} {count}"
 
-    @property
-    def _lost(self) -> int:
-        lost: int = getattr(self._sink, "lost", 0)
-        return self._unlogged + lost
 
-
-def _figures(health: Health, reloads: Reloads | None, unlogged: int) -> Iterator[tuple[str, int]]:
+def _figures(
+    health: Health, reloads: Reloads | None, identities: SourceHealth, unlogged: int
+) -> Iterator[tuple[str, int]]:
     """Yield what this process counts elsewhere, by series."""
     yield "guardrail_store_failures_total", health.failures
     yield "guardrail_store_unasked_total", health.unasked
     yield "guardrail_corrections_lost_total", health.lost
     yield "guardrail_corrections_repeated_total", health.repeated
     yield "guardrail_records_lost_total", unlogged
+    yield "guardrail_directory_failures_total", identities.failures
+    yield "guardrail_directory_failing", int(identities.failing)
+    yield "guardrail_directory_bans_waiting", identities.bans_waiting
     if reloads is not None:
         yield 'guardrail_policy_reloads_total{result="loaded"}', reloads.loaded
         yield 'guardrail_policy_reloads_total{result="failed"}', reloads.failed
@@ -207,15 +266,6 @@ def _figures(health: Health, reloads: Reloads | None, unlogged: int) -> Iterator
 def _decisions(labels: tuple[str, ...]) -> str:
     told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
     return f"guardrail_decisions_total{{{told}}}"
-
-
-def _identity_lines(health: SourceHealth) -> Iterator[str]:
-    yield "# TYPE guardrail_directory_failures_total counter"
-    yield f"guardrail_directory_failures_total {health.failures}"
-    yield "# TYPE guardrail_directory_failing gauge"
-    yield f"guardrail_directory_failing {int(health.failing)}"
-    yield "# TYPE guardrail_directory_bans_waiting gauge"
-    yield f"guardrail_directory_bans_waiting {health.bans_waiting}"
 
 
 def _label(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -23,6 +24,10 @@ from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
+_TEXTS = ("text", "srt", "vtt")
+_TEXT_FIELD = re.compile(
+    rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
+)
 RENEWALS_PER_LEASE = 3
 BROKEN_OFF = Refusal(
     status=500,
@@ -57,6 +62,30 @@ class Renewal(Enum):
     REGAIN = "regain"
 
 
+class Places:
+    """When the places in flight of a decision are to be renewed, or taken anew."""
+
+    def __init__(self, lease: float | None, now: float) -> None:
+        """Take how long a lease lasts, in seconds, None if there is none."""
+        self.every = interval_of(lease)
+        self._lease = lease
+        self._renewed = now
+        self._lapsed = False
+
+    def due(self, now: float) -> Renewal | None:
+        """Return what they need at `now`, None if nothing, and take it that it is done."""
+        every, lease = self.every, self._lease
+        if every is None or lease is None or now - self._renewed < every:
+            return None
+        self._lapsed = self._lapsed or now - self._renewed >= lease
+        self._renewed = now
+        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
+
+    def regained(self) -> None:
+        """Take that they were taken anew."""
+        self._lapsed = False
+
+
 class Serving:
     """One admitted request while the host serves it; it ends once, whatever happens."""
 
@@ -85,10 +114,8 @@ class Serving:
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
-        self.renews_every = interval_of(lease)
-        self._lease = lease
-        self._renewed = now
-        self._lapsed = False
+        self._places = Places(lease, now)
+        self.renews_every = self._places.every
         self._status: int | None = None
         self._bytes = 0
         self._settled = False
@@ -105,9 +132,10 @@ class Serving:
         if self._watch is not None:
             self._watch.start(status, fields)
         kind = present.get(b"content-type", b"")
-        self._streams = kind.lower().startswith(b"text/event-stream")
-        encoded = present.get(b"content-encoding", b"identity") != b"identity"
-        if self._strips_usage and self._streams and not encoded:
+        plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
+        # Nothing can be put into a compressed stream, or taken out of it.
+        self._streams = plain and kind.lower().startswith(b"text/event-stream")
+        if self._strips_usage and self._streams:
             self._stripper = UsageStripper()
         ours = admitted_fields(self.decision, self._asking, self._style)
         fields += [field for field in ours if field[0] not in present]
@@ -129,12 +157,7 @@ class Serving:
 
     def renewal_due(self, now: float) -> Renewal | None:
         """Return what its places need at `now`, None if nothing, and take it that it is done."""
-        every, lease = self.renews_every, self._lease
-        if every is None or lease is None or now - self._renewed < every or self._settled:
-            return None
-        self._lapsed = self._lapsed or now - self._renewed >= lease
-        self._renewed = now
-        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
+        return None if self._settled else self._places.due(now)
 
     def given_back(self) -> None:
         """Take that its decision is settled, for another is to be made in its place."""
@@ -148,7 +171,7 @@ class Serving:
 
     def regained(self) -> None:
         """Take that its places were taken anew."""
-        self._lapsed = False
+        self._places.regained()
 
     def broken_off(self) -> bytes:
         """Return the event that tells a client that its stream ends early, nothing if it did not.
@@ -181,7 +204,9 @@ class Serving:
             told = self._watch.told_end
             waiting = None if told is None else later.take(told)
             if waiting is not None:
-                usage = self._watch.usage() if self._watch.told else {}
+                usage = dict(self._watch.usage()) if self._watch.told else {}
+                if usage.get("input_tokens") == 0:
+                    del usage["input_tokens"]  # there was some: it stays as reserved
                 found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
         return found
 
@@ -238,7 +263,18 @@ def _meter_of(decision: Decision, asked: Asked) -> Meter:
         echoes=document.get("echo") is True,
         units=engine.policies.units,
         guessed=guessed,
+        as_text=_wants_text(asked, document),
     )
+
+
+def _wants_text(asked: Asked, document: Mapping[str, object]) -> bool:
+    """Whether a transcription is asked for as text, which tells nothing of its usage."""
+    if asked.usage_format is not UsageFormat.OPENAI_MEDIA:
+        return False
+    if document.get("response_format") in _TEXTS:
+        return True
+    body = asked.body or b""
+    return b"response_format" in body and _TEXT_FIELD.search(body) is not None
 
 
 def _served(decision: Decision, meter: Meter) -> str | None:

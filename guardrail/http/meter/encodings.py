@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 PIECE = 65_536
@@ -26,6 +28,34 @@ _WINDOW = 1 << 23  # the most a client has to take (RFC 9659)
 
 class UndecodableError(Exception):
     """A response cannot be read: its coding is not known, broken, or a bomb."""
+
+
+_LIBRARIES: Mapping[bytes, tuple[str, ...]] = {
+    b"gzip": (),
+    b"x-gzip": (),
+    b"deflate": (),
+    b"identity": (),
+    b"zstd": ("zstandard",),
+    b"br": ("brotli", "brotlicffi"),
+}
+
+
+def readable(accepted: bytes) -> bytes | None:
+    """Return what of a client's `Accept-Encoding` can be read here, None where all of it can.
+
+    A host is asked for no other coding, since a response in it could not be metered.
+    """
+    wanted = [one for one in accepted.split(b",") if one.strip()]
+    kept = [one for one in wanted if _is_readable(one.partition(b";")[0].strip().lower())]
+    if len(kept) == len(wanted):
+        return None
+    return b",".join(kept).strip() or b"identity"
+
+
+@lru_cache(64)
+def _is_readable(coding: bytes) -> bool:
+    names = _LIBRARIES.get(coding)
+    return names is not None and (not names or any(find_spec(name) for name in names))
 
 
 class Decoder:
@@ -81,9 +111,9 @@ def _step(name: bytes) -> _Step:
     if name == b"deflate":
         return _Zlib(15, or_raw=True).feed
     if name == b"zstd":
-        return _sliced(_zstd())
+        return _sliced(_zstd(_library(name)))
     if name == b"br":
-        return _sliced(_brotli())
+        return _sliced(_brotli(_library(name)))
     raise UndecodableError
 
 
@@ -124,22 +154,21 @@ def _sliced(read: Callable[[bytes], bytes]) -> _Step:
     return step
 
 
-def _zstd() -> Callable[[bytes], bytes]:
-    library = _library("zstandard")
+def _zstd(library: Any) -> Callable[[bytes], bytes]:
     reader = library.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(
         read_across_frames=True
     )
     return reader.decompress  # type: ignore[no-any-return]
 
 
-def _brotli() -> Callable[[bytes], bytes]:
-    reader = _library("brotli", "brotlicffi").Decompressor()
+def _brotli(library: Any) -> Callable[[bytes], bytes]:
+    reader = library.Decompressor()
     return getattr(reader, "process", None) or reader.decompress  # type: ignore[no-any-return]
 
 
-def _library(*names: str) -> Any:
-    """Return the first of some libraries that is installed: a host that compresses has one."""
-    for name in names:
+def _library(coding: bytes) -> Any:
+    """Return the library that reads a coding; a host that compresses has one."""
+    for name in _LIBRARIES[coding]:
         try:
             return importlib.import_module(name)
         except ImportError:

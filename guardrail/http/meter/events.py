@@ -17,6 +17,7 @@ LONGEST_HELD = 65_536
 
 _LINE = re.compile(rb"([^\r\n]*+)(\r\n|\r|\n|\Z)")
 _FIELD = b"data:"
+_OTHER_LINES = (b":", b"event", b"id", b"retry", b"data")
 _MARK = b"\xef\xbb\xbf"
 _MOST_KEPT = 1_000
 
@@ -32,9 +33,23 @@ class Event(NamedTuple):
 class EventStream:
     """Takes a stream's bytes as they come and gives its events."""
 
-    __slots__ = ("_after_cr", "_data", "_head", "_is_data", "_kept", "_size", "_skim")
+    __slots__ = (
+        "_after_cr",
+        "_data",
+        "_head",
+        "_is_data",
+        "_kept",
+        "_size",
+        "_skim",
+        "_strays",
+        "stray",
+    )
+    broken = False
 
     def __init__(self) -> None:
+        self.stray = 0
+        """How many bytes stood in lines that are neither fields of an event nor comments."""
+        self._strays = False
         self._after_cr = False
         # The line being read: its first bytes, until they tell whether it is data.
         self._head = b""
@@ -54,6 +69,8 @@ class EventStream:
             piece, ending = match.groups()
             if piece and self._is_data is not False:
                 self._take(piece)
+            elif self._strays:
+                self.stray += len(piece)
             if ending:
                 self._after_cr = ending == b"\r" and match.end() == len(chunk)
                 if self._end_line() and self._size:
@@ -76,6 +93,8 @@ class EventStream:
         if len(self._head) < enough:
             return
         value = _value(self._head)
+        self._strays = value is None and not self._head.startswith(_OTHER_LINES)
+        self.stray += len(self._head) if self._strays else 0
         self._head = b""
         self._is_data = value is not None
         if value is not None:
@@ -87,7 +106,7 @@ class EventStream:
         empty = self._is_data is None and not self._head
         if value is not None or self._is_data:
             self._add((value or b"") + b"\n")
-        self._head, self._is_data = b"", None
+        self._head, self._is_data, self._strays = b"", None, False
         return empty
 
     def _add(self, value: bytes) -> None:

@@ -22,6 +22,7 @@ _CHECKSUM = 4
 class FrameStream:
     """Takes a stream's bytes as they come and gives the payloads of its frames."""
 
+    stray = 0
     __slots__ = ("_head", "_held", "_left", "_size", "_skip", "broken")
 
     def __init__(self) -> None:

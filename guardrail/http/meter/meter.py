@@ -24,7 +24,14 @@ _DONE = b"[DONE]"
 _AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
 _FRAMES = b"application/vnd.amazon.eventstream"
-_SHOWING = frozenset({UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS, UsageFormat.NATIVE})
+_SHOWING = frozenset(
+    {
+        UsageFormat.OPENAI_CHAT,
+        UsageFormat.OPENAI_COMPLETIONS,
+        UsageFormat.OPENAI_RESPONSES,
+        UsageFormat.NATIVE,
+    }
+)
 """Whose hosts may show all of a model's reasoning; others show none, or a summary."""
 
 
@@ -58,6 +65,7 @@ class Meter:
         echoes: bool = False,
         units: Collection[str] = (),
         guessed: bool = False,
+        as_text: bool = False,
     ) -> None:
         """Take how the response tells its usage, and what was reserved for the request.
 
@@ -66,6 +74,7 @@ class Meter:
         goes before it. `reasons`, `background` and `echoes` tell that the request asks the model to
         reason, to work on after the response, to repeat the prompt. `units` are a policy's own.
         `guessed` tells that the format is a guess: what is not told then stays as reserved.
+        `as_text` tells that the response is text, whatever its type says.
         """
         self.status: int | None = None
         self._streaming = streaming
@@ -75,6 +84,7 @@ class Meter:
         self._echoes = echoes
         self._units = units
         self._guessed = guessed
+        self._as_text = as_text
         self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
         self._trust = _Trust.TOLD
         self._plain = False
@@ -105,7 +115,9 @@ class Meter:
 
     def _frame(self, kind: bytes) -> None:
         """Take the media type: how the body is cut into documents, and whether it is believed."""
-        if kind == b"text/event-stream":
+        if self._as_text:
+            self._trust = _Trust.NOTHING
+        elif kind == b"text/event-stream":
             self._events = EventStream()
         elif kind == _FRAMES:
             self._events = FrameStream()
@@ -140,6 +152,7 @@ class Meter:
         if self._events is not None:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
+            self._opaque = self._events.broken
         elif self._skim is not None:
             self._take_json(self._skim, chunk, first)
         elif self._plain:
@@ -150,10 +163,11 @@ class Meter:
         if whole is not None and whole.get("done") is not False and not self._lines:
             skim.complete = True
             skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
-            self._first = skim.text
             if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
                 self._tally.fed.listed(items_of(chunk))
-            self._tally.add(whole, whole=True, kept=True)
+            read = _decoded(skim.text) if self._units else None
+            self._first = skim.text if read is None else None
+            self._tally.add(read or whole, whole=True, kept=read is None)
             return
         for kept in skim.feed(chunk):
             read = _decoded(skim.text)
@@ -229,7 +243,11 @@ class Meter:
         if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
             del told["input_tokens"]
         if self._trust is _Trust.RAISE:
-            told = {unit: max(told[unit], self._reserved.get(unit, 0)) for unit in told}
+            told.pop("cached_input_tokens", None)  # it makes input cheaper
+            if "input_tokens" in told:
+                told["input_tokens"] = max(
+                    told["input_tokens"], self._reserved.get("input_tokens", 0)
+                )
         media = tally.usage_format in _AS_RESERVED
         fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
         output = self._output(tally, told)
@@ -244,13 +262,13 @@ class Meter:
         reserved = self._reserved.get("output_tokens")
         if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
             return {}
-        if self._opaque:
+        if self._opaque and not (tally.settled and out):
             return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
         least, passed = self._least(tally, out), 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
         if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
             return {}
-        if out and believed and not tally.settled:
+        if out and believed and not tally.settled and self._trust is _Trust.TOLD:
             passed = out + tally.since
         elif not (media and believed):
             passed = self._passed(tally)
@@ -277,7 +295,7 @@ class Meter:
         if self._trust is _Trust.RAISE:
             return max(raw, tally.estimate)
         if self._events is not None:
-            return tally.estimate
+            return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))
         return tally.estimate or raw
 
     def _may_hide(self, tally: Tally, out: int | None) -> bool:

@@ -1,157 +1,399 @@
-"""Meters a Realtime connection by its turns: each response asked for, and what each one used.
+"""Meters a Realtime connection by its turns: each response and each transcription.
 
-A turn starts with the client's `response.create`, or, where the session detects speech, with the
-host's `response.created` that no client asked for. It ends with `response.done`.
+A response starts with the client's `response.create`, or, where the session detects speech, with
+the host's `response.created` that no client asked for; it ends with `response.done`. Sound that
+is committed to a session that transcribes is a turn of its own: it ends with the event that
+completes its transcription. Names are those of OpenAI, today's and the beta's, and of vLLM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from guardrail.http.asked.caps import REALTIME
-from guardrail.http.asked.documents import read_document
-from guardrail.http.asked.shapes import shape_of
+from guardrail.http.asked.raw import inner_of, members_of
+from guardrail.http.asked.rewriting import rewritten_response
+from guardrail.http.asked.shapes import LONGEST_MODEL, shape_of
 from guardrail.http.asked.tools import strictest
-from guardrail.http.asked.values import ReadingLimits, UnreadableError
+from guardrail.http.asked.values import RewriteError, UnreadableError
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.figures import figures_of
-from guardrail.http.meter.tally import BYTES_PER_TOKEN
+from guardrail.http.meter.turns import (
+    NOTHING,
+    Event,
+    EventMeter,
+    Frame,
+    Running,
+    Turn,
+    decoded,
+    obey,
+    object_of,
+    text_of,
+)
 
-_CAPS = ("max_output_tokens", "max_response_output_tokens")
-_KEPT = ("model", "tools", "instructions", "modalities", "output_modalities", *_CAPS)
+CAPS = ("max_output_tokens", "max_response_output_tokens")
+"""Members that cap a response: today's name, and the beta's."""
+QUIET = frozenset(
+    "session.update transcription_session.update input_audio_buffer.append "
+    "input_audio_buffer.commit input_audio_buffer.clear output_audio_buffer.clear "
+    "conversation.item.create conversation.item.retrieve conversation.item.truncate "
+    "conversation.item.delete response.cancel".split()
+)
+"""What a client may send without asking for a response."""
+
+_UPDATES = frozenset({"session.update", "transcription_session.update"})
+_SESSIONS = frozenset(
+    "session.created session.updated transcription_session.created "
+    "transcription_session.updated".split()
+)
+_ENVELOPE = frozenset({"type", "event_id", "response", "session"})
+_KEPT = ("tools", "prompt", "instructions", "modalities", "output_modalities", "reasoning", *CAPS)
+_TRANSCRIBED = "conversation.item.input_audio_transcription."
+_TRANSCRIPTION = "transcription"
 _AUDIO_BYTES_PER_TOKEN = 4_096
-_STANDARD = ReadingLimits()
+_MOST_UNCONFIRMED = 64
 
 
-class Turn(NamedTuple):
-    """A response is asked for: facts and an estimate as of a request of its own.
+class RealtimeMeter(EventMeter):
+    """Follows a Realtime connection.
 
-    `automatic` tells that the host started it by itself. `problem` says why the client's frame
-    could not be read; such a turn counts as the most restricted kind.
+    A session has what the host says it has. What the client has changed and the host has not
+    confirmed may be in force or not: of tools and stored prompts, both count.
     """
 
-    facts: Mapping[str, object]
-    estimate: Mapping[str, int]
-    automatic: bool = False
-    problem: str | None = None
+    speaks_errors = True
 
+    def __init__(self, *, transcribes: bool = False, stored: bool = False, **more: Any) -> None:
+        """Take whether the address asks for transcription alone, as `intent=transcription` does.
 
-class TurnUsage(NamedTuple):
-    """A turn is over: what it used, in units, and whether it failed."""
+        `stored` tells that the session was set up before, by another request, and may have what
+        is not seen here until the host tells.
+        """
+        super().__init__(**{"endpoint": "/v1/realtime", **more})
+        self._session: dict[str, Any] = {}
+        self._unconfirmed: list[tuple[str | None, dict[str, Any]]] = []
+        self._stored = stored
+        self._only_transcribes = transcribes
+        self._transcribes: bool | None = True if transcribes else None
+        self._sound = 0
 
-    usage: Mapping[str, int]
-    failed: bool = False
-
-
-class RealtimeMeter:
-    """Follows the frames of one connection in both directions; bounded, without I/O."""
-
-    def __init__(
-        self, *, hash_key: bytes, model: str | None = None, limits: ReadingLimits = _STANDARD
-    ) -> None:
-        """Take the model that the connection's address names."""
-        self._hash_key = hash_key
-        self._limits = limits
-        self._session: dict[str, object] = {} if model is None else {"model": model}
-        self._context = 0
-        self._asked = 0
-        self._running = 0
-        self._deltas = 0
-        self._text_bytes = 0
-        self._reserved: int | None = None
-
-    def sent(self, frame: str | bytes) -> Turn | None:
-        """Take a frame of the client's; return the turn it asks for, None if it asks for none."""
-        text = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
+    def sent(self, frame: Frame) -> list[Event]:
+        """Take a frame of the client's; return the turn that it asks for, if it asks for one."""
+        kind, event = frame.kind, frame.event
+        tokens = self._tokens(frame)
         try:
-            value, tokens = read_document(text, self._limits)
-            event = value if isinstance(value, dict) else {}
-            kind = event.get("type")
+            if frame.problem is not None:
+                raise UnreadableError(frame.problem)
             if kind == "response.create":
-                turn = self._turn(_object(event, "response"), tokens)
-                self._asked += 1
-                return turn
-            if kind == "session.update":
-                session = _object(event, "session")
-                self._turn(session, 0)  # a session that no turn could start from is a problem
-                self._session |= {name: session[name] for name in _KEPT if name in session}
+                return [replace(self._response(_asked(event), tokens), event_id=frame.event_id)]
+            if kind in _UPDATES:
+                self._update(event)
         except UnreadableError as error:
-            self._asked += 1
-            return Turn(
-                {"request.capability": "agentic", "request.endpoint": "/v1/realtime"},
-                {"requests": 1, "input_tokens": self._context + len(text) // BYTES_PER_TOKEN + 1},
-                problem=str(error),
-            )
+            return [self._most_restricted(tokens, problem=str(error), event_id=frame.event_id)]
+        if kind not in QUIET:
+            return [self._most_restricted(tokens, brief=True, event_id=frame.event_id)]
         if kind == "input_audio_buffer.append":
-            tokens = len(text) // _AUDIO_BYTES_PER_TOKEN + 1
+            self._sound += tokens
         self._context += tokens
-        return None
+        if kind == "input_audio_buffer.commit" and self._commits(event):
+            return [replace(self._transcription(), event_id=frame.event_id)]
+        return []
 
-    def refused(self) -> None:
-        """Take that the turn `sent` returned last is not passed on to the host."""
-        self._asked = max(self._asked - 1, 0)
-
-    def received(self, frame: str | bytes) -> Turn | TurnUsage | None:
-        """Take a frame of the host's; return the turn that starts or ends with it, if one does."""
-        try:
-            event = msgspec.json.decode(frame)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            return None
-        if not isinstance(event, dict):
-            return None
+    def received(self, frame: str | bytes) -> list[Event]:
+        """Take a frame of the host's; return the turns that start and end with it."""
+        event = decoded(frame)
         kind = event.get("type")
-        if kind == "response.created":
-            self._running += 1
-            if self._asked:
-                self._asked -= 1
-                return None
-            return self._turn({}, 0)._replace(automatic=True)
-        if kind == "response.done":
-            return self._done(_object(event, "response"))
-        delta = event.get("delta")
-        if isinstance(kind, str) and kind.endswith(".delta") and isinstance(delta, str):
-            self._deltas += 1
-            if not kind.endswith("audio.delta"):
-                self._text_bytes += len(delta.encode("utf-8", "replace"))
-        return None
+        if not isinstance(kind, str):
+            return []
+        if kind in _SESSIONS:
+            self._told(object_of(event, "session"), created=kind.endswith("created"))
+        elif kind == "response.created":
+            return self._started("response", text_of(object_of(event, "response"), "id"))
+        elif kind == "response.done":
+            return self._done(object_of(event, "response"))
+        elif kind == "input_audio_buffer.committed" and self._transcribes:
+            return self._started(_TRANSCRIPTION, text_of(event, "item_id"))
+        elif kind in (f"{_TRANSCRIBED}completed", f"{_TRANSCRIBED}failed", "transcription.done"):
+            return self._transcribed(event, failed=kind.endswith("failed"))
+        elif kind == "error":
+            return self._error(event)
+        elif kind.endswith(".delta"):
+            self._delta(kind, event)
+        return []
 
-    def cut(self) -> TurnUsage | None:
-        """Return what the running turn used if the connection ends now, None if none runs."""
-        if not self._running and not self._asked:
+    def cancel(self, turn: Turn) -> str | None:
+        """Return the frame that ends a response; a transcription cannot be ended."""
+        if turn.family != "response":
             return None
-        return TurnUsage({"input_tokens": self._context, "output_tokens": self._streamed()})
+        named = {} if turn.name is None else {"response_id": turn.name}
+        return msgspec.json.encode({"type": "response.cancel", **named}).decode()
 
-    def _turn(self, response: Mapping[str, object], tokens: int) -> Turn:
-        members = {**self._session, **{name: response[name] for name in _KEPT if name in response}}
-        for name in _CAPS:
-            if members.get(name) == "inf":
-                members[name] = None
-        shape = shape_of(members, strictest("audio", "chat"), REALTIME)
+    def changed(self, frame: Frame, turn: Turn, obligations: Mapping[str, object]) -> bytes | None:
+        """Return a turn's frame changed as obliged, None if it may stay as it is."""
+        if turn.automatic or turn.brief or turn.family != "response":
+            obey(turn, obligations)
+            return None
+        members = members_of(frame.text)
+        response = inner_of(members, "response") or {}
+        known = [self._session, *(session for _, session in self._unconfirmed)]
+        beta = CAPS[1] in response or any(CAPS[1] in session for session in known)
+        if any(session.get("prompt") for session in known):
+            raise RewriteError("the session has a stored prompt, which is not seen here")
+        return rewritten_response(members, response, turn.facts, obligations, CAPS[beta])
+
+    # What the client sends.
+
+    def _tokens(self, frame: Frame) -> int:
+        """Return a frame's tokens; sound is not counted as the text that it is written in."""
+        sound = _sound_in(frame.event)
+        if not sound:
+            return frame.tokens
+        text = max(frame.tokens - sound // 4, 0)
+        return text + sound // _AUDIO_BYTES_PER_TOKEN + 1
+
+    def _update(self, event: Mapping[str, Any]) -> None:
+        """Take a change of the session that the host may or may not confirm."""
+        session = object_of(event, "session") or {
+            name: value for name, value in event.items() if name not in _ENVELOPE
+        }
+        changed = {name: session[name] for name in (*_KEPT, "model") if name in session}
+        self._shape(changed, {})  # a session that no turn could start from is a problem
+        if len(self._unconfirmed) >= _MOST_UNCONFIRMED:
+            raise UnreadableError("too many changes of the session wait for the host; wait for it")
+        changed |= {"transcribes": True} if _may_transcribe(session, event) else {}
+        self._unconfirmed.append((text_of(event, "event_id"), changed))
+        if changed.get("transcribes"):
+            self._transcribes = True
+
+    def _commits(self, event: Mapping[str, Any]) -> bool:
+        """Whether committing sound asks for its transcription; in doubt it does."""
+        if self._transcribes is None and event.get("final") is True:
+            # The last piece of sound whose transcription runs already, as vLLM has it.
+            return self._oldest(lambda one: one.turn.family == _TRANSCRIPTION) is None
+        return self._transcribes is not False
+
+    def _response(
+        self, response: Mapping[str, Any], tokens: int, *, automatic: bool = False, **more: Any
+    ) -> Turn:
+        session: dict[str, Any] = dict(self._session)
+        tools = list(_listed(session.get("tools")))
+        unseen = self._stored or bool(session.get("prompt"))
+        for _, changed in self._unconfirmed:
+            session |= {name: value for name, value in changed.items() if name in _KEPT}
+            tools += [tool for tool in _listed(changed.get("tools")) if tool not in tools]
+            unseen |= bool(changed.get("prompt"))
+        if response.get("tools") is not None:
+            unseen = bool(session.get("prompt"))
+        else:
+            response = {**response, "tools": tools}
+        unseen |= bool(response.get("prompt"))
+        facts, cap = self._shape(session, response)
+        if unseen:
+            for name in ("request.tools", "request.toolset", "request.reasoning"):
+                facts.pop(name, None)
+            facts["request.capability"] = strictest(str(facts["request.capability"]), "agentic")
         estimate = {"requests": 1, "input_tokens": self._context + tokens}
-        self._reserved = shape.counts.output_tokens
-        if self._reserved is not None:
-            estimate["output_tokens"] = self._reserved
+        if cap is not None:
+            estimate["output_tokens"] = cap
+        return Turn(
+            number=self._next(), facts=facts, estimate=estimate, automatic=automatic, **more
+        )
+
+    def _shape(
+        self, session: Mapping[str, Any], response: Mapping[str, Any]
+    ) -> tuple[dict[str, object], int | None]:
+        """Return the facts of a response in a session, and its cap."""
+        members = {**session, **response}
+        endless = any(response.get(name) == "inf" for name in CAPS)
+        for name in CAPS:
+            if endless or members.get(name) == "inf":
+                members[name] = None
+        members.pop("transcribes", None)
+        members.pop("model", None)
+        shape = shape_of(members, strictest("audio", "chat"), REALTIME)
         facts = shape.facts(self._hash_key) | {"request.stream": True}
-        return Turn({"request.endpoint": "/v1/realtime", **facts}, estimate)
+        model = self._named(response)
+        if model is not None:
+            facts["request.model"] = model
+        return {"request.endpoint": self._endpoint, **facts}, shape.counts.output_tokens
 
-    def _done(self, response: Mapping[str, object]) -> TurnUsage:
-        self._running = max(self._running - 1, 0)
-        usage = figures_of(_object(response, "usage"), UsageFormat.OPENAI_RESPONSES)
-        if "output_tokens" not in usage:
-            usage["output_tokens"] = self._streamed()
-        if "input_tokens" in usage:
-            self._context = usage["input_tokens"] + usage["output_tokens"]
-        self._deltas = self._text_bytes = 0
-        return TurnUsage(usage, failed=response.get("status") == "failed")
+    def _named(self, response: Mapping[str, Any]) -> str | None:
+        """Return the session's model, None where its address, its host and its client differ."""
+        told = text_of(self._session, "model")
+        names = {told if told is not None else self._model, text_of(response, "model")}
+        names |= {text_of(changed, "model") for _, changed in self._unconfirmed}
+        names -= {None}
+        model = names.pop() if len(names) == 1 else None
+        return None if model is None else model[:LONGEST_MODEL]
 
-    def _streamed(self) -> int:
-        streamed = max(self._deltas, -(-self._text_bytes // BYTES_PER_TOKEN), 1)
-        return streamed if self._reserved is None else min(streamed, self._reserved)
+    def _transcription(self, *, automatic: bool = False, name: str | None = None) -> Turn:
+        facts: dict[str, object] = {
+            "request.endpoint": self._endpoint,
+            "request.capability": "audio",
+            "request.tools": 0,
+            "request.reasoning": False,
+            "request.stream": True,
+        }
+        model = text_of(self._session, "transcription") or self._named({})
+        if model is not None:
+            facts["request.model"] = model[:LONGEST_MODEL]
+        sound, self._sound = self._sound, 0
+        return Turn(
+            number=self._next(),
+            facts=facts,
+            estimate={"requests": 1, "input_tokens": sound + 1},
+            automatic=automatic,
+            family=_TRANSCRIPTION,
+            name=name,
+        )
+
+    # What the host sends.
+
+    def _told(self, session: Mapping[str, Any], *, created: bool) -> None:
+        if not session:
+            return
+        self._stored = False
+        self._session |= {name: session[name] for name in (*_KEPT, "model") if name in session}
+        if not created:
+            del self._unconfirmed[:1]
+        wanted = _transcription_of(session)
+        named = text_of(wanted, "model") if isinstance(wanted, dict) else None
+        if named is not None:
+            self._session["transcription"] = named
+        only = self._only_transcribes or session.get("type") == _TRANSCRIPTION
+        pending = any(changed.get("transcribes") for _, changed in self._unconfirmed)
+        self._transcribes = only or bool(wanted) or pending
+
+    def _started(self, family: str, name: str | None) -> list[Event]:
+        known = self._oldest(
+            lambda one: one.turn.family == family and one.turn.name == name is not None
+        )
+        if known is not None:
+            return []
+        asked = self._oldest(lambda one: one.turn.family == family and not one.started)
+        if asked is not None:
+            asked.started = True
+            asked.turn = replace(asked.turn, name=name)
+            return []
+        if family == _TRANSCRIPTION:
+            turn = self._transcription(automatic=True, name=name)
+        else:
+            turn = self._response({}, 0, automatic=True, name=name)
+        self._unasked(turn)
+        return [turn]
+
+    def _ending(self, family: str, name: str | None) -> tuple[Running, list[Event]]:
+        """Return the turn that an event ends; one that was never told of starts with it."""
+        running = self._oldest(
+            lambda one: one.turn.family == family and one.turn.name == name is not None
+        )
+        if running is None:
+            running = self._oldest(
+                lambda one: one.turn.family == family and (name is None or one.turn.name is None)
+            )
+        if running is not None:
+            return running, []
+        started = self._started(family, name)
+        turn = next(event for event in started if isinstance(event, Turn))
+        return self._running[turn.number], started
+
+    def _done(self, response: Mapping[str, Any]) -> list[Event]:
+        running, started = self._ending("response", text_of(response, "id"))
+        told = figures_of(object_of(response, "usage"), UsageFormat.OPENAI_RESPONSES)
+        ended = self._end(running, told, failed=response.get("status") == "failed")
+        return [*started, ended]
+
+    def _transcribed(self, event: Mapping[str, Any], *, failed: bool) -> list[Event]:
+        running, started = self._ending(_TRANSCRIPTION, text_of(event, "item_id"))
+        text = text_of(event, "transcript", "text")
+        if text and not running.deltas:
+            running.passed(text)
+        told = figures_of(object_of(event, "usage"), UsageFormat.OPENAI_RESPONSES)
+        return [*started, self._end(running, told, failed=failed)]
+
+    def _error(self, event: Mapping[str, Any]) -> list[Event]:
+        """Take that the host refuses: the turn whose frame it names, or one that never started."""
+        told = object_of(event, "error")
+        name = text_of(told, "event_id")
+        if name is not None:
+            self._unconfirmed = [one for one in self._unconfirmed if one[0] != name]
+        about = f"{text_of(told, 'code')} {text_of(told, 'param')}"
+
+        def meant(one: Running) -> bool:
+            if one.started:
+                return False
+            if name is not None:
+                return one.turn.event_id == name
+            if one.turn.family == _TRANSCRIPTION:
+                return self._transcribes is None or "buffer" in about or "commit" in about
+            return "response" in about
+
+        running = self._oldest(meant)
+        if running is None:
+            return []
+        failed = told.get("type") == "server_error"
+        return [self._end(running, NOTHING, failed=failed)]
+
+    def _delta(self, kind: str, event: Mapping[str, Any]) -> None:
+        delta = event.get("delta")
+        if not isinstance(delta, str):
+            return
+        transcribed = kind in (f"{_TRANSCRIBED}delta", "transcription.delta")
+        family = _TRANSCRIPTION if transcribed else "response"
+        name = text_of(event, "item_id" if transcribed else "response_id")
+        running = self._oldest(
+            lambda one: one.turn.family == family and one.turn.name == name is not None
+        ) or self._oldest(lambda one: one.turn.family == family)
+        if running is not None:
+            running.passed(delta, media=kind.endswith("audio.delta"))
 
 
-def _object(event: Mapping[str, object], name: str) -> dict[str, object]:
-    inner = event.get(name)
-    return inner if isinstance(inner, dict) else {}
+def _asked(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a frame asks for.
+
+    Raises:
+        UnreadableError: what decides stands beside the place where it belongs.
+    """
+    beside = {name: event[name] for name in event if name not in _ENVELOPE}
+    if any(name in beside for name in (*_KEPT, "model", "input")):
+        raise UnreadableError("what the response is to be stands beside `response`; put it there")
+    response = event.get("response")
+    if response is not None and not isinstance(response, dict):
+        raise UnreadableError("`response` is no object; send the response's members in one")
+    return response or {}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _transcription_of(session: Mapping[str, Any]) -> object:
+    """Return how a session transcribes what it hears, None if it does not."""
+    beta = session.get("input_audio_transcription")
+    if beta is not None:
+        return beta
+    return object_of(object_of(session, "audio"), "input").get("transcription")
+
+
+def _may_transcribe(session: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    only = session.get("type") == _TRANSCRIPTION or str(event.get("type")).startswith("transcr")
+    return only or _transcription_of(session) is not None
+
+
+def _sound_in(event: Mapping[str, Any]) -> int:
+    """Return how many characters of sound a frame carries."""
+    pieces = [event]
+    item = event.get("item")
+    pieces += [item] if isinstance(item, dict) else []
+    pieces += _listed(object_of(event, "response").get("input"))
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, dict):
+            for part in (piece, *_listed(piece.get("content"))):
+                sound = part.get("audio") if isinstance(part, dict) else None
+                size += len(sound) if isinstance(sound, str) else 0
+    return size

@@ -17,8 +17,9 @@ _ENDINGS = frozenset(
     "transcript.text.done speech.audio.done image_generation.completed image_edit.completed "
     "message-end".split()
 )
-_GOING_ON = frozenset({"queued", "in_progress", "cancelling", "requires_action"})
-_REASONING_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+# A host may send anything in these places: what is looked up in a tuple need not be hashable.
+_GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
+_REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
 _SILENT = frozenset({UsageFormat.OPENAI_EMBEDDINGS})
 """What makes no model write: the texts in its responses are the client's own."""
@@ -126,11 +127,12 @@ class Tally:
             self._deferral(document, within, whole=whole)
             self._reasoning(document, within)
         if self.feeds:
+            self.fed.unread |= kept
             self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
         if not kept:
             self._text(document, within, whole=whole, listed=listed, closes=closes)
         if self.usage_format is UsageFormat.NATIVE:
-            self._native(document, listed)
+            self._native(document, whole=whole, listed=listed)
         told = _usages(document, within)
         for usage in told:
             merge_usage(self.usage, usage)
@@ -164,7 +166,7 @@ class Tally:
         listed: bool,
         closes: bool,
     ) -> None:
-        if self.reasons and not self.shows_reasoning:
+        if (self.reasons or self.hidden) and not self.shows_reasoning:
             self.shows_reasoning = reasoning_shown(document)
         if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
             # SGLang repeats all text so far in each document of a sequence.
@@ -211,7 +213,7 @@ class Tally:
             return document.get("choices") == []
         return False
 
-    def _native(self, document: Mapping[str, object], listed: bool) -> None:
+    def _native(self, document: Mapping[str, object], *, whole: bool, listed: bool) -> None:
         """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
         meta = _inner(document, "meta_info")
         name = self._sequence(document, listed)
@@ -224,8 +226,11 @@ class Tally:
                 figures[unit] = max(amount, figures.get(unit, 0))
             self.sequences[name] = figures
             self.settled |= self.ended
-        if document.get("done") is True:
+        # An embedding of Ollama's tells its input, and is never done.
+        embedded = whole and document.get("eval_count") is None
+        if document.get("done") is True or embedded:
             merge_usage(self.usage, {name: document.get(name) for name in _OLLAMA})
+        if document.get("done") is True:
             self.end()
 
     def _sequence(self, document: Mapping[str, object], listed: bool) -> int:

@@ -181,19 +181,29 @@ def _length(value: object) -> int:
 
 def reasoning_shown(document: Mapping[str, object]) -> bool:
     """Whether a document carries reasoning itself, as hosts of open models send it."""
+    if document.get("type") == "response.reasoning_text.delta":
+        return True
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             for name in ("delta", "message"):
                 inner = choice.get(name)
-                if isinstance(inner, dict) and any(
-                    isinstance(inner.get(shown), str) and inner[shown]
-                    for shown in ("reasoning_content", "reasoning")
-                ):
+                if isinstance(inner, dict) and _shows(inner):
                     return True
     message = document.get("message")
     said = message.get("thinking") if isinstance(message, dict) else document.get("thinking")
     return isinstance(said, str) and bool(said)
+
+
+def _shows(message: Mapping[str, object]) -> bool:
+    """Whether a message shows reasoning, and not a summary or a sealed copy of it."""
+    details = message.get("reasoning_details")
+    for one in details if isinstance(details, list) else ():
+        kind = one.get("type") if isinstance(one, dict) else None
+        if kind in ("reasoning.summary", "reasoning.encrypted"):
+            return False
+    shown = message.get("reasoning_content") or message.get("reasoning")
+    return isinstance(shown, str) and bool(shown)
 
 
 def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:

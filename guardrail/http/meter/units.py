@@ -65,6 +65,8 @@ class Fed:
 
     seconds: float | None = None
     pictures: int = 0
+    unread: bool = False
+    """Whether a part of the response was too long to be read."""
 
     def copy(self) -> Fed:
         """Return what goes on from here by itself."""
@@ -83,6 +85,11 @@ class Fed:
         item = document.get("item")
         if document.get("type") == "response.output_item.done" and isinstance(item, dict):
             self.pictures += item.get("type") == "image_generation_call"
+        for name in ("choices", "candidates"):
+            listed = document.get(name)
+            for choice in listed if isinstance(listed, list) else ():
+                if isinstance(choice, dict):
+                    self.pictures += _pictures_in(choice)
         output = document.get("output")
         for one in output if isinstance(output, list) else ():
             if isinstance(one, dict):
@@ -100,7 +107,7 @@ class Fed:
         if FED_UNITS.isdisjoint(units):
             return {}
         told = {"audio_seconds": math.ceil(self.seconds or 0), "images": self.pictures}
-        complete = not media or any(told.values())
+        complete = any(told.values()) if media else not self.unread
         return {
             unit: min(amount, TOP)
             for unit, amount in told.items()
@@ -117,3 +124,19 @@ class Fed:
             return
         if 0 <= seconds <= TOP:
             self.seconds = max(self.seconds or 0.0, seconds)
+
+
+def _pictures_in(choice: Mapping[str, object]) -> int:
+    """Return how many pictures a choice of a chat has: OpenRouter's `images`, Gemini's parts."""
+    count = 0
+    for name in ("message", "delta", "content"):
+        inner = choice.get(name)
+        if not isinstance(inner, dict):
+            continue
+        images, parts = inner.get("images"), inner.get("parts")
+        count += len(images) if isinstance(images, list) else 0
+        for part in parts if isinstance(parts, list) else ():
+            data = part.get("inlineData") if isinstance(part, dict) else None
+            kind = data.get("mimeType") if isinstance(data, dict) else None
+            count += isinstance(kind, str) and kind.startswith("image/")
+    return count

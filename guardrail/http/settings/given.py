@@ -46,6 +46,10 @@ NAMES = (
 """The settings that a file may hold; arguments have the same names, and more."""
 
 
+_MAY_HOLD_SECRETS = frozenset({"directory", "store"})
+"""Settings whose values no message shows: addresses in them may carry passwords."""
+
+
 class Given:
     """Settings from arguments and a file, arguments first.
 
@@ -75,6 +79,8 @@ class Given:
 
     def refuse(self, name: str, instead: str) -> SettingError:
         """Return the error about a setting that is not usable; `instead` says what would be."""
+        if name in _MAY_HOLD_SECRETS:
+            return SettingError(f"{self.place(name)} is not usable: {instead}")
         return SettingError(f"{self.place(name)} is `{self.raw(name)!s}`: {instead}")
 
     def flag(self, name: str, default: bool) -> bool:

@@ -77,6 +77,8 @@ def _directory(
         return cast("Directory | None", value)
     if callable(value):
         return CallableDirectory(value, facts)
+    if isinstance(value, str) and "://" in value:
+        raise given.refuse("directory", "write the address of a service as a map, under `service`")
     if isinstance(value, (str, Path)):
         return FileDirectory(given.paths("directory")[0], facts, hash_keys=keys)
     table = given.table("directory", (*SERVICE, *TOKENS))

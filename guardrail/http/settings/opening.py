@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -86,6 +87,9 @@ class Configured:
         shared = next(iter(given.paths("metrics_dir")), None)
         counts = None if shared is None else SharedCounts(shared)
         self.journal = Journal(sink or made, secret, made_here=sink is None, counts=counts)
+        self.http = replace(
+            self.http, on_refusal=lambda told: self.journal.turned_away(told, self.clock())
+        )
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
         if not self._keys and (sink or made) is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from guardrail.http.answers import Style
 from guardrail.http.asked import Classifier, Dialect, ReadingLimits
+from guardrail.http.exchange.tracing import OwnRefusal
 from guardrail.http.identity import Asker
 
 MAX_BODY = 32 << 20
@@ -28,6 +29,7 @@ class HttpSettings:
     `refuse_unreadable`, a body that its endpoint cannot take is refused; else it counts as the
     most restricted kind. `stream_usage` asks the host for the usage of streams, for hosts that
     take `stream_options`. Counts are told at the path `metrics` to who sends `metrics_token`.
+    `on_refusal` is told of each refusal that no decision stands behind.
     """
 
     hash_key: bytes = field(repr=False)
@@ -45,3 +47,4 @@ class HttpSettings:
     stream_usage: bool = False
     metrics: str | None = None
     metrics_token: bytes = field(default=b"", repr=False)
+    on_refusal: Callable[[OwnRefusal], None] = lambda refusal: None

@@ -8,7 +8,13 @@ from guardrail.model.cells import TOP
 from guardrail.model.forms import CELL, MILLISECOND, SET, Form
 from guardrail.stores.lmdb import codec
 from guardrail.stores.lmdb.ledger import Change, Ledger
-from guardrail.stores.records import charged_window, entered, read_members, read_window
+from guardrail.stores.records import (
+    charged_window,
+    entered,
+    furthest_slot,
+    read_members,
+    read_window,
+)
 
 Found = tuple[tuple[int, int, int, int, int], bytes]
 """A cell's reply, and what its record says once it is charged."""
@@ -67,11 +73,13 @@ def _line(cell: Any, data: bytes | None, expires: int) -> Found | None:
 
 
 def _window(cell: Any, data: bytes | None, expires: int) -> Found | None:
-    _, _, _, _, _, slot, span, _, amount, ceiling = cell
-    used, record = 0, None
+    _, _, _, ttl, _, present, span, _, amount, ceiling = cell
+    used, slot, record = 0, present, None
     if data is not None:
         record = codec.read_windowed(data)
         used, slot = read_window(record, slot, span)
+        if slot > present and slot > furthest_slot(present, span, ttl * MILLISECOND):
+            return None
     if used + amount > ceiling >= 0:
         return None
     record = charged_window(record, slot, span, amount)

@@ -192,7 +192,7 @@ class LmdbStore:
     def _read(self, ledger: Ledger, cell: Cell) -> Reply:
         record, spilled = self._locate(ledger, cell)
         if isinstance(cell, Counter):
-            return read_counter(cell, record, spilled)
+            return read_counter(cell, record, ledger.now, spilled)
         return read_set(cell, record, ledger.member(cell.member), ledger.now, spilled)
 
     def _locate(self, ledger: Ledger, cell: Cell) -> tuple[Record | None, bool]:

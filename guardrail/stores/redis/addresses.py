@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -59,27 +60,64 @@ class Address:
         return f"<Address {self.kind} {', '.join(map(str, self.places))}>"
 
 
+ENCODED = (
+    "write `/`, `?`, `#`, `@`, `:`, `[` and `%` in a name or a password as `%2F`, `%3F`, `%23`, "
+    "`%40`, `%3A`, `%5B` and `%25`"
+)
+"""What to do about a login that cannot be told from the rest of its URI."""
+
+
 def without_login(uri: str) -> str:
-    """Return a URI without the name and the password in it."""
-    login = urlsplit(uri).netloc.rpartition("@")[0]
-    return uri.replace(f"{login}@", "", 1) if login else uri
+    """Return a URI as messages show it: of what may be secret, not even the length.
+
+    That is all before the last `@`, wherever it stands, the values of options, and, where a
+    port is none, what stands in its place: a password without its `@`.
+    """
+    scheme, sign, rest = uri.partition("://")
+    if not sign:
+        scheme, sign, rest = uri.partition(":")
+    if not sign or not re.fullmatch("[a-z+]{1,20}", scheme):
+        return "…"
+    before, at, after = rest.rpartition("@")
+    shown = after if at else rest
+    shown, hash_sign, _ = shown.partition("#")
+    if hash_sign:
+        shown += "#…"
+    if at and "?" in before:
+        shown = "…"  # it stands in an option
+    shown = re.sub(r"=[^&]*", "=…", shown)
+    place, slash, path = shown.partition("/")
+    hosts = (host for host in place.partition("?")[0].split(","))
+    if any(_PORTED.fullmatch(host) is None for host in hosts):
+        return f"{scheme}://…"
+    number, question, stated = path.partition("?")
+    if SCHEMES.get(scheme, ("", False))[0] in ("single", "cluster") and not number.isdigit():
+        number = "…" if number else ""
+    return f"{scheme}://{place}{slash}{number}{question}{stated}"
+
+
+_PORTED = re.compile(r"(?:[^:]*|\[[0-9A-Fa-f:.]*\])(?::[0-9]{1,5})?")
+"""A host, a port perhaps: what may be shown of where a server is."""
 
 
 def read_address(uri: str) -> Address:
     """Return what a URI says, but for its options.
 
-    `redis://[user:password@]host[:port][/database]`, `unix:///path[?db=N]`,
+    `redis://[user:password@]host[:port][/database]`, `unix:///path`,
     `redis+sentinel://host:port,host:port/service[/database]`, `redis+cluster://host:port,…`.
 
     Raises:
         SettingError: a part of it cannot be read.
     """
     parts = urlsplit(uri)
+    shown = without_login(uri)
+    odd = "@" in parts.path + parts.query and SCHEMES[parts.scheme][0] != "unix"
+    if odd or parts.fragment:
+        raise SettingError(f"`{shown}` has a `#`, or an `@` after its host: {ENCODED}")
     kind, tls = SCHEMES[parts.scheme]
     login, _, hosts = parts.netloc.rpartition("@")
     name, _, secret = login.partition(":")
     username, password = unquote(name) or None, unquote(secret) or None
-    shown = without_login(uri)
     rest = [unquote(part) for part in parts.path.split("/") if part]
     if kind == "unix":
         if not parts.path:
@@ -107,7 +145,7 @@ def _database(rest: list[str], shown: str) -> int:
     if not rest:
         return 0
     if len(rest) > 1 or not (rest[0].isascii() and rest[0].isdigit()):
-        raise SettingError(f"`{'/'.join(rest)}` in `{shown}` is no number of a database")
+        raise SettingError(f"the path of `{shown}` is no number of a database")
     return int(rest[0])
 
 
@@ -117,5 +155,8 @@ def _place(text: str, port: int, shown: str) -> Place:
         host, number = text, str(port)
     host = host.strip("[]")
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise SettingError(f"`{number}` in `{shown}` is no port")
+        raise SettingError(
+            f"what stands after the last `:` of a host in `{shown}` is no port: write "
+            f"`redis://user:password@host:6379`; {ENCODED}"
+        )
     return Place(host or "127.0.0.1", int(number))

@@ -1,0 +1,326 @@
+"""A degrade is carried out wherever a model, a cap or a tool stands, or the request is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from guardrail.http.asked import (
+    ReadingLimits,
+    RequestParts,
+    RewriteError,
+    rewritten,
+    rewritten_path,
+)
+from guardrail.http.asked.endpoints import ENDPOINTS, Kind, endpoint_of
+from guardrail.http.asked.values import FREE
+from tests.http.requests import asked, form
+
+TOOL = {"type": "function", "name": "f", "function": {"name": "f"}}
+GEMINI_TOOLS = [{"functionDeclarations": [{"name": "f"}]}]
+ALL = {
+    "tools": [TOOL],
+    "tool_choice": "auto",
+    "reasoning_effort": "high",
+    "reasoning": {"effort": "high", "max_tokens": 900},
+    "thinking": {"type": "enabled", "budget_tokens": 2_000},
+    "stream": True,
+    "n": 2,
+}
+CHAT = {"model": "large", "messages": [{"role": "user", "content": "hi"}], **ALL}
+SESSION = {"type": "realtime", "model": "large", "tools": [TOOL], "max_output_tokens": "inf"}
+GENERATE = {
+    "contents": [{"parts": [{"text": "hi"}]}],
+    "tools": GEMINI_TOOLS,
+    "generationConfig": {
+        "maxOutputTokens": 900,
+        "thinkingConfig": {"thinkingBudget": 500},
+        "candidateCount": 2,
+    },
+}
+SNAKE = {
+    "contents": [{"parts": [{"text": "hi"}]}],
+    "tools": [{"function_declarations": [{"name": "f"}]}],
+    "tool_config": {"x": 1},
+    "generation_config": {"max_output_tokens": 900, "thinking_config": {"thinking_budget": 5}},
+}
+NATIVE = {"model": "large", "text": "hi", "prompt": "hi", "stream": True}
+RESPONSES = {"model": "large", "input": "hi", "max_output_tokens": 900, **ALL}
+BODIES: dict[str, list[dict]] = {
+    "/v1/chat/completions": [
+        CHAT,
+        {**CHAT, "max_tokens": 900, "min_tokens": 80},
+        {**CHAT, "extra_body": {**ALL, "max_tokens": 900, "model": "large"}},
+        {**CHAT, "extra_body": {"extra_body": {"tools": [TOOL], "model": "large"}}},
+        {**CHAT, "models": ["large", "huge"], "fallbacks": ["huge"]},
+        {**CHAT, "web_search_options": {}, "functions": [{"name": "f"}]},
+        {**CHAT, "chat_template_kwargs": {"enable_thinking": True, "thinking": True}},
+        {**CHAT, "provider": {"order": [{"tools": [TOOL], "max_tokens": 9_000}]}},
+    ],
+    "/v1/completions": [{"model": "large", "prompt": "hi", "max_tokens": 900, "stream": True}],
+    "/v1/responses": [
+        RESPONSES,
+        {**RESPONSES, "input": [{"type": "additional_tools", "tools": [TOOL]}]},
+        {**RESPONSES, "prompt": {"id": "p"}},
+    ],
+    "/v1/messages": [
+        {**CHAT, "max_tokens": 9_000, "mcp_servers": [{"url": "u"}], "n": None},
+        {**CHAT, "max_tokens": 9_000, "container": {"skills": [{"id": "s"}]}},
+        {**CHAT, "max_tokens": 9_000, "output_config": {"effort": "high"}},
+    ],
+    "/v1/threads/runs": [
+        {"assistant_id": "a", "model": "large", "tools": [TOOL], "max_completion_tokens": 900}
+    ],
+    "/generate": [
+        {**NATIVE, "sampling_params": {"max_new_tokens": 900, "n": 2}},
+        {**NATIVE, "sampling_params": [{"max_new_tokens": 900}, {"min_new_tokens": 70}]},
+    ],
+    "/api/chat": [
+        {**CHAT, "think": True, "options": {"num_predict": 900}},
+        {"model": "large", "messages": [], "options": {"num_predict": -1}},
+        {"model": "large", "messages": []},
+    ],
+    "/v1/embeddings": [{"model": "large", "input": ["hi", "ho"]}],
+    "/v1/moderations": [{"model": "large", "input": "hi"}, {"input": "hi"}],
+    "/v1/images/generations": [{"model": "large", "prompt": "hi", "n": 2, "stream": True}],
+    "/v1/realtime/client_secrets": [
+        {"session": SESSION},
+        {"session": {**SESSION, "prompt": {"id": "p"}, "reasoning": {"effort": "low"}}},
+        {"session": {"type": "transcription", "model": "large"}},
+        {"session": {"type": "realtime"}},
+    ],
+    "/v1/realtime/sessions": [
+        {"model": "large", "tools": [TOOL], "max_response_output_tokens": "inf"},
+        {"model": "large"},
+    ],
+    "/v1/realtime/transcription_sessions": [{"input_audio_transcription": {"model": "large"}}],
+    "/v1/messages/batches": [
+        {"requests": [{"custom_id": "a", "params": {**CHAT, "max_tokens": 900, "n": None}}] * 2},
+    ],
+    "/v1/batches": [{"input_file_id": "f", "endpoint": "/v1/chat/completions"}],
+}
+METHODS = {
+    "/v1beta/models/large:generateContent": [GENERATE, SNAKE, {**GENERATE, "cachedContent": "c"}],
+    "/v1beta/models/large:streamGenerateContent": [GENERATE, SNAKE],
+    "/v1beta/models/large:embedContent": [{"content": {}, "model": "models/large"}],
+    "/v1beta/models/large:batchEmbedContents": [
+        {"requests": [{"content": {}, "model": "models/large"}]}
+    ],
+    "/v1beta/models/large:batchGenerateContent": [
+        {"batch": {"input_config": {"requests": {"requests": [{"request": GENERATE}]}}}},
+        {"batch": {"input_config": {"file_name": "f"}}},
+    ],
+    "/v1beta/models/large:predict": [{"instances": [{"prompt": "hi"}]}],
+    "/v1/projects/p/locations/l/publishers/anthropic/models/large:streamRawPredict": [
+        {"messages": [], "max_tokens": 900, "stream": True, "tools": [TOOL]}
+    ],
+    "/openai/deployments/large/chat/completions": [CHAT],
+    "/openai/deployments/chat/chat/completions": [CHAT],
+    "/somewhere/else": [CHAT, {"x": 1}],
+}
+OTHERS = [CHAT, RESPONSES, {"model": "large", "max_tokens": 900}, {"x": 1}]
+OBLIGATIONS = {
+    "model": {"model": "small"},
+    "max_output_tokens": {"max_output_tokens": 64},
+    "tools": {"disable": ["tools"]},
+    "reasoning": {"disable": ["reasoning"]},
+    "stream": {"disable": ["stream"]},
+}
+CAPS = frozenset(
+    "max_tokens max_completion_tokens max_output_tokens maxOutputTokens max_new_tokens num_predict "
+    "max_tokens_to_sample max_response_output_tokens min_tokens min_new_tokens".split()
+)
+THINKS = frozenset(
+    "reasoning_effort reasoning thinking think thinkingConfig thinking_config enable_thinking "
+    "effort".split()
+)
+TOOLISH = frozenset("tools functions mcp_servers web_search_options skills".split())
+STORED = frozenset({"assistant_id", "cachedContent", "prompt"})
+
+
+def table() -> Iterator[tuple[str, dict]]:
+    """Yield every known endpoint with all that is sent to it."""
+    for parts, endpoint in ENDPOINTS.items():
+        path = "/v1/" + "/".join("x1" if part == "*" else part for part in parts)
+        path = path if endpoint.name.startswith("/v1/") else path.removeprefix("/v1")
+        for body in [*BODIES.get(endpoint.name, []), *OTHERS]:
+            yield path, body
+    for path, bodies in METHODS.items():
+        for body in bodies:
+            yield path, body
+
+
+def served(path, body, obligation):
+    """Return the path and the body that the host gets, None if the request is refused."""
+    request = asked(path, body)
+    if request.problem is not None:
+        return None
+    try:
+        text = rewritten(request, OBLIGATIONS[obligation])
+        after = rewritten_path(request, OBLIGATIONS[obligation])
+    except RewriteError:
+        return None
+    return after or path, body if text is None else json.loads(text)
+
+
+def members(value, where="") -> Iterator[tuple[str, str, object]]:
+    """Yield all that a body says, however deep, with the name of what it stands in."""
+    if isinstance(value, list):
+        for one in value:
+            yield from members(one, where)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield where, name, inner
+            yield from members(inner, name)
+
+
+def obeys(path, body, obligation) -> bool:
+    """Whether a request keeps an obligation, told without any code of ours."""
+    every = list(members(body))
+    names = {name for _, name, _ in every}
+    if obligation == "model":
+        path_model = path.rpartition("/")[2].partition(":")[0] if ":" in path else None
+        if "/deployments/" in path:
+            path_model = path.split("/deployments/")[1].split("/")[0]
+        models = {v for where, name, v in every if name == "model" and where != "transcription"}
+        models |= {path_model} - {None}
+        return models <= {"small", "models/small"} and bool(models) and "fallbacks" not in names
+    if obligation == "max_output_tokens":
+        return all(
+            isinstance(value, int) and 0 <= value <= 64 for _, name, value in every if name in CAPS
+        )
+    if obligation == "tools":
+        stored = any(
+            name in STORED and (name != "prompt" or isinstance(value, dict))
+            for _, name, value in every
+        )
+        return not stored and not any(value for _, name, value in every if name in TOOLISH)
+    if obligation == "reasoning":
+        return not any(name in THINKS for name in names)
+    return not any(value for _, name, value in every if name == "stream") and ":stream" not in path
+
+
+@pytest.mark.parametrize("obligation", OBLIGATIONS)
+def test_what_is_passed_on_keeps_its_obligation_by_two_readings(obligation):
+    carried = set()
+    for path, body in table():
+        request = asked(path, body)
+        after = served(path, body, obligation)
+        endpoint = endpoint_of(path)
+        if after is None:
+            continue
+        if dict(request.estimate) == dict(FREE):
+            assert endpoint.kind in (Kind.CONTROL, Kind.COUNT, Kind.UPLOAD), (path, body)
+            continue
+        assert obeys(*after, obligation), (path, body, after)
+        read = asked(*after)
+        assert read.problem is None, (path, after)
+        facts, capless = read.facts, endpoint.name.startswith("/v1/realtime")
+        speechless = endpoint.usage.value == "openai media" or endpoint.capability == "image"
+        if obligation == "model":
+            assert facts["request.model"] == "small", (path, after)
+        elif obligation == "max_output_tokens":
+            output = read.estimate.get("output_tokens")
+            most = 64 * read.estimate["requests"]
+            assert (output is None and (capless or speechless)) or output <= most, (path, after)
+        else:
+            assert not facts[f"request.{obligation}"], (path, after)
+        carried.add(endpoint.name)
+    assert {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/generate",
+        "/api/chat",
+        "/v1/embeddings",
+        "/v1/realtime/client_secrets",
+        "/v1/realtime/sessions",
+        "/v1/messages/batches",
+        "/v1/models:generateContent",
+        "/v1/models:streamGenerateContent",
+        "/v1/models:batchGenerateContent",
+    } <= carried
+    assert "/v1/batches" not in carried
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions", {**CHAT, "extra_body": {**ALL, "model": "large"}}),
+        ("/v1/messages", BODIES["/v1/messages"][0]),
+        ("/v1/responses", RESPONSES),
+        ("/v1/realtime/client_secrets", {"session": SESSION}),
+        ("/v1beta/models/large:streamGenerateContent", GENERATE),
+        ("/v1beta/models/large:generateContent", SNAKE),
+        ("/openai/deployments/chat/chat/completions", CHAT),
+        ("/api/chat", BODIES["/api/chat"][0]),
+    ],
+)
+@pytest.mark.parametrize("obligation", OBLIGATIONS)
+def test_what_can_be_degraded_is_not_refused(path, body, obligation):
+    assert served(path, body, obligation) is not None
+
+
+def test_a_session_is_degraded_before_it_is_opened():
+    path, body = "/v1/realtime/client_secrets", {"session": SESSION, "expires_after": {"x": 1}}
+
+    assert served(path, body, "model")[1]["session"] == {**SESSION, "model": "small"}
+    assert served(path, body, "max_output_tokens")[1]["session"]["max_output_tokens"] == 64
+    beta = served("/v1/realtime/sessions", {"model": "large"}, "max_output_tokens")
+    assert beta[1] == {"model": "large", "max_response_output_tokens": 64}
+    assert "tools" not in served(path, body, "tools")[1]["session"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body"),
+    [
+        ("/v1/realtime/client_secrets", b"", {"session": {"prompt": {"id": "p"}}}),
+        ("/v1/realtime/calls", b"model=large", {"session": {}}),
+        ("/v1/realtime/client_secrets", b"", {"session": {"type": "transcription"}}),
+    ],
+)
+def test_a_session_that_cannot_be_degraded_is_refused(path, query, body):
+    request = asked(path, body, query=query)
+    every = {"model": "small", "max_output_tokens": 64, "disable": ["tools"]}
+
+    with pytest.raises(RewriteError):
+        rewritten(request, every, None if not query else request_parts(path, query, body))
+
+
+def request_parts(path, query, body):
+    headers = ((b"content-type", b"application/json"),)
+    text = json.dumps(body).encode()
+    return RequestParts("POST", path, query, headers, text, b"", ReadingLimits())
+
+
+@pytest.mark.parametrize("obligation", OBLIGATIONS)
+@pytest.mark.parametrize("kind", ["multipart", "urlencoded", "sdp"])
+@pytest.mark.parametrize("path", ["/v1/realtime/calls", "/v1/chat/completions", "/generate"])
+def test_what_is_no_json_and_makes_a_model_speak_is_refused(path, kind, obligation):
+    if kind == "multipart":
+        headers, body = form(("sdp", "v=0"), ("session", json.dumps(SESSION)), ("text", "hi"))
+    else:
+        sdp = kind == "sdp"
+        body = b"v=0\r\n" if sdp else b"model=large&text=hi&max_tokens=900"
+        mime = b"application/sdp" if sdp else b"application/x-www-form-urlencoded"
+        headers = ((b"content-type", mime),)
+    request = asked(path, body, headers=headers)
+
+    with pytest.raises(RewriteError):
+        rewritten(request, OBLIGATIONS[obligation])
+
+
+def test_the_model_of_a_path_is_changed_where_it_stands_and_nowhere_else():
+    def path(before, model="small"):
+        return rewritten_path(asked(before, CHAT), {"model": model})
+
+    assert path("/openai/deployments/chat/chat/completions") == (
+        "/openai/deployments/small/chat/completions"
+    )
+    assert path("/v1beta/models/models:generateContent") == "/v1beta/models/small:generateContent"
+    with pytest.raises(RewriteError):
+        path("/openai/deployments/large/chat/completions", "a/b")

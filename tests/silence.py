@@ -1,0 +1,99 @@
+"""What fails the tests though no assertion does: what asyncio only logs, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SIGNS = ("never retrieved", "was destroyed but it is pending", "was never awaited")
+"""What asyncio logs of a task or a future that nobody looked after."""
+
+PYTEST_S_OWN = "pytest-of-"
+KEPT = {"tests.cells.redis_stores": "SERVERS", "tests.stores.clusters": "CLUSTERS"}
+"""Where the servers are that all tests of a process share: they end with it."""
+
+
+class Overheard(logging.Handler):
+    """Keeps what asyncio logs of tasks that nobody looked after."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line that is one of them."""
+        line = record.getMessage()
+        if any(sign in line for sign in SIGNS):
+            self.told.append(line)
+
+    def fail(self) -> None:
+        """Fail if anything was kept since."""
+        told, self.told = self.told, []
+        if told:
+            pytest.fail("\n".join(told), pytrace=False)
+
+
+class Loops:
+    """Counts the event loops that were made: only tests that made one can have lost a task."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        make = asyncio.BaseEventLoop.__init__
+
+        def counted(loop: asyncio.BaseEventLoop) -> None:
+            self.made += 1
+            make(loop)
+
+        asyncio.BaseEventLoop.__init__ = counted  # type: ignore[method-assign, assignment]
+
+
+OVERHEARD, LOOPS = Overheard(), Loops()
+logging.getLogger("asyncio").addHandler(OVERHEARD)
+
+
+@pytest.fixture(autouse=True)
+def _no_task_is_lost() -> Iterator[None]:
+    """Fail a test after which asyncio told of a task that nobody looked after."""
+    made = LOOPS.made
+    yield
+    if LOOPS.made != made:
+        # What a test has just made is young; all of it is looked at when its module ends.
+        gc.collect(1)
+    OVERHEARD.fail()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_task_was_lost() -> Iterator[None]:
+    """The same for all of a module, old or young."""
+    made = LOOPS.made
+    yield
+    if LOOPS.made != made:
+        gc.collect()
+    OVERHEARD.fail()
+
+
+class Scratch:
+    """The temporary folder of this process and of all that it starts, which they leave empty."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gr-"))
+        os.environ["TMPDIR"] = str(self.folder)
+        tempfile.tempdir = None
+
+    def left(self) -> list[str]:
+        """Return what was left in it, and remove it."""
+        for module, kept in KEPT.items():
+            if module in sys.modules:
+                getattr(sys.modules[module], kept).close()
+        found = [p.name for p in self.folder.iterdir() if not p.name.startswith(PYTEST_S_OWN)]
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return sorted(found)
