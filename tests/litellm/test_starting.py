@@ -27,7 +27,7 @@ guardrail: 1
 policy: p
 rules: [{id: calls, when: always, budget: {requests: 5, per: day, key: account.id}}]
 """
-OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(scope="module")
