@@ -12,7 +12,19 @@ import pytest
 import uvicorn
 import yaml
 
+from tests.http import servers
 from tests.http.servers import PATIENCE, free_port, until
+
+LONG = 300.0
+"""How many seconds LiteLLM has to start: it imports for ten where nothing else runs."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patience():
+    """Give servers as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(servers, "PATIENCE", LONG)
+        yield
 
 
 @pytest.fixture(autouse=True)
