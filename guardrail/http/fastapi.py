@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,15 +9,15 @@ from fastapi import HTTPException
 from fastapi.requests import HTTPConnection
 
 from guardrail.engine import Decision
-from guardrail.errors import GuardrailError, SettingError
+from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.async_door import settle
 from guardrail.http.exchange.journal import Journal
 from guardrail.http.exchange.passage import PASSAGE, Passage
 from guardrail.http.exchange.serving import Settlement
 
-LOG = logging.getLogger("guardrail")
 Facts = Mapping[str, object]
 FactsOf = Callable[[HTTPConnection], Facts]
 
@@ -103,13 +102,7 @@ class _Beside:
     async def settle(self, settlement: Settlement) -> None:
         if self._journal is not None:
             self._journal.settled(self._decision, settlement)
-        try:
-            if settlement.usage is None:
-                await self._guard.release(self._decision)
-            else:
-                await self._guard.settle(self._decision, settlement.usage)
-        except GuardrailError as problem:
-            LOG.warning("decision %s stays as reserved: %s", self._decision.id, problem)
+        await settle(self._guard, self._decision, settlement)
 
 
 def _guard(guard: AsyncGuard | None, passage: Passage | None) -> AsyncGuard:

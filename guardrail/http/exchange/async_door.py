@@ -207,16 +207,9 @@ class AsyncDoor:
 
         One that only took places anew is no request of its own, and not to be `recorded`.
         """
-        usage: Mapping[str, int] | None = settlement.usage
         if recorded:
             self.configured.journal.settled(decision, settlement)
-        try:
-            if usage is None:
-                await self.guard.release(decision, now=self.clock())
-            else:
-                await self.guard.settle(decision, usage, model=settlement.model, now=self.clock())
-        except GuardrailError as problem:
-            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+        await settle(self.guard, decision, settlement, self.clock())
 
     async def renew(self, decision: Decision) -> None:
         """Extend a decision's leases; a store that does not answer is only noted."""
@@ -306,3 +299,16 @@ class AsyncDoor:
         answer = exchange.failed()
         LOG.exception("the guard failed; the request is refused, id %s", exchange.own_id)
         return answer
+
+
+async def settle(
+    guard: AsyncGuard, decision: Decision, settlement: Settlement, now: float | None = None
+) -> None:
+    """Settle a decision; what is wrong with that is logged, and nothing the host's code meets."""
+    try:
+        if settlement.usage is None:
+            await guard.release(decision, now=now)
+        else:
+            await guard.settle(decision, settlement.usage, model=settlement.model, now=now)
+    except GuardrailError as problem:
+        LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
