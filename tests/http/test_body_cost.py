@@ -181,7 +181,7 @@ def test_the_work_grows_no_faster_than_the_body(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["empty lists", "empty objects", "digits", "decimals", "short strings", "form of names"]
+    "kind", ["empty lists", "empty objects", "digits", "decimals", "form of names"]
 )
 def test_what_holds_too_much_is_refused_before_it_is_parsed(kind):
     work = read(kind, 8 * MIB)
@@ -200,7 +200,7 @@ def test_tools_of_a_batch_are_not_looked_for_one_by_one():
         )
 
     assert batch(100).facts["request.tools"] == 200
-    few, many = (calls_of(lambda count=count: batch(count)) for count in (1_000, 4_000))
+    few, many = (calls_of(lambda count=count: batch(count)) for count in (2_000, 8_000))
     assert many < 5 * few
 
 
@@ -224,7 +224,7 @@ def test_callers_unknown_to_the_directory_may_send_less():
     unknown = guarded.ask(LONG, key="sk-invented")
     assert unknown.status == 413
     assert "longer than 1000 bytes" in unknown.json["error"]["message"]
-    assert unknown.received == 0
+    assert unknown.received_first == 0
     assert guarded.ask(LONG, key=None, messages=body_messages(LONG)).status == 413
     assert guarded.ask(LONG, key="key-a").status == 200
     assert guarded.ask(key="sk-invented").status == 200
