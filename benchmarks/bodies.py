@@ -123,7 +123,9 @@ BODIES = {
     "a batch of tools that are numbers": Body(
         BATCH,
         JSON,
-        b'{"requests":[{"params":{"model":"m","tools":[1]}},{"params":{"model":"m","tools":[1',
+        b'{"requests":[{"params":{"model":"m","tools":['
+        + b",".join(b"-%d" % number for number in range(1, 256))
+        + b']}},{"params":{"model":"m","tools":[1',
         b",%d",
         b"]}}]}",
     ),
