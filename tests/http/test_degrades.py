@@ -30,6 +30,7 @@ ALL = {
     "n": 2,
 }
 CHAT = {"model": "large", "messages": [{"role": "user", "content": "hi"}], **ALL}
+UNNAMED = {name: value for name, value in CHAT.items() if name != "model"}
 SESSION = {"type": "realtime", "model": "large", "tools": [TOOL], "max_output_tokens": "inf"}
 GENERATE = {
     "contents": [{"parts": [{"text": "hi"}]}],
@@ -116,8 +117,8 @@ METHODS: dict[str, list[dict]] = {
     "/v1/projects/p/locations/l/publishers/anthropic/models/large:streamRawPredict": [
         {"messages": [], "max_tokens": 900, "stream": True, "tools": [TOOL]}
     ],
-    "/openai/deployments/large/chat/completions": [CHAT],
-    "/openai/deployments/chat/chat/completions": [CHAT],
+    "/openai/deployments/large/chat/completions": [CHAT, UNNAMED],
+    "/openai/deployments/chat/chat/completions": [CHAT, UNNAMED],
     "/somewhere/else": [CHAT, {"x": 1}],
 }
 OTHERS: list[dict] = [CHAT, RESPONSES, {"model": "large", "max_tokens": 900}, {"x": 1}]
@@ -263,7 +264,7 @@ def test_what_is_passed_on_keeps_its_obligation_by_two_readings(obligation):
         ("/v1/realtime/client_secrets", {"session": SESSION}),
         ("/v1beta/models/large:streamGenerateContent", GENERATE),
         ("/v1beta/models/large:generateContent", SNAKE),
-        ("/openai/deployments/chat/chat/completions", CHAT),
+        ("/openai/deployments/chat/chat/completions", UNNAMED),
         ("/api/chat", BODIES["/api/chat"][0]),
     ],
 )
@@ -324,11 +325,11 @@ def test_what_is_no_json_and_makes_a_model_speak_is_refused(path, kind, obligati
 
 def test_the_model_of_a_path_is_changed_where_it_stands_and_nowhere_else():
     def path(before, model="small"):
-        return rewritten_path(asked(before, CHAT), {"model": model})
+        return rewritten_path(asked(before, UNNAMED), {"model": model})
 
     assert path("/openai/deployments/chat/chat/completions") == (
         "/openai/deployments/small/chat/completions"
     )
     assert path("/v1beta/models/models:generateContent") == "/v1beta/models/small:generateContent"
     with pytest.raises(RewriteError):
-        path("/openai/deployments/large/chat/completions", "a/b")
+        path("/openai/deployments/large/chat/completions", ".")

@@ -150,9 +150,10 @@ class RealtimeMeter(EventMeter):
 
     def _tokens(self, frame: Frame) -> int:
         """Return a frame's tokens; sound is not counted as the text that it is written in."""
-        sound = _sound_in(frame.event)
-        if not sound:
+        if not _sound_in(frame.event):
             return frame.tokens
+        # What was read may have long texts cut short.
+        sound = _sound_in(decoded(frame.text))
         text = max(len(frame.text) - sound, 0) // BYTES_PER_TOKEN
         return text + sound // _AUDIO_BYTES_PER_TOKEN + 1
 
