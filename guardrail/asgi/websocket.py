@@ -8,6 +8,7 @@ from guardrail.asgi.realtime import POLICY_VIOLATION, TRY_AGAIN_LATER, Session
 from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import Answer
+from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import CHANGES, Exchange, Hold, Pass
 from guardrail.http.exchange.head import Head
@@ -44,13 +45,8 @@ async def serve_websocket(
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
-    query, meter = head.query, exchange.meter
-    if exchange.weaker is not None:
-        query = _with_model(query, exchange.weaker)
-        scope = {**scope, "query_string": query}
-        meter = exchange.follow(query, exchange.weaker)
-    session = Session(door, exchange, outcome.decision, meter, receive, send)
-    await session.run(app, scope, first)
+    session = Session(door, exchange, outcome.decision, exchange.meter, receive, send)
+    await session.run(app, {**scope, **exchange.changes(scope["path"])}, first)
 
 
 async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
@@ -80,12 +76,20 @@ class _Handshake(Exchange):
     def __init__(self, head: Head, door: AsyncDoor) -> None:
         super().__init__(head, door.settings)
         self._door = door
-        self.meter: SessionMeter = self.follow(head.query, None)
-        self.weaker: str | None = None
+        self.meter: SessionMeter = self._follow(None)
+        self._weaker: RequestParts | None = None
 
-    def follow(self, query: bytes, model: str | None) -> SessionMeter:
-        """Return what follows the connection, given the model that its address names."""
-        settings = self._door.settings
+    def changes(self, path: str) -> Scope:
+        """Return what of the scope is changed, given its path: the address, if it is degraded."""
+        weaker = self._weaker
+        if weaker is None:
+            return {}
+        whole = path.removesuffix(self.head.path) + weaker.path
+        raw = {"path": whole, "raw_path": whole.encode()} if whole != path else {}
+        return {"query_string": weaker.query, **raw}
+
+    def _follow(self, model: str | None) -> SessionMeter:
+        settings, query = self._door.settings, self.head.query
         return session_meter(
             self.head.path,
             query,
@@ -102,25 +106,42 @@ class _Handshake(Exchange):
         for name in TOLD_BY_TURNS:
             self.facts.pop(name, None)
         model = self.facts.get("request.model")
-        self.meter = self.follow(self.head.query, model if isinstance(model, str) else None)
+        self.meter = self._follow(model if isinstance(model, str) else None)
         return answer
 
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
         """Return what follows a decision on the connection itself."""
-        if self.meter.opens and decision.allowed and CHANGES & decision.obligations.keys():
-            message = "This connection could only be served with less than it may ask for."
-            return self.refused(403, "degrade_not_possible", message)
-        if self.meter.opens or (decision.allowed and not decision.obligations):
-            return super().decided(decision, waited)
         if not decision.allowed:
-            if _is_certain(decision, Effect.THROTTLE):
+            if self.meter.opens or _is_certain(decision, Effect.THROTTLE):
                 return super().decided(decision, waited)
             return Pass(decision, None, None, False)
-        model = decision.obligations.get("model")
-        named = self.facts.get("request.model") not in (None, model)
-        if isinstance(model, str) and named and _is_certain(decision, Effect.DEGRADE):
-            self.weaker = model
-        return super().decided(decision, waited)
+        try:
+            self._degrade(decision)
+        except RewriteError as problem:
+            message = f"This connection could only be served with less, and {problem}."
+            return self.refused(403, "degrade_not_possible", message)
+        return Pass(decision, None, None, False)
+
+    def _degrade(self, decision: Decision) -> None:
+        """Change the address as a decision obliges; what turns ask for is changed in them.
+
+        Raises:
+            RewriteError: it cannot be changed so.
+        """
+        obligations, parts = decision.obligations, self._parts
+        if self.meter.opens and CHANGES & obligations.keys():
+            raise RewriteError("nothing of what it says is known")
+        model = obligations.get("model")
+        if not isinstance(model, str) or self.facts.get("request.model") in (None, model):
+            return
+        if parts is None or not _is_certain(decision, Effect.DEGRADE):
+            return
+        path = rewritten_path(self.asked, {"model": model}) or parts.path
+        weaker = parts._replace(path=path, query=_with_model(parts.query, model))
+        if read_parts(weaker).facts.get("request.model") != model:
+            raise RewriteError("its model cannot be changed")
+        self._weaker = weaker
+        self.meter = self._follow(model)
 
 
 def _is_certain(decision: Decision, least: Effect) -> bool:

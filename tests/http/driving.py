@@ -168,7 +168,7 @@ class Guarded:
         self.guard: Any = AsyncGuard.from_policies(
             load_text(policy), clock=self.clock, environ={}, **more
         )
-        self.host = host or Host([completion()], headers=JSON)
+        self.host: Any = host or Host([completion()], headers=JSON)
         self.directory = options.setdefault("directory", Accounts())
         self.app = GuardrailMiddleware(
             self.host,

@@ -45,11 +45,12 @@ class Followed:
         """Pass a frame of the host's on; return the turns that start and end with it."""
         return self.meter.received(text)
 
-    def used(self, text):
+    def used(self, text: str) -> tuple[int, dict[str, int]]:
         """Return the number and the usage of the one turn that a frame of the host's ends."""
         (used,) = (event for event in self.received(text) if isinstance(event, TurnUsage))
         return used.number, dict(used.usage)
 
     def cut(self):
         """End the connection; return what each running turn used, by its number."""
-        return {used.number: dict(used.usage) for used in self.meter.cut()}
+        ended = (event for event in self.meter.cut() if isinstance(event, TurnUsage))
+        return {used.number: dict(used.usage) for used in ended}

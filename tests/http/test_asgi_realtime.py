@@ -256,12 +256,18 @@ rules:
 """
 
 
-def degraded(less, *messages, when="{request.endpoint: /v1/realtime}", query=b"model=voice"):
+def degraded(
+    less,
+    *messages,
+    when="{request.endpoint: /v1/realtime}",
+    query=b"model=voice",
+    path="/v1/realtime",
+):
     """Talk to a host under a degrade; return what the host heard, what was said, and its query."""
     heard, queries = [], []
 
     async def host(scope, receive, send):
-        queries.append(scope["query_string"])
+        queries.append((scope["path"], scope["query_string"]))
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
@@ -271,7 +277,7 @@ def degraded(less, *messages, when="{request.endpoint: /v1/realtime}", query=b"m
                 await send({"type": "websocket.send", "text": json.dumps(created)})
 
     guarded = Guarded(DEGRADES.replace("WHEN", when).replace("LESS", less), host)
-    scope = socket_scope(path="/v1/realtime", query_string=query)
+    scope = socket_scope(path=path, query_string=query)
     ended = [CONNECT, *messages, {"type": "websocket.disconnect", "code": 1000}]
     call = asyncio.run(Call(scope, ended).run(guarded.app))
     said = [json.loads(m["text"]) for m in call.sent if m["type"] == "websocket.send"]
@@ -327,8 +333,12 @@ def test_a_turn_of_the_hosts_own_that_cannot_be_degraded_is_cancelled():
 
 
 def test_a_connection_is_degraded_in_its_address():
-    heard, said, queries = degraded("{model: small}", frame(type="response.create"))
+    create = frame(type="response.create")
+    heard, said, addresses = degraded("{model: small}", create, query=b"a=b&model=voice")
+    assert addresses == [("/v1/realtime", b"a=b&model=small")]
+    path = "/openai/deployments/voice/realtime"
+    heard, said, addresses = degraded("{model: small}", create, query=b"", path=path)
 
-    assert queries == [b"model=small"]
+    assert addresses == [("/openai/deployments/small/realtime", b"")]
     assert [e["type"] for e in heard] == ["response.create"]
     assert said == []

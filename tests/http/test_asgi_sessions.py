@@ -370,7 +370,7 @@ def test_a_guard_that_fails_refuses_the_turn_and_the_session_goes_on():
 @pytest.mark.parametrize("path", ["/v1/responses", "/ws/chat"])
 def test_the_place_of_a_turn_whose_lease_ran_out_is_taken_anew(path, taken):
     one = WIDE.replace("max: 2", "max: 1, lease: 9s")
-    free = []
+    free: list[bool] = []
 
     async def host(scope, receive, send):
         await receive()
@@ -400,7 +400,7 @@ def test_the_place_of_a_turn_whose_lease_ran_out_is_taken_anew(path, taken):
 
 def test_the_place_of_a_turn_is_renewed_while_its_host_says_nothing():
     one = WIDE.replace("max: 2", "max: 1, lease: 1s")
-    renewed = []
+    renewed: list = []
 
     async def host(scope, receive, send):
         await receive()

@@ -6,7 +6,6 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 
-import httpx
 import openai
 import pytest
 import uvicorn
@@ -121,7 +120,7 @@ def sdk(port):
     return openai.AsyncOpenAI(
         api_key="key-a",
         base_url=f"http://127.0.0.1:{port}/v1",
-        http_client=openai.DefaultAsyncHttpxClient(verify=False, timeout=httpx.Timeout(30)),
+        http_client=openai.DefaultAsyncHttpxClient(verify=False),
     )
 
 

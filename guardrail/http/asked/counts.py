@@ -82,12 +82,12 @@ def _likely(value: object, name: str) -> int | None:
 
 
 def whole(value: object, name: str) -> int | None:
-    """Return a count, None for null.
+    """Return a count, None for null, and for the `inf` that a session may have for its cap.
 
     Raises:
         UnreadableError: it is anything but a whole number from 0 to 2⁵³ − 1.
     """
-    if value is None:
+    if value is None or (value == "inf" and name.endswith("output_tokens")):
         return None
     if value.__class__ is int and 0 <= value <= TOP:
         return value

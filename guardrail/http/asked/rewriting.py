@@ -79,7 +79,8 @@ def rewritten(
     wanted = {
         name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
     }
-    if not wanted or (asked.problem is None and dict(asked.estimate) == dict(FREE)):
+    free = all(asked.estimate.get(unit) == amount for unit, amount in FREE.items())
+    if not wanted or (asked.problem is None and free):
         return None
     endpoint = endpoint_of(asked.path)
     if endpoint.usage is UsageFormat.OPENAI_MEDIA and asked.problem is None and not asked.document:

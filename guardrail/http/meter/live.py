@@ -41,6 +41,16 @@ _TOOLS = ("toolResponse", "tool_response")
 _KNOWN = frozenset({*_SETUP, *_CONTENT, *_REALTIME, *_TOOLS})
 _SERVER = ("serverContent", "server_content")
 _USAGE = ("usageMetadata", "usage_metadata")
+_TELLS = {
+    "prompt_token_count": "promptTokenCount",
+    "responseTokenCount": "candidatesTokenCount",
+    "response_token_count": "candidatesTokenCount",
+    "thoughts_token_count": "thoughtsTokenCount",
+    "tool_use_prompt_token_count": "toolUsePromptTokenCount",
+    "cached_content_token_count": "cachedContentTokenCount",
+    "total_token_count": "totalTokenCount",
+}
+"""Names of the Live API's usage, as the rest of Gemini's API has them."""
 
 
 class LiveMeter(EventMeter):
@@ -123,10 +133,7 @@ class LiveMeter(EventMeter):
             running.passed(text)
         self._calling = self._calling or bool(calls)
         if usage:
-            told = {**usage}
-            for name in ("responseTokenCount", "response_token_count", "candidates_token_count"):
-                if name in usage:
-                    told.setdefault("candidatesTokenCount", usage[name])
+            told = {_TELLS.get(name, name): figure for name, figure in usage.items()}
             figures = figures_of(told, UsageFormat.GEMINI)
             for unit, amount in figures.items():
                 running.told[unit] = max(amount, running.told.get(unit, 0))

@@ -22,6 +22,7 @@ from guardrail.http.asked.tools import strictest
 from guardrail.http.asked.values import RewriteError, UnreadableError
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.figures import figures_of
+from guardrail.http.meter.tally import BYTES_PER_TOKEN
 from guardrail.http.meter.turns import (
     NOTHING,
     Event,
@@ -149,10 +150,11 @@ class RealtimeMeter(EventMeter):
 
     def _tokens(self, frame: Frame) -> int:
         """Return a frame's tokens; sound is not counted as the text that it is written in."""
-        sound = _sound_in(frame.event)
-        if not sound:
+        if not _sound_in(frame.event):
             return frame.tokens
-        text = max(frame.tokens - sound // 4, 0)
+        # What was read may have long texts cut short.
+        sound = _sound_in(decoded(frame.text))
+        text = max(len(frame.text) - sound, 0) // BYTES_PER_TOKEN
         return text + sound // _AUDIO_BYTES_PER_TOKEN + 1
 
     def _update(self, event: Mapping[str, Any]) -> None:
