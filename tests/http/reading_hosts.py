@@ -26,6 +26,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from guardrail.model.cells import TOP
+
 
 class Sent(NamedTuple):
     """A request, and which API the host behind its path speaks."""
@@ -206,14 +208,16 @@ def served(sent: Sent, reading: Reading) -> Iterator[Served]:
         if isinstance(members, dict) and members.get("purpose") == "batch":
             yield _all(_of_chat(line) for line in _lines(reading.files))
         return
-    if not isinstance(members, dict):
+    if not isinstance(members, dict) or not members:
         return
     members = {name: _decoded(value) for name, value in members.items()}
     if sent.api == "messages batch":
         yield _all(_of_chat(one, "messages") for one in _each(members.get("requests"), "params"))
     elif sent.api == "gemini batch":
         inner = _at(_at(members, "batch"), "input_config", "inputConfig")
-        yield _all(_of_gemini(one, "") for one in _each(_at(inner, "requests").get("requests"), "request"))
+        yield _all(
+            _of_gemini(one, "") for one in _each(_at(inner, "requests").get("requests"), "request")
+        )
     elif sent.api == "gemini":
         yield _of_gemini(members, sent.path)
     elif sent.api == "ollama":
@@ -292,12 +296,13 @@ def _of_chat(members: dict[str, Any], api: str = "chat") -> Served:
     for item in members.get("input", []) if isinstance(members.get("input"), list) else []:
         if isinstance(item, dict) and item.get("type") == "additional_tools":
             tools += _tools(item)
-    n = max(_number(members.get("n")) or 1, 1)
+    n = min(max(_number(members.get("n")) or 1, 1), TOP)
     prompts = members.get("prompt")
     several = isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)
     completions = n * (len(prompts) if several else 1)
     caps = [_number(members.get(name)) for name in _CAPS.get(api, _CAPS["chat"])]
-    stated = [cap for cap in caps if cap]
+    # To Anthropic a cap of 0 is one; others take it for none.
+    stated = [cap for cap in caps if cap or (cap == 0 and api == "messages")]
     return Served(
         completions,
         stated[0] * completions if stated else None,

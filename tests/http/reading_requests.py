@@ -1,5 +1,6 @@
 """Requests drawn by a seed: what clients send, what they send by mistake, and what is meant to
-pass a guard that reads otherwise than its host."""
+pass a guard that reads otherwise than its host.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +60,13 @@ def drawn(random: Random) -> Sent:
     for _ in range(changes):
         random.choice(_CHANGES)(random, document)
     if changes and random.random() < 0.1 and "model" in document:
-        return Sent(api, method, path, ((b"content-type", b"multipart/form-data; boundary=xyz"),), _form(random, document))
+        return Sent(
+            api,
+            method,
+            path,
+            ((b"content-type", b"multipart/form-data; boundary=xyz"),),
+            _form(random, document),
+        )
     body = json.dumps(document, ensure_ascii=random.random() < 0.5).encode()
     stated: bytes | None = b"application/json"
     if changes and random.random() < 0.4:
@@ -142,7 +149,9 @@ def _tools(random: Random, document: dict[str, Any]) -> None:
     inner = _inner(random, document)
     if "contents" in inner:
         name = random.choice(("functionDeclarations", "function_declarations"))
-        inner["tools"] = [{name: [{"name": "f"}, {"name": "g"}], **random.choice(({}, {"type": "googleSearch"}))}]
+        inner["tools"] = [
+            {name: [{"name": "f"}, {"name": "g"}], **random.choice(({}, {"type": "googleSearch"}))}
+        ]
         return
     inner["tools"] = random.choice(
         (
@@ -202,7 +211,9 @@ _CHANGES: tuple[Callable[[Random, dict[str, Any]], None], ...] = (
 
 
 def _doubled(random: Random, body: bytes) -> bytes:
-    again = random.choice((b'"model": "large"', b'"n": 40', b'"max_tokens": 1', b'"mod\\u0065l": "large"'))
+    again = random.choice(
+        (b'"model": "large"', b'"n": 40', b'"max_tokens": 1', b'"mod\\u0065l": "large"')
+    )
     return body[:-1] + b", " + again + b"}"
 
 
@@ -229,7 +240,12 @@ def _form(random: Random, document: dict[str, Any]) -> bytes:
 
 def _file(random: Random) -> Sent:
     lines = [
-        {"custom_id": str(at), "method": "POST", "url": PATHS["chat"], "body": _document(random, "chat")}
+        {
+            "custom_id": str(at),
+            "method": "POST",
+            "url": PATHS["chat"],
+            "body": _document(random, "chat"),
+        }
         for at in range(random.randrange(1, 6))
     ]
     if random.random() < 0.3:
@@ -254,6 +270,10 @@ def _file(random: Random) -> Sent:
     )
     stated = random.choice(
         (b"multipart/form-data; boundary=xyz",) * 4
-        + (b'multipart/form-data; boundary="xyz"', b"application/json", b"multipart/mixed; boundary=xyz")
+        + (
+            b'multipart/form-data; boundary="xyz"',
+            b"application/json",
+            b"multipart/mixed; boundary=xyz",
+        )
     )
     return Sent("files", "POST", PATHS["files"], ((b"content-type", stated),), body)

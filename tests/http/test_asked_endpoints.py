@@ -65,7 +65,7 @@ TABLE = [
         "gemini",
     ),
     ("/v1beta/models/g-1:embedContent", {"content": {}}, "gemini", "embedding", "g-1", "gemini"),
-    ("/v1/publishers/anthropic/models/c-1:rawPredict", UNNAMED, "anthropic", "chat", "c-1", "anthrop"),
+    ("/v1/publishers/anthropic/models/c-1:rawPredict", UNNAMED, "anthropic", "chat", "c-1", "anth"),
     ("/openai/deployments/d-1/chat/completions", UNNAMED, "openai", "chat", "d-1", "openai chat"),
     ("/generate", {"text": "x", "sampling_params": {}}, "openai", "chat", None, "native"),
     ("/inference/v1/generate", {"token_ids": [1, 2]}, "openai", "chat", None, "native"),

@@ -34,14 +34,13 @@ def hosts():
 
 
 def asked_of(sent: Sent) -> Asked:
-    return reading.read_request(
-        sent.method, sent.path, b"", sent.headers, sent.body, hash_key=KEY
-    )
+    return reading.read_request(sent.method, sent.path, b"", sent.headers, sent.body, hash_key=KEY)
 
 
 def is_refused(asked: Asked) -> bool:
-    """Whether the door answers 4xx: what an unknown API sends that is unreadable may pass."""
-    return asked.problem is not None and (asked.status == 413 or asked.dialect is not Dialect.OTHER)
+    """Whether the door answers 4xx: what nobody reads may pass to an API that is not known."""
+    known = asked.dialect is not Dialect.OTHER
+    return asked.problem is not None and (asked.status == 413 or asked.ambiguous or known)
 
 
 def more_than(asked: Asked, host: Served) -> str | None:
@@ -130,7 +129,11 @@ def _take_all(facts, endpoint, query):
 
 # A weaker reader each: what is replaced, and by what.
 WEAKER = {
-    "any media type is taken": (reading, "_media_type", lambda stated, endpoint: "application/json"),
+    "any media type is taken": (
+        reading,
+        "_media_type",
+        lambda stated, endpoint: "application/json",
+    ),
     "keys may stand twice": (documents, "_is_canonical", lambda text, value: True),
     "names in other cases are passed over": (shapes, "check_spelling", lambda every: None),
     "nothing is looked for within a body": (
@@ -151,7 +154,11 @@ WEAKER = {
     "completions are not multiplied": (counts, "MULTIPLIERS", frozenset()),
     "functions of Gemini are one tool": (tools, "_SEVERAL", ()),
     "what is stored holds no tools": (shapes, "_unseen", lambda every: (0, False)),
-    "a cap is any number": (counts, "whole", lambda value, name: value if value.__class__ is int else None),
+    "a cap is any number": (
+        counts,
+        "whole",
+        lambda value, name: value if value.__class__ is int else None,
+    ),
     "purposes are told apart by case": (reading, "NO_BATCH", frozenset({"user_data", "batch "})),
 }
 

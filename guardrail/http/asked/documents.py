@@ -90,9 +90,7 @@ def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[
     return Document(value, tokens), frozenset(measure.names)
 
 
-def _large_document(
-    text: bytes, limits: ReadingLimits
-) -> tuple[Document, frozenset[str]]:
+def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
     value = msgspec.json.decode(folded.outline)

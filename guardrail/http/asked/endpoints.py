@@ -9,7 +9,6 @@ from enum import Enum
 
 from guardrail.http.dialects import Dialect, UsageFormat
 
-
 JSON, FORM, MULTIPART, SDP = (
     "application/json",
     "application/x-www-form-urlencoded",

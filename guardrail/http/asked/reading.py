@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,6 @@ from guardrail.http.asked.batches import (
     shape_of_lines,
 )
 from guardrail.http.asked.caps import caps_of
-from guardrail.http.asked.counts import likely_completions
 from guardrail.http.asked.documents import read_document, read_named
 from guardrail.http.asked.endpoints import (
     FORM,
@@ -43,13 +43,16 @@ from guardrail.http.dialects import Dialect, UsageFormat
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
-_PARAMETERS = re.compile(r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*")
+_PARAMETERS = re.compile(
+    r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
+)
 _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
 _TEXTS = ("prompt", "input", "text")
+_BEGINNING, _TRIED = 256, 1 << 16
 _STANDARD = ReadingLimits()
 
 
@@ -240,9 +243,7 @@ def _readable(parts: RequestParts) -> bytes:
     return parts.body
 
 
-def _of_form(
-    body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits
-) -> _Content:
+def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
     form = read_form(body, content_type.encode("latin-1"))
     if endpoint.kind is Kind.UPLOAD:
         return _of_upload(form, endpoint, limits)
@@ -389,25 +390,35 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts,
-        estimate={"requests": _likely_of(parts, endpoint), "input_tokens": length // 4 + 1},
+        estimate={"requests": error.completions, "input_tokens": length // 4 + 1},
         usage_format=endpoint.usage,
         problem=str(error),
         status=error.status,
         param=error.param,
         body=parts.body,
         path=parts.path,
+        ambiguous=error.param is None
+        and endpoint.dialect is Dialect.OTHER
+        and _is_read_by_others(parts.body or b""),
     )
 
 
-def _likely_of(parts: RequestParts, endpoint: Endpoint) -> int:
-    """Return how many completions a body asks for that may reach the host unread."""
-    if endpoint.dialect is not Dialect.OTHER or not parts.body:
-        return 1
+def _is_read_by_others(body: bytes) -> bool:
+    """Tell whether a body that is not read here is JSON to more forgiving readers.
+
+    Python's takes UTF-16 and UTF-32, a key twice, and numbers that are none.
+    """
+    start = body[:_BEGINNING].decode(json.detect_encoding(body), "ignore").lstrip("\ufeff \t\r\n")
+    if start[:1] not in ("{", "["):
+        return False
+    if len(body) > _TRIED:
+        # Too long to be tried; what begins so is taken for what it seems.
+        return True
     try:
-        document, _ = read_document(parts.body, parts.limits)
-    except UnreadableError:
-        return 1
-    return likely_completions(document) if isinstance(document, dict) else 1
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:

@@ -57,7 +57,9 @@ def original(head: Head, profile: Profile) -> Head | None:
     names = ORIGINAL.get(profile)
     if names is None:
         sent = head.raw_path
-        raw = head.whole_path.encode("utf-8", "replace") if sent is None else sent.partition(b"?")[0]
+        raw = (
+            head.whole_path.encode("utf-8", "replace") if sent is None else sent.partition(b"?")[0]
+        )
         return without_body(head) if _is_plain(raw, head.query) else None
     method, target = (_only(head, name) for name in names)
     if method is None or target is None or not target.startswith(b"/"):
