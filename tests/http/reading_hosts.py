@@ -13,6 +13,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import django.conf
@@ -60,10 +61,8 @@ def _keep(members: Any, files: dict[str, bytes] | None = None) -> None:
 
 
 async def _starlette_view(request: Request) -> Response:
-    try:
+    with suppress(ValueError, RecursionError):
         _keep(await request.json())
-    except (ValueError, RecursionError):
-        pass
     if b"form" in request.headers.get("content-type", "").encode():
         async with request.form() as form:
             fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
@@ -81,10 +80,8 @@ _FLASK = flask.Flask("hosts")
 
 @_FLASK.route("/<path:path>", methods=_METHODS, provide_automatic_options=False)
 def _flask_view(path: str) -> str:
-    try:
+    with suppress(Exception):
         _keep(flask.request.get_json(force=True))
-    except Exception:
-        pass
     fields = dict(flask.request.form.items())
     if fields or flask.request.files:
         _keep(fields, {name: file.read() for name, file in flask.request.files.items()})
@@ -94,10 +91,8 @@ def _flask_view(path: str) -> str:
 def _django_view(request: HttpRequest) -> HttpResponse:
     body = request.body
     for charset in ("utf-8", _charset_of(request)):
-        try:
+        with suppress(ValueError, LookupError, RecursionError):
             _keep(json.load(codecs.getreader(charset)(io.BytesIO(body))))
-        except (ValueError, LookupError, RecursionError):
-            pass
     fields = dict(request.POST.items())
     files = {name: file.read() for name, file in request.FILES.items()}
     if fields or files:
@@ -107,7 +102,7 @@ def _django_view(request: HttpRequest) -> HttpResponse:
 
 def _charset_of(request: HttpRequest) -> str:
     _, parameters = parse_header_parameters(request.META.get("CONTENT_TYPE", ""))
-    return parameters.get("charset", "utf-8")
+    return str(parameters.get("charset", "utf-8"))
 
 
 urlpatterns = [re_path(r"", _django_view)]
@@ -136,8 +131,9 @@ class Hosts:
         self._runner.run(self._ask_starlette(sent))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for app in (_FLASK, self._django):
-                list(app(_environ(sent), lambda *_: None))
+            apps: tuple[Any, ...] = (_FLASK, self._django)
+            for app in apps:
+                list(app(_environ(sent), _started))
         return list(_READ)
 
     async def _ask_starlette(self, sent: Sent) -> None:
@@ -159,6 +155,10 @@ class Hosts:
             await _STARLETTE(scope, receive, send)
         except Exception:
             return
+
+
+def _started(*_: Any) -> Any:
+    return None
 
 
 def _environ(sent: Sent) -> dict[str, Any]:
@@ -297,7 +297,7 @@ def _of_chat(members: dict[str, Any], api: str = "chat") -> Served:
         if isinstance(item, dict) and item.get("type") == "additional_tools":
             tools += _tools(item)
     n = min(max(_number(members.get("n")) or 1, 1), TOP)
-    prompts = members.get("prompt")
+    prompts: Any = members.get("prompt")
     several = isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)
     completions = n * (len(prompts) if several else 1)
     caps = [_number(members.get(name)) for name in _CAPS.get(api, _CAPS["chat"])]
@@ -329,6 +329,7 @@ def _acts(tool: Any) -> bool:
 def _of_gemini(members: dict[str, Any], path: str) -> Served:
     declared = 0
     acts = bool(members.get("cachedContent"))
+    named = _named_in(path)
     for tool in members.get("tools", []) if isinstance(members.get("tools"), list) else []:
         for name in ("functionDeclarations", "function_declarations"):
             listed = tool.get(name) if isinstance(tool, dict) else None
@@ -341,7 +342,7 @@ def _of_gemini(members: dict[str, Any], path: str) -> Served:
         cap * count if cap else None,
         declared or int(acts),
         bool(declared) or acts,
-        (name,) if (name := _named_in(path)) else (),
+        (named,) if named else (),
     )
 
 

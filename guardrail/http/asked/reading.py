@@ -148,7 +148,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
     content_type = _content_type(parts)
     kind = _media_type(content_type, endpoint)
-    if kind in _FORMS:
+    if kind in _FORMS and endpoint.name not in _UNLABELLED:
         content = _of_form(body, content_type, endpoint, limits)
         return content._replace(shape=_vaguely(content.shape, endpoint))
     if kind == SDP:
