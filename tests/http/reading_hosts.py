@@ -2,7 +2,7 @@
 
 `Starlette`, `Flask` and `Django` are the real ones, in this process. Each tells every reading that
 a view in it may have of a body: as JSON whatever its label, as JSON in the character set that the
-label states (as Django REST framework's parser does), as a form.
+label states (as Django REST framework's parser does), with the first of a doubled key, as a form.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def _django_view(request: HttpRequest) -> HttpResponse:
     for charset in ("utf-8", _charset_of(request)):
         with suppress(ValueError, LookupError, RecursionError):
             _keep(json.load(codecs.getreader(charset)(io.BytesIO(body))))
+    with suppress(ValueError, RecursionError):
+        _keep(json.loads(body, object_pairs_hook=lambda pairs: dict(reversed(pairs))))
     fields = dict(request.POST.items())
     files = {name: file.read() for name, file in request.FILES.items()}
     if fields or files:
