@@ -2,7 +2,7 @@
 
 `Starlette`, `Flask` and `Django` are the real ones, in this process. Each tells every reading that
 a view in it may have of a body: as JSON whatever its label, as JSON in the character set that the
-label states (as Django REST framework's parser does), as a form.
+label states (as Django REST framework's parser does), with the first of a doubled key, as a form.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import django.conf
@@ -25,6 +26,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from guardrail.model.cells import TOP
 
 
 class Sent(NamedTuple):
@@ -58,10 +61,8 @@ def _keep(members: Any, files: dict[str, bytes] | None = None) -> None:
 
 
 async def _starlette_view(request: Request) -> Response:
-    try:
+    with suppress(ValueError, RecursionError):
         _keep(await request.json())
-    except (ValueError, RecursionError):
-        pass
     if b"form" in request.headers.get("content-type", "").encode():
         async with request.form() as form:
             fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
@@ -79,10 +80,8 @@ _FLASK = flask.Flask("hosts")
 
 @_FLASK.route("/<path:path>", methods=_METHODS, provide_automatic_options=False)
 def _flask_view(path: str) -> str:
-    try:
+    with suppress(Exception):
         _keep(flask.request.get_json(force=True))
-    except Exception:
-        pass
     fields = dict(flask.request.form.items())
     if fields or flask.request.files:
         _keep(fields, {name: file.read() for name, file in flask.request.files.items()})
@@ -92,10 +91,10 @@ def _flask_view(path: str) -> str:
 def _django_view(request: HttpRequest) -> HttpResponse:
     body = request.body
     for charset in ("utf-8", _charset_of(request)):
-        try:
+        with suppress(ValueError, LookupError, RecursionError):
             _keep(json.load(codecs.getreader(charset)(io.BytesIO(body))))
-        except (ValueError, LookupError, RecursionError):
-            pass
+    with suppress(ValueError, RecursionError):
+        _keep(json.loads(body, object_pairs_hook=lambda pairs: dict(reversed(pairs))))
     fields = dict(request.POST.items())
     files = {name: file.read() for name, file in request.FILES.items()}
     if fields or files:
@@ -105,7 +104,7 @@ def _django_view(request: HttpRequest) -> HttpResponse:
 
 def _charset_of(request: HttpRequest) -> str:
     _, parameters = parse_header_parameters(request.META.get("CONTENT_TYPE", ""))
-    return parameters.get("charset", "utf-8")
+    return str(parameters.get("charset", "utf-8"))
 
 
 urlpatterns = [re_path(r"", _django_view)]
@@ -134,8 +133,9 @@ class Hosts:
         self._runner.run(self._ask_starlette(sent))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for app in (_FLASK, self._django):
-                list(app(_environ(sent), lambda *_: None))
+            apps: tuple[Any, ...] = (_FLASK, self._django)
+            for app in apps:
+                list(app(_environ(sent), _started))
         return list(_READ)
 
     async def _ask_starlette(self, sent: Sent) -> None:
@@ -157,6 +157,10 @@ class Hosts:
             await _STARLETTE(scope, receive, send)
         except Exception:
             return
+
+
+def _started(*_: Any) -> Any:
+    return None
 
 
 def _environ(sent: Sent) -> dict[str, Any]:
@@ -206,7 +210,7 @@ def served(sent: Sent, reading: Reading) -> Iterator[Served]:
         if isinstance(members, dict) and members.get("purpose") == "batch":
             yield _all(_of_chat(line) for line in _lines(reading.files))
         return
-    if not isinstance(members, dict):
+    if not isinstance(members, dict) or not members:
         return
     members = {name: _decoded(value) for name, value in members.items()}
     if sent.api == "messages batch":
@@ -294,12 +298,13 @@ def _of_chat(members: dict[str, Any], api: str = "chat") -> Served:
     for item in members.get("input", []) if isinstance(members.get("input"), list) else []:
         if isinstance(item, dict) and item.get("type") == "additional_tools":
             tools += _tools(item)
-    n = max(_number(members.get("n")) or 1, 1)
-    prompts = members.get("prompt")
+    n = min(max(_number(members.get("n")) or 1, 1), TOP)
+    prompts: Any = members.get("prompt")
     several = isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)
     completions = n * (len(prompts) if several else 1)
     caps = [_number(members.get(name)) for name in _CAPS.get(api, _CAPS["chat"])]
-    stated = [cap for cap in caps if cap]
+    # To Anthropic a cap of 0 is one; others take it for none.
+    stated = [cap for cap in caps if cap or (cap == 0 and api == "messages")]
     return Served(
         completions,
         stated[0] * completions if stated else None,
@@ -326,6 +331,7 @@ def _acts(tool: Any) -> bool:
 def _of_gemini(members: dict[str, Any], path: str) -> Served:
     declared = 0
     acts = bool(members.get("cachedContent"))
+    named = _named_in(path)
     for tool in members.get("tools", []) if isinstance(members.get("tools"), list) else []:
         for name in ("functionDeclarations", "function_declarations"):
             listed = tool.get(name) if isinstance(tool, dict) else None
@@ -338,7 +344,7 @@ def _of_gemini(members: dict[str, Any], path: str) -> Served:
         cap * count if cap else None,
         declared or int(acts),
         bool(declared) or acts,
-        (name,) if (name := _named_in(path)) else (),
+        (named,) if named else (),
     )
 
 

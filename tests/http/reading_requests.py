@@ -1,6 +1,4 @@
-"""Requests drawn by a seed: what clients send, what they send by mistake, and what is meant to
-pass a guard that reads otherwise than its host.
-"""
+"""Requests drawn by a seed: as clients send them, by mistake, and to pass a guard unseen."""
 
 from __future__ import annotations
 
@@ -103,8 +101,8 @@ def _document(random: Random, api: str) -> dict[str, Any]:
             document["generationConfig"] = {"maxOutputTokens": cap}
         return document
     if api == "gemini batch":
-        every = [{"request": _document(random, "gemini")} for _ in range(random.randrange(1, 5))]
-        return {"batch": {"input_config": {"requests": {"requests": every}}}}
+        inline = [{"request": _document(random, "gemini")} for _ in range(random.randrange(1, 5))]
+        return {"batch": {"input_config": {"requests": {"requests": inline}}}}
     if api == "messages batch":
         every = [
             {"custom_id": str(at), "params": _document(random, "messages")}
@@ -239,17 +237,13 @@ def _form(random: Random, document: dict[str, Any]) -> bytes:
 
 
 def _file(random: Random) -> Sent:
-    lines = [
-        {
-            "custom_id": str(at),
-            "method": "POST",
-            "url": PATHS["chat"],
-            "body": _document(random, "chat"),
-        }
-        for at in range(random.randrange(1, 6))
-    ]
+    bodies = [_document(random, "chat") for _ in range(random.randrange(1, 6))]
     if random.random() < 0.3:
-        lines[0]["body"]["tools"] = [FUNCTION]
+        bodies[0]["tools"] = [FUNCTION]
+    lines = [
+        {"custom_id": str(at), "method": "POST", "url": PATHS["chat"], "body": body}
+        for at, body in enumerate(bodies)
+    ]
     content = b"\n".join(json.dumps(line).encode() for line in lines)
     purpose = random.choice((b"batch", b"batch", b"user_data", b"batch ", b"Batch"))
     named = random.choice(

@@ -62,10 +62,10 @@ def counts_of(
     return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
 
 
-def likely_completions(document: Mapping[str, object]) -> int:
+def likely_completions(every: Iterable[Members]) -> int:
     """Return how many completions a body may ask for that cannot be read for certain."""
     each = prompts = 1
-    for _, members, _ in members_in(document):
+    for _, members, _ in every:
         stated = (_likely(members.get(name), name) for name in MULTIPLIERS.intersection(members))
         each = max(each, *(number or 1 for number in stated), 1)
         prompts = max(prompts, _prompts(members))
@@ -76,6 +76,8 @@ def _likely(value: object, name: str) -> int | None:
     """Return a count that stands where none is documented, None for what cannot be one."""
     if value.__class__ is str and str(value).isdecimal() and len(str(value)) < 17:
         value = int(str(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         return None
     return min(value, TOP)

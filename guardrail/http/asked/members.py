@@ -7,7 +7,7 @@ something else: in a schema, in the arguments of a call, in labels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from guardrail.http.asked.values import UnreadableError, shown
@@ -155,7 +155,7 @@ def _walked(document: Mapping[str, object]) -> Iterator[Members]:
             stack.append((f"{where}{name}." if within else where, value, within))
 
 
-def check_spelling(every: list[Members]) -> None:
+def check_spelling(every: Iterable[Members]) -> None:
     """Refuse a setting whose name differs from a known one in upper and lower case alone.
 
     Some hosts, those in Go for one, read names in any case, and take the last.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,6 @@ from guardrail.http.asked.batches import (
     shape_of_lines,
 )
 from guardrail.http.asked.caps import caps_of
-from guardrail.http.asked.counts import likely_completions
 from guardrail.http.asked.documents import read_document, read_named
 from guardrail.http.asked.endpoints import (
     FORM,
@@ -52,6 +52,7 @@ _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embed
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
 _TEXTS = ("prompt", "input", "text")
+_BEGINNING, _TRIED = 256, 1 << 16
 _STANDARD = ReadingLimits()
 
 
@@ -147,7 +148,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
     content_type = _content_type(parts)
     kind = _media_type(content_type, endpoint)
-    if kind in _FORMS:
+    if kind in _FORMS and endpoint.name not in _UNLABELLED:
         content = _of_form(body, content_type, endpoint, limits)
         return content._replace(shape=_vaguely(content.shape, endpoint))
     if kind == SDP:
@@ -389,25 +390,35 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
     return Asked(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts,
-        estimate={"requests": _likely_of(parts, endpoint), "input_tokens": length // 4 + 1},
+        estimate={"requests": error.completions, "input_tokens": length // 4 + 1},
         usage_format=endpoint.usage,
         problem=str(error),
         status=error.status,
         param=error.param,
         body=parts.body,
         path=parts.path,
+        ambiguous=error.param is None
+        and endpoint.dialect is Dialect.OTHER
+        and _is_read_by_others(parts.body or b""),
     )
 
 
-def _likely_of(parts: RequestParts, endpoint: Endpoint) -> int:
-    """Return how many completions a body asks for that may reach the host unread."""
-    if endpoint.dialect is not Dialect.OTHER or not parts.body:
-        return 1
+def _is_read_by_others(body: bytes) -> bool:
+    """Tell whether a body that is not read here is JSON to more forgiving readers.
+
+    Python's takes UTF-16 and UTF-32, a key twice, and numbers that are none.
+    """
+    start = body[:_BEGINNING].decode(json.detect_encoding(body), "ignore").lstrip("\ufeff \t\r\n")
+    if start[:1] not in ("{", "["):
+        return False
+    if len(body) > _TRIED:
+        # Too long to be tried; what begins so is taken for what it seems.
+        return True
     try:
-        document, _ = read_document(parts.body, parts.limits)
-    except UnreadableError:
-        return 1
-    return likely_completions(document) if isinstance(document, dict) else 1
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from guardrail.http.asked.caps import NO_CAPS, CapRules
-from guardrail.http.asked.counts import Counts, counts_of
+from guardrail.http.asked.counts import Counts, counts_of, likely_completions
 from guardrail.http.asked.fingerprints import digest_of, template_of, toolset_of
 from guardrail.http.asked.members import (
     MODELS,
@@ -95,6 +95,16 @@ def shape_of(
         UnreadableError: a member that decides is not of its type, or there twice in two ways.
     """
     every = members_in(document, names)
+    try:
+        return _shape_of(document, every, capability, rules)
+    except UnreadableError as error:
+        error.completions = likely_completions(every)
+        raise
+
+
+def _shape_of(
+    document: Mapping[str, object], every: Sequence[Members], capability: str, rules: CapRules
+) -> Shape:
     check_spelling(every)
     tools = tuple(tools_in(every))
     unseen, opaque = _unseen(every)

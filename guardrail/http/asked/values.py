@@ -50,7 +50,8 @@ class Asked(NamedTuple):
     `requests` (completions asked for), `input_tokens`, and `output_tokens`, which is absent where
     the request sends no cap. `problem` says why the body could not be read, in words for the
     client: such a request counts as the most restricted kind and is never free; `status` is the
-    answer that fits (400, 413 or 415) and `param` the member at fault, where there is one.
+    answer that fits (400, 413 or 415) and `param` the member at fault, where there is one;
+    `ambiguous` tells that a host may read all the same what could not be read here.
     `document` is the decoded body and `body` its bytes.
     """
 
@@ -64,6 +65,7 @@ class Asked(NamedTuple):
     document: object = None
     body: bytes | None = None
     path: str = ""
+    ambiguous: bool = False
 
     def __repr__(self) -> str:
         """Show what is asked for, and nothing of the body."""
@@ -96,7 +98,12 @@ Over ASGI it is called in a thread for bodies of more than 64 KiB.
 
 
 class UnreadableError(GuardrailError):
-    """A body, or a member of it, cannot be read; the message is for the client."""
+    """A body, or a member of it, cannot be read; the message is for the client.
+
+    `completions` is how many it may ask for all the same.
+    """
+
+    completions: int = 1
 
     def __init__(self, message: str, *, status: int = 400, param: str | None = None) -> None:
         super().__init__(message)

@@ -167,7 +167,7 @@ class Exchange:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
 
         On an endpoint that is not known the body may be anything: it is then counted as the most
-        restricted kind.
+        restricted kind, unless it is JSON that can be read in two ways.
         """
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
@@ -184,7 +184,7 @@ class Exchange:
         if asked.problem is None:
             return None
         if asked.status == 413 or (
-            settings.refuse_unreadable and asked.dialect is not Dialect.OTHER
+            settings.refuse_unreadable and (asked.ambiguous or asked.dialect is not Dialect.OTHER)
         ):
             return self.refused(
                 asked.status or 400, "invalid_request", asked.problem, param=asked.param

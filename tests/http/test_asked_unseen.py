@@ -1,0 +1,266 @@
+"""What hides in a request, or is not seen in it, is counted, unknown or refused: never absent."""
+
+from __future__ import annotations
+
+import pytest
+
+from guardrail.http.asked import ReadingLimits
+from guardrail.http.asked.endpoints import endpoint_of
+from tests.http.requests import JSON, asked, form, problem_of
+
+CHAT, MESSAGES, GEMINI = "/v1/chat/completions", "/v1/messages", "/v1beta/models/g:generateContent"
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+BYTES = "iVBORw0K" * 50_000
+
+HIDDEN_TOOLS = [
+    ("/v1/responses", {"input": [{"type": "additional_tools", "tools": [FUNCTION]}]}, 1),
+    ("/v1/responses", {"input": [{"type": "tool_search_output", "tools": [FUNCTION] * 2}]}, 2),
+    ("/v1/responses", {"input": "x", "tools": [{"type": "namespace", "tools": [FUNCTION]}]}, 2),
+    (CHAT, {**ASK, "extra_body": {"tools": [FUNCTION]}}, 1),
+    (CHAT, {**ASK, "tools": [[FUNCTION, FUNCTION], FUNCTION]}, 3),
+    (CHAT, {**ASK, "tools": [{"type": "web_search", "function": {"name": "f"}}]}, 1),
+    (CHAT, {**ASK, "tools": [{"type": "image_generation", "parameters": {}}]}, 1),
+    (MESSAGES, {**ASK, "tools": [{"type": "web_search_20250305", "input_schema": {}}]}, 1),
+    (GEMINI, {"contents": [], "tools": [{"function_declarations": [{"name": "f"}] * 2}]}, 2),
+    (
+        GEMINI,
+        {"contents": [], "tools": [{"type": "x", "functionDeclarations": [{"name": "f"}]}]},
+        2,
+    ),
+    ("/v1/realtime/client_secrets", {"session": {"tools": [FUNCTION]}}, 1),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "count"), HIDDEN_TOOLS)
+def test_tools_count_wherever_a_body_can_carry_them(path, body, count):
+    facts = asked(path, body).facts
+
+    assert (facts["request.tools"], facts["request.capability"]) == (count, "agentic")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**ASK, "tool_choice": {"type": "allowed_tools", "tools": [{"name": "f"}]}},
+        {**ASK, "response_format": {"json_schema": {"schema": {"properties": {"tools": []}}}}},
+        {**ASK, "metadata": {"tools": "x", "n": "nine"}},
+        {
+            "messages": [
+                {"content": [{"type": "tool_use", "input": {"tools": [1], "n": "x", "model": 7}}]}
+            ]
+        },
+    ],
+)
+def test_what_is_shown_to_be_data_counts_as_none(body):
+    request = asked(CHAT, body)
+
+    assert (request.problem, request.facts["request.tools"]) == (None, 0)
+    assert request.estimate["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"model": "m", "prompt": {"id": "pmpt_1"}}),
+        ("/v1/responses", {"model": "m", "input": "x", "previous_response_id": "resp_1"}),
+        ("/v1/responses", {"model": "m", "input": "x", "conversation": "conv_1"}),
+        ("/v1/responses", {"model": "m", "input": "x", "conversation": {"id": "conv_1"}}),
+        ("/v1/threads/runs", {"assistant_id": "asst_1"}),
+        ("/v1/threads/t_1/runs", {"model": "m"}),
+        (GEMINI, {"contents": [], "cachedContent": "cachedContents/x"}),
+        (GEMINI, {"contents": [], "cached_content": "cachedContents/x"}),
+        (CHAT, {**ASK, "agent_id": "a"}),
+        ("/v1/realtime/client_secrets", {"session": {"prompt": {"id": "pmpt_1"}}}),
+        ("/v1/brand/new", ASK),
+        ("/v1beta/models/g:brandNew", {"contents": []}),
+        ("/v1/models/m", ASK),
+    ],
+)
+def test_what_is_stored_or_unknown_makes_tools_unknown_and_not_absent(path, body):
+    facts = asked(path, body).facts
+
+    assert "request.tools" not in facts
+    assert "request.reasoning" not in facts
+    assert facts["request.capability"] == "agentic"
+
+
+def test_a_batch_by_file_and_a_part_of_an_upload_may_hold_tools():
+    headers, part = form(("data", b"{}" * 99))
+
+    for request in (
+        asked("/v1/batches", {"input_file_id": "f"}),
+        asked("/v1/uploads/u_1/parts", part, headers=headers),
+    ):
+        assert request.facts["request.capability"] == "batch"
+        assert "request.tools" not in request.facts
+        assert "output_tokens" not in request.estimate
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
+def test_methods_that_nobody_documents_are_the_most_restricted(method):
+    request = asked("/v1/models/m", ASK, method=method)
+
+    assert request.facts["request.capability"] == "agentic"
+    assert "output_tokens" not in request.estimate
+    assert asked("/v1/brand/new", None, method="GET").facts["request.capability"] == "agentic"
+    assert asked("/v1/models/ft:m:o::1", None, method="GET").facts["request.capability"] == "other"
+
+
+WHOLE = [{"params": ASK}] * 1_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"requests": WHOLE},
+        {"batch": {}, "requests": WHOLE},
+        {"batch": {"requests": []}, "requests": WHOLE},
+        {"input_config": {"requests": {}}, "requests": WHOLE},
+        {"batch": {"inputConfig": {"requests": {"requests": WHOLE}}}},
+        {"requests": [{"params": ASK, "request": {}}] * 1_000},
+    ],
+)
+def test_a_batch_counts_as_the_worst_of_its_readings(body):
+    request = asked("/v1/messages/batches", body)
+
+    assert request.problem is None
+    assert request.estimate["requests"] >= 1_000
+
+
+@pytest.mark.parametrize("purpose", ["batch", "Batch", " batch", "brand-new"])
+def test_a_file_of_requests_is_counted_whatever_its_purpose_is_called(purpose):
+    line = b'{"body": {"model": "m", "messages": [], "max_tokens": 5}}'
+    headers, body = form(("purpose", purpose), ("file", line + b"\n" + line))
+
+    assert asked("/v1/files", body, headers=headers).estimate["requests"] == 2
+    headers, body = form(("purpose", "user_data"), ("file", line))
+    assert asked("/v1/files", body, headers=headers).estimate["input_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1beta/models/vertex_ai/gemini-pro:generateContent", "vertex_ai/gemini-pro"),
+        ("/v1/projects/p/publishers/google/models/g-1:generateContent", "g-1"),
+        ("/v1beta/models/models/g:generateContent", None),
+        ("/v1beta/tunedModels/t:generateContent", None),
+        ("/v1/publishers/google/g-1:generateContent", None),
+        ("/v1/engines/large/completions", "large"),
+        ("/engines/org/large/chat/completions", "org/large"),
+        ("/openai/deployments/a/b/chat/completions", "a/b"),
+        ("/engines/x/deployments/y/chat/completions", None),
+    ],
+)
+def test_a_name_in_a_path_is_all_before_the_known_tail_and_in_doubt_there_is_none(path, model):
+    body = {"contents": []} if ":" in path else {"messages": [], "prompt": "x"}
+
+    assert endpoint_of(path).model == model
+    assert asked(path, body).facts.get("request.model") == model
+    if model is None:
+        assert "request.model" not in asked(path, {**body, "model": "small"}).facts
+
+
+def test_a_path_and_a_body_that_name_two_models_are_refused():
+    request = asked("/engines/large/chat/completions", {**ASK, "model": "small"})
+
+    assert (request.status, request.param) == (400, "model")
+    assert "`large`" in problem_of(request)
+    assert asked("/engines/m/chat/completions", ASK).problem is None
+    assert asked(GEMINI, {"contents": [], "model": "models/g"}).problem is None
+    assert asked(CHAT, {**ASK, "extra_body": {"model": "large"}}).param == "model"
+    assert "request.model" not in asked(CHAT, {**ASK, "models": ["a", "b"]}).facts
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        None,
+        b"text/plain",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=xyz",
+        b"application/json; charset=unicode_escape",
+        b"application/json; charset=utf-16",
+        b"application/json;charset=latin-1",
+        b'application/json; x="; charset=utf-8',
+        b"application/merge-patch+json",
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages/batches", GEMINI, "/v1/embeddings"])
+def test_another_media_type_than_an_endpoint_documents_is_a_415(path, stated):
+    request = asked(path, {"x": 1}, headers=() if stated is None else ((b"content-type", stated),))
+
+    assert request.status == 415
+    assert "content" in problem_of(request)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [b"application/json", b"Application/JSON; charset=UTF-8", b'application/json;charset="utf-8"'],
+)
+def test_json_in_utf_8_is_taken(stated):
+    assert asked(CHAT, ASK, headers=((b"content-type", stated),)).problem is None
+    assert asked(CHAT, ASK, headers=(*JSON, *JSON)).status == 415
+    assert asked("/v1/audio/transcriptions", ASK).status == 415
+
+
+def test_ollama_takes_json_under_any_label_as_the_most_restricted():
+    labelled = ((b"content-type", b"application/x-www-form-urlencoded"),)
+
+    request = asked("/api/chat", ASK, headers=labelled)
+
+    assert (request.problem, request.facts["request.capability"]) == (None, "agentic")
+    assert asked("/api/chat", ASK).facts["request.capability"] == "chat"
+
+
+@pytest.mark.parametrize("endless", [-1, -2])
+def test_an_endless_answer_of_ollama_has_no_cap(endless):
+    request = asked("/api/chat", {**ASK, "options": {"num_predict": endless}, "max_tokens": 5})
+
+    assert request.problem is None
+    assert "output_tokens" not in request.estimate
+    assert asked("/api/chat", {**ASK, "options": {"num_predict": -3}}).param
+
+
+@pytest.mark.parametrize("name", ["Model", "TOOLS", "N", "Max_Tokens", "generationconfig"])
+def test_a_setting_in_other_letters_is_refused(name):
+    request = asked(CHAT, {**ASK, name: 1})
+
+    assert (request.status, request.param) == (400, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": [{"content": "x", "images": [BYTES]}]}),
+        (
+            CHAT,
+            {"messages": [{"content": [{"image_url": {"url": "data:image/png;base64," + BYTES}}]}]},
+        ),
+        ("/v1/responses", {"input": [{"image_url": "data:image/png;base64," + BYTES}]}),
+        ("/v1/responses", {"input": [{"type": "reasoning", "encrypted_content": BYTES}]}),
+        ("/v1/responses", {"input": [{"type": "image_generation_call", "result": BYTES}]}),
+        ("/v1/m:predict", {"instances": [{"image": {"bytesBase64Encoded": BYTES}}]}),
+        (MESSAGES, {"messages": [{"content": [{"type": "redacted_thinking", "data": BYTES}]}]}),
+        (MESSAGES, {"messages": [{"content": [{"thinking": "x", "signature": BYTES}]}]}),
+        (GEMINI, {"contents": [{"parts": [{"thoughtSignature": BYTES}]}]}),
+        ("/generate", {"text": "x", "image_data": BYTES}),
+    ],
+)
+def test_bytes_count_as_media_and_never_as_text(path, body):
+    tokens = asked(path, body).estimate["input_tokens"]
+
+    assert len(BYTES) // 64 < tokens < len(BYTES) // 64 + 2 * ReadingLimits().media_tokens
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"content": "data:image/png;base64," + BYTES}]},
+        {"messages": [{"content": [{"type": "text", "text": BYTES}]}]},
+        {"messages": [{"content": "x", "images": ["to be read, " * 40_000]}]},
+        {"messages": [{"content": "x", "signature": "to be read, " * 40_000}]},
+    ],
+)
+def test_text_counts_as_text_wherever_it_stands(body):
+    assert asked(CHAT, body).estimate["input_tokens"] > 90_000
