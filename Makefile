@@ -53,7 +53,7 @@ test-lowest: ## run the tests of what stands on other packages over their lowest
 # What old versions call deprecated in new ones is theirs to mend.
 in-lowest: $(VENV)/.lowest
 	$(BIN)/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning \
-		tests/cells tests/loading tests/signals tests/stores $(ARGS)
+		tests/cells tests/loading tests/signals $(ARGS)
 
 lint: $(VENV)/.lint ## check style and types
 	$(BIN)/ruff check .

@@ -46,7 +46,7 @@ async def serve_websocket(
         await _deny(outcome, scope, send)
         return
     session = Session(door, exchange, outcome.decision, exchange.meter, receive, send)
-    await session.run(app, {**scope, **exchange.changes(scope["path"])}, first)
+    await session.run(app, {**scope, **exchange.address(scope["path"])}, first)
 
 
 async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
@@ -79,7 +79,7 @@ class _Handshake(Exchange):
         self.meter: SessionMeter = self._follow(None)
         self._weaker: RequestParts | None = None
 
-    def changes(self, path: str) -> Scope:
+    def address(self, path: str) -> Scope:
         """Return what of the scope is changed, given its path: the address, if it is degraded."""
         weaker = self._weaker
         if weaker is None:

@@ -115,7 +115,7 @@ class SyncDoor:
                 now=self.clock(),
             )
             try:
-                if exchange.changes(decision):
+                if exchange.may_change_body(decision):
                     changes = partial(exchange.decided, decision, waited)
                     step = self._bounded(exchange, exchange.asked.body, changes)
                 else:

@@ -130,7 +130,9 @@ class AsyncDoor:
                 now=self.clock(),
             )
             try:
-                if len(exchange.asked.body or b"") > READ_AT_ONCE and exchange.changes(decision):
+                if len(exchange.asked.body or b"") > READ_AT_ONCE and exchange.may_change_body(
+                    decision
+                ):
                     step = await self._beside(exchange, partial(exchange.decided, decision, waited))
                 else:
                     step = exchange.decided(decision, waited)

@@ -112,7 +112,7 @@ class Exchange:
         reading = self._settings.reading
         return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
 
-    def changes(self, decision: Decision) -> bool:
+    def may_change_body(self, decision: Decision) -> bool:
         """Tell whether a decision may change the body."""
         return decision.allowed and bool(
             self._settings.stream_usage or CHANGES & decision.obligations.keys()
