@@ -476,3 +476,12 @@ def test_long_frames_are_read_beside_the_event_loop(monkeypatch):
 
     assert read == ["read"]
     assert len(guarded.host.heard) == 2
+
+
+def test_a_handshake_does_not_assert_that_there_are_no_tools():
+    policy = TOOLLESS.replace("{request.tools: {gt: 0}}", "{request.tools: 0}")
+    guarded = Guarded(policy, Host(responses))
+    call = run(guarded, create(tools=[TOOL]), create())
+
+    assert [len(event.get("tools", ())) for event in guarded.host.heard] == [1]
+    assert [event["code"] for event in errors(call)] == ["no_tools"]
