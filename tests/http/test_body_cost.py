@@ -262,7 +262,8 @@ def test_large_bodies_are_read_one_at_a_time_and_strangers_wait_for_each_other(m
     guarded = Guarded(POLICY)
     running = {True: 0, False: 0}
     most = dict(running)
-    inside, go_on = {}, {}
+    inside: dict[bool, asyncio.Event] = {}
+    go_on: dict[bool, asyncio.Event] = {}
 
     async def main():
         loop = asyncio.get_running_loop()

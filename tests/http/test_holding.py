@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.http.exchange.holding import MOST_EACH, Places, Threads, caller_of
-from tests.http.test_wsgi import POLICY, answering, completion
-from tests.http.wsgi_driving import Hosted
+from tests.http.driving import completion
+from tests.http.wsgi_driving import POLICY, Hosted, answering
 
 RATE = "  - {id: r, when: always, rate: {requests: 1/second, burst: 1, key: account.id}}"
 

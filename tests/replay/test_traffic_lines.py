@@ -153,7 +153,7 @@ def test_lines_come_out_as_they_went_in(tmp_path_factory, lines, packer):
 def test_a_file_that_unpacks_to_far_more_than_any_log_is_refused(packer, content, tmp_path):
     path = tmp_path / "bomb"
     path.write_bytes(packer(b'{"ts": 1}\n' + content * (68 << 20)))
-    read = []
+    read: list[bytes] = []
 
     tracemalloc.start()
     try:
