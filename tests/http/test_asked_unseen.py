@@ -82,7 +82,8 @@ def test_what_is_stored_or_unknown_makes_tools_unknown_and_not_absent(path, body
 
     assert "request.tools" not in facts
     assert "request.reasoning" not in facts
-    assert facts["request.capability"] == "agentic"
+    goes_on = {"previous_response_id", "conversation"} & body.keys()
+    assert facts["request.capability"] == ("chat" if goes_on else "agentic")
 
 
 def test_a_batch_by_file_and_a_part_of_an_upload_may_hold_tools():

@@ -14,7 +14,7 @@ EXPOSED = (
     b"x-ratelimit-reset-tokens"
 )
 
-_BODY = frozenset({b"transfer-encoding", b"content-type", b"content-encoding"})
+_BODY = frozenset({b"transfer-encoding", b"content-encoding"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 """Members that hold what a model is to read."""
 
 _SYSTEM_ROLES = ("system", "developer")
+_TALKS = ("previous_response_id", "conversation", "conversation_id")
 _FILES = ("file_id", "input_file_id")
 _MODEL_MEMBERS = frozenset({*MODELS, *OTHER_MODELS})
 # Most bodies have none of these members: that is seen at once.
@@ -108,7 +109,7 @@ def _shape_of(
     check_spelling(every)
     tools = tuple(tools_in(every))
     unseen, opaque = _unseen(every)
-    if opaque:
+    if opaque and not _only_goes_on(every):
         # What is stored with the host may hold tools that are not seen here.
         capability = strictest(capability, "agentic")
     capability = capability_with(tools, strictest(capability, _by_members(every)))
@@ -202,6 +203,18 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
             count += sum(members.get(name) is not None for name in _ELSEWHERE)
             opaque = opaque or any(members.get(name) is not None for name in STORED)
     return count, opaque
+
+
+def _only_goes_on(every: Sequence[Members]) -> bool:
+    """Whether all that a body refers to is a conversation: tools are handed over anew in it."""
+    return not any(
+        settles
+        and (
+            isinstance(members.get("prompt"), dict)
+            or any(members.get(name) is not None for name in STORED if name not in _TALKS)
+        )
+        for _, members, settles in every
+    )
 
 
 def _by_members(every: Sequence[Members]) -> str:

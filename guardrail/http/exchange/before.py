@@ -285,7 +285,11 @@ def own_answer(
 
 def is_let_through(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
-    return is_preflight(head.method, head.headers) or head.is_one_of(settings.exempt)
+    # HTTP/2 need not state that a body follows; what a body would be is stated all the same.
+    labelled = not head.http_version.startswith("1") and value_of(head.headers, b"content-type")
+    if not labelled and is_preflight(head.method, head.headers):
+        return True
+    return head.is_one_of(settings.exempt)
 
 
 def is_scrape(head: Head, settings: HttpSettings) -> bool:
