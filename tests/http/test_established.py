@@ -7,9 +7,7 @@ import base64
 import sys
 
 import pytest
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from fastapi import FastAPI
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import SettingError
@@ -216,10 +214,8 @@ def test_a_name_that_leads_to_no_function_ends_the_start(module, name, message):
 
 
 def test_add_middleware_hands_it_on(module):
-    def served(request):
-        return JSONResponse({})
-
-    app = Starlette(routes=[Route("/v1/models", served)])
+    app = FastAPI()
+    app.get("/v1/models")(dict)
     app.add_middleware(
         GuardrailMiddleware, policies=str(module / "policy.yaml"), identify=waiting, environ={}
     )
