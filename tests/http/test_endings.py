@@ -166,7 +166,8 @@ class Wsgi(Way):
             guard=self.guard,
             clock=self.clock,
             directory=Accounts(),
-            **{"sleep": sleep, **self.settings, **options},
+            # Of one thread seen serving, none may be held.
+            **{"sleep": sleep, "threads": 4, **self.settings, **options},
         )
 
     def _host(self, environ: Any, start_response: Any) -> Any:

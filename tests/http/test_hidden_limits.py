@@ -89,7 +89,7 @@ SHARED_BY_TWO = {
 PATHS = (
     "/v1/chat/completions",
     "/v1/messages",
-    "/v1beta/models/g:generateContent",
+    "/v1beta/models/small:generateContent",
     "/other",
 )
 PROMPTED = json.dumps(

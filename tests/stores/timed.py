@@ -15,7 +15,7 @@ import pytest
 from redis import exceptions as said
 
 from guardrail.stores.redis import opening
-from guardrail.stores.redis.link import ANSWERS
+from guardrail.stores.redis.link import ANSWERS, read
 
 NEVER = float("inf")
 
@@ -52,14 +52,20 @@ class Held:
         self._hand = hand
         hand.opened += 1
         self._real = real
+        self._sock = self
+        self._timeout = 0.0
         self._held: deque[tuple[float, object]] = deque()
+
+    def settimeout(self, seconds: float) -> None:
+        """Bound every read from here on: it is its own socket."""
+        self._timeout = seconds
 
     def send_packed_command(self, pieces: Sequence[bytes], check_health: bool = True) -> None:
         """Have commands carried out."""
         for piece in pieces:
             self._real.send_packed_command([piece], check_health=False)
             try:
-                reply = self._real.read_response(disable_decoding=True, timeout=30)
+                reply = read(self._real, 30)
             except ANSWERS as answer:
                 reply = answer
             if self._hand.answers is not None:
@@ -75,9 +81,9 @@ class Held:
         self._hand.now += 0.001
         return False
 
-    def read_response(self, *, timeout: float, **_: object) -> object:
+    def read_response(self, **_: object) -> object:
         """Return the next reply, or wait for it in vain."""
-        until = self._hand.now + timeout
+        until = self._hand.now + self._timeout
         if not self._held or self._held[0][0] > until:
             self._hand.now = until
             raise said.TimeoutError("no reply")
@@ -115,7 +121,7 @@ class HeldAwaited:
             await asyncio.get_running_loop().create_future()
         if due > self._hand.now:
             await asyncio.sleep(due - self._hand.now)
-        return self._held.read_response(timeout=0.0)
+        return self._held.read_response()
 
     async def disconnect(self, nowait: bool = False) -> None:
         """Close the connection."""
