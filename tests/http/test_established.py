@@ -217,7 +217,11 @@ def test_a_name_that_leads_to_no_function_ends_the_start(module, name, message):
 
 def test_add_middleware_hands_it_on(module):
     app = FastAPI()
-    app.get("/v1/models")(lambda: {})
+
+    @app.get("/v1/models")
+    def models() -> dict[str, str]:
+        return {}
+
     app.add_middleware(
         GuardrailMiddleware, policies=str(module / "policy.yaml"), identify=waiting, environ={}
     )
