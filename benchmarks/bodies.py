@@ -85,9 +85,9 @@ def messages(head: bytes, unit: bytes, tail: bytes) -> Body:
 
 EMOJI = "\U0001f600".encode()
 BODIES = {
-    "form of names": Body(IMAGES, ENCODED, b"a", b"&a", b""),
-    "form of fields": Body(IMAGES, ENCODED, b"a=1", b"&b%d=1", b""),
-    "form of escapes": Body(IMAGES, ENCODED, b"a=", b"%%41".replace(b"%%", b"%"), b""),
+    "form of names": Body("/form", ENCODED, b"a", b"&a", b""),
+    "form of fields": Body("/form", ENCODED, b"a=1", b"&b%d=1", b""),
+    "form of escapes": Body("/form", ENCODED, b"a=", b"%%41".replace(b"%%", b"%"), b""),
     "multipart of fields": Body(IMAGES, MULTIPART, b"", PART % b"a%d" + b"x\r\n", b"--xYz--\r\n"),
     "multipart, almost boundaries": Body(IMAGES, MULTIPART, FILE, b"\r\n--xY", END),
     "multipart of line ends": Body(IMAGES, MULTIPART, FILE, b"\r", END),

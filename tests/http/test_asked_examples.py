@@ -40,12 +40,16 @@ def parts_of(command):
             fields.append(value.partition("=")[::2])
     if fields:
         lines = []
-        for name, text in fields:
+        for name, given in fields:
+            text = re.sub(r";type=[\w/]+$", "", given)
             kind = '; filename="f"' if text.startswith("@") else ""
             lines += ["--b", f'Content-Disposition: form-data; name="{name}"{kind}', "", text]
         body = "\r\n".join([*lines, "--b--", ""]).encode()
         headers = [(name, value) for name, value in headers if name != b"content-type"]
         headers.append((b"content-type", b"multipart/form-data; boundary=b"))
+    elif body is not None and all(name != b"content-type" for name, _ in headers):
+        # Some commands leave it out, with which curl would call JSON a form.
+        headers.append((b"content-type", b"application/json"))
     return headers, body
 
 

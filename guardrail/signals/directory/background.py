@@ -66,6 +66,9 @@ def _run(loop: asyncio.AbstractEventLoop, ending: Callable[[], Awaitable[None]] 
     finally:
         loop.run_until_complete(_end(asyncio.all_tasks(loop), ending))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        # Generators of the HTTP client that nobody held any more are closed by tasks of their own.
+        while tasks := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(tasks))
         loop.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Mapping
+from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NoReturn
 
@@ -79,10 +80,11 @@ class Fetcher:
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise SourceError("a compressed answer")
             body = bytearray()
-            async for chunk in answer.aiter_raw():
-                body += chunk
-                if len(body) > self._most_bytes:
-                    raise SourceError(f"an answer of over {self._most_bytes} bytes")
+            async with aclosing(answer.aiter_raw()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > self._most_bytes:
+                        raise SourceError(f"an answer of over {self._most_bytes} bytes")
             return bytes(body)
 
     def _connected(self) -> httpx.AsyncClient:
