@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import httpx
 
@@ -80,7 +80,7 @@ class Fetcher:
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise SourceError("a compressed answer")
             body = bytearray()
-            async with aclosing(answer.aiter_raw()) as chunks:
+            async with aclosing(cast(AsyncGenerator[bytes], answer.aiter_raw())) as chunks:
                 async for chunk in chunks:
                     body += chunk
                     if len(body) > self._most_bytes:
