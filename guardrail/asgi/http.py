@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from guardrail.asgi.body import (
@@ -126,16 +126,19 @@ class _Served:
         if self._serving.over:
             return
         held, self._holding = self._holding, self._pass.decision
+        endings = iter(self._serving.endings(failed=failed, left=left))
         try:
-            for decision, settlement in self._serving.endings(failed=failed, left=left):
-                own = decision is self._pass.decision
-                await self._door.settle(
-                    decision, self._with_added(settlement) if own else settlement
-                )
+            await self._settle_each(endings)
         finally:
             # Also where this task was cancelled meanwhile.
+            await self._settle_each(endings)
             if held is not self._pass.decision:
                 await self._door.settle(held, Settlement(None), recorded=False)
+
+    async def _settle_each(self, endings: Iterator[tuple[Decision, Settlement]]) -> None:
+        for decision, settlement in endings:
+            own = decision is self._pass.decision
+            await self._door.settle(decision, self._with_added(settlement) if own else settlement)
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Mapping[str, int]) -> Decision:
         """Decide on the whole request once more, with what the host's own code adds to it."""
@@ -145,8 +148,11 @@ class _Served:
         estimate = dict(self._estimate)
         for unit, amount in added.items():
             estimate[unit] = plus(estimate.get(unit, 0), amount)
+        held = not self._serving.over
         self._serving.given_back()
-        decision = await self._door.decide_anew(self._exchange, before, facts, estimate)
+        decision = await self._door.decide_anew(
+            self._exchange, before, facts, estimate, held=held
+        )
         self._pass = self._pass._replace(decision=decision)
         self._passage.decision = self._holding = decision
         if decision.allowed:
@@ -224,10 +230,12 @@ class _Served:
             self._door.start(self._regain())
 
     async def _regain(self) -> None:
-        again = await self._door.regain(self._exchange)
+        before = self._holding
+        again = await self._door.regain(self._exchange, estimate=self._estimate)
         if again is None:
             return
-        if self._serving.over:
+        if self._serving.over or self._holding is not before:
+            # It ended meanwhile, or another decision holds its places by now.
             await self._door.settle(again, Settlement(None), recorded=False)
             return
         self._serving.regained()

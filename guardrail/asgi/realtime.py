@@ -111,15 +111,18 @@ class Session:
 
     async def _decide_anew(self, facts: Mapping[str, object], added: Amounts) -> Decision:
         """Decide on the connection once more, with what the host's own code adds to it."""
+        estimate = dict(self._estimate)
         for unit, amount in added.items():
-            self._estimate[unit] = plus(self._estimate.get(unit, 0), amount)
-        held = self._held.pop(0, None)
-        if held is not None:
-            await held.give_up()
+            estimate[unit] = plus(estimate.get(unit, 0), amount)
+        if 0 in self._held:
+            await self._held[0].give_up()
+        # Only now: cancelled before, it is settled at the end of the session.
+        held = self._held.pop(0, None) is not None
         self._decision = await self._door.decide_anew(
-            self._exchange, self._decision, facts, self._estimate
+            self._exchange, self._decision, facts, estimate, held=held
         )
         if self._decision.allowed:
+            self._estimate = estimate
             self._hold(0, self._decision)
         return self._decision
 
@@ -307,8 +310,11 @@ class _Held:
         """Settle it, once."""
         self._over = True
         self._leases.cancel()
-        await self._door.settle(self._decision, settlement)
-        await self.give_up()
+        try:
+            await self._door.settle(self._decision, settlement)
+        finally:
+            # Also where this task was cancelled meanwhile.
+            await self.give_up()
 
     async def give_up(self) -> None:
         """Let go of everything but the decision itself, which is settled elsewhere."""
@@ -327,11 +333,11 @@ class _Held:
             self._door.start(self._regain())
 
     async def _regain(self) -> None:
-        case = self._decision.case
+        case, before = self._decision.case, self._again
         again = await self._door.regain(self._exchange, case.facts, case.estimate)
         if again is None:
             return
-        if self._over:
+        if self._over or self._again is not before:
             await self._door.settle(again, Settlement(None), recorded=False)
             return
         self._places.regained()

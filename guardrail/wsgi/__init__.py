@@ -101,7 +101,14 @@ class GuardrailMiddleware:
             said = _send(outcome, start_response, head.method)
             return _lingering(said, environ) if body is None and head.sends_body else said
         try:
-            passage = Passage(self.door.guard, outcome.decision, exchange.addressee, settings.style)
+            passage = Passage(
+                self.door.guard,
+                outcome.decision,
+                exchange.addressee,
+                settings.style,
+                journal=self.door.configured.journal,
+                unavailable=exchange.unavailable,
+            )
             changed = changed_environ(environ, body, outcome, passage)
             served = Served(self.door, exchange, outcome, start_response)
         except BaseException:

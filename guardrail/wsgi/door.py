@@ -123,8 +123,6 @@ class SyncDoor:
             except BaseException:
                 self.settle(decision, Settlement(None))
                 raise
-            if not isinstance(step, Hold):
-                self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Hold):
                 caller = caller_of(exchange.facts)
                 if not self._held.take(caller, self._threads.spare):
@@ -136,6 +134,7 @@ class SyncDoor:
                     self._held.give(caller)
                 waited += step.seconds
                 continue
+            self.configured.journal.decided(decision, exchange.dialect)
             if isinstance(step, Answer) and decision.allowed:
                 self.settle(decision, Settlement(None))
             return step

@@ -142,17 +142,17 @@ class AsyncDoor:
             # A session that is refused only for what its turns may not ask for is let in.
             if not isinstance(step, Hold) and (decision.allowed or not isinstance(step, Pass)):
                 self.configured.journal.decided(decision, exchange.dialect)
-            caller = caller_of(exchange.facts)
-            if isinstance(step, Hold) and self._held.take(caller):
+            if isinstance(step, Hold):
+                caller = caller_of(exchange.facts)
+                if not self._held.take(caller):
+                    self.configured.journal.decided(decision, exchange.dialect)
+                    return refuse(decision, exchange.addressee, self.settings.style)
                 try:
                     await self._sleep(step.seconds)
                 finally:
                     self._held.give(caller)
                 waited += step.seconds
                 continue
-            if isinstance(step, Hold):
-                self.configured.journal.decided(decision, exchange.dialect)
-                return refuse(decision, exchange.addressee, self.settings.style)
             if isinstance(step, Answer) and decision.allowed:
                 await self.settle(decision, Settlement(None))
             return step
@@ -186,13 +186,17 @@ class AsyncDoor:
         before: Decision,
         facts: Mapping[str, object],
         estimate: Mapping[str, int],
+        *,
+        held: bool,
     ) -> Decision:
         """Decide on a request that is being served, with what its host adds to it.
 
-        The decision `before` is given back first, so that no limit counts the request twice, and
-        one with a single place has it for this. Another request may take it between the two.
+        The decision `before` is given back first if it is still `held`, so that no limit counts the
+        request twice, and one with a single place has it for this. Another request may take it
+        between the two.
         """
-        await self.settle(before, Settlement(None))
+        if held:
+            await self.settle(before, Settlement(None))
         decision = await self.guard.decide(
             {**before.facts, **facts},
             estimate,

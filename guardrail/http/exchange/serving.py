@@ -81,6 +81,11 @@ class Places:
         self._renewed = now
         return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
 
+    def taken(self, now: float) -> None:
+        """Take that another decision took them at `now`."""
+        self._renewed = now
+        self._lapsed = False
+
     def regained(self) -> None:
         """Take that they were taken anew."""
         self._lapsed = False
@@ -166,8 +171,8 @@ class Serving:
     def admitted_anew(self, decision: Decision, now: float) -> None:
         """Take another decision in the place of the one that was given back."""
         self.decision = decision
-        self._settled = self._lapsed = False
-        self._renewed = now
+        self._settled = False
+        self._places.taken(now)
 
     def regained(self) -> None:
         """Take that its places were taken anew."""
