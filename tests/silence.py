@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ import pytest
 SIGNS = ("never retrieved", "was destroyed but it is pending", "was never awaited")
 """What asyncio logs of a task or a future that nobody looked after."""
 
-PYTEST_S_OWN = "pytest-of-"
+OTHERS = ("pytest-of-", "pymp-")
+"""What pytest and multiprocessing have there, and remove themselves."""
+
 KEPT = {"tests.cells.redis_stores": "SERVERS", "tests.stores.clusters": "CLUSTERS"}
 """Where the servers are that all tests of a process share: they end with it."""
 
@@ -88,12 +91,13 @@ class Scratch:
         self.folder = Path(tempfile.mkdtemp(prefix="gr-"))
         os.environ["TMPDIR"] = str(self.folder)
         tempfile.tempdir = None
+        # After what multiprocessing has in it, which it removes by itself when the process ends.
+        Finalize(None, shutil.rmtree, args=(self.folder, True), exitpriority=-200)
 
     def left(self) -> list[str]:
-        """Return what was left in it, and remove it."""
+        """Return what was left in it."""
         for module, kept in KEPT.items():
             if module in sys.modules:
                 getattr(sys.modules[module], kept).close()
-        found = [p.name for p in self.folder.iterdir() if not p.name.startswith(PYTEST_S_OWN)]
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return sorted(found)
+        names = [path.name for path in self.folder.iterdir()]
+        return sorted(name for name in names if not name.startswith(OTHERS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -36,14 +36,16 @@ class Sentinels:
             f"sentinel down-after-milliseconds service {patience}\n"
             f"sentinel failover-timeout service 3000\n{login}\n"
         )
+        self._folders: list[TemporaryDirectory[str]] = []
         self.sentinels = [self._sentinel(kind, conf) for _ in range(count)]
         for sentinel in self.sentinels:
             eventually(partial(self._complete, sentinel, count))
 
-    @staticmethod
-    def _sentinel(kind: str, conf: str) -> Server:
+    def _sentinel(self, kind: str, conf: str) -> Server:
         # A sentinel keeps what it learns in the file that it was started with.
-        file = Path(mkdtemp(prefix="guardrail-sentinel-")) / "sentinel.conf"
+        folder = TemporaryDirectory(prefix="guardrail-sentinel-")
+        self._folders.append(folder)
+        file = Path(folder.name) / "sentinel.conf"
         file.write_text(conf)
         return Server(kind, arguments=(str(file), "--sentinel"))
 
@@ -68,3 +70,5 @@ class Sentinels:
         """End all of them."""
         for server in (*self.sentinels, self.replica, self.primary):
             server.close()
+        for folder in self._folders:
+            folder.cleanup()

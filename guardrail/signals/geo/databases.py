@@ -148,7 +148,13 @@ def _reader_of(data: bytes) -> maxminddb.Reader:
     for nameless in (_in_memory, _in_temporary_file):
         with contextlib.suppress(OSError, AttributeError):
             return nameless(data)
-    return maxminddb.open_database(BytesIO(data), maxminddb.MODE_FD)
+    return maxminddb.open_database(_Copy(data), maxminddb.MODE_FD)
+
+
+class _Copy(BytesIO):
+    """A copy in memory that has a name, as readers before version 3 ask of a file."""
+
+    name = "a copy in memory"
 
 
 def _in_memory(data: bytes) -> maxminddb.Reader:
