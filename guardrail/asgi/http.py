@@ -150,9 +150,7 @@ class _Served:
             estimate[unit] = plus(estimate.get(unit, 0), amount)
         held = not self._serving.over
         self._serving.given_back()
-        decision = await self._door.decide_anew(
-            self._exchange, before, facts, estimate, held=held
-        )
+        decision = await self._door.decide_anew(self._exchange, before, facts, estimate, held=held)
         self._pass = self._pass._replace(decision=decision)
         self._passage.decision = self._holding = decision
         if decision.allowed:

@@ -286,7 +286,7 @@ def test_the_leases_of_a_request_that_is_decided_anew_count_from_then():
     def waits(connection: HTTPConnection) -> dict[str, object]:
         # Meanwhile the process was suspended: the first decision's place may be another's by now.
         guarded.clock.advance(4_000)
-        return IMAGES
+        return dict(IMAGES)
 
     @app.post("/draw", dependencies=[Depends(limited(waits, {"images": 1}))])
     async def draw(connection: HTTPConnection) -> StreamingResponse:
@@ -299,13 +299,14 @@ def test_the_leases_of_a_request_that_is_decided_anew_count_from_then():
 
     guarded = Guarded(ONE, app)
     asked: list[str] = []
-    regain = guarded.app.door.regain
+    door: Any = guarded.app.door
+    regain = door.regain
 
     async def counted(*arguments, **more):
         asked.append("regain")
         return await regain(*arguments, **more)
 
-    guarded.app.door.regain = counted
+    door.regain = counted
     answers = post(guarded.app, "/draw")
 
     assert answers[0].status_code == 200
