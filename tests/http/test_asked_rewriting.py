@@ -66,6 +66,15 @@ def test_a_cap_that_is_low_enough_stays_and_so_does_the_body(path, body):
     assert rewritten(asked(path, {"model": "m", **body}), CAP) is None
 
 
+@pytest.mark.parametrize("within", ["extraBody", "extra_body", "sampling_params", "options"])
+def test_a_cap_in_settings_within_the_body_is_lowered_wherever_it_is_read(within):
+    body = {"model": "a", "messages": [], "max_tokens": 10, within: {"max_tokens": 900}}
+
+    after = changed("/v1/chat/completions", body, {"max_output_tokens": 50})
+
+    assert after == {**body, within: {"max_tokens": 50}}
+
+
 def test_a_thinking_budget_is_kept_below_the_cap():
     body = {"max_tokens": 9_000, "thinking": {"type": "enabled", "budget_tokens": 8_000}}
 

@@ -277,3 +277,56 @@ rules:
 
     assert answers[0].status_code == 503
     assert answers[0].json()["code"] == "facts_unavailable"
+
+
+def test_the_leases_of_a_request_that_is_decided_anew_count_from_then():
+    app = FastAPI()
+    before: list[Any] = []
+
+    def waits(connection: HTTPConnection) -> dict[str, object]:
+        # Meanwhile the process was suspended: the first decision's place may be another's by now.
+        guarded.clock.advance(4_000)
+        return dict(IMAGES)
+
+    @app.post("/draw", dependencies=[Depends(limited(waits, {"images": 1}))])
+    async def draw(connection: HTTPConnection) -> StreamingResponse:
+        async def pieces():
+            before.append(connection.scope["guardrail.passage"].decision.id)
+            yield b"piece"
+            yield b"piece"
+
+        return StreamingResponse(pieces())
+
+    guarded = Guarded(ONE, app)
+    asked: list[str] = []
+    door: Any = guarded.app.door
+    regain = door.regain
+
+    async def counted(*arguments, **more):
+        asked.append("regain")
+        return await regain(*arguments, **more)
+
+    door.regain = counted
+    answers = post(guarded.app, "/draw")
+
+    assert answers[0].status_code == 200
+    assert len(before) == 1
+    assert asked == []
+    assert guarded.used("places") == 0
+
+
+def test_a_request_that_is_refused_anew_twice_is_recorded_once_each():
+    app = FastAPI()
+
+    @app.post("/draw")
+    async def draw(connection: HTTPConnection) -> dict:
+        passage = connection.scope["guardrail.passage"]
+        for _ in range(2):
+            refused = await passage.anew(IMAGES, {"images": 11})
+            assert not refused.allowed
+        return {}
+
+    _, records, _ = records_of(app, POLICY, "/draw")
+
+    assert [record["ending"] for record in records] == ["released", "refused", "refused"]
+    assert len({record["id"] for record in records}) == 3

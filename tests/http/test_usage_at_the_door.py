@@ -296,6 +296,25 @@ def test_a_later_response_that_tells_the_end_settles_the_work(first):
     assert counts[-1]["calls"] == 5
 
 
+def test_a_fetch_that_is_cancelled_while_it_is_settled_settles_the_work_all_the_same():
+    guarded = begun(body_of(usage=None), body_of(status="completed", usage=USAGE))
+    door = guarded.app.door
+    settle, calls = door.settle, []
+
+    async def cancelled_at_first(*arguments, **more):
+        calls.append(arguments)
+        await settle(*arguments, **more)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+
+    door.settle = cancelled_at_first
+    with pytest.raises(asyncio.CancelledError):
+        fetched(guarded)
+
+    assert len(calls) == 2
+    assert guarded.counted()["out"] == 321
+
+
 def test_a_stream_that_is_resumed_settles_the_work_at_its_end():
     done = {**CREATED, "status": "completed", "usage": USAGE}
     delta = {"type": "response.output_text.delta", "delta": "x"}

@@ -71,7 +71,7 @@ STORED = (
 )
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
 
-_REASONING = (
+REASONING = (
     "reasoning_effort",
     "think",
     "reasoning",
@@ -81,6 +81,8 @@ _REASONING = (
     "thinking_config",
     "enable_thinking",
 )
+"""Members that may ask for reasoning."""
+
 _SEARCHES = ("web_search_options", "search_parameters", "plugins", "container")
 _DECIDING = frozenset(
     {
@@ -92,7 +94,7 @@ _DECIDING = frozenset(
         *MODELS,
         *OTHER_MODELS,
         *STORED,
-        *_REASONING,
+        *REASONING,
         *_SEARCHES,
     }
 )

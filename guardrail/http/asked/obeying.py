@@ -5,30 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from guardrail.http.asked.caps import REALTIME
-from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
+from guardrail.http.asked.members import CAPS, FLOORS, MODELS, SETTINGS
 
-CONTAINERS = (
-    *WITHIN,
-    "extra_body",
-    "session",
-    "response",
-    "setup",
-    "config",
-    "inferenceConfig",
-    "inference_config",
-    "additionalModelRequestFields",
-    "optional_params",
-    "litellm_params",
-    "model_kwargs",
-    "requests",
-    "request",
-    "params",
-)
+CONTAINERS = (*sorted(SETTINGS), "requests", "request", "params")
 """Members that hold settings of a request, to be changed as those beside them are."""
 LISTS = ("input", "messages", "contents")
 """Members that list what a model reads, and may hand it tools among that."""
-MODELS = ("model", "modelId", "model_name")
-"""Members that name the model."""
 
 _TOOLS = frozenset(
     "tools functions mcp_servers mcpServers web_search_options skills additional_tools".split()
@@ -38,6 +20,7 @@ _REASONING = frozenset(
     "thinking_budget reasoning_budget".split()
 )
 _STORED = ("assistant_id", "cachedContent", "cached_content", "agent", "agent_id")
+_NAMING = frozenset({*CONTAINERS, ""})
 _LIMITS = frozenset({*CAPS, *FLOORS, *REALTIME.names})
 _QUIET: tuple[object, ...] = (None, "none", "off", False, 0, {}, [])
 # What stands there is read by the model, or described for it: it sets nothing.
@@ -99,7 +82,7 @@ def unkept(document: object, obligations: Mapping[str, object]) -> str | None:
             or (
                 isinstance(model, str)
                 and name in MODELS
-                and where in (*CONTAINERS, "")
+                and where in _NAMING
                 and isinstance(value, str)
                 and value.removeprefix("models/") != model.removeprefix("models/")
             )

@@ -16,7 +16,8 @@ from guardrail.http.asked.capping import cap_response, lower_caps, lower_caps_in
 from guardrail.http.asked.counts import WITHIN
 from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
 from guardrail.http.asked.folding import AT_ONCE, fold, unfold
-from guardrail.http.asked.obeying import CONTAINERS, LISTS, MODELS, disabled_by, unkept, unmet
+from guardrail.http.asked.members import MODELS
+from guardrail.http.asked.obeying import CONTAINERS, LISTS, disabled_by, unkept, unmet
 from guardrail.http.asked.raw import (
     EVERY,
     Members,

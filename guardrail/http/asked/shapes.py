@@ -16,6 +16,7 @@ from guardrail.http.asked.fingerprints import digest_of, template_of, toolset_of
 from guardrail.http.asked.members import (
     MODELS,
     OTHER_MODELS,
+    REASONING,
     STORED,
     Members,
     check_spelling,
@@ -38,10 +39,7 @@ _MODEL_MEMBERS = frozenset({*MODELS, *OTHER_MODELS})
 _ELSEWHERE = frozenset({*STORED, *_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
 _EFFORTS = ("reasoning_effort", "think")
-_REASONING = frozenset(
-    "reasoning_effort think reasoning output_config thinking thinkingConfig thinking_config "
-    "enable_thinking".split()
-)
+_REASONING = frozenset(REASONING)
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _BUDGET = "thinking_budget"
 _NO_EFFORT = (None, "none", "off", False)

@@ -13,7 +13,7 @@ from guardrail.engine.facts import INVALID_FACT
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
-from guardrail.http.exchange.counts import Counts
+from guardrail.http.exchange.counts import MOST_SERIES, Counts
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.exchange.tracing import REQUEST_ID, TRACE_ID, OwnRefusal
 from guardrail.http.settings.reloading import Reloads
@@ -62,6 +62,7 @@ class Journal:
         self._key = blake2b(key, person=b"decision log").digest()[:32]
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()
+        self._series: dict[tuple[str, ...], tuple[str, str]] = {}
         self._unlogged = 0
 
     def decided(self, decision: Decision, dialect: Dialect, *, owes: bool = False) -> None:
@@ -76,8 +77,13 @@ class Journal:
             str(decision.mode),
             dialect.value,
         )
-        coarser = (labels[0], "", "", labels[3], labels[4])
-        self._counts.add(_decisions(labels), _decisions(coarser))
+        series = self._series.get(labels)
+        if series is None:
+            coarser = (labels[0], "", "", labels[3], labels[4])
+            series = _decisions(labels), _decisions(coarser)
+            if len(self._series) < MOST_SERIES:
+                self._series[labels] = series
+        self._counts.add(*series)
         if decision.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
         if not decision.allowed and not owes:

@@ -36,7 +36,7 @@ from guardrail.http.meter.turns import (
     text_of,
 )
 
-CAPS = ("max_output_tokens", "max_response_output_tokens")
+CAPS = REALTIME.names
 """Members that cap a response: today's name, and the beta's."""
 QUIET = frozenset(
     "session.update transcription_session.update input_audio_buffer.append "
