@@ -10,6 +10,7 @@ from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
 CONTAINERS = (
     *WITHIN,
     "extra_body",
+    "google",
     "session",
     "response",
     "setup",
