@@ -288,7 +288,7 @@ def test_what_is_stored_makes_tools_unknown_wherever_it_is_referred_to(extra):
 )
 def test_a_budget_for_thinking_asks_for_it(extra):
     assert asked(CHAT, {**ASK, **extra}).facts["request.reasoning"] is True
-    none = {name: 0 for name in ("thinking_budget", "reasoning_budget")}
+    none = dict.fromkeys(("thinking_budget", "reasoning_budget"), 0)
     assert asked(CHAT, {**ASK, **none}).facts["request.reasoning"] is False
 
 
