@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
@@ -49,7 +49,11 @@ class Session:
         meter: SessionMeter,
         receive: Receive,
         send: Send,
+        *,
+        obliged: Mapping[str, object],
     ) -> None:
+        """Take the connection, and what the decision on it obliges each of its turns to."""
+        self._obliged = obliged
         self._door = door
         self._exchange = exchange
         self._decision = decision
@@ -232,10 +236,11 @@ class Session:
             return False, None
         self._hold(turn.number, decision)
         changed: bytes | None = None
-        if CHANGES & decision.obligations.keys():
+        obligations = _stricter(decision.obligations, self._obliged)
+        if CHANGES & obligations.keys():
             try:
                 changed = self._meter.changed(
-                    frame or Frame(text=b"", event={}, tokens=0), turn, decision.obligations
+                    frame or Frame(text=b"", event={}, tokens=0), turn, obligations
                 )
             except RewriteError as problem:
                 if not turn.automatic:
@@ -244,7 +249,7 @@ class Session:
                 text = own_refused_turn(403, "degrade_not_possible", message, caller)
                 await self._refuse(turn, text)
                 return False, None
-            if self._meter.speaks_errors:
+            if self._meter.speaks_errors and CHANGES & decision.obligations.keys():
                 await self._say(degraded_turn(decision, caller))
         if turn.brief:
             incoming = turn.estimate.get("input_tokens", 0)
@@ -291,6 +296,20 @@ class Session:
     async def _say(self, event: str) -> None:
         if self._closed is None:
             await self._send({"type": "websocket.send", "text": event})
+
+
+def _stricter(one: Mapping[str, object], other: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what two degrades oblige to together: the lower cap, and all that either disables."""
+    if not other:
+        return one
+    both = {**other, **one}
+    caps = [o["max_output_tokens"] for o in (one, other) if "max_output_tokens" in o]
+    if caps:
+        both["max_output_tokens"] = min(cast(list[int], caps))
+    disabled = [name for o in (one, other) for name in cast(tuple[str, ...], o.get("disable", ()))]
+    if disabled:
+        both["disable"] = tuple(dict.fromkeys(disabled))
+    return both
 
 
 class _Held:

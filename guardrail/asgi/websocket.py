@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote_plus, unquote_plus
 
 from guardrail.asgi.realtime import POLICY_VIOLATION, TRY_AGAIN_LATER, Session
@@ -45,7 +46,9 @@ async def serve_websocket(
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
-    session = Session(door, exchange, outcome.decision, exchange.meter, receive, send)
+    session = Session(
+        door, exchange, outcome.decision, exchange.meter, receive, send, obliged=exchange.obliged
+    )
     await session.run(app, {**scope, **exchange.address(scope["path"])}, first)
 
 
@@ -78,6 +81,7 @@ class _Handshake(Exchange):
         self._door = door
         self.meter: SessionMeter = self._follow(None)
         self._weaker: RequestParts | None = None
+        self.obliged: Mapping[str, object] = {}
 
     def address(self, path: str) -> Scope:
         """Return what of the scope is changed, given its path: the address, if it is degraded."""
@@ -141,6 +145,8 @@ class _Handshake(Exchange):
         if read_parts(weaker).facts.get("request.model") != model:
             raise RewriteError("its model cannot be changed")
         self._weaker = weaker
+        # The rule may look at the model, which its turns are now asked for with another.
+        self.obliged = {n: v for n, v in obligations.items() if n in CHANGES and n != "model"}
         self.meter = self._follow(model)
 
 

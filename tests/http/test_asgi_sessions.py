@@ -485,3 +485,18 @@ def test_a_handshake_does_not_assert_that_there_are_no_tools():
 
     assert [len(event.get("tools", ())) for event in guarded.host.heard] == [1]
     assert [event["code"] for event in errors(call)] == ["no_tools"]
+
+
+def test_a_connection_degraded_in_its_address_degrades_each_of_its_turns():
+    guarded = Guarded(LESS, Host(responses))
+    tooled = frame(type="session.update", session={"type": "realtime", "tools": [TOOL]})
+    turn = frame(
+        type="response.create", response={"tools": [TOOL], "max_output_tokens": 4000, "input": []}
+    )
+    call = run(guarded, tooled, turn, path="/v1/realtime", query_string=b"model=large")
+
+    sent = [event for event in guarded.host.heard if event["type"] == "response.create"]
+    assert sent or errors(call)
+    for event in sent:
+        assert event["response"]["tools"] == []
+        assert event["response"]["max_output_tokens"] <= 64

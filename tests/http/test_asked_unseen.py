@@ -265,3 +265,52 @@ def test_bytes_count_as_media_and_never_as_text(path, body):
 )
 def test_text_counts_as_text_wherever_it_stands(body):
     assert asked(CHAT, body).estimate["input_tokens"] > 90_000
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"extra_body": {"google": {"cached_content": "cachedContents/c"}}},
+        {"google": {"cachedContent": "cachedContents/c"}},
+        {"vendor_settings": {"previous_response_id": "r", "assistant_id": "a"}},
+    ],
+)
+def test_what_is_stored_makes_tools_unknown_wherever_it_is_referred_to(extra):
+    request = asked(CHAT, {**ASK, **extra})
+
+    assert "request.tools" not in request.facts
+    assert request.facts["request.capability"] == "agentic"
+    assert request.estimate["input_tokens"] > ReadingLimits().unseen_tokens
+
+
+@pytest.mark.parametrize(
+    "extra", [{"thinking_budget": 4_000}, {"extra_body": {"reasoning_budget": -1}}]
+)
+def test_a_budget_for_thinking_asks_for_it(extra):
+    assert asked(CHAT, {**ASK, **extra}).facts["request.reasoning"] is True
+    none = dict.fromkeys(("thinking_budget", "reasoning_budget"), 0)
+    assert asked(CHAT, {**ASK, **none}).facts["request.reasoning"] is False
+
+
+@pytest.mark.parametrize("query", [b"model=large", b"x=1&model=m&model=large", b"mod%65l=large"])
+def test_a_query_and_a_request_that_name_two_models_are_refused(query):
+    assert "model" in problem_of(asked(CHAT, ASK, query=query))
+    assert "request.model" not in asked("/own/cars", ASK, query=query).facts
+
+
+def test_a_query_that_names_the_model_of_the_body_is_read():
+    assert asked(CHAT, ASK, query=b"model=m").facts["request.model"] == "m"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1beta/models/vertex_ai%2Fgemini-pro:generateContent",
+        "/v1beta/models/vertex;x/gemini-pro:generateContent",
+        "/openai/deployments/large;v=1/chat/completions",
+    ],
+)
+def test_a_name_that_hosts_decode_differently_is_none(path):
+    found = endpoint_of(path)
+
+    assert (found.model, found.unnamed) == (None, True)

@@ -258,6 +258,14 @@ def endpoint_of(path: str) -> Endpoint:
     known = _BY_NAME.get(path)
     if known is not None:
         return known
+    found = _found(path)
+    if found.model is not None and (";" in path or "%" in found.model):
+        # Hosts take parameters, and what is encoded twice, for a part of the name, or not.
+        return replace(found, model=None, unnamed=True)
+    return found
+
+
+def _found(path: str) -> Endpoint:
     segments = _segments(path)
     lowered = tuple(segment.lower() for segment in segments)
     if ".." in segments:

@@ -15,7 +15,7 @@ from guardrail.http.asked.values import UnreadableError, shown
 SETTINGS = frozenset(
     "sampling_params generationConfig generation_config parameters options extra_body extraBody "
     "session response setup config inferenceConfig inference_config optional_params "
-    "litellm_params model_kwargs additionalModelRequestFields generateContentRequest "
+    "litellm_params model_kwargs additionalModelRequestFields google generateContentRequest "
     "generate_content_request".split()
 )
 """Members that hold settings of their own, each read as those beside it are."""
@@ -71,6 +71,11 @@ STORED = (
 )
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
 
+STORED_ANYWHERE = frozenset(
+    "previous_response_id cachedContent cached_content assistant_id prompt_id".split()
+)
+"""Those of them that are called so nowhere else: they count wherever they stand."""
+
 REASONING = (
     "reasoning_effort",
     "think",
@@ -80,6 +85,8 @@ REASONING = (
     "thinkingConfig",
     "thinking_config",
     "enable_thinking",
+    "thinking_budget",
+    "reasoning_budget",
 )
 """Members that may ask for reasoning."""
 

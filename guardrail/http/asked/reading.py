@@ -336,6 +336,8 @@ def _models_in(query: bytes) -> list[str]:
 def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) -> None:
     """Add what a path and a query establish to what the body says.
 
+    Some hosts take a `model` of the query anywhere, before the body's.
+
     Raises:
         UnreadableError: they name another model than the body does: hosts serve one or the other.
     """
@@ -348,7 +350,17 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
             param="model",
         )
     facts.update(established)
-    if endpoint.unnamed or endpoint.vague or len(_models_in(query)) > 1:
+    asked_for = _models_in(query)
+    known = facts.get("request.model")
+    if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
+        if endpoint.kind is not Kind.UNKNOWN:
+            raise UnreadableError(
+                f"the query asks for the model `{shown(asked_for[0])}` and the request for "
+                f"`{shown(known)}`; send one",
+                param="model",
+            )
+        facts.pop("request.model")
+    if endpoint.unnamed or endpoint.vague or len(asked_for) > 1:
         facts.pop("request.model", None)
 
 

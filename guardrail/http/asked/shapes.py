@@ -18,6 +18,7 @@ from guardrail.http.asked.members import (
     OTHER_MODELS,
     REASONING,
     STORED,
+    STORED_ANYWHERE,
     Members,
     check_spelling,
     members_in,
@@ -40,6 +41,7 @@ _ELSEWHERE = frozenset({*STORED, *_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
 _EFFORTS = ("reasoning_effort", "think")
 _REASONING = frozenset(REASONING)
+_BUDGETS = ("thinking_budget", "reasoning_budget")
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _BUDGET = "thinking_budget"
 _NO_EFFORT = (None, "none", "off", False)
@@ -197,19 +199,21 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
             count, opaque = count + 1, True
         if _ELSEWHERE.isdisjoint(members):
             continue
-        if settles:
-            count += sum(members.get(name) is not None for name in _ELSEWHERE)
-            opaque = opaque or any(members.get(name) is not None for name in STORED)
+        referring = _ELSEWHERE if settles else STORED_ANYWHERE
+        count += sum(members.get(name) is not None for name in referring)
+        stored = STORED if settles else STORED_ANYWHERE
+        opaque = opaque or any(members.get(name) is not None for name in stored)
     return count, opaque
 
 
 def _only_goes_on(every: Sequence[Members]) -> bool:
     """Whether all that a body refers to is a conversation: tools are handed over anew in it."""
     return not any(
-        settles
-        and (
-            isinstance(members.get("prompt"), dict)
-            or any(members.get(name) is not None for name in STORED if name not in _TALKS)
+        (settles and isinstance(members.get("prompt"), dict))
+        or any(
+            members.get(name) is not None
+            for name in (STORED if settles else STORED_ANYWHERE)
+            if name not in _TALKS
         )
         for _, members, settles in every
     )
@@ -257,6 +261,8 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
         config = members.get(name)
         if isinstance(config, dict) and config.get("thinkingBudget", config.get(_BUDGET)) != 0:
             return True
+    if settles and any(members.get(name) not in (None, False, 0) for name in _BUDGETS):
+        return True
     return members.get("enable_thinking") is True or thinking is True
 
 
