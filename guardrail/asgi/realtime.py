@@ -215,7 +215,7 @@ class Session:
         """Return whether a turn may run, and what its frame is changed to, None if it stays."""
         caller = Caller(turn.event_id, self._lanes, turn.lane)
         if turn.problem is not None:
-            text = own_refused_turn(400, "invalid_request", turn.problem, caller)
+            text = self._own_refusal(400, "invalid_request", turn.problem, caller)
             await self._refuse(turn, text)
             return False, None
         try:
@@ -225,7 +225,7 @@ class Session:
         except Exception:
             self._door.note_failure()
             message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
-            await self._refuse(turn, own_refused_turn(503, "guard_failed", message, caller))
+            await self._refuse(turn, self._own_refusal(503, "guard_failed", message, caller))
             return False, None
         if not decision.allowed:
             if turn.automatic:
@@ -246,7 +246,7 @@ class Session:
                 if not turn.automatic:
                     await self._held.pop(turn.number).settle(Settlement(None))
                 message = f"It could only be served with less than it asks for, and {problem}."
-                text = own_refused_turn(403, "degrade_not_possible", message, caller)
+                text = self._own_refusal(403, "degrade_not_possible", message, caller)
                 await self._refuse(turn, text)
                 return False, None
             if self._meter.speaks_errors and CHANGES & decision.obligations.keys():
@@ -262,6 +262,11 @@ class Session:
     @property
     def _lanes(self) -> bool:
         return self._exchange.facts.get("request.endpoint") == _LANES
+
+    def _own_refusal(self, status: int, code: str, message: str, caller: Caller) -> str:
+        """Log a refusal that no decision stands behind, and return the event that tells of it."""
+        request_id = self._exchange.logged(status, code)
+        return own_refused_turn(request_id, status, code, message, caller)
 
     async def _refuse(self, turn: Turn, text: str, *, later: bool = False) -> None:
         """Tell the client that a turn is refused, and end it where it runs already."""

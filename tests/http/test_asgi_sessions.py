@@ -444,6 +444,21 @@ def test_a_turn_that_runs_although_it_is_refused_is_one_line_of_the_log():
     assert len({record["id"] for record in sink.records}) == len(sink.records)
 
 
+@pytest.mark.parametrize(
+    ("text", "code"), [("{", "invalid_request"), ('{"type":"x","type":"y"}', "invalid_request")]
+)
+def test_a_turn_that_no_decision_refuses_is_in_the_log_by_the_id_its_client_sees(text, code):
+    sink = Kept()
+    guarded = Guarded(POLICY, Host(responses), decision_sink=sink)
+    call = run(guarded, {"type": "websocket.receive", "text": text})
+
+    told = [json.loads(m["text"]) for m in call.sent if m["type"] == "websocket.send"]
+    refused = [record for record in sink.records if record["reason"] == code]
+    assert len(told) == len(refused) == 1
+    assert refused[0]["id"] in json.dumps(told)
+    assert (refused[0]["status"], refused[0]["ending"]) == (400, "refused")
+
+
 def test_a_session_that_is_cancelled_settles_every_turn_that_runs():
     async def scenario():
         call = Call(

@@ -84,6 +84,18 @@ def directory(tmp_path):
     return opened
 
 
+def test_a_tier_where_no_policy_lists_tiers_is_told_what_to_declare(tmp_path):
+    path = tmp_path / "who.yaml"
+    path.write_text(YAML, encoding="utf-8")
+    facts = {**FACTS, "account.tier": replace(FACTS["account.tier"], values=())}
+
+    with pytest.raises(DirectoryFileError) as refused:
+        FileDirectory(path, facts, hash_keys=(HASH_KEY, FORMER))
+    assert "`account.tier` lists no values; declare them: `account.tier: {type: level" in str(
+        refused.value
+    )
+
+
 @pytest.mark.parametrize(("name", "text"), [("who.yaml", YAML), ("who.csv", CSV)])
 def test_a_file_tells_whose_a_credential_is(directory, name, text):
     who = directory(text, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -138,11 +137,11 @@ def degraded_turn(decision: Decision, caller: Caller) -> str:
     return json.dumps(event if caller.lane is None else {**event, "stream_id": caller.lane})
 
 
-def own_refused_turn(status: int, code: str, message: str, caller: Caller) -> str:
+def own_refused_turn(request_id: str, status: int, code: str, message: str, caller: Caller) -> str:
     """Return the event that refuses a turn that no decision stands behind."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     refusal = Refusal(status=status, kind=kind, code=code, message=message)
-    return turn_error(refusal, secrets.token_hex(8), caller)
+    return turn_error(refusal, request_id, caller)
 
 
 def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> list[Field]:

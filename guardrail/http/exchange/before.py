@@ -251,12 +251,17 @@ class Exchange:
         """Return an answer of the door's own, that no decision stands behind, and log it."""
         # HTTP/2 has no connection fields.
         close = close and self.head.http_version.startswith("1")
-        self.own_id = secrets.token_hex(12)
-        facts = {**incoming_ids(self.head), **self.facts}
-        self._settings.on_refusal(OwnRefusal(self.own_id, status, code, facts))
+        self.own_id = self.logged(status, code)
         return own_answer(
             self.addressee, self._settings, self.own_id, status, code, message, param, close
         )
+
+    def logged(self, status: int, code: str) -> str:
+        """Log a refusal that no decision stands behind; return the id that its client is told."""
+        request_id = secrets.token_hex(12)
+        facts = {**incoming_ids(self.head), **self.facts}
+        self._settings.on_refusal(OwnRefusal(request_id, status, code, facts))
+        return request_id
 
 
 def own_answer(

@@ -47,7 +47,7 @@ class DirectoryFileError(DataError):
     ) -> None:
         self.diagnostics = tuple(diagnostics)
         self.restricted = None if restricted is None else frozenset(restricted)
-        lines = [f"{found.span}: {found.code} {found.message}" for found in diagnostics[:_SHOWN]]
+        lines = [_line(found) for found in diagnostics[:_SHOWN]]
         if len(diagnostics) > _SHOWN:
             lines.append(f"and {len(diagnostics) - _SHOWN} more")
         super().__init__(f"directory `{path}` not loaded\n" + "\n".join(lines))
@@ -192,6 +192,11 @@ class FileDirectory:
             raise DirectoryFileError(self._path, entries.findings.in_order(), restricted)
         self._restricted, self._words = frozenset(entries.restricted), _words_of(text)
         return before, table
+
+
+def _line(found: Diagnostic) -> str:
+    said = [found.message, *(part for part in (found.label, found.help) if part)]
+    return f"{found.span}: {found.code} {'; '.join(said)}"
 
 
 def _words_of(text: str) -> int:
