@@ -184,6 +184,14 @@ def test_an_outcome_changes_by_its_own_attempt_alone_in_any_order(tmp_path, told
         ledger.close()
 
 
+def test_an_event_that_comes_again_or_steps_back_within_its_second_changes_nothing(tmp_path):
+    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+    for status, changes in ((R, True), (R, False), (E, False), (P, True), (P, False)):
+        assert ledger.take(Event("e", "acct-a", status, NOW, "s1")) is changes, status
+        assert ledger.status("acct-a") == R
+    ledger.close()
+
+
 @pytest.mark.parametrize("provider", ["stripe", "persona", "veriff", "onfido"])
 def test_another_attempt_at_a_provider_neither_ends_nor_washes_off_an_outcome(host, provider):
     def told(status, at, session):
