@@ -184,9 +184,9 @@ def test_an_outcome_changes_by_its_own_attempt_alone_in_any_order(tmp_path, told
         ledger.close()
 
 
-def test_an_event_that_comes_again_or_steps_back_within_its_second_changes_nothing(tmp_path):
+def test_an_event_that_comes_again_changes_nothing_and_a_rejection_outlasts_its_second(tmp_path):
     ledger = KycLedger(tmp_path / "kyc.db", KEY)
-    for status, changes in ((R, True), (R, False), (E, False), (P, True), (P, False)):
+    for status, changes in zip((R, R, E, E, P, P), (True, False) * 3, strict=True):
         assert ledger.take(Event("e", "acct-a", status, NOW, "s1")) is changes, status
         assert ledger.status("acct-a") == R
     ledger.close()
