@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from guardrail.asgi import GuardrailMiddleware
+from guardrail.signals.directory import Identity
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.driving import ASK, Call, Guarded, Host, ask, completion, scope_of
 from tests.http.test_asgi_websockets import connect, echo
@@ -232,3 +233,11 @@ def test_add_middleware_hands_it_on(module):
 
     assert asyncio.run(status(cookie("c1"))) == 200
     assert asyncio.run(status(())) == 401
+
+
+def test_a_fact_that_is_told_is_not_unavailable_too():
+    guarded = Guarded(POLICY)
+    told = {"account.id": "a1", "enforcement.status": "unrestricted"}
+    guarded.directory.look_up = lambda credential, now: Identity(told, frozenset(told))
+
+    assert ask(guarded.app).status == 200

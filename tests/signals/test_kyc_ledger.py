@@ -184,6 +184,14 @@ def test_an_outcome_changes_by_its_own_attempt_alone_in_any_order(tmp_path, told
         ledger.close()
 
 
+def test_an_event_that_comes_again_changes_nothing_and_a_rejection_outlasts_its_second(tmp_path):
+    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+    for status, changes in zip((R, R, E, E, P, P), (True, False) * 3, strict=True):
+        assert ledger.take(Event("e", "acct-a", status, NOW, "s1")) is changes, status
+        assert ledger.status("acct-a") == R
+    ledger.close()
+
+
 @pytest.mark.parametrize("provider", ["stripe", "persona", "veriff", "onfido"])
 def test_another_attempt_at_a_provider_neither_ends_nor_washes_off_an_outcome(host, provider):
     def told(status, at, session):
