@@ -223,8 +223,10 @@ def served(sent: Sent, reading: Reading) -> Iterator[Served]:
     elif sent.api == "gemini":
         yield _of_gemini(members, sent.path)
     elif sent.api == "ollama":
-        yield _of_ollama(members)
-        yield _of_ollama(_in_any_case(members))
+        for read in (members, _in_any_case(members)):
+            # Without any of these it only loads the model: JSON that was read as a form, say.
+            if {"prompt", "messages", "input"} & read.keys():
+                yield _of_ollama(read)
     elif "prompt" in members or "messages" in members or "input" in members:
         named = _named_in(sent.path)
         for merged in (members, {**members, **_at(members, "extra_body")}, _in_any_case(members)):
