@@ -1,7 +1,7 @@
 """What a host reads in a request is never more than what the guard counted, or it was refused.
 
 Requests are drawn by a seed and read by the guard and by Starlette, Flask and Django. Some 2,000 as
-a rule; `GUARDRAIL_READERS=20000` draws so many.
+a rule; `GUARDRAIL_READERS=100000` draws so many.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.http.reading_hosts import Hosts, Sent, Served, served
 from tests.http.reading_requests import drawn
 from tests.http.requests import KEY
 
-HOW_MANY = int(os.environ.get("GUARDRAIL_READERS", "2000"))
+HOW_MANY = int(os.environ.get("GUARDRAIL_READERS", "20000"))
 SEED = 20261129
 
 
