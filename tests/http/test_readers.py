@@ -1,6 +1,6 @@
 """What a host reads in a request is never more than what the guard counted, or it was refused.
 
-Requests are drawn by a seed and read by the guard and by Starlette, Flask and Django. Some 2,000 as
+Requests are drawn by a seed and read by the guard and by Starlette, Flask and Django: 20,000 as
 a rule; `GUARDRAIL_READERS=100000` draws so many.
 """
 
