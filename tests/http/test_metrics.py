@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import closing, contextmanager
@@ -122,6 +123,25 @@ def test_after_a_fork_a_process_counts_into_a_file_of_its_own(own):
     own.add("a_total", "a_total")
 
     assert own.totals() == {"a_total": 3}
+
+
+@pytest.mark.parametrize("kind", ["cut short", "gone"])
+def test_a_folder_that_cannot_be_used_any_more_stops_no_request_and_is_told_once(
+    own, tmp_path, caplog, kind
+):
+    own.add("a_total", "a_total")
+    if kind == "gone":
+        shutil.rmtree(tmp_path)
+    else:
+        (file,) = tmp_path.glob("*.counts")
+        os.truncate(file, 0)
+    for _ in range(2):
+        own.add("a_total", "a_total")
+        own.put({"b": 4})
+
+    for _ in range(2):
+        assert own.totals() == {"a_total": 3, "b": 4}
+    assert caplog.text.count("cannot be shared") == (kind == "gone")
 
 
 @pytest.mark.parametrize("kind", ["alone", "shared"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import mmap
+import logging
 import os
 import struct
 import threading
@@ -15,15 +15,13 @@ from pathlib import Path
 
 from guardrail.errors import SettingError
 
+LOG = logging.getLogger("guardrail")
+
 MOST_SERIES = 10_000
 """How many series are counted each by itself: rules come and go with reloads."""
 
-_COARSER = 1_000
-"""Entries that coarser series have beyond those: effect, mode and dialect alone tell them apart."""
-
 _ENTRY = 1024
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_SIZE = (MOST_SERIES + _COARSER) * _ENTRY
 _COUNT = struct.Struct("<q")
 _LENGTH = struct.Struct("<H")
 _TEXT_AT = _COUNT.size + _LENGTH.size
@@ -65,6 +63,9 @@ class SharedCounts(Counts):
     they are asked, so that any of them tells the sum over all. A process holds a lock on its file
     while it lives; who finds one without adds it to `ended` and removes it. Series that do not
     end in `_total` go up and down: of those the largest counts, and an ended process has none.
+
+    A file that cannot be written stops no request: the process goes on counting for itself, and
+    says so once. It is written, not mapped into memory, as a full disk would end the process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,10 +76,11 @@ class SharedCounts(Counts):
         """
         super().__init__()
         self._folder = folder
-        self._process = 0
+        self._process = os.getpid()
         self._file = -1
-        self._entries: mmap.mmap | None = None
+        self._path: Path | None = None
         self._places: dict[str, int] = {}
+        self._failed = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._folder_lock():
@@ -90,66 +92,74 @@ class SharedCounts(Counts):
     def add(self, series: str, otherwise: str) -> None:
         """Count one event of a series, or of the coarser one where there are too many."""
         with self._lock:
-            entries = self._opened()
-            at = self._place(entries, series, MOST_SERIES)
-            if at is None:
-                at = self._place(entries, otherwise, MOST_SERIES + _COARSER)
-            if at is not None:
-                _COUNT.pack_into(entries, at, _COUNT.unpack_from(entries, at)[0] + 1)
+            self._begin()
+            known = series in self._counts or len(self._counts) < MOST_SERIES
+            self._raise(series if known else otherwise, 1)
 
     def put(self, figures: Mapping[str, int]) -> None:
         """Take figures of this process that are counted elsewhere, or that go up and down."""
         with self._lock:
-            entries = self._opened()
+            self._begin()
             for series, figure in figures.items():
-                at = self._place(entries, series, MOST_SERIES + _COARSER)
-                if at is not None:
-                    _COUNT.pack_into(entries, at, figure)
+                self._raise(series, figure - self._counts[series])
 
     def totals(self) -> dict[str, int]:
         """Return every series and its count over all processes, ended ones included."""
-        totals: Counter[str] = Counter()
-        with self._folder_lock():
-            self._fold()
-            for path in [self._folder / "ended", *self._folder.glob("*.counts")]:
-                for series, count in _read(path):
-                    if _rises(series):
-                        totals[series] += count
-                    else:
-                        totals[series] = max(totals[series], count)
+        with self._lock:
+            self._begin()
+            totals = Counter(self._counts)
+            own = self._path
+        try:
+            with self._folder_lock():
+                self._fold()
+                for path in [self._folder / "ended", *self._folder.glob("*.counts")]:
+                    for series, count in _read(path) if path != own else ():
+                        before = totals[series]
+                        totals[series] = before + count if _rises(series) else max(before, count)
+        except OSError as problem:
+            self._note(problem)
         return dict(totals)
 
     def close(self) -> None:
         """Let go of this process's file; what it counted stays."""
         with self._lock:
-            if self._entries is not None and self._process == os.getpid():
-                self._entries.close()
+            if self._file >= 0 and self._process == os.getpid():
                 os.close(self._file)
-            self._entries = None
+            self._file, self._path, self._places = -1, None, {}
+            self._counts.clear()
 
-    def _opened(self) -> mmap.mmap:
-        if self._entries is None or self._process != os.getpid():
-            name = f"{os.getpid()}-{time.time_ns()}.counts"
-            with self._folder_lock():
-                self._file = os.open(self._folder / name, _CREATE, 0o640)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            os.ftruncate(self._file, _SIZE)
-            self._entries = mmap.mmap(self._file, _SIZE)
-            self._places = {}
+    def _begin(self) -> None:
+        """Count from nothing after a fork: what was counted before is the parent's."""
+        if self._process != os.getpid():
             self._process = os.getpid()
-        return self._entries
+            self._file, self._path, self._places = -1, None, {}
+            self._counts.clear()
 
-    def _place(self, entries: mmap.mmap, series: str, most: int) -> int | None:
-        at = self._places.get(series)
-        if at is None:
-            name = series.encode()
-            if len(self._places) >= most or len(name) > LONGEST_SERIES:
-                return None
-            at = self._places[series] = len(self._places) * _ENTRY
-            entries[at + _TEXT_AT : at + _TEXT_AT + len(name)] = name
-            # The length last: who reads meanwhile sees no entry, or a whole one.
-            _LENGTH.pack_into(entries, at + _COUNT.size, len(name))
-        return at
+    def _raise(self, series: str, by: int) -> None:
+        self._counts[series] += by
+        try:
+            if self._file < 0:
+                self._open()
+            at = self._places.setdefault(series, len(self._places) * _ENTRY)
+            # Whole and at once: who reads meanwhile sees no entry, or all of it.
+            os.pwrite(self._file, _entry(series, self._counts[series]), at)
+        except OSError as problem:
+            self._note(problem)
+
+    def _open(self) -> None:
+        path = self._folder / f"{os.getpid()}-{time.time_ns()}.counts"
+        with self._folder_lock():
+            self._file, self._path = os.open(path, _CREATE, 0o640), path
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def _note(self, problem: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            LOG.error(
+                "counts in `%s` cannot be shared, and are those of each process alone: %s",
+                self._folder,
+                (problem.strerror or str(problem)).lower(),
+            )
 
     def _fold(self) -> None:
         """Add what ended processes counted to `ended`; called under the lock of the folder."""
@@ -184,12 +194,12 @@ def _rises(series: str) -> bool:
 
 
 def _entry(series: str, count: int) -> bytes:
-    name = series.encode()
+    name = series.encode()[:LONGEST_SERIES]
     return (_COUNT.pack(count) + _LENGTH.pack(len(name)) + name).ljust(_ENTRY, b"\0")
 
 
 def _read(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the series in a file and their counts, up to the first entry that is empty."""
+    """Yield the series in a file and their counts; what was cut off of it is passed over."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -198,5 +208,6 @@ def _read(path: Path) -> Iterator[tuple[str, int]]:
         while len(entry := file.read(_ENTRY)) == _ENTRY:
             (length,) = _LENGTH.unpack_from(entry, _COUNT.size)
             if not length:
-                return
-            yield entry[_TEXT_AT : _TEXT_AT + length].decode(), _COUNT.unpack_from(entry)[0]
+                continue
+            name = entry[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
+            yield name, _COUNT.unpack_from(entry)[0]
