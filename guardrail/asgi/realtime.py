@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
+from guardrail.engine.conclude import merge_obligations
 from guardrail.http.answers import (
     admitted_fields,
     degraded_turn,
@@ -24,6 +25,7 @@ from guardrail.http.exchange.leases import Leases
 from guardrail.http.exchange.passage import PASSAGE, Amounts, Passage, plus
 from guardrail.http.exchange.serving import Places, Renewal, Settlement
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage
+from guardrail.model.rules import Obligations
 
 LOG = logging.getLogger("guardrail")
 
@@ -236,7 +238,11 @@ class Session:
             return False, None
         self._hold(turn.number, decision)
         changed: bytes | None = None
-        obligations = _stricter(decision.obligations, self._obliged)
+        obligations: Mapping[str, object] = decision.obligations
+        if self._obliged:
+            own = _obligations(obligations)
+            chain = () if own.model is None else (own.model,)
+            obligations = merge_obligations((own, _obligations(self._obliged)), chain)
         if CHANGES & obligations.keys():
             try:
                 changed = self._meter.changed(
@@ -303,18 +309,13 @@ class Session:
             await self._send({"type": "websocket.send", "text": event})
 
 
-def _stricter(one: Mapping[str, object], other: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what two degrades oblige to together: the lower cap, and all that either disables."""
-    if not other:
-        return one
-    both = {**other, **one}
-    caps = [o["max_output_tokens"] for o in (one, other) if "max_output_tokens" in o]
-    if caps:
-        both["max_output_tokens"] = min(cast(list[int], caps))
-    disabled = [name for o in (one, other) for name in cast(tuple[str, ...], o.get("disable", ()))]
-    if disabled:
-        both["disable"] = tuple(dict.fromkeys(disabled))
-    return both
+def _obligations(told: Mapping[str, object]) -> Obligations:
+    """Return what of told obligations changes a request."""
+    return Obligations(
+        model=cast("str | None", told.get("model")),
+        max_output_tokens=cast("int | None", told.get("max_output_tokens")),
+        disable=tuple(cast(Iterable[str], told.get("disable", ()))),
+    )
 
 
 class _Held:

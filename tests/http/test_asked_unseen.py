@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from guardrail.http.asked import ReadingLimits
 from guardrail.http.asked.endpoints import endpoint_of
+from guardrail.http.asked.members import OTHER_MODELS
 from tests.http.requests import JSON, asked, form, problem_of
 
 CHAT, MESSAGES, GEMINI = "/v1/chat/completions", "/v1/messages", "/v1beta/models/g:generateContent"
@@ -314,3 +317,10 @@ def test_a_name_that_hosts_decode_differently_is_none(path):
     found = endpoint_of(path)
 
     assert (found.model, found.unnamed) == (None, True)
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_where_another_model_may_answer_the_one_that_is_named_is_not_certain(name):
+    body = json.dumps({"model": "small", "messages": [], name: ["large"]}).encode()
+
+    assert "request.model" not in asked("/v1/chat/completions", body).facts

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import sys
 import tracemalloc
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from guardrail.http.asked import ReadingLimits, documents, folding, read_request
 from guardrail.http.asked.documents import read_document
 from guardrail.http.asked.folding import fold, unfold
 from guardrail.http.asked.values import UnreadableError
+from tests.effort import calls_of
 from tests.http.driving import ASK, Call, Guarded, body_messages, scope_of
 from tests.http.requests import KEY, asked, body_of, form
 from tests.http.wsgi_driving import Hosted
@@ -155,24 +155,6 @@ def test_no_body_takes_more_memory_than_four_times_itself_and_some(kind):
     assert peak <= 3 * size + 16 * MIB
 
 
-def calls_of(work) -> int:
-    """Return how many calls of functions, also of C, some work takes."""
-    count = 0
-
-    def counted(*_):
-        nonlocal count
-        count += 1
-
-    gc.disable()
-    sys.setprofile(counted)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return count
-
-
 @pytest.mark.parametrize("kind", BODIES)
 def test_the_work_grows_no_faster_than_the_body(kind):
     small, large = (calls_of(read(kind, size)) for size in (MIB // 4, MIB))
@@ -200,7 +182,7 @@ def test_tools_of_a_batch_are_not_looked_for_one_by_one():
         )
 
     assert batch(100).facts["request.tools"] == 200
-    few, many = (calls_of(lambda count=count: batch(count)) for count in (2_000, 8_000))
+    few, many = (calls_of(partial(batch, count)) for count in (2_000, 8_000))
     assert many < 5 * few
 
 

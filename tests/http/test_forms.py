@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guardrail.http.asked.forms import Form, read_form
 from guardrail.http.asked.values import UnreadableError
+from tests.effort import calls_of
 from tests.http.form_readers import READERS, read_everywhere
 
 TYPE = b"multipart/form-data; boundary=xYz"
@@ -252,24 +250,6 @@ def test_no_framework_reads_another_form_than_the_guard(parts, edits, kind):
 )
 def test_no_framework_reads_other_encoded_fields_than_the_guard(body, kind):
     agrees(body, kind)
-
-
-def calls_of(work) -> int:
-    """Return how many calls of functions, also of C, some work takes."""
-    count = 0
-
-    def counted(*_):
-        nonlocal count
-        count += 1
-
-    gc.disable()
-    sys.setprofile(counted)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return count
 
 
 @pytest.mark.parametrize("content", [b"a", b"\r", b"\n", b"\r\n-", b"\r\n--xY"], ids=repr)

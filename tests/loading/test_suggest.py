@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import string
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.loading.suggest import nearest
+from tests.effort import lines_of
 
 FACTS = (
     "account.id account.org account.tier account.age account.created client.ip client.agent "
@@ -103,20 +103,7 @@ def test_the_work_of_a_comparison_grows_as_the_names_do():
 
     def lines(many):
         """Return how many lines of ours run to compare a name with so many others."""
-        run = 0
-
-        def counted(frame, event, _):
-            nonlocal run
-            run += "guardrail" in frame.f_code.co_filename
-            return counted
-
-        before = sys.gettrace()
-        sys.settrace(counted)
-        try:
-            nearest(names[0][::-1], names[:many])
-        finally:
-            sys.settrace(before)
-        return run
+        return lines_of(lambda: nearest(names[0][::-1], names[:many]))
 
     assert lines(400) < 15 * lines(40)
     # Twenty letters against twenty: not more than a few steps for each pair of letters.

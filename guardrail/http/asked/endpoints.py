@@ -16,6 +16,8 @@ JSON, FORM, MULTIPART, SDP = (
     "application/sdp",
 )
 """Media types of bodies, as endpoints take them."""
+JSON_FIELDS = ((b"content-type", JSON.encode()),)
+"""The header of a body that is JSON."""
 
 
 class Kind(Enum):

@@ -54,7 +54,13 @@ MULTIPLIERS = frozenset(
 """Members that ask for several completions."""
 MODELS = ("model", "modelId", "model_name")
 """Members that name the model."""
-OTHER_MODELS = ("models", "fallbacks", "fallback_models")
+OTHER_MODELS = (
+    "models",
+    "fallbacks",
+    "fallback_models",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+)
 """Members that name models which may answer instead."""
 STORED = (
     "previous_response_id",

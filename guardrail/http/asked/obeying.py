@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from guardrail.http.asked.caps import REALTIME
-from guardrail.http.asked.members import CAPS, FLOORS, MODELS, SETTINGS
+from guardrail.http.asked.members import CAPS, FLOORS, MODELS, SETTINGS, TOOL_LISTS
 
 CONTAINERS = (*sorted(SETTINGS), "requests", "request", "params")
 """Members that hold settings of a request, to be changed as those beside them are."""
 LISTS = ("input", "messages", "contents")
 """Members that list what a model reads, and may hand it tools among that."""
 
-_TOOLS = frozenset(
-    "tools functions mcp_servers mcpServers web_search_options skills additional_tools".split()
-)
+_TOOLS = frozenset({*TOOL_LISTS, "web_search_options"})
 _REASONING = frozenset(
     "reasoning_effort reasoning thinking think thinkingConfig thinking_config enable_thinking "
     "thinking_budget reasoning_budget".split()

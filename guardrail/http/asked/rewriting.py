@@ -14,9 +14,9 @@ import msgspec
 
 from guardrail.http.asked.capping import cap_response, lower_caps, lower_caps_in
 from guardrail.http.asked.counts import WITHIN
-from guardrail.http.asked.endpoints import Endpoint, Kind, endpoint_of
+from guardrail.http.asked.endpoints import JSON_FIELDS, Endpoint, Kind, endpoint_of
 from guardrail.http.asked.folding import AT_ONCE, fold, unfold
-from guardrail.http.asked.members import MODELS
+from guardrail.http.asked.members import MODELS, OTHER_MODELS
 from guardrail.http.asked.obeying import CONTAINERS, LISTS, disabled_by, unkept, unmet
 from guardrail.http.asked.raw import (
     EVERY,
@@ -57,8 +57,6 @@ _REASONING = (
     "thinking_token_budget",
 )
 _THINKING = ("thinkingConfig", "thinking_config", "thinking_token_budget")
-_OTHER_MODELS = ("models", "fallbacks", "fallback_models", "context_window_fallbacks")
-_JSON = ((b"content-type", b"application/json"),)
 _REALTIME = "/v1/realtime"
 
 
@@ -94,7 +92,7 @@ def rewritten(
     after = _in_outline(asked.body, lambda text: _text_changed(text, asked, endpoint, wanted))
     body = asked.body if after is None else after
     path = rewritten_path(asked, wanted) or asked.path
-    parts = parts or RequestParts("POST", asked.path, b"", _JSON, body, b"", ReadingLimits())
+    parts = parts or RequestParts("POST", asked.path, b"", JSON_FIELDS, body, b"", ReadingLimits())
     again = read_parts(parts._replace(path=path, body=body))
     if again.problem is not None:
         raise RewriteError(f"what would be left of it cannot be read: {again.problem}")
@@ -300,7 +298,7 @@ def _set_model(members: Members, model: object, asked: Asked) -> None:
             if raw is not None:
                 long = bytes(raw).startswith(b'"models/') and not str(model).startswith("models/")
                 settings[name] = raw_of(f"models/{model}" if long else model)
-        _drop(settings, _OTHER_MODELS)
+        _drop(settings, OTHER_MODELS)
 
     change(members)
     _within(members, change)

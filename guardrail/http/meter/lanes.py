@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from guardrail.http.asked.endpoints import JSON_FIELDS
 from guardrail.http.asked.raw import Members, inner_of, members_of
 from guardrail.http.asked.reading import read_parts
 from guardrail.http.asked.rewriting import rewritten
@@ -39,7 +40,6 @@ _QUIET = frozenset({"response.steer", "response.cancel"})
 _ENDINGS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.done"}
 )
-_JSON = ((b"content-type", b"application/json"),)
 
 
 class ResponsesMeter(EventMeter):
@@ -63,7 +63,7 @@ class ResponsesMeter(EventMeter):
             problem = "the request stands beside `response` and in it; send it in one place"
             return replace(found, problem=problem)
         content = msgspec.json.encode(body)
-        parts = RequestParts("POST", PATH, b"", _JSON, content, self._hash_key, self._limits)
+        parts = RequestParts("POST", PATH, b"", JSON_FIELDS, content, self._hash_key, self._limits)
         asked = read_parts(parts, self._classifiers)
         return replace(found, asked=asked, problem=asked.problem)
 
