@@ -1,0 +1,23 @@
+"""Decisions tell, and leave in the store, what they did when people last looked at it.
+
+All goldens are compared by `python -m tests.engine.goldens`, which takes some minutes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.goldens import SEEDS, WAYS, differing, known, sample_week
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_random_histories_tell_what_they_told(way: str) -> None:
+    assert differing(range(0, SEEDS, 40), (way,)) == []
+
+
+def test_the_shipped_policies_decide_the_sample_week_as_they_did() -> None:
+    recorded = known()
+    found = dict(sample_week())
+
+    assert {name for name in recorded if name.startswith("week")} == set(found)
+    assert {name for name, value in found.items() if recorded[name] != value} == set()
