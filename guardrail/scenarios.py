@@ -11,8 +11,8 @@ from types import MappingProxyType
 from guardrail.diagnostics import Diagnostic, Severity
 from guardrail.engine import Decision
 from guardrail.engine.closures import verb_amounts
-from guardrail.engine.limits.base import REPEATED
 from guardrail.engine.reach import Point, points_of, reached
+from guardrail.engine.verbs import REPEATED
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, Fixed, Lookup
 from guardrail.model.cells import Cell, Charge, Correction, Outcome

@@ -1,4 +1,4 @@
-"""The planner as composed functions: the readable reference the generated one is tested against."""
+"""The planner as composed functions: what rules mean, and the way for requests that are odd."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from guardrail.conditions import compile_condition
+from guardrail.engine.index import Index
 from guardrail.engine.keys import key_text, value_text
-from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.verbs.base import Limit
 from guardrail.model.amounts import SECOND, Amount, Fixed, FromFact, Lookup
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
@@ -130,11 +131,19 @@ def rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption
     return count
 
 
-def compose(planners: Sequence[Planner]) -> Planner:
-    """Return one planner that runs all of them in order."""
+def compose(planners: Sequence[Planner], index: Index) -> Planner:
+    """Return one planner that runs, in order, all that the index finds for a request."""
+    always = [planners[place] for place in index.always]
+    buckets = [
+        (name, {value: [planners[p] for p in places] for value, places in bucket.items()})
+        for name, bucket in index.buckets.items()
+    ]
 
     def plan_all(plan: Plan) -> None:
-        for planner in planners:
+        for planner in always:
             planner(plan)
+        for name, bucket in buckets:
+            for planner in bucket.get(plan.facts.get(name), ()):
+                planner(plan)
 
     return plan_all

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
-from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.plan import Finding
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Outcome
 from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Obligations, Rule
@@ -27,8 +27,7 @@ class ShadowReport:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The combined answer: what a decision says, apart from the evidence for it.
 
     `idle` names the rules that asked for a weaker model which the request's does not lead to.
@@ -41,7 +40,7 @@ class Ruling:
     status: int | None = None
     remedy: str | None = None
     retry_after: float | None = None
-    obligations: Mapping[str, object] = field(default_factory=lambda: NO_OBLIGATIONS)
+    obligations: Mapping[str, object] = NO_OBLIGATIONS
     shadow: tuple[ShadowReport, ...] = ()
     notes: tuple[str, ...] = ()
     mode: StoreMode = StoreMode.NORMAL
@@ -51,33 +50,28 @@ class Ruling:
 ALLOWED = Ruling()
 
 
-def findings_of(plan: Plan, outcome: Outcome | None) -> list[Finding]:
-    """Return all that was asked for: by static rules, and by the cells' replies."""
-    if outcome is None:
-        return plan.findings
-    applied = plan.applied(outcome)
-    judged = [
-        part.limit.judge(plan, part, cell, reply, applied[cell.charge])
-        for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True)
-    ]
-    return plan.findings + [finding for finding in judged if finding is not None]
-
-
-def conclude(policies: PolicySet, plan: Plan, outcome: Outcome | None) -> Ruling:
-    """Return the ruling on a plan, given the store's answer (None if it was not asked)."""
-    found = findings_of(plan, outcome)
+def conclude(
+    policies: PolicySet,
+    found: Sequence[Finding],
+    model: object,
+    now: int,
+    notes: tuple[str, ...] = (),
+) -> Ruling:
+    """Return the ruling on all that was found at `now` (microseconds) of a request for a model."""
     if not found:
-        return Ruling(notes=plan.notes) if plan.notes else ALLOWED
-    ruling = _combined(policies, plan, found)
+        return Ruling(notes=notes) if notes else ALLOWED
+    if len(found) == 1 and found[0].effect.refuses and not found[0].shadow:
+        return _refused(policies.rules, found[0], found, now, (), notes)
+    ruling = _combined(policies, found, model, now, notes)
     if ruling.effect.refuses:
         return ruling
-    model, rules = plan.facts.get("request.model"), policies.rules
     idle = {f.order: note for f in found if (note := idle_note(policies, model, f)) is not None}
     if not idle:
         return ruling
+    rules = policies.rules
     names = tuple(rules[order].id for order in idle)
-    notes = tuple(f"rule `{rules[order].id}` {note}" for order, note in idle.items())
-    return replace(ruling, idle=names, notes=ruling.notes + notes)
+    said = tuple(f"rule `{rules[order].id}` {note}" for order, note in idle.items())
+    return ruling._replace(idle=names, notes=notes + said)
 
 
 def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | None:
@@ -100,21 +94,22 @@ def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | Non
     return f"asks for the model `{target}`, without effect: `{known.name}` does not lead to it"
 
 
-def _combined(policies: PolicySet, plan: Plan, found: list[Finding]) -> Ruling:
-    rules, model = policies.rules, plan.facts.get("request.model")
+def _combined(
+    policies: PolicySet,
+    found: Sequence[Finding],
+    model: object,
+    now: int,
+    notes: tuple[str, ...],
+) -> Ruling:
+    rules = policies.rules
     chain = policies.weaker_than(model) if model is not None else ()
     found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
-    # A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading
-    # of the clock may come out a microsecond short.
-    slack = 1 if plan.now % MILLISECOND else 0
     shadow = _shadow_reports(rules, [f for f in found if f.shadow])
     enforced = [f for f in found if not f.shadow]
     refusals = [f for f in enforced if f.effect.refuses]
     if refusals:
         strongest = min(refusals, key=_precedence)
-        waits = [f.wait for f in refusals]
-        wait = None if None in waits else max(w for w in waits if w is not None) + slack
-        return _ruling(rules, strongest, wait, NO_OBLIGATIONS, shadow, plan.notes)
+        return _refused(rules, strongest, refusals, now, shadow, notes)
     obligations = merge_obligations(
         [f.verdict.obligations for f in sorted(enforced, key=_precedence) if f.verdict.obligations],
         chain,
@@ -122,8 +117,29 @@ def _combined(policies: PolicySet, plan: Plan, found: list[Finding]) -> Ruling:
     degrades = [f for f in enforced if f.effect is Effect.DEGRADE]
     if degrades:
         strongest = min(degrades, key=_precedence)
-        return _ruling(rules, strongest, None, obligations, shadow, plan.notes)
-    return Ruling(obligations=obligations, shadow=shadow, notes=plan.notes)
+        return _ruling(rules, strongest, None, obligations, shadow, notes)
+    return Ruling(obligations=obligations, shadow=shadow, notes=notes)
+
+
+def _refused(
+    rules: Sequence[Rule],
+    strongest: Finding,
+    refusals: Sequence[Finding],
+    now: int,
+    shadow: tuple[ShadowReport, ...],
+    notes: tuple[str, ...],
+) -> Ruling:
+    wait: int | None = 0
+    for finding in refusals:
+        if finding.wait is None:
+            wait = None
+            break
+        wait = max(wait or 0, finding.wait)
+    # A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading
+    # of the clock may come out a microsecond short.
+    if wait is not None and now % MILLISECOND:
+        wait += 1
+    return _ruling(rules, strongest, wait, NO_OBLIGATIONS, shadow, notes)
 
 
 def merge_obligations(every: Iterable[Obligations], chain: tuple[str, ...]) -> Mapping[str, object]:
@@ -174,16 +190,16 @@ def _ruling(
 ) -> Ruling:
     verdict = finding.verdict
     return Ruling(
-        effect=finding.effect,
-        rule=rules[finding.order].id if finding.order >= 0 else None,
-        reason=verdict.reason,
-        message=verdict.message,
-        status=verdict.status,
-        remedy=verdict.remedy,
-        retry_after=None if wait is None else wait / SECOND,
-        obligations=obligations,
-        shadow=shadow,
-        notes=notes,
+        finding.effect,
+        rules[finding.order].id if finding.order >= 0 else None,
+        verdict.reason,
+        verdict.message,
+        verdict.status,
+        verdict.remedy,
+        None if wait is None else wait / SECOND,
+        obligations,
+        shadow,
+        notes,
     )
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from guardrail.conditions import compile_condition
-from guardrail.engine import explain, story
+from guardrail.engine import explain
 from guardrail.engine.closures import compose, rule_planner
 from guardrail.engine.conclude import conclude
-from guardrail.engine.decision import Case, Decision
+from guardrail.engine.decision import Case, Decision, looked_at
+from guardrail.engine.expressions import rule_facts
 from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.index import build_index
-from guardrail.engine.limits import bind
-from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
-from guardrail.engine.planner import GeneratedPlanner
 from guardrail.engine.sizes import Sizer, unlisted, unusable
-from guardrail.engine.source import rule_facts
-from guardrail.engine.statuses import LimitStatus
+from guardrail.engine.verbs import SET, LimitStatus, Receipt, bind
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
+from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some, facts_of
 from guardrail.model.rules import Block, Degrade, Distinct, Rule, Verdict
 
 if TYPE_CHECKING:
@@ -52,8 +49,9 @@ class Ids(Protocol):
 class Engine:
     """A policy set in a namespace, compiled.
 
-    `plan` and `conclude` are the two pure halves of a decision; between them stands the one call
-    to a store. With `reference`, plans come from composed functions instead of generated source.
+    `plan` and `decision` are the two pure halves of a decision; between them stands the one call
+    to a store. They tell what rules mean, and decide requests that are odd; all others are
+    decided by generated source (`emit_inline`, `emit_rows`), which must come to the same.
     `notice` goes with every decision; `sources` name the data its facts come from.
     """
 
@@ -63,7 +61,6 @@ class Engine:
         ids: Ids,
         *,
         namespace: str | None = None,
-        reference: bool = False,
         notice: tuple[str, ...] = (),
     ) -> None:
         self.policies = policies
@@ -72,14 +69,16 @@ class Engine:
         self.ids = ids
         self.namespace = namespace or policies.name
         self.rules = tuple(rule for rule in policies.rules if rule.mode is not Mode.OFF)
-        self.limits = [self._bind(rule) for rule in self.rules]
+        self.limits = [bind(rule, self.namespace, policies.timezone) for rule in self.rules]
         self.counters = tuple(
             (limit, part)
             for limit in self.limits
             if limit is not None
             for part in range(len(limit.idents))
         )
-        self.numbers = {id(limit): i for i, (limit, part) in enumerate(self.counters) if part == 0}
+        for number, (limit, part) in enumerate(self.counters):
+            if part == 0:
+                limit.first = number
         self.facts_by_rule = [rule_facts(rule, policies.exemptions) for rule in self.rules]
         units = [unit for limit in self.limits if limit is not None for unit in limit.units]
         self.sizer = Sizer(policies, units)
@@ -91,7 +90,13 @@ class Engine:
         )
         self.required = tuple(name for name, fact in self.reader.facts.items() if fact.required)
         self.index = build_index(self.rules, policies.facts)
-        self._planner = self._compose() if reference else self._generate()
+        self._planner = compose(
+            [
+                rule_planner(rule, limit, policies.exemptions)
+                for rule, limit in zip(self.rules, self.limits, strict=True)
+            ],
+            self.index,
+        )
 
     @property
     def direct_facts(self) -> frozenset[str]:
@@ -118,32 +123,62 @@ class Engine:
         """
         if unavailable:
             unavailable = self.reader.widened(unavailable)
-        known, notes = self.reader.read(facts, now / SECOND, unavailable)
-        model = known.get("request.model")
-        amounts, sized = self.sizer.reserve(estimate, model)
+        plan = self._read(facts, estimate, now, decision_id, unavailable)
         wrong = unusable(estimate)
-        said = tuple(dict.fromkeys((*wrong, *sized, *unlisted(self.policies, model))))
-        plan = Plan(known, amounts, now, decision_id, self.notice + notes + said)
         if wrong:
             plan.findings.append(_unusable(wrong[0]))
-        if notes:
-            mistaken = self.reader.mistaken(facts, known)
-            if mistaken is not None:
-                plan.findings.append(_mistaken(self.reader.facts[mistaken], facts[mistaken]))
+        mistaken = self.reader.mistaken(facts, plan.facts)
+        if mistaken is not None:
+            plan.findings.append(_mistaken(self.reader.facts[mistaken], facts[mistaken]))
         for name in self.required:
-            if name not in known:
-                missing = _not_established(-1, name) if name in unavailable else _absent(name)
+            if name not in plan.facts:
+                missing = _not_established(-1, name) if name in unavailable else absent(name)
                 plan.findings.append(missing)
         self._planner(plan)
         if unavailable:
             self._refuse_the_unavailable(plan, unavailable)
         return plan
 
+    def read(self, case: Case) -> Plan:
+        """Return what the facts and the estimate of a decision say, its rules left out."""
+        if case.plan is not None:
+            return case.plan
+        return self._read(case.facts, case.estimate, case.now, self.ids.name(case.serial))
+
     def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan, given the store's answer (None if it was not asked)."""
-        ruling = conclude(self.policies, plan, outcome)
-        debits = tuple(story.debits(self.numbers, plan, outcome))
-        return Decision.of(ruling, case._replace(debits=debits, plan=plan, outcome=outcome))
+        judged, looked = looked_at(plan, outcome)
+        found = (*plan.findings, *judged)
+        ruling = conclude(
+            self.policies, found, plan.facts.get("request.model"), plan.now, plan.notes
+        )
+        debits = tuple(receipt for receipt, charged in looked if charged)
+        return Decision.of(
+            ruling, case._replace(debits=debits, looked=tuple(looked), found=found, plan=plan)
+        )
+
+    def concluded(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        serial: int,
+        found: Sequence[Finding],
+        looked: Sequence[tuple[Receipt, bool]],
+    ) -> Decision:
+        """Return the decision on a request of which rules asked for something.
+
+        `looked` has the receipt of each counter looked at, and whether it was charged.
+        """
+        model = None
+        if not (found[0].effect.refuses and len(found) == 1):
+            model = self.reader.value("request.model", facts)
+        ruling = conclude(self.policies, found, model, now)
+        debits = tuple([receipt for receipt, charged in looked if charged])
+        return Decision.of(
+            ruling,
+            Case(self, facts, estimate, now, debits, serial, tuple(looked), tuple(found)),
+        )
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object], model: str | None
@@ -167,30 +202,53 @@ class Engine:
         What it is settled with is charged above every limit that was looked at. A static refusal
         looks at none.
         """
-        plan, outcome = story.told(self, decision)
-        debits = tuple(story.debits(self.numbers, plan, outcome, owing=True))
-        return Decision.of(decision.ruling, decision.case._replace(debits=debits))
+        case = decision.case
+        debits = tuple(
+            receipt._replace(increment=0, amount=0)
+            for receipt, _ in case.consulted
+            if self.counters[receipt.number][0].kind != SET
+        )
+        return Decision.of(decision.ruling, case._replace(debits=debits))
 
     def renewal(self, decision: Decision, now: int) -> list[Correction]:
         """Return the corrections that extend the decision's leases, counted from `now`."""
         renewals = (
             self.counters[debit.number][0].renewal(debit, now, decision.id)
-            for debit in story.kept(decision.case.debits)
+            for debit in decision.case.charged
         )
         return [renewal for renewal in renewals if renewal is not None]
 
     def statuses(self, decision: Decision) -> tuple[LimitStatus, ...]:
         """Return how each counter stands after a decision, in the order of the rules."""
-        plan, outcome = story.told(self, decision)
-        return story.statuses(plan, outcome)
+        case = decision.case
+        return tuple(
+            self.counters[receipt.number][0].status(receipt, case.now, charged)
+            for receipt, charged in case.consulted
+        )
 
     def errors(self, decision: Decision) -> tuple[str, ...]:
         """Return the notes of a decision, and a line for each rule that hinged on the unknown."""
-        return story.notes(self, decision) + story.hinge_notes(self, decision)
+        case, notes = decision.case, decision.ruling.notes
+        # The interpreter notes what was wrong with facts and estimate; else it is found here.
+        if case.plan is None:
+            notes = self.read(case).notes + notes
+        skipping = {rule.id for rule in self.rules if rule.unknown == "skip"}
+        return notes + tuple(
+            f"rule `{rule}` {'was skipped' if rule in skipping else 'matched'}: `{fact}` is missing"
+            for rule, fact in self.hinges(decision)
+        )
 
     def hinges(self, decision: Decision) -> tuple[tuple[str, str], ...]:
-        """Return the rules whose condition was unknown, each with a fact it missed."""
-        return story.hinges(self, decision)
+        """Return the rules whose condition was unknown, each with the first fact it missed."""
+        case = decision.case
+        seconds = case.now / SECOND
+        facts = case.plan.facts if case.plan else self.reader.read(case.facts, seconds)[0]
+        found = []
+        for rule in self.rules:
+            missing = sorted(facts_of(rule.when) - facts.keys())
+            if missing and compile_condition(rule.when)(facts, seconds) is None:
+                found.append((rule.id, missing[0]))
+        return tuple(found)
 
     def explain(self, decision: Decision) -> Explanation:
         """Return the whole story of a decision."""
@@ -200,28 +258,26 @@ class Engine:
         self, decision: Decision, amount_of: Callable[[str], int | None]
     ) -> Iterator[Correction]:
         name = decision.id
-        for debit in story.kept(decision.case.debits):
+        for debit in decision.case.charged:
             limit, part = self.counters[debit.number]
             amount = amount_of(limit.units[part]) if limit.units else None
             correction = limit.correction(debit, amount, name)
             if correction is not None:
                 yield correction
 
-    def _bind(self, rule: Rule) -> Limit | None:
-        if isinstance(rule.verb, (Block, Degrade)):
-            return None
-        return bind(rule, self.namespace, self.policies.timezone)
-
-    def _generate(self) -> Callable[[Plan], Any]:
-        return GeneratedPlanner(self.policies, self.rules, self.limits, self.index)
-
-    def _compose(self) -> Callable[[Plan], Any]:
-        return compose(
-            [
-                rule_planner(rule, limit, self.policies.exemptions)
-                for rule, limit in zip(self.rules, self.limits, strict=True)
-            ]
-        )
+    def _read(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        decision_id: str,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Plan:
+        known, notes = self.reader.read(facts, now / SECOND, unavailable)
+        model = known.get("request.model")
+        amounts, sized = self.sizer.reserve(estimate, model)
+        said = dict.fromkeys((*unusable(estimate), *sized, *unlisted(self.policies, model)))
+        return Plan(known, amounts, now, decision_id, (*self.notice, *notes, *said))
 
     def _refuse_the_unavailable(self, plan: Plan, unavailable: frozenset[str]) -> None:
         """Refuse what rests on facts whose source failed, for that reason alone.
@@ -246,7 +302,8 @@ def _not_established(order: int, name: str) -> Finding:
     return Finding(order, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
 
 
-def _absent(name: str) -> Finding:
+def absent(name: str) -> Finding:
+    """Return the refusal of a request that lacks a required fact."""
     message = f"the request lacks `{name}`"
     verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
     return Finding(-1, Effect.BLOCK, verdict)

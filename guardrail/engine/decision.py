@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardrail.engine.conclude import Ruling, ShadowReport
-from guardrail.engine.limits.base import Debit
-from guardrail.engine.plan import Plan
-from guardrail.engine.statuses import LimitStatus
+from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.verbs import LimitStatus, Receipt, receipt_of
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Outcome
+from guardrail.model.cells import CounterReply, Outcome
 from guardrail.model.effects import Effect, StoreMode
 
 if TYPE_CHECKING:
@@ -20,21 +18,66 @@ if TYPE_CHECKING:
 
 
 class Case(NamedTuple):
-    """The evidence of one decision: what was asked, when, and what was charged.
+    """The evidence of one decision: what was asked, when, and what was found and charged.
 
-    `facts` are as the host stated them, signals included; `now` is in microseconds. `debits`
-    holds None for rules that did not apply. `plan` and `outcome` are kept where the decision was
-    made step by step; a fused one makes them anew when asked. `serial` numbers the decision.
+    `facts` are as the host stated them, signals included; `now` is in microseconds; `serial`
+    numbers the decision. `debits` are the receipts of what was charged, None for counters that
+    were not reached. `looked` has every counter that was looked at, and whether it was charged;
+    it is None where those are the debits. `found` is what rules asked for. `plan` is kept where
+    the request was planned by the interpreter; what it says of facts is else read anew.
     """
 
     engine: Engine
     facts: Mapping[str, object]
     estimate: Mapping[str, object] | None
     now: int
-    debits: tuple[Debit | None, ...]
+    debits: tuple[Receipt | None, ...]
     serial: int
+    looked: tuple[tuple[Receipt, bool], ...] | None = None
+    found: tuple[Finding, ...] = ()
     plan: Plan | None = None
-    outcome: Outcome | None = None
+
+    @property
+    def simple(self) -> bool:
+        """Whether nothing was found: every counter looked at was charged, none had a say."""
+        return self.looked is None and not self.found and self.plan is None
+
+    @property
+    def charged(self) -> Iterator[Receipt]:
+        """The receipts of what was charged."""
+        return (Receipt._make(debit) for debit in self.debits if debit is not None)
+
+    @property
+    def consulted(self) -> list[tuple[Receipt, bool]]:
+        """Every counter looked at, and whether it was charged, in the order of the rules."""
+        if self.looked is None:
+            return sorted((debit, True) for debit in self.charged)
+        return sorted(self.looked)
+
+
+def looked_at(
+    plan: Plan, outcome: Outcome | None
+) -> tuple[list[Finding], list[tuple[Receipt, bool]]]:
+    """Return what the cells of a plan ask for, and the receipts of its limits.
+
+    Each receipt says whether it was charged; there are none where no store was asked.
+    """
+    found: list[Finding | None] = []
+    looked: list[tuple[Receipt, bool]] = []
+    if outcome is None:
+        return [], looked
+    applied, now = plan.applied(outcome), plan.now
+    for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True):
+        limit, charged = part.limit, applied[cell.charge]
+        if part.role == "limit":
+            receipt = receipt_of(limit.first + part.number, part, cell, reply)
+            looked.append((receipt, charged))
+            found.append(limit.judge(receipt, reply.frees, now))
+        elif part.role == "sentence" and charged:
+            found.append(limit.sentenced())
+        elif part.role == "ban" and isinstance(reply, CounterReply) and reply.used > now:
+            found.append(limit.banned(reply.used - now))
+    return [finding for finding in found if finding is not None], looked
 
 
 class Decision:
@@ -46,7 +89,7 @@ class Decision:
     """
 
     __slots__ = ("_case", "_ruling", "_settled")
-    # A fused decision sets `_ruling` and `_case`, a plain tuple, without a call: `_settled` is
+    # Generated source sets `_ruling` and `_case`, a plain tuple, without a call: `_settled` is
     # set only once it is, and the case gets its names when it is read.
     _ruling: Ruling
     _case: tuple[object, ...]
@@ -177,7 +220,7 @@ class Decision:
     def note(self, *notes: str) -> None:
         """Add to `errors` what went wrong since it was made."""
         if notes:
-            self._ruling = replace(self._ruling, notes=self._ruling.notes + notes)
+            self._ruling = self._ruling._replace(notes=self._ruling.notes + notes)
 
     def explain(self) -> Explanation:
         """Return the whole story: every rule, whether it matched and why, every counter."""

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from guardrail.conditions import Answer, compile_condition, evaluate
-from guardrail.engine import story
-from guardrail.engine.conclude import ShadowReport, findings_of, idle_note
+from guardrail.engine.conclude import ShadowReport, idle_note
 from guardrail.engine.plan import Finding, Plan
-from guardrail.engine.statuses import LimitStatus
+from guardrail.engine.verbs import LimitStatus
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.predicates import Comparison, Condition, Negation
@@ -105,10 +104,10 @@ class Explanation:
 
 def explanation(engine: Engine, decision: Decision) -> Explanation:
     """Return the whole story of a decision."""
-    plan, outcome = story.told(engine, decision)
-    asked = {f.order: f for f in reversed(findings_of(plan, outcome))}
+    plan = engine.read(decision.case)
+    asked = {f.order: f for f in reversed(decision.case.found)}
     counters: dict[str, list[LimitStatus]] = {}
-    for status in story.statuses(plan, outcome):
+    for status in decision.limits:
         counters.setdefault(status.rule, []).append(status)
     rules = tuple(
         _rule_story(engine, rule, plan, tuple(counters.get(rule.id, ())), asked.get(rule.index))
@@ -164,7 +163,7 @@ def _rule_story(
         counters=counters,
         effect=finding.effect if finding else None,
         reason=finding.verdict.reason if finding else None,
-        retry_after=None if finding is None or finding.wait is None else finding.wait / 1_000_000,
+        retry_after=None if finding is None or finding.wait is None else finding.wait / SECOND,
         idle=None if finding is None else _idle(engine, plan, finding),
     )
 

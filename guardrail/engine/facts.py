@@ -99,6 +99,14 @@ class FactReader:
                     known[name] = derived
         return known, tuple(notes)
 
+    def value(self, name: str, raw: Mapping[str, object]) -> Any:
+        """Return the typed value of one fact that is not derived, None where it is missing."""
+        fact = self.facts.get(name)
+        if fact is None:
+            return None
+        stated = raw.get(name)
+        return fact.default if stated is None else typed_value(fact, stated)
+
     def mistaken(self, raw: Mapping[str, object], known: Mapping[str, Any]) -> str | None:
         """Return an identity that the request states and that is none, None if there is none."""
         for name in sorted(self.identities):

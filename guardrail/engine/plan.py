@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guardrail.engine.keys import spill_text
 from guardrail.engine.sizes import Amounts
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, Outcome
-from guardrail.model.effects import Effect, Mode
+from guardrail.model.effects import Effect
 from guardrail.model.rules import Verdict
 
 if TYPE_CHECKING:
-    from guardrail.engine.limits.base import Limit
+    from guardrail.engine.verbs.base import Limit
+
+
+BY_RULE, BY_BAN = -1, -2
 
 
 class Finding(NamedTuple):
     """One thing a rule asks for in this decision.
 
     `order` is the rule's place in the set, −1 for what no rule asked. `wait` is how many
-    microseconds from now it no longer refuses, None if waiting will not help.
+    microseconds from now it no longer refuses, None if waiting will not help. `number` is the
+    counter that asks: `BY_RULE` where it is none, `BY_BAN` where it is the ban of a rule's key.
     """
 
     order: int
@@ -28,6 +32,7 @@ class Finding(NamedTuple):
     verdict: Verdict
     wait: int | None = None
     shadow: bool = False
+    number: int = BY_RULE
 
 
 class Part(NamedTuple):
@@ -86,7 +91,7 @@ class Plan:
     @property
     def refused(self) -> bool:
         """Whether the request is refused already, so that no counter need be asked."""
-        return any(f.effect.refuses and not f.shadow for f in self.findings)
+        return refuses(self.findings)
 
     def applied(self, outcome: Outcome) -> list[bool]:
         """Return which of its charges the store applied."""
@@ -96,7 +101,7 @@ class Plan:
             for i, charge in enumerate(self.charges)
         ]
 
-    def add(self, rule: Limit, verdict: Verdict, wait: int | None = None) -> None:
-        """Record what a counting rule asks for before, or after, its cells were looked at."""
-        shadow = rule.rule.mode is Mode.SHADOW
-        self.findings.append(Finding(rule.rule.index, verdict.effect, verdict, wait, shadow))
+
+def refuses(findings: Iterable[Finding]) -> bool:
+    """Tell whether a rule in force refuses."""
+    return any(f.effect.refuses and not f.shadow for f in findings)

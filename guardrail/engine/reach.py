@@ -7,14 +7,12 @@ could be anything. Points are named by rule, kind and text, in the order of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guardrail.conditions import compile_condition
 from guardrail.engine.closures import rule_applies, verb_amounts
-from guardrail.engine.limits.base import REPEATED
-from guardrail.engine.story import told
+from guardrail.engine.verbs import REPEATED
 from guardrail.model.amounts import Lookup
-from guardrail.model.cells import Counter, CounterReply
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
@@ -62,17 +60,14 @@ def reached(decision: Decision, *, shadow: bool, notices: Mapping[str, object]) 
     the steps whose `x-…` entries are among `notices`; and every row without a limit that held.
     """
     engine = decision.case.engine
-    plan, outcome = told(engine, decision)
+    plan = engine.read(decision.case)
     names = {decision.rule} | ({found.rule for found in decision.shadow} if shadow else set())
     found: set[Point] = set()
     acting: dict[str, set[Point]] = {}
-    replies = () if outcome is None else outcome.replies
-    for part, cell, reply in zip(plan.parts, plan.cells, replies, strict=outcome is not None):
-        rule = part.limit.rule
-        if part.role != "limit" or not isinstance(cell, Counter):
-            continue
-        used = (cast(CounterReply, reply).used + cell.amount) * 100
-        over = [step for step in _steps(rule) if used > part.allowance * step.percent]
+    for receipt, _ in decision.case.consulted:
+        rule = engine.counters[receipt.number][0].rule
+        used = (receipt.used + receipt.increment) * 100
+        over = [step for step in _steps(rule) if used > receipt.allowance * step.percent]
         if not over:
             continue
         step = max(over, key=lambda step: (step.verdict.effect, step.percent))

@@ -8,12 +8,11 @@ from typing import Literal, NamedTuple
 
 from guardrail.engine import Engine
 from guardrail.engine.decision import Case
-from guardrail.engine.limits.base import Limit
 from guardrail.engine.plan import Finding, Plan
+from guardrail.engine.verbs import Limit
 from guardrail.guard.shares import SHORT_WAIT, UNAVAILABLE
 from guardrail.model.effects import StoreMode
 from guardrail.model.facts import FactType
-from guardrail.model.rules import Budget, Distinct, Rule
 from guardrail.model.typed import typed_value
 
 TIER, ACCOUNT = "account.tier", "account.id"
@@ -34,13 +33,10 @@ ANSWERS: Mapping[Literal["allow", "deny", "local"], Answer] = {
 }
 
 
-def fixed_answer(rule: Rule) -> Answer | None:
-    """Return a rule's answer, None where it depends on whose request it is."""
-    if rule.on_store_error is not None:
-        return ANSWERS[rule.on_store_error]
-    if isinstance(rule.verb, Budget):
-        return None
-    return Answer.DENY if isinstance(rule.verb, Distinct) else Answer.LOCAL
+def fixed_answer(limit: Limit) -> Answer | None:
+    """Return what a rule answers, None where it depends on whose request it is."""
+    answer = limit.rule.on_store_error or limit.without_store
+    return None if answer is None else ANSWERS[answer]
 
 
 def is_known(engine: Engine, case: Case, plan: Plan) -> bool:
@@ -72,7 +68,7 @@ class Answers(NamedTuple):
         for cell, part in zip(plan.cells, plan.parts, strict=True):
             if cell.charge in by_charge or plan.charges[cell.charge].after is not None:
                 continue
-            answer = fixed_answer(part.limit.rule)
+            answer = fixed_answer(part.limit)
             if answer is None:
                 known = is_known(engine, case, plan) if known is None else known
                 answer = Answer.LOCAL if known else Answer.DENY
@@ -90,7 +86,7 @@ class Answers(NamedTuple):
             rule = limit.rule
             refuses = limit.over.effect.refuses or rule.on_store_error is not None
             verdict = UNAVAILABLE if refuses else limit.over
-            yield Finding(rule.index, verdict.effect, verdict, SHORT_WAIT, limit.shadow)
+            yield limit.finding(verdict, SHORT_WAIT)
 
     @property
     def refuse(self) -> bool:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decision
-from guardrail.engine.fused.asking import fuse_question
+from guardrail.engine.emit_rows import ask_in_rows
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
@@ -35,7 +35,7 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         if not inspect.iscoroutinefunction(self._remote.acquire):
             self._direct = Guard(frame, cast(Store, store), self._watch)
         asks = isinstance(self._remote, AsyncFormStore) and not frame.overridden
-        self._ask = fuse_question(frame.engine, LATEST) if asks else None
+        self._ask = ask_in_rows(frame.engine, LATEST) if asks else None
 
     def with_policies(self, policies: PolicySet) -> AsyncGuard:
         """Return a guard that decides by another policy set, over the same store and counters."""
@@ -74,6 +74,8 @@ class AsyncGuard(Shell[Store | AsyncStore]):
             question = self._ask(facts, estimate, moment)
         if question is None:
             return await self._steps(facts, estimate, moment, unavailable)
+        if not question.needs_store:
+            return question.unasked()
         watch = self._watch
         permit = watch.permit()
         if permit is None:

@@ -7,17 +7,14 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from guardrail.engine import Engine
-from guardrail.engine.decision import Case
-from guardrail.engine.fused.asking import Question, Receipt
-from guardrail.engine.limits.base import Debit, Limit
-from guardrail.engine.limits.sets import ConcurrencyLimit
+from guardrail.engine.emit_rows import Question
 from guardrail.engine.plan import Plan
+from guardrail.engine.verbs import Limit, Receipt, receipt_of
 from guardrail.guard.answers import Answer, Answers, fixed_answer
 from guardrail.guard.shares import Share
 from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
     IDENT_LENGTH,
-    Cell,
     Charge,
     Correction,
     Counter,
@@ -69,8 +66,8 @@ class LocalCounters:
         """Count for the rules of these engines too."""
         for engine in engines:
             for limit in engine.limits:
-                if isinstance(limit, ConcurrencyLimit):
-                    self.leases[limit.idents[0]] = limit.verb.lease
+                if limit is not None and limit.lease:
+                    self.leases[limit.idents[0]] = limit.lease
                 if limit is not None and _is_followed(limit):
                     self._idents.update(limit.idents)
 
@@ -86,12 +83,21 @@ class LocalCounters:
                 elif part.role == "ban":
                     until = cast(CounterReply, reply).used
                     if until > now:
-                        self._ban(cell, until, now)
+                        self._ban(cell.key, cell.ttl, until, now)
                 elif part.role == "sentence" and _applied(plan, outcome, cell.charge):
-                    self._ban(cell, now + cast(Counter, cell).amount, now)
+                    self._ban(cell.key, cell.ttl, now + cast(Counter, cell).amount, now)
 
-    def follow_question(self, question: Question, receipts: Sequence[Receipt]) -> None:
-        """Count what the store admitted of a question."""
+    def follow_rows(
+        self,
+        question: Question,
+        receipts: Sequence[Receipt | None],
+        bans: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Count what the store admitted of a question, and note the bans it told of.
+
+        A receipt is None where the counter was not charged. A ban is the place of its cell in the
+        form, and until when it lasts.
+        """
         store, now, engine = self.store, question.now, question.engine
         kept = self._kept.get(engine)
         if kept is None:
@@ -99,7 +105,12 @@ class LocalCounters:
         keys, _, cells, _ = question.form
         home = store.home
         with store.lock:
+            for at, until in bans:
+                _, _, place, ttl = cells[at : at + 4]
+                self._ban(keys[place - 1], ttl * MILLISECOND, until, now)
             for receipt, row in zip(receipts, question.rows, strict=True):
+                if receipt is None:
+                    continue
                 number, key, slot, used, increment, amount, _, _ = receipt
                 if not kept[number]:
                     continue
@@ -112,7 +123,7 @@ class LocalCounters:
                 known = record is not None
                 if not known:
                     record = table.find(key)
-                    if record is None and spill and store.full:
+                    if record is None and spill and store.is_full():
                         key = keys[spill - 1]
                         record = table.find(key)
                 if kind == SET:
@@ -161,15 +172,14 @@ class LocalCounters:
         return Outcome(False, found.refused[:-1], found.replies[:-1])
 
     def debits(
-        self, case: Case, plan: Plan, asked: Plan, places: list[int], outcome: Outcome
-    ) -> Iterator[Debit]:
+        self, plan: Plan, asked: Plan, places: list[int], outcome: Outcome
+    ) -> Iterator[Receipt]:
         """Yield the receipts of what was charged here, in whole units, not k times as many."""
         applied = asked.applied(outcome)
-        numbers = case.engine.numbers
         for place, own, reply in zip(places, asked.cells, outcome.replies, strict=True):
             cell, part = plan.cells[place], plan.parts[place]
             if part.role == "limit" and applied[own.charge]:
-                yield part.limit.debit(numbers[id(part.limit)] + part.number, part, cell, reply)
+                yield receipt_of(part.limit.first + part.number, part, cell, reply)
 
     def settle(self, corrections: Sequence[Correction], now: int, *, own: bool) -> None:
         """Correct what was charged here; `own` tells that it was decided here, at the share.
@@ -194,7 +204,7 @@ class LocalCounters:
         key = cell.spill if reply.spilled else cell.key
         table = self.store.home(key[:IDENT_LENGTH], cell.ttl)
         record = table.find(key)
-        if record is None and cell.spill is not None and self.store.full:
+        if record is None and cell.spill is not None and self.store.is_full():
             key = cell.spill
             record = table.find(key)
         if cell.__class__ is Member:
@@ -205,13 +215,13 @@ class LocalCounters:
             record = _window(record, reply.slot, cell.span, cell.amount)
         table.put(key, record, now)
 
-    def _ban(self, cell: Cell, until: int, now: int) -> None:
-        table = self.store.home(cell.key[:IDENT_LENGTH], cell.ttl)
-        table.put(cell.key, _line(table.find(cell.key), until), now)
+    def _ban(self, key: str, ttl: int, until: int, now: int) -> None:
+        table = self.store.home(key[:IDENT_LENGTH], ttl)
+        table.put(key, _line(table.find(key), until), now)
 
 
 def _is_followed(limit: Limit) -> bool:
-    return fixed_answer(limit.rule) in _FOLLOWED
+    return fixed_answer(limit) in _FOLLOWED
 
 
 def _line(record: Record | None, until: int) -> Record:

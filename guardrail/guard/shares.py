@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import cast
 
-from guardrail.engine.limits.base import Limit
-from guardrail.engine.limits.budget import BudgetLimit
-from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.statuses import LimitStatus
+from guardrail.engine.plan import Finding, Part
+from guardrail.engine.verbs import Limit, Receipt
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE, SECOND
-from guardrail.model.cells import Cell, Member, Reply
+from guardrail.model.cells import Cell, Member
 from guardrail.model.effects import Effect
 from guardrail.model.rules import Rule, Verdict
 
@@ -84,14 +82,9 @@ class Share:
         return self.limit.rule
 
     @property
-    def key_facts(self) -> tuple[str, ...]:
-        """The facts that tell whose the limit is."""
-        return self.limit.key_facts
-
-    @property
-    def idents(self) -> tuple[str, ...]:
-        """What the limit's counters are named by."""
-        return self.limit.idents
+    def first(self) -> int:
+        """The number of the limit's first counter."""
+        return self.limit.first
 
     def charged(self, cell: Cell, part: Part, charge: int) -> tuple[Cell, Part]:
         """Return a cell of the limit as part of a charge made here, and what it then stands for."""
@@ -104,29 +97,32 @@ class Share:
             line = cell._replace(charge=charge, amount=amount, ceiling=ceiling)
             return line, self._part(part, max(1, part.allowance // self.parts))
         most = part.allowance // self.parts
-        percent = cast(BudgetLimit, self.limit).percent
-        window = cell._replace(
-            charge=charge, ceiling=None if percent is None else most * percent // 100
-        )
+        window = cell._replace(charge=charge, ceiling=self.limit.ceiling(most))
         return window, self._part(part, most)
 
-    def judge(
-        self, plan: Plan, part: Part, cell: Cell, reply: Reply, applied: bool
-    ) -> Finding | None:
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
         """Return what a reply asks for: to be over a share does not prove to be over the limit.
 
-        So it never blocks, and waits are short; a ban that the store told of stands as it is.
+        So it never blocks, and waits are short.
         """
-        found = self.limit.judge(plan, part, cell, reply, applied)
-        if found is None or part.role == "ban" or not found.effect.refuses:
+        return self._softened(self.limit.judge(receipt, frees, now))
+
+    def sentenced(self) -> Finding:
+        """Return what one refusal too many asks for, which a share does not prove either."""
+        found = self._softened(self.limit.sentenced())
+        assert found is not None
+        return found
+
+    def banned(self, left: int) -> Finding:
+        """Return what a ban asks for that the store told of: it stands as it is."""
+        return self.limit.banned(left)
+
+    def _softened(self, found: Finding | None) -> Finding | None:
+        if found is None or not found.effect.refuses:
             return found
         if found.effect is Effect.BLOCK and self.parts > 1:
             return found._replace(effect=Effect.THROTTLE, verdict=UNAVAILABLE, wait=SHORT_WAIT)
         return found._replace(wait=None if found.wait is None else min(found.wait, LONGEST_WAIT))
-
-    def status(self, part: Part, cell: Cell, reply: Reply, now: int, applied: bool) -> LimitStatus:
-        """Return how the share stands."""
-        return self.limit.status(part, cell, reply, now, applied)
 
     def _part(self, part: Part, allowance: int) -> Part:
         return part._replace(limit=cast(Limit, self), allowance=allowance)

@@ -7,9 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from guardrail.engine import Decision
-from guardrail.engine.fused import Decide, fuse
-from guardrail.engine.fused.asking import fuse_question
-from guardrail.engine.fused.settling import Settle, fuse_settlement
+from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
+from guardrail.engine.emit_rows import ask_in_rows
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch
@@ -32,10 +31,10 @@ class Guard(Shell[Store]):
         self._decide: Decide = self._steps
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not frame.overridden:
-            self._decide = fuse(frame.engine, store, self._steps, LATEST)
-            self._settle = fuse_settlement(frame.engine, store)
+            self._decide = decide_inline(frame.engine, store, self._steps, LATEST)
+            self._settle = settle_inline(frame.engine, store)
         elif isinstance(store, FormStore) and not frame.overridden:
-            self._ask = fuse_question(frame.engine, LATEST)
+            self._ask = ask_in_rows(frame.engine, LATEST)
             self._forms = store
             self._decide = self._asked
 
@@ -161,6 +160,8 @@ class Guard(Shell[Store]):
         question = self._ask(facts, estimate, moment)
         if question is None:
             return self._steps(facts, estimate, moment)
+        if not question.needs_store:
+            return question.unasked()
         watch = self._watch
         permit = watch.permit()
         if permit is None:

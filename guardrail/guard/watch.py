@@ -8,14 +8,11 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from guardrail.engine import Decision
-from guardrail.engine.conclude import conclude
 from guardrail.engine.decision import Case
-from guardrail.engine.fused.asking import Question
-from guardrail.engine.limits.sets import ConcurrencyLimit
+from guardrail.engine.emit_rows import Question
 from guardrail.engine.plan import Plan
 from guardrail.errors import StoreError
 from guardrail.guard.answers import Answers
@@ -26,7 +23,7 @@ from guardrail.guard.health import Health
 from guardrail.guard.local import LocalCounters
 from guardrail.model.cells import Correction, Leave, Member, Outcome
 from guardrail.model.effects import StoreMode
-from guardrail.stores.forms import GarbledError, are_numbers, outcome_of
+from guardrail.stores.forms import GarbledError, are_numbers
 
 
 class Delivery(NamedTuple):
@@ -117,17 +114,22 @@ class Watch:
         try:
             if not (self._undoes or are_numbers(reply)):
                 raise GarbledError(f"the store answered `{reply!r:.100}`, which is none of ours")
+            if not question.fits(reply):
+                raise GarbledError("the store's reply is none of ours: its length is wrong")
             receipts = question.receipts(reply)
-            if receipts is None:
-                outcome = outcome_of(reply, len(question.charges), question.cells)
+            read = question.verdicts(reply) if receipts is None else None
         except Exception as problem:  # a store of the host's own may reply whatever it likes
             return self._misunderstood(question.case, question.plan, permit, problem)
-        if receipts is None:
-            return self.answered(question.case, question.plan, permit, outcome)
         self._breaker.succeeded(permit, self._clock())
+        if read is None:
+            assert receipts is not None
+            if self._follows:
+                self._local.follow_rows(question, receipts)
+            return question.allowed(receipts)
         if self._follows:
-            self._local.follow_question(question, receipts)
-        return question.allowed(receipts)
+            charged = [receipt if charged else None for receipt, charged in read.looked]
+            self._local.follow_rows(question, charged, read.bans)
+        return question.concluded(read.found, read.looked)
 
     def failed(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
         """Return the decision on a plan that the store failed to answer."""
@@ -211,10 +213,10 @@ class Watch:
         asked, places = self._local.plan(plan, answers)
         asked.notes = (*plan.notes, f"{why}: {answers.told()}")
         outcome = self._local.acquire(asked, refuse=answers.refuse)
-        debits = tuple(self._local.debits(case, plan, asked, places, outcome))
-        ruling = conclude(case.engine.policies, asked, outcome)
-        case = case._replace(debits=debits, plan=asked, outcome=outcome)
-        return Decision.of(replace(ruling, mode=answers.mode), case)
+        debits = tuple(self._local.debits(plan, asked, places, outcome))
+        decision = case.engine.decision(case, asked, outcome)
+        ruling = decision.ruling._replace(mode=answers.mode)
+        return Decision.of(ruling, decision.case._replace(debits=debits))
 
     def _note(self, permit: int, problem: Exception) -> None:
         self._breaker.failed(permit, self._clock())
@@ -247,7 +249,7 @@ def _places_taken(plan: Plan) -> list[Correction]:
     return [
         Leave(key, cell.member)
         for cell, part in zip(plan.cells, plan.parts, strict=True)
-        if isinstance(part.limit, ConcurrencyLimit) and isinstance(cell, Member)
+        if part.limit.lease and isinstance(cell, Member)
         for key in (cell.key, cell.spill)
         if part.role == "limit" and key
     ]

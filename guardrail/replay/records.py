@@ -13,7 +13,7 @@ import msgspec
 import zstandard
 
 from guardrail.engine import Decision
-from guardrail.engine.source import rule_facts
+from guardrail.engine.expressions import rule_facts
 from guardrail.errors import DataError
 from guardrail.model.effects import StoreMode
 from guardrail.model.policy import PolicySet

@@ -28,13 +28,13 @@ from guardrail.stores.records import (
     drained_pair,
     draining,
     entered,
+    expiry_frees,
     horizon,
-    makes_room,
     read_members,
     read_window,
     readjusted,
     redrained,
-    windowed_slots,
+    slot_frees,
 )
 
 
@@ -48,9 +48,8 @@ def read_counter(
     record = believed_window(record, cell.slot, cell.span, cell.ttl)
     used, slot = (0, cell.slot) if record is None else read_window(record, cell.slot, cell.span)
     frees = None
-    if cell.span > 1 and cell.ceiling is not None and used + cell.amount > cell.ceiling:
-        others = {k: v for k, v in windowed_slots(record).items() if slot - cell.span < k < slot}
-        frees = makes_room(others, slot, used + cell.amount - cell.ceiling)
+    if cell.span > 1 and cell.ceiling is not None:
+        frees = slot_frees(record, slot, cell.span, used + cell.amount - cell.ceiling)
     return CounterReply(used, slot, frees, 0, spilled)
 
 
@@ -62,7 +61,7 @@ def read_set(
     live, present = read_members(record, member, now)
     frees = None
     if cell.ceiling and not present and live >= cell.ceiling:
-        frees = sorted(e for e in (record or {}).values() if e > now)[live - cell.ceiling]
+        frees = expiry_frees(record, live - cell.ceiling, now)
     return MemberReply(live, present, frees, spilled)
 
 

@@ -18,8 +18,6 @@ from guardrail.model.cells import (
     Counter,
     CounterReply,
     Leave,
-    Member,
-    MemberReply,
     Outcome,
     Reply,
 )
@@ -72,9 +70,8 @@ class MemoryStore:
         """Return how many records are kept, those about to be forgotten included."""
         return sum(table.size for table in self._tables.values())
 
-    @property
-    def full(self) -> bool:
-        """Whether unknown keys are now counted under their spill."""
+    def is_full(self) -> bool:
+        """Tell whether unknown keys are now counted under their spill."""
         return len(self) >= self.max_keys
 
     @property
@@ -106,6 +103,26 @@ class MemoryStore:
         self._homes[ident] = longer
         return longer
 
+    def read(self, cell: Cell, now: int) -> Reply:
+        """Return what a cell's record says to it; whoever calls holds the lock."""
+        record, spilled = self._locate(cell)
+        if isinstance(cell, Counter):
+            return read_counter(cell, record, now, spilled)
+        return read_set(cell, record, cell.member, now, spilled)
+
+    def refuses(self, cell: Cell, reply: Reply) -> bool:
+        """Tell whether what a record said refuses the cell."""
+        return refuses(cell, reply)
+
+    def apply(self, cell: Cell, reply: Reply, now: int) -> None:
+        """Charge a cell, given what its record said; whoever calls holds the lock."""
+        key = cast(str, cell.spill) if reply.spilled else cell.key
+        table = self.home(key[:IDENT_LENGTH], cell.ttl)
+        slot = reply.slot if isinstance(reply, CounterReply) else 0
+        record = charged(cell, table.find(key), member_of(cell), slot, now)
+        if record is not None:
+            table.put(key, record, now)
+
     def slots(self, key: str) -> dict[int, int]:
         """Return a windowed counter's record, slots to values, for tests and tools."""
         return dict(windowed_slots(self._known(key)))
@@ -127,12 +144,7 @@ class MemoryStore:
         left_out: set[int] = set()
         replies: list[Reply] = []
         for cell in cells:
-            reply: Reply
-            reply = (
-                self._read_counter(cell, now)
-                if isinstance(cell, Counter)
-                else self._read_set(cell, now)
-            )
+            reply = self.read(cell, now)
             if refuses(cell, reply):
                 refused[cell.charge] = True
             replies.append(reply)
@@ -141,32 +153,16 @@ class MemoryStore:
         admitted, applied = admission(charges, refused, left_out)
         for cell, reply in zip(cells, replies, strict=True):
             if applied[cell.charge]:
-                self._apply(cell, reply, now)
+                self.apply(cell, reply, now)
         return Outcome(admitted, refused, replies)
 
     def _locate(self, cell: Cell) -> tuple[Record | None, bool]:
         record = self.home(cell.key[:IDENT_LENGTH], cell.ttl).find(cell.key)
-        if record is None and cell.spill is not None and self.full:
+        if record is None and cell.spill is not None and self.is_full():
             if cell.spill == LEFT_OUT:
                 return None, True
             return self.home(cell.spill[:IDENT_LENGTH], cell.ttl).find(cell.spill), True
         return record, False
-
-    def _read_counter(self, cell: Counter, now: int) -> CounterReply:
-        record, spilled = self._locate(cell)
-        return read_counter(cell, record, now, spilled)
-
-    def _read_set(self, cell: Member, now: int) -> MemberReply:
-        record, spilled = self._locate(cell)
-        return read_set(cell, record, cell.member, now, spilled)
-
-    def _apply(self, cell: Cell, reply: Reply, now: int) -> None:
-        key = cast(str, cell.spill) if reply.spilled else cell.key
-        table = self.home(key[:IDENT_LENGTH], cell.ttl)
-        slot = reply.slot if isinstance(reply, CounterReply) else 0
-        record = charged(cell, table.find(key), member_of(cell), slot, now)
-        if record is not None:
-            table.put(key, record, now)
 
     def _correct(self, correction: Correction, now: int) -> None:
         ident = correction.key[:IDENT_LENGTH]

@@ -94,6 +94,26 @@ def makes_room(others: dict[int, int], slot: int, excess: int) -> int:
     return slot
 
 
+def slot_frees(record: Record | None, slot: int, span: int, excess: int) -> int | None:
+    """Return the slot whose leaving makes room for `excess`, None if there is no excess."""
+    if excess <= 0:
+        return None
+    others = {k: v for k, v in windowed_slots(record).items() if slot - span < k < slot}
+    return makes_room(others, slot, excess)
+
+
+def expiry_frees(record: Record | None, over: int, now: int) -> int:
+    """Return when a place is free in a set with `over` members more than one too many."""
+    expiries: dict[str, int] = record or {}
+    return sorted(expiry for expiry in expiries.values() if expiry > now)[over]
+
+
+def ban_of(record: Record | None, now: int, ttl: int) -> int:
+    """Return until when a ban of the length `ttl` lasts, 0 if a clock that was ahead wrote it."""
+    value, _ = drained_pair(record)
+    return 0 if value > horizon(now, ttl) else value
+
+
 def adjusted(slots: dict[int, int], slot: int, delta: int) -> dict[int, int]:
     """Return the slots after a correction; empty if there is nothing to correct."""
     if delta > 0:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guardrail import conditions as reference
 from guardrail.conditions import Answer, compile_condition
 from guardrail.engine.facts import FactReader
-from guardrail.engine.source import Source, define
+from guardrail.engine.expressions import Source, define
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some

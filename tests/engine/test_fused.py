@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guardrail.engine import fused
 from guardrail.engine import story as engine_story
-from guardrail.engine.source import define
+from guardrail.engine.expressions import define
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet

@@ -13,7 +13,7 @@ from guardrail.engine import Engine
 from guardrail.engine import planner as generated
 from guardrail.engine.index import build_index
 from guardrail.engine.plan import Plan
-from guardrail.engine.source import define
+from guardrail.engine.expressions import define
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Numbered

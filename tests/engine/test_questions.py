@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from guardrail.engine.fused import asking
 from guardrail.engine.fused.asking import fuse_question
-from guardrail.engine.source import define
+from guardrail.engine.expressions import define
 from guardrail.guard.frame import LATEST
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from guardrail.cli import main
-from guardrail.engine.source import rule_facts
+from guardrail.engine.expressions import rule_facts
 from guardrail.http.doors import DOORS, unfed, unfed_by_all
 from guardrail.loading import load_text
 from tests.http.driving import Guarded

@@ -151,11 +151,12 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
     """
     case = decision.case
     fields: list[Field] = []
-    if case.plan is None:
-        # Simply allowed, in one go: its receipts tell all that may show.
-        if style.shows:
-            standings: Sequence[Standing] = style.receipts.standings(case)
-            fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
+    standings: Sequence[Standing] | None = None
+    if case.simple:
+        # Nothing was found: its receipts tell all that may show.
+        standings = style.receipts.standings(case) if style.shows else ()
+    if standings is not None:
+        fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
     else:
         reading = reading_of(decision)
         fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)

@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from guardrail.engine import Engine
 from guardrail.engine.decision import Case
-from guardrail.engine.limits.base import Debit, Limit
-from guardrail.http.answers.standing import MONEY, OWN, Standing, filling, window_of
-from guardrail.model.amounts import SECOND
+from guardrail.engine.keys import SEPARATOR
+from guardrail.engine.verbs import Limit, Receipt
+from guardrail.http.answers.standing import OWN, Shown, Standing, shown_of, standing_of
+from guardrail.model.cells import IDENT_LENGTH
 from guardrail.model.effects import Mode
-from guardrail.model.rules import Concurrency, Distinct, Rate
 
 _ENGINES_KEPT = 4
-
-
-class _Shown(NamedTuple):
-    """What does not change of a counter that may show; `window` is None for a rate."""
-
-    limit: Limit
-    name: str
-    unit: str
-    window: int | None
-    paced: bool
 
 
 class Receipts:
     """Reads receipts; it remembers what does not change of the policy sets last seen."""
 
     def __init__(self) -> None:
-        self._known: dict[Engine, tuple[_Shown | None, ...]] = {}
+        self._known: dict[Engine, tuple[Shown | None, ...]] = {}
 
-    def standings(self, case: Case) -> list[Standing]:
-        """Return how the caller's own limits stand, for a case that was decided in one go.
+    def standings(self, case: Case) -> list[Standing] | None:
+        """Return how the caller's own limits stand, for a case in which nothing was found.
 
-        Such a case has no plan: nothing was found, nothing spilled, and no fact of a key that it
-        charged was missing. Whose a counter is follows from its rule alone then.
+        Nothing spilled in such a case. Whose a counter is follows from its rule alone, unless
+        something stands in for a missing fact of its key: None then.
         """
         known = self._known.get(case.engine)
         if known is None:
             known = self._seen(case.engine)
         standings: list[Standing] = []
-        for receipt in case.debits:
-            if receipt is None or (shown := known[receipt[0]]) is None:
+        for row in case.debits:
+            if row is None or (shown := known[row[0]]) is None:
                 continue
-            debit = Debit._make(receipt)
-            most, left, resets = shown.limit.standing(debit, case.now)
-            standings.append(
-                Standing(
-                    shown.name,
-                    shown.unit,
-                    most,
-                    left,
-                    filling(debit.slot) if shown.paced else shown.window,
-                    None if resets is None else resets / SECOND,
-                    None,
-                    debit.key,
-                )
-            )
+            receipt = Receipt._make(row)
+            stated = receipt.key.startswith("=", IDENT_LENGTH)
+            if len(shown.limit.key_facts) > 1:
+                parts = receipt.key.count(f"{SEPARATOR}=")
+                stated = stated and parts == len(shown.limit.key_facts) - 1
+            if not stated:
+                return None
+            standings.append(standing_of(shown, receipt, case.now, True, None))
         return standings
 
-    def _seen(self, engine: Engine) -> tuple[_Shown | None, ...]:
+    def _seen(self, engine: Engine) -> tuple[Shown | None, ...]:
         if len(self._known) >= _ENGINES_KEPT:
             self._known = {}
         shown = tuple(_shown(limit, part) for limit, part in engine.counters)
@@ -68,12 +50,8 @@ class Receipts:
         return shown
 
 
-def _shown(limit: Limit, part: int) -> _Shown | None:
-    rule = limit.rule
-    hidden = isinstance(rule.verb, Distinct) or rule.mode is not Mode.ENFORCE
+def _shown(limit: Limit, part: int) -> Shown | None:
+    hidden = not limit.shown or limit.rule.mode is not Mode.ENFORCE
     if hidden or OWN.isdisjoint(limit.key_facts):
         return None
-    unit = "concurrent-requests" if isinstance(rule.verb, Concurrency) else limit.units[part]
-    name = rule.id if len(limit.idents) == 1 else f"{rule.id}.{unit}"
-    shown = MONEY if unit == "cost_usd" else unit
-    return _Shown(limit, name, shown, window_of(rule), isinstance(rule.verb, Rate))
+    return shown_of(limit, part)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from guardrail.engine import Decision
 from guardrail.engine.core import FACTS_UNAVAILABLE
 from guardrail.engine.facts import INVALID_FACT
-from guardrail.engine.limits.base import NEVER_FITS, REPEATED
+from guardrail.engine.verbs import NEVER_FITS, REPEATED
 from guardrail.http.answers.standing import Reading
 from guardrail.http.answers.waits import NO_WAIT, Wait
 from guardrail.model.effects import Effect

@@ -6,18 +6,15 @@ shared with strangers: what they hold would tell of other people, or of how they
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from guardrail.engine import Decision
-from guardrail.engine.limits.base import NEVER_FITS, Limit
-from guardrail.engine.plan import Finding, Plan
-from guardrail.engine.statuses import LimitStatus
-from guardrail.engine.story import told
+from guardrail.engine.plan import BY_RULE, Finding
+from guardrail.engine.verbs import NEVER_FITS, Limit, Receipt
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Cell, Counter, Outcome
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.rules import Budget, Concurrency, Distinct, Rate, Rule
+from guardrail.model.rules import Block, Budget, Degrade, Rule
 
 OWN = frozenset({"account.id", "credential.id", "account.org"})
 """The facts whose values belong to one caller."""
@@ -73,17 +70,26 @@ class Reading(NamedTuple):
 
 def reading_of(decision: Decision) -> Reading:
     """Return what of a decision concerns its client."""
-    engine = decision.case.engine
-    rules = engine.policies.rules
-    plan, outcome = told(engine, decision)
-    standings: list[Standing] = []
-    findings = [(finding, _static_shows(rules, finding, plan)) for finding in plan.findings]
-    for limit, finding, own, standing in _judged(plan, outcome):
-        if finding is not None:
-            findings.append((finding, own))
-        if standing is not None and own and limit.rule.mode is Mode.ENFORCE:
-            standings.append(standing)
-    enforced = [(finding, own) for finding, own in findings if not finding.shadow]
+    case = decision.case
+    engine, rules = case.engine, case.engine.policies.rules
+    facts = engine.read(case).facts
+    receipts = {receipt.number: (receipt, charged) for receipt, charged in case.consulted}
+    waits: dict[int, int | None] = {}
+    enforced: list[tuple[Finding, bool]] = []
+    for finding in case.found:
+        if finding.number >= 0 and finding.effect.refuses:
+            waits[finding.number] = finding.wait
+        if not finding.shadow:
+            counter = receipts.get(finding.number)
+            spilled = counter is not None and counter[0].spilled
+            enforced.append((finding, _shows(rules, finding, facts) and not spilled))
+    standings = []
+    for number, (receipt, charged) in receipts.items():
+        limit, part = engine.counters[number]
+        shows = limit.shown and limit.rule.mode is Mode.ENFORCE and not receipt.spilled
+        if shows and is_own(limit.rule, facts, limit.key_facts):
+            shown = shown_of(limit, part)
+            standings.append(standing_of(shown, receipt, case.now, charged, waits.get(number)))
     refusals = tuple(
         Refused(
             rules[f.order] if f.order >= 0 else None,
@@ -97,6 +103,39 @@ def reading_of(decision: Decision) -> Reading:
     obliged = tuple(f for f, own in enforced if own and not f.effect.refuses)
     shared = _rests_on_strangers(decision, refusals, enforced)
     return Reading(tuple(standings), refusals, obliged, shared)
+
+
+class Shown(NamedTuple):
+    """What does not change of a counter that may show; `window` is None for a rate."""
+
+    limit: Limit
+    name: str
+    unit: str
+    window: int | None
+
+
+def shown_of(limit: Limit, part: int) -> Shown:
+    """Return how one of a limit's counters shows."""
+    unit, rule = limit.unit(part), limit.rule
+    name = rule.id if len(limit.idents) == 1 else f"{rule.id}.{unit}"
+    return Shown(limit, name, MONEY if unit == "cost_usd" else unit, window_of(rule))
+
+
+def standing_of(
+    shown: Shown, receipt: Receipt, now: int, charged: bool, wait: int | None
+) -> Standing:
+    """Return how a counter stands at `now` (microseconds), by its receipt of that moment."""
+    most, _, left, resets = shown.limit.stand(receipt, now, charged)
+    return Standing(
+        shown.name,
+        shown.unit,
+        most,
+        left,
+        filling(receipt.slot) if shown.limit.period else shown.window,
+        None if resets is None else resets / SECOND,
+        None if wait is None else wait / SECOND,
+        receipt.key,
+    )
 
 
 def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> bool:
@@ -128,58 +167,19 @@ def filling(capacity: int) -> int:
     return max(1, -(-capacity // SECOND))
 
 
-def _static_shows(rules: tuple[Rule, ...], finding: Finding, plan: Plan) -> bool:
-    """A static rule may show; a limit's size may not, if strangers share it."""
-    if finding.order < 0 or finding.verdict.reason != NEVER_FITS:
+def _shows(rules: tuple[Rule, ...], finding: Finding, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a finding may show: a rule without counters may, and the caller's own limits.
+
+    What a limit allows may not, if strangers share it.
+    """
+    if finding.order < 0:
         return True
-    rule = rules[finding.order]
-    if isinstance(rule.verb, Rate | Budget | Concurrency | Distinct):
-        return is_own(rule, plan.facts, rule.verb.key.facts)
-    return True
-
-
-def _judged(
-    plan: Plan, outcome: Outcome | None
-) -> Iterator[tuple[Limit, Finding | None, bool, Standing | None]]:
-    if outcome is None:
-        return
-    applied = plan.applied(outcome)
-    for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True):
-        limit, charged = part.limit, applied[cell.charge]
-        finding = limit.judge(plan, part, cell, reply, charged)
-        own = is_own(limit.rule, plan.facts, limit.key_facts) and not reply.spilled
-        standing = None
-        if part.role == "limit":
-            status = limit.status(part, cell, reply, plan.now, charged)
-            refused = finding is not None and finding.effect.refuses
-            wait = finding.wait if finding is not None and refused else None
-            standing = _standing(limit.rule, status, len(limit.idents), wait, cell)
-        yield limit, finding, own, standing
-
-
-def _standing(
-    rule: Rule, status: LimitStatus, counters: int, wait: int | None, cell: Cell
-) -> Standing | None:
-    verb = rule.verb
-    if isinstance(verb, Distinct):
-        return None
-    money = status.unit == "cost_usd"
-    scale = SECOND if money else 1
-    quota = round(status.limit * scale)
-    window = window_of(rule)
-    if isinstance(verb, Rate):
-        counter = cast(Counter, cell)
-        window = filling(cast(int, counter.ceiling) - counter.floor)
-    return Standing(
-        name=rule.id if counters == 1 else f"{rule.id}.{status.unit}",
-        unit=MONEY if money else status.unit,
-        quota=quota,
-        left=max(0, min(quota, int(status.remaining * scale))),
-        window=window,
-        resets=status.reset_after,
-        wait=None if wait is None else wait / SECOND,
-        key=cell.key,
-    )
+    verb = rules[finding.order].verb
+    if isinstance(verb, Block | Degrade):
+        return True
+    if finding.number == BY_RULE and finding.verdict.reason != NEVER_FITS:
+        return True
+    return is_own(rules[finding.order], facts, verb.key.facts)
 
 
 def _rests_on_strangers(

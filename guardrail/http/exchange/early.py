@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardrail.engine import Decision
-from guardrail.engine.source import rule_facts
+from guardrail.engine.expressions import rule_facts
 from guardrail.guard import Guard
 from guardrail.guard.frame import Clock
 from guardrail.model.effects import Mode

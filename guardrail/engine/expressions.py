@@ -1,4 +1,4 @@
-"""Rules as Python source: the expressions that the plan and the fused decision are built from.
+"""Rules as Python source: the expressions that generated decisions are built from.
 
 An expression reads local variables, one a fact (None where it is missing), `now` in seconds and
 `t` in microseconds. Kleene's logic needs no third value in it: a condition is written either as
@@ -12,11 +12,11 @@ from typing import Any
 
 from guardrail.conditions import in_networks
 from guardrail.engine.closures import from_fact, verb_amounts
-from guardrail.engine.keys import LONGEST, SEPARATOR, key_text
+from guardrail.engine.keys import LONGEST, SEPARATOR
 from guardrail.model.amounts import Amount, Fixed, Lookup, amount_facts
 from guardrail.model.facts import Fact, FactType
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, facts_of
-from guardrail.model.rules import Block, CountingVerb, Degrade, Distinct, Exemption, Rule
+from guardrail.model.rules import Block, Degrade, Distinct, Exemption, Rule
 
 INLINE_VALUES = 32
 """Sets of up to so many values stand in the source, where they are constants to the compiler."""
@@ -26,12 +26,16 @@ STAND_INS = ("account.id", "client.network")
 """The facts that stand in for a missing key fact."""
 
 
-class Source:
-    """The names a piece of generated source uses, and the lines of it."""
+class Expressions:
+    """The names that one generated function uses, and rules as expressions over them.
+
+    `timed` tells that one of them reads `now`.
+    """
 
     def __init__(self, facts: Mapping[str, Fact]) -> None:
         self.facts = facts
         self.constants: dict[str, Any] = {}
+        self.timed = False
         self._variables: dict[str, str] = {}
 
     def constant(self, prefix: str, value: object) -> str:
@@ -109,6 +113,7 @@ class Source:
             return f"{value} {'not in' if inverted else 'in'} {named}"
         if operator in ("before", "after"):
             sign = "<" if operator == "before" else ">"
+            self.timed = self.timed or operand is None
             return f"{value} {sign} {'now' if operand is None else repr(operand)}"
         if operator == "prefix":
             return f"{value}.startswith({operand!r})"
@@ -118,7 +123,7 @@ class Source:
         signs = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
         return f"{value} {signs[operator]} {operand!r}"
 
-    def amount(self, amount: Amount) -> str:
+    def allowance(self, amount: Amount) -> str:
         """Return the expression for an amount; it gives None for unlimited."""
         if isinstance(amount, Fixed):
             return repr(amount.value)
@@ -137,18 +142,6 @@ class Source:
         values = self.facts[amount.fact].values
         return bool(values) and all(value in amount.table for value in values)
 
-    def key_lines(self, rule: Rule, verb: CountingVerb, target: str, facts: str) -> list[str]:
-        """Return lines that set `target` to a rule's key text; `facts` names the typed facts."""
-        names = verb.key.facts
-        if not names:
-            return [f'{target} = "="']
-        write = self.constant("K", key_text(names, rule.unknown))
-        if any(self.facts[name].type not in TEXTUAL for name in names):
-            return [f"{target} = {write}({facts})"]
-        variables = [self.variable(name) for name in names]
-        plain = " and ".join(f"not ({self.unplain(name, len(names) > 1)})" for name in names)
-        return [f"{target} = {key_expression('', variables)} if {plain} else {write}({facts})"]
-
     def unplain(self, name: str, joined: bool) -> str:
         """Return the expression for a textual fact that cannot stand in a key as it is.
 
@@ -161,14 +154,6 @@ class Source:
             if joined:
                 tests.append(f"{SEPARATOR!r} in {value}")
         return " or ".join(tests)
-
-
-def key_expression(ident: str, variables: Sequence[str]) -> str:
-    """Return the expression for a key of plain strings, equal to what `key_text` writes."""
-    if len(variables) == 1:
-        return f'"{ident}=" + {variables[0]}'
-    separator = repr(SEPARATOR)[1:-1]
-    return f'f"{ident}' + separator.join(f"={{{v}}}" for v in variables) + '"'
 
 
 def rule_facts(

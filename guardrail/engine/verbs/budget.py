@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from zoneinfo import ZoneInfo
 
 from guardrail.algorithms import (
@@ -14,12 +14,14 @@ from guardrail.algorithms import (
     rolling_frees_at,
     rolling_width,
 )
-from guardrail.engine.limits.base import Allowances, Debit, Limit, Stand, charged_key
 from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.statuses import LimitStatus, in_unit
-from guardrail.model.amounts import DAY, HOUR, SECOND
-from guardrail.model.cells import Adjust, Cell, Correction, Counter, CounterReply, Reply
+from guardrail.engine.verbs.base import WINDOW, Allowances, CellSpec, Limit, Receipt, Stand
+from guardrail.model.amounts import DAY, HOUR, SECOND, Fixed
+from guardrail.model.cells import Adjust, Correction, Counter
 from guardrail.model.rules import Budget, Rule
+
+if TYPE_CHECKING:
+    from guardrail.engine.emit import Emitter
 
 KEPT = {
     "hour": HOUR + DAY,
@@ -33,6 +35,9 @@ KEPT = {
 
 class BudgetLimit(Limit):
     """An amount per window, for one or several units, with steps on the way."""
+
+    kind = WINDOW
+    without_store: ClassVar[Literal["local", "deny"] | None] = None
 
     def __init__(self, rule: Rule, namespace: str, zone: str) -> None:
         self.verb = cast(Budget, rule.verb)
@@ -62,12 +67,11 @@ class BudgetLimit(Limit):
             if limit is None:
                 continue
             if limit == 0:
-                self._allows_nothing(plan)
+                plan.findings.append(self.nothing_allowed())
                 return
-            amount = plan.amounts[unit]
-            ceiling = None if self.percent is None else limit * self.percent // 100
+            amount, ceiling = plan.amounts[unit], self.ceiling(limit)
             if ceiling is not None and amount > ceiling:
-                self._never_fits(plan, unit, amount, ceiling)
+                plan.findings.append(self.too_much(number, amount, ceiling))
                 return
             place, spill = self._place(plan, number, key)
             counter = Counter(opening, place, slot, span, 0, amount, ceiling, self.ttl, spill)
@@ -76,6 +80,36 @@ class BudgetLimit(Limit):
             self._open(plan, key)
             plan.cells += (cell for cell, _ in cells)
             plan.parts += (part for _, part in cells)
+
+    def specs(self, emitter: Emitter) -> list[CellSpec]:
+        """Return a window for each unit that is limited at all."""
+        window, percent = self.verb.window, self.percent
+        found: list[CellSpec] = []
+        for number, (unit, amount) in enumerate(self.verb.amounts):
+            if amount == Fixed(None):
+                continue
+            n, j = emitter.amount(unit), self.first + number
+            most, gate = emitter.looked_up(self, amount, j)
+            ceiling = ""
+            if percent is not None:
+                ceiling = most if percent == 100 else f"{most} * {percent} // 100"
+                emitter.refuse_too_much(self, number, n, "", ceiling, ceiling, gate)
+            slot, span = "0", 1
+            if window.kind == "rolling":
+                slot, span = f"t // {self.width}", ROLLING_SPAN
+            elif window.kind != "lifetime":
+                slot = emitter.calendar_slot(window.kind, self.bounds_at)
+            found.append(
+                CellSpec(
+                    WINDOW, number, self.ttl, str(self.ttl), n, n, most, ceiling, slot, span,
+                    alerts_at=self.alerts_at, gate=gate,
+                )
+            )  # fmt: skip
+        return found
+
+    def ceiling(self, most: int) -> int | None:
+        """Return what an amount refuses above, None if it never does."""
+        return None if self.percent is None else most * self.percent // 100
 
     def slot_at(self, now: int) -> tuple[int, int]:
         """Return the slot that `now` falls in, and how many slots count."""
@@ -90,6 +124,31 @@ class BudgetLimit(Limit):
         """Return the calendar window that `now` falls in."""
         return calendar_window(cast(CalendarKind, self.verb.window.kind), now, self.zone)
 
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
+        """Return what the strongest of the steps asks for that the request goes past."""
+        reached = (receipt.used + receipt.increment) * 100
+        steps = [s for s in self.verb.steps if reached > receipt.allowance * s.percent]
+        if not steps:
+            return None
+        step = max(steps, key=lambda s: (s.verdict.effect, s.percent))
+        if not step.verdict.effect.refuses:
+            return self.finding(step.verdict, None, receipt.number)
+        ends = self._ends(receipt.slot if frees is None else frees)
+        wait = None if ends is None else max(0, ends - now)
+        return self.finding(step.verdict, wait, receipt.number)
+
+    def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
+        """Return what is left of the window's amount."""
+        most, ends = receipt.allowance, self._ends(receipt.slot)
+        used = receipt.used + receipt.increment if charged else receipt.used
+        return Stand(most, used, max(0, most - used), None if ends is None else max(0, ends - now))
+
+    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+        """Add or take back the difference."""
+        if amount is None or amount == debit.amount:
+            return None
+        return Adjust(debit.key, debit.slot, amount - debit.amount, self.ttl)
+
     def _ends(self, slot: int) -> int | None:
         window = self.verb.window
         if window.kind == "lifetime":
@@ -101,48 +160,3 @@ class BudgetLimit(Limit):
             end = self.bounds_at(slot * SECOND).end
             self._ended = slot, end
         return end
-
-    def status(self, part: Part, cell: Cell, reply: Reply, now: int, applied: bool) -> LimitStatus:
-        """Return what is left of the window's amount."""
-        counter, answer = cast(Counter, cell), cast(CounterReply, reply)
-        used = answer.used + counter.amount if applied else answer.used
-        unit = self.units[part.number]
-        ends = self._ends(answer.slot)
-        return LimitStatus(
-            rule=self.rule.id,
-            unit=unit,
-            limit=in_unit(part.allowance, unit),
-            used=in_unit(used, unit),
-            remaining=in_unit(max(0, part.allowance - used), unit),
-            reset_after=None if ends is None else max(0, ends - now) / SECOND,
-        )
-
-    def debit(self, number: int, part: Part, cell: Cell, reply: Reply) -> Debit:
-        """Return the receipt: the slot charged, and with how much."""
-        answer = cast(CounterReply, reply)
-        key, amount = charged_key(cell, reply), part.amount
-        return Debit(number, key, answer.slot, answer.used, amount, amount, part.allowance, 0)
-
-    def standing(self, debit: Debit, now: int) -> Stand:
-        """Return what is left of the window's amount."""
-        most, ends = debit.allowance, self._ends(debit.slot)
-        left = max(0, most - debit.used - debit.increment)
-        return Stand(most, left, None if ends is None else max(0, ends - now))
-
-    def correction(self, debit: Debit, amount: int | None, decision_id: str) -> Correction | None:
-        """Add or take back the difference."""
-        if amount is None or amount == debit.amount:
-            return None
-        return Adjust(debit.key, debit.slot, amount - debit.amount, self.ttl)
-
-    def _judge_limit(self, plan: Plan, part: Part, cell: Cell, reply: Reply) -> Finding | None:
-        counter, answer = cast(Counter, cell), cast(CounterReply, reply)
-        reached = (answer.used + counter.amount) * 100
-        steps = [s for s in self.verb.steps if reached > part.allowance * s.percent]
-        if not steps:
-            return None
-        step = max(steps, key=lambda s: (s.verdict.effect, s.percent))
-        if not step.verdict.effect.refuses:
-            return self._finding(step.verdict, None)
-        frees = self._ends(answer.slot if answer.frees is None else answer.frees)
-        return self._finding(step.verdict, None if frees is None else max(0, frees - plan.now))

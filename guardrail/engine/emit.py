@@ -1,0 +1,367 @@
+"""Generated decisions: what all of them do before a counter is looked at, written as source.
+
+A generated function reads the facts and amounts it needs, then goes through the rules twice. First
+come conditions, keys and amounts, and what needs no counter (`first`): a block, a degrade, a
+request that can never fit. Then the counters (`then`), which are written by a back end: looked up
+in a memory store in place (`emit_inline`), or told as numbers to a store elsewhere (`emit_rows`).
+What asks for something goes into `found`, a tuple of findings. Only a request that is odd (a fact
+of another type, an amount that is none) is left, by `bail`, to the interpreter; nothing has been
+written by then. Whatever the function decides, the interpreter would have decided too: property
+tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+from guardrail.algorithms import Bounds, pace_increment
+from guardrail.engine.closures import member_text, static_finding
+from guardrail.engine.core import Engine, absent
+from guardrail.engine.expressions import STAND_INS, TEXTUAL, Expressions
+from guardrail.engine.facts import Derivation
+from guardrail.engine.keys import LONGEST, SEPARATOR, key_text
+from guardrail.engine.sizes import unusable
+from guardrail.engine.verbs import CellSpec, Limit
+from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, Lookup
+from guardrail.model.cells import TOP
+from guardrail.model.facts import COUNTRIES, Fact, FactType
+from guardrail.model.rules import Distinct, Rule
+from guardrail.model.typed import typed_value
+
+NUMBERS = frozenset((int, float))
+TOKENS = ("tokens", "input_tokens", "output_tokens")
+
+
+class Emitter(Expressions, ABC):
+    """Writes one generated function for some of an engine's rules.
+
+    `first` are the lines before any counter is looked at, `then` those that look at counters.
+    `opening` are lines that the latter share. `head` takes the lines of the rule that is being
+    written; what a verb adds to it runs where the rule applies.
+    """
+
+    longest_line: float = float("inf")
+    """The longest time line, in microseconds, that the store can count."""
+
+    def __init__(self, engine: Engine, bail: str, *, checked: bool = False) -> None:
+        """Start a function that leaves by `bail`; `checked`: its caller has checked the amounts."""
+        super().__init__(engine.policies.facts)
+        self.engine = engine
+        self.bail = bail
+        self.checked = checked
+        self.first: list[str] = []
+        self.then: list[str] = []
+        self.opening: list[str] = []
+        self.head: list[str] = []
+        self.named = False
+        self._units: dict[str, str] = {}
+        self._windows: dict[str, str] = {}
+        self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
+        self._stops = False
+        self._on = ""
+        self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
+        if not checked:
+            self._require()
+
+    def add(self, places: Iterable[int]) -> None:
+        """Add the lines of the rules at these places in the set."""
+        for place in places:
+            rule, limit = self.engine.rules[place], self.engine.limits[place]
+            applies = self.applies(rule, self.engine.policies.exemptions)
+            if limit is None:
+                finding = self.constant("F", (static_finding(rule),))
+                self.first += conditional(applies, [f"found += {finding}"])
+            else:
+                self._add_limit(rule, limit, applies)
+
+    @abstractmethod
+    def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
+        """Return the lines that look at the counters of a rule that applies.
+
+        `key` is the source of its key's text.
+        """
+
+    def _add_limit(self, rule: Rule, limit: Limit, applies: str) -> None:
+        self.head, self._stops, self._on = [], False, f"a{limit.first}"
+        key = self._key(rule, limit, shared=not applies)
+        specs = limit.specs(self)
+        if specs is None:
+            self.first.append(f"if {applies or True}: {self.bail}")
+            return
+        if self._stops or applies:
+            self.first.append(f"{self._on} = {applies or True}")
+            self.first += conditional(self._on, self.head)
+        else:
+            self._on = ""
+            self.first += self.head
+        if specs:
+            self.then += conditional(self._on, self.look(limit, specs, key))
+
+    # What verbs ask for.
+
+    def amount(self, unit: str) -> str:
+        """Return the variable that holds the request's amount of a unit."""
+        # A declared unit may be called what no variable can.
+        name = f"n_{unit if unit.isidentifier() else unit.encode().hex()}"
+        return self._units.setdefault(unit, name)
+
+    def looked_up(self, limit: Limit, amount: Amount, j: int) -> tuple[str, str]:
+        """Return the source of a rule's amount, and when it is limited; empty: always.
+
+        Where it allows nothing the rule refuses, and looks at no counter.
+        """
+        if isinstance(amount, Fixed):
+            if amount.value == 0:
+                self.refuse_all(limit, "")
+            return repr(amount.value), ""
+        self.head.append(f"l{j} = {self.allowance(amount)}")
+        values = [amount.missing]
+        if isinstance(amount, Lookup):
+            values += [*amount.table.values(), amount.otherwise]
+        if 0 in values or isinstance(amount, FromFact):
+            self.refuse_all(limit, f"l{j} == 0")
+        return f"l{j}", f"l{j} is not None" if None in values else ""
+
+    def refuse_all(self, limit: Limit, where: str) -> None:
+        """Refuse, where a condition holds (empty: always), as the limit allows nothing."""
+        nothing = self.constant("F", (limit.nothing_allowed(),))
+        self._stop(where, [f"found += {nothing}"])
+
+    def refuse_too_much(
+        self, limit: Limit, number: int, amount: str, by: str, most: str, fits: str, where: str
+    ) -> None:
+        """Refuse a request whose amount, worked out as `by`, is above what can ever fit.
+
+        `where` is the condition for the limit to count (empty: always), `fits` the units told.
+        """
+        refuse = self.constant("X", limit.too_much)
+        units = self.amount(limit.units[number])
+        too_much = [f"found += ({refuse}({number}, {units}, {fits}),)"]
+        worked_out = [f"{amount} = {by}"] if by else []
+        if where and self._stops:
+            where = f"{self._on} and {where}"
+        elif self._stops:
+            where = self._on
+        self._stops = True
+        self.head += conditional(
+            where, [*worked_out, f"if {amount} > {most}:", *indented([*too_much, self._off])]
+        )
+
+    def calendar_slot(self, kind: str, bounds_at: Callable[[int], Bounds]) -> str:
+        """Return the variable of the calendar window's slot; its bounds are remembered."""
+        slot = self._windows.get(kind)
+        if slot is None:
+            slot = self._windows[kind] = f"s_{kind}"
+            held = self.constant("W", [(0, 0, 0)])
+            roll = self.constant("R", _roller(bounds_at, self.constants[held]))
+            # Read in one piece, as another thread may move it on.
+            self.opening += [
+                f"w_{kind}, e_{kind}, {slot} = {held}[0]",
+                f"if not w_{kind} <= t < e_{kind}: {slot} = {roll}(t)",
+            ]
+        return slot
+
+    def decision_id(self) -> str:
+        """Return the variable of the decision's id."""
+        self.named = True
+        return "name"
+
+    def member(self, limit: Limit) -> str:
+        """Return the variable of the value that a request shows to a set."""
+        verb = limit.rule.verb
+        assert isinstance(verb, Distinct)
+        j, fact = limit.first, verb.count
+        value = self.variable(fact)
+        if limit.rule.unknown == "skip":
+            self._stop(f"{value} is None", [])
+        write, stated = self.constant("M", member_text), f"{{{fact!r}: {value}}}"
+        written = f"{write}({self.constant('V', verb)}, {stated})"
+        if self.facts[fact].type not in TEXTUAL:
+            self.head.append(f"m{j} = {written}")
+        else:
+            plain = f"{value} is None or len({value}) > {LONGEST}"
+            self.head.append(f'm{j} = {written} if {plain} else "=" + {value}')
+        return f"m{j}"
+
+    # Parts of a function.
+
+    def prelude(self) -> list[str]:
+        """Return the lines that read facts and amounts, before `first`."""
+        sized = self._amount_lines()
+        reads = ["get = facts.get", *self._fact_lines(), *sized]
+        lines = ["now = t / 1000000"] if self.timed else []
+        # A value that cannot be looked up in a set is not of its fact's type.
+        lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
+        return ["found = ()", *lines, *self.first]
+
+    @property
+    def _off(self) -> str:
+        return f"{self._on} = False"
+
+    def _stop(self, where: str, lines: list[str]) -> None:
+        """Leave the rule out from here on, after some lines, where a condition holds."""
+        if self._stops:
+            where = f"{self._on} and {where}" if where else self._on
+        self._stops = True
+        self.head += conditional(where, [*lines, self._off])
+
+    def _key(self, rule: Rule, limit: Limit, *, shared: bool) -> str:
+        """Return the source of a rule's key text; rules that always run share it."""
+        names = limit.key_facts
+        if not names:
+            return '"="'
+        known = self._keys.get((names, rule.unknown))
+        skips = rule.unknown == "skip"
+        if known is None:
+            known = f"q{limit.first}"
+            if shared:
+                self._keys[names, rule.unknown] = known
+            self.head += self._key_lines(known, names, rule.unknown)
+        if skips:
+            self._stop(f"{known} is None", [])
+        return known
+
+    def _key_lines(self, key: str, names: tuple[str, ...], unknown: str | None) -> list[str]:
+        write = self.constant("K", key_text(names, unknown))
+        read = dict.fromkeys((*names, *(STAND_INS if unknown is None else ())))
+        stated = ", ".join(f"{name!r}: {self.variable(name)}" for name in read)
+        written = f"{key} = {write}({{{stated}}})"
+        if any(self.facts[name].type not in TEXTUAL for name in names):
+            return [written]
+        variables = [self.variable(name) for name in names]
+        odd = " or ".join(self.unplain(name, len(names) > 1) for name in names)
+        plain = f'"=" + {variables[0]}'
+        if len(names) > 1:
+            plain = 'f"' + repr(SEPARATOR)[1:-1].join(f"={{{v}}}" for v in variables) + '"'
+        return [f"if {odd}: {written}", f"else: {key} = {plain}"]
+
+    def _require(self) -> None:
+        for name in self.engine.required:
+            missing = self.constant("F", (absent(name),))
+            self.first.append(f"if {self.variable(name)} is None: found += {missing}")
+        # A wrong value for an identity is refused also where no rule asks for it this time.
+        for name in sorted(self.engine.reader.identities):
+            self.variable(name)
+
+    def _amount_lines(self) -> list[str]:
+        lines = ["if estimate is None: estimate = {}"]
+        if not self.checked:
+            # An amount of up to this many is one in any unit, money too.
+            self.constants["unusable"] = unusable
+            lines += [
+                "for stated in estimate.values():",
+                f"    if stated.__class__ is not int or not 0 <= stated <= {TOP // MICRO}:",
+                f"        if unusable(estimate): {self.bail}",
+                "        break",
+            ]
+        units = self._units
+        if not units:
+            return lines if not self.checked else []
+        self.constants["reserve"] = self.engine.sizer.reserve
+        self.constants["value"] = self.engine.reader.value
+        reserved = [
+            'amounts, _ = reserve(estimate, value("request.model", facts))',
+            *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
+        ]
+        if units.keys() - {"requests", *TOKENS}:
+            return [*lines, *reserved]
+        plain: list[str] = []
+        if "requests" in units:
+            lines.append('n_requests = estimate.get("requests", 1)')
+            plain.append("n_requests.__class__ is int")
+        if units.keys() & set(TOKENS):
+            lines += [
+                'n_input_tokens = estimate.get("input_tokens")',
+                'n_output_tokens = estimate.get("output_tokens")',
+            ]
+            plain += ["n_input_tokens.__class__ is int", "n_output_tokens.__class__ is int"]
+        lines.append(f"if not ({' and '.join(plain)}):")
+        lines += indented(reserved)
+        if "tokens" in units:
+            lines += [
+                "else:",
+                "    n_tokens = n_input_tokens + n_output_tokens",
+                f"    if n_tokens > {TOP}: n_tokens = {TOP}",
+            ]
+        return lines
+
+    def _fact_lines(self) -> list[str]:
+        reader = self.engine.reader
+        derived = [name for name in reader.derivations if name in self.variables]
+        if "account.age" in derived:
+            self.variable("account.created")
+        if any(name.startswith("actor.") for name in derived):
+            self.variable("account.id")
+        lines: list[str] = []
+        for name, variable in self.variables.items():
+            lines += self._read(reader.facts[name], variable)
+        for name in derived:
+            lines += self._derive(name, reader.derivations[name])
+        return lines
+
+    def _read(self, fact: Fact, variable: str) -> list[str]:
+        lines = [f"{variable} = get({fact.name!r})"]
+        if fact.default is not None:
+            lines.append(f"if {variable} is None: {variable} = {fact.default!r}")
+        return [*lines, *self._typed(fact, variable)]
+
+    def _typed(self, fact: Fact, variable: str) -> list[str]:
+        """Return lines that bail out where a fact has a value not of its type."""
+        kind, bail = fact.type, self.bail
+        if kind in (FactType.COUNTRY, FactType.ENUM, FactType.LEVEL):
+            values = COUNTRIES if kind is FactType.COUNTRY else frozenset(fact.values)
+            return [f"if {variable} not in {self.constant('N', values | {None})}: {bail}"]
+        number = f"-{TOP} <= {variable} <= {TOP}"
+        wrong = {
+            FactType.STRING: f"{variable}.__class__ is not str",
+            FactType.BOOL: f"{variable}.__class__ is not bool",
+            FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
+            FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
+        }.get(kind)
+        if fact.name in self.engine.reader.identities and kind is FactType.STRING:
+            wrong = f"({wrong} or not {variable})"
+        if wrong is not None:
+            return [f"if {wrong} and {variable} is not None: {bail}"]
+        self.constants["typed_value"] = typed_value
+        typed = f"typed_value({self.constant('Y', fact)}, {variable})"
+        return [
+            f"if {variable} is not None:",
+            f"    {variable} = {typed}",
+            f"    if {variable} is None: {bail}",
+        ]
+
+    def _derive(self, name: str, derivation: Derivation) -> list[str]:
+        variable = self.variable(name)
+        made = self.constant("E", derivation)
+        known = "{}"
+        if name == "account.age":
+            known = f'{{"account.created": {self.variable("account.created")}}}'
+        elif name.startswith("actor."):
+            account = self.variable("account.id")
+            known = f'({{}} if {account} is None else {{"account.id": {account}}})'
+        self.timed = True
+        return [f"if {variable} is None: {variable} = {made}({known}, now)"]
+
+
+def conditional(where: str, lines: Sequence[str]) -> list[str]:
+    """Return lines that run where a condition holds; empty: always."""
+    if not where or not lines:
+        return list(lines)
+    return [f"if {where}:", *indented(lines)]
+
+
+def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
+    """Return lines moved in by so many levels."""
+    return ["    " * depth + line for line in lines]
+
+
+def _roller(
+    bounds_at: Callable[[int], Bounds], held: list[tuple[int, int, int]]
+) -> Callable[[int], int]:
+    def roll(now: int) -> int:
+        bounds = bounds_at(now)
+        held[0] = (bounds.start, bounds.end, bounds.slot)
+        return bounds.slot
+
+    return roll

@@ -1,0 +1,589 @@
+"""Generated decisions over a memory store: its records are read and written in place.
+
+One pass decides every outcome. A counter that refuses, or whose step has something to say, adds to
+`judged` and goes on; once all are read, a refusal writes nothing but a strike. Otherwise what is
+not `left` out (a refused charge of a shadow rule, or of one that only degrades) is written. All of
+it happens under the store's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from guardrail.algorithms import pace_increment
+from guardrail.engine.conclude import ALLOWED
+from guardrail.engine.core import Engine
+from guardrail.engine.decision import Decision
+from guardrail.engine.emit import TOKENS, Emitter, conditional, indented
+from guardrail.engine.expressions import define
+from guardrail.engine.plan import Finding, refuses
+from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Limit, Receipt
+from guardrail.model.amounts import DAY, SECOND
+from guardrail.model.cells import IDENT_LENGTH, TOP, Cell, Drain, Reply
+
+Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
+Settle = Callable[[Decision, Mapping[str, object], int], bool]
+
+
+class FusableTable(Protocol):
+    """What generated source reads and writes of a store's table, under the store's lock."""
+
+    current: list[dict[str, Any]]
+
+    def find_older(self, key: str) -> Any:
+        """Return a record that the current generation lacks."""
+        ...
+
+    def find(self, key: str) -> Any:
+        """Return a record."""
+        ...
+
+    def put(self, key: str, record: Any, now: int) -> None:
+        """Write a record."""
+        ...
+
+    def leave(self, key: str, member: str) -> None:
+        """End a member's stay in a set."""
+        ...
+
+
+class FusableStore(Protocol):
+    """A store that generated source may look into: its lock, its tables, how it writes records."""
+
+    lock: Any
+
+    def home(self, ident: str, ttl: int) -> FusableTable:
+        """Return the table where the records of a counter are kept."""
+        ...
+
+    def is_full(self) -> bool:
+        """Tell whether unknown keys are counted under their spill."""
+        ...
+
+    def read(self, cell: Cell, now: int) -> Reply:
+        """Return what a cell's record says to it; the lock is held."""
+        ...
+
+    def refuses(self, cell: Cell, reply: Reply) -> bool:
+        """Tell whether what a record said refuses the cell."""
+        ...
+
+    def apply(self, cell: Cell, reply: Reply, now: int) -> None:
+        """Charge a cell; the lock is held."""
+        ...
+
+    @property
+    def codec(self) -> Any:
+        """The module that reads and writes records."""
+        ...
+
+    @property
+    def shard_mask(self) -> int:
+        """What a key's hash is masked with to find its shard."""
+        ...
+
+
+class InlineEmitter(Emitter):
+    """Writes lines that read a store's records, judge them, and write them.
+
+    `writes` run once nothing refuses, `receipts` are the sources of those of all counters, None
+    for one that was not reached; `charged` tells of each where it is charged (empty: always).
+    With `deferred`, writes are handed to the caller, which makes them later.
+    """
+
+    def __init__(
+        self, engine: Engine, store: FusableStore, bail: str, leave: str, *, deferred: bool = False
+    ) -> None:
+        """Start a function that leaves by `bail`, and under the lock by `leave`."""
+        super().__init__(engine, bail, checked=deferred)
+        self.store = store
+        self.leave = leave
+        self.deferred = deferred
+        self.writes: list[str] = []
+        self.receipts: list[str] = []
+        self.charged: list[str] = []
+        codec = store.codec
+        self.constants.update(
+            read_window=codec.read_window, charged_window=codec.charged_window,
+            read_members=codec.read_members, entered=codec.entered,
+            slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
+            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full,
+        )  # fmt: skip
+
+    def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
+        """Return the lines that read the counters of a rule, and judge them."""
+        lines = self._ban(limit, specs, key)
+        for spec in specs:
+            j = limit.first + spec.number
+            read, record = {LINE: self._line, WINDOW: self._window, SET: self._set}[spec.kind](
+                limit, spec, key
+            )
+            lines += conditional(spec.gate, [*self._find(limit, spec, key), *read])
+            where = f"k{j} is not None" if self._on or spec.gate else ""
+            if where:
+                self.then.append(f"k{j} = None")
+            kept = "" if limit.binding else f"{limit.first} not in left"
+            put = f"put{j}(k{j}, {record}, t)"
+            self.constants[f"put{j}"] = self._table(limit, spec).put
+            write = [f"if d{j} is None: {put}", f"else: d{j}[k{j}] = {record}"]
+            if self.deferred:
+                write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
+            some = f"i{j}" if spec.kind == LINE else spec.amount if spec.kind == WINDOW else ""
+            tests = " and ".join(filter(None, (where, kept, some)))
+            self.writes += conditional(tests, write)
+            receipt = self._receipt(limit, spec)
+            self.receipts.append(f"{receipt} if {where} else None" if where else receipt)
+            self.charged.append(kept)
+        return lines
+
+    def _receipt(self, limit: Limit, spec: CellSpec) -> str:
+        j = limit.first + spec.number
+        rest = {
+            LINE: f"{spec.place}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, x{j}",
+            WINDOW: f"s{j}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, 0",
+            SET: f"0, u{j}, 0 if g{j} else 1, 1, {spec.allowance}, 0",
+        }[spec.kind]
+        return f"({j}, k{j}, {rest})"
+
+    def _table(self, limit: Limit, spec: CellSpec) -> FusableTable:
+        return self.store.home(limit.idents[spec.number], spec.kept)
+
+    def _find(self, limit: Limit, spec: CellSpec, key: str) -> list[str]:
+        """Return lines that read a counter's record into `r…`."""
+        j, table = limit.first + spec.number, self._table(limit, spec)
+        current = self.constant("D", table.current)
+        older = self.constant("B", table.find_older)
+        lines = [
+            f"k{j} = {self._named(limit.idents[spec.number], key)}",
+            f"d{j} = {current}[hash(k{j}) & {self.store.shard_mask}]",
+            f"r{j} = d{j}.get(k{j})",
+            f"if r{j} is None:",
+            f"    d{j} = None; r{j} = {older}(k{j})",
+        ]
+        if limit.key_facts:
+            # A key that a full store does not know may have to be counted with strangers.
+            account = self.variable("account.id")
+            lines.append(f"    if r{j} is None and {account} is None and full(): {self.leave}")
+        return lines
+
+    def _named(self, ident: str, key: str) -> str:
+        return f'"{ident}="' if key == '"="' else f'"{ident}" + {key}'
+
+    def _ban(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
+        """Return lines that judge a ban; it is looked at if one of the counters is."""
+        escalate, j = limit.rule.escalate, limit.first
+        if escalate is None:
+            return []
+        gates = [spec.gate for spec in specs]
+        table = self.store.home(limit.ban_idents[1], escalate.block_for)
+        find, banned = self.constant("B", table.find), self.constant("J", limit.banned)
+        ban = self._named(limit.ban_idents[1], key)
+        lines = [
+            f"b{j} = ban_of({find}({ban}), t, {escalate.block_for})",
+            f"if b{j} > t:",
+            f"    judged += ({banned}(b{j} - t),)",
+            *indented(self._refuse(limit, key, struck=False)),
+        ]
+        return conditional("" if "" in gates else " or ".join(gates), lines)
+
+    def _over(self, limit: Limit, spec: CellSpec, key: str, frees: str) -> list[str]:
+        """Return lines for a counter that has something to say."""
+        judge = self.constant("J", limit.judge)
+        lines = [f"judged += ({judge}(receipt({self._receipt(limit, spec)}), {frees}, t),)"]
+        if not spec.ceiling:
+            return lines
+        refused = self._refuse(limit, key, struck=True)
+        if spec.kind == WINDOW and spec.ceiling != self._alert(spec):
+            return [*lines, *conditional(f"v{limit.first + spec.number} > {spec.ceiling}", refused)]
+        return [*lines, *refused]
+
+    def _refuse(self, limit: Limit, key: str, *, struck: bool) -> list[str]:
+        j = limit.first
+        lines = ["refused = True"] if limit.binding else [f"left += ({j},)"]
+        if struck and limit.rule.escalate is not None:
+            named = self.constant("L", limit)
+            lines.append(f"if b{j} <= t and ({named}, {key}) not in struck:")
+            lines.append(f"    struck += (({named}, {key}),)")
+        return lines
+
+    def _alert(self, spec: CellSpec) -> str:
+        """Return the ceiling that stands for the first of a window's steps, if one can."""
+        return spec.allowance if spec.alerts_at == 100 else ""
+
+    def _line(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
+        j = limit.first
+        # No debt reaches as far as that: it was written by a clock that was ahead.
+        beyond = f"t + 4 * ({spec.ttl}) + {DAY}"
+        lines = [
+            f"x{j} = 0",
+            f"if r{j} is None: u{j} = t",
+            f"elif r{j}.__class__ is int: u{j} = r{j} if r{j} > t else t",
+            "else:",
+            f"    u{j}, x{j} = r{j}",
+            f"    if u{j} < t: u{j} = t",
+            f"v{j} = u{j} + {spec.amount}",
+            f"if v{j} > {spec.ceiling}:",
+            f"    if u{j} > {beyond}: {self.leave}",
+            *indented(self._over(limit, spec, key, "None")),
+        ]
+        return lines, f"((v{j}, x{j}) if x{j} else v{j})"
+
+    def _window(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
+        j, n, bits = limit.first + spec.number, spec.amount, self.store.codec.SLOT_BITS
+        record, frees = f"v{j} << {bits} | s{j}", "None"
+        if spec.span > 1:
+            record = f"charged_window(r{j}, s{j}, {spec.span}, {n})"
+            frees = f"slot_frees(r{j}, s{j}, {spec.span}, v{j} - ({spec.ceiling or f'v{j}'}))"
+            lines = [
+                f"if r{j} is None: s{j} = {spec.place}; u{j} = 0",
+                f"else: u{j}, s{j} = read_window(r{j}, {spec.place}, {spec.span})",
+                # Slots so far ahead only a clock that was ahead can have written.
+                f"if s{j} > {spec.place} + {spec.span + 1}: {self.leave}",
+            ]
+        elif spec.place == "0":
+            lines = [f"s{j} = 0", f"u{j} = 0 if r{j} is None else r{j} >> {bits}"]
+        else:
+            lines = [
+                f"s{j} = {spec.place}; u{j} = 0",
+                f"if r{j} is not None:",
+                f"    z{j} = r{j} & {self.store.codec.SLOT_MASK}",
+                f"    if z{j} > s{j} + {spec.kept // SECOND}: {self.leave}",
+                f"    if z{j} >= s{j}: s{j} = z{j}; u{j} = r{j} >> {bits}",
+            ]
+        most = self._alert(spec)
+        alert = f"v{j} > {most}" if most else f"v{j} * 100 > {spec.allowance} * {spec.alerts_at}"
+        over = conditional(alert, self._over(limit, spec, key, frees))
+        return [*lines, f"v{j} = u{j} + {n}", *over], record
+
+    def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
+        j, most = limit.first, spec.allowance
+        lines = [
+            f"u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
+            f"if u{j} >= {most} and not g{j}:",
+            f"    if max(r{j}.values()) > t + {4 * spec.length + DAY}: {self.leave}",
+            *indented(self._over(limit, spec, key, f"expiry_frees(r{j}, u{j} - {most}, t)")),
+        ]
+        return lines, f"entered(r{j}, {spec.place}, {spec.until}, t)"
+
+
+class Looked:
+    """What the rules of index buckets found, and would write, in one decision."""
+
+    __slots__ = ("found", "judged", "left", "receipts", "refused", "struck", "writes")
+
+    def __init__(self) -> None:
+        self.found: tuple[Finding, ...] = ()
+        self.judged: tuple[Finding, ...] = ()
+        self.struck: tuple[tuple[Limit, str], ...] = ()
+        self.left: tuple[int, ...] = ()
+        self.refused = False
+        self.receipts: tuple[Any, ...] = ()
+        self.writes: list[tuple[Callable[..., None], str, Any]] = []
+
+    def add(
+        self,
+        found: tuple[Finding, ...],
+        judged: tuple[Finding, ...],
+        struck: tuple[tuple[Limit, str], ...],
+        left: tuple[int, ...],
+        refused: bool,
+        receipts: tuple[Any, ...],
+    ) -> None:
+        """Add what one bucket's rules found."""
+        self.found += found
+        self.judged += judged
+        self.struck += struck
+        self.left += left
+        self.refused = self.refused or refused
+        self.receipts += receipts
+
+
+def decide_inline(engine: Engine, store: FusableStore, steps: Decide, latest: float) -> Decide:
+    """Return a function that decides as `steps` does, in one pass over a memory store.
+
+    Times from `latest` (seconds since the epoch) on, and odd requests, are left to `steps`.
+    """
+    return _Inline(engine, store, steps, latest).decide()
+
+
+class _Inline:
+    def __init__(self, engine: Engine, store: FusableStore, steps: Decide, latest: float) -> None:
+        self.engine = engine
+        self.store = store
+        self.steps = steps
+        self.latest = latest
+        self.buckets: dict[str, dict[object, Any]] = {
+            name: dict(bucket) for name, bucket in engine.index.buckets.items()
+        }
+
+    def decide(self) -> Decide:
+        """Return the function for the rules that always apply; it calls those of the buckets."""
+        emitter = InlineEmitter(self.engine, self.store, self.bail, "break")
+        emitter.add(self.engine.index.always)
+        before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
+        prelude = emitter.prelude()
+        serial, naming = "next_serial()", []
+        if any(limit.lease for limit, _ in self.engine.counters):
+            serial, naming = "serial", ["serial = next_serial()", "name = name_of(serial)"]
+        receipts = "(" + "".join(f"{receipt}, " for receipt in emitter.receipts) + ")"
+        looks, put = "", []
+        if within:
+            looks, receipts = "not looks and ", receipts + " + more"
+            put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
+        asked = f"facts, estimate, t, {serial}"
+        lines = [
+            f"if not 0 <= moment < {self.latest!r}: {self.bail}",
+            "t = int(moment * 1000000 + 0.5)",
+            *prelude,
+            *before,
+            f"if found and {looks}refuses(found):",
+            "    return turned_down(facts, estimate, t, next_serial(), found, ())",
+            *naming,
+            # Bound methods in a try statement cost a quarter of a with statement.
+            "acquire()",
+            "try:",
+            "    while True:",
+            *indented(
+                [
+                    "judged = left = struck = (); refused = False",
+                    *emitter.opening,
+                    *emitter.then,
+                    *within,
+                    "if refused:",
+                    f"    return turned_down({asked}, found + judged, {receipts}, struck)",
+                    *emitter.writes,
+                    *put,
+                    "if judged or found:",
+                    f"    return admitted({asked}, found + judged, {receipts}, left, struck)",
+                    "decision = new(Decision)",
+                    "decision._ruling = ALLOWED",
+                    "decision._case = "
+                    f"(engine, facts, estimate, t, {receipts}, {serial}, None, (), None)",
+                    "return decision",
+                ],
+                2,
+            ),
+            "finally:",
+            "    release()",
+            self.bail,
+        ]
+        source = ["def decide(facts, estimate, moment):", *indented(lines)]
+        return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
+
+    bail = "return steps(facts, estimate, moment)"
+
+    def turned_down(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        serial: int,
+        found: tuple[Finding, ...],
+        receipts: Sequence[Any],
+        struck: Sequence[tuple[Limit, str]] = (),
+    ) -> Decision:
+        """Refuse a request; nothing is charged but strikes."""
+        if struck:
+            found = self._strike(struck, now) + found
+        make = Receipt._make
+        looked = [(make(each), False) for each in receipts if each is not None]
+        return self.engine.concluded(facts, estimate, now, serial, found, looked)
+
+    def admitted(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        serial: int,
+        found: tuple[Finding, ...],
+        receipts: Sequence[Any],
+        left: tuple[int, ...],
+        struck: Sequence[tuple[Limit, str]],
+    ) -> Decision:
+        """Admit a request of which rules ask for something; those `left` were not charged."""
+        found = self._strike(struck, now) + found
+        counters, looked = self.engine.counters, []
+        for each in receipts:
+            if each is not None:
+                receipt = Receipt._make(each)
+                looked.append((receipt, counters[receipt.number][0].first not in left))
+        return self.engine.concluded(facts, estimate, now, serial, found, looked)
+
+    def _strike(self, struck: Sequence[tuple[Limit, str]], now: int) -> tuple[Finding, ...]:
+        """Count a refusal against each key, and begin the bans of those that had one too many."""
+        found: list[Finding] = []
+        store = self.store
+        for limit, key in struck:
+            _, strike, _, ban = limit.escalation(0, key, None, now)
+            reply = store.read(strike, now)
+            if not store.refuses(strike, reply):
+                store.apply(strike, reply, now)
+                continue
+            store.apply(ban, store.read(ban, now), now)
+            found.append(limit.sentenced())
+        return tuple(found)
+
+    def _constants(self, emitter: Emitter) -> dict[str, Any]:
+        return {
+            **emitter.constants,
+            "name": "",
+            "steps": self.steps,
+            "acquire": self.store.lock.acquire,
+            "release": self.store.lock.release,
+            "engine": self.engine,
+            "next_serial": self.engine.ids.next,
+            "name_of": self.engine.ids.name,
+            "new": object.__new__,
+            "Decision": Decision,
+            "ALLOWED": ALLOWED,
+            "Looked": Looked,
+            "refuses": refuses,
+            "turned_down": self.turned_down,
+            "admitted": self.admitted,
+        }
+
+    def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
+        """Return the lines that go through buckets: before the lock, and under it.
+
+        Before it run rules without counters; where a bucket has others, all of its rules run under
+        it. What those asked for, charged and would write is `looked`.
+        """
+        before, within = ["looks = ()"], ["if looks:", "    looked = Looked()"]
+        emitter.constants["bucket_of"] = self._bucket
+        for name, bucket in self.buckets.items():
+            held, value = emitter.constant("I", bucket), emitter.variable(name)
+            before += [
+                f"b = {held}.get({value})",
+                "if b is not None:",
+                f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
+                "    if b.counts: looks += (b.function,)",
+                "    else:",
+                "        b = b.function(facts, estimate, t)",
+                f"        if b is None: {self.bail}",
+                "        found += b",
+            ]
+        within += [
+            "    for b in looks:",
+            "        if not b(facts, estimate, t, name, looked): break",
+            "    else: b = None",
+            "    if b is not None: break",
+            "    found += looked.found; judged += looked.judged; struck += looked.struck",
+            "    left += looked.left; more = looked.receipts",
+            "    if found and refuses(found):",
+            "        return turned_down(facts, estimate, t, next_serial(), found, ())",
+            "    refused = refused or looked.refused",
+            "else: more = ()",
+        ]
+        return before, within
+
+    def _bucket(self, name: str, value: object) -> Any:
+        places = self.buckets[name][value]
+        counts = any(self.engine.limits[place] is not None for place in places)
+        bail = "return False" if counts else "return None"
+        emitter = InlineEmitter(self.engine, self.store, bail, bail, deferred=True)
+        emitter.add(places)
+        prelude = emitter.prelude()
+        if counts:
+            receipts = "".join(f"{receipt}, " for receipt in emitter.receipts)
+            lines = [
+                *prelude,
+                "judged = left = struck = (); refused = False",
+                *emitter.opening,
+                *emitter.then,
+                f"looked.add(found, judged, struck, left, refused, ({receipts}))",
+                *emitter.writes,
+                "return True",
+            ]
+            head = "def decide(facts, estimate, t, name, looked):"
+        else:
+            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
+        function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
+        self.buckets[name][value] = made = Bucket(function, counts)
+        return made
+
+
+class Bucket:
+    """The generated function for the rules that an index finds for one value.
+
+    `counts` tells whether one of them has counters.
+    """
+
+    __slots__ = ("counts", "function")
+
+    def __init__(self, function: Callable[..., Any], counts: bool) -> None:
+        self.function = function
+        self.counts = counts
+
+
+class _Counter(NamedTuple):
+    """What settling needs of one counter: `period` is 0 but for rates, `unit` empty for sets."""
+
+    unit: str
+    period: int
+    lease: int
+
+
+def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
+    """Return a function that settles a decision at a time in microseconds, None if it cannot.
+
+    It corrects the records in place where the usage states whole counts of tokens, and returns
+    False where it left the decision to the steps.
+    """
+    if not set(engine.sizer.units) <= {"requests", *TOKENS}:
+        return None
+    counters = [
+        _Counter("" if limit.kind == SET else limit.units[part], limit.period, limit.lease)
+        for limit, part in engine.counters
+    ]
+    acquire, release = store.lock.acquire, store.lock.release
+
+    def settle(decision: Decision, usage: Mapping[str, object], now: int) -> bool:
+        amounts = _amounts(usage)
+        case = decision._case
+        if amounts is None or case[0] is not engine or decision.settled:
+            return False
+        decision._settled = True
+        acquire()
+        try:
+            for debit in cast(tuple[Receipt | None, ...], case[4]):
+                if debit is None:
+                    continue
+                unit, period, lease = counters[debit[0]]
+                amount = amounts.get(unit)
+                if lease:
+                    store.home(debit[1][:IDENT_LENGTH], 0).leave(debit[1], decision.id)
+                elif amount is not None and amount != debit[5]:
+                    _correct(store, debit, amount, period, now)
+        finally:
+            release()
+        return True
+
+    return settle
+
+
+def _correct(store: FusableStore, debit: Receipt, amount: int, period: int, now: int) -> None:
+    key, codec = debit[1], store.codec
+    table = store.home(key[:IDENT_LENGTH], 0)
+    record = table.find(key)
+    if period:
+        delta = pace_increment(amount, debit[6], period) - debit[4]
+        drain = Drain(key, delta, debit[3] + debit[4], debit[7], debit[2] + 60 * SECOND)
+        table.put(key, codec.redrained(record, drain, now), now)
+        return
+    changed = codec.readjusted(record, debit[2], amount - debit[5])
+    if changed is not None:
+        table.put(key, changed, now)
+
+
+def _amounts(usage: Mapping[str, object]) -> dict[str, int] | None:
+    """Return the amounts of a usage that states whole counts of tokens, else None."""
+    incoming, outgoing = usage.get("input_tokens"), usage.get("output_tokens")
+    if not (isinstance(incoming, int) and isinstance(outgoing, int)):
+        return None
+    if incoming is True or incoming is False or outgoing is True or outgoing is False:
+        return None
+    total = incoming + outgoing
+    if "requests" in usage or incoming < 0 or outgoing < 0 or total > TOP:
+        return None
+    return {"input_tokens": incoming, "output_tokens": outgoing, "tokens": total}

@@ -1,0 +1,52 @@
+"""Counting rules at work: the cells each verb charges, and what their replies mean."""
+
+from __future__ import annotations
+
+from guardrail.engine.verbs.base import (
+    LINE,
+    NEVER_FITS,
+    REPEATED,
+    SET,
+    WINDOW,
+    CellSpec,
+    Limit,
+    LimitStatus,
+    Receipt,
+    Stand,
+    in_unit,
+    receipt_of,
+)
+from guardrail.engine.verbs.budget import BudgetLimit
+from guardrail.engine.verbs.rate import RateLimit
+from guardrail.engine.verbs.sets import ConcurrencyLimit, DistinctLimit
+from guardrail.model.rules import Budget, Concurrency, Distinct, Rate, Rule
+
+__all__ = [
+    "LINE",
+    "NEVER_FITS",
+    "REPEATED",
+    "SET",
+    "WINDOW",
+    "CellSpec",
+    "Limit",
+    "LimitStatus",
+    "Receipt",
+    "Stand",
+    "bind",
+    "in_unit",
+    "receipt_of",
+]
+
+LIMITS: dict[type, type[Limit]] = {
+    Rate: RateLimit,
+    Budget: BudgetLimit,
+    Concurrency: ConcurrencyLimit,
+    Distinct: DistinctLimit,
+}
+"""The limit that each counting verb becomes."""
+
+
+def bind(rule: Rule, namespace: str, zone: str) -> Limit | None:
+    """Return the limit that a rule becomes in a namespace and a time zone, None if it has none."""
+    made = LIMITS.get(type(rule.verb))
+    return None if made is None else made(rule, namespace, zone)  # type: ignore[arg-type]

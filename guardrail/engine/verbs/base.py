@@ -1,0 +1,313 @@
+"""What all counting rules share: counters, keys, bans, receipts, and how a limit stands.
+
+A *receipt* is all that a decision keeps of one counter it looked at, as plain numbers. What a reply
+asks for, how a limit stands, what settling corrects: every verb answers from receipts, whichever
+way the counter was looked at.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
+
+from guardrail.engine.keys import counter_ident
+from guardrail.engine.plan import BY_BAN, BY_RULE, Finding, Part, Plan
+from guardrail.model.amounts import MICRO, SECOND
+from guardrail.model.cells import (
+    IDENT_LENGTH,
+    LEFT_OUT,
+    Cell,
+    Charge,
+    Correction,
+    Counter,
+    CounterReply,
+    Member,
+    MemberReply,
+    Reply,
+)
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.rules import Key, Rule, Verdict
+
+if TYPE_CHECKING:
+    from guardrail.engine.emit import Emitter
+
+Allowances = tuple[int | None, ...]
+"""A rule's amounts looked up for one request; None is unlimited."""
+
+NEVER_FITS = "cost-exceeds-limit"
+REPEATED = "repeated-refusals"
+
+WINDOW, LINE, SET = range(3)
+"""The kinds of cells: amounts added up in slots, a time line that drains, members that expire."""
+
+
+class Receipt(NamedTuple):
+    """One counter that a decision looked at: what it held, and what the request asks of it.
+
+    `number` names the counter within its policy set. `slot` is the slot charged, or a time line's
+    capacity; `used` what it held before (a set: its live members), `increment` what is added (0
+    for a member that is there already), `amount` the units that stands for, of an `allowance` of
+    so many; `refunded` is a time line's figure.
+    """
+
+    number: int
+    key: str
+    slot: int
+    used: int
+    increment: int
+    amount: int
+    allowance: int
+    refunded: int
+
+    @property
+    def spilled(self) -> bool:
+        """Whether a full store counted it with strangers; see `keys.spill_text`."""
+        return self.key.startswith("~", IDENT_LENGTH)
+
+
+class Stand(NamedTuple):
+    """How a counter stands, in its own units (money in micro-USD).
+
+    `most` is what it holds when full, `left` what is left of that. `resets` is in how many
+    microseconds it is full again, None where time alone does not fill it.
+    """
+
+    most: int
+    used: int
+    left: int
+    resets: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """How one counter that a decision consulted stands after it.
+
+    `limit`, `used` and `remaining` are in `unit` (money in USD); for a rate, `limit` is its
+    burst. `reset_after` is in seconds, None where time alone does not restore it.
+    """
+
+    rule: str
+    unit: str
+    limit: float
+    used: float
+    remaining: float
+    reset_after: float | None
+
+
+@dataclass
+class CellSpec:
+    """One cell of a rule, its numbers as source over the facts and amounts that were read.
+
+    It is looked at where `gate` holds (empty: always). `kept` is the longest time that its record
+    is kept, in microseconds, `ttl` the source of that time. `amount` is what the cell takes,
+    `units` what that stands for, of an `allowance` of so many; what is above `ceiling` refuses
+    (empty: nothing does). `place` is a window's slot, a set's member or a time line's capacity;
+    `span` a window's slots; `until` a member's expiry, `length` microseconds from now. Past
+    `alerts_at` percent of the allowance a window has more to say than to allow.
+    """
+
+    kind: int
+    number: int
+    kept: int
+    ttl: str
+    amount: str
+    units: str
+    allowance: str
+    ceiling: str
+    place: str
+    span: int = 1
+    until: str = ""
+    length: int = 0
+    alerts_at: int = 100
+    gate: str = ""
+
+
+class Limit(ABC):
+    """A counting rule at work: its counters, what their replies mean, what corrects them."""
+
+    kind: ClassVar[int]
+    """The kind of its cells."""
+    shown: ClassVar[bool] = True
+    """Whether a client may be told how it stands."""
+    period = 0
+    """Microseconds in which a rate's amount passes, 0 for all else."""
+    lease = 0
+    """Microseconds after which a place in flight is free by itself, 0 for all else."""
+    without_store: ClassVar[Literal["local", "deny"] | None] = "local"
+    """How it decides while the store is away; None where that depends on who asks."""
+
+    def __init__(self, rule: Rule, over: Verdict, key: Key) -> None:
+        self.rule = rule
+        self.over = over
+        self.key_facts = key.facts
+        self.shadow = rule.mode is Mode.SHADOW
+        self.binding = not self.shadow and over.effect is not Effect.DEGRADE
+        self.first = 0
+        self.idents: tuple[str, ...] = ()
+        self.units: tuple[str, ...] = ()
+        self.ban_idents = ("", "")
+
+    def name(self, namespace: str, verb: str, whose: str, windows: list[tuple[str, str]]) -> None:
+        """Give each counter (unit, window) of the rule its ident."""
+        self.idents = tuple(
+            counter_ident(namespace, self.rule, verb, unit, window, whose)
+            for unit, window in windows
+        )
+        escalate = self.rule.escalate
+        if escalate is not None:
+            self.ban_idents = (
+                counter_ident(namespace, self.rule, "strikes", verb, whose),
+                counter_ident(namespace, self.rule, "ban", verb, whose),
+            )
+
+    @abstractmethod
+    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+        """Add the cells of this rule for one request to the plan."""
+
+    @abstractmethod
+    def specs(self, emitter: Emitter) -> list[CellSpec] | None:
+        """Return the cells of this rule as source, and add what comes before to the emitter.
+
+        None leaves requests to which the rule applies to the interpreter.
+        """
+
+    @abstractmethod
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
+        """Return what a counter asks for at `now` (microseconds), if anything.
+
+        `frees` is what its reply tells of a refusal: the slot, or the expiry, that makes room.
+        """
+
+    @abstractmethod
+    def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
+        """Return how the limit stands at `now` (microseconds), by a receipt of that moment."""
+
+    @abstractmethod
+    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+        """Return what makes a charge right once `amount` was used; None leaves it as reserved."""
+
+    def renewal(self, debit: Receipt, now: int, decision_id: str) -> Correction | None:
+        """Return what keeps a lease alive from now on, None where there is none."""
+        return None
+
+    def ceiling(self, most: int) -> int | None:
+        """Return what an amount refuses above, None if it never does."""
+        return most
+
+    def unit(self, number: int) -> str:
+        """Return what one of its counters counts, as people read it."""
+        return self.units[number]
+
+    def status(self, receipt: Receipt, now: int, charged: bool) -> LimitStatus:
+        """Return how one of its counters stands, in the units people read."""
+        most, used, left, resets = self.stand(receipt, now, charged)
+        unit = self.unit(receipt.number - self.first)
+        return LimitStatus(
+            rule=self.rule.id,
+            unit=unit,
+            limit=in_unit(most, unit),
+            used=in_unit(used, unit),
+            remaining=in_unit(left, unit),
+            reset_after=None if resets is None else resets / SECOND,
+        )
+
+    def banned(self, left: int) -> Finding:
+        """Return what a ban asks for that ends in `left` microseconds."""
+        return self.finding(Verdict(effect=Effect.BLOCK, reason=REPEATED), left, BY_BAN)
+
+    def sentenced(self) -> Finding:
+        """Return what a refusal that was one too many asks for.
+
+        Waiting for the limit alone would not be enough.
+        """
+        assert self.rule.escalate is not None
+        return self.finding(self.over, self.rule.escalate.block_for, BY_BAN)
+
+    def too_much(self, number: int, amount: int, fits: int) -> Finding:
+        """Refuse a request that asks for more than the limit ever allows, which no wait cures."""
+        unit = self.units[number]
+        asks, most = (f"{in_unit(value, unit):,}" for value in (amount, fits))
+        message = f"it asks for {asks} {unit} at once and at most {most} fit; ask for less"
+        return self._static(Verdict(effect=Effect.BLOCK, reason=NEVER_FITS, message=message))
+
+    def nothing_allowed(self) -> Finding:
+        """Refuse where the limit allows nothing."""
+        refusal = self.over
+        if refusal.effect is Effect.THROTTLE:
+            refusal = Verdict(
+                effect=Effect.BLOCK,
+                reason=refusal.reason,
+                message=refusal.message,
+                status=refusal.status,
+                remedy=refusal.remedy,
+            )
+        return self._static(refusal)
+
+    def finding(self, verdict: Verdict, wait: int | None, number: int = BY_RULE) -> Finding:
+        """Return what this rule asks for; `number` is the counter that does, see `Finding`."""
+        return Finding(self.rule.index, verdict.effect, verdict, wait, self.shadow, number)
+
+    def escalation(self, charge: int, key: str, spill: str | None, now: int) -> tuple[Cell, ...]:
+        """Return the cells that stand before those of the limit, where it escalates.
+
+        The ban, which refuses the charge; the strike, a charge after it, and the ban beside it;
+        the ban's beginning, a charge after that. Strikes are a set of seconds, so that at most
+        one is counted a second. The ban is looked at again beside them: no strike falls during a
+        ban, and a ban in force does not grow.
+        """
+        escalate = self.rule.escalate
+        assert escalate is not None
+        strikes, ban = (ident + key for ident in self.ban_idents)
+        # Strangers must not share strikes: one would be banned for another's.
+        left_out = None if spill is None else LEFT_OUT
+        within, length = escalate.within, escalate.block_for
+        second, struck, most = str(now // SECOND), now + within, escalate.after - 1
+        checks = [Counter(charge + i, ban, 0, 1, now, 0, now, length) for i in (0, 1)]
+        return (
+            checks[0],
+            Member(charge + 1, strikes, second, struck, most, within, left_out),
+            checks[1],
+            Counter(charge + 2, ban, 0, 1, now, length, now + length, length),
+        )
+
+    def _open(self, plan: Plan, key: str) -> int:
+        """Start a charge, with its ban check and what follows a refusal; return its index."""
+        charge = len(plan.charges)
+        plan.charges.append(Charge(self.binding, None))
+        if self.rule.escalate is not None:
+            plan.charges += (Charge(False, charge), Charge(False, charge + 1))
+            plan.cells += self.escalation(charge, key, plan.spill, plan.now)
+            plan.parts += (Part(self, role, 0, 0, 0) for role in BAN_ROLES)
+        return charge
+
+    def _place(self, plan: Plan, number: int, key: str) -> tuple[str, str | None]:
+        ident = self.idents[number]
+        # A key that is the same for everyone cannot multiply.
+        spill = None if plan.spill is None or key == "=" else ident + plan.spill
+        return ident + key, spill
+
+    def _static(self, verdict: Verdict) -> Finding:
+        return self.finding(self.over if self.over.effect is Effect.DEGRADE else verdict, None)
+
+
+BAN_ROLES = ("ban", "strike", "strike", "sentence")
+"""What the cells of `Limit.escalation` stand for, in their order."""
+
+
+def receipt_of(number: int, part: Part, cell: Cell, reply: Reply) -> Receipt:
+    """Return the receipt for a cell of a limit, given the store's reply to it."""
+    key = cast(str, cell.spill) if reply.spilled else cell.key
+    if isinstance(cell, Member):
+        seen = cast(MemberReply, reply)
+        return Receipt(number, key, 0, seen.live, int(not seen.present), 1, part.allowance, 0)
+    answer = cast(CounterReply, reply)
+    slot = cast(int, cell.ceiling) - cell.floor if cell.floor else answer.slot
+    return Receipt(
+        number, key, slot, answer.used, cell.amount, part.amount, part.allowance, answer.refunded
+    )
+
+
+def in_unit(value: int, unit: str) -> float:
+    """Return a counter's value as people read it: micro-USD as USD, anything else as it is."""
+    return value / MICRO if unit == "cost_usd" else value

@@ -1,0 +1,141 @@
+"""The verb `rate`: a pace, GCRA on a draining counter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from guardrail.algorithms import SCALED_BELOW, pace_increment, pace_room
+from guardrail.engine.plan import Finding, Part, Plan
+from guardrail.engine.verbs.base import LINE, Allowances, CellSpec, Limit, Receipt, Stand
+from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
+from guardrail.model.cells import Correction, Counter, Drain
+from guardrail.model.rules import Rate, Rule
+
+if TYPE_CHECKING:
+    from guardrail.engine.emit import Emitter
+
+OTHERS = object()
+"""Stands for every value that an amount's table does not list."""
+
+
+class RateLimit(Limit):
+    """A pace: GCRA on a draining counter."""
+
+    kind = LINE
+
+    def __init__(self, rule: Rule, namespace: str, zone: str) -> None:
+        self.verb = cast(Rate, rule.verb)
+        super().__init__(rule, self.verb.over, self.verb.key)
+        self.period = self.verb.period
+        whose = ",".join(self.verb.key.facts)
+        self.units = (self.verb.unit,)
+        self.name(namespace, "rate", whose, [(self.verb.unit, str(self.verb.period))])
+
+    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+        """Charge the time line with the request's amount."""
+        limit, burst = allowances
+        if limit is None or burst is None:
+            return
+        if limit == 0 or burst == 0:
+            plan.findings.append(self.nothing_allowed())
+            return
+        amount = plan.amounts[self.verb.unit]
+        increment = pace_increment(amount, limit, self.period)
+        capacity = pace_increment(burst, limit, self.period)
+        if increment > capacity:
+            plan.findings.append(self.too_much(0, amount, burst))
+            return
+        charge = self._open(plan, key)
+        place, spill = self._place(plan, 0, key)
+        now, ttl = plan.now, capacity + MINUTE
+        plan.cells.append(Counter(charge, place, 0, 1, now, increment, now + capacity, ttl, spill))
+        plan.parts.append(Part(self, "limit", 0, limit, amount))
+
+    def specs(self, emitter: Emitter) -> list[CellSpec] | None:
+        """Return the time line, None where no table tells the pace.
+
+        Its record is kept for as long as a full line takes to drain: that has to be known.
+        """
+        verb, j = self.verb, self.first
+        amount, burst = verb.amount, verb.burst or verb.amount
+        paces = self._paces(amount, burst)
+        known = [pace for pace in paces.values() if pace]
+        if not paces or any(pace[2] > emitter.longest_line for pace in known):
+            return None
+        n, gate = emitter.amount(verb.unit), ""
+        if isinstance(amount, Lookup):
+            most, step, room = f"l{j}", f"w{j}", f"c{j}"
+            table, value = emitter.constant("P", paces), emitter.variable(amount.fact)
+            found = f"{table}[{value}]"
+            if not emitter.exhaustive(amount):
+                found = f"{table}.get({value}, {emitter.constant('O', paces[OTHERS])})"
+            emitter.head.append(f"p{j} = {found}")
+            if None in paces.values():
+                gate = f"p{j} is not None"
+            if () in paces.values():
+                emitter.refuse_all(self, f"p{j} == ()")
+            emitter.head.append(f"if p{j}: {most}, {step}, {room} = p{j}")
+        elif not known:
+            if () in paces.values():
+                emitter.refuse_all(self, "")
+            return []
+        else:
+            most, step, room = map(str, paces[OTHERS])
+        scaled = any(pace[1] == 0 for pace in known)
+        by = f"pace_increment({n}, {most}, {self.period})" if scaled else f"{n} * {step}"
+        fits = str(burst.value) if isinstance(burst, Fixed) else most
+        emitter.refuse_too_much(self, 0, f"i{j}", by, room, fits, gate)
+        # The record outlives its drain, so that refunds of what was charged before are known.
+        kept = max((pace[2] for pace in known), default=0) + MINUTE
+        return [
+            CellSpec(
+                LINE, 0, kept, f"{room} + {MINUTE}", f"i{j}", n, most, f"t + {room}", room,
+                gate=gate,
+            )
+        ]  # fmt: skip
+
+    def _paces(self, amount: Amount, burst: Amount) -> dict[object, Any]:
+        """Return (limit, interval, capacity) by fact value, OTHERS for any; empty: not by a table.
+
+        None stands for unlimited, the empty tuple for nothing allowed; the interval is 0 where it
+        is scaled.
+        """
+        same = burst is amount
+        if not (same or isinstance(burst, Fixed)):
+            return {}
+        fixed = burst.value if isinstance(burst, Fixed) else None
+        if isinstance(amount, Fixed):
+            return {OTHERS: self._pace(amount.value, fixed)}
+        if not isinstance(amount, Lookup):
+            return {}
+        rows = {**amount.table, None: amount.missing, OTHERS: amount.otherwise}
+        return {v: self._pace(most, most if same else fixed) for v, most in rows.items()}
+
+    def _pace(self, limit: int | None, burst: int | None) -> tuple[int, ...] | None:
+        if limit is None or burst is None:
+            return None
+        if limit == 0 or burst == 0:
+            return ()
+        interval = -(-self.period // limit)
+        step = 0 if interval < SCALED_BELOW else interval
+        return limit, step, pace_increment(burst, limit, self.period)
+
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
+        """Refuse until the line has drained so far that the request fits."""
+        excess = receipt.used + receipt.increment - now - receipt.slot
+        return self.finding(self.over, excess, receipt.number) if excess > 0 else None
+
+    def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
+        """Return the units that fit now, of those that fit a full time line: the burst."""
+        line = receipt.used + receipt.increment if charged else receipt.used
+        most = pace_room(receipt.slot, receipt.allowance, self.period)
+        left = min(pace_room(now + receipt.slot - line, receipt.allowance, self.period), most)
+        return Stand(most, most - left, left, max(0, line - now))
+
+    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+        """Move the time line by the difference, back no further than has not drained."""
+        if amount is None or amount == debit.amount:
+            return None
+        delta = pace_increment(amount, debit.allowance, self.period) - debit.increment
+        charged, ttl = debit.used + debit.increment, debit.slot + MINUTE
+        return Drain(debit.key, delta, charged, debit.refunded, ttl)

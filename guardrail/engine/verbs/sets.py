@@ -1,0 +1,139 @@
+"""The verbs `concurrency` and `distinct`: sets of requests in flight, and of values seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+from guardrail.engine.plan import Finding, Part, Plan
+from guardrail.engine.verbs.base import SET, Allowances, CellSpec, Limit, Receipt, Stand
+from guardrail.model.amounts import MINUTE, SECOND, Amount, Fixed
+from guardrail.model.cells import Correction, Leave, Member, Renew
+from guardrail.model.rules import Concurrency, Distinct, Rule
+
+if TYPE_CHECKING:
+    from guardrail.engine.emit import Emitter
+
+LEASE_WAIT = SECOND
+"""The longest wait told for a place in flight: leases mostly end long before they expire."""
+
+
+class SetLimit(Limit):
+    """So many members of a set at once, each for `length` microseconds."""
+
+    kind = SET
+    most: Amount
+    length: int
+    kept: int
+
+    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+        """Enter the request, or what it shows, into the set."""
+        (most,) = allowances
+        if most is None:
+            return
+        if most == 0:
+            plan.findings.append(self.nothing_allowed())
+            return
+        charge = self._open(plan, key)
+        place, spill = self._place(plan, 0, key)
+        until, name = plan.now + self.length, self.member(plan, member)
+        plan.cells.append(Member(charge, place, name, until, most, self.kept, spill))
+        plan.parts.append(Part(self, "limit", 0, most, 1))
+
+    def member(self, plan: Plan, shown: str) -> str:
+        """Return the member that a request enters, which shows a value of the counted fact."""
+        return shown
+
+    def specs(self, emitter: Emitter) -> list[CellSpec]:
+        """Return the set, if it is limited at all."""
+        if self.most == Fixed(None):
+            return []
+        most, gate = emitter.looked_up(self, self.most, self.first)
+        return [
+            CellSpec(
+                SET, 0, self.kept, str(self.kept), "0", "1", most, most, self.shown_member(emitter),
+                until=f"t + {self.length}", length=self.length, gate=gate,
+            )
+        ]  # fmt: skip
+
+    def shown_member(self, emitter: Emitter) -> str:
+        """Return the source of the member that a request enters."""
+        raise NotImplementedError
+
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
+        """Refuse a new member of a full set."""
+        if not receipt.increment or receipt.used < receipt.allowance:
+            return None
+        return self.finding(self.over, self.wait(frees, now), receipt.number)
+
+    def wait(self, frees: int | None, now: int) -> int | None:
+        """Return in how many microseconds a place may be free, None if waiting does not help."""
+        return None
+
+    def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
+        """Return how many more members there may be."""
+        most, used = receipt.allowance, receipt.used + (receipt.increment if charged else 0)
+        return Stand(most, used, max(0, most - used), None)
+
+
+class ConcurrencyLimit(SetLimit):
+    """So many requests in flight, each on a lease."""
+
+    def __init__(self, rule: Rule, namespace: str, zone: str) -> None:
+        self.verb = cast(Concurrency, rule.verb)
+        super().__init__(rule, self.verb.over, self.verb.key)
+        self.units = ("requests",)
+        self.most, self.lease = self.verb.most, self.verb.lease
+        self.length, self.kept = self.lease, self.lease + MINUTE
+        whose = ",".join(self.verb.key.facts)
+        self.name(namespace, "concurrency", whose, [("in-flight", "")])
+
+    def unit(self, number: int) -> str:
+        """Return what it counts, as people read it."""
+        return "concurrent-requests"
+
+    def member(self, plan: Plan, shown: str) -> str:
+        """Return the decision's id, which names its lease."""
+        return plan.id
+
+    def shown_member(self, emitter: Emitter) -> str:
+        """Return the source of the decision's id."""
+        return emitter.decision_id()
+
+    def wait(self, frees: int | None, now: int) -> int | None:
+        """Return in how many microseconds a lease may have ended."""
+        return min(LEASE_WAIT, max(1, LEASE_WAIT if frees is None else frees - now))
+
+    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+        """End the lease, whatever was used."""
+        return Leave(debit.key, decision_id)
+
+    def renewal(self, debit: Receipt, now: int, decision_id: str) -> Correction | None:
+        """Return the lease, counted from now."""
+        return Renew(debit.key, decision_id, now + self.lease, self.kept)
+
+
+class DistinctLimit(SetLimit):
+    """So many different values of a fact, seen by one key within a period."""
+
+    shown = False
+    without_store: ClassVar[Literal["local", "deny"] | None] = "deny"
+
+    def __init__(self, rule: Rule, namespace: str, zone: str) -> None:
+        self.verb = cast(Distinct, rule.verb)
+        super().__init__(rule, self.verb.over, self.verb.key)
+        self.most = self.verb.most
+        self.length = self.kept = self.verb.period
+        whose = ",".join(self.verb.key.facts)
+        self.name(namespace, "distinct", whose, [(self.verb.count, str(self.verb.period))])
+
+    def unit(self, number: int) -> str:
+        """Return what it counts, as people read it."""
+        return self.verb.count
+
+    def shown_member(self, emitter: Emitter) -> str:
+        """Return the source of the value that the request shows."""
+        return emitter.member(self)
+
+    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+        """Leave the sighting: another request may rest on it by now."""
+        return None
