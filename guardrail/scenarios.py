@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from guardrail.diagnostics import Diagnostic, Severity
 from guardrail.engine import Decision
-from guardrail.engine.closures import verb_amounts
 from guardrail.engine.reach import Point, points_of, reached
 from guardrail.engine.verbs import REPEATED
 from guardrail.guard import Guard
@@ -18,7 +17,7 @@ from guardrail.model.amounts import SECOND, Fixed, Lookup
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Block, Budget, Degrade, Rule
+from guardrail.model.rules import Rule
 from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
 from guardrail.stores.memory import MemoryStore
 
@@ -140,11 +139,7 @@ def uncovered(policies: PolicySet, suite: SuiteResult) -> tuple[Point, ...]:
 
 def possible_effects(rule: Rule) -> frozenset[Effect]:
     """Return the effects that a rule can have, in shadow those it would have."""
-    verb = rule.verb
-    if isinstance(verb, Block | Degrade):
-        return frozenset((verb.verdict.effect,))
-    verdicts = [step.verdict for step in verb.steps] if isinstance(verb, Budget) else [verb.over]
-    effects = {verdict.effect for verdict in verdicts}
+    effects = {verdict.effect for verdict in rule.verb.verdicts}
     if rule.escalate is not None or _can_be_nothing(rule):
         effects.add(Effect.BLOCK)
     return frozenset(effects)
@@ -152,12 +147,7 @@ def possible_effects(rule: Rule) -> frozenset[Effect]:
 
 def reasons_of(rule: Rule) -> frozenset[str]:
     """Return what a test may call a rule's effects: their reasons, and models to degrade to."""
-    verb = rule.verb
-    verdicts = [step.verdict for step in verb.steps] if isinstance(verb, Budget) else []
-    if isinstance(verb, Block | Degrade):
-        verdicts = [verb.verdict]
-    elif not isinstance(verb, Budget):
-        verdicts = [verb.over]
+    verdicts = rule.verb.verdicts
     models = [verdict.obligations.model for verdict in verdicts if verdict.obligations is not None]
     banned = [REPEATED] if rule.escalate is not None else []
     return frozenset((*(verdict.reason for verdict in verdicts), *filter(None, models), *banned))
@@ -165,10 +155,7 @@ def reasons_of(rule: Rule) -> frozenset[str]:
 
 def _can_be_nothing(rule: Rule) -> bool:
     """Tell whether a limit may be of 0, which blocks: waiting helps nobody."""
-    verb = rule.verb
-    if isinstance(verb, Block | Degrade):
-        return False
-    for amount in verb_amounts(verb):
+    for amount in rule.verb.allowances:
         values: list[int | None] = [0]
         if isinstance(amount, Fixed):
             values = [amount.value]

@@ -10,7 +10,7 @@ from guardrail.engine import Explanation, LimitStatus
 from guardrail.engine.explain import Answered, ExemptionStory, RuleStory
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Rule
+from guardrail.model.rules import Rule
 
 Row = tuple[str, str, str, str]
 _ANSWERS = {True: "yes", False: "no", None: "unknown"}
@@ -143,15 +143,14 @@ def _counter(status: LimitStatus) -> str:
 
 
 def _steps(status: LimitStatus, rule: Rule) -> Iterator[str]:
-    if not isinstance(rule.verb, Budget) or len(rule.verb.steps) < 2:
-        return
     parts = []
-    for step in rule.verb.steps:
+    for step in rule.verb.on_the_way:
         effect = step.verdict.effect
         name = "notify" if effect is Effect.ALLOW else str(effect)
         left = status.limit * step.percent / 100 - status.used
         parts.append(f"{step.percent}% {name} " + ("reached" if left < 0 else f"at +{left:,.10g}"))
-    yield ", ".join(parts)
+    if parts:
+        yield ", ".join(parts)
 
 
 def _asked(story: RuleStory) -> str:

@@ -8,13 +8,14 @@ from guardrail.cli.figures import NONE, beside, columns, length, period, plural,
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
-from guardrail.model.amounts import DAY, HOUR, SECOND
+from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Distinct, Rule
+from guardrail.model.rules import CALENDAR, Rule
 
 _PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
-_CALENDAR = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
+_FILLED = ("budget", "distinct")
+"""The verbs whose windows start empty in a replay."""
 _SHOWN = 5
 _MARGIN = " " * 9
 
@@ -134,13 +135,8 @@ def _cold_counters(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
 
 def _window(rule: Rule) -> int:
     verb = rule.verb
-    if rule.mode is Mode.OFF:
-        return 0
-    if isinstance(verb, Distinct):
-        return verb.period
-    if isinstance(verb, Budget):
-        return verb.window.length or _CALENDAR.get(verb.window.kind, 0)
-    return 0
+    fills = rule.mode is not Mode.OFF and verb.name in _FILLED and verb.lasts < CALENDAR["lifetime"]
+    return verb.lasts if fills else 0
 
 
 def _effect_table(run: TrafficRun) -> list[str]:

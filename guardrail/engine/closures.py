@@ -13,31 +13,13 @@ from guardrail.engine.verbs.base import Limit
 from guardrail.model.amounts import SECOND, Amount, Fixed, FromFact, Lookup
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
-from guardrail.model.rules import (
-    Block,
-    Budget,
-    CountingVerb,
-    Degrade,
-    Distinct,
-    Exemption,
-    Rate,
-    Rule,
-)
+from guardrail.model.rules import Block, CountingVerb, Degrade, Exemption, Rule
 
 Facts = Mapping[str, Any]
 Planner = Callable[[Plan], None]
 
 UNSEEN = "u"
 """The member that stands for a value which is missing: all of those are one."""
-
-
-def verb_amounts(verb: CountingVerb) -> tuple[Amount, ...]:
-    """Return the amounts a verb looks up for each request, in the order its limit takes them."""
-    if isinstance(verb, Rate):
-        return (verb.amount, verb.burst or verb.amount)
-    if isinstance(verb, Budget):
-        return tuple(amount for _, amount in verb.amounts)
-    return (verb.most,)
 
 
 def allowance(amount: Amount, facts: Facts) -> int | None:
@@ -61,10 +43,11 @@ def from_fact(amount: FromFact, value: float) -> int:
 
 
 def member_text(verb: CountingVerb, facts: Facts) -> str:
-    """Return the value a `distinct` rule shows to its set."""
-    if not isinstance(verb, Distinct):
+    """Return the value that a rule which counts values shows to its set, else nothing."""
+    count = verb.facts[len(verb.key.facts) :]
+    if not count:
         return ""
-    value = facts.get(verb.count)
+    value = facts.get(count[0])
     return UNSEEN if value is None else "=" + value_text(value)
 
 
@@ -115,8 +98,8 @@ def rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption
 
         return find
     key = key_text(verb.key.facts, rule.unknown)
-    amounts = verb_amounts(verb)
-    skips_unseen = isinstance(verb, Distinct) and rule.unknown == "skip"
+    amounts = verb.allowances
+    skips_unseen = rule.unknown == "skip"
 
     def count(plan: Plan) -> None:
         if not applies(plan.facts, plan.now):

@@ -22,7 +22,7 @@ from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some, facts_of
-from guardrail.model.rules import Block, Degrade, Distinct, Rule, Verdict
+from guardrail.model.rules import Rule, Verdict
 
 if TYPE_CHECKING:
     from guardrail.engine.explain import Explanation
@@ -327,11 +327,7 @@ def _unusable(note: str) -> Finding:
 def _identities(rules: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterator[str]:
     """Yield the server facts that policies declare and count by."""
     for rule in rules:
-        verb = rule.verb
-        if isinstance(verb, (Block, Degrade)):
-            continue
-        names = (*verb.key.facts, verb.count) if isinstance(verb, Distinct) else verb.key.facts
-        for name in names:
+        for name in rule.verb.facts:
             if facts[name].declared and facts[name].source is Source.SERVER:
                 yield name
 

@@ -231,7 +231,9 @@ class InlineEmitter(Emitter):
 
     def _window(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         j, n, bits = limit.first + spec.number, spec.amount, self.store.codec.SLOT_BITS
-        record, frees = f"v{j} << {bits} | s{j}", "None"
+        # What refuses never gets so far.
+        value = f"v{j}" if spec.ceiling else f"min(v{j}, {TOP})"
+        record, frees = f"{value} << {bits} | s{j}", "None"
         if spec.span > 1:
             record = f"charged_window(r{j}, s{j}, {spec.span}, {n})"
             frees = f"slot_frees(r{j}, s{j}, {spec.span}, v{j} - ({spec.ceiling or f'v{j}'}))"

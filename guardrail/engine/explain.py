@@ -152,7 +152,7 @@ def _rule_story(
         standing = "exempt"
     return RuleStory(
         rule=rule.id,
-        verb=type(rule.verb).__name__.lower(),
+        verb=rule.verb.name,
         mode=rule.mode,
         place=f"{rule.span.file}:{rule.span.line}",
         standing=standing,

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardrail.conditions import in_networks
-from guardrail.engine.closures import from_fact, verb_amounts
+from guardrail.engine.closures import from_fact
 from guardrail.engine.keys import LONGEST, SEPARATOR
 from guardrail.model.amounts import Amount, Fixed, Lookup, amount_facts
 from guardrail.model.facts import Fact, FactType
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, facts_of
-from guardrail.model.rules import Block, Degrade, Distinct, Exemption, Rule
+from guardrail.model.rules import Exemption, Rule
 
 INLINE_VALUES = 32
 """Sets of up to so many values stand in the source, where they are constants to the compiler."""
@@ -165,16 +165,11 @@ def rule_facts(
         if rule.id in exemption.rules:
             names |= facts_of(exemption.when)
     verb = rule.verb
-    if isinstance(verb, (Block, Degrade)):
-        return frozenset(names)
-    for amount in verb_amounts(verb):
+    for amount in verb.allowances:
         names |= amount_facts(amount)
-    names.update(verb.key.facts)
-    if stand_ins:
+    if stand_ins and verb.allowances:
         names.update(STAND_INS)
-    if isinstance(verb, Distinct):
-        names.add(verb.count)
-    return frozenset(names)
+    return frozenset((*names, *verb.facts))
 
 
 def define(lines: Sequence[str], constants: Mapping[str, Any], name: str, title: str) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guardrail.conditions import compile_condition
-from guardrail.engine.closures import rule_applies, verb_amounts
+from guardrail.engine.closures import rule_applies
 from guardrail.engine.verbs import REPEATED
 from guardrail.model.amounts import Lookup
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
-from guardrail.model.rules import Block, Budget, Degrade, Rate, Rule, Step
+from guardrail.model.rules import Rule, Step
 
 if TYPE_CHECKING:
     from guardrail.engine.decision import Decision
@@ -108,13 +108,10 @@ def _unlimited(rule: Rule, policies: PolicySet, facts: Mapping[str, Any], now: i
 
 def _tables(rule: Rule) -> Iterator[tuple[str, Lookup]]:
     verb = rule.verb
-    if isinstance(verb, Block | Degrade):
-        return
-    units = [unit for unit, _ in verb.amounts] if isinstance(verb, Budget) else []
-    if isinstance(verb, Rate):
-        units = ["", "burst"]
-    for place, amount in enumerate(verb_amounts(verb)):
-        if isinstance(amount, Lookup) and (place == 0 or amount is not verb_amounts(verb)[0]):
+    # A rate has one unit and a burst beside it.
+    units = ("", "burst") if len(verb.allowances) > len(verb.units) else verb.units
+    for place, amount in enumerate(verb.allowances):
+        if isinstance(amount, Lookup) and (place == 0 or amount is not verb.allowances[0]):
             yield (units[place] if len(units) > 1 else ""), amount
 
 
@@ -129,8 +126,7 @@ def _row(rule: Rule, unit: str, name: object) -> Point:
 
 
 def _steps(rule: Rule) -> tuple[Step, ...]:
-    verb = rule.verb
-    return verb.steps if isinstance(verb, Budget) and len(verb.steps) > 1 else ()
+    return rule.verb.on_the_way
 
 
 def _step(rule: Rule, step: Step) -> Point:

@@ -10,7 +10,7 @@ from guardrail.guard.shares import WORKERS, workers_from
 from guardrail.model.amounts import HOUR
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Distinct, Rate, Rule
+from guardrail.model.rules import Rule
 
 _NAMED = 3
 
@@ -59,10 +59,7 @@ def _long(rule: Rule) -> bool:
     """Tell whether what a rule has counted still matters after an hour."""
     if rule.escalate is not None and rule.escalate.block_for > HOUR:
         return True
-    if isinstance(rule.verb, Budget):
-        window = rule.verb.window
-        return window.kind != "hour" and (window.length is None or window.length > HOUR)
-    return isinstance(rule.verb, (Distinct, Rate)) and rule.verb.period > HOUR
+    return rule.verb.lasts > HOUR
 
 
 def _forgets(rules: list[str]) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from guardrail.engine.expressions import rule_facts
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Concurrency, Rule, units_of
+from guardrail.model.rules import Rule
 
 _BODY = frozenset(
     f"request.{name}"
@@ -64,12 +64,12 @@ def unfed(policies: PolicySet, door: str) -> Iterator[Unfed]:
         if rule.mode is Mode.OFF:
             continue
         missed = sorted(rule_facts(rule, (), stand_ins=False) & known.blind)
-        units = [unit for unit in units_of(rule.verb) if known.units and unit not in known.units]
+        units = [unit for unit in rule.verb.units if known.units and unit not in known.units]
         if missed:
             yield Unfed(rule, f"it rests on {_listed(missed)}, which it never sees")
         elif units:
             yield Unfed(rule, f"it counts {_listed(units)}, which it never learns")
-        elif isinstance(rule.verb, Concurrency) and not known.holds:
+        elif rule.verb.in_flight and not known.holds:
             yield Unfed(rule, "it counts requests in flight, whose end it never learns")
 
 

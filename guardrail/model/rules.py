@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from guardrail.diagnostics import Span
-from guardrail.model.amounts import Amount
+from guardrail.model.amounts import DAY, HOUR, Amount
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.predicates import Condition
 
@@ -71,22 +71,79 @@ class Window:
     length: int | None = None
 
 
+class Clause:
+    """What can be asked of every verb: what it reads and counts, what it may ask for, for how long.
+
+    `name` is the verb's word in the policy language.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All that it may ask for, as written, the weakest step first."""
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts it counts by: those of its key, and the one whose values it counts."""
+        return ()
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units it counts; what it counts otherwise has none."""
+        return ()
+
+    @property
+    def allowances(self) -> tuple[Amount, ...]:
+        """The amounts it looks up for each request, in the order its limit takes them."""
+        return ()
+
+    @property
+    def on_the_way(self) -> tuple[Step, ...]:
+        """Its steps, the last one included, where it has more than one."""
+        return ()
+
+    @property
+    def in_flight(self) -> int:
+        """How long, in microseconds, a place of its requests in flight is held; 0: it has none."""
+        return 0
+
+    @property
+    def lasts(self) -> int:
+        """For how long, in microseconds, what it counted matters."""
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
-class Block:
+class Block(Clause):
     """Refuses what the rule matches."""
 
     verdict: Verdict
+    name: ClassVar[str] = "block"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The one refusal."""
+        return (self.verdict,)
 
 
 @dataclass(frozen=True, slots=True)
-class Degrade:
+class Degrade(Clause):
     """Serves less of what the rule matches."""
 
     verdict: Verdict
+    name: ClassVar[str] = "degrade"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The one degrade."""
+        return (self.verdict,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class Rate(Clause):
     """Limits the pace of one unit: GCRA, at most burst + rate × t.
 
     `amount` is units per `period` (microseconds); `burst` None is the amount itself.
@@ -99,10 +156,36 @@ class Rate:
     burst: Amount | None
     key: Key
     over: Verdict
+    name: ClassVar[str] = "rate"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What happens to what is too fast."""
+        return (self.over,)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of its key."""
+        return self.key.facts
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Its one unit."""
+        return (self.unit,)
+
+    @property
+    def allowances(self) -> tuple[Amount, ...]:
+        """The amount, and the burst."""
+        return (self.amount, self.burst or self.amount)
+
+    @property
+    def lasts(self) -> int:
+        """Its period."""
+        return self.period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(Clause):
     """Limits what is used in a window, for one or several units charged together.
 
     `steps` rise; the one at 100 % (always there) is what happens when the limit refuses.
@@ -113,24 +196,77 @@ class Budget:
     key: Key
     steps: tuple[Step, ...]
 
+    name: ClassVar[str] = "budget"
+
     @property
     def over(self) -> Verdict:
         """The verdict at 100 %."""
         return self.steps[-1].verdict
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict of each step."""
+        return tuple(step.verdict for step in self.steps)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of its key."""
+        return self.key.facts
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units charged together."""
+        return tuple(unit for unit, _ in self.amounts)
+
+    @property
+    def allowances(self) -> tuple[Amount, ...]:
+        """The amount of each unit."""
+        return tuple(amount for _, amount in self.amounts)
+
+    @property
+    def on_the_way(self) -> tuple[Step, ...]:
+        """Its steps, where it has more than the last one."""
+        return self.steps if len(self.steps) > 1 else ()
+
+    @property
+    def lasts(self) -> int:
+        """The length of its window."""
+        return self.window.length or CALENDAR[self.window.kind]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concurrency:
+class Concurrency(Clause):
     """Limits requests in flight; a lost one ends after `lease` microseconds."""
 
     most: Amount
     lease: int
     key: Key
     over: Verdict
+    name: ClassVar[str] = "concurrency"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What happens to one request too many."""
+        return (self.over,)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of its key."""
+        return self.key.facts
+
+    @property
+    def allowances(self) -> tuple[Amount, ...]:
+        """How many there may be."""
+        return (self.most,)
+
+    @property
+    def in_flight(self) -> int:
+        """Its lease."""
+        return self.lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distinct:
+class Distinct(Clause):
     """Limits how many values of a fact one key may show within `period` microseconds."""
 
     count: str
@@ -138,17 +274,44 @@ class Distinct:
     period: int
     key: Key
     over: Verdict
+    name: ClassVar[str] = "distinct"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What happens to one value too many."""
+        return (self.over,)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of its key, and the one whose values it counts."""
+        return (*self.key.facts, self.count)
+
+    @property
+    def allowances(self) -> tuple[Amount, ...]:
+        """How many values there may be."""
+        return (self.most,)
+
+    @property
+    def lasts(self) -> int:
+        """Its period."""
+        return self.period
 
 
 CountingVerb = Rate | Budget | Concurrency | Distinct
 Verb = Block | Degrade | CountingVerb
 
 
-def units_of(verb: Verb) -> tuple[str, ...]:
-    """Return the units that a verb counts; what it counts otherwise has none."""
-    if isinstance(verb, Rate):
-        return (verb.unit,)
-    return tuple(unit for unit, _ in verb.amounts) if isinstance(verb, Budget) else ()
+CALENDAR: Mapping[str, int] = {
+    "hour": HOUR,
+    "day": DAY,
+    "week": 7 * DAY,
+    "month": 30 * DAY,
+    "lifetime": 400 * DAY,
+}
+"""How long a window without a length of its own is, in microseconds, a month's rounded.
+
+What a lifetime counts is kept for 400 days after its last use.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from guardrail.loading.notation import NotationError, read_amount
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, Counter
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Rate
 from guardrail.stores import Store
 
 Used = Mapping[str, str]
@@ -67,10 +66,8 @@ def _unit(part: Part) -> str:
 
 
 def _increment(part: Part, amount: int) -> int:
-    verb = part.limit.rule.verb
-    if isinstance(verb, Rate):
-        return pace_increment(amount, part.allowance, verb.period)
-    return amount
+    period = part.limit.period
+    return pace_increment(amount, part.allowance, period) if period else amount
 
 
 def _amount(name: str, written: str, *, money: bool) -> int:

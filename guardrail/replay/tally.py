@@ -11,7 +11,6 @@ from guardrail.engine.sizes import Sizer, unlisted
 from guardrail.guard.shares import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import units_of
 from guardrail.replay.matching import Matching
 from guardrail.traffic.requests import Request
 
@@ -61,7 +60,7 @@ class Tally:
         self.matching = Matching(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
-        self._sizer = Sizer(policies, [unit for verb in verbs for unit in units_of(verb)])
+        self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
         # How many requests there were of a kind, and one of them.
         self._kinds: dict[tuple[object, ...], list[Any]] = {}
 

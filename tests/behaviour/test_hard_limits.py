@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.engine import Decision
-from guardrail.engine.limits.budget import BudgetLimit
+from guardrail.engine.verbs.budget import BudgetLimit
 from guardrail.testing import MovableClock, guard_of
 from tests.behaviour.ledger import Event, Ledger
 

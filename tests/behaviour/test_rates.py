@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from guardrail import Guard
-from guardrail.engine.limits.rate import RateLimit
+from guardrail.engine.verbs.rate import RateLimit
 from guardrail.stores import records
 from guardrail.testing import MovableClock, guard_of
 

@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.stores.memory import MemoryStore
 from tests.engine.policies import START, policy_set, request
-from tests.engine.tracing import MOVES, Numbered, Subject, after, records, told
+from tests.engine.tracing import MOVES, Subject, after, records, told
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(__file__).with_name("goldens.txt")
@@ -76,36 +77,40 @@ def plain(value: Any) -> Any:
     return repr(value)
 
 
-def sample_week() -> Iterator[tuple[str, str]]:
-    """Yield a name and a digest for each thousand lines that the shipped policies decide."""
+def sample_week(lines: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield a name and a digest for each thousand of so many lines (None: of all).
+
+    The shipped policies decide them; what they left in the store comes with the last of all.
+    """
     store = MemoryStore()
     guard = Guard.from_policies(load_policies([ROOT / "policies"]), store=store, environ={})
-    ids = Numbered()
-    guard._frame.engine.ids = ids
     rows: list[object] = []
-    with gzip.open(ROOT / "examples/traffic/sample-week.jsonl.gz", "rt") as lines:
-        for ids.number, line in enumerate(lines, 1):
+    number = 0
+    with gzip.open(ROOT / "examples/traffic/sample-week.jsonl.gz", "rt") as week:
+        for number, line in enumerate(islice(week, lines), 1):
             asked = json.loads(line)
             decision = guard.decide(asked["facts"], asked.get("estimate"), now=asked["ts"])
             row = told(decision)
             explained = row.pop("explained")
-            if ids.number % 20 == 0:
+            if number % 20 == 0:
                 rules = [{**rule, "place": None} for rule in explained["rules"]]
-                row["explained"] = {**explained, "rules": rules, "revision": None}
+                row["explained"] = {**explained, "rules": rules, "revision": None, "id": None}
             rows.append(plain(row))
             if "usage" in asked:
                 guard.settle(decision, asked["usage"], now=asked["ts"] + asked.get("duration", 0))
-            if ids.number % CHUNK == 0:
-                yield f"week {ids.number}", digest(rows)
+            if number % CHUNK == 0:
+                yield f"week {number}", digest(rows)
                 rows = []
+    if lines is not None:
+        return
     rows.append(plain(records(store)))
-    yield f"week {ids.number} and what it left", digest(rows)
+    yield f"week {number} and what it left", digest(rows)
 
 
 def known() -> dict[str, str]:
     """Return the digests on record, by name."""
-    rows = (row.rsplit(" ", 1) for row in GOLDENS.read_text(encoding="ascii").splitlines())
-    return {name: value for name, value in rows}
+    rows = GOLDENS.read_text(encoding="ascii").splitlines()
+    return dict(row.rsplit(" ", 1) for row in rows)
 
 
 def differing(seeds: Iterable[int], ways: Iterable[str]) -> list[str]:

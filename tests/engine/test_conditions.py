@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from guardrail import conditions as reference
 from guardrail.conditions import Answer, compile_condition
+from guardrail.engine.expressions import Expressions, define
 from guardrail.engine.facts import FactReader
-from guardrail.engine.expressions import Source, define
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
@@ -47,7 +47,7 @@ def answer_of(when: Condition, facts: dict[str, object]) -> Answer:
 
 def sourced(when: Condition, facts: dict[str, object], *, unknown: bool) -> bool:
     declared = {**STANDARD_FACTS, **declared_facts(Random(0))}
-    source = Source(declared)
+    source = Expressions(declared)
     expression = source.condition(when, unknown=unknown)
     lines = ["def holds(get, now):"]
     lines += [f"    {v} = get({name!r})" for name, v in source.variables.items()]
@@ -162,13 +162,13 @@ def test_agreement_finds_closures_that_take_the_unknown_for_false(
 def test_agreement_finds_source_that_does_not_swap_the_unknown_under_a_negation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    honest = Source.condition
+    honest = Expressions.condition
 
-    def unswapped(self: Source, when: Condition, *, unknown: bool) -> str:
+    def unswapped(self: Expressions, when: Condition, *, unknown: bool) -> str:
         if isinstance(when, Negation):
             return f"(not {self.condition(when.part, unknown=unknown)})"
         return honest(self, when, unknown=unknown)
 
-    monkeypatch.setattr(Source, "condition", unswapped)
+    monkeypatch.setattr(Expressions, "condition", unswapped)
     with pytest.raises(AssertionError):
         check_many(400)

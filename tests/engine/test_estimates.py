@@ -95,7 +95,7 @@ def test_an_unknown_unit_is_an_amount_too() -> None:
 
 
 def test_the_table_finds_a_quick_way_that_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardrail.engine.fused.body.unusable", lambda estimate: ())
+    monkeypatch.setattr("guardrail.engine.emit.unusable", lambda estimate: ())
 
     with pytest.raises(AssertionError):
         test_a_stated_amount_that_is_none_blocks_the_request(RULES["no limit"], "input_tokens")

@@ -1,7 +1,8 @@
-"""The fused decision equals the three steps: in what it tells, and in what it leaves behind."""
+"""Decisions made in one pass equal the three steps: in what they tell, and what they leave."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import fused
-from guardrail.engine import story as engine_story
-from guardrail.engine.expressions import define
+from guardrail.engine import Engine
+from guardrail.engine.emit_inline import InlineEmitter, _Inline
+from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
@@ -86,49 +87,78 @@ def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge(
         assert subject.decide(asked, START).limits[0].used == 200
 
 
-def test_a_good_share_of_the_decisions_compared_is_fused() -> None:
+def test_most_of_the_decisions_compared_are_made_in_one_pass() -> None:
     shares = [compare(policy_set(seed, 2), seed).fused_share for seed in range(40)]
     bucketed = [
         compare(policy_set(seed, 1, "account.id"), seed, length=10).fused_share
         for seed in range(10)
     ]
 
-    assert sum(shares) / len(shares) > 0.25
-    assert sum(bucketed) > 0.3
+    assert sum(shares) / len(shares) > 0.7
+    assert sum(bucketed) / len(bucketed) > 0.5
 
 
-MUTATIONS = {
-    "leaves the limit open": lambda line: (
-        line.replace(": break", ": pass") if line.strip().startswith("if v") else line
-    ),
-    "forgets to write": lambda line: (
-        line.split("if ")[0] + "if d0 is None: pass"
-        if line.strip().startswith("if d0 is")
-        else line
-    ),
-    "keeps no receipt": lambda line: (
-        line + "[:4] + ((), *case[5:])" if line.strip() == "decision._case = case" else line
-    ),
+def never_refuses(self: InlineEmitter, limit: Limit, key: str, *, struck: bool) -> list[str]:
+    return []
+
+
+def charges_all(self: InlineEmitter, limit: Limit, key: str, *, struck: bool) -> list[str]:
+    return ["refused = True"] if limit.binding else []
+
+
+def never_strikes(self: _Inline, struck: object, now: int) -> tuple[()]:
+    return ()
+
+
+def forgets_bans(
+    self: InlineEmitter, limit: Limit, specs: Sequence[CellSpec], key: str
+) -> list[str]:
+    return [f"b{limit.first} = 0"]
+
+
+def spills_never(self: InlineEmitter, limit: Limit, spec: CellSpec, key: str) -> list[str]:
+    return [*FIND(self, limit, spec, key)[:5]]
+
+
+def writes_nothing(self: InlineEmitter, *asked: Any) -> list[str]:
+    lines = LOOK(self, *asked)
+    self.writes.clear()
+    return lines
+
+
+def keeps_no_receipt(self: InlineEmitter, *asked: Any) -> list[str]:
+    lines = LOOK(self, *asked)
+    self.receipts[:] = ["None"] * len(self.receipts)
+    return lines
+
+
+LOOK, FIND = InlineEmitter.look, InlineEmitter._find
+MUTANTS = {
+    "leaves the limit open": (InlineEmitter, "_refuse", never_refuses),
+    "charges what a rule in shadow refused": (InlineEmitter, "_refuse", charges_all),
+    "counts no strike": (_Inline, "_strike", never_strikes),
+    "lets the banned in": (InlineEmitter, "_ban", forgets_bans),
+    "forgets to write": (InlineEmitter, "look", writes_nothing),
+    "keeps no receipt": (InlineEmitter, "look", keeps_no_receipt),
 }
 
 
-def compare_many(seeds: int) -> None:
+def compare_many(seeds: int, max_keys: int = 1000) -> None:
     for seed in range(seeds):
-        compare(policy_set(seed, 2), seed)
+        compare(policy_set(seed, 4), seed, max_keys=max_keys)
 
 
-@pytest.mark.parametrize("mutant", MUTATIONS)
-def test_the_comparison_finds_fused_source_that(
-    mutant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = define
-
-    def broken(lines: list[str], *rest: Any) -> Any:
-        return honest([MUTATIONS[mutant](line) for line in lines], *rest)
-
-    monkeypatch.setattr(fused, "define", broken)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_comparison_finds_a_pass_that(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTANTS[mutant])
     with pytest.raises(AssertionError):
-        compare_many(30)
+        compare_many(150)
+
+
+def test_the_comparison_finds_a_pass_that_spills_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InlineEmitter, "_find", spills_never)
+    with pytest.raises(AssertionError):
+        compare_many(150, max_keys=3)
 
 
 def test_an_ill_typed_fact_that_no_line_reads_is_still_named() -> None:
@@ -141,10 +171,10 @@ def test_an_ill_typed_fact_that_no_line_reads_is_still_named() -> None:
     assert "request.model" in left.decisions[0].errors[0]
 
 
-def test_the_comparison_finds_a_story_that_drops_the_notes_of_a_fused_decision(
+def test_the_comparison_finds_errors_that_drop_the_notes_of_a_decision_in_one_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine_story, "notes", lambda engine, decision: decision.ruling.notes)
+    monkeypatch.setattr(Engine, "errors", lambda self, decision: decision.ruling.notes)
 
     with pytest.raises(AssertionError):
         test_an_ill_typed_fact_that_no_line_reads_is_still_named()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from guardrail.engine import conclude as combining
-from guardrail.engine.limits.budget import BudgetLimit
 from guardrail.engine.plan import Plan
+from guardrail.engine.verbs.budget import BudgetLimit
 from guardrail.model.cells import Correction
 from guardrail.model.policy import PolicySet
 from tests.engine import test_orders as orders

@@ -47,10 +47,12 @@ class SetLimit(Limit):
         """Return the set, if it is limited at all."""
         if self.most == Fixed(None):
             return []
+        # A value that is missing may skip the rule, before its amount has a say.
+        member = self.shown_member(emitter)
         most, gate = emitter.looked_up(self, self.most, self.first)
         return [
             CellSpec(
-                SET, 0, self.kept, str(self.kept), "0", "1", most, most, self.shown_member(emitter),
+                SET, 0, self.kept, str(self.kept), "0", "1", most, most, member,
                 until=f"t + {self.length}", length=self.length, gate=gate,
             )
         ]  # fmt: skip

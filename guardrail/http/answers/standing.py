@@ -14,7 +14,7 @@ from guardrail.engine.plan import BY_RULE, Finding
 from guardrail.engine.verbs import NEVER_FITS, Limit, Receipt
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.rules import Block, Budget, Degrade, Rule
+from guardrail.model.rules import Budget, CountingVerb, Rule
 
 OWN = frozenset({"account.id", "credential.id", "account.org"})
 """The facts whose values belong to one caller."""
@@ -153,9 +153,10 @@ def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> boo
 
 def window_of(rule: Rule) -> int | None:
     """Return the window of a budget in seconds, None where there is none to tell."""
-    if not isinstance(rule.verb, Budget):
+    verb = rule.verb
+    if not isinstance(verb, Budget):
         return None
-    window = rule.verb.window
+    window = verb.window
     return CALENDAR.get(window.kind) if window.length is None else window.length // SECOND
 
 
@@ -174,12 +175,10 @@ def _shows(rules: tuple[Rule, ...], finding: Finding, facts: Mapping[str, Any]) 
     """
     if finding.order < 0:
         return True
-    verb = rules[finding.order].verb
-    if isinstance(verb, Block | Degrade):
-        return True
+    rule = rules[finding.order]
     if finding.number == BY_RULE and finding.verdict.reason != NEVER_FITS:
         return True
-    return is_own(rules[finding.order], facts, verb.key.facts)
+    return not isinstance(rule.verb, CountingVerb) or is_own(rule, facts, rule.verb.key.facts)
 
 
 def _rests_on_strangers(
