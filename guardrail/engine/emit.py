@@ -26,7 +26,7 @@ from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, Lookup
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType
-from guardrail.model.rules import Distinct, Rule
+from guardrail.model.rules import Rule
 from guardrail.model.typed import typed_value
 
 NUMBERS = frozenset((int, float))
@@ -169,9 +169,8 @@ class Emitter(Expressions, ABC):
 
     def member(self, limit: Limit) -> str:
         """Return the variable of the value that a request shows to a set."""
-        verb = limit.rule.verb
-        assert isinstance(verb, Distinct)
-        j, fact = limit.first, verb.count
+        verb, j = limit.rule.verb, limit.first
+        fact = verb.facts[-1]
         value = self.variable(fact)
         if limit.rule.unknown == "skip":
             self._stop(f"{value} is None", [])

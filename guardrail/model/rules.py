@@ -106,6 +106,11 @@ class Clause:
         return ()
 
     @property
+    def covers(self) -> Window | None:
+        """The window in which it adds amounts up, None where it does not."""
+        return None
+
+    @property
     def in_flight(self) -> int:
         """How long, in microseconds, a place of its requests in flight is held; 0: it has none."""
         return 0
@@ -227,6 +232,11 @@ class Budget(Clause):
     def on_the_way(self) -> tuple[Step, ...]:
         """Its steps, where it has more than the last one."""
         return self.steps if len(self.steps) > 1 else ()
+
+    @property
+    def covers(self) -> Window | None:
+        """Its window."""
+        return self.window
 
     @property
     def lasts(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from guardrail.model.cells import Counter, Member, Outcome
@@ -33,14 +35,15 @@ class ChargesTheRefused(MemoryStore):
     def _acquire(self, charges, cells, now):
         outcome = super()._acquire(charges, cells, now)
         if not outcome.admitted:
-            self._apply(cells[0], outcome.replies[0], now)
+            self.apply(cells[0], outcome.replies[0], now)
         return outcome
 
 
 class ReopensOldWindows(MemoryStore):
-    def _read_counter(self, cell, now):
-        reply = super()._read_counter(cell, now)
-        return reply if cell.floor else reply._replace(slot=cell.slot)
+    def read(self, cell, now):
+        reply: Any = super().read(cell, now)
+        windowed = isinstance(cell, Counter) and not cell.floor
+        return reply._replace(slot=cell.slot) if windowed else reply
 
 
 class StrikesWithoutRefusal(MemoryStore):
@@ -55,19 +58,19 @@ class BindsTheUnbinding(MemoryStore):
 
 
 class CountsTheDead(MemoryStore):
-    def _read_set(self, cell, now):
-        return super()._read_set(cell, now - 10_000_000)
+    def read(self, cell, now):
+        return super().read(cell, now - 10_000_000 if isinstance(cell, Member) else now)
 
 
 class RefusesMembers(MemoryStore):
-    def _read_set(self, cell, now):
-        return super()._read_set(cell._replace(member="-"), now)
+    def read(self, cell, now):
+        return super().read(cell._replace(member="-") if isinstance(cell, Member) else cell, now)
 
 
 class ForgetsTheFloor(MemoryStore):
-    def _read_counter(self, cell, now):
-        reply = super()._read_counter(cell, now)
-        return reply._replace(used=reply.used - 1) if cell.floor else reply
+    def read(self, cell, now):
+        reply: Any = super().read(cell, now)
+        return reply._replace(used=reply.used - 1) if getattr(cell, "floor", 0) else reply
 
 
 class RefundsWhatDrained(MemoryStore):

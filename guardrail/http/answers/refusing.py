@@ -13,7 +13,7 @@ from guardrail.http.answers.standing import Reading
 from guardrail.http.answers.waits import NO_WAIT, Wait
 from guardrail.model.effects import Effect
 from guardrail.model.predicates import facts_of
-from guardrail.model.rules import Block, Budget, Concurrency, Rate, Rule
+from guardrail.model.rules import Block, Rule
 
 STORE_UNAVAILABLE = "store-unavailable"
 OURS = frozenset({STORE_UNAVAILABLE, FACTS_UNAVAILABLE, INVALID_FACT})
@@ -83,17 +83,14 @@ def _named(decision: Decision, rule: Rule | None, wait: Wait) -> tuple[int, str,
 
 
 def _throttled(rule: Rule | None, wait: Wait) -> tuple[str, str]:
-    verb = rule.verb if rule else None
-    if isinstance(verb, Concurrency):
+    if rule is None:
+        return "requests", "rate_limit_exceeded"
+    if rule.verb.in_flight:
         return "requests", "concurrency_limit_exceeded"
-    if isinstance(verb, Budget) and not wait.retry:
+    if rule.verb.covers is not None and not wait.retry:
         return "insufficient_quota", "insufficient_quota"
-    units = {verb.unit} if isinstance(verb, Rate) else set()
-    if isinstance(verb, Budget):
-        units = {unit for unit, _ in verb.amounts}
-    return ("tokens" if any("tokens" in unit for unit in units) else "requests"), (
-        "rate_limit_exceeded"
-    )
+    counts_tokens = any("tokens" in unit for unit in rule.verb.units)
+    return "tokens" if counts_tokens else "requests", "rate_limit_exceeded"
 
 
 def _blocked(decision: Decision, rule: Rule | None, reason: str) -> tuple[str, str]:

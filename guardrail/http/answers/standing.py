@@ -14,7 +14,7 @@ from guardrail.engine.plan import BY_RULE, Finding
 from guardrail.engine.verbs import NEVER_FITS, Limit, Receipt
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.rules import Budget, CountingVerb, Rule
+from guardrail.model.rules import CountingVerb, Rule
 
 OWN = frozenset({"account.id", "credential.id", "account.org"})
 """The facts whose values belong to one caller."""
@@ -153,10 +153,9 @@ def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> boo
 
 def window_of(rule: Rule) -> int | None:
     """Return the window of a budget in seconds, None where there is none to tell."""
-    verb = rule.verb
-    if not isinstance(verb, Budget):
+    window = rule.verb.covers
+    if window is None:
         return None
-    window = verb.window
     return CALENDAR.get(window.kind) if window.length is None else window.length // SECOND
 
 

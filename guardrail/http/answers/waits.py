@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from guardrail.http.answers.standing import Reading
-from guardrail.model.rules import Budget, Concurrency
 
 Jitter = Callable[[], float]
 """A source of numbers from 0 to 1, such as `random.random`."""
@@ -65,10 +64,7 @@ def _spread(reading: Reading, retry_after: float, spread: float) -> float:
         for r in reading.refusals
         if r.rule and r.wait is not None and abs(r.wait - retry_after) <= TOLERANCE
     ]
-    at_reset = any(
-        isinstance(verb, Budget) and verb.window.kind not in ("rolling", "lifetime")
-        for verb in longest
-    )
-    if at_reset:
+    windows = [verb.covers.kind for verb in longest if verb.covers is not None]
+    if any(kind not in ("rolling", "lifetime") for kind in windows):
         return spread
-    return IN_FLIGHT_SPREAD if any(isinstance(verb, Concurrency) for verb in longest) else 0.0
+    return IN_FLIGHT_SPREAD if any(verb.in_flight for verb in longest) else 0.0
