@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import thread_time
@@ -169,7 +169,8 @@ def r30_by_hand(positional: Sequence[tuple[Any, ...]], clock: Clock) -> Contende
     r30.restart()
 
     def run() -> float:
-        decide, now, step = r30.decide, clock.now, clock.step
+        decide: Callable[..., object] = r30.decide
+        now, step = clock.now, clock.step
         began = thread_time()
         for arguments in positional:
             now += step
@@ -192,6 +193,6 @@ def _check_admitted(guard: Guard, requests: Requests) -> None:
     for (facts, estimate), arguments in zip(*requests, strict=True):
         now += BUSY
         decided = guard.decide(facts, estimate, now=now).effect
-        by_hand = r30.decide(*arguments, now)[0]
+        by_hand = r30.decide(*[*arguments, now])[0]
         if decided is not Effect.ALLOW or by_hand != "allow":
             raise RuntimeError(f"decided as {decided}, by hand as {by_hand}: {facts}")
