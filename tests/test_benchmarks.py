@@ -163,7 +163,7 @@ def test_r30_by_hand_and_r30_in_yaml_answer_alike():
     draw, guard, now = random.Random(30), r30_guard(), START
     requests, reached = r30_requests(4).stated, set()
     r30.restart()
-    for number in range(4000):
+    for number in range(1500):
         now += draw.choice([0.001, 0.1, 1.0, 3600.0 if number % 500 == 0 else 0.0])
         facts, _ = requests[place := draw.randrange(4)]
         facts = facts | {"account.tier": TIERS[place]}
