@@ -7,7 +7,12 @@ encoding than UTF-8.
 
 from __future__ import annotations
 
+import gc
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from operator import call
 from typing import NamedTuple
 
 import msgspec
@@ -42,6 +47,7 @@ _SHORT = 1024
 # four bytes a character do not add up.
 _MOST_KEPT = 8 << 20
 _BEGINNING = 256
+_CALLED: Callable[[Callable[[], object]], object] = call
 _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
@@ -93,7 +99,7 @@ def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[
 def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
-    value = msgspec.json.decode(folded.outline)
+    value = _decoded(folded.outline)
     measure = _FoldedMeasure(limits, text, folded)
     if value.__class__ is str:
         alone: list[object] = [value]
@@ -103,6 +109,25 @@ def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, froze
     if measure.members != folded.keys:
         raise _doubled()
     return Document(value, tokens), frozenset(measure.names)
+
+
+def _decoded(text: bytes) -> object:
+    """Decode a text whose size was counted, in which nothing is garbage while it is decoded.
+
+    Before version 3.12, Python collects garbage as objects are made: over many of them it goes
+    through the whole process, again and again. (Later ones do so when a function returns, once.)
+    The collector is the whole process's, so it stops and starts without a point between where
+    Python lets another thread run, and none sees it stopped: `map` calls both in one step, and
+    what follows that step is `finally`.
+    """
+    if sys.version_info >= (3, 12) or not gc.isenabled():
+        return msgspec.json.decode(text)
+    steps: tuple[Callable[[], object], ...] = (gc.disable, partial(msgspec.json.decode, text))
+    try:
+        _, value = map(_CALLED, steps)
+    finally:
+        gc.enable()
+    return value
 
 
 def _is_canonical(text: bytes, value: object) -> bool:

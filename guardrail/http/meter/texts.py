@@ -46,6 +46,9 @@ _WHOLE = (
     "generated_text generation generations token outputText results".split()
 )
 _WHOLE_TYPES = frozenset({"message", "completion"})
+_PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
+_PLAIN_CHOICE = frozenset("finish_reason index logprobs message".split())
+_PLAIN_SAID = frozenset("content refusal role".split())
 _FRAGMENT = 1_024
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\r\n-]+\Z")
 _MOST_NODES = 200_000
@@ -92,6 +95,8 @@ class Passed:
     def take(self, document: Mapping[str, object]) -> None:
         """Count what a document of a response adds."""
         text = _plain_piece(document)
+        if text is None:
+            text = _plain_message(document)
         if text is not None:
             self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
             self.pieces += bool(text)
@@ -140,6 +145,21 @@ def _plain_piece(document: Mapping[str, object]) -> str | None:
         return None
     delta = choice.get("delta")
     text = delta.get("content") if delta.__class__ is dict and len(delta) == 1 else None
+    return text if text.__class__ is str and not text.startswith("data:") else None
+
+
+def _plain_message(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest whole response, None if it is another."""
+    choices = document.get("choices")
+    if choices.__class__ is not list or len(choices) != 1 or not document.keys() <= _PLAIN_RESPONSE:
+        return None
+    choice = choices[0]
+    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
+        return None
+    message = choice.get("message")
+    if message.__class__ is not dict or not message.keys() <= _PLAIN_SAID or message.get("refusal"):
+        return None
+    text = message.get("content")
     return text if text.__class__ is str and not text.startswith("data:") else None
 
 
