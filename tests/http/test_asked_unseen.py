@@ -9,7 +9,7 @@ import pytest
 
 from guardrail.http.asked import ReadingLimits
 from guardrail.http.asked.endpoints import endpoint_of
-from guardrail.http.asked.members import OTHER_MODELS
+from guardrail.http.asked.members import ALSO_MODELS, OTHER_MODELS
 from tests.http.requests import JSON, asked, form, problem_of
 
 CHAT, MESSAGES, GEMINI = "/v1/chat/completions", "/v1/messages", "/v1beta/models/g:generateContent"
@@ -367,6 +367,22 @@ def test_a_query_and_a_request_that_name_two_models_are_refused(query):
     assert "request.model" not in asked("/own/cars", ASK, query=query).facts
 
 
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        (b"deployment=voice", "voice"),
+        (b"api-version=1&deployment=voice&model=voice", "voice"),
+        (b"deployment=voice&model=other", None),
+        (b"deployment=a&deployment=b", None),
+    ],
+)
+def test_a_session_has_the_model_of_its_deployment(query, model):
+    opened = asked("/openai/realtime", None, method="GET", query=query)
+
+    assert opened.facts.get("request.model") == model
+    assert asked(CHAT, ASK, query=query.replace(b"model", b"x")).facts["request.model"] == "m"
+
+
 def test_a_query_that_names_the_model_of_the_body_is_read():
     assert asked(CHAT, ASK, query=b"model=m").facts["request.model"] == "m"
 
@@ -383,6 +399,56 @@ def test_a_name_that_hosts_decode_differently_is_none(path):
     found = endpoint_of(path)
 
     assert (found.model, found.unnamed) == (None, True)
+
+
+@pytest.mark.parametrize("name", ALSO_MODELS)
+def test_another_name_of_the_model_is_read_and_makes_it_unknown_where_it_differs(name):
+    alone = {"messages": ASK["messages"], name: "large"}
+
+    assert asked(CHAT, alone).facts["request.model"] == "large"
+    assert asked(CHAT, {**ASK, name: "m"}).facts["request.model"] == "m"
+    assert "request.model" not in asked(CHAT, {**ASK, name: "large"}).facts
+    assert "request.model" not in asked(CHAT, {**ASK, "extra_body": {name: "large"}}).facts
+    assert asked("/own/cars", {"model": "m", name: {"power": 5}}).facts["request.model"] == "m"
+
+
+@pytest.mark.parametrize("name", ["lora_path", "lora_adapter", "adapter_id"])
+def test_what_is_laid_over_a_model_makes_it_unknown(name):
+    assert "request.model" not in asked(CHAT, {**ASK, name: "other"}).facts
+    assert "request.model" not in asked("/generate", {"model": "m", name: ["a", None]}).facts
+    assert asked(CHAT, {**ASK, name: None}).facts["request.model"] == "m"
+
+
+@pytest.mark.parametrize("name", ["beam_width", "num_beams", "best_of", "num_generations"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {**ASK, "NAME": 4}),
+        (CHAT, {**ASK, "extra_body": {"NAME": 4}}),
+        ("/v1/completions", {"prompt": "x", "NAME": 4}),
+        ("/generate", {"text": "x", "sampling_params": {"NAME": 4}}),
+        ("/vertex_generate", {"instances": [{"text": "x"}], "parameters": {"NAME": 4}}),
+        ("/api/generate", {"model": "m", "prompt": "x", "options": {"NAME": 4}}),
+        ("/v1/batches", {"requests": [{"body": {**ASK, "NAME": 4}}]}),
+    ],
+)
+def test_beams_and_candidates_multiply_what_is_asked_for(path, body, name):
+    named = json.loads(json.dumps(body).replace("NAME", name))
+
+    assert asked(path, named).estimate["requests"] == 4
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"chat_template_kwargs": {"reasoning_effort": "high"}},
+        {"chat_template_kwargs": {"thinking_budget": 100}},
+        {"additionalModelRequestFields": {"reasoning_config": {"type": "enabled"}}},
+        {"reasoningConfig": {"type": "enabled"}},
+    ],
+)
+def test_reasoning_is_seen_where_templates_and_vendors_ask_for_it(extra):
+    assert asked(CHAT, {**ASK, **extra}).facts["request.reasoning"] is True
 
 
 @pytest.mark.parametrize("name", OTHER_MODELS)
