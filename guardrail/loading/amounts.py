@@ -91,6 +91,13 @@ class Amounts:
         return Failure()
 
     def _table(self, node: Mapping, read: _Reader) -> Lookup | None:
+        if isinstance(node.get("bands"), Mapping):
+            at = Place(node, self.scope.findings).key_span(("bands",))
+            help = "write a row for each value, by a level, an enum, a text, a country, a whole "
+            help += "number or a bool: `{by: FACT, VALUE: AMOUNT, …, else: AMOUNT}`"
+            message = "`bands` of a number or a duration are not known in this version"
+            self.scope.findings.report("GR101", at, message, help=help)
+            return None
         fact = self._table_fact(node.get("by"))
         table: dict[object, int | None] = {}
         otherwise: int | Failure | None = Failure()

@@ -48,6 +48,19 @@ class Ageing(Protocol):
         ...
 
 
+@runtime_checkable
+class Refreshing(Protocol):
+    """A source of files that may be replaced while they are in use."""
+
+    def refreshed(self) -> Signal:
+        """Return itself, or what answers from the files as they stand now.
+
+        Raises:
+            DataError: they cannot be used; this one still answers from the old ones.
+        """
+        ...
+
+
 def in_order(signals: Sequence[Signal], used: frozenset[str]) -> tuple[Signal, ...]:
     """Return the signals whose facts are used, each after those it needs facts from."""
     wanted = set(used)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from guardrail.errors import SettingError
+from guardrail.errors import SettingError, StoreError
 from guardrail.stores.lmdb.store import LmdbStore
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
@@ -131,7 +132,23 @@ def cut(path):
         file.truncate(3 * 4096)
 
 
-@pytest.mark.parametrize("damage", [overwrite, cut])
+def empty(path):
+    os.truncate(path, 0)
+
+
+def zero(path):
+    """Put zeros in the place of all that was written, as some file systems do after a crash."""
+    os.truncate(path, 0)
+    os.truncate(path, 1 << 20)
+
+
+def zero_beyond_the_heads(path):
+    with path.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("damage", [overwrite, cut, empty, zero, zero_beyond_the_heads])
 def test_a_damaged_file_is_set_aside_and_the_copy_restored(tmp_path, damage, caplog):
     with_a_copy(tmp_path).close()
     damage(tmp_path / "counters.mdb")
@@ -151,6 +168,17 @@ def test_damage_that_is_found_while_counting_is_told_and_repaired_by_the_next_st
     store.close()
 
     assert opened(tmp_path).slots(COUNTER) == {0: 2}
+
+
+@pytest.mark.parametrize("damage", [zero, zero_beyond_the_heads])
+def test_a_file_that_is_zeroed_while_it_counts_is_restored_by_the_next_call(tmp_path, damage):
+    store = with_a_copy(tmp_path)
+    damage(tmp_path / "counters.mdb")
+
+    with pytest.raises(StoreError):
+        charge(store, COUNTER)
+    assert charge(store, COUNTER)
+    assert len(aside(tmp_path)) == 1
 
 
 def test_counting_goes_on_while_a_copy_is_made(tmp_path):

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from guardrail.http.asked.media import is_base64
+
 BYTES_PER_TOKEN = 4
 """How many bytes of text count as a token where no usage tells."""
 
@@ -52,6 +54,48 @@ _PLAIN_SAID = frozenset("content refusal role".split())
 _FRAGMENT = 1_024
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\r\n-]+\Z")
 _MOST_NODES = 200_000
+
+
+_MEDIA_RUN = 1_024
+"""How long a run of base64 is at least that is taken for media where nothing is read."""
+_MEDIA_SHARE = 16
+"""How many bytes of media count as one of text there."""
+_RUN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
+_RUN = re.compile(rb"(?<![A-Za-z0-9+/=_\\-])[A-Za-z0-9+/=_\\-]{%d,}+" % _MEDIA_RUN)
+
+
+@dataclass(slots=True)
+class Unread:
+    """Counts bytes that are not read, cut anywhere: long runs of base64 are pictures or sound."""
+
+    text: int = 0
+    media: int = 0
+    run: int = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text that is worth."""
+        text, media = self._with_run()
+        return text + media // _MEDIA_SHARE
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        rest = data.lstrip(_RUN_BYTES)
+        self.run += len(data) - len(rest)
+        if not rest:
+            return
+        self.text, self.media = self._with_run()
+        inner = rest.rstrip(_RUN_BYTES)
+        media = sum(map(len, _RUN.findall(inner)))
+        self.text += len(inner) - media
+        self.media += media
+        self.run = len(rest) - len(inner)
+
+    def _with_run(self) -> tuple[int, int]:
+        """Return both counts with the run that is open, as if it ended here."""
+        if self.run < _MEDIA_RUN:
+            return self.text + self.run, self.media
+        return self.text, self.media + self.run
 
 
 @dataclass(slots=True)
@@ -292,7 +336,7 @@ def _of_tools(block: Mapping[str, object]) -> tuple[str, ...] | None:
 
 def _is_media(name: str, text: str) -> bool:
     if name in ("audio", "image", "images"):
-        return True
+        return is_base64(text.partition(";base64,")[2] or text)
     if text.startswith("data:") and ";base64," in text[:128]:
-        return True
+        return is_base64(text.partition(";base64,")[2])
     return len(text) >= _FRAGMENT and name not in _WRITTEN and _BASE64.match(text) is not None

@@ -11,7 +11,7 @@ import lmdb
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
 from guardrail.stores.lmdb.copies import Copier
-from guardrail.stores.lmdb.files import Files, State, sync_file
+from guardrail.stores.lmdb.files import PAGE, Files, State, sync_file
 from guardrail.stores.lmdb.ledger import TIMETABLE, Homes
 from guardrail.stores.lmdb.locks import FileLock
 from guardrail.stores.lmdb.room import USUAL, Room
@@ -28,6 +28,7 @@ TORN = (
 )
 """What LMDB says of a file that is not as it left it."""
 READERS = 1024
+_NAMES = (b"about", b"known", b"guests")
 
 Register = Callable[[bytes | None, int], bytes]
 
@@ -94,15 +95,36 @@ class Database:
 
     def _sound(self) -> bool:
         size = self.files.data.stat().st_size
+        if size < 2 * PAGE:
+            # Not even its two first pages: LMDB would take a file of nothing for a new one.
+            return False
         try:
             with lmdb.open(
-                str(self.files.data), subdir=False, readonly=True, max_readers=READERS
+                str(self.files.data),
+                subdir=False,
+                readonly=True,
+                max_readers=READERS,
+                max_dbs=len(_NAMES),
             ) as env:
-                return bool((env.info()["last_pgno"] + 1) * env.stat()["psize"] <= size)
+                whole = (env.info()["last_pgno"] + 1) * env.stat()["psize"] <= size
+                return whole and self._leads_somewhere(env)
         except TORN:
             return False
         except lmdb.Error as problem:
             raise SettingError(_unopened(self.files, problem)) from problem
+
+    def _leads_somewhere(self, env: lmdb.Environment) -> bool:
+        """Tell whether the ends of each sub-database can be reached; raise LMDB's error if not."""
+        with env.begin() as transaction:
+            for name in _NAMES:
+                try:
+                    home = env.open_db(name, transaction, create=False)
+                except lmdb.NotFoundError:
+                    continue
+                with transaction.cursor(home) as cursor:
+                    cursor.first()
+                    cursor.last()
+        return True
 
     def _restore(self, clock: Callable[[], float], why: str) -> None:
         if not self._users.attempt():
@@ -141,8 +163,7 @@ class Database:
             self.env.reader_check()
             with self.env.begin(write=True) as transaction:
                 self.room.make(transaction, USUAL)
-                names = (b"about", b"known", b"guests")
-                self.homes = Homes(*(self.env.open_db(name, transaction) for name in names))
+                self.homes = Homes(*(self.env.open_db(name, transaction) for name in _NAMES))
                 recorded = transaction.get(TIMETABLE, None, self.homes.about)
                 transaction.put(TIMETABLE, register(recorded, now), db=self.homes.about)
         except (lmdb.Error, OSError) as problem:
