@@ -11,10 +11,10 @@ folders of tests that run the package in their own process; then draw, change an
 The draw is the same for the same seed, and hardly another where the code has changed elsewhere.
 What was found goes to a file of JSON lines, and a second run goes on from there. Each worker has a
 copy of the tree in the temporary folder. A mutant is tested by the tests that ran its statement,
-the cheapest of each test function first, for at most `ENOUGH` seconds of what they took when they
-were noted. It is killed by a test that fails, by an error, or by time: its tests take far longer
-than they should. Those that change nothing that anyone could see are listed with the reason in
-`mutants_equivalent.txt`: the mutant's name, a colon, why.
+those of its own room first and of each test function the cheapest, for at most `ENOUGH` seconds of
+what they took when they were noted. It is killed by a test that fails, by an error, or by time:
+its tests take far longer than they should. Those that change nothing that anyone could see are
+listed with the reason in `mutants_equivalent.txt`: the mutant's name, a colon, why.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FILES = 4
 
 def longest(seconds: float) -> float:
     """Return after how many seconds tests that took so many have killed a mutant by time."""
-    return 10 * seconds + 60
+    return 4 * seconds + 30
 
 
 WEIGHTS = {
@@ -254,17 +254,18 @@ class Lines:
         if not found:  # any test of the module
             found.update(*self._ran.get(mutant.path, {}).values())
         seen: Counter[str] = Counter()
-        ranked: list[tuple[int, float, Test]] = []
+        room = mutant.path.partition("/")[0].removesuffix(".py")
+        ranked: list[tuple[bool, int, float, Test]] = []
         for test in sorted(map(self._tests.__getitem__, found), key=lambda t: (t.seconds, t.name)):
-            ranked.append((seen[test.function], test.seconds, test))
+            ranked.append((room not in test.file, seen[test.function], test.seconds, test))
             seen[test.function] += 1
         ranked.sort()
         taken: list[Test] = []
         left = ENOUGH
-        for _, seconds, test in ranked:
-            if seconds <= left:
+        for *_, test in ranked:
+            if test.seconds <= left:
                 taken.append(test)
-                left -= seconds
+                left -= test.seconds
         return taken
 
     def _reached(self, mutant: Mutant) -> Iterator[tuple[str, Sequence[int]]]:
