@@ -11,10 +11,10 @@ folders of tests that run the package in their own process; then draw, change an
 The draw is the same for the same seed, and hardly another where the code has changed elsewhere.
 What was found goes to a file of JSON lines, and a second run goes on from there. Each worker has a
 copy of the tree in the temporary folder. A mutant is tested by the tests that ran its statement,
-those of its own room first and of each test function the cheapest, for at most `ENOUGH` seconds of
-what they took when they were noted. It is killed by a test that fails, by an error, or by time:
-its tests take far longer than they should. Those that change nothing that anyone could see are
-listed with the reason in `mutants_equivalent.txt`: the mutant's name, a colon, why.
+half by time of its own room, and of each test function the cheapest first, for at most `ENOUGH`
+seconds of what they took when they were noted. It is killed by a test that fails, by an error, or
+by time: its tests take far longer than they should. Those that change nothing that anyone could
+see are listed with the reason in `mutants_equivalent.txt`: the mutant's name, a colon, why.
 """
 
 from __future__ import annotations
@@ -255,18 +255,19 @@ class Lines:
             found.update(*self._ran.get(mutant.path, {}).values())
         seen: Counter[str] = Counter()
         room = mutant.path.partition("/")[0].removesuffix(".py")
-        ranked: list[tuple[bool, int, float, Test]] = []
+        ranked: list[tuple[int, float, Test]] = []
         for test in sorted(map(self._tests.__getitem__, found), key=lambda t: (t.seconds, t.name)):
-            ranked.append((room not in test.file, seen[test.function], test.seconds, test))
+            ranked.append((seen[test.function], test.seconds, test))
             seen[test.function] += 1
-        ranked.sort()
-        taken: list[Test] = []
-        left = ENOUGH
-        for *_, test in ranked:
-            if test.seconds <= left:
-                taken.append(test)
-                left -= test.seconds
-        return taken
+        tests = [test for *_, test in sorted(ranked)]
+        taken: dict[Test, None] = {}
+        for part in ([test for test in tests if room in test.file], tests):
+            left = ENOUGH / 2
+            for test in part:
+                if test not in taken and test.seconds <= left:
+                    taken[test] = None
+                    left -= test.seconds
+        return list(taken)
 
     def _reached(self, mutant: Mutant) -> Iterator[tuple[str, Sequence[int]]]:
         """Yield the lines whose tests tell of a mutant, each module's with its name."""
