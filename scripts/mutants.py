@@ -36,7 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.txt")
@@ -245,6 +245,11 @@ class Lines:
             for module in self._ran
         }
 
+    @property
+    def files(self) -> set[str]:
+        """Return the files that the tests stand in."""
+        return {test.file for test in self._tests}
+
     def tests_of(self, mutant: Mutant) -> list[Test]:
         """Return the tests that a mutant has to fail, in the order in which they are run."""
         found: set[int] = set()
@@ -332,17 +337,39 @@ class Tree:
                 shutil.copytree(source, folder / name, ignore=ignored)
             elif source.exists():
                 shutil.copy2(source, folder / name)
+        asked, ask = os.pipe()
+        answer, told = os.pipe()
+        self._ask, self._answer = os.fdopen(ask, "w"), os.fdopen(answer)
+        self._serving = self._run_pytest(
+            "--serve",
+            f"{asked},{told}",
+            *sorted(lines.files),
+            out=(folder / "served.txt").open("wb"),
+            pass_fds=(asked, told),
+        )
+        os.close(asked)
+        os.close(told)
+        self._answer.readline()
+
+    def close(self) -> None:
+        """End the server."""
+        self._ask.close()
+        self._serving.wait()
 
     def run(self, mutant: Mutant) -> dict[str, object]:
         """Run the tests that a mutant has to fail; return what came of it."""
         path = self.folder / "guardrail" / mutant.path
         data = path.read_bytes()
-        self._write(path, data[: mutant.start] + mutant.new.encode() + data[mutant.end :])
+        changed = data[: mutant.start] + mutant.new.encode() + data[mutant.end :]
+        tests = self._lines.tests_of(mutant)
         began = time.monotonic()
-        try:
-            status, told = self._tested(self._lines.tests_of(mutant))
-        finally:
-            self._write(path, data)
+        status, told = self._served(path, data, changed, tests)
+        if status == "cannot":
+            self._write(path, changed)
+            try:
+                status, told = self._tested(tests)
+            finally:
+                self._write(path, data)
         return {
             **mutant._asdict(),
             "status": status,
@@ -369,37 +396,58 @@ class Tree:
                 status, told = self._test(part)
         return status, told
 
-    def _test(self, tests: Sequence[Test]) -> tuple[str, str]:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line"]
-        chosen = self.folder / "chosen.txt"
-        chosen.write_text("\n".join(test.name for test in tests), encoding="utf-8")
-        command += [
-            "-p",
-            "scripts.mutants_tests",
-            "--chosen",
-            str(chosen),
-            "-p",
-            "no:cacheprovider",
-        ]
+    def _served(self, path: Path, old: bytes, new: bytes, tests: Sequence[Test]) -> tuple[str, str]:
+        """Run tests in a child of the server; `cannot` where the change is not in a function."""
+        asked = {
+            "path": str(path),
+            "old": old.decode(),
+            "new": new.decode(),
+            "tests": [test.name for test in tests],
+            "limit": longest(sum(test.seconds for test in tests)),
+            "scratch": self._scratch(),
+        }
+        if not tests:
+            return "survived", "no test runs it"
+        self._ask.write(json.dumps(asked) + "\n")
+        self._ask.flush()
+        told = str(json.loads(self._answer.readline()))
+        if told == "cannot":
+            return told, ""
+        return ("survived" if told.startswith("passed") else "killed"), told[:200]
+
+    def _scratch(self) -> str:
         scratch = self.folder / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
+        return str(scratch)
+
+    def _run_pytest(self, *more: str, out: BinaryIO, **others: Any) -> subprocess.Popen[bytes]:
         around = {
             **os.environ,
             "PYTHONPATH": str(self.folder),
-            "TMPDIR": str(scratch),
+            "TMPDIR": self._scratch(),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take four times as long to start
         }
-        out = (self.folder / "out.txt").open("w+b")
-        limit = longest(sum(test.seconds for test in tests))
-        running = subprocess.Popen(
-            [*command, *dict.fromkeys(test.file for test in tests)],
+        start = (sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=line")
+        plugins = ("-p", "scripts.mutants_tests", "-p", "no:cacheprovider")
+        return subprocess.Popen(
+            [*start, *plugins, *more],
             cwd=self.folder,
             env=around,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            **others,
         )
+
+    def _test(self, tests: Sequence[Test]) -> tuple[str, str]:
+        """Run tests in a process of their own."""
+        chosen = self.folder / "chosen.txt"
+        chosen.write_text("\n".join(test.name for test in tests), encoding="utf-8")
+        out = (self.folder / "out.txt").open("w+b")
+        limit = longest(sum(test.seconds for test in tests))
+        files = dict.fromkeys(test.file for test in tests)
+        running = self._run_pytest("--chosen", str(chosen), *files, out=out)
         try:
             code: int | None = running.wait(limit)
         except subprocess.TimeoutExpired:
@@ -491,7 +539,7 @@ def _run_all(waiting: list[Mutant], lines: Lines, path: Path, jobs: int) -> None
             while True:
                 with lock:
                     if not waiting:
-                        return
+                        break
                     mutant = waiting.pop()
                 row = tree.run(mutant)
                 with lock, path.open("a", encoding="utf-8") as out:
@@ -500,6 +548,7 @@ def _run_all(waiting: list[Mutant], lines: Lines, path: Path, jobs: int) -> None
                         f"{row['status']:9} {row['seconds']:6} s  {row['name']}  {row['by']}",
                         flush=True,
                     )
+            tree.close()
 
     workers = [threading.Thread(target=work) for _ in range(jobs)]
     for worker in workers:

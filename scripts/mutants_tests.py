@@ -2,21 +2,32 @@
 
 A plugin of pytest. With `--note-lines FOLDER` it writes a JSON line for each test that passes: its
 name, the seconds it takes, and the lines of each module whose statements it runs in this process.
-With `--chosen FILE` it runs the tests that the file names, in its order, and no others.
+With `--chosen FILE` it runs the tests that the file names, in its order, and no others. With
+`--serve IN,OUT` (descriptors) it imports all tests once and then, for each line of JSON that comes
+in, runs some in a child of its own, in which the functions that a changed module has otherwise are
+changed; this takes a tenth of the time of a new process.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
+import gc
 import importlib.machinery
+import inspect
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -133,10 +144,139 @@ class Chosen:
         items.sort(key=lambda item: self._place[item.nodeid])
 
 
+class Serving:
+    """Runs some of the tests for each module that is handed in changed."""
+
+    def __init__(self, descriptors: str) -> None:
+        asked, told = map(int, descriptors.split(","))
+        self._asked, self._told = os.fdopen(asked), os.fdopen(told, "w")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Answer until nothing more is asked."""
+        items = {item.nodeid: item for item in session.items}
+        live: dict[CodeType, list[FunctionType]] = {}
+        for each in gc.get_objects():
+            if isinstance(each, FunctionType) and "guardrail" in each.__code__.co_filename:
+                live.setdefault(each.__code__, []).append(each)
+        gc.collect()
+        gc.freeze()
+        context = multiprocessing.get_context("fork")
+        self._tell("ready")
+        for line in self._asked:
+            asked = json.loads(line)
+            receive, send = context.Pipe(duplex=False)
+            chosen = [items[name] for name in asked["tests"] if name in items]
+            child = context.Process(target=_serve, args=(asked, chosen, live, send))
+            child.start()
+            send.close()
+            child.join(asked["limit"])
+            if child.is_alive():
+                told = f"time ({asked['limit']:.0f} s)"
+            else:
+                told = receive.recv() if receive.poll() else f"an end by {child.exitcode}"
+            with contextlib.suppress(ProcessLookupError, TypeError):
+                os.killpg(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+            child.join()
+            self._tell(told)
+        return True
+
+    def _tell(self, told: str) -> None:
+        self._told.write(json.dumps(told) + "\n")
+        self._told.flush()
+
+
+class _First:
+    """Remembers the first failure."""
+
+    told = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.told:
+            self.told = f"FAILED {report.nodeid}"
+
+
+def _serve(
+    asked: dict[str, Any],
+    items: list[pytest.Item],
+    live: dict[CodeType, list[FunctionType]],
+    send: Connection,
+) -> None:
+    """Change the module and run the tests; send what came of it: `cannot`, `passed` or why not."""
+    os.setsid()
+    os.environ["TMPDIR"] = asked["scratch"]
+    tempfile.tempdir = None
+    if not _changed(asked["path"], asked["old"], asked["new"], live):
+        send.send("cannot")
+        return
+    first = _First()
+    session = items[0].session
+    session.config.pluginmanager.register(first)
+    for item, after in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        if first.told:
+            break
+    send.send(first.told or f"passed {len(items)}")
+    session._setupstate.teardown_exact(None)
+
+
+def _changed(path: str, old: str, new: str, live: dict[CodeType, list[FunctionType]]) -> bool:
+    """Change the functions that differ between two texts of a module; False if that cannot be."""
+    module = next((m for m in list(sys.modules.values()) if getattr(m, "__file__", "") == path), 0)
+    if not module:
+        return False
+    before, after = (compile(text, path, "exec", dont_inherit=True) for text in (old, new))
+    pairs = list(zip(_outermost(before), _outermost(after), strict=True))
+    changed = [pair for pair in pairs if _differ(*pair)]
+    if len(changed) != 1:
+        return False
+    was, now = changed[0]
+    if was not in live or any(inner in live for inner in _within(was)):
+        return False
+    try:
+        for function in live[was]:
+            function.__code__ = now
+    except ValueError:  # it closes over other names
+        return False
+    return True
+
+
+def _outermost(code: CodeType) -> Iterator[CodeType]:
+    """Yield the functions of a module and its classes, not those within functions."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            if inner.co_flags & inspect.CO_OPTIMIZED:
+                yield inner
+            else:
+                yield from _outermost(inner)
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield inner
+            yield from _within(inner)
+
+
+def _differ(one: CodeType, other: CodeType) -> bool:
+    """Tell whether two functions do other things, wherever they stand."""
+    if (one.co_code, one.co_names, one.co_varnames) != (
+        other.co_code, other.co_names, other.co_varnames,
+    ):  # fmt: skip
+        return True
+    if len(one.co_consts) != len(other.co_consts):
+        return True
+    for a, b in zip(one.co_consts, other.co_consts, strict=True):
+        codes = isinstance(a, CodeType) and isinstance(b, CodeType)
+        if _differ(a, b) if codes else (type(a), repr(a)) != (type(b), repr(b)):
+            return True
+    return False
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the two options; the notes have to be there before the package is imported."""
+    """Add the options; the notes have to be there before the package is imported."""
     parser.addoption("--note-lines", type=Path)
     parser.addoption("--chosen", type=Path)
+    parser.addoption("--serve")
     if any(word.startswith("--note-lines") for word in sys.argv) or os.environ.get("NOTE_LINES"):
         os.environ["NOTE_LINES"] = "1"  # for the workers of xdist
         sys.meta_path.insert(0, _Finding())
@@ -148,6 +288,8 @@ def pytest_configure(config: pytest.Config) -> None:
     shared_out = config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
     if notes is not None and not shared_out:
         config.pluginmanager.register(Notes(notes))
+    if serve := config.getoption("--serve"):
+        config.pluginmanager.register(Serving(serve))
     if chosen is not None:
         names = chosen.read_text(encoding="utf-8").splitlines()
         config.pluginmanager.register(Chosen(names))
