@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NoReturn
 
-from guardrail.diagnostics import Diagnostic, Span
+from guardrail.errors import Diagnostic, Span
 from guardrail.loading.findings import quoted
 from guardrail.loading.nodes import Mapping, Scalar, Sequence
 from guardrail.loading.scalars import CORE_TAGS, short_tag

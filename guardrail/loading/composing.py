@@ -17,7 +17,7 @@ from yaml.events import (
     ScalarEvent,
 )
 
-from guardrail.diagnostics import Diagnostic, Span
+from guardrail.errors import Diagnostic, Span
 from guardrail.loading.complaints import MAX_EXPANDED, Complaints
 from guardrail.loading.findings import quoted
 from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
 from guardrail.loading.findings import quoted
 from guardrail.loading.source import Source, visible
 from guardrail.loading.suggest import nearest

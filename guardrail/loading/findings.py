@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from guardrail.diagnostics import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, Span
 from guardrail.loading.source import Source
 
 _SHOWN = 60

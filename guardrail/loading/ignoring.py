@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from guardrail.diagnostics import Ignore
+from guardrail.errors import Ignore
 from guardrail.loading.findings import quoted
 from guardrail.loading.notation import NotationError, read_instant
 from guardrail.loading.scope import Scope

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from guardrail.diagnostics import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, Span
 from guardrail.loading.findings import quoted
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.effects import Mode

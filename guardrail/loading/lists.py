@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.loading.findings import did_you_mean, quoted
 from guardrail.loading.nodes import Node, Scalar
 from guardrail.loading.notation import NotationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 
 
 @dataclass(frozen=True, slots=True)

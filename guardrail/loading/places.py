@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.loading.findings import Findings
 from guardrail.loading.nodes import Mapping, Node, Scalar, Sequence
 

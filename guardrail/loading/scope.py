@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.loading.findings import Findings, did_you_mean, place_of, quoted
 from guardrail.loading.suggest import nearest
 from guardrail.model.amounts import UNITS

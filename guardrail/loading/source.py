@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from guardrail.diagnostics import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, Span
 
 # What YAML 1.2 does not count as printable (§5.1), and characters a reviewer is misled by: U+0085,
 # U+2028 and U+2029 break lines in YAML 1.1 only, U+202A to U+202E and U+2066 to U+2069 show a line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import yaml
 from yaml.error import Mark
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
 from guardrail.loading.findings import quoted
 from guardrail.loading.source import Source
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import yaml
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
 from guardrail.loading.complaints import UnreadableError
 from guardrail.loading.composing import Composer
 from guardrail.loading.nodes import Node

@@ -41,8 +41,7 @@ from pathlib import Path
 from typing import cast
 from zoneinfo import ZoneInfo
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import DataError
+from guardrail.errors import DataError, Diagnostic
 from guardrail.loading.findings import Findings, did_you_mean, quoted
 from guardrail.loading.nodes import Node
 from guardrail.loading.places import Place, plain

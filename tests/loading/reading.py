@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
 from guardrail.loading.nodes import Node, Scalar, Sequence
 from guardrail.loading.yaml import read_yaml
 

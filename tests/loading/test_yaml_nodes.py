@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.diagnostics import Diagnostic, Span
+from guardrail.errors import Diagnostic, Span
 from guardrail.loading import yaml as reading
 from guardrail.loading.nodes import Mapping, Node, Scalar, Sequence
 from guardrail.loading.yaml import read_yaml

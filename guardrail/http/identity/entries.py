@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
 from guardrail.loading.findings import Findings, did_you_mean, quoted
 from guardrail.loading.nodes import Entry, Node, Scalar, Sequence

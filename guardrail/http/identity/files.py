@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import DataError, SettingError
+from guardrail.errors import DataError, Diagnostic, SettingError
 from guardrail.http.identity.entries import RESTRICTING, Entries, Table
 from guardrail.http.identity.hashing import WrittenNames
 from guardrail.model.facts import Fact

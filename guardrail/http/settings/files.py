@@ -8,8 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import SettingError
+from guardrail.errors import Diagnostic, SettingError
 from guardrail.loading.nodes import Mapping as MappingNode
 from guardrail.loading.places import plain
 from guardrail.loading.yaml import read_yaml
