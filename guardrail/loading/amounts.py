@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Mapping, Node, Scalar
+from guardrail.loading.nodes import MapNode, Node, Scalar
 from guardrail.loading.notation import NotationError, read_amount, read_rate
 from guardrail.loading.places import Place, kind_of, plain
 from guardrail.loading.scope import Scope
@@ -39,7 +39,7 @@ class Amounts:
 
     def amount(self, node: Node, *, money: bool = False) -> Amount | None:
         """Compile an amount; what is wrong is reported, and None returned."""
-        if isinstance(node, Mapping) and node.get("fact") is not None:
+        if isinstance(node, MapNode) and node.get("fact") is not None:
             return self._from_fact(node, money=money)
         return self._amount(node, lambda scalar: _plain_amount(scalar, money=money))
 
@@ -60,7 +60,7 @@ class Amounts:
                 )
             return amount
 
-        if isinstance(node, Mapping) and node.get("fact") is not None:
+        if isinstance(node, MapNode) and node.get("fact") is not None:
             help = "a rate needs its period: write `60/minute`, or a table `{by: FACT, …}` of rates"
             self._report("GR110", node, "a rate cannot be a fact's value", help)
             return None
@@ -71,7 +71,7 @@ class Amounts:
         if isinstance(node, Scalar):
             value = self._read(node, read)
             return None if isinstance(value, Failure) else Fixed(value)
-        if isinstance(node, Mapping) and node.get("by") is not None:
+        if isinstance(node, MapNode) and node.get("by") is not None:
             return self._table(node, read)
         help = "write an amount, `{by: FACT, VALUE: amount, …}` or `{fact: NAME}`"
         self._report("GR110", node, f"{kind_of(node)} is not an amount", help)
@@ -90,7 +90,7 @@ class Amounts:
         self._report("GR110", node, f"{kind_of(node)} is not an amount", None)
         return Failure()
 
-    def _table(self, node: Mapping, read: _Reader) -> Lookup | None:
+    def _table(self, node: MapNode, read: _Reader) -> Lookup | None:
         fact = self._table_fact(node.get("by"))
         table: dict[object, int | None] = {}
         otherwise: int | Failure | None = Failure()
@@ -117,7 +117,7 @@ class Amounts:
         return Lookup(fact.name, table, fallback, fallback)
 
     def _raises_nothing(
-        self, fact: Fact, node: Mapping, table: dict[object, int | None], fallback: int | None
+        self, fact: Fact, node: MapNode, table: dict[object, int | None], fallback: int | None
     ) -> bool:
         """Report a row by which a client helps itself to more than one who says nothing has.
 
@@ -161,7 +161,7 @@ class Amounts:
     def _complete(
         self,
         fact: Fact,
-        node: Mapping,
+        node: MapNode,
         table: dict[object, int | None],
         otherwise: int | Failure | None,
     ) -> bool:
@@ -184,7 +184,7 @@ class Amounts:
         self.scope.findings.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
         return False
 
-    def _from_fact(self, node: Mapping, *, money: bool) -> FromFact | None:
+    def _from_fact(self, node: MapNode, *, money: bool) -> FromFact | None:
         place = Place(node, self.scope.findings)
         unknown = [e.key.text for e in node.entries if e.key.text not in ("fact", "else")]
         for name in unknown:

@@ -28,8 +28,7 @@ from guardrail.loading.findings import Findings, place_of, quoted
 from guardrail.loading.ignoring import read_ignores
 from guardrail.loading.listfiles import list_texts
 from guardrail.loading.lists import Lists, NamedList
-from guardrail.loading.nodes import Entry, Node, Scalar
-from guardrail.loading.nodes import Mapping as MapNode
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar
 from guardrail.loading.places import kind_of
 from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios

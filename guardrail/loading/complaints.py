@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from guardrail.errors import Diagnostic, Span
 from guardrail.loading.findings import quoted
-from guardrail.loading.nodes import Mapping, Scalar, Sequence
+from guardrail.loading.nodes import ListNode, MapNode, Scalar
 from guardrail.loading.scalars import CORE_TAGS, short_tag
 from guardrail.loading.source import Source
 from guardrail.loading.suggest import nearest
@@ -62,11 +62,11 @@ class Complaints:
             help=f"write the keys out; {_NAME_IT}",
         )
 
-    def wrong_key(self, key: Mapping | Sequence) -> None:
+    def wrong_key(self, key: MapNode | ListNode) -> None:
         """Report a map or list that stands as a key."""
         self._report(
             "GR100",
-            f"{'a map' if isinstance(key, Mapping) else 'a list'} cannot be a key",
+            f"{'a map' if isinstance(key, MapNode) else 'a list'} cannot be a key",
             key.span,
             help="put text that starts with a bracket in quotes",
         )

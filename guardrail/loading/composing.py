@@ -20,7 +20,7 @@ from yaml.events import (
 from guardrail.errors import Diagnostic, Span
 from guardrail.loading.complaints import MAX_EXPANDED, Complaints
 from guardrail.loading.findings import quoted
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.scalars import (
     LIST_TAGS,
     MAP_TAGS,
@@ -168,10 +168,10 @@ class Composer:
         if isinstance(start, MappingStartEvent):
             if start.tag is not None and start.tag not in MAP_TAGS:
                 self._complaints.wrong_tag(start.tag, "a map", span)
-            return Mapping(self._entries(parts), span)
+            return MapNode(self._entries(parts), span)
         if start.tag is not None and start.tag not in LIST_TAGS:
             self._complaints.wrong_tag(start.tag, "a list", span)
-        return Sequence(tuple(parts), span)
+        return ListNode(tuple(parts), span)
 
     def _entries(self, parts: list[Node]) -> tuple[Entry, ...]:
         entries: list[Entry] = []

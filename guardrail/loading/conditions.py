@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from guardrail.loading.findings import did_you_mean, quoted
 from guardrail.loading.lists import Lists
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.operators import Operators
 from guardrail.loading.places import kind_of
 from guardrail.loading.scope import Scope
@@ -75,7 +75,7 @@ class Conditions:
         return condition
 
     def _written(self, node: Node, seen: Sightings) -> Condition | None:
-        if isinstance(node, Mapping) and node.entries:
+        if isinstance(node, MapNode) and node.entries:
             return self._all_of([self._entry(entry, seen) for entry in node.entries])
         if isinstance(node, Scalar) and node.value == "always":
             return ALWAYS
@@ -84,9 +84,9 @@ class Conditions:
 
     def _not_a_condition(self, node: Node) -> None:
         message, help = f"a condition is a map, not {kind_of(node)}", None
-        if isinstance(node, Mapping) or (isinstance(node, Scalar) and node.value is None):
+        if isinstance(node, MapNode) or (isinstance(node, Scalar) and node.value is None):
             message, help = "the condition is empty", "write `always` if it is meant to hold always"
-        elif isinstance(node, Sequence):
+        elif isinstance(node, ListNode):
             help = "write `{all: […]}` or `{any: […]}`"
         elif node.text in self.named:
             help = f"`{node.text}` is a named condition: write `{{use: {node.text}}}`"
@@ -133,7 +133,7 @@ class Conditions:
         return None if parts is None else self._all_of(list(parts))
 
     def _parts(self, name: str, node: Node, seen: Sightings) -> list[Condition] | None:
-        if not isinstance(node, Sequence):
+        if not isinstance(node, ListNode):
             message = f"`{name}` must be a list of conditions, not {kind_of(node)}"
             help = f"write `{name}: [{{…}}, {{…}}]`"
             self.scope.findings.report("GR102", node.span, message, help=help)
@@ -150,7 +150,7 @@ class Conditions:
         return None if part is None else Negation(part)
 
     def _use(self, node: Node, seen: Sightings) -> Condition | None:
-        names = node.parts if isinstance(node, Sequence) else (node,)
+        names = node.parts if isinstance(node, ListNode) else (node,)
         if not names:
             self._empty("use", node)
             return None

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from guardrail.loading.declared_shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar
 from guardrail.loading.places import Place, plain, plain_but
 from guardrail.loading.scope import Scope
 from guardrail.loading.shaping import shaped
@@ -40,13 +40,13 @@ def compile_fact(entry: Entry, scope: Scope) -> None:
         scope.findings.report("GR102", entry.key.span, message, help=help)
         return
     place = Place(entry.value, scope.findings, entry.key)
-    kept = ("default",) if isinstance(entry.value, Mapping) else ()
-    data = plain_but(entry.value, kept) if isinstance(entry.value, Mapping) else plain(entry.value)
+    kept = ("default",) if isinstance(entry.value, MapNode) else ()
+    data = plain_but(entry.value, kept) if isinstance(entry.value, MapNode) else plain(entry.value)
     shape = shaped(FactShape, data, place, scope.units)
     if shape is None or not _as_standard(name, shape, place) or not _values_fit(shape, place):
         return
     fact = _fact(name, shape)
-    default = entry.value.get("default") if isinstance(entry.value, Mapping) else None
+    default = entry.value.get("default") if isinstance(entry.value, MapNode) else None
     if default is not None:
         value = typed(fact, default, scope)
         if value is None:
@@ -129,7 +129,7 @@ def compile_unit(node: Node, scope: Scope) -> None:
         scope.units |= {node.text}
 
 
-def compile_models(node: Mapping, scope: Scope) -> None:
+def compile_models(node: MapNode, scope: Scope) -> None:
     """Add the models to the scope, their chains of `weaker` checked."""
     places = {}
     for entry in node.entries:
@@ -246,7 +246,7 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
 def compile_unlisted(node: Node, scope: Scope) -> None:
     """Take over which of the models one that is not listed counts as."""
     place = Place(node, scope.findings)
-    written = node.get("unlisted_model") if isinstance(node, Mapping) else None
+    written = node.get("unlisted_model") if isinstance(node, MapNode) else None
     if not isinstance(written, Scalar) or not isinstance(written.value, str):
         return
     if scope.partial or scope.models_doubtful:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from guardrail.loading.files import PolicyFile
 from guardrail.loading.findings import Findings, listed, place_of, quoted
-from guardrail.loading.nodes import Entry, Node, Scalar, Sequence
-from guardrail.loading.nodes import Mapping as MapNode
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.places import Place, kind_of
 from guardrail.loading.scope import Scope
 from guardrail.loading.shaping import report_unknown_key
@@ -41,7 +40,7 @@ class Document:
     def parts(self, section: str) -> Iterable[Node]:
         """Return the parts of a section that is a list."""
         entry = self.sections.get(section)
-        return entry.value.parts if entry and isinstance(entry.value, Sequence) else ()
+        return entry.value.parts if entry and isinstance(entry.value, ListNode) else ()
 
 
 def read_document(source: PolicyFile, scope: Scope) -> Document | None:
@@ -108,7 +107,7 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
     if name in MAPS:
         wanted, fits = "a map", isinstance(node, MapNode)
     elif name in LISTS:
-        wanted, fits = "a list", isinstance(node, Sequence)
+        wanted, fits = "a list", isinstance(node, ListNode)
     else:
         fits = isinstance(node, Scalar) and isinstance(node.value, str)
     if not fits:
@@ -118,7 +117,7 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
         scope.findings.report("GR102", span, message, help=help)
         return False
-    if isinstance(node, Sequence) and not node.parts:
+    if isinstance(node, ListNode) and not node.parts:
         help = "add a rule" if name == "rules" else "leave it out while it is empty"
         scope.findings.report("GR108", entry.key.span, f"`{name}` is empty", help=help)
         return False

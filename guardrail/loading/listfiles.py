@@ -7,7 +7,7 @@ import posixpath
 from guardrail.loading.files import PolicyFile
 from guardrail.loading.findings import quoted
 from guardrail.loading.lists import parse_lines
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.places import Place, kind_of
 from guardrail.loading.scope import Scope
 from guardrail.loading.shaping import report_unknown_key
@@ -24,9 +24,9 @@ def list_texts(
     reported, and None returned.
     """
     node = entry.value
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return _inline(entry, node, scope)
-    if isinstance(node, Mapping) and node.entries:
+    if isinstance(node, MapNode) and node.entries:
         return _from_file(node, source, scope, contents)
     help = "write `[A, B]`, or `{file: PATH}`"
     message = f"list {quoted(entry.key.text)} must be a list, not {kind_of(node)}"
@@ -34,7 +34,7 @@ def list_texts(
     return None
 
 
-def _inline(entry: Entry, node: Sequence, scope: Scope) -> tuple[tuple[Node, ...], bool] | None:
+def _inline(entry: Entry, node: ListNode, scope: Scope) -> tuple[tuple[Node, ...], bool] | None:
     if not node.parts:
         message = f"list {quoted(entry.key.text)} is empty"
         scope.findings.report("GR108", node.span, message, help="nothing would ever be in it")
@@ -48,7 +48,7 @@ def _inline(entry: Entry, node: Sequence, scope: Scope) -> tuple[tuple[Node, ...
 
 
 def _from_file(
-    node: Mapping, source: PolicyFile, scope: Scope, contents: list[tuple[str, bytes]]
+    node: MapNode, source: PolicyFile, scope: Scope, contents: list[tuple[str, bytes]]
 ) -> tuple[tuple[Node, ...], bool] | None:
     place = Place(node, scope.findings)
     unknown = [e.key.text for e in node.entries if e.key.text != "file"]

@@ -22,7 +22,7 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class ListNode:
     """A list of nodes."""
 
     parts: tuple[Node, ...]
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class MapNode:
     """A mapping, in the order written; its keys differ."""
 
     entries: tuple[Entry, ...]
@@ -52,4 +52,4 @@ class Mapping:
         return None
 
 
-Node = Scalar | Sequence | Mapping
+Node = Scalar | ListNode | MapNode

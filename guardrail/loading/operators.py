@@ -8,7 +8,7 @@ from typing import cast
 
 from guardrail.loading.findings import listed, quoted
 from guardrail.loading.lists import Lists, list_name
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar, Sequence
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.notation import NotationError, is_date, read_instant
 from guardrail.loading.places import kind_of
 from guardrail.loading.scope import Scope
@@ -55,7 +55,7 @@ class Operators:
         """Compile a value or a map of operators; None stands for each that is in error."""
         if isinstance(node, Scalar):
             return [self._equality(fact, node)]
-        if isinstance(node, Sequence):
+        if isinstance(node, ListNode):
             help = f"write `{fact.name}: {{in: […]}}`"
             self._report("GR102", node, f"{quoted(fact.name)} cannot equal a list", help)
             return [None]
@@ -131,11 +131,11 @@ class Operators:
         return Comparison(fact.name, "in", values, f"{fact.name} = {written(node)}")
 
     def _not(self, fact: Fact, node: Node, seen: list[tuple[str, Node]]) -> Condition | None:
-        if isinstance(node, Sequence):
+        if isinstance(node, ListNode):
             help = "write `{not_in: […]}`"
             self._report("GR102", node, "`not` takes a value or operators, not a list", help)
             return None
-        if isinstance(node, Mapping) and node.get("not") is not None:
+        if isinstance(node, MapNode) and node.get("not") is not None:
             self._report("GR102", node, "`not` of `not` cancels out", "leave both out")
             return None
         tests = self.tests(fact, node, seen)
@@ -147,7 +147,7 @@ class Operators:
     def _entries(self, name: str, node: Node) -> tuple[Node, ...] | None:
         if list_name(node) is not None:
             return ()
-        if not isinstance(node, Sequence):
+        if not isinstance(node, ListNode):
             help = f"write `{name}: [{written(node)}]`" if isinstance(node, Scalar) else None
             if isinstance(node, Scalar) and node.text.startswith("$"):
                 help = f"write `{name}: {written(node)}`, without quotes"
@@ -255,7 +255,7 @@ def written(node: Node) -> str:
     if isinstance(node, Scalar):
         text = node.text if node.text.isprintable() else repr(node.text)[1:-1]
         return text if len(text) <= 60 else text[:59] + "…"
-    if isinstance(node, Mapping):
+    if isinstance(node, MapNode):
         return "{…}"
     shown = [written(part) for part in node.parts[:8]]
     return "[" + ", ".join([*shown, "…"] if len(node.parts) > 8 else shown) + "]"

@@ -9,7 +9,7 @@ from typing import Final
 
 from guardrail.errors import Span
 from guardrail.loading.findings import Findings
-from guardrail.loading.nodes import Mapping, Node, Scalar, Sequence
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
 
 Path = tuple[str | int, ...]
 
@@ -28,13 +28,13 @@ def plain(node: Node) -> object:
         if value is None:
             return NOTHING
         return _exact(node) if type(value) is float else value
-    if type(node) is Mapping:
+    if type(node) is MapNode:
         return {entry.key.text: plain(entry.value) for entry in node.entries}
-    assert type(node) is Sequence
+    assert type(node) is ListNode
     return [plain(part) for part in node.parts]
 
 
-def plain_but(node: Mapping, kept: Collection[str]) -> dict[str, object]:
+def plain_but(node: MapNode, kept: Collection[str]) -> dict[str, object]:
     """Return a map as plain data, the values under some of its keys left out."""
     return {
         entry.key.text: None if entry.key.text in kept else plain(entry.value)
@@ -52,9 +52,9 @@ def _exact(node: Scalar) -> object:
 
 def kind_of(node: Node) -> str:
     """Return what a node is, in the author's words."""
-    if isinstance(node, Mapping):
+    if isinstance(node, MapNode):
         return "a map"
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return "a list"
     if node.value is None:
         return "nothing"
@@ -93,7 +93,7 @@ class Place:
             if inner is None:
                 break
             span = inner.span
-            if isinstance(node, Mapping):
+            if isinstance(node, MapNode):
                 span = next(e.key.span for e in node.entries if e.key.text == name)
             node = inner
         return span
@@ -124,8 +124,8 @@ class Place:
 
 
 def _child(node: Node, name: str | int) -> Node | None:
-    if isinstance(node, Mapping) and isinstance(name, str):
+    if isinstance(node, MapNode) and isinstance(name, str):
         return node.get(name)
-    if isinstance(node, Sequence) and isinstance(name, int) and name < len(node.parts):
+    if isinstance(node, ListNode) and isinstance(name, int) and name < len(node.parts):
         return node.parts[name]
     return None

@@ -8,7 +8,7 @@ from typing import cast
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Mapping, Node
+from guardrail.loading.nodes import MapNode, Node
 from guardrail.loading.notation import NotationError, read_instant
 from guardrail.loading.places import Path, Place, plain_but
 from guardrail.loading.scope import Scope
@@ -37,7 +37,7 @@ class Rules:
     def __post_init__(self) -> None:
         object.__setattr__(self, "amounts", Amounts(self.scope))
 
-    def rule(self, node: Mapping, index: int) -> Rule | None:
+    def rule(self, node: MapNode, index: int) -> Rule | None:
         """Compile one rule; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
         when = self._when(place, [])
@@ -70,7 +70,7 @@ class Rules:
             was=shape.was,
         )
 
-    def exemption(self, node: Mapping) -> Exemption | None:
+    def exemption(self, node: MapNode) -> Exemption | None:
         """Compile one exemption; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
         seen: Sightings = []
@@ -98,7 +98,7 @@ class Rules:
         )
 
     def _when(self, place: Place, seen: Sightings) -> Condition | None:
-        node = cast(Mapping, place.node).get("when")
+        node = cast(MapNode, place.node).get("when")
         if node is not None:
             return self.conditions.compile(node, seen)
         present = _keys(place.node)
@@ -116,7 +116,7 @@ class Rules:
             message = f"a rule has one verb, this one has {listed(verbs)}"
             help = "make a rule of each"
             in_order = [
-                e.key.text for e in cast(Mapping, place.node).entries if e.key.text in verbs
+                e.key.text for e in cast(MapNode, place.node).entries if e.key.text in verbs
             ]
             place.report_key("GR112", (in_order[1],), message, help=help)
         elif not any(nearest(name, VERBS) for name in present - _RULE_KEYS):
@@ -171,4 +171,4 @@ class Rules:
 
 
 def _keys(node: Node) -> set[str]:
-    return {entry.key.text for entry in node.entries} if isinstance(node, Mapping) else set()
+    return {entry.key.text for entry in node.entries} if isinstance(node, MapNode) else set()

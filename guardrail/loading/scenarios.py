@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from guardrail.loading.declared_shapes import ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Mapping, Node, Scalar
+from guardrail.loading.nodes import MapNode, Node, Scalar
 from guardrail.loading.notation import NotationError, read_amount, read_duration, read_instant
 from guardrail.loading.places import NOTHING, Path, Place, kind_of, plain
 from guardrail.loading.scope import Scope
@@ -30,7 +30,7 @@ class Scenarios:
 
     scope: Scope
 
-    def scenario(self, node: Mapping) -> Scenario | None:
+    def scenario(self, node: MapNode) -> Scenario | None:
         """Compile one test; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("name"))
         shape = shaped(ScenarioShape, plain(node), place, self.scope.units)
@@ -102,7 +102,7 @@ class Scenarios:
             node = inner
         facts: dict[str, object] = {}
         fine = True
-        for entry in node.entries if isinstance(node, Mapping) else ():
+        for entry in node.entries if isinstance(node, MapNode) else ():
             fact = self.scope.fact(entry.key.text, entry.key.span)
             value: object = None
             if fact is not None and fact.type in _SECONDS:
@@ -234,7 +234,7 @@ def _seconds(node: Node) -> int | float | None:
 
 def _key_node(place: Place, path: Path) -> Node | None:
     around = place.at(*path[:-1])
-    for entry in around.entries if isinstance(around, Mapping) else ():
+    for entry in around.entries if isinstance(around, MapNode) else ():
         if entry.key.text == path[-1]:
             return entry.key
     return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Node, Scalar, Sequence
+from guardrail.loading.nodes import ListNode, Node, Scalar
 from guardrail.loading.notation import NotationError, read_duration, read_instant
 from guardrail.loading.places import kind_of
 from guardrail.loading.scope import Scope
@@ -91,7 +91,7 @@ def _not_a(fact: Fact, node: Node, help: str | None = None) -> NotationError:
 
 
 def _texts(fact: Fact, node: Node) -> tuple[str, ...]:
-    if not isinstance(node, Sequence):
+    if not isinstance(node, ListNode):
         raise _not_a(fact, node)
     one = as_fact_of_texts(fact)
     texts = []

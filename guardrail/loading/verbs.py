@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Node, Scalar, Sequence
+from guardrail.loading.nodes import ListNode, Node, Scalar
 from guardrail.loading.notation import LONGEST, NotationError, read_duration
 from guardrail.loading.places import Path, Place, kind_of
 from guardrail.loading.scope import Scope
@@ -236,7 +236,7 @@ class Verbs:
         node = self.place.at(*path)
         if written == "global":
             return Key(())
-        if not isinstance(node, Sequence):
+        if not isinstance(node, ListNode):
             fact = self._key_fact(node)
             return None if fact is None or not self._tells_apart(node, (fact,)) else Key((fact,))
         if not node.parts:

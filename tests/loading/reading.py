@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guardrail.errors import Diagnostic
-from guardrail.loading.nodes import Node, Scalar, Sequence
+from guardrail.loading.nodes import ListNode, Node, Scalar
 from guardrail.loading.yaml import read_yaml
 
 PARSERS = ["CSafeLoader", "SafeLoader"]
@@ -16,7 +16,7 @@ def plain(node: Node | None) -> object:
         return None
     if isinstance(node, Scalar):
         return node.value
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return [plain(part) for part in node.parts]
     return {entry.key.text: plain(entry.value) for entry in node.entries}
 

@@ -27,8 +27,7 @@ from typing import NamedTuple
 from guardrail.errors import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
 from guardrail.loading.findings import Findings, did_you_mean, quoted
-from guardrail.loading.nodes import Entry, Node, Scalar, Sequence
-from guardrail.loading.nodes import Mapping as MapNode
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
 from guardrail.loading.places import kind_of
 from guardrail.loading.scope import Scope
 from guardrail.loading.suggest import nearest
@@ -98,7 +97,7 @@ class Entries:
         version, accounts = root.get(VERSION), root.get("accounts")
         if not isinstance(version, Scalar) or version.value != 1:
             self._report(version or root, f"start with `{VERSION}: 1`")
-        if not isinstance(accounts, Sequence):
+        if not isinstance(accounts, ListNode):
             self._report(accounts or root, "write the accounts as a list under `accounts`")
             return
         for part in accounts.parts:
@@ -135,7 +134,7 @@ class Entries:
             name = entry.key.text
             if name in _NAMES:
                 value = entry.value
-                credentials += value.parts if isinstance(value, Sequence) else (value,)
+                credentials += value.parts if isinstance(value, ListNode) else (value,)
             elif name not in self._able:
                 self._unknown(entry.key, (*sorted(self._able), *_NAMES), "fact of a directory")
             else:
@@ -173,7 +172,7 @@ class Entries:
         value: bool | int | float | str = text
         if kind is FactType.LIST:
             parts = tuple(self._scalar(line, part.strip()) for part in text.split(","))
-            return Sequence(parts, self._span(line))
+            return ListNode(parts, self._span(line))
         if kind is FactType.BOOL and text in ("true", "false"):
             value = text == "true"
         elif kind in (FactType.INTEGER, FactType.NUMBER) and _INTEGER.fullmatch(text):

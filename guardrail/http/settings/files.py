@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guardrail.errors import Diagnostic, SettingError
-from guardrail.loading.nodes import Mapping as MappingNode
+from guardrail.loading.nodes import MapNode
 from guardrail.loading.places import plain
 from guardrail.loading.yaml import read_yaml
 
@@ -85,7 +85,7 @@ def _yaml(path: Path, named_by: str) -> Mapping[str, object]:
     if findings:
         first = findings[0]
         raise SettingError(f"{first.span}: {first.message}")
-    if not isinstance(node, MappingNode):
+    if not isinstance(node, MapNode):
         raise SettingError(f"`{path}` holds no settings: write `policies: policies/`")
     values = _without_decimals(plain(node))
     assert isinstance(values, dict)
