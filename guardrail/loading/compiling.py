@@ -24,15 +24,14 @@ from guardrail.loading.documents import (
     report_twice,
 )
 from guardrail.loading.files import PolicyFile
-from guardrail.loading.findings import Findings, place_of, quoted
+from guardrail.loading.findings import Findings, Scope
 from guardrail.loading.ignoring import read_ignores
 from guardrail.loading.listfiles import list_texts
 from guardrail.loading.lists import Lists, NamedList
-from guardrail.loading.nodes import Entry, MapNode, Node, Scalar
-from guardrail.loading.places import kind_of
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, kind_of
 from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
-from guardrail.loading.scope import Scope
+from guardrail.loading.text import place_of, quoted
 from guardrail.model.amounts import UNITS
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Exemption, Rule

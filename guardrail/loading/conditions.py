@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from guardrail.loading.findings import did_you_mean, quoted
+from guardrail.loading.findings import Scope
 from guardrail.loading.lists import Lists
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.operators import Operators
-from guardrail.loading.places import kind_of
-from guardrail.loading.scope import Scope
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import quoted
 from guardrail.model.predicates import ALWAYS, Condition, Every, Negation, Some, facts_of
 
 COMBINATORS = ("any", "all", "not", "use")

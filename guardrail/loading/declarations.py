@@ -9,12 +9,11 @@ from dataclasses import replace
 from decimal import Decimal
 
 from guardrail.loading.declared_shapes import DefaultsShape, FactShape, ModelShape, PriceShape
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Entry, MapNode, Node, Scalar
-from guardrail.loading.places import Place, plain, plain_but
-from guardrail.loading.scope import Scope
+from guardrail.loading.findings import Place, Scope
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, plain_but
 from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.loading.values import typed
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode

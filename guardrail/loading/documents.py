@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from guardrail.loading.files import PolicyFile
-from guardrail.loading.findings import Findings, listed, place_of, quoted
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
-from guardrail.loading.places import Place, kind_of
-from guardrail.loading.scope import Scope
+from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.text import listed, place_of, quoted
 from guardrail.loading.verdicts import CODE
 from guardrail.loading.yaml import read_yaml
 

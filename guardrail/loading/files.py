@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from guardrail.errors import Diagnostic
-from guardrail.loading.findings import quoted
-from guardrail.loading.source import Source, visible
 from guardrail.loading.suggest import nearest
+from guardrail.loading.text import Source, quoted, visible
 from guardrail.loading.yaml import MAX_BYTES, too_large
 
 _SUFFIXES: Final = (".yaml", ".yml")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from guardrail.errors import Ignore
-from guardrail.loading.findings import quoted
+from guardrail.loading.findings import Scope
 from guardrail.loading.notation import NotationError, read_instant
-from guardrail.loading.scope import Scope
-from guardrail.loading.source import Source
+from guardrail.loading.text import Source, quoted
 
 _COMMENT = re.compile(r"(?:^|\s)#\s*guardrail:\s*ignore\b(?P<what>.*)$")
 _WHAT = re.compile(r"\s+(?P<codes>GR\d+(?:\s*,\s*GR\d+)*)(?:\s+until\s+(?P<until>\S+))?(?:\s+.*)?")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from guardrail.errors import Diagnostic, Severity, Span
-from guardrail.loading.findings import quoted
+from guardrail.loading.text import quoted
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet

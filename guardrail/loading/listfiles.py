@@ -5,12 +5,11 @@ from __future__ import annotations
 import posixpath
 
 from guardrail.loading.files import PolicyFile
-from guardrail.loading.findings import quoted
+from guardrail.loading.findings import Place, Scope
 from guardrail.loading.lists import parse_lines
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
-from guardrail.loading.places import Place, kind_of
-from guardrail.loading.scope import Scope
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.text import quoted
 
 _LARGEST = 16 << 20
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from guardrail.errors import Span
-from guardrail.loading.findings import did_you_mean, quoted
+from guardrail.loading.findings import Scope
 from guardrail.loading.nodes import Node, Scalar
 from guardrail.loading.notation import NotationError
-from guardrail.loading.scope import Scope
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import quoted
 from guardrail.loading.values import as_fact_of_texts, report_notation, typed
 from guardrail.model.facts import Fact, FactType
 

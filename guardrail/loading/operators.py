@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from guardrail.loading.findings import listed, quoted
+from guardrail.loading.findings import Scope
 from guardrail.loading.lists import Lists, list_name
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.notation import NotationError, is_date, read_instant
-from guardrail.loading.places import kind_of
-from guardrail.loading.scope import Scope
 from guardrail.loading.suggest import nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.loading.values import report_notation, typed
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import Fact, FactType

@@ -7,14 +7,13 @@ from typing import cast
 
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import MapNode, Node
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import MapNode, Node, plain_but
 from guardrail.loading.notation import NotationError, read_instant
-from guardrail.loading.places import Path, Place, plain_but
-from guardrail.loading.scope import Scope
 from guardrail.loading.shapes import VERBS, ExemptionShape, RuleShape
 from guardrail.loading.shaping import keys_of, shaped
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.loading.values import report_notation
 from guardrail.loading.verbs import Verbs
 from guardrail.loading.verdicts import Verdicts

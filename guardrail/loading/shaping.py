@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Scalar
-from guardrail.loading.places import Path, Place, kind_of
+from guardrail.loading.findings import Path, Place
+from guardrail.loading.nodes import Scalar, kind_of
 from guardrail.loading.shapes import OPEN, OpenShape, Shape
 from guardrail.loading.suggest import nearest
+from guardrail.loading.text import listed, quoted
 
 S = TypeVar("S", bound=Shape)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from guardrail.loading.text import listed, quoted
 
 _SEPARATORS = str.maketrans("-._ ", "    ")
 _LETTERS_PER_SLIP = 3
@@ -114,3 +116,12 @@ def _slips(one: str, other: str, most: int) -> int:
         if min(row) > most:
             return most + 1
     return row[-1]
+
+
+def did_you_mean(name: str, near: str | None, known: Sequence[str], kind: str) -> str:
+    """Return the help for an unknown name: the nearest one, or what there is."""
+    if near is not None:
+        return f"did you mean {quoted(near)}?"
+    if not known:
+        return f"there are no {kind}; declare {quoted(name)} first"
+    return f"known {kind}: {listed(known)}"

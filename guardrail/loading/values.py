@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import ListNode, Node, Scalar
+from guardrail.loading.findings import Scope
+from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of
 from guardrail.loading.notation import NotationError, read_duration, read_instant
-from guardrail.loading.places import kind_of
-from guardrail.loading.scope import Scope
 from guardrail.loading.suggest import nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from guardrail.loading.amounts import Amounts
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import ListNode, Node, Scalar
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of
 from guardrail.loading.notation import LONGEST, NotationError, read_duration
-from guardrail.loading.places import Path, Place, kind_of
-from guardrail.loading.scope import Scope
 from guardrail.loading.shapes import (
     BudgetShape,
     ConcurrencyShape,
@@ -21,7 +19,8 @@ from guardrail.loading.shapes import (
     RateShape,
     RuleShape,
 )
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.loading.values import report_notation
 from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, SECOND, Amount

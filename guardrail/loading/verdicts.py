@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Scalar
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import Scalar, kind_of
 from guardrail.loading.notation import PERCENT
-from guardrail.loading.places import Path, Place, kind_of
-from guardrail.loading.scope import Scope
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.model.effects import Effect
 from guardrail.model.rules import Obligations, Step, Verdict
 

@@ -42,12 +42,11 @@ from typing import cast
 from zoneinfo import ZoneInfo
 
 from guardrail.errors import DataError, Diagnostic
-from guardrail.loading.findings import Findings, did_you_mean, quoted
-from guardrail.loading.nodes import Node
-from guardrail.loading.places import Place, plain
-from guardrail.loading.scope import Scope
+from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.nodes import Node, plain
 from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import quoted
 from guardrail.loading.values import typed
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.amounts import UNITS

@@ -13,7 +13,7 @@ import pytest
 from guardrail.loading import load_text, policy_schema
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.documents import KEYS
-from guardrail.loading.places import plain
+from guardrail.loading.nodes import plain
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.facts import STANDARD_FACTS
 from tests.loading.error_cases import cases, completed

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from guardrail.loading.nodes import ListNode, MapNode, Scalar
-from guardrail.loading.scalars import MAX_NUMBER_LENGTH
+from guardrail.loading.nodes import MAX_NUMBER_LENGTH, ListNode, MapNode, Scalar
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.facts import COUNTRIES
 

@@ -26,11 +26,10 @@ from typing import NamedTuple
 
 from guardrail.errors import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
-from guardrail.loading.findings import Findings, did_you_mean, quoted
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar
-from guardrail.loading.places import kind_of
-from guardrail.loading.scope import Scope
-from guardrail.loading.suggest import nearest
+from guardrail.loading.findings import Findings, Scope
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import quoted
 from guardrail.loading.values import typed
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.facts import Fact, FactType

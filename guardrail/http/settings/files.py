@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guardrail.errors import Diagnostic, SettingError
-from guardrail.loading.nodes import MapNode
-from guardrail.loading.places import plain
+from guardrail.loading.nodes import MapNode, plain
 from guardrail.loading.yaml import read_yaml
 
 CONFIG = "GUARDRAIL_CONFIG"

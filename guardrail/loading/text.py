@@ -1,8 +1,9 @@
-"""One policy file's text, and how findings about it are made: where they stand, what they show."""
+"""A policy file's text: its lines, the places in it, and how a finding quotes the author."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from guardrail.errors import Diagnostic, Severity, Span
 
@@ -80,3 +81,30 @@ class Source:
     def excerpt(self, span: Span) -> str | None:
         """Return the line that a span starts on, as a finding shows it."""
         return visible(self.lines[span.line - 1]) or None
+
+
+_SHOWN = 60
+
+
+def quoted(text: str) -> str:
+    """Return the author's text in backticks, shortened and on one line."""
+    if not text:
+        return '`""`'
+    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + "`"
+
+
+def listed(names: Iterable[str], word: str = "and", most: int = 8) -> str:
+    """Return names as a sentence lists them, each in backticks: `a`, `b` and `c`."""
+    every = list(names)
+    shown = [quoted(name) for name in every[:most]]
+    if len(every) > most:
+        return ", ".join(shown) + f" {word} {len(every) - most} more"
+    if len(shown) < 2:
+        return "".join(shown)
+    return ", ".join(shown[:-1]) + f" {word} {shown[-1]}"
+
+
+def place_of(span: Span) -> str:
+    """Return a place as a label names it: the file's own name and the line."""
+    return f"{span.file.rpartition('/')[2]}:{span.line}"
