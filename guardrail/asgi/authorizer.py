@@ -40,7 +40,7 @@ from guardrail.http.exchange.before import Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import configure
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
 from guardrail.signals.client import is_proxy
 

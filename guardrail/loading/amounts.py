@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, plain
-from guardrail.loading.notation import NotationError, read_amount, read_rate
+from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import listed, quoted
-from guardrail.loading.values import report_notation, typed
 from guardrail.model.amounts import MICRO, MINUTE, Amount, Fixed, FromFact, Lookup
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 

@@ -8,13 +8,13 @@ import zoneinfo
 from dataclasses import replace
 from decimal import Decimal
 
-from guardrail.loading.declared_shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, plain_but
+from guardrail.loading.notation import typed
+from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
-from guardrail.loading.values import typed
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import MapNode, Node, plain_but
-from guardrail.loading.notation import NotationError, read_instant
-from guardrail.loading.shapes import VERBS, ExemptionShape, RuleShape
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of, plain_but
+from guardrail.loading.notation import (
+    LONGEST,
+    NotationError,
+    read_duration,
+    read_instant,
+    report_notation,
+)
+from guardrail.loading.shapes import (
+    VERBS,
+    BudgetShape,
+    ConcurrencyShape,
+    DistinctShape,
+    EscalateShape,
+    ExemptionShape,
+    RateShape,
+    RuleShape,
+)
 from guardrail.loading.shaping import keys_of, shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
-from guardrail.loading.values import report_notation
-from guardrail.loading.verbs import Verbs
 from guardrail.loading.verdicts import Verdicts
-from guardrail.model.effects import Mode
-from guardrail.model.facts import Source
+from guardrail.model.amounts import MINUTE, SECOND, Amount
+from guardrail.model.cells import TOP
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.predicates import Condition
-from guardrail.model.rules import Exemption, Rule
+from guardrail.model.rules import (
+    Block,
+    Budget,
+    Concurrency,
+    Degrade,
+    Distinct,
+    Escalate,
+    Exemption,
+    Key,
+    Rate,
+    Rule,
+    Verb,
+    Window,
+)
 
 _RULE_KEYS = frozenset(keys_of(RuleShape))
 
@@ -171,3 +201,273 @@ class Rules:
 
 def _keys(node: Node) -> set[str]:
     return {entry.key.text for entry in node.entries} if isinstance(node, MapNode) else set()
+
+
+MONEY = "cost_usd"
+_CALENDAR = ("hour", "day", "week", "month", "lifetime")
+_BANNED_KEYS = (("account.id",), ("credential.id",), ("actor.id",))
+_IN_FACT_WORDS = {
+    "minute": "1m",
+    "hourly": "hour",
+    "daily": "day",
+    "weekly": "week",
+    "year": "365d",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Compiles the verb of one rule; what is wrong is reported, and None returned."""
+
+    rule: RuleShape
+    place: Place
+    scope: Scope
+    verdicts: Verdicts
+    amounts: Amounts
+
+    def verb(self) -> Verb | None:
+        """Compile the one verb of the rule."""
+        rule = self.rule
+        static = rule.block or rule.degrade
+        if static is not None:
+            self._only_for_limits("block" if rule.block else "degrade")
+        if rule.block is not None:
+            verdict = self.verdicts.refusal(Effect.BLOCK, rule.block, ("block",))
+            return None if verdict is None else Block(verdict)
+        if rule.degrade is not None:
+            verdict = self.verdicts.degrade(rule.degrade, ("degrade",))
+            return None if verdict is None else Degrade(verdict)
+        if rule.budget is not None:
+            return self._budget(rule.budget)
+        self._no_steps()
+        if rule.rate is not None:
+            return self._rate(rule.rate)
+        if rule.concurrency is not None:
+            return self._concurrency(rule.concurrency)
+        return None if rule.distinct is None else self._distinct(rule.distinct)
+
+    def escalate(self, shape: EscalateShape, verb: Verb | None) -> Escalate | None:
+        """Compile an `escalate`: it needs a limit that refuses, and a key that is one account's."""
+        path = ("escalate",)
+        within = self.duration(shape.within, (*path, "within"))
+        block_for = self.duration(shape.block_for, (*path, "block_for"))
+        if isinstance(verb, (Block, Degrade)):
+            message = "`escalate` needs a limit that can be run into"
+            label = "this rule counts nothing"
+            self.place.report_key("GR120", path, message, label=label, help="move it to a limit")
+            return None
+        if verb is not None and verb.key.facts not in _BANNED_KEYS:
+            message = "`escalate` would block a key that many share"
+            label = f"the key is {listed(verb.key.facts) or '`global`'}"
+            help = "key the limit by one of `account.id`, `credential.id` and `actor.id`"
+            self.place.report_key("GR120", path, message, label=label, help=help)
+            return None
+        if verb is not None and verb.over.effect is Effect.DEGRADE:
+            message = "`escalate` never comes to act: this rule never refuses"
+            help = "let `over` throttle or block, or leave `escalate` out"
+            self.place.report_key("GR120", path, message, label="its `over` degrades", help=help)
+            return None
+        if within is None or block_for is None:
+            return None
+        return Escalate(after=shape.after, within=within, block_for=block_for)
+
+    def duration(
+        self, written: object, path: Path, *, least: int = SECOND, most: int = TOP
+    ) -> int | None:
+        """Read a duration in microseconds."""
+        return self._notation(path, lambda: read_duration(written, least=least, most=most))
+
+    def _notation(self, path: Path, read: Callable[[], int]) -> int | None:
+        try:
+            return read()
+        except NotationError as error:
+            report_notation(self.scope, self.place.at(*path), error)
+            return None
+
+    def _only_for_limits(self, verb: str) -> None:
+        rule = self.rule
+        written = {"over": rule.over, "steps": rule.steps, "on_store_error": rule.on_store_error}
+        for name, part in written.items():
+            if part is not None:
+                message = f"`{name}` does not apply to `{verb}`"
+                help = f"leave it out: `{verb}` counts nothing"
+                self.place.report_key("GR101", (name,), message, help=help)
+
+    def _no_steps(self) -> None:
+        if self.rule.steps is not None:
+            message = "`steps` apply to a `budget` only"
+            help = "say with `over` what happens at the limit"
+            self.place.report_key("GR115", ("steps",), message, help=help)
+
+    def _rate(self, shape: RateShape) -> Rate | None:
+        key = self._key(shape.key, ("rate", "key"))
+        over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
+        burst: Amount | None = None
+        fine = key is not None and over is not None and self._has_units("rate", shape.entries, 1)
+        for unit in shape.entries:
+            money = unit == MONEY
+            if shape.burst is not None:
+                burst = self.amounts.amount(self.place.at("rate", "burst"), money=money)
+                fine = fine and burst is not None
+            rate = self.amounts.rate(self.place.at("rate", unit), money=money)
+            self._priced("rate", unit)
+            if fine and rate is not None and key is not None and over is not None:
+                amount, period = rate
+                return Rate(
+                    unit=unit, amount=amount, period=period, burst=burst, key=key, over=over
+                )
+        return None
+
+    def _budget(self, shape: BudgetShape) -> Budget | None:
+        key = self._key(shape.key, ("budget", "key"))
+        window = self._window(shape.per, ("budget", "per"))
+        lifetime = window is not None and window.kind == "lifetime"
+        steps = self.verdicts.steps(self.rule, Effect.BLOCK if lifetime else Effect.THROTTLE)
+        amounts: list[tuple[str, Amount]] = []
+        self._has_units("budget", shape.entries, None)
+        for unit in shape.entries:
+            node = self.place.at("budget", unit)
+            amount = self.amounts.amount(node, money=unit == MONEY)
+            self._priced("budget", unit)
+            if amount is not None:
+                amounts.append((unit, amount))
+        whole = bool(amounts) and len(amounts) == len(shape.entries)
+        if not whole or key is None or window is None or steps is None:
+            return None
+        return Budget(amounts=tuple(amounts), window=window, key=key, steps=steps)
+
+    def _concurrency(self, shape: ConcurrencyShape) -> Concurrency | None:
+        key = self._key(shape.key, ("concurrency", "key"))
+        over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
+        most = self.amounts.amount(self.place.at("concurrency", "max"))
+        lease = self.duration(shape.lease, ("concurrency", "lease"), most=LONGEST)
+        if key is None or over is None or most is None or lease is None:
+            return None
+        return Concurrency(most=most, lease=lease, key=key, over=over)
+
+    def _distinct(self, shape: DistinctShape) -> Distinct | None:
+        key = self._key(shape.key, ("distinct", "key"))
+        over = self.verdicts.at_limit(self.rule, Effect.BLOCK)
+        most = self.amounts.amount(self.place.at("distinct", "max"))
+        path = ("distinct", "per")
+        period = self.duration(shape.per, path, least=MINUTE, most=LONGEST)
+        count = self._key_fact(self.place.at("distinct", "count"))
+        if key is None or over is None or most is None or period is None or count is None:
+            return None
+        return Distinct(count=count, most=most, period=period, key=key, over=over)
+
+    def _has_units(self, verb: str, units: dict[str, object], most: int | None) -> bool:
+        if units and (most is None or len(units) <= most):
+            return True
+        if units:
+            message = f"`{verb}` limits {listed(units)}"
+            help = "one unit a rate; write a rule for each"
+        else:
+            message = f"`{verb}` does not say how much"
+            help = "add an amount, such as `requests: 60/minute`"
+            if verb == "budget":
+                help = "add an amount, such as `tokens: 50k`"
+        self.place.report_key("GR110", (verb,), message, help=help)
+        return False
+
+    def _priced(self, verb: str, unit: str) -> None:
+        models = self.scope.models.values()
+        unpriced = [model.name for model in models if model.price is None]
+        doubtful = self.scope.partial or self.scope.models_doubtful
+        if unit != MONEY or doubtful or (models and not unpriced):
+            return
+        message, help = "no model has a price", "add `models:` with a `price` each"
+        if unpriced:
+            message = f"no price for {listed(unpriced)}"
+            help = "add `price: {input: …, output: …}`, in USD per million tokens"
+        label = "a limit in `cost_usd` needs the price of every model"
+        self.place.report_key("GR117", (verb, unit), message, label=label, help=help)
+
+    def _window(self, written: object, path: Path) -> Window | None:
+        if isinstance(written, str) and written in _CALENDAR:
+            kind = cast(Literal["hour", "day", "week", "month", "lifetime"], written)
+            return Window(kind, written)
+        try:
+            length = read_duration(written, least=MINUTE, most=LONGEST)
+        except NotationError as error:
+            report_notation(self.scope, self.place.at(*path), _window_error(written, error))
+            return None
+        return Window("rolling", str(written), length)
+
+    def _key(self, written: object, path: Path) -> Key | None:
+        node = self.place.at(*path)
+        if written == "global":
+            return Key(())
+        if not isinstance(node, ListNode):
+            fact = self._key_fact(node)
+            return None if fact is None or not self._tells_apart(node, (fact,)) else Key((fact,))
+        if not node.parts:
+            help = "write `global` if all requests share the limit"
+            self.place.report("GR108", path, "`key` is empty", help=help)
+            return None
+        facts = [self._key_fact(part) for part in node.parts]
+        whole = [fact for fact in facts if fact is not None]
+        for index, name in enumerate(whole):
+            if name in whole[:index]:
+                message = f"{quoted(name)} is in the key twice"
+                self.place.report("GR102", path, message, help="leave one out")
+                return None
+        if len(whole) != len(facts) or not self._tells_apart(node, tuple(whole)):
+            return None
+        return Key(tuple(whole))
+
+    def _tells_apart(self, node: Node, names: tuple[str, ...]) -> bool:
+        """Report what a client chooses in a key: each value it makes up is a counter of its own."""
+        findings = self.scope.findings
+        known = [self.scope.facts[name] for name in names]
+        chosen = [fact for fact in known if fact.source is Source.CLIENT]
+        if not chosen:
+            return True
+        named = listed(fact.name for fact in chosen)
+        if len(chosen) == len(known):
+            message = f"a limit cannot be kept by {named} alone"
+            label = "whoever says something else has a fresh counter"
+            help = "add a fact that the server establishes, such as `account.id`, or use `global`"
+            findings.report("GR119", node.span, message, label=label, help=help)
+            return False
+        times = math.prod(_values_of(fact) for fact in chosen)
+        often = "with every value it makes up" if times == math.inf else f"up to {times:,} times"
+        message = f"{named} in a key multiplies the limit: a client has it anew {often}"
+        help = f"leave {'it' if len(chosen) == 1 else 'them'} out, or say why it is meant: "
+        help += "`# guardrail: ignore GR203 why`"
+        findings.warn("GR203", node.span, message, label="the caller chooses it", help=help)
+        return True
+
+    def _key_fact(self, node: Node) -> str | None:
+        findings = self.scope.findings
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            help = "such as `account.id`, or `global`"
+            findings.report("GR102", node.span, f"a key is a fact, not {kind_of(node)}", help=help)
+            return None
+        advice = "`global` stands alone: it is one limit for all requests"
+        fact = self.scope.fact(
+            node.text,
+            node.span,
+            help=advice if node.text == "global" else None,
+            also=("global",),
+        )
+        if fact is not None and fact.type is FactType.LIST:
+            message = f"{quoted(fact.name)} cannot tell counters apart"
+            findings.report("GR114", node.span, message, label="a fact of type list")
+            return None
+        return None if fact is None else fact.name
+
+
+def _values_of(fact: Fact) -> float:
+    return 2 if fact.type is FactType.BOOL else len(fact.values) or math.inf
+
+
+def _window_error(written: object, error: NotationError) -> NotationError:
+    if "not a duration" not in error.message:
+        return error
+    help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
+    if isinstance(written, str):
+        near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
+        if near is not None:
+            help = did_you_mean(written, near, (), "windows")
+    return NotationError("is not a window", help)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from guardrail.loading.declared_shapes import ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.nodes import NOTHING, MapNode, Node, Scalar, kind_of, plain
-from guardrail.loading.notation import NotationError, read_amount, read_duration, read_instant
-from guardrail.loading.shapes import Degrading
+from guardrail.loading.notation import (
+    NotationError,
+    read_amount,
+    read_duration,
+    read_instant,
+    report_notation,
+    typed,
+)
+from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
 from guardrail.loading.suggest import nearest
 from guardrail.loading.text import listed, quoted
-from guardrail.loading.values import report_notation, typed
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect

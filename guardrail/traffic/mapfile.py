@@ -42,13 +42,19 @@ from typing import cast
 from zoneinfo import ZoneInfo
 
 from guardrail.errors import DataError, Diagnostic
-from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.nodes import Node, plain
-from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import did_you_mean, nearest
-from guardrail.loading.text import quoted
-from guardrail.loading.values import typed
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import (
+    Findings,
+    Node,
+    Place,
+    Scope,
+    did_you_mean,
+    nearest,
+    plain,
+    quoted,
+    read_yaml,
+    shaped,
+    typed,
+)
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact

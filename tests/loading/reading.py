@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from guardrail.errors import Diagnostic
-from guardrail.loading.nodes import ListNode, Node, Scalar
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import ListNode, Node, Scalar, read_yaml
 
 PARSERS = ["CSafeLoader", "SafeLoader"]
 """libyaml's parser, and the one in Python that serves where it is missing."""

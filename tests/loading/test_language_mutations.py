@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.errors import PolicyError
-from guardrail.loading import load_text
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import ListNode, MapNode, Node, Scalar, load_text, read_yaml
 from guardrail.model.policy import PolicySet
 
 PATH = Path(__file__).parent / "whole_set/policy.yaml"

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import Diagnostic, Span
+from guardrail.loading import ListNode, MapNode, Node, Scalar, read_yaml
 from guardrail.loading import yaml as reading
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
-from guardrail.loading.yaml import read_yaml
 from tests.loading.reading import PARSERS, plain
 
 JSON = st.recursive(

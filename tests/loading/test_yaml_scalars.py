@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from guardrail.loading.nodes import MAX_NUMBER_LENGTH, ListNode, MapNode, Scalar
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import ListNode, MapNode, Scalar, read_yaml
+from guardrail.loading.nodes import MAX_NUMBER_LENGTH
 from guardrail.model.facts import COUNTRIES
 
 

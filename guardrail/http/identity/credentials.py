@@ -9,7 +9,7 @@ from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from guardrail.errors import GuardrailError, SettingError
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from guardrail.signals.directory.identity import (
     TRIMMED,
     Credential,

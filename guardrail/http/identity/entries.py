@@ -26,12 +26,21 @@ from typing import NamedTuple
 
 from guardrail.errors import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
-from guardrail.loading.findings import Findings, Scope
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
-from guardrail.loading.suggest import did_you_mean, nearest
-from guardrail.loading.text import quoted
-from guardrail.loading.values import typed
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import (
+    Entry,
+    Findings,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Scope,
+    did_you_mean,
+    kind_of,
+    nearest,
+    quoted,
+    read_yaml,
+    typed,
+)
 from guardrail.model.facts import Fact, FactType
 from guardrail.signals.directory.vocabulary import Vocabulary
 

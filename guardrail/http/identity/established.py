@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from guardrail.errors import SettingError
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from guardrail.model.facts import Fact
 from guardrail.signals.directory import Identity
 from guardrail.signals.directory.reports import Reports, place_of

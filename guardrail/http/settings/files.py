@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guardrail.errors import Diagnostic, SettingError
-from guardrail.loading.nodes import MapNode, plain
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import MapNode, plain, read_yaml
 
 CONFIG = "GUARDRAIL_CONFIG"
 PROJECT = "pyproject.toml"
