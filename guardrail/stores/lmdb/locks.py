@@ -36,12 +36,12 @@ class FileLock:
             return False
         return True
 
-    def leave(self) -> None:
-        """Let go of the lock."""
+    def release(self) -> None:
+        """Release the lock."""
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the lock and of the file."""
+        """Release the lock and close the file."""
         os.close(self._file)
 
     @contextmanager
@@ -61,7 +61,7 @@ class FileLock:
         try:
             yield
         finally:
-            self.leave()
+            self.release()
 
 
 def pauses() -> Iterator[float]:
