@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -247,7 +248,7 @@ def test_a_closed_store_says_so(tmp_path):
 def test_making_space_removes_nothing_that_the_store_says_of_itself(tmp_path):
     store = LmdbStore(tmp_path)
     assert charge(store, "counter_=a")
-    environment = store.connection._environment
+    environment: Any = store.connection._environment
     with environment.env.begin(write=True) as transaction:
         Expiry().remove_many(transaction, environment.tables, 2**53 - 1)
 

@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, cast
 
 import lmdb
@@ -65,16 +65,8 @@ class Connection:
         if not self._threads.acquire(timeout=self.options.seconds):
             raise self._late()
         try:
-            writer = self._opened().writer
-            if writer.attempt():
-                return
-            until = monotonic() + self.options.seconds
-            for pause in pauses():
-                if monotonic() > until:
-                    raise self._late()
-                sleep(pause)
-                if writer.attempt():
-                    return
+            if not self._opened().writer.acquire(self.options.seconds):
+                raise self._late()
         except BaseException:
             self._threads.release()
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import lmdb
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
 from guardrail.stores.lmdb.locks import FileLock
-from guardrail.stores.lmdb.recovery import Copier, Files, State, sync_file
+from guardrail.stores.lmdb.recovery import Copier, Files, State, sync
 from guardrail.stores.lmdb.space import USUAL_PAGES, Space
 from guardrail.stores.lmdb.transaction import TIMETABLE, Tables
 
@@ -79,11 +80,11 @@ class Environment:
         self.seconds = seconds
         self.copier = Copier(files)
         self._options = options
-        self._locks: list[FileLock] = []
+        self._locks = ExitStack()
         try:
-            self.writer, self._opening, self._users = map(
-                self._lock, (files.writer, files.opening, files.users)
-            )
+            self.writer = self._lock(files.writer)
+            self._opening = self._lock(files.opening)
+            self._users = self._lock(files.users)
             with self._opening.held(seconds), self.writer.held(seconds):
                 self._users.attempt(shared=True)
                 self._prepare()
@@ -91,13 +92,11 @@ class Environment:
         except BaseException:
             if hasattr(self, "env"):
                 self.env.close()
-            self._close_locks()
+            self._locks.close()
             raise
 
     def _lock(self, path: Path) -> FileLock:
-        lock = FileLock(path)
-        self._locks.append(lock)
-        return lock
+        return self._locks.enter_context(closing(FileLock(path)))
 
     def _prepare(self) -> None:
         """Set data aside that may be torn, and record that they are in use."""
@@ -214,16 +213,11 @@ class Environment:
             LOG.warning("`%s` is closed without a sync: %s", self.files.data, problem)
         finally:
             self.env.close()
-            self._close_locks()
+            self._locks.close()
 
     def _sync(self) -> None:
         self.env.sync(True)
-        sync_file(self.files.data)
+        sync(self.files.data)
         state = self.files.read_state()
         if state is not None and not state.damaged:
             self.files.write_state(State(self._options.boot, clean=True))
-
-    def _close_locks(self) -> None:
-        for lock in self._locks:
-            lock.close()
-        self._locks.clear()
