@@ -9,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from guardrail.model.facts import STANDARD_FACTS
-from guardrail.signals.directory import Credential, Identity, Secret
-from guardrail.signals.directory.callables import CallableDirectory
-from guardrail.signals.directory.identity import CredentialKind
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals.directory import Credential, CredentialKind, Freshness, Identity, Secret
+from guardrail.signals.directory.sources import CallableDirectory
 from tests.signals.servers import eventually
 
 NOW = 1_780_000_000.0

@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
-from guardrail.signals.directory.breaker import Breaker
-from guardrail.signals.directory.kept import Age, Freshness, Kept, SourceError, Standing
+from guardrail.signals.directory import Freshness
+from guardrail.signals.directory.cache import Age, Breaker, Kept, Standing
+from guardrail.signals.directory.identity import SourceError
 from tests.signals.servers import eventually
 
 NOW = 1_780_000_000.0

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.signals.directory.kept import Age, Freshness, Kept
+from guardrail.signals.directory import Freshness
+from guardrail.signals.directory.cache import Age, Kept
 from guardrail.signals.directory.queueing import Queue
 
 NOW = 1_000.0

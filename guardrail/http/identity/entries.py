@@ -42,7 +42,7 @@ from guardrail.loading import (
     typed,
 )
 from guardrail.model.facts import Fact, FactType
-from guardrail.signals.directory.vocabulary import Vocabulary
+from guardrail.signals.directory import Vocabulary
 
 VERSION = "guardrail_directory"
 _INTEGER, _NUMBER = re.compile(r"-?[0-9]{1,20}"), re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")

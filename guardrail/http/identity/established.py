@@ -9,9 +9,7 @@ from typing import Any
 from guardrail.errors import SettingError
 from guardrail.loading import nearest
 from guardrail.model.facts import Fact
-from guardrail.signals.directory import Identity
-from guardrail.signals.directory.reports import Reports, place_of
-from guardrail.signals.directory.vocabulary import GarbageError, Vocabulary
+from guardrail.signals.directory import GarbageError, Identity, Reports, Vocabulary, place_of
 
 Told = Mapping[str, object] | None
 Identify = Callable[[Mapping[str, Any]], Told] | Callable[[Mapping[str, Any]], Awaitable[Told]]

@@ -1,4 +1,4 @@
-"""Answers of a slow source: kept for a while, asked for once at a time, used on when it fails."""
+"""Answers of a slow source: cached for a while, asked for once at a time, used on when it fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 from cachetools import LRUCache
 
 from guardrail.signals.addresses import network_of
-from guardrail.signals.directory.breaker import Breaker
+from guardrail.signals.directory.identity import SourceError
 from guardrail.signals.directory.queueing import Queue
 from guardrail.signals.directory.reports import Reports, place_of
 
@@ -27,10 +27,6 @@ _WAITING = 10  # how many wait for each place, at most
 
 Ask = Callable[[], "Future[object]"]
 """Begins a call of the source; its future holds what the source told, or what went wrong."""
-
-
-class SourceError(Exception):
-    """A source failed, or what it told is no answer; the message shows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,3 +352,52 @@ class Kept(Generic[V]):
         if told is not None and abs(now - told) <= times.unknown_ttl:
             return Standing(None, Age.FRESH, told)
         return Standing(None, Age.NONE)
+
+
+_SET_BACK = 10.0
+"""Seconds by which the times of requests may differ, for those that wait, without more meaning."""
+
+
+class Breaker:
+    """Counts a source's failures in a row; once it is open, one trial a pause is let through.
+
+    It opens after `failures` of them, for `pause` seconds; each trial that brings no answer
+    doubles the pause, up to `longest`.
+    """
+
+    __slots__ = ("_first", "_lock", "_longest", "_most", "_pause", "_until", "failures")
+
+    def __init__(self, failures: int = 5, pause: float = 1.0, longest: float = 30.0) -> None:
+        self._lock = Lock()
+        self._most = failures
+        self._first = self._pause = pause
+        self._longest = longest
+        self._until: float | None = None
+        self.failures = 0
+
+    def may_call(self, now: float) -> bool:
+        """Tell whether the source may be called at `now`; while open, true once a pause."""
+        with self._lock:
+            if self._until is None:
+                return True
+            # A clock that was set back by much does not keep the source shut until it is past it.
+            if self._until - self._pause - _SET_BACK <= now < self._until:
+                return False
+            # The next pause is taken now, so that no second trial begins before this one ends.
+            self._pause = min(self._pause * 2, self._longest)
+            self._until = now + self._pause
+            return True
+
+    def succeeded(self) -> None:
+        """Note an answer: the source is well."""
+        with self._lock:
+            self.failures = 0
+            self._pause = self._first
+            self._until = None
+
+    def failed(self, now: float) -> None:
+        """Note a call that ended at `now` without an answer."""
+        with self._lock:
+            self.failures += 1
+            if self.failures >= self._most and self._until is None:
+                self._until = now + self._pause
