@@ -167,7 +167,7 @@ def test_the_end_of_a_loop_ends_its_call_as_a_failure():
     who = CallableDirectory(forever, STANDARD_FACTS, freshness=Freshness(timeout=0.05))
 
     assert asyncio.run(who.find(GOOD, NOW)).unavailable == who.provides
-    assert not who._kept._flights
+    assert not who._cache._calls
     assert who.look_up(GOOD, NOW + 5).unavailable == who.provides
     who.close()
 

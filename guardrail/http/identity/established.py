@@ -76,12 +76,12 @@ class Established:
         return self._identity(told, now)
 
     def _failed(self, problem: Exception, now: float) -> Identity:
-        self.reports.heard(place_of(problem), now)
+        self.reports.record(place_of(problem), now)
         return Identity({}, self._vocabulary.provides)
 
     def _identity(self, told: object, now: float) -> Identity | None:
         facts = self._checked(told)
-        self.reports.heard(None, now)
+        self.reports.record(None, now)
         return None if facts is None else Identity(facts)
 
     def _checked(self, told: object) -> Mapping[str, object] | None:

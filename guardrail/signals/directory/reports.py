@@ -49,7 +49,7 @@ class Reports:
         """How the source is doing."""
         return SourceHealth(self._failures, self._failing)
 
-    def heard(self, failure: str | None, now: float) -> None:
+    def record(self, failure: str | None, now: float) -> None:
         """Take what became of a call: None where it was answered."""
         with self._lock:
             if failure is None:

@@ -11,7 +11,7 @@ from functools import partial
 from threading import Thread
 
 from guardrail.model.facts import STANDARD_FACTS, Fact
-from guardrail.signals.directory.cache import Age, Freshness, Kept, Standing
+from guardrail.signals.directory.cache import Age, Cache, Cached, Freshness
 from guardrail.signals.directory.fetching import Background, Fetcher
 from guardrail.signals.directory.identity import (
     Credential,
@@ -28,7 +28,7 @@ _UNRESTRICTED = STANDARD_FACTS[_STATUS].values[0]
 _Facts = dict[str, object]
 
 
-class AskedDirectory(ABC):
+class SourceDirectory(ABC):
     """A directory whose source is asked once at a time for each credential.
 
     A source tells a mapping of facts, or None: it knows no such credential. While it fails, the
@@ -44,7 +44,7 @@ class AskedDirectory(ABC):
             "requests of customers not seen before are refused until it answers: see that it runs, "
             "and tells facts of their types",
         )
-        self._kept: Kept[_Facts] = Kept(self._read, freshness, reports=self._reports)
+        self._cache: Cache[_Facts] = Cache(self._read, freshness, reports=self._reports)
 
     @property
     def provides(self) -> frozenset[str]:
@@ -54,18 +54,18 @@ class AskedDirectory(ABC):
     def look_up(self, credential: Credential, now: float) -> Identity:
         """Return whose a credential is at `now` (seconds since the epoch); may wait, bounded."""
         origin = credential.origin
-        standing = self._kept.get(credential.id, partial(self._ask, credential), now, origin=origin)
-        return self._identity(standing, now)
+        cached = self._cache.get(credential.id, partial(self._ask, credential), now, origin=origin)
+        return self._identity(cached, now)
 
     async def find(self, credential: Credential, now: float) -> Identity:
         """Return the same without blocking the event loop."""
         ask = partial(self._ask, credential)
-        standing = await self._kept.find(credential.id, ask, now, origin=credential.origin)
-        return self._identity(standing, now)
+        cached = await self._cache.find(credential.id, ask, now, origin=credential.origin)
+        return self._identity(cached, now)
 
     def forget(self, credential_id: str) -> None:
         """Drop what is kept of a credential: the source has news, a ban or an upgrade say."""
-        self._kept.forget(credential_id)
+        self._cache.forget(credential_id)
 
     @property
     def health(self) -> SourceHealth:
@@ -74,8 +74,8 @@ class AskedDirectory(ABC):
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return that the source fails, and why, while it does."""
-        failures = self._kept.breaker.failures
-        away = self._kept.turned_away
+        failures = self._cache.backoff.failures
+        away = self._cache.rejected
         crowded = (
             f"directory `{self._name}`: {away} credentials not seen before were not looked up, as "
             "too many others were; `calls` bounds how many are at once",
@@ -84,8 +84,8 @@ class AskedDirectory(ABC):
             return crowded if away else ()
         return (
             f"directory `{self._name}` has failed {failures} times in a row: "
-            f"{self._kept.last_failure}; the last good answers are used for up to "
-            f"{self._kept.freshness.stale:g} s",
+            f"{self._cache.last_failure}; the last good answers are used for up to "
+            f"{self._cache.freshness.stale:g} s",
         )
 
     @abstractmethod
@@ -103,15 +103,15 @@ class AskedDirectory(ABC):
             raise SourceError("an answer that is no mapping of facts")
         return self._vocabulary.read(told)
 
-    def _identity(self, standing: Standing[_Facts], now: float) -> Identity:
-        times, facts = self._kept.freshness, standing.value
-        if standing.age is Age.FRESH:
+    def _identity(self, cached: Cached[_Facts], now: float) -> Identity:
+        times, facts = self._cache.freshness, cached.value
+        if cached.age is Age.FRESH:
             lasts = times.unknown_ttl if facts is None else times.ttl
-            return Identity(facts or {}, expires=standing.at + lasts)
+            return Identity(facts or {}, expires=cached.at + lasts)
         again = now + times.retry
         if facts is None:
             return Identity({}, self.provides, expires=again)
-        if standing.age is Age.STALE:
+        if cached.age is Age.STALE:
             return Identity(facts, expires=again)
         held = {}
         if facts.get(_STATUS, _UNRESTRICTED) != _UNRESTRICTED:
@@ -123,7 +123,7 @@ Told = Mapping[str, object] | None
 Function = Callable[[Credential], Told] | Callable[[Credential], Awaitable[Told]]
 
 
-class CallableDirectory(AskedDirectory):
+class CallableDirectory(SourceDirectory):
     """Asks a function for the facts of a credential (None: no such one); to raise is to fail.
 
     A plain function is called in a thread. An async one is called on the loop of whoever asks, and
@@ -159,8 +159,8 @@ class CallableDirectory(AskedDirectory):
         """Return whose a credential is without blocking the event loop."""
         ask = self._ask_here if self._is_async else self._ask
         asks = partial(ask, credential)
-        standing = await self._kept.find(credential.id, asks, now, origin=credential.origin)
-        return self._identity(standing, now)
+        cached = await self._cache.find(credential.id, asks, now, origin=credential.origin)
+        return self._identity(cached, now)
 
     def _ask(self, credential: Credential) -> Future[object]:
         if self._is_async:
@@ -205,7 +205,7 @@ MOST_BYTES = 1 << 16
 _ANSWERS = frozenset({200, 404})
 
 
-class ServiceDirectory(AskedDirectory):
+class ServiceDirectory(SourceDirectory):
     """Asks a service; it never sees a key, only the keyed hash it was told for it."""
 
     def __init__(

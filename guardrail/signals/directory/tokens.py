@@ -17,7 +17,7 @@ import jwt
 
 from guardrail.errors import SettingError
 from guardrail.model.facts import Fact
-from guardrail.signals.directory.cache import Age, Freshness, Kept, Standing
+from guardrail.signals.directory.cache import Age, Cache, Cached, Freshness
 from guardrail.signals.directory.fetching import Background, Fetcher
 from guardrail.signals.directory.identity import (
     Credential,
@@ -51,7 +51,7 @@ Keys = Mapping[str, Mapping[str, Any]]
 class KeySource:
     """Fetches an issuer's key set and keeps it; no token says where its key is."""
 
-    __slots__ = ("_background", "_fetcher", "_kept", "reports")
+    __slots__ = ("_background", "_cache", "_fetcher", "reports")
 
     def __init__(self, url: str, freshness: Freshness | None, plain_http: bool) -> None:
         times = freshness or FRESHNESS
@@ -63,7 +63,7 @@ class KeySource:
             f"the key set of `{self._fetcher.place}`",
             "tokens are refused once the keys known are too old: see that it can be fetched",
         )
-        self._kept: Kept[Keys] = Kept(_keys_in, times, reports=self.reports)
+        self._cache: Cache[Keys] = Cache(_keys_in, times, reports=self.reports)
 
     def get(self, key_id: str, now: float) -> Mapping[str, Any] | None:
         """Return a key by its id, None if the issuer has no such key.
@@ -71,10 +71,10 @@ class KeySource:
         Raises:
             SourceError: whether there is one cannot be told, as the key set cannot be fetched.
         """
-        standing = self._kept.get(_KEY, self._ask, now)
-        if _lacks(standing, key_id):
-            standing = self._kept.get(_KEY, self._ask, now, at_most_every=UNKNOWN_KEY_EVERY)
-        return self._found(standing, key_id)
+        cached = self._cache.get(_KEY, self._ask, now)
+        if _lacks(cached, key_id):
+            cached = self._cache.get(_KEY, self._ask, now, at_most_every=UNKNOWN_KEY_EVERY)
+        return self._found(cached, key_id)
 
     async def find(self, key_id: str, now: float) -> Mapping[str, Any] | None:
         """Return the same without blocking the event loop.
@@ -82,20 +82,20 @@ class KeySource:
         Raises:
             SourceError: as `get`.
         """
-        standing = await self._kept.find(_KEY, self._ask, now)
-        if _lacks(standing, key_id):
-            standing = await self._kept.find(_KEY, self._ask, now, at_most_every=UNKNOWN_KEY_EVERY)
-        return self._found(standing, key_id)
+        cached = await self._cache.find(_KEY, self._ask, now)
+        if _lacks(cached, key_id):
+            cached = await self._cache.find(_KEY, self._ask, now, at_most_every=UNKNOWN_KEY_EVERY)
+        return self._found(cached, key_id)
 
     def warnings(self) -> tuple[str, ...]:
         """Return that the key set cannot be fetched, while it cannot."""
-        failures = self._kept.breaker.failures
+        failures = self._cache.backoff.failures
         if not failures:
             return ()
         return (
             f"the keys of `{self._fetcher.place}` could not be fetched {failures} times in a row: "
-            f"{self._kept.last_failure}; those known are used for up to "
-            f"{self._kept.freshness.stale:g} s",
+            f"{self._cache.last_failure}; those known are used for up to "
+            f"{self._cache.freshness.stale:g} s",
         )
 
     def close(self) -> None:
@@ -105,12 +105,12 @@ class KeySource:
     def _ask(self) -> Future[object]:
         return self._background.submit(lambda: self._fetcher.fetch(None, frozenset({200})))
 
-    def _found(self, standing: Standing[Keys], key_id: str) -> Mapping[str, Any] | None:
-        if standing.value is not None and standing.age is not Age.EXPIRED:
-            key = standing.value.get(key_id)
-            if key is not None or standing.age is Age.FRESH:
+    def _found(self, cached: Cached[Keys], key_id: str) -> Mapping[str, Any] | None:
+        if cached.value is not None and cached.age is not Age.EXPIRED:
+            key = cached.value.get(key_id)
+            if key is not None or cached.age is Age.FRESH:
                 return key
-        raise SourceError(f"the keys of the issuer are not known: {self._kept.last_failure}")
+        raise SourceError(f"the keys of the issuer are not known: {self._cache.last_failure}")
 
 
 def verifying_key(key: Mapping[str, Any], algorithm: str) -> Any | None:
@@ -139,8 +139,8 @@ def _fits(key: Mapping[str, Any], algorithm: str) -> bool:
     return bool(key["kty"] == "RSA")
 
 
-def _lacks(standing: Standing[Keys], key_id: str) -> bool:
-    return standing.value is not None and key_id not in standing.value
+def _lacks(cached: Cached[Keys], key_id: str) -> bool:
+    return cached.value is not None and key_id not in cached.value
 
 
 def _keys_in(told: object) -> Keys:
