@@ -8,14 +8,13 @@ by the client and is not read. No header of a peer that is not a declared proxy 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import NamedTuple
 
 from guardrail.errors import SettingError
-from guardrail.signals.addresses import MAPPED, is_public, network_of, parse, text_of
+from guardrail.signals.addresses import MAPPED, Networks, is_public, network_of, parse_hop, text_of
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -52,27 +51,6 @@ class ClientAddress(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Spans:
-    """Disjoint networks of one width, by their first and last addresses."""
-
-    firsts: tuple[bytes, ...]
-    lasts: tuple[bytes, ...]
-
-    @classmethod
-    def of(cls, networks: Iterable[IPv4Network | IPv6Network]) -> _Spans:
-        """Take disjoint networks of one width."""
-        edges = sorted(
-            (network.network_address.packed, network.broadcast_address.packed)
-            for network in networks
-        )
-        return cls(tuple(first for first, _ in edges), tuple(last for _, last in edges))
-
-    def __contains__(self, address: bytes) -> bool:
-        index = bisect_right(self.firsts, address) - 1
-        return index >= 0 and address <= self.lasts[index]
-
-
-@dataclass(frozen=True, slots=True)
 class Proxies:
     """The declared proxies, and the one header in which they say whom they serve.
 
@@ -82,8 +60,8 @@ class Proxies:
     header: bytes = b"x-forwarded-for"
     most_hops: int = MOST_HOPS
     unix: bool = False
-    v4: _Spans = _Spans((), ())
-    v6: _Spans = _Spans((), ())
+    v4: Networks = field(default_factory=Networks)
+    v6: Networks = field(default_factory=Networks)
 
     @classmethod
     def declare(
@@ -115,7 +93,7 @@ class Proxies:
                 "the trusted proxies are every address: anyone could then claim to be anyone; "
                 "name the networks of your own proxies"
             )
-        return cls(name, most_hops, UNIX in entries, _Spans.of(v4), _Spans.of(v6))
+        return cls(name, most_hops, UNIX in entries, Networks.of(v4), Networks.of(v6))
 
     @property
     def declared(self) -> bool:
@@ -131,7 +109,7 @@ def is_proxy(peer: str | None, proxies: Proxies) -> bool:
     """Tell whether a socket's peer (None: it has no address) is a declared proxy."""
     if peer is None:
         return proxies.unix
-    address = _peer(peer)
+    address = parse_hop(peer)
     return address is not None and proxies.trusts(address)
 
 
@@ -141,7 +119,7 @@ def client_address(peer: str | None, headers: Headers, proxies: Proxies) -> Clie
     `headers` are names and values as sent, in order; names in any case. The work is bounded by
     the number of proxies a request may pass, however long the header is.
     """
-    address = None if peer is None else _peer(peer)
+    address = None if peer is None else parse_hop(peer)
     if address is None:
         if peer is not None or not proxies.unix:
             return ClientAddress(None)
@@ -200,11 +178,6 @@ def _name(proxies: Proxies) -> str:
     return proxies.header.decode("ascii")
 
 
-def _peer(text: str) -> bytes | None:
-    address = parse(text.partition("%")[0] if ":" in text else text)
-    return address[12:] if address is not None and address.startswith(MAPPED) else address
-
-
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(text)
@@ -220,7 +193,10 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 _BLANK = b" \t"
-_PORT = re.compile(r"[0-9]{1,5}")
+# An IPv6 address in brackets, with a port or without; an IPv4 address with a port; either without.
+_NODE = re.compile(
+    r"\[([^\]]*:[^\]]*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}|([^:]*|[^:]*:[^:]*:.*)", re.DOTALL
+)
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Values are looser than RFC 7239's tokens: real proxies leave quotes out around IPv6 addresses.
 _PAIR = re.compile(rf'[ \t]*({_NAME})=("(?:[^"\\]|\\.)*"|[^\s",;]+)[ \t]*(;|$)')
@@ -273,20 +249,5 @@ def node_of(piece: bytes) -> bytes | None:
 
 
 def _node(text: str) -> bytes | None:
-    if text.startswith("["):
-        inner, bracket, rest = text[1:].partition("]")
-        if not bracket or ":" not in inner or (rest and not _is_port(rest)):
-            return None
-        text = inner
-    elif text.count(":") == 1:
-        text, _, port = text.partition(":")
-        if not _PORT.fullmatch(port):
-            return None
-    if ":" in text:
-        text = text.partition("%")[0]
-    address = parse(text)
-    return address[12:] if address is not None and address.startswith(MAPPED) else address
-
-
-def _is_port(rest: str) -> bool:
-    return rest.startswith(":") and _PORT.fullmatch(rest[1:]) is not None
+    found = _NODE.fullmatch(text)
+    return None if found is None else parse_hop(found[found.lastindex or 0])
