@@ -140,7 +140,7 @@ class Amounts:
         help += "`source: server` if yours does"
         if name in STANDARD_FACTS:
             help = "use a fact that the server establishes, such as `account.tier`"
-        self.scope.findings.report("GR119", node.span, message, label=label, help=help)
+        self.scope.report("GR119", node, message, label=label, help=help)
 
     def _table_fact(self, node: Node | None) -> Fact | None:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
@@ -152,7 +152,7 @@ class Amounts:
             message = f"a table cannot be by {quoted(fact.name)}"
             label = f"a fact of type {fact.type.value}"
             help = "use a level, an enum, a text, a country, a whole number or a bool"
-            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            self.scope.report("GR114", node, message, label=label, help=help)
             return None
         return fact
 
@@ -175,11 +175,11 @@ class Amounts:
             names = [str(value) if fact.values else str(value).lower() for value in missing]
             message = f"the table by {name} lacks {listed(names)}"
             help = f"add {'it' if len(names) == 1 else 'them'}, or `else: AMOUNT`"
-            self.scope.findings.report("GR113", at, message, help=help)
+            self.scope.report("GR113", at, message, help=help)
             return False
         message = f"the table by {name} has no `else`"
         label = f"{name} can have any value"
-        self.scope.findings.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
+        self.scope.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
         return False
 
     def _from_fact(self, node: MapNode, *, money: bool) -> FromFact | None:
@@ -207,7 +207,7 @@ class Amounts:
             message = f"{quoted(fact.name)} is not an amount"
             label = f"a fact of type {fact.type.value}"
             help = "use an integer or a number"
-            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            self.scope.report("GR114", node, message, label=label, help=help)
             return None
         if fact is not None and fact.source is Source.CLIENT:
             message = f"an amount cannot be the value of {quoted(fact.name)}"
@@ -216,7 +216,7 @@ class Amounts:
         return fact
 
     def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
-        self.scope.findings.report(code, node.span, message, help=help)
+        self.scope.report(code, node, message, help=help)
 
 
 class Failure:

@@ -10,7 +10,7 @@ from guardrail.loading.findings import Scope
 from guardrail.loading.lists import Lists, list_name
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.notation import NotationError, is_date, read_instant, report_notation, typed
-from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.suggest import did_you_mean, nearest, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import Fact, FactType
@@ -105,7 +105,7 @@ class Conditions:
         else:
             near = nearest(node.text, ("always",))
             help = "did you mean `always`?" if near else "write `{FACT: VALUE}`, or `always`"
-        self.scope.findings.report("GR102", node.span, message, help=help)
+        self.scope.report("GR102", node, message, help=help)
 
     def _entry(self, entry: Entry, seen: Sightings) -> Condition | None:
         name = entry.key.text
@@ -146,7 +146,7 @@ class Conditions:
         if not isinstance(node, ListNode):
             message = f"`{name}` must be a list of conditions, not {kind_of(node)}"
             help = f"write `{name}: [{{…}}, {{…}}]`"
-            self.scope.findings.report("GR102", node.span, message, help=help)
+            self.scope.report("GR102", node, message, help=help)
             return None
         if not node.parts:
             self._empty(name, node)
@@ -170,7 +170,7 @@ class Conditions:
         findings = self.scope.findings
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             message = f"`use` takes the name of a condition, not {kind_of(node)}"
-            findings.report("GR102", node.span, message)
+            findings.report("GR102", node, message)
             return None
         name = node.text
         target = self.named.get(name)
@@ -178,8 +178,8 @@ class Conditions:
             return None
         if target is None:
             known = tuple(self.named)
-            help = did_you_mean(name, nearest(name, known), known, "conditions")
-            findings.report("GR107", node.span, f"unknown condition {quoted(name)}", help=help)
+            help = did_you_mean(name, known, "conditions")
+            findings.report("GR107", node, f"unknown condition {quoted(name)}", help=help)
             return None
         self.used.add(name)
         if name in self._open:
@@ -197,7 +197,7 @@ class Conditions:
         path = " → ".join(quoted(step) for step in round_trip[:8])
         message = f"condition {quoted(name)} uses itself"
         help = "leave out the `use` that closes the circle"
-        self.scope.findings.report("GR107", node.span, message, label=path, help=help)
+        self.scope.report("GR107", node, message, label=path, help=help)
 
     def _resolve(self, name: str, node: Node) -> _Resolved:
         if name in self._resolved:
@@ -217,7 +217,7 @@ class Conditions:
         before, self._reached = self._reached, max(level, self._reached)
         if before <= _DEEPEST < level:
             message = f"conditions stand more than {_DEEPEST} deep in each other"
-            self.scope.findings.report("GR102", node.span, message, help="write it flatter")
+            self.scope.report("GR102", node, message, help="write it flatter")
         return level <= _DEEPEST
 
     def _grow(self, size: int, node: Node) -> bool:
@@ -225,12 +225,12 @@ class Conditions:
         if before <= _LARGEST < self._size:
             message = f"the condition comes to more than {_LARGEST:,} tests"
             help = "put the values in a list and test `in`"
-            self.scope.findings.report("GR102", node.span, message, help=help)
+            self.scope.report("GR102", node, message, help=help)
         return self._size <= _LARGEST
 
     def _empty(self, name: str, node: Node) -> None:
         message = f"`{name}` is empty"
-        self.scope.findings.report("GR108", node.span, message, help=f"leave `{name}` out")
+        self.scope.report("GR108", node, message, help=f"leave `{name}` out")
 
     @staticmethod
     def _all_of(parts: list[Condition | None] | list[Condition]) -> Condition | None:
@@ -325,14 +325,9 @@ class Operators:
             help = f"what applies: a value, {listed(known, 'or', 12)}"
             if fact.type is FactType.TIMESTAMP:
                 help = f"what applies: {listed(known, 'or', 12)}"
-            self.scope.findings.report("GR114", key.span, message, label=label, help=help)
+            self.scope.report("GR114", key, message, label=label, help=help)
             return
-        near = nearest(name, known)
-        help = (
-            f"did you mean {quoted(near)}?"
-            if near
-            else f"known operators: {listed(known, most=12)}"
-        )
+        help = suggestion(name, known, f"known operators: {listed(known, most=12)}")
         if name in _EQUALS:
             help = f"write `{fact.name}: VALUE`"
             if name in _INSTEAD:
@@ -343,9 +338,7 @@ class Operators:
         if fact.type is FactType.TIMESTAMP:
             message = f"{quoted(fact.name)} cannot equal a value"
             help = "write `{before: …}` or `{after: …}`"
-            self.scope.findings.report(
-                "GR114", node.span, message, label="a fact of type timestamp", help=help
-            )
+            self.scope.report("GR114", node, message, label="a fact of type timestamp", help=help)
             return None
         if node.value is None:
             help = f"write `{{exists: false}}` to test that {quoted(fact.name)} is missing"
@@ -456,7 +449,7 @@ class Operators:
             label = (
                 f"{quoted(fact.name)} is of type {fact.type.value}, this of type {other.type.value}"
             )
-            self.scope.findings.report("GR114", node.span, message, label=label)
+            self.scope.report("GR114", node, message, label=label)
             return None
         return self._test(fact, "same_as", other.name, node)
 
@@ -465,7 +458,7 @@ class Operators:
         return Comparison(fact.name, cast(Operator, name), operand, text)
 
     def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
-        self.scope.findings.report(code, node.span, message, help=help)
+        self.scope.report(code, node, message, help=help)
 
 
 def operators_of(fact: Fact) -> tuple[str, ...]:

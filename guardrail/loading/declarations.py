@@ -13,7 +13,7 @@ from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, plain_b
 from guardrail.loading.notation import typed
 from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
@@ -36,7 +36,7 @@ def compile_fact(entry: Entry, scope: Scope) -> None:
     if _FACT_NAME.fullmatch(name) is None or name in _NO_FACTS or len(name) > 100:
         help = "dotted words of small letters, digits and `_`, such as `account.region`"
         message = f"{quoted(name)} cannot be a fact's name"
-        scope.findings.report("GR102", entry.key.span, message, help=help)
+        scope.report("GR102", entry.key, message, help=help)
         return
     place = Place(entry.value, scope.findings, entry.key)
     kept = ("default",) if isinstance(entry.value, MapNode) else ()
@@ -116,14 +116,14 @@ def title_name(place: Place) -> str:
 def compile_unit(node: Node, scope: Scope) -> None:
     """Add one declared unit to the scope."""
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
-        scope.findings.report("GR102", node.span, "a unit is a name", help="such as `images`")
+        scope.report("GR102", node, "a unit is a name", help="such as `images`")
     elif _UNIT_NAME.fullmatch(node.text) is None or node.text in _NO_UNITS:
         help = "small letters, digits and `_`, such as `images`"
         message = f"{quoted(node.text)} cannot be a unit's name"
-        scope.findings.report("GR102", node.span, message, help=help)
+        scope.report("GR102", node, message, help=help)
     elif node.text in scope.units:
         message = f"unit {quoted(node.text)} is there already"
-        scope.findings.report("GR104", node.span, message, help="leave it out")
+        scope.report("GR104", node, message, help="leave it out")
     else:
         scope.units |= {node.text}
 
@@ -198,7 +198,7 @@ def _check_chains(scope: Scope, places: dict[str, Place]) -> None:
     for name, model in scope.models.items():
         if model.weaker is not None and model.weaker not in named:
             known = tuple(scope.models)
-            help = did_you_mean(model.weaker, nearest(model.weaker, known), known, "models")
+            help = did_you_mean(model.weaker, known, "models")
             message = f"unknown model {quoted(model.weaker)}"
             places[name].report("GR116", ("weaker",), message, help=help)
             scope.models_doubtful = True
@@ -253,7 +253,7 @@ def compile_unlisted(node: Node, scope: Scope) -> None:
     models, name = scope.models, written.value
     found = scope.listed_model(name)
     if found is None:
-        help = did_you_mean(name, nearest(name, models), tuple(models), "models")
+        help = did_you_mean(name, models, "models")
         place.report("GR116", ("unlisted_model",), f"unknown model {quoted(name)}", help=help)
     scope.unlisted_model = found
 
@@ -262,11 +262,7 @@ def _zone(name: str, place: Place) -> datetime.tzinfo | None:
     try:
         return zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        near = nearest(name, zoneinfo.available_timezones())
-        help = (
-            f"did you mean {quoted(near)}?"
-            if near
-            else "write an IANA name such as `Europe/Berlin`"
-        )
+        zones = zoneinfo.available_timezones()
+        help = suggestion(name, zones, "write an IANA name such as `Europe/Berlin`")
         place.report("GR106", ("timezone",), f"unknown time zone {quoted(name)}", help=help)
         return None

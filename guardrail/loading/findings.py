@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
 from guardrail.errors import Diagnostic, Severity, Span
 from guardrail.loading.nodes import ListNode, MapNode, Node
-from guardrail.loading.suggest import did_you_mean, nearest
-from guardrail.loading.text import Source, place_of, quoted
+from guardrail.loading.suggest import did_you_mean, suggestion
+from guardrail.loading.text import Advice, Source, place_of, quoted
 from guardrail.model.amounts import UNITS
 from guardrail.model.effects import Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact
@@ -27,30 +28,14 @@ class Findings:
         """Remember the text of a file, so that findings in it can show their line."""
         self._sources[file] = Source(file, text.removeprefix("\ufeff"))
 
-    def report(
-        self,
-        code: str,
-        span: Span,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
-        """Record an error at a place."""
-        source = self._sources[span.file]
-        self.diagnostics.append(source.error(code, message, span, label=label, help=help))
+    def report(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at a node or a place."""
+        span = at if isinstance(at, Span) else at.span
+        self.diagnostics.append(self._sources[span.file].error(code, message, span, **advice))
 
-    def warn(
-        self,
-        code: str,
-        span: Span,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
+    def warn(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
         """Record a finding that keeps nothing from loading."""
-        self.report(code, span, message, label=label, help=help)
+        self.report(code, at, message, **advice)
         self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.WARNING)
 
     @property
@@ -109,29 +94,13 @@ class Place:
             node = inner
         return span
 
-    def report(
-        self,
-        code: str,
-        path: Path,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
+    def report(self, code: str, path: Path, message: str, **advice: Unpack[Advice]) -> None:
         """Record an error at the value of a path."""
-        self.findings.report(code, self.at(*path).span, message, label=label, help=help)
+        self.findings.report(code, self.at(*path), message, **advice)
 
-    def report_key(
-        self,
-        code: str,
-        path: Path,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
+    def report_key(self, code: str, path: Path, message: str, **advice: Unpack[Advice]) -> None:
         """Record an error at the key of a path."""
-        self.findings.report(code, self.key_span(path), message, label=label, help=help)
+        self.findings.report(code, self.key_span(path), message, **advice)
 
 
 def _child(node: Node, name: str | int) -> Node | None:
@@ -166,6 +135,10 @@ class Scope:
     rules: Mapping[str, bool] = field(default_factory=dict)
     partial: bool = False
 
+    def report(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at a node or a place."""
+        self.findings.report(code, at, message, **advice)
+
     def fact(
         self, name: str, span: Span, *, help: str | None = None, also: tuple[str, ...] = ()
     ) -> Fact | None:
@@ -180,11 +153,9 @@ class Scope:
             label = "not in the standard vocabulary, and no `facts:` declare it"
             if self.facts_at is not None:
                 label = f"not declared under `facts:` ({place_of(self.facts_at)})"
-            near = nearest(name, (*self.facts, *also))
-            if help is None and near is not None:
-                help = did_you_mean(name, near, (), "facts")
-            elif help is None and len(name) < 40:
-                help = f"declare it: `{name}: {{type: string}}`"
+            if help is None:
+                declare = f"declare it: `{name}: {{type: string}}`" if len(name) < 40 else None
+                help = suggestion(name, (*self.facts, *also), declare)
             self.findings.report(
                 "GR105", span, f"unknown fact {quoted(name)}", label=label, help=help
             )
@@ -201,6 +172,6 @@ class Scope:
         if name in self.rules or self.partial:
             return True
         known = tuple(self.rules)
-        help = did_you_mean(name, nearest(name, known), known, "rules")
+        help = did_you_mean(name, known, "rules")
         self.findings.report("GR107", span, f"unknown rule {quoted(name)}", help=help)
         return False

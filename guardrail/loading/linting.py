@@ -94,13 +94,13 @@ def _read(scope: Scope, source: Source, number: int, line: str) -> Ignore | None
     what = _WHAT.fullmatch(comment["what"])
     if what is None:
         message = "this comment does not say which findings to ignore"
-        scope.findings.report("GR102", span, message, help=_HELP)
+        scope.report("GR102", span, message, help=_HELP)
         return None
     codes = tuple(re.findall(r"GR\d+", what["codes"]))
     errors = [code for code in codes if code < "GR2"]
     if errors:
         message = f"{quoted(errors[0])} is an error, and cannot be ignored"
-        scope.findings.report("GR102", span, message, help="correct what it is about")
+        scope.report("GR102", span, message, help="correct what it is about")
         return None
     until = None
     if what["until"] is not None:
@@ -108,7 +108,7 @@ def _read(scope: Scope, source: Source, number: int, line: str) -> Ignore | None
             until = read_instant(what["until"], scope.zone, last=True)
         except NotationError as error:
             message = f"{quoted(what['until'])} {error.message}"
-            scope.findings.report("GR110", span, message, help=error.help)
+            scope.report("GR110", span, message, help=error.help)
             return None
     if line.lstrip().startswith("#"):
         number = _next_line(source, number)

@@ -14,7 +14,7 @@ from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.notation import NotationError, as_fact_of_texts, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
-from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import quoted
 from guardrail.model.facts import Fact, FactType
 
@@ -90,7 +90,7 @@ class Lists:
         message = f"the file of list {quoted(name)} is no list of values for {quoted(fact.name)}"
         label = f"{wrong} of its {lines} lines are not of type {fact.type.value}"
         help = "name the file that is meant; the lines of this one are not shown"
-        self.scope.findings.report("GR102", node.span, message, label=label, help=help)
+        self.scope.report("GR102", node, message, label=label, help=help)
 
     def _known(self, name: str, node: Node) -> NamedList | None:
         found = self.named.get(name)
@@ -98,9 +98,9 @@ class Lists:
         doubtful = self.scope.partial or f"${name}" in self.scope.doubtful
         if found is None and not doubtful:
             known = tuple(self.named)
-            help = did_you_mean(name, nearest(name, known), known, "lists")
+            help = did_you_mean(name, known, "lists")
             message = f"unknown list {quoted(name)}"
-            self.scope.findings.report("GR107", node.span, message, help=help)
+            self.scope.report("GR107", node, message, help=help)
         return found
 
 
@@ -184,19 +184,19 @@ def list_texts(
         return _from_file(node, source, scope, contents)
     help = "write `[A, B]`, or `{file: PATH}`"
     message = f"list {quoted(entry.key.text)} must be a list, not {kind_of(node)}"
-    scope.findings.report("GR102", node.span, message, help=help)
+    scope.report("GR102", node, message, help=help)
     return None
 
 
 def _inline(entry: Entry, node: ListNode, scope: Scope) -> tuple[tuple[Node, ...], bool] | None:
     if not node.parts:
         message = f"list {quoted(entry.key.text)} is empty"
-        scope.findings.report("GR108", node.span, message, help="nothing would ever be in it")
+        scope.report("GR108", node, message, help="nothing would ever be in it")
         return None
     for part in node.parts:
         if not isinstance(part, Scalar):
             message = f"a list holds single values, not {kind_of(part)}"
-            scope.findings.report("GR102", part.span, message)
+            scope.report("GR102", part, message)
             return None
     return node.parts, False
 

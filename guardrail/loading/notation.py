@@ -12,7 +12,7 @@ import limits
 
 from guardrail.loading.findings import Scope
 from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
@@ -227,7 +227,7 @@ def report_notation(scope: Scope, node: Node, error: NotationError) -> None:
     shown = kind_of(node)
     if isinstance(node, Scalar) and node.value is not None:
         shown = quoted(node.text)
-    scope.findings.report(
+    scope.report(
         error.code, node.span, f"{shown} {error.message}", label=error.label, help=error.help
     )
 
@@ -337,10 +337,9 @@ def _no_choice(fact: Fact, node: Scalar) -> NotationError:
         )
     if node.text in fact.values:
         return NotationError("is not text", f'quote it: `"{node.text}"`', code="GR102")
-    near = nearest(node.text, fact.values)
     return NotationError(
         f"is not a value of {name}",
-        f"did you mean {quoted(near)}?" if near else None,
+        suggestion(node.text, fact.values, None),
         label=f"one of {listed(fact.values, 'or', 12)}",
         code="GR106",
     )

@@ -183,7 +183,7 @@ class Rules:
             help = "leave it out of the exemption"
             place.report("GR118", path, message, label="it says `exemptible: false`", help=help)
             return
-        help = did_you_mean(rule, nearest(rule, known), tuple(known), "rules")
+        help = did_you_mean(rule, known, "rules")
         place.report("GR118", path, f"unknown rule {quoted(rule)}", help=help)
 
     def _server_facts_only(self, seen: Sightings) -> None:
@@ -196,7 +196,7 @@ class Rules:
             message = f"an exemption cannot rest on {quoted(name)}"
             label = "the caller chooses its value"
             help = "test facts that the server establishes, such as `account.id`"
-            self.scope.findings.report("GR119", node.span, message, label=label, help=help)
+            self.scope.report("GR119", node, message, label=label, help=help)
 
 
 def _keys(node: Node) -> set[str]:
@@ -428,21 +428,21 @@ class Verbs:
             message = f"a limit cannot be kept by {named} alone"
             label = "whoever says something else has a fresh counter"
             help = "add a fact that the server establishes, such as `account.id`, or use `global`"
-            findings.report("GR119", node.span, message, label=label, help=help)
+            findings.report("GR119", node, message, label=label, help=help)
             return False
         times = math.prod(_values_of(fact) for fact in chosen)
         often = "with every value it makes up" if times == math.inf else f"up to {times:,} times"
         message = f"{named} in a key multiplies the limit: a client has it anew {often}"
         help = f"leave {'it' if len(chosen) == 1 else 'them'} out, or say why it is meant: "
         help += "`# guardrail: ignore GR203 why`"
-        findings.warn("GR203", node.span, message, label="the caller chooses it", help=help)
+        findings.warn("GR203", node, message, label="the caller chooses it", help=help)
         return True
 
     def _key_fact(self, node: Node) -> str | None:
         findings = self.scope.findings
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             help = "such as `account.id`, or `global`"
-            findings.report("GR102", node.span, f"a key is a fact, not {kind_of(node)}", help=help)
+            findings.report("GR102", node, f"a key is a fact, not {kind_of(node)}", help=help)
             return None
         advice = "`global` stands alone: it is one limit for all requests"
         fact = self.scope.fact(
@@ -453,7 +453,7 @@ class Verbs:
         )
         if fact is not None and fact.type is FactType.LIST:
             message = f"{quoted(fact.name)} cannot tell counters apart"
-            findings.report("GR114", node.span, message, label="a fact of type list")
+            findings.report("GR114", node, message, label="a fact of type list")
             return None
         return None if fact is None else fact.name
 
@@ -469,5 +469,5 @@ def _window_error(written: object, error: NotationError) -> NotationError:
     if isinstance(written, str):
         near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
         if near is not None:
-            help = did_you_mean(written, near, (), "windows")
+            help = f"did you mean {quoted(near)}?"
     return NotationError("is not a window", help)

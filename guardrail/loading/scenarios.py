@@ -16,7 +16,7 @@ from guardrail.loading.notation import (
 )
 from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
@@ -168,11 +168,10 @@ class Scenarios:
         if isinstance(node, Scalar) and isinstance(node.value, str):
             if node.value in _EFFECTS:
                 return Expectation(effect=Effect[node.value.upper()], span=node.span)
-            near = nearest(node.value, _EFFECTS)
-            help = f"did you mean {quoted(near)}?" if near else None
+            help = suggestion(node.value, _EFFECTS, None)
             label = f"one of {listed(_EFFECTS, 'or')}"
             message = f"{quoted(node.text)} is not an effect"
-            self.scope.findings.report("GR106", node.span, message, label=label, help=help)
+            self.scope.report("GR106", node, message, label=label, help=help)
             return None
         inner = Place(node, self.scope.findings, _key_node(place, path))
         shape = shaped(ExpectShape, plain(node), inner, self.scope.units)

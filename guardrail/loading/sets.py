@@ -115,7 +115,7 @@ class _Compilation:
         for _, entry in self._unique("conditions", "condition", documents):
             if entry.key.text in COMBINATORS:
                 message = f"{quoted(entry.key.text)} cannot be a condition's name"
-                scope.findings.report("GR102", entry.key.span, message, help="choose another")
+                scope.report("GR102", entry.key, message, help="choose another")
             self.conditions.named[entry.key.text] = entry.value
         self.conditions.compile_named()
 
@@ -148,11 +148,11 @@ class _Compilation:
         at = (named or documents)[0].root.entries[0].key.span
         if "policy" not in once and not any(d.root.get("policy") for d in documents):
             help = "add `policy: NAME` to one file; it is the namespace of the counters"
-            self.scope.findings.report("GR102", at, "the set has no name", help=help)
+            self.scope.report("GR102", at, "the set has no name", help=help)
         if not any(document.root.get("rules") for document in documents):
             help = "add `rules:`"
             message = "there is no rule: everything would be allowed"
-            self.scope.findings.report("GR102", at, message, help=help)
+            self.scope.report("GR102", at, message, help=help)
 
     def _rules(self, documents: list[Document]) -> list[Rule]:
         nodes = self._maps("rules", "rule", documents)
@@ -185,7 +185,7 @@ class _Compilation:
             else:
                 self.scope.partial = self.scope.partial or section == "rules"
                 message = f"a {kind} is a map, not {kind_of(node)}"
-                self.scope.findings.report("GR102", node.span, message)
+                self.scope.report("GR102", node, message)
         return maps
 
     def _named(self, nodes: list[MapNode], kind: str, key: str) -> dict[str, MapNode]:
@@ -215,7 +215,7 @@ class _Compilation:
                 message = f"the counters of {quoted(written.value)} are another rule's"
                 label = f"taken in {place_of(taken[written.value].span)}"
                 help = "`was` names an id that no rule has any more"
-                self.scope.findings.report("GR104", written.span, message, label=label, help=help)
+                self.scope.report("GR104", written, message, label=label, help=help)
             taken[written.value] = written
 
 
@@ -283,7 +283,7 @@ def read_document(source: PolicyFile, scope: Scope) -> Document | None:
     if not isinstance(root, MapNode):
         scope.partial = True
         message = f"a policy file is a map, not {kind_of(root)}"
-        findings.report("GR102", root.span, message, help="start with `guardrail: 1`")
+        findings.report("GR102", root, message, help="start with `guardrail: 1`")
         return None
     place = Place(root, findings, root.entries[0].key if root.entries else None)
     _check_version(root, place)
@@ -340,11 +340,11 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
         span = entry.key.span if kind_of(node) == "nothing" else node.span
         help = "leave it out while it is empty" if kind_of(node) == "nothing" else None
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
-        scope.findings.report("GR102", span, message, help=help)
+        scope.report("GR102", span, message, help=help)
         return False
     if isinstance(node, ListNode) and not node.parts:
         help = "add a rule" if name == "rules" else "leave it out while it is empty"
-        scope.findings.report("GR108", entry.key.span, f"`{name}` is empty", help=help)
+        scope.report("GR108", entry.key, f"`{name}` is empty", help=help)
         return False
     return True
 
@@ -362,7 +362,7 @@ def only_once(documents: Iterable[Document], findings: Findings) -> dict[str, En
                 message = f"`{name}` is set in two files"
                 label = f"also set in {place_of(first.key.span)}"
                 help = f"keep one; {listed(ONCE)} hold for all files of a set"
-                findings.report("GR121", entry.key.span, message, label=label, help=help)
+                findings.report("GR121", entry.key, message, label=label, help=help)
     return found
 
 
@@ -371,7 +371,7 @@ def report_twice(findings: Findings, kind: str, again: Node, name: str, first: N
     message = f"{kind} {quoted(name)} is there twice"
     label = f"first in {place_of(first.span)}"
     help = "ids and names are unique across all files of a set"
-    findings.report("GR104", again.span, message, label=label, help=help)
+    findings.report("GR104", again, message, label=label, help=help)
 
 
 def check_name(findings: Findings, node: Node, kind: str) -> None:
@@ -379,7 +379,7 @@ def check_name(findings: Findings, node: Node, kind: str) -> None:
     if isinstance(node, Scalar) and isinstance(node.value, str) and not CODE.fullmatch(node.value):
         help = "letters, digits, `-`, `_` and `.`; at most 64"
         message = f"{quoted(node.text)} cannot be the {kind}"
-        findings.report("GR102", node.span, message, help=help)
+        findings.report("GR102", node, message, help=help)
 
 
 def load_policies(paths: Sequence[Path | str]) -> PolicySet:

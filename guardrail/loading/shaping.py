@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from guardrail.loading.findings import Path, Place
 from guardrail.loading.nodes import Scalar, kind_of
 from guardrail.loading.shapes import OPEN, OpenShape, Shape
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
 
 S = TypeVar("S", bound=Shape)
@@ -62,8 +62,7 @@ def keys_of(shape: type[BaseModel]) -> list[str]:
 def report_unknown_key(place: Place, path: Path, known: Sequence[str]) -> None:
     """Report a key that is not among those a map can have."""
     name = str(path[-1])
-    near = nearest(name, known)
-    help = f"did you mean {quoted(near)}?" if near else f"known keys: {listed(known, most=12)}"
+    help = suggestion(name, known, f"known keys: {listed(known, most=12)}")
     place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
 
 
@@ -115,8 +114,7 @@ def _not_a_choice(shape: type[Shape], path: Path, place: Place) -> None:
 
 
 def _report_choice(place: Place, path: Path, node: Scalar, choices: Sequence[str]) -> None:
-    near = nearest(node.text, choices)
-    help = f"did you mean {quoted(near)}?" if near else None
+    help = suggestion(node.text, choices, None)
     label = f"one of {listed(choices, 'or', 12)}"
     place.report(
         "GR106", path, f"{_name(path)} cannot be {quoted(node.text)}", label=label, help=help

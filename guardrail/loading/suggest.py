@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from guardrail.loading.text import listed, quoted
+
+T = TypeVar("T", bound=str | None)
 
 _SEPARATORS = str.maketrans("-._ ", "    ")
 _LETTERS_PER_SLIP = 3
@@ -118,10 +121,15 @@ def _slips(one: str, other: str, most: int) -> int:
     return row[-1]
 
 
-def did_you_mean(name: str, near: str | None, known: Sequence[str], kind: str) -> str:
-    """Return the help for an unknown name: the nearest one, or what there is."""
-    if near is not None:
-        return f"did you mean {quoted(near)}?"
+def suggestion(name: str, known: Iterable[str], otherwise: T) -> str | T:
+    """Return the help for an unknown name: the nearest known one, or else what is given."""
+    near = nearest(name, known)
+    return otherwise if near is None else f"did you mean {quoted(near)}?"
+
+
+def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
+    """Return the help for an unknown name of a kind: the nearest known one, or what there is."""
+    there = f"known {kind}: {listed(known)}"
     if not known:
-        return f"there are no {kind}; declare {quoted(name)} first"
-    return f"known {kind}: {listed(known)}"
+        there = f"there are no {kind}; declare {quoted(name)} first"
+    return suggestion(name, known, there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypedDict, Unpack
 
 from guardrail.errors import Diagnostic, Severity, Span
 
@@ -30,6 +31,13 @@ def _picture(code: int) -> str:
     if code < 0x20:
         return chr(_CONTROL_PICTURES + code)
     return "\u2421" if code == _DELETE else "\ufffd"
+
+
+class Advice(TypedDict, total=False):
+    """What a finding says besides its message: a word under the caret, and what to do next."""
+
+    label: str | None
+    help: str | None
 
 
 class Source:
@@ -66,17 +74,10 @@ class Source:
         length = max(1, min(length, len(self.lines[line - 1]) + 1 - column))
         return Span(self.file, line, column, line, column + length)
 
-    def error(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> Diagnostic:
+    def error(self, code: str, message: str, span: Span, **advice: Unpack[Advice]) -> Diagnostic:
         """Return an error about this file, with the whole line it stands on as its excerpt."""
-        return Diagnostic(code, Severity.ERROR, message, span, self.excerpt(span), label, help)
+        excerpt = self.excerpt(span)
+        return Diagnostic(code, Severity.ERROR, message, span, excerpt=excerpt, **advice)
 
     def excerpt(self, span: Span) -> str | None:
         """Return the line that a span starts on, as a finding shows it."""

@@ -11,7 +11,7 @@ from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.nodes import Scalar, kind_of
 from guardrail.loading.notation import PERCENT
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
-from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import listed, quoted
 from guardrail.model.effects import Effect
 from guardrail.model.rules import Obligations, Step, Verdict
@@ -200,7 +200,7 @@ class Verdicts:
             return None
         found = self.scope.listed_model(name)
         if found is None:
-            help = did_you_mean(name, nearest(name, models), tuple(models), "models")
+            help = did_you_mean(name, models, "models")
             self.place.report("GR116", path, f"unknown model {quoted(name)}", help=help)
             return None
         if all(model.weaker != found for model in models.values()):

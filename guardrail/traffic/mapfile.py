@@ -48,7 +48,6 @@ from guardrail.loading import (
     Place,
     Scope,
     did_you_mean,
-    nearest,
     plain,
     quoted,
     read_yaml,
@@ -244,7 +243,7 @@ class _Reading:
             path = (member, unit)
             if unit not in self._units:
                 known = sorted(self._units)
-                help = did_you_mean(unit, nearest(unit, known), known, "units")
+                help = did_you_mean(unit, known, "units")
                 self._place.report_key("GR101", path, f"unknown unit {quoted(unit)}", help=help)
             elif self._one_source(path, shape):
                 found.append((unit, self._amount(path, shape)))

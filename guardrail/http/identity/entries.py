@@ -36,7 +36,6 @@ from guardrail.loading import (
     Scope,
     did_you_mean,
     kind_of,
-    nearest,
     quoted,
     read_yaml,
     typed,
@@ -172,7 +171,7 @@ class Entries:
         self._table[str(text)] = facts
 
     def _unknown(self, key: Scalar, known: tuple[str, ...], kind: str) -> None:
-        hint = did_you_mean(key.text, nearest(key.text, known), known, kind)
+        hint = did_you_mean(key.text, known, kind)
         self._report(key, f"{quoted(key.text)} is no {kind}; {hint}", "GR101")
 
     def _cell(self, line: int, name: str, text: str) -> Node:
@@ -196,4 +195,4 @@ class Entries:
         return Span(self._file, line, 1, line, 1)
 
     def _report(self, node: Node, message: str, code: str = "GR102") -> None:
-        self.findings.report(code, node.span, message)
+        self.findings.report(code, node, message)
