@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from guardrail.loading.findings import Place, Scope
-from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, plain_but
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain
 from guardrail.loading.notation import typed
 from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
@@ -39,15 +39,12 @@ def compile_fact(entry: Entry, scope: Scope) -> None:
         scope.report("GR102", entry.key, message, help=help)
         return
     place = Place(entry.value, scope.findings, entry.key)
-    kept = ("default",) if isinstance(entry.value, MapNode) else ()
-    data = plain_but(entry.value, kept) if isinstance(entry.value, MapNode) else plain(entry.value)
-    shape = shaped(FactShape, data, place, scope.units)
+    shape = shaped(FactShape, place)
     if shape is None or not _as_standard(name, shape, place) or not _values_fit(shape, place):
         return
     fact = _fact(name, shape)
-    default = entry.value.get("default") if isinstance(entry.value, MapNode) else None
-    if default is not None:
-        value = typed(fact, default, scope)
+    if shape.default is not None:
+        value = typed(fact, shape.default, scope)
         if value is None:
             return
         fact = replace(fact, default=value)
@@ -133,7 +130,7 @@ def compile_models(node: MapNode, scope: Scope) -> None:
     places = {}
     for entry in node.entries:
         place = Place(entry.value, scope.findings, entry.key)
-        shape = shaped(ModelShape, plain(entry.value), place, scope.units)
+        shape = shaped(ModelShape, place)
         price = None
         if shape is not None and shape.price is not None:
             price = _price(shape.price, place)
@@ -156,15 +153,13 @@ def compile_models(node: MapNode, scope: Scope) -> None:
 def _price(shape: PriceShape, place: Place) -> Price | None:
     parts = {"input": shape.input, "output": shape.output, "cached_input": shape.cached_input}
     prices: dict[str, int] = {}
-    for name, written in parts.items():
-        if written is None:
-            written = shape.input
-        price = _usd(written)
+    for name, node in parts.items():
+        node = shape.input if node is None else node
+        price = _usd(plain(node))
         if price is None:
-            node = place.at("price", name)
             shown = quoted(node.text) if isinstance(node, Scalar) and node.text else "this"
             help = "USD per million tokens, 0 or more, with at most six decimals"
-            place.report("GR110", ("price", name), f"{shown} is not a price", help=help)
+            place.findings.report("GR110", node, f"{shown} is not a price", help=help)
             return None
         prices[name] = price
     return Price(**prices)
@@ -232,7 +227,7 @@ def _check_circles(scope: Scope, places: dict[str, Place]) -> None:
 def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
     """Take over the defaults of the set: its mode and its time zone."""
     place = Place(node, scope.findings, title)
-    shape = shaped(DefaultsShape, plain(node), place, scope.units)
+    shape = shaped(DefaultsShape, place)
     if shape is None:
         return
     scope.mode = Mode(shape.mode or "enforce")

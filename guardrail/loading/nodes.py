@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -78,14 +77,6 @@ def plain(node: Node) -> object:
         return {entry.key.text: plain(entry.value) for entry in node.entries}
     assert type(node) is ListNode
     return [plain(part) for part in node.parts]
-
-
-def plain_but(node: MapNode, kept: Collection[str]) -> dict[str, object]:
-    """Return a map as plain data, the values under some of its keys left out."""
-    return {
-        entry.key.text: None if entry.key.text in kept else plain(entry.value)
-        for entry in node.entries
-    }
 
 
 def _exact(node: Scalar) -> object:

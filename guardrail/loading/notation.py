@@ -7,17 +7,20 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from typing import TypeVar
 
 import limits
 
 from guardrail.loading.findings import Scope
-from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of
+from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of, plain
 from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType
 from guardrail.model.typed import typed_value
+
+T = TypeVar("T")
 
 AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,12})?)([kMG]?)", re.ASCII)
 RATE = re.compile(r"(\S+?)\s*(?:/|\sper\s)\s*((\d{1,6})?\s*(second|minute|hour|day)s?)", re.ASCII)
@@ -217,6 +220,20 @@ def typed(fact: Fact, node: Node, scope: Scope) -> object | None:
         if fact.type is FactType.TIMESTAMP:
             return read_instant(node.value, scope.zone) / SECOND
         return _READERS[fact.type](fact, node)
+    except NotationError as error:
+        report_notation(scope, node, error)
+        return None
+
+
+def read_at(scope: Scope, node: Node | str, read: Callable[[object], T]) -> T | None:
+    """Return what `read` makes of a node's plain value; report what it raises, as None.
+
+    A text stands for a default of ours, which can be read.
+    """
+    if isinstance(node, str):
+        return read(node)
+    try:
+        return read(plain(node))
     except NotationError as error:
         report_notation(scope, node, error)
         return None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, cast
 
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of, plain_but
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.notation import (
     LONGEST,
     NotationError,
+    read_at,
     read_duration,
     read_instant,
-    report_notation,
 )
 from guardrail.loading.shapes import (
     VERBS,
@@ -32,8 +32,7 @@ from guardrail.loading.shaping import keys_of, shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
-from guardrail.model.amounts import MINUTE, SECOND, Amount
-from guardrail.model.cells import TOP
+from guardrail.model.amounts import MINUTE, Amount
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.predicates import Condition
@@ -71,15 +70,13 @@ class Rules:
         place = Place(node, self.scope.findings, node.get("id"))
         when = self._when(place, [])
         one_verb = self._one_verb(place)
-        shape = shaped(RuleShape, plain_but(node, ("when",)), place, self.scope.units)
+        shape = shaped(RuleShape, place, self.scope.units)
         if shape is None:
             return None
         verdicts = Verdicts(shape.id, place, self.scope)
         verbs = Verbs(shape, place, self.scope, verdicts, self.amounts)
         verb = verbs.verb() if one_verb else None
-        escalate = None
-        if shape.escalate is not None:
-            escalate = verbs.escalate(shape.escalate, verb)
+        escalate = None if shape.escalate is None else verbs.escalate(shape.escalate, verb)
         start, end = self._bounds(shape, place)
         if when is None or verb is None:
             return None
@@ -105,7 +102,7 @@ class Rules:
         seen: Sightings = []
         when = self._when(place, seen)
         self._server_facts_only(seen)
-        shape = shaped(ExemptionShape, plain_but(node, ("when",)), place, self.scope.units)
+        shape = shaped(ExemptionShape, place)
         if shape is None:
             return None
         if not shape.rules:
@@ -113,7 +110,7 @@ class Rules:
             place.report("GR108", ("rules",), "`rules` is empty", help=help)
         for position, rule in enumerate(shape.rules):
             self._exemptible(rule, ("rules", position), place)
-        expires = self._instant(shape.expires, ("expires",), place, last=True)
+        expires = self._instant(place.at("expires"), last=True)
         if when is None or expires is None:
             return None
         return Exemption(
@@ -154,11 +151,8 @@ class Rules:
         return False
 
     def _bounds(self, shape: RuleShape, place: Place) -> tuple[int | None, int | None]:
-        start = end = None
-        if shape.start is not None:
-            start = self._instant(shape.start, ("from",), place, last=False)
-        if shape.until is not None:
-            end = self._instant(shape.until, ("until",), place, last=True)
+        start = None if shape.start is None else self._instant(place.at("from"), last=False)
+        end = None if shape.until is None else self._instant(place.at("until"), last=True)
         if start is not None and end is not None and start >= end:
             message = f"`until` {quoted(shape.until or '')} is not after `from`"
             label = f"`from` is {quoted(shape.start or '')}"
@@ -167,12 +161,8 @@ class Rules:
             )
         return start, end
 
-    def _instant(self, written: str, path: Path, place: Place, *, last: bool) -> int | None:
-        try:
-            return read_instant(written, self.scope.zone, last=last)
-        except NotationError as error:
-            report_notation(self.scope, place.at(*path), error)
-            return None
+    def _instant(self, node: Node, *, last: bool) -> int | None:
+        return read_at(self.scope, node, lambda it: read_instant(it, self.scope.zone, last=last))
 
     def _exemptible(self, rule: str, path: Path, place: Place) -> None:
         known = self.scope.rules
@@ -249,8 +239,8 @@ class Verbs:
     def escalate(self, shape: EscalateShape, verb: Verb | None) -> Escalate | None:
         """Compile an `escalate`: it needs a limit that refuses, and a key that is one account's."""
         path = ("escalate",)
-        within = self.duration(shape.within, (*path, "within"))
-        block_for = self.duration(shape.block_for, (*path, "block_for"))
+        within = read_at(self.scope, shape.within, read_duration)
+        block_for = read_at(self.scope, shape.block_for, read_duration)
         if isinstance(verb, (Block, Degrade)):
             message = "`escalate` needs a limit that can be run into"
             label = "this rule counts nothing"
@@ -271,19 +261,6 @@ class Verbs:
             return None
         return Escalate(after=shape.after, within=within, block_for=block_for)
 
-    def duration(
-        self, written: object, path: Path, *, least: int = SECOND, most: int = TOP
-    ) -> int | None:
-        """Read a duration in microseconds."""
-        return self._notation(path, lambda: read_duration(written, least=least, most=most))
-
-    def _notation(self, path: Path, read: Callable[[], int]) -> int | None:
-        try:
-            return read()
-        except NotationError as error:
-            report_notation(self.scope, self.place.at(*path), error)
-            return None
-
     def _only_for_limits(self, verb: str) -> None:
         rule = self.rule
         written = {"over": rule.over, "steps": rule.steps, "on_store_error": rule.on_store_error}
@@ -300,16 +277,16 @@ class Verbs:
             self.place.report_key("GR115", ("steps",), message, help=help)
 
     def _rate(self, shape: RateShape) -> Rate | None:
-        key = self._key(shape.key, ("rate", "key"))
+        key = self._key(shape.key)
         over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
         burst: Amount | None = None
         fine = key is not None and over is not None and self._has_units("rate", shape.entries, 1)
-        for unit in shape.entries:
+        for unit, node in shape.entries.items():
             money = unit == MONEY
             if shape.burst is not None:
-                burst = self.amounts.amount(self.place.at("rate", "burst"), money=money)
+                burst = self.amounts.amount(shape.burst, money=money)
                 fine = fine and burst is not None
-            rate = self.amounts.rate(self.place.at("rate", unit), money=money)
+            rate = self.amounts.rate(node, money=money)
             self._priced("rate", unit)
             if fine and rate is not None and key is not None and over is not None:
                 amount, period = rate
@@ -319,14 +296,13 @@ class Verbs:
         return None
 
     def _budget(self, shape: BudgetShape) -> Budget | None:
-        key = self._key(shape.key, ("budget", "key"))
-        window = self._window(shape.per, ("budget", "per"))
+        key = self._key(shape.key)
+        window = read_at(self.scope, shape.per, _window)
         lifetime = window is not None and window.kind == "lifetime"
         steps = self.verdicts.steps(self.rule, Effect.BLOCK if lifetime else Effect.THROTTLE)
         amounts: list[tuple[str, Amount]] = []
         self._has_units("budget", shape.entries, None)
-        for unit in shape.entries:
-            node = self.place.at("budget", unit)
+        for unit, node in shape.entries.items():
             amount = self.amounts.amount(node, money=unit == MONEY)
             self._priced("budget", unit)
             if amount is not None:
@@ -337,20 +313,19 @@ class Verbs:
         return Budget(amounts=tuple(amounts), window=window, key=key, steps=steps)
 
     def _concurrency(self, shape: ConcurrencyShape) -> Concurrency | None:
-        key = self._key(shape.key, ("concurrency", "key"))
+        key = self._key(shape.key)
         over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
-        most = self.amounts.amount(self.place.at("concurrency", "max"))
-        lease = self.duration(shape.lease, ("concurrency", "lease"), most=LONGEST)
+        most = self.amounts.amount(shape.max)
+        lease = read_at(self.scope, shape.lease, partial(read_duration, most=LONGEST))
         if key is None or over is None or most is None or lease is None:
             return None
         return Concurrency(most=most, lease=lease, key=key, over=over)
 
     def _distinct(self, shape: DistinctShape) -> Distinct | None:
-        key = self._key(shape.key, ("distinct", "key"))
+        key = self._key(shape.key)
         over = self.verdicts.at_limit(self.rule, Effect.BLOCK)
-        most = self.amounts.amount(self.place.at("distinct", "max"))
-        path = ("distinct", "per")
-        period = self.duration(shape.per, path, least=MINUTE, most=LONGEST)
+        most = self.amounts.amount(shape.max)
+        period = read_at(self.scope, shape.per, partial(read_duration, least=MINUTE, most=LONGEST))
         count = self._key_fact(self.place.at("distinct", "count"))
         if key is None or over is None or most is None or period is None or count is None:
             return None
@@ -383,34 +358,22 @@ class Verbs:
         label = "a limit in `cost_usd` needs the price of every model"
         self.place.report_key("GR117", (verb, unit), message, label=label, help=help)
 
-    def _window(self, written: object, path: Path) -> Window | None:
-        if isinstance(written, str) and written in _CALENDAR:
-            kind = cast(Literal["hour", "day", "week", "month", "lifetime"], written)
-            return Window(kind, written)
-        try:
-            length = read_duration(written, least=MINUTE, most=LONGEST)
-        except NotationError as error:
-            report_notation(self.scope, self.place.at(*path), _window_error(written, error))
-            return None
-        return Window("rolling", str(written), length)
-
-    def _key(self, written: object, path: Path) -> Key | None:
-        node = self.place.at(*path)
-        if written == "global":
+    def _key(self, node: Node) -> Key | None:
+        if isinstance(node, Scalar) and node.value == "global":
             return Key(())
         if not isinstance(node, ListNode):
             fact = self._key_fact(node)
             return None if fact is None or not self._tells_apart(node, (fact,)) else Key((fact,))
         if not node.parts:
             help = "write `global` if all requests share the limit"
-            self.place.report("GR108", path, "`key` is empty", help=help)
+            self.scope.report("GR108", node, "`key` is empty", help=help)
             return None
         facts = [self._key_fact(part) for part in node.parts]
         whole = [fact for fact in facts if fact is not None]
         for index, name in enumerate(whole):
             if name in whole[:index]:
                 message = f"{quoted(name)} is in the key twice"
-                self.place.report("GR102", path, message, help="leave one out")
+                self.scope.report("GR102", node, message, help="leave one out")
                 return None
         if len(whole) != len(facts) or not self._tells_apart(node, tuple(whole)):
             return None
@@ -462,12 +425,19 @@ def _values_of(fact: Fact) -> float:
     return 2 if fact.type is FactType.BOOL else len(fact.values) or math.inf
 
 
-def _window_error(written: object, error: NotationError) -> NotationError:
-    if "not a duration" not in error.message:
-        return error
-    help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
-    if isinstance(written, str):
-        near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
-        if near is not None:
-            help = f"did you mean {quoted(near)}?"
-    return NotationError("is not a window", help)
+def _window(written: object) -> Window:
+    if isinstance(written, str) and written in _CALENDAR:
+        kind = cast(Literal["hour", "day", "week", "month", "lifetime"], written)
+        return Window(kind, written)
+    try:
+        length = read_duration(written, least=MINUTE, most=LONGEST)
+    except NotationError as error:
+        if "not a duration" not in error.message:
+            raise
+        help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
+        near = None
+        if isinstance(written, str):
+            near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
+        help = help if near is None else f"did you mean {quoted(near)}?"
+        raise NotationError("is not a window", help) from None
+    return Window("rolling", str(written), length)

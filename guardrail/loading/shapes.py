@@ -6,7 +6,8 @@ JSON Schema that editors complete from, so each field's docstring is what an aut
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from guardrail.loading.nodes import ListNode, MapNode, Node, plain
 from guardrail.model.cells import TOP
 
 Count = Annotated[int, Field(ge=1, le=TOP)]
@@ -44,11 +46,55 @@ AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
 class Shape(BaseModel):
-    """A construct with a fixed set of keys."""
+    """A construct with a fixed set of keys, made from the node of a map.
+
+    What stands under a key of type `Any` stays a node, for the code that reads it and knows its
+    place; all else is plain data.
+    """
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def takes(cls, name: str, units: frozenset[str]) -> bool:
+        """Whether a key beyond the fixed ones may stand here."""
+        return False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_node(cls, data: object, info: ValidationInfo) -> object:
+        if not isinstance(data, MapNode):
+            return data
+        units: frozenset[str] = info.context or frozenset()
+        types = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        fixed: dict[str, object] = {}
+        named: dict[str, Node] = {}
+        for entry in data.entries:
+            name = entry.key.text
+            if cls.takes(name, units):
+                named[name] = entry.value
+            else:
+                fixed[name] = _as_type(entry.value, types.get(name, Any))
+        return fixed | {OPEN: named} if issubclass(cls, OpenShape) else fixed
+
+
+def _as_type(node: Node, annotation: Any) -> object:
+    """Return a node as a field of a type takes it; a shape makes itself from its node."""
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    origin = get_origin(annotation)
+    if origin in (Annotated, Union, UnionType):
+        return _as_type(node, parts[0])
+    if annotation is Any:
+        return node
+    if isinstance(node, MapNode):
+        if origin is dict:
+            return {entry.key.text: _as_type(entry.value, parts[1]) for entry in node.entries}
+        if isinstance(annotation, type) and issubclass(annotation, Shape):
+            return node
+    if isinstance(node, ListNode) and origin is list:
+        return [_as_type(part, parts[0]) for part in node.parts]
+    return plain(node)
 
 
 class OpenShape(Shape):
@@ -60,15 +106,6 @@ class OpenShape(Shape):
     def takes(cls, name: str, units: frozenset[str]) -> bool:
         """Whether a key beyond the fixed ones may stand here."""
         return name in units
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, data: object, info: ValidationInfo) -> object:
-        if not isinstance(data, dict):
-            return data
-        units: frozenset[str] = info.context or frozenset()
-        named = {name: part for name, part in data.items() if cls.takes(name, units)}
-        return {name: part for name, part in data.items() if name not in named} | {OPEN: named}
 
 
 class Refusal(Shape):

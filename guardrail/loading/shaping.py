@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guardrail.loading.findings import Path, Place
-from guardrail.loading.nodes import Scalar, kind_of
+from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
 from guardrail.loading.shapes import OPEN, OpenShape, Shape
 from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
@@ -28,10 +28,16 @@ _WANTED = {
 _COUNTING = ("rate", "budget", "concurrency", "distinct")
 
 
-def shaped(shape: type[S], data: object, place: Place, units: frozenset[str]) -> S | None:
-    """Return a construct's plain data in its shape; report what does not fit and return None."""
+def shaped(shape: type[S], place: Place, units: frozenset[str] = frozenset()) -> S | None:
+    """Return a construct in its shape; report what does not fit and return None.
+
+    `units` are the keys that amounts may stand under.
+    """
+    node = place.node
     try:
-        return shape.model_validate(data, context=units)
+        return shape.model_validate(
+            node if isinstance(node, MapNode) else plain(node), context=units
+        )
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
     suggested = {
