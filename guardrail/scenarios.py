@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from guardrail.diagnostics import Diagnostic, Severity
 from guardrail.engine import Decision
 from guardrail.engine.closures import verb_amounts
 from guardrail.engine.limits.base import REPEATED
 from guardrail.engine.reach import Point, points_of, reached
+from guardrail.errors import Diagnostic, Severity
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, Fixed, Lookup
 from guardrail.model.cells import Cell, Charge, Correction, Outcome

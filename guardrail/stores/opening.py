@@ -94,7 +94,7 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
             f"`{shown}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
         )
     try:
-        from guardrail.stores.lmdb.store import LmdbStore
+        from guardrail.stores.lmdb import LmdbStore
     except ImportError as problem:
         raise not_installed(problem, f"`{uri}`", "lmdb") from problem
     return LmdbStore(path, hash_keys=hash_keys, **stated)

@@ -1,20 +1,27 @@
-"""The LMDB environment of a store: opened late, closed before a fork, checked, restored."""
+"""An open LMDB environment: checked before it is used, restored if it is torn, closed cleanly.
+
+Three file locks stand beside the data. `opening` is held while a process opens or closes, so that
+two never prepare the data at once. `writer` is held for each transaction. `users` is shared by all
+that have the data open: whoever gets it alone knows that no other process uses them, and may set
+them aside or call them clean. A process takes `opening` first, then `writer`, then `users`.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
-from guardrail.stores.lmdb.copies import Copier
-from guardrail.stores.lmdb.files import PAGE, Files, State, sync_file
-from guardrail.stores.lmdb.ledger import TIMETABLE, Homes
 from guardrail.stores.lmdb.locks import FileLock
-from guardrail.stores.lmdb.room import USUAL, Room
+from guardrail.stores.lmdb.recovery import PAGE, Copier, Files, State, sync
+from guardrail.stores.lmdb.space import USUAL_PAGES, Space
+from guardrail.stores.lmdb.transaction import TIMETABLE, Tables
 
 LOG = logging.getLogger("guardrail.stores.lmdb")
 
@@ -31,69 +38,81 @@ READERS = 1024
 _NAMES = (b"about", b"known", b"guests")
 
 Register = Callable[[bytes | None, int], bytes]
+"""Takes the timetable that the store has, and the time; returns the one to keep."""
 
 
-class Database:
-    """An open environment with its sub-databases, its locks and its room on the disk."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a store was asked for; `clock` tells seconds, `boot` names the host's boot."""
+
+    deadline: int
+    max_size: int
+    max_unknown: int
+    copy_every: int
+    boot: str
+    clock: Callable[[], float]
+
+    @property
+    def seconds(self) -> float:
+        """The deadline of a call in seconds."""
+        return self.deadline / SECOND
+
+    @property
+    def now(self) -> int:
+        """The time of the store's own clock, in microseconds."""
+        return int(self.clock() * SECOND)
+
+
+class Environment:
+    """An open environment with its tables, its locks and its space on the disk."""
 
     env: lmdb.Environment
-    homes: Homes
-    room: Room
+    tables: Tables
+    space: Space
 
-    def __init__(
-        self,
-        files: Files,
-        *,
-        max_size: int,
-        boot: str,
-        seconds: float,
-        clock: Callable[[], float],
-        register: Register,
-    ) -> None:
+    def __init__(self, files: Files, options: Options, register: Register, seconds: float) -> None:
         """Open the environment; `seconds` is how long to wait for other processes.
-
-        `register` takes the timetable that the store has, and the time; it returns the one to keep.
 
         Raises:
             SettingError: the file cannot be opened.
             StoreError: another process holds a lock for longer.
         """
         self.files = files
-        self.boot = boot
         self.seconds = seconds
         self.copier = Copier(files)
-        self._locks: list[FileLock] = []
+        self._options = options
+        self._locks = ExitStack()
         try:
-            self.writer, self._opening, self._users = map(self._lock, _lock_paths(files))
+            self.writer = self._lock(files.writer)
+            self._opening = self._lock(files.opening)
+            self._users = self._lock(files.users)
             with self._opening.held(seconds), self.writer.held(seconds):
                 self._users.attempt(shared=True)
-                self._prepare(clock)
-                self._open(max_size, register, int(clock() * SECOND))
+                self._prepare()
+                self._open(register)
         except BaseException:
             if hasattr(self, "env"):
                 self.env.close()
-            self._let_go()
+            self._locks.close()
             raise
 
     def _lock(self, path: Path) -> FileLock:
-        lock = FileLock(path)
-        self._locks.append(lock)
-        return lock
+        return self._locks.enter_context(closing(FileLock(path)))
 
-    def _prepare(self, clock: Callable[[], float]) -> None:
+    def _prepare(self) -> None:
         """Set data aside that may be torn, and record that they are in use."""
-        state = self.files.read_state()
+        boot, state = self._options.boot, self.files.read_state()
         if self.files.data.exists():
-            crashed = state is None or not (state.clean or state.boot == self.boot)
-            if crashed or (state is not None and state.damaged) or not self._sound():
-                self._restore(clock, "the host crashed" if crashed else "it is damaged")
-        if state != State(self.boot):
+            crashed = state is None or not (state.clean or state.boot == boot)
+            if crashed or (state is not None and state.damaged) or not self._is_sound():
+                self._restore("the host crashed" if crashed else "it is damaged")
+        if state != State(boot):
             try:
-                self.files.write_state(State(self.boot))
+                self.files.write_state(State(boot))
             except OSError as problem:
-                raise SettingError(_unopened(self.files, problem)) from problem
+                raise self._unopened(problem) from problem
 
-    def _sound(self) -> bool:
+    def _is_sound(self) -> bool:
         size = self.files.data.stat().st_size
         if size < 2 * PAGE:
             # Not even its two first pages: LMDB would take a file of nothing for a new one.
@@ -111,7 +130,7 @@ class Database:
         except TORN:
             return False
         except lmdb.Error as problem:
-            raise SettingError(_unopened(self.files, problem)) from problem
+            raise self._unopened(problem) from problem
 
     def _leads_somewhere(self, env: lmdb.Environment) -> bool:
         """Tell whether the ends of each sub-database can be reached; raise LMDB's error if not."""
@@ -126,13 +145,13 @@ class Database:
                     cursor.last()
         return True
 
-    def _restore(self, clock: Callable[[], float], why: str) -> None:
+    def _restore(self, why: str) -> None:
         if not self._users.attempt():
             raise SettingError(
                 f"`{self.files.data}` is to be restored ({why}), and other processes use it: "
                 "stop all of them, and start again"
             )
-        aside = self.files.set_aside(clock())
+        aside = self.files.set_aside(self._options.clock())
         found = self.files.restore()
         self._users.attempt(shared=True)
         LOG.error(
@@ -143,15 +162,16 @@ class Database:
             "the last copy restored" if found else "there was no copy: all counters start anew",
         )
 
-    def _open(self, max_size: int, register: Register, now: int) -> None:
+    def _open(self, register: Register) -> None:
+        data, now = self.files.data, self._options.now
         # A smaller map would cut off what others, with a larger one, have in use.
-        size = max(max_size, self.files.data.stat().st_size if self.files.data.exists() else 0)
+        size = max(self._options.max_size, data.stat().st_size if data.exists() else 0)
         try:
             self.env = lmdb.open(
-                str(self.files.data),
+                str(data),
                 subdir=False,
                 map_size=size,
-                max_dbs=3,
+                max_dbs=len(Tables._fields),
                 max_readers=READERS,
                 mode=0o600,
                 sync=False,
@@ -159,15 +179,24 @@ class Database:
                 meminit=False,
                 readahead=False,
             )
-            self.room = Room(self.env, self.files.data)
+            self.space = Space(self.env, data)
             self.env.reader_check()
             with self.env.begin(write=True) as transaction:
-                self.room.make(transaction, USUAL)
-                self.homes = Homes(*(self.env.open_db(name, transaction) for name in _NAMES))
-                recorded = transaction.get(TIMETABLE, None, self.homes.about)
-                transaction.put(TIMETABLE, register(recorded, now), db=self.homes.about)
+                self.space.allocate(transaction, USUAL_PAGES)
+                # The names in the file are those of the first release.
+                self.tables = Tables(*(self.env.open_db(name, transaction) for name in _NAMES))
+                recorded = transaction.get(TIMETABLE, None, self.tables.about)
+                transaction.put(TIMETABLE, register(recorded, now), db=self.tables.about)
         except (lmdb.Error, OSError) as problem:
-            raise SettingError(_unopened(self.files, problem)) from problem
+            raise self._unopened(problem) from problem
+
+    def _unopened(self, problem: Exception) -> SettingError:
+        if "already open in this process" in str(problem):
+            folder = self.files.folder
+            return SettingError(
+                f"`{folder}` is open in this process already: give the same store to every guard"
+            )
+        return SettingError(f"`{self.files.data}` cannot be opened: {problem}")
 
     def begin(self) -> lmdb.Transaction:
         """Start a transaction; the writer's lock is held.
@@ -181,53 +210,35 @@ class Database:
             if self.copier.busy:
                 raise StoreError("the file has grown: the map follows after the copy") from problem
             self.env.set_mapsize(self.files.data.stat().st_size)
-            self.room = Room(self.env, self.files.data)
+            self.space = Space(self.env, self.files.data)
             return self.env.begin(write=True)
 
-    def damaged(self) -> None:
+    def record_damage(self) -> None:
         """Record that the file is damaged: the next to open it alone restores the copy."""
         try:
-            self.files.write_state(State(self.boot, damaged=True))
+            self.files.write_state(State(self._options.boot, damaged=True))
         except OSError as problem:
             LOG.error("that `%s` is damaged cannot be recorded: %s", self.files.data, problem)
 
     def close(self, *, last: bool = True) -> None:
-        """Let go of everything; with `last`, the last process to do so syncs the data first."""
+        """Close everything; with `last`, the last process to do so syncs the data first."""
         self.copier.wait()
         try:
             if last:
                 with self._opening.held(self.seconds):
-                    self._part()
+                    if self._users.attempt():
+                        self._sync()
                     self.env.close()
-                    self._users.leave()
+                    self._users.release()
         except (StoreError, OSError, lmdb.Error) as problem:
             LOG.warning("`%s` is closed without a sync: %s", self.files.data, problem)
         finally:
             self.env.close()
-            self._let_go()
+            self._locks.close()
 
-    def _part(self) -> None:
-        if not self._users.attempt():
-            return
+    def _sync(self) -> None:
         self.env.sync(True)
-        sync_file(self.files.data)
+        sync(self.files.data)
         state = self.files.read_state()
         if state is not None and not state.damaged:
-            self.files.write_state(State(self.boot, clean=True))
-
-    def _let_go(self) -> None:
-        for lock in self._locks:
-            lock.close()
-        self._locks.clear()
-
-
-def _lock_paths(files: Files) -> tuple[Path, Path, Path]:
-    return files.writer, files.opening, files.users
-
-
-def _unopened(files: Files, problem: Exception) -> str:
-    if "already open in this process" in str(problem):
-        return (
-            f"`{files.folder}` is open in this process already: give the same store to every guard"
-        )
-    return f"`{files.data}` cannot be opened: {problem}"
+            self.files.write_state(State(self._options.boot, clean=True))

@@ -8,15 +8,22 @@ closed are set aside, and the last hot copy takes their place.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import lmdb
+
 from guardrail.errors import SettingError
+from guardrail.stores.lmdb.locks import FileLock
 from guardrail.stores.naming import read_key_file
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -69,17 +76,23 @@ class Files:
             SettingError: others can read the file.
         """
         if not self.key.exists():
-            draft = self.folder / f".{self.key.name}.{secrets.token_hex(8)}"
-            write_synced(draft, secrets.token_hex(32).encode())
+            draft = self._draft(self.key)
             try:
+                with open(draft, "xb", opener=_private) as file:
+                    file.write(secrets.token_hex(32).encode())
+                sync(draft)
                 # Fails if another process was first: there is one key, or none.
-                os.link(draft, self.key)
-            except FileExistsError:
-                pass
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, self.key)
             finally:
-                draft.unlink()
-            sync_folder(self.folder)
+                draft.unlink(missing_ok=True)
+            sync(self.folder)
         return read_key_file(self.key)
+
+    @staticmethod
+    def _draft(path: Path) -> Path:
+        # Two processes may write the same file at once.
+        return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
     def read_state(self) -> State | None:
         """Return what is recorded beside the data, None if nothing is or it cannot be read."""
@@ -91,14 +104,8 @@ class Files:
 
     def write_state(self, state: State) -> None:
         """Record a state, whole or not at all."""
-        draft = self.state.with_name(f".{self.state.name}.{secrets.token_hex(8)}")
-        try:
-            write_synced(draft, json.dumps(asdict(state)).encode())
-            draft.replace(self.state)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        sync_folder(self.folder)
+        with replacing(self.state, self._draft(self.state)) as draft:
+            draft.write_text(json.dumps(asdict(state)), "utf-8")
 
     def set_aside(self, now: float) -> Path:
         """Rename the data, which are kept, and return their new name; `now` in seconds."""
@@ -111,19 +118,15 @@ class Files:
         self.data.rename(aside)
         # Its readers and its lock died with the boot.
         self.data.with_name(self.data.name + "-lock").unlink(missing_ok=True)
-        sync_folder(self.folder)
+        sync(self.folder)
         return aside
 
     def restore(self) -> bool:
         """Put the last hot copy in the place of the data, and tell whether there was one."""
         if not self.copy.exists():
             return False
-        draft = self.folder / f".restored.{secrets.token_hex(8)}"
-        shutil.copyfile(self.copy, draft)
-        os.chmod(draft, 0o600)
-        sync_file(draft)
-        draft.replace(self.data)
-        sync_folder(self.folder)
+        with replacing(self.data, self._draft(self.data)) as draft:
+            shutil.copyfile(self.copy, draft)
         return True
 
 
@@ -138,18 +141,26 @@ def boot_id() -> str:
         return ""
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file of mode 0600, down to the disk."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+@contextlib.contextmanager
+def replacing(path: Path, draft: Path) -> Iterator[Path]:
+    """Let a draft beside a file be written, then put it in the file's place, whole or not at all.
+
+    The order counts: the content is on the disk before the name leads to it.
+    """
     try:
-        os.write(file, content)
-        os.fsync(file)
-    finally:
-        os.close(file)
+        yield draft
+        os.chmod(draft, 0o600)
+        sync(draft)
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
 
 
-def sync_file(path: Path) -> None:
-    """Wait until a file is on the disk."""
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -157,6 +168,51 @@ def sync_file(path: Path) -> None:
         os.close(file)
 
 
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    sync_file(path)
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+LOG = logging.getLogger("guardrail.stores.lmdb")
+
+
+class Copier:
+    """Makes one copy at a time, in a thread that lives only as long as that takes."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a copy is being made."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, env: lmdb.Environment) -> None:
+        """Start to make a copy, which takes the former one's place when it is whole."""
+        self._thread = threading.Thread(target=self._make, args=(env,), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until no copy is being made."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _make(self, env: lmdb.Environment) -> None:
+        lock = FileLock(self.files.copying)
+        try:
+            # Another process may still be at its copy, which then is as good.
+            if lock.attempt():
+                self._replace(env)
+        finally:
+            lock.close()
+
+    def _replace(self, env: lmdb.Environment) -> None:
+        draft = self.files.copy.with_name(f".{self.files.copy.name}")
+        try:
+            # What is left here is a killed process's.
+            draft.unlink(missing_ok=True)
+            env.reader_check()
+            with replacing(self.files.copy, draft):
+                env.copy(str(draft), compact=True)
+        except (lmdb.Error, OSError) as problem:
+            LOG.error("no copy of `%s` could be made: %s", self.files.data, problem)

@@ -1,10 +1,12 @@
-"""One policy file's text, and how findings about it are made: where they stand, what they show."""
+"""A policy file's text: its lines, the places in it, and how a finding quotes the author."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TypedDict, Unpack
 
-from guardrail.diagnostics import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, Span
 
 # What YAML 1.2 does not count as printable (§5.1), and characters a reviewer is misled by: U+0085,
 # U+2028 and U+2029 break lines in YAML 1.1 only, U+202A to U+202E and U+2066 to U+2069 show a line
@@ -29,6 +31,13 @@ def _picture(code: int) -> str:
     if code < 0x20:
         return chr(_CONTROL_PICTURES + code)
     return "\u2421" if code == _DELETE else "\ufffd"
+
+
+class Advice(TypedDict, total=False):
+    """What a finding says besides its message: a word under the caret, and what to do next."""
+
+    label: str | None
+    help: str | None
 
 
 class Source:
@@ -65,18 +74,38 @@ class Source:
         length = max(1, min(length, len(self.lines[line - 1]) + 1 - column))
         return Span(self.file, line, column, line, column + length)
 
-    def error(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> Diagnostic:
+    def error(self, code: str, message: str, span: Span, **advice: Unpack[Advice]) -> Diagnostic:
         """Return an error about this file, with the whole line it stands on as its excerpt."""
-        return Diagnostic(code, Severity.ERROR, message, span, self.excerpt(span), label, help)
+        excerpt = self.excerpt(span)
+        return Diagnostic(code, Severity.ERROR, message, span, excerpt=excerpt, **advice)
 
     def excerpt(self, span: Span) -> str | None:
         """Return the line that a span starts on, as a finding shows it."""
         return visible(self.lines[span.line - 1]) or None
+
+
+_SHOWN = 60
+
+
+def quoted(text: str) -> str:
+    """Return the author's text in backticks, shortened and on one line."""
+    if not text:
+        return '`""`'
+    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + "`"
+
+
+def listed(names: Iterable[str], word: str = "and", most: int = 8) -> str:
+    """Return names as a sentence lists them, each in backticks: `a`, `b` and `c`."""
+    every = list(names)
+    shown = [quoted(name) for name in every[:most]]
+    if len(every) > most:
+        return ", ".join(shown) + f" {word} {len(every) - most} more"
+    if len(shown) < 2:
+        return "".join(shown)
+    return ", ".join(shown[:-1]) + f" {word} {shown[-1]}"
+
+
+def place_of(span: Span) -> str:
+    """Return a place as a label names it: the file's own name and the line."""
+    return f"{span.file.rpartition('/')[2]}:{span.line}"
