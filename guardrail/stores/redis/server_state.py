@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
 from guardrail.stores.epochs import SHORTEST_OVERLAP, Timetable, timetable_for
 from guardrail.stores.naming import Naming
-from guardrail.stores.redis.dialogue import Speech, slot_of
-from guardrail.stores.redis.wire import Names, Terms
+from guardrail.stores.redis.protocol import (
+    CallContext,
+    Commands,
+    Names,
+    Preconditions,
+    load_scripts,
+    slot_of,
+)
 
 REFRESH, AGAIN, STALE = 10.0, 1.0, 25.0
 """Seconds after which the server is asked anew once a decision is made, again if it did not answer,
@@ -29,9 +35,6 @@ AHEAD = 2 * SECOND
 BYTES_A_KEY = 256
 """What a key is reckoned to take when the bound of unknown keys follows from `maxmemory`."""
 
-Command = tuple[bytes | str | int, ...]
-Sampling = Generator[Command, object, None]
-
 _REPLACE = b"""
 local old = redis.call('GET', KEYS[1]) or ''
 if old ~= ARGV[1] then return 0 end
@@ -41,8 +44,8 @@ return 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What a store is told about its surroundings when it is opened.
+class StoreOptions:
+    """What a store on servers is opened with, besides their address.
 
     `keys` are the hash keys, current first; `overlap` (microseconds) is how long two epochs
     share counters; `bound` caps keys before unknown ones spill (None: half of `maxmemory`).
@@ -58,41 +61,45 @@ class Outlook:
     evicting: bool
 
 
-class Bearings:
-    """Keeps what was last learnt of the server; `clock` is the host's, `steady` never steps."""
+class ServerState:
+    """What was last learnt of the server; `clock` is the host's, `steady` never steps.
+
+    What it says without asking holds for `STALE` seconds; whoever uses it has it refreshed.
+    """
 
     def __init__(
         self,
-        outlook: Outlook,
+        options: StoreOptions,
         *,
         clock: Callable[[], float],
         steady: Callable[[], float],
-        spread: bool,
+        is_cluster: bool,
     ) -> None:
-        self._outlook = outlook
+        self._options = options
         self._clock = clock
         self._steady = steady
-        self._spread = spread
-        self._known = {
-            naming.epoch: Names(naming, outlook.prefix)
-            for layout in outlook.layouts
-            for naming in (Naming(key, layout) for key in outlook.keys)
+        self._is_cluster = is_cluster
+        self._names = {
+            naming.epoch: Names(naming, options.prefix)
+            for layout in options.layouts
+            for naming in (Naming(key, layout) for key in options.keys)
         }
-        self._meta = f"{outlook.prefix}:{{meta}}".encode()
+        self._meta = f"{options.prefix}:{{meta}}".encode()
         self._table: Timetable | None = None
         self._server, self._sampled, self._tried = 0.0, -1e9, -1e9
         self._surely = self._ended = 0.0
         self._step = 0.0
-        self._doubted = False
-        self._bound = outlook.bound
-        self._speech: Speech | None = None
-        self._until = 0
-        self.version = (0, 0)
+        self._invalid = False
+        self._bound = options.bound
+        self._context: CallContext | None = None
+        self._until = 0.0
+        self._version = (0, 0)
+        self.scripts = load_scripts()
 
     @property
     def slot(self) -> int:
         """The slot of the server that keeps the store's own record."""
-        return slot_of(self._meta) if self._spread else 0
+        return slot_of(self._meta) if self._is_cluster else 0
 
     @property
     def known(self) -> bool:
@@ -103,16 +110,16 @@ class Bearings:
     def due(self) -> bool:
         """Whether the server should be asked anew, after the next decision."""
         now = self._steady()
-        return self._doubted or now - max(self._sampled + REFRESH, self._tried + AGAIN) > 0
+        return self._invalid or now - max(self._sampled + REFRESH, self._tried + AGAIN) > 0
 
     @property
     def stale(self) -> bool:
         """Whether the server must be asked anew, before the next decision."""
-        return self._doubted or self._steady() - self._sampled > STALE
+        return self._invalid or self._steady() - self._sampled > STALE
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Have the server asked before the next decision: what is known of its clock is wrong."""
-        self._doubted = True
+        self._invalid = True
 
     @property
     def server_time(self) -> float:
@@ -122,13 +129,13 @@ class Bearings:
     @property
     def skew(self) -> float:
         """Seconds to add to the host's clock to have the server's."""
-        if self._outlook.host_clock or self._table is None:
+        if self._options.host_clock or self._table is None:
             return 0.0
-        return self.server_time - self._clock()
+        return self._server + self._steady() - self._sampled - self._clock()
 
     def warnings(self) -> tuple[str, ...]:
         """Return what an operator should know."""
-        if self._outlook.host_clock or abs(self._step) <= SKEW_TOLD:
+        if self._options.host_clock or abs(self._step) <= SKEW_TOLD:
             return ()
         side = "behind" if self._step > 0 else "ahead of"
         return (
@@ -136,39 +143,55 @@ class Bearings:
             "the store's; set this host's clock",
         )
 
-    def speech(self) -> Speech:
+    def current(self) -> CallContext | None:
+        """Return how calls are made now, None if the server must be asked first."""
+        return None if self.stale else self.context()
+
+    def context(self) -> CallContext:
         """Return how calls are made now.
 
         Raises:
             StoreError: the server was not asked yet, or has gone over to names unknown here.
         """
-        if self._table is None:
+        now, context = self._steady(), self._context
+        if context is None or now >= self._until:
+            context = self._context = self._chosen(now)
+        return context
+
+    def _chosen(self, steady: float) -> CallContext:
+        table = self._table
+        if table is None:
             raise StoreError("the store was not reached yet")
         # Nobody takes an old record over before all others are kept from writing to it.
-        passed = (self._steady() - self._ended) * (1 - DRIFT)
-        now = int((self._surely + passed) * SECOND)
-        if self._speech is None or now >= self._until:
-            self._speech = self._chosen(self._table.at_time(now), now)
-            upcoming = self._table.at if self._table.upcoming is not None else 0
-            self._until = upcoming if upcoming > now else now + 60 * SECOND
-        return self._speech
-
-    def _chosen(self, table: Timetable, now: int) -> Speech:
+        now = int((self._surely + (steady - self._ended) * (1 - DRIFT)) * SECOND)
+        upcoming = table.at if table.upcoming is not None else 0
+        left = upcoming - now if upcoming > now else 60 * SECOND
+        self._until = steady + left / SECOND / (1 - DRIFT)
+        table = table.at_time(now)
         for epoch in table.needed(now):
-            if epoch not in self._known:
+            if epoch not in self._names:
                 raise StoreError(
                     f"the store has gone over to hash key `{epoch.key}`, layout {epoch.layout}, "
                     "which this process does not have: restart it with the new settings"
                 )
-        names, *former = (self._known[epoch] for epoch in table.needed(now))
+        names, *former = (self._names[epoch] for epoch in table.needed(now))
         ahead = before = -1
-        if not self._outlook.host_clock:
+        if not self._options.host_clock:
             good = int(self._surely * SECOND) + GOOD_FOR
             ahead, before = AHEAD, good if table.upcoming is None else min(good, table.at)
-        terms = Terms(ahead, before, -1 if self._bound is None else self._bound)
-        return Speech(names, former[0] if former else None, terms, self._spread)
+        conditions = Preconditions(ahead, before, -1 if self._bound is None else self._bound)
+        scripts = self.scripts
+        settle = scripts.settle_full if self._version >= (7, 0) else scripts.settle
+        return CallContext(
+            names,
+            former[0] if former else None,
+            conditions,
+            scripts.acquire,
+            settle,
+            self._is_cluster,
+        )
 
-    def sampling(self) -> Sampling:
+    def refresh(self) -> Commands:
         """Ask the server for its time and the store's own record, and announce what is new here.
 
         Raises:
@@ -176,22 +199,22 @@ class Bearings:
         """
         began = self._tried = self._steady()
         clock = self._clock()
-        if self._outlook.host_clock:
+        if self._options.host_clock:
             moment = clock
         else:
             answer = yield ("TIME",)
             seconds, micros = (int(part) for part in _list(answer))
             moment = seconds + micros / SECOND
         ended = self._steady()
-        server = moment - (0 if self._outlook.host_clock else (ended - began) / 2)
+        server = moment - (0 if self._options.host_clock else (ended - began) / 2)
         for _ in range(3):
             recorded = yield ("GET", self._meta)
             text = recorded if isinstance(recorded, bytes) else b""
             table = timetable_for(
                 Timetable.read(text) if text else None,
-                list(self._known),
+                list(self._names),
                 int(server * SECOND),
-                self._outlook.overlap,
+                self._options.overlap,
             )
             new = table.text().encode()
             if new == text:
@@ -199,12 +222,12 @@ class Bearings:
             done = yield ("EVAL", _REPLACE, 1, self._meta, text, new)
             if done == 1:
                 break
-        self._table, self._speech = table, None
+        self._table, self._context = table, None
         self._server, self._sampled = server, began
         self._surely, self._ended = moment, ended
-        self._step, self._doubted = server - clock, False
+        self._step, self._invalid = server - clock, False
 
-    def greeting(self) -> Sampling:
+    def check(self) -> Commands:
         """Ask a server, just connected to, whether it can be trusted with counters.
 
         Raises:
@@ -213,26 +236,26 @@ class Bearings:
         answer = yield ("INFO", "server")
         about = _facts(answer)
         mode = about.get("redis_mode", about.get("server_mode", ""))
-        if (mode == "cluster") != self._spread and mode:
+        if (mode == "cluster") != self._is_cluster and mode:
             said = "is part of a cluster" if mode == "cluster" else "is no part of a cluster"
             scheme = "redis+cluster" if mode == "cluster" else "redis"
             raise SettingError(f"the server {said}: write `{scheme}://` for it")
         version = about.get("valkey_version", about.get("redis_version", "0.0"))
         major, minor = (int(part) for part in version.split(".")[:2])
         # A Valkey says which Redis it behaves like; all of them know the flags of scripts.
-        self.version = (max(major, 7), minor) if "valkey_version" in about else (major, minor)
+        self._version = (max(major, 7), minor) if "valkey_version" in about else (major, minor)
         answer = yield ("INFO", "memory")
         memory = _facts(answer)
         policy, most = memory.get("maxmemory_policy", ""), int(memory.get("maxmemory", "0"))
-        if policy not in ("", "noeviction") and not self._outlook.evicting:
+        if policy not in ("", "noeviction") and not self._options.evicting:
             raise SettingError(
                 f"the server's `maxmemory-policy` is `{policy}`: it would drop counters and let "
                 "spent limits start anew; set it to `noeviction`, or accept that with "
                 "`?evicting=yes`"
             )
-        if self._outlook.bound is None:
+        if self._options.bound is None:
             self._bound = most // 2 // BYTES_A_KEY if most else None
-            self._speech = None
+        self._context = None
 
 
 def _list(reply: object) -> Sequence[bytes]:
