@@ -14,13 +14,16 @@ from time import perf_counter
 from benchmarks.decisions import decision_costs, look_up_costs
 from benchmarks.doors import door_costs
 from benchmarks.footprint import memory_costs
+from benchmarks.further_rules import further_costs, many_costs
 from benchmarks.many_rules import index_costs, load_costs
 from benchmarks.peers import peer_costs
+from benchmarks.refusing import flood_costs
 from benchmarks.replaying import replay_costs
 from benchmarks.results import Result, table
 from benchmarks.scale import scale_costs
 from benchmarks.serving import crowd_costs, serving_costs
 from benchmarks.sharing import sharing_costs
+from benchmarks.shipped import outcome_costs
 
 Benchmark = Callable[[int, float], list[Result]]
 """Takes the number of rounds and a scale of the work (1: in full)."""
@@ -38,6 +41,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "T10": load_costs,
     "T11": scale_costs,
     "T12": look_up_costs,
+    "T13": outcome_costs,
+    "T14": many_costs,
+    "T15": further_costs,
+    "T16": flood_costs,
 }
 ROUNDS, QUICK_ROUNDS, QUICK_SCALE = 9, 3, 0.02
 SAVED = Path(__file__).with_name("results.md")

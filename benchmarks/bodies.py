@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import count
 from typing import Any, NamedTuple
 
 from guardrail.asgi import GuardrailMiddleware
@@ -50,32 +49,48 @@ END = b"\r\n--xYz--\r\n"
 
 
 class Body(NamedTuple):
-    """A body: a head, a unit that is repeated (`%d` counts), and a tail."""
+    """A body: a head, a unit that is repeated (`%d` counts), and a tail.
+
+    At most so many units stand in it; what is left of its size is then a text, begun by `text`.
+    """
 
     path: str
     kind: bytes
     head: bytes
     unit: bytes
     tail: bytes
+    most: int = 1 << 40
+    text: bytes = b',"'
 
     def pieces(self, size: int) -> Iterator[bytes]:
         """Yield the body, at most `size` bytes, in pieces as servers give them out."""
-        left = size - len(self.head) - len(self.tail)
-        rest, numbers = self.head, count()
-        while left > 0:
-            repeat = max(PIECE // (len(self.unit) + 6), 1)
-            if b"%d" in self.unit:
-                more = b"".join(self.unit % next(numbers) for _ in range(repeat))
-            else:
-                more = self.unit * repeat
-            if len(more) > left:
-                more = self.unit.replace(b"%d", b"x") * (left // len(self.unit))
-                left = 0
-            rest, left = rest + more, left - len(more)
+        rest = self.head
+        for part in self._middle(size - len(self.head) - len(self.tail)):
+            rest += part
             while len(rest) > PIECE:
                 yield rest[:PIECE]
                 rest = rest[PIECE:]
         yield rest + self.tail
+
+    def _middle(self, left: int) -> Iterator[bytes]:
+        """Yield what stands between head and tail, as much of it as is `left`."""
+        counts, number = b"%d" in self.unit, 0
+        while number < self.most:
+            longest = len(self.unit) + 6 * counts
+            more = min(max(min(left, PIECE) // longest, 1), self.most - number)
+            if counts:
+                units = b"".join(self.unit % each for each in range(number, number + more))
+            else:
+                units = self.unit * more
+            left, number = left - len(units), number + more
+            if left < 0:
+                return
+            yield units
+        yield self.text
+        left -= len(self.text) + 1
+        for at in range(0, left, PIECE):
+            yield b"a" * min(PIECE, left - at)
+        yield b'"'
 
 
 def messages(head: bytes, unit: bytes, tail: bytes) -> Body:
@@ -128,6 +143,34 @@ BODIES = {
         + b']}},{"params":{"model":"m","tools":[1',
         b",%d",
         b"]}}]}",
+    ),
+    "keys, as many as are read": messages(b'{"a":0', b',"k%d":1', b"}")._replace(
+        most=149_990, text=b',"text":"'
+    ),
+    "lists in objects, as many as are read": messages(b"1", b',{"k%d":["v"]}', b"")._replace(
+        most=49_990
+    ),
+    "all that is counted, as much as is read": messages(
+        b"1", b',{"k%d":"v","n":[1,2],"s":"' + b"0" * 36 + b'"}', b""
+    )._replace(most=49_990),
+    "system texts, as many as are read": messages(
+        b"1", b',{"role":"system","content":[{"text":"a%d"}]}', b""
+    )._replace(most=33_300),
+    "tools, as many as are read": Body(
+        CHAT,
+        JSON,
+        b'{"model":"m","messages":[],"tools":[1',
+        b',{"type":"function","function":{"name":"f%d"}}',
+        b"]}",
+        most=49_990,
+    ),
+    "a batch of requests, as many as are read": Body(
+        BATCH,
+        JSON,
+        b'{"requests":[{"params":{"model":"m"}}',
+        b',{"params":{"model":"m","max_tokens":1,"tools":[{"name":"t%d"}]}}',
+        b"]}",
+        most=24_990,
     ),
     "a batch of requests": Body(
         BATCH,

@@ -26,7 +26,7 @@ from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
 from guardrail.model.cells import Cell, Charge, Correction, CounterReply, Outcome
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.opening import awaited, open_store
 
 KEYS, PROCESSES, STAGES, TASKS = 10_000_000, 2, 10, 200

@@ -17,7 +17,7 @@ from benchmarks.timing import Contender, interleaved, micros, ratio
 from benchmarks.workload import Clock, deciding, r5_guard, r5_requests
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Charge, Counter
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
 
 ALONE_MOST, SHARED_LEAST = 6.0, 1.0
 PROCESSES = 4
@@ -93,7 +93,7 @@ def _scaled(rounds: int, accounts: int) -> list[Result]:
             many.acquire(CHARGES, _cells(number), NOW)
         for number in range(FEW):
             few.acquire(CHARGES, _cells(number), NOW)
-        size = many.session.used_bytes / len(many)
+        size = many.connection.used_bytes / len(many)
         costs = interleaved(
             {"few": _at_random(few, FEW), "many": _at_random(many, accounts)}, rounds
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Requests(NamedTuple):
     """The same requests in two forms: facts and estimate, and arguments of R5 by hand."""
 
     stated: list[tuple[dict[str, object], dict[str, object]]]
-    positional: list[tuple[str, str, str, str, str, int]]
+    positional: list[tuple[Any, ...]]
 
 
 def r5_requests(count: int, *, accounts: int = 1000, tier: str | None = None) -> Requests:
@@ -94,16 +94,21 @@ class Clock:
         self.step = step
 
 
-def deciding(guard: Guard, stated: Sequence[tuple[Any, Any]], clock: Clock) -> Contender:
-    """Return a contender that decides every request; it gives seconds a request."""
+def deciding(
+    guard: Guard,
+    stated: Sequence[tuple[Any, Any]],
+    clock: Clock,
+    timer: Callable[[], float] = perf_counter,
+) -> Contender:
+    """Return a contender that decides every request; it gives seconds a request, by `timer`."""
 
     def run() -> float:
         decide, now, step = guard.decide, clock.now, clock.step
-        began = perf_counter()
+        began = timer()
         for facts, estimate in stated:
             now += step
             decide(facts, estimate, now=now)
-        took = perf_counter() - began
+        took = timer() - began
         clock.now = now
         return took / len(stated)
 

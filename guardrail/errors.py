@@ -1,4 +1,4 @@
-"""The exceptions guardrail raises.
+"""The exceptions guardrail raises, and the located findings about policy files as data.
 
 GuardrailError
 ├── PolicyError     the policy files cannot be loaded
@@ -9,9 +9,78 @@ GuardrailError
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from guardrail.diagnostics import Diagnostic
+
+class Severity(enum.Enum):
+    """How grave a finding is: an error keeps a policy from loading."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a file: lines and columns count from 1, the end column is exclusive."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """A comment that accepts findings: `# guardrail: ignore GR203 until 2026-12-01 why`.
+
+    It stands in the line of what is found, or alone in the line above. `until` is the first
+    instant at which it holds no longer, in microseconds since the epoch, None for never.
+    """
+
+    codes: tuple[str, ...]
+    span: Span
+    until: int | None = None
+
+    def accepts(self, code: str, at: Span, now: int) -> bool:
+        """Tell whether it accepts a finding of that code and place, at `now` (microseconds)."""
+        in_force = self.until is None or now < self.until
+        return (
+            in_force
+            and code in self.codes
+            and at.file == self.span.file
+            and (at.line == self.span.line)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding: a stable code, a sentence in the author's words, and where it applies.
+
+    `excerpt` is the source line at the span (None where there is none to show); `label` stands
+    under the caret; `help` says what to do next.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    span: Span
+    excerpt: str | None = None
+    label: str | None = None
+    help: str | None = None
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, str]:
+        """The deterministic order of findings: file, line, column, code."""
+        return (self.span.file, self.span.line, self.span.column, self.code)
 
 
 class GuardrailError(Exception):

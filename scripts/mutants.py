@@ -1,14 +1,18 @@
 """Change the package in one small place at a time, and see whether a test fails.
 
-Run by hand, as it takes a minute or so a mutant:
+Run by hand, in two steps: note once which tests run which lines (`build/mutants_lines`), with
+folders of tests that run the package in their own process; then draw, change and test:
 
+    .venv/bin/python -m pytest -p scripts.mutants_tests --note-lines build/mutants_lines FOLDERS
     .venv/bin/python -m scripts.mutants --draw 400
     .venv/bin/python -m scripts.mutants --draw 60 --only engine stores guard
     .venv/bin/python -m scripts.mutants --report
 
 The draw is the same for the same seed, and hardly another where the code has changed elsewhere.
 What was found goes to a file of JSON lines, and a second run goes on from there. Each worker has a
-copy of the tree in the temporary folder. A mutant is killed by a test that fails, by an error, or
+copy of the tree in the temporary folder. A mutant is tested by the tests that ran its statement,
+half by time of its own room, and of each test function the cheapest first, for at most `ENOUGH`
+seconds of what they took when they were noted. It is killed by a test that fails, by an error, or
 by time: its tests take far longer than they should. Those that change nothing that anyone could
 see are listed with the reason in `mutants_equivalent.txt`: the mutant's name, a colon, why.
 """
@@ -21,6 +25,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.txt")
@@ -40,8 +45,19 @@ COPIED = (
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "NOTICE", "README.md",
     "pyproject.toml",
 )  # fmt: skip
-LONGEST = 900
-"""Seconds after which a mutant counts as killed by time."""
+ENOUGH = 75.0
+"""Seconds that a mutant's tests may have taken when they were noted, all together."""
+
+AT_ONCE = 8.0
+"""Seconds of tests that are run first, of as few files as `FILES`: most mutants go no further."""
+
+FILES = 4
+
+
+def longest(seconds: float) -> float:
+    """Return after how many seconds tests that took so many have killed a mutant by time."""
+    return 4 * seconds + 30
+
 
 WEIGHTS = {
     "engine": 3.0,
@@ -51,42 +67,6 @@ WEIGHTS = {
     "http/meter": 3.0,
 }
 """How much more often a room's mutants are drawn than those of others."""
-
-_EVERYWHERE = ("tests/test_policies.py", "tests/replay/test_scenarios.py")
-_COUNTING = (
-    "tests/cells/test_memory.py",
-    "tests/cells/test_contract.py",
-    "tests/cells/test_definition.py",
-)
-_DECIDING = ("tests/engine", "tests/behaviour", "tests/guard", "tests/loading")
-_NAMES = ("tests/stores/test_names.py",)
-_REDIS = ("tests/stores/test_redis_late.py", "tests/stores/test_redis_ways.py", *_NAMES)
-_LMDB = (
-    "tests/cells/test_lmdb_definition.py",
-    "tests/stores/test_lmdb_forks.py",
-    "tests/stores/test_lmdb_bounds.py",
-    *_NAMES,
-)
-_DOORS = ("tests/http/test_endings.py", "tests/http", "tests/hosts", "tests/examples")
-TESTS: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("engine", (*_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cli", "tests/http")),
-    ("stores/redis", (*_REDIS, "tests/cells", "tests/stores", "tests/guard")),
-    ("stores/lmdb", (*_LMDB, "tests/cells", "tests/stores")),
-    ("stores", (*_COUNTING, *_NAMES, "tests/cells", "tests/guard", "tests/engine", "tests/stores")),
-    ("guard", ("tests/guard", "tests/behaviour", "tests/engine", "tests/stores", *_DOORS)),
-    ("http", _DOORS),
-    ("asgi", _DOORS),
-    ("wsgi", _DOORS),
-    ("signals", ("tests/signals", "tests/http")),
-    ("loading", ("tests/loading", *_EVERYWHERE, "tests/cli", "tests/engine", "tests/replay")),
-    ("replay", ("tests/replay", "tests/cli", "tests/examples")),
-    ("traffic", ("tests/replay", "tests/cli", "tests/examples")),
-    ("scenarios", ("tests/replay", "tests/cli")),
-    ("cli", ("tests/cli", "tests/replay", "tests/examples/test_commands.py", "tests/test_docs.py")),
-    ("decisionlog", ("tests/http", "tests/replay")),
-    ("", ("tests/test_algorithms.py", *_DECIDING, *_COUNTING, *_EVERYWHERE, "tests/cells")),
-)
-"""Which tests a module's mutants have to fail, by the start of its path: the first row fits."""
 
 
 class Mutant(NamedTuple):
@@ -230,11 +210,125 @@ def drawn(seed: int, many: int, only: Sequence[str]) -> list[Mutant]:
     return [mutant for _, mutant in found[:many]]
 
 
+class Test(NamedTuple):
+    """A test that passes, and the seconds it took when it was noted."""
+
+    name: str
+    seconds: float
+
+    @property
+    def function(self) -> str:
+        """Return its name without its parameters."""
+        return self.name.partition("[")[0]
+
+    @property
+    def file(self) -> str:
+        """Return the file it stands in."""
+        return self.name.partition("::")[0]
+
+
+class Lines:
+    """Which tests ran which statements of the package."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tests: list[Test] = []
+        self._ran: dict[str, dict[int, list[int]]] = {}
+        for path in sorted(folder.rglob("*.jsonl")):
+            for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+                for module, lines in row["ran"].items():
+                    by_line = self._ran.setdefault(module, {})
+                    for line in lines:
+                        by_line.setdefault(line, []).append(len(self._tests))
+                self._tests.append(Test(row["test"], row["seconds"]))
+        self._texts = {
+            module: (ROOT / "guardrail" / module).read_text(encoding="utf-8")
+            for module in self._ran
+        }
+
+    @property
+    def files(self) -> set[str]:
+        """Return the files that the tests stand in."""
+        return {test.file for test in self._tests}
+
+    def tests_of(self, mutant: Mutant) -> list[Test]:
+        """Return the tests that a mutant has to fail, in the order in which they are run."""
+        found: set[int] = set()
+        for module, lines in self._reached(mutant):
+            by_line = self._ran.get(module, {})
+            found.update(*(by_line.get(line, ()) for line in lines))
+        if not found:  # any test of the module
+            found.update(*self._ran.get(mutant.path, {}).values())
+        seen: Counter[str] = Counter()
+        room = mutant.path.partition("/")[0].removesuffix(".py")
+        ranked: list[tuple[int, float, Test]] = []
+        for test in sorted(map(self._tests.__getitem__, found), key=lambda t: (t.seconds, t.name)):
+            ranked.append((seen[test.function], test.seconds, test))
+            seen[test.function] += 1
+        tests = [test for *_, test in sorted(ranked)]
+        taken: dict[Test, None] = {}
+        for part in ([test for test in tests if room in test.file], tests):
+            left = ENOUGH / 2
+            for test in part:
+                if test not in taken and test.seconds <= left:
+                    taken[test] = None
+                    left -= test.seconds
+        return list(taken)
+
+    def _reached(self, mutant: Mutant) -> Iterator[tuple[str, Sequence[int]]]:
+        """Yield the lines whose tests tell of a mutant, each module's with its name."""
+        path = ROOT / "guardrail" / mutant.path
+        within: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+        function: ast.AST | None = None
+        names: set[str] = set()
+        while True:
+            inner = next((n for n in _statements(within) if _spans(n, mutant.line)), None)
+            if inner is None:
+                break
+            within = inner
+            if isinstance(within, ast.FunctionDef | ast.AsyncFunctionDef):
+                function = within
+            if function is None:
+                names |= set(_bound(within))
+        if function is within:  # its defaults
+            yield mutant.path, range(within.lineno, (within.end_lineno or 0) + 1)  # type: ignore[attr-defined]
+        elif function is not None:
+            yield mutant.path, [within.lineno]  # type: ignore[attr-defined]
+        elif names:
+            words = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b")
+            for module, text in self._texts.items():
+                rows = enumerate(text.splitlines(), 1)
+                yield module, [at for at, row in rows if words.search(row)]
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Yield the statements right within a node."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        elif isinstance(child, ast.ExceptHandler | ast.match_case):
+            yield from _statements(child)
+
+
+def _spans(node: ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement of a module or a class binds."""
+    if isinstance(node, ast.ClassDef):
+        yield node.name
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    for target in targets:
+        if isinstance(target, ast.Name):
+            yield target.id
+
+
 class Tree:
     """A copy of the tree, in which one file at a time is another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lines: Lines) -> None:
         self.folder = folder
+        self._lines = lines
         self._moment = time.time()
         for name in COPIED:
             source = ROOT / name
@@ -243,18 +337,39 @@ class Tree:
                 shutil.copytree(source, folder / name, ignore=ignored)
             elif source.exists():
                 shutil.copy2(source, folder / name)
+        asked, ask = os.pipe()
+        answer, told = os.pipe()
+        self._ask, self._answer = os.fdopen(ask, "w"), os.fdopen(answer)
+        self._serving = self._run_pytest(
+            "--serve",
+            f"{asked},{told}",
+            *sorted(lines.files),
+            out=(folder / "served.txt").open("wb"),
+            pass_fds=(asked, told),
+        )
+        os.close(asked)
+        os.close(told)
+        self._answer.readline()
+
+    def close(self) -> None:
+        """End the server."""
+        self._ask.close()
+        self._serving.wait()
 
     def run(self, mutant: Mutant) -> dict[str, object]:
         """Run the tests that a mutant has to fail; return what came of it."""
         path = self.folder / "guardrail" / mutant.path
         data = path.read_bytes()
-        self._write(path, data[: mutant.start] + mutant.new.encode() + data[mutant.end :])
+        changed = data[: mutant.start] + mutant.new.encode() + data[mutant.end :]
+        tests = self._lines.tests_of(mutant)
         began = time.monotonic()
-        try:
-            rows = next(tests for room, tests in TESTS if mutant.path.startswith(room))
-            status, told = self._test(rows)
-        finally:
-            self._write(path, data)
+        status, told = self._served(path, data, changed, tests)
+        if status == "cannot":
+            self._write(path, changed)
+            try:
+                status, told = self._tested(tests)
+            finally:
+                self._write(path, data)
         return {
             **mutant._asdict(),
             "status": status,
@@ -268,24 +383,73 @@ class Tree:
         path.write_bytes(data)
         os.utime(path, (self._moment, self._moment))
 
-    def _test(self, tests: Sequence[str]) -> tuple[str, str]:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "--no-header", "--tb=line"]
+    def _tested(self, tests: Sequence[Test]) -> tuple[str, str]:
+        """Run a few of the tests, then the others."""
+        first: list[Test] = []
+        for test in tests:
+            files = {each.file for each in [*first, test]}
+            if len(files) <= FILES and sum(each.seconds for each in [*first, test]) <= AT_ONCE:
+                first.append(test)
+        status, told = "survived", "no test runs it"
+        for part in (first, [test for test in tests if test not in set(first)]):
+            if part and status == "survived":
+                status, told = self._test(part)
+        return status, told
+
+    def _served(self, path: Path, old: bytes, new: bytes, tests: Sequence[Test]) -> tuple[str, str]:
+        """Run tests in a child of the server; `cannot` where the change is not in a function."""
+        asked = {
+            "path": str(path),
+            "old": old.decode(),
+            "new": new.decode(),
+            "tests": [test.name for test in tests],
+            "limit": longest(sum(test.seconds for test in tests)),
+            "scratch": self._scratch(),
+        }
+        if not tests:
+            return "survived", "no test runs it"
+        self._ask.write(json.dumps(asked) + "\n")
+        self._ask.flush()
+        told = str(json.loads(self._answer.readline()))
+        if told == "cannot":
+            return told, ""
+        return ("survived" if told.startswith("passed") else "killed"), told[:200]
+
+    def _scratch(self) -> str:
         scratch = self.folder / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        around = {**os.environ, "PYTHONPATH": str(self.folder), "TMPDIR": str(scratch)}
-        out = (self.folder / "out.txt").open("w+b")
-        known = list(dict.fromkeys(each for each in tests if (self.folder / each).exists()))
-        running = subprocess.Popen(
-            [*command, "-p", "no:cacheprovider", *known],
+        return str(scratch)
+
+    def _run_pytest(self, *more: str, out: BinaryIO, **others: Any) -> subprocess.Popen[bytes]:
+        around = {
+            **os.environ,
+            "PYTHONPATH": str(self.folder),
+            "TMPDIR": self._scratch(),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take four times as long to start
+        }
+        start = (sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=line")
+        plugins = ("-p", "scripts.mutants_tests", "-p", "no:cacheprovider")
+        return subprocess.Popen(
+            [*start, *plugins, *more],
             cwd=self.folder,
             env=around,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            **others,
         )
+
+    def _test(self, tests: Sequence[Test]) -> tuple[str, str]:
+        """Run tests in a process of their own."""
+        chosen = self.folder / "chosen.txt"
+        chosen.write_text("\n".join(test.name for test in tests), encoding="utf-8")
+        out = (self.folder / "out.txt").open("w+b")
+        limit = longest(sum(test.seconds for test in tests))
+        files = dict.fromkeys(test.file for test in tests)
+        running = self._run_pytest("--chosen", str(chosen), *files, out=out)
         try:
-            code: int | None = running.wait(LONGEST)
+            code: int | None = running.wait(limit)
         except subprocess.TimeoutExpired:
             code = None
         with contextlib.suppress(ProcessLookupError):
@@ -295,7 +459,7 @@ class Tree:
         lines = out.read().decode("utf-8", "replace").splitlines()
         out.close()
         if code is None:
-            return "killed", f"time ({LONGEST} s)"
+            return "killed", f"time ({limit:.0f} s)"
         failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
         if code == 0:
             return "survived", lines[-1] if lines else ""
@@ -342,6 +506,7 @@ def main() -> None:
     words.add_argument("--draw", type=int, default=400)
     words.add_argument("--seed", type=int, default=20261129)
     words.add_argument("--only", nargs="*", default=[], help="rooms, as `engine` or `stores/redis`")
+    words.add_argument("--lines", type=Path, default=ROOT / "build" / "mutants_lines")
     words.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
     words.add_argument("--jobs", type=int, default=2)
     words.add_argument("--again", action="store_true", help="run again what survived before")
@@ -354,7 +519,7 @@ def main() -> None:
         }
         known |= set(equivalents())
         waiting = [m for m in drawn(given.seed, given.draw, given.only) if m.name not in known]
-        _run_all(waiting, given.out, given.jobs)
+        _run_all(waiting, Lines(given.lines), given.out, given.jobs)
     report(list(_read(given.out).values()))
 
 
@@ -363,18 +528,18 @@ def _read(path: Path) -> dict[str, dict[str, object]]:
     return {str(row["name"]): row for row in map(json.loads, rows)}
 
 
-def _run_all(waiting: list[Mutant], path: Path, jobs: int) -> None:
+def _run_all(waiting: list[Mutant], lines: Lines, path: Path, jobs: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
     waiting.reverse()
 
     def work() -> None:
         with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as name:
-            tree = Tree(Path(name).resolve())
+            tree = Tree(Path(name).resolve(), lines)
             while True:
                 with lock:
                     if not waiting:
-                        return
+                        break
                     mutant = waiting.pop()
                 row = tree.run(mutant)
                 with lock, path.open("a", encoding="utf-8") as out:
@@ -383,6 +548,7 @@ def _run_all(waiting: list[Mutant], path: Path, jobs: int) -> None:
                         f"{row['status']:9} {row['seconds']:6} s  {row['name']}  {row['by']}",
                         flush=True,
                     )
+            tree.close()
 
     workers = [threading.Thread(target=work) for _ in range(jobs)]
     for worker in workers:

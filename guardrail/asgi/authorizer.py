@@ -40,9 +40,9 @@ from guardrail.http.exchange.before import Exchange, is_let_through
 from guardrail.http.exchange.head import head_of_scope
 from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import configure
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
-from guardrail.signals.client import is_proxy
+from guardrail.signals import is_proxy
 
 LOG = logging.getLogger("guardrail")
 PROFILE, TOKEN = "GUARDRAIL_AUTHORIZER", "GUARDRAIL_AUTHORIZER_TOKEN"

@@ -10,6 +10,7 @@ from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
+from guardrail.http.asked.reading import REALTIME_NAMES
 from guardrail.http.exchange.async_door import AsyncDoor
 from guardrail.http.exchange.before import CHANGES, Exchange, Hold, Pass
 from guardrail.http.exchange.head import Head
@@ -176,9 +177,8 @@ def _is_ephemeral(head: Head) -> bool:
 
 def _with_model(query: bytes, model: str) -> bytes:
     """Return a query with another model in the place of every one it names."""
-    pairs = query.split(b"&")
-    named = f"model={quote_plus(model)}".encode()
-    return b"&".join(
-        named if unquote_plus(pair.partition(b"=")[0].decode("latin-1")) == "model" else pair
-        for pair in pairs
-    )
+    changed = []
+    for pair in query.split(b"&"):
+        name = unquote_plus(pair.partition(b"=")[0].decode("latin-1"))
+        changed.append(f"{name}={quote_plus(model)}".encode() if name in REALTIME_NAMES else pair)
+    return b"&".join(changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from guardrail.cli.figures import plural
 from guardrail.cli.inert import inert, width
 from guardrail.cli.output import Format, Output
-from guardrail.diagnostics import Diagnostic, Severity
+from guardrail.errors import Diagnostic, Severity
 
 _TAB = 4
 _LINE_CELLS = 100

@@ -13,11 +13,9 @@ from guardrail.cli.figures import plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Format, Output
 from guardrail.cli.traffic import TrafficRun
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import SettingError
+from guardrail.errors import Diagnostic, SettingError
 from guardrail.http.doors import DOORS, unfed_by_all
-from guardrail.loading.linting import accepted, ending_soon, lint, warning
-from guardrail.loading.suggest import nearest
+from guardrail.loading import accepted, ending_soon, lint, nearest, warning
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult, suite_findings

@@ -10,7 +10,7 @@ import typer
 
 from guardrail.cli.output import Color, Format
 from guardrail.http.doors import DOORS
-from guardrail.loading.notation import NotationError, read_duration
+from guardrail.loading import NotationError, read_duration
 from guardrail.model.amounts import SECOND
 from guardrail.model.typed import epoch_of
 

@@ -10,7 +10,7 @@ import typer
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.output import Color, Format, Output
 from guardrail.errors import SettingError
-from guardrail.loading.catalogue import CATALOGUE
+from guardrail.loading import CATALOGUE
 
 
 def print_page(

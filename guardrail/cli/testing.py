@@ -18,7 +18,7 @@ from guardrail.cli.tests_text import (
     result_fields,
     summary,
 )
-from guardrail.loading.linting import accepted
+from guardrail.loading import accepted
 from guardrail.scenarios import run_suite, suite_findings
 
 

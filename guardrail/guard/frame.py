@@ -15,7 +15,7 @@ from guardrail.guard.shares import share_from
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.policy import PolicySet
-from guardrail.signals import Ageing, Signal, in_order
+from guardrail.signals import Ageing, Refreshing, Signal, in_order
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
@@ -65,8 +65,13 @@ class Frame:
         self.engine.sources = self._shadowed.sources = sources
 
     def with_policies(self, policies: PolicySet) -> Frame:
-        """Return a frame like this one for another policy set."""
+        """Return a frame like this one for another policy set, with signals as their files stand.
+
+        Raises:
+            DataError: a file of a signal was replaced and cannot be used.
+        """
         signals, namespace, environ, local_share = self._given
+        signals = tuple(s.refreshed() if isinstance(s, Refreshing) else s for s in signals)
         return Frame(
             policies,
             signals=signals,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from guardrail.signals import Signal
-from guardrail.signals.network import ClientNetworkSignal
+from guardrail.signals import ClientNetworkSignal, Signal
 
 
 def standard_signals(geo: str | Path | None, environ: Mapping[str, str]) -> tuple[Signal, ...]:

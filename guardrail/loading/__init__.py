@@ -1,8 +1,51 @@
-"""Loading: from YAML files to a compiled policy set, with everything that is wrong in them."""
+"""Loading: from YAML files to a compiled policy set, with everything that is wrong in them.
+
+Other files of the language (directories of identities, traffic maps, settings) are read with the
+same parts: nodes that know their place, shapes, findings and suggestions.
+"""
 
 from __future__ import annotations
 
-from guardrail.loading.load import load_policies, load_text
+from guardrail.loading.catalogue import CATALOGUE
+from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.linting import accepted, ending_soon, lint, warning
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
+from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
 from guardrail.loading.schema import policy_schema
+from guardrail.loading.sets import load_policies, load_text
+from guardrail.loading.shapes import Shape
+from guardrail.loading.shaping import shaped
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import quoted
+from guardrail.loading.yaml import read_yaml
 
-__all__ = ["load_policies", "load_text", "policy_schema"]
+__all__ = [
+    "CATALOGUE",
+    "Entry",
+    "Findings",
+    "ListNode",
+    "MapNode",
+    "Node",
+    "NotationError",
+    "Place",
+    "Scalar",
+    "Scope",
+    "Shape",
+    "accepted",
+    "did_you_mean",
+    "ending_soon",
+    "kind_of",
+    "lint",
+    "load_policies",
+    "load_text",
+    "nearest",
+    "plain",
+    "policy_schema",
+    "quoted",
+    "read_amount",
+    "read_duration",
+    "read_yaml",
+    "shaped",
+    "typed",
+    "warning",
+]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Mapping, Node, Scalar
-from guardrail.loading.notation import NotationError, read_amount, read_rate
-from guardrail.loading.places import Place, kind_of, plain
-from guardrail.loading.scope import Scope
+from guardrail.loading.findings import Place, Scope
+from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, plain
+from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
-from guardrail.loading.values import report_notation, typed
+from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import MICRO, MINUTE, Amount, Fixed, FromFact, Lookup
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 
@@ -39,7 +37,7 @@ class Amounts:
 
     def amount(self, node: Node, *, money: bool = False) -> Amount | None:
         """Compile an amount; what is wrong is reported, and None returned."""
-        if isinstance(node, Mapping) and node.get("fact") is not None:
+        if isinstance(node, MapNode) and node.get("fact") is not None:
             return self._from_fact(node, money=money)
         return self._amount(node, lambda scalar: _plain_amount(scalar, money=money))
 
@@ -60,7 +58,7 @@ class Amounts:
                 )
             return amount
 
-        if isinstance(node, Mapping) and node.get("fact") is not None:
+        if isinstance(node, MapNode) and node.get("fact") is not None:
             help = "a rate needs its period: write `60/minute`, or a table `{by: FACT, …}` of rates"
             self._report("GR110", node, "a rate cannot be a fact's value", help)
             return None
@@ -71,7 +69,7 @@ class Amounts:
         if isinstance(node, Scalar):
             value = self._read(node, read)
             return None if isinstance(value, Failure) else Fixed(value)
-        if isinstance(node, Mapping) and node.get("by") is not None:
+        if isinstance(node, MapNode) and node.get("by") is not None:
             return self._table(node, read)
         help = "write an amount, `{by: FACT, VALUE: amount, …}` or `{fact: NAME}`"
         self._report("GR110", node, f"{kind_of(node)} is not an amount", help)
@@ -90,7 +88,14 @@ class Amounts:
         self._report("GR110", node, f"{kind_of(node)} is not an amount", None)
         return Failure()
 
-    def _table(self, node: Mapping, read: _Reader) -> Lookup | None:
+    def _table(self, node: MapNode, read: _Reader) -> Lookup | None:
+        if isinstance(node.get("bands"), MapNode):
+            at = Place(node, self.scope.findings).key_span(("bands",))
+            help = "write a row for each value, by a level, an enum, a text, a country, a whole "
+            help += "number or a bool: `{by: FACT, VALUE: AMOUNT, …, else: AMOUNT}`"
+            message = "`bands` of a number or a duration are not known in this version"
+            self.scope.findings.report("GR101", at, message, help=help)
+            return None
         fact = self._table_fact(node.get("by"))
         table: dict[object, int | None] = {}
         otherwise: int | Failure | None = Failure()
@@ -117,7 +122,7 @@ class Amounts:
         return Lookup(fact.name, table, fallback, fallback)
 
     def _raises_nothing(
-        self, fact: Fact, node: Mapping, table: dict[object, int | None], fallback: int | None
+        self, fact: Fact, node: MapNode, table: dict[object, int | None], fallback: int | None
     ) -> bool:
         """Report a row by which a client helps itself to more than one who says nothing has.
 
@@ -142,7 +147,7 @@ class Amounts:
         help += "`source: server` if yours does"
         if name in STANDARD_FACTS:
             help = "use a fact that the server establishes, such as `account.tier`"
-        self.scope.findings.report("GR119", node.span, message, label=label, help=help)
+        self.scope.report("GR119", node, message, label=label, help=help)
 
     def _table_fact(self, node: Node | None) -> Fact | None:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
@@ -154,14 +159,14 @@ class Amounts:
             message = f"a table cannot be by {quoted(fact.name)}"
             label = f"a fact of type {fact.type.value}"
             help = "use a level, an enum, a text, a country, a whole number or a bool"
-            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            self.scope.report("GR114", node, message, label=label, help=help)
             return None
         return fact
 
     def _complete(
         self,
         fact: Fact,
-        node: Mapping,
+        node: MapNode,
         table: dict[object, int | None],
         otherwise: int | Failure | None,
     ) -> bool:
@@ -177,14 +182,14 @@ class Amounts:
             names = [str(value) if fact.values else str(value).lower() for value in missing]
             message = f"the table by {name} lacks {listed(names)}"
             help = f"add {'it' if len(names) == 1 else 'them'}, or `else: AMOUNT`"
-            self.scope.findings.report("GR113", at, message, help=help)
+            self.scope.report("GR113", at, message, help=help)
             return False
         message = f"the table by {name} has no `else`"
         label = f"{name} can have any value"
-        self.scope.findings.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
+        self.scope.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
         return False
 
-    def _from_fact(self, node: Mapping, *, money: bool) -> FromFact | None:
+    def _from_fact(self, node: MapNode, *, money: bool) -> FromFact | None:
         place = Place(node, self.scope.findings)
         unknown = [e.key.text for e in node.entries if e.key.text not in ("fact", "else")]
         for name in unknown:
@@ -209,7 +214,7 @@ class Amounts:
             message = f"{quoted(fact.name)} is not an amount"
             label = f"a fact of type {fact.type.value}"
             help = "use an integer or a number"
-            self.scope.findings.report("GR114", node.span, message, label=label, help=help)
+            self.scope.report("GR114", node, message, label=label, help=help)
             return None
         if fact is not None and fact.source is Source.CLIENT:
             message = f"an amount cannot be the value of {quoted(fact.name)}"
@@ -218,7 +223,7 @@ class Amounts:
         return fact
 
     def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
-        self.scope.findings.report(code, node.span, message, help=help)
+        self.scope.report(code, node, message, help=help)
 
 
 class Failure:

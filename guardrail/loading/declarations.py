@@ -8,14 +8,13 @@ import zoneinfo
 from dataclasses import replace
 from decimal import Decimal
 
-from guardrail.loading.declared_shapes import DefaultsShape, FactShape, ModelShape, PriceShape
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Entry, Mapping, Node, Scalar
-from guardrail.loading.places import Place, plain, plain_but
-from guardrail.loading.scope import Scope
+from guardrail.loading.findings import Place, Scope
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain
+from guardrail.loading.notation import typed
+from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import nearest
-from guardrail.loading.values import typed
+from guardrail.loading.suggest import did_you_mean, suggestion
+from guardrail.loading.text import listed, quoted
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
@@ -37,18 +36,15 @@ def compile_fact(entry: Entry, scope: Scope) -> None:
     if _FACT_NAME.fullmatch(name) is None or name in _NO_FACTS or len(name) > 100:
         help = "dotted words of small letters, digits and `_`, such as `account.region`"
         message = f"{quoted(name)} cannot be a fact's name"
-        scope.findings.report("GR102", entry.key.span, message, help=help)
+        scope.report("GR102", entry.key, message, help=help)
         return
     place = Place(entry.value, scope.findings, entry.key)
-    kept = ("default",) if isinstance(entry.value, Mapping) else ()
-    data = plain_but(entry.value, kept) if isinstance(entry.value, Mapping) else plain(entry.value)
-    shape = shaped(FactShape, data, place, scope.units)
+    shape = shaped(FactShape, place)
     if shape is None or not _as_standard(name, shape, place) or not _values_fit(shape, place):
         return
     fact = _fact(name, shape)
-    default = entry.value.get("default") if isinstance(entry.value, Mapping) else None
-    if default is not None:
-        value = typed(fact, default, scope)
+    if shape.default is not None:
+        value = typed(fact, shape.default, scope)
         if value is None:
             return
         fact = replace(fact, default=value)
@@ -117,24 +113,24 @@ def title_name(place: Place) -> str:
 def compile_unit(node: Node, scope: Scope) -> None:
     """Add one declared unit to the scope."""
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
-        scope.findings.report("GR102", node.span, "a unit is a name", help="such as `images`")
+        scope.report("GR102", node, "a unit is a name", help="such as `images`")
     elif _UNIT_NAME.fullmatch(node.text) is None or node.text in _NO_UNITS:
         help = "small letters, digits and `_`, such as `images`"
         message = f"{quoted(node.text)} cannot be a unit's name"
-        scope.findings.report("GR102", node.span, message, help=help)
+        scope.report("GR102", node, message, help=help)
     elif node.text in scope.units:
         message = f"unit {quoted(node.text)} is there already"
-        scope.findings.report("GR104", node.span, message, help="leave it out")
+        scope.report("GR104", node, message, help="leave it out")
     else:
         scope.units |= {node.text}
 
 
-def compile_models(node: Mapping, scope: Scope) -> None:
+def compile_models(node: MapNode, scope: Scope) -> None:
     """Add the models to the scope, their chains of `weaker` checked."""
     places = {}
     for entry in node.entries:
         place = Place(entry.value, scope.findings, entry.key)
-        shape = shaped(ModelShape, plain(entry.value), place, scope.units)
+        shape = shaped(ModelShape, place)
         price = None
         if shape is not None and shape.price is not None:
             price = _price(shape.price, place)
@@ -157,15 +153,13 @@ def compile_models(node: Mapping, scope: Scope) -> None:
 def _price(shape: PriceShape, place: Place) -> Price | None:
     parts = {"input": shape.input, "output": shape.output, "cached_input": shape.cached_input}
     prices: dict[str, int] = {}
-    for name, written in parts.items():
-        if written is None:
-            written = shape.input
-        price = _usd(written)
+    for name, node in parts.items():
+        node = shape.input if node is None else node
+        price = _usd(plain(node))
         if price is None:
-            node = place.at("price", name)
             shown = quoted(node.text) if isinstance(node, Scalar) and node.text else "this"
             help = "USD per million tokens, 0 or more, with at most six decimals"
-            place.report("GR110", ("price", name), f"{shown} is not a price", help=help)
+            place.findings.report("GR110", node, f"{shown} is not a price", help=help)
             return None
         prices[name] = price
     return Price(**prices)
@@ -199,7 +193,7 @@ def _check_chains(scope: Scope, places: dict[str, Place]) -> None:
     for name, model in scope.models.items():
         if model.weaker is not None and model.weaker not in named:
             known = tuple(scope.models)
-            help = did_you_mean(model.weaker, nearest(model.weaker, known), known, "models")
+            help = did_you_mean(model.weaker, known, "models")
             message = f"unknown model {quoted(model.weaker)}"
             places[name].report("GR116", ("weaker",), message, help=help)
             scope.models_doubtful = True
@@ -233,7 +227,7 @@ def _check_circles(scope: Scope, places: dict[str, Place]) -> None:
 def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
     """Take over the defaults of the set: its mode and its time zone."""
     place = Place(node, scope.findings, title)
-    shape = shaped(DefaultsShape, plain(node), place, scope.units)
+    shape = shaped(DefaultsShape, place)
     if shape is None:
         return
     scope.mode = Mode(shape.mode or "enforce")
@@ -246,7 +240,7 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
 def compile_unlisted(node: Node, scope: Scope) -> None:
     """Take over which of the models one that is not listed counts as."""
     place = Place(node, scope.findings)
-    written = node.get("unlisted_model") if isinstance(node, Mapping) else None
+    written = node.get("unlisted_model") if isinstance(node, MapNode) else None
     if not isinstance(written, Scalar) or not isinstance(written.value, str):
         return
     if scope.partial or scope.models_doubtful:
@@ -254,7 +248,7 @@ def compile_unlisted(node: Node, scope: Scope) -> None:
     models, name = scope.models, written.value
     found = scope.listed_model(name)
     if found is None:
-        help = did_you_mean(name, nearest(name, models), tuple(models), "models")
+        help = did_you_mean(name, models, "models")
         place.report("GR116", ("unlisted_model",), f"unknown model {quoted(name)}", help=help)
     scope.unlisted_model = found
 
@@ -263,11 +257,7 @@ def _zone(name: str, place: Place) -> datetime.tzinfo | None:
     try:
         return zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        near = nearest(name, zoneinfo.available_timezones())
-        help = (
-            f"did you mean {quoted(near)}?"
-            if near
-            else "write an IANA name such as `Europe/Berlin`"
-        )
+        zones = zoneinfo.available_timezones()
+        help = suggestion(name, zones, "write an IANA name such as `Europe/Berlin`")
         place.report("GR106", ("timezone",), f"unknown time zone {quoted(name)}", help=help)
         return None

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.loading.findings import quoted
-from guardrail.loading.source import Source, visible
-from guardrail.loading.suggest import nearest
+from guardrail.errors import Diagnostic
+from guardrail.loading.suggest import suggestion
+from guardrail.loading.text import Source, visible
 from guardrail.loading.yaml import MAX_BYTES, too_large
 
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -191,10 +190,10 @@ def _missing(path: Path, error: OSError | ValueError, findings: list[Diagnostic]
         _refused(error, _name(path), findings)
         return
     try:
-        near = nearest(path.name, os.listdir(path.parent))
+        beside = os.listdir(path.parent)
     except OSError:
-        near = None
-    advice = "check the path" if near is None else f"did you mean {quoted(near)}?"
+        beside = []
+    advice = suggestion(path.name, beside, "check the path")
     _report(findings, _name(path), "there is no such file or folder", advice)
 
 
@@ -210,7 +209,7 @@ def _refused(error: OSError | ValueError, name: str, findings: list[Diagnostic])
     _report(findings, name, message, advice)
 
 
-def _report(findings: list[Diagnostic], name: str, message: str, advice: str) -> None:
+def _report(findings: list[Diagnostic], name: str, message: str, advice: str | None) -> None:
     source = Source(name, "")
     findings.append(source.error("GR100", message, source.span(1, 1), help=advice))
 

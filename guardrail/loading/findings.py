@@ -1,14 +1,20 @@
-"""The findings of one loading run: where they collect, and how their sentences quote the author."""
+"""The findings of one loading run, where they stand, and the names that are in force."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
-from guardrail.diagnostics import Diagnostic, Severity, Span
-from guardrail.loading.source import Source
-
-_SHOWN = 60
+from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.loading.nodes import ListNode, MapNode, Node
+from guardrail.loading.suggest import did_you_mean, suggestion
+from guardrail.loading.text import Advice, Source, place_of, quoted
+from guardrail.model.amounts import UNITS
+from guardrail.model.effects import Mode
+from guardrail.model.facts import STANDARD_FACTS, Fact
+from guardrail.model.policy import Model
 
 
 @dataclass(slots=True)
@@ -22,30 +28,14 @@ class Findings:
         """Remember the text of a file, so that findings in it can show their line."""
         self._sources[file] = Source(file, text.removeprefix("\ufeff"))
 
-    def report(
-        self,
-        code: str,
-        span: Span,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
-        """Record an error at a place."""
-        source = self._sources[span.file]
-        self.diagnostics.append(source.error(code, message, span, label=label, help=help))
+    def report(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at a node or a place."""
+        span = at if isinstance(at, Span) else at.span
+        self.diagnostics.append(self._sources[span.file].error(code, message, span, **advice))
 
-    def warn(
-        self,
-        code: str,
-        span: Span,
-        message: str,
-        *,
-        label: str | None = None,
-        help: str | None = None,
-    ) -> None:
+    def warn(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
         """Record a finding that keeps nothing from loading."""
-        self.report(code, span, message, label=label, help=help)
+        self.report(code, at, message, **advice)
         self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.WARNING)
 
     @property
@@ -66,34 +56,122 @@ class Findings:
         return sorted(dict.fromkeys(self.diagnostics), key=lambda found: found.sort_key)
 
 
-def quoted(text: str) -> str:
-    """Return the author's text in backticks, shortened and on one line."""
-    if not text:
-        return '`""`'
-    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-    return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + "`"
+Path = tuple[str | int, ...]
 
 
-def listed(names: Iterable[str], word: str = "and", most: int = 8) -> str:
-    """Return names as a sentence lists them, each in backticks: `a`, `b` and `c`."""
-    every = list(names)
-    shown = [quoted(name) for name in every[:most]]
-    if len(every) > most:
-        return ", ".join(shown) + f" {word} {len(every) - most} more"
-    if len(shown) < 2:
-        return "".join(shown)
-    return ", ".join(shown[:-1]) + f" {word} {shown[-1]}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A construct in a file: its node, and where errors in it are reported.
+
+    `title` is the node that stands for the whole construct, such as a rule's id.
+    """
+
+    node: Node
+    findings: Findings
+    title: Node | None = None
+
+    def at(self, *path: str | int) -> Node:
+        """Return the node at a path, or the nearest one around it."""
+        node = self.node
+        for name in path:
+            inner = _child(node, name)
+            if inner is None:
+                break
+            node = inner
+        return node
+
+    def key_span(self, path: Path) -> Span:
+        """Return where the last key of a path is written; of the whole construct, its title."""
+        node = self.node
+        span = (self.title or self.node).span
+        for name in path:
+            inner = _child(node, name)
+            if inner is None:
+                break
+            span = inner.span
+            if isinstance(node, MapNode):
+                span = next(e.key.span for e in node.entries if e.key.text == name)
+            node = inner
+        return span
+
+    def report(self, code: str, path: Path, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at the value of a path."""
+        self.findings.report(code, self.at(*path), message, **advice)
+
+    def report_key(self, code: str, path: Path, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at the key of a path."""
+        self.findings.report(code, self.key_span(path), message, **advice)
 
 
-def did_you_mean(name: str, near: str | None, known: Sequence[str], kind: str) -> str:
-    """Return the help for an unknown name: the nearest one, or what there is."""
-    if near is not None:
-        return f"did you mean {quoted(near)}?"
-    if not known:
-        return f"there are no {kind}; declare {quoted(name)} first"
-    return f"known {kind}: {listed(known)}"
+def _child(node: Node, name: str | int) -> Node | None:
+    if isinstance(node, MapNode) and isinstance(name, str):
+        return node.get(name)
+    if isinstance(node, ListNode) and isinstance(name, int) and name < len(node.parts):
+        return node.parts[name]
+    return None
 
 
-def place_of(span: Span) -> str:
-    """Return a place as a label names it: the file's own name and the line."""
-    return f"{span.file.rpartition('/')[2]}:{span.line}"
+@dataclass(slots=True)
+class Scope:
+    """The names in force, filled section by section before the rules are compiled.
+
+    `doubtful` holds the names of facts, and of lists with a `$` before them, whose declaration
+    is itself in error: using one is not reported again; so does `models_doubtful` for models.
+    `rules` maps each rule's id to whether it is exemptible. In a `partial` scope some file or
+    section could not be read, and unknown names are not reported at all.
+    """
+
+    findings: Findings
+    facts: dict[str, Fact] = field(default_factory=lambda: dict(STANDARD_FACTS))
+    facts_at: Span | None = None
+    models: dict[str, Model] = field(default_factory=dict)
+    models_doubtful: bool = False
+    unlisted_model: str | None = None
+    doubtful: set[str] = field(default_factory=set)
+    units: frozenset[str] = frozenset(UNITS)
+    mode: Mode = Mode.ENFORCE
+    timezone: str = "UTC"
+    zone: datetime.tzinfo = datetime.UTC
+    rules: Mapping[str, bool] = field(default_factory=dict)
+    partial: bool = False
+
+    def report(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
+        """Record an error at a node or a place."""
+        self.findings.report(code, at, message, **advice)
+
+    def fact(
+        self, name: str, span: Span, *, help: str | None = None, also: tuple[str, ...] = ()
+    ) -> Fact | None:
+        """Return the fact of that name; report an unknown one.
+
+        `help` replaces the usual one, and `also` names what could stand here besides facts.
+        """
+        found = self.facts.get(name)
+        if name in self.doubtful:
+            return None
+        if found is None and not self.partial:
+            label = "not in the standard vocabulary, and no `facts:` declare it"
+            if self.facts_at is not None:
+                label = f"not declared under `facts:` ({place_of(self.facts_at)})"
+            if help is None:
+                declare = f"declare it: `{name}: {{type: string}}`" if len(name) < 40 else None
+                help = suggestion(name, (*self.facts, *also), declare)
+            self.findings.report(
+                "GR105", span, f"unknown fact {quoted(name)}", label=label, help=help
+            )
+        return found
+
+    def listed_model(self, name: str) -> str | None:
+        """Return the name of the model that is listed under a name or alias, None if none is."""
+        return next(
+            (m.name for m in self.models.values() if name == m.name or name in m.aliases), None
+        )
+
+    def rule(self, name: str, span: Span) -> bool:
+        """Whether a rule of that id exists; report an unknown one as a test names it."""
+        if name in self.rules or self.partial:
+            return True
+        known = tuple(self.rules)
+        help = did_you_mean(name, known, "rules")
+        self.findings.report("GR107", span, f"unknown rule {quoted(name)}", help=help)
+        return False

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import cast
+from functools import partial
+from typing import Literal, cast
 
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Mapping, Node
-from guardrail.loading.notation import NotationError, read_instant
-from guardrail.loading.places import Path, Place, plain_but
-from guardrail.loading.scope import Scope
-from guardrail.loading.shapes import VERBS, ExemptionShape, RuleShape
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of
+from guardrail.loading.notation import (
+    LONGEST,
+    NotationError,
+    read_at,
+    read_duration,
+    read_instant,
+)
+from guardrail.loading.shapes import (
+    VERBS,
+    BudgetShape,
+    ConcurrencyShape,
+    DistinctShape,
+    EscalateShape,
+    ExemptionShape,
+    RateShape,
+    RuleShape,
+)
 from guardrail.loading.shaping import keys_of, shaped
-from guardrail.loading.suggest import nearest
-from guardrail.loading.values import report_notation
-from guardrail.loading.verbs import Verbs
+from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
-from guardrail.model.effects import Mode
-from guardrail.model.facts import Source
+from guardrail.model.amounts import MINUTE, Amount
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.predicates import Condition
-from guardrail.model.rules import Exemption, Rule
+from guardrail.model.rules import (
+    Block,
+    Budget,
+    Concurrency,
+    Degrade,
+    Distinct,
+    Escalate,
+    Exemption,
+    Key,
+    Rate,
+    Rule,
+    Verb,
+    Window,
+)
 
 _RULE_KEYS = frozenset(keys_of(RuleShape))
 
@@ -37,20 +65,18 @@ class Rules:
     def __post_init__(self) -> None:
         object.__setattr__(self, "amounts", Amounts(self.scope))
 
-    def rule(self, node: Mapping, index: int) -> Rule | None:
+    def rule(self, node: MapNode, index: int) -> Rule | None:
         """Compile one rule; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
         when = self._when(place, [])
         one_verb = self._one_verb(place)
-        shape = shaped(RuleShape, plain_but(node, ("when",)), place, self.scope.units)
+        shape = shaped(RuleShape, place, self.scope.units)
         if shape is None:
             return None
         verdicts = Verdicts(shape.id, place, self.scope)
         verbs = Verbs(shape, place, self.scope, verdicts, self.amounts)
         verb = verbs.verb() if one_verb else None
-        escalate = None
-        if shape.escalate is not None:
-            escalate = verbs.escalate(shape.escalate, verb)
+        escalate = None if shape.escalate is None else verbs.escalate(shape.escalate, verb)
         start, end = self._bounds(shape, place)
         if when is None or verb is None:
             return None
@@ -70,13 +96,13 @@ class Rules:
             was=shape.was,
         )
 
-    def exemption(self, node: Mapping) -> Exemption | None:
+    def exemption(self, node: MapNode) -> Exemption | None:
         """Compile one exemption; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
         seen: Sightings = []
         when = self._when(place, seen)
         self._server_facts_only(seen)
-        shape = shaped(ExemptionShape, plain_but(node, ("when",)), place, self.scope.units)
+        shape = shaped(ExemptionShape, place)
         if shape is None:
             return None
         if not shape.rules:
@@ -84,7 +110,7 @@ class Rules:
             place.report("GR108", ("rules",), "`rules` is empty", help=help)
         for position, rule in enumerate(shape.rules):
             self._exemptible(rule, ("rules", position), place)
-        expires = self._instant(shape.expires, ("expires",), place, last=True)
+        expires = self._instant(place.at("expires"), last=True)
         if when is None or expires is None:
             return None
         return Exemption(
@@ -98,7 +124,7 @@ class Rules:
         )
 
     def _when(self, place: Place, seen: Sightings) -> Condition | None:
-        node = cast(Mapping, place.node).get("when")
+        node = cast(MapNode, place.node).get("when")
         if node is not None:
             return self.conditions.compile(node, seen)
         present = _keys(place.node)
@@ -116,7 +142,7 @@ class Rules:
             message = f"a rule has one verb, this one has {listed(verbs)}"
             help = "make a rule of each"
             in_order = [
-                e.key.text for e in cast(Mapping, place.node).entries if e.key.text in verbs
+                e.key.text for e in cast(MapNode, place.node).entries if e.key.text in verbs
             ]
             place.report_key("GR112", (in_order[1],), message, help=help)
         elif not any(nearest(name, VERBS) for name in present - _RULE_KEYS):
@@ -125,11 +151,8 @@ class Rules:
         return False
 
     def _bounds(self, shape: RuleShape, place: Place) -> tuple[int | None, int | None]:
-        start = end = None
-        if shape.start is not None:
-            start = self._instant(shape.start, ("from",), place, last=False)
-        if shape.until is not None:
-            end = self._instant(shape.until, ("until",), place, last=True)
+        start = None if shape.start is None else self._instant(place.at("from"), last=False)
+        end = None if shape.until is None else self._instant(place.at("until"), last=True)
         if start is not None and end is not None and start >= end:
             message = f"`until` {quoted(shape.until or '')} is not after `from`"
             label = f"`from` is {quoted(shape.start or '')}"
@@ -138,12 +161,8 @@ class Rules:
             )
         return start, end
 
-    def _instant(self, written: str, path: Path, place: Place, *, last: bool) -> int | None:
-        try:
-            return read_instant(written, self.scope.zone, last=last)
-        except NotationError as error:
-            report_notation(self.scope, place.at(*path), error)
-            return None
+    def _instant(self, node: Node, *, last: bool) -> int | None:
+        return read_at(self.scope, node, lambda it: read_instant(it, self.scope.zone, last=last))
 
     def _exemptible(self, rule: str, path: Path, place: Place) -> None:
         known = self.scope.rules
@@ -154,7 +173,7 @@ class Rules:
             help = "leave it out of the exemption"
             place.report("GR118", path, message, label="it says `exemptible: false`", help=help)
             return
-        help = did_you_mean(rule, nearest(rule, known), tuple(known), "rules")
+        help = did_you_mean(rule, known, "rules")
         place.report("GR118", path, f"unknown rule {quoted(rule)}", help=help)
 
     def _server_facts_only(self, seen: Sightings) -> None:
@@ -167,8 +186,258 @@ class Rules:
             message = f"an exemption cannot rest on {quoted(name)}"
             label = "the caller chooses its value"
             help = "test facts that the server establishes, such as `account.id`"
-            self.scope.findings.report("GR119", node.span, message, label=label, help=help)
+            self.scope.report("GR119", node, message, label=label, help=help)
 
 
 def _keys(node: Node) -> set[str]:
-    return {entry.key.text for entry in node.entries} if isinstance(node, Mapping) else set()
+    return {entry.key.text for entry in node.entries} if isinstance(node, MapNode) else set()
+
+
+MONEY = "cost_usd"
+_CALENDAR = ("hour", "day", "week", "month", "lifetime")
+_BANNED_KEYS = (("account.id",), ("credential.id",), ("actor.id",))
+_IN_FACT_WORDS = {
+    "minute": "1m",
+    "hourly": "hour",
+    "daily": "day",
+    "weekly": "week",
+    "year": "365d",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Compiles the verb of one rule; what is wrong is reported, and None returned."""
+
+    rule: RuleShape
+    place: Place
+    scope: Scope
+    verdicts: Verdicts
+    amounts: Amounts
+
+    def verb(self) -> Verb | None:
+        """Compile the one verb of the rule."""
+        rule = self.rule
+        static = rule.block or rule.degrade
+        if static is not None:
+            self._only_for_limits("block" if rule.block else "degrade")
+        if rule.block is not None:
+            verdict = self.verdicts.refusal(Effect.BLOCK, rule.block, ("block",))
+            return None if verdict is None else Block(verdict)
+        if rule.degrade is not None:
+            verdict = self.verdicts.degrade(rule.degrade, ("degrade",))
+            return None if verdict is None else Degrade(verdict)
+        if rule.budget is not None:
+            return self._budget(rule.budget)
+        self._no_steps()
+        if rule.rate is not None:
+            return self._rate(rule.rate)
+        if rule.concurrency is not None:
+            return self._concurrency(rule.concurrency)
+        return None if rule.distinct is None else self._distinct(rule.distinct)
+
+    def escalate(self, shape: EscalateShape, verb: Verb | None) -> Escalate | None:
+        """Compile an `escalate`: it needs a limit that refuses, and a key that is one account's."""
+        path = ("escalate",)
+        within = read_at(self.scope, shape.within, read_duration)
+        block_for = read_at(self.scope, shape.block_for, read_duration)
+        if isinstance(verb, (Block, Degrade)):
+            message = "`escalate` needs a limit that can be run into"
+            label = "this rule counts nothing"
+            self.place.report_key("GR120", path, message, label=label, help="move it to a limit")
+            return None
+        if verb is not None and verb.key.facts not in _BANNED_KEYS:
+            message = "`escalate` would block a key that many share"
+            label = f"the key is {listed(verb.key.facts) or '`global`'}"
+            help = "key the limit by one of `account.id`, `credential.id` and `actor.id`"
+            self.place.report_key("GR120", path, message, label=label, help=help)
+            return None
+        if verb is not None and verb.over.effect is Effect.DEGRADE:
+            message = "`escalate` never comes to act: this rule never refuses"
+            help = "let `over` throttle or block, or leave `escalate` out"
+            self.place.report_key("GR120", path, message, label="its `over` degrades", help=help)
+            return None
+        if within is None or block_for is None:
+            return None
+        return Escalate(after=shape.after, within=within, block_for=block_for)
+
+    def _only_for_limits(self, verb: str) -> None:
+        rule = self.rule
+        written = {"over": rule.over, "steps": rule.steps, "on_store_error": rule.on_store_error}
+        for name, part in written.items():
+            if part is not None:
+                message = f"`{name}` does not apply to `{verb}`"
+                help = f"leave it out: `{verb}` counts nothing"
+                self.place.report_key("GR101", (name,), message, help=help)
+
+    def _no_steps(self) -> None:
+        if self.rule.steps is not None:
+            message = "`steps` apply to a `budget` only"
+            help = "say with `over` what happens at the limit"
+            self.place.report_key("GR115", ("steps",), message, help=help)
+
+    def _rate(self, shape: RateShape) -> Rate | None:
+        key = self._key(shape.key)
+        over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
+        burst: Amount | None = None
+        fine = key is not None and over is not None and self._has_units("rate", shape.entries, 1)
+        for unit, node in shape.entries.items():
+            money = unit == MONEY
+            if shape.burst is not None:
+                burst = self.amounts.amount(shape.burst, money=money)
+                fine = fine and burst is not None
+            rate = self.amounts.rate(node, money=money)
+            self._priced("rate", unit)
+            if fine and rate is not None and key is not None and over is not None:
+                amount, period = rate
+                return Rate(
+                    unit=unit, amount=amount, period=period, burst=burst, key=key, over=over
+                )
+        return None
+
+    def _budget(self, shape: BudgetShape) -> Budget | None:
+        key = self._key(shape.key)
+        window = read_at(self.scope, shape.per, _window)
+        lifetime = window is not None and window.kind == "lifetime"
+        steps = self.verdicts.steps(self.rule, Effect.BLOCK if lifetime else Effect.THROTTLE)
+        amounts: list[tuple[str, Amount]] = []
+        self._has_units("budget", shape.entries, None)
+        for unit, node in shape.entries.items():
+            amount = self.amounts.amount(node, money=unit == MONEY)
+            self._priced("budget", unit)
+            if amount is not None:
+                amounts.append((unit, amount))
+        whole = bool(amounts) and len(amounts) == len(shape.entries)
+        if not whole or key is None or window is None or steps is None:
+            return None
+        return Budget(amounts=tuple(amounts), window=window, key=key, steps=steps)
+
+    def _concurrency(self, shape: ConcurrencyShape) -> Concurrency | None:
+        key = self._key(shape.key)
+        over = self.verdicts.at_limit(self.rule, Effect.THROTTLE)
+        most = self.amounts.amount(shape.max)
+        lease = read_at(self.scope, shape.lease, partial(read_duration, most=LONGEST))
+        if key is None or over is None or most is None or lease is None:
+            return None
+        return Concurrency(most=most, lease=lease, key=key, over=over)
+
+    def _distinct(self, shape: DistinctShape) -> Distinct | None:
+        key = self._key(shape.key)
+        over = self.verdicts.at_limit(self.rule, Effect.BLOCK)
+        most = self.amounts.amount(shape.max)
+        period = read_at(self.scope, shape.per, partial(read_duration, least=MINUTE, most=LONGEST))
+        count = self._key_fact(self.place.at("distinct", "count"))
+        if key is None or over is None or most is None or period is None or count is None:
+            return None
+        return Distinct(count=count, most=most, period=period, key=key, over=over)
+
+    def _has_units(self, verb: str, units: dict[str, object], most: int | None) -> bool:
+        if units and (most is None or len(units) <= most):
+            return True
+        if units:
+            message = f"`{verb}` limits {listed(units)}"
+            help = "one unit a rate; write a rule for each"
+        else:
+            message = f"`{verb}` does not say how much"
+            help = "add an amount, such as `requests: 60/minute`"
+            if verb == "budget":
+                help = "add an amount, such as `tokens: 50k`"
+        self.place.report_key("GR110", (verb,), message, help=help)
+        return False
+
+    def _priced(self, verb: str, unit: str) -> None:
+        models = self.scope.models.values()
+        unpriced = [model.name for model in models if model.price is None]
+        doubtful = self.scope.partial or self.scope.models_doubtful
+        if unit != MONEY or doubtful or (models and not unpriced):
+            return
+        message, help = "no model has a price", "add `models:` with a `price` each"
+        if unpriced:
+            message = f"no price for {listed(unpriced)}"
+            help = "add `price: {input: …, output: …}`, in USD per million tokens"
+        label = "a limit in `cost_usd` needs the price of every model"
+        self.place.report_key("GR117", (verb, unit), message, label=label, help=help)
+
+    def _key(self, node: Node) -> Key | None:
+        if isinstance(node, Scalar) and node.value == "global":
+            return Key(())
+        if not isinstance(node, ListNode):
+            fact = self._key_fact(node)
+            return None if fact is None or not self._tells_apart(node, (fact,)) else Key((fact,))
+        if not node.parts:
+            help = "write `global` if all requests share the limit"
+            self.scope.report("GR108", node, "`key` is empty", help=help)
+            return None
+        facts = [self._key_fact(part) for part in node.parts]
+        whole = [fact for fact in facts if fact is not None]
+        for index, name in enumerate(whole):
+            if name in whole[:index]:
+                message = f"{quoted(name)} is in the key twice"
+                self.scope.report("GR102", node, message, help="leave one out")
+                return None
+        if len(whole) != len(facts) or not self._tells_apart(node, tuple(whole)):
+            return None
+        return Key(tuple(whole))
+
+    def _tells_apart(self, node: Node, names: tuple[str, ...]) -> bool:
+        """Report what a client chooses in a key: each value it makes up is a counter of its own."""
+        findings = self.scope.findings
+        known = [self.scope.facts[name] for name in names]
+        chosen = [fact for fact in known if fact.source is Source.CLIENT]
+        if not chosen:
+            return True
+        named = listed(fact.name for fact in chosen)
+        if len(chosen) == len(known):
+            message = f"a limit cannot be kept by {named} alone"
+            label = "whoever says something else has a fresh counter"
+            help = "add a fact that the server establishes, such as `account.id`, or use `global`"
+            findings.report("GR119", node, message, label=label, help=help)
+            return False
+        times = math.prod(_values_of(fact) for fact in chosen)
+        often = "with every value it makes up" if times == math.inf else f"up to {times:,} times"
+        message = f"{named} in a key multiplies the limit: a client has it anew {often}"
+        help = f"leave {'it' if len(chosen) == 1 else 'them'} out, or say why it is meant: "
+        help += "`# guardrail: ignore GR203 why`"
+        findings.warn("GR203", node, message, label="the caller chooses it", help=help)
+        return True
+
+    def _key_fact(self, node: Node) -> str | None:
+        findings = self.scope.findings
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            help = "such as `account.id`, or `global`"
+            findings.report("GR102", node, f"a key is a fact, not {kind_of(node)}", help=help)
+            return None
+        advice = "`global` stands alone: it is one limit for all requests"
+        fact = self.scope.fact(
+            node.text,
+            node.span,
+            help=advice if node.text == "global" else None,
+            also=("global",),
+        )
+        if fact is not None and fact.type is FactType.LIST:
+            message = f"{quoted(fact.name)} cannot tell counters apart"
+            findings.report("GR114", node, message, label="a fact of type list")
+            return None
+        return None if fact is None else fact.name
+
+
+def _values_of(fact: Fact) -> float:
+    return 2 if fact.type is FactType.BOOL else len(fact.values) or math.inf
+
+
+def _window(written: object) -> Window:
+    if isinstance(written, str) and written in _CALENDAR:
+        kind = cast(Literal["hour", "day", "week", "month", "lifetime"], written)
+        return Window(kind, written)
+    try:
+        length = read_duration(written, least=MINUTE, most=LONGEST)
+    except NotationError as error:
+        if "not a duration" not in error.message:
+            raise
+        help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
+        near = None
+        if isinstance(written, str):
+            near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
+        help = help if near is None else f"did you mean {quoted(near)}?"
+        raise NotationError("is not a window", help) from None
+    return Window("rolling", str(written), length)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from guardrail.loading.declared_shapes import ExpectShape, ScenarioShape, ScenarioStepShape
-from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Mapping, Node, Scalar
-from guardrail.loading.notation import NotationError, read_amount, read_duration, read_instant
-from guardrail.loading.places import NOTHING, Path, Place, kind_of, plain
-from guardrail.loading.scope import Scope
-from guardrail.loading.shapes import Degrading
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import NOTHING, MapNode, Node, Scalar, kind_of, plain
+from guardrail.loading.notation import read_amount, read_at, read_duration, read_instant, typed
+from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
-from guardrail.loading.suggest import nearest
-from guardrail.loading.values import report_notation, typed
+from guardrail.loading.suggest import suggestion
+from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect
@@ -30,14 +29,15 @@ class Scenarios:
 
     scope: Scope
 
-    def scenario(self, node: Mapping) -> Scenario | None:
+    def scenario(self, node: MapNode) -> Scenario | None:
         """Compile one test; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("name"))
-        shape = shaped(ScenarioShape, plain(node), place, self.scope.units)
+        shape = shaped(ScenarioShape, place, self.scope.units)
         if shape is None:
             return None
-        now = self._instant(shape.now, place)
-        facts = self._facts(place, ("facts",))
+        written = node.get("now") or shape.now
+        now = read_at(self.scope, written, partial(read_instant, zone=self.scope.zone))
+        facts = self._facts(shape.facts, place, ("facts",))
         if (shape.expect is None) == (shape.steps is None):
             message = "a test has either `expect` or `steps`"
             help = "put what each request is expected to do into its step"
@@ -64,16 +64,12 @@ class Scenarios:
         return whole if len(whole) == len(steps) else None
 
     def _step(self, shape: ScenarioStepShape, place: Place, path: Path) -> ScenarioStep | None:
-        facts = self._facts(place, (*path, "facts"))
+        facts = self._facts(shape.facts, place, (*path, "facts"))
         estimate = self._amounts(shape.entries, place, path)
         usage = None
         if shape.usage is not None:
             usage = self._amounts(shape.usage, place, (*path, "usage"))
-        times = [
-            self._duration(getattr(shape, name), place, (*path, name))
-            for name in ("advance", "every", "duration")
-        ]
-        advance, every, duration = times
+        advance, every, duration = map(self._duration, (shape.advance, shape.every, shape.duration))
         expect = self._expect(place, (*path, "expect")) if shape.expect is not None else None
         failed = usage is None and shape.usage is not None
         failed = failed or (expect is None and shape.expect is not None)
@@ -93,32 +89,26 @@ class Scenarios:
             span=place.at(*path).span,
         )
 
-    def _facts(self, place: Place, path: Path) -> dict[str, object] | None:
-        node = place.node
-        for name in path:
-            inner = Place(node, self.scope.findings).at(name)
-            if inner is node:
-                return {}
-            node = inner
+    def _facts(
+        self, written: dict[str, Node], place: Place, path: Path
+    ) -> dict[str, object] | None:
         facts: dict[str, object] = {}
-        fine = True
-        for entry in node.entries if isinstance(node, Mapping) else ():
-            fact = self.scope.fact(entry.key.text, entry.key.span)
+        for name, node in written.items():
+            fact = self.scope.fact(name, place.key_span((*path, name)))
             value: object = None
             if fact is not None and fact.type in _SECONDS:
-                value = _seconds(entry.value)
+                value = _seconds(node)
             if fact is not None and value is None:
-                value = typed(fact, entry.value, self.scope)
-            fine = fine and value is not None
-            facts[entry.key.text] = value
-        return facts if fine else None
+                value = typed(fact, node, self.scope)
+            facts[name] = value
+        return None if None in facts.values() else facts
 
     def _amounts(
-        self, entries: dict[str, object], place: Place, path: Path
+        self, entries: dict[str, Node], place: Place, path: Path
     ) -> dict[str, object] | None:
         amounts: dict[str, object] = {}
         fine = True
-        for name, written in entries.items():
+        for name, node in entries.items():
             if name not in self.scope.units:
                 report_unknown_key(place, (*path, name), sorted(self.scope.units))
                 fine = False
@@ -128,50 +118,27 @@ class Scenarios:
                 message = "`tokens` and `input_tokens` both give the input"
                 place.report_key("GR103", (*path, name), message, help="keep one of them")
                 fine = False
-            amount = self._amount(written, place, (*path, name), money=name == "cost_usd")
+            money = name == "cost_usd"
+            amount = read_at(self.scope, node, partial(read_amount, money=money))
             fine = fine and amount is not None
-            amounts[unit] = amount
+            amounts[unit] = amount / 1_000_000 if money and amount is not None else amount
         return amounts if fine else None
 
-    def _amount(
-        self, written: object, place: Place, path: Path, *, money: bool
-    ) -> int | float | None:
-        try:
-            amount = read_amount(written, money=money)
-        except NotationError as error:
-            report_notation(self.scope, place.at(*path), error)
-            return None
-        return amount / 1_000_000 if money else amount
-
-    def _duration(self, written: object, place: Place, path: Path) -> int | None:
-        if written is None:
-            return 0
-        try:
-            return read_duration(written, least=0)
-        except NotationError as error:
-            report_notation(self.scope, place.at(*path), error)
-            return None
-
-    def _instant(self, written: str, place: Place) -> int | None:
-        try:
-            return read_instant(written, self.scope.zone)
-        except NotationError as error:
-            report_notation(self.scope, place.at("now"), error)
-            return None
+    def _duration(self, node: Node | None) -> int | None:
+        return 0 if node is None else read_at(self.scope, node, partial(read_duration, least=0))
 
     def _expect(self, place: Place, path: Path) -> Expectation | None:
         node = place.at(*path)
         if isinstance(node, Scalar) and isinstance(node.value, str):
             if node.value in _EFFECTS:
                 return Expectation(effect=Effect[node.value.upper()], span=node.span)
-            near = nearest(node.value, _EFFECTS)
-            help = f"did you mean {quoted(near)}?" if near else None
+            help = suggestion(node.value, _EFFECTS, None)
             label = f"one of {listed(_EFFECTS, 'or')}"
             message = f"{quoted(node.text)} is not an effect"
-            self.scope.findings.report("GR106", node.span, message, label=label, help=help)
+            self.scope.report("GR106", node, message, label=label, help=help)
             return None
         inner = Place(node, self.scope.findings, _key_node(place, path))
-        shape = shaped(ExpectShape, plain(node), inner, self.scope.units)
+        shape = shaped(ExpectShape, inner)
         return None if shape is None else self._expectation(shape, inner)
 
     def _expectation(self, shape: ExpectShape, place: Place) -> Expectation | None:
@@ -184,18 +151,19 @@ class Scenarios:
             place.report_key("GR102", (), message, help=help)
             return None
         effect = chosen[0]
-        detail = getattr(shape, effect)
+        written: Node = getattr(shape, effect)
+        detail: Any = plain(written)
         fine = self._known_rules(shape, place)
         if detail is True or detail is NOTHING:
             detail = None
         elif not isinstance(detail, str) or effect == "allow":
             wanted = {"allow": "`true`", "degrade": "a model"}.get(effect, "a reason")
-            found = kind_of(place.at(effect))
+            found = kind_of(written)
             place.report("GR102", (effect,), f"`{effect}` must be {wanted}, not {found}")
             fine = False
         retry_after = None
         if shape.retry_after is not None:
-            retry_after = self._wait(shape.retry_after, place)
+            retry_after = self._wait(shape.retry_after)
             fine = fine and retry_after is not None
         if not fine:
             return None
@@ -209,11 +177,10 @@ class Scenarios:
             span=place.node.span,
         )
 
-    def _wait(self, written: object, place: Place) -> float | None:
-        node = place.at("retry_after")
+    def _wait(self, node: Node) -> float | None:
         seconds = _seconds(node)
         if seconds is None:
-            length = self._duration(written, place, ("retry_after",))
+            length = self._duration(node)
             return None if length is None else length / SECOND
         return float(seconds)
 
@@ -234,7 +201,7 @@ def _seconds(node: Node) -> int | float | None:
 
 def _key_node(place: Place, path: Path) -> Node | None:
     around = place.at(*path[:-1])
-    for entry in around.entries if isinstance(around, Mapping) else ():
+    for entry in around.entries if isinstance(around, MapNode) else ():
         if entry.key.text == path[-1]:
             return entry.key
     return None
@@ -243,7 +210,7 @@ def _key_node(place: Place, path: Path) -> Node | None:
 def _obligations(shape: Degrading | None) -> dict[str, object] | None:
     if shape is None:
         return None
-    obligations: dict[str, object] = dict(shape.entries)
+    obligations = {name: plain(node) for name, node in shape.entries.items()}
     for name in ("model", "max_output_tokens"):
         if getattr(shape, name) is not None:
             obligations[name] = getattr(shape, name)

@@ -7,30 +7,29 @@ from typing import Any, cast
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from guardrail.loading.condition_schema import condition_schemas
-from guardrail.loading.declared_shapes import (
-    DefaultsShape,
-    ExpectShape,
-    FactShape,
-    ModelShape,
-    ScenarioShape,
-    ScenarioStepShape,
-)
+from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
 from guardrail.loading.shapes import (
     OPEN,
     USE,
     VERBS,
     BudgetShape,
+    DefaultsShape,
     Degrading,
     ExemptionShape,
+    ExpectShape,
+    FactShape,
+    ModelShape,
     Over,
     RateShape,
     RuleShape,
+    ScenarioShape,
+    ScenarioStepShape,
     Shape,
 )
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
 
 Json = dict[str, Any]
 
@@ -44,6 +43,20 @@ _SHAPES: tuple[type[Shape], ...] = (
     ExpectShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
+_TEXT: Json = {"type": "string"}
+_VALUES: dict[FactType, Json] = {
+    FactType.STRING: _TEXT,
+    FactType.BOOL: {"type": "boolean"},
+    FactType.INTEGER: {"type": "integer"},
+    FactType.NUMBER: {"type": "number"},
+    FactType.COUNTRY: {"type": "string", "pattern": "^[A-Z]{2}$"},
+    FactType.IP: _TEXT,
+    FactType.DURATION: {"type": "string", "pattern": f"^(?:{DURATION.pattern})$"},
+    FactType.LEVEL: _TEXT,
+    FactType.ENUM: _TEXT,
+    FactType.LIST: _TEXT,
+}
+_LIST_NAME: Json = {"type": "string", "pattern": "^\\$"}
 
 
 def policy_schema() -> dict[str, object]:
@@ -55,7 +68,7 @@ def policy_schema() -> dict[str, object]:
     _, made = models_json_schema(
         [(shape, "validation") for shape in _SHAPES], schema_generator=_Generator, by_alias=True
     )
-    definitions = cast(Json, _resolved(made["$defs"])) | _parts() | condition_schemas()
+    definitions = cast(Json, _resolved(made["$defs"])) | _parts() | _conditions()
     for name in (Degrading, RateShape, BudgetShape, ScenarioStepShape):
         _opened(definitions[name.__name__])
     definitions["Degrading"]["patternProperties"] = {"^x-": {"type": "string"}}
@@ -201,4 +214,61 @@ def _map(properties: Json, required: list[str], others: Json | bool) -> Json:
         "properties": properties,
         "required": required,
         "additionalProperties": others,
+    }
+
+
+def _conditions() -> Json:
+    """Return the definitions that conditions are made of."""
+    several = {"type": "array", "minItems": 1, "items": _ref("ConditionMap")}
+    names = {"type": "array", "minItems": 1, "items": _TEXT}
+    combinators: Json = {
+        "any": several | {"description": "At least one of these holds."},
+        "all": several | {"description": "All of these hold."},
+        "not": _ref("ConditionMap"),
+        "use": {"anyOf": [_TEXT, names], "description": "The named conditions that hold."},
+    }
+    facts = {name: _test(fact) for name, fact in STANDARD_FACTS.items()}
+    return {
+        "Condition": {"anyOf": [{"const": "always"}, _ref("ConditionMap")]},
+        "ConditionMap": {
+            "type": "object",
+            "minProperties": 1,
+            "properties": combinators | facts,
+            "additionalProperties": _ref("AnyTest"),
+        },
+        "AnyTest": {
+            "anyOf": [
+                {"type": ["string", "number", "boolean"]},
+                _operators({name: {} for name in OPERATORS} | {"not": {}}),
+            ]
+        },
+    }
+
+
+def _test(fact: Fact) -> Json:
+    value = {"enum": list(fact.values)} if fact.values else _VALUES.get(fact.type)
+    operators = _operators({name: _operand(name, value) for name in operators_of(fact)})
+    described = {"description": f"{fact.type.value}, established by the {fact.source.value}"}
+    return described | ({"anyOf": [value, operators]} if value is not None else operators)
+
+
+def _operand(name: str, value: Json | None) -> Json:
+    if name == "exists":
+        return {"type": "boolean"}
+    if name in ("same_as", "before", "after"):
+        return _TEXT
+    if name in ("in", "not_in", "cidr", "prefix") and value is not None:
+        entry = value if name in ("in", "not_in") else _TEXT
+        several = {"type": "array", "minItems": 1, "items": entry}
+        one = [_TEXT] if name in ("cidr", "prefix") else [_LIST_NAME]
+        return {"anyOf": [several, *one]}
+    return {} if name == "not" or value is None else value
+
+
+def _operators(operators: Json) -> Json:
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "properties": operators,
+        "additionalProperties": False,
     }

@@ -6,7 +6,8 @@ JSON Schema that editors complete from, so each field's docstring is what an aut
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from guardrail.loading.nodes import ListNode, MapNode, Node, plain
 from guardrail.model.cells import TOP
 
 Count = Annotated[int, Field(ge=1, le=TOP)]
@@ -44,11 +46,55 @@ AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
 class Shape(BaseModel):
-    """A construct with a fixed set of keys."""
+    """A construct with a fixed set of keys, made from the node of a map.
+
+    What stands under a key of type `Any` stays a node, for the code that reads it and knows its
+    place; all else is plain data.
+    """
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def takes(cls, name: str, units: frozenset[str]) -> bool:
+        """Whether a key beyond the fixed ones may stand here."""
+        return False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_node(cls, data: object, info: ValidationInfo) -> object:
+        if not isinstance(data, MapNode):
+            return data
+        units: frozenset[str] = info.context or frozenset()
+        types = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        fixed: dict[str, object] = {}
+        named: dict[str, Node] = {}
+        for entry in data.entries:
+            name = entry.key.text
+            if cls.takes(name, units):
+                named[name] = entry.value
+            else:
+                fixed[name] = _as_type(entry.value, types.get(name, Any))
+        return fixed | {OPEN: named} if issubclass(cls, OpenShape) else fixed
+
+
+def _as_type(node: Node, annotation: Any) -> object:
+    """Return a node as a field of a type takes it; a shape makes itself from its node."""
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    origin = get_origin(annotation)
+    if origin in (Annotated, Union, UnionType):
+        return _as_type(node, parts[0])
+    if annotation is Any:
+        return node
+    if isinstance(node, MapNode):
+        if origin is dict:
+            return {entry.key.text: _as_type(entry.value, parts[1]) for entry in node.entries}
+        if isinstance(annotation, type) and issubclass(annotation, Shape):
+            return node
+    if isinstance(node, ListNode) and origin is list:
+        return [_as_type(part, parts[0]) for part in node.parts]
+    return plain(node)
 
 
 class OpenShape(Shape):
@@ -60,15 +106,6 @@ class OpenShape(Shape):
     def takes(cls, name: str, units: frozenset[str]) -> bool:
         """Whether a key beyond the fixed ones may stand here."""
         return name in units
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, data: object, info: ValidationInfo) -> object:
-        if not isinstance(data, dict):
-            return data
-        units: frozenset[str] = info.context or frozenset()
-        named = {name: part for name, part in data.items() if cls.takes(name, units)}
-        return {name: part for name, part in data.items() if name not in named} | {OPEN: named}
 
 
 class Refusal(Shape):
@@ -244,3 +281,130 @@ class ExemptionShape(Shape):
 
 VERBS = ("block", "degrade", "rate", "budget", "concurrency", "distinct")
 """The keys of a rule of which exactly one is there."""
+
+
+AnyValue: TypeAlias = Annotated[Any, described_as("Value")]
+AnyPrice: TypeAlias = Annotated[Any, described_as("Price")]
+AnyDetail: TypeAlias = Annotated[Any, described_as("Detail")]
+AnyExpectation: TypeAlias = Annotated[Any, described_as("Expectation")]
+AnyWait: TypeAlias = Annotated[Any, described_as("Wait")]
+AnyFacts: TypeAlias = Annotated[dict[str, Any], described_as("Facts")]
+AnyUsage: TypeAlias = Annotated[dict[str, Any], described_as("Usage")]
+
+
+class FactShape(Shape):
+    """The declaration of a fact."""
+
+    type: Literal[
+        "string",
+        "bool",
+        "integer",
+        "number",
+        "country",
+        "ip",
+        "timestamp",
+        "duration",
+        "enum",
+        "level",
+        "list",
+    ]
+    """The type of its value; a level is an ordered enum, lowest first."""
+    values: list[str] | None = None
+    """The values of an enum or a level."""
+    default: AnyValue = None
+    """Fills the fact in where it is missing."""
+    required: bool = False
+    """Whether a request without it is blocked."""
+    source: Literal["client", "server"] | None = None
+    """Who establishes it; only server facts may loosen anything. `client` if left out."""
+
+
+class PriceShape(Shape):
+    """Prices in USD per million tokens."""
+
+    input: AnyPrice
+    """Input tokens."""
+    output: AnyPrice
+    """Output tokens."""
+    cached_input: AnyPrice = None
+    """Input tokens read from a cache; as `input` if left out."""
+
+
+class ModelShape(Shape):
+    """A model the host serves."""
+
+    price: PriceShape | None = None
+    """What its tokens cost."""
+    max_output: Annotated[int, Field(ge=0, le=TOP)] | None = None
+    """The longest answer it gives, in tokens, 0 for embeddings; reserved where a request sets no
+    cap."""
+    weaker: str | None = None
+    """The model that degrading may move to."""
+    aliases: list[str] = Field(default_factory=list)
+    """Its other names."""
+
+
+class DefaultsShape(Shape):
+    """What holds for the whole set where nothing else is said."""
+
+    mode: ModeName | None = None
+    """The mode of rules that state none."""
+    timezone: str | None = None
+    """The IANA name of the time zone of dates, calendar windows and `time.…` facts."""
+    unlisted_model: str | None = None
+    """The model of `models` that one not listed there counts as."""
+
+
+class ExpectShape(Shape):
+    """What a test expects of a decision: exactly one effect, and what explains it."""
+
+    allow: AnyDetail = None
+    """Served in full."""
+    degrade: AnyDetail = None
+    """Served with less: the model it is moved to."""
+    throttle: AnyDetail = None
+    """Refused for now: the reason."""
+    block: AnyDetail = None
+    """Refused: the reason."""
+    by: str | None = None
+    """The rule that decided."""
+    retry_after: AnyWait = None
+    """How long the client is told to wait."""
+    obligations: Degrading | None = None
+    """What the host must also do."""
+    shadow: list[str] | None = None
+    """The shadow rules that would have acted."""
+
+
+class ScenarioStepShape(OpenShape):
+    """One request of a test; amounts stand beside its other keys, by unit."""
+
+    facts: AnyFacts = Field(default_factory=dict)
+    """Facts of this request alone."""
+    usage: AnyUsage | None = None
+    """What it really used, by unit; the amounts if left out."""
+    duration: AnyDuration = None
+    """How long it runs before it settles."""
+    advance: AnyDuration = None
+    """How far the clock moves before it."""
+    repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """How many times it is sent."""
+    every: AnyDuration = None
+    """How far the clock moves after each repeat."""
+    expect: AnyExpectation = None
+    """What the decision must be, each time."""
+
+
+class ScenarioShape(Shape):
+    """One test: facts, and what is expected of them, at once or in steps."""
+
+    name: str
+    """What the test shows."""
+    now: AnyInstant = "2026-01-05T12:00:00Z"
+    """When it starts."""
+    facts: AnyFacts = Field(default_factory=dict)
+    """The facts of every request in it."""
+    expect: AnyExpectation = None
+    """What the decision must be."""
+    steps: list[ScenarioStepShape] | None = None
+    """Several requests, one after the other."""

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from guardrail.loading.findings import listed, quoted
-from guardrail.loading.nodes import Scalar
-from guardrail.loading.places import Path, Place, kind_of
+from guardrail.loading.findings import Path, Place
+from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
 from guardrail.loading.shapes import OPEN, OpenShape, Shape
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import nearest, suggestion
+from guardrail.loading.text import listed, quoted
 
 S = TypeVar("S", bound=Shape)
 
@@ -28,10 +28,16 @@ _WANTED = {
 _COUNTING = ("rate", "budget", "concurrency", "distinct")
 
 
-def shaped(shape: type[S], data: object, place: Place, units: frozenset[str]) -> S | None:
-    """Return a construct's plain data in its shape; report what does not fit and return None."""
+def shaped(shape: type[S], place: Place, units: frozenset[str] = frozenset()) -> S | None:
+    """Return a construct in its shape; report what does not fit and return None.
+
+    `units` are the keys that amounts may stand under.
+    """
+    node = place.node
     try:
-        return shape.model_validate(data, context=units)
+        return shape.model_validate(
+            node if isinstance(node, MapNode) else plain(node), context=units
+        )
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
     suggested = {
@@ -62,8 +68,7 @@ def keys_of(shape: type[BaseModel]) -> list[str]:
 def report_unknown_key(place: Place, path: Path, known: Sequence[str]) -> None:
     """Report a key that is not among those a map can have."""
     name = str(path[-1])
-    near = nearest(name, known)
-    help = f"did you mean {quoted(near)}?" if near else f"known keys: {listed(known, most=12)}"
+    help = suggestion(name, known, f"known keys: {listed(known, most=12)}")
     place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
 
 
@@ -115,8 +120,7 @@ def _not_a_choice(shape: type[Shape], path: Path, place: Place) -> None:
 
 
 def _report_choice(place: Place, path: Path, node: Scalar, choices: Sequence[str]) -> None:
-    near = nearest(node.text, choices)
-    help = f"did you mean {quoted(near)}?" if near else None
+    help = suggestion(node.text, choices, None)
     label = f"one of {listed(choices, 'or', 12)}"
     place.report(
         "GR106", path, f"{_name(path)} cannot be {quoted(node.text)}", label=label, help=help

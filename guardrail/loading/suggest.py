@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
+from guardrail.loading.text import listed, quoted
+
+T = TypeVar("T", bound=str | None)
 
 _SEPARATORS = str.maketrans("-._ ", "    ")
 _LETTERS_PER_SLIP = 3
@@ -114,3 +119,17 @@ def _slips(one: str, other: str, most: int) -> int:
         if min(row) > most:
             return most + 1
     return row[-1]
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: T) -> str | T:
+    """Return the help for an unknown name: the nearest known one, or else what is given."""
+    near = nearest(name, known)
+    return otherwise if near is None else f"did you mean {quoted(near)}?"
+
+
+def did_you_mean(name: str, known: Collection[str], kind: str) -> str:
+    """Return the help for an unknown name of a kind: the nearest known one, or what there is."""
+    there = f"known {kind}: {listed(known)}"
+    if not known:
+        there = f"there are no {kind}; declare {quoted(name)} first"
+    return suggestion(name, known, there)

@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from guardrail.loading.findings import did_you_mean, listed, quoted
-from guardrail.loading.nodes import Scalar
+from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.nodes import Node, Scalar, kind_of, plain
 from guardrail.loading.notation import PERCENT
-from guardrail.loading.places import Path, Place, kind_of
-from guardrail.loading.scope import Scope
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
-from guardrail.loading.suggest import nearest
+from guardrail.loading.suggest import did_you_mean
+from guardrail.loading.text import listed, quoted
 from guardrail.model.effects import Effect
 from guardrail.model.rules import Obligations, Step, Verdict
 
@@ -63,7 +62,7 @@ class Verdicts:
 
     def degrade(self, shape: Degrading, path: Path) -> Verdict | None:
         """Compile a `degrade`."""
-        extra = self._extra(shape.entries, path)
+        extra = self._extra({name: plain(node) for name, node in shape.entries.items()}, path)
         model = shape.model
         fine = extra is not None
         if model is not None:
@@ -110,6 +109,12 @@ class Verdicts:
             help = "write exactly one of `throttle`, `block` and `degrade`"
             self.place.report_key("GR112", path, message, help=help)
             return None
+        return self._verdict(shape, path)
+
+    def _verdict(self, shape: Over | StepShape, path: Path) -> Verdict | None:
+        """Compile the one effect that an `over` or a step has."""
+        if isinstance(shape, StepShape) and shape.notify is not None:
+            return self.notify(shape.notify, (*path, "notify"))
         if shape.degrade is not None:
             return self.degrade(shape.degrade, (*path, "degrade"))
         if shape.block is not None:
@@ -148,7 +153,7 @@ class Verdicts:
 
     def _step(self, shape: StepShape, index: int, highest: int) -> Step | None:
         path: Path = ("steps", index)
-        percent = self._percent(shape.at, (*path, "at"), highest)
+        percent = self._percent(shape.at, highest)
         names = ("notify", "degrade", "throttle", "block")
         chosen = [name for name in names if getattr(shape, name) is not None]
         if len(chosen) != 1:
@@ -161,37 +166,28 @@ class Verdicts:
             help = "write `throttle`, `block` or `degrade`, or notify at 99%"
             self.place.report_key("GR115", (*path, "notify"), message, help=help)
             return None
-        verdict = self._step_verdict(shape, path)
+        verdict = self._verdict(shape, path)
         if verdict is None or percent is None:
             return None
         return Step(percent=percent, verdict=verdict)
 
-    def _step_verdict(self, shape: StepShape, path: Path) -> Verdict | None:
-        if shape.notify is not None:
-            return self.notify(shape.notify, (*path, "notify"))
-        if shape.degrade is not None:
-            return self.degrade(shape.degrade, (*path, "degrade"))
-        if shape.block is not None:
-            return self.refusal(Effect.BLOCK, shape.block, (*path, "block"))
-        return self.refusal(Effect.THROTTLE, shape.throttle or Refusal(), (*path, "throttle"))
-
-    def _percent(self, written: object, path: Path, highest: int) -> int | None:
+    def _percent(self, node: Node, highest: int) -> int | None:
+        written = plain(node)
         found = PERCENT.fullmatch(written) if isinstance(written, str) else None
-        node = self.place.at(*path)
         shown = quoted(node.text) if isinstance(node, Scalar) else kind_of(node)
         if found is None:
             help = "write a whole percentage, such as `80%`"
-            self.place.report("GR115", path, f"{shown} is not a percentage", help=help)
+            self.scope.report("GR115", node, f"{shown} is not a percentage", help=help)
             return None
         percent = int(found[1])
         if not 1 <= percent <= 100:
             help = "steps run from 1% to 100%; `escalate` is for those who keep coming"
-            self.place.report("GR115", path, f"a step at {shown} is never reached", help=help)
+            self.scope.report("GR115", node, f"a step at {shown} is never reached", help=help)
             return None
         if percent <= highest:
             message = f"a step at {shown} does not rise"
             label = f"the step before it is at {highest}%"
-            self.place.report("GR115", path, message, label=label, help="put steps in rising order")
+            self.scope.report("GR115", node, message, label=label, help="put steps in rising order")
             return None
         return percent
 
@@ -201,7 +197,7 @@ class Verdicts:
             return None
         found = self.scope.listed_model(name)
         if found is None:
-            help = did_you_mean(name, nearest(name, models), tuple(models), "models")
+            help = did_you_mean(name, models, "models")
             self.place.report("GR116", path, f"unknown model {quoted(name)}", help=help)
             return None
         if all(model.weaker != found for model in models.values()):

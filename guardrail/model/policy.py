@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from guardrail.diagnostics import Diagnostic, Ignore
+from guardrail.errors import Diagnostic, Ignore
 from guardrail.model.facts import Fact
 from guardrail.model.rules import Exemption, Rule
 from guardrail.model.scenarios import Scenario

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.model.amounts import DAY, HOUR, Amount
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.predicates import Condition

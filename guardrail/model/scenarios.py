@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.model.effects import Effect
 
 

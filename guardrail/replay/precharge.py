@@ -9,7 +9,7 @@ from guardrail.engine import Decision, Engine
 from guardrail.engine.plan import Part, Plan
 from guardrail.errors import SettingError
 from guardrail.guard.ids import ProcessIds
-from guardrail.loading.notation import NotationError, read_amount
+from guardrail.loading import NotationError, read_amount
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, Counter
 from guardrail.model.policy import PolicySet

@@ -5,6 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from guardrail.signals.client import MOST_HOPS, ClientAddress, Proxies, client_address, is_proxy
+from guardrail.signals.network import ClientNetworkSignal, NetworkSignal
+
+__all__ = [
+    "MOST_HOPS",
+    "Ageing",
+    "ClientAddress",
+    "ClientNetworkSignal",
+    "NetworkSignal",
+    "Proxies",
+    "Signal",
+    "client_address",
+    "in_order",
+    "is_proxy",
+]
+
 
 class Signal(Protocol):
     """A source of facts (an information point, in the words of RFC 2753).
@@ -45,6 +61,19 @@ class Ageing(Protocol):
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know at `now` (seconds since the epoch)."""
+        ...
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A source of files that may be replaced while they are in use."""
+
+    def refreshed(self) -> Signal:
+        """Return itself, or what answers from the files as they stand now.
+
+        Raises:
+            DataError: they cannot be used; this one still answers from the old ones.
+        """
         ...
 
 

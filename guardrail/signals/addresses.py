@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
@@ -27,27 +28,39 @@ _NAT64 = bytes.fromhex("0064ff9b0000000000000000")  # 64:ff9b::/96, RFC 6052
 _SIX_TO_FOUR = bytes.fromhex("2002")  # 2002::/16, RFC 3056
 
 
-def _edges(networks: Iterable[IPv4Network | IPv6Network]) -> tuple[list[bytes], list[bytes]]:
-    ordered = sorted(networks, key=lambda network: network.network_address.packed)
-    return (
-        [network.network_address.packed for network in ordered],
-        [network.broadcast_address.packed for network in ordered],
-    )
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Disjoint networks of one width, by their first and last addresses."""
+
+    firsts: tuple[bytes, ...] = ()
+    lasts: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, networks: Iterable[IPv4Network | IPv6Network]) -> Networks:
+        """Take disjoint networks of one width."""
+        ordered = sorted(networks, key=lambda network: network.network_address.packed)
+        return cls(
+            tuple(network.network_address.packed for network in ordered),
+            tuple(network.broadcast_address.packed for network in ordered),
+        )
+
+    def __contains__(self, address: bytes) -> bool:
+        index = bisect_right(self.firsts, address) - 1
+        return index >= 0 and address <= self.lasts[index]
+
+    def first_bytes(self) -> bytes:
+        """Return, for each byte, whether an address that starts with it can be in one of them."""
+        spans = [(a[0], b[0]) for a, b in zip(self.firsts, self.lasts, strict=True)]
+        return bytes(any(low <= byte <= high for low, high in spans) for byte in range(256))
 
 
-_FIRST_V4, _LAST_V4 = _edges(map(ip_network, _NETWORKS_V4))
-_FIRST_V6, _LAST_V6 = _edges(map(ip_network, _NETWORKS_V6))
+_SPECIAL_V4 = Networks.of(map(ip_network, _NETWORKS_V4))
+_SPECIAL_V6 = Networks.of(map(ip_network, _NETWORKS_V6))
 
-
-def _first_bytes(firsts: list[bytes], lasts: list[bytes]) -> bytes:
-    spans = [(first[0], last[0]) for first, last in zip(firsts, lasts, strict=True)]
-    return bytes(any(low <= byte <= high for low, high in spans) for byte in range(256))
-
-
-SPECIAL_V4 = _first_bytes(_FIRST_V4, _LAST_V4)
+SPECIAL_V4 = _SPECIAL_V4.first_bytes()
 """For each first byte of an IPv4 address, whether `is_public` must be asked about it."""
 
-SPECIAL_V6 = _first_bytes(_FIRST_V6, _LAST_V6)
+SPECIAL_V6 = _SPECIAL_V6.first_bytes()
 """The same for IPv6; an address that carries an IPv4 address also starts with such a byte."""
 
 
@@ -68,6 +81,15 @@ def parse(text: object) -> bytes | None:
         return None
 
 
+def parse_hop(text: str) -> bytes | None:
+    """Return the address that a socket or a proxy names, without its zone id; None if none.
+
+    An IPv4 address in IPv6 notation is the IPv4 address: that is how sockets for both write it.
+    """
+    address = parse(text.partition("%")[0] if ":" in text else text)
+    return address[12:] if address is not None and address.startswith(MAPPED) else address
+
+
 def unwrap(address: bytes) -> bytes:
     """Return the IPv4 address that an IPv6 address carries (mapped, NAT64, 6to4), or `address`."""
     if len(address) == 16:
@@ -80,11 +102,7 @@ def unwrap(address: bytes) -> bytes:
 
 def is_public(address: bytes) -> bool:
     """Tell whether an unwrapped address can belong to a host on the public internet."""
-    if len(address) == 4:
-        index = bisect_right(_FIRST_V4, address) - 1
-        return index < 0 or address > _LAST_V4[index]
-    index = bisect_right(_FIRST_V6, address) - 1
-    return index < 0 or address > _LAST_V6[index]
+    return address not in (_SPECIAL_V4 if len(address) == 4 else _SPECIAL_V6)
 
 
 def text_of(address: bytes) -> str:

@@ -7,15 +7,14 @@ by the client and is not read. No header of a peer that is not a declared proxy 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import NamedTuple
 
 from guardrail.errors import SettingError
-from guardrail.signals.addresses import MAPPED, is_public, network_of, parse, text_of
-from guardrail.signals.forwarding import node_of, pieces, xff_node
+from guardrail.signals.addresses import MAPPED, Networks, is_public, network_of, parse_hop, text_of
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -52,27 +51,6 @@ class ClientAddress(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Spans:
-    """Disjoint networks of one width, by their first and last addresses."""
-
-    firsts: tuple[bytes, ...]
-    lasts: tuple[bytes, ...]
-
-    @classmethod
-    def of(cls, networks: Iterable[IPv4Network | IPv6Network]) -> _Spans:
-        """Take disjoint networks of one width."""
-        edges = sorted(
-            (network.network_address.packed, network.broadcast_address.packed)
-            for network in networks
-        )
-        return cls(tuple(first for first, _ in edges), tuple(last for _, last in edges))
-
-    def __contains__(self, address: bytes) -> bool:
-        index = bisect_right(self.firsts, address) - 1
-        return index >= 0 and address <= self.lasts[index]
-
-
-@dataclass(frozen=True, slots=True)
 class Proxies:
     """The declared proxies, and the one header in which they say whom they serve.
 
@@ -82,8 +60,8 @@ class Proxies:
     header: bytes = b"x-forwarded-for"
     most_hops: int = MOST_HOPS
     unix: bool = False
-    v4: _Spans = _Spans((), ())
-    v6: _Spans = _Spans((), ())
+    v4: Networks = field(default_factory=Networks)
+    v6: Networks = field(default_factory=Networks)
 
     @classmethod
     def declare(
@@ -115,7 +93,7 @@ class Proxies:
                 "the trusted proxies are every address: anyone could then claim to be anyone; "
                 "name the networks of your own proxies"
             )
-        return cls(name, most_hops, UNIX in entries, _Spans.of(v4), _Spans.of(v6))
+        return cls(name, most_hops, UNIX in entries, Networks.of(v4), Networks.of(v6))
 
     @property
     def declared(self) -> bool:
@@ -131,7 +109,7 @@ def is_proxy(peer: str | None, proxies: Proxies) -> bool:
     """Tell whether a socket's peer (None: it has no address) is a declared proxy."""
     if peer is None:
         return proxies.unix
-    address = _peer(peer)
+    address = parse_hop(peer)
     return address is not None and proxies.trusts(address)
 
 
@@ -141,7 +119,7 @@ def client_address(peer: str | None, headers: Headers, proxies: Proxies) -> Clie
     `headers` are names and values as sent, in order; names in any case. The work is bounded by
     the number of proxies a request may pass, however long the header is.
     """
-    address = None if peer is None else _peer(peer)
+    address = None if peer is None else parse_hop(peer)
     if address is None:
         if peer is not None or not proxies.unix:
             return ClientAddress(None)
@@ -200,11 +178,6 @@ def _name(proxies: Proxies) -> str:
     return proxies.header.decode("ascii")
 
 
-def _peer(text: str) -> bytes | None:
-    address = parse(text.partition("%")[0] if ":" in text else text)
-    return address[12:] if address is not None and address.startswith(MAPPED) else address
-
-
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(text)
@@ -217,3 +190,64 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     if isinstance(network, IPv6Network) and mapped and network.prefixlen >= 96:
         return IPv4Network((network.network_address.packed[12:], network.prefixlen - 96))
     return network
+
+
+_BLANK = b" \t"
+# An IPv6 address in brackets, with a port or without; an IPv4 address with a port; either without.
+_NODE = re.compile(
+    r"\[([^\]]*:[^\]]*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}|([^:]*|[^:]*:[^:]*:.*)", re.DOTALL
+)
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# Values are looser than RFC 7239's tokens: real proxies leave quotes out around IPv6 addresses.
+_PAIR = re.compile(rf'[ \t]*({_NAME})=("(?:[^"\\]|\\.)*"|[^\s",;]+)[ \t]*(;|$)')
+_ESCAPED = re.compile(r"\\(.)")
+_LONGEST = 1024
+"""No element of a proxy's is longer, and none of a client's needs to be read further."""
+
+
+def pieces(line: bytes, *, quotes: bool = False) -> Iterator[bytes]:
+    """Yield the comma-separated elements of a header's line from right to left, blanks stripped.
+
+    With `quotes`, a comma in a quoted string parts nothing. Quotes are paired from the right, so
+    that one left open by a client cannot swallow what a proxy appended.
+    """
+    end = len(line)
+    while end >= 0:
+        start = line.rfind(b",", 0, end)
+        if quotes:
+            while start >= 0 and line.count(b'"', start + 1, end) % 2 and end - start < _LONGEST:
+                start = line.rfind(b",", 0, start)
+        yield line[start + 1 : end].strip(_BLANK)
+        end = start
+
+
+def xff_node(piece: bytes) -> bytes | None:
+    """Return the address that an element of X-Forwarded-For names, None if it names none.
+
+    Ports, brackets and zone ids are left out; an IPv4 address in IPv6 notation is unwrapped.
+    """
+    return None if len(piece) > _LONGEST else _node(piece.decode("latin-1"))
+
+
+def node_of(piece: bytes) -> bytes | None:
+    """Return the address in the `for` parameter of an element of Forwarded, None if none is."""
+    if len(piece) > _LONGEST:
+        return None
+    text, at, found = piece.decode("latin-1"), 0, None
+    while at < len(text):
+        pair = _PAIR.match(text, at)
+        if pair is None:
+            return None
+        if pair[1].lower() == "for":
+            if found is not None:
+                return None
+            found = pair[2]
+        at = pair.end()
+    if found is None:
+        return None
+    return _node(_ESCAPED.sub(r"\1", found[1:-1]) if found.startswith('"') else found)
+
+
+def _node(text: str) -> bytes | None:
+    found = _NODE.fullmatch(text)
+    return None if found is None else parse_hop(found[found.lastindex or 0])

@@ -16,8 +16,8 @@ from guardrail.stores.epochs import OVERLAP, SHORTEST_OVERLAP
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE
 from guardrail.stores.options import Option, count, duration, host_clock, options, prefix, size, yes
-from guardrail.stores.redis.addresses import ENCODED, read_address, without_login
-from guardrail.stores.redis.addresses import SCHEMES as REDIS_SCHEMES
+from guardrail.stores.redis.address import ENCODED, read_address, without_login
+from guardrail.stores.redis.address import SCHEMES as REDIS_SCHEMES
 
 MEMORY_OPTIONS: Mapping[str, Option] = MappingProxyType({"max_keys": count})
 LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
@@ -94,7 +94,7 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
             f"`{shown}` names no folder: write it with three slashes, `{_EXAMPLES['lmdb']}`"
         )
     try:
-        from guardrail.stores.lmdb.store import LmdbStore
+        from guardrail.stores.lmdb import LmdbStore
     except ImportError as problem:
         raise not_installed(problem, f"`{uri}`", "lmdb") from problem
     return LmdbStore(path, hash_keys=hash_keys, **stated)
@@ -110,12 +110,11 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
             f"or `{KEY_FILE}` to a file of mode 0600; {MAKE_ONE}"
         )
     try:
-        from guardrail.stores.redis.base import CONNECT, DEADLINE
-        from guardrail.stores.redis.bearings import Outlook
-        from guardrail.stores.redis.store import RedisStore
+        from guardrail.stores.redis.server_state import StoreOptions
+        from guardrail.stores.redis.store import CONNECT, DEADLINE, RedisStore
     except ImportError as problem:
         raise not_installed(problem, f"`{shown}`", "redis") from problem
-    outlook = Outlook(
+    surroundings = StoreOptions(
         keys=hash_keys,
         layouts=(LAYOUT,),
         prefix=stated.get("prefix", "gr"),
@@ -126,7 +125,7 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     )
     store = RedisStore(
         address,
-        outlook,
+        surroundings,
         deadline=stated.get("deadline", DEADLINE * SECOND) / SECOND,
         connect=stated.get("connect", CONNECT * SECOND) / SECOND,
     )

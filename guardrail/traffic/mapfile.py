@@ -41,16 +41,19 @@ from pathlib import Path
 from typing import cast
 from zoneinfo import ZoneInfo
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import DataError
-from guardrail.loading.findings import Findings, did_you_mean, quoted
-from guardrail.loading.nodes import Node
-from guardrail.loading.places import Place, plain
-from guardrail.loading.scope import Scope
-from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import nearest
-from guardrail.loading.values import typed
-from guardrail.loading.yaml import read_yaml
+from guardrail.errors import DataError, Diagnostic
+from guardrail.loading import (
+    Findings,
+    Node,
+    Place,
+    Scope,
+    did_you_mean,
+    plain,
+    quoted,
+    read_yaml,
+    shaped,
+    typed,
+)
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact
@@ -128,10 +131,10 @@ class _Reading:
         self._units = frozenset((*UNITS, *policies.units))
 
     def map(self) -> TrafficMap | None:
-        shape = shaped(MapShape, plain(self._place.node), self._place, frozenset())
+        shape = shaped(MapShape, self._place)
         if shape is None:
             return None
-        if shape.guardrail_map != 1:
+        if plain(shape.guardrail_map) != 1:
             self._report(
                 ("guardrail_map",), "this is not version 1 of a map", "write `guardrail_map: 1`"
             )
@@ -184,9 +187,10 @@ class _Reading:
             column=Column(shape.column), unit=unit, offset=self._offset(shape.offset), zone=zone
         )
 
-    def _offset(self, written: object) -> float:
-        if written is None:
+    def _offset(self, node: Node | None) -> float:
+        if node is None:
             return 0.0
+        written = plain(node)
         offset = epoch_of(written) if isinstance(written, str) else _amount(written, signed=True)
         if offset is None:
             self._report(
@@ -202,16 +206,16 @@ class _Reading:
         if not self._one_source(path, shape) or fact is None:
             return None
         if shape.constant is not None:
-            return FactSource(fact=fact, default=self._value(fact, (*path, "constant")))
+            return FactSource(fact=fact, default=self._value(fact, shape.constant))
         column = Column(str(shape.column))
         values = None
         if shape.values is not None:
-            values = {text: self._value(fact, (*path, "values", text)) for text in shape.values}
-        default = None if shape.default is None else self._value(fact, (*path, "default"))
+            values = {text: self._value(fact, node) for text, node in shape.values.items()}
+        default = None if shape.default is None else self._value(fact, shape.default)
         return FactSource(fact=fact, column=column, values=values, default=default)
 
-    def _value(self, fact: Fact, path: tuple[str, ...]) -> FactValue:
-        value = typed(fact, self._place.at(*path), self._scope)
+    def _value(self, fact: Fact, node: Node) -> FactValue:
+        value = typed(fact, node, self._scope)
         return cast(FactValue, list(value) if isinstance(value, tuple) else value)
 
     def _one_source(self, path: tuple[str, ...], shape: FactSourceShape | AmountShape) -> bool:
@@ -240,7 +244,7 @@ class _Reading:
             path = (member, unit)
             if unit not in self._units:
                 known = sorted(self._units)
-                help = did_you_mean(unit, nearest(unit, known), known, "units")
+                help = did_you_mean(unit, known, "units")
                 self._place.report_key("GR101", path, f"unknown unit {quoted(unit)}", help=help)
             elif self._one_source(path, shape):
                 found.append((unit, self._amount(path, shape)))
@@ -249,7 +253,7 @@ class _Reading:
     def _amount(self, path: tuple[str, ...], shape: AmountShape) -> Amount:
         key = "default" if shape.constant is None else "constant"
         written = getattr(shape, key)
-        default = None if written is None else _amount(written)
+        default = None if written is None else _amount(plain(written))
         if written is not None and default is None:
             self._report((*path, key), "an amount is a number, 0 or more")
         column = None if shape.column is None else Column(shape.column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from guardrail.loading.shapes import Shape
+from guardrail.loading import Shape
 
 
 class TimeShape(Shape):

@@ -101,7 +101,9 @@ def test_the_mutant_that_counts_a_request_as_one_is_found_out(monkeypatch):
         original(self, plan, allowances, key, member)
 
     monkeypatch.setattr(RateLimit, "charge", cheap)
-    monkeypatch.setattr("guardrail.guard.synchronous.fuse", lambda engine, store, steps, end: steps)
+    monkeypatch.setattr(
+        "guardrail.guard.synchronous.decide_inline", lambda engine, store, steps, end: steps
+    )
 
     assert worst_of(50) > 1
 

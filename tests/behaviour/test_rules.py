@@ -48,6 +48,31 @@ def test_a_rule_that_degrades_never_refuses(verb):
     assert set(effects) <= {"allow", "degrade"}
 
 
+TIERED = "{by: account.tier, anonymous: 0, email: 2, verified: unlimited}"
+PACES = "{by: account.tier, anonymous: 0/hour, email: 2/hour, verified: unlimited}"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        f"rate: {{requests: {PACES}, key: account.id}}",
+        f"rate: {{requests: {PACES}, burst: 2, key: account.id}}",
+        f"budget: {{requests: {TIERED}, per: day, key: account.id}}",
+        f"concurrency: {{max: {TIERED}, key: account.id}}",
+        f"distinct: {{count: client.ip, max: {TIERED}, per: 1d, key: account.id}}",
+    ],
+)
+def test_an_amount_by_tier_may_be_nothing_for_some_and_unlimited_for_others(verb):
+    guarded = guard(f"  - {{id: tiered, when: always, {verb}}}\n")
+    served = {}
+    for tier in ("anonymous", "email", "verified"):
+        known = {**A, "account.id": tier, "account.tier": tier}
+        decisions = [guarded.decide({**known, "client.ip": f"192.0.2.{n}"}) for n in range(1, 9)]
+        served[tier] = [decision.allowed for decision in decisions].count(True)
+
+    assert served == {"anonymous": 0, "email": 2, "verified": 8}
+
+
 def test_obligations_merge_to_the_strictest_along_the_chain_of_weaker_models():
     rules = (
         "  - {id: one, when: always, degrade: {model: small, max_output_tokens: 50, x-why: one}}\n"

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.stores.redis.addresses import read_address
-from guardrail.stores.redis.bearings import Outlook
+from guardrail.stores.redis.address import read_address
+from guardrail.stores.redis.server_state import StoreOptions
 from guardrail.stores.redis.store import RedisStore
 from tests.cells.awaited import Awaited
 from tests.stores.clusters import Cluster
@@ -21,7 +21,7 @@ SERVERS = Kept()
 atexit.register(SERVERS.close)
 
 
-def outlook(**changes: Any) -> Outlook:
+def options(**changes: Any) -> StoreOptions:
     """Return the usual surroundings of a store, but for some changes."""
     usual: dict[str, Any] = {
         "keys": (HASH_KEY,),
@@ -32,7 +32,7 @@ def outlook(**changes: Any) -> Outlook:
         "host_clock": False,
         "evicting": False,
     }
-    return Outlook(**{**usual, **changes})
+    return StoreOptions(**{**usual, **changes})
 
 
 def redis_store(
@@ -40,7 +40,7 @@ def redis_store(
 ) -> RedisStore:
     """Return a store on a server, with a deadline that a busy machine keeps."""
     more = {} if clock is None else {"clock": clock}
-    return RedisStore(read_address(uri), outlook(**changes), deadline=deadline, **more)
+    return RedisStore(read_address(uri), options(**changes), deadline=deadline, **more)
 
 
 class Shown:
@@ -52,7 +52,7 @@ class Shown:
         store = redis_store(server.uri, **settings)
         store.open()
         self.server = server
-        self.bearings = store.bearings
+        self.state = store.state
         self.store: Any = Awaited(store.awaited()) if is_async else store
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
@@ -70,7 +70,7 @@ class Shown:
 
     def record(self, key: str) -> list[Any]:
         """Return a record as it lies on the server."""
-        value = self.server.get(self.bearings.speech().names.record(key))
+        value = self.server.get(self.state.context().names.record(key))
         found: list[Any] = [] if value is None else msgspec.msgpack.decode(value)
         return found
 
@@ -90,4 +90,4 @@ class Shown:
 
     def member_name(self, member: str) -> str:
         """Return the hash that stands for a member."""
-        return self.bearings.speech().names.naming.member(member).decode()
+        return self.state.context().names.naming.member(member).decode()

@@ -17,8 +17,8 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
-from guardrail.stores.redis import spread
-from guardrail.stores.redis.wire import undoing
+from guardrail.stores.redis import cluster
+from guardrail.stores.redis.protocol import compensating
 from tests.cells.definition import Definition
 from tests.cells.steps import Steps, difference
 from tests.stores.clusters import CLUSTERS
@@ -115,17 +115,17 @@ def test_where_no_clock_steps_back_the_counters_are_those_of_a_single_server(see
 
 
 MUTANTS = {
-    "nothing is taken back": ("undoing", lambda *_, **__: []),
+    "nothing is taken back": ("compensating", lambda *_, **__: []),
     "strikes are taken back": (
-        "undoing",
-        lambda *given, strikes: undoing(*given, strikes=True),
+        "compensating",
+        lambda *given, strikes: compensating(*given, strikes=True),
     ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_of_the_compensation_is_found_out(name, monkeypatch):
-    monkeypatch.setattr(spread, *MUTANTS[name])
+    monkeypatch.setattr(cluster, *MUTANTS[name])
 
     def differs(seed: int) -> bool:
         store = Spread(CLUSTERS.empty("valkey 9"))

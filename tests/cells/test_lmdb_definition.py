@@ -10,7 +10,8 @@ import pytest
 
 from guardrail.model.cells import Adjust, Cell, Charge, Counter, CounterReply, Leave
 from guardrail.model.forms import CELL, COUNTER, Form
-from guardrail.stores.lmdb.store import AsyncLmdbStore, LmdbStore
+from guardrail.stores.lmdb import AsyncLmdbStore, LmdbStore
+from guardrail.stores.lmdb.transaction import SET
 from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
 from tests.cells.stores import Housed, HousedInNumbers
@@ -56,8 +57,8 @@ def test_nothing_is_lost_or_gained_when_the_process_dies_between_two_steps(seed,
 
     def reopened() -> LmdbStore:
         # As the kernel does for a dead process: files are closed, nothing else happens.
-        opened[-1].session.before_fork()
-        opened[-1].session.after_fork(True)
+        opened[-1].connection.before_fork()
+        opened[-1].connection.after_fork(True)
         opened.append(LmdbStore(tmp_path))
         return opened[-1]
 
@@ -74,83 +75,83 @@ class Asked(NamedTuple):
 
 
 class OneTooMany(Housed):
-    def _acquire(self, ledger, charges, cells):
+    def _acquire(self, transaction, charges, cells):
         raised = [c if c.ceiling is None else c._replace(ceiling=c.ceiling + 1) for c in cells]
-        return super()._acquire(ledger, charges, raised)
+        return super()._acquire(transaction, charges, raised)
 
 
 class ChargesTheRefused(Housed):
-    def _acquire(self, ledger, charges, cells):
-        outcome = super()._acquire(ledger, charges, cells)
+    def _acquire(self, transaction, charges, cells):
+        outcome = super()._acquire(transaction, charges, cells)
         if not outcome.admitted:
-            self._apply(ledger, cells[0], outcome.replies[0])
+            self._apply(transaction, cells[0], outcome.replies[0])
         return outcome
 
 
 class ReopensOldWindows(Housed):
-    def _read(self, ledger, cell):
-        reply = super()._read(ledger, cell)
+    def _read(self, transaction, cell):
+        reply = super()._read(transaction, cell)
         if isinstance(reply, CounterReply) and not cell.floor:
             return CounterReply(reply.used, cell.slot, reply.frees, 0)
         return reply
 
 
 class StrikesWithoutRefusal(Housed):
-    def _acquire(self, ledger, charges, cells):
-        return super()._acquire(ledger, [c._replace(after=None) for c in charges], cells)
+    def _acquire(self, transaction, charges, cells):
+        return super()._acquire(transaction, [c._replace(after=None) for c in charges], cells)
 
 
 class BindsTheUnbinding(Housed):
-    def _acquire(self, ledger, charges, cells):
-        return super()._acquire(ledger, [c._replace(binding=True) for c in charges], cells)
+    def _acquire(self, transaction, charges, cells):
+        return super()._acquire(transaction, [c._replace(binding=True) for c in charges], cells)
 
 
 class ForgetsAWrite(Housed):
-    def _apply(self, ledger, cell, reply):
-        super()._apply(ledger, cell, reply)
-        entry = ledger.entries.get(cell.key)
-        if entry is not None and len(ledger.entries) > 3:
+    def _apply(self, transaction, cell, reply):
+        super()._apply(transaction, cell, reply)
+        entry = transaction.entries.get(cell.key)
+        if entry is not None and len(transaction.entries) > 3:
             entry.changed = False
 
 
 class RefundsTwice(Housed):
-    def _correct(self, ledger, correction):
-        super()._correct(ledger, correction)
+    def _correct(self, transaction, correction):
+        super()._correct(transaction, correction)
         if isinstance(correction, Adjust):
-            super()._correct(ledger, correction)
+            super()._correct(transaction, correction)
 
 
 class KeepsWhoLeft(Housed):
-    def _correct(self, ledger, correction):
+    def _correct(self, transaction, correction):
         if not isinstance(correction, Leave):
-            super()._correct(ledger, correction)
+            super()._correct(transaction, correction)
 
 
 class EmptiesTheSet(Housed):
-    def _correct(self, ledger, correction):
-        super()._correct(ledger, correction)
+    def _correct(self, transaction, correction):
+        super()._correct(transaction, correction)
         if isinstance(correction, Leave):
-            entry = ledger.find(correction.key, 2)
+            entry = transaction.find(correction.key, SET)
             entry.put(None, 0)
 
 
 class RenewsTheDead(Housed):
-    def correct(self, corrections, now):
+    def settle(self, corrections, now):
         dead = any(hasattr(correction, "expires") for correction in corrections)
-        super().correct(corrections, 0 if dead else now)
+        super().settle(corrections, 0 if dead else now)
 
 
 class ForgetsTheRefunded(Housed):
-    def _correct(self, ledger, correction):
-        super()._correct(ledger, correction)
-        entry = ledger.entries.get(correction.key)
+    def _correct(self, transaction, correction):
+        super()._correct(transaction, correction)
+        entry = transaction.entries.get(correction.key)
         if entry is not None and isinstance(entry.record, tuple):
             entry.record = entry.record[0]
 
 
 class ExpiresAtOnce(Housed):
-    def _apply(self, ledger, cell, reply):
-        super()._apply(ledger, cell._replace(ttl=-TTL), reply)
+    def _apply(self, transaction, cell, reply):
+        super()._apply(transaction, cell._replace(ttl=-TTL), reply)
 
 
 class CountsAboveTheCeiling(HousedInNumbers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.stores.redis.scripts import Script, Scripts, load_scripts
+from guardrail.stores.redis.protocol import Script, Scripts, load_scripts
 from tests.cells.redis_stores import SERVERS, Shown
 from tests.cells.steps import difference
 from tests.stores.servers import binaries
@@ -60,7 +60,7 @@ def test_a_mutant_of_the_scripts_is_found_out(name):
 
     def differs(seed: int) -> bool:
         store = Shown(SERVERS.empty("valkey 9"))
-        store.store._scripts = scripts
+        store.state.scripts = scripts
         try:
             return difference(store, seed, 400) is not None
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from guardrail.loading.catalogue import CATALOGUE
+from guardrail.loading import CATALOGUE
 from tests.cli.conftest import MONDAY, POLICY, request, write_traffic
 
 START = """\

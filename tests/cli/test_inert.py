@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guardrail.cli.excerpts import print_diagnostics
 from guardrail.cli.inert import inert, padded, shortened, width
 from guardrail.cli.output import Color, Format, Output
-from guardrail.diagnostics import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, Span
 from tests.cli.conftest import POLICY, request, write_traffic
 
 HOSTILE = {

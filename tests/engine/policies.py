@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND, Amount, Fixed, FromFact, Lookup
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source

@@ -122,6 +122,26 @@ def test_a_loop_that_ends_keeps_what_can_be_repeated_and_counts_the_rest(steps):
     asyncio.run(later())
 
 
+def test_more_usage_is_delivered_however_often_a_loop_ends_while_it_is_sent():
+    guard, store, _ = guarded()
+
+    async def broken_off(tokens):
+        store.gate = None
+        decision = await guard.decide(KNOWN, {"tokens": 1})
+        store.gate = asyncio.Event()
+        asyncio.ensure_future(guard.settle(decision, {"tokens": tokens}))  # noqa: RUF006
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    for _ in range(5):
+        asyncio.run(broken_off(100))
+    store.gate = None
+    asyncio.run(guard.close())
+
+    assert used(guard, store) == 500
+    assert guard.health.lost == 0
+
+
 @pytest.mark.parametrize("what", ["decide", "settle"])
 @pytest.mark.parametrize("steps", range(4))
 def test_a_cancelled_probe_leaves_its_place_to_the_next(what, steps):

@@ -336,6 +336,8 @@ def test_a_connection_is_degraded_in_its_address():
     create = frame(type="response.create")
     heard, said, addresses = degraded("{model: small}", create, query=b"a=b&model=voice")
     assert addresses == [("/v1/realtime", b"a=b&model=small")]
+    heard, said, addresses = degraded("{model: small}", create, query=b"deployment=voice")
+    assert addresses == [("/v1/realtime", b"deployment=small")]
     path = "/openai/deployments/voice/realtime"
     heard, said, addresses = degraded("{model: small}", create, query=b"", path=path)
 

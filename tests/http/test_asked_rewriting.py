@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from guardrail.http.asked import RewriteError, rewritten, rewritten_path, with_stream_usage
 from guardrail.http.asked.counts import CAPS, FLOORS, WITHIN
+from guardrail.http.asked.members import REASONING, TOOL_MEMBERS
 from tests.http.requests import asked, body_of, form
 
 CHAT, GEMINI = "/v1/chat/completions", "/v1beta/models/g:streamGenerateContent"
@@ -140,6 +141,31 @@ def test_what_is_disabled_is_taken_out():
         )
     request = asked(GEMINI, {"contents": []})
     assert rewritten_path(request, {"disable": ("stream",)}) == "/v1beta/models/g:generateContent"
+
+
+@pytest.mark.parametrize("name", TOOL_MEMBERS)
+@pytest.mark.parametrize("within", ["", "extra_body", "config"])
+def test_whatever_is_read_as_tools_can_be_taken_out(name, within):
+    tool = [{"id": "web", "name": "f"}]
+    body = {"model": "m", "messages": [], **({within: {name: tool}} if within else {name: tool})}
+    assert asked(CHAT, body).facts["request.tools"] == 1
+
+    left = changed(CHAT, body, {"disable": ("tools",)})
+
+    assert left == {"model": "m", "messages": [], **({within: {}} if within else {})}
+
+
+@pytest.mark.parametrize("name", REASONING)
+@pytest.mark.parametrize("within", ["", "chat_template_kwargs", "generationConfig"])
+def test_whatever_is_read_as_reasoning_can_be_taken_out(name, within):
+    value = {"type": "enabled"} if "onfig" in name or name == "thinking" else "high"
+    asks = {"enable_thinking": True, "reasoning": {"effort": "high"}}.get(name, value)
+    body = {"model": "m", "messages": [], **({within: {name: asks}} if within else {name: asks})}
+    assert asked(CHAT, body).facts["request.reasoning"] is True
+
+    left = changed(CHAT, body, {"disable": ("reasoning",)})
+
+    assert left == {"model": "m", "messages": [], **({within: {}} if within else {})}
 
 
 def test_a_body_without_what_is_disabled_stays():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
 
 from guardrail.http.asked import ReadingLimits
 from guardrail.http.asked.endpoints import endpoint_of
-from guardrail.http.asked.members import OTHER_MODELS
+from guardrail.http.asked.members import ALSO_MODELS, OTHER_MODELS
 from tests.http.requests import JSON, asked, form, problem_of
 
 CHAT, MESSAGES, GEMINI = "/v1/chat/completions", "/v1/messages", "/v1beta/models/g:generateContent"
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 BYTES = "iVBORw0K" * 50_000
+PAGES = "data:application/pdf;base64," + BYTES
+LINES = "\r\n".join(BYTES[at : at + 76] for at in range(0, len(BYTES), 76))
+TEXT = base64.b64encode(b"and so forth " * 30_000).decode()
+
+
+def sealed(kind, data):
+    return {"type": kind, "data": data}
+
 
 HIDDEN_TOOLS = [
     ("/v1/responses", {"input": [{"type": "additional_tools", "tools": [FUNCTION]}]}, 1),
@@ -249,12 +258,69 @@ def test_a_setting_in_other_letters_is_refused(name):
         (MESSAGES, {"messages": [{"content": [{"thinking": "x", "signature": BYTES}]}]}),
         (GEMINI, {"contents": [{"parts": [{"thoughtSignature": BYTES}]}]}),
         ("/generate", {"text": "x", "image_data": BYTES}),
+        ("/generate", {"text": ["x"], "image_data": [[BYTES]]}),
+        (CHAT, {"messages": [{"content": [{"type": "audio_embeds", "audio_embeds": BYTES}]}]}),
+        (CHAT, {"messages": [{"content": [{"type": "input_audio", "input_audio": BYTES}]}]}),
+        (CHAT, {"messages": [{"audio": {"id": "a", "data": BYTES, "transcript": "x"}}]}),
+        (CHAT, {"messages": [{"reasoning_details": [sealed("reasoning.encrypted", BYTES)]}]}),
+        (CHAT, {"messages": [{"provider_specific_fields": {"thought_signatures": [BYTES]}}]}),
+        (CHAT, {"messages": [{"content": [{"document_url": PAGES}]}]}),
+        (CHAT, {"messages": [{"content": [{"type": "image_base64", "image_base64": PAGES}]}]}),
+        (MESSAGES, {"messages": [{"content": [{"citations": [{"encrypted_index": BYTES}]}]}]}),
+        (MESSAGES, {"messages": [{"content": [{"content": {"encrypted_stdout": BYTES}}]}]}),
+        ("/m/x/converse", {"messages": [{"content": [{"c": {"redactedContent": BYTES}}]}]}),
+        ("/m/x/invoke", {"inputText": "x", "inputImage": BYTES}),
+        ("/v1/audio/speech", {"input": "x", "ref_audio": "data:audio/wav;base64," + BYTES}),
+        ("/v1/responses", {"prompt": {"id": "p", "variables": {"v": {"image_url": PAGES}}}}),
+        (GEMINI, {"contents": [{"parts": [{"inlineData": {"mimeType": "a/b", "data": LINES}}]}]}),
     ],
 )
 def test_bytes_count_as_media_and_never_as_text(path, body):
     tokens = asked(path, body).estimate["input_tokens"]
 
-    assert len(BYTES) // 64 < tokens < len(BYTES) // 64 + 2 * ReadingLimits().media_tokens
+    assert len(BYTES) // 64 < tokens < len(LINES) // 64 + 4 * ReadingLimits().media_tokens
+
+
+READ = [
+    (GEMINI, {"contents": [{"functionCall": {"name": "f", "args": {"image": BYTES}}}]}),
+    (GEMINI, {"contents": [{"functionResponse": {"name": "f", "response": {"images": [BYTES]}}}]}),
+    (GEMINI, {"contents": [{"functionResponse": {"name": "f", "response": {"url": PAGES}}}]}),
+    (GEMINI, {"contents": [{"inlineData": {"mimeType": "Text/plain", "data": BYTES}}]}),
+    (GEMINI, {"contents": [{"inlineData": {"mimeType": "application/json", "data": TEXT}}]}),
+    (MESSAGES, {"messages": [{"content": [{"type": "tool_use", "input": {"mask": BYTES}}]}]}),
+    (MESSAGES, {"messages": [], "tools": [{"name": "f", "input_schema": {"signature": BYTES}}]}),
+    (MESSAGES, {"messages": [{"source": {"type": "text", "media_type": "a/b", "data": BYTES}}]}),
+    (MESSAGES, {"messages": [{"type": "search_result", "source": PAGES}]}),
+    (MESSAGES, {"messages": [{"thinking": "x", "signature": BYTES[:2_048] + "and, so " * 50_000}]}),
+    (
+        CHAT,
+        {"messages": [], "tools": [{"function": {"name": "f", "parameters": {"image": BYTES}}}]},
+    ),
+    (CHAT, {"messages": [{"image_url": {"url": "https://x/" + BYTES}}]}),
+    (CHAT, {"messages": [{"image_url": {"url": PAGES[:2_048] + "and, so " * 50_000}}]}),
+    (CHAT, {"messages": [{"file": {"filename": "a.md", "file_data": BYTES}}]}),
+    (CHAT, {"messages": [{"file": {"file_data": TEXT}}]}),
+    (CHAT, {"messages": [{"file": {"file_data": "data:;base64," + BYTES}}]}),
+    ("/m/x/converse", {"messages": [{"toolResult": {"content": [{"json": {"image": BYTES}}]}}]}),
+    ("/m/x/converse", {"messages": [{"document": {"format": "txt", "source": {"bytes": BYTES}}}]}),
+    ("/v1/responses", {"prompt": {"id": "p", "variables": {"image": BYTES}}}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), READ)
+def test_what_a_model_reads_word_for_word_is_text_whatever_it_is_called(path, body):
+    short = json.loads(json.dumps(body).replace(BYTES, BYTES[:40_000]))
+
+    assert asked(path, body).estimate["input_tokens"] > 90_000
+    assert asked(path, short).estimate["input_tokens"] > 9_000
+
+
+def test_a_source_that_an_answer_cited_is_text_and_no_picture():
+    cited = {"type": "url_citation", "url": "https://example.com/a", "title": "A", "start_index": 0}
+
+    request = asked("/v1/responses", {"input": [{"content": [{"annotations": [cited] * 50}]}]})
+
+    assert request.estimate["input_tokens"] < 2_000
 
 
 @pytest.mark.parametrize(
@@ -301,6 +367,22 @@ def test_a_query_and_a_request_that_name_two_models_are_refused(query):
     assert "request.model" not in asked("/own/cars", ASK, query=query).facts
 
 
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        (b"deployment=voice", "voice"),
+        (b"api-version=1&deployment=voice&model=voice", "voice"),
+        (b"deployment=voice&model=other", None),
+        (b"deployment=a&deployment=b", None),
+    ],
+)
+def test_a_session_has_the_model_of_its_deployment(query, model):
+    opened = asked("/openai/realtime", None, method="GET", query=query)
+
+    assert opened.facts.get("request.model") == model
+    assert asked(CHAT, ASK, query=query.replace(b"model", b"x")).facts["request.model"] == "m"
+
+
 def test_a_query_that_names_the_model_of_the_body_is_read():
     assert asked(CHAT, ASK, query=b"model=m").facts["request.model"] == "m"
 
@@ -317,6 +399,56 @@ def test_a_name_that_hosts_decode_differently_is_none(path):
     found = endpoint_of(path)
 
     assert (found.model, found.unnamed) == (None, True)
+
+
+@pytest.mark.parametrize("name", ALSO_MODELS)
+def test_another_name_of_the_model_is_read_and_makes_it_unknown_where_it_differs(name):
+    alone = {"messages": ASK["messages"], name: "large"}
+
+    assert asked(CHAT, alone).facts["request.model"] == "large"
+    assert asked(CHAT, {**ASK, name: "m"}).facts["request.model"] == "m"
+    assert "request.model" not in asked(CHAT, {**ASK, name: "large"}).facts
+    assert "request.model" not in asked(CHAT, {**ASK, "extra_body": {name: "large"}}).facts
+    assert asked("/own/cars", {"model": "m", name: {"power": 5}}).facts["request.model"] == "m"
+
+
+@pytest.mark.parametrize("name", ["lora_path", "lora_adapter", "adapter_id"])
+def test_what_is_laid_over_a_model_makes_it_unknown(name):
+    assert "request.model" not in asked(CHAT, {**ASK, name: "other"}).facts
+    assert "request.model" not in asked("/generate", {"model": "m", name: ["a", None]}).facts
+    assert asked(CHAT, {**ASK, name: None}).facts["request.model"] == "m"
+
+
+@pytest.mark.parametrize("name", ["beam_width", "num_beams", "best_of", "num_generations"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {**ASK, "NAME": 4}),
+        (CHAT, {**ASK, "extra_body": {"NAME": 4}}),
+        ("/v1/completions", {"prompt": "x", "NAME": 4}),
+        ("/generate", {"text": "x", "sampling_params": {"NAME": 4}}),
+        ("/vertex_generate", {"instances": [{"text": "x"}], "parameters": {"NAME": 4}}),
+        ("/api/generate", {"model": "m", "prompt": "x", "options": {"NAME": 4}}),
+        ("/v1/batches", {"requests": [{"body": {**ASK, "NAME": 4}}]}),
+    ],
+)
+def test_beams_and_candidates_multiply_what_is_asked_for(path, body, name):
+    named = json.loads(json.dumps(body).replace("NAME", name))
+
+    assert asked(path, named).estimate["requests"] == 4
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"chat_template_kwargs": {"reasoning_effort": "high"}},
+        {"chat_template_kwargs": {"thinking_budget": 100}},
+        {"additionalModelRequestFields": {"reasoning_config": {"type": "enabled"}}},
+        {"reasoningConfig": {"type": "enabled"}},
+    ],
+)
+def test_reasoning_is_seen_where_templates_and_vendors_ask_for_it(extra):
+    assert asked(CHAT, {**ASK, **extra}).facts["request.reasoning"] is True
 
 
 @pytest.mark.parametrize("name", OTHER_MODELS)

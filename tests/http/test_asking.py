@@ -10,10 +10,9 @@ import pytest
 from guardrail import Guard
 from guardrail.http.identity import Asker, CredentialSource
 from guardrail.loading import load_text
-from guardrail.signals.client import Proxies
-from guardrail.signals.directory import Credential, Identity, credential_id
-from guardrail.signals.directory.callables import CallableDirectory
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals import Proxies
+from guardrail.signals.directory import Credential, Freshness, Identity, credential_id
+from guardrail.signals.directory.sources import CallableDirectory
 
 NOW = 1_780_000_000.0
 HASH_KEY = b"k" * 32

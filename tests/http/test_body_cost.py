@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 from functools import partial
@@ -171,6 +172,52 @@ def test_what_holds_too_much_is_refused_before_it_is_parsed(kind):
     assert calls_of(work) < 30_000
     assert work().problem is not None
     assert work().status in (400, 413)
+
+
+def test_too_many_keys_are_refused_before_they_are_parsed():
+    def keyed(count):
+        members = b",".join(b'"k%d":1' % number for number in range(count))
+        return read_document(b"{%b}" % members, LIMITS)
+
+    assert len(keyed(LIMITS.max_keys).value) == LIMITS.max_keys
+    with pytest.raises(UnreadableError, match="more than 150000 keys; send less"):
+        keyed(LIMITS.max_keys + 1)
+
+
+@pytest.fixture
+def collections():
+    """The generations that are collected from here on, each with its number."""
+    found: list[int] = []
+
+    def note(phase, info):
+        if phase == "start":
+            found.append(info["generation"])
+
+    gc.collect()
+    gc.callbacks.append(note)
+    yield found
+    gc.callbacks.remove(note)
+
+
+def test_what_is_decoded_is_not_taken_for_garbage_again_and_again(collections):
+    read_document(b"[%b[]]" % (b'{"a":[]},' * 45_000), LIMITS)
+
+    # Nor is the whole process gone through for it.
+    assert len(collections) < 10
+    assert 2 not in collections
+
+
+@pytest.mark.parametrize("text", [b"[%b1]" % (b"[]," * 30_000), b"[%b" % (b"[]," * 30_000)])
+def test_reading_leaves_the_garbage_collector_as_it_was(text):
+    outcome(text)
+    assert gc.isenabled()
+
+    gc.disable()
+    try:
+        outcome(text)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_tools_of_a_batch_are_not_looked_for_one_by_one():

@@ -11,7 +11,7 @@ import pytest
 
 from guardrail.http.exchange.passage import PASSAGE
 from guardrail.http.settings.opening import configure
-from guardrail.signals.client import Proxies
+from guardrail.signals import Proxies
 from guardrail.signals.directory import credential_id
 from tests.http.accounts import HASH_KEY, Accounts
 from tests.http.driving import ASK, CHAT, Call, Guarded, ask, body_messages, scope_of

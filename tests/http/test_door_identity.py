@@ -9,9 +9,8 @@ import pytest
 
 from guardrail.guard import Guard
 from guardrail.loading import load_text
-from guardrail.signals.directory import credential_id
-from guardrail.signals.directory.kept import Freshness
-from guardrail.signals.directory.service import ServiceDirectory
+from guardrail.signals.directory import Freshness, credential_id
+from guardrail.signals.directory.sources import ServiceDirectory
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware
 from tests.http.accounts import HASH_KEY

@@ -9,7 +9,7 @@ import pytest
 from guardrail.http.exchange.authorizing import Profile
 from guardrail.http.settings.given import NAMES
 from guardrail.http.settings.opening import ARGUMENTS
-from guardrail.signals.directory.identity import CredentialKind
+from guardrail.signals.directory import CredentialKind
 from tests.http.documented import DOCUMENT, exchanges, replayed
 from tests.test_docs import agrees
 

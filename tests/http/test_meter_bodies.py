@@ -255,3 +255,35 @@ def test_no_broken_json_breaks_a_meter(text, size):
 
     for headers in (EVENTS, JSON):
         assert metered(CHAT, [b"data: ", *chunks], headers=headers).usage["output_tokens"] >= 1
+
+
+@pytest.mark.parametrize("times", [1, 4, 40])
+@pytest.mark.parametrize("size", [700, 1 << 16, 1 << 30])
+@pytest.mark.parametrize(
+    ("usage_format", "body"),
+    [
+        (UsageFormat.GEMINI, {"predictions": [{"bytesBase64Encoded": "BYTES"}]}),
+        (UsageFormat.GEMINI, {"candidates": [{"content": {"parts": [{"inlineData": "BYTES"}]}}]}),
+        (UsageFormat.OPENAI_CHAT, {"choices": [{"message": {"audio": {"data": "BYTES"}}}]}),
+        (UsageFormat.OPENAI_CHAT, {"artifacts": [{"base64": "BYTES"}]}),
+        (
+            UsageFormat.OPENAI_RESPONSES,
+            {
+                "object": "response",
+                "output": [{"type": "compaction", "encrypted_content": "BYTES"}],
+            },
+        ),
+        (UsageFormat.ANTHROPIC, {"type": "message", "content": [{"data": "BYTES"}]}),
+        (UsageFormat.NATIVE, {"done": True, "images": ["BYTES"]}),
+    ],
+)
+def test_bytes_in_a_body_are_not_text_and_text_in_their_place_is(usage_format, body, size, times):
+    def used(text):
+        content = json.dumps(body).replace("BYTES", text).encode()
+        chunks = [content[at : at + size] for at in range(0, len(content), size)]
+        return metered(usage_format, chunks, headers=JSON).usage["output_tokens"]
+
+    media, words = "iVBORw0K" * 2_000 * times, "and so on" * 1_777 * times
+
+    assert used(media) <= len(media) // 64 + 100
+    assert used(words) >= len(words) // 4

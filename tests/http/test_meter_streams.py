@@ -272,3 +272,36 @@ def test_a_response_with_the_coding_of_none_is_read():
 @pytest.mark.parametrize("status", [307, 400, 422, 429, 500])
 def test_an_answer_that_is_no_success_settles_nothing(status):
     assert metered(CHAT, [CHAT_STREAM], status=status).usage == {}
+
+
+@pytest.mark.parametrize("size", [1_000, 1 << 30])
+@pytest.mark.parametrize(
+    ("usage_format", "document"),
+    [
+        (
+            UsageFormat.OPENAI_RESPONSES,
+            {"type": "response.image_generation_call.partial_image", "partial_image_b64": "BYTES"},
+        ),
+        (UsageFormat.OPENAI_RESPONSES, {"type": "response.output_audio.delta", "delta": "BYTES"}),
+        (UsageFormat.OPENAI_CHAT, {"choices": [{"delta": {"images": [{"url": "BYTES"}]}}]}),
+        (UsageFormat.ANTHROPIC, {"type": "content_block_delta", "delta": {"signature": "BYTES"}}),
+        (UsageFormat.GEMINI, {"candidates": [{"content": {"parts": [{"inlineData": "BYTES"}]}}]}),
+    ],
+)
+def test_bytes_in_events_too_long_to_hold_are_not_text(usage_format, document, size):
+    def used(text):
+        content = events(*[json.loads(json.dumps(document).replace("BYTES", text))] * 3)
+        chunks = [content[at : at + size] for at in range(0, len(content), size)]
+        return metered(usage_format, chunks).usage["output_tokens"]
+
+    media, words = "iVBORw0K" * 20_000, "and so on" * 17_770
+
+    assert used(media) <= 3 * (len(media) // 64 + 100)
+    assert used(words) >= 3 * len(words) // 4
+
+
+def test_text_that_begins_as_a_picture_does_is_text():
+    pieces = ["Look: ", "data:image/png;base64," + "and so on " * 1_000]
+    stream = events(*({"choices": [{"delta": {"content": piece}}]} for piece in pieces))
+
+    assert metered(UsageFormat.OPENAI_CHAT, [stream]).usage["output_tokens"] >= 2_500

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http.asked import ReadingLimits
+from guardrail.http.asked import ReadingLimits, RewriteError
 from guardrail.http.meter import Turn, TurnUsage
 from tests.http.following import Followed, frame
 
@@ -91,6 +91,59 @@ def test_a_model_that_the_client_claims_for_its_session_is_not_believed():
     named = Followed()
     named.sent(frame(type="session.update", model="v"))
     assert told(named.asked(create()), "model") == ["v"]
+
+
+def test_a_model_that_its_host_confirmed_without_naming_it_stays_unknown():
+    followed = meter()
+    followed.received(frame(type="session.created", session={"model": "r-1"}))
+    followed.sent(frame(type="session.update", session={"model": "r-2"}))
+
+    followed.received(frame(type="session.updated", session={"tools": []}))
+    assert told(followed.asked(create()), "model") == [None]
+    followed.received(frame(type="session.updated", session={"model": "r-1"}))
+    assert told(followed.asked(create()), "model") == ["r-1"]
+
+
+def test_a_model_that_its_host_refuses_for_a_session_is_not_in_doubt():
+    followed = meter()
+    followed.sent(frame(type="session.update", session={"model": "r-2", "tools": [TOOL]}))
+
+    followed.received(frame(type="error", error={"code": "x", "param": "session.tools"}))
+    assert told(followed.asked(create()), "model") == [None]
+    followed.received(frame(type="error", error={"code": "x", "param": "session.model"}))
+    assert told(followed.asked(create()), "model", "tools") == ["r-1", 0]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "additional_tools", "tools": [TOOL]},
+        {"type": "mcp_list_tools", "tools": [TOOL]},
+        {"type": "message", "content": [{"type": "input_text", "text": "x", "tools": [TOOL]}]},
+        {"type": "message", "mcp_servers": [{"url": "https://x"}]},
+    ],
+)
+def test_tools_that_an_item_of_the_conversation_hands_over_count_from_then_on(item):
+    followed = meter()
+    assert told(followed.asked(create()), "tools") == [0]
+
+    followed.sent(frame(type="conversation.item.create", item=item))
+
+    for text in (create(), create(tools=[])):
+        turn, read = followed.asked(text), followed.meter.read(text)
+        assert told(turn, "tools", "capability") == [1, "agentic"]
+        with pytest.raises(RewriteError):
+            followed.meter.changed(read, turn, {"disable": ("tools",)})
+
+
+def test_tools_among_the_input_of_a_response_are_taken_out():
+    followed = meter()
+    text = create(input=[{"type": "additional_tools", "tools": [TOOL]}, {"type": "message"}])
+    turn = followed.asked(text)
+
+    left = followed.meter.changed(followed.meter.read(text), turn, {"disable": ("tools",)})
+
+    assert json.loads(left)["response"]["input"] == [{"type": "message"}]
 
 
 @pytest.mark.parametrize("options", [{"ephemeral": True}, {"query": b"call_id=rtc_1"}])

@@ -15,6 +15,9 @@ from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import HASH_KEY, Accounts
 from tests.http.driving import JSON, Call, Host, ask, body_messages, completion, scope_of
 from tests.http.wsgi_driving import Hosted, answering
+from tests.signals.conftest import write_database
+
+__all__ = ["write_database"]
 
 POLICY = """
 guardrail: 1
@@ -204,3 +207,36 @@ def test_other_facts_than_those_a_directory_was_opened_for_need_a_new_start(fold
     found = asyncio.run(app.reload())
     assert found.failed == 1
     assert "other facts" in str(found.problem)
+
+
+GEO = "  - {id: away, when: {geo.country: KP}, unknown: skip, block: {}}\n"
+ASKER = {"account.id": "a", "client.ip": "192.0.9.1"}
+
+
+@pytest.mark.parametrize("named", ["setting", "environment"])
+def test_a_geo_database_that_was_replaced_is_looked_at_with_the_policies(
+    folder, write_database, caplog, named
+):
+    written(folder, 100, GEO)
+    place = write_database({"192.0.8.0/21": {"country": {"iso_code": "DE"}}})
+    clock = MovableClock()
+    given = {"geo": place} if named == "setting" else {"environ": {"GUARDRAIL_GEO": str(place)}}
+    app = WsgiMiddleware(answering([]), **options(folder, clock=clock, reload=1, **given))
+    hosted = Hosted(answering([]))
+    hosted.app = app
+    assert hosted.ask()[0] == 200
+    assert app.door.guard.decide(ASKER).allowed
+
+    moved = write_database({"192.0.8.0/21": {"country": {"iso_code": "KP"}}}, name="new.mmdb")
+    moved.rename(place)
+    clock.advance(2)
+    hosted.ask()
+    assert app.door.guard.decide(ASKER).rule == "away"
+
+    (folder / "broken").write_bytes(b"no database")
+    (folder / "broken").rename(place)
+    clock.advance(2)
+    hosted.ask()
+    assert app.door.guard.decide(ASKER).rule == "away"
+    assert "were not reloaded" in caplog.text
+    assert "test.mmdb" in caplog.text

@@ -67,9 +67,26 @@ CALLS: dict[str, tuple[str, dict[str, Any], int | None]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+GEMINI = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+# The same for paths of other vendors, where refusals are worded differently.
+OTHERS: dict[str, tuple[str, dict[str, Any], int | None]] = {
+    "gemini": ("/v1beta/models/small:generateContent", {"json": GEMINI}, 22),
+    "gemini stream": ("/v1beta/models/small:streamGenerateContent", {"json": GEMINI}, 22),
+    "anthropic pass through": ("/anthropic/v1/messages", {"json": ASK | {"model": "claude"}}, 22),
+    "engine": ("/engines/small/chat/completions", {"json": ASK}, 22),
+    "cursor": ("/cursor/chat/completions", {"json": {"model": "small", "input": "hi"}}, 22),
+    "interaction": ("/v1beta/interactions", {"json": {"model": "small", "input": "hi"}}, None),
+    "tool server": (
+        "/mcp",
+        {"json": {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("call", [*CALLS, *OTHERS])
 def test_each_call_is_decided_and_settled_once_and_leaves_its_place(proxy, call):
-    path, sent, tokens = CALLS[call]
+    path, sent, tokens = (CALLS | OTHERS)[call]
     with proxy.client() as client:
         answers = [client.post(path, **sent) for _ in range(3)]
     used = proxy.settled(client.name)

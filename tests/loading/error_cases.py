@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import PolicyError
+from guardrail.errors import Diagnostic, PolicyError
 from guardrail.loading import load_text
 
 FOLDER = Path(__file__).parent / "errors"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.loading.nodes import Node, Scalar, Sequence
-from guardrail.loading.yaml import read_yaml
+from guardrail.errors import Diagnostic
+from guardrail.loading import ListNode, Node, Scalar, read_yaml
 
 PARSERS = ["CSafeLoader", "SafeLoader"]
 """libyaml's parser, and the one in Python that serves where it is missing."""
@@ -16,7 +15,7 @@ def plain(node: Node | None) -> object:
         return None
     if isinstance(node, Scalar):
         return node.value
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return [plain(part) for part in node.parts]
     return {entry.key.text: plain(entry.value) for entry in node.entries}
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardrail.errors import PolicyError, SettingError
-from guardrail.loading import load_policies, load_text
-from guardrail.loading.catalogue import CATALOGUE
+from guardrail.loading import CATALOGUE, load_policies, load_text
 from tests.loading.error_cases import RULE, START, cases, completed, findings, shown
 
 CASES = list(cases())

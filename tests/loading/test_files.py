@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
 from guardrail.loading.files import PolicyFile, policy_files
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import PolicyError
+from guardrail.errors import Diagnostic, PolicyError
 from guardrail.loading import load_text
 from guardrail.loading.files import PolicyFile, policy_files, read_text
 from guardrail.loading.yaml import MAX_BYTES

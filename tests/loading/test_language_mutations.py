@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.errors import PolicyError
-from guardrail.loading import load_text
-from guardrail.loading.nodes import Mapping, Node, Scalar, Sequence
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import ListNode, MapNode, Node, Scalar, load_text, read_yaml
 from guardrail.model.policy import PolicySet
 
 PATH = Path(__file__).parent / "whole_set/policy.yaml"
@@ -39,9 +37,9 @@ KEYS = (
 
 def tree_of(node: Node) -> Tree:
     """Return a node as what it can be changed as."""
-    if isinstance(node, Mapping):
+    if isinstance(node, MapNode):
         return [(entry.key.text, tree_of(entry.value)) for entry in node.entries]
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return [tree_of(part) for part in node.parts]
     return json.dumps(node.text) if node.quoted or ", " in node.text else node.text
 
@@ -107,7 +105,7 @@ def loaded(text: str) -> PolicySet | PolicyError:
 
 def whole() -> Tree:
     node = read_yaml(PATH.read_text("utf-8"), "policy.yaml", [])
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MapNode)
     return tree_of(node)
 
 

@@ -10,11 +10,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from guardrail.loading import load_text, policy_schema
-from guardrail.loading.catalogue import CATALOGUE
-from guardrail.loading.documents import KEYS
-from guardrail.loading.places import plain
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import CATALOGUE, load_text, plain, policy_schema, read_yaml
+from guardrail.loading.sets import KEYS
 from guardrail.model.facts import STANDARD_FACTS
 from tests.loading.error_cases import cases, completed
 

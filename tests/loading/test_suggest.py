@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from tests.effort import lines_of
 
 FACTS = (

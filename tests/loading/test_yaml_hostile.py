@@ -14,10 +14,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guardrail.diagnostics import Diagnostic
+from guardrail.errors import Diagnostic
+from guardrail.loading import Node, read_yaml
 from guardrail.loading import yaml as reading
-from guardrail.loading.nodes import Node
-from guardrail.loading.yaml import MAX_BYTES, read_yaml
+from guardrail.loading.yaml import MAX_BYTES
 from tests.loading.reading import PARSERS, plain
 
 SECONDS = 30.0

@@ -9,10 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.diagnostics import Diagnostic, Span
+from guardrail.errors import Diagnostic, Span
+from guardrail.loading import ListNode, MapNode, Node, Scalar, read_yaml
 from guardrail.loading import yaml as reading
-from guardrail.loading.nodes import Mapping, Node, Scalar, Sequence
-from guardrail.loading.yaml import read_yaml
 from tests.loading.reading import PARSERS, plain
 
 JSON = st.recursive(
@@ -48,7 +47,7 @@ def places(node: Node | None) -> list[tuple[str, str]]:
     where = f"{span.line}:{span.column}-{span.end_line}:{span.end_column}"
     if isinstance(node, Scalar):
         return [(node.text, where)]
-    if isinstance(node, Sequence):
+    if isinstance(node, ListNode):
         return [("list", where), *[place for part in node.parts for place in places(part)]]
     inner = [place for e in node.entries for part in (e.key, e.value) for place in places(part)]
     return [("map", where), *inner]
@@ -133,7 +132,7 @@ def test_one_document_may_be_marked():
 def test_entries_keep_their_order():
     node = read("b: 1\na: 2\nc: 3\n")
 
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MapNode)
     assert [entry.key.text for entry in node.entries] == ["b", "a", "c"]
     assert node.get("a") == node.entries[1].value
     assert node.get("d") is None
@@ -151,7 +150,7 @@ def test_entries_keep_their_order():
 def test_keys_of_other_types_and_texts_differ(text):
     node = read(text)
 
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MapNode)
     assert len(node.entries) == text.count(": ")
 
 
@@ -160,7 +159,7 @@ def test_an_alias_is_the_node_it_repeats():
     node = read("a: &x [1, {b: &y c}]\nd: *x\n*y : *y\n")
 
     assert plain(node) == {"a": [1, {"b": "c"}], "d": [1, {"b": "c"}], "c": "c"}
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MapNode)
     assert node.get("a") is node.get("d")
 
 

@@ -6,9 +6,8 @@ import math
 
 import pytest
 
-from guardrail.loading.nodes import Mapping, Scalar, Sequence
-from guardrail.loading.scalars import MAX_NUMBER_LENGTH
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import ListNode, MapNode, Scalar, read_yaml
+from guardrail.loading.nodes import MAX_NUMBER_LENGTH
 from guardrail.model.facts import COUNTRIES
 
 
@@ -17,7 +16,7 @@ def scalar(text: str) -> Scalar:
     findings: list = []
     node = read_yaml(f"key: {text}\n", "policy.yaml", findings)
     assert findings == []
-    assert isinstance(node, Mapping)
+    assert isinstance(node, MapNode)
     value = node.entries[0].value
     assert isinstance(value, Scalar)
     return value
@@ -105,7 +104,7 @@ def test_country_codes_are_text_without_quotes():
 
     node = read_yaml(f"[{', '.join(codes)}]", "policy.yaml", findings)
 
-    assert isinstance(node, Sequence)
+    assert isinstance(node, ListNode)
     assert [part.value for part in node.parts if isinstance(part, Scalar)] == codes
     assert {"NO", "DE", "US"} < set(codes)
     assert findings == []

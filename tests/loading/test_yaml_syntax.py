@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from guardrail.diagnostics import Severity
+from guardrail.errors import Severity
 from guardrail.loading import yaml as reading
 from tests.loading.reading import PARSERS, marked, only
 

@@ -15,9 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from guardrail.model.facts import STANDARD_FACTS
-from guardrail.signals.directory import Credential, Secret, credential_id
-from guardrail.signals.directory.identity import CredentialKind
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals.directory import Credential, CredentialKind, Freshness, Secret, credential_id
 from guardrail.signals.directory.tokens import TokenDirectory
 from tests.signals.servers import Server
 

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
-from guardrail.signals.directory import Credential, Secret, credential_id
-from guardrail.signals.directory.identity import CredentialKind
-from guardrail.signals.directory.kept import Freshness
-from guardrail.signals.directory.service import ServiceDirectory
+from guardrail.signals.directory import Credential, CredentialKind, Freshness, Secret, credential_id
+from guardrail.signals.directory.sources import ServiceDirectory
 from tests.signals.servers import Server, answer
 
 NOW = 1_780_000_000.0

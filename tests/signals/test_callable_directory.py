@@ -9,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from guardrail.model.facts import STANDARD_FACTS
-from guardrail.signals.directory import Credential, Identity, Secret
-from guardrail.signals.directory.callables import CallableDirectory
-from guardrail.signals.directory.identity import CredentialKind
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals.directory import Credential, CredentialKind, Freshness, Identity, Secret
+from guardrail.signals.directory.sources import CallableDirectory
 from tests.signals.servers import eventually
 
 NOW = 1_780_000_000.0
@@ -169,7 +167,7 @@ def test_the_end_of_a_loop_ends_its_call_as_a_failure():
     who = CallableDirectory(forever, STANDARD_FACTS, freshness=Freshness(timeout=0.05))
 
     assert asyncio.run(who.find(GOOD, NOW)).unavailable == who.provides
-    assert not who._kept._flights
+    assert not who._cache._calls
     assert who.look_up(GOOD, NOW + 5).unavailable == who.provides
     who.close()
 

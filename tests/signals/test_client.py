@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guardrail.errors import SettingError
+from guardrail.signals import ClientAddress, Proxies, client_address
 from guardrail.signals.addresses import network_of
-from guardrail.signals.client import ClientAddress, Proxies, client_address
 from tests.effort import lines_of
 
 TRUSTED = ("10.0.0.0/8", "127.0.0.0/8", "::1")

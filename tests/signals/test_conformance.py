@@ -13,9 +13,9 @@ import pytest
 
 from guardrail.errors import DataError
 from guardrail.model.facts import COUNTRIES
+from guardrail.signals import NetworkSignal
 from guardrail.signals.addresses import is_public, unwrap
 from guardrail.signals.geo import GeoSignal
-from guardrail.signals.network import NetworkSignal
 
 FOREVER = 1e12
 WIDE = [f"{a}.{b}.3.4" for a in range(1, 256, 6) for b in (0, 77, 255)]

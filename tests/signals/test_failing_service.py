@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from guardrail.signals.directory.kept import Freshness
-from guardrail.signals.directory.service import MOST_BYTES
+from guardrail.signals.directory import Freshness
+from guardrail.signals.directory.sources import MOST_BYTES
 from tests.signals import servers
 from tests.signals.servers import Server, always, answer, raw
 from tests.signals.services import (

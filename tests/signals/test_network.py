@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from guardrail.errors import DataError, SettingError
 from guardrail.model.facts import NETWORK_KINDS
-from guardrail.signals import Signal
-from guardrail.signals.network import KINDS, ClientNetworkSignal, NetworkSignal
+from guardrail.signals import ClientNetworkSignal, NetworkSignal, Signal
+from guardrail.signals.network import KINDS
 
 NOW = 1_780_000_000
 

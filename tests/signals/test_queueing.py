@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.signals.directory.kept import Age, Freshness, Kept
+from guardrail.signals.directory import Freshness
+from guardrail.signals.directory.cache import Age, Cache
 from guardrail.signals.directory.queueing import Queue
 
 NOW = 1_000.0
@@ -45,12 +46,12 @@ def source():
 
 
 @pytest.fixture
-def kept():
-    return Kept(lambda told: told, PATIENT)
+def cache():
+    return Cache(lambda told: told, PATIENT)
 
 
-async def asking(kept, source, key, origin):
-    return await kept.find(key, source.ask(key), NOW, origin=origin)
+async def asking(cache, source, key, origin):
+    return await cache.find(key, source.ask(key), NOW, origin=origin)
 
 
 async def settled(rounds: int = 10) -> None:
@@ -58,8 +59,8 @@ async def settled(rounds: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-def begin(kept, source, keys, origin):
-    return [asyncio.ensure_future(asking(kept, source, key, origin)) for key in keys]
+def begin(cache, source, keys, origin):
+    return [asyncio.ensure_future(asking(cache, source, key, origin)) for key in keys]
 
 
 async def until_all_are_answered(source, tasks):
@@ -71,11 +72,11 @@ async def until_all_are_answered(source, tasks):
     return order
 
 
-def test_a_customer_not_seen_before_is_asked_for_next_whoever_waits(kept, source):
+def test_a_customer_not_seen_before_is_asked_for_next_whoever_waits(cache, source):
     async def run():
-        guesses = begin(kept, source, [f"no{n}" for n in range(36)], GUESSER)
+        guesses = begin(cache, source, [f"no{n}" for n in range(36)], GUESSER)
         await settled()
-        customers = begin(kept, source, ["sk1", "sk2", "sk3"], CUSTOMER)
+        customers = begin(cache, source, ["sk1", "sk2", "sk3"], CUSTOMER)
         order = await until_all_are_answered(source, guesses + customers)
         return order, [task.result() for task in customers]
 
@@ -84,12 +85,12 @@ def test_a_customer_not_seen_before_is_asked_for_next_whoever_waits(kept, source
     assert [each.value for each in standings] == ["sk1", "sk2", "sk3"]
     # Four were under way, and then they take turns, the guesser's being fewer.
     assert max(order.index(key) for key in ("sk1", "sk2", "sk3")) < PATIENT.calls + 5
-    assert kept.turned_away == 0
+    assert cache.rejected == 0
 
 
-def test_no_more_calls_are_under_way_than_there_are_places(kept, source):
+def test_no_more_calls_are_under_way_than_there_are_places(cache, source):
     async def run():
-        tasks = begin(kept, source, [f"no{n}" for n in range(20)], GUESSER)
+        tasks = begin(cache, source, [f"no{n}" for n in range(20)], GUESSER)
         await settled()
         most = len(source.asked)
         while not all(task.done() for task in tasks):
@@ -101,89 +102,89 @@ def test_no_more_calls_are_under_way_than_there_are_places(kept, source):
     assert asyncio.run(run()) == PATIENT.calls
 
 
-def test_those_known_have_places_that_no_guesser_takes(kept, source):
+def test_those_known_have_places_that_no_guesser_takes(cache, source):
     async def run():
-        begun = begin(kept, source, ["sk1"], CUSTOMER)
+        begun = begin(cache, source, ["sk1"], CUSTOMER)
         await settled()
         source.answer("sk1")
-        guesses = begin(kept, source, [f"no{n}" for n in range(20)], GUESSER)
+        guesses = begin(cache, source, [f"no{n}" for n in range(20)], GUESSER)
         await settled()
         again = asyncio.ensure_future(
-            kept.find("sk1", source.ask("sk1"), NOW + PATIENT.ttl + 1, origin=CUSTOMER)
+            cache.find("sk1", source.ask("sk1"), NOW + PATIENT.ttl + 1, origin=CUSTOMER)
         )
         await settled()
         asked = "sk1" in source.asked
         source.answer("sk1")
-        standing = await again
+        found = await again
         await until_all_are_answered(source, guesses + begun)
-        return asked, standing
+        return asked, found
 
-    asked, standing = asyncio.run(run())
+    asked, found = asyncio.run(run())
 
     assert asked
-    assert standing.age is Age.FRESH
+    assert found.age is Age.FRESH
 
 
-def test_when_the_queue_is_full_the_network_that_waits_most_gives_way(kept, source):
+def test_when_the_queue_is_full_the_network_that_waits_most_gives_way(cache, source):
     async def run():
-        guesses = begin(kept, source, [f"no{n}" for n in range(60)], GUESSER)
+        guesses = begin(cache, source, [f"no{n}" for n in range(60)], GUESSER)
         await settled()
-        customer = begin(kept, source, ["sk1"], CUSTOMER)
+        customer = begin(cache, source, ["sk1"], CUSTOMER)
         await settled()
         await until_all_are_answered(source, guesses + customer)
         return customer[0].result(), [task.result().age for task in guesses]
 
-    standing, ages = asyncio.run(run())
+    found, ages = asyncio.run(run())
 
-    assert standing.value == "sk1"
+    assert found.value == "sk1"
     # Four under way, forty wait; one of those gave way to the customer.
-    assert ages.count(Age.NONE) == kept.turned_away == 60 - 4 - 40 + 1
+    assert ages.count(Age.NONE) == cache.rejected == 60 - 4 - 40 + 1
 
 
 def test_who_waits_too_long_is_told_and_the_source_is_not_blamed(source):
-    kept = Kept(lambda told: told, Freshness(timeout=0.05, calls=1))
+    cache = Cache(lambda told: told, Freshness(timeout=0.05, calls=1))
     held: Future = Future()
-    standing = []
+    found = []
 
     async def run():
-        first = asyncio.ensure_future(kept.find("a", lambda: held, NOW, origin=GUESSER))
+        first = asyncio.ensure_future(cache.find("a", lambda: held, NOW, origin=GUESSER))
         await settled()
-        standing.append(await kept.find("b", source.ask("b"), NOW, origin=GUESSER))
-        standing.append(await first)
+        found.append(await cache.find("b", source.ask("b"), NOW, origin=GUESSER))
+        found.append(await first)
 
     asyncio.run(run())
 
-    assert [each.age for each in standing] == [Age.NONE, Age.NONE]
+    assert [each.age for each in found] == [Age.NONE, Age.NONE]
     assert not source.asked
     # The one call that was made is late; the one that was not is no failure.
-    assert kept.breaker.failures == 1
-    assert kept.turned_away == 1
+    assert cache.backoff.failures == 1
+    assert cache.rejected == 1
 
 
-def test_threads_wait_for_their_place_as_tasks_do(kept, source):
+def test_threads_wait_for_their_place_as_tasks_do(cache, source):
     def at_once(key):
         future: Future = Future()
         future.set_result(key)
         return lambda: future
 
     async def run():
-        guesses = begin(kept, source, [f"no{n}" for n in range(4)], GUESSER)
+        guesses = begin(cache, source, [f"no{n}" for n in range(4)], GUESSER)
         await settled()
         waiting = asyncio.ensure_future(
-            asyncio.to_thread(kept.get, "sk1", at_once("sk1"), NOW, origin=CUSTOMER)
+            asyncio.to_thread(cache.get, "sk1", at_once("sk1"), NOW, origin=CUSTOMER)
         )
-        while not len(kept._waiting):
+        while not len(cache._waiting):
             await asyncio.sleep(0)
         source.answer_first()
-        standing = await waiting
+        found = await waiting
         await until_all_are_answered(source, guesses)
-        return standing
+        return found
 
     assert asyncio.run(run()).value == "sk1"
 
 
 def test_a_source_that_ends_at_once_does_not_nest_its_calls(source):
-    kept = Kept(lambda told: told, Freshness(timeout=60.0, calls=1))
+    cache = Cache(lambda told: told, Freshness(timeout=60.0, calls=1))
 
     def unknown():
         told: Future = Future()
@@ -191,10 +192,10 @@ def test_a_source_that_ends_at_once_does_not_nest_its_calls(source):
         return told
 
     async def run():
-        first = begin(kept, source, ["no"], GUESSER)
+        first = begin(cache, source, ["no"], GUESSER)
         await settled()
         rest = [
-            asyncio.ensure_future(kept.find(f"k{n}", unknown, NOW, origin=GUESSER))
+            asyncio.ensure_future(cache.find(f"k{n}", unknown, NOW, origin=GUESSER))
             for n in range(10)
         ]
         await settled()
@@ -211,7 +212,7 @@ def test_a_source_that_ends_at_once_does_not_nest_its_calls(source):
 def test_nothing_is_lost_in_the_queue_and_no_network_waits_behind_another(steps, doubtful):
     queue = Queue[str](10)
     for network in doubtful:
-        queue.told(network, doubtful=True)
+        queue.note(network, doubtful=True)
     inside: list[str] = []
     for number, (network, takes) in enumerate(steps):
         if takes:

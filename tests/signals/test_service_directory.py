@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from guardrail.errors import SettingError
-from guardrail.signals.directory import Identity
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals.directory import Freshness, Identity
 from tests.signals.servers import Server, always, answer, raw
 from tests.signals.services import (
     BAD,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardrail.signals.directory.kept import Freshness
+from guardrail.signals.directory import Freshness
 from guardrail.signals.directory.tokens import TokenDirectory
 from tests.signals import servers
 from tests.signals.issuing import KEYS, MALLORY, NOW, credential, directory, jwk, token

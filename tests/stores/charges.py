@@ -10,7 +10,7 @@ BINDING = Charge(True, None)
 
 
 def now_of(store):
-    return int(store.bearings.server_time * S)
+    return int(store.state.server_time * S)
 
 
 def budget(number, key, ceiling, *, amount=1, spill=None):

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from guardrail.stores.redis.dialogue import SLOTS, slot_of
+from guardrail.stores.redis.protocol import SLOTS, slot_of
 from tests.stores.servers import Server, eventually
 
 NODE_TIMEOUT = 400

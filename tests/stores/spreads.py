@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from guardrail.model.cells import Cell, Charge, Outcome
-from guardrail.stores.redis.dialogue import SLOTS
+from guardrail.stores.redis.protocol import SLOTS
 from tests.cells.awaited import Awaited
 from tests.cells.redis_stores import Shown
 from tests.stores.clusters import Cluster
@@ -29,13 +29,13 @@ class Spread(Shown):
     def tidied(self) -> None:
         """Wait until the async store has taken back what it owes; the sync one has by now."""
         if isinstance(self.store, Awaited):
-            chores = getattr(self.store.store, "_chores", None)
-            if chores is not None:
-                self.store.runner.run(ended(chores))
+            maintenance = getattr(self.store.store, "_maintenance", None)
+            if maintenance is not None:
+                self.store.runner.run(ended(maintenance))
 
     def slot(self, key: str) -> int:
         """Return the slot of a key's record."""
-        return self.bearings.speech().slot(key)
+        return self.state.context().slot(key)
 
     def owner(self, key: str) -> Server:
         """Return the server that has a key's record."""

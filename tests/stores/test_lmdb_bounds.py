@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import DAY, MINUTE
 from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
+from guardrail.stores.lmdb.space import Expiry
 from guardrail.stores.opening import open_store
 from tests.stores.workers import NOW, S, Worker, charge
 
@@ -28,7 +30,7 @@ def store(tmp_path):
 
 
 def used_pages(store):
-    return store.session._database.env.info()["last_pgno"]
+    return store.connection._environment.env.info()["last_pgno"]
 
 
 def test_records_go_as_fast_as_they_come(store):
@@ -227,9 +229,9 @@ def test_a_uri_sets_every_option(tmp_path):
     store = open_store(f"lmdb://{tmp_path}?{options}", (b"a hash key of our own",))
 
     assert isinstance(store, LmdbStore)
-    session = store.session
-    assert (session.seconds, session.max_unknown, session.copy_every) == (0.02, 2000, 30 * S)
-    assert session._max_size == 64 << 20
+    stated = store.connection.options
+    assert (stated.seconds, stated.max_unknown, stated.copy_every) == (0.02, 2000, 30 * S)
+    assert stated.max_size == 64 << 20
     assert not (tmp_path / "hash.key").exists()
     store.close()
 
@@ -241,3 +243,15 @@ def test_a_closed_store_says_so(tmp_path):
 
     with pytest.raises(StoreError, match="the store is closed"):
         charge(store, "counter_=a")
+
+
+def test_making_space_removes_nothing_that_the_store_says_of_itself(tmp_path):
+    store = LmdbStore(tmp_path)
+    assert charge(store, "counter_=a")
+    environment: Any = store.connection._environment
+    with environment.env.begin(write=True) as transaction:
+        Expiry().remove_many(transaction, environment.tables, 2**53 - 1)
+
+    assert len(store) == 0
+    assert charge(store, "counter_=a")
+    store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -12,8 +13,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from guardrail.errors import SettingError
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.errors import SettingError, StoreError
+from guardrail.stores.lmdb import LmdbStore
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,8 +28,8 @@ def opened(path, boot="one", **settings):
 
 def die(store):
     """Close what the kernel closes for a dead process, and do nothing else."""
-    store.session.before_fork()
-    store.session.after_fork(True)
+    store.connection.before_fork()
+    store.connection.after_fork(True)
 
 
 def with_a_copy(path):
@@ -36,7 +37,7 @@ def with_a_copy(path):
     store = opened(path)
     charge(store, COUNTER)
     charge(store, COUNTER, now=NOW + 2 * EVERY)
-    store.session._database.copier.wait()
+    store.connection._environment.copier.wait()
     charge(store, COUNTER, now=NOW + 2 * EVERY + 1)
     return store
 
@@ -131,7 +132,23 @@ def cut(path):
         file.truncate(3 * 4096)
 
 
-@pytest.mark.parametrize("damage", [overwrite, cut])
+def empty(path):
+    os.truncate(path, 0)
+
+
+def zero(path):
+    """Put zeros in the place of all that was written, as some file systems do after a crash."""
+    os.truncate(path, 0)
+    os.truncate(path, 1 << 20)
+
+
+def zero_beyond_the_heads(path):
+    with path.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("damage", [overwrite, cut, empty, zero, zero_beyond_the_heads])
 def test_a_damaged_file_is_set_aside_and_the_copy_restored(tmp_path, damage, caplog):
     with_a_copy(tmp_path).close()
     damage(tmp_path / "counters.mdb")
@@ -143,7 +160,7 @@ def test_a_damaged_file_is_set_aside_and_the_copy_restored(tmp_path, damage, cap
 
 def test_damage_that_is_found_while_counting_is_told_and_repaired_by_the_next_start(tmp_path):
     store = with_a_copy(tmp_path)
-    store.session._database.damaged()
+    store.connection._environment.record_damage()
     worker = Worker(tmp_path, boot="one")
     with pytest.raises(FailedError, match=r"SettingError: .*other processes use it: stop all of"):
         worker.call(charge, COUNTER)
@@ -153,11 +170,22 @@ def test_damage_that_is_found_while_counting_is_told_and_repaired_by_the_next_st
     assert opened(tmp_path).slots(COUNTER) == {0: 2}
 
 
+@pytest.mark.parametrize("damage", [zero, zero_beyond_the_heads])
+def test_a_file_that_is_zeroed_while_it_counts_is_restored_by_the_next_call(tmp_path, damage):
+    store = with_a_copy(tmp_path)
+    damage(tmp_path / "counters.mdb")
+
+    with pytest.raises(StoreError):
+        charge(store, COUNTER)
+    assert charge(store, COUNTER)
+    assert len(aside(tmp_path)) == 1
+
+
 def test_counting_goes_on_while_a_copy_is_made(tmp_path):
     store = opened(tmp_path)
     for number in range(3000):
         charge(store, f"counter_={number}")
-    database = store.session._database
+    database = store.connection._environment
     copied = threading.Event()
 
     def copy():
@@ -184,7 +212,7 @@ def test_a_copy_that_cannot_be_made_is_told_and_leaves_the_former_one(tmp_path, 
     (tmp_path / ".copy.mdb").mkdir()
     with caplog.at_level(logging.ERROR):
         charge(store, COUNTER, now=NOW + 5 * EVERY)
-        store.session._database.copier.wait()
+        store.connection._environment.copier.wait()
 
     assert "no copy of" in caplog.text
     assert (tmp_path / "copy.mdb").read_bytes() == before
@@ -193,7 +221,7 @@ def test_a_copy_that_cannot_be_made_is_told_and_leaves_the_former_one(tmp_path, 
 
 def hold_a_snapshot(store):
     charge(store, COUNTER)
-    store.snapshot = store.session._database.env.begin()
+    store.snapshot = store.connection._environment.env.begin()
 
 
 def test_a_dead_process_holds_no_snapshot(tmp_path):
@@ -203,7 +231,7 @@ def test_a_dead_process_holds_no_snapshot(tmp_path):
     store = LmdbStore(tmp_path)
     charge(store, COUNTER)
 
-    database = store.session._database
+    database = store.connection._environment
     assert database is not None
     assert "no active readers" in database.env.readers()
     store.close()

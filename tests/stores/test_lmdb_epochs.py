@@ -11,8 +11,8 @@ import pytest
 from guardrail.errors import SettingError
 from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.cells import Charge, Member
-from guardrail.stores.lmdb.files import Files
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
+from guardrail.stores.lmdb.recovery import Files
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
 OLD, NEW = b"the old key, long enough", b"the new key, long enough"

@@ -12,8 +12,8 @@ import lmdb
 import pytest
 
 from guardrail.errors import SettingError, StoreError
+from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.lmdb.locks import FileLock
-from guardrail.stores.lmdb.store import LmdbStore
 from tests.stores.workers import NOW, S, charge
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,20 +85,20 @@ def opened(path: Path, **settings: Any) -> Any:
 
 
 FAULTS = [
-    ("names", "at", StoreError("other names")),
-    ("names", "at", KeyboardInterrupt()),
-    ("_database", "begin", lmdb.Error("broken")),
-    ("_database", "begin", MemoryError()),
-    ("_database.writer", "attempt", OSError("no locks")),
+    ("_epochs", "names", StoreError("other names")),
+    ("_epochs", "names", KeyboardInterrupt()),
+    ("_environment", "begin", lmdb.Error("broken")),
+    ("_environment", "begin", MemoryError()),
+    ("_environment.writer", "attempt", OSError("no locks")),
 ]
 
 
 @pytest.mark.parametrize(("where", "what", "fault"), FAULTS)
-def test_a_call_that_broke_off_keeps_no_turn(tmp_path, where, what, fault, monkeypatch):
+def test_a_call_that_broke_off_keeps_no_lock(tmp_path, where, what, fault, monkeypatch):
     store = opened(tmp_path, deadline=200_000)
     assert charge(store, COUNTER)
-    turn = store.session._database.writer.path
-    part: Any = store.session
+    path = store.connection._environment.writer.path
+    part: Any = store.connection
     for name in where.split("."):
         part = getattr(part, name)
 
@@ -112,23 +112,23 @@ def test_a_call_that_broke_off_keeps_no_turn(tmp_path, where, what, fault, monke
     assert charge(store, COUNTER)
     assert store.slots(COUNTER) == {0: 2}
     # Nor is the lock between processes kept.
-    lock = FileLock(turn)
+    lock = FileLock(path)
     assert lock.attempt()
     lock.close()
     store.close()
 
 
-def test_a_store_that_cannot_be_opened_again_keeps_no_turn(tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_opened_again_keeps_no_lock(tmp_path, monkeypatch):
     store = opened(tmp_path, deadline=200_000)
     assert charge(store, COUNTER)
-    store.session.before_fork()
-    store.session.after_fork(False)
+    store.connection.before_fork()
+    store.connection.after_fork(False)
 
     def broken(*_: object) -> Any:
         raise SettingError("no such folder")
 
     with monkeypatch.context() as for_now:
-        for_now.setattr(store.session, "_open", broken)
+        for_now.setattr(store.connection, "_open", broken)
         for _ in range(2):
             with pytest.raises(StoreError, match="no such folder"):
                 charge(store, COUNTER)
@@ -142,7 +142,7 @@ def test_a_copy_is_due_after_a_while_by_a_clock_that_may_go_back(tmp_path, steps
     now = NOW + 10 * EVERY
     charge(store, COUNTER, now=now)
     made = []
-    database = store.session._database
+    database = store.connection._environment
     database.copier.start = lambda env: made.append(env)
     for step in steps:
         charge(store, COUNTER, now=now + step * S)
@@ -157,13 +157,13 @@ def test_a_file_that_is_damaged_at_run_time_is_told_and_the_next_start_restores(
     store = opened(tmp_path, boot="one")
     charge(store, COUNTER)
     charge(store, COUNTER, now=NOW + 2 * EVERY)
-    store.session._database.copier.wait()
+    store.connection._environment.copier.wait()
     charge(store, COUNTER, now=NOW + 2 * EVERY + 1)
 
     def broken() -> Any:
         raise torn("page 7")
 
-    monkeypatch.setattr(store.session._database, "begin", broken)
+    monkeypatch.setattr(store.connection._environment, "begin", broken)
     for _ in range(2):
         with pytest.raises(StoreError, match=r"is damaged .* the first to start again restores"):
             charge(store, COUNTER)

@@ -10,7 +10,7 @@ import pytest
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import Member
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
 from tests.stores.workers import (
     BINDING,
     LEASE,

@@ -10,7 +10,14 @@ import pytest
 from guardrail.engine import Engine
 from guardrail.loading import load_text
 from guardrail.signals.directory import credential_id
-from guardrail.stores.lmdb import codec
+from guardrail.stores.lmdb.transaction import (
+    _EXPIRY,
+    expired_before,
+    expiry,
+    line_bytes,
+    set_bytes,
+    window_bytes,
+)
 from guardrail.stores.naming import Naming
 from tests.engine.tracing import Numbered
 
@@ -80,23 +87,23 @@ CREDENTIAL = "EZry_BllmqXolPyEUdTJ4S6i"
 
 
 def test_records_in_the_file_are_written_as_they_always_were():
-    assert codec.windowed(5 << 34 | 7, 9).hex() == "00000009" + "0" * 15 + "7" + "0" * 15 + "5"
-    assert codec.windowed({1: 2, 3: 4}, 9).hex() == "00000009" + "".join(
+    assert window_bytes(5 << 34 | 7, 9).hex() == "00000009" + "0" * 15 + "7" + "0" * 15 + "5"
+    assert window_bytes({1: 2, 3: 4}, 9).hex() == "00000009" + "".join(
         f"{number:016x}" for number in (1, 3, 2, 4)
     )
-    assert codec.line(5, 9).hex() == "00000009" + f"{5:016x}"
-    assert codec.line((5, 6), 9).hex() == "00000009" + f"{5:016x}{6:016x}"
-    assert codec.members({b"abcdefghijkl": 5}, 9).hex() == (
+    assert line_bytes(5, 9).hex() == "00000009" + f"{5:016x}"
+    assert line_bytes((5, 6), 9).hex() == "00000009" + f"{5:016x}{6:016x}"
+    assert set_bytes({b"abcdefghijkl": 5}, 9).hex() == (
         "00000009" + b"abcdefghijkl".hex() + f"{5:016x}"
     )
 
 
 def test_a_record_stays_until_after_its_lifetime_however_far_that_is():
-    assert codec.expiry(0, 0) == 1
-    assert codec.expiry(3_999_999, 1) == 2
-    assert codec.expiry(2**53 - 1, 2**53 - 1) == 2**32 - 1
+    assert expiry(0, 0) == 1
+    assert expiry(3_999_999, 1) == 2
+    assert expiry(2**53 - 1, 2**53 - 1) == 2**32 - 1
     for now in (0, 1, 3_999_999, 4_000_000, 10**15):
         for ttl in (1, 4_000_000, 10**12):
-            gone = codec.expiry(now, ttl)
-            assert codec._EXPIRY.pack(gone) >= codec.expired_before(now + ttl)
-            assert codec._EXPIRY.pack(gone) < codec.expired_before(now + ttl + 8_000_000)
+            gone = expiry(now, ttl)
+            assert _EXPIRY.pack(gone) >= expired_before(now + ttl)
+            assert _EXPIRY.pack(gone) < expired_before(now + ttl + 8_000_000)

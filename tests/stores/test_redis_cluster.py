@@ -10,7 +10,7 @@ import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Charge, Counter, Member
-from guardrail.stores.redis.dialogue import slot_of
+from guardrail.stores.redis.protocol import slot_of
 from tests.cells.redis_stores import redis_store
 from tests.stores.charges import BINDING, TTL, S, budget, charge, escalated, now_of
 from tests.stores.clusters import CLUSTERS
@@ -141,7 +141,7 @@ def test_a_decision_cancelled_between_two_slots_is_taken_back(valkey):
         try:
             task = asyncio.ensure_future(awaited.acquire([BINDING] * 3, cells, now))
             async with asyncio.timeout(5):
-                while not awaited._servers.line(store.slot(keys[1]))._owed:
+                while not awaited._servers.at(store.slot(keys[1]))._owed:
                     await asyncio.sleep(0)
             assert store.slots(keys[0]) == {0: 2}
             task.cancel()

@@ -12,7 +12,7 @@ from msgspec.msgpack import decode
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter
-from guardrail.stores.redis.bearings import REFRESH, STALE
+from guardrail.stores.redis.server_state import REFRESH, STALE
 from tests.stores.clusters import CLUSTERS, Cluster, node_id
 from tests.stores.deciding import HANG
 from tests.stores.servers import binaries, eventually
@@ -52,7 +52,7 @@ def store(request, cluster):
 
 def charge(store, *keys, ceiling=1_000_000, now=0):
     cells = [Counter(i, key, 0, 1, 0, 1, ceiling, TTL) for i, key in enumerate(keys)]
-    now = now or int(store.bearings.server_time * S)
+    now = now or int(store.state.server_time * S)
     return store.acquire([BINDING] * len(keys), cells, now).admitted
 
 
@@ -173,13 +173,13 @@ def test_an_atomic_move_of_slots_is_followed_without_a_failed_decision():
 def test_without_one_primary_its_slots_fail_in_time_and_the_others_go_on(own_cluster):
     stores = both(own_cluster)
     keys = three_keys(stores[0], "budget__")
-    meta = own_cluster.owner(stores[0].bearings.slot)
+    meta = own_cluster.owner(stores[0].state.slot)
     living = [key for key in keys if stores[0].owner(key) is not meta]
-    now = int(stores[0].bearings.server_time * S)
+    now = int(stores[0].state.server_time * S)
     for store in stores:
         charge(store, *keys)
         # It is time to ask the server of the store's own record again.
-        store.bearings._steady = lambda: time.monotonic() + REFRESH + 5
+        store.state._steady = lambda: time.monotonic() + REFRESH + 5
     meta.kill()
 
     for store in stores:
@@ -192,7 +192,7 @@ def test_without_one_primary_its_slots_fail_in_time_and_the_others_go_on(own_clu
         # What was under way when it died is all that is lost.
         assert getattr(store.store, "store", store.store).lost <= 1
         # By now the names may have changed, and nobody is there to tell.
-        store.bearings._steady = lambda: time.monotonic() + STALE + 5
+        store.state._steady = lambda: time.monotonic() + STALE + 5
         fails_in_time(store, *living, now=now)
     for store in stores:
         store.close()
@@ -201,13 +201,13 @@ def test_without_one_primary_its_slots_fail_in_time_and_the_others_go_on(own_clu
 
 def sampled(store):
     """Return a list that grows by one whenever a store asks for its own record."""
-    asked, sampling = [], store.bearings.sampling
+    asked, refresh = [], store.state.refresh
 
     def counted():
         asked.append(time.monotonic())
-        return sampling()
+        return refresh()
 
-    store.bearings.sampling = counted
+    store.state.refresh = counted
     return asked
 
 
@@ -228,7 +228,7 @@ def test_decisions_come_back_once_a_replica_takes_over_with_what_was_counted():
         *(True, True),
         *(False, False),
     ]
-    name = stores[0].bearings.speech().names.record(keys[1])
+    name = stores[0].state.context().names.record(keys[1])
     with replica.client.client() as reader:
         reader.execute_command("READONLY")
         eventually(lambda: decode(reader.get(name) or b"\x90") == [0, 2])

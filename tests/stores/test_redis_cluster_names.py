@@ -105,7 +105,7 @@ def test_a_spent_lifetime_limit_stays_spent_over_a_new_hash_key_and_its_new_slot
     assert store.slot(keys[0]) == old
 
     time[0] += 61
-    store.bearings.doubt()  # the clock that it goes by has moved: look again
+    store.state.invalidate()  # the clock that it goes by has moved: look again
     assert charge(store, keys, [4, 9]).refused == [True, False]
     assert store.slot(keys[0]) != old
     refund = Adjust(keys[0], 0, -1, TTL)

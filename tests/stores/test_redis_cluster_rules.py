@@ -103,5 +103,5 @@ def test_a_decision_cancelled_between_two_slots_leaves_nothing_charged():
 
 async def rest(store):
     """Wait until what has to be taken back is."""
-    while store._chores is not None and not store._chores.done():
-        await store._chores
+    while store._maintenance is not None and not store._maintenance.done():
+        await store._maintenance

@@ -47,9 +47,9 @@ def spend(store, key="lifetime=a"):
 
 def look(store):
     """Ask the server anew, and tell whether it has gone on to the new names."""
-    store.bearings.doubt()
+    store.state.invalidate()
     charge(store, "another_=a")
-    return store.bearings.speech().former is not None
+    return store.state.context().former is not None
 
 
 def bring_forward(server, seconds):
@@ -85,13 +85,13 @@ def test_four_workers_are_rolled_and_a_spent_lifetime_limit_stays_spent(roll, wo
 
 def count_over_the_switch(store, key):
     """Charge a key until it has other names, and a little longer; return how often."""
-    store.bearings.doubt()
+    store.state.invalidate()
     counted = left = 0
     until = time.monotonic() + 15
     while left < 100:
         assert charge(store, key)
         counted += 1
-        left += store.bearings.speech().former is not None
+        left += store.state.context().former is not None
         assert time.monotonic() < until
     return counted
 
@@ -134,17 +134,17 @@ def test_names_that_were_looked_up_too_long_ago_are_looked_up_anew(kind, is_asyn
     server = SERVERS.empty(kind)
     shown = Shown(server, is_async=is_async)
     charge(shown, "counter_=a")
-    speech = shown.bearings.speech()
+    context = shown.state.context()
     whole, _ = server.client.time()
-    assert 25 * S < speech.terms.before - whole * S <= SHORTEST_OVERLAP // 2 + S
+    assert 25 * S < context.preconditions.before - whole * S <= SHORTEST_OVERLAP // 2 + S
 
-    outdated = speech._replace(terms=speech.terms._replace(before=whole * S))
-    shown.bearings._speech = outdated
+    outdated = context._replace(preconditions=context.preconditions._replace(before=whole * S))
+    shown.state._context = outdated
     charge(shown, "counter_=a")
-    assert shown.bearings.speech() is not outdated
-    shown.bearings._speech = outdated
+    assert shown.state.context() is not outdated
+    shown.state._context = outdated
     shown.settle([Adjust("counter_=a", 0, 5, TTL)], NOW)
-    assert shown.bearings.speech() is not outdated
+    assert shown.state.context() is not outdated
     assert shown.slots("counter_=a") == {0: 7}
     shown.close()
 

@@ -17,7 +17,7 @@ from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
 from guardrail.model.cells import Adjust
-from guardrail.stores.redis.base import AT_ONCE
+from guardrail.stores.redis.store import AT_ONCE
 from guardrail.testing import MovableClock
 from tests.cells.redis_stores import SERVERS, redis_store
 from tests.stores.deciding import BINDING, NOW, TTL, budget
@@ -273,7 +273,7 @@ def test_threads_that_pay_what_is_owed_together_pay_each_once():
     finally:
         sys.setswitchinterval(interval)
     assert len(paid) == 8000
-    assert sum(paid) + len(store._undo) == 8000
+    assert sum(paid) + len(store._owed) == 8000
     store.close()
 
 
@@ -285,15 +285,15 @@ def test_what_is_owed_is_kept_while_no_names_are_known_to_pay_it_under(hand):
         store.acquire(BINDING, [budget(7)], NOW)
     hand.delay = 0.0
     hand.sleep(LATE)
-    speech, failing = store.bearings.speech, [True, True]
+    context, failing = store.state.context, [True, True]
 
-    def unspoken():
+    def unknown():
         if failing:
             failing.pop()
             raise StoreError("the store has gone over to another hash key")
-        return speech()
+        return context()
 
-    store.bearings.speech = unspoken
+    store.state.context = unknown
     with pytest.raises(StoreError, match="another hash key"):
         store.acquire(BINDING, [budget(0)], NOW)
     failing[:] = []
@@ -335,23 +335,20 @@ def test_what_a_store_owes_when_it_is_closed_without_its_server_is_counted(hand)
 def test_a_reply_that_is_none_of_ours_counts_the_charge_as_lost(hand, reply, late, monkeypatch):
     store: Any = redis_store(SERVERS.empty("valkey 9").uri, deadline=DEADLINE, host_clock=True)
     store.open()
-    pool = store._servers.pool(0)
-    link = pool.take(hand.now + DEADLINE)
-    pool.give(link)
-    held = link._connection
-    send = held.send_packed_command
+    (held,) = store._servers.at(0)._idle
+    send = held.send
 
-    def garbled(pieces, check_health=True):
-        send(pieces)
-        due, _ = held._held.pop()
-        held._held.append((due, reply))
+    def garbled(commands, until):
+        send(commands, until)
+        due, _ = held.held.pop()
+        held.held.append((due, reply))
 
-    held.send_packed_command = garbled
+    held.send = garbled
     hand.delay = LATE if late else 0.0
     with pytest.raises(StoreError, match="did not answer" if late else "none of ours") as caught:
         store.acquire(BINDING, [budget(7)], NOW)
     assert caught.value.unsure
-    held.send_packed_command = send
+    held.send = send
     hand.delay = 0.0
     hand.sleep(LATE)
 

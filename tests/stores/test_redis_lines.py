@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Any
 
 import pytest
 
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter, Member
-from guardrail.stores.redis import line as lines
+from guardrail.stores.redis import pipelined
 from tests.cells.redis_stores import SERVERS, Shown, redis_store
 
 S = 1_000_000
@@ -33,16 +34,15 @@ def test_concurrent_decisions_leave_in_few_pieces_and_none_goes_over():
         store = redis_store(server.uri).awaited()
         await store.acquire(BINDING, cells("first", 0), NOW)
         writes = 0
-        assert store._servers is not None
-        line = store._servers.line(0)
-        send = line._connection.send_packed_command
+        stream: Any = store._servers.at(0)._stream
+        send = stream.send
 
-        async def counted(pieces, check_health=True):
+        def counted(commands):
             nonlocal writes
             writes += 1
-            await send(pieces, check_health=check_health)
+            send(commands)
 
-        line._connection.send_packed_command = counted
+        stream.send = counted
         answers = await asyncio.gather(
             *(store.acquire(BINDING, cells(str(n), 70), NOW) for n in range(300))
         )
@@ -106,7 +106,7 @@ def test_what_is_cancelled_before_it_was_sent_is_never_sent():
 
 def test_more_calls_than_can_wait_are_refused_and_the_others_served(monkeypatch):
     server = SERVERS.empty("valkey 9")
-    monkeypatch.setattr(lines, "MOST_WAITING", 50)
+    monkeypatch.setattr(pipelined, "MOST_WAITING", 50)
 
     async def crowd():
         store = redis_store(server.uri).awaited()

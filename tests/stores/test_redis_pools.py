@@ -8,7 +8,7 @@ import time
 import pytest
 
 from guardrail.errors import StoreError
-from guardrail.stores.redis.pool import Pool
+from guardrail.stores.redis.blocking import Pool
 from tests.stores.servers import eventually
 
 
@@ -23,11 +23,11 @@ class Slow:
         self.may_open.wait(10)
         return self
 
-    def disconnect(self):
+    def close(self):
         self.closed = True
 
-    def can_read(self, timeout=0):
-        return False
+    def usable(self):
+        return not self.closed
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -197,12 +197,12 @@ def owing(store) -> str:
     store._owe([Adjust("counter_=a", 0, -3, TTL)])
 
     def tidied() -> int:
-        owed = len(store._undo)
+        owed = len(store._owed)
         charge(store, "counter_=b")
         store.close()
         return owed
 
-    inside = in_a_child(lambda: (charge(store, "counter_=b"), len(store._undo))[1])
+    inside = in_a_child(lambda: (charge(store, "counter_=b"), len(store._owed))[1])
     tidied()
     return inside
 

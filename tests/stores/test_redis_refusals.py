@@ -7,7 +7,7 @@ import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Adjust, Drain, Leave
-from guardrail.stores.redis.scripts import load_scripts
+from guardrail.stores.redis.protocol import load_scripts
 from tests.cells.redis_stores import SERVERS, redis_store
 from tests.stores.deciding import (
     NOW,

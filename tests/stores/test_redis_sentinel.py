@@ -31,17 +31,17 @@ class Served:
     def __init__(self, service: Sentinels, *, is_async: bool, **settings) -> None:
         store = redis_store(service.uri, **{"deadline": DEADLINE, **settings})
         store.open()
-        self.bearings = store.bearings
+        self.state = store.state
         self.store: Any = Awaited(store.awaited()) if is_async else store
 
     def charge(self, ceiling=10**9):
         cell = Counter(0, KEY, 0, 1, 0, 1, ceiling, TTL)
-        now = int(self.bearings.server_time * S)
+        now = int(self.state.server_time * S)
         return self.store.acquire([Charge(True, None)], [cell], now).admitted
 
     def used(self):
         looked = Counter(0, KEY, 0, 1, 0, 0, None, TTL)
-        now = int(self.bearings.server_time * S)
+        now = int(self.state.server_time * S)
         return self.store.acquire([Charge(True, None)], [looked], now).replies[0].used
 
     def rest(self):
@@ -95,7 +95,7 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
     new = service.replica.client
     eventually(lambda: new.info("replication")["role"] == "master")
     # The old primary is demoted only seconds later: until then it answers as if it still counted.
-    name = stores[0].bearings.speech().names.record(KEY)
+    name = stores[0].state.context().names.record(KEY)
     for store in stores:
         before = decode(new.get(name))[1]
         assert before >= 10
@@ -108,7 +108,7 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
 def test_decisions_come_back_after_the_primary_was_killed(service):
     stores = both(service)
     assert all(store.charge() for store in stores)
-    name = stores[0].bearings.speech().names.record(KEY)
+    name = stores[0].state.context().names.record(KEY)
     new = service.replica.client
     eventually(lambda: decode(new.get(name) or b"\x90") == [0, 2])
     service.primary.kill()

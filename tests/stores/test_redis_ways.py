@@ -207,13 +207,13 @@ def test_a_question_under_outdated_names_is_put_again_under_the_new_ones(kind, i
     shown = Shown(server, is_async=is_async)
     asked = Asked(shown)
     asked.ask(budget(3))
-    speech = shown.bearings.speech()
+    context = shown.state.context()
     whole, _ = server.client.time()
-    outdated = speech._replace(terms=speech.terms._replace(before=whole * S))
-    shown.bearings._speech = outdated
+    outdated = context._replace(preconditions=context.preconditions._replace(before=whole * S))
+    shown.state._context = outdated
 
     assert asked.ask(budget(4))[:3] == [1, 0, 3]
-    assert shown.bearings.speech() is not outdated
+    assert shown.state.context() is not outdated
     assert shown.slots("budget__=a") == {0: 7}
     shown.close()
 
@@ -228,10 +228,10 @@ def test_while_two_hash_keys_overlap_questions_count_on_what_stood_under_the_for
     asked = Asked(rolled)
     assert asked.ask(budget(30))[:3] == [1, 0, 60]
     bring_forward(server, 0.0)
-    rolled.bearings.doubt()
+    rolled.state.invalidate()
 
     assert asked.ask(budget(11))[:3] == [0, 1, 90]
-    assert rolled.bearings.speech().former is not None
+    assert rolled.state.context().former is not None
     assert asked.ask(budget(10))[:3] == [1, 0, 90]
     assert asked.ask(budget(1))[:3] == [0, 1, 100]
     assert rolled.slots("budget__=a") == {0: 100}

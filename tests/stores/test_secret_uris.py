@@ -10,7 +10,7 @@ import pytest
 from guardrail.errors import GuardrailError
 from guardrail.http.settings.opening import configure
 from guardrail.stores.opening import open_store
-from guardrail.stores.redis.addresses import read_address, without_login
+from guardrail.stores.redis.address import read_address, without_login
 from tests.http.test_established import POLICY
 
 KEY = b"k" * 32

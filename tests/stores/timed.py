@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import pytest
 from redis import exceptions as said
 
-from guardrail.stores.redis import opening
-from guardrail.stores.redis.link import ANSWERS, read
+from guardrail.stores.redis import blocking, store
+from guardrail.stores.redis.address import Place
+from guardrail.stores.redis.blocking import BlockingConnection, BlockingServers
+from guardrail.stores.redis.pipelined import PipelinedServers
 
-NEVER = float("inf")
+NEVER = inf
 
 
 class Hand:
@@ -45,87 +48,77 @@ class Hand:
         self.now += seconds
 
 
-class Held:
+class Held(BlockingConnection):
     """A connection to a server whose replies are held back; for threads."""
 
-    def __init__(self, hand: Hand, real: Any) -> None:
+    def __init__(self, hand: Hand, real: BlockingConnection) -> None:
+        self.opened = self._used = hand.now
+        self.owed = deque()
+        self._on_late = real._on_late
         self._hand = hand
         hand.opened += 1
         self._real = real
-        self._sock = self
-        self._timeout = 0.0
-        self._held: deque[tuple[float, object]] = deque()
+        self.held: deque[tuple[float, object]] = deque()
 
-    def settimeout(self, seconds: float) -> None:
-        """Bound every read from here on: it is its own socket."""
-        self._timeout = seconds
-
-    def send_packed_command(self, pieces: Sequence[bytes], check_health: bool = True) -> None:
+    def send(self, commands: Sequence[bytes], until: float) -> None:
         """Have commands carried out."""
-        for piece in pieces:
-            self._real.send_packed_command([piece], check_health=False)
-            try:
-                reply = read(self._real, 30)
-            except ANSWERS as answer:
-                reply = answer
+        for command in commands:
+            reply = self._real.exchange(command, 30)
             if self._hand.answers is not None:
                 reply = self._hand.answers
-            self._held.append((self._hand.now + self._hand.delay, reply))
+            self.held.append((self._hand.now + self._hand.delay, reply))
         if self._hand.cut:
             raise said.ConnectionError("the connection broke")
 
-    def can_read(self, timeout: float = 0) -> bool:
-        """Tell whether a reply has come; a look that finds none takes its time."""
-        if self._held and self._held[0][0] <= self._hand.now:
-            return True
-        self._hand.now += 0.001
-        return False
-
-    def read_response(self, **_: object) -> object:
-        """Return the next reply, or wait for it in vain."""
-        until = self._hand.now + self._timeout
-        if not self._held or self._held[0][0] > until:
-            self._hand.now = until
+    def receive(self, until: float) -> object:
+        """Return the next reply, or wait for it in vain; a look that finds none takes its time."""
+        until = max(until, self._hand.now)
+        if not self.held or self.held[0][0] > until:
+            self._hand.now = max(until, self._hand.now + 0.001)
             raise said.TimeoutError("no reply")
-        due, reply = self._held.popleft()
+        due, reply = self.held.popleft()
         self._hand.now = max(self._hand.now, due)
-        if isinstance(reply, Exception):
-            raise reply
         return reply
 
-    def disconnect(self) -> None:
+    def usable(self) -> bool:
+        """Tell that the connection stands."""
+        return True
+
+    def close(self) -> None:
         """Close the connection: what is held back will never come."""
-        self._real.disconnect()
+        self._real.close()
 
 
 class HeldAwaited:
     """The same, for an event loop."""
 
-    def __init__(self, hand: Hand, real: Any) -> None:
+    is_full = False
+
+    def __init__(self, hand: Hand, real: BlockingConnection) -> None:
         self._hand = hand
         self._held = Held(hand, real)
         self._more = asyncio.Event()
 
-    async def send_packed_command(self, pieces: Sequence[bytes], check_health: bool = True) -> None:
+    def send(self, commands: Sequence[bytes]) -> None:
         """Have commands carried out."""
-        self._held.send_packed_command(pieces)
+        self._held.send(commands, inf)
         self._more.set()
 
-    async def read_response(self, **_: object) -> object:
+    async def receive(self) -> object:
         """Return the next reply, once it comes."""
-        while not self._held._held:
+        while not self._held.held:
             self._more.clear()
             await self._more.wait()
-        due = self._held._held[0][0]
+        due = self._held.held[0][0]
         if due == NEVER:
             await asyncio.get_running_loop().create_future()
         if due > self._hand.now:
             await asyncio.sleep(due - self._hand.now)
-        return self._held.read_response()
+        return self._held.receive(self._hand.now)
 
-    async def disconnect(self, nowait: bool = False) -> None:
+    def close(self) -> None:
         """Close the connection."""
-        self._held.disconnect()
+        self._held.close()
 
 
 class HandLoop(asyncio.SelectorEventLoop):
@@ -149,18 +142,16 @@ class HandLoop(asyncio.SelectorEventLoop):
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     """Have the stores on Redis go by a time moved by hand, and their replies held back."""
     moved = Hand()
-    for name in ("pool", "link", "servers"):
-        monkeypatch.setattr(f"guardrail.stores.redis.{name}.monotonic", moved)
-    for name in ("store", "base"):
-        monkeypatch.setattr(f"guardrail.stores.redis.{name}.time", moved)
-    greeted: Callable[..., Any] = opening.greeted
+    monkeypatch.setattr(blocking, "monotonic", moved)
+    monkeypatch.setattr(store, "time", moved)
+    opened: Callable[[Any, Place], BlockingConnection] = BlockingServers.open
 
-    async def awaited(*arguments: Any) -> HeldAwaited:
-        return HeldAwaited(moved, greeted(*arguments))
+    async def awaited(servers: Any, place: Place) -> HeldAwaited:
+        settings = servers.address, servers.state, servers.deadline, servers.timeout
+        return HeldAwaited(moved, opened(BlockingServers(*settings, servers.on_late), place))
 
     monkeypatch.setattr(
-        "guardrail.stores.redis.servers.greeted",
-        lambda *arguments: Held(moved, greeted(*arguments)),
+        BlockingServers, "open", lambda servers, place: Held(moved, opened(servers, place))
     )
-    monkeypatch.setattr("guardrail.stores.redis.async_servers.greeted", awaited)
+    monkeypatch.setattr(PipelinedServers, "open", awaited)
     return moved

@@ -15,7 +15,7 @@ from typing import Any
 
 from guardrail.errors import GuardrailError
 from guardrail.model.cells import Adjust, Charge, Counter, Leave, Member
-from guardrail.stores.lmdb.store import LmdbStore
+from guardrail.stores.lmdb import LmdbStore
 from tests.cells.redis_stores import redis_store
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -204,7 +204,7 @@ def live_for_ever(store, path: Any, ceiling: int) -> None:
 class StopsWithin(LmdbStore):
     """Stops its own process in the middle of a transaction, if the key says so."""
 
-    def _acquire(self, ledger: Any, charges: Sequence[Charge], cells: Any) -> Any:
+    def _acquire(self, transaction: Any, charges: Sequence[Charge], cells: Any) -> Any:
         if cells[0].key.endswith("stop"):
             os.kill(os.getpid(), signal.SIGSTOP)
-        return super()._acquire(ledger, charges, cells)
+        return super()._acquire(transaction, charges, cells)

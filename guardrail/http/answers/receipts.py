@@ -39,7 +39,8 @@ class Receipts:
                 stated = stated and parts == len(shown.limit.key_facts) - 1
             if not stated:
                 return None
-            standings.append(standing_of(shown, receipt, case.now, True, None))
+            if not OWN.isdisjoint(shown.limit.key_facts):
+                standings.append(standing_of(shown, receipt, case.now, True, None))
         return standings
 
     def _seen(self, engine: Engine) -> tuple[Shown | None, ...]:
@@ -52,6 +53,4 @@ class Receipts:
 
 def _shown(limit: Limit, part: int) -> Shown | None:
     hidden = not limit.shown or limit.rule.mode is not Mode.ENFORCE
-    if hidden or OWN.isdisjoint(limit.key_facts):
-        return None
-    return shown_of(limit, part)
+    return None if hidden else shown_of(limit, part)

@@ -7,34 +7,32 @@ encoding than UTF-8.
 
 from __future__ import annotations
 
+import gc
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from operator import call
 from typing import NamedTuple
 
 import msgspec
 
 from guardrail.http.asked.folding import AT_ONCE, MARK, PIECE, Folded, fold, pieces_of
+from guardrail.http.asked.media import (
+    LONG,
+    MEDIA_MEMBERS,
+    READ_MEMBERS,
+    is_base64,
+    is_media,
+    is_read,
+    is_thought,
+    may_list_media,
+)
 from guardrail.http.asked.values import ReadingLimits, UnreadableError
 
 UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding hostile JSON raises."""
 
-_LINKS = frozenset({"url", "image_url", "file_url", "video_url", "audio_url", "uri", "fileUri"})
-# Members that hold bytes as base64, whatever stands beside them; in `_TYPED` a text may stand too.
-_SEALED = frozenset(
-    "file_data b64_json bytesBase64Encoded encrypted_content encrypted_reasoning signature "
-    "thoughtSignature thought_signature imageBytes image_bytes videoBytes video_bytes audioBytes "
-    "partial_image_b64 images image image_data audio_data video_data mask audios videos bytes "
-    "prompt_embeds image_embeds".split()
-)
-_TYPED = frozenset({"data", "result"})
-# Thoughts under seal are as long as what they say: few are worth a picture.
-_THOUGHTS = frozenset(
-    "encrypted_content encrypted_reasoning signature thoughtSignature thought_signature".split()
-)
-_MEDIA_MEMBERS = _LINKS | _SEALED | _TYPED | {"input_reference", "source"}
-_SEALING = ("redacted_thinking", "image_generation_call", "base64")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-_TRIED = 1 << 10
 _MEDIA_BYTES_PER_TOKEN = 64
 _TEXT_BYTES_PER_TOKEN = 4
 _SHORT = 1024
@@ -42,6 +40,7 @@ _SHORT = 1024
 # four bytes a character do not add up.
 _MOST_KEPT = 8 << 20
 _BEGINNING = 256
+_CALLED: Callable[[Callable[[], object]], object] = call
 _KEY = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
@@ -93,7 +92,7 @@ def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[
 def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
-    value = msgspec.json.decode(folded.outline)
+    value = _decoded(folded.outline)
     measure = _FoldedMeasure(limits, text, folded)
     if value.__class__ is str:
         alone: list[object] = [value]
@@ -103,6 +102,25 @@ def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, froze
     if measure.members != folded.keys:
         raise _doubled()
     return Document(value, tokens), frozenset(measure.names)
+
+
+def _decoded(text: bytes) -> object:
+    """Decode a text whose size was counted, in which nothing is garbage while it is decoded.
+
+    Before version 3.12, Python collects garbage as objects are made: over many of them it goes
+    through the whole process, again and again. (Later ones do so when a function returns, once.)
+    The collector is the whole process's, so it stops and starts without a point between where
+    Python lets another thread run, and none sees it stopped: `map` calls both in one step, and
+    what follows that step is `finally`.
+    """
+    if sys.version_info >= (3, 12) or not gc.isenabled():
+        return msgspec.json.decode(text)
+    steps: tuple[Callable[[], object], ...] = (gc.disable, partial(msgspec.json.decode, text))
+    try:
+        _, value = map(_CALLED, steps)
+    finally:
+        gc.enable()
+    return value
 
 
 def _is_canonical(text: bytes, value: object) -> bool:
@@ -127,31 +145,39 @@ class _Measure:
         self._bytes = 0
         self._media = 0
         self._numbers = 0
+        self._reading = 0
+        self._words: list[object] = []
+        # What a stored prompt is filled in with: its texts are read, its media are not.
+        self._filled_in: set[int] = set()
 
     def of(self, value: object) -> int:
         """Return the tokens of a value."""
-        level: list[object] = [value]
+        # What a model reads word for word is gone through apart: there, nothing is media.
+        levels: tuple[list[object], list[object]] = ([value], [])
         depth = 0
-        while level:
+        while levels[0] or levels[1]:
             if depth > self._limits.max_depth:
                 raise _too_deep(self._limits)
-            self._nodes += len(level)
+            self._nodes += len(levels[0]) + len(levels[1])
             if self._nodes > self._limits.max_nodes:
                 raise UnreadableError(
                     f"the body holds more than {self._limits.max_nodes} objects and lists; "
                     "send less at once"
                 )
             inner: list[object] = []
-            for node in level:
-                if node.__class__ is dict:
-                    if depth:
-                        self.names.update(node)
-                    self._object(node, inner)
-                elif node.__class__ is list:
-                    self._list(node, inner)
-                elif node.__class__ is str:
-                    self._text(node)
-            level = inner
+            self._words = []
+            for self._reading, level in enumerate(levels):
+                found = self._words if self._reading else inner
+                for node in level:
+                    if node.__class__ is dict:
+                        if depth:
+                            self.names.update(node)
+                        self._object(node, found)
+                    elif node.__class__ is list:
+                        self._list(node, found)
+                    elif node.__class__ is str:
+                        self._text(node)
+            levels = (inner, self._words)
             depth += 1
         text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
         return text + self._numbers + self._media
@@ -161,27 +187,44 @@ class _Measure:
         for key, value in node.items():
             self._bytes += len(key)
             if value.__class__ is str:
-                if key in _MEDIA_MEMBERS and _is_media(key, value, node):
+                possible = key in MEDIA_MEMBERS or len(value) >= LONG
+                if possible and self._holds_media(key, value, node):
                     picture = self._limits.media_tokens + len(value) // _MEDIA_BYTES_PER_TOKEN
-                    if key in _THOUGHTS or node.get("type") == "redacted_thinking":
+                    if is_thought(key, node):
                         picture = min(picture, len(value) // _TEXT_BYTES_PER_TOKEN + 1)
                     self._media += picture
                 else:
                     self._text(value)
             elif value.__class__ is dict:
-                inner.append(value)
+                if key == "variables":
+                    self._filled_in.add(id(value))
+                words = key in READ_MEMBERS and is_read(key, node)
+                (self._words if words else inner).append(value)
             elif value.__class__ is list:
-                media = key in _SEALED and self._pictures(key, value, node)
-                inner.append([one for one in value if one.__class__ is not str] if media else value)
+                if key in READ_MEMBERS and is_read(key, node):
+                    self._words.append(value)
+                elif not self._reading and may_list_media(key):
+                    inner.append(self._without_media(key, value, node))
+                else:
+                    inner.append(value)
 
-    def _pictures(self, key: str, listed: list[object], node: dict[str, object]) -> bool:
-        """Count a list whose texts are all bytes; tell whether it was one."""
-        texts = [str(one) for one in listed if one.__class__ is str]
-        if not texts or not all(_is_media(key, text, node) for text in texts):
-            return False
-        self._media += len(texts) * self._limits.media_tokens
-        self._media += sum(map(len, texts)) // _MEDIA_BYTES_PER_TOKEN
-        return True
+    def _holds_media(self, key: str, value: str, node: dict[str, object]) -> bool:
+        known = self._reading or id(node) in self._filled_in
+        return not known and is_media(key, value, node)
+
+    def _without_media(
+        self, key: str, listed: list[object], node: dict[str, object], *, within: bool = False
+    ) -> list[object]:
+        """Count the bytes in a list, or in lists within it, as media; return what else it holds."""
+        left: list[object] = []
+        for one in listed:
+            if isinstance(one, list) and not within:
+                left.append(self._without_media(key, one, node, within=True))
+            elif isinstance(one, str) and self._holds_media(key, one, node):
+                self._media += self._limits.media_tokens + len(one) // _MEDIA_BYTES_PER_TOKEN
+            else:
+                left.append(one)
+        return left
 
     def _list(self, node: list[object], inner: list[object]) -> None:
         kinds = set(map(type, node))
@@ -213,72 +256,47 @@ class _FoldedMeasure(_Measure):
     def _object(self, node: dict[str, object], inner: list[object]) -> None:
         for key, value in node.items():
             if value.__class__ is str and value[:1] == MARK:
-                node[key], left = self._unfolded(value)
-                if key in _MEDIA_MEMBERS and _is_media(key, str(node[key]), node):
-                    self._media += left // _MEDIA_BYTES_PER_TOKEN
-                else:
-                    self._bytes += left
-            elif value.__class__ is list and key in _SEALED:
-                self._unfold_pictures(key, value, node)
+                node[key] = self._unfolded(value, key, node)
+            elif value.__class__ is list and not self._reading and may_list_media(key):
+                for listed in (value, *(one for one in value if one.__class__ is list)):
+                    self._unfold_in(listed, key, node)
         super()._object(node, inner)
-
-    def _unfold_pictures(self, key: str, listed: list[object], node: dict[str, object]) -> None:
-        for at, value in enumerate(listed):
-            if value.__class__ is str and str(value)[:1] == MARK:
-                text, left = self._unfolded(str(value))
-                listed[at] = text
-                if _is_media(key, text, node):
-                    self._media += left // _MEDIA_BYTES_PER_TOKEN
-                else:
-                    self._bytes += left
 
     def _list(self, node: list[object], inner: list[object]) -> None:
         if str in set(map(type, node)):
-            for at, value in enumerate(node):
-                if value.__class__ is str and value[:1] == MARK:
-                    node[at], left = self._unfolded(value)
-                    self._bytes += left
+            self._unfold_in(node)
         super()._list(node, inner)
 
-    def _unfolded(self, mark: str) -> tuple[str, int]:
-        """Return the string a mark stands for, or its beginning, and how many bytes are left."""
+    def _unfold_in(
+        self, listed: list[object], key: str = "", node: dict[str, object] | None = None
+    ) -> None:
+        for at, value in enumerate(listed):
+            if value.__class__ is str and str(value)[:1] == MARK:
+                listed[at] = self._unfolded(str(value), key, node)
+
+    def _unfolded(self, mark: str, key: str, node: dict[str, object] | None) -> str:
+        """Return the string a mark stands for, or its beginning, and count what is left of it."""
         begin, end = self._strings[int(mark[1:])]
         pieces = pieces_of(self._source, begin, end)
         first = next(pieces, "")
+        media = node is not None and self._holds_media(key, first, node)
         if self._kept > _MOST_KEPT:
-            whole, first = first, first[:_BEGINNING]
-            left = _length(whole) - _length(first)
-        else:
-            left = 0
+            self._left(first[_BEGINNING:], media)
+            first = first[:_BEGINNING]
         self._kept += end - begin if end - begin < PIECE else PIECE
-        return first, left + sum(map(_length, pieces))
+        for piece in pieces:
+            self._left(piece, media)
+        return first
+
+    def _left(self, piece: str, media: bool) -> None:
+        if media and is_base64(piece):
+            self._media += len(piece) // _MEDIA_BYTES_PER_TOKEN
+        else:
+            self._text(piece)
 
 
 def _length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-
-
-def _is_media(key: str, value: str, node: dict[str, object]) -> bool:
-    """Tell whether a member holds bytes, or where they are, and no text for the model to read."""
-    if value.startswith("data:"):
-        encoded = ";base64," in value[:128] and not value.startswith("data:text/")
-        return encoded and (key not in _TYPED or _says_bytes(node))
-    if key in _LINKS:
-        return value.startswith(("http://", "https://", "gs://", "s3://"))
-    if key not in _SEALED and not (key in _TYPED and _says_bytes(node)):
-        return False
-    written = "".join(value[:_TRIED].splitlines())
-    return _BASE64.fullmatch(written) is not None
-
-
-def _says_bytes(node: dict[str, object]) -> bool:
-    """Tell whether an object says of itself that it holds bytes."""
-    if node.get("type") in _SEALING:
-        return True
-    kind = node.get("media_type", node.get("mimeType", node.get("mime_type", "")))
-    if isinstance(kind, str) and kind.startswith("text/"):
-        return False
-    return kind != "" or "format" in node
 
 
 def _not_json() -> UnreadableError:

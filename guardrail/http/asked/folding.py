@@ -54,12 +54,13 @@ class Work:
     def __init__(self, limits: ReadingLimits) -> None:
         self._limits = limits
         self._nodes = self._strings = self._values = self._plain = 0
+        self.keys = 0
 
     def add(self, text: bytes) -> None:
         """Count a text in.
 
         Raises:
-            UnreadableError: the texts hold more values, strings, objects or lists than are read.
+            UnreadableError: they hold more values, keys, strings, objects or lists than are read.
         """
         for _, parts, inside in _quoted(text):
             self.take(parts, inside)
@@ -67,14 +68,16 @@ class Work:
     def take(self, parts: list[bytes], inside: bool) -> None:
         """Count what stands between quotes, the first of it `inside` a string or not."""
         plain = b"".join(parts[inside::2])
-        openers = plain.count(b"[") + plain.count(b"{")
+        openers, keys = plain.count(b"[") + plain.count(b"{"), plain.count(b":")
         self._nodes += openers
-        self._values += openers + plain.count(b",") + plain.count(b":")
+        self._values += openers + plain.count(b",") + keys
+        self.keys += keys
         self._strings += len(parts) // 2
         self._plain += len(plain)
         limits = self._limits
         for count, most, what in (
             (self._nodes, limits.max_nodes, "objects and lists"),
+            (self.keys, limits.max_keys, "keys"),
             (self._strings, limits.max_strings, "keys and strings"),
             (self._values, limits.max_values, "keys and values"),
             (self._plain, LONGEST_OUTLINE, "bytes of numbers and white space"),
@@ -90,17 +93,16 @@ def fold(text: bytes, limits: ReadingLimits | None = None) -> Folded:
     `limits`, for a text that was read within them, nothing is counted.
 
     Raises:
-        UnreadableError: the text holds more values, strings, objects or lists than are read.
+        UnreadableError: the text holds more values, keys, strings, objects or lists than are read.
     """
     work = None if limits is None else Work(limits)
     pieces: list[bytes] = []
     strings: list[tuple[int, int]] = []
-    copied = keys = key_bytes = begin = 0
+    copied = key_bytes = begin = 0
     open_string = False
     for at, parts, inside in _quoted(text):
         if work is not None:
             work.take(parts, inside)
-            keys += b"".join(parts[inside::2]).count(b":")
         open_string = inside
         for part in parts[:-1]:
             at += len(part)
@@ -122,7 +124,7 @@ def fold(text: bytes, limits: ReadingLimits | None = None) -> Folded:
     if open_string:
         raise UnreadableError("the body is not valid JSON in UTF-8; check how it is made")
     pieces.append(text[copied:])
-    return Folded(b"".join(pieces), strings, keys)
+    return Folded(b"".join(pieces), strings, 0 if work is None else work.keys)
 
 
 def unfold(outline: bytes, text: bytes, folded: Folded) -> bytes:

@@ -16,7 +16,7 @@ SETTINGS = frozenset(
     "sampling_params generationConfig generation_config parameters options extra_body extraBody "
     "session response setup config inferenceConfig inference_config optional_params "
     "litellm_params model_kwargs additionalModelRequestFields google generateContentRequest "
-    "generate_content_request".split()
+    "generate_content_request chat_template_kwargs".split()
 )
 """Members that hold settings of their own, each read as those beside it are."""
 TOOL_LISTS = (
@@ -31,7 +31,19 @@ TOOL_LISTS = (
     "builtin_tools",
     "server_tools",
 )
-"""Members that hand tools to a model."""
+"""Members that list the tools of a model."""
+TOOL_MEMBERS = (*TOOL_LISTS, "web_search_options", "search_parameters", "plugins")
+"""Members that hand tools to a model: lists of them, and settings of a search."""
+TOOL_CHOICES = (
+    "tool_choice",
+    "toolChoice",
+    "function_call",
+    "parallel_tool_calls",
+    "max_tool_calls",
+    "toolConfig",
+    "tool_config",
+)
+"""Members that say how tools are to be used, and mean nothing without any."""
 CAPS = (
     "max_tokens",
     "max_completion_tokens",
@@ -49,19 +61,29 @@ FLOORS = ("min_tokens", "min_new_tokens", "thinking_token_budget")
 MULTIPLIERS = frozenset(
     "n best_of candidateCount candidate_count sampleCount sample_count num_return_sequences "
     "numberOfImages number_of_images numberOfVideos number_of_videos num_images "
-    "num_completions".split()
+    "num_completions num_generations num_outputs num_images_per_prompt n_samples num_samples "
+    "beam_width num_beams".split()
 )
 """Members that ask for several completions."""
 MODELS = ("model", "modelId", "model_name")
 """Members that name the model."""
+ALSO_MODELS = ("engine", "deployment_id", "model_id")
+"""Members that name it with some hosts, and something else with others."""
 OTHER_MODELS = (
     "models",
     "fallbacks",
     "fallback_models",
     "context_window_fallbacks",
     "content_policy_fallbacks",
+    "lora",
+    "lora_path",
+    "lora_adapter",
+    "lora_name",
+    "lora_request",
+    "adapter_id",
+    "adapter_name",
 )
-"""Members that name models which may answer instead."""
+"""Members that name models which may answer instead, or what makes another of the model."""
 STORED = (
     "previous_response_id",
     "conversation",
@@ -86,7 +108,8 @@ REASONING = (
     "reasoning_effort",
     "think",
     "reasoning",
-    "output_config",
+    "reasoning_config",
+    "reasoningConfig",
     "thinking",
     "thinkingConfig",
     "thinking_config",
@@ -94,21 +117,24 @@ REASONING = (
     "thinking_budget",
     "reasoning_budget",
 )
-"""Members that may ask for reasoning."""
+"""Members that may ask for reasoning, and for nothing else."""
+OUTPUT_CONFIG = "output_config"
+"""What may hold an effort of reasoning, and other settings."""
 
-_SEARCHES = ("web_search_options", "search_parameters", "plugins", "container")
 _DECIDING = frozenset(
     {
         *SETTINGS,
-        *TOOL_LISTS,
+        *TOOL_MEMBERS,
         *CAPS,
         *FLOORS,
         *MULTIPLIERS,
         *MODELS,
+        *ALSO_MODELS,
         *OTHER_MODELS,
         *STORED,
         *REASONING,
-        *_SEARCHES,
+        OUTPUT_CONFIG,
+        "container",
     }
 )
 _SPELLED = _DECIDING | frozenset(

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from guardrail.http.asked.caps import REALTIME
-from guardrail.http.asked.members import CAPS, FLOORS, MODELS, SETTINGS, TOOL_LISTS
+from guardrail.http.asked.members import (
+    CAPS,
+    FLOORS,
+    MODELS,
+    REASONING,
+    SETTINGS,
+    TOOL_LISTS,
+    TOOL_MEMBERS,
+)
 
 CONTAINERS = (*sorted(SETTINGS), "requests", "request", "params")
 """Members that hold settings of a request, to be changed as those beside them are."""
 LISTS = ("input", "messages", "contents")
 """Members that list what a model reads, and may hand it tools among that."""
 
-_TOOLS = frozenset({*TOOL_LISTS, "web_search_options"})
-_REASONING = frozenset(
-    "reasoning_effort reasoning thinking think thinkingConfig thinking_config enable_thinking "
-    "thinking_budget reasoning_budget".split()
-)
+_TOOLS = frozenset(TOOL_MEMBERS)
+_REASONING = frozenset(REASONING)
 _STORED = ("assistant_id", "cachedContent", "cached_content", "agent", "agent_id")
 _NAMING = frozenset({*CONTAINERS, ""})
 _LIMITS = frozenset({*CAPS, *FLOORS, *REALTIME.names})
@@ -109,7 +114,8 @@ def _members(document: object) -> Iterator[tuple[str, str, object]]:
 
 def _hands_tools(name: str, value: object) -> bool:
     if name in _TOOLS:
-        return bool(value) or (name == "web_search_options" and value is not None)
+        # Empty settings of a search turn it on.
+        return bool(value) or (name not in TOOL_LISTS and value not in (None, []))
     # What is stored with the host may hold tools that are not seen here.
     return (name in _STORED and value is not None) or (name == "prompt" and isinstance(value, dict))
 

@@ -52,6 +52,8 @@ _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embed
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
 _TEXTS = ("prompt", "input", "text")
+REALTIME_NAMES = ("model", "deployment")
+"""What names the model in the address of a session: OpenAI's name, and Azure's."""
 _BEGINNING, _TRIED = 256, 1 << 16
 _STANDARD = ReadingLimits()
 
@@ -320,8 +322,8 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
     facts: dict[str, object] = {}
     model = endpoint.model
     if model is None and endpoint.name.startswith("/v1/realtime"):
-        named = _models_in(query)
-        model = named[0] if len(named) == 1 else None
+        named = _models_in(query, *REALTIME_NAMES)
+        model = named[0] if len(set(named)) == 1 else None
     if model is not None:
         facts["request.model"] = model[:LONGEST_MODEL]
     if endpoint.streams:
@@ -329,8 +331,10 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
     return facts
 
 
-def _models_in(query: bytes) -> list[str]:
-    return parse_qs(query.decode("utf-8", "replace"), max_num_fields=None).get("model", [])
+def _models_in(query: bytes, *names: str) -> list[str]:
+    """Return the values of `model` in a query, or those of other names."""
+    every = parse_qs(query.decode("utf-8", "replace"), max_num_fields=None)
+    return [value for name in names or ("model",) for value in every.get(name, [])]
 
 
 def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) -> None:
@@ -350,7 +354,8 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
             param="model",
         )
     facts.update(established)
-    asked_for = _models_in(query)
+    realtime = endpoint.name.startswith("/v1/realtime")
+    asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
     known = facts.get("request.model")
     if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
         if endpoint.kind is not Kind.UNKNOWN:

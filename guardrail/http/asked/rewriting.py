@@ -13,10 +13,17 @@ from typing import Any
 import msgspec
 
 from guardrail.http.asked.capping import cap_response, lower_caps, lower_caps_in
-from guardrail.http.asked.counts import WITHIN
 from guardrail.http.asked.endpoints import JSON_FIELDS, Endpoint, Kind, endpoint_of
 from guardrail.http.asked.folding import AT_ONCE, fold, unfold
-from guardrail.http.asked.members import MODELS, OTHER_MODELS
+from guardrail.http.asked.members import (
+    ALSO_MODELS,
+    MODELS,
+    OTHER_MODELS,
+    OUTPUT_CONFIG,
+    REASONING,
+    TOOL_CHOICES,
+    TOOL_MEMBERS,
+)
 from guardrail.http.asked.obeying import CONTAINERS, LISTS, disabled_by, unkept, unmet
 from guardrail.http.asked.raw import (
     EVERY,
@@ -31,32 +38,8 @@ from guardrail.http.asked.reading import read_parts
 from guardrail.http.asked.values import FREE, Asked, ReadingLimits, RequestParts, RewriteError
 from guardrail.http.dialects import UsageFormat
 
-_TOOLS = (
-    "tools",
-    "functions",
-    "tool_choice",
-    "function_call",
-    "parallel_tool_calls",
-    "max_tool_calls",
-    "mcp_servers",
-    "mcpServers",
-    "web_search_options",
-    "toolConfig",
-    "tool_config",
-    "skills",
-)
-_REASONING = (
-    "reasoning_effort",
-    "reasoning",
-    "include_reasoning",
-    "reasoning_budget",
-    "thinking",
-    "think",
-    "thinking_budget",
-    "enable_thinking",
-    "thinking_token_budget",
-)
-_THINKING = ("thinkingConfig", "thinking_config", "thinking_token_budget")
+_TOOLS = (*TOOL_MEMBERS, *TOOL_CHOICES)
+_REASONING = (*REASONING, "include_reasoning", "thinking_token_budget")
 _REALTIME = "/v1/realtime"
 
 
@@ -178,6 +161,9 @@ def rewritten_response(
         _drop(after, _TOOLS)
         if "prompt" in after:
             raise RewriteError("a stored prompt is not seen here")
+        for name in LISTS:
+            if name in after:
+                after[name] = _without_tools(after[name])
         after |= {"tools": raw_of([]), "tool_choice": raw_of("none")}
     if limit is not None:
         cap_response(after, limit, cap)
@@ -298,7 +284,7 @@ def _set_model(members: Members, model: object, asked: Asked) -> None:
             if raw is not None:
                 long = bytes(raw).startswith(b'"models/') and not str(model).startswith("models/")
                 settings[name] = raw_of(f"models/{model}" if long else model)
-        _drop(settings, OTHER_MODELS)
+        _drop(settings, (*ALSO_MODELS, *OTHER_MODELS))
 
     change(members)
     _within(members, change)
@@ -316,14 +302,7 @@ def _disable(members: Members, disabled: object, asked: Asked) -> None:
                     settings[name] = _without_tools(settings[name])
         if "reasoning" in names:
             _drop(settings, _REASONING)
-            _drop_within(settings, ("output_config",), ("effort",))
-            _drop_within(settings, WITHIN, _THINKING)
-            _drop(settings, _THINKING)
-            _drop_within(
-                settings,
-                ("chat_template_kwargs",),
-                ("enable_thinking", "thinking", "reasoning_effort"),
-            )
+            _drop_within(settings, (OUTPUT_CONFIG,), ("effort",))
         if "stream" in names and "stream" in settings:
             settings["stream"] = raw_of(False)
             _drop(settings, ("stream_options",))

@@ -14,8 +14,10 @@ from guardrail.http.asked.caps import NO_CAPS, CapRules
 from guardrail.http.asked.counts import Counts, counts_of, likely_completions
 from guardrail.http.asked.fingerprints import digest_of, template_of, toolset_of
 from guardrail.http.asked.members import (
+    ALSO_MODELS,
     MODELS,
     OTHER_MODELS,
+    OUTPUT_CONFIG,
     REASONING,
     STORED,
     STORED_ANYWHERE,
@@ -35,12 +37,12 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "conversation", "conversation_id")
 _FILES = ("file_id", "input_file_id")
-_MODEL_MEMBERS = frozenset({*MODELS, *OTHER_MODELS})
+_MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
 _EFFORTS = ("reasoning_effort", "think")
-_REASONING = frozenset(REASONING)
+_REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
 _BUDGETS = ("thinking_budget", "reasoning_budget")
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _BUDGET = "thinking_budget"
@@ -164,6 +166,7 @@ def generates(document: Mapping[str, object]) -> bool:
 def _model(every: Sequence[Members]) -> str | None:
     """Return the model a body names, None if it names none, or others that may answer instead."""
     found: str | None = None
+    also: set[str] = set()
     others = False
     for _, members, settles in every:
         if not settles or _MODEL_MEMBERS.isdisjoint(members):
@@ -180,7 +183,11 @@ def _model(every: Sequence[Members]) -> str | None:
                 raise UnreadableError("the body names two models; send one", param=name)
             found = model
         others = others or any(members.get(name) for name in OTHER_MODELS)
-    return None if others else found
+        named = (members.get(name) for name in ALSO_MODELS)
+        also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
+    if found is None and len(also) == 1:
+        found = also.pop()
+    return None if others or not also <= {found} or len(found or "") > LONGEST_MODEL else found
 
 
 def _flag(document: Mapping[str, object], name: str) -> bool:
@@ -246,7 +253,7 @@ def _reasons(every: Sequence[Members]) -> bool:
 
 def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
     efforts: list[object] = [members.get(name) for name in _EFFORTS] if settles else []
-    for name in ("reasoning", "output_config"):
+    for name in ("reasoning", OUTPUT_CONFIG):
         inner = members.get(name)
         if isinstance(inner, dict):
             efforts.append(inner.get("effort"))
@@ -255,8 +262,9 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
     if any(effort not in _NO_EFFORT for effort in efforts):
         return True
     thinking = members.get("thinking")
-    if isinstance(thinking, dict) and thinking.get("type") != "disabled":
-        return True
+    for inner in (thinking, members.get("reasoning_config"), members.get("reasoningConfig")):
+        if isinstance(inner, dict) and inner.get("type") != "disabled":
+            return True
     for name in ("thinkingConfig", "thinking_config"):
         config = members.get(name)
         if isinstance(config, dict) and config.get("thinkingBudget", config.get(_BUDGET)) != 0:

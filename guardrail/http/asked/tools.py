@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from guardrail.http.asked.members import TOOL_LISTS, Members
+from guardrail.http.asked.members import TOOL_LISTS, TOOL_MEMBERS, Members
 
 LOOKUP = frozenset(
     "web_search web_search_preview web_fetch file_search google_search googlesearch "
@@ -41,7 +41,7 @@ _CALLED = frozenset(
     "parameters_json_schema toolSpec functionDeclarations function_declarations server_url "
     "connector_id tools".split()
 )
-_MEMBERS = frozenset({*TOOL_LISTS, "web_search_options", "search_parameters", "plugins"})
+_MEMBERS = frozenset(TOOL_MEMBERS)
 
 
 def tools_in(every: Iterable[Members]) -> Iterator[object]:

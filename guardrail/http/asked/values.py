@@ -22,8 +22,9 @@ class ReadingLimits:
     """How much of a body is read, and what is assumed of input that is not in it.
 
     Sizes are in bytes; `max_unknown_body` is that of callers whom no directory knows, where one is
-    asked. `max_nodes` bounds objects and lists, `max_strings` keys and strings, and `max_values`
-    keys and values of any kind: the work and the memory that a body takes, and a file of several.
+    asked. `max_nodes` bounds objects and lists, `max_keys` keys, `max_strings` keys and strings,
+    and `max_values` keys and values of any kind: the work and the memory that a body takes, and a
+    file of several.
     `unseen_tokens` is added for each reference to input kept by the host (an earlier
     response, a conversation, a cache, a file), `media_tokens` for each picture, sound or document.
     `max_batch_lines` bounds how many lines of a batch are read one by one; of a longer one the
@@ -35,6 +36,7 @@ class ReadingLimits:
     max_unknown_body: int = 4 << 20
     max_depth: int = 100
     max_nodes: int = 100_000
+    max_keys: int = 150_000
     max_strings: int = 250_000
     max_values: int = 500_000
     max_batch_lines: int = 2_000

@@ -31,7 +31,7 @@ from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.meter.units import with_units
 from guardrail.http.settings.values import HttpSettings
 from guardrail.model.effects import Effect
-from guardrail.signals.client import ClientAddress
+from guardrail.signals import ClientAddress
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})

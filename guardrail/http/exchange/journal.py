@@ -21,7 +21,7 @@ from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import FactType
 from guardrail.model.typed import typed_value
-from guardrail.signals.directory.reports import SourceHealth
+from guardrail.signals.directory import SourceHealth
 
 LOG = logging.getLogger("guardrail")
 

@@ -12,7 +12,7 @@ import sys
 
 from guardrail.errors import SettingError
 from guardrail.http.identity.hashing import written
-from guardrail.signals.directory.identity import TRIMMED
+from guardrail.signals.directory import TRIMMED
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE, hash_keys
 
 

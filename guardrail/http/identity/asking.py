@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from guardrail.http.identity.credentials import CredentialSource, credential_of
 from guardrail.http.identity.established import Established
-from guardrail.signals.client import ClientAddress, Proxies, client_address
-from guardrail.signals.directory import Credential, Directory, Identity, credential_id
-from guardrail.signals.directory.reports import SourceHealth
+from guardrail.signals import ClientAddress, Proxies, client_address
+from guardrail.signals.directory import Credential, Directory, Identity, SourceHealth, credential_id
 
 _MOST_NOTES = 16
 

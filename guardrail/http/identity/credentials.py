@@ -9,14 +9,8 @@ from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from guardrail.errors import GuardrailError, SettingError
-from guardrail.loading.suggest import nearest
-from guardrail.signals.directory.identity import (
-    TRIMMED,
-    Credential,
-    CredentialKind,
-    Secret,
-    credential_id,
-)
+from guardrail.loading import nearest
+from guardrail.signals.directory import TRIMMED, Credential, CredentialKind, Secret, credential_id
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -24,18 +24,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from guardrail.diagnostics import Span
+from guardrail.errors import Span
 from guardrail.http.identity.hashing import UnknownHashKeyError, WrittenNames
-from guardrail.loading.findings import Findings, did_you_mean, quoted
-from guardrail.loading.nodes import Entry, Node, Scalar, Sequence
-from guardrail.loading.nodes import Mapping as MapNode
-from guardrail.loading.places import kind_of
-from guardrail.loading.scope import Scope
-from guardrail.loading.suggest import nearest
-from guardrail.loading.values import typed
-from guardrail.loading.yaml import read_yaml
+from guardrail.loading import (
+    Entry,
+    Findings,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Scope,
+    did_you_mean,
+    kind_of,
+    quoted,
+    read_yaml,
+    typed,
+)
 from guardrail.model.facts import Fact, FactType
-from guardrail.signals.directory.vocabulary import Vocabulary
+from guardrail.signals.directory import Vocabulary
 
 VERSION = "guardrail_directory"
 _INTEGER, _NUMBER = re.compile(r"-?[0-9]{1,20}"), re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
@@ -98,7 +104,7 @@ class Entries:
         version, accounts = root.get(VERSION), root.get("accounts")
         if not isinstance(version, Scalar) or version.value != 1:
             self._report(version or root, f"start with `{VERSION}: 1`")
-        if not isinstance(accounts, Sequence):
+        if not isinstance(accounts, ListNode):
             self._report(accounts or root, "write the accounts as a list under `accounts`")
             return
         for part in accounts.parts:
@@ -135,7 +141,7 @@ class Entries:
             name = entry.key.text
             if name in _NAMES:
                 value = entry.value
-                credentials += value.parts if isinstance(value, Sequence) else (value,)
+                credentials += value.parts if isinstance(value, ListNode) else (value,)
             elif name not in self._able:
                 self._unknown(entry.key, (*sorted(self._able), *_NAMES), "fact of a directory")
             else:
@@ -165,7 +171,7 @@ class Entries:
         self._table[str(text)] = facts
 
     def _unknown(self, key: Scalar, known: tuple[str, ...], kind: str) -> None:
-        hint = did_you_mean(key.text, nearest(key.text, known), known, kind)
+        hint = did_you_mean(key.text, known, kind)
         self._report(key, f"{quoted(key.text)} is no {kind}; {hint}", "GR101")
 
     def _cell(self, line: int, name: str, text: str) -> Node:
@@ -173,7 +179,7 @@ class Entries:
         value: bool | int | float | str = text
         if kind is FactType.LIST:
             parts = tuple(self._scalar(line, part.strip()) for part in text.split(","))
-            return Sequence(parts, self._span(line))
+            return ListNode(parts, self._span(line))
         if kind is FactType.BOOL and text in ("true", "false"):
             value = text == "true"
         elif kind in (FactType.INTEGER, FactType.NUMBER) and _INTEGER.fullmatch(text):
@@ -189,4 +195,4 @@ class Entries:
         return Span(self._file, line, 1, line, 1)
 
     def _report(self, node: Node, message: str, code: str = "GR102") -> None:
-        self.findings.report(code, node.span, message)
+        self.findings.report(code, node, message)

@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from guardrail.errors import SettingError
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 from guardrail.model.facts import Fact
-from guardrail.signals.directory import Identity
-from guardrail.signals.directory.reports import Reports, place_of
-from guardrail.signals.directory.vocabulary import GarbageError, Vocabulary
+from guardrail.signals.directory import GarbageError, Identity, Reports, Vocabulary, place_of
 
 Told = Mapping[str, object] | None
 Identify = Callable[[Mapping[str, Any]], Told] | Callable[[Mapping[str, Any]], Awaitable[Told]]
@@ -78,12 +76,12 @@ class Established:
         return self._identity(told, now)
 
     def _failed(self, problem: Exception, now: float) -> Identity:
-        self.reports.heard(place_of(problem), now)
+        self.reports.record(place_of(problem), now)
         return Identity({}, self._vocabulary.provides)
 
     def _identity(self, told: object, now: float) -> Identity | None:
         facts = self._checked(told)
-        self.reports.heard(None, now)
+        self.reports.record(None, now)
         return None if facts is None else Identity(facts)
 
     def _checked(self, told: object) -> Mapping[str, object] | None:

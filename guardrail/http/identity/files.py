@@ -11,14 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import DataError, SettingError
+from guardrail.errors import DataError, Diagnostic, SettingError
 from guardrail.http.identity.entries import RESTRICTING, Entries, Table
 from guardrail.http.identity.hashing import WrittenNames
 from guardrail.model.facts import Fact
-from guardrail.signals.directory import Credential, Identity
-from guardrail.signals.directory.reports import EVERY, SourceHealth
-from guardrail.signals.directory.vocabulary import Vocabulary
+from guardrail.signals.directory import REPORT_EVERY, Credential, Identity, SourceHealth, Vocabulary
 
 MOST_BYTES = 64 << 20
 """The size of the largest CSV file; a YAML file has at most 1 MiB."""
@@ -166,7 +163,7 @@ class FileDirectory:
 
     def _alarm(self, now: float, *, again: bool) -> None:
         """Log that the file is not in force: at once, then once a minute."""
-        if again and abs(now - self._said) < EVERY:
+        if again and abs(now - self._said) < REPORT_EVERY:
             return
         self._said = now
         if self._waiting:

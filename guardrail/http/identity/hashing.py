@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from guardrail.signals.directory.identity import Credential, credential_id
+from guardrail.signals.directory import Credential, credential_id
 from guardrail.stores.naming import key_id
 
 _WRITTEN = re.compile(r"([0-9a-f]{8})\.[A-Za-z0-9_-]{24}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from guardrail.http.meter.skim import Kept, Skim
+from guardrail.http.meter.texts import Unread
 
 LONGEST_HELD = 65_536
 """How many bytes of one event are held whole."""
@@ -23,7 +24,10 @@ _MOST_KEPT = 1_000
 
 
 class Event(NamedTuple):
-    """The data of an event: its text, or what is kept of one too long to hold, and its bytes."""
+    """The data of an event: its text, or what is kept of one too long to hold.
+
+    `size` is how many bytes of text it is, or is worth.
+    """
 
     text: bytes | None
     kept: tuple[Kept, ...]
@@ -42,6 +46,7 @@ class EventStream:
         "_size",
         "_skim",
         "_strays",
+        "_unread",
         "stray",
     )
     broken = False
@@ -58,6 +63,7 @@ class EventStream:
         self._data = bytearray()
         self._size = 0
         self._skim: Skim | None = None
+        self._unread = Unread()
         self._kept: list[Kept] = []
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
@@ -81,7 +87,7 @@ class EventStream:
         value = _value(self._head) or b""
         size = self._size + len(value)
         if self._skim is not None:
-            return Event(None, (*self._kept, self._skim.document()), size)
+            return Event(None, (*self._kept, self._skim.document()), self._unread.size + len(value))
         return Event(bytes(self._data) + value, (), size) if size else None
 
     def _take(self, piece: bytes) -> None:
@@ -117,6 +123,7 @@ class EventStream:
                 return
             self._skim, value = Skim(), bytes(self._data)
             self._data.clear()
+        self._unread.take(value)
         self._kept += self._skim.feed(value)
         del self._kept[:-_MOST_KEPT]
 
@@ -124,7 +131,8 @@ class EventStream:
         if self._skim is None:
             event = Event(bytes(self._data), (), self._size)
         else:
-            event = Event(None, (*self._kept, self._skim.document()), self._size)
+            event = Event(None, (*self._kept, self._skim.document()), self._unread.size)
+            self._unread = Unread()
         self._data.clear()
         self._size = 0
         self._skim = None

@@ -62,6 +62,8 @@ def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figure
     return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
 
 
+# Most usage objects of OpenAI's kind have no more, and nothing to look for.
+_PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 _OPENAI_ONLY = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "inputTokens"})
 _ANTHROPIC_ONLY = frozenset(
     {"cache_read_input_tokens", "cache_creation_input_tokens", "iterations"}
@@ -99,26 +101,28 @@ def _openai(usage: Mapping[str, object]) -> _Found:
         if isinstance(inner, dict):
             incoming = _larger(incoming, _most(inner, "input_tokens"))
             outgoing = _larger(outgoing, _most(inner, "output_tokens"))
+    reasoning = cached = None
+    if not usage.keys() <= _PLAIN:
+        reasoning = _larger(
+            _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
+        )
+        cached = _detail(usage, _INPUT_DETAILS, "cached_tokens")
+        if cached is None:
+            cached = _most(usage, "cached_tokens", "prompt_cache_hit_tokens")
+        beside = _sum(usage, ("cache_read_input_tokens", "cache_creation_input_tokens"))
+        if incoming is not None:
+            if (cached or 0) > incoming:
+                incoming += cached or 0  # more is cached than there is: it stands beside
+            elif (beside or 0) > incoming:
+                incoming += beside or 0
+            parts = _parts(usage, _INPUT_DETAILS)
+            hits = _sum(usage, ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"))
+            incoming = max(incoming, parts, hits or 0)
+        if outgoing is not None:
+            if (reasoning or 0) > outgoing:
+                outgoing += reasoning or 0
+            outgoing = max(outgoing, _parts(usage, _OUTPUT_DETAILS))
     total = _most(usage, "total_tokens")
-    reasoning = _larger(
-        _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
-    )
-    cached = _detail(usage, _INPUT_DETAILS, "cached_tokens")
-    if cached is None:
-        cached = _most(usage, "cached_tokens", "prompt_cache_hit_tokens")
-    beside = _sum(usage, ("cache_read_input_tokens", "cache_creation_input_tokens"))
-    if incoming is not None:
-        if (cached or 0) > incoming:
-            incoming += cached or 0  # more is cached than there is: it stands beside
-        elif (beside or 0) > incoming:
-            incoming += beside or 0
-        parts = _parts(usage, _INPUT_DETAILS)
-        hits = _sum(usage, ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"))
-        incoming = max(incoming, parts, hits or 0)
-    if outgoing is not None:
-        if (reasoning or 0) > outgoing:
-            outgoing += reasoning or 0
-        outgoing = max(outgoing, _parts(usage, _OUTPUT_DETAILS))
     if total is not None:
         if incoming is not None:
             outgoing = max(total - incoming, outgoing or 0)

@@ -155,7 +155,11 @@ class LiveMeter(EventMeter):
         return name in _TOOLS or (name in _REALTIME and inner.get("text") is not None)
 
     def _tokens(self, name: str, inner: Mapping[str, Any], frame: Frame) -> int:
-        if name in _REALTIME and inner.get("text") is None:
+        kinds = [
+            kind for blob in _blobs(inner) if (kind := blob.get("mimeType", blob.get("mime_type")))
+        ]
+        media = all(str(kind).startswith(("audio/", "video/", "image/")) for kind in kinds)
+        if name in _REALTIME and inner.get("text") is None and media:
             return len(frame.text) // _AUDIO_BYTES_PER_TOKEN + 1
         return frame.tokens
 
@@ -182,3 +186,9 @@ class LiveMeter(EventMeter):
             estimate=estimate,
             automatic=automatic,
         )
+
+
+def _blobs(inner: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the objects that a message holds, those in its lists too."""
+    listed = (value if isinstance(value, list) else [value] for value in inner.values())
+    return [one for values in listed for one in values if isinstance(one, dict)]

@@ -14,7 +14,7 @@ from guardrail.http.meter.figures import Figures
 from guardrail.http.meter.frames import FrameStream
 from guardrail.http.meter.skim import LONGEST_TEXT, Skim, items_of, read_whole
 from guardrail.http.meter.tally import Tally
-from guardrail.http.meter.texts import BYTES_PER_TOKEN
+from guardrail.http.meter.texts import BYTES_PER_TOKEN, Unread
 
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
@@ -163,6 +163,8 @@ class Meter:
         if whole is not None and whole.get("done") is not False and not self._lines:
             skim.complete = True
             skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
+            if skim.text is None:
+                skim.unread.take(chunk)
             if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
                 self._tally.fed.listed(items_of(chunk))
             read = _decoded(skim.text) if self._units else None
@@ -176,7 +178,7 @@ class Meter:
             ends = not listed and not self._lines and document.get("done") is not False
             self._tally.add(document, whole=ends, listed=listed, kept=read is None)
             if skim.text is None and (listed or self._lines):
-                self._tally.add_unread(LONGEST_TEXT)
+                self._tally.add_unread(skim.unread.size)
         if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
             self._tally.fed.listed(skim.items)
         if skim.listed_whole:
@@ -291,12 +293,23 @@ class Meter:
 
     def _passed(self, tally: Tally) -> int:
         """About how many tokens passed."""
-        raw = -(-self._read // BYTES_PER_TOKEN)
+        raw = -(-self._unread(tally) // BYTES_PER_TOKEN)
         if self._trust is _Trust.RAISE:
             return max(raw, tally.estimate)
         if self._events is not None:
             return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))
         return tally.estimate or raw
+
+    def _unread(self, tally: Tally) -> int:
+        """About how many bytes of text the response is worth where none was found in it."""
+        if self._skim is None or tally.estimate:
+            return self._read
+        text = self._skim.text if self._skim.complete else self._skim.begun
+        if text is None:
+            return self._skim.unread.size
+        unread = Unread()
+        unread.take(text)
+        return max(unread.size, self._read - len(text))
 
     def _may_hide(self, tally: Tally, out: int | None) -> bool:
         """Whether a model may have reasoned without showing it, and nothing told of it."""

@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 
 from guardrail.http.asked.caps import REALTIME
+from guardrail.http.asked.members import members_in
+from guardrail.http.asked.obeying import disabled_by
 from guardrail.http.asked.raw import inner_of, members_of
 from guardrail.http.asked.rewriting import rewritten_response
 from guardrail.http.asked.shapes import LONGEST_MODEL, shape_of
-from guardrail.http.asked.tools import strictest
+from guardrail.http.asked.tools import strictest, tools_in
 from guardrail.http.asked.values import RewriteError, UnreadableError
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.meter.figures import figures_of
@@ -57,6 +59,7 @@ _TRANSCRIBED = "conversation.item.input_audio_transcription."
 _TRANSCRIPTION = "transcription"
 _AUDIO_BYTES_PER_TOKEN = 4_096
 _MOST_UNCONFIRMED = 64
+_MOST_HANDED = 1_024
 
 
 class RealtimeMeter(EventMeter):
@@ -81,6 +84,10 @@ class RealtimeMeter(EventMeter):
         self._only_transcribes = transcribes
         self._transcribes: bool | None = True if transcribes else None
         self._sound = 0
+        # The tools that items of the conversation hand over, and the models that its changes named
+        # and no word of the host's told from those in force.
+        self._handed: list[Any] = []
+        self._claimed: set[str] = set()
 
     def sent(self, frame: Frame) -> list[Event]:
         """Take a frame of the client's; return the turn that it asks for, if it asks for one."""
@@ -93,6 +100,8 @@ class RealtimeMeter(EventMeter):
                 return [replace(self._response(_asked(event), tokens), event_id=frame.event_id)]
             if kind in _UPDATES:
                 self._update(event)
+            if kind == "conversation.item.create":
+                self._hand_over(object_of(event, "item"))
         except UnreadableError as error:
             return [self._most_restricted(tokens, problem=str(error), event_id=frame.event_id)]
         if kind not in QUIET:
@@ -141,6 +150,8 @@ class RealtimeMeter(EventMeter):
         members = members_of(frame.text)
         response = inner_of(members, "response") or {}
         known = [self._session, *(session for _, session in self._unconfirmed)]
+        if self._handed and "tools" in disabled_by(obligations):
+            raise RewriteError("the conversation holds tools, which cannot be taken out of it")
         beta = CAPS[1] in response or any(CAPS[1] in session for session in known)
         if any(session.get("prompt") for session in known):
             raise RewriteError("the session has a stored prompt, which is not seen here")
@@ -171,6 +182,12 @@ class RealtimeMeter(EventMeter):
         if changed.get("transcribes"):
             self._transcribes = True
 
+    def _hand_over(self, item: Mapping[str, Any]) -> None:
+        """Take the tools that an item of the conversation holds; it stays, and so do they."""
+        self._handed += tools_in(members_in(item))
+        if len(self._handed) > _MOST_HANDED:
+            raise UnreadableError("the conversation holds too many tools; open another one")
+
     def _commits(self, event: Mapping[str, Any]) -> bool:
         """Whether committing sound asks for its transcription; in doubt it does."""
         if self._transcribes is None and event.get("final") is True:
@@ -192,6 +209,8 @@ class RealtimeMeter(EventMeter):
             unseen = bool(session.get("prompt"))
         else:
             response = {**response, "tools": tools}
+        if self._handed:
+            response = {**response, "additional_tools": self._handed}
         unseen |= bool(response.get("prompt"))
         facts, cap = self._shape(session, response)
         if unseen:
@@ -227,7 +246,7 @@ class RealtimeMeter(EventMeter):
         """Return the session's model, None where its address, its host and its client differ."""
         told = text_of(self._session, "model")
         names = {told if told is not None else self._model, text_of(response, "model")}
-        names |= {text_of(changed, "model") for _, changed in self._unconfirmed}
+        names |= {text_of(changed, "model") for _, changed in self._unconfirmed} | self._claimed
         names -= {None}
         model = names.pop() if len(names) == 1 else None
         return None if model is None else model[:LONGEST_MODEL]
@@ -260,12 +279,18 @@ class RealtimeMeter(EventMeter):
             return
         self._stored = False
         self._session |= {name: session[name] for name in (*_KEPT, "model") if name in session}
+        if "model" in session:
+            self._claimed.clear()
+        elif not created:
+            named = {text_of(changed, "model") for _, changed in self._unconfirmed[:1]}
+            # More than two say no more than two: that the model is not known.
+            self._claimed = {*sorted(self._claimed)[:1], *(name for name in named if name)}
         if not created:
             del self._unconfirmed[:1]
         wanted = _transcription_of(session)
-        named = text_of(wanted, "model") if isinstance(wanted, dict) else None
-        if named is not None:
-            self._session["transcription"] = named
+        hears = text_of(wanted, "model") if isinstance(wanted, dict) else None
+        if hears is not None:
+            self._session["transcription"] = hears
         only = self._only_transcribes or session.get("type") == _TRANSCRIPTION
         pending = any(changed.get("transcribes") for _, changed in self._unconfirmed)
         self._transcribes = only or bool(wanted) or pending
@@ -324,6 +349,11 @@ class RealtimeMeter(EventMeter):
         if name is not None:
             self._unconfirmed = [one for one in self._unconfirmed if one[0] != name]
         about = f"{text_of(told, 'code')} {text_of(told, 'param')}"
+        if name is None and text_of(told, "param") in ("model", "session.model"):
+            # The oldest change that names a model, and has no name of its own, is not to be.
+            unnamed = (one for one in self._unconfirmed if one[0] is None and "model" in one[1])
+            refused = next(unnamed, None)
+            self._unconfirmed = [one for one in self._unconfirmed if one is not refused]
 
         def meant(one: Running) -> bool:
             if one.started:

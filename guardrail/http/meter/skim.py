@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from guardrail.http.meter.texts import Unread
+
 WANTED = frozenset(
     tuple(path.split("."))
     for path in (
@@ -140,6 +142,7 @@ class Skim:
         "items",
         "listed_whole",
         "text",
+        "unread",
     )
 
     def __init__(self) -> None:
@@ -149,6 +152,8 @@ class Skim:
         """Whether it was a list, and that has ended."""
         self.text: bytes | None = b""
         """The document that ended last, as it came; None if it was too long to be held."""
+        self.unread = Unread()
+        """What the document that was too long to be held last was worth, so far or in all."""
         self.items = 0
         """How many entries the list `data` at the top of an object has so far."""
         self._found: dict[tuple[str, ...], bytes] = {}
@@ -216,8 +221,11 @@ class Skim:
     def _hold(self, data: bytes, end: int) -> None:
         """Keep what the data at hand holds of the document being read, while that is short."""
         if self._text is None:
-            return
-        if len(self._text) + end - self._from > LONGEST_TEXT:
+            self.unread.take(data[self._from : end])
+        elif len(self._text) + end - self._from > LONGEST_TEXT:
+            self.unread = Unread()
+            self.unread.take(bytes(self._text))
+            self.unread.take(data[self._from : end])
             self._text = None
         else:
             self._text += memoryview(data)[self._from : end]

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from guardrail.http.asked.media import is_base64
+
 BYTES_PER_TOKEN = 4
 """How many bytes of text count as a token where no usage tells."""
 
@@ -46,9 +48,54 @@ _WHOLE = (
     "generated_text generation generations token outputText results".split()
 )
 _WHOLE_TYPES = frozenset({"message", "completion"})
+_PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
+_PLAIN_CHOICE = frozenset("finish_reason index logprobs message".split())
+_PLAIN_SAID = frozenset("content refusal role".split())
 _FRAGMENT = 1_024
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\r\n-]+\Z")
 _MOST_NODES = 200_000
+
+
+_MEDIA_RUN = 1_024
+"""How long a run of base64 is at least that is taken for media where nothing is read."""
+_MEDIA_SHARE = 16
+"""How many bytes of media count as one of text there."""
+_RUN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
+_RUN = re.compile(rb"(?<![A-Za-z0-9+/=_\\-])[A-Za-z0-9+/=_\\-]{%d,}+" % _MEDIA_RUN)
+
+
+@dataclass(slots=True)
+class Unread:
+    """Counts bytes that are not read, cut anywhere: long runs of base64 are pictures or sound."""
+
+    text: int = 0
+    media: int = 0
+    run: int = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text that is worth."""
+        text, media = self._with_run()
+        return text + media // _MEDIA_SHARE
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        rest = data.lstrip(_RUN_BYTES)
+        self.run += len(data) - len(rest)
+        if not rest:
+            return
+        self.text, self.media = self._with_run()
+        inner = rest.rstrip(_RUN_BYTES)
+        media = sum(map(len, _RUN.findall(inner)))
+        self.text += len(inner) - media
+        self.media += media
+        self.run = len(rest) - len(inner)
+
+    def _with_run(self) -> tuple[int, int]:
+        """Return both counts with the run that is open, as if it ended here."""
+        if self.run < _MEDIA_RUN:
+            return self.text + self.run, self.media
+        return self.text, self.media + self.run
 
 
 @dataclass(slots=True)
@@ -92,6 +139,8 @@ class Passed:
     def take(self, document: Mapping[str, object]) -> None:
         """Count what a document of a response adds."""
         text = _plain_piece(document)
+        if text is None:
+            text = _plain_message(document)
         if text is not None:
             self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
             self.pieces += bool(text)
@@ -140,6 +189,21 @@ def _plain_piece(document: Mapping[str, object]) -> str | None:
         return None
     delta = choice.get("delta")
     text = delta.get("content") if delta.__class__ is dict and len(delta) == 1 else None
+    return text if text.__class__ is str and not text.startswith("data:") else None
+
+
+def _plain_message(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest whole response, None if it is another."""
+    choices = document.get("choices")
+    if choices.__class__ is not list or len(choices) != 1 or not document.keys() <= _PLAIN_RESPONSE:
+        return None
+    choice = choices[0]
+    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
+        return None
+    message = choice.get("message")
+    if message.__class__ is not dict or not message.keys() <= _PLAIN_SAID or message.get("refusal"):
+        return None
+    text = message.get("content")
     return text if text.__class__ is str and not text.startswith("data:") else None
 
 
@@ -272,7 +336,7 @@ def _of_tools(block: Mapping[str, object]) -> tuple[str, ...] | None:
 
 def _is_media(name: str, text: str) -> bool:
     if name in ("audio", "image", "images"):
-        return True
+        return is_base64(text.partition(";base64,")[2] or text)
     if text.startswith("data:") and ";base64," in text[:128]:
-        return True
+        return is_base64(text.partition(";base64,")[2])
     return len(text) >= _FRAGMENT and name not in _WRITTEN and _BASE64.match(text) is not None

@@ -8,11 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from guardrail.diagnostics import Diagnostic
-from guardrail.errors import SettingError
-from guardrail.loading.nodes import Mapping as MappingNode
-from guardrail.loading.places import plain
-from guardrail.loading.yaml import read_yaml
+from guardrail.errors import Diagnostic, SettingError
+from guardrail.loading import MapNode, plain, read_yaml
 
 CONFIG = "GUARDRAIL_CONFIG"
 PROJECT = "pyproject.toml"
@@ -86,7 +83,7 @@ def _yaml(path: Path, named_by: str) -> Mapping[str, object]:
     if findings:
         first = findings[0]
         raise SettingError(f"{first.span}: {first.message}")
-    if not isinstance(node, MappingNode):
+    if not isinstance(node, MapNode):
         raise SettingError(f"`{path}` holds no settings: write `policies: policies/`")
     values = _without_decimals(plain(node))
     assert isinstance(values, dict)

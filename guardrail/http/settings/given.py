@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from guardrail.errors import SettingError
-from guardrail.loading.suggest import nearest
+from guardrail.loading import nearest
 
 NAMES = (
     "blocked_by",

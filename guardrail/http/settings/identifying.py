@@ -13,10 +13,9 @@ from guardrail.http.identity.established import Established
 from guardrail.http.identity.files import FileDirectory
 from guardrail.http.settings.given import Given
 from guardrail.model.facts import Fact
-from guardrail.signals.client import MOST_HOPS, Proxies
+from guardrail.signals import MOST_HOPS, Proxies
 from guardrail.signals.directory import Directory
-from guardrail.signals.directory.callables import CallableDirectory
-from guardrail.signals.directory.service import ServiceDirectory
+from guardrail.signals.directory.sources import CallableDirectory, ServiceDirectory
 
 TOKENS = ("issuer", "audience", "jwks", "algorithms", "claims", "plain_http")
 """The keys of a directory that is in verified tokens; `TokenDirectory` tells what they mean."""

@@ -77,7 +77,7 @@ class Configured:
         self.local_share = given.part("local_share")
         self._keys = _keys(given, options, environ)
         self.store = given.raw("store")
-        self.reloading = None if self.guard is not None else _reloading(given)
+        self.reloading = None if self.guard is not None else _reloading(given, environ)
         secret = self._keys[0] if self._keys else secrets.token_bytes(_RANDOM_KEY_BYTES)
         self.asker = asker_of(given, self._keys or (secret,), self.policies.facts, environ)
         self._made_directory = self.asker.directory is not given.raw("directory")
@@ -204,14 +204,16 @@ def configure(
     return Configured(given, arguments, environ)
 
 
-def _reloading(given: Given) -> Reloading:
+def _reloading(given: Given, environ: Mapping[str, str]) -> Reloading:
     paths = given.paths("policies")
     if not paths:
         raise SettingError(
             "no policies are named: set `policies` as an argument, in `[tool.guardrail]` of "
             "pyproject.toml, or in the file that GUARDRAIL_CONFIG names"
         )
-    return Reloading(paths, given.seconds("reload", 0.0, zero=True))
+    places = (environ.get("GUARDRAIL_GEO"), environ.get("GUARDRAIL_GEO_ASN"))
+    beside = (*given.paths("geo"), *(Path(place) for place in places if place))
+    return Reloading(paths, given.seconds("reload", 0.0, zero=True), beside=beside)
 
 
 def _keys(

@@ -12,8 +12,7 @@ from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.asked import Classifier
 from guardrail.http.identity import CredentialSource
 from guardrail.http.identity.established import Identify
-from guardrail.signals import Signal
-from guardrail.signals.client import Proxies
+from guardrail.signals import Proxies, Signal
 from guardrail.signals.directory import Directory
 from guardrail.stores import AsyncStore, Store
 

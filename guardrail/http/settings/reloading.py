@@ -44,16 +44,23 @@ class Reloading:
     """
 
     def __init__(
-        self, paths: Sequence[Path], every: float, pause: Callable[[float], object] = time.sleep
+        self,
+        paths: Sequence[Path],
+        every: float,
+        pause: Callable[[float], object] = time.sleep,
+        *,
+        beside: Sequence[Path] = (),
     ) -> None:
         """Load the policies that a door starts with.
 
         `every` is in seconds, 0 for never; `pause` waits between two looks at files that changed.
+        `beside` are files that signals read: if one is replaced, policies are taken anew with it.
 
         Raises:
             PolicyError: they cannot be loaded.
         """
         self._paths = tuple(paths)
+        self._beside = tuple(beside)
         self._every = every
         self._pause = pause
         self._lock = threading.Lock()
@@ -126,7 +133,7 @@ class Reloading:
         LOG.error("policies were not reloaded, %s stays in force: %s", self.policies.revision, why)
 
     def _stamps(self) -> Stamps:
-        return tuple(sorted(_stamped(self._paths)))
+        return tuple(sorted(_stamped((*self._paths, *self._beside))))
 
 
 def _stamped(paths: Sequence[Path]) -> Iterator[tuple[str, int, int, int]]:

@@ -28,13 +28,13 @@ class Queue(Generic[W]):
         self._size = 0
         self._turn = 0
         self._doubtful: LRUCache[str, bool] = LRUCache(_MOST_NETWORKS)
-        # Those in good standing, and the doubtful.
+        # Those in good cached, and the doubtful.
         self._lines: tuple[OrderedDict[str, deque[W]], ...] = (OrderedDict(), OrderedDict())
 
     def __len__(self) -> int:
         return self._size
 
-    def told(self, network: str, *, doubtful: bool) -> None:
+    def note(self, network: str, *, doubtful: bool) -> None:
         """Note whether a key of a network was unknown to the source."""
         if doubtful:
             self._doubtful[network] = True

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 LOG = logging.getLogger("guardrail")
 
-EVERY = 60.0
+REPORT_EVERY = 60.0
 """Seconds between two lines about one and the same fault, while it lasts."""
 
 _MOST_FAULTS = 16
@@ -49,7 +49,7 @@ class Reports:
         """How the source is doing."""
         return SourceHealth(self._failures, self._failing)
 
-    def heard(self, failure: str | None, now: float) -> None:
+    def record(self, failure: str | None, now: float) -> None:
         """Take what became of a call: None where it was answered."""
         with self._lock:
             if failure is None:
@@ -68,7 +68,7 @@ class Reports:
 
     def _is_due(self, line: str, now: float) -> bool:
         at = self._said.get(line)
-        if at is not None and abs(now - at) < EVERY:
+        if at is not None and abs(now - at) < REPORT_EVERY:
             return False
         if at is None and len(self._said) >= _MOST_FAULTS:
             self._said.pop(next(iter(self._said)))

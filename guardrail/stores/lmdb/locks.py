@@ -36,12 +36,23 @@ class FileLock:
             return False
         return True
 
-    def leave(self) -> None:
-        """Let go of the lock."""
+    def acquire(self, seconds: float) -> bool:
+        """Take the lock, waiting for it at most so long, and tell whether it was taken."""
+        until = monotonic() + seconds
+        for pause in pauses():
+            if self.attempt():
+                return True
+            if monotonic() > until:
+                break
+            sleep(pause)
+        return False
+
+    def release(self) -> None:
+        """Release the lock."""
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the lock and of the file."""
+        """Release the lock and close the file."""
         os.close(self._file)
 
     @contextmanager
@@ -51,17 +62,12 @@ class FileLock:
         Raises:
             StoreError: another process holds it.
         """
-        until = monotonic() + seconds
-        for pause in pauses():
-            if self.attempt():
-                break
-            if monotonic() > until:
-                raise StoreError(f"`{self.path}` is locked by another process")
-            sleep(pause)
+        if not self.acquire(seconds):
+            raise StoreError(f"`{self.path}` is locked by another process")
         try:
             yield
         finally:
-            self.leave()
+            self.release()
 
 
 def pauses() -> Iterator[float]:

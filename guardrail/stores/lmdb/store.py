@@ -7,12 +7,13 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
     LEFT_OUT,
+    TOP,
     Cell,
     Charge,
     Correction,
@@ -22,7 +23,8 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
-from guardrail.model.forms import Asked
+from guardrail.model.forms import CELL, MILLISECOND, Asked, Form
+from guardrail.model.forms import SET as SET_ROW
 from guardrail.stores.admission import admission
 from guardrail.stores.arithmetic import (
     charged,
@@ -34,13 +36,35 @@ from guardrail.stores.arithmetic import (
 )
 from guardrail.stores.epochs import OVERLAP
 from guardrail.stores.forms import reply_of
-from guardrail.stores.lmdb.answering import answer
-from guardrail.stores.lmdb.codec import expiry
-from guardrail.stores.lmdb.files import Files, boot_id
-from guardrail.stores.lmdb.ledger import LINE, SET, WINDOWED, Ledger, kind_of
-from guardrail.stores.lmdb.names import Names
-from guardrail.stores.lmdb.session import Session
-from guardrail.stores.records import Record, drained_pair, windowed_slots
+from guardrail.stores.lmdb.connection import Connection
+from guardrail.stores.lmdb.environment import Options
+from guardrail.stores.lmdb.recovery import Files, boot_id
+from guardrail.stores.lmdb.transaction import (
+    LINE,
+    SET,
+    WINDOW,
+    Change,
+    Epochs,
+    Transaction,
+    expiry,
+    kind_of,
+    line_bytes,
+    read_line_bytes,
+    read_set_bytes,
+    read_window_bytes,
+    set_bytes,
+    window_bytes,
+)
+from guardrail.stores.records import (
+    Record,
+    charged_window,
+    drained_pair,
+    entered,
+    furthest_slot,
+    read_members,
+    read_window,
+    windowed_slots,
+)
 
 DEADLINE = 50_000
 MAX_SIZE = 8 << 30
@@ -52,7 +76,7 @@ class LmdbStore:
     """Counts in a file, shared by all processes of a host that open it.
 
     Every call is one write transaction. The file is opened at the first call of each process, so
-    a store may be made before a server forks. Calls wait for their turn at most `deadline`
+    a store may be made before a server forks. Calls wait for the writer lock at most `deadline`
     microseconds. At `max_unknown` records of unknown credentials, further ones are counted under
     their spill. A copy is made every `copy_every` microseconds: after a crash of the host, the
     counters are those of the last one.
@@ -87,9 +111,7 @@ class LmdbStore:
         files = Files(Path(path).absolute())
         files.check()
         keys = tuple(hash_keys) or (files.hash_key(),)
-        self.session = Session(
-            files,
-            Names(keys, layouts, overlap, files.folder),
+        options = Options(
             deadline=deadline,
             max_size=max_size,
             max_unknown=max_unknown,
@@ -97,8 +119,9 @@ class LmdbStore:
             boot=boot_id() if boot is None else boot,
             clock=clock,
         )
-        self.session.check()
-        weakref.finalize(self, self.session.close)
+        self.connection = Connection(files, Epochs(keys, layouts, overlap, files.folder), options)
+        self.connection.check()
+        weakref.finalize(self, self.connection.close)
 
     def awaited(self) -> AsyncLmdbStore:
         """Return the same store for event loops."""
@@ -106,78 +129,62 @@ class LmdbStore:
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
-        self.session.enter()
-        return self.decide(charges, cells, now)
+        with self._begin(now) as transaction:
+            return self._acquire(transaction, charges, cells)
 
     def ask(self, asked: Asked, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        self.session.enter()
-        return self.reply(asked, now)
+        with self._begin(now) as transaction:
+            return self._ask(transaction, asked)
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
-        self.session.enter()
-        self.correct(corrections, now)
+        with self._begin(now) as transaction:
+            for correction in corrections:
+                self._correct(transaction, correction)
 
     def close(self) -> None:
-        """Let go of the file; the last process to do so writes all of it to the disk."""
-        self.session.close()
+        """Close the file; the last process to do so writes all of it to the disk."""
+        self.connection.close()
 
     def __len__(self) -> int:
         """Return how many records are kept, those about to be forgotten included."""
-        with self._reading() as ledger:
-            return ledger.count
+        with self._begin() as transaction:
+            return transaction.count
 
     def slots(self, key: str) -> dict[int, int]:
         """Return a windowed counter's record, slots to values, for tests and tools."""
-        with self._reading() as ledger:
-            return dict(windowed_slots(ledger.find(key, WINDOWED).record))
+        with self._begin() as transaction:
+            return dict(windowed_slots(transaction.find(key, WINDOW).record))
 
     def drained(self, key: str) -> tuple[int, int]:
         """Return a draining counter's value and all that was refunded to it."""
-        with self._reading() as ledger:
-            return drained_pair(ledger.find(key, LINE).record)
+        with self._begin() as transaction:
+            return drained_pair(transaction.find(key, LINE).record)
 
     def members(self, key: str) -> dict[str, int]:
         """Return a set's members, as hashes, and their expiries, those past included."""
-        with self._reading() as ledger:
-            record = ledger.find(key, SET).record or {}
+        with self._begin() as transaction:
+            record = transaction.find(key, SET).record or {}
             return {member.decode(): expires for member, expires in record.items()}
 
     def member_name(self, member: str) -> str:
         """Return what `members` calls a member."""
-        with self._reading() as ledger:
-            return ledger.member(member).decode()
+        with self._begin() as transaction:
+            return transaction.member(member).decode()
 
-    def _reading(self) -> Ledger:
-        self.session.enter()
-        return self.session.transaction(self.session.now)
+    def _begin(self, now: int | None = None) -> Transaction:
+        self.connection.acquire()
+        return self.connection.begin(self.connection.options.now if now is None else now)
 
-    def decide(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
-        """Acquire once the turn was taken, and leave it."""
-        with self.session.transaction(now) as ledger:
-            return self._acquire(ledger, charges, cells)
-
-    def reply(self, asked: Asked, now: int) -> list[int]:
-        """Answer a form once the turn was taken, and leave it."""
-        with self.session.transaction(now) as ledger:
-            found = answer(ledger, asked.form)
-            if found is None:
-                found = reply_of(self._acquire(ledger, asked.charges, asked.cells))
-            return found
-
-    def correct(self, corrections: Sequence[Correction], now: int) -> None:
-        """Settle once the turn was taken, and leave it."""
-        with self.session.transaction(now) as ledger:
-            for correction in corrections:
-                self._correct(ledger, correction)
-
-    def _acquire(self, ledger: Ledger, charges: Sequence[Charge], cells: Sequence[Cell]) -> Outcome:
+    def _acquire(
+        self, transaction: Transaction, charges: Sequence[Charge], cells: Sequence[Cell]
+    ) -> Outcome:
         refused = [False] * len(charges)
         left_out: set[int] = set()
         replies: list[Reply] = []
         for cell in cells:
-            reply = self._read(ledger, cell)
+            reply = self._read(transaction, cell)
             if refuses(cell, reply):
                 refused[cell.charge] = True
             replies.append(reply)
@@ -186,51 +193,48 @@ class LmdbStore:
         admitted, applied = admission(charges, refused, left_out)
         for cell, reply in zip(cells, replies, strict=True):
             if applied[cell.charge]:
-                self._apply(ledger, cell, reply)
+                self._apply(transaction, cell, reply)
         return Outcome(admitted, refused, replies)
 
-    def _read(self, ledger: Ledger, cell: Cell) -> Reply:
-        record, spilled = self._locate(ledger, cell)
+    def _read(self, transaction: Transaction, cell: Cell) -> Reply:
+        record, spilled = _located(transaction, cell)
         if isinstance(cell, Counter):
-            return read_counter(cell, record, ledger.now, spilled)
-        return read_set(cell, record, ledger.member(cell.member), ledger.now, spilled)
+            return read_counter(cell, record, transaction.now, spilled)
+        member = transaction.member(cell.member)
+        return read_set(cell, record, member, transaction.now, spilled)
 
-    def _locate(self, ledger: Ledger, cell: Cell) -> tuple[Record | None, bool]:
-        kind, spill = kind_of(cell), cell.spill
-        entry = ledger.find(cell.key, kind, spill is not None)
-        if entry.data is not None or spill is None or not ledger.full:
-            return entry.record, False
-        if spill == LEFT_OUT:
-            return None, True
-        return ledger.find(spill, kind).record, True
-
-    def _apply(self, ledger: Ledger, cell: Cell, reply: Reply) -> None:
+    def _apply(self, transaction: Transaction, cell: Cell, reply: Reply) -> None:
         key = cast(str, cell.spill) if reply.spilled else cell.key
-        entry = ledger.find(key, kind_of(cell), cell.spill is not None)
+        entry = transaction.find(key, kind_of(cell), cell.spill is not None)
         slot = reply.slot if isinstance(reply, CounterReply) else 0
-        member = b"" if isinstance(cell, Counter) else ledger.member(cell.member)
-        record = charged(cell, entry.record, member, slot, ledger.now)
+        member = b"" if isinstance(cell, Counter) else transaction.member(cell.member)
+        record = charged(cell, entry.record, member, slot, transaction.now)
         if record is not None:
-            entry.put(record, expiry(ledger.now, cell.ttl))
+            entry.put(record, expiry(transaction.now, cell.ttl))
 
-    def _correct(self, ledger: Ledger, correction: Correction) -> None:
-        entry = ledger.find(correction.key, kind_of(correction))
-        member = ledger.member(member_of(correction))
+    def _ask(self, transaction: Transaction, asked: Asked) -> list[int]:
+        reply = _admit(transaction, asked.form)
+        if reply is None:
+            reply = reply_of(self._acquire(transaction, asked.charges, asked.cells))
+        return reply
+
+    def _correct(self, transaction: Transaction, correction: Correction) -> None:
+        entry = transaction.find(correction.key, kind_of(correction))
+        member = transaction.member(member_of(correction))
         if isinstance(correction, Leave):
-            if entry.record and member in entry.record:
-                left = {m: e for m, e in entry.record.items() if m != member}
-                entry.put(left or None, entry.stays())
+            entry.remove_member(member)
             return
-        record = corrected(correction, entry.record, member, ledger.now)
+        record = corrected(correction, entry.record, member, transaction.now)
         if record is not None:
-            entry.put(record, expiry(ledger.now, correction.ttl))
+            entry.put(record, expiry(transaction.now, correction.ttl))
 
 
 class AsyncLmdbStore:
     """The store of one host behind the awaited contract.
 
     A transaction takes some tens of microseconds and never waits, so it runs on the loop: a thread
-    would cost more than it. Only the turn is waited for, and that without blocking the loop.
+    would cost more than it. Only the writer lock is waited for, without blocking the loop; a call
+    that is cancelled while it waits applies nothing.
     """
 
     def __init__(self, store: LmdbStore) -> None:
@@ -238,23 +242,118 @@ class AsyncLmdbStore:
 
     async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate and apply; see `Store.acquire`. Cancelled in time, nothing is applied."""
-        await self._turn()
-        return self.store.decide(charges, cells, now)
+        with await self._begin(now) as transaction:
+            return self.store._acquire(transaction, charges, cells)
 
     async def ask(self, asked: Asked, now: int) -> list[int]:
         """Acquire; see `FormStore.ask`. Cancelled in time, nothing is applied."""
-        await self._turn()
-        return self.store.reply(asked, now)
+        with await self._begin(now) as transaction:
+            return self.store._ask(transaction, asked)
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections; see `Store.settle`."""
-        await self._turn()
-        self.store.correct(corrections, now)
+        with await self._begin(now) as transaction:
+            for correction in corrections:
+                self.store._correct(transaction, correction)
 
     async def close(self) -> None:
-        """Let go of the file; the last process to do so writes all of it to the disk."""
+        """Close the file; the last process to do so writes all of it to the disk."""
         await asyncio.to_thread(self.store.close)
 
-    async def _turn(self) -> None:
-        for pause in self.store.session.attempts():
+    async def _begin(self, now: int) -> Transaction:
+        connection = self.store.connection
+        for pause in connection.attempts():
             await asyncio.sleep(pause)
+        return connection.begin(now)
+
+
+def _located(transaction: Transaction, cell: Cell) -> tuple[Record | None, bool]:
+    """Return the record that a cell asks, and whether it is that of its spill, or none at all."""
+    kind, spill = kind_of(cell), cell.spill
+    entry = transaction.find(cell.key, kind, spill is not None)
+    if entry.data is not None or spill is None or not transaction.full:
+        return entry.record, False
+    if spill == LEFT_OUT:
+        return None, True
+    return transaction.find(spill, kind).record, True
+
+
+def _admit(transaction: Transaction, form: Form) -> list[int] | None:
+    """Charge what a form asks for and return the reply, if all of it is admitted.
+
+    Else, and where a record may stand elsewhere (a credential is unknown, names are changing) or
+    is charged twice, return None: nothing is changed, and `_acquire` decides over the cells. It
+    goes from bytes to bytes, without an `Entry`, since most requests are admitted.
+    """
+    keys, charges, cells, _ = form
+    if transaction.renaming:
+        return None
+    get, name_of, now = transaction.lmdb.get, transaction.name, transaction.now
+    _, known, unknown = transaction.tables
+    reply = [1, *(0 for _ in range(len(charges) // 2))]
+    changes: list[Change] = []
+    for start in range(0, len(cells), CELL):
+        cell: Any = cells[start : start + CELL]
+        kind, charge, place, ttl, spill, _, _, floor, amount, _ = cell
+        name = name_of(keys[place - 1])
+        data: Any = get(name, None, known)
+        if spill or (data is None and get(name, None, unknown) is not None):
+            return None
+        expires = expiry(now, ttl * MILLISECOND)
+        if kind == SET_ROW:
+            admitted = _admit_member(transaction, cell, data, expires)
+        else:
+            admitted = (_admit_line if floor else _admit_window)(cell, data, expires)
+        if admitted is None:
+            return None
+        numbers, record = admitted
+        reply += numbers
+        # What comes after a charge is for when that one is refused.
+        if not charges[2 * charge - 1] and (amount or kind == SET_ROW):
+            changes.append((name, record, known, data is None, None))
+    if len({change[0] for change in changes}) < len(changes):
+        return None
+    transaction.written += changes
+    return reply
+
+
+_Admitted = tuple[tuple[int, int, int, int, int], bytes]
+"""A cell's reply, and its record's bytes once it is charged."""
+
+
+def _admit_line(cell: Any, data: bytes | None, expires: int) -> _Admitted | None:
+    _, _, _, _, _, _, _, floor, amount, ceiling = cell
+    value, refunded = drained_pair(None if data is None else read_line_bytes(data))
+    used = value if value > floor else floor
+    if used + amount > ceiling >= 0:
+        return None
+    until = min(used + amount, TOP)
+    record = (until, refunded) if refunded else until
+    return (used, 0, -1, refunded, 0), line_bytes(record, expires)
+
+
+def _admit_window(cell: Any, data: bytes | None, expires: int) -> _Admitted | None:
+    _, _, _, ttl, _, present, span, _, amount, ceiling = cell
+    used, slot, record = 0, present, None
+    if data is not None:
+        record = read_window_bytes(data)
+        used, slot = read_window(record, slot, span)
+        if slot > present and slot > furthest_slot(present, span, ttl * MILLISECOND):
+            return None
+    if used + amount > ceiling >= 0:
+        return None
+    record = charged_window(record, slot, span, amount)
+    return (used, slot, -1, 0, 0), window_bytes(record, expires)
+
+
+def _admit_member(
+    transaction: Transaction, cell: Any, data: bytes | None, expires: int
+) -> _Admitted | None:
+    _, _, _, _, _, member, until, _, _, ceiling = cell
+    record = None if data is None else read_set_bytes(data)
+    name, now = transaction.member(member), transaction.now
+    live, present = read_members(record, name, now)
+    if live >= ceiling >= 0 and not present:
+        return None
+    changed = set_bytes(entered(record, name, until, now), expires)
+    return (live, int(present), -1, 0, 0), changed

@@ -1,201 +1,368 @@
-"""Which server has a slot, and the pools of connections to them."""
+"""The servers that an address means: which of them has a slot, and how a connection is opened.
+
+All but the waiting, which is yielded in steps: `blocking` and `pipelined` do that.
+"""
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_right
-from collections.abc import Sequence
-from functools import partial
-from time import monotonic
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Sequence
+from inspect import signature
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from redis import exceptions as said
+from redis.backoff import NoBackoff
 
 from guardrail.errors import StoreError
-from guardrail.stores.redis.addresses import Address, Place
-from guardrail.stores.redis.bearings import Bearings
-from guardrail.stores.redis.faults import refusal, unreachable
-from guardrail.stores.redis.link import ANSWERS, Connection, command, read
-from guardrail.stores.redis.opening import greeted, master_of, reach
-from guardrail.stores.redis.pool import Pool
+from guardrail.stores.redis.address import Address, Place
+from guardrail.stores.redis.cluster import SlotTable
+from guardrail.stores.redis.faults import MOVED_AWAY, refusal, unreachable
+from guardrail.stores.redis.protocol import Call, Command, Commands, Steps, answered, packed
+from guardrail.stores.redis.server_state import ServerState
 
 ANY = Place("", 0)
 """Whichever server of a cluster answers: the first call goes there, and is sent on."""
-
-
-LOOK_AGAIN = 1.0
+ASKING = packed(("ASKING",))
+"""Sent ahead of a call that follows a slot on its way to another server."""
+REDIRECTS = 5
+"""How many servers of a cluster may send a call on before it fails."""
+TRY_AGAIN_AFTER = 0.002
+"""Seconds until a call is sent again whose records are on their way to another server."""
+CHECK_PRIMARY = 1.0
 """Seconds between two questions to the sentinels which server is the primary."""
+PATIENCE = 2
+"""Deadlines of silence after which a connection that owes a reply is given up."""
+LOOK_EVERY = 0.001
+"""Seconds between two looks at whether what is owed has come, when a store is closed."""
+
+OnLate = Callable[[Call, object], None]
+"""Is handed the reply to a call that nobody waits for any more."""
 
 
-class SlotTable:
-    """The primaries of a cluster by the slots they have."""
+class Library(NamedTuple):
+    """What of redis-py waits in one way: the module of its connections, and its sentinels.
 
-    def __init__(self, rows: Sequence[tuple[int, int, Place]]) -> None:
-        self._rows = sorted(rows, key=lambda row: row[0])
-        self._starts = [first for first, _, _ in self._rows]
-        self._moved: dict[int, Place] = {}
+    `close` names the method that closes a client.
+    """
 
-    @classmethod
-    def read(cls, reply: object, asked: Place) -> SlotTable:
-        """Return the table that `CLUSTER SLOTS` answered with; `asked` stands for a nameless host.
+    connections: Any
+    retry: Any
+    sentinel: Any
+    close: str
+
+
+class Opened(Protocol):
+    """A connection just opened, to ask first questions over."""
+
+    def exchange(self, command: bytes, timeout: float) -> Any:
+        """Send a command; return its reply, or await it, within so many seconds."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Connected(Protocol):
+    """What calls to one server go through; `where` is how errors name it.
+
+    `lost` counts the calls whose replies never came.
+    """
+
+    where: str
+    lost: int
+
+    def ask(self, commands: Sequence[bytes], call: Call, until: float) -> Any:
+        """Send packed commands; return the reply to the last, or await it, also if it is an error.
 
         Raises:
-            StoreError: the reply is no such table, or leaves slots out.
+            StoreError: it did not come until then, by the servers' time.
         """
-        rows = []
-        try:
-            for first, last, primary, *_ in reply:  # type: ignore[attr-defined]
-                host = primary[0].decode() if primary[0] else asked.host
-                rows.append((int(first), int(last), Place(host or asked.host, int(primary[1]))))
-        except (TypeError, ValueError, AttributeError) as problem:
-            raise StoreError(f"`{asked}` does not tell its slots: is it a cluster?") from problem
-        if not rows:
-            raise StoreError(f"the cluster of `{asked}` has no slots yet")
-        return cls(rows)
+        ...
 
-    def place(self, slot: int) -> Place | None:
-        """Return who has a slot, None if nobody does."""
-        if slot in self._moved:
-            return self._moved[slot]
-        at = bisect_right(self._starts, slot) - 1
-        if at < 0 or slot > self._rows[at][1]:
-            return None
-        return self._rows[at][2]
-
-    def move(self, slot: int, place: Place) -> None:
-        """Note that a slot has another server now."""
-        self._moved[slot] = place
-
-    def places(self) -> set[Place]:
-        """Return every primary."""
-        return {place for _, _, place in self._rows} | set(self._moved.values())
+    def retire(self, moment: float) -> None:
+        """Have nothing used any more that was opened by a moment, by the servers' time."""
+        ...
 
 
-def asked_first(address: Address, table: SlotTable | None, doubtful: Place) -> list[Place]:
-    """Return the servers of a cluster in the order to ask them, a doubtful one last."""
-    known = [] if table is None else sorted(table.places(), key=str)
-    every = dict.fromkeys((*known, *address.places))
-    return sorted(every, key=lambda place: place == doubtful)
+C = TypeVar("C", bound=Connected)
 
 
-def spelled(address: Address, place: Place) -> str:
-    """Return how errors name a server."""
-    named = ", ".join(map(str, address.places))
-    if address.kind == "sentinel":
-        return f"`{address.service}` of the sentinels {named}"
-    return f"the cluster of {named}" if place is ANY else str(place)
+class Servers(ABC, Generic[C]):
+    """What calls go through to each server of an address; a subclass says how to wait.
 
+    `deadline` and `timeout` (of opening a connection) are in seconds. `on_late` is handed replies
+    that came after their deadline.
+    """
 
-class Servers:
-    """Pools of held connections, one a server; safe to share between threads."""
+    library: ClassVar[Library]
 
     def __init__(
-        self, address: Address, bearings: Bearings, deadline: float, timeout: float
+        self,
+        address: Address,
+        state: ServerState,
+        deadline: float,
+        timeout: float,
+        on_late: OnLate,
     ) -> None:
-        self._address = address
-        self._bearings = bearings
-        self._deadline = deadline
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._pools: dict[Place, Pool] = {}
+        self.address = address
+        self.state = state
+        self.deadline = deadline
+        self.timeout = timeout
+        self.on_late = on_late
+        self.is_cluster = address.kind == "cluster"
+        self._connected: dict[Place, C] = {}
         self._table: SlotTable | None = None
         self._stale = True
-        self._looked = monotonic()
+        self._checked = self.time()
         self._primary: Place | None = None
+        self._only = None if self.is_cluster else self.at_place(address.places[0])
 
-    def pool(self, slot: int) -> Pool:
-        """Return the connections to the server that has a slot, or to one that knows who has."""
-        if self._address.kind != "cluster":
-            return self._pool_at(self._address.places[0])
-        table = self._table
-        place = None if table is None else table.place(slot)
-        return self._pool_at(place or ANY)
+    @abstractmethod
+    def time(self) -> float:
+        """Return the time that deadlines go by, in seconds."""
 
-    def pool_at(self, place: Place) -> Pool:
-        """Return the connections to a server that another one pointed to."""
-        return self._pool_at(place)
+    @abstractmethod
+    def sleep(self, seconds: float) -> Any:
+        """Wait."""
 
-    def move(self, slot: int, place: Place) -> None:
-        """Note that a slot has another server now."""
-        if self._table is not None:
-            self._table.move(slot, place)
+    @abstractmethod
+    def adopted(self, connection: Any) -> Opened:
+        """Return a connection of redis-py, just logged in, as one of ours."""
+
+    @abstractmethod
+    def in_background(self, steps: Steps[None]) -> None:
+        """Have steps performed beside whatever else is done."""
+
+    @abstractmethod
+    def made(self, place: Place, where: str) -> C:
+        """Return what calls to a server go through."""
+
+    @abstractmethod
+    def drain(self) -> Any:
+        """Wait for what the servers owe, no longer than a deadline each."""
+
+    @abstractmethod
+    def close(self) -> Any:
+        """Close every connection."""
+
+    @property
+    def lost(self) -> int:
+        """Replies that never came."""
+        return sum(connected.lost for connected in self.every())
+
+    def every(self) -> list[C]:
+        """Return what calls have gone through."""
+        return list(self._connected.values())
+
+    def at(self, slot: int) -> C:
+        """Return the way to the server that has a slot, or to one that knows who has."""
+        if self._only is not None:
+            return self._only
+        place = None if self._table is None else self._table.place(slot)
+        return self.at_place(place or ANY)
+
+    def at_place(self, place: Place) -> C:
+        """Return the way to a server."""
+        connected = self._connected.get(place)
+        if connected is None:
+            made = self.made(place, self._spelled(place))
+            connected = self._connected.setdefault(place, made)
+        return connected
 
     def forget_table(self) -> None:
         """Ask for the slots again with the next connection that is opened."""
         self._stale = True
 
-    def look(self) -> None:
-        """Ask the sentinels now and then, in a thread, whether the primary is another one.
-
-        One that was replaced by order may go on as if it had not been, for ten seconds.
-        """
-        if self._address.kind == "sentinel" and monotonic() - self._looked > LOOK_AGAIN:
-            self._looked = monotonic()
-            threading.Thread(target=self._followed, name="guardrail-look", daemon=True).start()
-
-    def _followed(self) -> None:
-        began = monotonic()
-        try:
-            primary = master_of(self._address, self._timeout)
-        except (said.RedisError, OSError):
-            return
-        if self._primary not in (None, primary):
-            for pool in self.every():
-                pool.retire(began)
-
-    def every(self) -> list[Pool]:
-        """Return the pools there are."""
-        return list(self._pools.values())
-
-    def learn(self, doubtful: Place) -> Place:
-        """Ask the cluster for its slots, at any server that answers; return which did.
+    def send(self, until: float, call: Call) -> Steps[object]:
+        """Send a call, wherever its slot is by now; return the reply.
 
         Raises:
-            StoreError: none does.
+            StoreError: no reply came until then, or the reply is an error.
         """
-        problem: StoreError | None = None
-        for place in asked_first(self._address, self._table, doubtful):
-            try:
-                connection = reach(self._address, place, self._timeout)
-            except (said.RedisError, OSError) as error:
-                problem = unreachable(error, str(place))
-                continue
-            try:
-                connection.send_packed_command([command(("CLUSTER", "SLOTS"))], False)
-                reply = read(connection, self._timeout)
-                self._table = SlotTable.read(reply, place)
-                self._stale = False
-                return place
-            except ANSWERS as answer:
-                problem = refusal(answer, str(place))
-            except (said.RedisError, OSError) as error:
-                problem = unreachable(error, str(place))
-            finally:
-                connection.disconnect()
-        raise problem or StoreError("no server of the cluster is named")
+        connected = self.at(call.slot)
+        reply = yield connected.ask, ((call.command(),), call, until)
+        if not isinstance(reply, Exception):
+            return reply
+        if isinstance(reply, said.NoScriptError):
+            reply = yield connected.ask, ((call.whole(),), call, until)
+        if self.is_cluster:
+            reply, connected = yield from self._sent_on(call, until, reply, connected)
+        if not isinstance(reply, Exception):
+            return reply
+        if isinstance(reply, MOVED_AWAY):
+            self.forget_table()
+        if str(reply).startswith(("AHEAD ", "EPOCH")):
+            self.state.invalidate()
+        raise refusal(reply, connected.where)
 
-    def _pool_at(self, place: Place) -> Pool:
-        pool = self._pools.get(place)
-        if pool is None:
-            with self._lock:
-                pool = self._pools.get(place)
-                if pool is None:
-                    pool = self._pools[place] = self._made(place)
-        return pool
+    def _sent_on(
+        self, call: Call, until: float, reply: object, connected: C
+    ) -> Steps[tuple[object, C]]:
+        """Send a call on to where a server of a cluster says, and again while records move."""
+        ahead: tuple[bytes, ...] = ()
+        redirects = 0
+        while True:
+            if isinstance(reply, said.AskError):  # and so is redis-py's MovedError
+                redirects += 1
+                if redirects == REDIRECTS:
+                    raise StoreError(f"{connected.where} sent a call on too often")
+                place = Place(reply.host or self.address.places[0].host, reply.port)
+                ahead = (ASKING,)
+                if isinstance(reply, said.MovedError):
+                    ahead = ()
+                    if self._table is not None:
+                        self._table.move(call.slot, place)
+                connected = self.at_place(place)
+            elif isinstance(reply, said.TryAgainError) and until - self.time() > self.deadline / 5:
+                yield self.sleep, (TRY_AGAIN_AFTER,)
+            else:
+                return reply, connected
+            reply = yield connected.ask, ((*ahead, call.command()), call, until)
+            if isinstance(reply, said.NoScriptError):
+                reply = yield connected.ask, ((*ahead, call.whole()), call, until)
 
-    def _made(self, place: Place) -> Pool:
-        where = spelled(self._address, place)
-        return Pool(partial(self._opened, place), where, self._deadline)
+    def opening(self, place: Place) -> Steps[Any]:
+        """Open a connection to a server that may be trusted with counters, wherever it is now.
 
-    def _opened(self, place: Place) -> Connection:
-        """Open a connection, in whichever thread: asking for directions may take long."""
-        address, timeout = self._address, self._timeout
-        if address.kind == "sentinel":
-            place = self._primary = master_of(address, timeout)
-        elif place is ANY or (address.kind == "cluster" and self._stale):
-            answered = self.learn(doubtful=place)
-            place = answered if place is ANY else place
+        Raises:
+            StoreError, SettingError: the server is not fit for it.
+            RedisError, OSError: it cannot be reached.
+        """
+        if self.address.kind == "sentinel":
+            place = self._primary = yield from self._finding_primary()
+        elif place is ANY or (self.is_cluster and self._stale):
+            told = yield from self._learning(doubtful=place)
+            place = told if place is ANY else place
         try:
-            return greeted(address, place, self._bearings, timeout)
+            opened = yield from self._connecting(place)
+            try:
+                yield from self._exchanged(opened, self.state.check(), str(place))
+                if not self.state.known and not self.is_cluster:
+                    yield from self._exchanged(opened, self.state.refresh(), str(place))
+            except BaseException:
+                opened.close()
+                raise
         except (said.RedisError, OSError):
             self.forget_table()
             raise
+        return opened
+
+    def look(self) -> None:
+        """Ask the sentinels now and then, in the background, whether the primary is another one.
+
+        One that was replaced by order may go on as if it had not been, for ten seconds.
+        """
+        if self.address.kind == "sentinel" and self.time() - self._checked > CHECK_PRIMARY:
+            self._checked = self.time()
+            self.in_background(self._following())
+
+    def _following(self) -> Steps[None]:
+        began = self.time()
+        try:
+            primary = yield from self._finding_primary()
+        except (said.RedisError, OSError):
+            return
+        if self._primary not in (None, primary):
+            for connected in self.every():
+                connected.retire(began)
+
+    def _learning(self, doubtful: Place) -> Steps[Place]:
+        """Ask the cluster for its slots, at any server that answers; return which did."""
+        problem = StoreError("no server of the cluster is named")
+        known = [] if self._table is None else sorted(self._table.places(), key=str)
+        every = dict.fromkeys((*known, *self.address.places))
+        for place in sorted(every, key=lambda each: each == doubtful):
+            try:
+                opened = yield from self._connecting(place)
+                try:
+                    yield from self._exchanged(opened, self._slots(place), str(place))
+                finally:
+                    opened.close()
+            except StoreError as error:
+                problem = error
+            except (said.RedisError, OSError) as error:
+                problem = unreachable(error, str(place))
+            else:
+                return place
+        raise problem
+
+    def _connecting(self, place: Place) -> Steps[Opened]:
+        """Connect to a server, and log in."""
+        library, address = self.library, self.address
+        settings = {
+            **_quiet(signature(library.connections.AbstractConnection).parameters),
+            "username": address.username,
+            "password": address.password,
+            "db": address.database,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+            "protocol": 2,
+            "client_name": "guardrail",
+            "health_check_interval": 0,
+            "retry": library.retry(NoBackoff(), 0),
+        }
+        if place.path:
+            kind = library.connections.UnixDomainSocketConnection
+            connection = kind(path=place.path, **settings)
+        else:
+            kind = library.connections.Connection
+            if address.tls:
+                kind = library.connections.SSLConnection
+            connection = kind(host=place.host, port=place.port, socket_keepalive=True, **settings)
+        yield connection.connect, ()
+        return self.adopted(connection)
+
+    def _finding_primary(self) -> Steps[Place]:
+        """Ask the sentinels where the primary of the service is now."""
+        library, timeout = self.library, self.timeout
+        asked = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": library.retry(NoBackoff(), 0),
+        }
+        places = [(place.host, place.port) for place in self.address.places]
+        sentinel = library.sentinel(places, sentinel_kwargs=asked)
+        try:
+            host, port = yield sentinel.discover_master, (self.address.service,)
+        finally:
+            for client in sentinel.sentinels:
+                yield getattr(client, library.close), ()
+        return Place(host, port)
+
+    def _slots(self, place: Place) -> Commands:
+        self._table = SlotTable.read((yield ("CLUSTER", "SLOTS")), place)
+        self._stale = False
+
+    def _exchanged(self, opened: Opened, commands: Commands, where: str) -> Steps[None]:
+        """Have commands answered over a connection just opened."""
+
+        def ask(command: Command) -> Steps[object]:
+            reply = yield opened.exchange, (packed(command), self.timeout)
+            if isinstance(reply, Exception):
+                raise refusal(reply, where) from reply
+            return reply
+
+        yield from answered(commands, ask)
+
+    def _spelled(self, place: Place) -> str:
+        """Return how errors name a server."""
+        named = ", ".join(map(str, self.address.places))
+        if self.address.kind == "sentinel":
+            return f"`{self.address.service}` of the sentinels {named}"
+        return f"the cluster of {named}" if place is ANY else str(place)
+
+
+def _quiet(taken: Container[str]) -> dict[str, Any]:
+    """Return what keeps a connection from saying more at its start than its name.
+
+    `taken` is what this version of redis-py lets a connection be made with.
+    """
+    quiet: dict[str, Any] = {}
+    if "maint_notifications_config" in taken:
+        from redis.maint_notifications import MaintNotificationsConfig
+
+        quiet["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    if "driver_info" in taken:
+        return {**quiet, "driver_info": None}
+    return {**quiet, "lib_name": None, "lib_version": None}

@@ -1,58 +1,334 @@
-"""The store on Redis for threads: held connections, one script call a decision."""
+"""The stores on Redis: one script call a decision, for threads and for event loops.
+
+What a store does is written once, in steps; the two stores differ in how they wait, and in when
+they do what can be put off: one after an operation, the other in a task.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 import time
-from collections.abc import Generator, Sequence
-from typing import Any, TypeVar, cast
-
-from redis import exceptions as said
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.forms import Asked
-from guardrail.stores.forms import GarbledError, reply_of
-from guardrail.stores.redis.addresses import Address, Place
-from guardrail.stores.redis.async_store import AsyncRedisStore
-from guardrail.stores.redis.base import ASKING, REDIRECTS, TRY_AGAIN_AFTER, Failed, RedisBase
-from guardrail.stores.redis.bearings import Outlook
-from guardrail.stores.redis.dialogue import Call, acquired, asking, parted, settling, spoken
-from guardrail.stores.redis.faults import (
-    MOVED_AWAY,
-    OutdatedError,
-    overdue,
-    unasked,
-    unreachable,
-    unwrapped,
+from guardrail.stores.forms import GarbledError, Planned, outcome_of, reply_of
+from guardrail.stores.redis.address import Address
+from guardrail.stores.redis.blocking import BlockingServers, performed
+from guardrail.stores.redis.cluster import Scatter, by_slot
+from guardrail.stores.redis.faults import OutdatedError
+from guardrail.stores.redis.pipelined import PipelinedServers, awaited
+from guardrail.stores.redis.protocol import (
+    Ask,
+    Call,
+    CallContext,
+    Command,
+    Compensation,
+    Steps,
+    acquired,
+    answered,
+    compensating,
+    read_reply,
+    settled,
 )
-from guardrail.stores.redis.pool import Pool
+from guardrail.stores.redis.server_state import ServerState, StoreOptions
 from guardrail.stores.redis.servers import Servers
-from guardrail.stores.redis.spread import acquiring
-from guardrail.stores.redis.wire import Undo, read_reply
 
 T = TypeVar("T")
 
+DEADLINE, CONNECT = 0.05, 1.0
+AT_ONCE = 100
+"""Compensations sent in one call."""
+MOST_OWED = 10_000
+PAUSE = 0.25
+"""Seconds until a cluster is asked again to take back what one of its servers did not."""
 
-class RedisStore(RedisBase):
+Failed = list[tuple[Sequence[Compensation], StoreError]]
+
+
+class StoreSteps(ABC):
+    """What a store on Redis does, in steps, and what it owes.
+
+    `deadline` and `connect` are in seconds; `clock` is the host's. Stores that are handed the same
+    `state` share it.
+    """
+
+    _servers: Servers[Any]
+
+    def __init__(
+        self,
+        address: Address,
+        options: StoreOptions,
+        *,
+        deadline: float = DEADLINE,
+        connect: float = CONNECT,
+        clock: Callable[[], float] = time.time,
+        state: ServerState | None = None,
+    ) -> None:
+        self.address = address
+        self.options = options
+        self.deadline = deadline
+        self.connect = connect
+        self.clock = clock
+        self._is_cluster = address.kind == "cluster"
+        self.state = state or ServerState(
+            options, clock=clock, steady=time.monotonic, is_cluster=self._is_cluster
+        )
+        self._begin()
+
+    skew = property(attrgetter("state.skew"), doc="Seconds to add to the host's clock.")
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know."""
+        return self.state.warnings()
+
+    def _begin(self) -> None:
+        """Start with nothing owed; for a forked child anew: its parent pays what it owes itself."""
+        self._owed: deque[Compensation] = deque()
+        self._lost = 0
+        # Threads share what is owed: taking it and counting it are several steps.
+        self._owing = threading.Lock()
+        self._paused = 0.0
+        # What is taken back is so at the time of the latest call: hosts may have their own clock.
+        self._latest = 0
+        self._process = os.getpid()
+
+    @abstractmethod
+    def _until(self) -> float:
+        """Return when a call that is made now is overdue, by the servers' time."""
+
+    @abstractmethod
+    def _maintain(self, until: float) -> Any:
+        """Have what is owed taken back, and the server asked anew if that is due."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Have what is owed taken back though no operation has ended."""
+
+    def _done(self, work: Callable[..., Steps[T]], now: int, *arguments: object) -> Steps[T]:
+        """Do something at a time, once more if the names were outdated; then what is due."""
+        until, self._latest = self._until(), now
+        self._servers.look()
+        try:
+            try:
+                result = yield from work(*arguments, now, until)
+            except OutdatedError:
+                result = yield from work(*arguments, now, until)
+        except GarbledError:
+            self._lose(1)
+            raise
+        if self._owed or self.state.due:
+            yield self._maintain, (until,)
+        return result
+
+    def _acquired(
+        self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
+    ) -> Steps[Outcome]:
+        if not self._is_cluster:
+            reply = yield from self._replied(Planned(charges, cells), now, until)
+            return outcome_of(reply, len(charges), cells)
+        context = yield from self._refreshed_if_stale(until)
+        send: Ask = partial(self._servers.send, until)
+
+        def ask(asked: Asked, slot: int, refuse: bool) -> Steps[list[int]]:
+            conditions = context.preconditions._replace(refuse=refuse)
+            stated = context._replace(preconditions=conditions)
+            return acquired(stated, asked, now, slot, send)
+
+        scatter = Scatter(context, charges, cells, ask)
+        try:
+            outcome = yield from scatter.acquired()
+        except BaseException:
+            self._owe(scatter.owed)
+            if scatter.owed:
+                self._wake()
+            raise
+        self._owe(scatter.owed)
+        return outcome
+
+    def _replied(self, asked: Asked, now: int, until: float) -> Steps[list[int]]:
+        if self._is_cluster:
+            outcome = yield from self._acquired(asked.charges, asked.cells, now, until)
+            return reply_of(outcome)
+        context = self.state.current()
+        if context is None:
+            context = yield from self._refreshed_if_stale(until)
+        return (yield from acquired(context, asked, now, 0, partial(self._servers.send, until)))
+
+    def _settled(self, corrections: Sequence[Correction], now: int, until: float) -> Steps[None]:
+        context = self.state.current()
+        if context is None:
+            context = yield from self._refreshed_if_stale(until)
+        if not self._is_cluster:
+            send = partial(self._servers.send, until)
+            yield from settled(context, corrections, now, 0, send)
+            return
+        parts, failed = yield from self._corrected(context, corrections, now, until)
+        if failed and len(failed) == parts:
+            # Where no server took anything, the caller keeps all.
+            first = failed[0][1]
+            if parts == 1 or all(isinstance(problem, OutdatedError) for _, problem in failed):
+                raise first
+            unsure = any(problem.unsure for _, problem in failed)
+            raise StoreError(str(first), unsure=unsure) from first
+        self._owe_failed(failed)
+
+    def _corrected(
+        self,
+        context: CallContext,
+        corrections: Sequence[Compensation],
+        now: int,
+        until: float,
+    ) -> Steps[tuple[int, Failed]]:
+        """Correct server by server; return how many parts there were, and which failed."""
+        parts = by_slot(context, corrections)
+        failed: Failed = []
+        for slot, part in parts:
+            try:
+                yield from settled(context, part, now, slot, partial(self._servers.send, until))
+            except StoreError as problem:
+                failed.append((part, problem))
+        return len(parts), failed
+
+    def _refreshed_if_stale(self, until: float) -> Steps[CallContext]:
+        """Return how calls are made, asking the server first if it was not for too long."""
+        if self.state.stale:
+            yield from self._refreshed(until)
+        return self.state.context()
+
+    def _refreshed(self, until: float) -> Steps[None]:
+        """Ask the server for its time and for whose names are in force."""
+
+        def ask(command: Command) -> Steps[object]:
+            return self._servers.send(until, Call(self.state.slot, command))
+
+        try:
+            yield from answered(self.state.refresh(), ask)
+        except SettingError as problem:
+            raise StoreError(str(problem)) from problem
+
+    def _maintained(self, until: Callable[[], float], *, whole: bool) -> Steps[None]:
+        """Take back what is owed, all if `whole`, else what one call can; look at the server."""
+        try:
+            while self._owed and time.monotonic() >= self._paused:
+                yield from self._compensated(until())
+                if not whole:
+                    break
+            if self.state.due:
+                yield from self._refreshed(until())
+        except StoreError:
+            # The decision stands; what is owed is tried again after the next one.
+            return
+
+    def _compensated(self, until: float) -> Steps[None]:
+        """Take back some of what is owed."""
+        context = yield from self._refreshed_if_stale(until)
+        batch = self._batch()
+        try:
+            _, failed = yield from self._corrected(context, batch, self._latest, until)
+        except BaseException:
+            # What was broken off may have been applied.
+            self._lose(len(batch))
+            raise
+        self._owe_failed(failed)
+        if failed:
+            raise failed[0][1]
+
+    def _closed(self) -> Steps[None]:
+        """Take back what is still owed, and close every connection."""
+        self._paused = 0.0
+        left = len(self._owed) + 1
+        while 0 < len(self._owed) < left:
+            # A call takes back so many at once; one that takes nothing back will not.
+            left = len(self._owed)
+            yield from self._maintained(self._until, whole=False)
+        yield self._servers.close, ()
+        self._lose(len(self._owed))
+        self._owed.clear()
+
+    def _late(self, call: Call, reply: object) -> None:
+        """Take note of a reply that came after its deadline: what it charged is taken back."""
+        asked = call.asked
+        if asked is None or isinstance(reply, Exception):
+            # An error was answered before anything was written.
+            return
+        charges, cells = asked.charges, asked.cells
+        try:
+            outcome = outcome_of(read_reply(reply), len(charges), cells)
+        except StoreError:
+            self._lose(1)
+            return
+        self._owe([each for _, each in compensating(charges, cells, outcome)])
+        self._wake()
+
+    def _owe(self, compensations: Sequence[Compensation]) -> None:
+        if compensations:
+            with self._owing:
+                room = max(0, MOST_OWED - len(self._owed))
+                self._lost += max(0, len(compensations) - room)
+                self._owed.extend(compensations[:room])
+
+    def _batch(self) -> list[Compensation]:
+        with self._owing:
+            return [self._owed.popleft() for _ in range(min(AT_ONCE, len(self._owed)))]
+
+    def _owe_failed(self, failed: Failed) -> None:
+        """Keep for later what was not applied, unless it may have been."""
+        for part, problem in failed:
+            if problem.unsure:
+                self._lose(len(part))
+            else:
+                self._owe(part)
+        if failed and self._is_cluster:
+            # The other servers' decisions must not wait each time for the one that is away.
+            self._paused = time.monotonic() + PAUSE
+
+    def _lose(self, many: int) -> None:
+        """Count what stays charged for nothing."""
+        with self._owing:
+            self._lost += many
+
+
+class RedisStore(StoreSteps):
     """Counts on a server that many processes share; safe to share between threads.
 
     Connections are opened when they are first needed, and after a fork anew.
     """
 
-    def __init__(self, address: Address, outlook: Outlook, **settings: Any) -> None:
-        super().__init__(address, outlook, **settings)
+    def __init__(self, address: Address, options: StoreOptions, **settings: Any) -> None:
+        super().__init__(address, options, **settings)
         self._settings = settings
 
     def _begin(self) -> None:
         # The parent's connections stay the parent's: they are let go of, not closed.
-        self._servers = Servers(self.address, self.bearings, self.deadline, self.connect)
+        self._servers = BlockingServers(
+            self.address, self.state, self.deadline, self.connect, self._late
+        )
         super()._begin()
+
+    def _until(self) -> float:
+        if os.getpid() != self._process:
+            self._begin()
+        return time.monotonic() + self.deadline
+
+    def _maintain(self, until: float) -> None:
+        performed(self._maintained(lambda: until, whole=False))
+
+    def _wake(self) -> None:
+        """Do nothing: what is owed is taken back after the next operation."""
 
     @property
     def lost(self) -> int:
         """Replies that never came, and corrections given up: what stays charged for nothing."""
-        return self._lost + sum(pool.lost for pool in self._servers.every())
+        return self._lost + self._servers.lost
 
     def open(self) -> None:
         """Look at the server, with the time it takes to connect.
@@ -62,7 +338,7 @@ class RedisStore(RedisBase):
             StoreError: it does not answer.
         """
         try:
-            self._orient(time.monotonic() + 2 * self.connect)
+            performed(self._refreshed(time.monotonic() + 2 * self.connect))
         except StoreError as problem:
             if isinstance(problem.__cause__, SettingError):
                 raise problem.__cause__ from None
@@ -71,212 +347,92 @@ class RedisStore(RedisBase):
     def awaited(self) -> AsyncRedisStore:
         """Return the same store for event loops, and close this one."""
         self.close()
-        settings = {**self._settings, "bearings": self.bearings}
-        return AsyncRedisStore(self.address, self.outlook, **settings)
+        settings = {**self._settings, "state": self.state}
+        return AsyncRedisStore(self.address, self.options, **settings)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
-        if os.getpid() != self._process:
-            self._begin()
-        until, self._latest = time.monotonic() + self.deadline, now
-        try:
-            try:
-                outcome = self._acquire(charges, cells, now, until)
-            except OutdatedError:
-                outcome = self._acquire(charges, cells, now, until)
-        except GarbledError:
-            self._lose(1)
-            raise
-        self._tidy(until)
-        return outcome
+        return performed(self._done(self._acquired, now, charges, cells))
 
     def ask(self, asked: Asked, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        if self.address.kind == "cluster":
-            return reply_of(self.acquire(asked.charges, asked.cells, now))
-        if os.getpid() != self._process:
-            self._begin()
-        until, self._latest = time.monotonic() + self.deadline, now
-        try:
-            try:
-                reply = self._reply(asked, now, until)
-            except OutdatedError:
-                reply = self._reply(asked, now, until)
-        except GarbledError:
-            self._lose(1)
-            raise
-        self._tidy(until)
-        return reply
+        return performed(self._done(self._replied, now, asked))
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
 
         What only some servers of a cluster took is owed to the others.
         """
-        if os.getpid() != self._process:
-            self._begin()
-        until, self._latest = time.monotonic() + self.deadline, now
-        try:
-            self._settle(corrections, now, until)
-        except OutdatedError:
-            self._settle(corrections, now, until)
-        self._tidy(until)
+        performed(self._done(self._settled, now, corrections))
 
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
+        self._until()
+        self._servers.drain()
+        performed(self._closed())
+
+
+class AsyncRedisStore(StoreSteps):
+    """Counts on a server that many processes share; for the tasks of one event loop at a time."""
+
+    _servers: PipelinedServers
+
+    def _begin(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._maintenance: asyncio.Task[None] | None = None
+        super()._begin()
+
+    def _until(self) -> float:
+        loop = asyncio.get_running_loop()
         if os.getpid() != self._process:
             self._begin()
-        for pool in self._servers.every():
-            pool.drain()
-        if self.bearings.known and not self.bearings.stale:
-            self._paused = 0.0
-            left = len(self._undo) + 1
-            while len(self._undo) < left:
-                # A call takes back so many at once; one that takes nothing back will not.
-                left = len(self._undo)
-                self._tidy(time.monotonic() + self.deadline)
-        for pool in self._servers.every():
-            pool.close()
-        self._give_up()
+        if self._loop is not loop:
+            if self._loop is not None:
+                # What the servers still owe is heard by a loop that has ended.
+                self._lose(self._servers.lost_with_loop)
+            self._servers = PipelinedServers(
+                self.address, self.state, self.deadline, self.connect, self._late
+            )
+            self._loop, self._maintenance = loop, None
+        return loop.time() + self.deadline
 
-    def _acquire(
-        self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
-    ) -> Outcome:
-        if self.bearings.stale:
-            self._orient(until)
-        undo: list[Undo] = []
-        try:
-            dialogue = acquiring(self.bearings.speech(), charges, cells, now, undo)
-            outcome = self._run(dialogue, until)
-        except BaseException:
-            self._owe(undo)
-            raise
-        self._owe(undo)
-        return outcome
+    async def _maintain(self, until: float) -> None:
+        self._wake()
 
-    def _reply(self, asked: Asked, now: int, until: float) -> list[int]:
-        if self.bearings.stale:
-            self._orient(until)
-        speech = self.bearings.speech()
-        if speech.former is None:
-            return read_reply(self._perform(asking(speech, asked, now), until))
-        return self._run(acquired(speech, asked, now, 0, refuse=False), until)
+    def _wake(self) -> None:
+        """Start a task, if there is none, that takes back what is owed and looks at the server."""
+        if self._maintenance is None or self._maintenance.done():
+            steps = self._maintained(self._until, whole=True)
+            self._maintenance = asyncio.get_running_loop().create_task(awaited(steps))
 
-    def _settle(self, corrections: Sequence[Correction], now: int, until: float) -> None:
-        if self.bearings.stale:
-            self._orient(until)
-        self._settled(*self._correct(corrections, now, until))
+    @property
+    def lost(self) -> int:
+        """Replies that never came, and corrections given up: what stays charged for nothing."""
+        return self._lost + (0 if self._loop is None else self._servers.lost)
 
-    def _run(self, dialogue: Generator[Call, object, T], until: float) -> T:
-        try:
-            call = next(dialogue)
-            while True:
-                try:
-                    reply = self._perform(call, until)
-                except StoreError as problem:
-                    call = dialogue.throw(problem)
-                else:
-                    call = dialogue.send(reply)
-        except StopIteration as end:
-            return cast(T, end.value)
+    async def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
+        """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted.
 
-    def _perform(self, call: Call, until: float) -> object:
-        """Return the server's reply to a call, wherever the call's slot is by now."""
-        pool, asking, followed = self._servers.pool(call.slot), False, 0
-        while followed < REDIRECTS:
-            reply = self._ask(pool, call, until, asking)
-            if isinstance(reply, said.NoScriptError):
-                reply = self._ask(pool, call, until, asking, whole=True)
-            if not isinstance(reply, Exception):
-                return reply
-            if isinstance(reply, said.MovedError | said.AskError):
-                place = Place(reply.host or self.address.places[0].host, reply.port)
-                asking = not isinstance(reply, said.MovedError)
-                if not asking:
-                    self._servers.move(call.slot, place)
-                pool = self._servers.pool_at(place)
-                followed += 1
-            elif self._worth_repeating(reply, until - time.monotonic()):
-                time.sleep(TRY_AGAIN_AFTER)
-            else:
-                if isinstance(reply, MOVED_AWAY):
-                    self._servers.forget_table()
-                raise self._refused(reply, pool.where)
-        raise StoreError(f"{pool.where} sent a call on too often")
+        Cancelled, it charges nothing that is not taken back.
+        """
+        return await awaited(self._done(self._acquired, now, charges, cells))
 
-    def _ask(
-        self, pool: Pool, call: Call, until: float, asking: bool, *, whole: bool = False
-    ) -> object:
-        link = pool.take(until)
-        sent = self._command(call, whole=whole)
-        if time.monotonic() >= until:
-            pool.give(link)
-            raise unasked(pool.where)
-        try:
-            if asking:
-                link.owe(None)
-            link.send([ASKING, sent] if asking else [sent])
-            reply = unwrapped(link.receive(until))
-        except said.TimeoutError as problem:
-            link.owe(call)
-            pool.give(link)
-            raise overdue(pool.where, self.deadline) from problem
-        except BaseException as problem:
-            pool.drop(link, call)
-            if isinstance(problem, (said.RedisError, OSError)):
-                raise unreachable(problem, pool.where, unsure=True) from problem
-            raise
-        if isinstance(reply, MOVED_AWAY):
-            pool.leave(link)
-        else:
-            pool.give(link)
-        return reply
+    async def ask(self, asked: Asked, now: int) -> list[int]:
+        """Acquire what a form asks for; see `FormStore.ask`."""
+        return await awaited(self._done(self._replied, now, asked))
 
-    def _orient(self, until: float) -> None:
-        """Ask the server for its time and for whose names are in force."""
-        try:
-            self._run(spoken(self.bearings.sampling(), self.bearings.slot), until)
-        except SettingError as problem:
-            raise StoreError(str(problem)) from problem
+    async def settle(self, corrections: Sequence[Correction], now: int) -> None:
+        """Apply corrections to what was charged before.
 
-    def _tidy(self, until: float) -> None:
-        """Use what is left of the time to take back what came too late, and to look around."""
-        self._servers.look()
-        for pool in self._servers.every():
-            pool.collect()
-            if pool.late:
-                for late in pool.late_replies():
-                    self._owe_late(*late)
-        try:
-            if self._undo and time.monotonic() >= self._paused:
-                self._take_back(until)
-            if self.bearings.due:
-                self._orient(until)
-        except StoreError:
-            # The decision stands; what is owed is tried again after the next one.
+        What only some servers of a cluster took is owed to the others.
+        """
+        await awaited(self._done(self._settled, now, corrections))
+
+    async def close(self) -> None:
+        """Take back what is still owed, and close every connection."""
+        if self._loop is not asyncio.get_running_loop() or os.getpid() != self._process:
             return
-
-    def _take_back(self, until: float) -> None:
-        if self.bearings.stale:
-            self._orient(until)
-        batch = self._batch()
-        try:
-            _, failed = self._correct(batch, self._latest, until)
-        except BaseException as problem:
-            self._unsent(batch, problem)
-            raise
-        self._unbatch(failed)
-        if failed:
-            raise failed[0][1]
-
-    def _correct(self, corrections: Sequence[Undo], now: int, until: float) -> tuple[int, Failed]:
-        """Correct server by server; return how many parts there were, and which failed."""
-        speech = self.bearings.speech()
-        parts = parted(speech, corrections)
-        failed: Failed = []
-        for part in parts:
-            try:
-                self._run(settling(speech, part, now), until)
-            except StoreError as problem:
-                failed.append((part, problem))
-        return len(parts), failed
+        await self._servers.drain()
+        if self._maintenance is not None:
+            await asyncio.gather(self._maintenance, return_exceptions=True)
+        await awaited(self._closed())

@@ -1,0 +1,414 @@
+"""Compiles the files of a policy set, or a text that is one, into one `PolicySet`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from guardrail.errors import PolicyError, SettingError
+from guardrail.loading.conditions import COMBINATORS, Conditions
+from guardrail.loading.declarations import (
+    compile_defaults,
+    compile_fact,
+    compile_models,
+    compile_unit,
+    compile_unlisted,
+)
+from guardrail.loading.files import PolicyFile, policy_files
+from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.linting import read_ignores
+from guardrail.loading.lists import Lists, NamedList, list_texts
+from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
+from guardrail.loading.rules import Rules
+from guardrail.loading.scenarios import Scenarios
+from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.text import listed, place_of, quoted
+from guardrail.loading.verdicts import CODE
+from guardrail.loading.yaml import read_yaml
+from guardrail.model.amounts import UNITS
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Exemption, Rule
+from guardrail.model.scenarios import Scenario
+
+
+def compile_set(files: Sequence[PolicyFile], findings: Findings) -> PolicySet:
+    """Compile the files of one policy set, in the order that breaks ties.
+
+    `findings` holds what was wrong with finding the files.
+
+    Raises:
+        PolicyError: anything is wrong in any of them; it lists everything that is.
+    """
+    return _Compilation(files, Scope(findings, partial=bool(findings.diagnostics))).policy_set()
+
+
+@dataclass(slots=True)
+class _Compilation:
+    """One run over one set; each step fills the scope that the next ones read."""
+
+    files: Sequence[PolicyFile]
+    scope: Scope
+    contents: list[tuple[str, bytes]] = field(default_factory=list)
+    lists: Lists = field(init=False)
+    conditions: Conditions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lists = Lists(self.scope)
+        self.conditions = Conditions(self.scope, self.lists)
+
+    def policy_set(self) -> PolicySet:
+        """Compile everything, and report everything that is wrong at once."""
+        documents = self._documents()
+        once = only_once(documents, self.scope.findings)
+        self._declare(documents, once)
+        self._require(documents, once)
+        rules = self._rules(documents)
+        exemptions = self._exemptions(documents)
+        scenarios = self._scenarios(documents)
+        ignores = read_ignores(self.scope)
+        findings = self.scope.findings.in_order()
+        if self.scope.findings.failed:
+            raise PolicyError(findings)
+        return PolicySet(
+            name=_text_of(once["policy"].value),
+            revision=revision(self.contents),
+            files=tuple(file.relative for file in self.files),
+            facts=MappingProxyType(self.scope.facts),
+            rules=tuple(rules),
+            exemptions=tuple(exemptions),
+            models=MappingProxyType(self.scope.models),
+            units=tuple(sorted(self.scope.units - set(UNITS))),
+            timezone=self.scope.timezone,
+            scenarios=tuple(scenarios),
+            unlisted_model=self.scope.unlisted_model,
+            warnings=tuple(findings),
+            ignores=ignores,
+        )
+
+    def _documents(self) -> list[Document]:
+        self.contents.extend((file.relative, file.data) for file in self.files)
+        read = [read_document(file, self.scope) for file in self.files]
+        return [document for document in read if document is not None]
+
+    def _declare(self, documents: list[Document], once: Mapping[str, Entry]) -> None:
+        scope = self.scope
+        if "policy" in once:
+            check_name(scope.findings, once["policy"].value, "name of a policy")
+        if "defaults" in once:
+            compile_defaults(once["defaults"].value, once["defaults"].key, scope)
+        for document in documents:
+            for unit in document.parts("units"):
+                compile_unit(unit, scope)
+        for section in (document.sections.get("facts") for document in documents):
+            scope.facts_at = scope.facts_at or (section.key.span if section else None)
+        for _, entry in self._unique("facts", "fact", documents):
+            compile_fact(entry, scope)
+        if "models" in once and isinstance(once["models"].value, MapNode):
+            compile_models(once["models"].value, scope)
+        if "defaults" in once:
+            compile_unlisted(once["defaults"].value, scope)
+        for document, entry in self._unique("lists", "list", documents):
+            self._declare_list(document, entry)
+        for _, entry in self._unique("conditions", "condition", documents):
+            if entry.key.text in COMBINATORS:
+                message = f"{quoted(entry.key.text)} cannot be a condition's name"
+                scope.report("GR102", entry.key, message, help="choose another")
+            self.conditions.named[entry.key.text] = entry.value
+        self.conditions.compile_named()
+
+    def _unique(
+        self, section: str, kind: str, documents: list[Document]
+    ) -> list[tuple[Document, Entry]]:
+        first: dict[str, tuple[Document, Entry]] = {}
+        for document in documents:
+            for entry in document.entries(section):
+                name = entry.key.text
+                if name in first:
+                    report_twice(self.scope.findings, kind, entry.key, name, first[name][1].key)
+                else:
+                    first[name] = document, entry
+        return list(first.values())
+
+    def _declare_list(self, document: Document, entry: Entry) -> None:
+        name = entry.key.text
+        check_name(self.scope.findings, entry.key, "name of a list")
+        read = list_texts(entry, document.source, self.scope, self.contents)
+        if read is None:
+            self.scope.doubtful.add(f"${name}")
+            return
+        self.lists.named[name] = NamedList(*read)
+
+    def _require(self, documents: list[Document], once: Mapping[str, Entry]) -> None:
+        if self.scope.partial or not documents:
+            return
+        named = [document for document in documents if not document.source.is_test]
+        at = (named or documents)[0].root.entries[0].key.span
+        if "policy" not in once and not any(d.root.get("policy") for d in documents):
+            help = "add `policy: NAME` to one file; it is the namespace of the counters"
+            self.scope.report("GR102", at, "the set has no name", help=help)
+        if not any(document.root.get("rules") for document in documents):
+            help = "add `rules:`"
+            message = "there is no rule: everything would be allowed"
+            self.scope.report("GR102", at, message, help=help)
+
+    def _rules(self, documents: list[Document]) -> list[Rule]:
+        nodes = self._maps("rules", "rule", documents)
+        first = self._named(nodes, "rule", "id")
+        self.scope.rules = {name: _exemptible(node) for name, node in first.items()}
+        self._former_ids(nodes, first)
+        rules = Rules(self.scope, self.conditions)
+        compiled = [rules.rule(node, index) for index, node in enumerate(nodes)]
+        return [rule for rule in compiled if rule is not None]
+
+    def _exemptions(self, documents: list[Document]) -> list[Exemption]:
+        nodes = self._maps("exemptions", "exemption", documents)
+        self._named(nodes, "exemption", "id")
+        rules = Rules(self.scope, self.conditions)
+        compiled = [rules.exemption(node) for node in nodes]
+        return [exemption for exemption in compiled if exemption is not None]
+
+    def _scenarios(self, documents: list[Document]) -> list[Scenario]:
+        nodes = self._maps("tests", "test", documents)
+        self._named(nodes, "test", "name")
+        scenarios = Scenarios(self.scope)
+        compiled = [scenarios.scenario(node) for node in nodes]
+        return [scenario for scenario in compiled if scenario is not None]
+
+    def _maps(self, section: str, kind: str, documents: list[Document]) -> list[MapNode]:
+        maps = []
+        for node in (part for document in documents for part in document.parts(section)):
+            if isinstance(node, MapNode):
+                maps.append(node)
+            else:
+                self.scope.partial = self.scope.partial or section == "rules"
+                message = f"a {kind} is a map, not {kind_of(node)}"
+                self.scope.report("GR102", node, message)
+        return maps
+
+    def _named(self, nodes: list[MapNode], kind: str, key: str) -> dict[str, MapNode]:
+        first: dict[str, MapNode] = {}
+        for node in nodes:
+            written = node.get(key)
+            if not isinstance(written, Scalar) or not isinstance(written.value, str):
+                continue
+            if key == "id":
+                check_name(self.scope.findings, written, f"id of a {kind}")
+            name = written.value
+            if name in first:
+                before = first[name].get(key) or first[name]
+                report_twice(self.scope.findings, kind, written, name, before)
+            else:
+                first[name] = node
+        return first
+
+    def _former_ids(self, nodes: list[MapNode], rules: Mapping[str, MapNode]) -> None:
+        taken: dict[str, Node] = {name: node.get("id") or node for name, node in rules.items()}
+        for node in nodes:
+            written = node.get("was")
+            if not isinstance(written, Scalar) or not isinstance(written.value, str):
+                continue
+            check_name(self.scope.findings, written, "former id of a rule")
+            if written.value in taken:
+                message = f"the counters of {quoted(written.value)} are another rule's"
+                label = f"taken in {place_of(taken[written.value].span)}"
+                help = "`was` names an id that no rule has any more"
+                self.scope.report("GR104", written, message, label=label, help=help)
+            taken[written.value] = written
+
+
+def revision(contents: Iterable[tuple[str, bytes]]) -> str:
+    """Return the digest of a set's files: their names within it, and what they hold."""
+    digest = hashlib.sha256()
+    for name, content in sorted((name.encode(), content) for name, content in contents):
+        for part in (name, content):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _exemptible(node: MapNode) -> bool:
+    written = node.get("exemptible")
+    return not (isinstance(written, Scalar) and written.value is False)
+
+
+def _text_of(node: Node) -> str:
+    assert isinstance(node, Scalar)
+    return str(node.value)
+
+
+MAPS = ("facts", "lists", "models", "defaults", "conditions")
+LISTS = ("units", "rules", "exemptions", "tests")
+ONCE = ("policy", "models", "defaults", "links")
+"""The sections that stand in one file of a set."""
+
+KEYS = ("guardrail", "policy", *MAPS, *LISTS, "links")
+_TEST_KEYS = ("guardrail", "tests")
+_DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A policy file's sections, those of the wrong kind left out."""
+
+    source: PolicyFile
+    root: MapNode
+    sections: Mapping[str, Entry] = field(default_factory=dict)
+
+    def entries(self, section: str) -> Iterable[Entry]:
+        """Return the entries of a section that is a map."""
+        entry = self.sections.get(section)
+        return entry.value.entries if entry and isinstance(entry.value, MapNode) else ()
+
+    def parts(self, section: str) -> Iterable[Node]:
+        """Return the parts of a section that is a list."""
+        entry = self.sections.get(section)
+        return entry.value.parts if entry and isinstance(entry.value, ListNode) else ()
+
+
+def read_document(source: PolicyFile, scope: Scope) -> Document | None:
+    """Read one file; what is wrong is reported, and a file that is no policy file is None."""
+    findings = scope.findings
+    findings.add_source(source.name, source.text)
+    before = len(findings.diagnostics)
+    root = read_yaml(source.text, source.name, findings.diagnostics)
+    if root is None and len(findings.diagnostics) > before:
+        scope.partial = True
+        return None
+    if root is None:
+        findings.report_file("GR102", source.name, "the file is empty", help="write `guardrail: 1`")
+        return None
+    if not isinstance(root, MapNode):
+        scope.partial = True
+        message = f"a policy file is a map, not {kind_of(root)}"
+        findings.report("GR102", root, message, help="start with `guardrail: 1`")
+        return None
+    place = Place(root, findings, root.entries[0].key if root.entries else None)
+    _check_version(root, place)
+    sections = {}
+    for entry in root.entries:
+        if _stands(entry, source, place) and _is_kind(entry, scope):
+            sections[entry.key.text] = entry
+    return Document(source, root, sections)
+
+
+def _check_version(root: MapNode, place: Place) -> None:
+    version = root.get("guardrail")
+    help = "the first line of every policy file is `guardrail: 1`"
+    if version is None:
+        if any(entry.key.text.lower() == "guardrail" for entry in root.entries):
+            return
+        place.report_key("GR102", (), "missing `guardrail: 1`", help=help)
+    elif not isinstance(version, Scalar) or type(version.value) is not int or version.value != 1:
+        shown = quoted(version.text) if isinstance(version, Scalar) else kind_of(version)
+        message = f"version {shown} of the policy language is not known"
+        place.report("GR102", ("guardrail",), message, label="this is version 1", help=help)
+
+
+def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
+    name = entry.key.text
+    if name not in KEYS:
+        report_unknown_key(place, (name,), KEYS)
+        return False
+    if source.is_test and name not in _TEST_KEYS:
+        message = f"`{name}` cannot stand in a file of tests"
+        help = "move it, or name the file without `_test`"
+        label = "`*_test.yaml` files hold tests only"
+        place.report_key("GR101", (name,), message, label=label, help=help)
+        return False
+    if name == "links":
+        message = "`links` is not available in this version"
+        help = "leave it out; `actor.id` is then the account itself"
+        place.report_key("GR102", (name,), message, help=help)
+        return False
+    return name != "guardrail"
+
+
+def _is_kind(entry: Entry, scope: Scope) -> bool:
+    name, node = entry.key.text, entry.value
+    wanted = "a name"
+    if name in MAPS:
+        wanted, fits = "a map", isinstance(node, MapNode)
+    elif name in LISTS:
+        wanted, fits = "a list", isinstance(node, ListNode)
+    else:
+        fits = isinstance(node, Scalar) and isinstance(node.value, str)
+    if not fits:
+        scope.partial = scope.partial or name in _DECLARING
+        span = entry.key.span if kind_of(node) == "nothing" else node.span
+        help = "leave it out while it is empty" if kind_of(node) == "nothing" else None
+        message = f"`{name}` must be {wanted}, not {kind_of(node)}"
+        scope.report("GR102", span, message, help=help)
+        return False
+    if isinstance(node, ListNode) and not node.parts:
+        help = "add a rule" if name == "rules" else "leave it out while it is empty"
+        scope.report("GR108", entry.key, f"`{name}` is empty", help=help)
+        return False
+    return True
+
+
+def only_once(documents: Iterable[Document], findings: Findings) -> dict[str, Entry]:
+    """Return the sections a set has once, reporting those that stand in two files."""
+    found: dict[str, Entry] = {}
+    for document in documents:
+        for name in ONCE:
+            entry = document.sections.get(name)
+            if entry is None:
+                continue
+            first = found.setdefault(name, entry)
+            if first is not entry:
+                message = f"`{name}` is set in two files"
+                label = f"also set in {place_of(first.key.span)}"
+                help = f"keep one; {listed(ONCE)} hold for all files of a set"
+                findings.report("GR121", entry.key, message, label=label, help=help)
+    return found
+
+
+def report_twice(findings: Findings, kind: str, again: Node, name: str, first: Node) -> None:
+    """Report a name that is declared a second time."""
+    message = f"{kind} {quoted(name)} is there twice"
+    label = f"first in {place_of(first.span)}"
+    help = "ids and names are unique across all files of a set"
+    findings.report("GR104", again, message, label=label, help=help)
+
+
+def check_name(findings: Findings, node: Node, kind: str) -> None:
+    """Report a name that is not written as names are."""
+    if isinstance(node, Scalar) and isinstance(node.value, str) and not CODE.fullmatch(node.value):
+        help = "letters, digits, `-`, `_` and `.`; at most 64"
+        message = f"{quoted(node.text)} cannot be the {kind}"
+        findings.report("GR102", node, message, help=help)
+
+
+def load_policies(paths: Sequence[Path | str]) -> PolicySet:
+    """Load every policy file under the given files and folders as one set.
+
+    Raises:
+        PolicyError: anything is wrong in any file; it lists everything that is, in order.
+        SettingError: no path is given.
+    """
+    if not paths:
+        raise SettingError("no policy is named: give a folder or a file")
+    findings = Findings()
+    files = policy_files([Path(path) for path in paths], findings.diagnostics)
+    return compile_set(files, findings)
+
+
+def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
+    """Load a policy set that is one text; list files are looked for beside `file`.
+
+    Raises:
+        PolicyError: anything is wrong in it; it lists everything that is, in order.
+    """
+    path = Path(file)
+    source = PolicyFile(
+        name=file,
+        relative=path.name,
+        path=path,
+        data=text.encode(errors="surrogatepass"),
+        text=text.removeprefix("\ufeff"),
+        is_test=file.endswith(("_test.yaml", "_test.yml")),
+    )
+    return compile_set([source], Findings())

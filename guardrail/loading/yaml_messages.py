@@ -1,0 +1,400 @@
+"""What is wrong with a file as YAML: the parser's errors, and what a policy file may not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import yaml
+from yaml.error import Mark
+
+from guardrail.errors import Diagnostic, Span
+from guardrail.loading.nodes import CORE_TAGS, ListNode, MapNode, Scalar, short_tag
+from guardrail.loading.suggest import nearest
+from guardrail.loading.text import Source, quoted
+
+_WORD = re.compile(r"\\.|[^\s\[\]{},:]{1,40}|\S")
+_ESCAPE_BEFORE = re.compile(r"\\[xuU]?\Z")
+_LONGEST_KEY = 1024
+_INDENT = "start every key or `-` of one map or list in the same column"
+_CLOSE = "close it, or put text that starts with a bracket in quotes"
+_ESCAPE = "write `\\\\` for a backslash, or use single quotes, which have no escapes"
+MAX_LEVELS = 64
+TOO_DEEP = f"maps and lists are nested more than {MAX_LEVELS} levels deep"
+NEST_LESS = "nest less, and look for brackets that are never closed"
+NO_TAGS = "remove it; values need no tags, and text stays text in quotes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sentence:
+    """Our words for a complaint whose problem and context hold these fragments.
+
+    In `message`, `{found}` is what stands where the parser stopped, `{where}` names its line if
+    that is another than the one where it began, `{line}`, and `{start}` is what stands there.
+    `at_start` says that the beginning is to blame.
+    """
+
+    problem: str
+    context: str = ""
+    message: str
+    help: str | None = None
+    label: str | None = None
+    at_start: bool = False
+    code: str = "GR100"
+
+
+# The first that fits counts. The two parsers of PyYAML word some complaints differently.
+_SENTENCES = (
+    # libyaml reads ahead of us, and stops by itself at a depth of its own.
+    _Sentence(problem="maximum nesting depth", message=TOO_DEEP, help=NEST_LESS),
+    _Sentence(
+        problem="cannot start any token",
+        message="unquoted text cannot start with {found}",
+        help="put the text in quotes",
+    ),
+    _Sentence(
+        problem="mapping values are not allowed",
+        message="this key is read as part of the text above it",
+        help="write `key: value` with a space after the colon, and indent keys of one map alike",
+    ),
+    _Sentence(
+        problem="sequence entries are not allowed",
+        message="a list cannot start here",
+        help="put each `- ` on a line of its own below the key",
+    ),
+    _Sentence(
+        problem="mapping keys are not allowed",
+        message="`?` cannot stand here",
+        help="put text that starts with `?` in quotes",
+    ),
+    _Sentence(
+        problem="could not find expected ':'",
+        message="{start} is neither a `key: value` nor an entry of a list",
+        help="write `key: value` with a space after the colon, or `- value` with one after the `-`",
+        at_start=True,
+    ),
+    _Sentence(
+        problem="",
+        context="while parsing a block mapping",
+        message="{found} does not continue the map that starts in line {line}",
+        label="a key of the map, or its end, is expected here",
+        help=_INDENT,
+    ),
+    _Sentence(
+        problem="",
+        context="while parsing a block collection",
+        message="{found} does not continue the list that starts in line {line}",
+        label="a `-`, or the end of the list, is expected here",
+        help=_INDENT,
+    ),
+    _Sentence(
+        problem="",
+        context="while parsing a flow sequence",
+        message="the list that opens here is not closed: expected `,` or `]` before {found}{where}",
+        help=_CLOSE,
+        at_start=True,
+    ),
+    _Sentence(
+        problem="",
+        context="while parsing a flow mapping",
+        message="the map that opens here is not closed: expected `,` or `}}` before {found}{where}",
+        help=_CLOSE,
+        at_start=True,
+    ),
+    _Sentence(
+        problem="found unexpected",
+        context="quoted scalar",
+        message="the quoted text that starts here is not closed",
+        help="end it with the quotation mark it starts with",
+        at_start=True,
+    ),
+    _Sentence(
+        problem="found unknown escape",
+        message="{found} is not an escape that YAML knows",
+        help=_ESCAPE,
+    ),
+    _Sentence(
+        problem="",
+        context="quoted scalar",
+        message="this escape does not name a character",
+        help=_ESCAPE,
+    ),
+    _Sentence(
+        problem="",
+        context="while scanning an a",
+        message="{start} needs a name after it",
+        help="put text that starts with `*` or `&` in quotes",
+        at_start=True,
+    ),
+    _Sentence(
+        problem="indentation indicator",
+        context="block scalar",
+        message="the indentation of a text block is a number from 1 to 9, or left out",
+    ),
+    _Sentence(
+        problem="",
+        context="block scalar",
+        message="{found} cannot stand in the line that opens a text block",
+        help="start the text in the next line, indented",
+    ),
+    _Sentence(
+        problem="",
+        context="directive",
+        message="this directive cannot be read",
+        help="remove the line; a policy file needs no `%` directives",
+        at_start=True,
+    ),
+    _Sentence(
+        problem="incompatible YAML document",
+        message="this version of YAML is not supported",
+        help="remove the `%YAML` line; policy files are YAML 1.2",
+    ),
+    _Sentence(
+        problem="duplicate",
+        message="this directive is there twice",
+        help="remove the line; a policy file needs no `%` directives",
+    ),
+    _Sentence(
+        problem="undefined tag handle",
+        message="the tag {found} is not allowed",
+        help=NO_TAGS,
+        code="GR109",
+    ),
+    _Sentence(
+        problem="",
+        context="a tag",
+        message="this tag cannot be read",
+        help=NO_TAGS,
+        at_start=True,
+        code="GR109",
+    ),
+    _Sentence(
+        problem="document start",
+        message="{found} stands after the end of the document",
+        help=f"{_INDENT}, and close each quote and bracket once",
+    ),
+    _Sentence(
+        problem="node content",
+        message="a value is expected here, not {found}",
+        help="write a value, close open brackets, or put text that starts with a sign in quotes",
+    ),
+)
+_ELSE = _Sentence(
+    problem="", message="this is not valid YAML", help="check quotes, brackets and indentation here"
+)
+_NO_CHARACTER = _Sentence(
+    problem="", message="an escape after this place does not name a character", help=_ESCAPE
+)
+_NO_TAG = _Sentence(
+    problem="", message="a tag after this place cannot be read", help=NO_TAGS, code="GR109"
+)
+_NO_SPACE = _Sentence(
+    problem="",
+    message="a space is missing after this colon",
+    help="write `key: value` with a space after the colon",
+)
+_TAB = _Sentence(
+    problem="", message="a tab stands in the indentation", help="indent with spaces only"
+)
+_LONG_KEY = _Sentence(
+    problem="",
+    message="a key cannot have more than 1,024 characters",
+    help="put the text in quotes, or look for a quotation mark that is missing",
+)
+_SECOND_COLON = _Sentence(
+    problem="",
+    message="unquoted text cannot hold a `: `",
+    help="put the value in quotes, or start a new line for the key",
+)
+_AFTER_VALUE = _Sentence(
+    problem="",
+    message="{found} stands after the end of a value",
+    help="put the whole value in quotes; inside single quotes, write `''` for one",
+)
+
+
+def syntax_error(
+    error: yaml.YAMLError | ValueError | OverflowError, source: Source, reached: tuple[int, int]
+) -> Diagnostic:
+    """Return the finding for what PyYAML's parser raised on a file's text.
+
+    `reached` is the line and column of the last value read, for errors that have no place.
+    """
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        sentence = _ELSE if isinstance(error, yaml.YAMLError) else _NO_CHARACTER
+        # libyaml hands on tags undecoded; everything else it has checked.
+        sentence = _NO_TAG if isinstance(error, UnicodeDecodeError) else sentence
+        return source.error(
+            sentence.code, sentence.message, source.span(*reached), help=sentence.help
+        )
+    at = _place(error.problem_mark, source)
+    mark = error.context_mark or error.problem_mark
+    start = (mark.line + 1, mark.column + 1)
+    sentence = _sentence(error.problem or "", error.context or "", source, at)
+    message = sentence.message.format(
+        found=_shown(source, *at),
+        where="" if at[0] == start[0] else f" in line {at[0]}",
+        start=_shown(source, *start),
+        line=start[0],
+    )
+    line, column = start if sentence.at_start else at
+    word = _WORD.match(source.rest(line, column))
+    span = source.span(line, column, len(word.group()) if word else 1)
+    return source.error(sentence.code, message, span, label=sentence.label, help=sentence.help)
+
+
+def _place(mark: Mark, source: Source) -> tuple[int, int]:
+    """Return where the parser stopped, at an escape's backslash if it names what follows that."""
+    line, column = mark.line + 1, mark.column + 1
+    escape = _ESCAPE_BEFORE.search(source.rest(line, 1)[: column - 1])
+    return line, column - len(escape.group()) if escape else column
+
+
+def _sentence(problem: str, context: str, source: Source, at: tuple[int, int]) -> _Sentence:
+    line, column = at
+    rest = source.rest(line, column)
+    before = source.rest(line, 1)[: column - 1]
+    if "tab character" in problem or ("any token" in problem and rest.startswith("\t")):
+        return _TAB
+    if "mapping values" in problem and re.search(r":\s", before):
+        return _SECOND_COLON
+    if "mapping values" in problem and len(before) > _LONGEST_KEY:
+        return _LONG_KEY
+    if "document start" in problem and re.match(r":\S", rest):
+        return _NO_SPACE
+    if "block mapping" in context and before.strip(" -") and rest:
+        return _AFTER_VALUE
+    return next(
+        (s for s in _SENTENCES if s.problem in problem and s.context in context),
+        _ELSE,
+    )
+
+
+def _shown(source: Source, line: int, column: int) -> str:
+    word = _WORD.match(source.rest(line, column))
+    if word is not None:
+        return quoted(word.group())
+    return "the end of the line" if line < len(source.lines) else "the end of the file"
+
+
+MAX_EXPANDED: Final = 10_000
+MAX_REPORTED: Final = 100
+
+_MAX_COMPARED: Final = 1_000
+_QUOTE: Final = "put it in quotes if it is meant as text"
+_NAME_IT: Final = "conditions and lists that repeat can have a name"
+
+
+class UnreadableError(Exception):
+    """A file cannot be read any further; `finding` says why."""
+
+    def __init__(self, finding: Diagnostic) -> None:
+        self.finding = finding
+        super().__init__(finding.message)
+
+
+class Complaints:
+    """Appends to the findings what is wrong with one file's nodes, and stops where reading must.
+
+    Methods that do not return raise `UnreadableError`; so does the hundredth report.
+    """
+
+    __slots__ = ("_findings", "_reported", "_source")
+
+    def __init__(self, source: Source, findings: list[Diagnostic]) -> None:
+        self._source = source
+        self._findings = findings
+        self._reported = 0
+
+    def duplicate_key(self, key: Scalar, first: Scalar) -> None:
+        """Report a key that its map has already, by its text or its value."""
+        as_text = "" if first.text == key.text else f" as {quoted(first.text)}"
+        self._report(
+            "GR103",
+            f"the key {quoted(key.text)} is there twice in this map",
+            key.span,
+            label=f"first written in line {first.span.line}{as_text}",
+            help="keep one of them",
+        )
+
+    def merge_key(self, key: Scalar) -> None:
+        """Report a `<<`."""
+        self._report(
+            "GR109",
+            "the merge key `<<` is not allowed",
+            key.span,
+            help=f"write the keys out; {_NAME_IT}",
+        )
+
+    def wrong_key(self, key: MapNode | ListNode) -> None:
+        """Report a map or list that stands as a key."""
+        self._report(
+            "GR100",
+            f"{'a map' if isinstance(key, MapNode) else 'a list'} cannot be a key",
+            key.span,
+            help="put text that starts with a bracket in quotes",
+        )
+
+    def wrong_tag(self, tag: str, what: str, span: Span) -> None:
+        """Report a tag that is not of the core schema, or not of what it stands at."""
+        shown = short_tag(tag)
+        message = (
+            f"{what} is not what the tag {quoted(shown)} says"
+            if tag in CORE_TAGS
+            else f"the tag {quoted(shown)} is not allowed"
+        )
+        place = self._source.span(span.line, span.column, len(shown))
+        self._report("GR109", message, place, help=NO_TAGS)
+
+    def long_number(self, text: str, span: Span) -> None:
+        """Report a number longer than numbers are."""
+        message = f"a number of {len(text):,} characters is too long"
+        self._report("GR100", message, span, help=_QUOTE)
+
+    def unknown_alias(self, name: str, known: Collection[str], span: Span) -> None:
+        """Report an alias of nothing, or of a part that is still open and would hold itself."""
+        shown = quoted(f"*{name}")
+        near = nearest(name, known) if len(known) <= _MAX_COMPARED else None
+        if name in known:
+            message, advice = f"{shown} stands inside the part it repeats", "write that part out"
+        elif near is not None:
+            message, advice = f"unknown alias {shown}", f"did you mean {quoted(f'*{near}')}?"
+        else:
+            message, advice = f"unknown alias {shown}", _QUOTE
+        self._report("GR100", message, span, help=advice)
+
+    def too_much_repeated(self, span: Span) -> NoReturn:
+        """Stop at the alias that makes the file too large once all are expanded."""
+        message = f"the aliases up to here repeat more than {MAX_EXPANDED:,} values"
+        self.stop(message, span, help=f"repeat less; {_NAME_IT}")
+
+    def too_deep(self, span: Span) -> NoReturn:
+        """Stop at the map, list or alias that nests too deep."""
+        self.stop(TOO_DEEP, span, help=NEST_LESS)
+
+    def second_document(self, span: Span) -> NoReturn:
+        """Stop at a `---` after a document."""
+        self.stop(
+            "a second document starts here",
+            span,
+            help="a file holds one document: remove this line, or make what follows its own file",
+        )
+
+    def half_character(self, span: Span) -> NoReturn:
+        """Stop at a quoted text with a surrogate, which no encoding has bytes for."""
+        self.stop("an escape in this text does not name a character", span)
+
+    def stop(self, message: str, span: Span, *, help: str | None = None) -> NoReturn:
+        """Raise `UnreadableError` with a finding."""
+        raise UnreadableError(self._source.error("GR100", message, span, help=help))
+
+    def _report(
+        self, code: str, message: str, span: Span, *, label: str | None = None, help: str
+    ) -> None:
+        self._findings.append(self._source.error(code, message, span, label=label, help=help))
+        self._reported += 1
+        if self._reported == MAX_REPORTED:
+            message = f"reading stops after {MAX_REPORTED} errors"
+            self.stop(message, span, help="correct these first")

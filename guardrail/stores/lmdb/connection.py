@@ -1,0 +1,260 @@
+"""A process's connection to the store: opened when it is needed, one transaction at a time.
+
+Two locks are held from `acquire` to the end of a transaction, always taken in this order: that of
+the process's threads, then the writer's file lock. Whatever ends a transaction releases both.
+LMDB's own writer lock has no time-out, and is only ever asked for by who has these.
+
+The environment is closed before the process forks, and opened again by each of the two as it needs
+it: no file, map or lock is ever inherited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, cast
+
+import lmdb
+
+from guardrail.errors import SettingError, StoreError
+from guardrail.stores.lmdb.environment import TORN, Environment, Options
+from guardrail.stores.lmdb.locks import pauses
+from guardrail.stores.lmdb.recovery import Files
+from guardrail.stores.lmdb.space import Expiry, pages_for
+from guardrail.stores.lmdb.transaction import COPIED, TIMETABLE, Change, Epochs, Transaction
+
+PATIENCE = 5.0
+"""Seconds to wait for other processes where no request waits: at the start and at the end."""
+
+
+class Connection:
+    """Opens a store's environment when it is first needed, and leads its transactions."""
+
+    def __init__(self, files: Files, epochs: Epochs, options: Options) -> None:
+        self.options = options
+        self._files = files
+        self._epochs = epochs
+        self._threads = threading.Lock()
+        self._environment: Environment | None = None
+        self._closed = False
+        self._watched = False
+        self._held = False
+        self._expiry = Expiry()
+        self._copied = 0
+
+    def check(self) -> None:
+        """Open the environment and close it: what cannot work fails now, not at a request."""
+        self._open(PATIENCE).close()
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the file is in use, pages free for new records included."""
+        env = self._opened().env
+        return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
+
+    def acquire(self) -> None:
+        """Take both locks, waiting for them until the deadline.
+
+        Raises:
+            StoreError: others had them for too long, or the store cannot be opened.
+        """
+        if not self._threads.acquire(timeout=self.options.seconds):
+            raise self._late()
+        try:
+            if not self._opened().writer.acquire(self.options.seconds):
+                raise self._late()
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def attempts(self) -> Iterator[float]:
+        """Take both locks without ever blocking: yield how long to wait before the next attempt.
+
+        Raises:
+            StoreError: others had them for too long, or the store cannot be opened.
+        """
+        until = monotonic() + self.options.seconds
+        for pause in pauses():
+            if self._threads.acquire(blocking=False):
+                try:
+                    if self._opened().writer.attempt():
+                        return
+                except BaseException:
+                    self._threads.release()
+                    raise
+                self._threads.release()
+            if monotonic() > until:
+                raise self._late()
+            yield pause
+
+    def begin(self, now: int) -> Transaction:
+        """Start a transaction, both locks being held; its end releases them."""
+        environment = self._opened()
+        try:
+            transaction = environment.begin()
+            try:
+                text: Any = transaction.get(TIMETABLE, None, environment.tables.about)
+                names = self._epochs.names(text, now)
+            except BaseException:
+                transaction.abort()
+                raise
+        except lmdb.Error as problem:
+            raise self._failed(environment, problem) from problem
+        except BaseException:
+            self._release(environment)
+            raise
+        most_unknown = self.options.max_unknown
+        return Transaction(transaction, environment.tables, names, now, most_unknown, self._end)
+
+    def close(self) -> None:
+        """Close the environment for good; closing twice is harmless."""
+        if not self._threads.acquire(timeout=PATIENCE):
+            return
+        try:
+            self._closed = True
+            environment, self._environment = self._environment, None
+            if environment is not None:
+                environment.close()
+        finally:
+            self._threads.release()
+
+    def _opened(self) -> Environment:
+        if self._environment is None:
+            if self._closed:
+                raise StoreError("the store is closed")
+            if not self._watched:
+                self._watched = True
+                _watch_forks(self)
+            try:
+                self._environment = self._open(self.options.seconds)
+            except SettingError as problem:
+                raise StoreError(str(problem)) from problem
+        return self._environment
+
+    def _open(self, seconds: float) -> Environment:
+        return Environment(self._files, self.options, self._epochs.start, seconds)
+
+    def _end(self, transaction: Transaction, problem: BaseException | None) -> None:
+        environment = cast(Environment, self._environment)
+        try:
+            changes = [] if problem else transaction.changes()
+            if changes:
+                copy = self._write(environment, transaction, changes)
+                transaction.lmdb.commit()
+                if copy:
+                    environment.copier.start(environment.env)
+        except lmdb.Error as failure:
+            transaction.lmdb.abort()
+            raise self._failed(environment, failure) from failure
+        except BaseException:
+            transaction.lmdb.abort()
+            self._release(environment)
+            raise
+        if not changes:
+            transaction.lmdb.abort()
+        if isinstance(problem, lmdb.Error):
+            raise self._failed(environment, problem) from problem
+        self._release(environment)
+
+    def _write(
+        self, environment: Environment, transaction: Transaction, changes: list[Change]
+    ) -> bool:
+        """Write changes, remove some expired records, and tell whether a copy is due.
+
+        Space comes first: past that point nothing may touch a page that the disk has none for.
+        """
+        space, tables, need = environment.space, environment.tables, pages_for(changes)
+        fresh = [table for _, _, table, new, _ in changes if new]
+        space.allocate(transaction.lmdb, need)
+        if fresh:
+            space.check_reserve(transaction.lmdb, need, tables)
+        transaction.write(changes)
+        self._expiry.remove_some(transaction.lmdb, tables, fresh, transaction.now)
+        return self._copy_is_due(environment, transaction)
+
+    def _copy_is_due(self, environment: Environment, transaction: Transaction) -> bool:
+        now, about = transaction.now, environment.tables.about
+        # A clock that jumped is a reason for a copy, not for none in a long time.
+        if abs(now - self._copied) < self.options.copy_every:
+            return False
+        text = transaction.lmdb.get(COPIED, None, about)
+        if text is not None and abs(now - int(text)) < self.options.copy_every:
+            self._copied = int(text)
+            return False
+        self._copied = now
+        transaction.lmdb.put(COPIED, str(now).encode(), db=about)
+        return text is not None and not environment.copier.busy
+
+    def _failed(self, environment: Environment, problem: lmdb.Error) -> StoreError:
+        """Release the locks after an error, and return what the call ends with."""
+        data = self._files.data
+        message = f"`{data}` cannot be used: {problem}"
+        if isinstance(problem, lmdb.MapFullError):
+            message = f"`{data}` has reached its `max_size`: raise it"
+            # Without space for a record there may still be some for removing a few.
+            with contextlib.suppress(lmdb.Error), environment.env.begin(write=True) as transaction:
+                self._expiry.remove_many(transaction, environment.tables, self.options.now)
+        elif isinstance(problem, TORN):
+            environment.record_damage()
+            message = (
+                f"`{data}` is damaged ({problem}): stop all processes that use it; the first to "
+                "start again restores the last copy"
+            )
+        elif not environment.copier.busy:
+            # It may be that only a new environment goes on; closing this one releases its lock.
+            environment.close(last=False)
+            self._environment = None
+            self._threads.release()
+            return StoreError(message)
+        self._release(environment)
+        return StoreError(message)
+
+    def before_fork(self) -> None:
+        """Close the environment; no thread is within a transaction then."""
+        self._held = self._threads.acquire(timeout=PATIENCE)
+        if self._held:
+            self._drop()
+
+    def after_fork(self, child: bool) -> None:
+        """Go on; the environment is opened when it is needed."""
+        if child:
+            self._threads = threading.Lock()
+            # Still open, if the fork did not announce itself.
+            self._drop()
+        elif self._held:
+            self._threads.release()
+
+    def _drop(self) -> None:
+        if self._environment is not None:
+            self._environment.close(last=False)
+            self._environment = None
+
+    def _release(self, environment: Environment) -> None:
+        environment.writer.release()
+        self._threads.release()
+
+    def _late(self) -> StoreError:
+        return StoreError(
+            f"no turn to write within {self.options.seconds * 1000:g} ms: another process, or "
+            "another thread, holds the lock"
+        )
+
+
+def _watch_forks(connection: Connection) -> None:
+    """Tell a connection, for as long as it lives, of every fork of this process."""
+    reference = weakref.ref(connection)
+
+    def call(method: Callable[[Connection], None]) -> None:
+        living = reference()
+        if living is not None:
+            method(living)
+
+    os.register_at_fork(
+        before=lambda: call(Connection.before_fork),
+        after_in_parent=lambda: call(lambda living: living.after_fork(False)),
+        after_in_child=lambda: call(lambda living: living.after_fork(True)),
+    )

@@ -1,0 +1,403 @@
+"""What one transaction reads and writes: the names, the bytes and the places of its records.
+
+A record's value is when it may go (four bytes, in steps of `STEP`), then its numbers, all
+big-endian and of fixed width; its length tells which of two forms it has:
+
+    window   one slot: slot, value (8 + 8)     several: all slots, then all values (8 each)
+    line     value (8, signed)                 refunded: value, refunds (8 + 8, signed)
+    set      per member: its hash (12), its expiry (8)
+
+The kind of the cell that asks tells how to read it: nothing in the file does. Values that begin
+with their expiry compare as expiries, so that `space` finds what may go without reading more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from struct import Struct
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
+
+import lmdb
+
+from guardrail.errors import StoreError
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import (
+    IDENT_LENGTH,
+    Cell,
+    Correction,
+    Counter,
+    Drain,
+    Leave,
+    Member,
+    Renew,
+)
+from guardrail.stores.epochs import Epoch, Timetable, timetable_for
+from guardrail.stores.naming import Naming
+from guardrail.stores.records import SLOT_BITS, SLOT_MASK, Record, windowed_slots
+
+STEP = 4 * SECOND
+"""Expiries are counted in steps of four seconds, so that four bytes last until the year 2514."""
+_LAST_STEP = 2**32 - 1
+_EXPIRY_BYTES, _MEMBER_BYTES = 4, 12
+_SLOT_BYTES, _ENTRY_BYTES = 16, _MEMBER_BYTES + 8
+
+_EXPIRY = Struct(">I")
+_ONE_SLOT = Struct(">IQQ")
+_LINE = Struct(">Iq")
+_REFUNDED = Struct(">Iqq")
+
+
+def expiry(now: int, ttl: int) -> int:
+    """Return the step after which a record written at `now` may go."""
+    return min((now + ttl) // STEP + 1, _LAST_STEP)
+
+
+def expired_before(now: int) -> bytes:
+    """Return what the bytes of records that may go at `now` are smaller than."""
+    return _EXPIRY.pack(min(now // STEP, _LAST_STEP))
+
+
+def read_window_bytes(data: bytes) -> Record:
+    """Return the record of a windowed counter."""
+    if len(data) == _ONE_SLOT.size:
+        _, slot, value = _ONE_SLOT.unpack(data)
+        return value << SLOT_BITS | slot
+    count = (len(data) - _EXPIRY_BYTES) // _SLOT_BYTES
+    fields = _slots(count).unpack(data)
+    return dict(zip(fields[1 : count + 1], fields[count + 1 :], strict=True))
+
+
+def window_bytes(record: Record, expires: int) -> bytes:
+    """Return a windowed counter's record as bytes."""
+    if record.__class__ is int:
+        return _ONE_SLOT.pack(expires, record & SLOT_MASK, record >> SLOT_BITS)
+    slots = windowed_slots(record)
+    return _slots(len(slots)).pack(expires, *slots, *slots.values())
+
+
+def read_line_bytes(data: bytes) -> Record:
+    """Return the record of a draining counter."""
+    return _LINE.unpack(data)[1] if len(data) == _LINE.size else _REFUNDED.unpack(data)[1:]
+
+
+def line_bytes(record: Record, expires: int) -> bytes:
+    """Return a draining counter's record as bytes."""
+    if record.__class__ is int:
+        return _LINE.pack(expires, record)
+    return _REFUNDED.pack(expires, *record)
+
+
+def read_set_bytes(data: bytes) -> Record:
+    """Return the record of a set."""
+    fields = _members((len(data) - _EXPIRY_BYTES) // _ENTRY_BYTES).unpack(data)
+    return dict(zip(fields[1::2], fields[2::2], strict=True))
+
+
+def set_bytes(record: Record, expires: int) -> bytes:
+    """Return a set's record as bytes."""
+    entries = cast(dict[bytes, int], record)
+    return _members(len(entries)).pack(
+        expires, *(part for pair in entries.items() for part in pair)
+    )
+
+
+@lru_cache(maxsize=256)
+def _slots(count: int) -> Struct:
+    return Struct(f">I{count}Q{count}Q")
+
+
+@lru_cache(maxsize=256)
+def _members(count: int) -> Struct:
+    return Struct(">I" + f"{_MEMBER_BYTES}sQ" * count)
+
+
+class Kind(NamedTuple):
+    """How the records of one kind of cell are read from bytes and written as such."""
+
+    read: Callable[[bytes], Record]
+    written: Callable[[Record, int], bytes]
+
+
+WINDOW = Kind(read_window_bytes, window_bytes)
+LINE = Kind(read_line_bytes, line_bytes)
+SET = Kind(read_set_bytes, set_bytes)
+
+
+def kind_of(cell: Cell | Correction) -> Kind:
+    """Return which kind of record a cell or a correction is about."""
+    if isinstance(cell, Counter):
+        return LINE if cell.floor else WINDOW
+    if isinstance(cell, Member | Leave | Renew):
+        return SET
+    return LINE if isinstance(cell, Drain) else WINDOW
+
+
+REMEMBERED_NAMES = 50_000
+"""Names a process keeps in memory, so as not to hash those of busy keys again."""
+
+
+class Namer:
+    """Names records under one hash key: whose first, so that one account's counters are near."""
+
+    __slots__ = ("_known", "_whose", "member")
+
+    def __init__(self, naming: Naming) -> None:
+        self._whose = naming.whose
+        self.member = naming.member
+        self._known: dict[str, bytes] = {}
+
+    def name(self, key: str) -> bytes:
+        """Return the name of a key's record."""
+        name = self._known.get(key)
+        if name is None:
+            name = self._whose(key) + key[:IDENT_LENGTH].encode()
+            if len(self._known) >= REMEMBERED_NAMES:
+                self._known.clear()
+            self._known[key] = name
+        return name
+
+
+class Names(NamedTuple):
+    """How records are named in one transaction.
+
+    `former` names those not yet taken over, None if there are none; `switched` is the timetable
+    to record, if this is the first transaction after a switch.
+    """
+
+    current: Namer
+    former: Namer | None = None
+    switched: bytes | None = None
+
+
+class Epochs:
+    """The epochs (a hash key, a layout) that a process knows, and which of them is in force."""
+
+    def __init__(
+        self, hash_keys: Sequence[bytes], layouts: Sequence[int], overlap: int, path: object
+    ) -> None:
+        namings = [Naming(secret, layout) for layout in layouts for secret in hash_keys]
+        self._epochs = [naming.epoch for naming in namings]
+        self._overlap = overlap
+        self._path = path
+        self._namers = {naming.epoch: Namer(naming) for naming in namings}
+        self._text: bytes | None = None
+        self._table = Timetable(self._epochs[0])
+
+    def start(self, text: bytes | None, now: int) -> bytes:
+        """Return the timetable after this process has started; `text` is the recorded one.
+
+        Raises:
+            SettingError: the process lacks a hash key or a layout that the records need.
+        """
+        recorded = None if text is None else Timetable.read(text)
+        return timetable_for(recorded, self._epochs, now, self._overlap).text().encode()
+
+    def names(self, text: bytes | None, now: int) -> Names:
+        """Return how records are named at `now` by the recorded timetable, `text`.
+
+        The first to write after a switch records it. Then all that come later have switched,
+        whatever their clocks say.
+
+        Raises:
+            StoreError: this process lacks a hash key or a layout.
+        """
+        if text != self._text:
+            if text is None:
+                raise StoreError(f"`{self._path}` has lost its own record: is it ours?")
+            table = Timetable.read(text)
+            self._namer(table.current)
+            self._text, self._table = text, table
+        table, switched = self._table, None
+        if table.upcoming is not None and now >= table.at:
+            table = table.at_time(now)
+            switched = table.text().encode()
+        ended = table.former is None or now >= table.until
+        former = None if ended else self._namer(cast(Epoch, table.former))
+        return Names(self._namer(table.current), former, switched)
+
+    def _namer(self, epoch: Epoch) -> Namer:
+        namer = self._namers.get(epoch)
+        if namer is None:
+            raise StoreError(
+                f"`{self._path}` has gone on to the hash key `{epoch.key}` in layout "
+                f"{epoch.layout}, which this process does not know: restart it with them"
+            )
+        return namer
+
+
+TIMETABLE, COPIED = b"timetable", b"copied"
+"""What stands in `Tables.about`: the timetable of epochs, when the last copy was started."""
+
+
+class Tables(NamedTuple):
+    """LMDB's named databases: about the store, records, records of unknown credentials."""
+
+    about: Any
+    known: Any
+    unknown: Any
+
+
+Change = tuple[bytes, bytes, Any, bool, bytes | None]
+"""A record to write: its name, its bytes (empty: it is removed), its table, whether it is new, and
+the name it had before."""
+
+End = Callable[["Transaction", BaseException | None], None]
+"""What ends a transaction, given the error that it ends with."""
+
+
+class Entry:
+    """A record in a transaction: where it stands, what it says, and what becomes of it."""
+
+    __slots__ = ("changed", "data", "expires", "former", "kind", "name", "record", "table")
+
+    def __init__(
+        self, name: bytes, table: Any, kind: Kind, data: bytes | None, former: bytes | None = None
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.kind = kind
+        self.data = data
+        self.record: Record | None = None if data is None else kind.read(data)
+        self.former = former
+        self.changed = False
+        self.expires = 0
+
+    def put(self, record: Record | None, expires: int) -> None:
+        """Change what the record says; None removes it."""
+        self.record = record
+        self.changed = True
+        if expires > self.expires:
+            self.expires = expires
+
+    def remove_member(self, member: bytes) -> None:
+        """Take a member out of a set, which then expires as before."""
+        if self.record and member in self.record:
+            left = {name: expires for name, expires in self.record.items() if name != member}
+            self.put(left or None, int.from_bytes((self.data or b"")[:_EXPIRY_BYTES], "big"))
+
+
+class Transaction:
+    """All records of one transaction, each read once and written once.
+
+    As a context, it ends the transaction: what was changed is written, unless an error is raised.
+    """
+
+    __slots__ = (
+        "_end",
+        "_most_unknown",
+        "_names",
+        "entries",
+        "lmdb",
+        "member",
+        "name",
+        "now",
+        "tables",
+        "written",
+    )
+
+    def __init__(
+        self,
+        transaction: lmdb.Transaction,
+        tables: Tables,
+        names: Names,
+        now: int,
+        most_unknown: int,
+        end: End,
+    ) -> None:
+        """Start with nothing read.
+
+        `written` takes changes whose bytes are there already; `most_unknown` is how many records
+        of unknown credentials are kept.
+        """
+        self.lmdb = transaction
+        self.tables = tables
+        self.name, self.member = names.current.name, names.current.member
+        self.now = now
+        self.written: list[Change] = []
+        self._names = names
+        self.entries: dict[str, Entry] = {}
+        self._most_unknown = most_unknown
+        self._end = end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(self, problem)
+
+    def find(self, key: str, kind: Kind, unknown: bool = False) -> Entry:
+        """Return the entry of a key, made among those of unknown credentials if `unknown`.
+
+        Whose credential became known, or unknown, keeps its record where it is; so does, until it
+        is next written, a record that still has its former name.
+        """
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = self.entries[key] = self._read(key, kind, unknown)
+        return entry
+
+    def _read(self, key: str, kind: Kind, unknown: bool) -> Entry:
+        get: Callable[..., Any] = self.lmdb.get
+        name, (_, *tables) = self.name(key), self.tables
+        if unknown:
+            tables.reverse()
+        for table in tables:
+            data = get(name, None, table)
+            if data is not None:
+                return Entry(name, table, kind, data)
+        if self._names.former is not None:
+            former = self._names.former.name(key)
+            for table in tables:
+                data = get(former, None, table)
+                if data is not None:
+                    return Entry(name, table, kind, data, former)
+        return Entry(name, tables[0], kind, None)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more records of unknown credentials are made."""
+        return bool(self.lmdb.stat(self.tables.unknown)["entries"] >= self._most_unknown)
+
+    @property
+    def count(self) -> int:
+        """How many records are kept."""
+        return sum(int(self.lmdb.stat(table)["entries"]) for table in self.tables[1:])
+
+    @property
+    def renaming(self) -> bool:
+        """Whether records may stand under former names, or other names are to be recorded."""
+        return self._names.former is not None or self._names.switched is not None
+
+    def changes(self) -> list[Change]:
+        """Return what is to be written."""
+        return self.written + [
+            (
+                entry.name,
+                b"" if entry.record is None else entry.kind.written(entry.record, entry.expires),
+                entry.table,
+                entry.data is None,
+                entry.former,
+            )
+            for entry in self.entries.values()
+            if entry.changed
+        ]
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Write changes down, take over what stood under former names, record a switch."""
+        transaction = self.lmdb
+        for name, data, table, new, former in changes:
+            if data:
+                transaction.put(name, data, True, True, False, table)
+            elif not new and former is None:
+                transaction.delete(name, b"", table)
+            if former is not None:
+                transaction.delete(former, b"", table)
+        if self._names.switched is not None:
+            transaction.put(TIMETABLE, self._names.switched, db=self.tables.about)
