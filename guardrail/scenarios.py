@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from guardrail.engine import Decision
-from guardrail.engine.reach import Point, points_of, reached
-from guardrail.engine.verbs import REPEATED
+from guardrail.engine import REPEATED, Decision, Point, points_of, reached
 from guardrail.errors import Diagnostic, Severity
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, Fixed, Lookup

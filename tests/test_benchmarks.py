@@ -15,7 +15,7 @@ from benchmarks.journeys import lines_of_code
 from benchmarks.results import Result, table
 from benchmarks.timing import added, interleaved, ratio
 from benchmarks.workload import START, STEP, TIERS, r5_guard, r5_requests
-from guardrail.algorithms import rolling_frees_at, rolling_width
+from guardrail.engine.windows import rolling_frees_at, rolling_width
 from guardrail.model.rules import Block
 from guardrail.testing import MovableClock
 

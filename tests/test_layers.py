@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -19,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "guardrail"
 LAYERS = (
     ("errors",),
     ("model",),
-    ("algorithms", "conditions", "stores", "signals", "decisionlog"),
+    ("conditions", "stores", "signals", "decisionlog"),
     ("engine", "loading"),
     ("guard",),
     ("testing", "traffic"),
@@ -32,7 +31,7 @@ HOSTS = frozenset({"http.litellm"})
 """Modules that put the middleware into a host: they stand above it, wherever their file is."""
 RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
-PURE = frozenset({"model", "errors", "algorithms", "conditions", "engine"})
+PURE = frozenset({"model", "errors", "conditions", "engine"})
 IMPURE_MODULES = frozenset(
     "asyncio builtins concurrent ctypes fcntl glob http importlib io locale logging mmap "
     "multiprocessing os pathlib platform queue random secrets select shutil signal socket sqlite3 "
@@ -136,27 +135,9 @@ def upward_imports(modules: Mapping[str, Module]) -> Iterator[str]:
                 yield f"{module.name} imports {name}, which is not below it"
 
 
-class _Untyped(ast.NodeTransformer):
-    """Leaves out what stands under `if TYPE_CHECKING:`: it is never imported."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return node.orelse
-        return self.generic_visit(node)
-
-
-def _untyped(module: Module) -> Module:
-    return module._replace(tree=_Untyped().visit(copy.deepcopy(module.tree)))
-
-
 def cycles(modules: Mapping[str, Module]) -> Iterator[str]:
-    """Find a cycle of imports, those inside functions included, those for types alone not."""
-    graph = {
-        name: set(
-            internal(module._replace(tree=_Untyped().visit(copy.deepcopy(module.tree))), modules)
-        )
-        for name, module in modules.items()
-    }
+    """Find a cycle of imports, those inside functions and those for types alone included."""
+    graph = {name: set(internal(module, modules)) for name, module in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -233,12 +214,13 @@ VIOLATIONS = {
     "oddments.py: X = 1": "oddments is in no layer",
     "model/a.py: from guardrail.model.b import B": "imports form a cycle: model.",
     "model/a.py: def f():\n    from .b import B": "imports form a cycle: model.",
+    "model/a.py: if TYPE_CHECKING:\n    from .b import B": "imports form a cycle: model.",
     "engine/a.py: import time": "engine.a is pure and imports time",
     "engine/a.py: from os.path import join": "engine.a is pure and imports os.path",
     "engine/a.py: from guardrail.stores import S": "engine.a is pure, stores is not",
     "conditions.py: import yaml": "conditions is pure and imports yaml",
-    "algorithms.py: from datetime import datetime as D\nD.now()": "uses datetime.datetime.now",
-    "algorithms.py: import datetime\nf = datetime.date.today": "uses datetime.date.today",
+    "conditions.py: from datetime import datetime as D\nD.now()": "uses datetime.datetime.now",
+    "conditions.py: import datetime\nf = datetime.date.today": "uses datetime.date.today",
     "conditions.py: from datetime import datetime\ndatetime.utcnow()": "datetime.datetime.utcnow",
     "model/a.py: open('x')": "model.a is pure and uses open()",
     "engine/a.py: import pydantic": "engine.a imports pydantic, which lives elsewhere",

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
-from guardrail.engine import Decision
-from guardrail.engine.conclude import merge_obligations
+from guardrail.engine import Decision, merge_obligations
 from guardrail.http.answers import (
     admitted_fields,
     degraded_turn,

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from guardrail.cli.figures import columns, length, moment
 from guardrail.cli.inert import padded, shortened, width
-from guardrail.engine import Explanation, LimitStatus
-from guardrail.engine.explain import Answered, ExemptionStory, RuleStory
+from guardrail.engine import Answered, ExemptionStory, Explanation, LimitStatus, RuleStory
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule

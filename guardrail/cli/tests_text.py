@@ -9,7 +9,7 @@ from guardrail.cli.figures import columns, length, plural
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.story_text import rule_lines
-from guardrail.engine.reach import KINDS, Point, points_of
+from guardrail.engine import KINDS, Point, points_of
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import (

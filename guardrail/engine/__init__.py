@@ -2,10 +2,68 @@
 
 from __future__ import annotations
 
-from guardrail.engine.conclude import Ruling, ShadowReport
-from guardrail.engine.core import Engine
-from guardrail.engine.decision import Decision
-from guardrail.engine.explain import Explanation
-from guardrail.engine.verbs import LimitStatus
+from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
+from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
+from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
+from guardrail.engine.emit_rows import Question, ask_in_rows
+from guardrail.engine.explain import Answered, ExemptionStory, Explanation, RuleStory
+from guardrail.engine.expressions import SEPARATOR, rule_facts
+from guardrail.engine.facts import INVALID_FACT, FactReader
+from guardrail.engine.program import Plan, rule_applies
+from guardrail.engine.reach import KINDS, Point, points_of, reached
+from guardrail.engine.sizes import Sizer, as_count, unlisted
+from guardrail.engine.verbs import (
+    BY_RULE,
+    NEVER_FITS,
+    REPEATED,
+    Finding,
+    Limit,
+    LimitStatus,
+    Part,
+    Receipt,
+    receipt_of,
+)
+from guardrail.engine.windows import pace_increment
 
-__all__ = ["Decision", "Engine", "Explanation", "LimitStatus", "Ruling", "ShadowReport"]
+__all__ = [
+    "BY_RULE",
+    "FACTS_UNAVAILABLE",
+    "INVALID_FACT",
+    "KINDS",
+    "NEVER_FITS",
+    "REPEATED",
+    "SEPARATOR",
+    "Answered",
+    "Case",
+    "Decide",
+    "Decision",
+    "Engine",
+    "ExemptionStory",
+    "Explanation",
+    "FactReader",
+    "Finding",
+    "Limit",
+    "LimitStatus",
+    "Part",
+    "Plan",
+    "Point",
+    "Question",
+    "Receipt",
+    "RuleStory",
+    "Ruling",
+    "Settle",
+    "ShadowReport",
+    "Sizer",
+    "as_count",
+    "ask_in_rows",
+    "decide_inline",
+    "merge_obligations",
+    "pace_increment",
+    "points_of",
+    "reached",
+    "receipt_of",
+    "rule_applies",
+    "rule_facts",
+    "settle_inline",
+    "unlisted",
+]

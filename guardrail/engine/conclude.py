@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from guardrail.engine.plan import Finding
+from guardrail.engine.verbs import Finding
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.policy import PolicySet

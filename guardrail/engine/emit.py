@@ -15,14 +15,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-from guardrail.algorithms import Bounds, pace_increment
-from guardrail.engine.closures import member_text, static_finding
 from guardrail.engine.core import Engine, absent
-from guardrail.engine.expressions import STAND_INS, TEXTUAL, Expressions
+from guardrail.engine.expressions import (
+    LONGEST,
+    SEPARATOR,
+    STAND_INS,
+    TEXTUAL,
+    Expressions,
+    key_text,
+)
 from guardrail.engine.facts import Derivation
-from guardrail.engine.keys import LONGEST, SEPARATOR, key_text
+from guardrail.engine.program import member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Limit
+from guardrail.engine.windows import Bounds, pace_increment
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, Lookup
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType

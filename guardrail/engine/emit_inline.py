@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from guardrail.algorithms import pace_increment
 from guardrail.engine.conclude import ALLOWED
-from guardrail.engine.core import Engine
-from guardrail.engine.decision import Decision
+from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import TOKENS, Emitter, conditional, indented
 from guardrail.engine.expressions import define
-from guardrail.engine.plan import Finding, refuses
-from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Limit, Receipt
+from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
+from guardrail.engine.windows import pace_increment
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import IDENT_LENGTH, TOP, Cell, Drain, Reply
 

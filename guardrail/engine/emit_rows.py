@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guardrail.engine.conclude import ALLOWED
-from guardrail.engine.core import Engine
-from guardrail.engine.decision import Case, Decision
+from guardrail.engine.core import Case, Decision, Engine
 from guardrail.engine.emit import Emitter, conditional, indented
-from guardrail.engine.expressions import STAND_INS, define
-from guardrail.engine.keys import spill_text
-from guardrail.engine.plan import Finding, Plan, refuses
-from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Limit, Receipt
+from guardrail.engine.expressions import STAND_INS, define, spill_text
+from guardrail.engine.program import Plan
+from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model import forms
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP, Cell, Charge

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from guardrail.conditions import Answer, compile_condition, evaluate
 from guardrail.engine.conclude import ShadowReport, idle_note
-from guardrail.engine.plan import Finding, Plan
-from guardrail.engine.verbs import LimitStatus
+from guardrail.engine.program import Plan
+from guardrail.engine.verbs import Finding, LimitStatus
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
 from guardrail.model.predicates import Comparison, Condition, Negation
 from guardrail.model.rules import Rule
-
-if TYPE_CHECKING:
-    from guardrail.engine.core import Engine
-    from guardrail.engine.decision import Decision
 
 Standing = Literal["match", "no match", "exempt", "off", "not in force"]
 
@@ -102,45 +99,32 @@ class Explanation:
         return plain
 
 
-def explanation(engine: Engine, decision: Decision) -> Explanation:
-    """Return the whole story of a decision."""
-    plan = engine.read(decision.case)
-    asked = {f.order: f for f in reversed(decision.case.found)}
+def rule_stories(
+    policies: PolicySet,
+    plan: Plan,
+    found: Sequence[Finding],
+    limits: Sequence[LimitStatus],
+) -> tuple[RuleStory, ...]:
+    """Return how each rule stood to a request, given what was found and how its counters stand."""
+    asked = {f.order: f for f in reversed(found)}
     counters: dict[str, list[LimitStatus]] = {}
-    for status in decision.limits:
+    for status in limits:
         counters.setdefault(status.rule, []).append(status)
-    rules = tuple(
-        _rule_story(engine, rule, plan, tuple(counters.get(rule.id, ())), asked.get(rule.index))
-        for rule in engine.policies.rules
-    )
-    return Explanation(
-        id=decision.id,
-        revision=decision.revision,
-        sources=engine.sources,
-        time=decision.time,
-        effect=decision.effect,
-        rule=decision.rule,
-        reason=decision.reason,
-        message=decision.message,
-        retry_after=decision.retry_after,
-        obligations=dict(decision.obligations),
-        facts=dict(plan.facts),
-        amounts=plan.amounts,
-        rules=rules,
-        shadow=decision.shadow,
-        errors=decision.errors,
+    return tuple(
+        _rule_story(policies, rule, plan, tuple(counters.get(rule.id, ())), asked.get(rule.index))
+        for rule in policies.rules
     )
 
 
 def _rule_story(
-    engine: Engine,
+    policies: PolicySet,
     rule: Rule,
     plan: Plan,
     counters: tuple[LimitStatus, ...],
     finding: Finding | None,
 ) -> RuleStory:
     answer = compile_condition(rule.when)(plan.facts, plan.seconds)
-    exemptions = tuple(_exemption_stories(engine, rule, plan))
+    exemptions = tuple(_exemption_stories(policies, rule, plan))
     exemption = next((story.exemption for story in exemptions if story.applies), None)
     matched = rule.unknown != "skip" if answer is None else answer
     standing: Standing = "match" if matched else "no match"
@@ -164,16 +148,16 @@ def _rule_story(
         effect=finding.effect if finding else None,
         reason=finding.verdict.reason if finding else None,
         retry_after=None if finding is None or finding.wait is None else finding.wait / SECOND,
-        idle=None if finding is None else _idle(engine, plan, finding),
+        idle=None if finding is None else _idle(policies, plan, finding),
     )
 
 
-def _idle(engine: Engine, plan: Plan, finding: Finding) -> str | None:
-    return idle_note(engine.policies, plan.facts.get("request.model"), finding)
+def _idle(policies: PolicySet, plan: Plan, finding: Finding) -> str | None:
+    return idle_note(policies, plan.facts.get("request.model"), finding)
 
 
-def _exemption_stories(engine: Engine, rule: Rule, plan: Plan) -> Iterator[ExemptionStory]:
-    for exemption in engine.policies.exemptions:
+def _exemption_stories(policies: PolicySet, rule: Rule, plan: Plan) -> Iterator[ExemptionStory]:
+    for exemption in policies.exemptions:
         if rule.id not in exemption.rules:
             continue
         answer = compile_condition(exemption.when)(plan.facts, plan.seconds)

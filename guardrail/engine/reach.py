@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guardrail.conditions import compile_condition
-from guardrail.engine.closures import rule_applies
+from guardrail.engine.program import rule_applies
 from guardrail.engine.verbs import REPEATED
 from guardrail.model.amounts import Lookup
 from guardrail.model.effects import Effect, Mode
@@ -19,7 +19,7 @@ from guardrail.model.predicates import Comparison, Condition, Every, Negation, S
 from guardrail.model.rules import Rule, Step
 
 if TYPE_CHECKING:
-    from guardrail.engine.decision import Decision
+    from guardrail.engine.core import Decision
 
 KINDS = ("row", "step", "branch")
 """The kinds of points, as they are counted and told."""

@@ -6,10 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Literal, NamedTuple
 
-from guardrail.engine import Engine
-from guardrail.engine.decision import Case
-from guardrail.engine.plan import Finding, Plan
-from guardrail.engine.verbs import Limit
+from guardrail.engine import Case, Engine, Finding, Limit, Plan
 from guardrail.guard.shares import SHORT_WAIT, UNAVAILABLE
 from guardrail.model.effects import StoreMode
 from guardrail.model.facts import FactType

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, cast
 
-from guardrail.engine import Decision
-from guardrail.engine.emit_rows import ask_in_rows
+from guardrail.engine import Decision, ask_in_rows
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard

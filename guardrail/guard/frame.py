@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from guardrail.engine import Decision, Engine
-from guardrail.engine.decision import Case
-from guardrail.engine.plan import Plan
+from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.ids import ProcessIds
 from guardrail.guard.override import override_from

@@ -6,10 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from guardrail.engine import Engine
-from guardrail.engine.emit_rows import Question
-from guardrail.engine.plan import Plan
-from guardrail.engine.verbs import Limit, Receipt, receipt_of
+from guardrail.engine import Engine, Limit, Plan, Question, Receipt, receipt_of
 from guardrail.guard.answers import Answer, Answers, fixed_answer
 from guardrail.guard.shares import Share
 from guardrail.model.amounts import MINUTE

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import cast
 
-from guardrail.engine.plan import Finding, Part
-from guardrail.engine.verbs import Limit, Receipt
+from guardrail.engine import Finding, Limit, Part, Receipt
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import Cell, Member

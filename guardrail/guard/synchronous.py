@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from guardrail.engine import Decision
-from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
-from guardrail.engine.emit_rows import ask_in_rows
+from guardrail.engine import Decide, Decision, Settle, ask_in_rows, decide_inline, settle_inline
 from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch

@@ -10,10 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from guardrail.engine import Decision
-from guardrail.engine.decision import Case
-from guardrail.engine.emit_rows import Question
-from guardrail.engine.plan import Plan
+from guardrail.engine import Case, Decision, Plan, Question
 from guardrail.errors import StoreError
 from guardrail.guard.answers import Answers
 from guardrail.guard.backlog import MOST_KEPT, Backlog, Kept

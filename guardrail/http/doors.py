@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from guardrail.engine.expressions import rule_facts
+from guardrail.engine import rule_facts
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from guardrail.conditions import compile_condition
-from guardrail.engine.closures import rule_applies
-from guardrail.engine.expressions import rule_facts
-from guardrail.engine.facts import FactReader
+from guardrail.engine import FactReader, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Mode
 from guardrail.model.facts import FactType

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guardrail.algorithms import pace_increment
-from guardrail.engine import Decision, Engine
-from guardrail.engine.plan import Part, Plan
+from guardrail.engine import Decision, Engine, Part, Plan, pace_increment
 from guardrail.errors import SettingError
 from guardrail.guard.ids import ProcessIds
 from guardrail.loading import NotationError, read_amount

@@ -12,8 +12,7 @@ from typing import IO, Any, Self, cast
 import msgspec
 import zstandard
 
-from guardrail.engine import Decision
-from guardrail.engine.expressions import rule_facts
+from guardrail.engine import Decision, rule_facts
 from guardrail.errors import DataError
 from guardrail.model.effects import StoreMode
 from guardrail.model.policy import PolicySet

@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardrail.engine import Decision
-from guardrail.engine.sizes import Sizer, unlisted
+from guardrail.engine import Decision, Sizer, unlisted
 from guardrail.guard.shares import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet

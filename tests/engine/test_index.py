@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.engine import Engine, core
-from guardrail.engine.closures import compose, rule_planner
-from guardrail.engine.index import Index, build_index
-from guardrail.engine.plan import Plan
+from guardrail.engine.program import Index, Plan, build_index, compose, rule_planner
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, policy_set, request
 from tests.engine.tracing import MOVES, Numbered

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from guardrail.engine import conclude as combining
-from guardrail.engine.plan import Plan
+from guardrail.engine.program import Plan
 from guardrail.engine.verbs.budget import BudgetLimit
 from guardrail.model.cells import Correction
 from guardrail.model.policy import PolicySet

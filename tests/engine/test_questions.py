@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.engine.emit_rows import Question, RowEmitter, ask_in_rows
-from guardrail.engine.plan import BY_BAN
-from guardrail.engine.verbs import CellSpec, Limit
+from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
 from guardrail.guard.frame import LATEST
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND

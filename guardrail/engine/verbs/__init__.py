@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from guardrail.engine.verbs.base import (
+    BY_BAN,
+    BY_RULE,
     LINE,
     NEVER_FITS,
     REPEATED,
     SET,
     WINDOW,
     CellSpec,
+    Finding,
     Limit,
     LimitStatus,
+    Part,
     Receipt,
     Stand,
     in_unit,
     receipt_of,
+    refuses,
 )
 from guardrail.engine.verbs.budget import BudgetLimit
 from guardrail.engine.verbs.rate import RateLimit
@@ -22,19 +27,24 @@ from guardrail.engine.verbs.sets import ConcurrencyLimit, DistinctLimit
 from guardrail.model.rules import Budget, Concurrency, Distinct, Rate, Rule
 
 __all__ = [
+    "BY_BAN",
+    "BY_RULE",
     "LINE",
     "NEVER_FITS",
     "REPEATED",
     "SET",
     "WINDOW",
     "CellSpec",
+    "Finding",
     "Limit",
     "LimitStatus",
+    "Part",
     "Receipt",
     "Stand",
     "bind",
     "in_unit",
     "receipt_of",
+    "refuses",
 ]
 
 LIMITS: dict[type, type[Limit]] = {

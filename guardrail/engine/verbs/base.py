@@ -8,12 +8,13 @@ way the counter was looked at.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, Protocol, cast
 
-from guardrail.engine.keys import counter_ident
-from guardrail.engine.plan import BY_BAN, BY_RULE, Finding, Part, Plan
-from guardrail.model.amounts import MICRO, SECOND
+from guardrail.engine.expressions import counter_ident
+from guardrail.engine.windows import Bounds
+from guardrail.model.amounts import MICRO, SECOND, Amount, Lookup
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -29,9 +30,6 @@ from guardrail.model.cells import (
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import Key, Rule, Verdict
 
-if TYPE_CHECKING:
-    from guardrail.engine.emit import Emitter
-
 Allowances = tuple[int | None, ...]
 """A rule's amounts looked up for one request; None is unlimited."""
 
@@ -40,6 +38,102 @@ REPEATED = "repeated-refusals"
 
 WINDOW, LINE, SET = range(3)
 """The kinds of cells: amounts added up in slots, a time line that drains, members that expire."""
+
+
+BY_RULE, BY_BAN = -1, -2
+
+
+class Finding(NamedTuple):
+    """One thing a rule asks for in this decision.
+
+    `order` is the rule's place in the set, −1 for what no rule asked. `wait` is how many
+    microseconds from now it no longer refuses, None if waiting will not help. `number` is the
+    counter that asks: `BY_RULE` where it is none, `BY_BAN` where it is the ban of a rule's key.
+    """
+
+    order: int
+    effect: Effect
+    verdict: Verdict
+    wait: int | None = None
+    shadow: bool = False
+    number: int = BY_RULE
+
+
+class Part(NamedTuple):
+    """What one cell stands for: its limit, and the allowance and amount in the limit's unit."""
+
+    limit: Limit
+    role: str
+    number: int
+    allowance: int
+    amount: int
+
+
+def refuses(findings: Iterable[Finding]) -> bool:
+    """Tell whether a rule in force refuses."""
+    return any(f.effect.refuses and not f.shadow for f in findings)
+
+
+class OpenPlan(Protocol):
+    """What a rule adds to when a request is planned; see `guardrail.engine.program.Plan`."""
+
+    amounts: dict[str, int]
+    now: int
+    id: str
+    spill: str | None
+    findings: list[Finding]
+    charges: list[Charge]
+    cells: list[Cell]
+    parts: list[Part]
+
+
+class RuleEmitter(Protocol):
+    """What a rule writes to when a decision is generated; see `guardrail.engine.emit.Emitter`."""
+
+    head: list[str]
+    longest_line: float
+
+    def amount(self, unit: str) -> str:
+        """Return the variable that holds the request's amount of a unit."""
+        ...
+
+    def constant(self, prefix: str, value: object) -> str:
+        """Return a name for a value that cannot stand in the source itself."""
+        ...
+
+    def variable(self, fact: str) -> str:
+        """Return the local variable that holds a fact."""
+        ...
+
+    def exhaustive(self, amount: Lookup) -> bool:
+        """Tell whether a table lists every value that its fact can have."""
+        ...
+
+    def looked_up(self, limit: Limit, amount: Amount, j: int) -> tuple[str, str]:
+        """Return the source of a rule's amount, and when it is limited; empty: always."""
+        ...
+
+    def refuse_all(self, limit: Limit, where: str) -> None:
+        """Refuse, where a condition holds (empty: always), as the limit allows nothing."""
+        ...
+
+    def refuse_too_much(
+        self, limit: Limit, number: int, amount: str, by: str, most: str, fits: str, where: str
+    ) -> None:
+        """Refuse a request whose amount, worked out as `by`, is above what can ever fit."""
+        ...
+
+    def calendar_slot(self, kind: str, bounds_at: Callable[[int], Bounds]) -> str:
+        """Return the variable of the calendar window's slot."""
+        ...
+
+    def decision_id(self) -> str:
+        """Return the variable of the decision's id."""
+        ...
+
+    def member(self, limit: Limit) -> str:
+        """Return the variable of the value that a request shows to a set."""
+        ...
 
 
 class Receipt(NamedTuple):
@@ -162,11 +256,11 @@ class Limit(ABC):
             )
 
     @abstractmethod
-    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
         """Add the cells of this rule for one request to the plan."""
 
     @abstractmethod
-    def specs(self, emitter: Emitter) -> list[CellSpec] | None:
+    def specs(self, emitter: RuleEmitter) -> list[CellSpec] | None:
         """Return the cells of this rule as source, and add what comes before to the emitter.
 
         None leaves requests to which the rule applies to the interpreter.
@@ -271,7 +365,7 @@ class Limit(ABC):
             Counter(charge + 2, ban, 0, 1, now, length, now + length, length),
         )
 
-    def _open(self, plan: Plan, key: str) -> int:
+    def _open(self, plan: OpenPlan, key: str) -> int:
         """Start a charge, with its ban check and what follows a refusal; return its index."""
         charge = len(plan.charges)
         plan.charges.append(Charge(self.binding, None))
@@ -281,7 +375,7 @@ class Limit(ABC):
             plan.parts += (Part(self, role, 0, 0, 0) for role in BAN_ROLES)
         return charge
 
-    def _place(self, plan: Plan, number: int, key: str) -> tuple[str, str | None]:
+    def _place(self, plan: OpenPlan, number: int, key: str) -> tuple[str, str | None]:
         ident = self.idents[number]
         # A key that is the same for everyone cannot multiply.
         spill = None if plan.spill is None or key == "=" else ident + plan.spill

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 from zoneinfo import ZoneInfo
 
-from guardrail.algorithms import (
+from guardrail.engine.verbs.base import (
+    WINDOW,
+    Allowances,
+    CellSpec,
+    Finding,
+    Limit,
+    OpenPlan,
+    Part,
+    Receipt,
+    RuleEmitter,
+    Stand,
+)
+from guardrail.engine.windows import (
     LIFETIME_TTL,
     ROLLING_SPAN,
     Bounds,
@@ -14,14 +26,9 @@ from guardrail.algorithms import (
     rolling_frees_at,
     rolling_width,
 )
-from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.verbs.base import WINDOW, Allowances, CellSpec, Limit, Receipt, Stand
 from guardrail.model.amounts import DAY, HOUR, SECOND, Fixed
 from guardrail.model.cells import Adjust, Correction, Counter
 from guardrail.model.rules import Budget, Rule
-
-if TYPE_CHECKING:
-    from guardrail.engine.emit import Emitter
 
 KEPT = {
     "hour": HOUR + DAY,
@@ -58,7 +65,7 @@ class BudgetLimit(Limit):
         if self.percent is None:
             self.binding = False
 
-    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
         """Charge every unit's counter of the window that now falls in."""
         cells: list[tuple[Counter, Part]] = []
         slot, span = self.slot_at(plan.now)
@@ -81,7 +88,7 @@ class BudgetLimit(Limit):
             plan.cells += (cell for cell, _ in cells)
             plan.parts += (part for _, part in cells)
 
-    def specs(self, emitter: Emitter) -> list[CellSpec]:
+    def specs(self, emitter: RuleEmitter) -> list[CellSpec]:
         """Return a window for each unit that is limited at all."""
         window, percent = self.verb.window, self.percent
         found: list[CellSpec] = []

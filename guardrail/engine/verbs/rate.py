@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from guardrail.algorithms import SCALED_BELOW, pace_increment, pace_room
-from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.verbs.base import LINE, Allowances, CellSpec, Limit, Receipt, Stand
+from guardrail.engine.verbs.base import (
+    LINE,
+    Allowances,
+    CellSpec,
+    Finding,
+    Limit,
+    OpenPlan,
+    Part,
+    Receipt,
+    RuleEmitter,
+    Stand,
+)
+from guardrail.engine.windows import SCALED_BELOW, pace_increment, pace_room
 from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
 from guardrail.model.cells import Correction, Counter, Drain
 from guardrail.model.rules import Rate, Rule
-
-if TYPE_CHECKING:
-    from guardrail.engine.emit import Emitter
 
 OTHERS = object()
 """Stands for every value that an amount's table does not list."""
@@ -31,7 +38,7 @@ class RateLimit(Limit):
         self.units = (self.verb.unit,)
         self.name(namespace, "rate", whose, [(self.verb.unit, str(self.verb.period))])
 
-    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
         """Charge the time line with the request's amount."""
         limit, burst = allowances
         if limit is None or burst is None:
@@ -51,7 +58,7 @@ class RateLimit(Limit):
         plan.cells.append(Counter(charge, place, 0, 1, now, increment, now + capacity, ttl, spill))
         plan.parts.append(Part(self, "limit", 0, limit, amount))
 
-    def specs(self, emitter: Emitter) -> list[CellSpec] | None:
+    def specs(self, emitter: RuleEmitter) -> list[CellSpec] | None:
         """Return the time line, None where no table tells the pace.
 
         Its record is kept for as long as a full line takes to drain: that has to be known.

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
-from guardrail.engine.plan import Finding, Part, Plan
-from guardrail.engine.verbs.base import SET, Allowances, CellSpec, Limit, Receipt, Stand
+from guardrail.engine.verbs.base import (
+    SET,
+    Allowances,
+    CellSpec,
+    Finding,
+    Limit,
+    OpenPlan,
+    Part,
+    Receipt,
+    RuleEmitter,
+    Stand,
+)
 from guardrail.model.amounts import MINUTE, SECOND, Amount, Fixed
 from guardrail.model.cells import Correction, Leave, Member, Renew
 from guardrail.model.rules import Concurrency, Distinct, Rule
-
-if TYPE_CHECKING:
-    from guardrail.engine.emit import Emitter
 
 LEASE_WAIT = SECOND
 """The longest wait told for a place in flight: leases mostly end long before they expire."""
@@ -25,7 +32,7 @@ class SetLimit(Limit):
     length: int
     kept: int
 
-    def charge(self, plan: Plan, allowances: Allowances, key: str, member: str) -> None:
+    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
         """Enter the request, or what it shows, into the set."""
         (most,) = allowances
         if most is None:
@@ -39,11 +46,11 @@ class SetLimit(Limit):
         plan.cells.append(Member(charge, place, name, until, most, self.kept, spill))
         plan.parts.append(Part(self, "limit", 0, most, 1))
 
-    def member(self, plan: Plan, shown: str) -> str:
+    def member(self, plan: OpenPlan, shown: str) -> str:
         """Return the member that a request enters, which shows a value of the counted fact."""
         return shown
 
-    def specs(self, emitter: Emitter) -> list[CellSpec]:
+    def specs(self, emitter: RuleEmitter) -> list[CellSpec]:
         """Return the set, if it is limited at all."""
         if self.most == Fixed(None):
             return []
@@ -57,7 +64,7 @@ class SetLimit(Limit):
             )
         ]  # fmt: skip
 
-    def shown_member(self, emitter: Emitter) -> str:
+    def shown_member(self, emitter: RuleEmitter) -> str:
         """Return the source of the member that a request enters."""
         raise NotImplementedError
 
@@ -93,11 +100,11 @@ class ConcurrencyLimit(SetLimit):
         """Return what it counts, as people read it."""
         return "concurrent-requests"
 
-    def member(self, plan: Plan, shown: str) -> str:
+    def member(self, plan: OpenPlan, shown: str) -> str:
         """Return the decision's id, which names its lease."""
         return plan.id
 
-    def shown_member(self, emitter: Emitter) -> str:
+    def shown_member(self, emitter: RuleEmitter) -> str:
         """Return the source of the decision's id."""
         return emitter.decision_id()
 
@@ -132,7 +139,7 @@ class DistinctLimit(SetLimit):
         """Return what it counts, as people read it."""
         return self.verb.count
 
-    def shown_member(self, emitter: Emitter) -> str:
+    def shown_member(self, emitter: RuleEmitter) -> str:
         """Return the source of the value that the request shows."""
         return emitter.member(self)
 

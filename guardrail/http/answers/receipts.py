@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from guardrail.engine import Engine
-from guardrail.engine.decision import Case
-from guardrail.engine.keys import SEPARATOR
-from guardrail.engine.verbs import Limit, Receipt
+from guardrail.engine import SEPARATOR, Case, Engine, Limit, Receipt
 from guardrail.http.answers.standing import OWN, Shown, Standing, shown_of, standing_of
 from guardrail.model.cells import IDENT_LENGTH
 from guardrail.model.effects import Mode

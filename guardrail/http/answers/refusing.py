@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from guardrail.engine import Decision
-from guardrail.engine.core import FACTS_UNAVAILABLE
-from guardrail.engine.facts import INVALID_FACT
-from guardrail.engine.verbs import NEVER_FITS, REPEATED
+from guardrail.engine import FACTS_UNAVAILABLE, INVALID_FACT, NEVER_FITS, REPEATED, Decision
 from guardrail.http.answers.standing import Reading
 from guardrail.http.answers.waits import NO_WAIT, Wait
 from guardrail.model.effects import Effect

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from guardrail.engine import Decision
-from guardrail.engine.plan import BY_RULE, Finding
-from guardrail.engine.verbs import NEVER_FITS, Limit, Receipt
+from guardrail.engine import BY_RULE, NEVER_FITS, Decision, Finding, Limit, Receipt
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import CountingVerb, Rule

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from guardrail.engine import Decision
-from guardrail.engine.expressions import rule_facts
+from guardrail.engine import Decision, rule_facts
 from guardrail.guard import Guard
 from guardrail.guard.frame import Clock
 from guardrail.model.effects import Mode

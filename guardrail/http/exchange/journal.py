@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
-from guardrail.engine import Decision
-from guardrail.engine.facts import INVALID_FACT
+from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect

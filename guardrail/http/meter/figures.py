@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from guardrail.engine.sizes import as_count
+from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
 from guardrail.model.cells import TOP
 

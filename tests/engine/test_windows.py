@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail import algorithms
-from guardrail.algorithms import (
+from guardrail.engine import windows
+from guardrail.engine.windows import (
     ROLLING_SPAN,
     calendar_window,
     pace_increment,
@@ -70,7 +70,7 @@ def test_windows_tile_the_days_on_which_clocks_change(kind, zone):
 
 
 def test_the_mutant_whose_hours_ignore_a_change_within_them_is_found_out(monkeypatch):
-    monkeypatch.setattr(algorithms, "_offset_at", lambda moment, zone: timedelta(hours=11))
+    monkeypatch.setattr(windows, "_offset_at", lambda moment, zone: timedelta(hours=11))
     change = int(datetime(2026, 4, 4, 15, tzinfo=UTC).timestamp())
 
     wrong = [broken("hour", "Australia/Lord_Howe", change + m * 60) for m in range(-90, 91, 5)]
