@@ -119,6 +119,6 @@ class StoreError(GuardrailError):
 def not_installed(problem: ImportError, what: str, extra: str) -> SettingError:
     """Return the error about a package that is not there, with the extra that installs it."""
     return SettingError(
-        f"{what} needs `{problem.name}`, which is not installed: "
+        f"{what} needs `{(problem.name or '').partition('.')[0]}`, which is not installed: "
         f"pip install 'guardrail-engine[{extra}]'"
     )
