@@ -36,6 +36,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "conversation", "conversation_id")
 _FILES = ("file_id", "input_file_id")
 _MODEL_MEMBERS = frozenset({*MODELS, *OTHER_MODELS})
+_OTHERS = frozenset(OTHER_MODELS)
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
@@ -179,7 +180,8 @@ def _model(every: Sequence[Members]) -> str | None:
             if found not in (None, model):
                 raise UnreadableError("the body names two models; send one", param=name)
             found = model
-        others = others or any(members.get(name) for name in OTHER_MODELS)
+        if not others and not _OTHERS.isdisjoint(members):
+            others = any(members.get(name) for name in OTHER_MODELS)
     return None if others else found
 
 
