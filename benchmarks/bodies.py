@@ -20,7 +20,9 @@ from guardrail.asgi import GuardrailMiddleware
 from guardrail.guard import AsyncGuard
 from guardrail.loading import load_text
 
-SIZES = {"64 KiB": 1 << 16, "1 MiB": 1 << 20, "32 MiB": (32 << 20) - 1024}
+SIZES = {"64 KiB": 1 << 16, "256 KiB": 1 << 18, "1 MiB": 1 << 20, "32 MiB": (32 << 20) - 1024}
+# The longest form that is URL-encoded; other bodies are not measured in that size.
+LONGEST_FORM = "256 KiB"
 RUNS = 3
 PIECE = 1 << 16
 _PAUSE = 0.002
@@ -278,7 +280,9 @@ def main() -> None:
         return
     for label, size in SIZES.items():
         print(f"\n| {label} | status | peak MiB | CPU s | wait ms |\n|---|---|---|---|---|")
-        for name in BODIES:
+        for name, body in BODIES.items():
+            if label == LONGEST_FORM and body.kind != ENCODED:
+                continue
             found = [_alone(name, size) for _ in range(RUNS)]
             # The machine has other things to do: the least disturbed of the runs counts.
             best = {key: min(run[key] for run in found) for key in found[0]}

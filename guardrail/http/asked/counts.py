@@ -15,10 +15,12 @@ WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameter
 __all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "likely_completions", "whole"]
 
 _OUTPUT = frozenset({*CAPS, *FLOORS})
+_COUNTED = _OUTPUT | MULTIPLIERS
 # A host of these may be told to go on without end, or to the end of its context.
 _ENDLESS = frozenset({"num_predict", "n_predict"})
 _PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
-_SEVERAL = frozenset({*_PROMPTS, "messages"})
+_LISTING = frozenset(_PROMPTS)
+_SEVERAL = _LISTING | {"messages"}
 
 
 class Counts(NamedTuple):
@@ -43,7 +45,7 @@ def counts_of(
     each = prompts = 1
     for where, members, settles in members_in(document) if every is None else every:
         read = whole if settles else _likely
-        for name, value in members.items():
+        for name, value in () if _COUNTED.isdisjoint(members) else members.items():
             if name in _OUTPUT:
                 if name in _ENDLESS and value.__class__ is int and value in (-1, -2):
                     continue
@@ -103,7 +105,7 @@ def _prompts(document: Mapping[str, object]) -> int:
     if _SEVERAL.isdisjoint(document):
         return 1
     count = 0
-    for name in _PROMPTS:
+    for name in () if _LISTING.isdisjoint(document) else _PROMPTS:
         listed = document.get(name)
         if isinstance(listed, list) and set(map(type, listed)) != {int}:
             count += len(listed)

@@ -228,7 +228,9 @@ class _Measure:
 
     def _list(self, node: list[object], inner: list[object]) -> None:
         kinds = set(map(type, node))
-        if kinds <= {int, float}:
+        if kinds == {dict}:
+            inner += node
+        elif kinds <= {int, float}:
             self._numbers += len(node)
         elif kinds == {str}:
             self._bytes += sum(map(_length, map(str, node)))

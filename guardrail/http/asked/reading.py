@@ -130,7 +130,7 @@ def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
     return Asked(
-        dialect=_dialect(endpoint, _pairs(headers)),
+        dialect=_dialect(endpoint, headers),
         facts=facts,
         estimate={},
         usage_format=endpoint.usage,
@@ -206,6 +206,8 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     Raises:
         UnreadableError: the endpoint takes no such bodies, or hosts could read it differently.
     """
+    if content_type == JSON and JSON in endpoint.takes:
+        return JSON
     kind = content_type.partition(";")[0].strip().lower()
     if endpoint.takes and kind not in endpoint.takes and endpoint.name not in _UNLABELLED:
         stated = f"`{shown(kind)}` is" if kind else "a body without a content type is"
@@ -333,6 +335,8 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
 
 def _models_in(query: bytes, *names: str) -> list[str]:
     """Return the values of `model` in a query, or those of other names."""
+    if not query:
+        return []
     every = parse_qs(query.decode("utf-8", "replace"), max_num_fields=None)
     return [value for name in names or ("model",) for value in every.get(name, [])]
 
@@ -438,9 +442,9 @@ def _is_read_by_others(body: bytes) -> bool:
     return True
 
 
-def _dialect(endpoint: Endpoint, headers: Sequence[tuple[bytes, bytes]]) -> Dialect:
+def _dialect(endpoint: Endpoint, headers: Mapping[bytes, bytes] | Headers) -> Dialect:
     if endpoint.dialect is Dialect.OTHER or endpoint.kind is Kind.CONTROL:
-        names = {name for name, _ in headers}
+        names = {name for name, _ in _pairs(headers)}
         if b"anthropic-version" in names:
             return Dialect.ANTHROPIC
         if b"x-goog-api-key" in names:

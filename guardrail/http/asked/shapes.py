@@ -38,6 +38,8 @@ _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "conversation", "conversation_id")
 _FILES = ("file_id", "input_file_id")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
+_OTHERS = frozenset(OTHER_MODELS)
+_ALSO = frozenset(ALSO_MODELS)
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
@@ -182,9 +184,11 @@ def _model(every: Sequence[Members]) -> str | None:
             if found not in (None, model):
                 raise UnreadableError("the body names two models; send one", param=name)
             found = model
-        others = others or any(members.get(name) for name in OTHER_MODELS)
-        named = (members.get(name) for name in ALSO_MODELS)
-        also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
+        if not others and not _OTHERS.isdisjoint(members):
+            others = any(members.get(name) for name in OTHER_MODELS)
+        if not _ALSO.isdisjoint(members):
+            named = (members.get(name) for name in ALSO_MODELS)
+            also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
     return None if others or not also <= {found} or len(found or "") > LONGEST_MODEL else found

@@ -47,7 +47,9 @@ _MOST_ITERATIONS = 10_000
 def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figures:
     """Return what a usage object says, only the units it tells."""
     names = usage.keys()
-    if names.isdisjoint(_OPENAI_ONLY) and (
+    if names <= _PLAIN and usage_format not in _READ_APART:
+        found = _openai(usage)
+    elif names.isdisjoint(_OPENAI_ONLY) and (
         usage_format is UsageFormat.ANTHROPIC or not names.isdisjoint(_ANTHROPIC_ONLY)
     ):
         found = _anthropic(usage)
@@ -62,6 +64,7 @@ def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figure
     return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
 
 
+_READ_APART = (UsageFormat.GEMINI, UsageFormat.OPENAI_EMBEDDINGS)
 # Most usage objects of OpenAI's kind have no more, and nothing to look for.
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 _OPENAI_ONLY = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "inputTokens"})

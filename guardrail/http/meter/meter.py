@@ -21,16 +21,14 @@ _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 for six bytes, or one for ten and, but for a fifth, for each blank."""
 _DONE = b"[DONE]"
 # The bytes of pictures and sounds say nothing of their tokens.
-_AS_RESERVED = frozenset({UsageFormat.OPENAI_MEDIA})
+_AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
 _FRAMES = b"application/vnd.amazon.eventstream"
-_SHOWING = frozenset(
-    {
-        UsageFormat.OPENAI_CHAT,
-        UsageFormat.OPENAI_COMPLETIONS,
-        UsageFormat.OPENAI_RESPONSES,
-        UsageFormat.NATIVE,
-    }
+_SHOWING = (
+    UsageFormat.OPENAI_CHAT,
+    UsageFormat.OPENAI_COMPLETIONS,
+    UsageFormat.OPENAI_RESPONSES,
+    UsageFormat.NATIVE,
 )
 """Whose hosts may show all of a model's reasoning; others show none, or a summary."""
 

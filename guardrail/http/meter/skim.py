@@ -49,7 +49,11 @@ Kept = dict[str, object]
 """A document of which only the wanted members are left."""
 
 
-class _Top(msgspec.Struct, rename={"invocation": "amazon-bedrock-invocationMetrics"}):
+class _Top(
+    msgspec.Struct,
+    rename={"invocation": "amazon-bedrock-invocationMetrics"},
+    omit_defaults=True,
+):
     """The members that are wanted of an object that is there whole; what else it has is skipped."""
 
     id: Any = None
@@ -86,7 +90,6 @@ class _List(msgspec.Struct):
 
 
 _TOP = msgspec.json.Decoder(_Top)
-_TOP_NAMES = tuple(zip(_Top.__struct_fields__, _Top.__struct_encode_fields__, strict=True))
 _LIST = msgspec.json.Decoder(_List)
 
 
@@ -98,14 +101,9 @@ def read_whole(data: bytes) -> Kept | None:
     if len(data) > LONGEST_WHOLE or not data.endswith((b"}", b"}\n")):
         return None
     try:
-        top = _TOP.decode(data)
+        kept: Kept = msgspec.to_builtins(_TOP.decode(data))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    kept = {
-        name: value
-        for attribute, name in _TOP_NAMES
-        if (value := getattr(top, attribute)) is not None
-    }
     return kept or None
 
 

@@ -21,7 +21,7 @@ _ENDINGS = frozenset(
 _GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
-_SILENT = frozenset({UsageFormat.OPENAI_EMBEDDINGS})
+_SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
 """What makes no model write: the texts in its responses are the client's own."""
 
 
@@ -83,8 +83,10 @@ class Tally:
     @property
     def estimate(self) -> int:
         """About how many output tokens passed."""
-        sequences = sum(one.estimate for one in self.by_sequence.values())
-        return max(self.passed.estimate + sequences, self.whole.estimate)
+        passed = self.passed.estimate
+        if self.by_sequence:
+            passed += sum(one.estimate for one in self.by_sequence.values())
+        return max(passed, self.whole.estimate)
 
     @property
     def since(self) -> int:
@@ -96,8 +98,10 @@ class Tally:
         """How many output tokens passed at the very least."""
         if self.usage_format in _SILENT:
             return 0
-        sequences = sum(one.least for one in self.by_sequence.values())
-        return max(self.passed.least + sequences, self.whole.least)
+        passed = self.passed.least
+        if self.by_sequence:
+            passed += sum(one.least for one in self.by_sequence.values())
+        return max(passed, self.whole.least)
 
     def add(
         self,
@@ -242,10 +246,8 @@ _NOTHING: Mapping[str, object] = {}
 _OLLAMA = ("prompt_eval_count", "eval_count")
 
 
-_TELLING = frozenset(
-    {"usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics", "x_groq"}
-    | {"meta", "delta"}
-)
+_TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
+_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta"})
 
 
 def _usages(
@@ -254,19 +256,16 @@ def _usages(
     """Return the usage objects in a document, from where the APIs put them and nowhere else."""
     if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
         return []
-    places = [
-        document.get("usageMetadata"),
-        document.get("usage_metadata"),
-        document.get("usage"),
-        document.get("amazon-bedrock-invocationMetrics"),
-        within.get("usage"),
-        (_inner(document, "x_groq") or {}).get("usage"),
-    ]
+    places = [document[name] for name in _TOLD_IN if name in document]
+    places.append(within.get("usage"))
+    if "x_groq" in document:
+        places.append((_inner(document, "x_groq") or {}).get("usage"))
     if document.get("type") == "message-end":
         places.append((_inner(document, "delta") or {}).get("usage"))
-    for meta in (_inner(document, "meta"), _inner(within, "meta")):
-        if meta is not None and ("billed_units" in meta or "tokens" in meta):
-            places.append(meta)
+    if "meta" in document or "meta" in within:
+        for meta in (_inner(document, "meta"), _inner(within, "meta")):
+            if meta is not None and ("billed_units" in meta or "tokens" in meta):
+                places.append(meta)
     return [place for place in places if isinstance(place, dict) and place]
 
 
