@@ -21,6 +21,8 @@ from guardrail.stores.lmdb.names import Names
 from guardrail.stores.lmdb.room import pages_for
 from guardrail.stores.lmdb.sweep import Sweep
 
+JUMP = 3600.0
+"""Seconds by which a clock may go ahead of what has passed and be believed at once."""
 PATIENCE = 5.0
 """Seconds to wait for other processes where no request waits: at the start and at the end."""
 
@@ -58,6 +60,9 @@ class Session:
         self._watched = False
         self._sweep = Sweep()
         self._copied = 0
+        # When the clock was believed last, by what never jumps, and what it told.
+        self._anchor = (monotonic(), clock())
+        self._ahead: float | None = None
         self._held = False
         self._transaction: lmdb.Transaction
 
@@ -182,7 +187,9 @@ class Session:
                 if any(new for _, _, _, new, _ in changes):
                     database.room.keep(transaction, need, database.homes)
                 fresh = ledger.write(changes)
-                self._sweep.go_on(transaction, fresh, database.homes[1:], ledger.now)
+                self._sweep.go_on(
+                    transaction, fresh, database.homes[1:], min(ledger.now, self._believed())
+                )
                 copy = self._copy_is_due(database, ledger.now)
                 transaction.commit()
                 if copy:
@@ -199,6 +206,24 @@ class Session:
         if isinstance(problem, lmdb.Error):
             raise self._failed(database, problem) from problem
         self._leave(database)
+
+    def _believed(self) -> int:
+        """Return the latest time that records are forgotten by, in microseconds.
+
+        A clock that jumps ahead, or a call that says it is a year later, must not end everybody's
+        counters: time goes on by as much as passes since the store was opened, and an hour. A
+        clock that stays ahead for another hour is right.
+        """
+        passed, told = monotonic(), self._clock()
+        at, since = self._anchor
+        if told <= since + passed - at + JUMP:
+            self._ahead = None
+        elif self._ahead is None:
+            self._ahead = passed
+        elif passed - self._ahead > JUMP:
+            self._anchor, self._ahead = (passed, told), None
+        at, since = self._anchor
+        return int((since + passed - at + JUMP) * SECOND)
 
     def _copy_is_due(self, database: Database, now: int) -> bool:
         # A clock that jumped is a reason for a copy, not for none in a long time.
