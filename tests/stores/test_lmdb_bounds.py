@@ -55,6 +55,50 @@ def test_records_of_the_past_also_go_when_no_new_ones_come(store):
     assert store.slots("counter_=known") == {0: 2000}
 
 
+class Jumping:
+    """The clock of a store, and what never jumps, in seconds."""
+
+    def __init__(self, monkeypatch):
+        self.told, self.passed = NOW / S, 0.0
+        monkeypatch.setattr("guardrail.stores.lmdb.connection.monotonic", lambda: self.passed)
+
+    def __call__(self):
+        return self.told
+
+
+@pytest.mark.parametrize("whose", ["a call's", "the host's"])
+def test_a_clock_that_jumps_ahead_ends_no_counters_of_others(tmp_path, monkeypatch, whose):
+    clock = Jumping(monkeypatch)
+    store = LmdbStore(tmp_path, clock=clock)
+    for number in range(50):
+        charge(store, f"counter_={number}", ttl=30 * DAY)
+    later = NOW + 400 * DAY
+    for number in range(200):
+        clock.told = later / S if whose == "the host's" else clock.told
+        charge(store, f"counter_=ahead.{number}", now=later, ttl=MINUTE)
+        clock.told = NOW / S
+        charge(store, "counter_=usual")
+
+    assert all(store.slots(f"counter_={number}") == {0: 1} for number in range(50))
+    store.close()
+
+
+def test_a_clock_that_stays_ahead_is_believed_after_an_hour(tmp_path, monkeypatch):
+    clock = Jumping(monkeypatch)
+    store = LmdbStore(tmp_path, clock=clock)
+    for number in range(50):
+        charge(store, f"counter_={number}", ttl=30 * DAY)
+    later = NOW + 400 * DAY
+    clock.told = later / S
+    for number in range(200):
+        clock.passed += 60
+        charge(store, f"counter_=ahead.{number}", now=later, ttl=MINUTE)
+
+    assert len(store) <= 200
+    assert not store.slots("counter_=0")
+    store.close()
+
+
 def test_a_record_stays_until_its_time_has_come(store):
     charge(store, "counter_=kept", ttl=10 * MINUTE)
     for number in range(3000):

@@ -21,12 +21,15 @@ from typing import Any, cast
 import lmdb
 
 from guardrail.errors import SettingError, StoreError
+from guardrail.model.amounts import SECOND
 from guardrail.stores.lmdb.environment import TORN, Environment, Options
 from guardrail.stores.lmdb.locks import pauses
 from guardrail.stores.lmdb.recovery import Files
 from guardrail.stores.lmdb.space import Expiry, pages_for
 from guardrail.stores.lmdb.transaction import COPIED, TIMETABLE, Change, Epochs, Transaction
 
+JUMP = 3600.0
+"""Seconds by which a clock may go ahead of what has passed and be believed at once."""
 PATIENCE = 5.0
 """Seconds to wait for other processes where no request waits: at the start and at the end."""
 
@@ -45,6 +48,9 @@ class Connection:
         self._held = False
         self._expiry = Expiry()
         self._copied = 0
+        # When the clock was believed last, by what never jumps, and what it told.
+        self._anchor = (monotonic(), options.clock())
+        self._ahead: float | None = None
 
     def check(self) -> None:
         """Open the environment and close it: what cannot work fails now, not at a request."""
@@ -173,8 +179,27 @@ class Connection:
         if fresh:
             space.check_reserve(transaction.lmdb, need, tables)
         transaction.write(changes)
-        self._expiry.remove_some(transaction.lmdb, tables, fresh, transaction.now)
+        now = min(transaction.now, self._believed())
+        self._expiry.remove_some(transaction.lmdb, tables, fresh, now)
         return self._copy_is_due(environment, transaction)
+
+    def _believed(self) -> int:
+        """Return the latest time that records are forgotten by, in microseconds.
+
+        A clock that jumps ahead, or a call that says it is a year later, must not end everybody's
+        counters: time goes on by as much as passes since the store was opened, and an hour. A
+        clock that stays ahead for another hour is right.
+        """
+        passed, told = monotonic(), self.options.clock()
+        at, since = self._anchor
+        if told <= since + passed - at + JUMP:
+            self._ahead = None
+        elif self._ahead is None:
+            self._ahead = passed
+        elif passed - self._ahead > JUMP:
+            self._anchor, self._ahead = (passed, told), None
+        at, since = self._anchor
+        return int((since + passed - at + JUMP) * SECOND)
 
     def _copy_is_due(self, environment: Environment, transaction: Transaction) -> bool:
         now, about = transaction.now, environment.tables.about
