@@ -135,7 +135,8 @@ class BlockingConnection:
 
     def send(self, commands: Sequence[bytes], until: float) -> None:
         """Send packed commands in one piece."""
-        self._wait(until)
+        if not self._bound:
+            self._wait(until)
         self._socket.sendall(b"".join(commands))
 
     def receive(self, until: float) -> object:
@@ -374,7 +375,8 @@ class BlockingServers(Servers[Pool]):
 
     def look(self) -> None:
         """Take the replies that have come since, and look whether the primary is another one."""
-        super().look()
+        if self.is_sentinel:
+            super().look()
         for pool in self.every():
             if pool.owing:
                 pool.collect()

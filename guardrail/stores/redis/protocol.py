@@ -181,6 +181,10 @@ class CallContext(NamedTuple):
         return slot_of(self.names.tag(key)) if self.is_cluster else 0
 
 
+packed: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]
+"""Returns a command as it is sent."""
+
+
 class Call(NamedTuple):
     """One command to the server of a slot: a script with its keys and arguments, or a plain one.
 
@@ -188,7 +192,7 @@ class Call(NamedTuple):
     """
 
     slot: int
-    parts: Sequence[bytes | str | int]
+    parts: Command
     script: Script | None = None
     asked: Asked | None = None
 
@@ -209,9 +213,6 @@ Ask = Callable[[Call], Steps[Any]]
 """Has one call answered, wherever its slot is; raises StoreError for an error it is answered."""
 
 
-def packed(command: Sequence[bytes | str | int]) -> bytes:
-    """Return a command as it is sent."""
-    return cast(bytes, pack_command(tuple(command)))  # type: ignore[arg-type]
 
 
 def slot_of(tag: bytes) -> int:
@@ -256,7 +257,7 @@ def read_reply(reply: object) -> list[int]:
         GarbledError: the reply is not one of the script's.
     """
     if are_numbers(reply):
-        return cast(list[int], reply)
+        return reply  # type: ignore[return-value]
     raise GarbledError(f"the server answered `{reply!r}`, which is none of ours")
 
 

@@ -144,8 +144,15 @@ class ServerState:
         )
 
     def current(self) -> CallContext | None:
-        """Return how calls are made now, None if the server must be asked first."""
-        return None if self.stale else self.context()
+        """Return how calls are made now, None if the server must be asked first.
+
+        Raises:
+            StoreError: the server has gone over to names unknown here.
+        """
+        now, context = self._steady(), self._context
+        if self._invalid or now - self._sampled > STALE:
+            return None
+        return context if context is not None and now < self._until else self.context()
 
     def context(self) -> CallContext:
         """Return how calls are made now.

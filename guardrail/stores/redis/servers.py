@@ -111,6 +111,7 @@ class Servers(ABC, Generic[C]):
         self.timeout = timeout
         self.on_late = on_late
         self.is_cluster = address.kind == "cluster"
+        self.is_sentinel = address.kind == "sentinel"
         self._connected: dict[Place, C] = {}
         self._table: SlotTable | None = None
         self._stale = True
@@ -229,7 +230,7 @@ class Servers(ABC, Generic[C]):
             StoreError, SettingError: the server is not fit for it.
             RedisError, OSError: it cannot be reached.
         """
-        if self.address.kind == "sentinel":
+        if self.is_sentinel:
             place = self._primary = yield from self._finding_primary()
         elif place is ANY or (self.is_cluster and self._stale):
             told = yield from self._learning(doubtful=place)
@@ -253,7 +254,7 @@ class Servers(ABC, Generic[C]):
 
         One that was replaced by order may go on as if it had not been, for ten seconds.
         """
-        if self.address.kind == "sentinel" and self.time() - self._checked > CHECK_PRIMARY:
+        if self.is_sentinel and self.time() - self._checked > CHECK_PRIMARY:
             self._checked = self.time()
             self.in_background(self._following())
 
@@ -348,7 +349,7 @@ class Servers(ABC, Generic[C]):
     def _spelled(self, place: Place) -> str:
         """Return how errors name a server."""
         named = ", ".join(map(str, self.address.places))
-        if self.address.kind == "sentinel":
+        if self.is_sentinel:
             return f"`{self.address.service}` of the sentinels {named}"
         return f"the cluster of {named}" if place is ANY else str(place)
 
