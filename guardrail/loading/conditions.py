@@ -52,7 +52,6 @@ class Conditions:
     scope: Scope
     lists: Lists
     named: dict[str, Node] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
     _operators: Operators = field(init=False)
     _resolved: dict[str, _Resolved] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
@@ -177,11 +176,9 @@ class Conditions:
         if target is None and self.scope.partial:
             return None
         if target is None:
-            known = tuple(self.named)
-            help = did_you_mean(name, known, "conditions")
+            help = did_you_mean(name, self.named, "conditions")
             findings.report("GR107", node, f"unknown condition {quoted(name)}", help=help)
             return None
-        self.used.add(name)
         if name in self._open:
             self._circle(name, node)
             return None
@@ -304,14 +301,14 @@ class Operators:
         if name == "same_as":
             return self._same_as(fact, node, seen)
         compile: Callable[[Fact, str, Node], Condition | None] = {
-            "in": self._member,
-            "not_in": self._member,
+            "in": self._list,
+            "not_in": self._list,
             "below": self._level,
             "at_least": self._level,
             "before": self._instant,
             "after": self._instant,
-            "prefix": self._prefix,
-            "cidr": self._cidr,
+            "prefix": self._list,
+            "cidr": self._list,
             "exists": self._exists,
         }.get(name, self._order)
         return compile(fact, name, node)
@@ -344,7 +341,7 @@ class Operators:
             help = f"write `{{exists: false}}` to test that {quoted(fact.name)} is missing"
             self._report("GR102", node, f"{quoted(fact.name)} has no value to equal", help)
             return None
-        values = self.lists.values(fact, node, (node,)) if list_name(node) is None else None
+        values = self.lists.values("in", fact, node, (node,)) if list_name(node) is None else None
         if values is None:
             if list_name(node) is not None:
                 help = f"write `{fact.name}: {{in: {node.text}}}`"
@@ -369,6 +366,8 @@ class Operators:
     def _entries(self, name: str, node: Node) -> tuple[Node, ...] | None:
         if list_name(node) is not None:
             return ()
+        if isinstance(node, Scalar) and name in ("cidr", "prefix"):
+            return (node,)
         if not isinstance(node, ListNode):
             help = f"write `{name}: [{written(node)}]`" if isinstance(node, Scalar) else None
             if isinstance(node, Scalar) and node.text.startswith("$"):
@@ -381,25 +380,10 @@ class Operators:
             return None
         return node.parts
 
-    def _member(self, fact: Fact, name: str, node: Node) -> Condition | None:
+    def _list(self, fact: Fact, name: str, node: Node) -> Condition | None:
         entries = self._entries(name, node)
-        values = None if entries is None else self.lists.values(fact, node, entries)
+        values = None if entries is None else self.lists.values(name, fact, node, entries)
         return None if values is None else self._test(fact, name, values, node)
-
-    def _cidr(self, fact: Fact, name: str, node: Node) -> Condition | None:
-        entries = self._one_or_more(name, node)
-        networks = None if entries is None else self.lists.networks(fact, node, entries)
-        return None if networks is None else self._test(fact, name, networks, node)
-
-    def _prefix(self, fact: Fact, name: str, node: Node) -> Condition | None:
-        entries = self._one_or_more(name, node)
-        prefixes = None if entries is None else self.lists.prefixes(fact, node, entries)
-        return None if prefixes is None else self._test(fact, name, prefixes, node)
-
-    def _one_or_more(self, name: str, node: Node) -> tuple[Node, ...] | None:
-        if isinstance(node, Scalar) and list_name(node) is None:
-            return (node,)
-        return self._entries(name, node)
 
     def _order(self, fact: Fact, name: str, node: Node) -> Condition | None:
         value = typed(fact, node, self.scope)

@@ -13,7 +13,7 @@ from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain
 from guardrail.loading.notation import typed
 from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
-from guardrail.loading.suggest import did_you_mean, suggestion
+from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Mode
@@ -187,21 +187,16 @@ def _check_names(scope: Scope, places: dict[str, Place]) -> None:
 
 
 def _check_chains(scope: Scope, places: dict[str, Place]) -> None:
-    named = {name: name for name in scope.models}
-    for model in scope.models.values():
-        named.update(dict.fromkeys(model.aliases, model.name))
-    for name, model in scope.models.items():
-        if model.weaker is not None and model.weaker not in named:
-            known = tuple(scope.models)
-            help = did_you_mean(model.weaker, known, "models")
-            message = f"unknown model {quoted(model.weaker)}"
-            places[name].report("GR116", ("weaker",), message, help=help)
-            scope.models_doubtful = True
-    if scope.models_doubtful:
+    weaker = {
+        name: scope.model(model.weaker, places[name].at("weaker"))
+        for name, model in scope.models.items()
+        if model.weaker is not None
+    }
+    if None in weaker.values():
+        scope.models_doubtful = True
         return
-    for name, model in scope.models.items():
-        weaker = None if model.weaker is None else named[model.weaker]
-        scope.models[name] = replace(model, weaker=weaker)
+    for name, found in weaker.items():
+        scope.models[name] = replace(scope.models[name], weaker=found)
     _check_circles(scope, places)
 
 
@@ -239,18 +234,11 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
 
 def compile_unlisted(node: Node, scope: Scope) -> None:
     """Take over which of the models one that is not listed counts as."""
-    place = Place(node, scope.findings)
     written = node.get("unlisted_model") if isinstance(node, MapNode) else None
-    if not isinstance(written, Scalar) or not isinstance(written.value, str):
+    if scope.partial or not isinstance(written, Scalar):
         return
-    if scope.partial or scope.models_doubtful:
-        return
-    models, name = scope.models, written.value
-    found = scope.listed_model(name)
-    if found is None:
-        help = did_you_mean(name, models, "models")
-        place.report("GR116", ("unlisted_model",), f"unknown model {quoted(name)}", help=help)
-    scope.unlisted_model = found
+    if isinstance(written.value, str):
+        scope.unlisted_model = scope.model(written.value, written)
 
 
 def _zone(name: str, place: Place) -> datetime.tzinfo | None:

@@ -161,17 +161,24 @@ class Scope:
             )
         return found
 
-    def listed_model(self, name: str) -> str | None:
-        """Return the name of the model that is listed under a name or alias, None if none is."""
-        return next(
-            (m.name for m in self.models.values() if name == m.name or name in m.aliases), None
-        )
+    def model(self, name: str, at: Node | Span) -> str | None:
+        """Return the name of the model that is listed under a name or alias; report an unknown one.
+
+        Where the list itself is doubtful, None is returned and nothing reported.
+        """
+        if self.models_doubtful:
+            return None
+        for model in self.models.values():
+            if name == model.name or name in model.aliases:
+                return model.name
+        help = did_you_mean(name, self.models, "models")
+        self.report("GR116", at, f"unknown model {quoted(name)}", help=help)
+        return None
 
     def rule(self, name: str, span: Span) -> bool:
         """Whether a rule of that id exists; report an unknown one as a test names it."""
         if name in self.rules or self.partial:
             return True
-        known = tuple(self.rules)
-        help = did_you_mean(name, known, "rules")
+        help = did_you_mean(name, self.rules, "rules")
         self.findings.report("GR107", span, f"unknown rule {quoted(name)}", help=help)
         return False

@@ -6,7 +6,8 @@ import ipaddress
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 from guardrail.errors import Span
 from guardrail.loading.files import PolicyFile
@@ -19,8 +20,8 @@ from guardrail.loading.text import quoted
 from guardrail.model.facts import Fact, FactType
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-T = TypeVar("T")
 
+_LARGEST = 16 << 20
 _NUMBERS = (FactType.INTEGER, FactType.NUMBER)
 
 
@@ -38,32 +39,81 @@ class Lists:
 
     scope: Scope
     named: dict[str, NamedList] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    _read: dict[tuple[str, str, str], object] = field(default_factory=dict)
+    _read: dict[tuple[str, str, object], object] = field(default_factory=dict)
 
-    def values(self, fact: Fact, node: Node, entries: tuple[Node, ...]) -> frozenset[object] | None:
-        """Return the entries of a list under `in` or `not_in` as values of a fact."""
-        return self._members("value", fact, node, entries, typed, frozenset)
+    def declare(self, entry: Entry, source: PolicyFile, contents: list[tuple[str, bytes]]) -> None:
+        """Take over a declared list; what is wrong is reported, and its name doubtful.
 
-    def networks(
-        self, fact: Fact, node: Node, entries: tuple[Node, ...]
-    ) -> tuple[Network, ...] | None:
-        """Return the entries of a list under `cidr` as networks."""
-        return self._members("network", fact, node, entries, _network, tuple)
+        A file that was read is added to `contents` by its path within the set.
+        """
+        node, kind = entry.value, f"list {quoted(entry.key.text)}"
+        declared: NamedList | None = None
+        if isinstance(node, MapNode) and node.entries:
+            declared = self._from_file(Place(node, self.scope.findings), source, contents)
+        elif not isinstance(node, ListNode):
+            message = f"{kind} must be a list, not {kind_of(node)}"
+            self.scope.report("GR102", node, message, help="write `[A, B]`, or `{file: PATH}`")
+        elif not node.parts:
+            help = "nothing would ever be in it"
+            self.scope.report("GR108", node, f"{kind} is empty", help=help)
+        else:
+            nested = next((part for part in node.parts if not isinstance(part, Scalar)), None)
+            if nested is None:
+                declared = NamedList(node.parts, from_file=False)
+            else:
+                message = f"a list holds single values, not {kind_of(nested)}"
+                self.scope.report("GR102", nested, message)
+        if declared is None:
+            self.scope.doubtful.add(f"${entry.key.text}")
+        else:
+            self.named[entry.key.text] = declared
 
-    def prefixes(self, fact: Fact, node: Node, entries: tuple[Node, ...]) -> tuple[str, ...] | None:
-        """Return the entries of a list under `prefix`, none of them empty."""
-        return self._members("prefix", fact, node, entries, _prefix, tuple)
+    def _from_file(
+        self, place: Place, source: PolicyFile, contents: list[tuple[str, bytes]]
+    ) -> NamedList | None:
+        entries = place.node.entries if isinstance(place.node, MapNode) else ()
+        for entry in entries:
+            if entry.key.text != "file":
+                report_unknown_key(place, (entry.key.text,), ("file",))
+        node, at = place.at("file"), ("file",)
+        if node is place.node:
+            return None
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            place.report("GR102", at, f"`file` must be a path, not {kind_of(node)}")
+            return None
+        written, name = node.value, f"the list file {quoted(node.value)}"
+        try:
+            content = _content(source.path.parent / written)
+        except (OSError, ValueError) as error:
+            reason = str(error) if len(error.args) == 1 else None
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror.lower()
+            help = f"it is looked for beside {quoted(source.name)}"
+            place.report("GR102", at, f"cannot read {name}", label=reason, help=help)
+            return None
+        within = posixpath.normpath(posixpath.join(posixpath.dirname(source.relative), written))
+        if (within, content) not in contents:
+            contents.append((within, content))
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            place.report("GR102", at, f"{name} is not UTF-8 text", help="save it as UTF-8")
+            return None
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(source.name), written))
+        self.scope.findings.add_source(file, text)
+        lines = parse_lines(file, text)
+        if not lines:
+            place.report("GR108", at, f"{name} holds no value", help="write one value a line")
+            return None
+        return NamedList(lines, from_file=True)
 
-    def _members(
-        self,
-        use: str,
-        fact: Fact,
-        node: Node,
-        entries: tuple[Node, ...],
-        read: Callable[[Fact, Node, Scope], object | None],
-        gather: Callable[..., T],
-    ) -> T | None:
+    def values(self, operator: str, fact: Fact, node: Node, entries: tuple[Node, ...]) -> Any:
+        """Return the entries of a list as an operator compares a fact with them.
+
+        That is a tuple of networks for `cidr`, of texts for `prefix`, and a set of values for all
+        others; None if something is wrong, which is reported.
+        """
+        read, gather = _READERS.get(operator, (typed, frozenset))
         one = as_fact_of_texts(fact)
         name = list_name(node)
         if name is None:
@@ -72,7 +122,7 @@ class Lists:
         known = self._known(name, node)
         if known is None:
             return None
-        cached = (name, fact.name, use)
+        cached = (name, fact.name, read)
         if cached not in self._read:
             lines = known.from_file and one.type in _NUMBERS
             entries = tuple(map(_number_line, known.entries)) if lines else known.entries
@@ -84,7 +134,7 @@ class Lists:
                 del found[before:]
                 self._not_a_list(name, one, node, values.count(None), len(values))
             self._read[cached] = None if None in values else gather(values)
-        return self._read[cached]  # type: ignore[return-value]
+        return self._read[cached]
 
     def _not_a_list(self, name: str, fact: Fact, node: Node, wrong: int, lines: int) -> None:
         message = f"the file of list {quoted(name)} is no list of values for {quoted(fact.name)}"
@@ -94,13 +144,10 @@ class Lists:
 
     def _known(self, name: str, node: Node) -> NamedList | None:
         found = self.named.get(name)
-        self.used.add(name)
         doubtful = self.scope.partial or f"${name}" in self.scope.doubtful
         if found is None and not doubtful:
-            known = tuple(self.named)
-            help = did_you_mean(name, known, "lists")
-            message = f"unknown list {quoted(name)}"
-            self.scope.report("GR107", node, message, help=help)
+            help = did_you_mean(name, self.named, "lists")
+            self.scope.report("GR107", node, f"unknown list {quoted(name)}", help=help)
         return found
 
 
@@ -166,67 +213,7 @@ def _prefix(fact: Fact, entry: Node, scope: Scope) -> object | None:
     return value
 
 
-_LARGEST = 16 << 20
-
-
-def list_texts(
-    entry: Entry, source: PolicyFile, scope: Scope, contents: list[tuple[str, bytes]]
-) -> tuple[tuple[Node, ...], bool] | None:
-    """Return a list's entries, and whether they are the lines of a file.
-
-    A file that was read is added to `contents` by its path within the set. What is wrong is
-    reported, and None returned.
-    """
-    node = entry.value
-    if isinstance(node, ListNode):
-        return _inline(entry, node, scope)
-    if isinstance(node, MapNode) and node.entries:
-        return _from_file(node, source, scope, contents)
-    help = "write `[A, B]`, or `{file: PATH}`"
-    message = f"list {quoted(entry.key.text)} must be a list, not {kind_of(node)}"
-    scope.report("GR102", node, message, help=help)
-    return None
-
-
-def _inline(entry: Entry, node: ListNode, scope: Scope) -> tuple[tuple[Node, ...], bool] | None:
-    if not node.parts:
-        message = f"list {quoted(entry.key.text)} is empty"
-        scope.report("GR108", node, message, help="nothing would ever be in it")
-        return None
-    for part in node.parts:
-        if not isinstance(part, Scalar):
-            message = f"a list holds single values, not {kind_of(part)}"
-            scope.report("GR102", part, message)
-            return None
-    return node.parts, False
-
-
-def _from_file(
-    node: MapNode, source: PolicyFile, scope: Scope, contents: list[tuple[str, bytes]]
-) -> tuple[tuple[Node, ...], bool] | None:
-    place = Place(node, scope.findings)
-    unknown = [e.key.text for e in node.entries if e.key.text != "file"]
-    for name in unknown:
-        report_unknown_key(place, (name,), ("file",))
-    written = place.at("file")
-    if written is node:
-        return None
-    if not isinstance(written, Scalar) or not isinstance(written.value, str):
-        place.report("GR102", ("file",), f"`file` must be a path, not {kind_of(written)}")
-        return None
-    try:
-        content = _read(source, written.value)
-    except (OSError, ValueError) as error:
-        _unreadable(place, source, written.value, error)
-        return None
-    name = posixpath.normpath(posixpath.join(posixpath.dirname(source.relative), written.value))
-    if (name, content) not in contents:
-        contents.append((name, content))
-    return _lines(place, source, written.value, content, scope)
-
-
-def _read(source: PolicyFile, written: str) -> bytes:
-    path = source.path.parent / written
+def _content(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError("it does not exist" if not path.exists() else "it is not a file")
     if path.stat().st_size > _LARGEST:
@@ -234,29 +221,8 @@ def _read(source: PolicyFile, written: str) -> bytes:
     return path.read_bytes()
 
 
-def _unreadable(place: Place, source: PolicyFile, written: str, error: Exception) -> None:
-    reason = str(error) if error.args and len(error.args) == 1 else None
-    if isinstance(error, OSError) and error.strerror:
-        reason = error.strerror.lower()
-    help = f"it is looked for beside {quoted(source.name)}"
-    message = f"cannot read the list file {quoted(written)}"
-    place.report("GR102", ("file",), message, label=reason, help=help)
-
-
-def _lines(
-    place: Place, source: PolicyFile, written: str, content: bytes, scope: Scope
-) -> tuple[tuple[Node, ...], bool] | None:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        message = f"the list file {quoted(written)} is not UTF-8 text"
-        place.report("GR102", ("file",), message, help="save it as UTF-8")
-        return None
-    file = posixpath.normpath(posixpath.join(posixpath.dirname(source.name), written))
-    scope.findings.add_source(file, text)
-    entries = parse_lines(file, text)
-    if not entries:
-        message = f"the list file {quoted(written)} holds no value"
-        place.report("GR108", ("file",), message, help="write one value a line")
-        return None
-    return entries, True
+_Reader = Callable[[Fact, Node, Scope], object | None]
+_READERS: dict[str, tuple[_Reader, Callable[[list[object]], object]]] = {
+    "cidr": (_network, tuple),
+    "prefix": (_prefix, tuple),
+}

@@ -20,7 +20,7 @@ from guardrail.loading.declarations import (
 from guardrail.loading.files import PolicyFile, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
 from guardrail.loading.linting import read_ignores
-from guardrail.loading.lists import Lists, NamedList, list_texts
+from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
@@ -111,7 +111,8 @@ class _Compilation:
         if "defaults" in once:
             compile_unlisted(once["defaults"].value, scope)
         for document, entry in self._unique("lists", "list", documents):
-            self._declare_list(document, entry)
+            check_name(scope.findings, entry.key, "name of a list")
+            self.lists.declare(entry, document.source, self.contents)
         for _, entry in self._unique("conditions", "condition", documents):
             if entry.key.text in COMBINATORS:
                 message = f"{quoted(entry.key.text)} cannot be a condition's name"
@@ -131,15 +132,6 @@ class _Compilation:
                 else:
                     first[name] = document, entry
         return list(first.values())
-
-    def _declare_list(self, document: Document, entry: Entry) -> None:
-        name = entry.key.text
-        check_name(self.scope.findings, entry.key, "name of a list")
-        read = list_texts(entry, document.source, self.scope, self.contents)
-        if read is None:
-            self.scope.doubtful.add(f"${name}")
-            return
-        self.lists.named[name] = NamedList(*read)
 
     def _require(self, documents: list[Document], once: Mapping[str, Entry]) -> None:
         if self.scope.partial or not documents:

@@ -11,7 +11,6 @@ from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.nodes import Node, Scalar, kind_of, plain
 from guardrail.loading.notation import PERCENT
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
-from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import listed, quoted
 from guardrail.model.effects import Effect
 from guardrail.model.rules import Obligations, Step, Verdict
@@ -192,15 +191,11 @@ class Verdicts:
         return percent
 
     def _weaker_model(self, name: str, path: Path) -> str | None:
-        models = self.scope.models
-        if self.scope.partial or self.scope.models_doubtful:
-            return None
-        found = self.scope.listed_model(name)
+        # The models may stand in a file that could not be read.
+        found = None if self.scope.partial else self.scope.model(name, self.place.at(*path))
         if found is None:
-            help = did_you_mean(name, models, "models")
-            self.place.report("GR116", path, f"unknown model {quoted(name)}", help=help)
             return None
-        if all(model.weaker != found for model in models.values()):
+        if all(model.weaker != found for model in self.scope.models.values()):
             message = f"no model leads to {quoted(name)}"
             label = "no model has it as `weaker`"
             help = f"add `weaker: {found}` to a model, or name a weaker one"
