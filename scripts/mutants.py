@@ -345,6 +345,7 @@ class Tree:
             f"{asked},{told}",
             *sorted(lines.files),
             out=(folder / "served.txt").open("wb"),
+            scratch="served",
             pass_fds=(asked, told),
         )
         os.close(asked)
@@ -404,7 +405,6 @@ class Tree:
             "new": new.decode(),
             "tests": [test.name for test in tests],
             "limit": longest(sum(test.seconds for test in tests)),
-            "scratch": self._scratch(),
         }
         if not tests:
             return "survived", "no test runs it"
@@ -415,17 +415,15 @@ class Tree:
             return told, ""
         return ("survived" if told.startswith("passed") else "killed"), told[:200]
 
-    def _scratch(self) -> str:
-        scratch = self.folder / "tmp"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        return str(scratch)
-
-    def _run_pytest(self, *more: str, out: BinaryIO, **others: Any) -> subprocess.Popen[bytes]:
+    def _run_pytest(
+        self, *more: str, out: BinaryIO, scratch: str, **others: Any
+    ) -> subprocess.Popen[bytes]:
+        shutil.rmtree(self.folder / scratch, ignore_errors=True)
+        (self.folder / scratch).mkdir()
         around = {
             **os.environ,
             "PYTHONPATH": str(self.folder),
-            "TMPDIR": self._scratch(),
+            "TMPDIR": str(self.folder / scratch),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take four times as long to start
         }
         start = (sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=line")
@@ -447,7 +445,7 @@ class Tree:
         out = (self.folder / "out.txt").open("w+b")
         limit = longest(sum(test.seconds for test in tests))
         files = dict.fromkeys(test.file for test in tests)
-        running = self._run_pytest("--chosen", str(chosen), *files, out=out)
+        running = self._run_pytest("--chosen", str(chosen), *files, out=out, scratch="tmp")
         try:
             code: int | None = running.wait(limit)
         except subprocess.TimeoutExpired:

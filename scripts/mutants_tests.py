@@ -21,7 +21,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -165,7 +164,7 @@ class Serving:
         for line in self._asked:
             asked = json.loads(line)
             receive, send = context.Pipe(duplex=False)
-            chosen = [items[name] for name in asked["tests"] if name in items]
+            chosen = [items[name] for name in asked["tests"]]
             child = context.Process(target=_serve, args=(asked, chosen, live, send))
             child.start()
             send.close()
@@ -173,7 +172,10 @@ class Serving:
             if child.is_alive():
                 told = f"time ({asked['limit']:.0f} s)"
             else:
-                told = receive.recv() if receive.poll() else f"an end by {child.exitcode}"
+                try:
+                    told = receive.recv()
+                except EOFError:
+                    told = f"an end by {child.exitcode}"
             with contextlib.suppress(ProcessLookupError, TypeError):
                 os.killpg(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
             child.join()
@@ -203,18 +205,20 @@ def _serve(
 ) -> None:
     """Change the module and run the tests; send what came of it: `cannot`, `passed` or why not."""
     os.setsid()
-    os.environ["TMPDIR"] = asked["scratch"]
-    tempfile.tempdir = None
     if not _changed(asked["path"], asked["old"], asked["new"], live):
         send.send("cannot")
         return
     first = _First()
     session = items[0].session
     session.config.pluginmanager.register(first)
-    for item, after in zip(items, [*items[1:], None], strict=True):
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-        if first.told:
-            break
+    try:
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if first.told:
+                break
+    except BaseException as problem:  # what ends pytest
+        send.send(f"{problem!r}")
+        raise
     send.send(first.told or f"passed {len(items)}")
     session._setupstate.teardown_exact(None)
 

@@ -74,6 +74,17 @@ INCLUSION = [
     ),
     (UsageFormat.GEMINI, {"promptTokenCount": 10, "totalTokenCount": 30}, (10, 20, None, None)),
     (
+        CHAT,  # as Bedrock spells it
+        {
+            "inputTokens": 1,
+            "cacheReadInputTokens": 6,
+            "cacheWriteInputTokens": 3,
+            "outputTokens": 15,
+            "totalTokens": 30,
+        },
+        (10, 20, 6, None),
+    ),
+    (
         NATIVE,  # SGLang
         {"prompt_tokens": 10, "completion_tokens": 20, "cached_tokens": 6, "reasoning_tokens": 15},
         (10, 20, 6, 15),

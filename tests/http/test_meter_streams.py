@@ -243,6 +243,38 @@ def test_events_too_long_to_hold_tell_their_usage_all_the_same():
             assert metered(UsageFormat.OPENAI_RESPONSES, pieces) == expected
 
 
+def test_events_after_one_too_long_to_hold_are_read_as_ever():
+    usage = chat("", choices=[], usage=USAGE)
+    data = events(chat("x" * 300_000), chat("lo"), usage, "[DONE]")
+
+    for size in (1_000, 65_536, 1 << 20):
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        told = metered(CHAT, pieces)
+        assert (told.usage, told.ended) == ({"input_tokens": 9, "output_tokens": 40}, True)
+
+
+def test_a_stream_of_gemini_that_ends_without_a_word_is_charged_none():
+    usage = {"promptTokenCount": 9, "candidatesTokenCount": 0, "totalTokenCount": 9}
+    ends = {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": usage}
+
+    told = metered(UsageFormat.GEMINI, [events(ends)], reserved={"output_tokens": 7})
+    assert told.usage == {"input_tokens": 9, "output_tokens": 0}
+    cut = metered(UsageFormat.GEMINI, [events({"usageMetadata": usage})])
+    assert cut.usage["output_tokens"] == 1
+
+
+def test_of_more_sequences_than_are_kept_the_first_ones_count_on():
+    def told(sequence, tokens):
+        meta = {"prompt_tokens": 1, "completion_tokens": tokens}
+        return {"text": "x", "index": sequence, "meta_info": meta}
+
+    first = [told(sequence, 1) for sequence in range(5_000)]
+    later = [told(sequence, 11) for sequence in range(5_000)]
+
+    usage = metered(UsageFormat.NATIVE, [events(*first, *later, "[DONE]")]).usage
+    assert usage["output_tokens"] == 11 * 4_096
+
+
 def test_a_line_without_an_end_is_not_held():
     meter_format = UsageFormat.OPENAI_RESPONSES
     chunks = [b'data: {"type": "x", "delta": "', *[b"y" * 100_000] * 100]

@@ -550,6 +550,25 @@ def test_the_usage_is_taken_out_at_once_whatever_ends_the_lines(ending, size):
     assert passed == kept
 
 
+@pytest.mark.parametrize(
+    ("choice", "stays"),
+    [
+        ({"delta": {"content": "x"}}, True),
+        ({"delta": {}, "finish_reason": "stop"}, True),
+        ({"delta": {}, "logprobs": {"content": []}}, True),
+        ({"text": "x"}, True),
+        ({"delta": "x"}, True),
+        ({"delta": {}}, False),
+        ({"delta": {"content": None, "role": ""}, "finish_reason": None, "logprobs": None}, False),
+    ],
+)
+def test_a_chunk_of_usage_is_taken_out_only_if_it_says_nothing_else(choice, stays):
+    chunk = {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}
+    event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+    assert UsageStripper().feed(event, last=True) == (event if stays else b"")
+
+
 def test_a_client_that_leaves_a_stream_pays_for_what_passed():
     left = asyncio.Event()
 
