@@ -353,6 +353,30 @@ def test_what_is_stored_makes_tools_unknown_wherever_it_is_referred_to(extra):
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": [{"content": [{"type": "input_file", "file_id": "f"}]}]}),
+        (CHAT, {"messages": [{"content": [{"type": "file", "file": {"file_id": "f"}}]}]}),
+        (MESSAGES, {"messages": [{"content": [{"source": {"type": "file", "file_id": "f"}}]}]}),
+        ("/v1/responses", {"input": [{"type": "item_reference", "id": "m"}] * 9}),
+    ],
+)
+def test_what_the_host_keeps_counts_as_input_wherever_it_is_referred_to(path, body):
+    request = asked(path, body)
+
+    assert 4_096 <= request.estimate["input_tokens"] < 4_196
+    assert request.facts["request.tools"] == 0
+
+
+def test_a_file_that_an_answer_cited_is_no_input():
+    cited = {"type": "file_citation", "file_id": "f", "index": 1, "filename": "a.pdf"}
+
+    request = asked("/v1/responses", {"input": [{"content": [{"annotations": [cited]}]}]})
+
+    assert request.estimate["input_tokens"] < 100
+
+
+@pytest.mark.parametrize(
     "extra", [{"thinking_budget": 4_000}, {"extra_body": {"reasoning_budget": -1}}]
 )
 def test_a_budget_for_thinking_asks_for_it(extra):

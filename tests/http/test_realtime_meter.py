@@ -237,6 +237,21 @@ def test_what_the_client_adds_counts_as_input_of_later_turns_and_sound_is_no_tex
     assert 1_200 <= grown < 1_300
 
 
+@pytest.mark.parametrize(
+    ("kind", "most"), [("audio/pcm", 20), ("image/jpeg", 20), ("text/plain", 9_000)]
+)
+@pytest.mark.parametrize("name", ["audio", "mediaChunks"])
+def test_text_that_comes_as_sound_to_the_live_api_is_text(kind, most, name):
+    followed = Followed("/ws/g.v1beta.GenerativeService.BidiGenerateContent")
+    blob = {"mimeType": kind, "data": "A" * 32_000}
+    followed.sent(frame(setup={"model": "models/g"}))
+    followed.sent(frame(realtimeInput={name: [blob] if name == "mediaChunks" else blob}))
+
+    turn = followed.asked(frame(clientContent={"turns": [], "turnComplete": True}))
+
+    assert most * 0.8 < turn.estimate["input_tokens"] < most + 30
+
+
 def test_a_turn_cut_short_is_charged_for_what_streamed_within_its_cap():
     def cut(cap):
         followed = meter()

@@ -103,6 +103,8 @@ STORED_ANYWHERE = frozenset(
     "previous_response_id cachedContent cached_content assistant_id prompt_id".split()
 )
 """Those of them that are called so nowhere else: they count wherever they stand."""
+STORED_FILES = ("file_id", "input_file_id")
+"""Members that refer to a file that the host keeps: input, but no settings."""
 
 REASONING = (
     "reasoning_effort",
@@ -132,6 +134,7 @@ _DECIDING = frozenset(
         *ALSO_MODELS,
         *OTHER_MODELS,
         *STORED,
+        *STORED_FILES,
         *REASONING,
         OUTPUT_CONFIG,
         "container",

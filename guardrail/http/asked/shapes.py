@@ -21,6 +21,7 @@ from guardrail.http.asked.members import (
     REASONING,
     STORED,
     STORED_ANYWHERE,
+    STORED_FILES,
     Members,
     check_spelling,
     members_in,
@@ -36,12 +37,13 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 
 _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "conversation", "conversation_id")
-_FILES = ("file_id", "input_file_id")
+# What an answer cited is no input: it tells where its text came from.
+_CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
 _OTHERS = frozenset(OTHER_MODELS)
 _ALSO = frozenset(ALSO_MODELS)
 # Most bodies have none of these members: that is seen at once.
-_ELSEWHERE = frozenset({*STORED, *_FILES})
+_ELSEWHERE = frozenset({*STORED, *STORED_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
 _EFFORTS = ("reasoning_effort", "think")
 _REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
@@ -210,11 +212,21 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
             count, opaque = count + 1, True
         if _ELSEWHERE.isdisjoint(members):
             continue
-        referring = _ELSEWHERE if settles else STORED_ANYWHERE
+        referring = STORED if settles else STORED_ANYWHERE
         count += sum(members.get(name) is not None for name in referring)
+        if members.get("type") not in _CITED:
+            count += sum(members.get(name) is not None for name in STORED_FILES)
         stored = STORED if settles else STORED_ANYWHERE
         opaque = opaque or any(members.get(name) is not None for name in stored)
+    items = every[0].of.get("input") if every else None
+    if isinstance(items, list) and any(_is_reference(item) for item in items):
+        # Items of one conversation: together they are at most what an earlier response is.
+        count += 1
     return count, opaque
+
+
+def _is_reference(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
 
 
 def _only_goes_on(every: Sequence[Members]) -> bool:
