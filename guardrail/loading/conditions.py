@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from guardrail.loading.findings import Scope
 from guardrail.loading.lists import Lists, list_name
-from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
+from guardrail.loading.nodes import (
+    Entry,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    all_or_none,
+    kind_of,
+    text_in,
+)
 from guardrail.loading.notation import NotationError, is_date, read_instant, report_notation, typed
 from guardrail.loading.suggest import did_you_mean, nearest, suggestion
 from guardrail.loading.text import listed, quoted
@@ -110,13 +119,13 @@ class Conditions:
         name = entry.key.text
         if name not in COMBINATORS:
             return self._fact(entry, seen)
-        combine: Callable[[Node, Sightings], Condition | None] = {
-            "any": self._any,
-            "all": self._all,
-            "not": self._not,
-            "use": self._use,
-        }[name]
-        return combine(entry.value, seen)
+        if name == "not":
+            part = self._condition(entry.value, seen)
+            return None if part is None else Negation(part)
+        parts = self._parts(name, entry.value, seen)
+        if parts is None or name != "any":
+            return None if parts is None else self._all_of(parts)
+        return parts[0] if len(parts) == 1 else Some(parts)
 
     def _fact(self, entry: Entry, seen: Sightings) -> Condition | None:
         name = entry.key.text
@@ -131,56 +140,40 @@ class Conditions:
         self._grow(max(1, len(tests)), entry.key)
         return self._all_of(tests)
 
-    def _any(self, node: Node, seen: Sightings) -> Condition | None:
-        parts = self._parts("any", node, seen)
-        if parts is None:
-            return None
-        return parts[0] if len(parts) == 1 else Some(tuple(parts))
-
-    def _all(self, node: Node, seen: Sightings) -> Condition | None:
-        parts = self._parts("all", node, seen)
-        return None if parts is None else self._all_of(list(parts))
-
-    def _parts(self, name: str, node: Node, seen: Sightings) -> list[Condition] | None:
+    def _parts(self, name: str, node: Node, seen: Sightings) -> tuple[Condition, ...] | None:
+        """Compile what `any`, `all` or `use` combines; `use` takes a single name as well."""
+        if name == "use" and not isinstance(node, ListNode):
+            return all_or_none([self._used(node, seen)])
         if not isinstance(node, ListNode):
             message = f"`{name}` must be a list of conditions, not {kind_of(node)}"
             help = f"write `{name}: [{{…}}, {{…}}]`"
             self.scope.report("GR102", node, message, help=help)
             return None
         if not node.parts:
-            self._empty(name, node)
+            self.scope.report("GR108", node, f"`{name}` is empty", help=f"leave `{name}` out")
             return None
-        parts = [self._condition(part, seen) for part in node.parts]
-        whole = [part for part in parts if part is not None]
-        return whole if len(whole) == len(parts) else None
-
-    def _not(self, node: Node, seen: Sightings) -> Condition | None:
-        part = self._condition(node, seen)
-        return None if part is None else Negation(part)
-
-    def _use(self, node: Node, seen: Sightings) -> Condition | None:
-        names = node.parts if isinstance(node, ListNode) else (node,)
-        if not names:
-            self._empty("use", node)
-            return None
-        return self._all_of([self._used(name, seen) for name in names])
+        read = self._used if name == "use" else self._condition
+        return all_or_none([read(part, seen) for part in node.parts])
 
     def _used(self, node: Node, seen: Sightings) -> Condition | None:
-        findings = self.scope.findings
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        name = text_in(node)
+        if name is None:
             message = f"`use` takes the name of a condition, not {kind_of(node)}"
-            findings.report("GR102", node, message)
+            self.scope.report("GR102", node, message)
             return None
-        name = node.text
         target = self.named.get(name)
         if target is None and self.scope.partial:
             return None
         if target is None:
             help = did_you_mean(name, self.named, "conditions")
-            findings.report("GR107", node, f"unknown condition {quoted(name)}", help=help)
+            self.scope.report("GR107", node, f"unknown condition {quoted(name)}", help=help)
             return None
         if name in self._open:
-            self._circle(name, node)
+            circle = [*self._open[self._open.index(name) :], name]
+            path = " → ".join(quoted(step) for step in circle[:8])
+            help = "leave out the `use` that closes the circle"
+            message = f"condition {quoted(name)} uses itself"
+            self.scope.report("GR107", node, message, label=path, help=help)
             return None
         resolved = self._resolve(name, target)
         if resolved.condition is None:
@@ -188,13 +181,6 @@ class Conditions:
         seen.extend((fact, node) for fact in resolved.facts)
         fits = self._reach(self._level + resolved.levels, node)
         return resolved.condition if self._grow(resolved.size, node) and fits else None
-
-    def _circle(self, name: str, node: Node) -> None:
-        round_trip = [*self._open[self._open.index(name) :], name]
-        path = " → ".join(quoted(step) for step in round_trip[:8])
-        message = f"condition {quoted(name)} uses itself"
-        help = "leave out the `use` that closes the circle"
-        self.scope.report("GR107", node, message, label=path, help=help)
 
     def _resolve(self, name: str, node: Node) -> _Resolved:
         if name in self._resolved:
@@ -225,12 +211,8 @@ class Conditions:
             self.scope.report("GR102", node, message, help=help)
         return self._size <= _LARGEST
 
-    def _empty(self, name: str, node: Node) -> None:
-        message = f"`{name}` is empty"
-        self.scope.report("GR108", node, message, help=f"leave `{name}` out")
-
     @staticmethod
-    def _all_of(parts: list[Condition | None] | list[Condition]) -> Condition | None:
+    def _all_of(parts: Sequence[Condition | None]) -> Condition | None:
         flat: list[Condition] = []
         for part in parts:
             if part is None:
@@ -358,8 +340,8 @@ class Operators:
             self._report("GR102", node, "`not` of `not` cancels out", "leave both out")
             return None
         tests = self.tests(fact, node, seen)
-        whole = tuple(test for test in tests if test is not None)
-        if len(whole) != len(tests):
+        whole: tuple[Condition, ...] | None = all_or_none(tests)
+        if whole is None:
             return None
         return Negation(whole[0] if len(whole) == 1 else Every(whole))
 

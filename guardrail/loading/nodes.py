@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from guardrail.errors import Span
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,18 @@ def _exact(node: Scalar) -> object:
     except InvalidOperation:
         return node.value
     return exact if exact.is_finite() else node.value
+
+
+def text_in(node: Node | None) -> str | None:
+    """Return the text that a node is, None if it is anything else."""
+    value = node.value if isinstance(node, Scalar) else None
+    return value if isinstance(value, str) else None
+
+
+def all_or_none(parts: Iterable[T | None]) -> tuple[T, ...] | None:
+    """Return the parts of a construct, None if one of them is in error."""
+    whole = tuple(parts)
+    return None if None in whole else cast(tuple[T, ...], whole)
 
 
 def kind_of(node: Node) -> str:
