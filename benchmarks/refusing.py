@@ -20,7 +20,7 @@ from tests.stores.servers import Server
 REFUSED_MOST = 1.5
 REFUSED, WITHIN = 0.7, 0.05
 """The share that is refused, and how far from it a round may be."""
-ACCOUNTS, A_MINUTE = 100, 10
+ACCOUNTS, A_MINUTE = 40, 10
 STEP = 60 / (ACCOUNTS * A_MINUTE) * (1 - REFUSED)
 """Seconds between requests: those that the rate admits, and seven more for three of them."""
 TOKENS: dict[str, object] = {"input_tokens": 1, "output_tokens": 1}

@@ -32,8 +32,8 @@ WEEK = ROOT / "examples" / "traffic" / "sample-week.jsonl.gz"
 REFUSED_MOST, TAIL_MOST, FIRST_MOST = 1.5, 3.0, 20.0
 SHORTENED = 500
 """Requests of the week where little work is wanted."""
-FIRST, WARM = 20, 40
-"""Requests that are the first of a guard, and how often each of them then comes."""
+FIRST, FEW, WARM = 20, 3, 40
+"""Requests that are the first of a guard, all and a few; and how often each of them then comes."""
 
 
 def outcome_costs(rounds: int, scale: float) -> list[Result]:
@@ -113,7 +113,7 @@ def _rows(effect: Effect, nanos: list[float], allowed: float) -> list[Result]:
 
 def _first(policies: PolicySet, week: Sequence[Recorded], rounds: int) -> list[Result]:
     """Return what the first decision takes, by fresh guards and in processes of their own."""
-    sample = week[:: len(week) // FIRST]
+    sample = week[:: -(-len(week) // (FIRST if len(week) > SHORTENED else FEW))]
     loaded = [[first_and_warm(policies, one) for one in sample] for _ in range(rounds)]
     each = [_median_pair([pairs[place] for pairs in loaded]) for place in range(len(sample))]
     started = [_in_own_process() for _ in range(rounds)]
