@@ -15,11 +15,11 @@ from guardrail.errors import StoreError
 from guardrail.http.asked.values import RewriteError
 from guardrail.http.exchange.before import Exchange
 from guardrail.http.exchange.serving import Serving
+from guardrail.http.leases import THREAD, LeaseThread
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
-from guardrail.wsgi.leases import THREAD, Renewals
 from tests.engine.tracing import records
 from tests.guard.failing import AwaitedStore, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
@@ -469,7 +469,7 @@ def test_a_request_for_which_the_system_has_no_thread_is_given_back(monkeypatch)
     def no_thread(*_: object) -> Any:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(Renewals, "watch", no_thread)
+    monkeypatch.setattr(LeaseThread, "watch", no_thread)
     with pytest.raises(RuntimeError):
         one.ask()
     assert (one.held, one.paths) == (NOTHING, [])

@@ -298,20 +298,20 @@ def test_the_leases_of_a_request_that_is_decided_anew_count_from_then():
         return StreamingResponse(pieces())
 
     guarded = Guarded(ONE, app)
-    asked: list[str] = []
-    door: Any = guarded.app.door
-    regain = door.regain
+    asked: list[Any] = []
+    decide = guarded.guard.decide
 
-    async def counted(*arguments, **more):
-        asked.append("regain")
-        return await regain(*arguments, **more)
+    async def counted(facts, estimate, **more):
+        asked.append(estimate)
+        return await decide(facts, estimate, **more)
 
-    door.regain = counted
+    guarded.guard.decide = counted
     answers = post(guarded.app, "/draw")
 
     assert answers[0].status_code == 200
     assert len(before) == 1
-    assert asked == []
+    # The request, and the request with what the endpoint adds: no place was taken anew.
+    assert [estimate.get("images", 0) for estimate in asked] == [0, 1]
     assert guarded.used("places") == 0
 
 

@@ -183,7 +183,7 @@ def failing(*given):
 
 
 def test_a_fault_of_ours_after_the_decision_gives_everything_back(monkeypatch):
-    monkeypatch.setattr(before, "rewritten", failing)
+    monkeypatch.setattr(before.Exchange, "decided", failing)
     guarded, hosted = Guarded(POLICY), Hosted(answering(Response([completion()])))
 
     assert guarded.ask().status == hosted.ask()[0] == 503

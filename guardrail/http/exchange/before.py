@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from typing import NamedTuple
 
 from guardrail.engine import Decision
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard.precheck import Prechecked
 from guardrail.http.answers import Addressee, Answer, answer, refuse
 from guardrail.http.answers.crossing import is_preflight, value_of
 from guardrail.http.answers.refusing import Refusal
@@ -23,15 +25,17 @@ from guardrail.http.asked import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.asked.values import FREE
-from guardrail.http.exchange.early import Refuse
 from guardrail.http.exchange.head import Head
 from guardrail.http.exchange.tracing import OwnRefusal, incoming_ids
 from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.meter.units import with_units
 from guardrail.http.settings.values import HttpSettings
 from guardrail.model.effects import Effect
+from guardrail.signals import Signal
 from guardrail.signals.client import ClientAddress
+from guardrail.signals.directory import Identity
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})
@@ -45,13 +49,13 @@ tries again what was refused for good.
 """
 
 
-class Hold(NamedTuple):
-    """The request may be held for some seconds and decided again, instead of being refused."""
+class Delay(NamedTuple):
+    """The request may wait for some seconds and be decided again, instead of being refused."""
 
     seconds: float
 
 
-class Pass(NamedTuple):
+class Forward(NamedTuple):
     """The host gets the request; `body` and `path` are None where they stay as they came.
 
     `strips_usage`: the stream's usage is asked for by us alone, and taken out again.
@@ -66,12 +70,20 @@ class Pass(NamedTuple):
 class Exchange:
     """One request until the host gets it. It is asked in order, and does no input or output.
 
-    Each step returns an answer if the request ends there: `opened`, then (with the identity of
-    its credential) `identified`, `received` with the body, `decided`.
+    Each of these returns an answer if the request ends there: `opened`, then (with the identity of
+    its credential) `identified`, `prechecked`, `received` with the body, `decided`.
     """
 
-    def __init__(self, head: Head, settings: HttpSettings) -> None:
+    guard: AsyncGuard | Guard
+    """The guard in force when it was last decided on."""
+
+    def __init__(self, head: Head, settings: HttpSettings, *, is_seen: bool = True) -> None:
+        """Take a head; `is_seen` tells whether its body comes with it, if it has one."""
         self.head = head
+        self.is_seen = is_seen
+        self.has_body = is_seen and head.announces_body
+        self.body: bytes | None = None
+        self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
         self.asked: Asked = header_only(head.method, head.path, head.headers)
         self.asking = Asking(ClientAddress(None), None)
@@ -79,10 +91,8 @@ class Exchange:
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
-        self.refusal: Decision | None = None
         self.known = settings.asker.directory is None
         self.own_id = ""
-        self._reads = True
         self._parts: RequestParts | None = None
 
     @property
@@ -112,10 +122,12 @@ class Exchange:
         reading = self._settings.reading
         return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
 
-    def may_change_body(self, decision: Decision) -> bool:
-        """Tell whether a decision may change the body."""
-        return decision.allowed and bool(
-            self._settings.stream_usage or CHANGES & decision.obligations.keys()
+    def changes_large_body(self, decision: Decision) -> bool:
+        """Tell whether a decision may change a body that is large."""
+        return (
+            len(self.asked.body or b"") > AT_ONCE
+            and decision.allowed
+            and bool(self._settings.stream_usage or CHANGES & decision.obligations.keys())
         )
 
     def opened(self) -> Answer | None:
@@ -141,34 +153,36 @@ class Exchange:
             return self.too_large()
         return None
 
-    def identified(
-        self,
-        facts: Mapping[str, object],
-        unavailable: frozenset[str],
-        early: Refuse | None,
-        now: float,
-    ) -> Answer | None:
-        """Take what the directory says of the credential; refuse what no body could change."""
-        self.facts.update(facts)
-        self.unavailable = unavailable - self.facts.keys()
+    def identified(self, identity: Identity) -> Answer | None:
+        """Take what the directory says of the credential; refuse a body too long for its caller."""
+        self.facts.update(identity.facts)
+        self.unavailable = identity.unavailable - self.facts.keys()
         # While the directory does not answer, nobody is refused for being unknown to it.
-        self.known = self.known or "account.id" in facts or "account.id" in unavailable
+        self.known = (
+            self.known or "account.id" in identity.facts or "account.id" in identity.unavailable
+        )
         length = self.head.stated_length
-        if length is not None and length > self.max_body:
-            return self.too_large()
-        if early is None or not self.head.announces_body:
+        return self.too_large() if length is not None and length > self.max_body else None
+
+    def prechecked(self, found: Prechecked) -> Answer | None:
+        """Take what the guard settled by the head alone; refuse what no body could change."""
+        self.facts = dict(found.facts)
+        self.unavailable, self.signals_asked = found.unavailable, found.asked
+        if found.refusal is None:
             return None
-        self.refusal = early(self.facts, self.unavailable, now)
-        if self.refusal is None:
-            return None
-        return refuse(self.refusal, self.addressee, self._settings.style)
+        return refuse(found.refusal, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
 
         On an endpoint that is not known the body may be anything: it is then counted as the most
-        restricted kind, unless it is JSON that can be read in two ways.
+        restricted kind, unless it is JSON that can be read in two ways. Of a body that is not seen
+        here a request counts, tokens do not.
         """
+        if not self.is_seen:
+            self.asked = self.asked._replace(estimate=dict(FREE))
+            self.facts = {**self.asked.facts, **self.facts}
+            return None
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
         self._parts = RequestParts(
@@ -191,27 +205,23 @@ class Exchange:
             )
         return None
 
-    def unread(self) -> Answer | None:
-        """Take that the body is not for us to read: a request counts, tokens do not."""
-        self._reads = False
-        self.asked = self.asked._replace(estimate=dict(FREE))
-        self.facts = {**self.asked.facts, **self.facts}
-        return None
-
-    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
+    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
         if not decision.allowed:
             wait = decision.retry_after
             holds = decision.effect is Effect.THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
-                return Hold(wait)
+                return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
+        body: bytes | None = None
+        path: str | None = None
         try:
-            if not self._reads and CHANGES & decision.obligations.keys():
-                raise RewriteError("its body is not seen here")
-            body = rewritten(self.asked, decision.obligations, self._parts)
-            path = rewritten_path(self.asked, decision.obligations)
+            if CHANGES & decision.obligations.keys():
+                if not self.is_seen:
+                    raise RewriteError("its body is not seen here")
+                body = rewritten(self.asked, decision.obligations, self._parts)
+                path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
             message = (
                 f"This request could only be served with less than it asks for, and {problem}."
@@ -221,7 +231,7 @@ class Exchange:
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
-        return Pass(decision, body, path, strips)
+        return Forward(decision, body, path, strips)
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""

@@ -1,10 +1,9 @@
-"""An admitted request while the host serves it: fields, metering, leases, and how it ends."""
+"""An admitted request while the host serves it: fields, metering, and how it ends."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -18,9 +17,6 @@ from guardrail.http.dialects import UsageFormat
 from guardrail.http.exchange.later import Later, may_tell_ends
 from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
-from guardrail.model.amounts import SECOND
-from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
@@ -28,7 +24,6 @@ _TEXTS = ("text", "srt", "vtt")
 _TEXT_FIELD = re.compile(
     rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
 )
-RENEWALS_PER_LEASE = 3
 BROKEN_OFF = Refusal(
     status=500,
     kind="server_error",
@@ -51,48 +46,8 @@ class Settlement(NamedTuple):
     model: str | None = None
 
 
-class Renewal(Enum):
-    """What a request that is still being served needs for its places in flight.
-
-    `EXTEND` its leases, or `REGAIN` its places, which others may have taken since the leases ran
-    out: the process was suspended, say.
-    """
-
-    EXTEND = "extend"
-    REGAIN = "regain"
-
-
-class Places:
-    """When the places in flight of a decision are to be renewed, or taken anew."""
-
-    def __init__(self, lease: float | None, now: float) -> None:
-        """Take how long a lease lasts, in seconds, None if there is none."""
-        self.every = interval_of(lease)
-        self._lease = lease
-        self._renewed = now
-        self._lapsed = False
-
-    def due(self, now: float) -> Renewal | None:
-        """Return what they need at `now`, None if nothing, and take it that it is done."""
-        every, lease = self.every, self._lease
-        if every is None or lease is None or now - self._renewed < every:
-            return None
-        self._lapsed = self._lapsed or now - self._renewed >= lease
-        self._renewed = now
-        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
-
-    def taken(self, now: float) -> None:
-        """Take that another decision took them at `now`."""
-        self._renewed = now
-        self._lapsed = False
-
-    def regained(self) -> None:
-        """Take that they were taken anew."""
-        self._lapsed = False
-
-
 class Serving:
-    """One admitted request while the host serves it; it ends once, whatever happens."""
+    """Follows the response to one admitted request: what goes with it, and what it used."""
 
     def __init__(
         self,
@@ -102,8 +57,6 @@ class Serving:
         style: Style,
         *,
         strips_usage: bool,
-        lease: float | None,
-        now: float,
         later: Later | None = None,
     ) -> None:
         """Take an admitted request; `later` is where decisions on work in the background wait."""
@@ -119,11 +72,8 @@ class Serving:
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
-        self._places = Places(lease, now)
-        self.renews_every = self._places.every
         self._status: int | None = None
         self._bytes = 0
-        self._settled = False
 
     def started(self, status: int, headers: Sequence[Field]) -> list[Field]:
         """Take the host's status and fields; return the fields to send.
@@ -156,27 +106,9 @@ class Serving:
         return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self._settled
-
-    def renewal_due(self, now: float) -> Renewal | None:
-        """Return what its places need at `now`, None if nothing, and take it that it is done."""
-        return None if self._settled else self._places.due(now)
-
-    def given_back(self) -> None:
-        """Take that its decision is settled, for another is to be made in its place."""
-        self._settled = True
-
-    def admitted_anew(self, decision: Decision, now: float) -> None:
-        """Take another decision in the place of the one that was given back."""
-        self.decision = decision
-        self._settled = False
-        self._places.taken(now)
-
-    def regained(self) -> None:
-        """Take that its places were taken anew."""
-        self._places.regained()
+    def has_started(self) -> bool:
+        """Whether the host has sent a status, and so something that may be charged."""
+        return self._status is not None
 
     def broken_off(self) -> bytes:
         """Return the event that tells a client that its stream ends early, nothing if it did not.
@@ -190,15 +122,13 @@ class Serving:
         return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
 
     def endings(self, *, failed: bool, left: bool = False) -> list[tuple[Decision, Settlement]]:
-        """Return what is to be settled now that it has ended; nothing if it already had.
+        """Return what is to be settled now that it has ended, its own decision first.
 
         Work that goes on after the response gives its place in flight back, and keeps what was
         reserved. A copy of its decision waits until another response tells the end of the work:
         that is settled with the request which asked for it.
         """
         settlement = self.ended(failed=failed, left=left)
-        if settlement is None:
-            return []
         later = self._later
         work = self._meter.goes_on if settlement.usage is not None else None
         found = [(self.decision, settlement)]
@@ -214,17 +144,14 @@ class Serving:
                 found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
         return found
 
-    def ended(self, *, failed: bool, left: bool = False) -> Settlement | None:
-        """Return how the decision is settled, None if it is already.
+    def ended(self, *, failed: bool, left: bool = False) -> Settlement:
+        """Return how its decision is settled.
 
         What was served is charged, also if the client left before its end. Nothing served, by
         the host's fault (`failed`, a 5xx, a redirect, a 429 from behind it): everything is given
         back. A client's own fault costs the request, and no tokens; one that `left` before the
         first byte pays for the input, or, for work in the background, what was reserved.
         """
-        if self._settled:
-            return None
-        self._settled = True
         status = self._status
         if left and status is None:
             if self._meter.background:
@@ -290,14 +217,3 @@ def _served(decision: Decision, meter: Meter) -> str | None:
     model = meter.served_model
     policies = decision.case.engine.policies
     return None if policies.model_named(model) is None else model
-
-
-def interval_of(lease: float | None) -> float | None:
-    """Return how often a lease of so many seconds is renewed, None if there is none."""
-    return None if lease is None else lease / RENEWALS_PER_LEASE
-
-
-def lease_of(policies: PolicySet) -> float | None:
-    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
-    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
-    return min(leases, default=0) / SECOND or None
