@@ -465,8 +465,7 @@ class Served:
         After its response is over the request itself is charged already: what is added then is
         decided on and charged by itself.
         """
-        before = dict.fromkeys(self._estimate, 0) if self._over else self._estimate
-        estimate = {**before, **(NOTHING if self._over else {})}
+        estimate = dict(self._estimate)
         for unit, amount in added.items():
             estimate[unit] = plus(estimate.get(unit, 0), amount)
         decision = yield from self.reservation.decide_again(
@@ -491,9 +490,13 @@ class Served:
             yield from self.reservation.settle(Settlement(self._with_added({}, {})))
             return
         self._over = True
+        estimate, self._estimate = self._estimate, {**dict.fromkeys(self._estimate, 0), **NOTHING}
         own, *others = self.response.endings(failed=failed, left=left)
         usage = own[1].usage
         if usage is not None:
+            if not self.reservation.decision.allowed:
+                # It reserved nothing: what is not metered was used as it was estimated.
+                usage = {**estimate, **usage}
             usage = self._with_added(usage, self._request.estimate)
         rest = iter(others)
         try:
