@@ -74,6 +74,7 @@ class _Served(Served):
         self._forward = forward
         self._send = send
         self._ended = self._replaced = False
+        self._renews = self.reservation.renews_every is not None
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
         self.passage.anew = self._decide_anew
@@ -84,7 +85,8 @@ class _Served(Served):
         body = self._request.body if forward.body is None else forward.body
         replay = Replay(receive, body)
         failed = True
-        self._timer = LeaseTimer(self.reservation.renews_every, self._renew_if_due)
+        if self._renews:
+            self._timer = LeaseTimer(self.reservation.renews_every, self._renew_if_due)
         try:
             await app(self._scope(scope), replay, self._pass_on)
             failed = False
@@ -114,11 +116,12 @@ class _Served(Served):
             chunk, last = message.get("body", b""), not message.get("more_body", False)
             passed = self.response.sent(chunk, last=last)
             self._ended = self._ended or last
+            if self._renews:
+                self._renew_if_due()
             if passed is not chunk:
                 message = {**message, "body": passed}
                 if not passed and not last:
                     return
-            self._renew_if_due()
         elif kind == "http.response.start":
             refusal = self.passage.refusal
             if refusal is not None:

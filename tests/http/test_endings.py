@@ -111,18 +111,18 @@ class Asgi(Way):
         self.store, self.script_store = store, store.script
         self.guard = AsyncGuard.from_policies(policies, store=store, clock=self.clock, environ={})
 
-        async def sleep(seconds: float) -> None:
-            self.slept.append(seconds)
-            self.clock.advance(seconds)
-            await self.on_sleep()
-
         self.app: Any = AsgiMiddleware(
             self._host,
             guard=self.guard,
             clock=self.clock,
             directory=Accounts(),
-            **{"sleep": sleep, **self.settings, **options},
+            **{"sleep": self.sleep, **self.settings, **options},
         )
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+        await self.on_sleep()
 
     async def on_sleep(self) -> None:
         """Do nothing more while a request is held."""
