@@ -11,8 +11,7 @@ from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import GuardrailError
 from guardrail.http.enforcer import AsyncEnforcer, Sleep
-from guardrail.http.exchange.before import counts_answer, is_let_through, is_scrape
-from guardrail.http.exchange.head import head_of_scope
+from guardrail.http.request import counts_answer, head_of_scope, is_let_through, is_scrape
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads

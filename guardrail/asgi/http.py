@@ -16,12 +16,11 @@ from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.before import LINGER, Exchange, Forward
-from guardrail.http.exchange.head import Field, Head
 from guardrail.http.exchange.passage import PASSAGE
 from guardrail.http.flow import RELEASED, Served, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import readable
+from guardrail.http.request import LINGER, Exchange, Field, Forward, Head
 
 _UNSEEN = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})

@@ -11,9 +11,8 @@ from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.before import CHANGES, Delay, Exchange, Forward
-from guardrail.http.exchange.head import Head
 from guardrail.http.meter import SessionMeter, session_meter
+from guardrail.http.request import CHANGES, Delay, Exchange, Forward, Head
 from guardrail.model.effects import Effect, Mode
 
 EXTENSION = "websocket.http.response"

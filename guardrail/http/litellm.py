@@ -30,10 +30,9 @@ from guardrail.guard import AsyncGuard
 from guardrail.http.asked import Asked, Classifier, RequestParts, read_parts
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.before import is_let_through
-from guardrail.http.exchange.head import Head, head_of_scope
 from guardrail.http.flow import TooLargeError, TooSlowError
 from guardrail.http.identity import Asker, Asking
+from guardrail.http.request import Head, head_of_scope, is_let_through
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.reloading import Reloads
 from guardrail.http.settings.values import HttpSettings

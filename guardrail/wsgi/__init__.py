@@ -12,15 +12,15 @@ from typing import Unpack
 from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
 from guardrail.http.enforcer import SyncEnforcer
-from guardrail.http.exchange.before import (
+from guardrail.http.flow import RELEASED, settled
+from guardrail.http.request import (
     LINGER,
     Exchange,
     counts_answer,
+    head_of_environ,
     is_let_through,
     is_scrape,
 )
-from guardrail.http.exchange.head import head_of_environ
-from guardrail.http.flow import RELEASED, settled
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads

@@ -12,8 +12,6 @@ import pytest
 
 from guardrail import AsyncGuard, Guard
 from guardrail.http.enforcer import AsyncEnforcer, SyncEnforcer
-from guardrail.http.exchange.before import Delay, Exchange, Forward
-from guardrail.http.exchange.head import Head
 from guardrail.http.flow import (
     RELEASED,
     Compute,
@@ -26,6 +24,7 @@ from guardrail.http.flow import (
     Settle,
     settled,
 )
+from guardrail.http.request import Delay, Exchange, Forward, Head
 from guardrail.http.settings.opening import configure
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardrail.http import request as before
 from guardrail.http.answers.standing import Standing
 from guardrail.http.answers.structured import Wording, ratelimit_fields
-from guardrail.http.exchange import before
 from guardrail.http.meter import UsageFormat
 from tests.http.driving import (
     ASK,

@@ -1,11 +1,13 @@
-"""A request until the host gets it: from its head to facts, from a decision to what happens."""
+"""One request until the host gets it: its head, what is read of it, and what happens to it."""
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hmac import compare_digest
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
@@ -27,15 +29,145 @@ from guardrail.http.asked import (
 )
 from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.asked.values import FREE
-from guardrail.http.exchange.head import Head
-from guardrail.http.exchange.tracing import OwnRefusal, incoming_ids
 from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.meter.units import with_units
-from guardrail.http.settings.values import HttpSettings
+from guardrail.http.settings.values import HttpSettings, OwnRefusal
 from guardrail.model.effects import Effect
 from guardrail.signals import Signal
 from guardrail.signals.client import ClientAddress
 from guardrail.signals.directory import Identity
+
+Field = tuple[bytes, bytes]
+
+
+class Head(NamedTuple):
+    """What is known of a request before its body; header names are in lower case.
+
+    `path` is decoded and without the prefix the host is mounted under, as routers see it;
+    `whole_path` is with it, `raw_path` as it was sent, where the server tells. `peer` is the
+    address at the other end of the connection, None on a Unix socket. `connection` is the scope or
+    the environ it was taken from.
+    """
+
+    method: str
+    path: str
+    whole_path: str
+    raw_path: bytes | None
+    query: bytes
+    headers: tuple[Field, ...]
+    peer: str | None
+    http_version: str = "1.1"
+    subprotocols: tuple[str, ...] = ()
+    connection: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def announces_body(self) -> bool:
+        """Whether a body may follow: HTTP/1.x frames every body it has (RFC 9112 §6.3)."""
+        if not self.http_version.startswith("1"):
+            return True
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                return True
+            if name == b"content-length" and value.strip(b" \t0") != b"":
+                return True
+        return False
+
+    @property
+    def sends_body(self) -> bool:
+        """Whether a body is on its way, asked for or not (RFC 9110 §10.1.1)."""
+        waits = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
+        return self.announces_body and not waits
+
+    @property
+    def stated_length(self) -> int | None:
+        """The length that the request states for its body, None if it states none."""
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit() and len(value) < 20:
+                return int(value)
+        return None
+
+    def is_one_of(self, paths: Collection[str]) -> bool:
+        """Tell whether the path, as routes see it, is exactly one of `paths`, nothing escaped."""
+        if self.path not in paths:
+            return False
+        raw = self.raw_path
+        return raw is None or raw.partition(b"?")[0] == self.whole_path.encode("utf-8", "replace")
+
+
+def head_of_scope(scope: Mapping[str, Any]) -> Head:
+    """Return the head of an ASGI connection, `http` or `websocket`."""
+    whole = scope["path"]
+    prefix = scope.get("root_path", "").rstrip("/")
+    inside = prefix and (whole == prefix or whole.startswith(f"{prefix}/"))
+    client = scope.get("client")
+    return Head(
+        method=scope.get("method", "GET"),
+        path=whole[len(prefix) :] or "/" if inside else whole,
+        whole_path=whole,
+        raw_path=scope.get("raw_path"),
+        query=scope.get("query_string", b""),
+        headers=tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        peer=client[0] if client else None,
+        http_version=scope.get("http_version", "1.1"),
+        subprotocols=tuple(scope.get("subprotocols", ())),
+        connection=scope,
+    )
+
+
+def head_of_environ(environ: Mapping[str, Any]) -> Head:
+    """Return the head of a WSGI request; its native strings carry bytes (PEP 3333)."""
+    path = _decoded(environ.get("PATH_INFO", ""))
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    version = str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).rpartition("/")[2]
+    return Head(
+        method=environ["REQUEST_METHOD"],
+        path=path or "/",
+        whole_path=_decoded(environ.get("SCRIPT_NAME", "")) + path,
+        raw_path=raw.encode("latin-1", "replace") if isinstance(raw, str) else None,
+        query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        headers=tuple(_fields(environ)),
+        peer=environ.get("REMOTE_ADDR") or None,
+        http_version=version,
+        connection=environ,
+    )
+
+
+def _fields(environ: Mapping[str, Any]) -> Iterator[Field]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            name = name[5:]
+        elif name not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
+            continue
+        yield name.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace")
+
+
+def _decoded(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+REQUEST_ID, TRACE_ID = "incoming request id", "incoming trace id"
+"""Where a request's facts carry them: no fact of a policy has a blank in its name."""
+
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def incoming_ids(head: Head) -> dict[str, str]:
+    """Return the `X-Request-ID` and the trace of a request, as far as they can be one.
+
+    Whoever sends the request chooses them: they are told in the log, and nothing rests on them.
+    Source: W3C Trace Context, `traceparent`.
+    """
+    found: dict[str, str] = {}
+    for name, value in head.headers:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            found.setdefault(REQUEST_ID, value.decode("ascii"))
+        elif name == b"traceparent":
+            match = _TRACE.fullmatch(value)
+            if match is not None:
+                found.setdefault(TRACE_ID, match[1].decode("ascii"))
+    return found
+
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})
