@@ -34,9 +34,9 @@ from guardrail.http.exchange.authorizing import (
     question_of,
     refusal_for,
 )
-from guardrail.http.exchange.serving import Settlement
 from guardrail.http.flow import TooLargeError, TooSlowError, settled
 from guardrail.http.request import Exchange, head_of_scope, is_let_through
+from guardrail.http.response import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.loading.suggest import nearest
 from guardrail.model.policy import PolicySet

@@ -22,11 +22,11 @@ from guardrail.http.asked import RewriteError
 from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.exchange.passage import PASSAGE, Amounts, Passage, plus
-from guardrail.http.exchange.serving import Settlement
 from guardrail.http.flow import RELEASED, Reservation, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage
 from guardrail.http.request import CHANGES, Exchange
+from guardrail.http.response import Settlement
 from guardrail.model.rules import Obligations
 
 LOG = logging.getLogger("guardrail")

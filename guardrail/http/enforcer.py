@@ -17,7 +17,6 @@ from guardrail.engine import Decision
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.exchange.holding import Threads
-from guardrail.http.exchange.serving import Settlement
 from guardrail.http.flow import (
     ClosedError,
     Compute,
@@ -35,6 +34,7 @@ from guardrail.http.identity import Asking
 from guardrail.http.identity.established import NOT_AWAITED
 from guardrail.http.leases import LeaseThread
 from guardrail.http.request import Delay
+from guardrail.http.response import Settlement
 from guardrail.http.settings.in_force import InForce
 from guardrail.http.settings.opening import Configured
 from guardrail.http.settings.processes import PerProcess

@@ -26,12 +26,11 @@ from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.holding import Places, caller_of
 from guardrail.http.exchange.journal import Journal
-from guardrail.http.exchange.later import Later
 from guardrail.http.exchange.passage import Amounts, Passage, plus
-from guardrail.http.exchange.serving import Serving, Settlement
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
 from guardrail.http.request import NOTHING, Delay, Exchange, Forward
+from guardrail.http.response import Later, Serving, Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.signals import Signal
 

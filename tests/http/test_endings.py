@@ -16,10 +16,10 @@ from guardrail import AsyncGuard, Guard
 from guardrail.asgi import GuardrailMiddleware as AsgiMiddleware
 from guardrail.errors import StoreError
 from guardrail.http.asked.values import RewriteError
-from guardrail.http.exchange.serving import Serving
 from guardrail.http.fastapi import limited
 from guardrail.http.leases import THREAD, LeaseThread
 from guardrail.http.request import Exchange
+from guardrail.http.response import Serving
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock

@@ -14,9 +14,8 @@ from fastapi.background import BackgroundTasks
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from guardrail.http.exchange.later import Later
-from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
+from guardrail.http.response import Later, UsageStripper
 from tests.http.driving import (
     ASK,
     JSON,

@@ -14,8 +14,8 @@ from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.counts import MOST_SERIES, Counts
-from guardrail.http.exchange.serving import Settlement
 from guardrail.http.request import REQUEST_ID, TRACE_ID
+from guardrail.http.response import Settlement
 from guardrail.http.settings.reloading import Reloads
 from guardrail.http.settings.values import OwnRefusal
 from guardrail.model.amounts import UNITS

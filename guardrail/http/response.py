@@ -1,10 +1,13 @@
-"""An admitted request while the host serves it: fields, metering, and how it ends."""
+"""The response to an admitted request: what goes with it, what it used, how its request ends."""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from guardrail.engine import Decision
 from guardrail.http.answers import Addressee, Style, admitted_fields
@@ -14,8 +17,6 @@ from guardrail.http.asked import Asked
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.exchange.later import Later, may_tell_ends
-from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
 
 Field = tuple[bytes, bytes]
@@ -217,3 +218,123 @@ def _served(decision: Decision, meter: Meter) -> str | None:
     model = meter.served_model
     policies = decision.case.engine.policies
     return None if policies.model_named(model) is None else model
+
+
+MOST_WAITING = 4_096
+"""How many decisions wait at once in a process; the oldest of more stay as reserved."""
+
+LONGEST_NAME = 256
+"""The longest id of such work that is remembered, in characters."""
+_TOLD_BY = ("/v1/responses/", "/v1/threads/")
+
+
+class Later:
+    """The decisions on work in the background, by the id that the host gave the work.
+
+    Nothing tells this process of an end that nobody asks it for, or asks another process for: what
+    was reserved then stays charged. Safe between threads.
+    """
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Decision] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any decision waits."""
+        return bool(self._waiting)
+
+    def keep(self, name: str, decision: Decision) -> None:
+        """Let a decision wait that is not settled; of too many, the oldest is forgotten.
+
+        One whose work has an id that is too long stays as reserved.
+        """
+        if len(name) > LONGEST_NAME:
+            return
+        with self._lock:
+            self._waiting.pop(name, None)
+            if len(self._waiting) >= self._most:
+                self._waiting.pop(next(iter(self._waiting)))
+            self._waiting[name] = decision
+
+    def take(self, name: str) -> Decision | None:
+        """Return the decision that waits for the end of some work, and forget it."""
+        with self._lock:
+            return self._waiting.pop(name, None)
+
+
+def may_tell_ends(endpoint: object) -> bool:
+    """Whether a response of an endpoint may tell the end of work that was begun before."""
+    return isinstance(endpoint, str) and endpoint.startswith(_TOLD_BY)
+
+
+LONGEST = 1 << 20
+"""An event longer than this many bytes is none of usage; it is passed on as it comes."""
+
+_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
+
+
+class UsageStripper:
+    """Passes a server-sent stream on, event by event, without the chunk that tells the usage.
+
+    That chunk has no choices, or none that says anything. Only the end of an event that is not
+    complete yet is held back.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._passing = False
+        # Whether the last event ended in a CR whose LF may be still to come, and was passed on.
+        self._open: bool | None = None
+
+    def feed(self, chunk: bytes, *, last: bool) -> bytes:
+        """Return what of the stream so far may be passed on."""
+        if self._passing:
+            return chunk
+        before = b""
+        if self._open is not None and chunk:
+            if chunk.startswith(b"\n"):
+                before, chunk = b"\n" if self._open else b"", chunk[1:]
+            self._open = None
+        whole, self._held = _whole_events(self._held + chunk)
+        kept = [event for event in whole if not _is_usage(event)]
+        passed = before + b"".join(kept)
+        if whole and not self._held and whole[-1].endswith(b"\r"):
+            self._open = bool(kept) and kept[-1] is whole[-1]
+        if last or len(self._held) > LONGEST:
+            self._passing = True
+            passed, self._held = passed + self._held, b""
+        return passed
+
+
+def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
+    """Split a stream after each blank line; the rest is an event still being written."""
+    events: list[bytes] = []
+    start = 0
+    for end in _END.finditer(text):
+        events.append(text[start : end.end()])
+        start = end.end()
+    return events, text[start:]
+
+
+def _is_usage(event: bytes) -> bool:
+    if b'"usage"' not in event:
+        return False
+    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
+    try:
+        chunk = msgspec.json.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    if not isinstance(chunk, dict) or not chunk.get("usage"):
+        return False
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and not any(map(_says_something, choices))
+
+
+def _says_something(choice: object) -> bool:
+    """Tell whether a client would miss a choice: LiteLLM sends its usage with an empty one."""
+    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
+        return True
+    delta = choice.get("delta") or {}
+    return not isinstance(delta, dict) or any(delta.values()) or bool(choice.get("logprobs"))
