@@ -10,9 +10,8 @@ from guardrail.asgi.lifespan import NotStarted, serve_lifespan
 from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import GuardrailError
-from guardrail.http.exchange.async_door import AsyncDoor, Sleep
-from guardrail.http.exchange.before import counts_answer, is_let_through, is_scrape
-from guardrail.http.exchange.head import head_of_scope
+from guardrail.http.enforcer import AsyncEnforcer, Sleep
+from guardrail.http.request import counts_answer, head_of_scope, is_let_through, is_scrape
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads
@@ -41,10 +40,10 @@ class GuardrailMiddleware:
         self.app = app
         self._sleep = options.pop("sleep", asyncio.sleep)
         self._options = options
-        self._door: AsyncDoor | NotStarted = self._made()
+        self._door: AsyncEnforcer | NotStarted = self._made()
 
     @property
-    def door(self) -> AsyncDoor:
+    def door(self) -> AsyncEnforcer:
         """What the requests share.
 
         Raises:
@@ -88,8 +87,8 @@ class GuardrailMiddleware:
         else:
             await serve_websocket(self.door, self.app, head, scope, receive, send)
 
-    def _made(self) -> AsyncDoor | NotStarted:
+    def _made(self) -> AsyncEnforcer | NotStarted:
         try:
-            return AsyncDoor(configure(self._options), self._sleep)
+            return AsyncEnforcer(configure(self._options), self._sleep)
         except GuardrailError as problem:
             return NotStarted(problem)

@@ -14,17 +14,15 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
+from guardrail.asgi.body import ClientLeftError, read_body
 from guardrail.asgi.http import send_answer
 from guardrail.asgi.lifespan import NotStarted, serve_lifespan
 from guardrail.asgi.types import Receive, Scope, Send
-from guardrail.engine import Decision
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
-from guardrail.http.dialects import Dialect
 from guardrail.http.doors import DOORS, unfed
-from guardrail.http.exchange.async_door import AsyncDoor
+from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.exchange.authorizing import (
     EVALUATION,
     ORIGINAL,
@@ -36,9 +34,9 @@ from guardrail.http.exchange.authorizing import (
     question_of,
     refusal_for,
 )
-from guardrail.http.exchange.before import Exchange, is_let_through
-from guardrail.http.exchange.head import head_of_scope
-from guardrail.http.exchange.serving import Settlement
+from guardrail.http.flow import TooLargeError, TooSlowError, settled
+from guardrail.http.request import Exchange, head_of_scope, is_let_through
+from guardrail.http.response import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
@@ -73,7 +71,7 @@ class Authorizer:
             meant = f"did you mean `{near}`?" if near else f"it can be {', '.join(known)}"
             raise SettingError(f"`{profile}` is no profile of an authorizer: {meant}")
         self.profile = Profile(profile)
-        self.door = AsyncDoor(configure(options))
+        self.door = AsyncEnforcer(configure(options))
         self._token = None if token is None else f"Bearer {token}".encode()
         if token is None and self.profile is Profile.AUTHZEN:
             self.door.configured.note((BELIEVES_ALL,))
@@ -116,12 +114,13 @@ class Authorizer:
         # Whether a preflight has a body only the proxy's own question tells.
         if is_let_through(head._replace(headers=(*head.headers, *framing_of(asked))), settings):
             return Answer(200, [(b"content-length", b"0")], b"")
-        exchange = Exchange(head, settings)
-        outcome = await self.door.check(exchange)
+        exchange = Exchange(head, settings, is_seen=False)
+        outcome = await self.door.run(self.door.admit(exchange))
         if isinstance(outcome, Answer):
             return refusal_for(self.profile, outcome, exchange.addressee, settings.style)
         # Nobody tells when it ends: it is settled now, and holds no place.
-        await self.door.settle(outcome.decision, Settlement(FREE))
+        decision, journal = outcome.decision, self.door.journal
+        await self.door.run(settled(exchange.guard, decision, Settlement(FREE), journal))
         fields = admitted_fields(outcome.decision, exchange.addressee, settings.style)
         return Answer(200, [(b"content-length", b"0"), *fields], b"")
 
@@ -143,16 +142,7 @@ class Authorizer:
         question = question_of(body, self.door.guard.policies.facts)
         if question is None:
             return not_asked("an evaluation names a subject, an action and a resource")
-        decision: Decision | None = None
-        try:
-            decision = await self.door.guard.decide(
-                question.facts, question.estimate, now=self.door.clock()
-            )
-            self.door.configured.journal.decided(decision, Dialect.OTHER)
-            if decision.allowed:
-                await self.door.settle(decision, Settlement({}))
-        except Exception:
-            LOG.exception("an evaluation failed; it permits nothing")
+        decision = await self.door.run(self.door.evaluate(question.facts, question.estimate))
         return evaluated(decision)
 
 

@@ -9,18 +9,11 @@ from contextlib import suppress
 from typing import Any, cast
 
 from guardrail.asgi.types import Message, Receive
+from guardrail.http.flow import TooLargeError, TooSlowError
 
 
 class ClientLeftError(Exception):
     """The client disconnected before its body was complete."""
-
-
-class TooLargeError(Exception):
-    """The body is longer than the bound."""
-
-
-class TooSlowError(Exception):
-    """The body did not arrive in time."""
 
 
 async def read_body(receive: Receive, most: int, timeout: float) -> bytes:

@@ -6,7 +6,7 @@ import logging
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.errors import GuardrailError
-from guardrail.http.exchange.async_door import AsyncDoor
+from guardrail.http.enforcer import AsyncEnforcer
 
 LOG = logging.getLogger("guardrail")
 
@@ -14,7 +14,7 @@ _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shut
 
 
 async def serve_lifespan(
-    door: AsyncDoor, app: App, scope: Scope, receive: Receive, send: Send
+    door: AsyncEnforcer, app: App, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Open the guard before the host starts, and close it after the host has ended.
 

@@ -18,12 +18,14 @@ from guardrail.http.answers import (
 )
 from guardrail.http.answers.bodies import Caller
 from guardrail.http.asked import RewriteError
-from guardrail.http.exchange.async_door import READ_AT_ONCE, AsyncDoor
-from guardrail.http.exchange.before import CHANGES, Exchange
-from guardrail.http.exchange.leases import Leases
+from guardrail.http.asked.folding import AT_ONCE
+from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.exchange.passage import PASSAGE, Amounts, Passage, plus
-from guardrail.http.exchange.serving import Places, Renewal, Settlement
+from guardrail.http.flow import RELEASED, Reservation, settled
+from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage
+from guardrail.http.request import CHANGES, Exchange
+from guardrail.http.response import Settlement
 from guardrail.model.rules import Obligations
 
 LOG = logging.getLogger("guardrail")
@@ -44,7 +46,7 @@ class Session:
 
     def __init__(
         self,
-        door: AsyncDoor,
+        door: AsyncEnforcer,
         exchange: Exchange,
         decision: Decision,
         meter: SessionMeter,
@@ -79,16 +81,18 @@ class Session:
             self._hold(0, decision)
         elif decision.allowed:
             # The handshake only showed that turns are welcome: nothing is reserved between them.
-            await self._door.settle(decision, Settlement(None))
+            guard, journal = self._exchange.guard, self._door.journal
+            await self._door.run(settled(guard, decision, RELEASED, journal))
         self._first = first
         addressee, style = self._exchange.addressee, self._door.settings.style
         self._passage = Passage(
-            self._door.guard,
+            self._exchange.guard,
             decision,
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
-            journal=self._door.configured.journal,
+            journal=self._door.journal,
+            clock=self._door.clock,
             unavailable=self._exchange.unavailable,
         )
         try:
@@ -109,7 +113,7 @@ class Session:
                     usage = self._passage.used(usage, self._exchange.estimate)
                 tasks.append(self._door.start(held.settle(Settlement(usage))))
         for held in self._held.values():
-            tasks.append(self._door.start(held.settle(Settlement(None))))
+            tasks.append(self._door.start(held.settle(RELEASED)))
         self._held.clear()
         if tasks:
             await asyncio.wait(tasks)
@@ -119,17 +123,11 @@ class Session:
         estimate = dict(self._estimate)
         for unit, amount in added.items():
             estimate[unit] = plus(estimate.get(unit, 0), amount)
-        if 0 in self._held:
-            await self._held[0].give_up()
-        # Only now: cancelled before, it is settled at the end of the session.
-        held = self._held.pop(0, None) is not None
-        self._decision = await self._door.decide_anew(
-            self._exchange, self._decision, facts, estimate, held=held
-        )
-        if self._decision.allowed:
+        decision = await self._held[0].decide_again(facts, estimate, served=self._accepted)
+        self._decision = decision
+        if decision.allowed:
             self._estimate = estimate
-            self._hold(0, self._decision)
-        return self._decision
+        return decision
 
     async def _receiving(self) -> Message:
         first, self._first = self._first, None
@@ -155,7 +153,7 @@ class Session:
                 return {"type": "websocket.receive", "bytes": changed}
 
     async def _read(self, given: str | bytes) -> Frame:
-        if len(given) > READ_AT_ONCE:
+        if len(given) > AT_ONCE:
             return await asyncio.to_thread(self._meter.read, given)
         return self._meter.read(given)
 
@@ -220,15 +218,17 @@ class Session:
             await self._refuse(turn, text)
             return False, None
         try:
-            decision = await self._door.decide_turn(
-                self._exchange, turn.facts, turn.estimate, runs=turn.automatic
+            decision = await self._door.run(
+                self._door.decide_turn(self._exchange, turn.facts, turn.estimate)
             )
         except Exception:
             self._door.note_failure()
             message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
             await self._refuse(turn, self._own_refusal(503, "guard_failed", message, caller))
             return False, None
+        journal, dialect = self._door.journal, self._exchange.dialect
         if not decision.allowed:
+            journal.decided(decision, dialect, owes=turn.automatic)
             if turn.automatic:
                 # It runs until the host hears of it: what it uses is charged all the same.
                 self._hold(turn.number, decision.case.engine.owing(decision))
@@ -248,14 +248,20 @@ class Session:
                     frame or Frame(text=b"", event={}, tokens=0), turn, obligations
                 )
             except RewriteError as problem:
-                if not turn.automatic:
-                    await self._held.pop(turn.number).settle(Settlement(None))
+                if turn.automatic:
+                    # It runs with all it asks for, until the host hears of it.
+                    journal.decided(decision, dialect)
+                else:
+                    await self._held.pop(turn.number).settle(RELEASED, recorded=False)
                 message = f"It could only be served with less than it asks for, and {problem}."
                 text = self._own_refusal(403, "degrade_not_possible", message, caller)
                 await self._refuse(turn, text)
                 return False, None
+            journal.decided(decision, dialect)
             if self._meter.speaks_errors and CHANGES & decision.obligations.keys():
                 await self._say(degraded_turn(decision, caller))
+        else:
+            journal.decided(decision, dialect)
         if turn.brief:
             incoming = turn.estimate.get("input_tokens", 0)
             usage = {"input_tokens": incoming, "output_tokens": 0}
@@ -295,7 +301,7 @@ class Session:
             self._woken.set()
 
     def _hold(self, number: int, decision: Decision) -> None:
-        self._held[number] = _Held(self._door, self._exchange, decision)
+        self._held[number] = _Held(self._door, self._door.held(self._exchange, decision))
 
     async def _settle(self, used: TurnUsage) -> None:
         held = self._held.pop(used.number, None)
@@ -318,51 +324,29 @@ def _obligations(told: Mapping[str, object]) -> Obligations:
 
 
 class _Held:
-    """What a turn that runs holds: a reservation, and places in flight that are kept alive."""
+    """What a turn that runs holds: a reservation whose places in flight are kept alive."""
 
-    def __init__(self, door: AsyncDoor, exchange: Exchange, decision: Decision) -> None:
+    def __init__(self, door: AsyncEnforcer, reservation: Reservation) -> None:
         self._door = door
-        self._exchange = exchange
-        self._decision = decision
-        self._again: Decision | None = None
-        self._over = False
-        lease = door.configured.lease(door.guard.policies)
-        self._places = Places(lease, door.clock())
-        self._leases = Leases(self._places.every, self.renew_if_due)
+        self._reservation = reservation
+        self._timer = LeaseTimer(reservation.renews_every, self.renew_if_due)
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement, *, recorded: bool = True) -> None:
         """Settle it, once."""
-        self._over = True
-        self._leases.cancel()
-        try:
-            await self._door.settle(self._decision, settlement)
-        finally:
-            # Also where this task was cancelled meanwhile.
-            await self.give_up()
+        self._timer.cancel()
+        await self._door.run(self._reservation.settle(settlement, recorded=recorded))
 
-    async def give_up(self) -> None:
-        """Let go of everything but the decision itself, which is settled elsewhere."""
-        self._over = True
-        self._leases.cancel()
-        again, self._again = self._again, None
-        if again is not None:
-            await self._door.settle(again, Settlement(None), recorded=False)
+    async def decide_again(
+        self, facts: Mapping[str, object], estimate: Amounts, *, served: bool
+    ) -> Decision:
+        """Decide in its place once more, as `Reservation.decide_again` does."""
+        flow = self._reservation.decide_again(facts, estimate, served=served)
+        decision = await self._door.run(flow)
+        if self._reservation.held:
+            self._reservation.taken(self._door.clock())
+            self._timer.start()
+        return decision
 
     def renew_if_due(self) -> None:
-        """Extend its leases if they are due, or take its places anew if they ran out."""
-        due = self._places.due(self._door.clock())
-        if due is Renewal.EXTEND:
-            self._door.start(self._door.renew(self._again or self._decision))
-        elif due is Renewal.REGAIN:
-            self._door.start(self._regain())
-
-    async def _regain(self) -> None:
-        case, before = self._decision.case, self._again
-        again = await self._door.regain(self._exchange, case.facts, case.estimate)
-        if again is None:
-            return
-        if self._over or self._again is not before:
-            await self._door.settle(again, Settlement(None), recorded=False)
-            return
-        self._places.regained()
-        self._again = again
+        """Renew its places in flight, if that is due."""
+        self._door.renew(self._reservation, self._door.clock())

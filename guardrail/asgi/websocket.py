@@ -11,10 +11,9 @@ from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.asked.reading import REALTIME_NAMES
-from guardrail.http.exchange.async_door import AsyncDoor
-from guardrail.http.exchange.before import CHANGES, Exchange, Hold, Pass
-from guardrail.http.exchange.head import Head
+from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.meter import SessionMeter, session_meter
+from guardrail.http.request import CHANGES, Delay, Exchange, Forward, Head
 from guardrail.model.effects import Effect, Mode
 
 EXTENSION = "websocket.http.response"
@@ -29,7 +28,7 @@ _EPHEMERAL = (b"bearer ek_", b"token auth_tokens/")
 
 
 async def serve_websocket(
-    door: AsyncDoor, app: App, head: Head, scope: Scope, receive: Receive, send: Send
+    door: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one connection; what the host raises goes through unchanged."""
     if head.is_one_of(door.settings.exempt):
@@ -40,10 +39,7 @@ async def serve_websocket(
     if first["type"] != "websocket.connect":
         return
 
-    async def no_body() -> bytes | None:
-        return None
-
-    outcome = await door.admit(exchange, no_body)
+    outcome = await door.run(door.admit(exchange))
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
@@ -77,8 +73,9 @@ class _Handshake(Exchange):
     were known to ask for the worst: each turn is decided by what it does ask for.
     """
 
-    def __init__(self, head: Head, door: AsyncDoor) -> None:
+    def __init__(self, head: Head, door: AsyncEnforcer) -> None:
         super().__init__(head, door.settings)
+        self.has_body = False
         self._door = door
         self.meter: SessionMeter = self._follow(None)
         self._weaker: RequestParts | None = None
@@ -114,18 +111,18 @@ class _Handshake(Exchange):
         self.meter = self._follow(model if isinstance(model, str) else None)
         return answer
 
-    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
+    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision on the connection itself."""
         if not decision.allowed:
             if self.meter.opens or _is_certain(decision, Effect.THROTTLE):
                 return super().decided(decision, waited)
-            return Pass(decision, None, None, False)
+            return Forward(decision, None, None, False)
         try:
             self._degrade(decision)
         except RewriteError as problem:
             message = f"This connection could only be served with less, and {problem}."
             return self.refused(403, "degrade_not_possible", message)
-        return Pass(decision, None, None, False)
+        return Forward(decision, None, None, False)
 
     def _degrade(self, decision: Decision) -> None:
         """Change the address as a decision obliges; what turns ask for is changed in them.

@@ -9,6 +9,7 @@ from guardrail.engine.emit_rows import Question, ask_in_rows
 from guardrail.engine.explain import Answered, ExemptionStory, Explanation, RuleStory
 from guardrail.engine.expressions import SEPARATOR, rule_facts
 from guardrail.engine.facts import INVALID_FACT, FactReader
+from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
 from guardrail.engine.reach import KINDS, Point, points_of, reached
 from guardrail.engine.sizes import Sizer, as_count, unlisted
@@ -28,6 +29,7 @@ from guardrail.engine.windows import pace_increment
 __all__ = [
     "BY_RULE",
     "FACTS_UNAVAILABLE",
+    "HEAD_FACTS",
     "INVALID_FACT",
     "KINDS",
     "NEVER_FITS",
@@ -57,6 +59,7 @@ __all__ = [
     "as_count",
     "ask_in_rows",
     "decide_inline",
+    "head_rules",
     "merge_obligations",
     "pace_increment",
     "points_of",

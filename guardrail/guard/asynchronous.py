@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -14,6 +14,7 @@ from guardrail.guard.settings import Shell
 from guardrail.guard.synchronous import Guard
 from guardrail.guard.watch import Delivery, Watch
 from guardrail.model.policy import PolicySet
+from guardrail.signals import Signal
 from guardrail.stores import AsyncFormStore, AsyncStore, Store
 from guardrail.stores.opening import awaited
 
@@ -56,17 +57,20 @@ class AsyncGuard(Shell[Store | AsyncStore]):
         *,
         unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
+        asked: Sequence[Signal] = (),
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted.
 
         Cancelled while the store is asked, it charges nothing: undoing it is the store's part.
         """
         if self._direct is not None:
-            return self._direct.decide(facts, estimate, unavailable=unavailable, now=now)
+            return self._direct.decide(
+                facts, estimate, unavailable=unavailable, now=now, asked=asked
+            )
         frame = self._frame
         moment = frame.moment(now)
         if frame.signals:
-            facts, failed = frame.known(facts, moment)
+            facts, failed = frame.known(facts, moment, asked)
             unavailable |= failed
         question = None
         if self._ask is not None and not unavailable:

@@ -106,12 +106,17 @@ class Frame:
         return moment
 
     def known(
-        self, facts: Mapping[str, object], now: float
+        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
     ) -> tuple[Mapping[str, object], frozenset[str]]:
-        """Return the facts with those of the signals, and which of them are unavailable."""
+        """Return the facts with those of the signals, and which of them are unavailable.
+
+        The signals in `leave` are not asked: they were already, or are asked later.
+        """
         unavailable: frozenset[str] = frozenset()
         for signal, needs, provides, is_stand_in in self._asked:
             if is_stand_in and facts.get("account.id") is not None:
+                continue
+            if leave and signal in leave:
                 continue
             if not _any_in(needs, facts) or _all_in(provides, facts):
                 continue

@@ -12,6 +12,7 @@ from typing import Generic, Self, TypeVar, cast
 
 from guardrail.guard.frame import Clock, Frame
 from guardrail.guard.health import Health
+from guardrail.guard.precheck import Precheck, Prechecked
 from guardrail.guard.sources import standard_signals
 from guardrail.guard.watch import Watch
 from guardrail.guard.workers import MemoryNotice
@@ -39,6 +40,7 @@ class Shell(Generic[S]):
             frame, in_process=in_process, undoes=in_process or hasattr(store, "lost")
         )
         self._notice: MemoryNotice | None = None
+        self._precheck: Precheck | None = None
 
     @classmethod
     def load(
@@ -120,6 +122,26 @@ class Shell(Generic[S]):
     def policies(self) -> PolicySet:
         """The policy set in force."""
         return self._frame.policies
+
+    def precheck(
+        self,
+        facts: Mapping[str, object],
+        *,
+        unavailable: frozenset[str] = frozenset(),
+        now: float | None = None,
+    ) -> Prechecked | None:
+        """Return what the head of a request settles alone, before its body is read.
+
+        None where no static rule can be decided by a head. Nothing is charged. `facts` are those
+        of the head and of its caller; the arguments are those of `decide`.
+
+        Raises:
+            SettingError: `now` is not a time.
+        """
+        check = self._precheck
+        if check is None:
+            check = self._precheck = Precheck(self._frame)
+        return check(facts, unavailable, now) if check.is_needed else None
 
     @property
     def local_share(self) -> Fraction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +11,7 @@ from guardrail.guard.frame import LATEST, Frame, microseconds
 from guardrail.guard.settings import Shell
 from guardrail.guard.watch import Delivery, Watch
 from guardrail.model.policy import PolicySet
+from guardrail.signals import Signal
 from guardrail.stores import FormStore, Store
 from guardrail.stores.memory import MemoryStore
 
@@ -55,20 +56,22 @@ class Guard(Shell[Store]):
         *,
         unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
+        asked: Sequence[Signal] = (),
     ) -> Decision:
         """Return the decision on a request, and charge its estimate if it is admitted.
 
         `facts` is a flat mapping of dotted names to plain values, `estimate` maps units to
         amounts, `now` is in seconds since the epoch (the guard's clock if not given). The
         mappings must not be changed until the decision is settled. `unavailable` names facts
-        whose source failed: what hinges on them is refused, never guessed.
+        whose source failed: what hinges on them is refused, never guessed. The signals in `asked`
+        gave their facts to `precheck`, and are not asked again.
 
         Raises:
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
         if self._signals:
-            facts, failed = self._frame.known(facts, moment)
+            facts, failed = self._frame.known(facts, moment, asked)
             unavailable |= failed
         if unavailable:
             return self._steps(facts, estimate, moment, unavailable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,10 +14,11 @@ from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
-from guardrail.http.exchange.async_door import settle
-from guardrail.http.exchange.journal import Journal
+from guardrail.http.enforcer import AsyncSteps
 from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.exchange.serving import Settlement
+from guardrail.http.flow import RELEASED, Reservation, reserved
+from guardrail.http.leases import LeaseTimer, lease_of
+from guardrail.http.response import Settlement
 
 Facts = Mapping[str, object]
 FactsOf = Callable[[HTTPConnection], Facts]
@@ -57,17 +59,11 @@ def limited(
         passage = found if isinstance(found, Passage) else None
         stated = dict((facts(connection) if callable(facts) else facts) or {})
         anew = None if passage is None else passage.anew
+        beside: _Beside | None = None
         if passage is None or anew is None or (guard is not None and guard is not passage.guard):
-            asked = _guard(guard, passage)
-            before = {} if passage is None else passage.decision.facts
-            failed = frozenset() if passage is None else passage.unavailable
-            decision = await asked.decide(
-                {**before, **stated}, estimate, unavailable=failed - stated.keys()
-            )
-            beside = _Beside(asked, decision, None if passage is None else passage.journal)
-            beside.decided(Dialect.OTHER if passage is None else passage.addressee.dialect)
+            beside = _Beside(_guard(guard, passage), passage)
+            decision = await beside.decide(stated, estimate)
         else:
-            beside = None
             decision = await anew(stated, added)
         if not decision.allowed:
             raise _refusal(decision, passage, connection)
@@ -79,7 +75,7 @@ def limited(
         except BaseException:
             allowance.usage = {**allowance.usage, **dict.fromkeys(added, 0)}
             if beside is not None:
-                await beside.settle(Settlement(None))
+                await beside.settle(RELEASED)
             raise
         if beside is not None:
             await beside.settle(Settlement(allowance.usage))
@@ -88,21 +84,51 @@ def limited(
 
 
 class _Beside:
-    """A decision that is not the middleware's: made, recorded and settled here."""
+    """A decision that is not the middleware's: made, recorded, renewed and settled here."""
 
-    def __init__(self, guard: AsyncGuard, decision: Decision, journal: Journal | None) -> None:
+    def __init__(self, guard: AsyncGuard, passage: Passage | None) -> None:
         self._guard = guard
-        self._decision = decision
-        self._journal = journal
+        self._passage = passage
+        self._steps = AsyncSteps()
+        self._clock = None if passage is None else passage.clock
+        self._timer: LeaseTimer | None = None
+        self._reservation: Reservation | None = None
 
-    def decided(self, dialect: Dialect) -> None:
-        if self._journal is not None:
-            self._journal.decided(self._decision, dialect)
+    async def decide(self, stated: Facts, estimate: Mapping[str, int] | None) -> Decision:
+        """Decide, and hold what is allowed until it is settled."""
+        passage = self._passage
+        before: Facts = {} if passage is None else passage.decision.facts
+        failed = frozenset() if passage is None else passage.unavailable
+        self._reservation = await self._steps.run(
+            reserved(
+                self._guard,
+                {**before, **stated},
+                estimate,
+                unavailable=failed - stated.keys(),
+                journal=None if passage is None else passage.journal,
+                dialect=Dialect.OTHER if passage is None else passage.addressee.dialect,
+                lease=lease_of(self._guard.policies),
+                clock=self._now,
+            )
+        )
+        if self._reservation.held:
+            self._timer = LeaseTimer(self._reservation.renews_every, self._renew_if_due)
+        return self._reservation.decision
 
     async def settle(self, settlement: Settlement) -> None:
-        if self._journal is not None:
-            self._journal.settled(self._decision, settlement)
-        await settle(self._guard, self._decision, settlement)
+        """Settle it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reservation is not None:
+            await self._steps.run(self._reservation.settle(settlement))
+
+    def _renew_if_due(self) -> None:
+        if self._reservation is not None:
+            self._steps.renew(self._reservation, self._now())
+
+    def _now(self) -> float:
+        """Return the time that leases are counted by."""
+        return asyncio.get_running_loop().time() if self._clock is None else self._clock()
 
 
 def _guard(guard: AsyncGuard | None, passage: Passage | None) -> AsyncGuard:

@@ -21,7 +21,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LiteLLMRoutes
 
 from guardrail.asgi import AsyncOptions
-from guardrail.asgi.body import ClientLeftError, TooLargeError, TooSlowError, read_body
+from guardrail.asgi.body import ClientLeftError, read_body
 from guardrail.asgi.http import serve_http
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
@@ -29,10 +29,10 @@ from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.asked import Asked, Classifier, RequestParts, read_parts
 from guardrail.http.asked.endpoints import Kind, endpoint_of
-from guardrail.http.exchange.async_door import AsyncDoor
-from guardrail.http.exchange.before import is_let_through
-from guardrail.http.exchange.head import Head, head_of_scope
+from guardrail.http.enforcer import AsyncEnforcer
+from guardrail.http.flow import TooLargeError, TooSlowError
 from guardrail.http.identity import Asker, Asking
+from guardrail.http.request import Head, head_of_scope, is_let_through
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.reloading import Reloads
 from guardrail.http.settings.values import HttpSettings
@@ -117,7 +117,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         _add(proxy, Middleware(ProxyMiddleware, entry=self, facts=facts))
 
     @property
-    def door(self) -> AsyncDoor:
+    def door(self) -> AsyncEnforcer:
         """What the calls share; made anew once it was closed with an event loop that ended."""
         if self._door.closed:
             self._door = self._made()
@@ -136,10 +136,10 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
         """Load the policies anew, whole or not at all; None where the guard is the host's own."""
         return await self.door.reload()
 
-    def _made(self) -> AsyncDoor:
+    def _made(self) -> AsyncEnforcer:
         configured = configure(self._options, defaults=DEFAULTS)
         configured.asker = _KeyAsker(hash_key=configured.http.hash_key)
-        return AsyncDoor(configured, self._sleep)
+        return AsyncEnforcer(configured, self._sleep)
 
 
 class ProxyMiddleware:
@@ -214,7 +214,7 @@ class ProxyMiddleware:
             facts["credential.id"] = credential_id(token, hash_key)
         return Identity(facts)
 
-    async def _close_at_the_end(self, door: AsyncDoor) -> None:
+    async def _close_at_the_end(self, door: AsyncEnforcer) -> None:
         """Close the guard when the event loop ends: the proxy's shutdown asks no one."""
         try:
             await asyncio.get_running_loop().create_future()

@@ -11,22 +11,21 @@ from typing import Unpack
 
 from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
-from guardrail.http.exchange.before import (
+from guardrail.http.enforcer import SyncEnforcer
+from guardrail.http.flow import RELEASED, settled
+from guardrail.http.request import (
     LINGER,
     Exchange,
     counts_answer,
+    head_of_environ,
     is_let_through,
     is_scrape,
 )
-from guardrail.http.exchange.head import head_of_environ
-from guardrail.http.exchange.passage import Passage
-from guardrail.http.exchange.serving import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads
-from guardrail.wsgi.body import TooLargeError, TooSlowError, discard_body, read_body
-from guardrail.wsgi.door import SyncDoor
-from guardrail.wsgi.serving import App, Environ, Served, StartResponse, changed_environ
+from guardrail.wsgi.body import discard_body, read_body
+from guardrail.wsgi.serving import App, Environ, ServedIterable, StartResponse
 
 __all__ = ["GuardrailMiddleware"]
 
@@ -82,39 +81,23 @@ class GuardrailMiddleware:
             return _send(counts_answer(self.metrics()), start_response, head.method)
         if is_let_through(head, settings):
             return self.app(environ, start_response)
-        exchange = Exchange(head, settings)
-        body: bytes | None = None
+        request = Exchange(head, settings)
+        self.door.seen()
 
-        def read() -> bytes | None:
-            nonlocal body
-            if head.announces_body:
-                body = read_body(environ, exchange.max_body, settings.body_timeout)
-            return body
+        def read(most: int) -> bytes:
+            return read_body(environ, most, settings.body_timeout)
 
-        try:
-            outcome = self.door.admit(exchange, read)
-        except TooLargeError:
-            outcome = exchange.too_large()
-        except TooSlowError:
-            outcome = exchange.too_slow()
+        outcome = self.door.run(self.door.admit(request), read)
         if isinstance(outcome, Answer):
             said = _send(outcome, start_response, head.method)
-            return _lingering(said, environ) if body is None and head.sends_body else said
+            return _lingering(said, environ) if request.body is None and head.sends_body else said
         try:
-            passage = Passage(
-                self.door.guard,
-                outcome.decision,
-                exchange.addressee,
-                settings.style,
-                journal=self.door.configured.journal,
-                unavailable=exchange.unavailable,
-            )
-            changed = changed_environ(environ, body, outcome, passage)
-            served = Served(self.door, exchange, outcome, start_response)
+            served = ServedIterable(self.door, request, outcome, start_response)
         except BaseException:
-            self.door.settle(outcome.decision, Settlement(None))
+            journal = self.door.journal
+            self.door.run(settled(request.guard, outcome.decision, RELEASED, journal))
             raise
-        return served.begin(self.app, changed)
+        return served.begin(self.app, environ)
 
     def metrics(self) -> str:
         """Return what this process counted, in the text format of Prometheus."""
@@ -128,8 +111,8 @@ class GuardrailMiddleware:
         """Let go of the guard, unless it is the host's own."""
         self.door.close()
 
-    def _made(self) -> SyncDoor:
-        return SyncDoor(configure(self._options), self._sleep)
+    def _made(self) -> SyncEnforcer:
+        return SyncEnforcer(configure(self._options), self._sleep)
 
 
 def _lingering(said: Iterable[bytes], environ: Environ) -> Iterator[bytes]:

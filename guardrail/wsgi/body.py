@@ -10,15 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from guardrail.http.flow import TooLargeError, TooSlowError
+
 CHUNK = 1 << 16
-
-
-class TooLargeError(Exception):
-    """The body is longer than the bound."""
-
-
-class TooSlowError(Exception):
-    """The body did not arrive in time."""
 
 
 def read_body(

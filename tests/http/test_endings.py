@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
 
 from guardrail import AsyncGuard, Guard
 from guardrail.asgi import GuardrailMiddleware as AsgiMiddleware
 from guardrail.errors import StoreError
 from guardrail.http.asked.values import RewriteError
-from guardrail.http.exchange.before import Exchange
-from guardrail.http.exchange.serving import Serving
+from guardrail.http.fastapi import limited
+from guardrail.http.leases import THREAD, LeaseThread
+from guardrail.http.request import Exchange
+from guardrail.http.response import Serving
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
-from guardrail.wsgi.leases import THREAD, Renewals
 from tests.engine.tracing import records
 from tests.guard.failing import AwaitedStore, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
@@ -28,8 +32,6 @@ from tests.http.wsgi_driving import Hosted as WsgiServer
 from tests.stores.timed import Hand, HandLoop
 
 LEASE = 9.0
-RESERVED = 112
-"""The tokens that `ASK` reserves."""
 POLICY = """
 guardrail: 1
 policy: endings
@@ -92,6 +94,10 @@ class Way:
                 found[limit.rule.id] = sum(values)
         return found
 
+    decisions = 1
+    """How often a request is decided on."""
+    reserved = 112
+    """The tokens that `ASK` reserves."""
     guard: Any
     script_store: ScriptedStore
     settings: dict[str, Any] = {  # noqa: RUF012 - the same for both
@@ -105,18 +111,18 @@ class Asgi(Way):
         self.store, self.script_store = store, store.script
         self.guard = AsyncGuard.from_policies(policies, store=store, clock=self.clock, environ={})
 
-        async def sleep(seconds: float) -> None:
-            self.slept.append(seconds)
-            self.clock.advance(seconds)
-            await self.on_sleep()
-
         self.app: Any = AsgiMiddleware(
             self._host,
             guard=self.guard,
             clock=self.clock,
             directory=Accounts(),
-            **{"sleep": sleep, **self.settings, **options},
+            **{"sleep": self.sleep, **self.settings, **options},
         )
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+        await self.on_sleep()
 
     async def on_sleep(self) -> None:
         """Do nothing more while a request is held."""
@@ -200,18 +206,111 @@ class Wsgi(Way):
         return statuses[-1]
 
 
-@pytest.fixture(params=[Asgi, Wsgi])
-def way(request):
-    made = []
+class FastApi(Asgi):
+    """An endpoint that states limits of its own, behind the middleware: it decides once more."""
 
-    def make(policy: str = POLICY, **options: Any) -> Any:
-        made.append(request.param(policy, **options))
-        return made[-1]
+    decisions = 2
 
-    yield make
-    for each in made:
-        if isinstance(each, Wsgi):
-            each.app.close()
+    def open(self, policies: Any, options: dict[str, Any]) -> None:
+        super().open(policies, options)
+        app = FastAPI()
+
+        @app.post("/{path:path}", dependencies=[Depends(limited(None, {"images": 0}))])
+        async def serve(path: str) -> StreamingResponse:
+            self.paths.append(f"/{path}")
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for piece in self.script():
+                    yield piece
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+
+            return StreamingResponse(pieces(), self.status, media_type=self.kind)
+
+        self.app.app = app
+
+
+class Socket(Asgi):
+    """A host that answers the turns of a session, each of which ends as a response would."""
+
+    reserved = 109
+    decisions = 2
+
+    async def _host(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            for piece in self.script():
+                for event in events_of(piece):
+                    await send({"type": "websocket.send", "text": json.dumps(event)})
+                for _ in range(20):
+                    await asyncio.sleep(0)
+
+    async def asked(self, body: bytes = ASK, path: str = CHAT) -> int:
+        """Open a session for one turn, within a running loop; return how the turn was answered."""
+        fields = [(b"host", b"api.test")]
+        fields += [(b"authorization", each.encode()) for each in self.credentials]
+        turn = {"type": "response.create", "model": "small", "input": "hi"}
+        frame = json.dumps({**turn, "max_output_tokens": 100})
+        messages = [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": frame},
+            {"type": "websocket.disconnect", "code": 1000},
+        ]
+        scope = {
+            "type": "websocket",
+            "path": "/v1/responses",
+            "query_string": b"",
+            "headers": fields,
+            "client": ("8.8.8.8", 1),
+            "extensions": {"websocket.http.response": {}},
+        }
+        call = await Call(scope, messages).run(self.app)
+        for message in call.sent:
+            if message["type"].endswith("response.start"):
+                return int(message["status"])
+        said = [json.loads(m["text"]) for m in call.sent if m["type"] == "websocket.send"]
+        refused = [event["status"] for event in said if event["type"] == "error"]
+        return int(refused[0]) if refused else 200
+
+
+def events_of(piece: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the events of the Responses API that say what a piece of a chat completion does."""
+    text = piece.removeprefix(b"data: ").strip()
+    said = {} if text == b"[DONE]" else json.loads(text)
+    for choice in said.get("choices", ()):
+        if "delta" in choice:
+            yield {"type": "response.output_text.delta", "delta": choice["delta"]["content"]}
+    if usage := said.get("usage"):
+        used = {
+            "input_tokens": usage["prompt_tokens"],
+            "output_tokens": usage["completion_tokens"],
+            "total_tokens": usage["total_tokens"],
+        }
+        yield {"type": "response.completed", "response": {"id": "r", "usage": used}}
+
+
+def made_of(kinds: list[type[Way]]) -> Any:
+    @pytest.fixture(params=kinds)
+    def way(request):
+        made = []
+
+        def make(policy: str = POLICY, **options: Any) -> Any:
+            made.append(request.param(policy, **options))
+            return made[-1]
+
+        yield make
+        for each in made:
+            if isinstance(each, Wsgi):
+                each.app.close()
+
+    return way
+
+
+RESPONSES: list[type[Way]] = [Asgi, Wsgi, FastApi]
+way = made_of(RESPONSES)
+any_way = made_of([*RESPONSES, Socket])
 
 
 SERVED = {"calls": 1, "tokens": 30, "places": 0}
@@ -258,9 +357,56 @@ def test_a_degrade_that_is_not_possible_gives_everything_back(way, monkeypatch):
         raise RewriteError("its body is not one that can be changed")
 
     monkeypatch.setattr("guardrail.http.exchange.before.rewritten", impossible)
-    one = way(POLICY + LESS)
-    for _ in range(3):
+    records: list[Any] = []
+    one = way(POLICY + LESS, decision_sink=Sink(records))
+    assert (one.ask(), one.held, one.paths) == (403, NOTHING, [])
+    assert counted(one) == {
+        'door_refusals_total{reason="degrade_not_possible"} 1',
+        'endings_total{ending="refused"} 1',
+    }
+    for _ in range(2):
         assert (one.ask(), one.held, one.paths) == (403, NOTHING, [])
+    endings = [(record["ending"], record["reason"]) for record in records]
+    assert endings == [("refused", "degrade_not_possible")] * 3
+
+
+class Sink:
+    """Keeps the records of decisions."""
+
+    def __init__(self, records: list[Any]) -> None:
+        self.records = records
+
+    def write(self, record: Any) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def counted(one: Any) -> set[str]:
+    """Return what was counted of requests and how they ended."""
+    lines = one.app.metrics().splitlines()
+    kinds = ("decisions_total{", "door_refusals_total{", "endings_total{", "failures_total")
+    found = {line.removeprefix("guardrail_") for line in lines}
+    return {line for line in found if line.startswith(kinds) and not line.endswith(" 0")}
+
+
+def test_a_turn_that_cannot_be_degraded_is_one_refusal_and_gives_everything_back(monkeypatch):
+    def impossible(*_: object) -> Any:
+        raise RewriteError("its frame is not one that can be changed")
+
+    records: list[Any] = []
+    one = Socket(POLICY + LESS, decision_sink=Sink(records))
+    monkeypatch.setattr("guardrail.http.meter.lanes.ResponsesMeter.changed", impossible)
+    assert (one.ask(), one.held) == (403, NOTHING)
+    assert counted(one) == {
+        # The handshake, which holds nothing between turns.
+        'decisions_total{decision="degrade",rule="less",reason="less",'
+        'mode="normal",dialect="openai"} 1',
+        'door_refusals_total{reason="degrade_not_possible"} 1',
+        'endings_total{ending="refused"} 1',
+        'endings_total{ending="released"} 1',
+    }
 
 
 def test_a_model_degraded_in_the_path_is_served_and_settled(way):
@@ -330,15 +476,17 @@ def test_a_request_whose_wait_is_broken_off_leaves_its_place_among_those_held():
     assert one.held == {"calls": 2, "tokens": 60, "places": 0}
 
 
-def lapsing(one: Way, *after: Any) -> Any:
-    """Return a script whose second piece comes when the lease has run out."""
+def lapsing(one: Way, *acts: Any, then: Any = lambda: None) -> Any:
+    """Return a script whose second piece comes when the lease has run out; `then` follows it."""
 
     def script() -> Any:
-        first, *rest = chat_stream(2)
+        first, second, *rest = chat_stream(2)
         yield first
         one.clock.advance(LEASE + 1)
-        for act in after:
+        for act in acts:
             act()
+        yield second
+        then()
         yield from rest
 
     return script
@@ -347,20 +495,17 @@ def lapsing(one: Way, *after: Any) -> Any:
 STREAMED = {"calls": 1, "tokens": 12, "places": 0}
 
 
-def test_a_place_that_was_regained_is_given_back_at_the_end(way):
-    one = way()
+def test_a_place_that_was_regained_is_given_back_at_the_end(any_way):
+    one = any_way()
     held = []
 
-    def script() -> Any:
-        yield from lapsing(one)()
-        held.append(one.held["places"])
-
-    one.kind, one.script = "text/event-stream", script
+    one.kind = "text/event-stream"
+    one.script = lapsing(one, then=lambda: held.append(one.held["places"]))
     assert (one.ask(STREAM), one.held, held) == (200, STREAMED, [1])
 
 
-def test_a_place_that_others_took_meanwhile_stays_theirs(way):
-    one = way(POLICY.replace("max: 2", "max: 1").replace("9s", "10s"))
+def test_a_place_that_others_took_meanwhile_stays_theirs(any_way):
+    one = any_way(POLICY.replace("max: 2", "max: 1").replace("9s", "10s"))
     taken = []
 
     def take() -> None:
@@ -376,23 +521,22 @@ def test_a_place_that_others_took_meanwhile_stays_theirs(way):
 
 
 @pytest.mark.parametrize("fault", [StoreError("down"), StoreError("late", unsure=True), KeyError()])
-def test_a_store_that_fails_at_a_regain_lets_the_request_go_on(way, fault):
-    one = way()
+def test_a_store_that_fails_at_a_regain_lets_the_request_go_on(any_way, fault):
+    one = any_way()
 
     def fail() -> None:
         one.script_store.fault = fault
 
-    def script() -> Any:
-        yield from lapsing(one, fail)()
+    def answer() -> None:
         one.script_store.fault = None
 
-    one.kind, one.script = "text/event-stream", script
+    one.kind, one.script = "text/event-stream", lapsing(one, fail, then=answer)
     assert (one.ask(STREAM), one.held) == (200, STREAMED)
 
 
 @pytest.mark.parametrize("fault", [StoreError("down"), StoreError("late", unsure=True), KeyError()])
-def test_a_store_that_fails_at_a_renewal_costs_the_request_nothing(way, fault):
-    one = way()
+def test_a_store_that_fails_at_a_renewal_costs_the_request_nothing(any_way, fault):
+    one = any_way()
 
     def script() -> Any:
         first, *rest = chat_stream(2)
@@ -407,16 +551,16 @@ def test_a_store_that_fails_at_a_renewal_costs_the_request_nothing(way, fault):
     assert (one.ask(STREAM), one.held) == (200, STREAMED)
 
 
-def test_a_store_that_fails_at_the_settlement_has_it_once_it_answers(way):
-    one = way()
+def test_a_store_that_fails_at_the_settlement_has_it_once_it_answers(any_way):
+    one = any_way()
 
     def script() -> Any:
-        yield completion()
         one.script_store.fault = StoreError("down")
+        yield completion()
 
     one.script = script
     assert one.ask() == 200
-    assert one.held == {"calls": 1, "tokens": RESERVED, "places": 1}
+    assert one.held == {"calls": 1, "tokens": one.reserved, "places": 1}
     one.script_store.fault = None
     one.script = lambda: iter([completion()])
     assert one.ask() == 200
@@ -424,16 +568,16 @@ def test_a_store_that_fails_at_the_settlement_has_it_once_it_answers(way):
 
 
 @pytest.mark.parametrize("fault", [StoreError("down"), KeyError("x")])
-def test_a_store_that_is_away_from_the_start_charges_nothing_there(way, fault):
-    one = way(POLICY)
+def test_a_store_that_is_away_from_the_start_charges_nothing_there(any_way, fault):
+    one = any_way(POLICY)
     one.script_store.fault = fault
     one.ask()
     one.script_store.fault = None
     assert one.held == NOTHING
 
 
-def test_two_different_credentials_are_refused_and_nothing_is_charged(way):
-    one = way()
+def test_two_different_credentials_are_refused_and_nothing_is_charged(any_way):
+    one = any_way()
     one.credentials = ["Bearer key-a", "Bearer key-b"]
     assert (one.ask(), one.held, one.paths) == (400, NOTHING, [])
     one.credentials = ["Bearer key-a", "Bearer key-a"]
@@ -469,7 +613,7 @@ def test_a_request_for_which_the_system_has_no_thread_is_given_back(monkeypatch)
     def no_thread(*_: object) -> Any:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(Renewals, "watch", no_thread)
+    monkeypatch.setattr(LeaseThread, "watch", no_thread)
     with pytest.raises(RuntimeError):
         one.ask()
     assert (one.held, one.paths) == (NOTHING, [])
@@ -543,8 +687,8 @@ def test_a_regain_that_comes_when_the_request_is_over_is_given_back():
     assert one.held == STREAMED
 
 
-def test_a_place_that_was_regained_is_renewed_from_then_on(way):
-    one = way()
+def test_a_place_that_was_regained_is_renewed_from_then_on(any_way):
+    one = any_way()
 
     def script() -> Any:
         first, second, *rest = chat_stream(2)
@@ -557,7 +701,7 @@ def test_a_place_that_was_regained_is_renewed_from_then_on(way):
 
     one.kind, one.script = "text/event-stream", script
     assert (one.ask(STREAM), one.held) == (200, STREAMED)
-    assert len(one.script_store.asked) == 2
+    assert len(one.script_store.asked) == one.decisions + 1
 
 
 def test_a_door_that_closes_waits_for_what_it_has_begun():

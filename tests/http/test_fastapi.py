@@ -8,9 +8,9 @@ from unittest.mock import ANY
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
 from fastapi.requests import HTTPConnection
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
@@ -18,8 +18,10 @@ from guardrail.http.fastapi import Allowance, limited
 from guardrail.loading import load_text
 from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock
+from tests.engine.tracing import records as records_in
 from tests.http.accounts import Accounts
-from tests.http.driving import Guarded
+from tests.http.driving import ASK, CHAT, Guarded, chat_stream, completion
+from tests.stores.timed import Hand, HandLoop
 
 POLICY = """
 guardrail: 1
@@ -298,20 +300,20 @@ def test_the_leases_of_a_request_that_is_decided_anew_count_from_then():
         return StreamingResponse(pieces())
 
     guarded = Guarded(ONE, app)
-    asked: list[str] = []
-    door: Any = guarded.app.door
-    regain = door.regain
+    asked: list[Any] = []
+    decide = guarded.guard.decide
 
-    async def counted(*arguments, **more):
-        asked.append("regain")
-        return await regain(*arguments, **more)
+    async def counted(facts, estimate, **more):
+        asked.append(estimate)
+        return await decide(facts, estimate, **more)
 
-    door.regain = counted
+    guarded.guard.decide = counted
     answers = post(guarded.app, "/draw")
 
     assert answers[0].status_code == 200
     assert len(before) == 1
-    assert asked == []
+    # The request, and the request with what the endpoint adds: no place was taken anew.
+    assert [estimate.get("images", 0) for estimate in asked] == [0, 1]
     assert guarded.used("places") == 0
 
 
@@ -330,3 +332,146 @@ def test_a_request_that_is_refused_anew_twice_is_recorded_once_each():
 
     assert [record["ending"] for record in records] == ["released", "refused", "refused"]
     assert len({record["id"] for record in records}) == 3
+
+
+METERED = """
+guardrail: 1
+policy: metered
+units: [images]
+models: {small: {max_output: 200}}
+rules:
+  - {id: calls, when: always, budget: {requests: 100, per: day, key: account.id}}
+  - {id: tokens, when: always, budget: {tokens: 100k, per: day, key: account.id}}
+  - {id: places, when: always, concurrency: {max: 1, lease: 9s, key: account.id}}
+  - id: images
+    when: {request.capability: image}
+    unknown: skip
+    budget: {images: 10, per: day, key: account.id}
+  - {id: never, when: {request.model: never}, unknown: skip, block: {reason: never}}
+"""
+
+
+def chats(app, policy, **options):
+    """Return what came of one chat, how it is recorded, and the guarded app."""
+    records: list[dict] = []
+
+    class Sink:
+        def write(self, record):
+            records.append(record)
+
+        def close(self):
+            pass
+
+    guarded = Guarded(policy, app, decision_sink=Sink(), **options)
+
+    async def run():
+        transport = httpx.ASGITransport(app=guarded.app, client=("8.8.8.8", 1))
+        headers = {"authorization": "Bearer key-a", "content-type": "application/json"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://api.test", headers=headers
+        ) as client:
+            return await client.post(CHAT, content=ASK)
+
+    return asyncio.run(run()), records, guarded
+
+
+@pytest.mark.parametrize(
+    ("facts", "added"), [(IMAGES, {"images": 11}), ({"request.model": "never"}, {})]
+)
+@pytest.mark.parametrize("others", [False, True], ids=["free", "taken"])
+def test_what_is_served_after_a_refusal_in_its_course_is_charged(facts, added, others):
+    app = FastAPI()
+    seen: list[object] = []
+
+    @app.post(CHAT)
+    async def chat(connection: HTTPConnection) -> StreamingResponse:
+        passage = connection.scope["guardrail.passage"]
+
+        async def pieces():
+            first, *rest = chat_stream(2)
+            yield first
+            decide = passage.guard.decide
+
+            async def taking(*given, **more):
+                # Another request takes the only place between two decisions.
+                found = await decide(*given, **more)
+                if others:
+                    seen.append(await decide({"account.id": "acct-a"}, {"requests": 0}))
+                return found
+
+            passage.guard.decide = taking
+            refused = await passage.anew(facts, added)
+            passage.guard.decide = decide
+            assert not refused.allowed
+            for piece in rest:
+                yield piece
+            for other in seen:
+                await passage.guard.release(other)
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    answer, records, guarded = chats(app, METERED)
+
+    assert answer.status_code == 200
+    assert (guarded.used("calls"), guarded.used("tokens"), guarded.used("places")) == (1, 12, 0)
+    endings = [record["ending"] for record in records]
+    assert endings == ["released", "refused", "refused" if others else "settled"]
+
+
+def test_what_is_decided_on_after_a_response_is_charged_by_itself():
+    app = FastAPI()
+
+    @app.post(CHAT)
+    async def chat(connection: HTTPConnection, tasks: BackgroundTasks) -> Response:
+        passage = connection.scope["guardrail.passage"]
+        passage.added.append(({}, lambda: {"images": 1}))
+
+        async def draw() -> None:
+            assert (await passage.anew(IMAGES, {"images": 3})).allowed
+            assert guarded_places() == 1
+            assert (await passage.anew(IMAGES, {"images": 4})).allowed
+            assert not (await passage.anew(IMAGES, {"images": 40})).allowed
+
+        def guarded_places() -> int:
+            tables: dict[str, Any] = dict(records_in(passage.guard._store))
+            return sum(len(r) for k, r in tables.items() if k[:8] == places(passage.guard))
+
+        tasks.add_task(draw)
+        return Response(completion(), media_type="application/json")
+
+    def places(guard: Any) -> Any:
+        limits = guard._frame.engine.limits
+        return next(each for each in limits if each and each.rule.id == "places").idents[0]
+
+    answer, records, guarded = chats(app, METERED)
+
+    assert answer.status_code == 200
+    assert (guarded.used("calls"), guarded.used("tokens"), guarded.used("places")) == (1, 30, 0)
+    # What the refusal added is not; that it was decided on the rest once more is a line too.
+    assert guarded.used("images", **IMAGES) == 7
+    endings = [record["ending"] for record in records]
+    assert endings == ["settled", "released", "released", "refused", "settled"]
+
+
+def test_a_place_that_a_decision_beside_took_is_kept_while_its_endpoint_runs():
+    hand, clock = Hand(), MovableClock()
+    policy = load_text(METERED)
+    guard = AsyncGuard.from_policies(policy, clock=clock, environ={})
+    asks = {"account.id": "a"}
+
+    async def run() -> None:
+        dependency: Any = limited(asks, {"requests": 1}, guard=guard)
+        running = dependency(HTTPConnection({"type": "http", "headers": []}))
+        await anext(running)
+        for _ in range(10):
+            clock.advance(4)
+            await asyncio.sleep(4)
+            assert not (await guard.decide(asks, {"requests": 0})).allowed
+        with pytest.raises(StopAsyncIteration):
+            await anext(running)
+        assert (await guard.decide(asks, {"requests": 0})).allowed
+        loop: Any = asyncio.get_running_loop()
+        assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
+
+    with asyncio.Runner(loop_factory=lambda: HandLoop(hand)) as runner:
+        runner.run(run())

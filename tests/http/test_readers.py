@@ -27,8 +27,7 @@ from guardrail.http.asked import (
 from guardrail.http.asked.endpoints import Endpoint, endpoint_of
 from guardrail.http.asked.tools import RANKS
 from guardrail.http.dialects import Dialect
-from guardrail.http.exchange.before import is_let_through
-from guardrail.http.exchange.head import head_of_scope
+from guardrail.http.request import head_of_scope, is_let_through
 from tests.http.reading_hosts import Hosts, Sent, Served, served
 from tests.http.reading_requests import drawn
 from tests.http.requests import KEY

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from guardrail.wsgi.leases import THREAD
+from guardrail.http.leases import THREAD
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
 from tests.http.wsgi_driving import Hosted, Response, answering
 
@@ -90,7 +90,7 @@ def test_a_response_that_its_server_forgets_is_renewed_no_more():
     response = hosted.app(hosted.environ(), hosted.start)
     next(iter(response))
     assert hosted.used("places") == 1
-    renewals = hosted.app.door.renewals
+    renewals = hosted.app.door.leases
     assert len(renewals._open) == 1
     # A whole round: one that still looked at it would go on to.
     for _ in range(2):

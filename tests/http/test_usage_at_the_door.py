@@ -14,9 +14,8 @@ from fastapi.background import BackgroundTasks
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from guardrail.http.exchange.later import Later
-from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
+from guardrail.http.response import Later, UsageStripper
 from tests.http.driving import (
     ASK,
     JSON,
@@ -298,8 +297,7 @@ def test_a_later_response_that_tells_the_end_settles_the_work(first):
 
 def test_a_fetch_that_is_cancelled_while_it_is_settled_settles_the_work_all_the_same():
     guarded = begun(body_of(usage=None), body_of(status="completed", usage=USAGE))
-    door = guarded.app.door
-    settle, calls = door.settle, []
+    settle, calls = guarded.guard.settle, []
 
     async def cancelled_at_first(*arguments, **more):
         calls.append(arguments)
@@ -307,7 +305,7 @@ def test_a_fetch_that_is_cancelled_while_it_is_settled_settles_the_work_all_the_
         if len(calls) == 1:
             raise asyncio.CancelledError
 
-    door.settle = cancelled_at_first
+    guarded.guard.settle = cancelled_at_first
     with pytest.raises(asyncio.CancelledError):
         fetched(guarded)
 

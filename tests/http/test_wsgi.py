@@ -9,7 +9,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from guardrail.wsgi.body import TooSlowError, read_body
+from guardrail.http.flow import TooSlowError
+from guardrail.wsgi.body import read_body
 from tests.http.driving import ASK, chat_stream, completion
 from tests.http.wsgi_driving import JSON, POLICY, SSE, STREAM, Hosted, Response, answering
 
@@ -31,13 +32,13 @@ def test_check_47_a_response_is_passed_metered_and_closed_once():
 def test_check_34_a_response_is_settled_once_however_often_it_ends():
     hosted = Hosted(answering(Response([completion()])))
     settled = []
-    settle = hosted.app.door.settle
+    settle = hosted.guard.settle
 
-    def counted(*given):
+    def counted(*given, **more):
         settled.append(given)
-        settle(*given)
+        settle(*given, **more)
 
-    hosted.app.door.settle = counted
+    hosted.guard.settle = counted  # type: ignore[method-assign]
     served = hosted.app(hosted.environ(), hosted.start)
     list(served)
     served.close()

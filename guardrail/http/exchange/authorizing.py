@@ -22,8 +22,7 @@ from guardrail.engine import Decision
 from guardrail.http.answers import Addressee, Answer, Style, answer
 from guardrail.http.answers.refusing import Refusal
 from guardrail.http.asked.values import FREE
-from guardrail.http.exchange.before import SHORTLY
-from guardrail.http.exchange.head import Field, Head
+from guardrail.http.request import SHORTLY, Field, Head
 from guardrail.model.facts import CAPABILITIES, Fact
 
 STATUS = b"x-guardrail-status"

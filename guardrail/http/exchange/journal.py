@@ -13,9 +13,10 @@ from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.counts import MOST_SERIES, Counts
-from guardrail.http.exchange.serving import Settlement
-from guardrail.http.exchange.tracing import REQUEST_ID, TRACE_ID, OwnRefusal
+from guardrail.http.request import REQUEST_ID, TRACE_ID
+from guardrail.http.response import Settlement
 from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.values import OwnRefusal
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import FactType

@@ -28,8 +28,8 @@ class Passage:
     `anew` decides on the whole request once more, with further facts and amounts, in the place of
     `decision`, which is given back before; None where that cannot be: over WSGI, and in sessions
     whose turns are decided one by one. `added` holds what was so added, each with what the
-    host says in the end that it used of it. `journal` takes decisions that a host makes beside, and
-    `unavailable` names the facts whose source failed.
+    host says in the end that it used of it. `journal` and `clock` are for decisions that a host
+    makes beside, and `unavailable` names the facts whose source failed.
     """
 
     guard: AsyncGuard | Guard
@@ -39,6 +39,7 @@ class Passage:
     refusal: Answer | None = None
     anew: Anew | None = None
     journal: Journal | None = None
+    clock: Callable[[], float] | None = None
     unavailable: frozenset[str] = frozenset()
     added: list[tuple[Amounts, Callable[[], Amounts]]] = field(default_factory=list)
 

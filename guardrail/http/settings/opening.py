@@ -22,10 +22,9 @@ from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
 from guardrail.http.exchange.counts import SharedCounts
-from guardrail.http.exchange.early import Refuse, early_refusals
 from guardrail.http.exchange.journal import Journal
-from guardrail.http.exchange.serving import lease_of
 from guardrail.http.identity import Asker
+from guardrail.http.leases import lease_of
 from guardrail.http.meter.units import unfed_notes
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
@@ -99,7 +98,6 @@ class Configured:
         if not self._keys and (sink or made) is not None:
             self.note((UNJOINABLE,))
         self.note(unfed_notes(self.policies.units))
-        self._early: tuple[PolicySet | None, Refuse | None] = (None, None)
         self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
     @property
@@ -139,23 +137,13 @@ class Configured:
         if self._made_directory:
             self.asker.close()
 
-    def early(self, policies: PolicySet) -> Refuse | None:
-        """Return what refuses by the head of a request alone, for the policies in force."""
-        made_for, refuse = self._early
-        if made_for is not policies:
-            refuse = early_refusals(
-                policies, self.signals, geo=self.geo, environ=self.environ, clock=self.clock
-            )
-            self._early = (policies, refuse)
-            self.note(unfed_notes(policies.units))
-        return refuse
-
     def lease(self, policies: PolicySet) -> float | None:
         """Return the shortest lease that the policies in force give, in seconds, None for none."""
         made_for, lease = self._lease
         if made_for is not policies:
             lease = lease_of(policies)
             self._lease = (policies, lease)
+            self.note(unfed_notes(policies.units))
         return lease
 
     def note(self, lines: Iterable[str]) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from guardrail.http.answers import Style
 from guardrail.http.asked import Classifier, Dialect, ReadingLimits
-from guardrail.http.exchange.tracing import OwnRefusal
 from guardrail.http.identity import Asker
 
 MAX_BODY = 32 << 20
 MAX_UNKNOWN_BODY = 4 << 20
 BODY_TIMEOUT = 60.0
 MAX_HELD = 1000
+
+
+class OwnRefusal(NamedTuple):
+    """A refusal that no decision stands behind: the id its client sees, and why."""
+
+    id: str
+    status: int
+    code: str
+    facts: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,8 +213,6 @@ Ask = Callable[[Call], Steps[Any]]
 """Has one call answered, wherever its slot is; raises StoreError for an error it is answered."""
 
 
-
-
 def slot_of(tag: bytes) -> int:
     """Return the cluster slot of a name with a hash tag.
 

@@ -1,11 +1,13 @@
-"""An admitted request while the host serves it: fields, metering, leases, and how it ends."""
+"""The response to an admitted request: what goes with it, what it used, how its request ends."""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import NamedTuple
+
+import msgspec
 
 from guardrail.engine import Decision
 from guardrail.http.answers import Addressee, Style, admitted_fields
@@ -15,12 +17,7 @@ from guardrail.http.asked import Asked
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.exchange.later import Later, may_tell_ends
-from guardrail.http.exchange.stripping import UsageStripper
 from guardrail.http.meter import Meter
-from guardrail.model.amounts import SECOND
-from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Concurrency
 
 Field = tuple[bytes, bytes]
 
@@ -28,7 +25,6 @@ _TEXTS = ("text", "srt", "vtt")
 _TEXT_FIELD = re.compile(
     rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
 )
-RENEWALS_PER_LEASE = 3
 BROKEN_OFF = Refusal(
     status=500,
     kind="server_error",
@@ -51,48 +47,8 @@ class Settlement(NamedTuple):
     model: str | None = None
 
 
-class Renewal(Enum):
-    """What a request that is still being served needs for its places in flight.
-
-    `EXTEND` its leases, or `REGAIN` its places, which others may have taken since the leases ran
-    out: the process was suspended, say.
-    """
-
-    EXTEND = "extend"
-    REGAIN = "regain"
-
-
-class Places:
-    """When the places in flight of a decision are to be renewed, or taken anew."""
-
-    def __init__(self, lease: float | None, now: float) -> None:
-        """Take how long a lease lasts, in seconds, None if there is none."""
-        self.every = interval_of(lease)
-        self._lease = lease
-        self._renewed = now
-        self._lapsed = False
-
-    def due(self, now: float) -> Renewal | None:
-        """Return what they need at `now`, None if nothing, and take it that it is done."""
-        every, lease = self.every, self._lease
-        if every is None or lease is None or now - self._renewed < every:
-            return None
-        self._lapsed = self._lapsed or now - self._renewed >= lease
-        self._renewed = now
-        return Renewal.REGAIN if self._lapsed else Renewal.EXTEND
-
-    def taken(self, now: float) -> None:
-        """Take that another decision took them at `now`."""
-        self._renewed = now
-        self._lapsed = False
-
-    def regained(self) -> None:
-        """Take that they were taken anew."""
-        self._lapsed = False
-
-
 class Serving:
-    """One admitted request while the host serves it; it ends once, whatever happens."""
+    """Follows the response to one admitted request: what goes with it, and what it used."""
 
     def __init__(
         self,
@@ -102,8 +58,6 @@ class Serving:
         style: Style,
         *,
         strips_usage: bool,
-        lease: float | None,
-        now: float,
         later: Later | None = None,
     ) -> None:
         """Take an admitted request; `later` is where decisions on work in the background wait."""
@@ -119,11 +73,8 @@ class Serving:
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
         self._streams = False
-        self._places = Places(lease, now)
-        self.renews_every = self._places.every
         self._status: int | None = None
         self._bytes = 0
-        self._settled = False
 
     def started(self, status: int, headers: Sequence[Field]) -> list[Field]:
         """Take the host's status and fields; return the fields to send.
@@ -156,27 +107,9 @@ class Serving:
         return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self._settled
-
-    def renewal_due(self, now: float) -> Renewal | None:
-        """Return what its places need at `now`, None if nothing, and take it that it is done."""
-        return None if self._settled else self._places.due(now)
-
-    def given_back(self) -> None:
-        """Take that its decision is settled, for another is to be made in its place."""
-        self._settled = True
-
-    def admitted_anew(self, decision: Decision, now: float) -> None:
-        """Take another decision in the place of the one that was given back."""
-        self.decision = decision
-        self._settled = False
-        self._places.taken(now)
-
-    def regained(self) -> None:
-        """Take that its places were taken anew."""
-        self._places.regained()
+    def has_started(self) -> bool:
+        """Whether the host has sent a status, and so something that may be charged."""
+        return self._status is not None
 
     def broken_off(self) -> bytes:
         """Return the event that tells a client that its stream ends early, nothing if it did not.
@@ -190,15 +123,13 @@ class Serving:
         return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
 
     def endings(self, *, failed: bool, left: bool = False) -> list[tuple[Decision, Settlement]]:
-        """Return what is to be settled now that it has ended; nothing if it already had.
+        """Return what is to be settled now that it has ended, its own decision first.
 
         Work that goes on after the response gives its place in flight back, and keeps what was
         reserved. A copy of its decision waits until another response tells the end of the work:
         that is settled with the request which asked for it.
         """
         settlement = self.ended(failed=failed, left=left)
-        if settlement is None:
-            return []
         later = self._later
         work = self._meter.goes_on if settlement.usage is not None else None
         found = [(self.decision, settlement)]
@@ -214,17 +145,14 @@ class Serving:
                 found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
         return found
 
-    def ended(self, *, failed: bool, left: bool = False) -> Settlement | None:
-        """Return how the decision is settled, None if it is already.
+    def ended(self, *, failed: bool, left: bool = False) -> Settlement:
+        """Return how its decision is settled.
 
         What was served is charged, also if the client left before its end. Nothing served, by
         the host's fault (`failed`, a 5xx, a redirect, a 429 from behind it): everything is given
         back. A client's own fault costs the request, and no tokens; one that `left` before the
         first byte pays for the input, or, for work in the background, what was reserved.
         """
-        if self._settled:
-            return None
-        self._settled = True
         status = self._status
         if left and status is None:
             if self._meter.background:
@@ -292,12 +220,121 @@ def _served(decision: Decision, meter: Meter) -> str | None:
     return None if policies.model_named(model) is None else model
 
 
-def interval_of(lease: float | None) -> float | None:
-    """Return how often a lease of so many seconds is renewed, None if there is none."""
-    return None if lease is None else lease / RENEWALS_PER_LEASE
+MOST_WAITING = 4_096
+"""How many decisions wait at once in a process; the oldest of more stay as reserved."""
+
+LONGEST_NAME = 256
+"""The longest id of such work that is remembered, in characters."""
+_TOLD_BY = ("/v1/responses/", "/v1/threads/")
 
 
-def lease_of(policies: PolicySet) -> float | None:
-    """Return the shortest lease that a policy set gives, in seconds, None if it gives none."""
-    leases = [rule.verb.lease for rule in policies.rules if isinstance(rule.verb, Concurrency)]
-    return min(leases, default=0) / SECOND or None
+class Later:
+    """The decisions on work in the background, by the id that the host gave the work.
+
+    Nothing tells this process of an end that nobody asks it for, or asks another process for: what
+    was reserved then stays charged. Safe between threads.
+    """
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Decision] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any decision waits."""
+        return bool(self._waiting)
+
+    def keep(self, name: str, decision: Decision) -> None:
+        """Let a decision wait that is not settled; of too many, the oldest is forgotten.
+
+        One whose work has an id that is too long stays as reserved.
+        """
+        if len(name) > LONGEST_NAME:
+            return
+        with self._lock:
+            self._waiting.pop(name, None)
+            if len(self._waiting) >= self._most:
+                self._waiting.pop(next(iter(self._waiting)))
+            self._waiting[name] = decision
+
+    def take(self, name: str) -> Decision | None:
+        """Return the decision that waits for the end of some work, and forget it."""
+        with self._lock:
+            return self._waiting.pop(name, None)
+
+
+def may_tell_ends(endpoint: object) -> bool:
+    """Whether a response of an endpoint may tell the end of work that was begun before."""
+    return isinstance(endpoint, str) and endpoint.startswith(_TOLD_BY)
+
+
+LONGEST = 1 << 20
+"""An event longer than this many bytes is none of usage; it is passed on as it comes."""
+
+_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
+
+
+class UsageStripper:
+    """Passes a server-sent stream on, event by event, without the chunk that tells the usage.
+
+    That chunk has no choices, or none that says anything. Only the end of an event that is not
+    complete yet is held back.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._passing = False
+        # Whether the last event ended in a CR whose LF may be still to come, and was passed on.
+        self._open: bool | None = None
+
+    def feed(self, chunk: bytes, *, last: bool) -> bytes:
+        """Return what of the stream so far may be passed on."""
+        if self._passing:
+            return chunk
+        before = b""
+        if self._open is not None and chunk:
+            if chunk.startswith(b"\n"):
+                before, chunk = b"\n" if self._open else b"", chunk[1:]
+            self._open = None
+        whole, self._held = _whole_events(self._held + chunk)
+        kept = [event for event in whole if not _is_usage(event)]
+        passed = before + b"".join(kept)
+        if whole and not self._held and whole[-1].endswith(b"\r"):
+            self._open = bool(kept) and kept[-1] is whole[-1]
+        if last or len(self._held) > LONGEST:
+            self._passing = True
+            passed, self._held = passed + self._held, b""
+        return passed
+
+
+def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
+    """Split a stream after each blank line; the rest is an event still being written."""
+    events: list[bytes] = []
+    start = 0
+    for end in _END.finditer(text):
+        events.append(text[start : end.end()])
+        start = end.end()
+    return events, text[start:]
+
+
+def _is_usage(event: bytes) -> bool:
+    if b'"usage"' not in event:
+        return False
+    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
+    try:
+        chunk = msgspec.json.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    if not isinstance(chunk, dict) or not chunk.get("usage"):
+        return False
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and not any(map(_says_something, choices))
+
+
+def _says_something(choice: object) -> bool:
+    """Tell whether a client would miss a choice: LiteLLM sends its usage with an empty one."""
+    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("text"):
+        return True
+    delta = choice.get("delta") or {}
+    return not isinstance(delta, dict) or any(delta.values()) or bool(choice.get("logprobs"))

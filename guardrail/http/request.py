@@ -1,13 +1,17 @@
-"""A request until the host gets it: from its head to facts, from a decision to what happens."""
+"""One request until the host gets it: its head, what is read of it, and what happens to it."""
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hmac import compare_digest
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from guardrail.engine import Decision
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard.precheck import Prechecked
 from guardrail.http.answers import Addressee, Answer, answer, refuse
 from guardrail.http.answers.crossing import is_preflight, value_of
 from guardrail.http.answers.refusing import Refusal
@@ -23,15 +27,146 @@ from guardrail.http.asked import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.asked.values import FREE
-from guardrail.http.exchange.early import Refuse
-from guardrail.http.exchange.head import Head
-from guardrail.http.exchange.tracing import OwnRefusal, incoming_ids
 from guardrail.http.identity import AmbiguousCredentialError, Asking
 from guardrail.http.meter.units import with_units
-from guardrail.http.settings.values import HttpSettings
+from guardrail.http.settings.values import HttpSettings, OwnRefusal
 from guardrail.model.effects import Effect
-from guardrail.signals import ClientAddress
+from guardrail.signals import ClientAddress, Signal
+from guardrail.signals.directory import Identity
+
+Field = tuple[bytes, bytes]
+
+
+class Head(NamedTuple):
+    """What is known of a request before its body; header names are in lower case.
+
+    `path` is decoded and without the prefix the host is mounted under, as routers see it;
+    `whole_path` is with it, `raw_path` as it was sent, where the server tells. `peer` is the
+    address at the other end of the connection, None on a Unix socket. `connection` is the scope or
+    the environ it was taken from.
+    """
+
+    method: str
+    path: str
+    whole_path: str
+    raw_path: bytes | None
+    query: bytes
+    headers: tuple[Field, ...]
+    peer: str | None
+    http_version: str = "1.1"
+    subprotocols: tuple[str, ...] = ()
+    connection: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def announces_body(self) -> bool:
+        """Whether a body may follow: HTTP/1.x frames every body it has (RFC 9112 §6.3)."""
+        if not self.http_version.startswith("1"):
+            return True
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                return True
+            if name == b"content-length" and value.strip(b" \t0") != b"":
+                return True
+        return False
+
+    @property
+    def sends_body(self) -> bool:
+        """Whether a body is on its way, asked for or not (RFC 9110 §10.1.1)."""
+        waits = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
+        return self.announces_body and not waits
+
+    @property
+    def stated_length(self) -> int | None:
+        """The length that the request states for its body, None if it states none."""
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit() and len(value) < 20:
+                return int(value)
+        return None
+
+    def is_one_of(self, paths: Collection[str]) -> bool:
+        """Tell whether the path, as routes see it, is exactly one of `paths`, nothing escaped."""
+        if self.path not in paths:
+            return False
+        raw = self.raw_path
+        return raw is None or raw.partition(b"?")[0] == self.whole_path.encode("utf-8", "replace")
+
+
+def head_of_scope(scope: Mapping[str, Any]) -> Head:
+    """Return the head of an ASGI connection, `http` or `websocket`."""
+    whole = scope["path"]
+    prefix = scope.get("root_path", "").rstrip("/")
+    inside = prefix and (whole == prefix or whole.startswith(f"{prefix}/"))
+    client = scope.get("client")
+    return Head(
+        method=scope.get("method", "GET"),
+        path=whole[len(prefix) :] or "/" if inside else whole,
+        whole_path=whole,
+        raw_path=scope.get("raw_path"),
+        query=scope.get("query_string", b""),
+        headers=tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        peer=client[0] if client else None,
+        http_version=scope.get("http_version", "1.1"),
+        subprotocols=tuple(scope.get("subprotocols", ())),
+        connection=scope,
+    )
+
+
+def head_of_environ(environ: Mapping[str, Any]) -> Head:
+    """Return the head of a WSGI request; its native strings carry bytes (PEP 3333)."""
+    path = _decoded(environ.get("PATH_INFO", ""))
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    version = str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).rpartition("/")[2]
+    return Head(
+        method=environ["REQUEST_METHOD"],
+        path=path or "/",
+        whole_path=_decoded(environ.get("SCRIPT_NAME", "")) + path,
+        raw_path=raw.encode("latin-1", "replace") if isinstance(raw, str) else None,
+        query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        headers=tuple(_fields(environ)),
+        peer=environ.get("REMOTE_ADDR") or None,
+        http_version=version,
+        connection=environ,
+    )
+
+
+def _fields(environ: Mapping[str, Any]) -> Iterator[Field]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            name = name[5:]
+        elif name not in ("CONTENT_TYPE", "CONTENT_LENGTH") or not value:
+            continue
+        yield name.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace")
+
+
+def _decoded(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+REQUEST_ID, TRACE_ID = "incoming request id", "incoming trace id"
+"""Where a request's facts carry them: no fact of a policy has a blank in its name."""
+
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def incoming_ids(head: Head) -> dict[str, str]:
+    """Return the `X-Request-ID` and the trace of a request, as far as they can be one.
+
+    Whoever sends the request chooses them: they are told in the log, and nothing rests on them.
+    Source: W3C Trace Context, `traceparent`.
+    """
+    found: dict[str, str] = {}
+    for name, value in head.headers:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            found.setdefault(REQUEST_ID, value.decode("ascii"))
+        elif name == b"traceparent":
+            match = _TRACE.fullmatch(value)
+            if match is not None:
+                found.setdefault(TRACE_ID, match[1].decode("ascii"))
+    return found
+
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})
@@ -45,13 +180,13 @@ tries again what was refused for good.
 """
 
 
-class Hold(NamedTuple):
-    """The request may be held for some seconds and decided again, instead of being refused."""
+class Delay(NamedTuple):
+    """The request may wait for some seconds and be decided again, instead of being refused."""
 
     seconds: float
 
 
-class Pass(NamedTuple):
+class Forward(NamedTuple):
     """The host gets the request; `body` and `path` are None where they stay as they came.
 
     `strips_usage`: the stream's usage is asked for by us alone, and taken out again.
@@ -66,12 +201,20 @@ class Pass(NamedTuple):
 class Exchange:
     """One request until the host gets it. It is asked in order, and does no input or output.
 
-    Each step returns an answer if the request ends there: `opened`, then (with the identity of
-    its credential) `identified`, `received` with the body, `decided`.
+    Each of these returns an answer if the request ends there: `opened`, then (with the identity of
+    its credential) `identified`, `prechecked`, `received` with the body, `decided`.
     """
 
-    def __init__(self, head: Head, settings: HttpSettings) -> None:
+    guard: AsyncGuard | Guard
+    """The guard in force when it was last decided on."""
+
+    def __init__(self, head: Head, settings: HttpSettings, *, is_seen: bool = True) -> None:
+        """Take a head; `is_seen` tells whether its body comes with it, if it has one."""
         self.head = head
+        self.is_seen = is_seen
+        self.has_body = is_seen and head.announces_body
+        self.body: bytes | None = None
+        self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
         self.asked: Asked = header_only(head.method, head.path, head.headers)
         self.asking = Asking(ClientAddress(None), None)
@@ -79,10 +222,8 @@ class Exchange:
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
-        self.refusal: Decision | None = None
         self.known = settings.asker.directory is None
         self.own_id = ""
-        self._reads = True
         self._parts: RequestParts | None = None
 
     @property
@@ -112,10 +253,12 @@ class Exchange:
         reading = self._settings.reading
         return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
 
-    def may_change_body(self, decision: Decision) -> bool:
-        """Tell whether a decision may change the body."""
-        return decision.allowed and bool(
-            self._settings.stream_usage or CHANGES & decision.obligations.keys()
+    def changes_large_body(self, decision: Decision) -> bool:
+        """Tell whether a decision may change a body that is large."""
+        return (
+            len(self.asked.body or b"") > AT_ONCE
+            and decision.allowed
+            and bool(self._settings.stream_usage or CHANGES & decision.obligations.keys())
         )
 
     def opened(self) -> Answer | None:
@@ -141,34 +284,36 @@ class Exchange:
             return self.too_large()
         return None
 
-    def identified(
-        self,
-        facts: Mapping[str, object],
-        unavailable: frozenset[str],
-        early: Refuse | None,
-        now: float,
-    ) -> Answer | None:
-        """Take what the directory says of the credential; refuse what no body could change."""
-        self.facts.update(facts)
-        self.unavailable = unavailable - self.facts.keys()
+    def identified(self, identity: Identity) -> Answer | None:
+        """Take what the directory says of the credential; refuse a body too long for its caller."""
+        self.facts.update(identity.facts)
+        self.unavailable = identity.unavailable - self.facts.keys()
         # While the directory does not answer, nobody is refused for being unknown to it.
-        self.known = self.known or "account.id" in facts or "account.id" in unavailable
+        self.known = (
+            self.known or "account.id" in identity.facts or "account.id" in identity.unavailable
+        )
         length = self.head.stated_length
-        if length is not None and length > self.max_body:
-            return self.too_large()
-        if early is None or not self.head.announces_body:
+        return self.too_large() if length is not None and length > self.max_body else None
+
+    def prechecked(self, found: Prechecked) -> Answer | None:
+        """Take what the guard settled by the head alone; refuse what no body could change."""
+        self.facts = dict(found.facts)
+        self.unavailable, self.signals_asked = found.unavailable, found.asked
+        if found.refusal is None:
             return None
-        self.refusal = early(self.facts, self.unavailable, now)
-        if self.refusal is None:
-            return None
-        return refuse(self.refusal, self.addressee, self._settings.style)
+        return refuse(found.refusal, self.addressee, self._settings.style)
 
     def received(self, body: bytes | None) -> Answer | None:
         """Read the body (None: there is none); refuse one that is not what its endpoint takes.
 
         On an endpoint that is not known the body may be anything: it is then counted as the most
-        restricted kind, unless it is JSON that can be read in two ways.
+        restricted kind, unless it is JSON that can be read in two ways. Of a body that is not seen
+        here a request counts, tokens do not.
         """
+        if not self.is_seen:
+            self.asked = self.asked._replace(estimate=dict(FREE))
+            self.facts = {**self.asked.facts, **self.facts}
+            return None
         settings, head = self._settings, self.head
         method, key = head.method.upper(), settings.hash_key
         self._parts = RequestParts(
@@ -191,27 +336,23 @@ class Exchange:
             )
         return None
 
-    def unread(self) -> Answer | None:
-        """Take that the body is not for us to read: a request counts, tokens do not."""
-        self._reads = False
-        self.asked = self.asked._replace(estimate=dict(FREE))
-        self.facts = {**self.asked.facts, **self.facts}
-        return None
-
-    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Hold | Pass:
+    def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
         if not decision.allowed:
             wait = decision.retry_after
             holds = decision.effect is Effect.THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
-                return Hold(wait)
+                return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
+        body: bytes | None = None
+        path: str | None = None
         try:
-            if not self._reads and CHANGES & decision.obligations.keys():
-                raise RewriteError("its body is not seen here")
-            body = rewritten(self.asked, decision.obligations, self._parts)
-            path = rewritten_path(self.asked, decision.obligations)
+            if CHANGES & decision.obligations.keys():
+                if not self.is_seen:
+                    raise RewriteError("its body is not seen here")
+                body = rewritten(self.asked, decision.obligations, self._parts)
+                path = rewritten_path(self.asked, decision.obligations)
         except RewriteError as problem:
             message = (
                 f"This request could only be served with less than it asks for, and {problem}."
@@ -221,7 +362,7 @@ class Exchange:
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
-        return Pass(decision, body, path, strips)
+        return Forward(decision, body, path, strips)
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""

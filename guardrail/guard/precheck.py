@@ -1,0 +1,109 @@
+"""Refusals that no body could change, found before the body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from guardrail.engine import HEAD_FACTS, Case, Decide, Decision, Engine, decide_inline, head_rules
+from guardrail.guard.frame import LATEST, Frame, microseconds
+from guardrail.signals import Signal, in_order
+from guardrail.stores.memory import MemoryStore
+
+
+class Prechecked(NamedTuple):
+    """What the head of a request settled: its facts, and a refusal or None.
+
+    `facts` are with those of the signals that were `asked`; `unavailable` names the facts whose
+    source failed. All but the refusal is to be handed to `decide`.
+    """
+
+    facts: Mapping[str, object]
+    unavailable: frozenset[str]
+    asked: tuple[Signal, ...]
+    refusal: Decision | None
+
+
+class Precheck:
+    """Evaluates, for one frame, the static rules that the head of a request decides alone.
+
+    `decide` evaluates these rules once more among all others: this only spares reading a body
+    that cannot be served. Nothing is charged, and no store is asked.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        """Take a frame; compiles its rules."""
+        known = HEAD_FACTS - _late(frame.signals)
+        self._frame = frame
+        self._rules = {id(engine): _HeadRules.of(engine, known) for engine in frame.engines}
+        self.is_needed = any(self._rules.values())
+        """Whether there are such rules at all."""
+        used = frozenset().union(*(r.engine.used_facts for r in self._rules.values() if r))
+        self._asked = in_order(frame.signals, used)
+        self._left = tuple(signal for signal in frame.signals if signal not in self._asked)
+
+    def __call__(
+        self, facts: Mapping[str, object], unavailable: frozenset[str], now: float | None
+    ) -> Prechecked:
+        """Return what the head settles at `now`, in seconds since the epoch.
+
+        Raises:
+            SettingError: `now` is not a time.
+        """
+        moment = self._frame.moment(now)
+        if self._asked:
+            facts, failed = self._frame.known(facts, moment, self._left)
+            unavailable |= failed
+        rules = self._rules[id(self._frame.engine_at(moment))]
+        refusal = None if rules is None else rules.refusal(facts, unavailable, moment)
+        return Prechecked(facts, unavailable, self._asked, refusal)
+
+
+class _HeadRules:
+    """The rules of one engine that the head decides, as an engine of their own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        # A block has no counters: the store is only what the quick function is written over.
+        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps, LATEST)
+
+    @classmethod
+    def of(cls, engine: Engine, known: frozenset[str]) -> _HeadRules | None:
+        """Return the head's rules of an engine, None if it has none."""
+        policies = head_rules(engine.policies, known)
+        if policies is None:
+            return None
+        own = Engine(policies, engine.ids, namespace=engine.namespace, notice=engine.notice)
+        own.sources = engine.sources
+        return cls(own)
+
+    def refusal(
+        self, facts: Mapping[str, object], unavailable: frozenset[str], moment: float
+    ) -> Decision | None:
+        if unavailable:
+            decision = self._steps(facts, None, moment, unavailable)
+        else:
+            decision = self._decide(facts, None, moment)
+        return None if decision.allowed else decision
+
+    def _steps(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Decision:
+        engine, now = self.engine, microseconds(moment)
+        serial = engine.ids.next()
+        plan = engine.plan(facts, estimate, now, engine.ids.name(serial), unavailable)
+        return engine.decision(Case(engine, facts, estimate, now, (), serial), plan, None)
+
+
+def _late(signals: Sequence[Signal]) -> frozenset[str]:
+    """Return the facts that signals may establish from a body, and so not from a head."""
+    late: set[str] = set()
+    for _ in signals:
+        for signal in signals:
+            if not signal.needs <= HEAD_FACTS - late:
+                late |= signal.provides
+    return frozenset(late)

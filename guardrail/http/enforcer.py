@@ -1,0 +1,383 @@
+"""What the requests of one application share, and what performs the steps of their flows.
+
+`AsyncEnforcer` performs them in the event loop of one process, `SyncEnforcer` in its threads.
+Either opens its guard at first use, after any fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast
+
+from guardrail.engine import Decision
+from guardrail.errors import GuardrailError, SettingError
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.http.exchange.holding import Threads
+from guardrail.http.flow import (
+    ClosedError,
+    Compute,
+    Decide,
+    Flow,
+    Flows,
+    LookUp,
+    ReadBody,
+    Refresh,
+    Renew,
+    Reservation,
+    Settle,
+)
+from guardrail.http.identity import Asking
+from guardrail.http.identity.established import NOT_AWAITED
+from guardrail.http.leases import LeaseThread
+from guardrail.http.request import Delay
+from guardrail.http.response import Settlement
+from guardrail.http.settings.in_force import InForce
+from guardrail.http.settings.opening import Configured
+from guardrail.http.settings.processes import PerProcess
+from guardrail.http.settings.reloading import Reloads
+from guardrail.signals import Signal
+from guardrail.signals.directory import Identity
+
+LOG = logging.getLogger("guardrail")
+Sleep = Callable[[float], Awaitable[object]]
+Clock = Callable[[], float]
+
+LONGEST_LOOK = 2.0
+"""How many seconds a request waits for changed policies to be loaded."""
+MOST_UNKNOWN_READING = 16
+"""How many large bodies wait to be read of callers whom the directory does not know."""
+
+T = TypeVar("T")
+Read = Callable[[int], Awaitable[bytes]]
+
+
+class AsyncSteps:
+    """Performs those steps of flows that only ask a guard, awaited.
+
+    `clock` tells the time of decisions and settlements, None for that of the guard that is asked.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._perform: dict[type[tuple[Any, ...]], Callable[..., Any]] = {
+            Decide: self._decide,
+            Settle: self._settle,
+            Renew: self._renew,
+        }
+
+    async def run(self, flow: Flow[T], read: Read | None = None) -> T:
+        """Perform a flow to its end, and return what it returns; `read` reads the body.
+
+        Cancelled, the flow learns of it. What it still settles then is begun, and the guard goes
+        on with it: nothing is awaited in a task that may be cancelled again.
+        """
+        perform = self._perform
+        cancelled = False
+        try:
+            step = flow.send(None)
+            while True:
+                outcome: object = None
+                try:
+                    if read is not None and isinstance(step, ReadBody):
+                        outcome = await read(step.most)
+                    elif cancelled:
+                        _begin(perform[step.__class__](*step))
+                    else:
+                        outcome = await perform[step.__class__](*step)
+                except Exception as problem:
+                    step = flow.throw(problem)
+                except GeneratorExit:
+                    cancelled = True
+                    step = flow.throw(ClosedError())
+                except BaseException as problem:
+                    cancelled = True
+                    step = flow.throw(problem)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            return cast(T, end.value)
+        except ClosedError:
+            raise GeneratorExit from None
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in a task that is not forgotten before it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def renew(self, reservation: Reservation, now: float) -> None:
+        """Renew in a task the places of what is being served, if that is due at `now`."""
+        renewal = reservation.renewal(now)
+        if renewal is not None:
+            self.start(self.run(renewal))
+
+    def _now(self) -> float | None:
+        return None if self._clock is None else self._clock()
+
+    async def _decide(
+        self,
+        guard: AsyncGuard,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        unavailable: frozenset[str],
+        asked: tuple[Signal, ...],
+    ) -> Decision:
+        return await guard.decide(
+            facts, estimate, unavailable=unavailable, now=self._now(), asked=asked
+        )
+
+    async def _settle(self, guard: AsyncGuard, decision: Decision, how: Settlement) -> None:
+        try:
+            if how.usage is None:
+                await guard.release(decision, now=self._now())
+            else:
+                await guard.settle(decision, how.usage, model=how.model, now=self._now())
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+
+    async def _renew(self, guard: AsyncGuard, decision: Decision) -> None:
+        try:
+            await guard.renew(decision, now=self._now())
+        except GuardrailError as problem:
+            LOG.warning("a lease was not renewed: %s", problem)
+
+
+class AsyncEnforcer(Flows, AsyncSteps):
+    """Admits requests and settles them, in the event loop of one process."""
+
+    def __init__(self, configured: Configured, sleep: Sleep = asyncio.sleep) -> None:
+        Flows.__init__(self, configured)
+        AsyncSteps.__init__(self, configured.clock)
+        self._perform |= {
+            Refresh: self._refresh,
+            LookUp: self._look_up,
+            Compute: self._compute,
+            Delay: sleep,
+        }
+        self._asker = configured.asker
+        self._guard = InForce(configured.async_guard, configured.reloading)
+        self.closed = False
+        self._looking: asyncio.Task[None] | None = None
+        self._unknown_reading = 0
+        # One place each: work in threads shares one interpreter, and more would only take memory.
+        self._places = {known: asyncio.Semaphore(1) for known in (True, False)}
+
+    @property
+    def guard(self) -> AsyncGuard:
+        """This process's guard."""
+        return self._guard.get()
+
+    def is_busy(self, *, known: bool) -> bool:
+        """Whether too many large bodies wait to be read of callers who are `known`, or not."""
+        return not known and self._unknown_reading >= MOST_UNKNOWN_READING
+
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        return self.journal.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+
+    async def look(self) -> None:
+        """Look for changed policies where that is set and due, and wait until they are in force.
+
+        Files are looked at beside the event loop. A look that takes longer than `LONGEST_LOOK`
+        seconds goes on, and nobody waits for it any more.
+        """
+        if self._guard.due(self.clock()):
+            self._looking = self.start(asyncio.to_thread(self._guard.look))
+        if self._looking is not None and not self._looking.done():
+            await asyncio.wait((self._looking,), timeout=LONGEST_LOOK)
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        await asyncio.to_thread(self._guard.load)
+        return self._guard.reloads
+
+    def open(self) -> None:
+        """Make the guard now, not at the first request."""
+        guard = self._guard.get()
+        self.configured.note(guard.warnings(now=self.clock()))
+
+    async def close(self) -> None:
+        """Wait for what is being settled, and let go of what was opened here."""
+        self.closed = True
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        guard = self._guard.taken()
+        if guard is not None and self.configured.guard is None:
+            await guard.close()
+        self.configured.close()
+
+    async def _refresh(self) -> AsyncGuard:
+        await self.look()
+        return self._guard.get()
+
+    async def _look_up(self, asking: Asking) -> Identity:
+        return await self._asker.find(asking, self.clock())
+
+    async def _compute(self, work: Callable[[], object], known: bool) -> object:
+        """Do what a large body takes in a thread, while the loop serves others.
+
+        Those whom the directory does not know wait for each other, and nobody else for them.
+        """
+        place = self._places[known]
+        self._unknown_reading += not known
+        try:
+            await place.acquire()
+        finally:
+            self._unknown_reading -= not known
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        # The thread goes on when a request is cancelled: the place is free when it has ended.
+        running.add_done_callback(lambda _: place.release())
+        return await asyncio.shield(running)
+
+
+class SyncEnforcer(Flows):
+    """Admits requests and settles them, in the threads of one process."""
+
+    def __init__(
+        self, configured: Configured, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        super().__init__(configured)
+        established = configured.asker.established
+        if established is not None and established.is_async:
+            raise SettingError(NOT_AWAITED)
+        self._perform: dict[type[tuple[Any, ...]], Callable[..., Any]] = {
+            Refresh: self._refresh,
+            LookUp: self._look_up,
+            Compute: self._compute,
+            Delay: sleep,
+            Decide: self._decide,
+            Settle: self._settle,
+            Renew: self._renew,
+        }
+        self._asker = configured.asker
+        self._guard = InForce(configured.sync_guard, configured.reloading)
+        self._leases = PerProcess(LeaseThread)
+        self.closed = False
+        self._threads = Threads(self.settings.threads)
+        # One place each: threads share one interpreter, and more would only take memory.
+        self._reading = {known: threading.Semaphore() for known in (True, False)}
+
+    @property
+    def leases(self) -> LeaseThread:
+        """What renews the leases of this process's requests while their hosts are silent."""
+        return self._leases.get()
+
+    @property
+    def guard(self) -> Guard:
+        """This process's guard."""
+        return self._guard.get()
+
+    @property
+    def most_delayed(self) -> int:
+        """How many requests may be delayed at once: no more than half of the server's threads."""
+        return self._threads.spare
+
+    def run(self, flow: Flow[T], read: Callable[[int], bytes] | None = None) -> T:
+        """Perform a flow to its end, and return what it returns; `read` reads the body."""
+        perform = self._perform
+        try:
+            step = flow.send(None)
+            while True:
+                try:
+                    if read is not None and isinstance(step, ReadBody):
+                        outcome = read(step.most)
+                    else:
+                        outcome = perform[step.__class__](*step)
+                except GeneratorExit:
+                    step = flow.throw(ClosedError())
+                except BaseException as problem:
+                    step = flow.throw(problem)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            return cast(T, end.value)
+        except ClosedError:
+            raise GeneratorExit from None
+
+    def seen(self) -> None:
+        """Note the thread that serves a request, where requests may be delayed."""
+        if self.settings.max_delay:
+            self._threads.seen()
+
+    def metrics(self) -> str:
+        """Return what was counted in this process, in the text format of Prometheus."""
+        return self.journal.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+
+    def reload(self) -> Reloads | None:
+        """Load the policies anew, and tell how it went; None where the guard is the host's own."""
+        self._guard.load()
+        return self._guard.reloads
+
+    def check(self) -> None:
+        """Make a guard as each process will, and let go of it: what is wrong is told now.
+
+        Raises:
+            GuardrailError: the store, the hash key or a database cannot be used.
+        """
+        if self.configured.guard is None:
+            self.configured.sync_guard().close()
+        else:
+            self.configured.sync_guard()
+
+    def close(self) -> None:
+        """Let go of what was opened here."""
+        self.closed = True
+        leases = self._leases.taken()
+        if leases is not None:
+            leases.close()
+        guard = self._guard.taken()
+        if guard is not None and self.configured.guard is None:
+            guard.close()
+        self.configured.close()
+
+    def _refresh(self) -> Guard:
+        if self._guard.due(self.clock()):
+            self._guard.look()
+        return self._guard.get()
+
+    def _look_up(self, asking: Asking) -> Identity:
+        return self._asker.look_up(asking, self.clock())
+
+    def _compute(self, work: Callable[[], object], known: bool) -> object:
+        with self._reading[known]:
+            return work()
+
+    def _decide(
+        self,
+        guard: Guard,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        unavailable: frozenset[str],
+        asked: tuple[Signal, ...],
+    ) -> Decision:
+        return guard.decide(facts, estimate, unavailable=unavailable, now=self.clock(), asked=asked)
+
+    def _settle(self, guard: Guard, decision: Decision, how: Settlement) -> None:
+        try:
+            if how.usage is None:
+                guard.release(decision, now=self.clock())
+            else:
+                guard.settle(decision, how.usage, model=how.model, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("decision %s stays as reserved: %s", decision.id, problem)
+
+    def _renew(self, guard: Guard, decision: Decision) -> None:
+        try:
+            guard.renew(decision, now=self.clock())
+        except GuardrailError as problem:
+            LOG.warning("a lease was not renewed: %s", problem)
+
+
+def _begin(work: Coroutine[Any, Any, object]) -> None:
+    """Do what of some work needs no waiting; a guard goes on by itself with what it has begun."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()

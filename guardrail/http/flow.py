@@ -1,0 +1,518 @@
+"""The way of a request as generators: what is asked, decided and settled, in which order.
+
+A flow does no input or output. It yields steps (`LookUp`, `ReadBody`, `Decide` …); whoever drives
+it performs each and sends the outcome in, or throws in what went wrong. `AsyncEnforcer` drives the
+flows in an event loop, `SyncEnforcer` in threads: they are the same for ASGI, WSGI, WebSockets,
+LiteLLM's proxy and FastAPI's dependency.
+
+A flow that is cancelled (`CancelledError`, the end of a thread) yields what gives back or settles
+what it holds, and then raises on. A driver that is itself closed throws in `ClosedError`, as a
+generator that gets `GeneratorExit` may not yield any more; for the same reason nobody but a driver
+ends a flow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from guardrail.engine import Decision
+from guardrail.errors import GuardrailError
+from guardrail.guard import AsyncGuard, Guard
+from guardrail.http.answers import Answer, refuse
+from guardrail.http.asked.folding import AT_ONCE
+from guardrail.http.dialects import Dialect
+from guardrail.http.exchange.holding import Places, caller_of
+from guardrail.http.exchange.journal import Journal
+from guardrail.http.exchange.passage import Amounts, Passage, plus
+from guardrail.http.identity import Asking
+from guardrail.http.leases import Lease, Renewal
+from guardrail.http.request import NOTHING, Delay, Exchange, Forward
+from guardrail.http.response import Later, Serving, Settlement
+from guardrail.http.settings.opening import Configured
+from guardrail.signals import Signal
+
+LOG = logging.getLogger("guardrail")
+
+RELEASED = Settlement(None)
+"""Everything is given back."""
+
+AnyGuard = AsyncGuard | Guard
+
+
+class TooLargeError(Exception):
+    """A body is longer than the bound."""
+
+
+class TooSlowError(Exception):
+    """A body did not arrive in time."""
+
+
+class ClosedError(BaseException):
+    """Who drives a flow is closed, and cannot wait any more."""
+
+
+class Refresh(NamedTuple):
+    """Put changed policies in force where it is time to look for them. Gives the guard."""
+
+
+class LookUp(NamedTuple):
+    """Ask who sends a request. Gives an `Identity`."""
+
+    asking: Asking
+
+
+class ReadBody(NamedTuple):
+    """Read the body, at most so many bytes. Gives the bytes.
+
+    Raises:
+        TooLargeError: there are more.
+        TooSlowError: it takes too long.
+    """
+
+    most: int
+
+
+class Compute(NamedTuple):
+    """Do what a large body takes, one at a time, apart for callers who are `known`. Gives that."""
+
+    work: Callable[[], object]
+    known: bool
+
+
+class Decide(NamedTuple):
+    """Ask a guard, which charges what it admits. Gives the `Decision`."""
+
+    guard: AnyGuard
+    facts: Mapping[str, object]
+    estimate: Mapping[str, object] | None
+    unavailable: frozenset[str]
+    asked: Sequence[Signal] = ()
+
+
+class Settle(NamedTuple):
+    """Settle a decision, or give it back; what goes wrong is logged, and nobody meets it."""
+
+    guard: AnyGuard
+    decision: Decision
+    settlement: Settlement
+
+
+class Renew(NamedTuple):
+    """Extend the leases of a decision; a store that does not answer is only noted."""
+
+    guard: AnyGuard
+    decision: Decision
+
+
+Step = Refresh | LookUp | ReadBody | Compute | Delay | Decide | Settle | Renew
+
+T = TypeVar("T")
+Flow = Generator[Step, Any, T]
+
+
+class Reservation:
+    """What a request or a turn holds until it ends: its charge, and its places in flight.
+
+    It is settled once. Places whose leases ran out are taken anew by a decision of their own, which
+    is given back with the rest and is no request in the decision log.
+    """
+
+    __slots__ = (
+        "_again",
+        "_dialect",
+        "_journal",
+        "_lease",
+        "decision",
+        "guard",
+        "held",
+        "unavailable",
+    )
+
+    def __init__(
+        self,
+        guard: AnyGuard,
+        decision: Decision,
+        journal: Journal | None,
+        dialect: Dialect,
+        *,
+        unavailable: frozenset[str],
+        lease: float | None,
+        now: float,
+    ) -> None:
+        """Take a decision that is held from `now` on; `lease` is in seconds, None for none."""
+        self.guard = guard
+        self.decision = decision
+        self.held = True
+        self.unavailable = unavailable
+        self._journal = journal
+        self._dialect = dialect
+        self._lease = Lease(lease, now)
+        self._again: Decision | None = None
+
+    @property
+    def renews_every(self) -> float | None:
+        """How many seconds pass between two renewals, None where nothing is to be renewed."""
+        return self._lease.every
+
+    def renewal(self, now: float) -> Flow[None] | None:
+        """Return what renews its places at `now`, None if nothing is due; then it is taken as done.
+
+        Leases are extended. Places whose leases ran out, for the process was suspended, say, are
+        taken anew: others may hold them by now, and the request then goes on without.
+        """
+        due = self._lease.due(now) if self.held else None
+        if due is Renewal.EXTEND:
+            return _extended(self.guard, self._again or self.decision)
+        return self._reacquired() if due is Renewal.REACQUIRE else None
+
+    def settle(self, settlement: Settlement, *, recorded: bool = True) -> Flow[None]:
+        """Settle it, unless that is done; not `recorded` where a refusal of ours stands for it."""
+        if self.held:
+            self.held = False
+            journal = self._journal if recorded else None
+            try:
+                yield from settled(self.guard, self.decision, settlement, journal)
+            finally:
+                # Also where this was cancelled meanwhile.
+                yield from self._let_places_go()
+
+    def decide_again(
+        self, facts: Mapping[str, object], estimate: Mapping[str, object], *, served: bool
+    ) -> Flow[Decision]:
+        """Decide in its place on the same request with further facts, and another estimate.
+
+        What it held is given back before, so that no limit counts the request twice, and one with a
+        single place has it for this. Another request may take it between the two. If the response
+        has started (`served`) when the guard refuses, the request is held as it was before, above
+        its limits if need be: what is served is charged.
+        """
+        before, held = self.decision, self.held
+        yield from self._let_places_go()
+        self.held = False
+        if held:
+            yield from settled(self.guard, before, RELEASED, self._journal)
+        unavailable = self.unavailable - facts.keys()
+        whole = {**before.facts, **facts}
+        decision: Decision = yield Decide(self.guard, whole, estimate, unavailable)
+        self._decided(decision)
+        if decision.allowed:
+            self.decision, self.held, self.unavailable = decision, True, unavailable
+        elif held and served:
+            again: Decision = yield Decide(
+                self.guard, before.facts, before.case.estimate, self.unavailable
+            )
+            self._decided(again, owes=True)
+            self.decision = again if again.allowed else again.case.engine.owing(again)
+            self.held = True
+        return decision
+
+    def taken(self, now: float) -> None:
+        """Count the leases of its places from `now`."""
+        self._lease.taken(now)
+
+    def _decided(self, decision: Decision, *, owes: bool = False) -> None:
+        if self._journal is not None:
+            self._journal.decided(decision, self._dialect, owes=owes)
+
+    def _reacquired(self) -> Flow[None]:
+        before = self.decision, self._again
+        case = self.decision.case
+        nothing = {**dict.fromkeys(case.estimate or (), 0), **NOTHING}
+        try:
+            again: Decision = yield Decide(self.guard, case.facts, nothing, self.unavailable)
+        except GuardrailError as problem:
+            LOG.warning("a place whose lease ran out was not taken anew: %s", problem)
+            return
+        if not again.allowed:
+            LOG.warning("a place whose lease ran out is taken: %s goes on without one", again.id)
+        elif not self.held or before != (self.decision, self._again):
+            # It ended meanwhile, or another decision holds its places by now.
+            yield Settle(self.guard, again, RELEASED)
+        else:
+            self._lease.reacquired()
+            self._again = again
+
+    def _let_places_go(self) -> Flow[None]:
+        again, self._again = self._again, None
+        if again is not None:
+            yield Settle(self.guard, again, RELEASED)
+
+
+def reserved(
+    guard: AnyGuard,
+    facts: Mapping[str, object],
+    estimate: Mapping[str, object] | None,
+    *,
+    unavailable: frozenset[str],
+    journal: Journal | None,
+    dialect: Dialect,
+    lease: float | None,
+    clock: Callable[[], float],
+) -> Flow[Reservation]:
+    """Decide, record it, and return what the decision holds: nothing if it refuses."""
+    decision: Decision = yield Decide(guard, facts, estimate, unavailable)
+    if journal is not None:
+        journal.decided(decision, dialect)
+    reservation = Reservation(
+        guard, decision, journal, dialect, unavailable=unavailable, lease=lease, now=clock()
+    )
+    reservation.held = decision.allowed
+    return reservation
+
+
+def settled(
+    guard: AnyGuard, decision: Decision, settlement: Settlement, journal: Journal | None
+) -> Flow[None]:
+    """Record how a request ended, and settle it."""
+    if journal is not None:
+        journal.settled(decision, settlement)
+    yield Settle(guard, decision, settlement)
+
+
+def _extended(guard: AnyGuard, decision: Decision) -> Flow[None]:
+    yield Renew(guard, decision)
+
+
+class Flows:
+    """The flows of one application, over what its requests share.
+
+    `most_delayed` bounds how many are delayed at once beside `max_held`, None for no bound.
+    """
+
+    def __init__(self, configured: Configured) -> None:
+        self.configured = configured
+        self.settings = configured.http
+        self.clock = configured.clock
+        self.journal = configured.journal
+        self.later = Later()
+        self._delayed = Places(self.settings.max_held)
+
+    @property
+    def most_delayed(self) -> int | None:
+        """How many requests may be delayed at once here, None for as many as the settings say."""
+        return None
+
+    def is_busy(self, *, known: bool) -> bool:
+        """Whether too many large bodies wait to be read of callers who are `known`, or not."""
+        return False
+
+    def admit(self, request: Exchange) -> Flow[Answer | Forward]:
+        """Return the host's part in a request, or the answer that ends it before.
+
+        The body is not read of a request that its head already refuses.
+        """
+        try:
+            guard = request.guard = yield Refresh()
+            answer = request.opened()
+            if answer is None:
+                identity = yield LookUp(request.asking)
+                self.configured.note(request.notes)
+                answer = request.identified(identity)
+            if answer is None and request.has_body:
+                found = guard.precheck(
+                    request.facts, unavailable=request.unavailable, now=self.clock()
+                )
+                answer = None if found is None else request.prechecked(found)
+                if answer is not None:
+                    self.journal.decided(found.refusal, request.dialect)
+        except Exception:
+            return self._failed(request)
+        if answer is not None:
+            return answer
+        try:
+            if request.has_body:
+                request.body = yield ReadBody(request.max_body)
+        except TooLargeError:
+            return request.too_large()
+        except TooSlowError:
+            return request.too_slow()
+        try:
+            body = request.body
+            if body is not None and len(body) > AT_ONCE:
+                if self.is_busy(known=request.known):
+                    return request.busy()
+                answer = yield Compute(partial(request.received, body), request.known)
+            else:
+                answer = request.received(body)
+            return answer if answer is not None else (yield from self._outcome(request, guard))
+        except Exception:
+            return self._failed(request)
+
+    def _outcome(self, request: Exchange, guard: AnyGuard) -> Flow[Answer | Forward]:
+        """Decide on a request that was read, and delay it where that is short and allowed."""
+        waited = 0.0
+        while True:
+            decision: Decision = yield Decide(
+                guard, request.facts, request.estimate, request.unavailable, request.signals_asked
+            )
+            try:
+                step: Answer | Delay | Forward
+                if request.changes_large_body(decision):
+                    work = partial(request.decided, decision, waited)
+                    step = yield Compute(work, request.known)
+                else:
+                    step = request.decided(decision, waited)
+            except BaseException:
+                yield Settle(guard, decision, RELEASED)
+                raise
+            if isinstance(step, Delay):
+                caller = caller_of(request.facts)
+                if self._delayed.take(caller, self.most_delayed):
+                    try:
+                        yield step
+                    finally:
+                        self._delayed.give(caller)
+                    waited += step.seconds
+                    continue
+                step = refuse(decision, request.addressee, self.settings.style)
+            if isinstance(step, Answer) and decision.allowed:
+                # It was refused by an answer of our own, which is recorded by itself.
+                yield Settle(guard, decision, RELEASED)
+            elif decision.allowed or isinstance(step, Answer):
+                # A session that is refused only for what its turns may ask for is let in.
+                self.journal.decided(decision, request.dialect)
+            return step
+
+    def decide_turn(
+        self, request: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+    ) -> Flow[Decision]:
+        """Decide on one turn of a session; who asks, and by which policies, is established anew.
+
+        It is for the caller to record, who knows whether the turn can be served so.
+        """
+        guard = request.guard = yield Refresh()
+        identity = yield LookUp(request.asking)
+        every = {**request.head_facts, **facts, **identity.facts}
+        decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
+        return decision
+
+    def evaluate(
+        self, facts: Mapping[str, object], estimate: Mapping[str, object]
+    ) -> Flow[Decision | None]:
+        """Decide on a question whose end nobody tells, None where the guard fails over it."""
+        try:
+            guard = yield Refresh()
+            decision: Decision = yield Decide(guard, facts, estimate, frozenset())
+            self.journal.decided(decision, Dialect.OTHER)
+            if decision.allowed:
+                yield from settled(guard, decision, Settlement({}), self.journal)
+        except Exception:
+            LOG.exception("an evaluation failed; it permits nothing")
+            return None
+        return decision
+
+    def held(self, request: Exchange, decision: Decision) -> Reservation:
+        """Return what a decision on a request, or on one of its turns, holds from now on."""
+        return Reservation(
+            request.guard,
+            decision,
+            self.journal,
+            request.dialect,
+            unavailable=request.unavailable,
+            lease=self.configured.lease(request.guard.policies),
+            now=self.clock(),
+        )
+
+    def note_failure(self) -> None:
+        """Note that the guard failed over what is being handled, which is refused."""
+        LOG.exception("the guard failed; what it was asked about is refused")
+        self.journal.failed()
+
+    def _failed(self, request: Exchange) -> Answer:
+        self.journal.failed()
+        answer = request.failed()
+        LOG.exception("the guard failed; the request is refused, id %s", request.own_id)
+        return answer
+
+
+class Served:
+    """An admitted request while the host serves it over HTTP; it ends once, whatever happens.
+
+    `response` follows what the host sends; `passage` is what the host's own code may ask.
+    """
+
+    def __init__(self, flows: Flows, request: Exchange, forward: Forward) -> None:
+        self._flows = flows
+        self._request = request
+        self._estimate: Amounts = request.estimate
+        self._over = False
+        self.reservation = flows.held(request, forward.decision)
+        self.passage = Passage(
+            request.guard,
+            forward.decision,
+            request.addressee,
+            flows.settings.style,
+            journal=flows.journal,
+            clock=flows.clock,
+            unavailable=request.unavailable,
+        )
+        self.response = Serving(
+            forward.decision,
+            request.asked,
+            request.addressee,
+            flows.settings.style,
+            strips_usage=forward.strips_usage,
+            later=flows.later,
+        )
+
+    def decide_again(self, facts: Mapping[str, object], added: Amounts) -> Flow[Decision]:
+        """Decide on the whole request once more, with what the host's own code adds to it.
+
+        After its response is over the request itself is charged already: what is added then is
+        decided on and charged by itself.
+        """
+        estimate = dict(self._estimate)
+        for unit, amount in added.items():
+            estimate[unit] = plus(estimate.get(unit, 0), amount)
+        decision = yield from self.reservation.decide_again(
+            facts, estimate, served=self.response.has_started
+        )
+        self.passage.decision = decision
+        if self.reservation.held:
+            self.response.decision = self.reservation.decision
+            self.reservation.taken(self._flows.clock())
+        if decision.allowed:
+            self._estimate = estimate
+        return decision
+
+    def finish(self, *, failed: bool, left: bool = False) -> Flow[None]:
+        """Settle once the response is over: a host may work on for a while after it.
+
+        `failed` tells that the host raised, `left` that the client left.
+        """
+        if not self.reservation.held:
+            return
+        if self._over:
+            yield from self.reservation.settle(Settlement(self._with_added({}, {})))
+            return
+        self._over = True
+        estimate, self._estimate = self._estimate, {**dict.fromkeys(self._estimate, 0), **NOTHING}
+        own, *others = self.response.endings(failed=failed, left=left)
+        usage = own[1].usage
+        if usage is not None:
+            if not self.reservation.decision.allowed:
+                # It reserved nothing: what is not metered was used as it was estimated.
+                usage = {**estimate, **usage}
+            usage = self._with_added(usage, self._request.estimate)
+        rest = iter(others)
+        try:
+            yield from self.reservation.settle(own[1]._replace(usage=usage))
+            yield from self._settle_each(rest)
+        finally:
+            # Also where this was cancelled meanwhile.
+            yield from self._settle_each(rest)
+
+    def _settle_each(self, endings: Iterator[tuple[Decision, Settlement]]) -> Flow[None]:
+        for decision, settlement in endings:
+            yield from settled(self.reservation.guard, decision, settlement, self._flows.journal)
+
+    def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
+        """Return what was used with what the host added; that is charged with it, and once."""
+        if not self.passage.added:
+            return usage
+        used = self.passage.used(usage, estimate)
+        self.passage.added.clear()
+        return used
