@@ -45,7 +45,14 @@ PROXY = "litellm.proxy.proxy_server"
 DEFAULTS: Mapping[str, object] = {"dialect": "openai", "stream_usage": True}
 """What settings are without a word of the operator's: LiteLLM tells the use of any stream."""
 
-FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+FALLBACKS = (
+    "fallbacks",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "router_settings_override",
+    "user_config",
+)
+"""Members by which a request lets LiteLLM choose another model, or brings models of its own."""
 ADMINISTRATION = (
     "management_routes",
     "info_routes",

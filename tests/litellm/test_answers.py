@@ -5,11 +5,13 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from guardrail.http.litellm import FALLBACKS
 from tests.http.servers import until
 from tests.litellm.test_calls import ASK, CALLS
 from tests.litellm.upstream import SEEN
 
 ANTHROPIC = "/v1/messages"
+OVERRIDE = {"fallbacks": [{"small": ["closed"]}]}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -67,17 +69,17 @@ def test_facts_of_a_key_decide(proxy, name, status):
         )
 
 
-@pytest.mark.parametrize(
-    "name", ["fallbacks", "context_window_fallbacks", "content_policy_fallbacks"]
-)
+@pytest.mark.parametrize("name", FALLBACKS)
 def test_models_that_only_litellm_would_choose_are_refused(proxy, name):
     with proxy.client() as client:
         SEEN.clear()
         listed = client.post("/v1/chat/completions", json={**ASK, name: ["closed"]})
+        overridden = client.post("/v1/chat/completions", json={**ASK, name: OVERRIDE})
         joined = client.post("/v1/chat/completions", json=ASK | {"model": "small,closed"})
         closed = client.post("/v1/chat/completions", json=ASK | {"model": "closed"})
 
     assert (listed.status_code, listed.json()["error"]["param"]) == (400, name)
+    assert (overridden.status_code, overridden.json()["error"]["param"]) == (400, name)
     assert (joined.status_code, joined.json()["error"]["param"]) == (400, "model")
     assert (closed.status_code, closed.json()["error"]["code"]) == (403, "closed_model")
     assert SEEN == []
