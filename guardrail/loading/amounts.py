@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from guardrail.loading.findings import Place, Scope
-from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, plain
+from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, plain, text_in
 from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import listed, quoted
@@ -150,11 +150,12 @@ class Amounts:
         self.scope.report("GR119", node, message, label=label, help=help)
 
     def _table_fact(self, node: Node | None) -> Fact | None:
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        name = text_in(node)
+        if node is None or name is None:
             if node is not None:
                 self._report("GR102", node, f"`by` takes a fact, not {kind_of(node)}", None)
             return None
-        fact = self.scope.fact(node.text, node.span)
+        fact = self.scope.fact(name, node.span)
         if fact is not None and fact.type not in _TABLE_TYPES:
             message = f"a table cannot be by {quoted(fact.name)}"
             label = f"a fact of type {fact.type.value}"
@@ -204,12 +205,12 @@ class Amounts:
         return FromFact(fact.name, MICRO if money else 1, missing)
 
     def _numeric_fact(self, node: Node) -> Fact | None:
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self._report(
-                "GR102", node, f"`fact` takes the name of a fact, not {kind_of(node)}", None
-            )
+        name = text_in(node)
+        if name is None:
+            message = f"`fact` takes the name of a fact, not {kind_of(node)}"
+            self._report("GR102", node, message, None)
             return None
-        fact = self.scope.fact(node.text, node.span)
+        fact = self.scope.fact(name, node.span)
         if fact is not None and fact.type not in (FactType.INTEGER, FactType.NUMBER):
             message = f"{quoted(fact.name)} is not an amount"
             label = f"a fact of type {fact.type.value}"

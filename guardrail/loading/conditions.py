@@ -403,10 +403,11 @@ class Operators:
         return self._test(fact, name, value, node)
 
     def _same_as(self, fact: Fact, node: Node, seen: list[tuple[str, Node]]) -> Condition | None:
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        name = text_in(node)
+        if name is None:
             self._report("GR102", node, f"`same_as` takes a fact, not {kind_of(node)}", None)
             return None
-        other = self.scope.fact(node.text, node.span)
+        other = self.scope.fact(name, node.span)
         if other is None:
             return None
         seen.append((other.name, node))

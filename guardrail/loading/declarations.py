@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from guardrail.loading.findings import Place, Scope
-from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain
+from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, text_in
 from guardrail.loading.notation import typed
 from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
@@ -112,17 +112,18 @@ def title_name(place: Place) -> str:
 
 def compile_unit(node: Node, scope: Scope) -> None:
     """Add one declared unit to the scope."""
-    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+    name = text_in(node)
+    if name is None:
         scope.report("GR102", node, "a unit is a name", help="such as `images`")
-    elif _UNIT_NAME.fullmatch(node.text) is None or node.text in _NO_UNITS:
+    elif _UNIT_NAME.fullmatch(name) is None or name in _NO_UNITS:
         help = "small letters, digits and `_`, such as `images`"
-        message = f"{quoted(node.text)} cannot be a unit's name"
+        message = f"{quoted(name)} cannot be a unit's name"
         scope.report("GR102", node, message, help=help)
-    elif node.text in scope.units:
-        message = f"unit {quoted(node.text)} is there already"
+    elif name in scope.units:
+        message = f"unit {quoted(name)} is there already"
         scope.report("GR104", node, message, help="leave it out")
     else:
-        scope.units |= {node.text}
+        scope.units |= {name}
 
 
 def compile_models(node: MapNode, scope: Scope) -> None:
@@ -235,10 +236,9 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
 def compile_unlisted(node: Node, scope: Scope) -> None:
     """Take over which of the models one that is not listed counts as."""
     written = node.get("unlisted_model") if isinstance(node, MapNode) else None
-    if scope.partial or not isinstance(written, Scalar):
-        return
-    if isinstance(written.value, str):
-        scope.unlisted_model = scope.model(written.value, written)
+    name = text_in(written)
+    if written is not None and name is not None and not scope.partial:
+        scope.unlisted_model = scope.model(name, written)
 
 
 def _zone(name: str, place: Place) -> datetime.tzinfo | None:

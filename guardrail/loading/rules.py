@@ -10,7 +10,7 @@ from typing import Literal, cast
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, all_or_none, kind_of, text_in
 from guardrail.loading.notation import (
     LONGEST,
     NotationError,
@@ -369,15 +369,15 @@ class Verbs:
             self.scope.report("GR108", node, "`key` is empty", help=help)
             return None
         facts = [self._key_fact(part) for part in node.parts]
-        whole = [fact for fact in facts if fact is not None]
-        for index, name in enumerate(whole):
-            if name in whole[:index]:
+        for index, name in enumerate(facts):
+            if name is not None and name in facts[:index]:
                 message = f"{quoted(name)} is in the key twice"
                 self.scope.report("GR102", node, message, help="leave one out")
                 return None
-        if len(whole) != len(facts) or not self._tells_apart(node, tuple(whole)):
+        whole = all_or_none(facts)
+        if whole is None or not self._tells_apart(node, whole):
             return None
-        return Key(tuple(whole))
+        return Key(whole)
 
     def _tells_apart(self, node: Node, names: tuple[str, ...]) -> bool:
         """Report what a client chooses in a key: each value it makes up is a counter of its own."""
@@ -403,17 +403,14 @@ class Verbs:
 
     def _key_fact(self, node: Node) -> str | None:
         findings = self.scope.findings
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            help = "such as `account.id`, or `global`"
-            findings.report("GR102", node, f"a key is a fact, not {kind_of(node)}", help=help)
+        name = text_in(node)
+        if name is None:
+            message = f"a key is a fact, not {kind_of(node)}"
+            findings.report("GR102", node, message, help="such as `account.id`, or `global`")
             return None
         advice = "`global` stands alone: it is one limit for all requests"
-        fact = self.scope.fact(
-            node.text,
-            node.span,
-            help=advice if node.text == "global" else None,
-            also=("global",),
-        )
+        help = advice if name == "global" else None
+        fact = self.scope.fact(name, node.span, help=help, also=("global",))
         if fact is not None and fact.type is FactType.LIST:
             message = f"{quoted(fact.name)} cannot tell counters apart"
             findings.report("GR114", node, message, label="a fact of type list")

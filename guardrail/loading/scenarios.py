@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import NOTHING, MapNode, Node, Scalar, kind_of, plain
+from guardrail.loading.nodes import NOTHING, MapNode, Node, Scalar, all_or_none, kind_of, plain
 from guardrail.loading.notation import read_amount, read_at, read_duration, read_instant, typed
 from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
@@ -59,9 +59,9 @@ class Scenarios:
         if not shape.steps:
             place.report("GR108", ("steps",), "`steps` is empty", help="add a request")
             return None
-        steps = [self._step(step, place, ("steps", i)) for i, step in enumerate(shape.steps)]
-        whole = tuple(step for step in steps if step is not None)
-        return whole if len(whole) == len(steps) else None
+        return all_or_none(
+            [self._step(step, place, ("steps", i)) for i, step in enumerate(shape.steps)]
+        )
 
     def _step(self, shape: ScenarioStepShape, place: Place, path: Path) -> ScenarioStep | None:
         facts = self._facts(shape.facts, place, (*path, "facts"))

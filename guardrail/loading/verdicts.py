@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import Node, Scalar, kind_of, plain
+from guardrail.loading.nodes import Node, Scalar, all_or_none, kind_of, plain
 from guardrail.loading.notation import PERCENT
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
 from guardrail.loading.text import listed, quoted
@@ -130,8 +130,8 @@ class Verdicts:
             steps.append(step)
         if shape.steps is not None and not shape.steps:
             self.place.report("GR108", ("steps",), "`steps` is empty", help="leave it out")
-        whole = [step for step in steps if step is not None]
-        full = bool(whole) and whole[-1].percent == 100
+        last = next((step for step in reversed(steps) if step is not None), None)
+        full = last is not None and last.percent == 100
         if full and shape.over is not None:
             message = "`over` and a step at 100% both say what happens at the limit"
             self.place.report_key("GR115", ("over",), message, help="keep one of them")
@@ -140,9 +140,8 @@ class Verdicts:
             verdict = self.at_limit(shape, default)
             if verdict is None:
                 return None
-            whole.append(Step(percent=100, verdict=verdict))
-            steps.append(whole[-1])
-        return tuple(whole) if len(whole) == len(steps) else None
+            steps.append(Step(percent=100, verdict=verdict))
+        return all_or_none(steps)
 
     def at_limit(self, shape: RuleShape, default: Effect) -> Verdict | None:
         """Compile the written `over`, or the default one."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Unpack
 
 import yaml
 from yaml.events import (
@@ -22,6 +22,7 @@ from yaml.events import (
 
 from guardrail.errors import Diagnostic, Span
 from guardrail.loading.nodes import (
+    CORE_TAGS,
     LIST_TAGS,
     MAP_TAGS,
     TEXT_TAGS,
@@ -33,17 +34,14 @@ from guardrail.loading.nodes import (
     Scalar,
     TagError,
     Value,
+    kind_of,
     resolve,
+    short_tag,
     tagged,
 )
-from guardrail.loading.text import UNPRINTABLE, Source, quoted
-from guardrail.loading.yaml_messages import (
-    MAX_EXPANDED,
-    MAX_LEVELS,
-    Complaints,
-    UnreadableError,
-    syntax_error,
-)
+from guardrail.loading.suggest import nearest
+from guardrail.loading.text import UNPRINTABLE, Advice, Source, quoted
+from guardrail.loading.yaml_messages import MAX_LEVELS, NEST_LESS, NO_TAGS, TOO_DEEP, syntax_error
 
 MAX_BYTES: Final = 1 << 20
 """The size of the largest policy file, in bytes of UTF-8."""
@@ -142,6 +140,12 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+MAX_EXPANDED: Final = 10_000
+MAX_REPORTED: Final = 100
+
+_MAX_COMPARED: Final = 1_000
+_QUOTE: Final = "put it in quotes if it is meant as text"
+_NAME_IT: Final = "conditions and lists that repeat can have a name"
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -167,18 +171,26 @@ class _Anchored:
     levels: int
 
 
+class UnreadableError(Exception):
+    """A file cannot be read any further; `finding` says why."""
+
+    def __init__(self, finding: Diagnostic) -> None:
+        self.finding = finding
+        super().__init__(finding.message)
+
+
 class Composer:
     """Builds the nodes of one document.
 
     Its stack is a list, so no text makes it recurse; nesting and aliases are bounded while
-    reading, before anything deep or large exists.
+    reading, before anything deep or large exists. What is wrong is appended to `findings`; reading
+    stops, by `UnreadableError`, at what cannot be left out, and at the hundredth finding.
     """
 
-    __slots__ = ("_anchors", "_complaints", "_counted", "_end", "_expanded", "_file", "_stack")
-
     def __init__(self, source: Source, findings: list[Diagnostic]) -> None:
-        self._file = source.file
-        self._complaints = Complaints(source, findings)
+        self._source = source
+        self._findings = findings
+        self._reported = 0
         self._stack = [_Open()]
         self._anchors: dict[str, _Anchored | None] = {}
         self._counted = 0
@@ -213,7 +225,9 @@ class Composer:
             else:
                 documents += isinstance(event, DocumentStartEvent)
                 if documents > 1:
-                    self._complaints.second_document(self._span(event.start_mark, event.end_mark))
+                    help = "a file holds one document: remove this line, or make what follows its "
+                    help += "own file"
+                    self._stop("a second document starts here", self._span_of(event), help=help)
                 continue
             self._stack[-1].parts.append(node)
         root = self._stack[0].parts[0] if documents else None
@@ -222,16 +236,21 @@ class Composer:
         return root
 
     def _span(self, start: Any, end: Any) -> Span:
-        return Span(self._file, start.line + 1, start.column + 1, end.line + 1, end.column + 1)
+        file = self._source.file
+        return Span(file, start.line + 1, start.column + 1, end.line + 1, end.column + 1)
+
+    def _span_of(self, event: Event) -> Span:
+        return self._span(event.start_mark, event.end_mark)
 
     def _scalar(self, event: ScalarEvent) -> Scalar:
         self._counted += 1
         self._end = event.end_mark
-        span = self._span(event.start_mark, event.end_mark)
+        span = self._span_of(event)
         text: str = event.value
         plain = event.implicit[0] if event.tag is None else event.tag not in TEXT_TAGS
         if not text.isascii() and _HALF_CHARACTER.search(text):
-            self._complaints.half_character(span)
+            # A surrogate, which no encoding has bytes for.
+            self._stop("an escape in this text does not name a character", span)
         node = Scalar(self._value(event, span) if plain else text, text, not plain, span)
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchored(node, 1, 0)
@@ -242,15 +261,16 @@ class Composer:
         try:
             return resolve(text) if event.tag is None else tagged(event.tag, text)
         except NumberLengthError:
-            self._complaints.long_number(text, span)
+            message = f"a number of {len(text):,} characters is too long"
+            self._report("GR100", message, span, help=_QUOTE)
         except TagError:
             shown = quoted(text) if text else "nothing"
-            self._complaints.wrong_tag(event.tag or "!", shown, span)
+            self._wrong_tag(event.tag or "!", shown, span)
         return text
 
     def _open(self, event: CollectionStartEvent) -> None:
         if len(self._stack) > MAX_LEVELS:
-            self._complaints.too_deep(self._span(event.start_mark, event.end_mark))
+            self._stop(TOO_DEEP, self._span_of(event), help=NEST_LESS)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         self._stack.append(_Open(event, self._counted))
@@ -275,10 +295,10 @@ class Composer:
     def _collection(self, start: CollectionStartEvent, parts: list[Node], span: Span) -> Node:
         if isinstance(start, MappingStartEvent):
             if start.tag is not None and start.tag not in MAP_TAGS:
-                self._complaints.wrong_tag(start.tag, "a map", span)
+                self._wrong_tag(start.tag, "a map", span)
             return MapNode(self._entries(parts), span)
         if start.tag is not None and start.tag not in LIST_TAGS:
-            self._complaints.wrong_tag(start.tag, "a list", span)
+            self._wrong_tag(start.tag, "a list", span)
         return ListNode(tuple(parts), span)
 
     def _entries(self, parts: list[Node]) -> tuple[Entry, ...]:
@@ -286,32 +306,69 @@ class Composer:
         seen: dict[object, Scalar] = {}
         for key, value in zip(parts[::2], parts[1::2], strict=True):
             if not isinstance(key, Scalar):
-                self._complaints.wrong_key(key)
+                help = "put text that starts with a bracket in quotes"
+                self._report("GR100", f"{kind_of(key)} cannot be a key", key.span, help=help)
             elif key.text == "<<" and not key.quoted:
-                self._complaints.merge_key(key)
+                help = f"write the keys out; {_NAME_IT}"
+                self._report("GR109", "the merge key `<<` is not allowed", key.span, help=help)
             elif (first := _first(key, seen)) is not None:
-                self._complaints.duplicate_key(key, first)
+                message = f"the key {quoted(key.text)} is there twice in this map"
+                label = f"first written in line {first.span.line}"
+                label += "" if first.text == key.text else f" as {quoted(first.text)}"
+                help = "keep one of them"
+                self._report("GR103", message, key.span, label=label, help=help)
             else:
                 entries.append(Entry(key, value))
         return tuple(entries)
 
     def _alias(self, event: AliasEvent) -> Node:
         self._end = event.end_mark
-        span = self._span(event.start_mark, event.end_mark)
+        span = self._span_of(event)
         name = event.anchor or ""
         anchored = self._anchors.get(name)
         if anchored is None:
-            self._complaints.unknown_alias(name, self._anchors, span)
+            self._unknown_alias(name, span)
             text = Scalar(f"*{name}", f"*{name}", True, span)
             anchored = _Anchored(text, 1, 0)
         self._counted += anchored.size
         self._expanded += anchored.size
         if self._expanded > MAX_EXPANDED:
-            self._complaints.too_much_repeated(span)
+            message = f"the aliases up to here repeat more than {MAX_EXPANDED:,} values"
+            self._stop(message, span, help=f"repeat less; {_NAME_IT}")
         if len(self._stack) - 1 + anchored.levels > MAX_LEVELS:
-            self._complaints.too_deep(span)
+            self._stop(TOO_DEEP, span, help=NEST_LESS)
         self._stack[-1].levels = max(self._stack[-1].levels, anchored.levels + 1)
         return anchored.node
+
+    def _unknown_alias(self, name: str, span: Span) -> None:
+        """Report an alias of nothing, or of a part that is still open and would hold itself."""
+        known = self._anchors
+        message, help = f"unknown alias {quoted(f'*{name}')}", _QUOTE
+        near = nearest(name, known) if len(known) <= _MAX_COMPARED else None
+        if name in known:
+            message = f"{quoted(f'*{name}')} stands inside the part it repeats"
+            help = "write that part out"
+        elif near is not None:
+            help = f"did you mean {quoted(f'*{near}')}?"
+        self._report("GR100", message, span, help=help)
+
+    def _wrong_tag(self, tag: str, what: str, span: Span) -> None:
+        shown = short_tag(tag)
+        message = f"the tag {quoted(shown)} is not allowed"
+        if tag in CORE_TAGS:
+            message = f"{what} is not what the tag {quoted(shown)} says"
+        place = self._source.span(span.line, span.column, len(shown))
+        self._report("GR109", message, place, help=NO_TAGS)
+
+    def _report(self, code: str, message: str, span: Span, **advice: Unpack[Advice]) -> None:
+        self._findings.append(self._source.error(code, message, span, **advice))
+        self._reported += 1
+        if self._reported == MAX_REPORTED:
+            message = f"reading stops after {MAX_REPORTED} errors"
+            self._stop(message, span, help="correct these first")
+
+    def _stop(self, message: str, span: Span, **advice: Unpack[Advice]) -> NoReturn:
+        raise UnreadableError(self._source.error("GR100", message, span, **advice))
 
 
 def _first(key: Scalar, seen: dict[object, Scalar]) -> Scalar | None:
