@@ -93,6 +93,8 @@ class Meter:
         self._events: EventStream | FrameStream | None = None
         self._skim: Skim | None = None
         self._first: bytes | None = None
+        # The tally as if the response ended after so many bytes, as it was asked for last.
+        self._cut_at: tuple[int, Tally] = (0, self._tally)
 
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take the head of the response."""
@@ -338,19 +340,25 @@ class Meter:
             tally.whole.take(document)
 
     def _now(self) -> Tally:
-        """Return the tally as if the response ended here, with what has no end yet."""
+        """Return the tally as if the response ended here, with what has no end yet.
+
+        It is asked for several times at the end, and made once.
+        """
+        at, tally = self._cut_at
+        if at == self._bytes:
+            return tally
+        tally = self._tally
         pending = self._events.unfinished() if self._events is not None else None
         if pending is not None:
-            tally = self._tally.copy()
+            tally = tally.copy()
             _take_event(tally, pending, cut=True)
-            return tally
-        if self._skim is not None and not self._skim.complete:
+        elif self._skim is not None and not self._skim.complete:
             document = self._skim.document()
             if document:
-                tally = self._tally.copy()
+                tally = tally.copy()
                 tally.add(document, kept=True)
-                return tally
-        return self._tally
+        self._cut_at = self._bytes, tally
+        return tally
 
 
 def _decoded(text: bytes | None) -> dict[str, object] | None:
