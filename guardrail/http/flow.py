@@ -25,10 +25,10 @@ from guardrail.http.answers import Answer, refuse
 from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.dialects import Dialect
 from guardrail.http.exchange.holding import Places, caller_of
-from guardrail.http.exchange.journal import Journal
 from guardrail.http.exchange.passage import Amounts, Passage, plus
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
+from guardrail.http.recorder import Journal
 from guardrail.http.request import NOTHING, Delay, Exchange, Forward
 from guardrail.http.response import Later, Serving, Settlement
 from guardrail.http.settings.opening import Configured

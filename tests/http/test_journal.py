@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from guardrail.cli import app as cli
 from guardrail.decisionlog import SCHEMA, JsonLines
 from guardrail.errors import SettingError
-from guardrail.http.exchange import counts
-from guardrail.http.exchange.journal import Journal
+from guardrail.http import counts
+from guardrail.http.recorder import Journal
 from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock, guard_of
 from tests.http.driving import ASK, JSON, Guarded, Host, completion

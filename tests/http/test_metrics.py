@@ -13,8 +13,8 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 
 from guardrail.errors import SettingError
-from guardrail.http.exchange import counts
-from guardrail.http.exchange.counts import Counts, SharedCounts
+from guardrail.http import counts
+from guardrail.http.counts import Counts, SharedCounts
 from guardrail.http.settings.opening import configure
 from tests.http.driving import Guarded
 from tests.stores.servers import eventually, free_port
@@ -32,7 +32,7 @@ BEARER = [(b"authorization", f"Bearer {TOKEN}".encode())]
 COUNTS_IN_A_CHILD = """
 import sys
 from pathlib import Path
-from guardrail.http.exchange.counts import SharedCounts
+from guardrail.http.counts import SharedCounts
 counts = SharedCounts(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     counts.add("a_total", "a_total")

@@ -9,7 +9,7 @@ from typing import Any
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.answers import Addressee, Answer, Style
-from guardrail.http.exchange.journal import Journal
+from guardrail.http.recorder import Journal
 
 PASSAGE = "guardrail.passage"
 """Where a host finds the passage: this key of the ASGI scope, or of the WSGI environ."""

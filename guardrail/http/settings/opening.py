@@ -21,11 +21,11 @@ from guardrail.http.answers import Style
 from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION
 from guardrail.http.asked import Dialect, ReadingLimits
-from guardrail.http.exchange.counts import SharedCounts
-from guardrail.http.exchange.journal import Journal
+from guardrail.http.counts import SharedCounts
 from guardrail.http.identity import Asker
 from guardrail.http.leases import lease_of
 from guardrail.http.meter.units import unfed_notes
+from guardrail.http.recorder import Journal
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of

@@ -11,8 +11,8 @@ from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.health import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
+from guardrail.http.counts import MOST_SERIES, Counts
 from guardrail.http.dialects import Dialect
-from guardrail.http.exchange.counts import MOST_SERIES, Counts
 from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
 from guardrail.http.settings.reloading import Reloads
