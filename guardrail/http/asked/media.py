@@ -144,7 +144,10 @@ def _is_text_file(node: Mapping[str, object]) -> bool:
 def _reads_as_text(encoded: str) -> bool:
     """Tell whether the bytes are text themselves, by how they begin; pages of PDF begin so too."""
     start = encoded[:LONG].translate(_URL_SAFE).rstrip("=")
-    content = base64.b64decode(start[: len(start) // 4 * 4])
+    try:
+        content = base64.b64decode(start[: len(start) // 4 * 4])
+    except ValueError:  # a sign that only ends base64 stands within
+        return True
     if not content or content.startswith(_PAGES):
         return False
     if any(byte < _BLANK and byte not in _SPACES for byte in content):

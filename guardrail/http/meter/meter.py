@@ -309,7 +309,7 @@ class Meter:
             return self._skim.unread.size
         unread = Unread()
         unread.take(text)
-        return max(unread.size, self._read - len(text))
+        return unread.size + self._read - len(text)
 
     def _may_hide(self, tally: Tally, out: int | None) -> bool:
         """Whether a model may have reasoned without showing it, and nothing told of it."""
