@@ -21,9 +21,7 @@ from guardrail.asgi.types import Receive, Scope, Send
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
-from guardrail.http.doors import DOORS, unfed
-from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.authorizing import (
+from guardrail.http.authorizing import (
     EVALUATION,
     ORIGINAL,
     Profile,
@@ -34,6 +32,8 @@ from guardrail.http.exchange.authorizing import (
     question_of,
     refusal_for,
 )
+from guardrail.http.doors import DOORS, unfed
+from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import TooLargeError, TooSlowError, settled
 from guardrail.http.request import Exchange, head_of_scope, is_let_through
 from guardrail.http.response import Settlement

@@ -16,8 +16,7 @@ from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.passage import PASSAGE
-from guardrail.http.flow import RELEASED, Served, settled
+from guardrail.http.flow import PASSAGE, RELEASED, Served, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import readable
 from guardrail.http.request import LINGER, Exchange, Field, Forward, Head

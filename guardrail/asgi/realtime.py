@@ -21,8 +21,7 @@ from guardrail.http.answers.bodies import Caller
 from guardrail.http.asked import RewriteError
 from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.passage import PASSAGE, Amounts, Passage, plus
-from guardrail.http.flow import RELEASED, Reservation, settled
+from guardrail.http.flow import PASSAGE, RELEASED, Amounts, Passage, Reservation, plus, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage
 from guardrail.http.request import CHANGES, Exchange

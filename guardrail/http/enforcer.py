@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.http.exchange.holding import Threads
+from guardrail.http.delays import Threads
 from guardrail.http.flow import (
     ClosedError,
     Compute,

@@ -15,8 +15,7 @@ from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
 from guardrail.http.enforcer import AsyncSteps
-from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.flow import RELEASED, Reservation, reserved
+from guardrail.http.flow import PASSAGE, RELEASED, Passage, Reservation, reserved
 from guardrail.http.leases import LeaseTimer, lease_of
 from guardrail.http.response import Settlement
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import SyncEnforcer
-from guardrail.http.exchange.passage import PASSAGE
-from guardrail.http.flow import Served
+from guardrail.http.flow import PASSAGE, Served
 from guardrail.http.meter import readable
 from guardrail.http.request import Exchange, Forward
 

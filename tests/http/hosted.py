@@ -12,7 +12,7 @@ import os
 import time
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import PASSAGE
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import chat_stream, completion

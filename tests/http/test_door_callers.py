@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import PASSAGE
 from guardrail.http.settings.opening import configure
 from guardrail.signals.client import Proxies
 from guardrail.signals.directory import credential_id

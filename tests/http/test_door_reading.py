@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import PASSAGE
 from tests.http.driving import CHAT, JSON, MESSAGES, Guarded, Host, ask, completion
 from tests.http.requests import form
 from tests.http.test_asgi_websockets import connect, echo

@@ -356,7 +356,7 @@ def test_a_degrade_that_is_not_possible_gives_everything_back(way, monkeypatch):
     def impossible(*_: object) -> Any:
         raise RewriteError("its body is not one that can be changed")
 
-    monkeypatch.setattr("guardrail.http.exchange.before.rewritten", impossible)
+    monkeypatch.setattr("guardrail.http.request.rewritten", impossible)
     records: list[Any] = []
     one = way(POLICY + LESS, decision_sink=Sink(records))
     assert (one.ask(), one.held, one.paths) == (403, NOTHING, [])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http.exchange.holding import MOST_EACH, Places, Threads, caller_of
+from guardrail.http.delays import MOST_EACH, Places, Threads, caller_of
 from tests.http.driving import completion
 from tests.http.wsgi_driving import POLICY, Hosted, answering
 

@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import PASSAGE
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import SSE, chat_stream, completion
