@@ -14,10 +14,16 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from guardrail.asgi.body import ClientLeftError, read_body
-from guardrail.asgi.http import send_answer
-from guardrail.asgi.lifespan import NotStarted, serve_lifespan
-from guardrail.asgi.types import Receive, Scope, Send
+from guardrail.asgi.http import (
+    ClientLeftError,
+    NotStarted,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_answer,
+    serve_lifespan,
+)
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.asgi.http import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.engine.conclude import merge_obligations
 from guardrail.http.answers import (

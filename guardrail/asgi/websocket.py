@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote_plus, unquote_plus
 
+from guardrail.asgi.http import App, Receive, Scope, Send
 from guardrail.asgi.realtime import POLICY_VIOLATION, TRY_AGAIN_LATER, Session
-from guardrail.asgi.types import App, Receive, Scope, Send
 from guardrail.engine import Decision
 from guardrail.http.answers import Answer
 from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
