@@ -24,8 +24,7 @@ from guardrail.http.request import (
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads
-from guardrail.wsgi.body import discard_body, read_body
-from guardrail.wsgi.serving import App, Environ, ServedIterable, StartResponse
+from guardrail.wsgi.http import App, Environ, ServedIterable, StartResponse, discard_body, read_body
 
 __all__ = ["GuardrailMiddleware"]
 
