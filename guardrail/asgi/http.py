@@ -1,4 +1,4 @@
-"""HTTP over ASGI: the start and the end of an application, and one request read, passed on, settled."""
+"""HTTP over ASGI: how an application starts and ends, and one request read, passed on, settled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSockets over ASGI: decided before they are accepted, each turn admitted and settled by itself."""
+"""WebSockets over ASGI: decided before they are accepted, then turn by turn."""
 
 from __future__ import annotations
 
