@@ -41,7 +41,7 @@ from guardrail.http.authorizing import (
 from guardrail.http.doors import DOORS, unfed
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import TooLargeError, TooSlowError, settled
-from guardrail.http.request import Exchange, head_of_scope, is_let_through
+from guardrail.http.request import Request, head_of_scope, is_let_through
 from guardrail.http.response import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.loading.suggest import nearest
@@ -120,14 +120,14 @@ class Authorizer:
         # Whether a preflight has a body only the proxy's own question tells.
         if is_let_through(head._replace(headers=(*head.headers, *framing_of(asked))), settings):
             return Answer(200, [(b"content-length", b"0")], b"")
-        exchange = Exchange(head, settings, is_seen=False)
-        outcome = await self.door.run(self.door.admit(exchange))
+        request = Request(head, settings, is_seen=False)
+        outcome = await self.door.run(self.door.admit(request))
         if isinstance(outcome, Answer):
-            return refusal_for(self.profile, outcome, exchange.addressee, settings.style)
+            return refusal_for(self.profile, outcome, request.addressee, settings.style)
         # Nobody tells when it ends: it is settled now, and holds no place.
         decision, journal = outcome.decision, self.door.journal
-        await self.door.run(settled(exchange.guard, decision, Settlement(FREE), journal))
-        fields = admitted_fields(outcome.decision, exchange.addressee, settings.style)
+        await self.door.run(settled(request.guard, decision, Settlement(FREE), journal))
+        fields = admitted_fields(outcome.decision, request.addressee, settings.style)
         return Answer(200, [(b"content-length", b"0"), *fields], b"")
 
     async def _evaluated(self, scope: Scope, receive: Receive) -> Answer:

@@ -17,7 +17,7 @@ from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import PASSAGE, RELEASED, Served, TooLargeError, TooSlowError, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import readable
-from guardrail.http.request import LINGER, Exchange, Field, Forward, Head
+from guardrail.http.request import LINGER, Field, Forward, Head, Request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -141,7 +141,7 @@ async def serve_http(
     enforcer: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one request; what the host raises goes through unchanged."""
-    request = Exchange(head, enforcer.settings)
+    request = Request(head, enforcer.settings)
     timeout = enforcer.settings.body_timeout
 
     async def read(most: int) -> bytes:
@@ -177,7 +177,7 @@ class _Served(Served):
     """A request with the host: its messages pass, and at its end the decision is settled."""
 
     def __init__(
-        self, enforcer: AsyncEnforcer, request: Exchange, forward: Forward, send: Send
+        self, enforcer: AsyncEnforcer, request: Request, forward: Forward, send: Send
     ) -> None:
         super().__init__(enforcer, request, forward)
         self._enforcer = enforcer

@@ -26,7 +26,7 @@ from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import PASSAGE, RELEASED, Amounts, Passage, Reservation, plus, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage, session_meter
-from guardrail.http.request import CHANGES, Delay, Exchange, Forward, Head
+from guardrail.http.request import CHANGES, Delay, Forward, Head, Request
 from guardrail.http.response import Settlement
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import Obligations
@@ -50,7 +50,7 @@ class Session:
     def __init__(
         self,
         door: AsyncEnforcer,
-        exchange: Exchange,
+        request: Request,
         decision: Decision,
         meter: SessionMeter,
         receive: Receive,
@@ -61,13 +61,13 @@ class Session:
         """Take the connection, and what the decision on it obliges each of its turns to."""
         self._obliged = obliged
         self._door = door
-        self._exchange = exchange
+        self._request = request
         self._decision = decision
         self._meter = meter
         self._receive = receive
         self._send = send
         self._held: dict[int, _Held] = {}
-        self._estimate = dict(exchange.estimate)
+        self._estimate = dict(request.estimate)
         self._passage: Passage | None = None
         self._first: Message | None = None
         self._accepted = False
@@ -84,19 +84,19 @@ class Session:
             self._hold(0, decision)
         elif decision.allowed:
             # The handshake only showed that turns are welcome: nothing is reserved between them.
-            guard, journal = self._exchange.guard, self._door.journal
+            guard, journal = self._request.guard, self._door.journal
             await self._door.run(settled(guard, decision, RELEASED, journal))
         self._first = first
-        addressee, style = self._exchange.addressee, self._door.settings.style
+        addressee, style = self._request.addressee, self._door.settings.style
         self._passage = Passage(
-            self._exchange.guard,
+            self._request.guard,
             decision,
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
             journal=self._door.journal,
             clock=self._door.clock,
-            unavailable=self._exchange.unavailable,
+            unavailable=self._request.unavailable,
         )
         try:
             await app({**scope, PASSAGE: self._passage}, self._receiving, self._sending)
@@ -113,7 +113,7 @@ class Session:
                 opened = event.number > 0 or self._accepted
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
                 if usage is not None and event.number == 0 and self._passage is not None:
-                    usage = self._passage.used(usage, self._exchange.estimate)
+                    usage = self._passage.used(usage, self._request.estimate)
                 tasks.append(self._door.start(held.settle(Settlement(usage))))
         for held in self._held.values():
             tasks.append(self._door.start(held.settle(RELEASED)))
@@ -200,7 +200,7 @@ class Session:
             self._accepted = True
             if self._decision.allowed:
                 style = self._door.settings.style
-                ours = admitted_fields(self._decision, self._exchange.addressee, style)
+                ours = admitted_fields(self._decision, self._request.addressee, style)
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
         elif kind == "websocket.send":
             given = message.get("text")
@@ -222,14 +222,14 @@ class Session:
             return False, None
         try:
             decision = await self._door.run(
-                self._door.decide_turn(self._exchange, turn.facts, turn.estimate)
+                self._door.decide_turn(self._request, turn.facts, turn.estimate)
             )
         except Exception:
             self._door.note_failure()
             message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
             await self._refuse(turn, self._own_refusal(503, "guard_failed", message, caller))
             return False, None
-        journal, dialect = self._door.journal, self._exchange.dialect
+        journal, dialect = self._door.journal, self._request.dialect
         if not decision.allowed:
             journal.decided(decision, dialect, owes=turn.automatic)
             if turn.automatic:
@@ -275,11 +275,11 @@ class Session:
 
     @property
     def _lanes(self) -> bool:
-        return self._exchange.facts.get("request.endpoint") == _LANES
+        return self._request.facts.get("request.endpoint") == _LANES
 
     def _own_refusal(self, status: int, code: str, message: str, caller: Caller) -> str:
         """Log a refusal that no decision stands behind, and return the event that tells of it."""
-        request_id = self._exchange.logged(status, code)
+        request_id = self._request.logged(status, code)
         return own_refused_turn(request_id, status, code, message, caller)
 
     async def _refuse(self, turn: Turn, text: str, *, later: bool = False) -> None:
@@ -304,7 +304,7 @@ class Session:
             self._woken.set()
 
     def _hold(self, number: int, decision: Decision) -> None:
-        self._held[number] = _Held(self._door, self._door.held(self._exchange, decision))
+        self._held[number] = _Held(self._door, self._door.held(self._request, decision))
 
     async def _settle(self, used: TurnUsage) -> None:
         held = self._held.pop(used.number, None)
@@ -373,19 +373,19 @@ async def serve_websocket(
     if head.is_one_of(door.settings.exempt):
         await app(scope, receive, send)
         return
-    exchange = _Handshake(head, door)
+    request = _Handshake(head, door)
     first = await receive()
     if first["type"] != "websocket.connect":
         return
 
-    outcome = await door.run(door.admit(exchange))
+    outcome = await door.run(door.admit(request))
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
     session = Session(
-        door, exchange, outcome.decision, exchange.meter, receive, send, obliged=exchange.obliged
+        door, request, outcome.decision, request.meter, receive, send, obliged=request.obliged
     )
-    await session.run(app, {**scope, **exchange.address(scope["path"])}, first)
+    await session.run(app, {**scope, **request.address(scope["path"])}, first)
 
 
 async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
@@ -405,7 +405,7 @@ async def _deny(answer: Answer, scope: Scope, send: Send) -> None:
     await send({"type": "websocket.close", "code": code, "reason": "refused by policy"})
 
 
-class _Handshake(Exchange):
+class _Handshake(Request):
     """The request that opens a connection. What its turns will ask for is not known from it.
 
     Where turns tell that themselves, the connection is let in although it would be refused if it

@@ -29,7 +29,7 @@ from guardrail.http.dialects import Dialect
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
 from guardrail.http.recorder import Journal
-from guardrail.http.request import NOTHING, Delay, Exchange, Forward
+from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import Later, Serving, Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.signals import Signal
@@ -349,7 +349,7 @@ class Flows:
         """Whether too many large bodies wait to be read of callers who are `known`, or not."""
         return False
 
-    def admit(self, request: Exchange) -> Flow[Answer | Forward]:
+    def admit(self, request: Request) -> Flow[Answer | Forward]:
         """Return the host's part in a request, or the answer that ends it before.
 
         The body is not read of a request that its head already refuses.
@@ -391,7 +391,7 @@ class Flows:
         except Exception:
             return self._failed(request)
 
-    def _outcome(self, request: Exchange, guard: AnyGuard) -> Flow[Answer | Forward]:
+    def _outcome(self, request: Request, guard: AnyGuard) -> Flow[Answer | Forward]:
         """Decide on a request that was read, and delay it where that is short and allowed."""
         waited = 0.0
         while True:
@@ -427,7 +427,7 @@ class Flows:
             return step
 
     def decide_turn(
-        self, request: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+        self, request: Request, facts: Mapping[str, object], estimate: Mapping[str, int]
     ) -> Flow[Decision]:
         """Decide on one turn of a session; who asks, and by which policies, is established anew.
 
@@ -454,7 +454,7 @@ class Flows:
             return None
         return decision
 
-    def held(self, request: Exchange, decision: Decision) -> Reservation:
+    def held(self, request: Request, decision: Decision) -> Reservation:
         """Return what a decision on a request, or on one of its turns, holds from now on."""
         return Reservation(
             request.guard,
@@ -471,7 +471,7 @@ class Flows:
         LOG.exception("the guard failed; what it was asked about is refused")
         self.journal.failed()
 
-    def _failed(self, request: Exchange) -> Answer:
+    def _failed(self, request: Request) -> Answer:
         self.journal.failed()
         answer = request.failed()
         LOG.exception("the guard failed; the request is refused, id %s", request.own_id)
@@ -484,7 +484,7 @@ class Served:
     `response` follows what the host sends; `passage` is what the host's own code may ask.
     """
 
-    def __init__(self, flows: Flows, request: Exchange, forward: Forward) -> None:
+    def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
         self._flows = flows
         self._request = request
         self._estimate: Amounts = request.estimate

@@ -15,7 +15,7 @@ from guardrail.http.enforcer import SyncEnforcer
 from guardrail.http.flow import RELEASED, settled
 from guardrail.http.request import (
     LINGER,
-    Exchange,
+    Request,
     counts_answer,
     head_of_environ,
     is_let_through,
@@ -80,7 +80,7 @@ class GuardrailMiddleware:
             return _send(counts_answer(self.metrics()), start_response, head.method)
         if is_let_through(head, settings):
             return self.app(environ, start_response)
-        request = Exchange(head, settings)
+        request = Request(head, settings)
         self.door.seen()
 
         def read(most: int) -> bytes:

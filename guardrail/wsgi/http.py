@@ -16,7 +16,7 @@ from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import SyncEnforcer
 from guardrail.http.flow import PASSAGE, Served, TooLargeError, TooSlowError
 from guardrail.http.meter import readable
-from guardrail.http.request import Exchange, Forward
+from guardrail.http.request import Forward, Request
 
 CHUNK = 1 << 16
 
@@ -121,7 +121,7 @@ class ServedIterable(Served):
     def __init__(
         self,
         enforcer: SyncEnforcer,
-        request: Exchange,
+        request: Request,
         forward: Forward,
         start_response: StartResponse,
     ) -> None:
