@@ -30,7 +30,7 @@ from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
 from guardrail.http.recorder import Journal
 from guardrail.http.request import NOTHING, Delay, Forward, Request
-from guardrail.http.response import Later, Serving, Settlement
+from guardrail.http.response import Later, ResponseTracker, Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.signals import Signal
 
@@ -499,7 +499,7 @@ class Served:
             clock=flows.clock,
             unavailable=request.unavailable,
         )
-        self.response = Serving(
+        self.response = ResponseTracker(
             forward.decision,
             request.asked,
             request.addressee,

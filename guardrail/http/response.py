@@ -47,7 +47,7 @@ class Settlement(NamedTuple):
     model: str | None = None
 
 
-class Serving:
+class ResponseTracker:
     """Follows the response to one admitted request: what goes with it, and what it used."""
 
     def __init__(

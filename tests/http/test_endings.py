@@ -19,7 +19,7 @@ from guardrail.http.asked.values import RewriteError
 from guardrail.http.fastapi import limited
 from guardrail.http.leases import THREAD, LeaseThread
 from guardrail.http.request import Request
-from guardrail.http.response import Serving
+from guardrail.http.response import ResponseTracker
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock
@@ -601,7 +601,7 @@ def test_a_fault_of_ours_on_the_way_to_the_host_gives_back(way, monkeypatch):
     def broken(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Serving, "__init__", broken)
+    monkeypatch.setattr(ResponseTracker, "__init__", broken)
     with pytest.raises(ZeroDivisionError):
         one.ask()
     assert (one.held, one.paths) == (NOTHING, [])
