@@ -125,8 +125,8 @@ class Authorizer:
         if isinstance(outcome, Answer):
             return refusal_for(self.profile, outcome, request.addressee, settings.style)
         # Nobody tells when it ends: it is settled now, and holds no place.
-        decision, journal = outcome.decision, self.door.journal
-        await self.door.run(settled(request.guard, decision, Settlement(FREE), journal))
+        decision, recorder = outcome.decision, self.door.recorder
+        await self.door.run(settled(request.guard, decision, Settlement(FREE), recorder))
         fields = admitted_fields(outcome.decision, request.addressee, settings.style)
         return Answer(200, [(b"content-length", b"0"), *fields], b"")
 

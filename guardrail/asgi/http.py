@@ -161,7 +161,7 @@ async def serve_http(
     try:
         served = _Served(enforcer, request, outcome, send)
     except BaseException:
-        await enforcer.run(settled(request.guard, outcome.decision, RELEASED, enforcer.journal))
+        await enforcer.run(settled(request.guard, outcome.decision, RELEASED, enforcer.recorder))
         raise
     await served.run(app, scope, receive)
 

@@ -84,8 +84,8 @@ class Session:
             self._hold(0, decision)
         elif decision.allowed:
             # The handshake only showed that turns are welcome: nothing is reserved between them.
-            guard, journal = self._request.guard, self._door.journal
-            await self._door.run(settled(guard, decision, RELEASED, journal))
+            guard, recorder = self._request.guard, self._door.recorder
+            await self._door.run(settled(guard, decision, RELEASED, recorder))
         self._first = first
         addressee, style = self._request.addressee, self._door.settings.style
         self._passage = Passage(
@@ -94,7 +94,7 @@ class Session:
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
-            journal=self._door.journal,
+            recorder=self._door.recorder,
             clock=self._door.clock,
             unavailable=self._request.unavailable,
         )
@@ -229,9 +229,9 @@ class Session:
             message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
             await self._refuse(turn, self._own_refusal(503, "guard_failed", message, caller))
             return False, None
-        journal, dialect = self._door.journal, self._request.dialect
+        recorder, dialect = self._door.recorder, self._request.dialect
         if not decision.allowed:
-            journal.decided(decision, dialect, owes=turn.automatic)
+            recorder.decided(decision, dialect, owes=turn.automatic)
             if turn.automatic:
                 # It runs until the host hears of it: what it uses is charged all the same.
                 self._hold(turn.number, decision.case.engine.owing(decision))
@@ -253,18 +253,18 @@ class Session:
             except RewriteError as problem:
                 if turn.automatic:
                     # It runs with all it asks for, until the host hears of it.
-                    journal.decided(decision, dialect)
+                    recorder.decided(decision, dialect)
                 else:
                     await self._held.pop(turn.number).settle(RELEASED, recorded=False)
                 message = f"It could only be served with less than it asks for, and {problem}."
                 text = self._own_refusal(403, "degrade_not_possible", message, caller)
                 await self._refuse(turn, text)
                 return False, None
-            journal.decided(decision, dialect)
+            recorder.decided(decision, dialect)
             if self._meter.speaks_errors and CHANGES & decision.obligations.keys():
                 await self._say(degraded_turn(decision, caller))
         else:
-            journal.decided(decision, dialect)
+            recorder.decided(decision, dialect)
         if turn.brief:
             incoming = turn.estimate.get("input_tokens", 0)
             usage = {"input_tokens": incoming, "output_tokens": 0}

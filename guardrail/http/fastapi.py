@@ -104,7 +104,7 @@ class _Beside:
                 {**before, **stated},
                 estimate,
                 unavailable=failed - stated.keys(),
-                journal=None if passage is None else passage.journal,
+                recorder=None if passage is None else passage.recorder,
                 dialect=Dialect.OTHER if passage is None else passage.addressee.dialect,
                 lease=lease_of(self._guard.policies),
                 clock=self._now,

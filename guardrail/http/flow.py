@@ -28,7 +28,7 @@ from guardrail.http.delays import Places, caller_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
-from guardrail.http.recorder import Journal
+from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import Later, ResponseTracker, Settlement
 from guardrail.http.settings.opening import Configured
@@ -128,8 +128,8 @@ class Reservation:
     __slots__ = (
         "_again",
         "_dialect",
-        "_journal",
         "_lease",
+        "_recorder",
         "decision",
         "guard",
         "held",
@@ -140,7 +140,7 @@ class Reservation:
         self,
         guard: AnyGuard,
         decision: Decision,
-        journal: Journal | None,
+        recorder: DecisionRecorder | None,
         dialect: Dialect,
         *,
         unavailable: frozenset[str],
@@ -152,7 +152,7 @@ class Reservation:
         self.decision = decision
         self.held = True
         self.unavailable = unavailable
-        self._journal = journal
+        self._recorder = recorder
         self._dialect = dialect
         self._lease = Lease(lease, now)
         self._again: Decision | None = None
@@ -177,9 +177,9 @@ class Reservation:
         """Settle it, unless that is done; not `recorded` where a refusal of ours stands for it."""
         if self.held:
             self.held = False
-            journal = self._journal if recorded else None
+            recorder = self._recorder if recorded else None
             try:
-                yield from settled(self.guard, self.decision, settlement, journal)
+                yield from settled(self.guard, self.decision, settlement, recorder)
             finally:
                 # Also where this was cancelled meanwhile.
                 yield from self._let_places_go()
@@ -198,7 +198,7 @@ class Reservation:
         yield from self._let_places_go()
         self.held = False
         if held:
-            yield from settled(self.guard, before, RELEASED, self._journal)
+            yield from settled(self.guard, before, RELEASED, self._recorder)
         unavailable = self.unavailable - facts.keys()
         whole = {**before.facts, **facts}
         decision: Decision = yield Decide(self.guard, whole, estimate, unavailable)
@@ -219,8 +219,8 @@ class Reservation:
         self._lease.taken(now)
 
     def _decided(self, decision: Decision, *, owes: bool = False) -> None:
-        if self._journal is not None:
-            self._journal.decided(decision, self._dialect, owes=owes)
+        if self._recorder is not None:
+            self._recorder.decided(decision, self._dialect, owes=owes)
 
     def _reacquired(self) -> Flow[None]:
         before = self.decision, self._again
@@ -252,28 +252,28 @@ def reserved(
     estimate: Mapping[str, object] | None,
     *,
     unavailable: frozenset[str],
-    journal: Journal | None,
+    recorder: DecisionRecorder | None,
     dialect: Dialect,
     lease: float | None,
     clock: Callable[[], float],
 ) -> Flow[Reservation]:
     """Decide, record it, and return what the decision holds: nothing if it refuses."""
     decision: Decision = yield Decide(guard, facts, estimate, unavailable)
-    if journal is not None:
-        journal.decided(decision, dialect)
+    if recorder is not None:
+        recorder.decided(decision, dialect)
     reservation = Reservation(
-        guard, decision, journal, dialect, unavailable=unavailable, lease=lease, now=clock()
+        guard, decision, recorder, dialect, unavailable=unavailable, lease=lease, now=clock()
     )
     reservation.held = decision.allowed
     return reservation
 
 
 def settled(
-    guard: AnyGuard, decision: Decision, settlement: Settlement, journal: Journal | None
+    guard: AnyGuard, decision: Decision, settlement: Settlement, recorder: DecisionRecorder | None
 ) -> Flow[None]:
     """Record how a request ended, and settle it."""
-    if journal is not None:
-        journal.settled(decision, settlement)
+    if recorder is not None:
+        recorder.settled(decision, settlement)
     yield Settle(guard, decision, settlement)
 
 
@@ -291,7 +291,7 @@ class Passage:
     `anew` decides on the whole request once more, with further facts and amounts, in the place of
     `decision`, which is given back before; None where that cannot be: over WSGI, and in sessions
     whose turns are decided one by one. `added` holds what was so added, each with what the
-    host says in the end that it used of it. `journal` and `clock` are for decisions that a host
+    host says in the end that it used of it. `recorder` and `clock` are for decisions that a host
     makes beside, and `unavailable` names the facts whose source failed.
     """
 
@@ -301,7 +301,7 @@ class Passage:
     style: Style
     refusal: Answer | None = None
     anew: Anew | None = None
-    journal: Journal | None = None
+    recorder: DecisionRecorder | None = None
     clock: Callable[[], float] | None = None
     unavailable: frozenset[str] = frozenset()
     added: list[tuple[Amounts, Callable[[], Amounts]]] = field(default_factory=list)
@@ -336,7 +336,7 @@ class Flows:
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
-        self.journal = configured.journal
+        self.recorder = configured.recorder
         self.later = Later()
         self._delayed = Places(self.settings.max_held)
 
@@ -367,7 +367,7 @@ class Flows:
                 )
                 answer = None if found is None else request.prechecked(found)
                 if answer is not None:
-                    self.journal.decided(found.refusal, request.dialect)
+                    self.recorder.decided(found.refusal, request.dialect)
         except Exception:
             return self._failed(request)
         if answer is not None:
@@ -423,7 +423,7 @@ class Flows:
                 yield Settle(guard, decision, RELEASED)
             elif decision.allowed or isinstance(step, Answer):
                 # A session that is refused only for what its turns may ask for is let in.
-                self.journal.decided(decision, request.dialect)
+                self.recorder.decided(decision, request.dialect)
             return step
 
     def decide_turn(
@@ -446,9 +446,9 @@ class Flows:
         try:
             guard = yield Refresh()
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
-            self.journal.decided(decision, Dialect.OTHER)
+            self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
-                yield from settled(guard, decision, Settlement({}), self.journal)
+                yield from settled(guard, decision, Settlement({}), self.recorder)
         except Exception:
             LOG.exception("an evaluation failed; it permits nothing")
             return None
@@ -459,7 +459,7 @@ class Flows:
         return Reservation(
             request.guard,
             decision,
-            self.journal,
+            self.recorder,
             request.dialect,
             unavailable=request.unavailable,
             lease=self.configured.lease(request.guard.policies),
@@ -469,10 +469,10 @@ class Flows:
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""
         LOG.exception("the guard failed; what it was asked about is refused")
-        self.journal.failed()
+        self.recorder.failed()
 
     def _failed(self, request: Request) -> Answer:
-        self.journal.failed()
+        self.recorder.failed()
         answer = request.failed()
         LOG.exception("the guard failed; the request is refused, id %s", request.own_id)
         return answer
@@ -495,7 +495,7 @@ class Served:
             forward.decision,
             request.addressee,
             flows.settings.style,
-            journal=flows.journal,
+            recorder=flows.recorder,
             clock=flows.clock,
             unavailable=request.unavailable,
         )
@@ -557,7 +557,7 @@ class Served:
 
     def _settle_each(self, endings: Iterator[tuple[Decision, Settlement]]) -> Flow[None]:
         for decision, settlement in endings:
-            yield from settled(self.reservation.guard, decision, settlement, self._flows.journal)
+            yield from settled(self.reservation.guard, decision, settlement, self._flows.recorder)
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""

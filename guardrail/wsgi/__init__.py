@@ -93,8 +93,8 @@ class GuardrailMiddleware:
         try:
             served = ServedIterable(self.door, request, outcome, start_response)
         except BaseException:
-            journal = self.door.journal
-            self.door.run(settled(request.guard, outcome.decision, RELEASED, journal))
+            recorder = self.door.recorder
+            self.door.run(settled(request.guard, outcome.decision, RELEASED, recorder))
             raise
         return served.begin(self.app, environ)
 

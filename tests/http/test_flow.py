@@ -251,7 +251,7 @@ def test_wherever_a_request_is_broken_off_nothing_of_it_stays_held(made, number,
     one.breaks = None
     if isinstance(outcome, Forward):
         assert number >= len(one.steps)
-        one.run(settled(request.guard, outcome.decision, RELEASED, one.enforcer.journal))
+        one.run(settled(request.guard, outcome.decision, RELEASED, one.enforcer.recorder))
     elif kind is RuntimeError and one.steps[number] is not ReadBody:
         assert outcome is not None
         assert outcome.status == 503
