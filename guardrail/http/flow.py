@@ -30,7 +30,7 @@ from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
-from guardrail.http.response import Later, ResponseTracker, Settlement
+from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.signals import Signal
 
@@ -337,7 +337,7 @@ class Flows:
         self.settings = configured.http
         self.clock = configured.clock
         self.recorder = configured.recorder
-        self.later = Later()
+        self.background = BackgroundWork()
         self._delayed = Places(self.settings.max_held)
 
     @property
@@ -505,7 +505,7 @@ class Served:
             request.addressee,
             flows.settings.style,
             strips_usage=forward.strips_usage,
-            later=flows.later,
+            background=flows.background,
         )
 
     def decide_again(self, facts: Mapping[str, object], added: Amounts) -> Flow[Decision]:
