@@ -24,7 +24,7 @@ from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.asked.folding import AT_ONCE
-from guardrail.http.delays import Places, caller_of
+from guardrail.http.delays import DelaySlots, caller_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
@@ -121,7 +121,7 @@ Flow = Generator[Step, Any, T]
 class Reservation:
     """What a request or a turn holds until it ends: its charge, and its places in flight.
 
-    It is settled once. Places whose leases ran out are taken anew by a decision of their own, which
+    It is settled once. DelaySlots whose leases ran out are taken anew by a decision of their own, which
     is given back with the rest and is no request in the decision log.
     """
 
@@ -165,7 +165,7 @@ class Reservation:
     def renewal(self, now: float) -> Flow[None] | None:
         """Return what renews its places at `now`, None if nothing is due; then it is taken as done.
 
-        Leases are extended. Places whose leases ran out, for the process was suspended, say, are
+        Leases are extended. DelaySlots whose leases ran out, for the process was suspended, say, are
         taken anew: others may hold them by now, and the request then goes on without.
         """
         due = self._lease.due(now) if self.held else None
@@ -338,7 +338,7 @@ class Flows:
         self.clock = configured.clock
         self.recorder = configured.recorder
         self.background = BackgroundWork()
-        self._delayed = Places(self.settings.max_held)
+        self._delayed = DelaySlots(self.settings.max_held)
 
     @property
     def most_delayed(self) -> int | None:
