@@ -14,7 +14,7 @@ from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.flow import PASSAGE, RELEASED, Served, TooLargeError, TooSlowError, settled
+from guardrail.http.flow import RELEASED, STATE_KEY, Served, TooLargeError, TooSlowError, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import readable
 from guardrail.http.request import LINGER, Field, Forward, Head, Request
@@ -187,7 +187,7 @@ class _Served(Served):
         self._renews = self.reservation.renews_every is not None
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
-        self.passage.anew = self._decide_anew
+        self.state.anew = self._decide_anew
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have the host serve it, to its end."""
@@ -233,7 +233,7 @@ class _Served(Served):
                 if not passed and not last:
                     return
         elif kind == "http.response.start":
-            refusal = self.passage.refusal
+            refusal = self.state.refusal
             if refusal is not None:
                 self._replaced = self._ended = True
                 self.response.started(refusal.status, refusal.headers)
@@ -255,7 +255,7 @@ class _Served(Served):
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, PASSAGE: self.passage}
+        changed = {**scope, STATE_KEY: self.state}
         extensions = scope.get("extensions")
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.

@@ -23,7 +23,15 @@ from guardrail.http.answers.bodies import Caller
 from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.flow import PASSAGE, RELEASED, Amounts, Passage, Reservation, plus, settled
+from guardrail.http.flow import (
+    RELEASED,
+    STATE_KEY,
+    Amounts,
+    RequestState,
+    Reservation,
+    plus,
+    settled,
+)
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage, session_meter
 from guardrail.http.request import CHANGES, Delay, Forward, Head, Request
@@ -68,7 +76,7 @@ class Session:
         self._send = send
         self._held: dict[int, _Held] = {}
         self._estimate = dict(request.estimate)
-        self._passage: Passage | None = None
+        self._state: RequestState | None = None
         self._first: Message | None = None
         self._accepted = False
         self._closed: int | None = None
@@ -88,7 +96,7 @@ class Session:
             await self._door.run(settled(guard, decision, RELEASED, recorder))
         self._first = first
         addressee, style = self._request.addressee, self._door.settings.style
-        self._passage = Passage(
+        self._state = RequestState(
             self._request.guard,
             decision,
             addressee,
@@ -99,7 +107,7 @@ class Session:
             unavailable=self._request.unavailable,
         )
         try:
-            await app({**scope, PASSAGE: self._passage}, self._receiving, self._sending)
+            await app({**scope, STATE_KEY: self._state}, self._receiving, self._sending)
         finally:
             if self._pending is not None:
                 self._pending.cancel()
@@ -112,8 +120,8 @@ class Session:
             if isinstance(event, TurnUsage) and (held := self._held.pop(event.number, None)):
                 opened = event.number > 0 or self._accepted
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
-                if usage is not None and event.number == 0 and self._passage is not None:
-                    usage = self._passage.used(usage, self._request.estimate)
+                if usage is not None and event.number == 0 and self._state is not None:
+                    usage = self._state.used(usage, self._request.estimate)
                 tasks.append(self._door.start(held.settle(Settlement(usage))))
         for held in self._held.values():
             tasks.append(self._door.start(held.settle(RELEASED)))

@@ -14,7 +14,7 @@ _CALLER = ("account.id", "credential.id", "client.network", "client.ip")
 
 
 class DelaySlots:
-    """DelaySlots for requests that are held, shared by the threads or tasks of one process.
+    """Slots for requests that are delayed, shared by the threads or tasks of one process.
 
     One caller has a quarter of them, at most `MOST_EACH`, at least one.
     """

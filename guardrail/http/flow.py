@@ -43,8 +43,8 @@ AnyGuard = AsyncGuard | Guard
 Amounts = Mapping[str, int]
 Anew = Callable[[Mapping[str, object], Amounts], Awaitable[Decision]]
 
-PASSAGE = "guardrail.passage"
-"""Where a host finds the passage: this key of the ASGI scope, or of the WSGI environ."""
+STATE_KEY = "guardrail.passage"
+"""Where a host finds the state of a request: this key of the ASGI scope, or of the WSGI environ."""
 
 
 class TooLargeError(Exception):
@@ -121,7 +121,7 @@ Flow = Generator[Step, Any, T]
 class Reservation:
     """What a request or a turn holds until it ends: its charge, and its places in flight.
 
-    It is settled once. DelaySlots whose leases ran out are taken anew by a decision of their own, which
+    It is settled once. Places whose leases ran out are taken anew by a decision of their own, which
     is given back with the rest and is no request in the decision log.
     """
 
@@ -165,7 +165,7 @@ class Reservation:
     def renewal(self, now: float) -> Flow[None] | None:
         """Return what renews its places at `now`, None if nothing is due; then it is taken as done.
 
-        Leases are extended. DelaySlots whose leases ran out, for the process was suspended, say, are
+        Leases are extended. Places whose leases ran out, for the process was suspended, say, are
         taken anew: others may hold them by now, and the request then goes on without.
         """
         due = self._lease.due(now) if self.held else None
@@ -282,7 +282,7 @@ def _extended(guard: AnyGuard, decision: Decision) -> Flow[None]:
 
 
 @dataclass(slots=True)
-class Passage:
+class RequestState:
     """The decision on the request being served, and the guard that made it.
 
     A host that asks the guard again, and is refused, may leave the `refusal` here: it is then
@@ -481,7 +481,7 @@ class Flows:
 class Served:
     """An admitted request while the host serves it over HTTP; it ends once, whatever happens.
 
-    `response` follows what the host sends; `passage` is what the host's own code may ask.
+    `response` follows what the host sends; `state` is what the host's own code may ask.
     """
 
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
@@ -490,7 +490,7 @@ class Served:
         self._estimate: Amounts = request.estimate
         self._over = False
         self.reservation = flows.held(request, forward.decision)
-        self.passage = Passage(
+        self.state = RequestState(
             request.guard,
             forward.decision,
             request.addressee,
@@ -520,7 +520,7 @@ class Served:
         decision = yield from self.reservation.decide_again(
             facts, estimate, served=self.response.has_started
         )
-        self.passage.decision = decision
+        self.state.decision = decision
         if self.reservation.held:
             self.response.decision = self.reservation.decision
             self.reservation.taken(self._flows.clock())
@@ -561,8 +561,8 @@ class Served:
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""
-        if not self.passage.added:
+        if not self.state.added:
             return usage
-        used = self.passage.used(usage, estimate)
-        self.passage.added.clear()
+        used = self.state.used(usage, estimate)
+        self.state.added.clear()
         return used

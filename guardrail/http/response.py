@@ -60,7 +60,7 @@ class ResponseTracker:
         strips_usage: bool,
         background: BackgroundWork | None = None,
     ) -> None:
-        """Take an admitted request; decisions on work that goes on after it wait in `background`."""
+        """Take an admitted request; decisions on work that outlives it wait in `background`."""
         self.decision = decision
         self._asking = addressee
         self._style = style

@@ -14,7 +14,7 @@ from typing import Any
 
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import SyncEnforcer
-from guardrail.http.flow import PASSAGE, Served, TooLargeError, TooSlowError
+from guardrail.http.flow import STATE_KEY, Served, TooLargeError, TooSlowError
 from guardrail.http.meter import readable
 from guardrail.http.request import Forward, Request
 
@@ -218,7 +218,7 @@ class ServedIterable(Served):
     def _changed(self, environ: Mapping[str, Any]) -> Environ:
         """Return the host's own copy of the environ, with what was changed in the request."""
         forward, body = self._forward, self._request.body
-        changed = {**environ, PASSAGE: self.passage}
+        changed = {**environ, STATE_KEY: self.state}
         if forward.path is not None:
             changed["PATH_INFO"] = forward.path.encode("utf-8").decode("latin-1")
         if forward.body is not None:
