@@ -63,7 +63,13 @@ WEIGHTS = {
     "engine": 3.0,
     "stores": 3.0,
     "guard": 3.0,
-    "http/exchange": 3.0,
+    "http/delays": 3.0,
+    "http/enforcer": 3.0,
+    "http/flow": 3.0,
+    "http/leases": 3.0,
+    "http/recorder": 3.0,
+    "http/request": 3.0,
+    "http/response": 3.0,
     "http/meter": 3.0,
 }
 """How much more often a room's mutants are drawn than those of others."""

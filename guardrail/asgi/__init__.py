@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Unpack
 
-from guardrail.asgi.http import send_answer, serve_http
-from guardrail.asgi.lifespan import NotStarted, serve_lifespan
-from guardrail.asgi.types import App, Receive, Scope, Send
+from guardrail.asgi.http import (
+    App,
+    NotStarted,
+    Receive,
+    Scope,
+    Send,
+    send_answer,
+    serve_http,
+    serve_lifespan,
+)
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import GuardrailError
 from guardrail.http.enforcer import AsyncEnforcer, Sleep

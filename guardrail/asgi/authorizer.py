@@ -14,16 +14,20 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from guardrail.asgi.body import ClientLeftError, read_body
-from guardrail.asgi.http import send_answer
-from guardrail.asgi.lifespan import NotStarted, serve_lifespan
-from guardrail.asgi.types import Receive, Scope, Send
+from guardrail.asgi.http import (
+    ClientLeftError,
+    NotStarted,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_answer,
+    serve_lifespan,
+)
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.answers import Answer, admitted_fields
 from guardrail.http.asked.values import FREE
-from guardrail.http.doors import DOORS, unfed
-from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.authorizing import (
+from guardrail.http.authorizing import (
     EVALUATION,
     ORIGINAL,
     Profile,
@@ -34,8 +38,10 @@ from guardrail.http.exchange.authorizing import (
     question_of,
     refusal_for,
 )
+from guardrail.http.doors import DOORS, unfed
+from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import TooLargeError, TooSlowError, settled
-from guardrail.http.request import Exchange, head_of_scope, is_let_through
+from guardrail.http.request import Request, head_of_scope, is_let_through
 from guardrail.http.response import Settlement
 from guardrail.http.settings.opening import configure
 from guardrail.loading import nearest
@@ -114,14 +120,14 @@ class Authorizer:
         # Whether a preflight has a body only the proxy's own question tells.
         if is_let_through(head._replace(headers=(*head.headers, *framing_of(asked))), settings):
             return Answer(200, [(b"content-length", b"0")], b"")
-        exchange = Exchange(head, settings, is_seen=False)
-        outcome = await self.door.run(self.door.admit(exchange))
+        request = Request(head, settings, is_seen=False)
+        outcome = await self.door.run(self.door.admit(request))
         if isinstance(outcome, Answer):
-            return refusal_for(self.profile, outcome, exchange.addressee, settings.style)
+            return refusal_for(self.profile, outcome, request.addressee, settings.style)
         # Nobody tells when it ends: it is settled now, and holds no place.
-        decision, journal = outcome.decision, self.door.journal
-        await self.door.run(settled(exchange.guard, decision, Settlement(FREE), journal))
-        fields = admitted_fields(outcome.decision, exchange.addressee, settings.style)
+        decision, recorder = outcome.decision, self.door.recorder
+        await self.door.run(settled(request.guard, decision, Settlement(FREE), recorder))
+        fields = admitted_fields(outcome.decision, request.addressee, settings.style)
         return Answer(200, [(b"content-length", b"0"), *fields], b"")
 
     async def _evaluated(self, scope: Scope, receive: Receive) -> Answer:

@@ -1,26 +1,137 @@
-"""One HTTP request over ASGI: read, decided, passed on, metered, settled."""
+"""HTTP over ASGI: how an application starts and ends, and one request read, passed on, settled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+import types
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from contextlib import suppress
+from typing import Any, cast
 
-from guardrail.asgi.body import (
-    ClientLeftError,
-    Replay,
-    discard_body,
-    read_body,
-)
-from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision
+from guardrail.errors import GuardrailError
 from guardrail.http.answers import Answer
 from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import AsyncEnforcer
-from guardrail.http.exchange.passage import PASSAGE
-from guardrail.http.flow import RELEASED, Served, settled
+from guardrail.http.flow import RELEASED, STATE_KEY, Served, TooLargeError, TooSlowError, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.meter import readable
-from guardrail.http.request import LINGER, Exchange, Field, Forward, Head
+from guardrail.http.request import LINGER, Field, Forward, Head, Request
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientLeftError(Exception):
+    """The client disconnected before its body was complete."""
+
+
+async def read_body(receive: Receive, most: int, timeout: float) -> bytes:
+    """Return the whole body: at most `most` bytes within `timeout` seconds.
+
+    Raises:
+        ClientLeftError: the client disconnected.
+        TooLargeError: there is more.
+        TooSlowError: it takes longer.
+    """
+    pieces = _Pieces(most)
+    # What is there already needs no timer, which would cost more than all the rest.
+    while True:
+        steps = receive().__await__()
+        try:
+            waited = next(steps)
+        except StopIteration as end:
+            if pieces.take(end.value):
+                return pieces.whole
+            continue
+        break
+    try:
+        async with asyncio.timeout(timeout):
+            complete = pieces.take(await _resumed(steps, waited))
+            while not complete:
+                complete = pieces.take(await receive())
+    except TimeoutError:
+        raise TooSlowError from None
+    return pieces.whole
+
+
+class _Pieces:
+    """The pieces of a body that have come."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._taken: list[bytes] = []
+
+    def take(self, message: Message) -> bool:
+        """Take a message in, and tell whether the body is complete."""
+        if message["type"] != "http.request":
+            raise ClientLeftError
+        piece = message.get("body", b"")
+        self._left -= len(piece)
+        if self._left < 0:
+            raise TooLargeError
+        self._taken.append(piece)
+        return not message.get("more_body", False)
+
+    @property
+    def whole(self) -> bytes:
+        """All of them, joined."""
+        taken = self._taken
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+@types.coroutine
+def _resumed(
+    steps: Generator[Any, Any, Message], waited: object
+) -> Generator[object, object, Message]:
+    """Go on with an awaitable that was started, and waits for something."""
+    try:
+        while True:
+            try:
+                sent = yield waited
+            except BaseException as problem:
+                waited = steps.throw(problem)
+            else:
+                waited = steps.send(sent)
+    except StopIteration as end:
+        return cast(Message, end.value)
+
+
+async def discard_body(receive: Receive, timeout: float) -> None:
+    """Take what a client still sends until it ends, leaves, or `timeout` seconds are over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
+
+
+class Replay:
+    """The `receive` of a host whose request was read before: the body once, then what comes.
+
+    What comes after it is awaited from the server itself: a host that waits for a disconnect
+    gets it when it happens, and not before.
+    """
+
+    def __init__(self, receive: Receive, body: bytes | None) -> None:
+        self._receive = receive
+        self._body = body
+        self.left = False
+
+    async def __call__(self) -> Message:
+        """Return the body if it was read and not given yet, else the server's next message."""
+        body = self._body
+        if body is not None:
+            self._body = None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._receive()
+        self.left = self.left or message["type"] == "http.disconnect"
+        return message
+
 
 _UNSEEN = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -30,7 +141,7 @@ async def serve_http(
     enforcer: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one request; what the host raises goes through unchanged."""
-    request = Exchange(head, enforcer.settings)
+    request = Request(head, enforcer.settings)
     timeout = enforcer.settings.body_timeout
 
     async def read(most: int) -> bytes:
@@ -50,7 +161,7 @@ async def serve_http(
     try:
         served = _Served(enforcer, request, outcome, send)
     except BaseException:
-        await enforcer.run(settled(request.guard, outcome.decision, RELEASED, enforcer.journal))
+        await enforcer.run(settled(request.guard, outcome.decision, RELEASED, enforcer.recorder))
         raise
     await served.run(app, scope, receive)
 
@@ -66,7 +177,7 @@ class _Served(Served):
     """A request with the host: its messages pass, and at its end the decision is settled."""
 
     def __init__(
-        self, enforcer: AsyncEnforcer, request: Exchange, forward: Forward, send: Send
+        self, enforcer: AsyncEnforcer, request: Request, forward: Forward, send: Send
     ) -> None:
         super().__init__(enforcer, request, forward)
         self._enforcer = enforcer
@@ -76,7 +187,7 @@ class _Served(Served):
         self._renews = self.reservation.renews_every is not None
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
-        self.passage.anew = self._decide_anew
+        self.state.anew = self._decide_anew
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have the host serve it, to its end."""
@@ -122,7 +233,7 @@ class _Served(Served):
                 if not passed and not last:
                     return
         elif kind == "http.response.start":
-            refusal = self.passage.refusal
+            refusal = self.state.refusal
             if refusal is not None:
                 self._replaced = self._ended = True
                 self.response.started(refusal.status, refusal.headers)
@@ -144,7 +255,7 @@ class _Served(Served):
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, PASSAGE: self.passage}
+        changed = {**scope, STATE_KEY: self.state}
         extensions = scope.get("extensions")
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.
@@ -179,3 +290,67 @@ def _readable(headers: list[Field]) -> list[Field]:
 
 def _without(headers: list[Field], names: frozenset[bytes]) -> list[Field]:
     return [(name, value) for name, value in headers if bytes(name).lower() not in names]
+
+
+LOG = logging.getLogger("guardrail")
+
+_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+
+
+async def serve_lifespan(
+    door: AsyncEnforcer, app: App, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Open the guard before the host starts, and close it after the host has ended.
+
+    Every message of the host's passes. A host without a lifespan of its own raises as it would
+    without us; the guard then opens with the first request.
+    """
+    first: Message | None = await receive()
+    try:
+        door.open()
+    except GuardrailError as problem:
+        await send({"type": "lifespan.startup.failed", "message": str(problem)})
+        return
+
+    async def receiving() -> Message:
+        nonlocal first
+        message, first = first, None
+        return await receive() if message is None else message
+
+    async def sending(message: Message) -> None:
+        if message["type"] in _ENDS:
+            await door.close()
+        await send(message)
+
+    await app(scope, receiving, sending)
+
+
+class NotStarted:
+    """Stands in for an application whose policies or settings cannot be used, and serves nothing.
+
+    A start-up fails with the reason, which ends a server. Raising instead would not: servers take
+    that for an application without a start-up, and serve. A server that announces no start-up
+    gets 503 for every request, and the reason is logged with the first.
+    """
+
+    def __init__(self, problem: GuardrailError) -> None:
+        self.problem = problem
+        self._logged = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse one connection, or the start."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self.problem)})
+            return
+        if not self._logged:
+            self._logged = True
+            LOG.critical("every request is refused, as there is no guard: %s", self.problem)
+        if kind == "http":
+            length = [(b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 503, "headers": length})
+            await send({"type": "http.response.body", "body": b""})
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1011, "reason": ""})

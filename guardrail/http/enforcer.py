@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.http.exchange.holding import Threads
+from guardrail.http.delays import Threads
 from guardrail.http.flow import (
     ClosedError,
     Compute,
@@ -179,7 +179,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.journal.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._asker.health)
 
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.
@@ -307,7 +307,7 @@ class SyncEnforcer(Flows):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.journal.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._asker.health)
 
     def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""

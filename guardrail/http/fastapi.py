@@ -15,8 +15,7 @@ from guardrail.guard import AsyncGuard
 from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
 from guardrail.http.enforcer import AsyncSteps
-from guardrail.http.exchange.passage import PASSAGE, Passage
-from guardrail.http.flow import RELEASED, Reservation, reserved
+from guardrail.http.flow import RELEASED, STATE_KEY, RequestState, Reservation, reserved
 from guardrail.http.leases import LeaseTimer, lease_of
 from guardrail.http.response import Settlement
 
@@ -55,21 +54,21 @@ def limited(
     added = dict(estimate or {})
 
     async def dependency(connection: HTTPConnection) -> AsyncIterator[Allowance]:
-        found = connection.scope.get(PASSAGE)
-        passage = found if isinstance(found, Passage) else None
+        found = connection.scope.get(STATE_KEY)
+        state = found if isinstance(found, RequestState) else None
         stated = dict((facts(connection) if callable(facts) else facts) or {})
-        anew = None if passage is None else passage.anew
+        anew = None if state is None else state.anew
         beside: _Beside | None = None
-        if passage is None or anew is None or (guard is not None and guard is not passage.guard):
-            beside = _Beside(_guard(guard, passage), passage)
+        if state is None or anew is None or (guard is not None and guard is not state.guard):
+            beside = _Beside(_guard(guard, state), state)
             decision = await beside.decide(stated, estimate)
         else:
             decision = await anew(stated, added)
         if not decision.allowed:
-            raise _refusal(decision, passage, connection)
+            raise _refusal(decision, state, connection)
         allowance = Allowance(decision)
-        if passage is not None and beside is None:
-            passage.added.append((added, lambda: allowance.usage))
+        if state is not None and beside is None:
+            state.added.append((added, lambda: allowance.usage))
         try:
             yield allowance
         except BaseException:
@@ -86,27 +85,27 @@ def limited(
 class _Beside:
     """A decision that is not the middleware's: made, recorded, renewed and settled here."""
 
-    def __init__(self, guard: AsyncGuard, passage: Passage | None) -> None:
+    def __init__(self, guard: AsyncGuard, state: RequestState | None) -> None:
         self._guard = guard
-        self._passage = passage
+        self._state = state
         self._steps = AsyncSteps()
-        self._clock = None if passage is None else passage.clock
+        self._clock = None if state is None else state.clock
         self._timer: LeaseTimer | None = None
         self._reservation: Reservation | None = None
 
     async def decide(self, stated: Facts, estimate: Mapping[str, int] | None) -> Decision:
         """Decide, and hold what is allowed until it is settled."""
-        passage = self._passage
-        before: Facts = {} if passage is None else passage.decision.facts
-        failed = frozenset() if passage is None else passage.unavailable
+        state = self._state
+        before: Facts = {} if state is None else state.decision.facts
+        failed = frozenset() if state is None else state.unavailable
         self._reservation = await self._steps.run(
             reserved(
                 self._guard,
                 {**before, **stated},
                 estimate,
                 unavailable=failed - stated.keys(),
-                journal=None if passage is None else passage.journal,
-                dialect=Dialect.OTHER if passage is None else passage.addressee.dialect,
+                recorder=None if state is None else state.recorder,
+                dialect=Dialect.OTHER if state is None else state.addressee.dialect,
                 lease=lease_of(self._guard.policies),
                 clock=self._now,
             )
@@ -131,11 +130,11 @@ class _Beside:
         return asyncio.get_running_loop().time() if self._clock is None else self._clock()
 
 
-def _guard(guard: AsyncGuard | None, passage: Passage | None) -> AsyncGuard:
+def _guard(guard: AsyncGuard | None, state: RequestState | None) -> AsyncGuard:
     if guard is not None:
         return guard
-    if passage is not None and isinstance(passage.guard, AsyncGuard):
-        return passage.guard
+    if state is not None and isinstance(state.guard, AsyncGuard):
+        return state.guard
     raise SettingError(
         "no guard is known here: add `guardrail.asgi.GuardrailMiddleware` to the app, "
         "or give `limited` a `guard`"
@@ -143,11 +142,11 @@ def _guard(guard: AsyncGuard | None, passage: Passage | None) -> AsyncGuard:
 
 
 def _refusal(
-    decision: Decision, passage: Passage | None, connection: HTTPConnection
+    decision: Decision, state: RequestState | None, connection: HTTPConnection
 ) -> HTTPException:
-    if passage is not None:
-        answer: Answer = refuse(decision, passage.addressee, passage.style)
-        passage.refusal = answer
+    if state is not None:
+        answer: Answer = refuse(decision, state.addressee, state.style)
+        state.refusal = answer
     else:
         headers = tuple(connection.scope["headers"])
         answer = refuse(decision, Addressee(Dialect.OTHER, headers), Style())

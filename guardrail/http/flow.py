@@ -14,23 +14,23 @@ ends a flow.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.http.answers import Answer, refuse
+from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.asked.folding import AT_ONCE
+from guardrail.http.delays import DelaySlots, caller_of
 from guardrail.http.dialects import Dialect
-from guardrail.http.exchange.holding import Places, caller_of
-from guardrail.http.exchange.passage import Amounts, Passage, plus
 from guardrail.http.identity import Asking
 from guardrail.http.leases import Lease, Renewal
-from guardrail.http.recorder import Journal
-from guardrail.http.request import NOTHING, Delay, Exchange, Forward
-from guardrail.http.response import Later, Serving, Settlement
+from guardrail.http.recorder import DecisionRecorder
+from guardrail.http.request import NOTHING, Delay, Forward, Request
+from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.settings.opening import Configured
 from guardrail.signals import Signal
 
@@ -40,6 +40,11 @@ RELEASED = Settlement(None)
 """Everything is given back."""
 
 AnyGuard = AsyncGuard | Guard
+Amounts = Mapping[str, int]
+Anew = Callable[[Mapping[str, object], Amounts], Awaitable[Decision]]
+
+STATE_KEY = "guardrail.passage"
+"""Where a host finds the state of a request: this key of the ASGI scope, or of the WSGI environ."""
 
 
 class TooLargeError(Exception):
@@ -123,8 +128,8 @@ class Reservation:
     __slots__ = (
         "_again",
         "_dialect",
-        "_journal",
         "_lease",
+        "_recorder",
         "decision",
         "guard",
         "held",
@@ -135,7 +140,7 @@ class Reservation:
         self,
         guard: AnyGuard,
         decision: Decision,
-        journal: Journal | None,
+        recorder: DecisionRecorder | None,
         dialect: Dialect,
         *,
         unavailable: frozenset[str],
@@ -147,7 +152,7 @@ class Reservation:
         self.decision = decision
         self.held = True
         self.unavailable = unavailable
-        self._journal = journal
+        self._recorder = recorder
         self._dialect = dialect
         self._lease = Lease(lease, now)
         self._again: Decision | None = None
@@ -172,9 +177,9 @@ class Reservation:
         """Settle it, unless that is done; not `recorded` where a refusal of ours stands for it."""
         if self.held:
             self.held = False
-            journal = self._journal if recorded else None
+            recorder = self._recorder if recorded else None
             try:
-                yield from settled(self.guard, self.decision, settlement, journal)
+                yield from settled(self.guard, self.decision, settlement, recorder)
             finally:
                 # Also where this was cancelled meanwhile.
                 yield from self._let_places_go()
@@ -193,7 +198,7 @@ class Reservation:
         yield from self._let_places_go()
         self.held = False
         if held:
-            yield from settled(self.guard, before, RELEASED, self._journal)
+            yield from settled(self.guard, before, RELEASED, self._recorder)
         unavailable = self.unavailable - facts.keys()
         whole = {**before.facts, **facts}
         decision: Decision = yield Decide(self.guard, whole, estimate, unavailable)
@@ -214,8 +219,8 @@ class Reservation:
         self._lease.taken(now)
 
     def _decided(self, decision: Decision, *, owes: bool = False) -> None:
-        if self._journal is not None:
-            self._journal.decided(decision, self._dialect, owes=owes)
+        if self._recorder is not None:
+            self._recorder.decided(decision, self._dialect, owes=owes)
 
     def _reacquired(self) -> Flow[None]:
         before = self.decision, self._again
@@ -247,33 +252,78 @@ def reserved(
     estimate: Mapping[str, object] | None,
     *,
     unavailable: frozenset[str],
-    journal: Journal | None,
+    recorder: DecisionRecorder | None,
     dialect: Dialect,
     lease: float | None,
     clock: Callable[[], float],
 ) -> Flow[Reservation]:
     """Decide, record it, and return what the decision holds: nothing if it refuses."""
     decision: Decision = yield Decide(guard, facts, estimate, unavailable)
-    if journal is not None:
-        journal.decided(decision, dialect)
+    if recorder is not None:
+        recorder.decided(decision, dialect)
     reservation = Reservation(
-        guard, decision, journal, dialect, unavailable=unavailable, lease=lease, now=clock()
+        guard, decision, recorder, dialect, unavailable=unavailable, lease=lease, now=clock()
     )
     reservation.held = decision.allowed
     return reservation
 
 
 def settled(
-    guard: AnyGuard, decision: Decision, settlement: Settlement, journal: Journal | None
+    guard: AnyGuard, decision: Decision, settlement: Settlement, recorder: DecisionRecorder | None
 ) -> Flow[None]:
     """Record how a request ended, and settle it."""
-    if journal is not None:
-        journal.settled(decision, settlement)
+    if recorder is not None:
+        recorder.settled(decision, settlement)
     yield Settle(guard, decision, settlement)
 
 
 def _extended(guard: AnyGuard, decision: Decision) -> Flow[None]:
     yield Renew(guard, decision)
+
+
+@dataclass(slots=True)
+class RequestState:
+    """The decision on the request being served, and the guard that made it.
+
+    A host that asks the guard again, and is refused, may leave the `refusal` here: it is then
+    sent in the place of the host's response, if that has not started.
+
+    `anew` decides on the whole request once more, with further facts and amounts, in the place of
+    `decision`, which is given back before; None where that cannot be: over WSGI, and in sessions
+    whose turns are decided one by one. `added` holds what was so added, each with what the
+    host says in the end that it used of it. `recorder` and `clock` are for decisions that a host
+    makes beside, and `unavailable` names the facts whose source failed.
+    """
+
+    guard: AnyGuard
+    decision: Decision
+    addressee: Addressee
+    style: Style
+    refusal: Answer | None = None
+    anew: Anew | None = None
+    recorder: DecisionRecorder | None = None
+    clock: Callable[[], float] | None = None
+    unavailable: frozenset[str] = frozenset()
+    added: list[tuple[Amounts, Callable[[], Amounts]]] = field(default_factory=list)
+
+    def used(self, metered: Amounts, estimate: Amounts) -> Amounts:
+        """Return what was used, from what was metered and what the host added to the request.
+
+        Of a unit that was not metered, what `estimate` reserved for the request itself stays; so
+        does what was added and is not stated to be used.
+        """
+        used = dict(metered)
+        for reserved, stated in self.added:
+            for unit, amount in {**reserved, **stated()}.items():
+                used[unit] = plus(used.get(unit, estimate.get(unit, 0)), amount)
+        return used
+
+
+def plus(amount: int, more: Any) -> int:
+    """Return the sum of two amounts; `more` as it is where it is none, for the guard to refuse."""
+    number = isinstance(more, (int, float)) and not isinstance(more, bool) and more >= 0
+    total: int = amount + more if number else more
+    return total
 
 
 class Flows:
@@ -286,9 +336,9 @@ class Flows:
         self.configured = configured
         self.settings = configured.http
         self.clock = configured.clock
-        self.journal = configured.journal
-        self.later = Later()
-        self._delayed = Places(self.settings.max_held)
+        self.recorder = configured.recorder
+        self.background = BackgroundWork()
+        self._delayed = DelaySlots(self.settings.max_held)
 
     @property
     def most_delayed(self) -> int | None:
@@ -299,7 +349,7 @@ class Flows:
         """Whether too many large bodies wait to be read of callers who are `known`, or not."""
         return False
 
-    def admit(self, request: Exchange) -> Flow[Answer | Forward]:
+    def admit(self, request: Request) -> Flow[Answer | Forward]:
         """Return the host's part in a request, or the answer that ends it before.
 
         The body is not read of a request that its head already refuses.
@@ -317,7 +367,7 @@ class Flows:
                 )
                 answer = None if found is None else request.prechecked(found)
                 if answer is not None:
-                    self.journal.decided(found.refusal, request.dialect)
+                    self.recorder.decided(found.refusal, request.dialect)
         except Exception:
             return self._failed(request)
         if answer is not None:
@@ -341,7 +391,7 @@ class Flows:
         except Exception:
             return self._failed(request)
 
-    def _outcome(self, request: Exchange, guard: AnyGuard) -> Flow[Answer | Forward]:
+    def _outcome(self, request: Request, guard: AnyGuard) -> Flow[Answer | Forward]:
         """Decide on a request that was read, and delay it where that is short and allowed."""
         waited = 0.0
         while True:
@@ -373,11 +423,11 @@ class Flows:
                 yield Settle(guard, decision, RELEASED)
             elif decision.allowed or isinstance(step, Answer):
                 # A session that is refused only for what its turns may ask for is let in.
-                self.journal.decided(decision, request.dialect)
+                self.recorder.decided(decision, request.dialect)
             return step
 
     def decide_turn(
-        self, request: Exchange, facts: Mapping[str, object], estimate: Mapping[str, int]
+        self, request: Request, facts: Mapping[str, object], estimate: Mapping[str, int]
     ) -> Flow[Decision]:
         """Decide on one turn of a session; who asks, and by which policies, is established anew.
 
@@ -396,20 +446,20 @@ class Flows:
         try:
             guard = yield Refresh()
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
-            self.journal.decided(decision, Dialect.OTHER)
+            self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
-                yield from settled(guard, decision, Settlement({}), self.journal)
+                yield from settled(guard, decision, Settlement({}), self.recorder)
         except Exception:
             LOG.exception("an evaluation failed; it permits nothing")
             return None
         return decision
 
-    def held(self, request: Exchange, decision: Decision) -> Reservation:
+    def held(self, request: Request, decision: Decision) -> Reservation:
         """Return what a decision on a request, or on one of its turns, holds from now on."""
         return Reservation(
             request.guard,
             decision,
-            self.journal,
+            self.recorder,
             request.dialect,
             unavailable=request.unavailable,
             lease=self.configured.lease(request.guard.policies),
@@ -419,10 +469,10 @@ class Flows:
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""
         LOG.exception("the guard failed; what it was asked about is refused")
-        self.journal.failed()
+        self.recorder.failed()
 
-    def _failed(self, request: Exchange) -> Answer:
-        self.journal.failed()
+    def _failed(self, request: Request) -> Answer:
+        self.recorder.failed()
         answer = request.failed()
         LOG.exception("the guard failed; the request is refused, id %s", request.own_id)
         return answer
@@ -431,31 +481,31 @@ class Flows:
 class Served:
     """An admitted request while the host serves it over HTTP; it ends once, whatever happens.
 
-    `response` follows what the host sends; `passage` is what the host's own code may ask.
+    `response` follows what the host sends; `state` is what the host's own code may ask.
     """
 
-    def __init__(self, flows: Flows, request: Exchange, forward: Forward) -> None:
+    def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
         self._flows = flows
         self._request = request
         self._estimate: Amounts = request.estimate
         self._over = False
         self.reservation = flows.held(request, forward.decision)
-        self.passage = Passage(
+        self.state = RequestState(
             request.guard,
             forward.decision,
             request.addressee,
             flows.settings.style,
-            journal=flows.journal,
+            recorder=flows.recorder,
             clock=flows.clock,
             unavailable=request.unavailable,
         )
-        self.response = Serving(
+        self.response = ResponseTracker(
             forward.decision,
             request.asked,
             request.addressee,
             flows.settings.style,
             strips_usage=forward.strips_usage,
-            later=flows.later,
+            background=flows.background,
         )
 
     def decide_again(self, facts: Mapping[str, object], added: Amounts) -> Flow[Decision]:
@@ -470,7 +520,7 @@ class Served:
         decision = yield from self.reservation.decide_again(
             facts, estimate, served=self.response.has_started
         )
-        self.passage.decision = decision
+        self.state.decision = decision
         if self.reservation.held:
             self.response.decision = self.reservation.decision
             self.reservation.taken(self._flows.clock())
@@ -507,12 +557,12 @@ class Served:
 
     def _settle_each(self, endings: Iterator[tuple[Decision, Settlement]]) -> Flow[None]:
         for decision, settlement in endings:
-            yield from settled(self.reservation.guard, decision, settlement, self._flows.journal)
+            yield from settled(self.reservation.guard, decision, settlement, self._flows.recorder)
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""
-        if not self.passage.added:
+        if not self.state.added:
             return usage
-        used = self.passage.used(usage, estimate)
-        self.passage.added.clear()
+        used = self.state.used(usage, estimate)
+        self.state.added.clear()
         return used

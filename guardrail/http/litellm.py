@@ -21,9 +21,16 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LiteLLMRoutes
 
 from guardrail.asgi import AsyncOptions
-from guardrail.asgi.body import ClientLeftError, read_body
-from guardrail.asgi.http import serve_http
-from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.asgi.http import (
+    App,
+    ClientLeftError,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    serve_http,
+)
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard

@@ -39,7 +39,7 @@ _HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
 
 
-class Journal:
+class DecisionRecorder:
     """Counts decisions, and hands a record of each to a sink, if there is one.
 
     Refusals are recorded when they are made, others when they are settled.

@@ -198,7 +198,7 @@ class Forward(NamedTuple):
     strips_usage: bool
 
 
-class Exchange:
+class Request:
     """One request until the host gets it. It is asked in order, and does no input or output.
 
     Each of these returns an answer if the request ends there: `opened`, then (with the identity of

@@ -47,7 +47,7 @@ class Settlement(NamedTuple):
     model: str | None = None
 
 
-class Serving:
+class ResponseTracker:
     """Follows the response to one admitted request: what goes with it, and what it used."""
 
     def __init__(
@@ -58,17 +58,17 @@ class Serving:
         style: Style,
         *,
         strips_usage: bool,
-        later: Later | None = None,
+        background: BackgroundWork | None = None,
     ) -> None:
-        """Take an admitted request; `later` is where decisions on work in the background wait."""
+        """Take an admitted request; decisions on work that outlives it wait in `background`."""
         self.decision = decision
         self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
         self._meter = _meter_of(decision, asked)
-        self._later = later
+        self._background = background
         self._watch: Meter | None = None
-        if later and may_tell_ends(asked.facts.get("request.endpoint")):
+        if background and may_tell_ends(asked.facts.get("request.endpoint")):
             self._watch = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
@@ -130,14 +130,14 @@ class Serving:
         that is settled with the request which asked for it.
         """
         settlement = self.ended(failed=failed, left=left)
-        later = self._later
+        background = self._background
         work = self._meter.goes_on if settlement.usage is not None else None
         found = [(self.decision, settlement)]
-        if later is not None and work is not None:
-            later.keep(work, Decision.of(self.decision.ruling, self.decision.case))
-        if later is not None and self._watch is not None and self._watch.answered:
+        if background is not None and work is not None:
+            background.keep(work, Decision.of(self.decision.ruling, self.decision.case))
+        if background is not None and self._watch is not None and self._watch.answered:
             told = self._watch.told_end
-            waiting = None if told is None else later.take(told)
+            waiting = None if told is None else background.take(told)
             if waiting is not None:
                 usage = dict(self._watch.usage()) if self._watch.told else {}
                 if usage.get("input_tokens") == 0:
@@ -228,7 +228,7 @@ LONGEST_NAME = 256
 _TOLD_BY = ("/v1/responses/", "/v1/threads/")
 
 
-class Later:
+class BackgroundWork:
     """The decisions on work in the background, by the id that the host gave the work.
 
     Nothing tells this process of an end that nobody asks it for, or asks another process for: what

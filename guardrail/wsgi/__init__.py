@@ -15,7 +15,7 @@ from guardrail.http.enforcer import SyncEnforcer
 from guardrail.http.flow import RELEASED, settled
 from guardrail.http.request import (
     LINGER,
-    Exchange,
+    Request,
     counts_answer,
     head_of_environ,
     is_let_through,
@@ -24,8 +24,7 @@ from guardrail.http.request import (
 from guardrail.http.settings.opening import configure
 from guardrail.http.settings.options import Options
 from guardrail.http.settings.reloading import Reloads
-from guardrail.wsgi.body import discard_body, read_body
-from guardrail.wsgi.serving import App, Environ, ServedIterable, StartResponse
+from guardrail.wsgi.http import App, Environ, ServedIterable, StartResponse, discard_body, read_body
 
 __all__ = ["GuardrailMiddleware"]
 
@@ -81,7 +80,7 @@ class GuardrailMiddleware:
             return _send(counts_answer(self.metrics()), start_response, head.method)
         if is_let_through(head, settings):
             return self.app(environ, start_response)
-        request = Exchange(head, settings)
+        request = Request(head, settings)
         self.door.seen()
 
         def read(most: int) -> bytes:
@@ -94,8 +93,8 @@ class GuardrailMiddleware:
         try:
             served = ServedIterable(self.door, request, outcome, start_response)
         except BaseException:
-            journal = self.door.journal
-            self.door.run(settled(request.guard, outcome.decision, RELEASED, journal))
+            recorder = self.door.recorder
+            self.door.run(settled(request.guard, outcome.decision, RELEASED, recorder))
             raise
         return served.begin(self.app, environ)
 

@@ -12,7 +12,7 @@ import os
 import time
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import STATE_KEY
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import chat_stream, completion
@@ -45,7 +45,7 @@ async def host(scope, receive, send):
 
 def whoami(scope):
     """Return what was established of who asks."""
-    facts = scope[PASSAGE].decision.facts
+    facts = scope[STATE_KEY].decision.facts
     names = ("client.ip", "geo.country", "account.id", "account.tier")
     return json.dumps({name: facts[name] for name in names if name in facts}).encode()
 

@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import STATE_KEY
 from guardrail.http.settings.opening import configure
 from guardrail.signals import Proxies
 from guardrail.signals.directory import credential_id
@@ -45,7 +45,7 @@ def test_check_52_every_address_vector_holds_through_asgi(vector):
     guarded = Guarded(OPEN, proxies=proxies)
     guarded.ask(headers=headers, client=None if peer is None else (peer, 1))
 
-    facts = guarded.host.scopes[-1][PASSAGE].decision.facts
+    facts = guarded.host.scopes[-1][STATE_KEY].decision.facts
     assert facts.get("client.ip") == client
     if client is None and peer is not None:
         assert "geo.country" not in facts
@@ -57,7 +57,7 @@ def test_check_52_every_address_vector_holds_through_wsgi(vector):
     seen = []
 
     def app(environ, start_response):
-        seen.append(environ[PASSAGE].decision.facts)
+        seen.append(environ[STATE_KEY].decision.facts)
         start_response("200 OK", [])
         return [b""]
 
@@ -120,7 +120,7 @@ def test_check_55_no_secret_is_logged_shown_or_sent(way, ends, caplog, monkeypat
 
     shown = [caplog.text, repr(call.sent), repr(guarded.app.door.settings), repr(vars(guarded.app))]
     for scope in guarded.host.scopes:
-        passage = scope[PASSAGE]
+        passage = scope[STATE_KEY]
         told = passage.decision.explain()
         shown += [str(told), repr(told), repr(passage.decision), repr(passage.decision.facts)]
     assert call.status == {"admitted": 200, "refused": 403, "fails": 503}[ends]
@@ -198,5 +198,5 @@ def test_check_57_claims_without_a_credential_are_nobodys():
     call = Call(scope_of(key=None, headers=CLAIMS, body=ASK), body_messages(ASK))
     asyncio.run(call.run(guarded.app))
 
-    assert "account.id" not in guarded.host.scopes[-1][PASSAGE].decision.facts
+    assert "account.id" not in guarded.host.scopes[-1][STATE_KEY].decision.facts
     assert ask(guarded.app, path=CHAT, key="key-b").status == 200

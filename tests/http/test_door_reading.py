@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import STATE_KEY
 from tests.http.driving import CHAT, JSON, MESSAGES, Guarded, Host, ask, completion
 from tests.http.requests import form
 from tests.http.test_asgi_websockets import connect, echo
@@ -36,7 +36,7 @@ def decision_on(path, body, guarded=None, **scope):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     call = guarded.ask(content, path=path, **scope)
     assert call.status == 200, call.body
-    return guarded.host.scopes[-1][PASSAGE].decision
+    return guarded.host.scopes[-1][STATE_KEY].decision
 
 
 def reserved(path, body, **scope):
@@ -175,7 +175,7 @@ def test_check_27_the_model_is_named_by_the_query_of_a_socket_or_the_field_of_a_
     seen = []
 
     async def host(scope, receive, send):
-        seen.append(scope[PASSAGE].decision.facts["request.model"])
+        seen.append(scope[STATE_KEY].decision.facts["request.model"])
         await echo(scope, receive, send)
 
     connect(Guarded(POLICY, host), path="/v1/realtime", query_string=b"model=gem")

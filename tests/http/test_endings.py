@@ -18,8 +18,8 @@ from guardrail.errors import StoreError
 from guardrail.http.asked.values import RewriteError
 from guardrail.http.fastapi import limited
 from guardrail.http.leases import THREAD, LeaseThread
-from guardrail.http.request import Exchange
-from guardrail.http.response import Serving
+from guardrail.http.request import Request
+from guardrail.http.response import ResponseTracker
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
 from guardrail.testing import MovableClock
@@ -591,7 +591,7 @@ def test_a_fault_of_ours_before_the_host_is_asked_refuses_and_gives_back(way, pa
     def broken(*_: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Exchange, part, broken)
+    monkeypatch.setattr(Request, part, broken)
     assert (one.ask(), one.held, one.paths) == (503, NOTHING, [])
 
 
@@ -601,7 +601,7 @@ def test_a_fault_of_ours_on_the_way_to_the_host_gives_back(way, monkeypatch):
     def broken(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Serving, "__init__", broken)
+    monkeypatch.setattr(ResponseTracker, "__init__", broken)
     with pytest.raises(ZeroDivisionError):
         one.ask()
     assert (one.held, one.paths) == (NOTHING, [])

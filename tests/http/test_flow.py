@@ -24,7 +24,7 @@ from guardrail.http.flow import (
     Settle,
     settled,
 )
-from guardrail.http.request import Delay, Exchange, Forward, Head
+from guardrail.http.request import Delay, Forward, Head, Request
 from guardrail.http.settings.opening import configure
 from guardrail.loading import load_text
 from guardrail.stores.records import windowed_slots
@@ -100,14 +100,14 @@ class Sync:
         if self.breaks is not None and self.breaks[0] == number:
             raise self.breaks[1]
 
-    def request(self, body: bytes = ASK, key: str = "key-a") -> Exchange:
+    def request(self, body: bytes = ASK, key: str = "key-a") -> Request:
         fields = (
             (b"content-type", b"application/json"),
             (b"authorization", b"Bearer " + key.encode()),
             (b"content-length", b"%d" % len(body)),
         )
         head = Head("POST", CHAT, CHAT, None, b"", fields, "8.8.8.8")
-        request = Exchange(head, self.enforcer.settings)
+        request = Request(head, self.enforcer.settings)
         self.sent = body
         return request
 
@@ -251,7 +251,7 @@ def test_wherever_a_request_is_broken_off_nothing_of_it_stays_held(made, number,
     one.breaks = None
     if isinstance(outcome, Forward):
         assert number >= len(one.steps)
-        one.run(settled(request.guard, outcome.decision, RELEASED, one.enforcer.journal))
+        one.run(settled(request.guard, outcome.decision, RELEASED, one.enforcer.recorder))
     elif kind is RuntimeError and one.steps[number] is not ReadBody:
         assert outcome is not None
         assert outcome.status == 503

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http.exchange.holding import MOST_EACH, Places, Threads, caller_of
+from guardrail.http.delays import MOST_EACH, DelaySlots, Threads, caller_of
 from tests.http.driving import completion
 from tests.http.wsgi_driving import POLICY, Hosted, answering
 
@@ -44,7 +44,7 @@ def test_one_account_holds_few_of_a_servers_threads(threads, held):
 
 
 def test_half_of_the_threads_stay_free_whoever_is_held():
-    places, threads = Places(1000), Threads(8)
+    places, threads = DelaySlots(1000), Threads(8)
 
     assert [places.take(caller, threads.spare) for caller in "abcdef"] == [True] * 4 + [False] * 2
     places.give("b")
@@ -77,7 +77,7 @@ def test_threads_are_counted_as_they_are_seen_to_serve():
 
 @given(st.integers(0, 40), st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=80))
 def test_places_are_never_more_than_there_are(most, steps):
-    places, held = Places(most), list[str]()
+    places, held = DelaySlots(most), list[str]()
     for caller, takes in steps:
         if takes:
             each = min(max(most // 4, 1), MOST_EACH)

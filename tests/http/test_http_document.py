@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from guardrail.http.exchange.authorizing import Profile
+from guardrail.http.authorizing import Profile
 from guardrail.http.settings.given import NAMES
 from guardrail.http.settings.opening import ARGUMENTS
 from guardrail.signals.directory import CredentialKind

@@ -17,7 +17,7 @@ from guardrail.cli import app as cli
 from guardrail.decisionlog import SCHEMA, JsonLines
 from guardrail.errors import SettingError
 from guardrail.http import counts
-from guardrail.http.recorder import Journal
+from guardrail.http.recorder import DecisionRecorder
 from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock, guard_of
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
@@ -266,7 +266,7 @@ def alive(fd):
 def test_no_path_and_no_amount_of_a_callers_own_is_logged():
     door, records = guarded()
     door.ask(body("small"), path="/v1/keys/sk-live-secret/rotate")
-    record = Journal(None, b"key")._record
+    record = DecisionRecorder(None, b"key")._record
     asked = {"input_tokens": "the whole prompt", "requests": 2, "z": {"deep": [1]}, "tokens": True}
     decision = guard_of(POLICY, clock=MovableClock()).decide({"account.id": "a"}, asked)
     told = record(decision, "settled", None, None)

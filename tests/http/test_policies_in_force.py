@@ -12,7 +12,7 @@ import pytest
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.asgi.authorizer import Authorizer
-from guardrail.http.exchange.authorizing import EVALUATION
+from guardrail.http.authorizing import EVALUATION
 from guardrail.http.settings import reloading
 from guardrail.loading import load_policies
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http import request as before
+from guardrail.http import request
 from guardrail.http.answers.standing import Standing
 from guardrail.http.answers.structured import Wording, ratelimit_fields
 from guardrail.http.meter import UsageFormat
@@ -183,7 +183,7 @@ def failing(*given):
 
 
 def test_a_fault_of_ours_after_the_decision_gives_everything_back(monkeypatch):
-    monkeypatch.setattr(before.Exchange, "decided", failing)
+    monkeypatch.setattr(request.Request, "decided", failing)
     guarded, hosted = Guarded(POLICY), Hosted(answering(Response([completion()])))
 
     assert guarded.ask().status == hosted.ask()[0] == 503

@@ -15,7 +15,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
-from guardrail.http.response import Later, UsageStripper
+from guardrail.http.response import BackgroundWork, UsageStripper
 from tests.http.driving import (
     ASK,
     JSON,
@@ -333,7 +333,7 @@ def test_work_that_was_cancelled_without_a_usage_stays_as_reserved():
 
 
 def test_of_too_much_work_the_oldest_is_no_longer_waited_for():
-    later: Any = Later(most=2)
+    later: Any = BackgroundWork(most=2)
 
     assert not later
     for name in ("a", "b", "c", "c"):

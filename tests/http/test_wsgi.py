@@ -10,7 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from guardrail.http.flow import TooSlowError
-from guardrail.wsgi.body import read_body
+from guardrail.wsgi.http import read_body
 from tests.http.driving import ASK, chat_stream, completion
 from tests.http.wsgi_driving import JSON, POLICY, SSE, STREAM, Hosted, Response, answering
 

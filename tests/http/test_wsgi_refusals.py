@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from guardrail.wsgi.body import discard_body, read_body
+from guardrail.wsgi.http import discard_body, read_body
 from tests.http.wsgi_driving import Hosted
 
 LENGTH = 11

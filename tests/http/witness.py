@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.exchange.passage import PASSAGE
+from guardrail.http.flow import STATE_KEY
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import SSE, chat_stream, completion
@@ -76,7 +76,7 @@ async def serve(wanted, scope, receive, send):
     else:
         # A tunnel that is agreed to is no HTTP from there on.
         status = 405 if scope["method"] == "CONNECT" else 200
-        await answer(send, told(scope.get(PASSAGE)), status)
+        await answer(send, told(scope.get(STATE_KEY)), status)
 
 
 async def stream(wanted, receive, send):
@@ -117,7 +117,7 @@ def wsgi_host(environ, start_response):
         body = json.dumps(counted(decision)).encode()
     else:
         environ["wsgi.input"].read()
-        body = told(environ.get(PASSAGE))
+        body = told(environ.get(STATE_KEY))
     headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
     start_response("200 OK", headers)
     return [body]

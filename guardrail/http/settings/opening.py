@@ -25,7 +25,7 @@ from guardrail.http.counts import SharedCounts
 from guardrail.http.identity import Asker
 from guardrail.http.leases import lease_of
 from guardrail.http.meter.units import unfed_notes
-from guardrail.http.recorder import Journal
+from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.settings.files import settings_file
 from guardrail.http.settings.given import Given, check_names
 from guardrail.http.settings.identifying import asker_of
@@ -89,9 +89,11 @@ class Configured:
         made = JsonLines(path) if sink is None and path is not None else None
         shared = next(iter(given.paths("metrics_dir")), None)
         counts = None if shared is None else SharedCounts(shared)
-        self.journal = Journal(sink or made, secret, made_here=sink is None, counts=counts)
+        self.recorder = DecisionRecorder(
+            sink or made, secret, made_here=sink is None, counts=counts
+        )
         self.http = replace(
-            self.http, on_refusal=lambda told: self.journal.turned_away(told, self.clock())
+            self.http, on_refusal=lambda told: self.recorder.turned_away(told, self.clock())
         )
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
@@ -133,7 +135,7 @@ class Configured:
 
     def close(self) -> None:
         """Let go of a directory that was made here; the host's own is the host's to close."""
-        self.journal.close()
+        self.recorder.close()
         if self._made_directory:
             self.asker.close()
 

@@ -1,4 +1,4 @@
-"""Requests that are held until a throttle is over: so many at once, and few of any one caller."""
+"""Requests that are delayed until a throttle is over: so many at once, and few of any one caller."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from weakref import WeakSet
 
 MOST_EACH = 8
-"""How many requests of one caller are held at once, at most."""
+"""How many requests of one caller are delayed at once, at most."""
 
 _CALLER = ("account.id", "credential.id", "client.network", "client.ip")
 
 
-class Places:
-    """Places for requests that are held, shared by the threads or tasks of one process.
+class DelaySlots:
+    """Slots for requests that are delayed, shared by the threads or tasks of one process.
 
     One caller has a quarter of them, at most `MOST_EACH`, at least one.
     """
@@ -25,7 +25,7 @@ class Places:
         self._held: Counter[str] = Counter()
 
     def take(self, caller: str, most: int | None = None) -> bool:
-        """Take a place for a caller, of `most` if that is fewer; tell whether there was one."""
+        """Take a slot for a caller, of `most` if that is fewer; tell whether there was one."""
         places = self._most if most is None else min(self._most, most)
         each = min(max(places // 4, 1), MOST_EACH)
         with self._lock:
@@ -35,14 +35,14 @@ class Places:
             return True
 
     def give(self, caller: str) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         with self._lock:
             self._held[caller] -= 1
             self._held += Counter()  # without those that hold none any more
 
 
 class Threads:
-    """How many threads a server has, as stated, or as seen serving: what holding may not use up."""
+    """How many threads a server has, as stated, or as seen serving: what delays may not use up."""
 
     def __init__(self, stated: int) -> None:
         self._stated = stated
@@ -58,7 +58,7 @@ class Threads:
 
     @property
     def spare(self) -> int:
-        """How many of them may be held at once: half, so that others are served meanwhile."""
+        """How many of them may be delayed at once: half, so that others are served meanwhile."""
         if self._stated:
             return self._stated // 2
         with self._lock:
@@ -66,5 +66,5 @@ class Threads:
 
 
 def caller_of(facts: Mapping[str, object]) -> str:
-    """Return whom a held request counts for: its account, else what is known of who asks."""
+    """Return whom a delayed request counts for: its account, else what is known of who asks."""
     return next((f"{name} {facts[name]}" for name in _CALLER if name in facts), "")

@@ -1,1 +1,0 @@
-"""One request from its head to its settlement; no input or output of its own."""
