@@ -63,15 +63,17 @@ class AsyncGuard(Shell[Store | AsyncStore]):
 
         Cancelled while the store is asked, it charges nothing: undoing it is the store's part.
         """
-        if self._direct is not None:
-            return self._direct.decide(
-                facts, estimate, unavailable=unavailable, now=now, asked=asked
-            )
-        frame = self._frame
+        frame, direct = self._frame, self._direct
+        if direct is not None and not frame.looks_up:
+            return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
         moment = frame.moment(now)
         if frame.signals:
-            facts, failed = frame.known(facts, moment, asked)
+            facts, failed = await frame.awaited(facts, moment, asked)
             unavailable |= failed
+        if direct is not None:
+            return direct.decide(
+                facts, estimate, unavailable=unavailable, now=moment, asked=frame.signals
+            )
         question = None
         if self._ask is not None and not unavailable:
             question = self._ask(facts, estimate, moment)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple, Self, cast
 
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
@@ -13,11 +14,36 @@ from guardrail.guard.shares import share_from
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.policy import PolicySet
-from guardrail.signals import Ageing, Refreshing, Signal, in_order
+from guardrail.signals import Ageing, Lookup, Refreshing, Signal, in_order
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
 """Times past the year 2200 are taken for a mistake of units."""
+
+
+Established = tuple[Mapping[str, object], frozenset[str]]
+"""The facts, and which are unavailable."""
+
+
+class _Asked(NamedTuple):
+    """A signal, and when to ask it; a stand-in's facts only stand in for a missing account."""
+
+    signal: Signal
+    needs: tuple[str, ...]
+    provides: tuple[str, ...]
+    is_stand_in: bool
+
+    @classmethod
+    def of(cls, signal: Signal, direct: frozenset[str]) -> Self:
+        """Return a signal with what it needs; `direct` facts are read by name."""
+        needs, provides = tuple(signal.needs), tuple(signal.provides)
+        return cls(signal, needs, provides, signal.provides.isdisjoint(direct))
+
+    def is_due(self, facts: Mapping[str, object]) -> bool:
+        """Tell whether it may find something that is not known."""
+        if self.is_stand_in and facts.get("account.id") is not None:
+            return False
+        return _any_in(self.needs, facts) and not _all_in(self.provides, facts)
 
 
 class Frame:
@@ -49,16 +75,12 @@ class Frame:
                 notice=(self._override.notice,),
             )
         self.signals = in_order(signals, self.engine.used_facts)
-        direct = self.engine.direct_facts
-        self._asked = [
-            (
-                s,
-                tuple(s.needs),
-                tuple(s.provides),
-                s.provides.isdisjoint(direct | _needs(self.signals)),
-            )
-            for s in self.signals
-        ]
+        direct = self.engine.direct_facts | _needs(self.signals)
+        asked = [_Asked.of(signal, direct) for signal in self.signals]
+        # What comes after a signal that is waited for may need what it finds.
+        waits = (i for i, each in enumerate(asked) if isinstance(each.signal, Lookup))
+        first = next(waits, len(asked))
+        self._asked, self._looked_up = asked[:first], asked[first:]
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
 
@@ -107,21 +129,86 @@ class Frame:
 
     def known(
         self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
-    ) -> tuple[Mapping[str, object], frozenset[str]]:
+    ) -> Established:
         """Return the facts with those of the signals, and which of them are unavailable.
 
         The signals in `leave` are not asked: they were already, or are asked later.
         """
+        established = self._established(facts, now, leave)
+        if not self._looked_up:
+            return established
+        steps = self._looking_up(*established, now, leave)
+        try:
+            lookup, known = next(steps)
+            while True:
+                try:
+                    found = lookup.facts(known, now)
+                except DataError as problem:
+                    lookup, known = steps.throw(problem)
+                else:
+                    lookup, known = steps.send(found)
+        except StopIteration as end:
+            return cast(Established, end.value)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there are signals to be waited for."""
+        return bool(self._looked_up)
+
+    async def awaited(
+        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
+    ) -> Established:
+        """Return what `known` does, waiting for signals without holding up the event loop."""
+        established = self._established(facts, now, leave)
+        if not self._looked_up:
+            return established
+        steps = self._looking_up(*established, now, leave)
+        try:
+            lookup, known = next(steps)
+            while True:
+                try:
+                    found = await cast(Lookup, lookup).look_up(known, now)
+                except DataError as problem:
+                    lookup, known = steps.throw(problem)
+                else:
+                    lookup, known = steps.send(found)
+        except StopIteration as end:
+            return cast(Established, end.value)
+
+    def _established(
+        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal]
+    ) -> Established:
         unavailable: frozenset[str] = frozenset()
-        for signal, needs, provides, is_stand_in in self._asked:
-            if is_stand_in and facts.get("account.id") is not None:
-                continue
-            if leave and signal in leave:
-                continue
-            if not _any_in(needs, facts) or _all_in(provides, facts):
+        for asked in self._asked:
+            signal = asked.signal
+            if (leave and signal in leave) or not asked.is_due(facts):
                 continue
             try:
                 found = signal.facts(facts, now)
+            except DataError:
+                unavailable |= signal.provides - facts.keys()
+                continue
+            if found:
+                facts = {**found, **facts}
+        return facts, unavailable
+
+    def _looking_up(
+        self,
+        facts: Mapping[str, object],
+        unavailable: frozenset[str],
+        now: float,
+        leave: Sequence[Signal],
+    ) -> Generator[tuple[Signal, Mapping[str, object]], Mapping[str, object], Established]:
+        """Yield each signal that is waited for, with what is known so far; take what it found."""
+        for asked in self._looked_up:
+            signal = asked.signal
+            if (leave and signal in leave) or not asked.is_due(facts):
+                continue
+            try:
+                if isinstance(signal, Lookup):
+                    found = yield signal, facts
+                else:
+                    found = signal.facts(facts, now)
             except DataError:
                 unavailable |= signal.provides - facts.keys()
                 continue

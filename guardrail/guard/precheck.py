@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from guardrail.engine import HEAD_FACTS, Case, Decide, Decision, Engine, decide_inline, head_rules
 from guardrail.guard.frame import LATEST, Frame, microseconds
-from guardrail.signals import Signal, in_order
+from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
 
@@ -39,7 +39,7 @@ class Precheck:
         self.is_needed = any(self._rules.values())
         """Whether there are such rules at all."""
         used = frozenset().union(*(r.engine.used_facts for r in self._rules.values() if r))
-        self._asked = in_order(frame.signals, used)
+        self._asked = tuple(s for s in in_order(frame.signals, used) if not isinstance(s, Lookup))
         self._left = tuple(signal for signal in frame.signals if signal not in self._asked)
 
     def __call__(
@@ -100,10 +100,10 @@ class _HeadRules:
 
 
 def _late(signals: Sequence[Signal]) -> frozenset[str]:
-    """Return the facts that signals may establish from a body, and so not from a head."""
+    """Return the facts that signals establish from a body or have to be waited for."""
     late: set[str] = set()
     for _ in signals:
         for signal in signals:
-            if not signal.needs <= HEAD_FACTS - late:
+            if isinstance(signal, Lookup) or not signal.needs <= HEAD_FACTS - late:
                 late |= signal.provides
     return frozenset(late)

@@ -13,6 +13,7 @@ __all__ = [
     "Ageing",
     "ClientAddress",
     "ClientNetworkSignal",
+    "Lookup",
     "NetworkSignal",
     "Proxies",
     "Signal",
@@ -48,6 +49,24 @@ class Signal(Protocol):
         """Return the facts established from `known` at `now` (seconds since the epoch).
 
         A fact that has no value for this request is left out.
+
+        Raises:
+            DataError: the source failed; the guard treats what it provides as unavailable.
+        """
+        ...
+
+
+@runtime_checkable
+class Lookup(Protocol):
+    """A signal that has to be waited for: it asks a store, or a service.
+
+    A `Guard` calls `facts`, which blocks; an `AsyncGuard` awaits `look_up`. Either ends in time by
+    itself: within the store's deadline, if it asks the store. It is asked after all signals that
+    it needs facts from, never before a body is read, and only where a rule reads what it provides.
+    """
+
+    async def look_up(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return the facts established from `known` at `now`; see `Signal.facts`.
 
         Raises:
             DataError: the source failed; the guard treats what it provides as unavailable.
