@@ -127,7 +127,8 @@ class InlineEmitter(Emitter):
             write = [f"if d{j} is None: {put}", f"else: d{j}[k{j}] = {record}"]
             if self.deferred:
                 write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
-            some = f"i{j}" if spec.kind == LINE else spec.amount if spec.kind == WINDOW else ""
+            # An amount of 0 is counted, but writes nothing.
+            some = "" if spec.kind == SET or spec.amount.isdigit() else spec.amount
             tests = " and ".join(filter(None, (where, kept, some)))
             self.writes += conditional(tests, write)
             receipt = self._receipt(limit, spec)

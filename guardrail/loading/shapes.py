@@ -279,7 +279,9 @@ class ExemptionShape(Shape):
     """Whether it holds when a fact it tests is missing; `skip` if left out."""
 
 
-VERBS = ("block", "degrade", "rate", "budget", "concurrency", "distinct")
+COUNTING = ("rate", "budget", "concurrency", "distinct")
+"""The verbs that count, which all have a key."""
+VERBS = ("block", "degrade", *COUNTING)
 """The keys of a rule of which exactly one is there."""
 
 

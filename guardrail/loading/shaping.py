@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from guardrail.loading.findings import Path, Place
 from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
-from guardrail.loading.shapes import OPEN, OpenShape, Shape
+from guardrail.loading.shapes import COUNTING, OPEN, OpenShape, Shape
 from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
 
@@ -25,7 +25,6 @@ _WANTED = {
     "int_type": "a whole number",
     "bool_type": "`true` or `false`",
 }
-_COUNTING = ("rate", "budget", "concurrency", "distinct")
 
 
 def shaped(shape: type[S], place: Place, units: frozenset[str] = frozenset()) -> S | None:
@@ -96,7 +95,7 @@ def _unknown_key(shape: type[Shape], path: Path, place: Place, units: frozenset[
 def _missing_key(path: Path, place: Place) -> None:
     name, owner = str(path[-1]), path[:-1]
     verb = owner[-1] if owner else None
-    if name == "key" and verb in _COUNTING:
+    if name == "key" and verb in COUNTING:
         help = "add `key: account.id`, another fact, a list of facts, or `key: global`"
         place.report_key(
             "GR111", owner, f"`{verb}` has no `key`", label="whose limit is it?", help=help
