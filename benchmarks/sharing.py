@@ -72,7 +72,7 @@ def _acquiring(guard: Any, store: LmdbStore, stated: Sequence[tuple[Any, Any]]) 
         plans = []
         for facts, estimate in stated:
             clock.now += clock.step
-            plans.append(guard._frame.plan(facts, estimate, clock.now)[1])
+            plans.append(guard._context.plan(facts, estimate, clock.now)[1])
         acquire = store.acquire
         began = perf_counter()
         for plan in plans:

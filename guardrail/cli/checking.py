@@ -37,7 +37,7 @@ from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
-from guardrail.guard.settings import MEMORY
+from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.replay.down import DownStore

@@ -10,7 +10,7 @@ from guardrail.cli.failures import NothingToCheckError
 from guardrail.cli.figures import plural
 from guardrail.cli.inert import shortened
 from guardrail.errors import SettingError
-from guardrail.guard.override import MODE, UNTIL
+from guardrail.guard.context import MODE, UNTIL
 from guardrail.loading import load_policies
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet

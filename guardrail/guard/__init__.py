@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from guardrail.guard.asynchronous import AsyncGuard
-from guardrail.guard.health import Health
-from guardrail.guard.synchronous import Guard
+from guardrail.guard.guard import AsyncGuard, Guard
+from guardrail.guard.supervisor import Health
 
 __all__ = ["AsyncGuard", "Guard", "Health"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from guardrail.engine import HEAD_FACTS, Case, Decide, Decision, Engine, decide_inline, head_rules
-from guardrail.guard.frame import LATEST, Frame, microseconds
+from guardrail.guard.context import LATEST, Context, microseconds
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
@@ -25,22 +25,22 @@ class Prechecked(NamedTuple):
 
 
 class Precheck:
-    """Evaluates, for one frame, the static rules that the head of a request decides alone.
+    """Evaluates, for one context, the static rules that the head of a request decides alone.
 
     `decide` evaluates these rules once more among all others: this only spares reading a body
     that cannot be served. Nothing is charged, and no store is asked.
     """
 
-    def __init__(self, frame: Frame) -> None:
-        """Take a frame; compiles its rules."""
-        known = HEAD_FACTS - _late(frame.signals)
-        self._frame = frame
-        self._rules = {id(engine): _HeadRules.of(engine, known) for engine in frame.engines}
+    def __init__(self, context: Context) -> None:
+        """Take a context; compiles its rules."""
+        known = HEAD_FACTS - _late(context.signals)
+        self._context = context
+        self._rules = {id(engine): _HeadRules.of(engine, known) for engine in context.engines}
         self.is_needed = any(self._rules.values())
         """Whether there are such rules at all."""
         used = frozenset().union(*(r.engine.used_facts for r in self._rules.values() if r))
-        self._asked = tuple(s for s in in_order(frame.signals, used) if not isinstance(s, Lookup))
-        self._left = tuple(signal for signal in frame.signals if signal not in self._asked)
+        self._asked = tuple(s for s in in_order(context.signals, used) if not isinstance(s, Lookup))
+        self._left = tuple(signal for signal in context.signals if signal not in self._asked)
 
     def __call__(
         self, facts: Mapping[str, object], unavailable: frozenset[str], now: float | None
@@ -50,11 +50,11 @@ class Precheck:
         Raises:
             SettingError: `now` is not a time.
         """
-        moment = self._frame.moment(now)
+        moment = self._context.moment(now)
         if self._asked:
-            facts, failed = self._frame.known(facts, moment, self._left)
+            facts, failed = self._context.known(facts, moment, self._left)
             unavailable |= failed
-        rules = self._rules[id(self._frame.engine_at(moment))]
+        rules = self._rules[id(self._context.engine_at(moment))]
         refusal = None if rules is None else rules.refusal(facts, unavailable, moment)
         return Prechecked(facts, unavailable, self._asked, refusal)
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import INVALID_FACT, Decision
-from guardrail.guard.health import Health
+from guardrail.guard.supervisor import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.counts import MOST_SERIES, Counts
 from guardrail.http.dialects import Dialect

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from guardrail.engine import Decision, Engine, Part, Plan, pace_increment
 from guardrail.errors import SettingError
-from guardrail.guard.ids import ProcessIds
+from guardrail.guard.context import ProcessIds
 from guardrail.loading import NotationError, read_amount
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, Counter

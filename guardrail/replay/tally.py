@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardrail.engine import Decision, Sizer, unlisted
-from guardrail.guard.shares import STORE_UNAVAILABLE
+from guardrail.guard.fallback import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.matching import Matching

@@ -97,7 +97,7 @@ def test_the_mutant_that_refuses_too_late_is_found_out(monkeypatch, kind):
 
     monkeypatch.setattr(BudgetLimit, "charge", lenient)
     monkeypatch.setattr(
-        "guardrail.guard.synchronous.decide_inline", lambda engine, store, steps, end: steps
+        "guardrail.guard.guard.decide_inline", lambda engine, store, steps, end: steps
     )
 
     assert overrun(kind, [("a", 40, 1.0, "keep", 0.0)] * 10) is not None

@@ -102,7 +102,7 @@ def test_the_mutant_that_counts_a_request_as_one_is_found_out(monkeypatch):
 
     monkeypatch.setattr(RateLimit, "charge", cheap)
     monkeypatch.setattr(
-        "guardrail.guard.synchronous.decide_inline", lambda engine, store, steps, end: steps
+        "guardrail.guard.guard.decide_inline", lambda engine, store, steps, end: steps
     )
 
     assert worst_of(50) > 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guardrail.engine.emit_rows import Question, RowEmitter, ask_in_rows
 from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
-from guardrail.guard.frame import LATEST
+from guardrail.guard.context import LATEST
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
@@ -33,7 +33,7 @@ def compare(policies: PolicySet, seed: int, *, length: int = 20, max_keys: int =
 def compare_forms(policies: PolicySet, seed: int) -> int:
     """Compare forms with those of plans, over random requests; return how many there were."""
     rng, now, found = Random(seed), START, 0
-    engine = Subject(policies, fused=False).guard._frame.engine
+    engine = Subject(policies, fused=False).guard._context.engine
     ask = ask_in_rows(engine, LATEST)
     for _ in range(20):
         now += rng.choice(MOVES)

@@ -8,8 +8,8 @@ from typing import Any
 
 from guardrail.engine import Decision
 from guardrail.guard import Guard
-from guardrail.guard.frame import Frame
-from guardrail.guard.watch import Watch
+from guardrail.guard.context import Context
+from guardrail.guard.supervisor import Supervisor
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
 from guardrail.model.forms import Asked
 from guardrail.model.policy import PolicySet
@@ -58,14 +58,14 @@ class Subject:
         follows: bool = False,
         max_keys: int = 1000,
     ) -> None:
-        frame = Frame(policies, signals=(), namespace=None, clock=lambda: 0.0, environ={})
+        frame = Context(policies, signals=(), namespace=None, clock=lambda: 0.0, environ={})
         self.ids = Numbered()
         frame.engine.ids = self.ids
         self.store = MemoryStore(max_keys=max_keys)
         self.guard = Guard(frame, AskedMemory(self.store) if asking else self.store)
         if follows:
-            self.guard._watch = Watch(frame, in_process=False)
-        self.local = self.guard._watch._local.store
+            self.guard._supervisor = Supervisor(frame, in_process=False)
+        self.local = self.guard._supervisor._local.store
         if not (fused or asking):
             self.guard._decide = self.guard._steps
             self.guard._settle = None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import StoreError
-from guardrail.guard.backlog import LONGEST_KEPT, MOST_AT_ONCE, MOST_TRIES, Backlog, repeatable
+from guardrail.guard.supervisor import LONGEST_KEPT, MOST_AT_ONCE, MOST_TRIES, Backlog, repeatable
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Adjust, Correction, Drain, Leave, Renew
 from guardrail.model.effects import StoreMode
@@ -29,8 +29,8 @@ def kind(request):
 def used(driver):
     """Return what the store holds of the daily budget, and how many leases live."""
     sent = driver.store.inner
-    (ident,) = driver.guard._frame.engine.limits[0].idents
-    (flight,) = driver.guard._frame.engine.limits[1].idents
+    (ident,) = driver.guard._context.engine.limits[0].idents
+    (flight,) = driver.guard._context.engine.limits[1].idents
     now = driver.clock.now * SECOND
     live = [end for end in sent.members(flight + "=a").values() if end > now]
     return sum(sent.slots(ident + "=a").values()), len(live)

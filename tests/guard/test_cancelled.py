@@ -29,7 +29,7 @@ def guarded():
 
 
 def used(guard, store):
-    (ident,) = guard._frame.engine.limits[0].idents
+    (ident,) = guard._context.engine.limits[0].idents
     return sum(store.script.inner.slots(ident + "=a").values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from guardrail.guard.ids import ProcessIds
+from guardrail.guard.context import ProcessIds
 
 
 def test_ids_share_nothing_and_do_not_tell_the_number_of_decisions():

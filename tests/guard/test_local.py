@@ -238,7 +238,7 @@ def test_rules_that_deny_keep_no_counters_of_their_own(kind):
     with Driver(kind, rules) as driver:
         driver.settle(driver.decide(KNOWN, {"tokens": 5}), {"tokens": 9})
 
-        assert len(driver.guard._watch._local.store) == 0
+        assert len(driver.guard._supervisor._local.store) == 0
 
 
 def test_what_the_store_refused_is_not_counted_beside_it(kind):
@@ -261,7 +261,7 @@ def test_what_the_store_refused_is_not_counted_beside_it(kind):
 def test_local_counters_are_bounded_for_strangers():
     driver = Driver("sync", RATE.replace("account.id", "device.fingerprint"))
     with driver:
-        local = driver.guard._watch._local
+        local = driver.guard._supervisor._local
         local.store.max_keys = 50
         for number in range(500):
             facts = {"device.fingerprint": f"x{number}", "client.network": "192.0.2.0/24"}

@@ -28,7 +28,7 @@ def test_a_decision_that_may_have_been_charged_is_counted(kind, fault, lost):
 def test_what_a_store_has_lost_by_its_own_count_is_told_and_not_counted_twice(kind):
     with Driver(kind, RULES) as driver:
         driver.store.fault = LOST
-        watched: Any = driver.guard._watch
+        watched: Any = driver.guard._supervisor
         watched._undoes = True
         counting: Any = driver.awaited if kind.startswith("async") else driver.store
         counting.lost = 3
@@ -41,9 +41,9 @@ def test_a_store_that_counts_what_it_lost_is_taken_to_undo_the_rest(kind):
     counting = type("Counting", (), {"lost": 2, "acquire": lambda *_: None})
     with Driver(kind, RULES) as driver:
         shell: Any = type(driver.guard)
-        assert not driver.guard._watch._undoes
-        made = shell(driver.guard._frame, counting())
-        assert made._watch._undoes
+        assert not driver.guard._supervisor._undoes
+        made = shell(driver.guard._context, counting())
+        assert made._supervisor._undoes
         assert made.health.lost == 2
 
 

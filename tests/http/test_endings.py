@@ -84,7 +84,7 @@ class Way:
         found = {}
         every: dict[str, Any] = dict(records(self.script_store.inner))
         now = self.clock() * 1e6
-        limits = [limit for limit in self.guard._frame.engine.limits if limit is not None]
+        limits = [limit for limit in self.guard._context.engine.limits if limit is not None]
         for limit in limits:
             mine = [record for key, record in every.items() if key[:8] == limit.idents[0]]
             if limit.rule.id == "places":
@@ -510,7 +510,7 @@ def test_a_place_that_others_took_meanwhile_stays_theirs(any_way):
 
     def take() -> None:
         store = one.script_store.inner
-        limit = next(each for each in one.guard._frame.engine.limits if each.rule.id == "places")
+        limit = next(each for each in one.guard._context.engine.limits if each.rule.id == "places")
         key = next(key for key in records(store) if key[:8] == limit.idents[0])
         store._known(key)["another"] = int((one.clock() + 60) * 1e6)
         taken.append(key)

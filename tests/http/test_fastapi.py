@@ -440,7 +440,7 @@ def test_what_is_decided_on_after_a_response_is_charged_by_itself():
         return Response(completion(), media_type="application/json")
 
     def places(guard: Any) -> Any:
-        limits = guard._frame.engine.limits
+        limits = guard._context.engine.limits
         return next(each for each in limits if each and each.rule.id == "places").idents[0]
 
     answer, records, guarded = chats(app, METERED)

@@ -143,7 +143,7 @@ class Sync:
         """Return how many requests and places the store holds."""
         every: dict[str, Any] = dict(records(self.script.inner))
         found = {"calls": 0, "places": 0}
-        for limit in self.guard._frame.engine.limits:
+        for limit in self.guard._context.engine.limits:
             if limit is None or limit.rule.id not in found:
                 continue
             mine = [record for key, record in every.items() if key[:8] == limit.idents[0]]

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from guardrail.guard.ids import ProcessIds
+from guardrail.guard.context import ProcessIds
 from guardrail.model.cells import Adjust, Member
 from tests.cells.redis_stores import SERVERS, Shown
 from tests.stores.servers import binaries, eventually

@@ -16,7 +16,7 @@ from typing import Any, cast
 from guardrail.decisionlog import DecisionSink, JsonLines
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.guard.workers import MemoryNotice
+from guardrail.guard.loading import MemoryNotice
 from guardrail.http.answers import Style
 from guardrail.http.answers.crossing import CrossOrigin
 from guardrail.http.answers.structured import VERSION

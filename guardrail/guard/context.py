@@ -1,20 +1,28 @@
-"""What both guards share: settings, signals, engines, and the pure steps around the store call."""
+"""What both guards share: policies, signals, the clock, and the pure steps around the store call.
+
+Also what the environment may override for a while, and the ids of a process's decisions.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import blake2b
+from pathlib import Path
 from typing import NamedTuple, Self, cast
 
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
-from guardrail.guard.ids import ProcessIds
-from guardrail.guard.override import override_from
-from guardrail.guard.shares import share_from
+from guardrail.guard.fallback import share_from
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
+from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.signals import Ageing, Lookup, Refreshing, Signal, in_order
+from guardrail.model.typed import epoch_of
+from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
@@ -46,7 +54,7 @@ class _Asked(NamedTuple):
         return _any_in(self.needs, facts) and not _all_in(self.provides, facts)
 
 
-class Frame:
+class Context:
     """A policy set with its signals and its clock: everything of a guard but the store."""
 
     def __init__(
@@ -84,15 +92,15 @@ class Frame:
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
 
-    def with_policies(self, policies: PolicySet) -> Frame:
-        """Return a frame like this one for another policy set, with signals as their files stand.
+    def with_policies(self, policies: PolicySet) -> Context:
+        """Return a context like this one for another policy set, with signals as their files stand.
 
         Raises:
             DataError: a file of a signal was replaced and cannot be used.
         """
         signals, namespace, environ, local_share = self._given
         signals = tuple(s.refreshed() if isinstance(s, Refreshing) else s for s in signals)
-        return Frame(
+        return Context(
             policies,
             signals=signals,
             namespace=namespace,
@@ -290,3 +298,96 @@ def _all_in(names: tuple[str, ...], facts: Mapping[str, object]) -> bool:
         if name not in facts:
             return False
     return True
+
+
+MODE, UNTIL = "GUARDRAIL_MODE", "GUARDRAIL_MODE_UNTIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Shadows every rule that may be exempted, until a time (seconds since the epoch)."""
+
+    until: float
+    text: str
+
+    def shadowed(self, policies: PolicySet) -> PolicySet:
+        """Return the policy set with every enforced rule in shadow, but those never exempted."""
+        rules = tuple(
+            replace(rule, mode=Mode.SHADOW)
+            if rule.exemptible and rule.mode is Mode.ENFORCE
+            else rule
+            for rule in policies.rules
+        )
+        return replace(policies, rules=rules)
+
+    @property
+    def notice(self) -> str:
+        """What every decision made under the override says."""
+        return (
+            f"`{MODE}=shadow` until `{self.text}`: only rules that cannot be exempted are enforced"
+        )
+
+
+def override_from(environ: Mapping[str, str]) -> Override | None:
+    """Return the override that the environment asks for, None for none.
+
+    Raises:
+        SettingError: the mode is not `shadow`, or its end is missing or not a time.
+    """
+    mode = environ.get(MODE, "")
+    if mode in ("", "enforce"):
+        return None
+    if mode != "shadow":
+        raise SettingError(f"`{MODE}` is `{mode}`: it can be `shadow`, or be left unset")
+    text = environ.get(UNTIL, "")
+    until = epoch_of(text)
+    if until is None:
+        stated = f"`{text}` is not a time" if text else "is not set"
+        raise SettingError(
+            f"`{MODE}=shadow` needs an end, and `{UNTIL}` {stated}: "
+            "give an RFC 3339 time such as `2026-12-01T00:00:00Z`"
+        )
+    return Override(until, text)
+
+
+_KEY_BYTES = 32
+_ID_BYTES = 12
+
+
+class ProcessIds:
+    """Ids unique to a decision, under a key of this process; drawn anew in a forked child.
+
+    Clients see them: neither how many requests there were nor which process served one shows.
+    """
+
+    def __init__(self) -> None:
+        self._hash = _drawn()
+        self.next = itertools.count(1).__next__
+        self._process = os.getpid()
+
+    def name(self, serial: int) -> str:
+        """Return the id of a serial number: 24 hex digits, the same at every call."""
+        if self._process != os.getpid():
+            # Drawn first: no other thread of a child may take the parent's for its own.
+            self._hash = _drawn()
+            self._process = os.getpid()
+        digest = self._hash.copy()
+        digest.update(serial.to_bytes(8, "big"))
+        return digest.hexdigest()
+
+
+def _drawn() -> blake2b:
+    return blake2b(key=os.urandom(_KEY_BYTES), digest_size=_ID_BYTES, person=b"decision id")
+
+
+def standard_signals(geo: str | Path | None, environ: Mapping[str, str]) -> tuple[Signal, ...]:
+    """Return the signals that need no configuration but, perhaps, a database's path.
+
+    Raises:
+        DataError: the database cannot be read.
+        SettingError: an environment variable about it is not usable.
+    """
+    # Importing the reader of databases costs a third of importing guardrail: only where it is used.
+    from guardrail.signals.geo import GeoSignal
+
+    return (GeoSignal.configured(geo, environ), ClientNetworkSignal())

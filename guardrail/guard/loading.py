@@ -1,22 +1,24 @@
-"""Making a guard: from paths, a store and the environment to its parts."""
+"""Making a guard, from paths, a store and the environment; and whether memory is store enough."""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Generic, Self, TypeVar, cast
 
-from guardrail.guard.frame import Clock, Frame
-from guardrail.guard.health import Health
+from guardrail.guard.context import Clock, Context, standard_signals
+from guardrail.guard.fallback import WORKERS, workers_from
 from guardrail.guard.precheck import Precheck, Prechecked
-from guardrail.guard.sources import standard_signals
-from guardrail.guard.watch import Watch
-from guardrail.guard.workers import MemoryNotice
+from guardrail.guard.supervisor import Health, Supervisor
+from guardrail.model.amounts import HOUR
+from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Rule
 from guardrail.signals import Ageing, Signal
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
@@ -29,15 +31,15 @@ S = TypeVar("S", Store, Store | AsyncStore)
 MEMORY = "memory://"
 
 
-class Shell(Generic[S]):
-    """What both guards are made from: a frame and a store."""
+class BaseGuard(Generic[S]):
+    """What both guards are made from: a context and a store."""
 
-    def __init__(self, frame: Frame, store: S, watch: Watch | None = None) -> None:
-        self._frame = frame
+    def __init__(self, context: Context, store: S, supervisor: Supervisor | None = None) -> None:
+        self._context = context
         self._store: S = store
         in_process = isinstance(store, (MemoryStore, AsyncMemoryStore))
-        self._watch = watch or Watch(
-            frame, in_process=in_process, undoes=in_process or hasattr(store, "lost")
+        self._supervisor = supervisor or Supervisor(
+            context, in_process=in_process, undoes=in_process or hasattr(store, "lost")
         )
         self._notice: MemoryNotice | None = None
         self._precheck: Precheck | None = None
@@ -108,7 +110,7 @@ class Shell(Generic[S]):
             from guardrail.stores.opening import open_store
 
             opened = open_store(store, hash_keys(hash_key, environment))
-        frame = Frame(
+        context = Context(
             policies,
             signals=(*signals, *standard_signals(geo, environment)),
             namespace=namespace,
@@ -116,12 +118,12 @@ class Shell(Generic[S]):
             environ=environment,
             local_share=local_share,
         )
-        return cls(frame, opened)
+        return cls(context, opened)
 
     @property
     def policies(self) -> PolicySet:
         """The policy set in force."""
-        return self._frame.policies
+        return self._context.policies
 
     def precheck(
         self,
@@ -140,25 +142,25 @@ class Shell(Generic[S]):
         """
         check = self._precheck
         if check is None:
-            check = self._precheck = Precheck(self._frame)
+            check = self._precheck = Precheck(self._context)
         return check(facts, unavailable, now) if check.is_needed else None
 
     @property
     def local_share(self) -> Fraction:
         """The part of each limit that this process may fill while the store is away."""
-        return Fraction(1, self._frame.parts)
+        return Fraction(1, self._context.parts)
 
     @property
     def health(self) -> Health:
         """How the store is doing, and what was lost because of it."""
         lost = getattr(self._counting, "lost", 0)
-        return self._watch.health(self._store_warnings(self._frame.moment(None)), lost)
+        return self._supervisor.health(self._store_warnings(self._context.moment(None)), lost)
 
     def warnings(self, *, now: float | None = None) -> tuple[str, ...]:
         """Return what an operator should know: a source of facts has grown old, say."""
-        moment: float = self._frame.moment(now)
+        moment: float = self._context.moment(now)
         lines: tuple[str, ...] = () if self._notice is None else self._notice.lines()
-        return (*self._frame.warnings(moment), *self._store_warnings(moment), *lines)
+        return (*self._context.warnings(moment), *self._store_warnings(moment), *lines)
 
     @property
     def _counting(self) -> object:
@@ -182,3 +184,63 @@ def skewed(clock: Clock, store: object) -> Clock:
     if not hasattr(store, "skew"):
         return clock
     return lambda: clock() + store.skew
+
+
+_NAMED = 3
+
+
+class MemoryNotice:
+    """What an operator should know about counters that are kept in a process's memory.
+
+    `chosen` tells that memory was asked for by name: that it forgets at restart is then known.
+    """
+
+    def __init__(self, policies: PolicySet, environ: Mapping[str, str], *, chosen: bool) -> None:
+        self._environ = environ
+        self._process = os.getpid()
+        long = [rule.id for rule in policies.rules if rule.mode is not Mode.OFF and _long(rule)]
+        self._forgets = None if chosen or not long else _forgets(long)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the warnings that hold now, in this process."""
+        return tuple(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self._forgets is not None:
+            yield self._forgets
+        sign = self._sign()
+        if sign is not None:
+            yield (
+                f"this looks like one of several processes ({sign}), and each counts for itself "
+                "in its memory, so that limits hold once for each: give `store=` a store that "
+                f"they share, or set `{WORKERS}=1` if it is the only one"
+            )
+
+    def _sign(self) -> str | None:
+        workers = workers_from(self._environ)
+        if workers is not None:
+            return None if workers == 1 else f"`{WORKERS}` is `{workers}`"
+        if os.getpid() != self._process:
+            return "it was forked after the policies were loaded"
+        if multiprocessing.parent_process() is not None:
+            return "another process started it, as `uvicorn --workers` does"
+        if self._environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
+            return "gunicorn started it"
+        return None
+
+
+def _long(rule: Rule) -> bool:
+    """Tell whether what a rule has counted still matters after an hour."""
+    if rule.escalate is not None and rule.escalate.block_for > HOUR:
+        return True
+    return rule.verb.lasts > HOUR
+
+
+def _forgets(rules: list[str]) -> str:
+    named = ", ".join(f"`{rule}`" for rule in rules[:_NAMED])
+    more = f" and {len(rules) - _NAMED} more" if len(rules) > _NAMED else ""
+    return (
+        f"counters are kept in memory and forgotten at restart, and {named}{more} count for longer "
+        'than an hour: give `store=` a store that lasts, or say `store="memory://"` if that is '
+        "meant"
+    )

@@ -1,17 +1,19 @@
-"""This process's own counters: kept warm by every decision, asked while the store is away."""
+"""Deciding while the store is away: what each rule answers, this process's share, its counters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-from guardrail.engine import Engine, Limit, Plan, Question, Receipt, receipt_of
-from guardrail.guard.answers import Answer, Answers, fixed_answer
-from guardrail.guard.shares import Share
-from guardrail.model.amounts import MINUTE
+from guardrail.engine import Case, Engine, Finding, Limit, Part, Plan, Question, Receipt, receipt_of
+from guardrail.errors import SettingError
+from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import (
     IDENT_LENGTH,
+    Cell,
     Charge,
     Correction,
     Counter,
@@ -20,7 +22,11 @@ from guardrail.model.cells import (
     Member,
     Outcome,
 )
+from guardrail.model.effects import Effect, StoreMode
+from guardrail.model.facts import FactType
 from guardrail.model.forms import CELL, MILLISECOND, SET
+from guardrail.model.rules import Rule, Verdict
+from guardrail.model.typed import typed_value
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.records import (
     SLOT_MASK,
@@ -33,10 +39,223 @@ from guardrail.stores.records import (
 )
 from guardrail.stores.tables import MASK
 
+TIER, ACCOUNT = "account.tier", "account.id"
+
+
+class Fallback(Enum):
+    """How a rule is decided without the store."""
+
+    ALLOW = "let through"
+    LOCAL = "counted by this process alone"
+    DENY = "not let through"
+
+
+ANSWERS: Mapping[Literal["allow", "deny", "local"], Fallback] = {
+    "allow": Fallback.ALLOW,
+    "deny": Fallback.DENY,
+    "local": Fallback.LOCAL,
+}
+
+
+def fixed_answer(limit: Limit) -> Fallback | None:
+    """Return what a rule answers, None where it depends on whose request it is."""
+    answer = limit.rule.on_store_error or limit.without_store
+    return None if answer is None else ANSWERS[answer]
+
+
+def is_known(engine: Engine, case: Case, plan: Plan) -> bool:
+    """Tell whether the directory knows the account: id and tier are stated, not filled in."""
+    for name in (ACCOUNT, TIER):
+        stated = case.facts.get(name)
+        if name in engine.reader.facts and name not in plan.facts:
+            return False
+        fact = engine.policies.facts[name]
+        undeclared = fact.type is FactType.LEVEL and not fact.values
+        if not (isinstance(stated, str) if undeclared else typed_value(fact, stated) is not None):
+            return False
+    return True
+
+
+class Fallbacks(NamedTuple):
+    """The answers of all rules that one plan consults, in the order of its charges.
+
+    `by_charge` leaves out the charges that only follow others: strikes and their sentences.
+    """
+
+    by_charge: Mapping[int, tuple[Limit, Fallback]]
+
+    @classmethod
+    def of(cls, engine: Engine, case: Case, plan: Plan) -> Fallbacks:
+        """Return what the rules of a plan answer."""
+        by_charge: dict[int, tuple[Limit, Fallback]] = {}
+        known: bool | None = None
+        for cell, part in zip(plan.cells, plan.parts, strict=True):
+            if cell.charge in by_charge or plan.charges[cell.charge].after is not None:
+                continue
+            answer = fixed_answer(part.limit)
+            if answer is None:
+                known = is_known(engine, case, plan) if known is None else known
+                answer = Fallback.LOCAL if known else Fallback.DENY
+            by_charge[cell.charge] = (part.limit, answer)
+        return cls(by_charge)
+
+    def refusals(self) -> Iterable[Finding]:
+        """Yield what the rules that deny ask for.
+
+        A rule that never refuses serves less instead, unless it was told to deny.
+        """
+        for limit, answer in self.by_charge.values():
+            if answer is not Fallback.DENY:
+                continue
+            rule = limit.rule
+            refuses = limit.over.effect.refuses or rule.on_store_error is not None
+            verdict = UNAVAILABLE if refuses else limit.over
+            yield limit.finding(verdict, SHORT_WAIT)
+
+    @property
+    def refuse(self) -> bool:
+        """Whether a rule in force refuses."""
+        return any(f.effect.refuses and not f.shadow for f in self.refusals())
+
+    @property
+    def mode(self) -> StoreMode:
+        """What became of the counters: closed where a rule refuses for the store, local, or open.
+
+        The first of these that holds. Rules in shadow have a say only where no other was consulted.
+        """
+        if self.refuse:
+            return StoreMode.CLOSED
+        every = list(self.by_charge.values())
+        enforced = [(limit, answer) for limit, answer in every if not limit.shadow]
+        counted = any(answer is Fallback.LOCAL for _, answer in enforced or every)
+        return StoreMode.LOCAL if counted else StoreMode.OPEN
+
+    def told(self) -> str:
+        """Return in words which rules did what."""
+        rules: dict[Fallback, list[str]] = {}
+        for limit, answer in self.by_charge.values():
+            rules.setdefault(answer, []).append(f"`{limit.rule.id}`")
+        return "; ".join(f"{', '.join(rules[a])} {a.value}" for a in Fallback if a in rules)
+
+
+SHARE, WORKERS = "GUARDRAIL_LOCAL_SHARE", "WEB_CONCURRENCY"
+WITHOUT_WORKERS = 4
+"""A share is a quarter where nothing says how many processes there are."""
+
+STORE_UNAVAILABLE = "store-unavailable"
+SHORT_WAIT = SECOND
+LONGEST_WAIT = MINUTE
+"""Waits told while the store is away, in microseconds: it may well be back before the window."""
+
+UNAVAILABLE = Verdict(
+    effect=Effect.THROTTLE,
+    reason=STORE_UNAVAILABLE,
+    message="limits cannot be checked right now",
+    status=503,
+)
+
+
+def share_from(given: Fraction | None, environ: Mapping[str, str]) -> int:
+    """Return k, where this process's share of every limit is 1/k.
+
+    Raises:
+        SettingError: the share is not one part of a whole.
+    """
+    if given is not None:
+        return _parts(given, f"`local_share` is `{given}`")
+    written = environ.get(SHARE)
+    if written:
+        wrong = f"`{SHARE}` is `{written}`"
+        try:
+            return _parts(Fraction(written), wrong)
+        except (ValueError, ZeroDivisionError):
+            raise SettingError(f"{wrong}: write it as `1/4`") from None
+    return workers_from(environ) or WITHOUT_WORKERS
+
+
+def workers_from(environ: Mapping[str, str]) -> int | None:
+    """Return how many processes the environment speaks of, None if of none."""
+    written = environ.get(WORKERS, "").strip()
+    if written.isascii() and written.isdigit() and 0 < int(written) < 1 << 20:
+        return int(written)
+    return None
+
+
+def _parts(share: Fraction, wrong: str) -> int:
+    if share.numerator != 1:
+        raise SettingError(f"{wrong}: it has to be one part of a whole, such as `1/4`")
+    return share.denominator
+
+
+class Share:
+    """A limit as this process may fill it alone: 1/k of it.
+
+    A window's amount and a set's size are divided, rounded down, but a set holds one member at
+    least. A rate charges k times the amount on the time line that the store last told, so that
+    what was left of the burst, and the pace, are divided; one request is let through at least.
+    It stands in plans where its limit would.
+    """
+
+    def __init__(self, limit: Limit, parts: int) -> None:
+        self.limit = limit
+        self.parts = parts
+
+    @property
+    def rule(self) -> Rule:
+        """The limit's rule."""
+        return self.limit.rule
+
+    @property
+    def first(self) -> int:
+        """The number of the limit's first counter."""
+        return self.limit.first
+
+    def charged(self, cell: Cell, part: Part, charge: int) -> tuple[Cell, Part]:
+        """Return a cell of the limit as part of a charge made here, and what it then stands for."""
+        if isinstance(cell, Member):
+            most = max(1, part.allowance // self.parts)
+            return cell._replace(charge=charge, ceiling=most), self._part(part, most)
+        if cell.floor:
+            amount = cell.amount * self.parts
+            ceiling = max(cast(int, cell.ceiling), cell.floor + amount)
+            line = cell._replace(charge=charge, amount=amount, ceiling=ceiling)
+            return line, self._part(part, max(1, part.allowance // self.parts))
+        most = part.allowance // self.parts
+        window = cell._replace(charge=charge, ceiling=self.limit.ceiling(most))
+        return window, self._part(part, most)
+
+    def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
+        """Return what a reply asks for: to be over a share does not prove to be over the limit.
+
+        So it never blocks, and waits are short.
+        """
+        return self._softened(self.limit.judge(receipt, frees, now))
+
+    def sentenced(self) -> Finding:
+        """Return what one refusal too many asks for, which a share does not prove either."""
+        found = self._softened(self.limit.sentenced())
+        assert found is not None
+        return found
+
+    def banned(self, left: int) -> Finding:
+        """Return what a ban asks for that the store told of: it stands as it is."""
+        return self.limit.banned(left)
+
+    def _softened(self, found: Finding | None) -> Finding | None:
+        if found is None or not found.effect.refuses:
+            return found
+        if found.effect is Effect.BLOCK and self.parts > 1:
+            return found._replace(effect=Effect.THROTTLE, verdict=UNAVAILABLE, wait=SHORT_WAIT)
+        return found._replace(wait=None if found.wait is None else min(found.wait, LONGEST_WAIT))
+
+    def _part(self, part: Part, allowance: int) -> Part:
+        return part._replace(limit=cast(Limit, self), allowance=allowance)
+
+
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
 
-_FOLLOWED = (None, Answer.LOCAL)
+_FOLLOWED = (None, Fallback.LOCAL)
 """What a rule says of a store that is away, None where it depends, if its counters are kept."""
 
 _NEVER = Counter(0, "\0" * IDENT_LENGTH, 0, 1, 0, 1, 0, MINUTE)
@@ -134,7 +353,7 @@ class LocalCounters:
                 else:
                     table.put(key, record, now)
 
-    def plan(self, plan: Plan, answers: Answers) -> tuple[Plan, list[int]]:
+    def plan(self, plan: Plan, answers: Fallbacks) -> tuple[Plan, list[int]]:
         """Return what of a plan is asked here, and the place in the plan of each of its cells.
 
         That is bans, and the limits of the rules that answer `local`; no strikes.
@@ -145,7 +364,7 @@ class LocalCounters:
         numbers: dict[int, int] = {}
         for place, (cell, part) in enumerate(zip(plan.cells, plan.parts, strict=True)):
             limit, answer = answers.by_charge.get(cell.charge, (None, None))
-            if limit is None or (part.role != "ban" and answer is not Answer.LOCAL):
+            if limit is None or (part.role != "ban" and answer is not Fallback.LOCAL):
                 continue
             if cell.charge not in numbers:
                 numbers[cell.charge] = len(asked.charges)

@@ -1,0 +1,388 @@
+"""The guards: for threads and WSGI hosts, and the same awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, cast
+
+from guardrail.engine import Decide, Decision, Settle, ask_in_rows, decide_inline, settle_inline
+from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.guard.loading import BaseGuard
+from guardrail.guard.supervisor import Delivery, Supervisor
+from guardrail.model.policy import PolicySet
+from guardrail.signals import Signal
+from guardrail.stores import AsyncFormStore, AsyncStore, FormStore, Store
+from guardrail.stores.memory import MemoryStore
+from guardrail.stores.opening import awaited
+
+
+class Guard(BaseGuard[Store]):
+    """Decides on requests, with counters in a store.
+
+    Safe to share between threads. Make one with `load`, or with `from_policies` for a set that is
+    loaded already.
+    """
+
+    def __init__(
+        self, context: Context, store: Store, supervisor: Supervisor | None = None
+    ) -> None:
+        super().__init__(context, store, supervisor)
+        self._signals = context.signals
+        self._clock = context.clock
+        self._decide: Decide = self._steps
+        self._settle: Settle | None = None
+        if isinstance(store, MemoryStore) and not context.overridden:
+            self._decide = decide_inline(context.engine, store, self._steps, LATEST)
+            self._settle = settle_inline(context.engine, store)
+        elif isinstance(store, FormStore) and not context.overridden:
+            self._ask = ask_in_rows(context.engine, LATEST)
+            self._forms = store
+            self._decide = self._asked
+
+    def with_policies(self, policies: PolicySet) -> Guard:
+        """Return a guard that decides by another policy set, over the same store and counters.
+
+        What this guard decided, either settles. Close one of them, when both are done.
+
+        Raises:
+            SettingError: the environment is not usable for it.
+        """
+        context = self._context.with_policies(policies)
+        self._supervisor.serve(context)
+        return Guard(context, self._store, self._supervisor)
+
+    def decide(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None = None,
+        *,
+        unavailable: frozenset[str] = frozenset(),
+        now: float | None = None,
+        asked: Sequence[Signal] = (),
+    ) -> Decision:
+        """Return the decision on a request, and charge its estimate if it is admitted.
+
+        `facts` is a flat mapping of dotted names to plain values, `estimate` maps units to
+        amounts, `now` is in seconds since the epoch (the guard's clock if not given). The
+        mappings must not be changed until the decision is settled. `unavailable` names facts
+        whose source failed: what hinges on them is refused, never guessed. The signals in `asked`
+        gave their facts to `precheck`, and are not asked again.
+
+        Raises:
+            SettingError: `now` is not a time.
+        """
+        moment = self._clock() if now is None else now
+        if self._signals:
+            facts, failed = self._context.known(facts, moment, asked)
+            unavailable |= failed
+        if unavailable:
+            return self._steps(facts, estimate, moment, unavailable)
+        return self._decide(facts, estimate, moment)
+
+    def settle(
+        self,
+        decision: Decision,
+        usage: Mapping[str, object] | None = None,
+        *,
+        model: str | None = None,
+        now: float | None = None,
+    ) -> None:
+        """Replace a decision's estimate by what was used; a second time does nothing.
+
+        `usage` maps units to amounts; what it lacks stays as reserved. `model` is the one that
+        was served, where money is counted. Unusable figures are named in `decision.errors`, and so
+        is what the store lost; what it cannot take now is kept and delivered later.
+        """
+        moment = microseconds(self._context.moment(now))
+        if self._settle is not None and usage is not None and self._settle(decision, usage, moment):
+            return
+        corrections = self._context.settlement(decision, usage, model)
+        self._send(self._supervisor.delivery(decision, corrections, moment))
+
+    def release(self, decision: Decision, *, now: float | None = None) -> None:
+        """Give everything back: the request failed by our fault, before anything was served."""
+        moment = microseconds(self._context.moment(now))
+        self._send(self._supervisor.delivery(decision, self._context.release(decision), moment))
+
+    def renew(self, decision: Decision, *, now: float | None = None) -> None:
+        """Extend the decision's leases from now on: the request is still being served."""
+        moment = microseconds(self._context.moment(now))
+        self._send(
+            self._supervisor.delivery(decision, self._context.renewal(decision, moment), moment)
+        )
+
+    def close(self) -> None:
+        """Deliver what waits, if the store answers, and let go of files and connections."""
+        supervisor, moment = self._supervisor, microseconds(self._context.moment(None))
+        while (delivery := supervisor.leftovers(moment)) is not None and self._send(delivery):
+            pass
+        supervisor.give_up()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _steps(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Decision:
+        """Decide in three steps: plan, acquire, conclude."""
+        context = self._context
+        case, plan = context.plan(facts, estimate, moment, unavailable)
+        if not context.needs_store(plan):
+            return context.concluded(case, plan, None)
+        supervisor = self._supervisor
+        permit = supervisor.permit()
+        if permit is None:
+            return supervisor.unasked(case, plan)
+        try:
+            outcome = self._store.acquire(plan.charges, plan.cells, plan.now)
+        except Exception as problem:
+            return supervisor.failed(case, plan, permit, problem)
+        except BaseException:
+            supervisor.abandoned(permit)
+            raise
+        return supervisor.answered(case, plan, permit, outcome)
+
+    def _asked(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+    ) -> Decision:
+        """Decide by a question in numbers, if the request is plain enough for one."""
+        question = self._ask(facts, estimate, moment)
+        if question is None:
+            return self._steps(facts, estimate, moment)
+        if not question.needs_store:
+            return question.unasked()
+        supervisor = self._supervisor
+        permit = supervisor.permit()
+        if permit is None:
+            return supervisor.unasked(question.case, question.plan)
+        try:
+            reply = self._forms.ask(question, question.now)
+        except Exception as problem:
+            return supervisor.failed(question.case, question.plan, permit, problem)
+        except BaseException:
+            supervisor.abandoned(permit)
+            raise
+        return supervisor.replied(question, permit, reply)
+
+    def _send(self, delivery: Delivery | None) -> bool:
+        """Send corrections, if there are any; tell whether they arrived."""
+        if delivery is None:
+            return False
+        try:
+            self._store.settle(delivery.corrections, delivery.now)
+        except Exception as problem:
+            self._supervisor.undelivered(delivery, problem)
+            return False
+        except BaseException:
+            self._supervisor.interrupted(delivery)
+            raise
+        self._supervisor.delivered(delivery)
+        return True
+
+
+class AsyncGuard(BaseGuard[Store | AsyncStore]):
+    """Decides on requests, awaited; `Guard` tells what each method does.
+
+    Safe to share between the tasks of an event loop. With a store that answers without waiting,
+    such as memory, it is a `Guard` in the clothes of a coroutine.
+    """
+
+    def __init__(
+        self, context: Context, store: Store | AsyncStore, supervisor: Supervisor | None = None
+    ) -> None:
+        super().__init__(context, store, supervisor)
+        self._direct: Guard | None = None
+        self._remote = awaited(store)
+        # The event loop holds tasks weakly: settlements that outlive their caller are held here.
+        self._sending: set[asyncio.Task[bool]] = set()
+        if not inspect.iscoroutinefunction(self._remote.acquire):
+            self._direct = Guard(context, cast(Store, store), self._supervisor)
+        asks = isinstance(self._remote, AsyncFormStore) and not context.overridden
+        self._ask = ask_in_rows(context.engine, LATEST) if asks else None
+
+    def with_policies(self, policies: PolicySet) -> AsyncGuard:
+        """Return a guard that decides by another policy set, over the same store and counters."""
+        context = self._context.with_policies(policies)
+        self._supervisor.serve(context)
+        guard = AsyncGuard(context, self._store, self._supervisor)
+        # They share connections, and what is on its way: closing either closes both.
+        guard._remote, guard._sending = self._remote, self._sending
+        return guard
+
+    @property
+    def _counting(self) -> object:
+        return self._remote
+
+    async def decide(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None = None,
+        *,
+        unavailable: frozenset[str] = frozenset(),
+        now: float | None = None,
+        asked: Sequence[Signal] = (),
+    ) -> Decision:
+        """Return the decision on a request, and charge its estimate if it is admitted.
+
+        Cancelled while the store is asked, it charges nothing: undoing it is the store's part.
+        """
+        context, direct = self._context, self._direct
+        if direct is not None and not context.looks_up:
+            return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
+        moment = context.moment(now)
+        if context.signals:
+            facts, failed = await context.awaited(facts, moment, asked)
+            unavailable |= failed
+        if direct is not None:
+            return direct.decide(
+                facts, estimate, unavailable=unavailable, now=moment, asked=context.signals
+            )
+        question = None
+        if self._ask is not None and not unavailable:
+            question = self._ask(facts, estimate, moment)
+        if question is None:
+            return await self._steps(facts, estimate, moment, unavailable)
+        if not question.needs_store:
+            return question.unasked()
+        supervisor = self._supervisor
+        permit = supervisor.permit()
+        if permit is None:
+            return supervisor.unasked(question.case, question.plan)
+        try:
+            reply = await cast(AsyncFormStore, self._remote).ask(question, question.now)
+        except Exception as problem:
+            return supervisor.failed(question.case, question.plan, permit, problem)
+        except BaseException:
+            supervisor.abandoned(permit)
+            raise
+        return supervisor.replied(question, permit, reply)
+
+    async def _steps(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str],
+    ) -> Decision:
+        """Decide in three steps: plan, acquire, conclude."""
+        context, supervisor = self._context, self._supervisor
+        case, plan = context.plan(facts, estimate, moment, unavailable)
+        if not context.needs_store(plan):
+            return context.concluded(case, plan, None)
+        permit = supervisor.permit()
+        if permit is None:
+            return supervisor.unasked(case, plan)
+        try:
+            outcome = await self._remote.acquire(plan.charges, plan.cells, plan.now)
+        except Exception as problem:
+            return supervisor.failed(case, plan, permit, problem)
+        except BaseException:
+            supervisor.abandoned(permit)
+            raise
+        return supervisor.answered(case, plan, permit, outcome)
+
+    async def settle(
+        self,
+        decision: Decision,
+        usage: Mapping[str, object] | None = None,
+        *,
+        model: str | None = None,
+        now: float | None = None,
+    ) -> None:
+        """Replace a decision's estimate by what was used; a second time does nothing.
+
+        Cancelled, it goes on by itself, and `close` waits for it.
+        """
+        if self._direct is not None:
+            self._direct.settle(decision, usage, model=model, now=now)
+            return
+        moment = microseconds(self._context.moment(now))
+        corrections = self._context.settlement(decision, usage, model)
+        await self._send(self._supervisor.delivery(decision, corrections, moment))
+
+    async def release(self, decision: Decision, *, now: float | None = None) -> None:
+        """Give everything back: the request failed by our fault, before anything was served."""
+        if self._direct is not None:
+            self._direct.release(decision, now=now)
+            return
+        moment = microseconds(self._context.moment(now))
+        await self._send(
+            self._supervisor.delivery(decision, self._context.release(decision), moment)
+        )
+
+    async def renew(self, decision: Decision, *, now: float | None = None) -> None:
+        """Extend the decision's leases from now on: the request is still being served."""
+        if self._direct is not None:
+            self._direct.renew(decision, now=now)
+            return
+        moment = microseconds(self._context.moment(now))
+        renewals = self._context.renewal(decision, moment)
+        await self._send(self._supervisor.delivery(decision, renewals, moment))
+
+    async def close(self) -> None:
+        """Deliver what waits, if the store answers, and let go of files and connections."""
+        if self._direct is not None:
+            self._direct.close()
+            return
+        while self._sending:
+            await asyncio.wait(self._sending)
+        supervisor, moment = self._supervisor, microseconds(self._context.moment(None))
+        while (delivery := supervisor.leftovers(moment)) is not None and await self._send(delivery):
+            pass
+        supervisor.give_up()
+        await self._remote.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _send(self, delivery: Delivery | None) -> bool:
+        """Send corrections, if there are any, whatever becomes of the caller."""
+        if delivery is None:
+            return False
+        sending = asyncio.ensure_future(self._deliver(delivery))
+        self._sending.add(sending)
+
+        def end(task: asyncio.Task[bool]) -> None:
+            self._sending.discard(task)
+            # A task may be cancelled before its first step: only here is that seen.
+            if task.cancelled() or task.exception() is not None:
+                self._supervisor.interrupted(delivery)
+
+        sending.add_done_callback(end)
+        return await asyncio.shield(sending)
+
+    async def _deliver(self, delivery: Delivery) -> bool:
+        try:
+            await self._remote.settle(delivery.corrections, delivery.now)
+        except Exception as problem:
+            self._supervisor.undelivered(delivery, problem)
+            return False
+        self._supervisor.delivered(delivery)
+        return True
