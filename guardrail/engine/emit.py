@@ -36,6 +36,8 @@ from guardrail.model.rules import Rule
 from guardrail.model.typed import typed_value
 
 NUMBERS = frozenset((int, float))
+AT_ONCE = 32
+"""Up to so many values of an index have their functions made at the start, more as they come."""
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 

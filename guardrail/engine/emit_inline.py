@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import TOKENS, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, TOKENS, Emitter, conditional, indented
 from guardrail.engine.expressions import define
 from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.engine.windows import pace_increment
@@ -369,6 +369,10 @@ class _Inline:
             "    release()",
             self.bail,
         ]
+        if sum(map(len, self.buckets.values())) <= AT_ONCE:
+            for name, bucket in self.buckets.items():
+                for value in bucket:
+                    self._bucket(name, value)
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
 
@@ -450,7 +454,8 @@ class _Inline:
         Before it run rules without counters; where a bucket has others, all of its rules run under
         it. What those asked for, charged and would write is `looked`.
         """
-        before, within = ["looks = ()"], ["if looks:", "    looked = Looked()"]
+        before = ["looks = ()"]
+        within = ["if looks:", "    looked = Looked()", "    looked.refused = refused"]
         emitter.constants["bucket_of"] = self._bucket
         for name, bucket in self.buckets.items():
             held, value = emitter.constant("I", bucket), emitter.variable(name)
@@ -473,7 +478,7 @@ class _Inline:
             "    left += looked.left; more = looked.receipts",
             "    if found and refuses(found):",
             "        return turned_down(facts, estimate, t, next_serial(), found, ())",
-            "    refused = refused or looked.refused",
+            "    refused = looked.refused",
             "else: more = ()",
         ]
         return before, within
@@ -493,7 +498,8 @@ class _Inline:
                 *emitter.opening,
                 *emitter.then,
                 f"looked.add(found, judged, struck, left, refused, ({receipts}))",
-                *emitter.writes,
+                # What is refused already will not be written.
+                *conditional("not looked.refused", emitter.writes),
                 "return True",
             ]
             head = "def decide(facts, estimate, t, name, looked):"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Case, Decision, Engine
-from guardrail.engine.emit import Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.program import Plan
 from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
@@ -314,6 +314,10 @@ class _Asking:
         self.latest = latest
         self.buckets = {name: dict(b) for name, b in engine.index.buckets.items()}
         self.write = self._function(engine.index.always, "rows", self.buckets)
+        if sum(map(len, self.buckets.values())) <= AT_ONCE:
+            for name, bucket in self.buckets.items():
+                for value in bucket:
+                    self._bucket(name, value)
 
     def ask(
         self, facts: Mapping[str, object], estimate: Mapping[str, object] | None, moment: float
