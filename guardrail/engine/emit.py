@@ -52,12 +52,16 @@ class Emitter(Expressions, ABC):
     longest_line: float = float("inf")
     """The longest time line, in microseconds, that the store can count."""
 
-    def __init__(self, engine: Engine, bail: str, *, checked: bool = False) -> None:
-        """Start a function that leaves by `bail`; `checked`: its caller has checked the amounts."""
-        super().__init__(engine.policies.facts)
+    def __init__(self, engine: Engine, bail: str, caller: Emitter | None = None) -> None:
+        """Start a function that leaves by `bail`.
+
+        One that is called by another takes what that has read as parameters; see `handed_on`.
+        """
+        super().__init__(engine.policies.facts, None if caller is None else caller.variables)
         self.engine = engine
         self.bail = bail
-        self.checked = checked
+        self.checked = caller is not None
+        self._given_units = {} if caller is None else dict(caller._units)
         self.first: list[str] = []
         self.then: list[str] = []
         self.opening: list[str] = []
@@ -69,7 +73,7 @@ class Emitter(Expressions, ABC):
         self._stops = False
         self._on = ""
         self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
-        if not checked:
+        if caller is None:
             self._require()
 
     def add(self, places: Iterable[int]) -> None:
@@ -110,6 +114,8 @@ class Emitter(Expressions, ABC):
 
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
+        if unit in self._given_units:
+            return self._given_units[unit]
         # A declared unit may be called what no variable can.
         name = f"n_{unit if unit.isidentifier() else unit.encode().hex()}"
         return self._units.setdefault(unit, name)
@@ -193,6 +199,16 @@ class Emitter(Expressions, ABC):
 
     # Parts of a function.
 
+    @property
+    def handed_on(self) -> str:
+        """What a function that is called takes of its caller's, as parameters and arguments."""
+        return "".join(f", {name}" for name in (*self.variables.values(), *self._units.values()))
+
+    @property
+    def taken(self) -> str:
+        """The same, as the called function has it."""
+        return "".join(f", {name}" for name in (*self.given.values(), *self._given_units.values()))
+
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, before `first`."""
         sized = self._amount_lines()
@@ -273,25 +289,25 @@ class Emitter(Expressions, ABC):
         ]
         if units.keys() - {"requests", *TOKENS}:
             return [*lines, *reserved]
-        plain: list[str] = []
+        plain, sums = [], []
         if "requests" in units:
             lines.append('n_requests = estimate.get("requests", 1)')
             plain.append("n_requests.__class__ is int")
         if units.keys() & set(TOKENS):
             lines += [
-                'n_input_tokens = estimate.get("input_tokens")',
-                'n_output_tokens = estimate.get("output_tokens")',
+                'tokens_in = estimate.get("input_tokens")',
+                'tokens_out = estimate.get("output_tokens")',
             ]
-            plain += ["n_input_tokens.__class__ is int", "n_output_tokens.__class__ is int"]
-        lines.append(f"if not ({' and '.join(plain)}):")
-        lines += indented(reserved)
+            plain += ["tokens_in.__class__ is int", "tokens_out.__class__ is int"]
+            parts = {"input_tokens": "tokens_in", "output_tokens": "tokens_out"}
+            sums = [f"n_{unit} = {part}" for unit, part in parts.items() if unit in units]
         if "tokens" in units:
-            lines += [
-                "else:",
-                "    n_tokens = n_input_tokens + n_output_tokens",
-                f"    if n_tokens > {TOP}: n_tokens = {TOP}",
+            sums += [
+                "n_tokens = tokens_in + tokens_out",
+                f"if n_tokens > {TOP}: n_tokens = {TOP}",
             ]
-        return lines
+        lines += [f"if not ({' and '.join(plain)}):", *indented(reserved)]
+        return [*lines, "else:", *indented(sums)] if sums else lines
 
     def _fact_lines(self) -> list[str]:
         reader = self.engine.reader

@@ -87,17 +87,21 @@ class InlineEmitter(Emitter):
 
     `writes` run once nothing refuses, `receipts` are the sources of those of all counters, None
     for one that was not reached; `charged` tells of each where it is charged (empty: always).
-    With `deferred`, writes are handed to the caller, which makes them later.
+    A function that is called hands its writes to its caller, which makes them later.
     """
 
     def __init__(
-        self, engine: Engine, store: FusableStore, bail: str, leave: str, *, deferred: bool = False
+        self,
+        engine: Engine,
+        store: FusableStore,
+        bail: str,
+        leave: str,
+        caller: Emitter | None = None,
     ) -> None:
         """Start a function that leaves by `bail`, and under the lock by `leave`."""
-        super().__init__(engine, bail, checked=deferred)
+        super().__init__(engine, bail, caller)
         self.store = store
         self.leave = leave
-        self.deferred = deferred
         self.writes: list[str] = []
         self.receipts: list[str] = []
         self.charged: list[str] = []
@@ -125,7 +129,7 @@ class InlineEmitter(Emitter):
             put = f"put{j}(k{j}, {record}, t)"
             self.constants[f"put{j}"] = self._table(limit, spec).put
             write = [f"if d{j} is None: {put}", f"else: d{j}[k{j}] = {record}"]
-            if self.deferred:
+            if self.checked:
                 write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == SET or spec.amount.isdigit() else spec.amount
@@ -322,8 +326,11 @@ class _Inline:
         """Return the function for the rules that always apply; it calls those of the buckets."""
         emitter = InlineEmitter(self.engine, self.store, self.bail, "break")
         emitter.add(self.engine.index.always)
-        before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
+        for name in self.buckets:
+            emitter.variable(name)
         prelude = emitter.prelude()
+        self.main = emitter
+        before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
         if any(limit.lease for limit, _ in self.engine.counters):
             serial, naming = "serial", ["serial = next_serial()", "name = name_of(serial)"]
@@ -465,13 +472,13 @@ class _Inline:
                 f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
                 "    if b.counts: looks += (b.function,)",
                 "    else:",
-                "        b = b.function(facts, estimate, t)",
+                f"        b = b.function(facts, estimate, t{emitter.handed_on})",
                 f"        if b is None: {self.bail}",
                 "        found += b",
             ]
         within += [
             "    for b in looks:",
-            "        if not b(facts, estimate, t, name, looked): break",
+            f"        if not b(facts, estimate, t, name, looked{emitter.handed_on}): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; judged += looked.judged; struck += looked.struck",
@@ -487,7 +494,7 @@ class _Inline:
         places = self.buckets[name][value]
         counts = any(self.engine.limits[place] is not None for place in places)
         bail = "return False" if counts else "return None"
-        emitter = InlineEmitter(self.engine, self.store, bail, bail, deferred=True)
+        emitter = InlineEmitter(self.engine, self.store, bail, bail, self.main)
         emitter.add(places)
         prelude = emitter.prelude()
         if counts:
@@ -502,9 +509,12 @@ class _Inline:
                 *conditional("not looked.refused", emitter.writes),
                 "return True",
             ]
-            head = "def decide(facts, estimate, t, name, looked):"
+            head = f"def decide(facts, estimate, t, name, looked{emitter.taken}):"
         else:
-            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
+            lines, head = (
+                [*prelude, "return found"],
+                f"def decide(facts, estimate, t{emitter.taken}):",
+            )
         function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
         self.buckets[name][value] = made = Bucket(function, counts)
         return made

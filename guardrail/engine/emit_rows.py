@@ -313,6 +313,7 @@ class _Asking:
         self.engine = engine
         self.latest = latest
         self.buckets = {name: dict(b) for name, b in engine.index.buckets.items()}
+        self.main: RowEmitter | None = None
         self.write = self._function(engine.index.always, "rows", self.buckets)
         if sum(map(len, self.buckets.values())) <= AT_ONCE:
             for name, bucket in self.buckets.items():
@@ -329,10 +330,13 @@ class _Asking:
         return question if self.write(facts, estimate, now, question) else None
 
     def _function(self, places: Sequence[int], title: str, buckets: Iterable[str] = ()) -> Write:
-        emitter = RowEmitter(self.engine, "return False", checked=title != "rows")
+        emitter = RowEmitter(self.engine, "return False", self.main)
         emitter.add(places)
-        calls = self._bucket_calls(emitter, buckets)
+        for name in buckets:
+            emitter.variable(name)
         prelude = emitter.prelude()
+        self.main = self.main or emitter
+        calls = self._bucket_calls(emitter, buckets)
         emitter.constants["name_of"] = self.engine.ids.name
         lines = [
             *prelude,
@@ -345,7 +349,7 @@ class _Asking:
             *calls,
             "return True",
         ]
-        head = "def write(facts, estimate, t, question):"
+        head = f"def write(facts, estimate, t, question{emitter.taken}):"
         write: Write = define([head, *indented(lines)], emitter.constants, "write", title)
         return write
 
@@ -358,7 +362,8 @@ class _Asking:
             lines += [
                 f"b = {held}.get({value})",
                 f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                "if b is not None and not b(facts, estimate, t, question): return False",
+                f"if b is not None and not b(facts, estimate, t, question{emitter.handed_on}):",
+                "    return False",
             ]
         return lines
 

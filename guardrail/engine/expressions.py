@@ -58,8 +58,10 @@ class Expressions:
     `timed` tells that one of them reads `now`.
     """
 
-    def __init__(self, facts: Mapping[str, Fact]) -> None:
+    def __init__(self, facts: Mapping[str, Fact], given: Mapping[str, str] | None = None) -> None:
+        """Start without variables, but for those of the facts that are `given`: read already."""
         self.facts = facts
+        self.given = given or {}
         self.constants: dict[str, Any] = {}
         self.timed = False
         self._variables: dict[str, str] = {}
@@ -72,11 +74,13 @@ class Expressions:
 
     def variable(self, fact: str) -> str:
         """Return the local variable that holds a fact."""
-        return self._variables.setdefault(fact, f"f{len(self._variables)}")
+        if fact in self.given:
+            return self.given[fact]
+        return self._variables.setdefault(fact, f"f{len(self.given) + len(self._variables)}")
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The facts read so far, and their variables."""
+        """The facts read here so far, and their variables."""
         return self._variables
 
     def applies(self, rule: Rule, exemptions: Sequence[Exemption]) -> str:
