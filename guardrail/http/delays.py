@@ -1,4 +1,4 @@
-"""Requests that are delayed until a throttle is over: so many at once, and few of any one caller."""
+"""Requests that are delayed until a throttle is over: so many at once, few of any one caller."""
 
 from __future__ import annotations
 
