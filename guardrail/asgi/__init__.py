@@ -72,27 +72,28 @@ class GuardrailMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        again = kind == "lifespan" if isinstance(self._door, NotStarted) else self._door.closed
+        enforcer = self._door
+        again = kind == "lifespan" if isinstance(enforcer, NotStarted) else enforcer.closed
         if again:
-            self._door = self._made()
-        if isinstance(self._door, NotStarted):
-            await self._door(scope, receive, send)
+            enforcer = self._door = self._made()
+        if isinstance(enforcer, NotStarted):
+            await enforcer(scope, receive, send)
             return
         if kind == "lifespan":
-            await serve_lifespan(self._door, self.app, scope, receive, send)
+            await serve_lifespan(enforcer, self.app, scope, receive, send)
             return
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         head = head_of_scope(scope)
-        if kind == "http" and is_scrape(head, self.door.settings):
+        if kind == "websocket":
+            await serve_websocket(enforcer, self.app, head, scope, receive, send)
+        elif is_scrape(head, enforcer.settings):
             await send_answer(counts_answer(self.metrics()), send, head.method)
-        elif kind == "http" and is_let_through(head, self.door.settings):
+        elif is_let_through(head, enforcer.settings):
             await self.app(scope, receive, send)
-        elif kind == "http":
-            await serve_http(self.door, self.app, head, scope, receive, send)
         else:
-            await serve_websocket(self.door, self.app, head, scope, receive, send)
+            await serve_http(enforcer, self.app, head, scope, receive, send)
 
     def _made(self) -> AsyncEnforcer | NotStarted:
         try:

@@ -298,7 +298,7 @@ _ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shut
 
 
 async def serve_lifespan(
-    door: AsyncEnforcer, app: App, scope: Scope, receive: Receive, send: Send
+    enforcer: AsyncEnforcer, app: App, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Open the guard before the host starts, and close it after the host has ended.
 
@@ -307,7 +307,7 @@ async def serve_lifespan(
     """
     first: Message | None = await receive()
     try:
-        door.open()
+        enforcer.open()
     except GuardrailError as problem:
         await send({"type": "lifespan.startup.failed", "message": str(problem)})
         return
@@ -319,7 +319,7 @@ async def serve_lifespan(
 
     async def sending(message: Message) -> None:
         if message["type"] in _ENDS:
-            await door.close()
+            await enforcer.close()
         await send(message)
 
     await app(scope, receiving, sending)

@@ -57,7 +57,7 @@ class Session:
 
     def __init__(
         self,
-        door: AsyncEnforcer,
+        enforcer: AsyncEnforcer,
         request: Request,
         decision: Decision,
         meter: SessionMeter,
@@ -68,7 +68,7 @@ class Session:
     ) -> None:
         """Take the connection, and what the decision on it obliges each of its turns to."""
         self._obliged = obliged
-        self._door = door
+        self._enforcer = enforcer
         self._request = request
         self._decision = decision
         self._meter = meter
@@ -92,18 +92,18 @@ class Session:
             self._hold(0, decision)
         elif decision.allowed:
             # The handshake only showed that turns are welcome: nothing is reserved between them.
-            guard, recorder = self._request.guard, self._door.recorder
-            await self._door.run(settled(guard, decision, RELEASED, recorder))
+            guard, recorder = self._request.guard, self._enforcer.recorder
+            await self._enforcer.run(settled(guard, decision, RELEASED, recorder))
         self._first = first
-        addressee, style = self._request.addressee, self._door.settings.style
+        addressee, style = self._request.addressee, self._enforcer.settings.style
         self._state = RequestState(
             self._request.guard,
             decision,
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
-            recorder=self._door.recorder,
-            clock=self._door.clock,
+            recorder=self._enforcer.recorder,
+            clock=self._enforcer.clock,
             unavailable=self._request.unavailable,
         )
         try:
@@ -122,9 +122,9 @@ class Session:
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
                 if usage is not None and event.number == 0 and self._state is not None:
                     usage = self._state.used(usage, self._request.estimate)
-                tasks.append(self._door.start(held.settle(Settlement(usage))))
+                tasks.append(self._enforcer.start(held.settle(Settlement(usage))))
         for held in self._held.values():
-            tasks.append(self._door.start(held.settle(RELEASED)))
+            tasks.append(self._enforcer.start(held.settle(RELEASED)))
         self._held.clear()
         if tasks:
             await asyncio.wait(tasks)
@@ -207,7 +207,7 @@ class Session:
         if kind == "websocket.accept":
             self._accepted = True
             if self._decision.allowed:
-                style = self._door.settings.style
+                style = self._enforcer.settings.style
                 ours = admitted_fields(self._decision, self._request.addressee, style)
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
         elif kind == "websocket.send":
@@ -229,21 +229,21 @@ class Session:
             await self._refuse(turn, text)
             return False, None
         try:
-            decision = await self._door.run(
-                self._door.decide_turn(self._request, turn.facts, turn.estimate)
+            decision = await self._enforcer.run(
+                self._enforcer.decide_turn(self._request, turn.facts, turn.estimate)
             )
         except Exception:
-            self._door.note_failure()
+            self._enforcer.note_failure()
             message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
             await self._refuse(turn, self._own_refusal(503, "guard_failed", message, caller))
             return False, None
-        recorder, dialect = self._door.recorder, self._request.dialect
+        recorder, dialect = self._enforcer.recorder, self._request.dialect
         if not decision.allowed:
             recorder.decided(decision, dialect, owes=turn.automatic)
             if turn.automatic:
                 # It runs until the host hears of it: what it uses is charged all the same.
                 self._hold(turn.number, decision.case.engine.owing(decision))
-            text = refused_turn(decision, self._door.settings.style, caller)
+            text = refused_turn(decision, self._enforcer.settings.style, caller)
             await self._refuse(turn, text, later=decision.retry_after is not None)
             return False, None
         self._hold(turn.number, decision)
@@ -312,7 +312,7 @@ class Session:
             self._woken.set()
 
     def _hold(self, number: int, decision: Decision) -> None:
-        self._held[number] = _Held(self._door, self._door.held(self._request, decision))
+        self._held[number] = _Held(self._enforcer, self._enforcer.held(self._request, decision))
 
     async def _settle(self, used: TurnUsage) -> None:
         held = self._held.pop(used.number, None)
@@ -337,30 +337,30 @@ def _obligations(told: Mapping[str, object]) -> Obligations:
 class _Held:
     """What a turn that runs holds: a reservation whose places in flight are kept alive."""
 
-    def __init__(self, door: AsyncEnforcer, reservation: Reservation) -> None:
-        self._door = door
+    def __init__(self, enforcer: AsyncEnforcer, reservation: Reservation) -> None:
+        self._enforcer = enforcer
         self._reservation = reservation
         self._timer = LeaseTimer(reservation.renews_every, self.renew_if_due)
 
     async def settle(self, settlement: Settlement, *, recorded: bool = True) -> None:
         """Settle it, once."""
         self._timer.cancel()
-        await self._door.run(self._reservation.settle(settlement, recorded=recorded))
+        await self._enforcer.run(self._reservation.settle(settlement, recorded=recorded))
 
     async def decide_again(
         self, facts: Mapping[str, object], estimate: Amounts, *, served: bool
     ) -> Decision:
         """Decide in its place once more, as `Reservation.decide_again` does."""
         flow = self._reservation.decide_again(facts, estimate, served=served)
-        decision = await self._door.run(flow)
+        decision = await self._enforcer.run(flow)
         if self._reservation.held:
-            self._reservation.taken(self._door.clock())
+            self._reservation.taken(self._enforcer.clock())
             self._timer.start()
         return decision
 
     def renew_if_due(self) -> None:
         """Renew its places in flight, if that is due."""
-        self._door.renew(self._reservation, self._door.clock())
+        self._enforcer.renew(self._reservation, self._enforcer.clock())
 
 
 EXTENSION = "websocket.http.response"
@@ -375,23 +375,23 @@ _EPHEMERAL = (b"bearer ek_", b"token auth_tokens/")
 
 
 async def serve_websocket(
-    door: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
+    enforcer: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one connection; what the host raises goes through unchanged."""
-    if head.is_one_of(door.settings.exempt):
+    if head.is_one_of(enforcer.settings.exempt):
         await app(scope, receive, send)
         return
-    request = _Handshake(head, door)
+    request = _Handshake(head, enforcer)
     first = await receive()
     if first["type"] != "websocket.connect":
         return
 
-    outcome = await door.run(door.admit(request))
+    outcome = await enforcer.run(enforcer.admit(request))
     if isinstance(outcome, Answer):
         await _deny(outcome, scope, send)
         return
     session = Session(
-        door, request, outcome.decision, request.meter, receive, send, obliged=request.obliged
+        enforcer, request, outcome.decision, request.meter, receive, send, obliged=request.obliged
     )
     await session.run(app, {**scope, **request.address(scope["path"])}, first)
 
@@ -420,10 +420,10 @@ class _Handshake(Request):
     were known to ask for the worst: each turn is decided by what it does ask for.
     """
 
-    def __init__(self, head: Head, door: AsyncEnforcer) -> None:
-        super().__init__(head, door.settings)
+    def __init__(self, head: Head, enforcer: AsyncEnforcer) -> None:
+        super().__init__(head, enforcer.settings)
         self.has_body = False
-        self._door = door
+        self._enforcer = enforcer
         self.meter: SessionMeter = self._follow(None)
         self._weaker: RequestParts | None = None
         self.obliged: Mapping[str, object] = {}
@@ -438,7 +438,7 @@ class _Handshake(Request):
         return {"query_string": weaker.query, **raw}
 
     def _follow(self, model: str | None) -> SessionMeter:
-        settings, query = self._door.settings, self.head.query
+        settings, query = self._enforcer.settings, self.head.query
         return session_meter(
             self.head.path,
             query,

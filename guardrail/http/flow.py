@@ -133,6 +133,7 @@ class Reservation:
         "decision",
         "guard",
         "held",
+        "owes",
         "unavailable",
     )
 
@@ -151,6 +152,7 @@ class Reservation:
         self.guard = guard
         self.decision = decision
         self.held = True
+        self.owes = False
         self.unavailable = unavailable
         self._recorder = recorder
         self._dialect = dialect
@@ -197,26 +199,43 @@ class Reservation:
         before, held = self.decision, self.held
         yield from self._let_places_go()
         self.held = False
-        if held:
-            yield from settled(self.guard, before, RELEASED, self._recorder)
         unavailable = self.unavailable - facts.keys()
-        whole = {**before.facts, **facts}
-        decision: Decision = yield Decide(self.guard, whole, estimate, unavailable)
+        try:
+            if held:
+                yield from settled(self.guard, before, RELEASED, self._recorder)
+            decision: Decision = yield Decide(
+                self.guard, {**before.facts, **facts}, estimate, unavailable
+            )
+        except BaseException:
+            if held and served:
+                self._owe(before)
+            raise
         self._decided(decision)
         if decision.allowed:
-            self.decision, self.held, self.unavailable = decision, True, unavailable
+            self.decision, self.held, self.owes = decision, True, False
+            self.unavailable = unavailable
         elif held and served:
-            again: Decision = yield Decide(
-                self.guard, before.facts, before.case.estimate, self.unavailable
-            )
+            try:
+                again: Decision = yield Decide(
+                    self.guard, before.facts, before.case.estimate, self.unavailable
+                )
+            except BaseException:
+                self._owe(before)
+                raise
             self._decided(again, owes=True)
-            self.decision = again if again.allowed else again.case.engine.owing(again)
-            self.held = True
+            if again.allowed:
+                self.decision, self.held = again, True
+            else:
+                self._owe(again)
         return decision
 
     def taken(self, now: float) -> None:
         """Count the leases of its places from `now`."""
         self._lease.taken(now)
+
+    def _owe(self, decision: Decision) -> None:
+        """Hold what a decision would charge, nothing of it reserved: usage is charged in full."""
+        self.decision, self.held, self.owes = decision.case.engine.owing(decision), True, True
 
     def _decided(self, decision: Decision, *, owes: bool = False) -> None:
         if self._recorder is not None:
@@ -543,7 +562,7 @@ class Served:
         own, *others = self.response.endings(failed=failed, left=left)
         usage = own[1].usage
         if usage is not None:
-            if not self.reservation.decision.allowed:
+            if self.reservation.owes:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
             usage = self._with_added(usage, self._request.estimate)

@@ -105,7 +105,7 @@ def head_of_scope(scope: Mapping[str, Any]) -> Head:
         whole_path=whole,
         raw_path=scope.get("raw_path"),
         query=scope.get("query_string", b""),
-        headers=tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        headers=tuple([(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]),
         peer=client[0] if client else None,
         http_version=scope.get("http_version", "1.1"),
         subprotocols=tuple(scope.get("subprotocols", ())),
@@ -216,6 +216,7 @@ class Request:
         self.body: bytes | None = None
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
+        self._length = head.stated_length
         self.asked: Asked = header_only(head.method, head.path, head.headers)
         self.asking = Asking(ClientAddress(None), None)
         self.facts: dict[str, object] = {}
@@ -241,11 +242,6 @@ class Request:
     def estimate(self) -> Mapping[str, int]:
         """What the request may cost."""
         return self.asked.estimate
-
-    @property
-    def nothing(self) -> Mapping[str, int]:
-        """An estimate of nothing: what a decision costs that is about places in flight alone."""
-        return {**dict.fromkeys(self.estimate, 0), **NOTHING}
 
     @property
     def max_body(self) -> int:
@@ -279,10 +275,9 @@ class Request:
         self.facts.update(incoming_ids(head))
         self.head_facts = dict(self.facts)
         self.facts.update(self.asked.facts)
-        length = head.stated_length
-        if length is not None and length > settings.reading.max_body:
-            return self.too_large()
-        return None
+        length = self._length
+        too_large = length is not None and length > settings.reading.max_body
+        return self.too_large() if too_large else None
 
     def identified(self, identity: Identity) -> Answer | None:
         """Take what the directory says of the credential; refuse a body too long for its caller."""
@@ -292,7 +287,7 @@ class Request:
         self.known = (
             self.known or "account.id" in identity.facts or "account.id" in identity.unavailable
         )
-        length = self.head.stated_length
+        length = self._length
         return self.too_large() if length is not None and length > self.max_body else None
 
     def prechecked(self, found: Prechecked) -> Answer | None:

@@ -211,9 +211,11 @@ class ServedIterable(Served):
         with self._lock:
             if not self.reservation.held:
                 return
-            self._enforcer.run(self.finish(failed=failed))
-        if self.reservation.renews_every is not None:
-            self._enforcer.leases.drop(self)
+            try:
+                self._enforcer.run(self.finish(failed=failed))
+            finally:
+                if self.reservation.renews_every is not None:
+                    self._enforcer.leases.drop(self)
 
     def _changed(self, environ: Mapping[str, Any]) -> Environ:
         """Return the host's own copy of the environ, with what was changed in the request."""

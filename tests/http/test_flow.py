@@ -89,10 +89,21 @@ class Sync:
 
     def noting(self, kind: Any, perform: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*given: Any) -> Any:
-            self.note(kind)
-            return perform(*given)
+            if kind is not Settle:
+                self.note(kind)
+                return perform(*given)
+            # Whoever waits for a settlement is gone, and the guard has it all the same.
+            found = perform(*given)
+            if not asyncio.iscoroutine(found):
+                self.note(kind)
+                return found
+            return self.noted_after(found)
 
         return noted
+
+    async def noted_after(self, found: Any) -> None:
+        await found
+        self.note(Settle)
 
     def note(self, kind: Any) -> None:
         number = len(self.steps)
@@ -305,6 +316,32 @@ def test_wherever_the_end_of_a_request_is_broken_off_it_is_settled(made, number,
 
     assert one.held == SERVED
     assert not served.reservation.held
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("kind", [Broken, asyncio.CancelledError, GeneratorExit, RuntimeError])
+@pytest.mark.parametrize("served", [False, True])
+def test_wherever_a_decision_anew_is_broken_off_what_was_served_is_charged(
+    made, number, kind, served
+):
+    one = made()
+    request = one.request()
+    outcome = one.run(one.enforcer.admit(request))
+    followed = Served(one.enforcer, request, outcome)
+    if served:
+        followed.response.started(200, [(b"content-type", b"application/json")])
+    one.steps.clear()
+    one.breaks = (number, kind("broken off"))
+    with suppress(kind):
+        # Its head's rule refuses this one; it is then decided on once more as it was.
+        one.run(followed.decide_again({"account.id": "bad"}, {}))
+    one.breaks = None
+    assert one.steps == [Settle, Decide, Decide][: number + 1 if served else min(number + 1, 2)]
+    if served:
+        followed.response.sent(completion(), last=True)
+    one.run(followed.finish(failed=not served))
+
+    assert one.held == (SERVED if served else NOTHING)
 
 
 @pytest.mark.parametrize("at", [LookUp, Delay, Settle])
