@@ -113,6 +113,7 @@ class Shell(Generic[S]):
             clock=skewed(clock, opened),
             environ=environment,
             local_share=local_share,
+            host_clock=clock,
         )
         return cls(frame, opened)
 

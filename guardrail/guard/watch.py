@@ -64,7 +64,8 @@ class Watch:
         undoes: bool = False,
         most_queued: int = MOST_KEPT,
     ) -> None:
-        self._clock = frame.clock
+        # Pauses are told by the host's clock alone: the store's is asked for once a call.
+        self._clock = frame.host_clock
         self._follows = not in_process
         self._undoes = undoes
         self._breaker = Breaker(random.random)
