@@ -66,9 +66,11 @@ class Context:
         clock: Clock,
         environ: Mapping[str, str],
         local_share: Fraction | None = None,
+        host_clock: Clock | None = None,
     ) -> None:
         self.policies = policies
         self.clock = clock
+        self.host_clock = clock if host_clock is None else host_clock
         self._given = (tuple(signals), namespace, environ, local_share)
         self.parts = share_from(local_share, environ)
         ids = ProcessIds()
@@ -107,6 +109,7 @@ class Context:
             clock=self.clock,
             environ=environ,
             local_share=local_share,
+            host_clock=self.host_clock,
         )
 
     def engine_at(self, now: float) -> Engine:

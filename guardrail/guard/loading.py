@@ -117,6 +117,8 @@ class BaseGuard(Generic[S]):
             clock=skewed(clock, opened),
             environ=environment,
             local_share=local_share,
+            host_clock=clock,
+            host_clock=clock,
         )
         return cls(context, opened)
 

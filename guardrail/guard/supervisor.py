@@ -183,7 +183,8 @@ class Supervisor:
         undoes: bool = False,
         most_queued: int = MOST_KEPT,
     ) -> None:
-        self._clock = context.clock
+        # Pauses are told by the host's clock alone: the store's is asked for once a call.
+        self._clock = context.host_clock
         self._follows = not in_process
         self._undoes = undoes
         self._breaker = Breaker(random.random)

@@ -217,6 +217,19 @@ def test_a_cluster_is_found_though_the_first_server_named_is_gone(valkey):
             store.close()
 
 
+def test_a_server_that_knows_no_slots_yet_is_passed_over_for_the_next_named(valkey):
+    with Server(cluster_enabled="yes") as fresh:
+        uri = valkey.uri.replace("redis+cluster://", f"redis+cluster://127.0.0.1:{fresh.port},")
+        store = redis_store(uri)
+        store.open()
+        assert charge_once(store).admitted
+        store.close()
+        alone = redis_store(f"redis+cluster://127.0.0.1:{fresh.port}")
+        with pytest.raises(StoreError, match="has no slots yet"):
+            alone.open()
+        alone.close()
+
+
 def charge_once(store):
     return store.acquire([BINDING], [budget(0, "budget__=a", 9)], 1_700_000_000 * S)
 

@@ -86,6 +86,28 @@ def test_a_call_follows_records_that_are_on_their_way_and_waits_for_those_betwee
     assert (store.slots(key), store.slots(beside(key))) == ({0: 4}, {0: 1})
 
 
+def test_a_call_that_two_servers_send_to_each_other_is_given_up_after_five_times(cluster, store):
+    key = "budget__=nobody"
+    slot, owner, other = store.slot(key), store.owner(key), elsewhere(cluster, store, key)
+    for server, told in ((owner, other), (other, owner)):
+        server.client.cluster("SETSLOT", slot, "NODE", node_id(told))
+        server.client.config_resetstat()
+    try:
+        with pytest.raises(StoreError, match="sent a call on too often") as caught:
+            charge(store, key)
+    finally:
+        for server in cluster.servers:
+            server.client.cluster("SETSLOT", slot, "NODE", node_id(owner))
+
+    assert not caught.value.unsure
+    assert sum(map(rejected, (owner, other))) == 5
+
+
+def rejected(server):
+    """Return how many calls of scripts a server has sent on."""
+    return server.client.info("commandstats")["cmdstat_evalsha"]["rejected_calls"]
+
+
 class Load:
     """Threads that decide on keys of different slots, and what they were told."""
 

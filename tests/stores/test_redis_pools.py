@@ -33,7 +33,7 @@ class Slow:
 @pytest.mark.parametrize("again", [False, True])
 def test_a_connection_that_opens_after_the_pool_was_closed_is_closed_unless_wanted(again):
     connection = Slow()
-    pool = Pool(connection.opened, "a server", 0.05)
+    pool = Pool(connection.opened, "a server", 0.05, print)
     with pytest.raises(StoreError):
         pool.take(time.monotonic() + 0.01)
     pool.close()

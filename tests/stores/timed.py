@@ -54,7 +54,7 @@ class Held(BlockingConnection):
     def __init__(self, hand: Hand, real: BlockingConnection) -> None:
         self.opened = self._used = hand.now
         self.owed = deque()
-        self._on_late = real._on_late
+        self.on_late = real.on_late
         self._hand = hand
         hand.opened += 1
         self._real = real

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from ssl import SSLWantReadError
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis.connection
 from hiredis import Reader
@@ -24,7 +24,6 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from guardrail.errors import StoreError
-from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.faults import (
     MOVED_AWAY,
     overdue,
@@ -34,7 +33,7 @@ from guardrail.stores.redis.faults import (
     unwrapped,
 )
 from guardrail.stores.redis.protocol import Call, Steps
-from guardrail.stores.redis.servers import LOOK_EVERY, PATIENCE, Library, OnLate, Servers
+from guardrail.stores.redis.servers import PATIENCE, Library, OnLate, Servers
 
 T = TypeVar("T")
 
@@ -61,24 +60,18 @@ def performed(steps: Steps[T]) -> T:
         return cast(T, end.value)
 
 
-class Owed(NamedTuple):
-    """A reply that did not come in time: to which call (None if it does not matter), sent when."""
-
-    call: Call | None
-    sent: float
-
-
 class BlockingConnection:
     """A connection used by one thread at a time.
 
     redis-py opens it, logs in and closes it; between, its socket is ours. Replies come in the
-    order of the commands: those that are owed come first, and are handed to `on_late`.
+    order of the commands: those that are `owed`, to a call (None if it does not matter) that was
+    sent at a moment, come first, and are handed to `on_late`.
     """
 
-    def __init__(self, connection: Any, on_late: OnLate) -> None:
+    def __init__(self, connection: Any) -> None:
         self.opened = self._used = monotonic()
-        self.owed: deque[Owed] = deque()
-        self._on_late = on_late
+        self.owed: deque[tuple[Call | None, float]] = deque()
+        self.on_late: OnLate | None = None
         self._connection = connection
         self._socket = connection._sock
         self._bound = 0.0
@@ -97,7 +90,7 @@ class BlockingConnection:
 
     def silent(self, patience: float) -> bool:
         """Tell whether an owed reply is older than `patience` seconds."""
-        return bool(self.owed) and monotonic() - self.owed[0].sent > patience
+        return bool(self.owed) and monotonic() - self.owed[0][1] > patience
 
     def ask(self, commands: Sequence[bytes], until: float) -> object:
         """Send packed commands; return the reply to the last, also if it is an error.
@@ -121,7 +114,7 @@ class BlockingConnection:
 
     def owe(self, call: Call | None) -> None:
         """Note that the reply to the last command is still to come."""
-        self.owed.append(Owed(call, monotonic()))
+        self.owed.append((call, monotonic()))
 
     def poll(self) -> None:
         """Take what has come of the owed replies, without waiting.
@@ -152,9 +145,9 @@ class BlockingConnection:
             self._connection.disconnect()
 
     def _deliver(self, reply: object) -> None:
-        call = self.owed.popleft().call
-        if call is not None:
-            self._on_late(call, reply)
+        call, _ = self.owed.popleft()
+        if call is not None and self.on_late is not None:
+            self.on_late(call, reply)
 
     def _filled(self, until: float) -> bool:
         """Wait for a piece of a reply; tell whether one came."""
@@ -185,10 +178,11 @@ class Pool:
     `lost` counts the calls whose replies will never come.
     """
 
-    def __init__(self, opener: Opener, where: str, deadline: float) -> None:
+    def __init__(self, opener: Opener, where: str, deadline: float, on_late: OnLate) -> None:
         self.where = where
         self.lost = 0
         self.owing = 0
+        self._on_late = on_late
         self._opener = opener
         self._deadline = deadline
         self._free = threading.Condition()
@@ -245,20 +239,12 @@ class Pool:
         for connection in idle:
             self._drop(connection)
 
-    def collect(self) -> None:
-        """Take the replies that have come since, and give up on those that will not."""
-        if self.owing:
-            with self._free:
-                self._poll()
-
-    def drain(self) -> None:
-        """Wait for the replies that are owed, no longer than a deadline."""
-        until = monotonic() + self._deadline
+    def owes(self) -> bool:
+        """Tell whether replies are still to come, after taking in those that have come."""
         with self._free:
-            self._poll()
-            while self.owing and monotonic() < until:
-                self._free.wait(LOOK_EVERY)
+            if self.owing:
                 self._poll()
+            return bool(self.owing)
 
     def take(self, until: float) -> BlockingConnection:
         """Return a connection that nobody uses, to be given back.
@@ -297,7 +283,7 @@ class Pool:
         with self._free:
             self.lost += sum(
                 each is not None and each.asked is not None
-                for each in (call, *(owed.call for owed in connection.owed))
+                for each in (call, *(owed for owed, _ in connection.owed))
             )
         connection.close()
 
@@ -327,6 +313,7 @@ class Pool:
         problem: StoreError | None = None
         try:
             connection = self._opener()
+            connection.on_late = self._on_late
         except Exception as error:  # whatever it is, those who wait must hear of it
             problem = error if isinstance(error, StoreError) else unreachable(error, self.where)
         with self._free:
@@ -344,47 +331,22 @@ class BlockingServers(Servers[Pool]):
     """Pools of held connections, one a server; safe to share between threads."""
 
     library = Library(redis.connection, Retry, Sentinel, "close")
+    adopt, connected, performed = BlockingConnection, Pool, staticmethod(performed)
 
-    def time(self) -> float:
-        """Return the monotonic time."""
-        return monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
-
-    def adopted(self, connection: Any) -> BlockingConnection:
-        """Return a connection of redis-py as one of ours."""
-        return BlockingConnection(connection, self.on_late)
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings, time=monotonic, sleep=time.sleep)
 
     def in_background(self, steps: Steps[None]) -> None:
         """Have steps performed in a thread."""
-        arguments = (steps,)
-        thread = threading.Thread(
-            target=performed, args=arguments, name="guardrail-look", daemon=True
-        )
-        thread.start()
-
-    def made(self, place: Place, where: str) -> Pool:
-        """Return the pool of connections to a server."""
-        return Pool(partial(self.open, place), where, self.deadline)
-
-    def open(self, place: Place) -> BlockingConnection:
-        """Return a connection to a server, in whichever thread: asking the way may take long."""
-        return cast(BlockingConnection, performed(self.opening(place)))
+        work = partial(performed, steps)
+        threading.Thread(target=work, name="guardrail-look", daemon=True).start()
 
     def look(self) -> None:
         """Take the replies that have come since, and look whether the primary is another one."""
-        if self.is_sentinel:
-            super().look()
+        super().look()
         for pool in self.every():
             if pool.owing:
-                pool.collect()
-
-    def drain(self) -> None:
-        """Wait for what the servers owe, no longer than a deadline each."""
-        for pool in self.every():
-            pool.drain()
+                pool.owes()
 
     def close(self) -> None:
         """Close every connection."""

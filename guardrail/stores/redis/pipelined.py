@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import redis.asyncio.connection
@@ -15,7 +15,6 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 
 from guardrail.errors import StoreError
-from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.faults import (
     MOVED_AWAY,
     overdue,
@@ -99,20 +98,16 @@ class Stream:
         self._sink.transport.abort()
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """One call on its way: `replies` are still to come, the last of them is the call's."""
 
-    __slots__ = ("call", "commands", "future", "replies", "sent", "until")
-
-    def __init__(
-        self, commands: Sequence[bytes], call: Call, until: float, future: asyncio.Future[object]
-    ) -> None:
-        self.commands = commands
-        self.call = call
-        self.until = until
-        self.future = future
-        self.sent = 0.0
-        self.replies = len(commands)
+    commands: Sequence[bytes]
+    call: Call
+    until: float
+    future: asyncio.Future[object]
+    replies: int
+    sent: float = 0.0
 
 
 Opener = Callable[[], Awaitable[Stream]]
@@ -156,7 +151,7 @@ class PipelinedConnection:
             raise unasked(self.where)
         if len(self._unsent) + len(self._owed) >= MOST_WAITING:
             raise StoreError(f"{MOST_WAITING:,} calls wait for {self.where} already")
-        entry = Entry(commands, call, until, self._loop.create_future())
+        entry = Entry(commands, call, until, self._loop.create_future(), len(commands))
         self._unsent.append(entry)
         if not self._leaving:
             self._leaving = True
@@ -176,11 +171,9 @@ class PipelinedConnection:
         """How many replies are still to come that tell what was charged."""
         return sum(entry.call.asked is not None for entry in self._owed)
 
-    async def drain(self) -> None:
-        """Wait for what is owed, no longer than a deadline."""
-        until = self._loop.time() + self._deadline
-        while self._owed and self._loop.time() < until:
-            await asyncio.sleep(LOOK_EVERY)
+    def owes(self) -> bool:
+        """Tell whether replies are still to come."""
+        return bool(self._owed)
 
     def retire(self, moment: float) -> None:
         """Close the connection if it was opened by a moment (the loop's seconds)."""
@@ -334,46 +327,21 @@ class PipelinedServers(Servers[PipelinedConnection]):
     """Shared connections, one a server, all of one event loop."""
 
     library = Library(redis.asyncio.connection, Retry, Sentinel, "aclose")
+    adopt, connected, performed = Stream, PipelinedConnection, staticmethod(awaited)
 
     def __init__(self, *settings: Any) -> None:
         self.loop = asyncio.get_running_loop()
         self._background: asyncio.Task[None] | None = None
-        super().__init__(*settings)
+        super().__init__(*settings, time=self.loop.time, sleep=asyncio.sleep)
 
     @property
     def lost_with_loop(self) -> int:
         """Replies that never came, and those that never will, as nobody listens any more."""
         return self.lost + sum(connection.owed for connection in self.every())
 
-    def time(self) -> float:
-        """Return the loop's time."""
-        return self.loop.time()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
-
-    def adopted(self, connection: Any) -> Stream:
-        """Return a connection of redis-py as one of ours."""
-        return Stream(connection)
-
     def in_background(self, steps: Steps[None]) -> None:
         """Have steps performed in a task."""
         self._background = self.loop.create_task(awaited(steps))
-
-    def made(self, place: Place, where: str) -> PipelinedConnection:
-        """Return the connection to a server."""
-        opener = partial(self.open, place)
-        return PipelinedConnection(opener, where, self.deadline, self.on_late)
-
-    async def open(self, place: Place) -> Stream:
-        """Return a connection to a server."""
-        return cast(Stream, await awaited(self.opening(place)))
-
-    async def drain(self) -> None:
-        """Wait for what the servers owe, no longer than a deadline each."""
-        for connection in self.every():
-            await connection.drain()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -269,10 +269,11 @@ def settled(
     """
     names = context.names
     places: dict[str, int] = {}
-    argument: list[object] = [now, context.preconditions.before, len(corrections)]
+    argument: list[Any] = [now, context.preconditions.before, len(corrections)]
     for each in corrections:
         place = places.setdefault(each.key, len(places) + 1)
         argument += _correcting(each, place, names)
+    check_whole(*(abs(number) for number in argument if not isinstance(number, str)))
     keys = [names.record(key) for key in places]
     taken_over: tuple[bytes, ...] = ()
     if context.former is not None:
@@ -328,15 +329,11 @@ def _correcting(each: Compensation, place: int, names: Names) -> tuple[object, .
         return (_LEAVE, place, 0, names.member(each.member), expires, 0)
     ttl = -(-each.ttl // MILLISECOND) or 1
     if isinstance(each, Adjust):
-        check_whole(abs(each.delta), each.slot)
         return (_ADJUST, place, ttl, each.slot, each.delta, 0)
     if isinstance(each, Drain):
-        check_whole(abs(each.delta), each.charged, each.refunded)
         return (_DRAIN, place, ttl, each.delta, each.charged, each.refunded)
     if isinstance(each, Undrain):
-        check_whole(each.amount, each.reach, each.since)
         return (_UNDRAIN, place, ttl, -each.amount, each.reach, each.since)
-    check_whole(each.expires)
     return (_RENEW, place, ttl, names.member(each.member), each.expires, 0)
 
 

@@ -93,7 +93,7 @@ class ServerState:
         self._bound = options.bound
         self._context: CallContext | None = None
         self._until = 0.0
-        self._version = (0, 0)
+        self._knows_flags = False
         self.scripts = load_scripts()
 
     @property
@@ -188,7 +188,7 @@ class ServerState:
             ahead, before = AHEAD, good if table.upcoming is None else min(good, table.at)
         conditions = Preconditions(ahead, before, -1 if self._bound is None else self._bound)
         scripts = self.scripts
-        settle = scripts.settle_full if self._version >= (7, 0) else scripts.settle
+        settle = scripts.settle_full if self._knows_flags else scripts.settle
         return CallContext(
             names,
             former[0] if former else None,
@@ -247,10 +247,9 @@ class ServerState:
             said = "is part of a cluster" if mode == "cluster" else "is no part of a cluster"
             scheme = "redis+cluster" if mode == "cluster" else "redis"
             raise SettingError(f"the server {said}: write `{scheme}://` for it")
-        version = about.get("valkey_version", about.get("redis_version", "0.0"))
-        major, minor = (int(part) for part in version.split(".")[:2])
-        # A Valkey says which Redis it behaves like; all of them know the flags of scripts.
-        self._version = (max(major, 7), minor) if "valkey_version" in about else (major, minor)
+        # Redis and Valkey know the flags of scripts from version 7 on.
+        version = about.get("valkey_version", about.get("redis_version", "0"))
+        self._knows_flags = int(version.split(".")[0]) >= 7
         answer = yield ("INFO", "memory")
         memory = _facts(answer)
         policy, most = memory.get("maxmemory_policy", ""), int(memory.get("maxmemory", "0"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -51,22 +52,11 @@ class Library(NamedTuple):
     close: str
 
 
-class Opened(Protocol):
-    """A connection just opened, to ask first questions over."""
-
-    def exchange(self, command: bytes, timeout: float) -> Any:
-        """Send a command; return its reply, or await it, within so many seconds."""
-        ...
-
-    def close(self) -> None:
-        """Close the connection."""
-        ...
-
-
 class Connected(Protocol):
-    """What calls to one server go through; `where` is how errors name it.
+    """What calls to one server go through: a pool of connections, or one that is shared.
 
-    `lost` counts the calls whose replies never came.
+    It is made from what opens a connection, how errors name the server, the deadline in seconds,
+    and `on_late`. `lost` counts the calls whose replies never came.
     """
 
     where: str
@@ -78,6 +68,10 @@ class Connected(Protocol):
         Raises:
             StoreError: it did not come until then, by the servers' time.
         """
+        ...
+
+    def owes(self) -> bool:
+        """Tell whether replies are still to come that nobody waits for, after taking in others."""
         ...
 
     def retire(self, moment: float) -> None:
@@ -92,10 +86,16 @@ class Servers(ABC, Generic[C]):
     """What calls go through to each server of an address; a subclass says how to wait.
 
     `deadline` and `timeout` (of opening a connection) are in seconds. `on_late` is handed replies
-    that came after their deadline.
+    that came after their deadline. `time` is what deadlines go by, `sleep` waits for seconds.
     """
 
     library: ClassVar[Library]
+    adopt: ClassVar[Any]
+    """Makes one of our connections of one of redis-py that has just logged in."""
+    connected: ClassVar[Any]
+    """Makes what calls to a server go through: a `Connected`."""
+    performed: ClassVar[Any]
+    """Performs steps, or has them performed when it is awaited."""
 
     def __init__(
         self,
@@ -104,44 +104,29 @@ class Servers(ABC, Generic[C]):
         deadline: float,
         timeout: float,
         on_late: OnLate,
+        *,
+        time: Callable[[], float],
+        sleep: Callable[[float], Any],
     ) -> None:
         self.address = address
         self.state = state
         self.deadline = deadline
         self.timeout = timeout
         self.on_late = on_late
+        self.time = time
+        self.sleep = sleep
         self.is_cluster = address.kind == "cluster"
         self.is_sentinel = address.kind == "sentinel"
         self._connected: dict[Place, C] = {}
         self._table: SlotTable | None = None
         self._stale = True
-        self._checked = self.time()
+        self._checked = time()
         self._primary: Place | None = None
         self._only = None if self.is_cluster else self.at_place(address.places[0])
 
     @abstractmethod
-    def time(self) -> float:
-        """Return the time that deadlines go by, in seconds."""
-
-    @abstractmethod
-    def sleep(self, seconds: float) -> Any:
-        """Wait."""
-
-    @abstractmethod
-    def adopted(self, connection: Any) -> Opened:
-        """Return a connection of redis-py, just logged in, as one of ours."""
-
-    @abstractmethod
     def in_background(self, steps: Steps[None]) -> None:
         """Have steps performed beside whatever else is done."""
-
-    @abstractmethod
-    def made(self, place: Place, where: str) -> C:
-        """Return what calls to a server go through."""
-
-    @abstractmethod
-    def drain(self) -> Any:
-        """Wait for what the servers owe, no longer than a deadline each."""
 
     @abstractmethod
     def close(self) -> Any:
@@ -167,9 +152,20 @@ class Servers(ABC, Generic[C]):
         """Return the way to a server."""
         connected = self._connected.get(place)
         if connected is None:
-            made = self.made(place, self._spelled(place))
+            opener = partial(self.open, place)
+            made = self.connected(opener, self._spelled(place), self.deadline, self.on_late)
             connected = self._connected.setdefault(place, made)
         return connected
+
+    def open(self, place: Place) -> Any:
+        """Return a connection to a server, or await it: asking the way to it may take long."""
+        return self.performed(self.opening(place))
+
+    def drained(self) -> Steps[None]:
+        """Wait for what the servers owe, no longer than a deadline."""
+        until = self.time() + self.deadline
+        while any(each.owes() for each in self.every()) and self.time() < until:
+            yield self.sleep, (LOOK_EVERY,)
 
     def forget_table(self) -> None:
         """Ask for the slots again with the next connection that is opened."""
@@ -288,7 +284,7 @@ class Servers(ABC, Generic[C]):
                 return place
         raise problem
 
-    def _connecting(self, place: Place) -> Steps[Opened]:
+    def _connecting(self, place: Place) -> Steps[Any]:
         """Connect to a server, and log in."""
         library, address = self.library, self.address
         settings = {
@@ -312,7 +308,7 @@ class Servers(ABC, Generic[C]):
                 kind = library.connections.SSLConnection
             connection = kind(host=place.host, port=place.port, socket_keepalive=True, **settings)
         yield connection.connect, ()
-        return self.adopted(connection)
+        return self.adopt(connection)
 
     def _finding_primary(self) -> Steps[Place]:
         """Ask the sentinels where the primary of the service is now."""
@@ -335,7 +331,7 @@ class Servers(ABC, Generic[C]):
         self._table = SlotTable.read((yield ("CLUSTER", "SLOTS")), place)
         self._stale = False
 
-    def _exchanged(self, opened: Opened, commands: Commands, where: str) -> Steps[None]:
+    def _exchanged(self, opened: Any, commands: Commands, where: str) -> Steps[None]:
         """Have commands answered over a connection just opened."""
 
         def ask(command: Command) -> Steps[object]:

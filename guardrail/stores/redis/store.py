@@ -77,7 +77,6 @@ class StoreSteps(ABC):
         self.options = options
         self.deadline = deadline
         self.connect = connect
-        self.clock = clock
         self._is_cluster = address.kind == "cluster"
         self.state = state or ServerState(
             options, clock=clock, steady=time.monotonic, is_cluster=self._is_cluster
@@ -303,10 +302,6 @@ class RedisStore(StoreSteps):
     Connections are opened when they are first needed, and after a fork anew.
     """
 
-    def __init__(self, address: Address, options: StoreOptions, **settings: Any) -> None:
-        super().__init__(address, options, **settings)
-        self._settings = settings
-
     def _begin(self) -> None:
         # The parent's connections stay the parent's: they are let go of, not closed.
         self._servers = BlockingServers(
@@ -347,8 +342,8 @@ class RedisStore(StoreSteps):
     def awaited(self) -> AsyncRedisStore:
         """Return the same store for event loops, and close this one."""
         self.close()
-        settings = {**self._settings, "state": self.state}
-        return AsyncRedisStore(self.address, self.options, **settings)
+        settings: dict[str, Any] = {"deadline": self.deadline, "connect": self.connect}
+        return AsyncRedisStore(self.address, self.options, state=self.state, **settings)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
@@ -368,7 +363,7 @@ class RedisStore(StoreSteps):
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
         self._until()
-        self._servers.drain()
+        performed(self._servers.drained())
         performed(self._closed())
 
 
@@ -432,7 +427,7 @@ class AsyncRedisStore(StoreSteps):
         """Take back what is still owed, and close every connection."""
         if self._loop is not asyncio.get_running_loop() or os.getpid() != self._process:
             return
-        await self._servers.drain()
+        await awaited(self._servers.drained())
         if self._maintenance is not None:
             await asyncio.gather(self._maintenance, return_exceptions=True)
         await awaited(self._closed())
