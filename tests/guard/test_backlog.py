@@ -85,6 +85,14 @@ def test_what_is_too_old_makes_room_and_is_not_delivered():
     assert (len(backlog), backlog.lost) == (1, 3)
 
 
+def test_what_fails_to_arrive_when_its_time_is_over_is_lost_but_for_leases():
+    backlog = Backlog({"idididid": 10 * SECOND})
+    entries = backlog.wrap([EXTRA, REFUND, LEAVE, RENEWAL], 0)
+
+    assert backlog.keep(entries, LONGEST_KEPT, unsure=False) == 2
+    assert (len(backlog), backlog.lost) == (0, 2)
+
+
 def test_what_the_store_breaks_on_is_not_sent_for_ever():
     backlog = Backlog({})
     entries, sends = backlog.wrap([EXTRA], 0), 0

@@ -10,7 +10,7 @@ import pytest
 from guardrail import AsyncGuard
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
-from tests.guard.failing import DOWN, HEAD, KNOWN, AwaitedStore
+from tests.guard.failing import DOWN, HEAD, KNOWN, AwaitedNumberedStore, AwaitedStore
 
 RULES = """
   - {id: d, when: always, budget: {tokens: 1M, per: day, key: account.id}}
@@ -18,8 +18,8 @@ RULES = """
 """
 
 
-def guarded():
-    store, clock = AwaitedStore(), MovableClock()
+def guarded(kind=AwaitedStore):
+    store, clock = kind(), MovableClock()
     policies = load_text(HEAD + RULES)
     return (
         AsyncGuard.from_policies(policies, store=store, clock=clock, environ={}),
@@ -142,11 +142,12 @@ def test_more_usage_is_delivered_however_often_a_loop_ends_while_it_is_sent():
     assert guard.health.lost == 0
 
 
+@pytest.mark.parametrize("kind", [AwaitedStore, AwaitedNumberedStore])
 @pytest.mark.parametrize("what", ["decide", "settle"])
 @pytest.mark.parametrize("steps", range(4))
-def test_a_cancelled_probe_leaves_its_place_to_the_next(what, steps):
+def test_a_cancelled_probe_leaves_its_place_to_the_next(what, steps, kind):
     async def run():
-        guard, store, clock = guarded()
+        guard, store, clock = guarded(kind)
         early = await guard.decide(KNOWN, {"tokens": 100})
         store.script.fault = DOWN
         for _ in range(5):

@@ -74,6 +74,14 @@ INCLUSION = [
     ),
     (UsageFormat.GEMINI, {"promptTokenCount": 10, "totalTokenCount": 30}, (10, 20, None, None)),
     (
+        UsageFormat.GEMINI,
+        {
+            "promptTokensDetails": [{"tokenCount": 4}, {"tokenCount": 6}, {"modality": "IMAGE"}],
+            "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 20}],
+        },
+        (10, 20, None, None),
+    ),
+    (
         CHAT,  # as Bedrock spells it
         {
             "inputTokens": 1,

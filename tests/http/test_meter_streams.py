@@ -243,6 +243,20 @@ def test_events_too_long_to_hold_tell_their_usage_all_the_same():
             assert metered(UsageFormat.OPENAI_RESPONSES, pieces) == expected
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000}},
+        {"type": "image", "image": "A" * 4_000},
+        {"inline_data": "A" * 4_000},
+    ],
+)
+def test_pictures_in_a_stream_are_no_text_that_a_model_wrote(block):
+    delta = {"choices": [{"delta": {"content": [block, {"type": "text", "text": "x" * 40}]}}]}
+
+    assert metered(CHAT, [events(delta)]).usage == {"output_tokens": 10}
+
+
 def test_events_after_one_too_long_to_hold_are_read_as_ever():
     usage = chat("", choices=[], usage=USAGE)
     data = events(chat("x" * 300_000), chat("lo"), usage, "[DONE]")

@@ -280,6 +280,19 @@ def test_a_uri_sets_every_option(tmp_path):
     store.close()
 
 
+def test_another_thread_that_holds_the_turn_is_waited_for_no_longer_than_the_deadline(tmp_path):
+    store = open_store(f"lmdb://{tmp_path}?deadline=20ms", (b"a hash key of our own",))
+    charge(store, "counter_=a")
+
+    with (
+        store.session._threads,  # type: ignore[attr-defined]
+        pytest.raises(StoreError, match="no turn to write within 20 ms"),
+    ):
+        charge(store, "counter_=a")
+    assert [charge(store, "counter_=a", ceiling=2) for _ in range(2)] == [True, False]
+    store.close()
+
+
 def test_a_closed_store_says_so(tmp_path):
     store = LmdbStore(tmp_path)
     store.close()
