@@ -118,7 +118,6 @@ class BaseGuard(Generic[S]):
             environ=environment,
             local_share=local_share,
             host_clock=clock,
-            host_clock=clock,
         )
         return cls(context, opened)
 
