@@ -27,8 +27,7 @@ from guardrail.model.facts import FactType
 from guardrail.model.forms import CELL, MILLISECOND, SET
 from guardrail.model.rules import Rule, Verdict
 from guardrail.model.typed import typed_value
-from guardrail.stores.memory import MemoryStore
-from guardrail.stores.records import (
+from guardrail.stores.cells import (
     SLOT_MASK,
     Record,
     charged_window,
@@ -37,7 +36,7 @@ from guardrail.stores.records import (
     entered,
     readjusted,
 )
-from guardrail.stores.tables import MASK
+from guardrail.stores.memory import MASK, MemoryStore
 
 TIER, ACCOUNT = "account.tier", "account.id"
 

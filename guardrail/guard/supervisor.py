@@ -22,7 +22,7 @@ from guardrail.guard.fallback import Fallbacks, LocalCounters
 from guardrail.model.amounts import HOUR
 from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Member, Outcome, Renew
 from guardrail.model.effects import StoreMode
-from guardrail.stores.forms import GarbledError, are_numbers
+from guardrail.stores.cells import GarbledError, are_numbers
 
 MOST_KEPT = 10_000
 """How many corrections are kept."""

@@ -9,7 +9,7 @@ import pytest
 
 from guardrail import Guard
 from guardrail.engine.verbs.rate import RateLimit
-from guardrail.stores import records
+from guardrail.stores import cells as records
 from guardrail.testing import MovableClock, guard_of
 
 POLICY = """
@@ -88,7 +88,7 @@ def test_the_mutant_that_refunds_what_has_drained_is_found_out(monkeypatch):
         return original(record, correction._replace(charged=correction.charged + 10**9), now)
 
     monkeypatch.setattr(records, "redrained", generous)
-    monkeypatch.setattr("guardrail.stores.arithmetic.redrained", generous)
+    monkeypatch.setattr("guardrail.stores.cells.redrained", generous)
 
     assert worst_of(300) > 1
 

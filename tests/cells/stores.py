@@ -9,7 +9,7 @@ from typing import Any
 
 from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.stores import Store
-from guardrail.stores.forms import Planned, outcome_of
+from guardrail.stores.cells import Planned, outcome_of
 from guardrail.stores.lmdb import AsyncLmdbStore, LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.cells.awaited import Awaited

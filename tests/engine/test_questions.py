@@ -16,7 +16,7 @@ from guardrail.guard.context import LATEST
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from guardrail.stores.forms import form_of
+from guardrail.stores.cells import form_of
 from tests.engine.policies import START, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, PACES, Subject, run, run_refunds
 

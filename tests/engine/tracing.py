@@ -13,7 +13,7 @@ from guardrail.guard.supervisor import Supervisor
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
 from guardrail.model.forms import Asked
 from guardrail.model.policy import PolicySet
-from guardrail.stores.forms import reply_of
+from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
 from tests.engine.policies import START, Request, request
 

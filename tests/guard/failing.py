@@ -12,7 +12,7 @@ from guardrail.errors import StoreError
 from guardrail.loading import load_text
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.forms import Asked
-from guardrail.stores.forms import reply_of
+from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock
 

@@ -21,7 +21,7 @@ from guardrail.http.leases import THREAD, LeaseThread
 from guardrail.http.request import Request
 from guardrail.http.response import ResponseTracker
 from guardrail.loading import load_text
-from guardrail.stores.records import windowed_slots
+from guardrail.stores.cells import windowed_slots
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.engine.tracing import records

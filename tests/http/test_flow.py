@@ -27,7 +27,7 @@ from guardrail.http.flow import (
 from guardrail.http.request import Delay, Forward, Head, Request
 from guardrail.http.settings.opening import configure
 from guardrail.loading import load_text
-from guardrail.stores.records import windowed_slots
+from guardrail.stores.cells import windowed_slots
 from guardrail.testing import MovableClock
 from tests.engine.tracing import records
 from tests.guard.failing import AwaitedStore, ScriptedStore

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from guardrail.stores.epochs import Timetable
-from guardrail.stores.naming import Naming
+from guardrail.stores.naming import Naming, Timetable
 from guardrail.wsgi import GuardrailMiddleware
 from tests.cells.redis_stores import SERVERS
 from tests.http.accounts import Accounts

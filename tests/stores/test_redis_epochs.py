@@ -11,7 +11,7 @@ import pytest
 
 from guardrail.errors import SettingError
 from guardrail.model.cells import Adjust, Counter
-from guardrail.stores.epochs import SHORTEST_OVERLAP, Timetable
+from guardrail.stores.naming import SHORTEST_OVERLAP, Timetable
 from tests.cells.redis_stores import SERVERS, Shown, redis_store
 from tests.stores.servers import binaries, eventually
 from tests.stores.workers import BINDING, NOW, TTL, FailedError, S, Worker, charge

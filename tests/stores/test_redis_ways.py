@@ -14,7 +14,7 @@ import pytest
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import SettingError, StoreError
 from guardrail.loading import load_text
-from guardrail.stores.forms import Planned, reply_of
+from guardrail.stores.cells import Planned, reply_of
 from guardrail.stores.naming import KEY
 from guardrail.stores.opening import open_store
 from tests.cells.redis_stores import HASH_KEY, SERVERS, Shown, redis_store

@@ -25,17 +25,24 @@ from guardrail.model.cells import (
 )
 from guardrail.model.forms import CELL, MILLISECOND, Asked, Form
 from guardrail.model.forms import SET as SET_ROW
-from guardrail.stores.admission import admission
-from guardrail.stores.arithmetic import (
+from guardrail.stores.cells import (
+    Record,
+    admission,
     charged,
+    charged_window,
     corrected,
+    drained_pair,
+    entered,
+    furthest_slot,
     member_of,
     read_counter,
+    read_members,
     read_set,
+    read_window,
     refuses,
+    reply_of,
+    windowed_slots,
 )
-from guardrail.stores.epochs import OVERLAP
-from guardrail.stores.forms import reply_of
 from guardrail.stores.lmdb.connection import Connection
 from guardrail.stores.lmdb.environment import Options
 from guardrail.stores.lmdb.recovery import Files, boot_id
@@ -55,16 +62,7 @@ from guardrail.stores.lmdb.transaction import (
     set_bytes,
     window_bytes,
 )
-from guardrail.stores.records import (
-    Record,
-    charged_window,
-    drained_pair,
-    entered,
-    furthest_slot,
-    read_members,
-    read_window,
-    windowed_slots,
-)
+from guardrail.stores.naming import OVERLAP
 
 DEADLINE = 50_000
 MAX_SIZE = 8 << 30

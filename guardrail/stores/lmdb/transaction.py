@@ -33,9 +33,8 @@ from guardrail.model.cells import (
     Member,
     Renew,
 )
-from guardrail.stores.epochs import Epoch, Timetable, timetable_for
-from guardrail.stores.naming import Naming
-from guardrail.stores.records import SLOT_BITS, SLOT_MASK, Record, windowed_slots
+from guardrail.stores.cells import SLOT_BITS, SLOT_MASK, Record, windowed_slots
+from guardrail.stores.naming import Epoch, Naming, Timetable, timetable_for
 
 STEP = 4 * SECOND
 """Expiries are counted in steps of four seconds, so that four bytes last until the year 2514."""

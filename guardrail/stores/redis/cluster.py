@@ -21,7 +21,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.model.forms import Asked
-from guardrail.stores.forms import Planned, outcome_of
+from guardrail.stores.cells import Planned, outcome_of
 from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.protocol import CallContext, Compensation, Steps, compensating
 

@@ -33,7 +33,7 @@ from guardrail.model.cells import (
     Reply,
 )
 from guardrail.model.forms import CELL, MILLISECOND, Asked, Form
-from guardrail.stores.forms import GarbledError, are_numbers, check_whole
+from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
 
 REMEMBERED = 8192

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
-from guardrail.stores.epochs import SHORTEST_OVERLAP, Timetable, timetable_for
-from guardrail.stores.naming import Naming
+from guardrail.stores.naming import SHORTEST_OVERLAP, Naming, Timetable, timetable_for
 from guardrail.stores.redis.protocol import (
     CallContext,
     Commands,
