@@ -14,9 +14,8 @@ from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, Fixed, Lookup
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.policy import PolicySet
+from guardrail.model.policy import Expectation, PolicySet, Scenario, ScenarioStep
 from guardrail.model.rules import Rule
-from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
 from guardrail.stores.memory import MemoryStore
 
 WAIT_TOLERANCE = 0.001

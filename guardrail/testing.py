@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardrail.guard import Guard
 from guardrail.loading import load_text
-from guardrail.model.typed import epoch_of
+from guardrail.model.facts import epoch_of
 
 
 class MovableClock:

@@ -19,8 +19,8 @@ from guardrail.cli.traffic import TrafficFiles
 from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
+from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
-from guardrail.model.typed import epoch_of
 from guardrail.replay.precharge import precharge
 from guardrail.replay.running import Replay
 from guardrail.stores.memory import MemoryStore

@@ -12,7 +12,7 @@ from guardrail.cli.output import Color, Format
 from guardrail.http.doors import DOORS
 from guardrail.loading import NotationError, read_duration
 from guardrail.model.amounts import SECOND
-from guardrail.model.typed import epoch_of
+from guardrail.model.facts import epoch_of
 
 
 def portion(written: str) -> Fraction:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from guardrail.conditions import compile_condition
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
 from guardrail.engine.expressions import rule_facts
@@ -15,10 +14,18 @@ from guardrail.engine.sizes import Sizer, unlisted, unusable
 from guardrail.engine.verbs import SET, Finding, LimitStatus, Receipt, bind
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    compile_condition,
+    facts_of,
+)
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some, facts_of
 from guardrail.model.rules import Rule, Verdict
 
 FACT_MISSING = "fact-missing"

@@ -31,9 +31,8 @@ from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.engine.windows import Bounds, pace_increment
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, Lookup
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType
+from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 from guardrail.model.rules import Rule
-from guardrail.model.typed import typed_value
 
 NUMBERS = frozenset((int, float))
 AT_ONCE = 32

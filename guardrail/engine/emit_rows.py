@@ -1,6 +1,6 @@
 """Generated decisions over a store elsewhere: what it is asked as numbers, and its reply read.
 
-A generated function fills in a form (see `guardrail.model.forms`): ten numbers a cell, in the order
+A generated function fills in a form (see `guardrail.model.cells`): ten numbers a cell, in the order
 in which the interpreter's plan would have them, so that a reply is an answer to that plan too.
 Beside each limit's cell a row says what its receipt needs besides the reply. Whatever the reply
 says is read from the rows and the reply alone; no cell is made for it.
@@ -17,11 +17,10 @@ from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.program import Plan
 from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
-from guardrail.model import forms
+from guardrail.model import cells as forms
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import TOP, Cell, Charge
+from guardrail.model.cells import CELL, COUNTER, MILLISECOND, REPLY, TOP, Cell, Charge, Form
 from guardrail.model.facts import FactType
-from guardrail.model.forms import CELL, COUNTER, MILLISECOND, REPLY, Form
 
 ESCALATION = 4
 """How many cells stand before those of a limit that escalates."""

@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from guardrail.conditions import Answer, compile_condition, evaluate
 from guardrail.engine.conclude import ShadowReport, idle_note
 from guardrail.engine.program import Plan
 from guardrail.engine.verbs import Finding, LimitStatus
 from guardrail.model.amounts import SECOND
+from guardrail.model.conditions import (
+    Answer,
+    Comparison,
+    Condition,
+    Negation,
+    compile_condition,
+    evaluate,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Negation
 from guardrail.model.rules import Rule
 
 Standing = Literal["match", "no match", "exempt", "off", "not in force"]

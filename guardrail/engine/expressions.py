@@ -13,12 +13,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from guardrail.conditions import in_networks
 from guardrail.model.amounts import Amount, Fixed, FromFact, Lookup, amount_facts
 from guardrail.model.cells import IDENT_LENGTH, TOP
+from guardrail.model.conditions import Comparison, Condition, Every, Negation, facts_of, in_networks
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, facts_of
 from guardrail.model.rules import Exemption, Rule
 
 INLINE_VALUES = 32

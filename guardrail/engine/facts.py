@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from guardrail.model.facts import WEEKDAYS, Fact
-from guardrail.model.typed import typed_value
+from guardrail.model.facts import WEEKDAYS, Fact, typed_value
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "

@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from guardrail.conditions import compile_condition
 from guardrail.engine.expressions import Facts, allowance, key_text, spill_text, value_text
 from guardrail.engine.sizes import Amounts
 from guardrail.engine.verbs.base import Finding, Limit, Part, Receipt, receipt_of, refuses
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, CounterReply, Outcome
+from guardrail.model.conditions import Comparison, Condition, Every, compile_condition
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import Comparison, Condition, Every
 from guardrail.model.rules import Block, CountingVerb, Degrade, Exemption, Rule
 
 

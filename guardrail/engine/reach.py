@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from guardrail.conditions import compile_condition
 from guardrail.engine.program import rule_applies
 from guardrail.engine.verbs import REPEATED
 from guardrail.model.amounts import Lookup
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    compile_condition,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
 from guardrail.model.rules import Rule, Step
 
 if TYPE_CHECKING:

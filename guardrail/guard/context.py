@@ -20,8 +20,8 @@ from guardrail.guard.fallback import share_from
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Mode
+from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
-from guardrail.model.typed import epoch_of
 from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
 
 Clock = Callable[[], float]

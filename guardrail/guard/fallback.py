@@ -12,7 +12,10 @@ from guardrail.engine import Case, Engine, Finding, Limit, Part, Plan, Question,
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import (
+    CELL,
     IDENT_LENGTH,
+    MILLISECOND,
+    SET,
     Cell,
     Charge,
     Correction,
@@ -23,10 +26,8 @@ from guardrail.model.cells import (
     Outcome,
 )
 from guardrail.model.effects import Effect, StoreMode
-from guardrail.model.facts import FactType
-from guardrail.model.forms import CELL, MILLISECOND, SET
+from guardrail.model.facts import FactType, typed_value
 from guardrail.model.rules import Rule, Verdict
-from guardrail.model.typed import typed_value
 from guardrail.stores.cells import (
     SLOT_MASK,
     Record,

@@ -19,8 +19,7 @@ from guardrail.http.settings.reloading import Reloads
 from guardrail.http.settings.values import OwnRefusal
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
-from guardrail.model.facts import FactType
-from guardrail.model.typed import typed_value
+from guardrail.model.facts import FactType, typed_value
 from guardrail.signals.directory import SourceHealth
 
 LOG = logging.getLogger("guardrail")

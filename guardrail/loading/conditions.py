@@ -22,8 +22,7 @@ from guardrail.loading.notation import NotationError, is_date, read_instant, rep
 from guardrail.loading.suggest import did_you_mean, nearest, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
-from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import (
+from guardrail.model.conditions import (
     ALWAYS,
     Comparison,
     Condition,
@@ -33,6 +32,7 @@ from guardrail.model.predicates import (
     Some,
     facts_of,
 )
+from guardrail.model.facts import Fact, FactType
 
 COMBINATORS = ("any", "all", "not", "use")
 """The keys of a condition that are not facts."""

@@ -17,8 +17,7 @@ from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType
-from guardrail.model.typed import typed_value
+from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 
 T = TypeVar("T")
 

@@ -33,9 +33,9 @@ from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, Amount
+from guardrail.model.conditions import Condition
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType, Source
-from guardrail.model.predicates import Condition
 from guardrail.model.rules import (
     Block,
     Budget,

@@ -17,7 +17,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
-from guardrail.model.scenarios import Expectation, Scenario, ScenarioStep
+from guardrail.model.policy import Expectation, Scenario, ScenarioStep
 
 _EFFECTS = ("allow", "degrade", "throttle", "block")
 _SECONDS = (FactType.TIMESTAMP, FactType.DURATION)

@@ -2,11 +2,15 @@
 
 Times and expiries are whole microseconds since the epoch; values are whole units of the limit's
 own kind (requests, tokens, micro-USD, microseconds of a rate's time line).
+
+A *form* is the same call as flat numbers, for which no cell need be made: its numbers are written
+by the engine, or from charges and cells; a store answers both alike.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 TOP = 2**53 - 1
 """The largest value a cell holds and the largest amount it takes (exact in a double)."""
@@ -152,3 +156,47 @@ IDENT_LENGTH = 8
 """How many leading characters of a key name its counter; the rest says whose it is."""
 
 Correction = Adjust | Drain | Leave | Renew
+
+
+CELL, REPLY = 10, 5
+"""How many numbers tell of a cell, and how many of its reply."""
+COUNTER, SET = 0, 1
+MILLISECOND = 1000
+
+
+class Form(NamedTuple):
+    """One decision's call: the keys it names, each once, and the numbers about them.
+
+    `charges` holds two numbers a charge: whether it is binding, and which it comes after. `cells`
+    holds ten a cell: its kind, charge, key and `ttl` (milliseconds), and where it is counted in a
+    full store, as the number of a key, 0 for nowhere else and −1 for being left out; then slot,
+    span, floor, amount and ceiling, or member, expiry, 0, 0 and ceiling (−1 for none). Charges and
+    keys are numbered from 1. `members` are the places in `cells` where a member's text stands.
+    """
+
+    keys: list[str]
+    charges: list[int]
+    cells: list[Any]
+    members: list[int]
+
+
+class Asked(Protocol):
+    """A decision's call in both of its shapes; one of them is made from what the other stands for.
+
+    The cells are needed where a form does not do: in a cluster, and to take back what came late.
+    """
+
+    @property
+    def form(self) -> Form:
+        """The call as numbers."""
+        ...
+
+    @property
+    def charges(self) -> Sequence[Charge]:
+        """The charges that the form stands for."""
+        ...
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """The cells that the form stands for."""
+        ...

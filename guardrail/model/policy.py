@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from guardrail.errors import Diagnostic, Ignore
+from guardrail.errors import Diagnostic, Ignore, Span
+from guardrail.model.effects import Effect
 from guardrail.model.facts import Fact
 from guardrail.model.rules import Exemption, Rule
-from guardrail.model.scenarios import Scenario
 
 PRICE_SCALE = 1_000_000
 """Prices are whole millionths of a micro-USD a token, so that sums stay exact integers."""
@@ -88,3 +88,51 @@ class PolicySet:
             chain.append(model.weaker)
             model = self.models.get(model.weaker)
         return tuple(chain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a test expects of a decision; None (or an empty mapping) is not looked at.
+
+    `detail` is the reason of a refusal or the model of a degrade; `retry_after` is in seconds;
+    `shadow` lists the shadow rules that would have acted.
+    """
+
+    effect: Effect
+    detail: str | None = None
+    by: str | None = None
+    retry_after: float | None = None
+    obligations: Mapping[str, object] | None = None
+    shadow: tuple[str, ...] | None = None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioStep:
+    """One request of a scenario, perhaps repeated.
+
+    `advance` moves the clock before it, `every` after each repeat, `duration` passes before it
+    settles; all in microseconds. `estimate` and `usage` map units to amounts; usage None settles
+    at the estimate. `facts` add to the scenario's own.
+    """
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+    estimate: Mapping[str, object] = field(default_factory=dict)
+    usage: Mapping[str, object] | None = None
+    advance: int = 0
+    repeat: int = 1
+    every: int = 0
+    duration: int = 0
+    expect: Expectation | None = None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One named test: facts, a starting time (microseconds since the epoch), and its steps."""
+
+    name: str
+    now: int
+    facts: Mapping[str, object]
+    steps: tuple[ScenarioStep, ...]
+    span: Span

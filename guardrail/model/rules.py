@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from guardrail.errors import Span
 from guardrail.model.amounts import DAY, HOUR, Amount
+from guardrail.model.conditions import Condition
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.predicates import Condition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

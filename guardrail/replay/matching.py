@@ -12,13 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from guardrail.conditions import compile_condition
 from guardrail.engine import FactReader, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    compile_condition,
+    facts_of,
+)
 from guardrail.model.effects import Mode
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some, facts_of
 from guardrail.model.rules import Exemption, Rule
 
 MOST_NOTES = 1_000

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.model.forms import Asked
+from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
 
 
 class Store(Protocol):

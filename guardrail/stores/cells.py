@@ -14,7 +14,11 @@ from typing import Any, NamedTuple, cast
 from guardrail.errors import StoreError
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import (
+    COUNTER,
     LEFT_OUT,
+    MILLISECOND,
+    REPLY,
+    SET,
     TOP,
     Adjust,
     Cell,
@@ -23,13 +27,13 @@ from guardrail.model.cells import (
     Counter,
     CounterReply,
     Drain,
+    Form,
     Member,
     MemberReply,
     Outcome,
     Renew,
     Reply,
 )
-from guardrail.model.forms import COUNTER, MILLISECOND, REPLY, SET, Form
 
 Record = Any
 """An int, a pair of ints, or a dict of ints: the kind of its cell tells how to read it."""

@@ -56,9 +56,8 @@ from guardrail.loading import (
 )
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
-from guardrail.model.facts import Fact
+from guardrail.model.facts import Fact, epoch_of
 from guardrail.model.policy import PolicySet
-from guardrail.model.typed import epoch_of
 from guardrail.traffic.maps import (
     SCALES,
     Amount,

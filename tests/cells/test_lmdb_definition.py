@@ -8,8 +8,17 @@ from typing import NamedTuple
 
 import pytest
 
-from guardrail.model.cells import Adjust, Cell, Charge, Counter, CounterReply, Leave
-from guardrail.model.forms import CELL, COUNTER, Form
+from guardrail.model.cells import (
+    CELL,
+    COUNTER,
+    Adjust,
+    Cell,
+    Charge,
+    Counter,
+    CounterReply,
+    Form,
+    Leave,
+)
 from guardrail.stores.lmdb import AsyncLmdbStore, LmdbStore
 from guardrail.stores.lmdb.transaction import SET
 from tests.cells.awaited import Awaited

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, cast
 
+from guardrail.model.conditions import Comparison, Condition, Every, Negation, Operator, Some
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Operator, Some
 
 VALUES: Mapping[str, tuple[Any, ...]] = {
     "account.org": ("o1", "o2"),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from guardrail.errors import Span
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND, Amount, Fixed, FromFact, Lookup
+from guardrail.model.conditions import ALWAYS, Comparison, Every
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 from guardrail.model.policy import Model, PolicySet, Price
-from guardrail.model.predicates import ALWAYS, Comparison, Every
 from guardrail.model.rules import (
     Block,
     Budget,

@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail import conditions as reference
-from guardrail.conditions import Answer, compile_condition
 from guardrail.engine.expressions import Expressions, define
 from guardrail.engine.facts import FactReader
+from guardrail.model import conditions as reference
 from guardrail.model.amounts import SECOND
+from guardrail.model.conditions import (
+    Answer,
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    compile_condition,
+)
 from guardrail.model.facts import STANDARD_FACTS
-from guardrail.model.predicates import Comparison, Condition, Every, Negation, Some
 from tests.engine.conditions import TESTED, condition
 from tests.engine.policies import START, declared_facts, request
 

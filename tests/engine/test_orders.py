@@ -13,9 +13,9 @@ from guardrail.engine import Decision
 from guardrail.engine import conclude as combining
 from guardrail.engine import core as engine_core
 from guardrail.model.amounts import HOUR, MINUTE, SECOND, Fixed
+from guardrail.model.conditions import ALWAYS
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import ALWAYS
 from guardrail.model.rules import Block, Budget, Escalate, Key, Rate, Rule, Step, Verdict, Window
 from tests.engine.policies import SPAN, START, Request, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Subject

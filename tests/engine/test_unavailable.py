@@ -11,13 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.conditions import Answer, compile_condition
 from guardrail.engine import Engine, core
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
+from guardrail.model.conditions import (
+    Answer,
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    compile_condition,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.predicates import Comparison, Condition, Every, Negation
 from guardrail.model.rules import Block, Rule
 from guardrail.testing import guard_of
 from tests.engine.conditions import TESTED, condition

@@ -11,7 +11,7 @@ from guardrail.guard import Guard
 from guardrail.guard.context import Context
 from guardrail.guard.supervisor import Supervisor
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
-from guardrail.model.forms import Asked
+from guardrail.model.cells import Asked
 from guardrail.model.policy import PolicySet
 from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore

@@ -10,8 +10,7 @@ from typing import Any
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.model.forms import Asked
+from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
 from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock

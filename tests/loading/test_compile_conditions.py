@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from guardrail.loading import load_policies, load_text
-from guardrail.model.predicates import ALWAYS, Comparison, Condition, Every, Negation, Some
+from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
 from tests.loading.error_cases import findings
 
 START = """\

@@ -7,8 +7,8 @@ import pytest
 from guardrail.loading import load_policies, load_text
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Source
+from guardrail.model.policy import Expectation, ScenarioStep
 from guardrail.model.rules import Rule
-from guardrail.model.scenarios import Expectation, ScenarioStep
 from tests.loading.error_cases import RULE, START
 
 HOUR = 3_600_000_000

@@ -10,10 +10,10 @@ import pytest
 
 from guardrail.loading import load_policies, load_text
 from guardrail.model.amounts import DAY, HOUR, MINUTE, Fixed, FromFact, Lookup
+from guardrail.model.conditions import ALWAYS, Comparison, Every
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import FactType, Source
 from guardrail.model.policy import Model, Price
-from guardrail.model.predicates import ALWAYS, Comparison, Every
 from guardrail.model.rules import (
     Block,
     Budget,

@@ -9,8 +9,7 @@ import pytest
 
 from guardrail.loading import load_text
 from guardrail.model.effects import Effect
-from guardrail.model.policy import PolicySet
-from guardrail.model.scenarios import Expectation
+from guardrail.model.policy import Expectation, PolicySet
 from guardrail.scenarios import ScenarioResult, run_suite, undecided_rules
 
 RULES = """

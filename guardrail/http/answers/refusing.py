@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from guardrail.engine import FACTS_UNAVAILABLE, INVALID_FACT, NEVER_FITS, REPEATED, Decision
 from guardrail.http.answers.standing import Reading
 from guardrail.http.answers.waits import NO_WAIT, Wait
+from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect
-from guardrail.model.predicates import facts_of
 from guardrail.model.rules import Block, Rule
 
 STORE_UNAVAILABLE = "store-unavailable"

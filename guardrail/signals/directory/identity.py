@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn, Protocol
 
 from guardrail.errors import SettingError
-from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
-from guardrail.model.typed import typed_value
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source, typed_value
 
 _ID_BYTES = 18
 

@@ -12,19 +12,22 @@ from typing import Any, cast
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
+    CELL,
     LEFT_OUT,
+    MILLISECOND,
     TOP,
+    Asked,
     Cell,
     Charge,
     Correction,
     Counter,
     CounterReply,
+    Form,
     Leave,
     Outcome,
     Reply,
 )
-from guardrail.model.forms import CELL, MILLISECOND, Asked, Form
-from guardrail.model.forms import SET as SET_ROW
+from guardrail.model.cells import SET as SET_ROW
 from guardrail.stores.cells import (
     Record,
     admission,

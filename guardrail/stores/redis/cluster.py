@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from guardrail.errors import StoreError
 from guardrail.model.cells import (
     LEFT_OUT,
+    Asked,
     Cell,
     Charge,
     Counter,
@@ -20,7 +21,6 @@ from guardrail.model.cells import (
     Outcome,
     Reply,
 )
-from guardrail.model.forms import Asked
 from guardrail.stores.cells import Planned, outcome_of
 from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.protocol import CallContext, Compensation, Steps, compensating

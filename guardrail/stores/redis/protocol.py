@@ -17,22 +17,25 @@ import msgspec
 from hiredis import pack_command
 
 from guardrail.model.cells import (
+    CELL,
     IDENT_LENGTH,
     LEFT_OUT,
+    MILLISECOND,
     TOP,
     Adjust,
+    Asked,
     Cell,
     Charge,
     Correction,
     Counter,
     CounterReply,
     Drain,
+    Form,
     Leave,
     MemberReply,
     Outcome,
     Reply,
 )
-from guardrail.model.forms import CELL, MILLISECOND, Asked, Form
 from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
 

@@ -18,8 +18,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
-from guardrail.model.forms import Asked
+from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
 from guardrail.stores.cells import GarbledError, Planned, outcome_of, reply_of
 from guardrail.stores.redis.address import Address
 from guardrail.stores.redis.blocking import BlockingServers, performed
