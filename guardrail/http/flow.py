@@ -152,7 +152,9 @@ class Reservation:
         self.guard = guard
         self.decision = decision
         self.held = True
+        """Whether it is still to be settled."""
         self.owes = False
+        """Whether nothing was reserved for it, so that its usage is charged in full."""
         self.unavailable = unavailable
         self._recorder = recorder
         self._dialect = dialect
@@ -378,7 +380,8 @@ class Flows:
             answer = request.opened()
             if answer is None:
                 identity = yield LookUp(request.asking)
-                self.configured.note(request.notes)
+                if request.notes:
+                    self.configured.note(request.notes)
                 answer = request.identified(identity)
             if answer is None and request.has_body:
                 found = guard.precheck(
@@ -508,11 +511,12 @@ class Served:
         self._request = request
         self._estimate: Amounts = request.estimate
         self._over = False
+        addressee = request.addressee
         self.reservation = flows.held(request, forward.decision)
         self.state = RequestState(
             request.guard,
             forward.decision,
-            request.addressee,
+            addressee,
             flows.settings.style,
             recorder=flows.recorder,
             clock=flows.clock,
@@ -521,7 +525,7 @@ class Served:
         self.response = ResponseTracker(
             forward.decision,
             request.asked,
-            request.addressee,
+            addressee,
             flows.settings.style,
             strips_usage=forward.strips_usage,
             background=flows.background,
