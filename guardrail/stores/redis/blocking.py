@@ -17,8 +17,8 @@ from ssl import SSLWantReadError
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-import redis.connection
 from hiredis import Reader
+from redis import connection as connections
 from redis import exceptions as said
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -330,7 +330,7 @@ class Pool:
 class BlockingServers(Servers[Pool]):
     """Pools of held connections, one a server; safe to share between threads."""
 
-    library = Library(redis.connection, Retry, Sentinel, "close")
+    library = Library(connections, Retry, Sentinel, "close")
     adopt, connected, performed = BlockingConnection, Pool, staticmethod(performed)
 
     def __init__(self, *settings: Any) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import redis.asyncio.connection
 from hiredis import Reader
 from redis import exceptions as said
+from redis.asyncio import connection as connections
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 
@@ -326,7 +326,7 @@ class PipelinedConnection:
 class PipelinedServers(Servers[PipelinedConnection]):
     """Shared connections, one a server, all of one event loop."""
 
-    library = Library(redis.asyncio.connection, Retry, Sentinel, "aclose")
+    library = Library(connections, Retry, Sentinel, "aclose")
     adopt, connected, performed = Stream, PipelinedConnection, staticmethod(awaited)
 
     def __init__(self, *settings: Any) -> None:

@@ -276,7 +276,7 @@ def settled(
     for each in corrections:
         place = places.setdefault(each.key, len(places) + 1)
         argument += _correcting(each, place, names)
-    check_whole(*(abs(number) for number in argument if not isinstance(number, str)))
+    check_whole(*[abs(number) for number in argument if not isinstance(number, str)])
     keys = [names.record(key) for key in places]
     taken_over: tuple[bytes, ...] = ()
     if context.former is not None:
