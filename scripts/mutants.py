@@ -239,8 +239,13 @@ class Lines:
     def __init__(self, folder: Path) -> None:
         self._tests: list[Test] = []
         self._ran: dict[str, dict[int, list[int]]] = {}
-        for path in sorted(folder.rglob("*.jsonl")):
+        noted: set[str] = set()
+        # What was noted last holds.
+        for path in sorted(folder.rglob("*.jsonl"), key=os.path.getmtime, reverse=True):
             for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+                if row["test"] in noted:
+                    continue
+                noted.add(row["test"])
                 for module, lines in row["ran"].items():
                     by_line = self._ran.setdefault(module, {})
                     for line in lines:

@@ -165,7 +165,7 @@ class Serving:
         for line in self._asked:
             asked = json.loads(line)
             receive, send = context.Pipe(duplex=False)
-            chosen = [items[name] for name in asked["tests"]]
+            chosen = [items[name] for name in asked["tests"] if name in items]
             child = context.Process(target=_serve, args=(asked, chosen, live, send))
             child.start()
             send.close()

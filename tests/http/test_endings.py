@@ -504,6 +504,21 @@ def test_a_place_that_was_regained_is_given_back_at_the_end(any_way):
     assert (one.ask(STREAM), one.held, held) == (200, STREAMED, [1])
 
 
+def test_a_place_is_regained_though_what_the_request_counts_is_all_used(way):
+    counts = "  - {id: images, when: always, budget: {images: 1, per: day, key: account.id}}\n"
+    one = way("units: [images]\n" + POLICY + counts)
+    held = []
+
+    def script() -> Any:
+        yield from lapsing(one)()
+        held.append(one.held["places"])
+
+    one.kind, one.script = "text/event-stream", script
+    asked = json.dumps({"model": "small", "prompt": "a cat", "stream": True}).encode()
+    assert one.ask(asked, "/v1/images/generations") == 200
+    assert held == [1]
+
+
 def test_a_place_that_others_took_meanwhile_stays_theirs(any_way):
     one = any_way(POLICY.replace("max: 2", "max: 1").replace("9s", "10s"))
     taken = []

@@ -173,6 +173,17 @@ def test_a_stored_prompt_may_hold_any_tool(frames):
     assert told(followed.asked(last), "tools", "capability") == [None, "agentic"]
 
 
+def test_a_response_that_follows_another_reserves_what_was_said_before():
+    follows = frame(type="response.create", input="x", previous_response_id="r1")
+    before = Followed("/v1/responses").asked(follows)
+    followed = Followed("/v1/responses")
+    followed.asked(frame(type="response.create", input="x"))
+    followed.received(frame(type="response.completed", response={"id": "r1", "usage": USAGE}))
+
+    told = followed.asked(follows).estimate["input_tokens"]
+    assert told == before.estimate["input_tokens"] + 49
+
+
 def test_a_turn_ends_with_its_usage_and_context_grows_by_it():
     followed = meter()
     first = followed.asked(create())
