@@ -45,7 +45,7 @@ def parsed(text):
     return found
 
 
-def test_check_01_fields_are_lists_of_strings_with_integer_parameters():
+def test_fields_are_lists_of_strings_with_integer_parameters():
     headers = Guarded(POLICY).ask().headers
     policies, limits = parsed(headers["ratelimit-policy"]), parsed(headers["ratelimit"])
 
@@ -77,7 +77,7 @@ def test_check_01_fields_are_lists_of_strings_with_integer_parameters():
     ),
     st.none() | st.binary(min_size=16, max_size=16),
 )
-def test_check_01_02_whatever_stands_makes_fields_that_parse(standings, partition):
+def test_02_whatever_stands_makes_fields_that_parse(standings, partition):
     fields = dict(ratelimit_fields(standings, partition))
 
     for value in fields.values():
@@ -89,7 +89,7 @@ def test_check_01_02_whatever_stands_makes_fields_that_parse(standings, partitio
                     assert 0 <= given_value <= LARGEST
 
 
-def test_check_02_waits_are_whole_seconds_from_now():
+def test_waits_are_whole_seconds_from_now():
     guarded = Guarded(POLICY)
     guarded.clock.advance(0.25)
     calls = [guarded.ask() for _ in range(4)]
@@ -102,7 +102,7 @@ def test_check_02_waits_are_whole_seconds_from_now():
     assert int(calls[-1].headers["retry-after"]) < 10
 
 
-def test_check_03_what_is_left_is_never_negative_nor_over_the_quota():
+def test_what_is_left_is_never_negative_nor_over_the_quota():
     guarded = Guarded(POLICY)
     for _ in range(12):
         headers = guarded.ask().headers
@@ -111,11 +111,11 @@ def test_check_03_what_is_left_is_never_negative_nor_over_the_quota():
             assert 0 <= limit["r"] <= policies[name]["q"]
 
 
-def test_check_04_policy_names_are_printable_ascii():
+def test_policy_names_are_printable_ascii():
     assert sf_string('a"b\\c\u00e9\n') == '"a\\"b\\\\c??"'
 
 
-def test_check_05_partition_keys_are_hashes_that_tell_callers_apart():
+def test_partition_keys_are_hashes_that_tell_callers_apart():
     guarded = Guarded(POLICY, partition_keys=True)
     one, again, other = guarded.ask(), guarded.ask(), guarded.ask(key="key-b")
     keys = [parsed(call.headers["ratelimit"])["pace"]["pk"] for call in (one, again, other)]
@@ -125,7 +125,7 @@ def test_check_05_partition_keys_are_hashes_that_tell_callers_apart():
     assert b"acct-a" not in one.headers["ratelimit"].encode()
 
 
-def test_check_09_a_success_tells_how_limits_stand():
+def test_a_success_tells_how_limits_stand():
     headers = Guarded(POLICY).ask().headers
 
     assert headers["ratelimit"]
@@ -133,7 +133,7 @@ def test_check_09_a_success_tells_how_limits_stand():
     assert headers["x-ratelimit-limit-tokens"] == "1000"
 
 
-def test_check_18_resets_are_go_durations_for_openai_and_times_for_anthropic():
+def test_resets_are_go_durations_for_openai_and_times_for_anthropic():
     guarded = Guarded(POLICY)
     openai = guarded.ask().headers
     anthropic = guarded.ask(path=MESSAGES).headers

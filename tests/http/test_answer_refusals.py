@@ -55,7 +55,7 @@ def test_a_short_wait_is_a_429_that_clients_may_retry():
     }
 
 
-def test_check_06_the_wait_is_rounded_up_and_no_less_than_any_limits_own():
+def test_the_wait_is_rounded_up_and_no_less_than_any_limits_own():
     rule = """
   - {id: slow, when: always, rate: {requests: 10/minute, burst: 1, key: account.id}}
   - {id: fast, when: always, rate: {requests: 40/minute, burst: 1, key: account.id}}
@@ -69,7 +69,7 @@ def test_check_06_the_wait_is_rounded_up_and_no_less_than_any_limits_own():
     assert call.headers["ratelimit"] == '"slow";r=0;t=6, "fast";r=0;t=2'
 
 
-def test_check_06_a_wait_below_a_second_is_told_as_one():
+def test_a_wait_below_a_second_is_told_as_one():
     guarded = Guarded(POLICY)
     guarded.ask()
     guarded.ask()
@@ -78,7 +78,7 @@ def test_check_06_a_wait_below_a_second_is_told_as_one():
     assert guarded.ask().headers["retry-after"] == "1"
 
 
-def test_check_07_milliseconds_are_finer_and_never_later():
+def test_milliseconds_are_finer_and_never_later():
     guarded = Guarded(POLICY)
     guarded.ask()
     guarded.ask()
@@ -90,7 +90,7 @@ def test_check_07_milliseconds_are_finer_and_never_later():
 
 
 @pytest.mark.parametrize(("unit", "told"), [("minute", None), ("hour", "false")])
-def test_check_08_a_wait_over_a_minute_is_not_for_clients_to_wait_out(unit, told):
+def test_a_wait_over_a_minute_is_not_for_clients_to_wait_out(unit, told):
     rule = f"  - {{id: r, when: always, rate: {{requests: 1/{unit}, key: account.id}}}}"
     headers = once_refused(policy_of(rule)).headers
 
@@ -98,7 +98,7 @@ def test_check_08_a_wait_over_a_minute_is_not_for_clients_to_wait_out(unit, told
     assert headers["retry-after"] == {"minute": "60", "hour": "3600"}[unit]
 
 
-def test_check_08_what_no_wait_cures_has_none_and_is_not_retried():
+def test_what_no_wait_cures_has_none_and_is_not_retried():
     rule = "  - {id: b, when: always, budget: {requests: 1, per: lifetime, key: account.id}}"
     call = once_refused(policy_of(rule))
 
@@ -108,7 +108,7 @@ def test_check_08_what_no_wait_cures_has_none_and_is_not_retried():
 
 
 @pytest.mark.parametrize("status", [403, 429, 451])
-def test_check_10_refusals_are_not_stored(status):
+def test_refusals_are_not_stored(status):
     rule = f"  - {{id: b, when: always, block: {{reason: no, status: {status}}}}}"
     call = once_refused(policy_of(rule), 0)
 
@@ -116,7 +116,7 @@ def test_check_10_refusals_are_not_stored(status):
     assert call.headers["cache-control"] == "no-store"
 
 
-def test_check_11_each_dialect_has_its_own_body():
+def test_each_dialect_has_its_own_body():
     refused = {path: once_refused(POLICY, 2, path=path).json for path in (MESSAGES, GEMINI)}
     anthropic, gemini = refused[MESSAGES], refused[GEMINI]
 
@@ -131,7 +131,7 @@ def test_check_11_each_dialect_has_its_own_body():
 @pytest.mark.parametrize(
     "scope", [{"headers": [(b"accept", b"application/problem+json")]}, {"path": "/infer"}]
 )
-def test_check_12_problem_documents_where_asked_or_no_dialect_is_known(scope):
+def test_problem_documents_where_asked_or_no_dialect_is_known(scope):
     call = once_refused(POLICY, 2, **scope)
 
     assert call.headers["content-type"] == "application/problem+json"
@@ -140,7 +140,7 @@ def test_check_12_problem_documents_where_asked_or_no_dialect_is_known(scope):
     assert call.json["violated-policies"] == ["pace"]
 
 
-def test_check_13_a_refusal_names_the_decision():
+def test_a_refusal_names_the_decision():
     openai = once_refused(POLICY, 2)
     anthropic = once_refused(POLICY, 2, path=MESSAGES)
 
@@ -148,7 +148,7 @@ def test_check_13_a_refusal_names_the_decision():
     assert anthropic.headers["request-id"] == anthropic.json["request_id"]
 
 
-def test_check_14_only_a_401_asks_for_credentials():
+def test_only_a_401_asks_for_credentials():
     rule = "  - {id: b, when: always, block: {reason: no, status: %s}}"
     told = {
         status: once_refused(policy_of(rule % status), 0).headers.get("www-authenticate")
@@ -158,12 +158,12 @@ def test_check_14_only_a_401_asks_for_credentials():
     assert told == {401: "Bearer", 403: None, 429: None}
 
 
-def test_check_14_a_401_is_never_invented():
+def test_a_401_is_never_invented():
     for key in (None, "nobody's"):
         assert Guarded(POLICY).ask(key=key).status in (200, 403, 429)
 
 
-def test_check_15_a_legal_block_says_who_blocks_and_only_where_the_rule_says_so():
+def test_a_legal_block_says_who_blocks_and_only_where_the_rule_says_so():
     rule = "  - {id: b, when: {geo.country: {in: [US]}}, unknown: skip, block: {reason: geo%s}}"
     legal = once_refused(policy_of(rule % ", status: 451"), 0)
     named = once_refused(policy_of(rule % ", status: 451"), 0, blocked_by="https://gw.test/")
@@ -178,7 +178,7 @@ def test_check_15_a_legal_block_says_who_blocks_and_only_where_the_rule_says_so(
     assert plain.json["error"]["type"] == "request_forbidden"
 
 
-def test_check_16_a_request_larger_than_its_limit_is_a_400_and_costs_nothing():
+def test_a_request_larger_than_its_limit_is_a_400_and_costs_nothing():
     rule = "  - {id: b, when: always, budget: {tokens: 50, per: day, key: account.id}}"
     guarded = Guarded(policy_of(rule))
     call = guarded.ask()
@@ -190,7 +190,7 @@ def test_check_16_a_request_larger_than_its_limit_is_a_400_and_costs_nothing():
     assert guarded.used("b") == 0
 
 
-def test_check_17_a_client_that_waits_as_told_is_served():
+def test_a_client_that_waits_as_told_is_served():
     guarded = Guarded(POLICY)
     for _ in range(2):
         guarded.ask()

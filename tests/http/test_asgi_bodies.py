@@ -26,7 +26,7 @@ LARGE = json.dumps({"model": "large", "messages": [], "max_tokens": 20, "tools":
 ABROAD = "guardrail: 1\npolicy: p\nrules:\n  - {id: g, when: {geo.country: US}, block: {}}"
 
 
-def test_check_31_what_the_head_refuses_never_asks_for_the_body():
+def test_what_the_head_refuses_never_asks_for_the_body():
     guarded = Guarded(ABROAD)
     call = guarded.ask(headers=[(b"expect", b"100-continue")])
 
@@ -42,7 +42,7 @@ def test_what_the_head_refuses_is_answered_before_the_body_is_taken_away():
     assert call.headers["content-length"] == str(len(call.body))
 
 
-def test_check_31_what_a_body_could_change_waits_for_it():
+def test_what_a_body_could_change_waits_for_it():
     policy = (
         "guardrail: 1\npolicy: p\nrules:\n"
         "  - {id: g, when: {geo.country: US, request.tools: {gt: 0}}, block: {}}"
@@ -53,7 +53,7 @@ def test_check_31_what_a_body_could_change_waits_for_it():
     assert guarded.ask(LARGE).status == 403
 
 
-def test_check_31_an_exemption_holds_for_the_head_too():
+def test_an_exemption_holds_for_the_head_too():
     policy = """
 guardrail: 1
 policy: p
@@ -69,7 +69,7 @@ exemptions:
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 7])
-def test_check_32_an_unchanged_body_is_passed_byte_by_byte(pieces):
+def test_an_unchanged_body_is_passed_byte_by_byte(pieces):
     odd = b'  {"model" : "small","max_tokens":\t1e1 , "messages":[]}\n'.replace(b"1e1 ", b"10")
     size = -(-len(odd) // pieces)
     chunks = [odd[start : start + size] for start in range(0, len(odd), size)]
@@ -80,7 +80,7 @@ def test_check_32_an_unchanged_body_is_passed_byte_by_byte(pieces):
     assert guarded.host.bodies == [odd]
 
 
-def test_check_32_a_changed_body_has_its_own_length_and_the_callers_scope_stays():
+def test_a_changed_body_has_its_own_length_and_the_callers_scope_stays():
     guarded = Guarded(DEGRADE)
     scope = scope_of(body=LARGE, headers=[(b"content-encoding", b"identity")])
     before = {**scope, "headers": list(scope["headers"])}
@@ -94,7 +94,7 @@ def test_check_32_a_changed_body_has_its_own_length_and_the_callers_scope_stays(
     assert b"content-encoding" not in headers
 
 
-def test_check_64_less_is_declared_and_never_more_than_was_asked():
+def test_less_is_declared_and_never_more_than_was_asked():
     guarded = Guarded(DEGRADE)
     call = guarded.ask(LARGE)
     served = json.loads(guarded.host.bodies[0])
@@ -122,7 +122,7 @@ def test_a_body_that_cannot_be_served_with_less_is_refused_and_given_back():
     assert guarded.host.scopes == []
 
 
-def test_check_33_a_stated_length_over_the_bound_is_refused_unread():
+def test_a_stated_length_over_the_bound_is_refused_unread():
     call = Guarded(POLICY, max_body=100).ask(b"x" * 101)
 
     assert call.status == 413
@@ -131,7 +131,7 @@ def test_check_33_a_stated_length_over_the_bound_is_refused_unread():
     assert call.headers["connection"] == "close"
 
 
-def test_check_33_an_unstated_length_is_counted_and_bounded():
+def test_an_unstated_length_is_counted_and_bounded():
     guarded = Guarded(POLICY, max_body=100)
     chunked = [(b"transfer-encoding", b"chunked")]
     messages = body_messages(*[b"x" * 30] * 5)
@@ -162,7 +162,7 @@ def test_a_client_still_sending_is_listened_to_until_it_sees_the_refusal(rest):
     assert [message.get("more_body", False) for message in call.sent[1:]] == [True, False]
 
 
-def test_check_33_a_body_that_never_comes_times_out():
+def test_a_body_that_never_comes_times_out():
     guarded = Guarded(POLICY, body_timeout=0.01)
     call = guarded.ask(messages=body_messages(b"x", b"y")[:1])
 
@@ -188,7 +188,7 @@ def test_a_client_that_leaves_before_its_body_is_complete_is_not_served():
         (ASK, [(b"content-encoding", b"gzip")], 415),
     ],
 )
-def test_check_23_a_body_its_endpoint_cannot_take_is_refused(body, headers, status):
+def test_a_body_its_endpoint_cannot_take_is_refused(body, headers, status):
     guarded = Guarded(POLICY)
     call = guarded.ask(body, headers=headers)
 
@@ -198,7 +198,7 @@ def test_check_23_a_body_its_endpoint_cannot_take_is_refused(body, headers, stat
 
 
 @pytest.mark.parametrize("body", [b"{", ASK + b"\x00", b"\x1f\x8bzip"])
-def test_check_23_an_unreadable_body_that_is_passed_on_is_never_free(body):
+def test_an_unreadable_body_that_is_passed_on_is_never_free(body):
     guarded = Guarded(POLICY, unreadable="strictest")
     guarded.host.status = 201
     guarded.host.chunks = (b"ok",)

@@ -75,7 +75,7 @@ def counted(app):
     return counts
 
 
-def test_check_42_opened_once_and_closed_once(policies):
+def test_opened_once_and_closed_once(policies):
     seen: list[str] = []
     app = GuardrailMiddleware(
         host("lifespan.startup.complete", "lifespan.shutdown.complete", seen=seen),
@@ -93,7 +93,7 @@ def test_check_42_opened_once_and_closed_once(policies):
     assert counts == {"made": 1, "closed": 1}
 
 
-def test_check_42_a_failed_start_goes_through(policies):
+def test_a_failed_start_goes_through(policies):
     app = GuardrailMiddleware(host("lifespan.startup.failed"), policies=policies, environ={})
     counts = counted(app)
     call = live(app)
@@ -102,7 +102,7 @@ def test_check_42_a_failed_start_goes_through(policies):
     assert counts == {"made": 1, "closed": 1}
 
 
-def test_check_42_our_own_failure_to_open_fails_the_start(policies):
+def test_our_own_failure_to_open_fails_the_start(policies):
     app = GuardrailMiddleware(
         host("lifespan.startup.complete"),
         policies=policies,
@@ -115,7 +115,7 @@ def test_check_42_our_own_failure_to_open_fails_the_start(policies):
     assert "max_keys" in call.sent[0]["message"]
 
 
-def test_check_42_without_a_lifespan_the_first_request_opens(policies):
+def test_without_a_lifespan_the_first_request_opens(policies):
     app = GuardrailMiddleware(Host(), policies=policies, environ={})
     counts = counted(app)
     calls = [Call(scope_of(body=ASK), body_messages(ASK)) for _ in range(2)]
@@ -127,7 +127,7 @@ def test_check_42_without_a_lifespan_the_first_request_opens(policies):
     assert counts == {"made": 1, "closed": 0}
 
 
-def test_check_42_a_host_that_knows_no_lifespan_raises_as_without_us(policies):
+def test_a_host_that_knows_no_lifespan_raises_as_without_us(policies):
     async def plain(scope, receive, send):
         assert scope["type"] == "http"
 

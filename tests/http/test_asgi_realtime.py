@@ -57,7 +57,7 @@ def talk(guarded, *messages):
     return [json.loads(m["text"]) for m in call.sent if m["type"] == "websocket.send"]
 
 
-def test_check_41_turns_are_admitted_one_by_one_and_the_session_goes_on():
+def test_turns_are_admitted_one_by_one_and_the_session_goes_on():
     guarded = Guarded(POLICY, voice)
     events = talk(guarded, *[frame(**CREATE)] * 3, frame(type="session.update", session={}))
 
@@ -77,7 +77,7 @@ def test_a_session_that_only_listens_costs_nothing():
     assert guarded.used("turns") == 0
 
 
-def test_check_41_who_asks_is_established_anew_for_each_turn():
+def test_who_asks_is_established_anew_for_each_turn():
     guarded = Guarded(POLICY, voice)
     directory = guarded.directory
     before = directory.look_up

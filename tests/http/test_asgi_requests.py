@@ -37,7 +37,7 @@ rules:
     ("status", "calls", "tokens"),
     [(200, 1, 30), (307, 0, 0), (400, 1, 0), (404, 1, 0), (429, 0, 0), (500, 0, 0), (503, 0, 0)],
 )
-def test_check_44_what_is_not_a_success_gives_its_tokens_back(status, calls, tokens):
+def test_what_is_not_a_success_gives_its_tokens_back(status, calls, tokens):
     guarded = Guarded(POLICY, Host([completion()], status=status, headers=JSON))
     guarded.ask()
 
@@ -46,7 +46,7 @@ def test_check_44_what_is_not_a_success_gives_its_tokens_back(status, calls, tok
 
 
 @pytest.mark.parametrize(("fails", "tokens"), [("before", 0), ("after", 30)])
-def test_check_45_what_the_host_raises_goes_through_and_is_settled(fails, tokens):
+def test_what_the_host_raises_goes_through_and_is_settled(fails, tokens):
     guarded = Guarded(POLICY, Host([completion()], headers=JSON, fails=fails))
     with pytest.raises(RuntimeError, match="model") as caught:
         guarded.ask()
@@ -57,7 +57,7 @@ def test_check_45_what_the_host_raises_goes_through_and_is_settled(fails, tokens
     assert guarded.used("places") == 0
 
 
-def test_check_40_unknown_messages_and_scopes_pass():
+def test_unknown_messages_and_scopes_pass():
     sent: list[dict] = [
         {"type": "http.response.early_hint", "links": [b"</a>"]},
         {"type": "http.response.debug", "info": {}},
@@ -82,7 +82,7 @@ def test_check_40_unknown_messages_and_scopes_pass():
     assert len(other.sent) == 5
 
 
-def test_check_29_30_after_the_body_the_host_hears_the_server_itself():
+def test_30_after_the_body_the_host_hears_the_server_itself():
     heard = []
 
     async def host(scope, receive, send):
@@ -123,7 +123,7 @@ def test_a_client_that_leaves_before_the_first_byte_pays_for_its_input():
     assert guarded.used("places") == 0
 
 
-def test_check_60_our_own_failure_is_a_503_and_is_not_charged(monkeypatch):
+def test_our_own_failure_is_a_503_and_is_not_charged(monkeypatch):
     guarded = Guarded(POLICY)
     monkeypatch.setattr(guarded.guard, "decide", None)
     call = guarded.ask()
@@ -134,7 +134,7 @@ def test_check_60_our_own_failure_is_a_503_and_is_not_charged(monkeypatch):
     assert guarded.host.scopes == []
 
 
-def test_check_60_facts_that_cannot_be_had_are_a_503_not_a_guess():
+def test_facts_that_cannot_be_had_are_a_503_not_a_guess():
     guarded = Guarded(POLICY)
     guarded.directory.down = True
     call = guarded.ask()
@@ -144,7 +144,7 @@ def test_check_60_facts_that_cannot_be_had_are_a_503_not_a_guess():
     assert call.received_first == 0
 
 
-def test_check_61_shadow_changes_no_byte():
+def test_shadow_changes_no_byte():
     enforced = "  - {id: w, when: always, rate: {requests: 1/day, key: account.id}, mode: shadow}"
     shadowed = Guarded(POLICY + enforced)
     plain = Guarded(POLICY)
@@ -159,7 +159,7 @@ def test_check_61_shadow_changes_no_byte():
     assert [bare(call) for call in calls[0]] == [bare(call) for call in calls[1]]
 
 
-def test_check_61_a_shadow_rule_still_says_what_it_would_have_done():
+def test_a_shadow_rule_still_says_what_it_would_have_done():
     rule = "  - {id: w, when: always, rate: {requests: 1/day, key: account.id}, mode: shadow}"
     guarded = Guarded(POLICY + rule)
     guarded.ask()

@@ -36,7 +36,7 @@ def streaming(chunks, **more):
     return Guarded(POLICY, Host(chunks, headers=SSE, **more))
 
 
-def test_check_30_every_chunk_arrives_as_it_was_sent():
+def test_every_chunk_arrives_as_it_was_sent():
     chunks = chat_stream(30)
     guarded = streaming(chunks)
     call = guarded.ask(STREAM)
@@ -46,7 +46,7 @@ def test_check_30_every_chunk_arrives_as_it_was_sent():
 
 
 @pytest.mark.parametrize("cut", range(1, len(b"".join(chat_stream(2)))))
-def test_check_37_events_cut_anywhere_tell_the_same_usage(cut):
+def test_events_cut_anywhere_tell_the_same_usage(cut):
     whole = b"".join(chat_stream(2))
     guarded = streaming([whole[:cut], whole[cut:]])
     call = guarded.ask(STREAM)
@@ -55,7 +55,7 @@ def test_check_37_events_cut_anywhere_tell_the_same_usage(cut):
     assert guarded.used("tokens") == 12
 
 
-def test_check_36_a_stream_without_usage_is_charged():
+def test_a_stream_without_usage_is_charged():
     guarded = streaming(chat_stream(20, usage=False))
     guarded.ask(STREAM)
 
@@ -72,7 +72,7 @@ class LeavingHost(Host):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
-def test_check_35_a_client_that_leaves_before_the_usage_is_charged():
+def test_a_client_that_leaves_before_the_usage_is_charged():
     guarded = Guarded(POLICY, LeavingHost(chat_stream(20, usage=False, done=False)))
     guarded.ask(STREAM)
 
@@ -81,7 +81,7 @@ def test_check_35_a_client_that_leaves_before_the_usage_is_charged():
     assert guarded.used("places") == 0
 
 
-def test_check_34_a_cancelled_stream_is_settled_once():
+def test_a_cancelled_stream_is_settled_once():
     settled = []
 
     async def host(scope, receive, send):
@@ -117,7 +117,7 @@ def test_check_34_a_cancelled_stream_is_settled_once():
 
 
 @pytest.mark.parametrize("step", range(1, 14))
-def test_check_34_cancelled_at_any_step_nothing_stays_reserved(step):
+def test_cancelled_at_any_step_nothing_stays_reserved(step):
     guarded = streaming(chat_stream(5))
     steps = 0
     task: Any = None
@@ -150,7 +150,7 @@ def test_check_34_cancelled_at_any_step_nothing_stays_reserved(step):
     assert guarded.used("tokens") <= 40
 
 
-def test_check_38_a_whole_stream_whose_client_then_leaves_counts_as_it_says():
+def test_a_whole_stream_whose_client_then_leaves_counts_as_it_says():
     async def host(scope, receive, send):
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": SSE})
@@ -170,7 +170,7 @@ def test_check_38_a_whole_stream_whose_client_then_leaves_counts_as_it_says():
     ("path", "start"),
     [("/v1/chat/completions", b'data: {"error"'), (MESSAGES, b"event: error\ndata: ")],
 )
-def test_check_39_a_stream_that_breaks_off_says_so(path, start):
+def test_a_stream_that_breaks_off_says_so(path, start):
     guarded = streaming(chat_stream(2, usage=False, done=False), fails="after")
     call = Call(scope_of(path=path, body=STREAM), body_messages(STREAM))
     with pytest.raises(RuntimeError):
@@ -181,7 +181,7 @@ def test_check_39_a_stream_that_breaks_off_says_so(path, start):
     assert json.loads(last.partition(b"data: ")[2])["error"]["message"].startswith("The stream")
 
 
-def test_check_39_a_stream_that_was_whole_is_left_alone():
+def test_a_stream_that_was_whole_is_left_alone():
     guarded = streaming(chat_stream(2), fails="after")
     call = Call(scope_of(body=STREAM), body_messages(STREAM))
     with pytest.raises(RuntimeError):

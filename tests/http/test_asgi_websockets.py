@@ -37,7 +37,7 @@ def connect(guarded, *messages, **scope):
     return asyncio.run(Call(socket_scope(**scope), ended).run(guarded.app))
 
 
-def test_check_41_an_admitted_connection_passes():
+def test_an_admitted_connection_passes():
     guarded = Guarded(POLICY, echo)
     call = connect(guarded, {"type": "websocket.receive", "text": "hi"})
 
@@ -46,7 +46,7 @@ def test_check_41_an_admitted_connection_passes():
     assert guarded.used("places") == 0
 
 
-def test_check_41_a_refused_one_gets_the_whole_answer_where_the_server_can_send_it():
+def test_a_refused_one_gets_the_whole_answer_where_the_server_can_send_it():
     guarded = Guarded(POLICY, echo)
     connect(guarded)
     connect(guarded)
@@ -61,7 +61,7 @@ def test_check_41_a_refused_one_gets_the_whole_answer_where_the_server_can_send_
     ("policy", "code"),
     [(POLICY, 1013), (POLICY + "  - {id: no, when: always, block: {}}", 1008)],
 )
-def test_check_41_elsewhere_it_is_closed(policy, code):
+def test_elsewhere_it_is_closed(policy, code):
     guarded = Guarded(policy, echo)
     for _ in range(3):
         call = connect(guarded)

@@ -75,7 +75,7 @@ class Asked:
 
 
 @pytest.mark.parametrize("profile", SHOWN)
-def test_check_59_an_admitted_request_is_a_200_that_holds_no_place(profile):
+def test_an_admitted_request_is_a_200_that_holds_no_place(profile):
     asked = Asked(profile)
     answers = [asked(), asked()]
 
@@ -102,7 +102,7 @@ def refused(asked, why):
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_check_59_envoy_never_gets_a_5xx_for_a_refusal(why):
+def test_envoy_never_gets_a_5xx_for_a_refusal(why):
     answer = refused(Asked("envoy"), why)
 
     assert answer.status_code == (429 if why == "unavailable" else REFUSED[why][1])
@@ -112,7 +112,7 @@ def test_check_59_envoy_never_gets_a_5xx_for_a_refusal(why):
         assert answer.headers["x-request-id"]
 
 
-def test_check_59_envoy_gets_no_5xx_either_where_the_guard_itself_fails(monkeypatch):
+def test_envoy_gets_no_5xx_either_where_the_guard_itself_fails(monkeypatch):
     asked = Asked("envoy")
     monkeypatch.setattr(asked.guard, "decide", None)
 
@@ -120,7 +120,7 @@ def test_check_59_envoy_gets_no_5xx_either_where_the_guard_itself_fails(monkeypa
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_check_59_nginx_gets_200_401_or_403_alone_and_the_status_beside(why):
+def test_nginx_gets_200_401_or_403_alone_and_the_status_beside(why):
     answer = refused(Asked("nginx"), why)
     status = REFUSED[why][1]
 
@@ -174,7 +174,7 @@ def evaluate(asked, body, **more):
     return asked.send("POST", "/access/v1/evaluation", json=body, **more)
 
 
-def test_check_59_an_authzen_refusal_is_a_200_that_says_false():
+def test_an_authzen_refusal_is_a_200_that_says_false():
     asked = Asked("authzen")
     answers = [evaluate(asked, evaluation()) for _ in range(3)]
     answers += [
@@ -205,7 +205,7 @@ def test_an_evaluation_permits_a_degrade_with_its_obligations_and_charges_what_i
     assert told[1]["context"]["reason"] == "tokens"
 
 
-def test_check_59_an_evaluation_that_fails_permits_nothing(monkeypatch):
+def test_an_evaluation_that_fails_permits_nothing(monkeypatch):
     asked = Asked("authzen")
     monkeypatch.setattr(asked.guard, "decide", None)
     answer = evaluate(asked, evaluation())

@@ -14,7 +14,7 @@ PAGE = [(b"origin", b"https://page.test")]
 PREFLIGHT = [*PAGE, (b"access-control-request-method", b"POST")]
 
 
-def test_check_43_a_preflight_is_never_limited():
+def test_a_preflight_is_never_limited():
     guarded = Guarded(POLICY, Host([b""], status=204))
     for _ in range(5):
         call = guarded.ask(None, method="OPTIONS", headers=PREFLIGHT, key=None)
@@ -32,7 +32,7 @@ def test_options_that_are_no_preflight_are_guarded():
     assert statuses == [200, 429]
 
 
-def test_check_43_a_page_can_read_a_refusal_where_its_origin_is_allowed():
+def test_a_page_can_read_a_refusal_where_its_origin_is_allowed():
     guarded = Guarded(POLICY, cors_origins=["https://page.test"])
     guarded.ask()
     headers = guarded.ask(headers=PAGE).headers
@@ -42,7 +42,7 @@ def test_check_43_a_page_can_read_a_refusal_where_its_origin_is_allowed():
     assert "retry-after" in headers["access-control-expose-headers"]
 
 
-def test_check_43_other_origins_and_other_hosts_get_nothing():
+def test_other_origins_and_other_hosts_get_nothing():
     other = [(b"origin", b"https://else.test")]
     for guarded in (Guarded(POLICY, cors_origins=["https://page.test"]), Guarded(POLICY)):
         guarded.ask()

@@ -40,7 +40,7 @@ rules:
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_check_52_every_address_vector_holds_through_asgi(vector):
+def test_every_address_vector_holds_through_asgi(vector):
     peer, headers, proxies, client = VECTORS[vector]
     guarded = Guarded(OPEN, proxies=proxies)
     guarded.ask(headers=headers, client=None if peer is None else (peer, 1))
@@ -52,7 +52,7 @@ def test_check_52_every_address_vector_holds_through_asgi(vector):
 
 
 @pytest.mark.parametrize("vector", [name for name in VECTORS if "underscores" not in name])
-def test_check_52_every_address_vector_holds_through_wsgi(vector):
+def test_every_address_vector_holds_through_wsgi(vector):
     peer, headers, proxies, client = VECTORS[vector]
     seen = []
 
@@ -70,13 +70,13 @@ def test_check_52_every_address_vector_holds_through_wsgi(vector):
     assert seen[-1].get("client.ip") == client
 
 
-def test_check_52_the_trusted_proxies_may_be_settings_of_a_file():
+def test_the_trusted_proxies_may_be_settings_of_a_file():
     options = {"guard": Guarded(OPEN).guard, "environ": {}}
     for value in (list(TRUSTED), {"trusted": list(TRUSTED), "header": "x-forwarded-for"}):
         assert configure({**options, "proxies": value}).asker.proxies == Proxies.declare(TRUSTED)
 
 
-def test_check_53_addresses_of_one_64_and_mapped_ones_share_a_bucket():
+def test_addresses_of_one_64_and_mapped_ones_share_a_bucket():
     def statuses(*peers):
         guarded = Guarded(NETWORKS)
         return [guarded.ask(client=(peer, 1)).status for peer in peers]
@@ -89,9 +89,7 @@ def test_check_53_addresses_of_one_64_and_mapped_ones_share_a_bucket():
 
 @pytest.mark.parametrize("peer", [None, "192.0.2.1", "10.0.0.1", "unknown"])
 @pytest.mark.parametrize(("unknown", "status"), [("", 403), ("unknown: skip, ", 200)])
-def test_check_54_an_unknown_country_or_address_is_refused_unless_the_rule_says_skip(
-    peer, unknown, status
-):
+def test_an_unknown_country_or_address_is_refused_unless_the_rule_says_skip(peer, unknown, status):
     guarded = Guarded(GEO.replace("block", f"{unknown}block"))
 
     assert guarded.ask(client=None if peer is None else (peer, 1)).status == status
@@ -109,7 +107,7 @@ CARRIED: dict[str, dict] = {
 
 @pytest.mark.parametrize("way", CARRIED)
 @pytest.mark.parametrize("ends", ["admitted", "refused", "fails"])
-def test_check_55_no_secret_is_logged_shown_or_sent(way, ends, caplog, monkeypatch):
+def test_no_secret_is_logged_shown_or_sent(way, ends, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     policy = OPEN.replace("none", "small") if ends == "refused" else OPEN
     guarded = Guarded(policy, credentials=[way])
@@ -127,7 +125,7 @@ def test_check_55_no_secret_is_logged_shown_or_sent(way, ends, caplog, monkeypat
     assert not any(secret in text for secret in SECRETS for text in shown)
 
 
-def test_check_55_a_key_in_a_subprotocol_is_not_logged_or_shown(caplog):
+def test_a_key_in_a_subprotocol_is_not_logged_or_shown(caplog):
     caplog.set_level(logging.DEBUG)
     policy = OPEN.replace("{request.model: none}", "always")
     guarded = Guarded(policy, credentials=["subprotocol"])
@@ -140,7 +138,7 @@ def test_check_55_a_key_in_a_subprotocol_is_not_logged_or_shown(caplog):
     assert KEY not in caplog.text + repr(call.sent)
 
 
-def test_check_56_a_directory_is_asked_by_a_keyed_hash():
+def test_a_directory_is_asked_by_a_keyed_hash():
     asked = []
 
     class Noting(Accounts):
@@ -155,7 +153,7 @@ def test_check_56_a_directory_is_asked_by_a_keyed_hash():
     assert "key-a" not in asked[0][1]
 
 
-def test_check_56_no_secret_is_ever_compared_but_in_constant_time():
+def test_no_secret_is_ever_compared_but_in_constant_time():
     """Whoever reveals a secret hashes it, sends it or verifies it; `==` would tell how far it fits.
 
     The one comparison there is of a request's own two credentials, which its sender knows both.
@@ -180,7 +178,7 @@ OTHERS = {"account.id": "acct-b", "account.tier": "verified", "request.model": "
 INSIDE = {"account.id": "acct-b", "account.tier": "verified", "account": {"tier": "verified"}}
 
 
-def test_check_57_what_a_client_says_of_itself_raises_no_tier_and_resets_no_quota():
+def test_what_a_client_says_of_itself_raises_no_tier_and_resets_no_quota():
     guarded = Guarded(TIERS, directory=Accounts(b="verified"))
 
     def statuses(model, key="key-a"):
@@ -193,7 +191,7 @@ def test_check_57_what_a_client_says_of_itself_raises_no_tier_and_resets_no_quot
     assert statuses("large", key="key-b") == 200
 
 
-def test_check_57_claims_without_a_credential_are_nobodys():
+def test_claims_without_a_credential_are_nobodys():
     guarded = Guarded(TIERS)
     call = Call(scope_of(key=None, headers=CLAIMS, body=ASK), body_messages(ASK))
     asyncio.run(call.run(guarded.app))

@@ -54,7 +54,7 @@ def reserved(path, body, **scope):
         ({"max_completion_tokens": 0, "max_tokens": 7}, 7),
     ],
 )
-def test_check_19_the_largest_of_all_caps_is_reserved(caps, output):
+def test_the_largest_of_all_caps_is_reserved(caps, output):
     assert reserved(CHAT, {"model": "small", "messages": [], **caps})["outgoing"] == output
 
 
@@ -73,7 +73,7 @@ def test_check_19_the_largest_of_all_caps_is_reserved(caps, output):
         '"n": 1, "n": 1',
     ],
 )
-def test_check_20_a_limit_that_is_no_whole_number_is_refused_and_costs_nothing(members):
+def test_a_limit_that_is_no_whole_number_is_refused_and_costs_nothing(members):
     guarded = Guarded(POLICY)
     call = guarded.ask(f'{{"model": "small", "messages": [], {members}}}'.encode())
 
@@ -94,19 +94,19 @@ def test_check_20_a_limit_that_is_no_whole_number_is_refused_and_costs_nothing(m
         (f"{CHAT}/batch", {"messages": [[], [], []], "n": 2}, 6),
     ],
 )
-def test_check_21_what_is_asked_for_several_times_costs_as_often(path, body, calls):
+def test_what_is_asked_for_several_times_costs_as_often(path, body, calls):
     found = reserved(path, {"model": "small", "max_tokens": 10, **body})
 
     assert (found["calls"], found["outgoing"]) == (calls, 10 * calls)
 
 
 @pytest.mark.parametrize(("model", "output"), [("small", 200), ("large", 900), ("unheard-of", 900)])
-def test_check_22_without_a_cap_the_most_its_model_gives_is_reserved(model, output):
+def test_without_a_cap_the_most_its_model_gives_is_reserved(model, output):
     assert reserved(CHAT, {"model": model, "messages": []})["outgoing"] == output
 
 
 @pytest.mark.parametrize("kind", ["function", "never_heard_of", "computer_20991231", "", 7, None])
-def test_check_24_a_tool_of_an_unknown_type_is_of_the_most_restricted(kind):
+def test_a_tool_of_an_unknown_type_is_of_the_most_restricted(kind):
     body = {"model": "small", "messages": [], "tools": [{"type": kind, "name": "x"}]}
     call = Guarded(POLICY).ask(json.dumps(body).encode())
 
@@ -114,14 +114,14 @@ def test_check_24_a_tool_of_an_unknown_type_is_of_the_most_restricted(kind):
 
 
 @pytest.mark.parametrize("kind", ["web_search", "web_search_20250305", "web_search_20991231"])
-def test_check_24_a_tool_with_a_date_is_known_by_what_stands_before_it(kind):
+def test_a_tool_with_a_date_is_known_by_what_stands_before_it(kind):
     body = {"model": "small", "max_tokens": 9, "messages": [], "tools": [{"type": kind}]}
     facts = decision_on(MESSAGES, body).facts
 
     assert (facts["request.capability"], facts["request.tools"]) == ("chat", 1)
 
 
-def test_check_26_a_response_made_in_the_background_stays_as_reserved():
+def test_a_response_made_in_the_background_stays_as_reserved():
     host = Host([b'{"id": "r", "status": "queued", "usage": null}'], headers=JSON)
     guarded = Guarded(POLICY, host)
     body = {"model": "small", "input": "hi", "max_output_tokens": 70, "background": True}
@@ -130,7 +130,7 @@ def test_check_26_a_response_made_in_the_background_stays_as_reserved():
     assert (guarded.used("calls"), guarded.used("outgoing")) == (1, 70)
 
 
-def test_check_26_input_that_the_host_keeps_is_reserved_for():
+def test_input_that_the_host_keeps_is_reserved_for():
     body = {"model": "small", "input": "hi", "max_output_tokens": 70}
     alone = reserved("/v1/responses", body)["incoming"]
 
@@ -145,7 +145,7 @@ def test_check_26_input_that_the_host_keeps_is_reserved_for():
         ("/v1/messages/batches", {"requests": [{"params": {"max_tokens": 9}}] * 3}),
     ],
 )
-def test_check_26_a_rule_can_refuse_batches_and_without_one_they_are_counted(path, body):
+def test_a_rule_can_refuse_batches_and_without_one_they_are_counted(path, body):
     content = json.dumps(body).encode()
     refused = Guarded(POLICY).ask(content, path=path)
     lenient = Guarded(POLICY.replace("request.capability: batch", "request.capability: image"))
@@ -165,11 +165,11 @@ def test_check_26_a_rule_can_refuse_batches_and_without_one_they_are_counted(pat
         ("/openai/deployments/gem/chat/completions", {"messages": []}, b""),
     ],
 )
-def test_check_27_the_model_is_named_by_the_path_or_the_body(path, body, query):
+def test_the_model_is_named_by_the_path_or_the_body(path, body, query):
     assert decision_on(path, body, query_string=query).facts["request.model"] == "gem"
 
 
-def test_check_27_the_model_is_named_by_the_query_of_a_socket_or_the_field_of_a_form():
+def test_the_model_is_named_by_the_query_of_a_socket_or_the_field_of_a_form():
     headers, body = form(("model", "gem"), ("file", b"RIFF"))
     spoken = decision_on("/v1/audio/transcriptions", body, headers=headers)
     seen = []
@@ -182,7 +182,7 @@ def test_check_27_the_model_is_named_by_the_query_of_a_socket_or_the_field_of_a_
     assert (spoken.facts["request.model"], seen) == ("gem", ["gem"])
 
 
-def test_check_27_an_unknown_model_costs_as_the_dearest():
+def test_an_unknown_model_costs_as_the_dearest():
     money = "  - {id: money, when: always, budget: {cost_usd: 9, per: day, key: account.id}}\n"
     priced = POLICY.replace("large: {", "large: {price: {input: 5, output: 9}, ") + money
     spent = {}
@@ -193,7 +193,7 @@ def test_check_27_an_unknown_model_costs_as_the_dearest():
     assert spent["small"] < spent["large"] == spent["other"]
 
 
-def test_check_28_a_body_of_a_mebibyte_is_read_within_its_budget():
+def test_a_body_of_a_mebibyte_is_read_within_its_budget():
     words = {"role": "user", "content": "word " * 50}
     body = {"model": "small", "messages": [words] * 3800, "max_tokens": 9}
     content = json.dumps(body).encode()
@@ -208,7 +208,7 @@ def test_check_28_a_body_of_a_mebibyte_is_read_within_its_budget():
     assert min(took) < BUDGET
 
 
-def test_check_28_no_part_of_the_door_knows_a_tokenizer():
+def test_no_part_of_the_door_knows_a_tokenizer():
     allowed = {name for name, homes in HOMES.items() if homes != ("http.litellm",)}
 
     assert not TOKENIZERS & allowed
@@ -241,7 +241,7 @@ USAGE: dict[str, tuple[dict, bytes, int, int]] = {
 
 
 @pytest.mark.parametrize(("path", "told"), USAGE.items(), ids=["openai", "anthropic", "gemini"])
-def test_check_25_usage_counts_what_its_vendor_says_it_includes(path, told):
+def test_usage_counts_what_its_vendor_says_it_includes(path, told):
     body, response, incoming, outgoing = told
     guarded = Guarded(POLICY, Host([response], headers=JSON))
     named = {} if path == GEMINI else {"model": "small"}

@@ -46,7 +46,7 @@ def statuses(app, times=2):
     return asyncio.run(run())
 
 
-def test_check_46_the_class_needs_nothing_but_the_app(folder, monkeypatch):
+def test_the_class_needs_nothing_but_the_app(folder, monkeypatch):
     (folder / "gr.toml").write_text('policies = "policies"\nexempt = ["/health"]\n')
     monkeypatch.setenv("GUARDRAIL_CONFIG", str(folder / "gr.toml"))
     monkeypatch.chdir("/")
@@ -152,7 +152,7 @@ def test_what_is_wrong_fails_the_start_and_says_what_to_do(folder, options, mess
         ("gr.toml", 'policies = "policies"\nmax_held = -1', "`max_held` in `gr.toml` is `-1`"),
     ],
 )
-def test_check_46_a_wrong_file_is_named(folder, name, text, message):
+def test_a_wrong_file_is_named(folder, name, text, message):
     (folder / name).write_text(text)
     with pytest.raises(SettingError) as caught:
         configure({"environ": {"GUARDRAIL_CONFIG": name}})

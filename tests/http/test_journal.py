@@ -61,7 +61,7 @@ def body(model):
     return json.dumps({"model": model, "messages": [], "max_tokens": 9}).encode()
 
 
-def test_check_63_every_line_of_the_decision_log_is_valid():
+def test_every_line_of_the_decision_log_is_valid():
     door, records = guarded()
     calls = [
         door.ask(body("small")),
@@ -88,20 +88,20 @@ def test_check_63_every_line_of_the_decision_log_is_valid():
     assert {"refused", "settled"} <= {record["ending"] for record in sink.records}
 
 
-def test_check_63_a_line_that_is_no_record_is_found():
+def test_a_line_that_is_no_record_is_found():
     door, records = guarded()
     door.ask()
     for change in ({"v": 2}, {"ending": "lost"}, {"prompt": "hi"}, {"account": "acct-a"}):
         assert not VALID.is_valid({**records[0], **change})
 
 
-def test_check_63_the_schema_is_published():
+def test_the_schema_is_published():
     printed = CliRunner().invoke(cli, ["schema", "--decision-log"])
 
     assert json.loads(printed.stdout) == json.loads(json.dumps(SCHEMA))
 
 
-def test_check_13_the_id_of_a_request_is_that_of_its_line():
+def test_the_id_of_a_request_is_that_of_its_line():
     door, records = guarded()
     calls = [door.ask(body(model)) for model in ("small", "closed")]
 
@@ -109,7 +109,7 @@ def test_check_13_the_id_of_a_request_is_that_of_its_line():
 
 
 @pytest.mark.parametrize("way", CARRIED)
-def test_check_55_no_line_holds_a_secret_or_a_prompt(way):
+def test_no_line_holds_a_secret_or_a_prompt(way):
     door, records = guarded(credentials=[way])
     message = {"role": "user", "content": "CANARY-prompt"}
     text = json.dumps({"model": "small", "messages": [message]}).encode()
@@ -122,7 +122,7 @@ def test_check_55_no_line_holds_a_secret_or_a_prompt(way):
 SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? [0-9]+$", re.MULTILINE)
 
 
-def test_check_63_labels_stay_few_whatever_clients_send():
+def test_labels_stay_few_whatever_clients_send():
     door, _ = guarded()
     counts = []
     for number in range(40):
@@ -137,7 +137,7 @@ def test_check_63_labels_stay_few_whatever_clients_send():
     }
 
 
-def test_check_63_rules_that_come_and_go_are_counted_within_a_bound(monkeypatch):
+def test_rules_that_come_and_go_are_counted_within_a_bound(monkeypatch):
     monkeypatch.setattr(counts, "MOST_SERIES", 3)
     door, _ = guarded()
     for model in ("small", "large", "closed", "closed"):
@@ -148,7 +148,7 @@ def test_check_63_rules_that_come_and_go_are_counted_within_a_bound(monkeypatch)
     assert 'decision="block",rule=""' in door.app.metrics()
 
 
-def test_check_60_failures_of_ours_and_of_the_store_are_counted(monkeypatch):
+def test_failures_of_ours_and_of_the_store_are_counted(monkeypatch):
     door, _ = guarded()
     monkeypatch.setattr(door.guard, "decide", None)
     door.ask()

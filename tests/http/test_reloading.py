@@ -63,7 +63,7 @@ def statuses(app, times=1):
     return [ask(app).status for _ in range(times)]
 
 
-def test_check_62_a_reload_takes_effect_and_keeps_what_was_counted(folder):
+def test_a_reload_takes_effect_and_keeps_what_was_counted(folder):
     app = asgi(folder)
     assert statuses(app, 3) == [200, 200, 429]
     before = app.door.guard.policies.revision
@@ -76,7 +76,7 @@ def test_check_62_a_reload_takes_effect_and_keeps_what_was_counted(folder):
 
 
 @pytest.mark.parametrize("broken", ["rulez: []", "guardrail: 1\npolicy: p\nrules: [", "\x00"])
-def test_check_62_a_broken_file_keeps_the_old_revision_and_raises_an_alarm(folder, broken, caplog):
+def test_a_broken_file_keeps_the_old_revision_and_raises_an_alarm(folder, broken, caplog):
     app = asgi(folder)
     before = app.door.guard.policies.revision
     (folder / "policies" / "second.yaml").write_text(broken)
@@ -96,7 +96,7 @@ def test_check_62_a_broken_file_keeps_the_old_revision_and_raises_an_alarm(folde
     assert "guardrail_policy_stale 0\n" in app.metrics()
 
 
-def test_check_62_a_request_under_way_is_settled_by_the_policies_that_decided_it(folder):
+def test_a_request_under_way_is_settled_by_the_policies_that_decided_it(folder):
     async def host(scope, receive, send):
         written(folder, 9, BLOCKS)
         await app.reload()

@@ -16,7 +16,7 @@ ASK = {"model": "small", "messages": [], "max_tokens": 100}
 CLOSED = {"user-agent": "closed"}
 
 
-def test_check_02_06_a_real_refusal_tells_its_wait(server):
+def test_06_a_real_refusal_tells_its_wait(server):
     body = {"model": "small", "input": "hi"}
     with httpx.Client(base_url=server.url, headers={"authorization": "Bearer key-b"}) as client:
         answers = [client.post("/v1/embeddings", json=body) for _ in range(3)]
@@ -28,7 +28,7 @@ def test_check_02_06_a_real_refusal_tells_its_wait(server):
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
 
 
-def test_check_23_a_real_unreadable_body_is_refused(server):
+def test_a_real_unreadable_body_is_refused(server):
     before = server.used()
     for content, headers in ((b"{", {}), (b"{}", {"content-encoding": "gzip"})):
         answer = server.client.post(CHAT, content=content, headers=headers)
@@ -36,7 +36,7 @@ def test_check_23_a_real_unreadable_body_is_refused(server):
     assert server.used() == before
 
 
-def test_check_30_a_real_stream_arrives_whole_and_is_metered(server):
+def test_a_real_stream_arrives_whole_and_is_metered(server):
     before = server.used()["tokens"]
     with server.client.stream("POST", CHAT, json={**ASK, "stream": True}) as answer:
         body = b"".join(answer.iter_raw())
@@ -46,7 +46,7 @@ def test_check_30_a_real_stream_arrives_whole_and_is_metered(server):
     assert until(lambda: server.used()["tokens"] - before == 40)
 
 
-def test_check_29_34_35_a_real_client_that_leaves_is_seen_and_charged(server):
+def test_34_35_a_real_client_that_leaves_is_seen_and_charged(server):
     before, seen = server.used(), server.state()["disconnects"]
     with server.client.stream(
         "POST", CHAT, json={**ASK, "stream": True, "user": "endless"}
@@ -60,7 +60,7 @@ def test_check_29_34_35_a_real_client_that_leaves_is_seen_and_charged(server):
     assert 0 < server.used()["tokens"] - before["tokens"] <= 120
 
 
-def test_check_34_parallel_aborted_calls_leave_nothing_reserved(asgi):
+def test_parallel_aborted_calls_leave_nothing_reserved(asgi):
     async def one(client, number):
         body = {**ASK, "stream": True, "user": "endless" if number % 3 == 0 else "plain"}
         async with client.stream("POST", CHAT, json=body) as answer:
@@ -79,7 +79,7 @@ def test_check_34_parallel_aborted_calls_leave_nothing_reserved(asgi):
     until(lambda: asgi.used()["places"] == 0)
 
 
-def test_check_31_a_head_that_is_refused_gets_no_100_continue(servers):
+def test_a_head_that_is_refused_gets_no_100_continue(servers):
     server = servers("uvicorn")
     request = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nUser-Agent: closed\r\n"
@@ -91,7 +91,7 @@ def test_check_31_a_head_that_is_refused_gets_no_100_continue(servers):
 
 
 @pytest.mark.parametrize("kind", ASGI)
-def test_check_41_a_real_websocket_is_guarded(servers, kind):
+def test_a_real_websocket_is_guarded(servers, kind):
     url = servers(kind).url.replace("http", "ws") + "/ws"
 
     async def talk(headers):
@@ -109,7 +109,7 @@ def test_check_41_a_real_websocket_is_guarded(servers, kind):
     assert kind == "gunicorn-asgi" or b"closed" in caught.value.response.body
 
 
-def test_check_43_a_real_preflight_is_never_limited(server):
+def test_a_real_preflight_is_never_limited(server):
     headers = {**CLOSED, "origin": "https://a.test", "access-control-request-method": "POST"}
 
     assert server.client.options(CHAT, headers=headers).status_code != 403
@@ -138,7 +138,7 @@ def test_check_43_a_real_preflight_is_never_limited(server):
         "/\u00e9".encode().decode("latin-1"),
     ],
 )
-def test_check_51_real_paths_are_guarded_or_unknown(server, target):
+def test_real_paths_are_guarded_or_unknown(server, target):
     request = (
         f"POST {target} HTTP/1.1\r\nHost: a\r\nUser-Agent: closed\r\n"
         "Content-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -148,7 +148,7 @@ def test_check_51_real_paths_are_guarded_or_unknown(server, target):
     assert server.raw(request.replace("/state", "/other").encode("latin-1")) in (400, 403, 404)
 
 
-def test_check_45_a_real_host_exception_is_the_servers_to_answer(server):
+def test_a_real_host_exception_is_the_servers_to_answer(server):
     answer = server.client.post("/crash", content=b"nonsense")
 
     assert answer.status_code == 500
@@ -174,7 +174,7 @@ WORKERS = {
 
 
 @pytest.mark.parametrize(("kind", "more"), WORKERS.items())
-def test_check_48_49_workers_share_a_limit_through_a_store(kind, more, tmp_path):
+def test_49_workers_share_a_limit_through_a_store(kind, more, tmp_path):
     policy = (
         "guardrail: 1\npolicy: w\nrules:\n"
         "  - {id: r, when: always, budget: {requests: 30, per: day, key: account.id}}"
@@ -192,13 +192,13 @@ def test_check_48_49_workers_share_a_limit_through_a_store(kind, more, tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "more"), WORKERS.items())
-def test_check_49_memory_of_several_workers_is_warned_about(kind, more, tmp_path):
+def test_memory_of_several_workers_is_warned_about(kind, more, tmp_path):
     with serving(kind, tmp_path, POLICY, "", more) as server:
         ask_often(server, 2)
         until(lambda: "one of several processes" in (tmp_path / "log").read_text())
 
 
-def test_check_46_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
+def test_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
     with (
         pytest.raises(AssertionError, match=r"did you mean `max_body`\?"),
         serving("uvicorn", tmp_path, POLICY, "max_bdy = 1\n"),
@@ -206,7 +206,7 @@ def test_check_46_a_wrong_setting_ends_the_server_with_its_name(tmp_path):
         pass
 
 
-def test_check_50_a_killed_worker_frees_its_places_within_the_lease(tmp_path):
+def test_a_killed_worker_frees_its_places_within_the_lease(tmp_path):
     policy = (
         "guardrail: 1\npolicy: k\nrules:\n"
         "  - {id: places, when: always, concurrency: {max: 8, lease: 2s, key: account.id}}"

@@ -46,7 +46,7 @@ def wsgi():
 
 
 @pytest.mark.parametrize("way", [asgi, wsgi])
-def test_check_60_a_share_is_served_and_more_waits_until_the_store_may_be_back(way):
+def test_a_share_is_served_and_more_waits_until_the_store_may_be_back(way):
     ask = way()
     answers = [ask("key-a") for _ in range(3)]
 

@@ -15,7 +15,7 @@ from tests.http.driving import ASK, chat_stream, completion
 from tests.http.wsgi_driving import JSON, POLICY, SSE, STREAM, Hosted, Response, answering
 
 
-def test_check_47_a_response_is_passed_metered_and_closed_once():
+def test_a_response_is_passed_metered_and_closed_once():
     response = Response([completion()])
     seen: list[bytes] = []
     hosted = Hosted(answering(response, seen=seen))
@@ -29,7 +29,7 @@ def test_check_47_a_response_is_passed_metered_and_closed_once():
     assert (hosted.used("calls"), hosted.used("tokens"), hosted.used("places")) == (1, 30, 0)
 
 
-def test_check_34_a_response_is_settled_once_however_often_it_ends():
+def test_a_response_is_settled_once_however_often_it_ends():
     hosted = Hosted(answering(Response([completion()])))
     settled = []
     settle = hosted.guard.settle
@@ -47,7 +47,7 @@ def test_check_34_a_response_is_settled_once_however_often_it_ends():
 
 
 @pytest.mark.parametrize("read", [0, 1, 3])
-def test_check_47_a_client_that_leaves_closes_and_pays(read):
+def test_a_client_that_leaves_closes_and_pays(read):
     response = Response(chat_stream(10, usage=False))
     hosted = Hosted(answering(response, SSE))
     served = hosted.app(hosted.environ(body=STREAM), hosted.start)
@@ -62,7 +62,7 @@ def test_check_47_a_client_that_leaves_closes_and_pays(read):
     assert 0 < hosted.used("tokens") <= 150
 
 
-def test_check_47_a_response_may_start_at_its_first_piece():
+def test_a_response_may_start_at_its_first_piece():
     def app(environ, start_response):
         start_response("200 OK", list(JSON))
         yield completion()
@@ -108,7 +108,7 @@ def test_a_response_may_be_started_again_with_an_error():
 
 
 @pytest.mark.parametrize("when", ["called", "first", "later"])
-def test_check_45_what_the_host_raises_goes_through(when):
+def test_what_the_host_raises_goes_through(when):
     def app(environ, start_response):
         if when == "called":
             raise RuntimeError("no model")
@@ -182,7 +182,7 @@ def test_a_file_that_is_not_metered_stays_the_servers_to_send(tmp_path):
     response.close()
 
 
-def test_check_33_a_body_over_the_bound_is_refused():
+def test_a_body_over_the_bound_is_refused():
     hosted = Hosted(answering([b""]), max_body=10)
 
     assert hosted.ask(body=b"x" * 11)[0] == 413
@@ -208,7 +208,7 @@ def test_a_chunked_body_is_read_to_its_end():
     assert seen == [ASK]
 
 
-def test_check_33_a_slow_body_times_out():
+def test_a_slow_body_times_out():
     ticks = iter(range(0, 1000, 20))
     environ = {"CONTENT_LENGTH": "200000", "wsgi.input": io.BytesIO(b"x" * 200000)}
     with pytest.raises(TooSlowError):
@@ -263,7 +263,7 @@ def test_exempt_paths_and_preflights_pass_untouched():
     assert hosted.used("calls") == 0
 
 
-def test_check_60_our_own_failure_is_a_503(monkeypatch):
+def test_our_own_failure_is_a_503(monkeypatch):
     hosted = Hosted(answering([b"ok"]))
     monkeypatch.setattr(hosted.guard, "decide", None)
 

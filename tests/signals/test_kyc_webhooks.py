@@ -105,7 +105,7 @@ def host(tmp_path):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_check_58_a_signed_verification_is_taken_and_no_other(host, provider):
+def test_a_signed_verification_is_taken_and_no_other(host, provider):
     document = webhook(provider, VERIFIED[provider])
     body = json.dumps(document).encode()
     forged = [
@@ -126,7 +126,7 @@ def test_check_58_a_signed_verification_is_taken_and_no_other(host, provider):
 
 @pytest.mark.parametrize("provider", ["stripe", "persona"])
 @pytest.mark.parametrize("age", [301, -301, 10**6])
-def test_check_58_a_stale_timestamp_changes_nothing(host, provider, age):
+def test_a_stale_timestamp_changes_nothing(host, provider, age):
     document = webhook(provider, VERIFIED[provider])
 
     assert host.send(provider, document, now=NOW + age) == 400
@@ -134,7 +134,7 @@ def test_check_58_a_stale_timestamp_changes_nothing(host, provider, age):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_check_58_a_replay_changes_nothing(host, provider):
+def test_a_replay_changes_nothing(host, provider):
     verified = webhook(provider, VERIFIED[provider], NOW, "e1")
     rejected = webhook(provider, REJECTED[provider], NOW + 60, "e2")
     assert host.send(provider, verified) == host.send(provider, rejected) == 204
@@ -155,9 +155,7 @@ def test_check_58_a_replay_changes_nothing(host, provider):
         (("failed", "approved"), "verified"),
     ],
 )
-def test_check_58_events_of_one_second_end_the_same_in_any_order_and_repeated(
-    tmp_path, told, status
-):
+def test_events_of_one_second_end_the_same_in_any_order_and_repeated(tmp_path, told, status):
     for number, order in enumerate(itertools.permutations(told)):
         (tmp_path / str(number)).mkdir()
         host = Host(tmp_path / str(number))
@@ -168,7 +166,7 @@ def test_check_58_events_of_one_second_end_the_same_in_any_order_and_repeated(
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_check_58_any_order_of_arrival_ends_the_same(tmp_path, provider):
+def test_any_order_of_arrival_ends_the_same(tmp_path, provider):
     told = [
         webhook(provider, PASSING[provider][0], NOW, "e1"),
         webhook(provider, VERIFIED[provider], NOW + 60, "e2"),
@@ -186,7 +184,7 @@ def test_check_58_any_order_of_arrival_ends_the_same(tmp_path, provider):
 @pytest.mark.parametrize(
     ("provider", "status"), [(p, s) for p, every in PASSING.items() for s in every]
 )
-def test_check_58_what_is_on_its_way_is_not_verified_and_does_not_unverify(host, provider, status):
+def test_what_is_on_its_way_is_not_verified_and_does_not_unverify(host, provider, status):
     host.send(provider, webhook(provider, status, NOW, "e1"))
     assert not host.served()
     host.send(provider, webhook(provider, VERIFIED[provider], NOW + 60, "e2"))
@@ -196,7 +194,7 @@ def test_check_58_what_is_on_its_way_is_not_verified_and_does_not_unverify(host,
 
 
 @pytest.mark.parametrize("status", ["", "VERIFIED", "brand_new", None, 1, "redacted"])
-def test_check_58_a_status_nobody_knows_grants_nothing(host, status):
+def test_a_status_nobody_knows_grants_nothing(host, status):
     assert host.send("stripe", webhook("stripe", status)) in (204, 400)
 
     assert not host.served()
@@ -240,7 +238,7 @@ def test_another_process_reads_what_one_has_taken(host, tmp_path):
     assert done.stdout == "verified\n"
 
 
-def test_check_58_the_door_refuses_whoever_is_not_verified(host):
+def test_the_door_refuses_whoever_is_not_verified(host):
     guarded = Guarded(POLICY)
     guarded.app.door._guard._guard.change(lambda _: host.guard)
     refused = guarded.ask()
