@@ -77,7 +77,7 @@ def test_fields_are_lists_of_strings_with_integer_parameters():
     ),
     st.none() | st.binary(min_size=16, max_size=16),
 )
-def test_02_whatever_stands_makes_fields_that_parse(standings, partition):
+def test_whatever_stands_makes_fields_that_parse(standings, partition):
     fields = dict(ratelimit_fields(standings, partition))
 
     for value in fields.values():

@@ -82,7 +82,7 @@ def test_unknown_messages_and_scopes_pass():
     assert len(other.sent) == 5
 
 
-def test_30_after_the_body_the_host_hears_the_server_itself():
+def test_after_the_body_the_host_hears_the_server_itself():
     heard = []
 
     async def host(scope, receive, send):

@@ -42,7 +42,7 @@ def of_anthropic(client, model):
     return client.messages.create(model=model, messages=messages, max_tokens=10)
 
 
-def test_11_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks):
+def test_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks):
     openais, anthropics, first, second = sdks("key-b")
     with pytest.raises(openai.PermissionDeniedError) as caught:
         of_openai(openais, "gone")
@@ -60,7 +60,7 @@ def test_11_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks):
     assert (len(first), len(second)) == (1, 1)
 
 
-def test_11_sdks_try_a_long_wait_once_and_show_its_code(sdks):
+def test_sdks_try_a_long_wait_once_and_show_its_code(sdks):
     openais, anthropics, first, second = sdks("key-c")
     of_openai(openais, "hourly")
     with pytest.raises(openai.RateLimitError) as caught:

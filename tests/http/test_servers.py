@@ -16,7 +16,7 @@ ASK = {"model": "small", "messages": [], "max_tokens": 100}
 CLOSED = {"user-agent": "closed"}
 
 
-def test_06_a_real_refusal_tells_its_wait(server):
+def test_a_real_refusal_tells_its_wait(server):
     body = {"model": "small", "input": "hi"}
     with httpx.Client(base_url=server.url, headers={"authorization": "Bearer key-b"}) as client:
         answers = [client.post("/v1/embeddings", json=body) for _ in range(3)]
@@ -46,7 +46,7 @@ def test_a_real_stream_arrives_whole_and_is_metered(server):
     assert until(lambda: server.used()["tokens"] - before == 40)
 
 
-def test_34_35_a_real_client_that_leaves_is_seen_and_charged(server):
+def test_a_real_client_that_leaves_is_seen_and_charged(server):
     before, seen = server.used(), server.state()["disconnects"]
     with server.client.stream(
         "POST", CHAT, json={**ASK, "stream": True, "user": "endless"}
@@ -174,7 +174,7 @@ WORKERS = {
 
 
 @pytest.mark.parametrize(("kind", "more"), WORKERS.items())
-def test_49_workers_share_a_limit_through_a_store(kind, more, tmp_path):
+def test_workers_share_a_limit_through_a_store(kind, more, tmp_path):
     policy = (
         "guardrail: 1\npolicy: w\nrules:\n"
         "  - {id: r, when: always, budget: {requests: 30, per: day, key: account.id}}"
