@@ -121,6 +121,18 @@ class Clause:
         return 0
 
 
+class Limiting(Clause):
+    """What verbs that count have in common: they count for a key."""
+
+    __slots__ = ()
+    key: Key
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The facts of its key."""
+        return self.key.facts
+
+
 @dataclass(frozen=True, slots=True)
 class Block(Clause):
     """Refuses what the rule matches."""
@@ -148,7 +160,7 @@ class Degrade(Clause):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate(Clause):
+class Rate(Limiting):
     """Limits the pace of one unit: GCRA, at most burst + rate × t.
 
     `amount` is units per `period` (microseconds); `burst` None is the amount itself.
@@ -169,11 +181,6 @@ class Rate(Clause):
         return (self.over,)
 
     @property
-    def facts(self) -> tuple[str, ...]:
-        """The facts of its key."""
-        return self.key.facts
-
-    @property
     def units(self) -> tuple[str, ...]:
         """Its one unit."""
         return (self.unit,)
@@ -190,7 +197,7 @@ class Rate(Clause):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget(Clause):
+class Budget(Limiting):
     """Limits what is used in a window, for one or several units charged together.
 
     `steps` rise; the one at 100 % (always there) is what happens when the limit refuses.
@@ -212,11 +219,6 @@ class Budget(Clause):
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict of each step."""
         return tuple(step.verdict for step in self.steps)
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """The facts of its key."""
-        return self.key.facts
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -245,7 +247,7 @@ class Budget(Clause):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concurrency(Clause):
+class Concurrency(Limiting):
     """Limits requests in flight; a lost one ends after `lease` microseconds."""
 
     most: Amount
@@ -260,11 +262,6 @@ class Concurrency(Clause):
         return (self.over,)
 
     @property
-    def facts(self) -> tuple[str, ...]:
-        """The facts of its key."""
-        return self.key.facts
-
-    @property
     def allowances(self) -> tuple[Amount, ...]:
         """How many there may be."""
         return (self.most,)
@@ -276,7 +273,7 @@ class Concurrency(Clause):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distinct(Clause):
+class Distinct(Limiting):
     """Limits how many values of a fact one key may show within `period` microseconds."""
 
     count: str
