@@ -85,8 +85,8 @@ class FusableStore(Protocol):
 class InlineEmitter(Emitter):
     """Writes lines that read a store's records, judge them, and write them.
 
-    `writes` run once nothing refuses, `receipts` are the sources of those of all counters, None
-    for one that was not reached; `charged` tells of each where it is charged (empty: always).
+    `writes` run once nothing refuses; `receipts` are the sources of those of all counters, None
+    for one that was not reached.
     A function that is called hands its writes to its caller, which makes them later.
     """
 
@@ -104,7 +104,6 @@ class InlineEmitter(Emitter):
         self.leave = leave
         self.writes: list[str] = []
         self.receipts: list[str] = []
-        self.charged: list[str] = []
         codec = store.codec
         self.constants.update(
             read_window=codec.read_window, charged_window=codec.charged_window,
@@ -137,7 +136,6 @@ class InlineEmitter(Emitter):
             self.writes += conditional(tests, write)
             receipt = self._receipt(limit, spec)
             self.receipts.append(f"{receipt} if {where} else None" if where else receipt)
-            self.charged.append(kept)
         return lines
 
     def _receipt(self, limit: Limit, spec: CellSpec) -> str:
@@ -321,6 +319,7 @@ class _Inline:
         self.buckets: dict[str, dict[object, Any]] = {
             name: dict(bucket) for name, bucket in engine.index.buckets.items()
         }
+        self.main: InlineEmitter | None = None
 
     def decide(self) -> Decide:
         """Return the function for the rules that always apply; it calls those of the buckets."""
