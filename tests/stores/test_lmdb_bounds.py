@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import DAY, MINUTE
-from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
+from guardrail.model.cells import LEFT_OUT, Adjust, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb.store import LmdbStore
 from guardrail.stores.opening import open_store
 from tests.stores.workers import NOW, S, Worker, charge
@@ -232,6 +233,17 @@ def test_a_uri_sets_every_option(tmp_path):
     assert session._max_size == 64 << 20
     assert not (tmp_path / "hash.key").exists()
     store.close()
+
+
+def test_a_settlement_that_fails_halfway_changes_nothing(store):
+    charge(store, "counter_=a", 10)
+    wrong: Any = None
+
+    with pytest.raises((AttributeError, TypeError)):
+        store.settle([Adjust("counter_=a", 0, -3, MINUTE), wrong], NOW)
+    assert store.slots("counter_=a") == {0: 10}
+    store.settle([Adjust("counter_=a", 0, -3, MINUTE)], NOW)
+    assert store.slots("counter_=a") == {0: 7}
 
 
 def test_another_thread_that_holds_the_turn_is_waited_for_no_longer_than_the_deadline(tmp_path):
