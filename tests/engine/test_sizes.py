@@ -94,6 +94,13 @@ def test_money_is_priced_by_kind_of_token_and_rounded_up_once(i: int, o: int, c:
     assert cost == exact // 1_000_000 + (exact % 1_000_000 > 0)
 
 
+@pytest.mark.parametrize("model", ["large", "medium"])
+def test_tokens_that_nothing_divides_cost_what_the_dearer_kind_does(model: str) -> None:
+    stated = {"input_tokens": 0, "output_tokens": 1000}
+
+    assert reserve({"tokens": 1000}, model)["cost_usd"] == reserve(stated, model)["cost_usd"]
+
+
 def test_an_unlisted_or_unpriced_model_costs_as_the_dearest() -> None:
     stated = {"input_tokens": 1000, "output_tokens": 100}
 

@@ -155,7 +155,9 @@ def test_a_cancelled_probe_leaves_its_place_to_the_next(what, steps, kind):
         assert guard.health.breaker == "open"
         clock.advance(1)
         store.script.fault, store.gate = None, asyncio.Event()
-        probe = guard.decide(KNOWN) if what == "decide" else guard.settle(early, {"tokens": 1})
+        asked = {"input_tokens": 1, "output_tokens": 1}
+        deciding = what == "decide"
+        probe = guard.decide(KNOWN, asked) if deciding else guard.settle(early, {"tokens": 1})
         assert await cancelled_after(steps, probe)
         if what == "settle":
             for task in list(guard._sending):

@@ -249,6 +249,8 @@ def test_events_too_long_to_hold_tell_their_usage_all_the_same():
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000}},
         {"type": "image", "image": "A" * 4_000},
         {"inline_data": "A" * 4_000},
+        {"type": "image", "pixels": "A" * 1_024},
+        {"type": "text", "text": "data:image/png;base64," + "A" * 4_000},
     ],
 )
 def test_pictures_in_a_stream_are_no_text_that_a_model_wrote(block):

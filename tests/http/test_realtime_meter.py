@@ -173,6 +173,17 @@ def test_a_stored_prompt_may_hold_any_tool(frames):
     assert told(followed.asked(last), "tools", "capability") == [None, "agentic"]
 
 
+def test_a_frame_that_asks_for_no_response_is_no_turn_and_one_unknown_is_a_restricted_one():
+    followed = Followed("/v1/responses")
+
+    for kind in ("response.steer", "response.cancel"):
+        assert followed.sent(frame(type=kind, input="x", tools=[])) == []
+    unknown = followed.asked(frame(type="never.heard.of", input="x", tools=[]))
+    assert (unknown.brief, told(unknown, "tools", "capability")) == (True, [None, "agentic"])
+    asked = followed.asked(frame(type="response.create", input="x", tools=[]))
+    assert (asked.brief, told(asked, "tools", "capability")) == (False, [0, "chat"])
+
+
 def test_a_response_that_follows_another_reserves_what_was_said_before():
     follows = frame(type="response.create", input="x", previous_response_id="r1")
     before = Followed("/v1/responses").asked(follows)

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from guardrail import Guard
 from guardrail.errors import SettingError, StoreError
+from guardrail.loading import load_text
 from guardrail.model.amounts import DAY, MINUTE
-from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
+from guardrail.model.cells import LEFT_OUT, Adjust, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.lmdb.space import Expiry
 from guardrail.stores.opening import open_store
+from guardrail.testing import MovableClock
 from tests.stores.workers import NOW, S, Worker, charge
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,6 +127,22 @@ def test_who_becomes_known_keeps_the_record(store):
     assert charge(store, "counter_=a", ceiling=2)
     assert not charge(store, "counter_=a", ceiling=2, spill="counter_~0")
     assert not charge(store, "counter_=a", ceiling=2)
+
+
+def test_a_device_keeps_its_count_when_its_caller_becomes_known(tmp_path):
+    policies = load_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: r, when: always, budget: {requests: 2, per: day, key: device.fingerprint}}\n"
+    )
+    store, clock = LmdbStore(tmp_path), MovableClock(NOW / S)
+    with Guard.from_policies(policies, store=store, clock=clock, environ={}) as guard:
+        stranger = {"device.fingerprint": "d"}
+        known = {**stranger, "account.id": "a"}
+
+        assert [guard.decide(facts).allowed for facts in (stranger, known, known, stranger)] == [
+            *(True,) * 2,
+            *(False,) * 2,
+        ]
 
 
 def test_a_full_partition_leaves_out_what_strangers_must_not_share(tmp_path):
@@ -280,12 +299,23 @@ def test_a_uri_sets_every_option(tmp_path):
     store.close()
 
 
+def test_a_settlement_that_fails_halfway_changes_nothing(store):
+    charge(store, "counter_=a", 10)
+    wrong: Any = None
+
+    with pytest.raises((AttributeError, TypeError)):
+        store.settle([Adjust("counter_=a", 0, -3, MINUTE), wrong], NOW)
+    assert store.slots("counter_=a") == {0: 10}
+    store.settle([Adjust("counter_=a", 0, -3, MINUTE)], NOW)
+    assert store.slots("counter_=a") == {0: 7}
+
+
 def test_another_thread_that_holds_the_turn_is_waited_for_no_longer_than_the_deadline(tmp_path):
     store = open_store(f"lmdb://{tmp_path}?deadline=20ms", (b"a hash key of our own",))
     charge(store, "counter_=a")
 
     with (
-        store.session._threads,  # type: ignore[attr-defined]
+        store.connection._threads,  # type: ignore[attr-defined]
         pytest.raises(StoreError, match="no turn to write within 20 ms"),
     ):
         charge(store, "counter_=a")
