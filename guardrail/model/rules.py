@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -71,7 +72,7 @@ class Window:
     length: int | None = None
 
 
-class Clause:
+class Clause(ABC):
     """What can be asked of every verb: what it reads and counts, what it may ask for, for how long.
 
     `name` is the verb's word in the policy language.
@@ -81,9 +82,9 @@ class Clause:
     name: ClassVar[str]
 
     @property
+    @abstractmethod
     def verdicts(self) -> tuple[Verdict, ...]:
         """All that it may ask for, as written, the weakest step first."""
-        raise NotImplementedError
 
     @property
     def facts(self) -> tuple[str, ...]:

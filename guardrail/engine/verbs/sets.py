@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal, cast
 
 from guardrail.engine.verbs.base import (
@@ -64,9 +65,9 @@ class SetLimit(Limit):
             )
         ]  # fmt: skip
 
+    @abstractmethod
     def shown_member(self, emitter: RuleEmitter) -> str:
         """Return the source of the member that a request enters."""
-        raise NotImplementedError
 
     def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
         """Refuse a new member of a full set."""
