@@ -11,6 +11,8 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from guardrail.model.amounts import Amount, Fixed, FromFact, Lookup, amount_facts
@@ -204,8 +206,14 @@ def rule_facts(
 def define(lines: Sequence[str], constants: Mapping[str, Any], name: str, title: str) -> Any:
     """Return the function `name` that source lines define over some constants."""
     namespace = dict(constants)
-    exec(compile("\n".join(lines), f"<guardrail {title}>", "exec"), namespace)
+    exec(_compiled("\n".join(lines), f"<guardrail {title}>"), namespace)
     return namespace[name]
+
+
+@lru_cache(256)
+def _compiled(text: str, title: str) -> CodeType:
+    """Compile a text; guards of the same policies have the same, and compiling it costs most."""
+    return compile(text, title, "exec")
 
 
 LONGEST = 128
