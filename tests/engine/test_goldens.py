@@ -15,9 +15,9 @@ def test_random_histories_tell_what_they_told(way: str) -> None:
     assert differing(range(0, SEEDS, 40), (way,)) == []
 
 
-def test_the_shipped_policies_decide_the_first_day_of_the_sample_week_as_they_did() -> None:
+def test_the_shipped_policies_decide_the_start_of_the_sample_week_as_they_did() -> None:
     recorded = known()
-    found = dict(sample_week(2000))
+    found = dict(sample_week(1000))
 
-    assert len(found) == 2
+    assert len(found) == 1
     assert {name for name, value in found.items() if recorded[name] != value} == set()
