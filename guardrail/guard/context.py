@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
@@ -86,11 +86,9 @@ class Context:
             )
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
-        asked = [_Asked.of(signal, direct) for signal in self.signals]
-        # What comes after a signal that is waited for may need what it finds.
-        waits = (i for i, each in enumerate(asked) if isinstance(each.signal, Lookup))
-        first = next(waits, len(asked))
-        self._asked, self._looked_up = asked[:first], asked[first:]
+        self._asked = [_Asked.of(signal, direct) for signal in self.signals]
+        self.looks_up = any(isinstance(signal, Lookup) for signal in self.signals)
+        """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
 
@@ -145,50 +143,6 @@ class Context:
 
         The signals in `leave` are not asked: they were already, or are asked later.
         """
-        established = self._established(facts, now, leave)
-        if not self._looked_up:
-            return established
-        steps = self._looking_up(*established, now, leave)
-        try:
-            lookup, known = next(steps)
-            while True:
-                try:
-                    found = lookup.facts(known, now)
-                except DataError as problem:
-                    lookup, known = steps.throw(problem)
-                else:
-                    lookup, known = steps.send(found)
-        except StopIteration as end:
-            return cast(Established, end.value)
-
-    @property
-    def looks_up(self) -> bool:
-        """Whether there are signals to be waited for."""
-        return bool(self._looked_up)
-
-    async def awaited(
-        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
-    ) -> Established:
-        """Return what `known` does, waiting for signals without holding up the event loop."""
-        established = self._established(facts, now, leave)
-        if not self._looked_up:
-            return established
-        steps = self._looking_up(*established, now, leave)
-        try:
-            lookup, known = next(steps)
-            while True:
-                try:
-                    found = await cast(Lookup, lookup).look_up(known, now)
-                except DataError as problem:
-                    lookup, known = steps.throw(problem)
-                else:
-                    lookup, known = steps.send(found)
-        except StopIteration as end:
-            return cast(Established, end.value)
-
-    def _established(
-        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal]
-    ) -> Established:
         unavailable: frozenset[str] = frozenset()
         for asked in self._asked:
             signal = asked.signal
@@ -203,21 +157,20 @@ class Context:
                 facts = {**found, **facts}
         return facts, unavailable
 
-    def _looking_up(
-        self,
-        facts: Mapping[str, object],
-        unavailable: frozenset[str],
-        now: float,
-        leave: Sequence[Signal],
-    ) -> Generator[tuple[Signal, Mapping[str, object]], Mapping[str, object], Established]:
-        """Yield each signal that is waited for, with what is known so far; take what it found."""
-        for asked in self._looked_up:
+    async def awaited(
+        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
+    ) -> Established:
+        """Return what `known` does, waiting for signals without holding up the event loop."""
+        if not self.looks_up:
+            return self.known(facts, now, leave)
+        unavailable: frozenset[str] = frozenset()
+        for asked in self._asked:
             signal = asked.signal
             if (leave and signal in leave) or not asked.is_due(facts):
                 continue
             try:
                 if isinstance(signal, Lookup):
-                    found = yield signal, facts
+                    found = await signal.look_up(facts, now)
                 else:
                     found = signal.facts(facts, now)
             except DataError:
