@@ -22,7 +22,7 @@ LAYERS = (
     ("engine", "loading"),
     ("guard",),
     ("testing", "traffic"),
-    ("replay", "scenarios", "http"),
+    ("replay", "scenarios", "simulate", "http"),
     ("asgi", "wsgi", "cli"),
     ("hosts",),
     ("__init__", "__main__"),
