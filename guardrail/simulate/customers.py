@@ -7,7 +7,7 @@ at the same times, whatever it is answered and whoever else is about.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from random import Random
 from typing import NamedTuple
@@ -16,7 +16,18 @@ from guardrail.engine import Decision
 from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.simulate.draws import poisson, stream
-from guardrail.simulate.population import DAY, ENDED, START, TRAVEL, Account, Facts, Population
+from guardrail.simulate.population import (
+    DAY,
+    ENDED,
+    PRICE_IN,
+    PRICE_OUT,
+    START,
+    TOKENS,
+    TRAVEL,
+    Account,
+    Facts,
+    Population,
+)
 
 HOUR = 3600.0
 SENSITIVE = frozenset({"agentic", "code"})
@@ -30,13 +41,6 @@ _WAITS_FOR = 12 * HOUR
 _OUT_CAP = 1024
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
-
-TOKENS: Mapping[str, tuple[float, float, float, float]] = {
-    "chat": (900, 0.9, 180, 0.9),
-    "code": (2500, 1.0, 250, 1.0),
-    "agentic": (20_000, 1.0, 350, 0.9),
-}
-"""Median and sigma of input and output tokens a request."""
 
 
 class Ask(NamedTuple):
@@ -271,7 +275,7 @@ class Customers:
         if decision.effect < Effect.THROTTLE:
             self._settle(
                 decision,
-                {"requests": count, "input_tokens": ask.tokens_in, "output_tokens": out},
+                {"input_tokens": ask.tokens_in, "output_tokens": out},
                 now=moment,
             )
         return decision
@@ -279,7 +283,7 @@ class Customers:
     def _served(self, ask: Ask, count: int, decision: Decision) -> None:
         account = ask.account
         account.served += count
-        account.spent += ask.tokens_in * 3e-6 + ask.tokens_out * 15e-6
+        account.spent += ask.tokens_in * PRICE_IN + ask.tokens_out * PRICE_OUT
         self.by_day[-1][1] += count
         if decision.effect is Effect.DEGRADE:
             account.degraded += count
