@@ -7,6 +7,7 @@ at the same times, whatever it is answered and whoever else is about.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from random import Random
@@ -75,17 +76,29 @@ class Hourly:
 
     def draw(self, random: Random, peak: float, clock: int, count: int) -> list[int]:
         """Return `count` hours (UTC) of a day, the busiest `peak` times as likely as the least."""
+        return random.choices(range(24), cum_weights=self._sums_of(peak, clock), k=count)
+
+    def spread(self, random: Random, peak: float, clock: int, volume: int) -> dict[int, int]:
+        """Return how a volume spreads over the hours (UTC) of a day, hours without any left out."""
+        sums, sizes = self._sums_of(peak, clock), Counter[int]()
+        if volume > 48:
+            last = 0
+            for hour, upto in enumerate(sums):
+                share = int(volume * upto / sums[-1])
+                sizes[hour], last = share - last, share
+            volume -= last
+        sizes.update(self.draw(random, peak, clock, volume))
+        return {hour: size for hour, size in sorted(sizes.items()) if size}
+
+    def _sums_of(self, peak: float, clock: int) -> list[float]:
         sums = self._sums.get((peak, clock))
         if sums is None:
             depth = (peak - 1) / (peak + 1)
-            sums = list(
-                accumulate(
-                    1 + depth * math.cos((hour + clock - 14) / 24 * 2 * math.pi)
-                    for hour in range(24)
-                )
-            )
-            self._sums[peak, clock] = sums
-        return random.choices(range(24), cum_weights=sums, k=count)
+            odds = [
+                1 + depth * math.cos((hour + clock - 14) / 24 * 2 * math.pi) for hour in range(24)
+            ]
+            sums = self._sums[peak, clock] = list(accumulate(odds))
+        return sums
 
 
 def tokens_of(random: Random, capability: str, count: int) -> tuple[int, int]:
@@ -170,30 +183,38 @@ class Customers:
         self._pay(account, morning)
         if not volume:
             return
-        kind = self.population.segments[account.segment]
-        if kind.program:
-            count = min(volume, random.randrange(8, 25))
-        else:
-            count = min(volume, 1 + poisson(random, volume / 10))
-        hours = self.hourly.draw(random, kind.peak, account.clock, count)
-        each, more = divmod(volume, count)
-        span = HOUR if kind.program else HOUR / 2
         shock = None if account.shock is None else self.shocks[account.shock]
         if shock is not None:
             shock.accounts.add(account)
             shock.asked += volume
         account.asked += volume
         self.by_day[-1][0] += volume
-        for at, hour in enumerate(hours):
-            size = each + (at < more)
+        for moment, size, span in self._sessions(account, volume, morning, random):
             capability = "chat"
             if random.random() < account.sensitive:
                 capability = "agentic" if random.random() < account.agentic else "code"
             into, out = tokens_of(random, capability, size)
-            moment = morning + (hour + random.random()) * HOUR
-            if moment < account.created:
-                moment = account.created + random.random() * HOUR
-            yield moment, Ask(account, capability, size, span, into, out, _OUT_CAP)
+            at = moment
+            if at < account.created:
+                at = account.created + random.random() * HOUR
+            yield at, Ask(account, capability, size, span, into, out, _OUT_CAP)
+
+    def _sessions(
+        self, account: Account, volume: int, morning: float, random: Random
+    ) -> Iterator[tuple[float, int, float]]:
+        """Yield when a day's requests come, how many of them, and over how many seconds.
+
+        Programs work through each hour; people have sessions of half an hour.
+        """
+        peak = self.population.segments[account.segment].peak
+        if account.program:
+            for hour, size in self.hourly.spread(random, peak, account.clock, volume).items():
+                yield morning + hour * HOUR + random.random() * 60, size, HOUR
+            return
+        count = min(volume, 1 + poisson(random, volume / 10))
+        each, more = divmod(volume, count)
+        for at, hour in enumerate(self.hourly.draw(random, peak, account.clock, count)):
+            yield morning + (hour + random.random()) * HOUR, each + (at < more), HOUR / 2
 
     def _connect(self, account: Account, morning: float, random: Random) -> None:
         """Choose where an account connects from today."""

@@ -24,9 +24,11 @@ p, figcaption { color: var(--soft); } code { overflow-wrap: anywhere; }
 .three div { background: var(--panel); border-radius: .5rem; padding: .9rem 1.1rem; }
 .three b { display: block; font-size: 1.7rem; font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; } svg { width: 100%; height: auto; display: block; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg text.name { fill: var(--ink); }
+svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+svg text.name { fill: var(--ink); }
 .grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; }
-.fill { fill-opacity: .14; stroke: none; } .dot { fill-opacity: 0; } .dot:hover { fill-opacity: 1; }
+.fill { fill-opacity: .14; stroke: none; }
+.dot { fill-opacity: 0; } .dot:hover { fill-opacity: 1; }
 .a { stroke: var(--a); fill: var(--a); } .b { stroke: var(--b); fill: var(--b); }
 .c { stroke: var(--c); fill: var(--c); } .d { stroke: var(--d); fill: var(--d); }
 polyline.line { fill: none; } rect { stroke: none; }
