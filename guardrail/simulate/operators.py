@@ -41,8 +41,8 @@ _DETECTED_FROM = 50
 class Ledger:
     """What operators have bought, and what it cost in USD.
 
-    `top_ups` are paid to the API, and what is not used of them is lost with the account: it is part
-    of `cost` only when the simulation has ended.
+    `top_ups` are paid to the API. What is `unused` of them when an account is given up is lost, and
+    part of `cost`; what was used bought what it was paid for.
     """
 
     accounts: int = 0
@@ -185,18 +185,9 @@ class Operator:
         """Register the fleet beforehand, and what is kept in reserve."""
         for _ in range(self.fleet):
             self._enter(self._make(self._registered()), self.begins + self.random.random() * HOUR)
-        self.unopposed = self.ledger.cost + self.fleet * self._idle_money()
+        self.unopposed = self.ledger.cost
         for _ in range(round(self.skill.spare * self.fleet)):
             self._reserve.append(self._make(self._registered()))
-
-    def _idle_money(self) -> float:
-        """Return what one account that nobody opposes has paid and not used in the end, in USD."""
-        top_up = self.skill.top_up
-        if not top_up:
-            return 0.0
-        worth = self.skill.tokens * (TOKENS_IN * PRICE_IN + TOKENS_OUT * PRICE_OUT)
-        used = self.skill.pace * self.days * worth
-        return math.ceil(used / top_up) * top_up - used
 
     def _registered(self) -> float:
         """Return when an account of the fleet was registered: in batches, or one by one."""
@@ -245,9 +236,9 @@ class Operator:
         self._missed = sum(self._left.values())
 
     def finish(self) -> None:
-        """End the attack: what was paid for and not used is lost."""
+        """End the attack: what was paid for accounts that were given up, and not used, is lost."""
         for puppet in self.accounts:
-            if puppet.pays:
+            if puppet.pays and puppet.vacant:
                 unused = max(0.0, puppet.paid - puppet.used_usd)
                 self.ledger.unused += unused
                 self.ledger.cost += unused
