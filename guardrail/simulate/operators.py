@@ -121,6 +121,7 @@ class Operator:
     """One operator: its accounts, its rotation, and how it adapts.
 
     `begins` is in seconds since the epoch, `supply` fresh accounts a day as a share of the fleet.
+    `vpn` are exits that honest people use too.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Operator:
         names: Names,
         prices: Prices,
         take: Take,
+        vpn: Sequence[Facts] = (),
     ) -> None:
         self.number = number
         self.skill = skill
@@ -175,6 +177,7 @@ class Operator:
         self._identities: list[tuple[str, int]] = []
         self._batch = 0.0
         self._batch_left = 0
+        self._vpn = list(vpn)
         self._pool: list[str] = []
         if skill.templates is not None:
             self._pool = [self.values.token("prompt-") for _ in range(skill.templates)]
@@ -258,15 +261,16 @@ class Operator:
         exit = self._exit()
         asn = exit["geo.asn"]
         bucket = asn % 16 if isinstance(asn, int) else 0
+        mail = "free" if skill.batches else "mail"
         facts: Facts = {
             "account.id": f"acct-{number:011x}",
             "account.created": created,
-            "account.signup": f"{int(created // 3600)}-mail-{bucket}",
+            "account.signup": f"{int(created // 3600)}-{mail}-{bucket}",
             "credential.id": f"key-{number:011x}",
             "device.fingerprint": self._device(),
             "request.stream": random.random() < 0.6,
             "client.agent": "http" if skill.per_device > 1 else "python-sdk",
-            **self._card(str(exit["geo.country"])),
+            **({} if skill.cardless else self._card(str(exit["geo.country"]))),
             **exit,
         }
         puppet = Puppet(number, facts, self._template(), self.names.unverified)
@@ -302,8 +306,11 @@ class Operator:
             return exit
         kind = random.choice(skill.kinds)
         country = random.choices(list(COUNTRIES), [odds for odds, _ in COUNTRIES.values()])[0]
-        asn = {"hosting": 9100, "vpn": 9000}.get(kind, 1000) + random.randrange(9)
-        exit = self.values.network(country, kind, asn)
+        if kind == "vpn" and self._vpn:
+            exit = random.choice(self._vpn)
+        else:
+            asn = 9100 + random.randrange(9) if kind == "hosting" else None
+            exit = self.values.network(country, kind, asn)
         self._exits.append((exit, 1))
         self.ledger.exits += 1
         self.ledger.cost += self.prices.exits[kind] * self.days / 30

@@ -423,7 +423,7 @@ class Population:
     def framework(self) -> tuple[str, str]:
         """Return template and toolset of an agent framework, popular ones more often."""
         rank = self.templates.draw(self.random)
-        return f"framework-{rank}", f"tools-{rank}"
+        return f"framework-{rank}", f"tools-framework-{rank}"
 
     # Accounts
 

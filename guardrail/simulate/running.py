@@ -217,6 +217,7 @@ def _operators(
                 names=names,
                 prices=options.prices,
                 take=take,
+                vpn=population.vpn,
             )
         )
     return found

@@ -66,10 +66,10 @@ class Skill:
     only hide the others; `passes` the share of accounts that can buy an identity; `spare` the share
     of accounts in reserve; `notches` how often an operator can widen what its accounts differ in.
     `top_up` is paid for each account beforehand, in USD; `tokens` scales the size of an exchange.
-    `pace` is what is wanted of each account a day; accounts are registered in `batches` or one by
-    one; prompts are `salted` anew each day; who `provokes` has some accounts refused on purpose, to
-    have limits lifted that are lifted when too many customers are hit. `labels` are what requests
-    are called, in the order they are tried in.
+    `pace` is what is wanted of each account a day; accounts are `cardless` or have a card, and are
+    registered in `batches` or one by one; prompts are `salted` anew each day; who `provokes` has
+    some accounts refused on purpose, to have limits lifted that are lifted when too many customers
+    are hit. `labels` are what requests are called, in the order they are tried in.
     """
 
     per_card: int
@@ -96,6 +96,7 @@ class Skill:
     tokens: float
     per_identity: int = 1
     pace: float = PACE
+    cardless: bool = False
     batches: bool = False
     salted: bool = False
     provokes: bool = False
@@ -230,6 +231,9 @@ def wider(skill: Skill) -> Skill:
         reuse=skill.reuse / 2,
         tokens=max(0.3, skill.tokens * 0.7),
         salted=True,
+        batches=False,
+        # Where nothing is paid for, a card that is refused is left out.
+        cardless=not skill.top_up,
     )
 
 

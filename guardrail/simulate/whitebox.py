@@ -61,7 +61,8 @@ def informed(skill: Skill, policies: PolicySet, names: Names, prices: Prices, da
         plan = replace(best, **change)
         taken = rehearsed(plan, policies, names, days)
         exit = prices.exits[plan.kinds[0]] / plan.per_exit
-        cost = prices.account + prices.card / plan.per_card + exit * days / 30
+        card = 0.0 if plan.cardless else prices.card / plan.per_card
+        cost = prices.account + card + exit * days / 30
         # What one account takes counts most, then what it costs.
         value = taken - 0.1 * (cost + plan.aged * prices.aged + plan.top_up)
         if value > worth:
@@ -76,7 +77,8 @@ def changes(skill: Skill) -> Iterator[Mapping[str, Any]]:
     for tokens in (1.0, 0.3):
         yield {"tokens": tokens}
     for aged, top_up in product((0.0, 1.0), (0.0, skill.top_up)):
-        yield {"aged": aged, "top_up": top_up}
+        yield {"aged": aged, "top_up": top_up, "cardless": False}
+    yield {"top_up": 0.0, "cardless": True}
     for kind in (_HOME, "hosting"):
         yield {"kinds": (kind,)}
     for rate in (26.0, 200.0):
@@ -107,6 +109,8 @@ def rehearsed(skill: Skill, policies: PolicySet, names: Names, days: int) -> int
         "request.template": "rehearsal",
         "client.agent": "python-sdk",
     }
+    if skill.cardless:
+        del facts["payment.fingerprint"], facts["payment.country"]
     if skill.top_up:
         facts["account.paid_usd"] = skill.top_up
         facts["account.paid_since"] = START - age

@@ -92,6 +92,9 @@ def test_a_baseline_stands_in_for_the_policies(run):
         (("--tiers", "a,b"), "are not three tiers"),
         (("--tiers", "a,b,c"), "`account.tier` has no value `a`"),
         (("--html", "no/such/page.html"), "cannot be written"),
+        (("--price", "card"), "`card` is no price"),
+        (("--price", "card=-1"), "`card=-1` is no price"),
+        (("--price", "boat=1"), "nothing called `boat` has a price: name one of `account`, `aged`"),
         (("--days", "0"), "greater than or equal to 1"),
     ],
 )
@@ -100,6 +103,17 @@ def test_what_is_not_usable_is_said(run, arguments, message):
 
     assert result.code == 2
     assert message in " ".join(result.err.split())
+
+
+def test_prices_are_what_they_are_said_to_be(run):
+    def cost(*arguments):
+        told = json.loads(run("simulate", "policies", "--json", "-", *arguments, *SMALL).out)
+        return told["seeds"][0]["attacker"]
+
+    usual, dear = cost(), cost("--price", "card=104", "--price", "residential=3")
+    assert dear["cards_bought"] == usual["cards_bought"] > 0
+    more = dear["cost_usd"] - usual["cost_usd"]
+    assert more == pytest.approx(100 * usual["cards_bought"])
 
 
 def test_policies_that_do_not_load_are_not_simulated(run):

@@ -189,6 +189,22 @@ def test_a_wider_skill_shares_less():
     assert wider(replace(skill, per_card=1, per_device=1)).per_card == 1
 
 
+def test_a_card_that_is_refused_is_left_out_where_nothing_is_paid():
+    operator = run(CARDS, days=6, attack=Attack.NAIVE, supply=math.inf, labels=("",))
+
+    assert any("payment.fingerprint" not in puppet.facts for puppet in operator.accounts)
+    assert sum(operator.take.taken[-48:-24]) > sum(operator.take.taken[:24])
+    assert all("payment.fingerprint" in puppet.facts for puppet in run(CARDS).accounts)
+
+
+def test_honest_people_and_operators_meet_at_the_same_vpn():
+    result = simulate(policies_of(OPEN), options(fleet=60, attack=Attack.NAIVE), 1)
+    shared = {place["client.ip"] for place in result.population.vpn}
+
+    used = {p.facts["client.ip"] for op in result.operators for p in op.accounts}
+    assert used & shared
+
+
 def test_who_provokes_is_refused_before_he_works():
     provoked = run(TRIAL, days=5, provokes=True)
     other = run(TRIAL, days=5, provokes=False)
