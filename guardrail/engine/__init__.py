@@ -7,7 +7,7 @@ from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
 from guardrail.engine.emit_rows import Question, ask_in_rows
 from guardrail.engine.explain import Answered, ExemptionStory, Explanation, RuleStory
-from guardrail.engine.expressions import SEPARATOR, rule_facts
+from guardrail.engine.expressions import SEPARATOR, rule_facts, whose_key
 from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
@@ -69,4 +69,5 @@ __all__ = [
     "rule_facts",
     "settle_inline",
     "unlisted",
+    "whose_key",
 ]

@@ -251,6 +251,11 @@ def value_text(value: object) -> str:
     return text
 
 
+def whose_key(value: object) -> str:
+    """Return what the key of a counter says that is kept by one fact, after the counter's ident."""
+    return "=" + value_text(value)
+
+
 def stand_in(facts: Mapping[str, Any], unknown: str | None) -> str | None:
     """Return what stands in for a missing key fact.
 
@@ -299,7 +304,7 @@ def joined(*parts: str) -> str:
 def _single(name: str, unknown: str | None) -> KeyText:
     def text(facts: Mapping[str, Any]) -> str | None:
         value = facts.get(name)
-        return stand_in(facts, unknown) if value is None else "=" + value_text(value)
+        return stand_in(facts, unknown) if value is None else whose_key(value)
 
     return text
 

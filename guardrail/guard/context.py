@@ -17,12 +17,14 @@ from typing import NamedTuple, Self
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
+from guardrail.links import ACTOR_FACTS, LinkSignal, MemoryLinks
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Mode
 from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
+from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
@@ -67,6 +69,7 @@ class Context:
         environ: Mapping[str, str],
         local_share: Fraction | None = None,
         host_clock: Clock | None = None,
+        links: MemoryLinks | None = None,
     ) -> None:
         self.policies = policies
         self.clock = clock
@@ -84,6 +87,12 @@ class Context:
                 namespace=namespace,
                 notice=(self._override.notice,),
             )
+        self.links = links
+        """Where links are kept, once the store is known."""
+        self._ask(tuple(signals))
+
+    def _ask(self, signals: tuple[Signal, ...]) -> None:
+        """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
         self._asked = [_Asked.of(signal, direct) for signal in self.signals]
@@ -91,6 +100,19 @@ class Context:
         """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
+
+    def link(self, store: object) -> None:
+        """Find out which accounts act as one, over a store, if the policies say how."""
+        links, signals = self.policies.links, self._given[0]
+        if links is None or not self.engine.used_facts & ACTOR_FACTS:
+            return
+        if any(isinstance(signal, LinkSignal) for signal in self.signals):
+            return
+        counters = store.store if isinstance(store, AsyncMemoryStore) else store
+        if isinstance(counters, MemoryStore):
+            self.links = MemoryLinks(links, counters, self.links)
+            pools = dict.fromkeys(pool for engine in self.engines for pool in engine.pools)
+            self._ask((*signals, LinkSignal(self.policies, self.links, tuple(pools))))
 
     def with_policies(self, policies: PolicySet) -> Context:
         """Return a context like this one for another policy set, with signals as their files stand.
@@ -108,6 +130,7 @@ class Context:
             environ=environ,
             local_share=local_share,
             host_clock=self.host_clock,
+            links=self.links,
         )
 
     def engine_at(self, now: float) -> Engine:

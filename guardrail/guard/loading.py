@@ -35,6 +35,7 @@ class BaseGuard(Generic[S]):
     """What both guards are made from: a context and a store."""
 
     def __init__(self, context: Context, store: S, supervisor: Supervisor | None = None) -> None:
+        context.link(store)
         self._context = context
         self._store: S = store
         in_process = isinstance(store, (MemoryStore, AsyncMemoryStore))

@@ -224,6 +224,15 @@ _ENTRIES = (
         "which counts would depend on the order of the files.",
     ),
     Explanation(
+        "GR122",
+        "links that cannot hold",
+        "links: {trusted: {account.tier: verified}, weak: [client.network]}",
+        "links: {trusted: {account.tier: verified}, strong: [payment.fingerprint]}",
+        "A strong fact links alone and is the server's own; weak facts link two at a time; neither "
+        "follows from links itself. When two actors turn out to be one, what each has used is "
+        "added up under the name of one: only a counter kept by `actor.id` alone can follow.",
+    ),
+    Explanation(
         "GR203",
         "a client's fact in a key",
         "rules:\n  - id: pace\n    when: always\n"

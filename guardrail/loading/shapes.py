@@ -357,6 +357,35 @@ class DefaultsShape(Shape):
     """The model of `models` that one not listed there counts as."""
 
 
+class LinkWindowShape(Shape):
+    """How long evidence lasts after it was last used, in days such as `180d`."""
+
+    strong: AnyDuration = "180d"
+    """A shared value of a strong fact."""
+    weak: AnyDuration = "14d"
+    """Two shared values of weak facts."""
+
+
+class LinksShape(Shape):
+    """Which shared values show that accounts act as one."""
+
+    trusted: AnyCondition
+    """Which accounts are trusted, by server facts: they keep budgets of their own."""
+    strong: list[str] = Field(default_factory=list)
+    """Server facts of which one shared value links, such as `payment.fingerprint`."""
+    weak: list[str] = Field(default_factory=list)
+    """Facts of which two shared values together link, never a trusted account."""
+    window: LinkWindowShape | None = None
+    """How long evidence lasts after it was last used."""
+    public_after: Annotated[int, Field(ge=1, le=16)] = 3
+    """How many trusted accounts, each with a card and an identity of its own, make a weak value
+    public: it links nobody any more."""
+    max_accounts: Annotated[int, Field(ge=2, le=1_000_000)] = 5000
+    """How many accounts an actor may have; who would be one more shares a crowd's budget."""
+    exempt: AnyCondition = None
+    """Accounts that are never linked, by server facts."""
+
+
 class ExpectShape(Shape):
     """What a test expects of a decision: exactly one effect, and what explains it."""
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import cast
 
 from guardrail.errors import SettingError
-from guardrail.model.amounts import MINUTE
+from guardrail.model.amounts import DAY, MINUTE
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -25,8 +25,10 @@ from guardrail.model.cells import (
     Correction,
     Counter,
     CounterReply,
+    Drain,
     Leave,
     Outcome,
+    Pool,
     Reply,
 )
 from guardrail.stores import cells
@@ -34,16 +36,22 @@ from guardrail.stores.cells import (
     Record,
     admission,
     charged,
+    copied,
     corrected,
     drained_pair,
     member_of,
     read_counter,
     read_set,
     refuses,
+    united,
     windowed_slots,
 )
 
 MAX_KEYS = 10_000_000
+
+MOVED_FOR = DAY
+"""How long after two actors became one a request decided before can still be settled."""
+MOST_MOVES = 64
 
 
 class MemoryStore:
@@ -60,6 +68,7 @@ class MemoryStore:
         self.max_keys = max_keys
         self._tables: dict[int, Table] = {}
         self._homes: dict[str, Table] = {}
+        self._moved = Table(MOVED_FOR)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
@@ -132,6 +141,41 @@ class MemoryStore:
         if record is not None:
             table.put(key, record, now)
 
+    def unite(self, pools: Sequence[Pool], into: str, others: Sequence[str], now: int) -> None:
+        """Add what `others` have used to what `into` has; whoever calls holds the lock.
+
+        Each is what a key says after its counter's ident. The others' records stay as they are;
+        what is settled of them from now on goes to `into`.
+        """
+        for ident, kind in pools:
+            table = self._homes.get(ident)
+            if table is None:
+                continue
+            key, record = ident + into, table.find(ident + into)
+            for other in others:
+                record = united(kind, record, table.find(ident + other))
+                self._moved.put(ident + other, key, now)
+            if record is not None:
+                table.put(key, record, now)
+
+    def hand_on(self, pools: Sequence[Pool], whole: str, part: str, now: int) -> None:
+        """Let `part` have used what `whole` has; whoever calls holds the lock."""
+        for ident, _ in pools:
+            table = self._homes.get(ident)
+            record = None if table is None else table.find(ident + whole)
+            if table is not None and record is not None:
+                table.put(ident + part, copied(record), now)
+                self._moved.discard(ident + part)
+
+    def moved(self, key: str) -> str:
+        """Return the key under which is counted what was charged under another."""
+        if not self._moved.size:
+            return key
+        seen = 0
+        while (into := self._moved.find(key)) is not None and seen < MOST_MOVES:
+            key, seen = into, seen + 1
+        return key
+
     def slots(self, key: str) -> dict[int, int]:
         """Return a windowed counter's record, slots to values, for tests and tools."""
         return dict(windowed_slots(self._known(key)))
@@ -174,6 +218,11 @@ class MemoryStore:
         return record, False
 
     def _correct(self, correction: Correction, now: int) -> None:
+        key = self.moved(correction.key)
+        if key != correction.key:
+            if isinstance(correction, Drain) and correction.delta < 0:
+                return  # the later of two lines stands: less may be due to the other
+            correction = correction._replace(key=key)
         ident = correction.key[:IDENT_LENGTH]
         if isinstance(correction, Leave):
             if ident in self._homes:

@@ -36,10 +36,6 @@ Allowances = tuple[int | None, ...]
 NEVER_FITS = "cost-exceeds-limit"
 REPEATED = "repeated-refusals"
 
-WINDOW, LINE, SET = range(3)
-"""The kinds of cells: amounts added up in slots, a time line that drains, members that expire."""
-
-
 BY_RULE, BY_BAN = -1, -2
 
 

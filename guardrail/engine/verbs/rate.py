@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 from guardrail.engine.verbs.base import (
-    LINE,
     Allowances,
     CellSpec,
     Finding,
@@ -18,7 +17,7 @@ from guardrail.engine.verbs.base import (
 )
 from guardrail.engine.windows import SCALED_BELOW, pace_increment, pace_room
 from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
-from guardrail.model.cells import Correction, Counter, Drain
+from guardrail.model.cells import LINE, Correction, Counter, Drain
 from guardrail.model.rules import Rate, Rule
 
 OTHERS = object()

@@ -1,0 +1,25 @@
+"""Which accounts act as one: evidence, the forest of links, and the facts that follow."""
+
+from __future__ import annotations
+
+from guardrail.links.evidence import Evidence, Sighting
+from guardrail.links.forest import Forest, Join, Part
+from guardrail.links.linking import Linking, Standing
+from guardrail.links.memory import Index, MemoryLinks
+from guardrail.links.signal import ACTOR_FACTS, LinkSignal, LinkStore, actor_id
+
+__all__ = [
+    "ACTOR_FACTS",
+    "Evidence",
+    "Forest",
+    "Index",
+    "Join",
+    "LinkSignal",
+    "LinkStore",
+    "Linking",
+    "MemoryLinks",
+    "Part",
+    "Sighting",
+    "Standing",
+    "actor_id",
+]
