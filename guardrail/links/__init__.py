@@ -5,7 +5,7 @@ from __future__ import annotations
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.forest import Forest, Join, Part
 from guardrail.links.linking import Linking, Standing
-from guardrail.links.memory import Index, MemoryLinks
+from guardrail.links.memory import Index, MemoryLinks, memory_forest
 from guardrail.links.signal import ACTOR_FACTS, LinkSignal, LinkStore, actor_id
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Sighting",
     "Standing",
     "actor_id",
+    "memory_forest",
 ]

@@ -69,7 +69,7 @@ class Evidence:
         )
         alone = {name: self._number(name, facts[name]) for name in links.weak if name in facts}
         weak = tuple(
-            Weak(self._paired(alone[one], alone[other]), kind, (alone[one], alone[other]))
+            Weak(_paired(alone[one], alone[other]), kind, (alone[one], alone[other]))
             for kind, one, other in self._pairs
             if one in alone and other in alone
         )
@@ -99,22 +99,26 @@ class Evidence:
 
     def fresh(self, account: int, now: int) -> int:
         """Return a name for an actor that comes to be with an account at `now` (microseconds)."""
-        return self._digest(b"actor", account.to_bytes(8, "big"), now.to_bytes(8, "big"))
+        return self._digest(b"actor%d %d" % (account, now))
 
-    def crowd(self, value: int) -> int:
+    @staticmethod
+    def crowd(value: int) -> int:
         """Return the number that stands for a value among those whom a full actor keeps out."""
-        return self._digest(b"crowd", value.to_bytes(8, "big"))
+        return (value * _ODD + 1) % 2**64 or 1
 
     def _number(self, name: str, value: object) -> int:
-        text = f"{value.__class__.__name__}:{value}" if value.__class__ is not str else value
-        return self._digest(name.encode(), str(text).encode("utf-8", "surrogatepass"))
+        text = value if isinstance(value, str) else f"{value.__class__.__name__}:{value}"
+        return self._digest(f"{name}\0{text}".encode("utf-8", "surrogatepass"))
 
-    def _paired(self, one: int, other: int) -> int:
-        return self._digest(b"pair", one.to_bytes(8, "big"), other.to_bytes(8, "big"))
-
-    def _digest(self, *parts: bytes) -> int:
+    def _digest(self, data: bytes) -> int:
         digest = self._hash.copy()
-        for part in parts:
-            digest.update(len(part).to_bytes(4, "big"))
-            digest.update(part)
+        digest.update(data)
         return int.from_bytes(digest.digest(), "big") or 1
+
+
+_ODD, _OTHER = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+
+
+def _paired(one: int, other: int) -> int:
+    """Return the number of two values together: hashes already, they need only be told apart."""
+    return (one * _ODD + other * _OTHER) % 2**64 or 1

@@ -69,9 +69,10 @@ class Forest:
     that acts alone by its own name.
     """
 
-    def __init__(self, index: MutableMapping[int, int]) -> None:
+    def __init__(self, index: MutableMapping[int, int], names: array[int]) -> None:
+        """Take an empty index, and the array for the names of its rows."""
         self.index = index
-        self.name = array("Q")
+        self.name = names
         self.parent = array("i")
         self.expiry = array("H")
         self.since = array("H")

@@ -153,20 +153,21 @@ class Linking:
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
         forest.trust(row, sighting.is_trusted)
-        fresh = self.evidence.fresh(sighting.account, now)
         for value in sighting.strong:
-            self._tie(row, value.name, value.kind, today + links.strong_days, today, fresh)
+            self._tie(row, value.name, value.kind, today + links.strong_days, now)
         if sighting.is_trusted:
             self._vouch(sighting, today)
         for pair in sighting.weak:
             if sighting.is_trusted or self._is_public(pair.parts, today):
                 self._untie(row, pair.name)
             else:
-                self._tie(row, pair.name, pair.kind, today + links.weak_days, today, fresh)
+                self._tie(row, pair.name, pair.kind, today + links.weak_days, now)
 
-    def _tie(self, row: int, name: int, kind: int, expiry: int, today: int, fresh: int) -> None:
-        forest = self.forest
+    def _tie(self, row: int, name: int, kind: int, expiry: int, now: int) -> None:
+        forest, today, fresh = self.forest, now // DAY, 0
         value = forest.node(name, kind)
+        if forest.degree[value]:
+            fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here
         if forest.link(row, value, expiry, today, fresh, self.links.max_accounts):
             return
         forest.loose.append(value)
@@ -198,10 +199,13 @@ class Linking:
             forest.cut(child)
 
     def _is_public(self, parts: tuple[int, int], today: int) -> bool:
-        return any(self._vouchers(part, today) >= self.links.public_after for part in parts)
-
-    def _vouchers(self, value: int, today: int) -> int:
-        return sum(bearer.until >= today for bearer in self.book.bearers.of(value))
+        for part in parts:
+            bearers = self.book.bearers.of(part)
+            if len(bearers) >= self.links.public_after and all(
+                bearer.until >= today for bearer in bearers
+            ):
+                return True
+        return False
 
     def _vouch(self, sighting: Sighting, today: int) -> None:
         """Note a trusted account at the values it shows, if its card and its identity are its own.

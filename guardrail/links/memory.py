@@ -16,30 +16,33 @@ from guardrail.model.cells import Pool
 from guardrail.model.links import Links
 from guardrail.stores.memory import MemoryStore
 
-_EMPTY, _GONE = 0, 2**64 - 1
-_SMALLEST = 64
+_EMPTY, _GONE = -1, -2
+_SHARDS, _SMALLEST = 256, 4
 
 
 class Index(MutableMapping[int, int]):
-    """Finds rows by numbers of 64 bits, in two arrays: twelve bytes a place, half of them free.
+    """Finds rows by numbers of 64 bits: four bytes a place, a third to two thirds of them free.
 
-    Numbers are hashes already: their low bits say where to begin to look.
+    Numbers are hashes already: their high bits choose a shard, their low ones say where to begin to
+    look in it. A shard is small, so that none takes long to grow. `names` tells the number of each
+    row, and is its owner's.
     """
 
-    def __init__(self) -> None:
-        self._names = array("Q", bytes(8 * _SMALLEST))
-        self._rows = array("i", bytes(4 * _SMALLEST))
-        self._mask = _SMALLEST - 1
-        self._used = 0
+    def __init__(self, names: array[int]) -> None:
+        self.names = names
+        self._shards = [array("i", [_EMPTY]) * _SMALLEST for _ in range(_SHARDS)]
+        self._used = [0] * _SHARDS
+        """The places of each shard that hold a row, or held one."""
         self._kept = 0
 
     def get(self, name: int, otherwise: int = -1) -> int:  # type: ignore[override]
         """Return a number's row."""
-        names, mask = self._names, self._mask
+        rows, names = self._shards[name >> 56], self.names
+        mask = len(rows) - 1
         at = name & mask
-        while (found := names[at]) != _EMPTY:
-            if found == name:
-                return self._rows[at]
+        while (row := rows[at]) != _EMPTY:
+            if row >= 0 and names[row] == name:
+                return row
             at = (at + 1) & mask
         return otherwise
 
@@ -50,46 +53,48 @@ class Index(MutableMapping[int, int]):
         return row
 
     def __setitem__(self, name: int, row: int) -> None:
-        names, mask = self._names, self._mask
-        at = name & mask
-        while (found := names[at]) != _EMPTY:
-            if found == name:
-                self._rows[at] = row
-                return
-            at = (at + 1) & mask
-        names[at], self._rows[at] = name, row
-        self._kept += 1
-        self._used += 1
-        if self._used * 3 > (mask + 1) * 2:
-            self._resize()
+        """Note where a number is; `names` must say so as well."""
+        shard = name >> 56
+        at = self._place(name)
+        rows = self._shards[shard]
+        if rows[at] == _EMPTY:
+            self._kept += 1
+            self._used[shard] += 1
+        rows[at] = row
+        if self._used[shard] * 3 > len(rows) * 2:
+            self._grow(shard)
 
     def __delitem__(self, name: int) -> None:
-        names, mask = self._names, self._mask
-        at = name & mask
-        while (found := names[at]) != _EMPTY:
-            if found == name:
-                names[at] = _GONE
-                self._kept -= 1
-                return
-            at = (at + 1) & mask
-        raise KeyError(name)
+        shard, at = name >> 56, self._place(name)
+        if self._shards[shard][at] == _EMPTY:
+            raise KeyError(name)
+        self._shards[shard][at] = _GONE
+        self._kept -= 1
 
     def __len__(self) -> int:
         return self._kept
 
     def __iter__(self) -> Iterator[int]:
-        return (name for name in self._names if name not in (_EMPTY, _GONE))
+        return (self.names[row] for rows in self._shards for row in rows if row >= 0)
 
-    def _resize(self) -> None:
-        old = list(zip(self._names, self._rows, strict=True))
+    def _place(self, name: int) -> int:
+        """Return the place of a number in its shard, or the free place where it belongs."""
+        rows, names = self._shards[name >> 56], self.names
+        mask = len(rows) - 1
+        at = name & mask
+        while (row := rows[at]) != _EMPTY and not (row >= 0 and names[row] == name):
+            at = (at + 1) & mask
+        return at
+
+    def _grow(self, shard: int) -> None:
+        rows = [row for row in self._shards[shard] if row >= 0]
         size = _SMALLEST
-        while size < 3 * self._kept:
+        while size * 4 < len(rows) * 9:
             size *= 2
-        self._names, self._rows = array("Q", bytes(8 * size)), array("i", bytes(4 * size))
-        self._mask, self._used, self._kept = size - 1, 0, 0
-        for name, row in old:
-            if name not in (_EMPTY, _GONE):
-                self[name] = row
+        self._shards[shard] = array("i", [_EMPTY]) * size
+        self._used[shard] = len(rows)
+        for row in rows:
+            self._shards[shard][self._place(self.names[row])] = row
 
 
 class MemoryLinks:
@@ -161,11 +166,17 @@ class MemoryLinks:
         return whose_key(actor_id(number) if handle is None else handle)
 
 
+def memory_forest() -> Forest:
+    """Return an empty forest that is kept in memory."""
+    names = array("Q")
+    return Forest(Index(names), names)
+
+
 class _State:
     """What outlives a change of policies."""
 
     def __init__(self) -> None:
-        self.forest = Forest(Index())
+        self.forest = memory_forest()
         self.book = Book()
         self.handles: dict[int, str] = {}
         self.secret = os.urandom(32)

@@ -153,8 +153,10 @@ class MemoryStore:
                 continue
             key, record = ident + into, table.find(ident + into)
             for other in others:
-                record = united(kind, record, table.find(ident + other))
-                self._moved.put(ident + other, key, now)
+                found = table.find(ident + other)
+                if found is not None:
+                    record = united(kind, record, found)
+                    self._moved.put(ident + other, key, now)
             if record is not None:
                 table.put(key, record, now)
 
