@@ -226,8 +226,10 @@ _ENTRIES = (
     Explanation(
         "GR122",
         "links that cannot hold",
-        "links: {trusted: {account.tier: verified}, weak: [client.network]}",
-        "links: {trusted: {account.tier: verified}, strong: [payment.fingerprint]}",
+        "links: {trusted: {account.age: {gte: 30d}}, weak: [client.network]}\n"
+        "rules: [{id: pool, when: always, budget: {requests: 9, per: day, key: actor.id}}]",
+        "links: {trusted: {account.age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "rules: [{id: pool, when: always, budget: {requests: 9, per: day, key: actor.id}}]",
         "A strong fact links alone and is the server's own; weak facts link two at a time; neither "
         "follows from links itself. When two actors turn out to be one, what each has used is "
         "added up under the name of one: only a counter kept by `actor.id` alone can follow.",
