@@ -27,8 +27,8 @@ class FactReader:
     """Reads the facts that a policy set uses, and no others.
 
     Derived facts the request does not carry are added: `account.age` from `account.created`,
-    `time.hour` and `time.weekday` from the decision's time, and, as nothing links accounts yet,
-    each account as an actor of its own.
+    `time.hour` and `time.weekday` from the decision's time, and, where nothing links accounts, each
+    account as an actor of its own.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class FactReader:
         names = set(used)
         if "account.age" in names:
             names.add("account.created")
-        if names & {"actor.id", "actor.accounts", "actor.trusted_accounts"}:
+        if "actor.score" in names and "actor.evidence" in facts:
+            names.add("actor.evidence")  # so that an explanation says why
+        if any(name.startswith("actor.") for name in names):
             names.add("account.id")
         names.update(name for name, fact in facts.items() if fact.required)
         self.used = frozenset(names)
@@ -56,6 +58,8 @@ class FactReader:
             "actor.id": lambda facts, now: facts.get("account.id"),
             "actor.accounts": lambda facts, now: 1 if "account.id" in facts else None,
             "actor.trusted_accounts": lambda facts, now: 0 if "account.id" in facts else None,
+            "actor.score": lambda facts, now: 0 if "account.id" in facts else None,
+            "actor.evidence": lambda facts, now: () if "account.id" in facts else None,
         }
         self.derivations = {name: every[name] for name in every if name in names}
 
@@ -119,6 +123,8 @@ _FOLLOWS_FROM: Mapping[str, str] = {
     "actor.id": "account.id",
     "actor.accounts": "account.id",
     "actor.trusted_accounts": "account.id",
+    "actor.score": "account.id",
+    "actor.evidence": "account.id",
 }
 """Which fact of a request a derived one follows from, where it follows from one."""
 

@@ -26,6 +26,7 @@ from guardrail.loading.shapes import (
     RuleShape,
     ScenarioShape,
     ScenarioStepShape,
+    ScoreShape,
     Shape,
 )
 from guardrail.loading.verdicts import CODE
@@ -39,6 +40,7 @@ _SHAPES: tuple[type[Shape], ...] = (
     ExemptionShape,
     FactShape,
     LinksShape,
+    ScoreShape,
     ModelShape,
     DefaultsShape,
     ScenarioShape,
@@ -126,6 +128,7 @@ def _sections() -> Json:
         "models": maps("ModelShape", "The models the host serves."),
         "defaults": _ref("DefaultsShape"),
         "links": _ref("LinksShape"),
+        "score": _ref("ScoreShape"),
         "conditions": maps("Condition", "Conditions that others `use` by name."),
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
@@ -157,6 +160,7 @@ def _parts() -> Json:
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
         "Window": {"anyOf": [calendar, duration]},
         "Percent": _pattern(PERCENT.pattern),
+        "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [

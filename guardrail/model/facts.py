@@ -98,6 +98,8 @@ _SERVER: tuple[_Row, ...] = (
     ("actor.id", FactType.STRING, Source.SERVER, ()),
     ("actor.accounts", FactType.INTEGER, Source.SERVER, ()),
     ("actor.trusted_accounts", FactType.INTEGER, Source.SERVER, ()),
+    ("actor.score", FactType.INTEGER, Source.SERVER, ()),
+    ("actor.evidence", FactType.LIST, Source.SERVER, ()),
 )
 
 
