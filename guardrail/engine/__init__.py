@@ -6,7 +6,7 @@ from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
 from guardrail.engine.emit_rows import Question, ask_in_rows
-from guardrail.engine.explain import Answered, ExemptionStory, Explanation, RuleStory
+from guardrail.engine.explain import Answered, BandStory, ExemptionStory, Explanation, RuleStory
 from guardrail.engine.expressions import SEPARATOR, rule_facts
 from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
@@ -36,6 +36,7 @@ __all__ = [
     "REPEATED",
     "SEPARATOR",
     "Answered",
+    "BandStory",
     "Case",
     "Decide",
     "Decision",
