@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from guardrail.engine.bound import (
+    ANY,
+    PERIODS,
+    Bound,
+    Fleet,
+    Profile,
+    Term,
+    all_together,
+    bounds,
+)
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
@@ -27,16 +37,19 @@ from guardrail.engine.verbs import (
 from guardrail.engine.windows import pace_increment
 
 __all__ = [
+    "ANY",
     "BY_RULE",
     "FACTS_UNAVAILABLE",
     "HEAD_FACTS",
     "INVALID_FACT",
     "KINDS",
     "NEVER_FITS",
+    "PERIODS",
     "REPEATED",
     "SEPARATOR",
     "Answered",
     "BandStory",
+    "Bound",
     "Case",
     "Decide",
     "Decision",
@@ -45,11 +58,13 @@ __all__ = [
     "Explanation",
     "FactReader",
     "Finding",
+    "Fleet",
     "Limit",
     "LimitStatus",
     "Part",
     "Plan",
     "Point",
+    "Profile",
     "Question",
     "Receipt",
     "RuleStory",
@@ -57,8 +72,11 @@ __all__ = [
     "Settle",
     "ShadowReport",
     "Sizer",
+    "Term",
+    "all_together",
     "as_count",
     "ask_in_rows",
+    "bounds",
     "decide_inline",
     "head_rules",
     "merge_obligations",
