@@ -149,7 +149,7 @@ _ENTRIES = (
     ),
     Explanation(
         "GR115",
-        "step out of order or out of reach",
+        "step or band out of order or out of reach",
         "rules:\n  - id: day\n    when: always\n"
         "    budget: {tokens: 50k, per: day, key: account.id}\n"
         "    steps: [{at: 120%, block: {}}]",
@@ -157,7 +157,7 @@ _ENTRIES = (
         "    budget: {tokens: 50k, per: day, key: account.id}\n"
         "    steps: [{at: 90%, notify: {x-budget: low}}, {at: 100%, block: {}}]",
         "Steps rise from 1% to 100%, and the last is the limit itself; nothing is counted past "
-        "it. `escalate` is for those who keep coming.",
+        "it. `escalate` is for those who keep coming. Bands rise as well, each start once.",
     ),
     Explanation(
         "GR116",

@@ -142,6 +142,13 @@ def _parts() -> Json:
     duration = _pattern(DURATION.pattern)
     scalar: Json = {"type": ["string", "number", "boolean"]}
     table = {"by": {"type": "string", "description": "The fact that the amount depends on."}}
+
+    def banded(entry: Json) -> Json:
+        text = "The amount from each value of a number or a duration on; the values rise."
+        bands = {"type": "object", "minProperties": 1, "additionalProperties": entry}
+        properties = {**table, "bands": bands | {"description": text}, "else": entry}
+        return _map(properties, ["by", "bands"], False)
+
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
@@ -151,10 +158,11 @@ def _parts() -> Json:
             "anyOf": [
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
+                banded(_ref("PlainAmount")),
                 _map(from_fact, ["fact"], False),
             ]
         },
-        "Rate": {"anyOf": [rate, _map(table, ["by"], rate)]},
+        "Rate": {"anyOf": [rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
