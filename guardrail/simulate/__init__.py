@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from guardrail.simulate.attackers import Attack, Prices
 from guardrail.simulate.modes import Baseline, Job, Mode, run, run_all
 from guardrail.simulate.running import Options, names_of
+from guardrail.simulate.skills import Attack, Prices
 
 __all__ = ["Attack", "Baseline", "Job", "Mode", "Options", "Prices", "names_of", "run", "run_all"]

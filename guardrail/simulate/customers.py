@@ -7,7 +7,8 @@ at the same times, whatever it is answered and whoever else is about.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from random import Random
 from typing import NamedTuple
@@ -16,7 +17,18 @@ from guardrail.engine import Decision
 from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.simulate.draws import poisson, stream
-from guardrail.simulate.population import DAY, ENDED, START, TRAVEL, Account, Facts, Population
+from guardrail.simulate.population import (
+    DAY,
+    ENDED,
+    PRICE_IN,
+    PRICE_OUT,
+    START,
+    TOKENS,
+    TRAVEL,
+    Account,
+    Facts,
+    Population,
+)
 
 HOUR = 3600.0
 SENSITIVE = frozenset({"agentic", "code"})
@@ -30,13 +42,6 @@ _WAITS_FOR = 12 * HOUR
 _OUT_CAP = 1024
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
-
-TOKENS: Mapping[str, tuple[float, float, float, float]] = {
-    "chat": (900, 0.9, 180, 0.9),
-    "code": (2500, 1.0, 250, 1.0),
-    "agentic": (20_000, 1.0, 350, 0.9),
-}
-"""Median and sigma of input and output tokens a request."""
 
 
 class Ask(NamedTuple):
@@ -71,17 +76,29 @@ class Hourly:
 
     def draw(self, random: Random, peak: float, clock: int, count: int) -> list[int]:
         """Return `count` hours (UTC) of a day, the busiest `peak` times as likely as the least."""
+        return random.choices(range(24), cum_weights=self._sums_of(peak, clock), k=count)
+
+    def spread(self, random: Random, peak: float, clock: int, volume: int) -> dict[int, int]:
+        """Return how a volume spreads over the hours (UTC) of a day, hours without any left out."""
+        sums, sizes = self._sums_of(peak, clock), Counter[int]()
+        if volume > 48:
+            last = 0
+            for hour, upto in enumerate(sums):
+                share = int(volume * upto / sums[-1])
+                sizes[hour], last = share - last, share
+            volume -= last
+        sizes.update(self.draw(random, peak, clock, volume))
+        return {hour: size for hour, size in sorted(sizes.items()) if size}
+
+    def _sums_of(self, peak: float, clock: int) -> list[float]:
         sums = self._sums.get((peak, clock))
         if sums is None:
             depth = (peak - 1) / (peak + 1)
-            sums = list(
-                accumulate(
-                    1 + depth * math.cos((hour + clock - 14) / 24 * 2 * math.pi)
-                    for hour in range(24)
-                )
-            )
-            self._sums[peak, clock] = sums
-        return random.choices(range(24), cum_weights=sums, k=count)
+            odds = [
+                1 + depth * math.cos((hour + clock - 14) / 24 * 2 * math.pi) for hour in range(24)
+            ]
+            sums = self._sums[peak, clock] = list(accumulate(odds))
+        return sums
 
 
 def tokens_of(random: Random, capability: str, count: int) -> tuple[int, int]:
@@ -166,30 +183,38 @@ class Customers:
         self._pay(account, morning)
         if not volume:
             return
-        kind = self.population.segments[account.segment]
-        if kind.program:
-            count = min(volume, random.randrange(8, 25))
-        else:
-            count = min(volume, 1 + poisson(random, volume / 10))
-        hours = self.hourly.draw(random, kind.peak, account.clock, count)
-        each, more = divmod(volume, count)
-        span = HOUR if kind.program else HOUR / 2
         shock = None if account.shock is None else self.shocks[account.shock]
         if shock is not None:
             shock.accounts.add(account)
             shock.asked += volume
         account.asked += volume
         self.by_day[-1][0] += volume
-        for at, hour in enumerate(hours):
-            size = each + (at < more)
+        for moment, size, span in self._sessions(account, volume, morning, random):
             capability = "chat"
             if random.random() < account.sensitive:
                 capability = "agentic" if random.random() < account.agentic else "code"
             into, out = tokens_of(random, capability, size)
-            moment = morning + (hour + random.random()) * HOUR
-            if moment < account.created:
-                moment = account.created + random.random() * HOUR
-            yield moment, Ask(account, capability, size, span, into, out, _OUT_CAP)
+            at = moment
+            if at < account.created:
+                at = account.created + random.random() * HOUR
+            yield at, Ask(account, capability, size, span, into, out, _OUT_CAP)
+
+    def _sessions(
+        self, account: Account, volume: int, morning: float, random: Random
+    ) -> Iterator[tuple[float, int, float]]:
+        """Yield when a day's requests come, how many of them, and over how many seconds.
+
+        Programs work through each hour; people have sessions of half an hour.
+        """
+        peak = self.population.segments[account.segment].peak
+        if account.program:
+            for hour, size in self.hourly.spread(random, peak, account.clock, volume).items():
+                yield morning + hour * HOUR + random.random() * 60, size, HOUR
+            return
+        count = min(volume, 1 + poisson(random, volume / 10))
+        each, more = divmod(volume, count)
+        for at, hour in enumerate(self.hourly.draw(random, peak, account.clock, count)):
+            yield morning + (hour + random.random()) * HOUR, each + (at < more), HOUR / 2
 
     def _connect(self, account: Account, morning: float, random: Random) -> None:
         """Choose where an account connects from today."""
@@ -271,7 +296,7 @@ class Customers:
         if decision.effect < Effect.THROTTLE:
             self._settle(
                 decision,
-                {"requests": count, "input_tokens": ask.tokens_in, "output_tokens": out},
+                {"input_tokens": ask.tokens_in, "output_tokens": out},
                 now=moment,
             )
         return decision
@@ -279,7 +304,7 @@ class Customers:
     def _served(self, ask: Ask, count: int, decision: Decision) -> None:
         account = ask.account
         account.served += count
-        account.spent += ask.tokens_in * 3e-6 + ask.tokens_out * 15e-6
+        account.spent += ask.tokens_in * PRICE_IN + ask.tokens_out * PRICE_OUT
         self.by_day[-1][1] += count
         if decision.effect is Effect.DEGRADE:
             account.degraded += count

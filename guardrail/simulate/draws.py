@@ -37,7 +37,7 @@ def binomial(random: Random, count: int, share: float) -> int:
     return min(count, max(0, round(random.gauss(count * share, spread))))
 
 
-def log_normal(random: Random, median: float, sigma: float, cut: float = 3.5) -> float:
+def log_normal(random: Random, median: float, sigma: float, cut: float = 3.0) -> float:
     """Return a log-normal number, its tails cut off at `cut` sigmas."""
     return median * math.exp(sigma * max(-cut, min(cut, random.gauss(0.0, 1.0))))
 

@@ -13,10 +13,10 @@ from guardrail.model.amounts import HOUR
 from guardrail.model.conditions import facts_of
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Rate, Rule
-from guardrail.simulate.attackers import Attack, Skill
 from guardrail.simulate.draws import stream
 from guardrail.simulate.report import Fields, figures, harm, share
 from guardrail.simulate.running import Options, Result, Tick, simulate
+from guardrail.simulate.skills import Attack, Skill
 
 
 class Mode(enum.StrEnum):
@@ -222,7 +222,9 @@ PRIMITIVES: tuple[Primitive, ...] = (
     Primitive(
         name="links",
         dropped=lambda rule: _keyed(rule, "actor.id") or _tests(rule, "actor."),
-        eased=lambda skill: replace(skill, reuse=1.0, per_device=50),
+        eased=lambda skill: replace(
+            skill, reuse=1.0, per_device=4, per_exit=4, per_card=max(3, skill.per_card)
+        ),
     ),
     Primitive(
         name="sharing",
@@ -281,8 +283,9 @@ PRIMITIVES: tuple[Primitive, ...] = (
 def without(policies: PolicySet, primitive: Primitive) -> tuple[PolicySet, tuple[str, ...]]:
     """Return a policy set without the rules of a primitive, and the ids of those."""
     dropped = tuple(rule.id for rule in policies.rules if primitive.dropped(rule))
-    kept = tuple(rule for rule in policies.rules if rule.id not in dropped)
-    return replace(policies, rules=kept), dropped
+    kept = [rule for rule in policies.rules if rule.id not in dropped]
+    ordered = tuple(replace(rule, index=index) for index, rule in enumerate(kept))
+    return replace(policies, rules=ordered), dropped
 
 
 def ablate(policies: PolicySet, options: Options, seed: int, tick: Tick | None = None) -> Fields:

@@ -160,6 +160,15 @@ SERVERLESS_EXITS = 20
 CARRIER_PREFIX = 30
 """How many accounts a carrier has behind one address."""
 
+TOKENS: Mapping[str, tuple[float, float, float, float]] = {
+    "chat": (900, 0.9, 180, 0.9),
+    "code": (2500, 1.0, 250, 1.0),
+    "agentic": (20_000, 1.0, 350, 0.9),
+}
+"""Median and sigma of input and output tokens a request."""
+PRICE_IN, PRICE_OUT = 3e-6, 15e-6
+"""What a token is sold for, in USD."""
+
 ENDED = math.inf
 
 
@@ -324,6 +333,19 @@ def connection(address: str, country: str, kind: str, asn: int) -> Facts:
     }
 
 
+def worth_of(account: Account) -> float:
+    """Return what an account's requests are sold for, in USD each, on average."""
+    agentic = account.sensitive * account.agentic
+    shares = {"chat": 1 - account.sensitive, "code": account.sensitive - agentic}
+    total = 0.0
+    for capability, share in (shares | {"agentic": agentic}).items():
+        into, wide, out, broad = TOKENS[capability]
+        total += share * (
+            into * math.exp(wide**2 / 2) * PRICE_IN + out * math.exp(broad**2 / 2) * PRICE_OUT
+        )
+    return total
+
+
 def varied(seed: int) -> tuple[Segment, ...]:
     """Return the segments as a seed has them: shares and medians times 0.5 to 1.5."""
     random = stream(seed, "segments")
@@ -471,7 +493,7 @@ class Population:
         account.pays_after = delay * DAY
         if account.established:
             months = (START - account.created) / DAY / 30
-            monthly = max(5.0, account.rate * account.active[0] * 30 * 0.01)
+            monthly = max(5.0, account.rate * account.active[0] * 22 * worth_of(account))
             account.paid = round(months * monthly, 2)
             account.paid_since = account.created + account.pays_after
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from guardrail.simulate.attackers import Attack, Operator, Take
+from guardrail.simulate.operators import Operator, Take
 from guardrail.simulate.population import Account
-from guardrail.simulate.running import Result
+from guardrail.simulate.running import Result, fleet_of
 
 MARKS = (1, 7, 45)
 """The days of an attack after which its take is told."""
@@ -38,7 +38,7 @@ def figures(result: Result) -> Fields:
         "days": options.days,
         "quiet_days": options.quiet,
         "accounts": len(result.population.accounts),
-        "fleet": options.fleet if options.attack is not Attack.NONE else 0,
+        "fleet": fleet_of(options),
         "supply": None if math.isinf(options.supply) else options.supply,
         "decisions": result.decisions,
         "seconds": round(result.seconds, 3),
@@ -89,6 +89,7 @@ def attacker_figures(result: Result) -> Fields:
         "cards_bought": sum(operator.ledger.cards for operator in operators),
         "identities_bought": sum(operator.ledger.identities for operator in operators),
         "exits_rented": sum(operator.ledger.exits for operator in operators),
+        "unused_top_ups_usd": round(sum(operator.ledger.unused for operator in operators), 2),
         "top_ups_usd": round(sum(operator.ledger.top_ups for operator in operators), 2),
         "hours_to_first_action": first_action(operators),
         "hours_to_containment": contained,

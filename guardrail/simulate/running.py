@@ -6,24 +6,20 @@ import heapq
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from random import Random
 
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
-from guardrail.simulate.attackers import (
-    Attack,
-    Operator,
-    Prices,
-    Skill,
-    Take,
-    shares_of,
-    skill_of,
-)
 from guardrail.simulate.customers import Ask, Customers, ShockTally, Watched
 from guardrail.simulate.draws import stream
-from guardrail.simulate.population import DAY, START, Names, Population, Segment
+from guardrail.simulate.operators import Operator, Reseller, Take, Thief
+from guardrail.simulate.population import DAY, START, Account, Names, Population, Segment
 from guardrail.simulate.shocks import Calendar
+from guardrail.simulate.skills import Attack, Prices, Skill, shares_of, skill_of
+from guardrail.simulate.whitebox import informed
 
 QUIET_DAYS = 3
 """How many days there are before an attack begins, in a simulation of two weeks and more."""
@@ -130,7 +126,7 @@ def simulate(
     if calendar is not None:
         customers.shocks = {shock.name: ShockTally() for shock in calendar.shocks}
     take = Take.over(24 * (days + 1))
-    operators = _operators(options, seed, guard, names, take, skilled)
+    operators = _operators(options, seed, guard, population, take, skilled)
     queue: list[tuple[float, int, Callable[..., None], object]] = []
     order = 0
 
@@ -164,6 +160,8 @@ def simulate(
                     operator.evening(attacked)
             if tick is not None:
                 tick((day + 1) / days)
+        for operator in operators:
+            operator.finish()
         customers.finish(what for _, _, _, what in queue if isinstance(what, Ask))
     return Result(
         seed=seed,
@@ -187,20 +185,29 @@ def _operators(
     options: Options,
     seed: int,
     guard: Guard,
-    names: Names,
+    population: Population,
     take: Take,
     skilled: Callable[[Skill], Skill] | None,
 ) -> list[Operator]:
-    if options.attack is Attack.NONE:
+    attack, names = options.attack, population.names
+    if attack is Attack.NONE:
         return []
     random = stream(seed, "operators")
-    found = []
-    for number, fleet in enumerate(shares_of(random, options.fleet, options.attack)):
-        skill = skill_of(options.attack, random, fleet)
+    fleets = shares_of(random, fleet_of(options), attack)
+    found: list[Operator] = []
+    for number, fleet in enumerate(fleets):
+        skill = skill_of(attack, random, fleet)
+        if attack is Attack.WHITEBOX:
+            skill = informed(skill, guard.policies, names, options.prices, options.days)
+        if skilled is not None:
+            skill = skilled(skill)
+        make: Callable[..., Operator] = Reseller if attack is Attack.RESELLER else Operator
+        if attack is Attack.STOLEN_KEYS:
+            make = partial(Thief, victims=_victims(population, fleet, random))
         found.append(
-            Operator(
+            make(
                 number,
-                skill if skilled is None else skilled(skill),
+                skill,
                 fleet=fleet,
                 begins=START + options.quiet * DAY,
                 days=options.days,
@@ -213,3 +220,22 @@ def _operators(
             )
         )
     return found
+
+
+def fleet_of(options: Options) -> int:
+    """Return how many accounts operators run: of stolen keys 40 at most, of a reseller three."""
+    if options.attack is Attack.NONE:
+        return 0
+    if options.attack is Attack.STOLEN_KEYS:
+        return min(40, max(1, options.accounts // 50))
+    return 3 if options.attack is Attack.RESELLER else options.fleet
+
+
+def _victims(population: Population, count: int, random: Random) -> list[Account]:
+    """Return established customers whose keys are stolen."""
+    known = [
+        account
+        for account in population.accounts
+        if account.established and account.tier != "email" and account.sensitive > 0.2
+    ]
+    return random.sample(known, min(count, len(known)))

@@ -1,18 +1,15 @@
 """Operators of many accounts that act as one customer: what they build, send, and do if refused.
 
 How much they want is fixed: what is refused to one account is tried with another, by another name,
-later, or with a fresh account, as far as the supply of those goes. Parameters are drawn by seed
-from a range for each level of skill, so that nothing can be tuned to one attacker.
+later, or with a fresh account, as far as the supply of those goes.
 """
 
 from __future__ import annotations
 
-import enum
 import heapq
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from random import Random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from guardrail.engine import Decision
 from guardrail.guard import Guard
@@ -23,46 +20,30 @@ from guardrail.simulate.population import (
     COUNTRIES,
     DAY,
     FRAMEWORKS,
+    PRICE_IN,
+    PRICE_OUT,
     START,
+    Account,
     Facts,
     Names,
     Values,
 )
+from guardrail.simulate.skills import TOKENS_IN, TOKENS_OUT, Prices, Skill, wider
 
-PACE = 28_800_000 / 25_000 / 45
-"""Exchanges a day from one account of the campaign that was alleged in 2026."""
-FULL_FLEET = 25_000
-
-
-class Attack(enum.StrEnum):
-    """How skilled the operators are."""
-
-    NONE = "none"
-    NAIVE = "naive"
-    CAREFUL = "careful"
-    EXPERT = "expert"
-    WHITEBOX = "whitebox"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """What an operator pays, in USD: for each account, card, identity and aged account.
-
-    `exit` is a month of one address, by the kind of its network.
-    """
-
-    account: float = 0.20
-    card: float = 4.0
-    identity: float = 150.0
-    aged: float = 15.0
-    exits: Mapping[str, float] = field(
-        default_factory=lambda: {"hosting": 2.0, "vpn": 1.0, "residential": 3.0, "business": 6.0}
-    )
+NEVER = math.inf
+_LONG = 3 * DAY
+_TRIES = 4
+_SLEEPS_OVER = 600.0
+_DETECTED_FROM = 50
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What operators have bought, and what it cost in USD; `top_ups` are paid to the API."""
+    """What operators have bought, and what it cost in USD.
+
+    `top_ups` are paid to the API, and what is not used of them is lost with the account: it is part
+    of `cost` only when the simulation has ended.
+    """
 
     accounts: int = 0
     aged: int = 0
@@ -70,189 +51,13 @@ class Ledger:
     identities: int = 0
     exits: int = 0
     top_ups: float = 0.0
+    unused: float = 0.0
     cost: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skill:
-    """What one operator can do, drawn for a seed.
-
-    `per_card`, `per_device` and `per_exit` are accounts that share one; `exits` is a number of
-    addresses shared by all, where that is how they connect. `templates` None stands for those of
-    public frameworks. `registration`, `ramp` are in days, `churn` in hours. `rate` and `ceiling`
-    are requests a day of one account, as planned and at most; `cover` is the share of requests that
-    only hide the others; `passes` the share of accounts that can buy an identity; `spare` the share
-    of accounts in reserve; `notches` how often an operator can widen what its accounts differ in.
-    """
-
-    per_card: int
-    per_device: int
-    per_exit: int
-    exits: int
-    kinds: tuple[str, ...]
-    templates: int | None
-    reuse: float
-    registration: float
-    aged: float
-    ramp: float
-    rate: float
-    sigma: float
-    cover: float
-    hours: int
-    aligned: bool
-    passes: float
-    churn: float
-    spare: float
-    top_up: float
-    ceiling: float
-    notches: int
-    tokens: float
-    per_identity: int = 1
-
-
-def skill_of(attack: Attack, random: Random, fleet: int) -> Skill:
-    """Return an operator's skill, drawn from the ranges of a level."""
-    whole = random.randint
-    # Pools shared by all accounts shrink with the square root of the fleet.
-    pools = math.sqrt(min(1.0, fleet / FULL_FLEET))
-    tokens = random.uniform(0.6, 1.6)
-    if attack is Attack.NAIVE:
-        return Skill(
-            per_card=whole(20, 100),
-            per_device=50,
-            per_exit=0,
-            exits=max(2, round(whole(20, 500) * pools)),
-            kinds=("hosting", "hosting", "vpn"),
-            templates=max(2, round(whole(5, 50) * pools)),
-            reuse=1.0,
-            registration=random.uniform(3, 10),
-            aged=0.0,
-            ramp=0.0,
-            rate=26.0,
-            sigma=0.2,
-            cover=random.uniform(0, 0.05),
-            hours=24,
-            aligned=False,
-            passes=0.0,
-            churn=12.0,
-            spare=0.0,
-            top_up=0.0,
-            ceiling=60.0,
-            notches=1,
-            tokens=tokens,
-        )
-    if attack is Attack.CAREFUL:
-        return Skill(
-            per_card=whole(2, 6),
-            per_device=1,
-            per_exit=whole(1, 3),
-            exits=0,
-            kinds=("residential",),
-            templates=max(5, round(whole(200, 2000) * pools)),
-            reuse=0.3,
-            registration=random.uniform(15, 30),
-            aged=0.0,
-            ramp=random.uniform(7, 14),
-            rate=25.0,
-            sigma=0.6,
-            cover=random.uniform(0.2, 0.4),
-            hours=16,
-            aligned=True,
-            passes=random.uniform(0, 0.05),
-            churn=24.0,
-            spare=0.0,
-            top_up=random.uniform(5, 20),
-            ceiling=400.0,
-            notches=3,
-            tokens=tokens,
-        )
-    expert = attack is Attack.EXPERT
-    return Skill(
-        per_card=1,
-        per_device=1,
-        per_exit=1,
-        exits=0,
-        kinds=("residential", "residential", "business"),
-        templates=None,
-        reuse=0.03,
-        registration=random.uniform(60, 180),
-        aged=random.uniform(0.1, 0.4) if expert else 0.2,
-        ramp=21.0,
-        rate=20.0 if expert else 26.0,
-        sigma=1.0 if expert else 0.3,
-        cover=random.uniform(0.5, 0.8) if expert else 0.6,
-        hours=0,
-        aligned=True,
-        passes=random.uniform(0.05, 0.30) if expert else 0.10,
-        churn=72.0 if expert else 24.0,
-        spare=0.2 if expert else 0.5,
-        top_up=random.uniform(20, 60),
-        ceiling=2000.0 if expert else 5000.0,
-        notches=1,
-        tokens=tokens,
-    )
-
-
-LABELS = ("", "chat", "other", "batch")
-"""What an operator may call its requests, the truth (empty) first."""
-NEVER = math.inf
-_LONG = 3 * DAY
-_TRIES = 4
-_SLEEPS_OVER = 600.0
-
-
-class Puppet:
-    """One account of an operator: what it shares, and what it knows of its refusals.
-
-    `refused_until` maps what its requests were called to the time until when that is refused.
-    """
-
-    __slots__ = (
-        "asked",
-        "cached",
-        "can_verify",
-        "facts",
-        "first_use",
-        "number",
-        "paid",
-        "pays",
-        "rate",
-        "refused",
-        "refused_until",
-        "served",
-        "spent",
-        "template",
-        "today",
-        "used_on",
-        "vacant",
-        "verified",
-        "verifies_at",
-    )
-
-    def __init__(self, number: int, facts: Facts, template: str) -> None:
-        self.number = number
-        self.facts = facts
-        self.template = template
-        self.cached: dict[tuple[str, str], Facts] = {}
-        self.refused_until: dict[str, float] = {}
-        self.can_verify = False
-        self.verified = False
-        self.verifies_at = NEVER
-        self.rate = 1.0
-        self.first_use: float | None = None
-        self.asked = self.served = 0
-        self.refused = False
-        self.today = 0
-        self.used_on = -1
-        self.paid = 0.0
-        self.pays = False
-        self.spent = 0.0
-        self.vacant = False
 
 
 @dataclass(slots=True)
 class Take:
-    """What an operator wanted and got, by hour: all, and what it came for (agents and code)."""
+    """What operators wanted and got, by hour: all, and what they came for (agents and code)."""
 
     wanted: list[int]
     served: list[int]
@@ -266,8 +71,57 @@ class Take:
         return cls([0] * hours, [0] * hours, [0] * hours, [0] * hours)
 
 
+class Puppet:
+    """One account of an operator: what it shares, and what it knows of its refusals.
+
+    `refused_until` maps what its requests were called to the time until when that is refused.
+    """
+
+    __slots__ = (
+        "asked",
+        "cached",
+        "can_verify",
+        "facts",
+        "number",
+        "paid",
+        "pays",
+        "rate",
+        "refused",
+        "refused_until",
+        "served",
+        "template",
+        "tier",
+        "today",
+        "used_on",
+        "used_usd",
+        "vacant",
+        "verifies_at",
+    )
+
+    def __init__(self, number: int, facts: Facts, template: str, tier: str | None) -> None:
+        self.number = number
+        self.facts = facts
+        self.template = template
+        self.tier = tier
+        self.cached: dict[tuple[str, str], Facts] = {}
+        self.refused_until: dict[str, float] = {}
+        self.can_verify = False
+        self.verifies_at = NEVER
+        self.rate = 1.0
+        self.asked = self.served = 0
+        self.refused = False
+        self.today = 0
+        self.used_on = -1
+        self.paid = self.used_usd = 0.0
+        self.pays = False
+        self.vacant = False
+
+
 class Operator:
-    """One operator: its accounts, its rotation, and how it adapts."""
+    """One operator: its accounts, its rotation, and how it adapts.
+
+    `begins` is in seconds since the epoch, `supply` fresh accounts a day as a share of the fleet.
+    """
 
     def __init__(
         self,
@@ -296,79 +150,114 @@ class Operator:
         self.ledger = Ledger()
         self.random = stream(seed, "operator", number)
         self.values = Values(stream(seed, "operator-values", number))
-        self.hourly = Hourly()
-        self.frameworks = Zipf(FRAMEWORKS, 1.6)
         self.session = self.random.uniform(3, 8)
         self.agentic = self.random.uniform(0.4, 0.8)
-        self.decisions = 0
-        self.created = 0
-        self.used = 0
+        self.accounts: list[Puppet] = []
+        self.decisions = self.used = self.replaced = 0
         self.fiftieth: float | None = None
         self.first_action: float | None = None
-        self.replaced = 0
-        self.accounts: list[Puppet] = []
         self._decide, self._settle = guard.decide, guard.settle
+        self._hourly = Hourly()
+        self._frameworks = Zipf(FRAMEWORKS, 1.6)
         self._rotation: list[tuple[float, int, Puppet]] = []
         self._asleep: list[tuple[float, int, Puppet]] = []
         self._orders: list[float] = []
         self._fresh = 0.0
-        self._turn = 0
-        self._slots_today = self._missed = 0
+        self._turn = self._slots_today = self._missed = 0
+        self._lost_days = 0
+        # What is wanted today and still to be had, of cover (True) and of the rest.
         self._demand = {True: 0, False: 0}
         self._left = {True: 0, False: 0}
-        self._lost_days = 0
-        self._ramp_mean = self._mean_ramp()
+        self._ramp_mean = sum(map(self._ramp, range(days))) / days
         self._cards: list[tuple[Facts, int]] = []
         self._devices: list[tuple[str, int]] = []
         self._exits: list[tuple[Facts, int]] = []
         self._identities: list[tuple[str, int]] = []
+        self._batch = 0.0
+        self._batch_left = 0
         self._pool: list[str] = []
         if skill.templates is not None:
             self._pool = [self.values.token("prompt-") for _ in range(skill.templates)]
-        for _ in range(fleet):
-            self._register(begins - self.random.random() * skill.registration * DAY, begins)
-        self.unopposed = self.ledger.cost
-        self._reserve = [
-            self._make(begins - self.random.random() * skill.registration * DAY)
-            for _ in range(round(skill.spare * fleet))
-        ]
+        self._reserve: list[Puppet] = []
+        self._stock()
+
+    def _stock(self) -> None:
+        """Register the fleet beforehand, and what is kept in reserve."""
+        for _ in range(self.fleet):
+            self._enter(self._make(self._registered()), self.begins + self.random.random() * HOUR)
+        self.unopposed = self.ledger.cost + self.fleet * self._idle_money()
+        for _ in range(round(self.skill.spare * self.fleet)):
+            self._reserve.append(self._make(self._registered()))
+
+    def _idle_money(self) -> float:
+        """Return what one account that nobody opposes has paid and not used in the end, in USD."""
+        top_up = self.skill.top_up
+        if not top_up:
+            return 0.0
+        worth = self.skill.tokens * (TOKENS_IN * PRICE_IN + TOKENS_OUT * PRICE_OUT)
+        used = self.skill.pace * self.days * worth
+        return math.ceil(used / top_up) * top_up - used
+
+    def _registered(self) -> float:
+        """Return when an account of the fleet was registered: in batches, or one by one."""
+        random, within = self.random, self.skill.registration * DAY
+        if not self.skill.batches:
+            return self.begins - random.random() * within
+        if not self._batch_left:
+            self._batch = self.begins - random.random() * within
+            self._batch_left = random.randint(20, 200)
+        self._batch_left -= 1
+        return min(self.begins, self._batch + random.random() * HOUR)
 
     # What it wants
 
     def _ramp(self, day: float) -> float:
         return 1.0 if not self.skill.ramp else min(1.0, (day + 1) / self.skill.ramp)
 
-    def _mean_ramp(self) -> float:
-        return sum(self._ramp(day) for day in range(self.days)) / self.days
-
     def morning(self, day: int) -> list[float]:
         """Begin a day of the attack (the first is 0); return when it works, in order."""
         if day:
             self._adapt()
-        demand = poisson(self.random, PACE * self.fleet * self._ramp(day) / self._ramp_mean)
-        self._fresh = min(self._fresh + self.supply, 3 * self.supply) if day else self.supply
-        slots = max(1, round(demand / self.session))
+        self._fresh = min(self._fresh, 2 * self.supply) + self.supply
+        mean = self.skill.pace * self.fleet * self._ramp(day) / self._ramp_mean
+        demand = poisson(self.random, mean)
         hiding = round(demand * self.skill.cover)
         self._demand = {True: hiding, False: demand - hiding}
         self._left = dict(self._demand)
-        self._slots_today = slots
+        slots = self._slots_today = max(1, round(demand / self.session))
         start = self.begins + day * DAY
+        if self.skill.provokes and day % 5 == 4:
+            self._provoke(start)
         if self.skill.hours == 0:
-            hours = self.hourly.draw(self.random, 5.0, -6, slots)
-        elif self.skill.hours < 24:
-            first = 20 * self.number % 24
-            hours = [(first + self.random.randrange(16)) % 24 for _ in range(slots)]
+            hours = self._hourly.draw(self.random, 5.0, -6, slots)
         else:
-            hours = [self.random.randrange(24) for _ in range(slots)]
-        self._missed = 0
+            first, last = 5 * self.number, self.skill.hours
+            hours = [(first + self.random.randrange(last)) % 24 for _ in range(slots)]
         return sorted(start + (hour + self.random.random()) * HOUR for hour in hours)
+
+    def evening(self, day: int) -> None:
+        """End a day: note what was wanted, and what was missed."""
+        hour = int((self.begins - START) // HOUR) + 24 * day
+        wanted, sought = sum(self._demand.values()), self._demand[False]
+        for at in range(24):
+            self.take.wanted[hour + at] += wanted // 24 + (at < wanted % 24)
+            self.take.sought[hour + at] += sought // 24 + (at < sought % 24)
+        self._missed = sum(self._left.values())
+
+    def finish(self) -> None:
+        """End the attack: what was paid for and not used is lost."""
+        for puppet in self.accounts:
+            if puppet.pays:
+                unused = max(0.0, puppet.paid - puppet.used_usd)
+                self.ledger.unused += unused
+                self.ledger.cost += unused
 
     # Accounts
 
     def _make(self, created: float) -> Puppet:
         """Buy an account with what it shows: a card, a device, an exit, a persona."""
-        skill, random, values, ledger = self.skill, self.random, self.values, self.ledger
-        number = values.number()
+        skill, random, ledger = self.skill, self.random, self.ledger
+        number = self.values.number()
         ledger.accounts += 1
         ledger.cost += self.prices.account
         if random.random() < skill.aged:
@@ -376,8 +265,6 @@ class Operator:
             ledger.aged += 1
             ledger.cost += self.prices.aged
         exit = self._exit()
-        country = str(exit["geo.country"])
-        card = self._card(country)
         asn = exit["geo.asn"]
         bucket = asn % 16 if isinstance(asn, int) else 0
         facts: Facts = {
@@ -388,22 +275,23 @@ class Operator:
             "device.fingerprint": self._device(),
             "request.stream": random.random() < 0.6,
             "client.agent": "http" if skill.per_device > 1 else "python-sdk",
-            **card,
+            **self._card(str(exit["geo.country"])),
             **exit,
         }
-        puppet = Puppet(number, facts, self._template())
+        puppet = Puppet(number, facts, self._template(), self.names.unverified)
         puppet.rate = max(1.0, log_normal(random, skill.rate, skill.sigma, 2.0))
         puppet.can_verify = random.random() < skill.passes
         if skill.top_up:
-            puppet.pays, puppet.paid = True, skill.top_up
-            ledger.top_ups += skill.top_up
+            puppet.pays = True
+            self._pay(puppet)
         self.accounts.append(puppet)
         return puppet
 
-    def _register(self, created: float, moment: float) -> None:
-        puppet = self._make(created)
-        self.created += 1
-        self._enter(puppet, moment + self.random.random() * HOUR)
+    def _pay(self, puppet: Puppet) -> None:
+        """Pay for what an account is going to use."""
+        puppet.paid += self.skill.top_up
+        puppet.cached = {}
+        self.ledger.top_ups += self.skill.top_up
 
     def _enter(self, puppet: Puppet, ready: float) -> None:
         self._turn += 1
@@ -427,7 +315,7 @@ class Operator:
         exit = self.values.network(country, kind, asn)
         self._exits.append((exit, 1))
         self.ledger.exits += 1
-        self.ledger.cost += self.prices.exits[kind] * 1.5
+        self.ledger.cost += self.prices.exits[kind] * self.days / 30
         return exit
 
     def _card(self, country: str) -> Facts:
@@ -459,7 +347,7 @@ class Operator:
         random = self.random
         if self.skill.templates is None:
             if random.random() < 0.5:
-                return f"framework-{self.frameworks.draw(random)}"
+                return f"framework-{self._frameworks.draw(random)}"
             return self.values.token("own-")
         if random.random() < self.skill.reuse:
             return random.choice(self._pool)
@@ -467,19 +355,17 @@ class Operator:
 
     def _replace(self, moment: float) -> None:
         """Order a fresh account for one that is lost."""
-        heapq.heappush(
-            self._orders, moment + self.random.expovariate(1 / (self.skill.churn * HOUR))
-        )
+        delay = self.random.expovariate(1 / (self.skill.churn * HOUR))
+        heapq.heappush(self._orders, moment + delay)
 
     def _restock(self, moment: float) -> None:
         """Let the accounts in that were ordered, from the reserve first, as supply allows."""
         while self._orders and self._orders[0] <= moment:
             if self._reserve:
                 self._enter(self._reserve.pop(), moment)
-                self.created += 1
             elif self._fresh >= 1:
                 self._fresh -= 1
-                self._register(moment, moment)
+                self._enter(self._make(moment), moment)
             else:
                 return
             heapq.heappop(self._orders)
@@ -489,45 +375,40 @@ class Operator:
 
     def work(self, moment: float) -> None:
         """Send one session's worth of requests, through as many accounts as it takes."""
-        random = self.random
-        left = self._left[True] + self._left[False]
-        share = left / max(1, self._slots_today)
-        self._slots_today -= 1
-        if not left:
-            return
-        is_cover = random.random() * left < self._left[True]
-        count = min(math.ceil(share), math.ceil(4 * self.session), self._left[is_cover])
-        kind = "chat"
-        if not is_cover:
-            kind = "agentic" if random.random() < self.agentic else "code"
-        hour = int((moment - START) // HOUR)
         self._restock(moment)
         while self._asleep and self._asleep[0][0] <= moment:
             until, _, puppet = heapq.heappop(self._asleep)
             self._enter(puppet, until)
+        left = sum(self._left.values())
+        share = math.ceil(left / max(1, self._slots_today))
+        self._slots_today -= 1
+        is_cover = self.random.random() * left < self._left[True]
+        self._session(moment, is_cover, share)
+        if not self._slots_today:
+            for is_cover in (False, True):
+                self._session(moment, is_cover, self._left[is_cover])
+
+    def _session(self, moment: float, is_cover: bool, share: int) -> None:
+        count = min(share, math.ceil(4 * self.session), self._left[is_cover])
+        if not count:
+            return
+        kind = "chat"
+        if not is_cover:
+            kind = "agentic" if self.random.random() < self.agentic else "code"
         served = 0
         for _ in range(_TRIES):
             found = self._next(moment)
             if found is None:
                 break
-            got = self._use(found, kind, count - served, moment, is_cover)
-            served += got
+            served += self._use(found, kind, count - served, moment, is_cover)
             if served >= count:
                 break
         # What nobody was let have is wanted by the next session of the day.
         self._left[is_cover] -= served
+        hour = int((moment - START) // HOUR)
         self.take.served[hour] += served
         if not is_cover:
             self.take.taken[hour] += served
-
-    def evening(self, day: int) -> None:
-        """End a day: account for what was wanted."""
-        hour = int((self.begins - START) // HOUR) + 24 * day
-        wanted, sought = sum(self._demand.values()), self._demand[False]
-        for at in range(24):
-            self.take.wanted[hour + at] += wanted // 24 + (at < wanted % 24)
-            self.take.sought[hour + at] += sought // 24 + (at < sought % 24)
-        self._missed = sum(self._left.values())
 
     def _next(self, moment: float) -> Puppet | None:
         """Take the account from the rotation whose turn it is, or who can be hurried."""
@@ -535,30 +416,32 @@ class Operator:
         passed: list[tuple[float, int, Puppet]] = []
         found = None
         while self._rotation:
-            entry = heapq.heappop(self._rotation)
-            puppet = entry[2]
+            _, turn, puppet = heapq.heappop(self._rotation)
             if puppet.used_on != day:
+                if puppet.used_on < 0:
+                    self._started(moment)
                 puppet.used_on, puppet.today = day, 0
+                if self.skill.salted:
+                    puppet.template, puppet.cached = self.values.token("prompt-"), {}
             if puppet.today < self.skill.ceiling:
                 found = puppet
                 break
-            passed.append((START + (day + 1) * DAY, entry[1], puppet))
+            passed.append((START + (day + 1) * DAY, turn, puppet))
         for entry in passed:
             heapq.heappush(self._rotation, entry)
         return found
+
+    def _started(self, moment: float) -> None:
+        self.used += 1
+        if self.used == min(_DETECTED_FROM, max(1, self.fleet // 2)):
+            self.fiftieth = moment
 
     def _use(self, puppet: Puppet, kind: str, count: int, moment: float, is_cover: bool) -> int:
         """Send requests through one account; return how many were served."""
         if puppet.verifies_at <= moment:
             self._verified(puppet, moment)
-        if puppet.first_use is None:
-            puppet.first_use = moment
-            self.used += 1
-            if self.used == min(50, max(2, self.fleet // 2)):
-                self.fiftieth = moment
         served = 0
-        labels = ("chat",) if is_cover else LABELS
-        for label in labels:
+        for label in ("chat",) if is_cover else self.skill.labels:
             if puppet.refused_until.get(label, 0.0) > moment:
                 continue
             got, decision = self._send(puppet, kind, label, count - served, moment)
@@ -569,35 +452,40 @@ class Operator:
             if self.first_action is None:
                 self.first_action = moment
             wait = decision.retry_after
-            until = NEVER if wait is None else moment + wait
-            puppet.refused_until[label] = until
-            if wait is not None and wait < _SLEEPS_OVER:
-                break
+            if decision.remedy == "pay" and puppet.pays and puppet.paid < 10 * self.skill.top_up:
+                self._pay(puppet)
+            elif wait is None:
+                puppet.refused_until[label] = NEVER
+            else:
+                # Now and then a wait is tried out before it is over.
+                early = 0.5 if self.random.random() < 0.05 else 1.0
+                puppet.refused_until[label] = moment + wait * early
+                if wait < _SLEEPS_OVER:
+                    break
         puppet.asked += count
         puppet.served += served
         puppet.today += served
-        self._again(puppet, served, count, moment)
+        self._again(puppet, served, moment)
         return served
 
-    def _again(self, puppet: Puppet, served: int, count: int, moment: float) -> None:
+    def _again(self, puppet: Puppet, served: int, moment: float) -> None:
         """Decide when an account is used next, and whether it is given up."""
-        open_at = min(puppet.refused_until.get(label, 0.0) for label in LABELS)
+        open_at = min(puppet.refused_until.get(label, 0.0) for label in self.skill.labels)
         if open_at <= moment:
             gap = max(served, 1) / puppet.rate * DAY * self.random.uniform(0.6, 1.4)
             self._enter(puppet, moment + gap)
             return
-        if open_at is NEVER or open_at - moment > _LONG:
-            if puppet.can_verify and not puppet.verified and puppet.verifies_at == NEVER:
+        if open_at - moment > _LONG:
+            if puppet.can_verify:
+                puppet.can_verify = False
                 puppet.verifies_at = moment + self.random.expovariate(1 / (8 * HOUR))
                 self._sleep(puppet, puppet.verifies_at)
                 return
             if not puppet.vacant:
                 puppet.vacant = True
                 self._replace(moment)
-            if open_at is not NEVER:
-                self._sleep(puppet, open_at)
-            return
-        self._sleep(puppet, open_at)
+        if open_at != NEVER:
+            self._sleep(puppet, open_at)
 
     def _verified(self, puppet: Puppet, moment: float) -> None:
         """Show an identity that was bought."""
@@ -609,10 +497,21 @@ class Operator:
             self._identities.append((name, 1))
             self.ledger.identities += 1
             self.ledger.cost += self.prices.identity
-        puppet.verified, puppet.verifies_at = True, NEVER
+        puppet.tier, puppet.verifies_at = self.names.verified, NEVER
         puppet.facts["kyc.subject"] = name
         puppet.facts["account.verified_at"] = moment
         puppet.refused_until, puppet.cached = {}, {}
+
+    def _provoke(self, moment: float) -> None:
+        """Have a few accounts refused on purpose, those that look longest established first."""
+        oldest = sorted(
+            self._rotation, key=lambda entry: float(str(entry[2].facts["account.created"]))
+        )
+        for _, _, puppet in oldest[: max(1, self.fleet // 50)]:
+            for _ in range(6):
+                decision = self._ask(puppet, "agentic", "", 200, moment)
+                if decision.effect >= Effect.THROTTLE:
+                    break
 
     def _send(
         self, puppet: Puppet, kind: str, label: str, count: int, moment: float
@@ -623,12 +522,11 @@ class Operator:
             return count, None
         if count == 1:
             return 0, decision
-        served, refusing = 0, decision
-        low = self._ask(puppet, kind, label, 1, moment)
-        if low.effect >= Effect.THROTTLE:
-            return 0, low
-        served, size = 1, (count - 1) // 2
-        while size:
+        refusing = self._ask(puppet, kind, label, 1, moment)
+        if refusing.effect >= Effect.THROTTLE:
+            return 0, refusing
+        refusing, served, size = decision, 1, (count - 1) // 2
+        while size and served < count:
             decision = self._ask(puppet, kind, label, size, moment)
             if decision.effect < Effect.THROTTLE:
                 served += size
@@ -642,28 +540,28 @@ class Operator:
         facts = puppet.cached.get((kind, label))
         if facts is None:
             facts = puppet.cached[kind, label] = self._facts(puppet, kind, label)
-        into = max(1, round(count * 1700 * self.skill.tokens))
-        out = max(1, round(count * 350 * self.skill.tokens))
-        estimate = {"requests": count, "input_tokens": into, "output_tokens": out}
-        decision = self._decide(facts, estimate, now=moment)
+        into = max(1, round(count * TOKENS_IN * self.skill.tokens))
+        out = max(1, round(count * TOKENS_OUT * self.skill.tokens))
+        decision = self._decide(
+            facts, {"requests": count, "input_tokens": into, "output_tokens": out}, now=moment
+        )
         self.decisions += 1
         if decision.effect < Effect.THROTTLE:
-            self._settle(decision, estimate, now=moment)
+            self._settle(decision, {"input_tokens": into, "output_tokens": out}, now=moment)
             if decision.effect is Effect.DEGRADE:
                 self.take.degraded += count
             if puppet.pays:
-                puppet.spent += into * 3e-6 + out * 15e-6
-                if puppet.spent > 20:
-                    puppet.paid += puppet.spent
-                    puppet.spent, puppet.cached = 0.0, {}
+                worth = into * PRICE_IN + out * PRICE_OUT
+                puppet.used_usd += worth
+                if puppet.used_usd > puppet.paid:
+                    self._pay(puppet)
         return decision
 
     def _facts(self, puppet: Puppet, kind: str, label: str) -> Facts:
         names = self.names
         facts: Facts = dict(puppet.facts)
-        tier = names.verified if puppet.verified else names.unverified
-        if tier is not None:
-            facts["account.tier"] = tier
+        if puppet.tier is not None:
+            facts["account.tier"] = puppet.tier
         if puppet.pays:
             facts["account.paid_usd"] = round(puppet.paid, 2)
             facts["account.paid_since"] = float(str(puppet.facts["account.created"])) + HOUR
@@ -682,36 +580,50 @@ class Operator:
 
     def _adapt(self) -> None:
         """Widen what accounts differ in, after a day on which a fifth was lost."""
-        if (
-            self._missed <= 0.2 * max(1, sum(self._demand.values()))
-            or self._lost_days >= self.skill.notches
-        ):
+        wanted = sum(self._demand.values())
+        if self._missed <= 0.2 * wanted or self._lost_days >= self.skill.notches:
             return
         self._lost_days += 1
-        skill = self.skill
-        self.skill = _wider(skill)
-        if self._pool:
-            self._pool += [self.values.token("prompt-") for _ in range(3 * len(self._pool))]
+        self.skill = wider(self.skill)
+        self._pool += [self.values.token("prompt-") for _ in range(3 * len(self._pool))]
 
 
-def _wider(skill: Skill) -> Skill:
-    """Return a skill that shares less, and sends shorter requests."""
-    return replace(
-        skill,
-        per_card=max(1, skill.per_card // 2),
-        per_device=max(1, skill.per_device // 2),
-        per_exit=max(1, skill.per_exit // 2) if skill.per_exit else 0,
-        exits=skill.exits * 2,
-        reuse=skill.reuse / 2,
-        tokens=max(0.3, skill.tokens * 0.7),
-    )
+class Thief(Operator):
+    """Who uses keys stolen from honest customers, from places of its own."""
+
+    def __init__(self, *args: object, victims: Sequence[Account], **kwargs: object) -> None:
+        self.victims = victims
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def _stock(self) -> None:
+        for victim in self.victims:
+            self._enter(self._stolen(victim), self.begins + self.random.random() * DAY)
+        self.unopposed = self.ledger.cost
+
+    def _stolen(self, victim: Account) -> Puppet:
+        facts = dict(victim.facts)
+        facts.pop("device.fingerprint", None)
+        facts.update(self._exit())
+        names = self.names
+        tiers = {"email": names.unverified, "verified": names.verified}
+        puppet = Puppet(
+            victim.number, facts, self._template(), tiers.get(victim.tier, names.enterprise)
+        )
+        puppet.rate = self.skill.rate
+        self.ledger.accounts += 1
+        self.ledger.cost += self.prices.stolen
+        self.accounts.append(puppet)
+        return puppet
+
+    def _replace(self, moment: float) -> None:
+        """Order nothing: there are no more keys."""
 
 
-def shares_of(random: Random, fleet: int, attack: Attack) -> Sequence[int]:
-    """Return the fleets of one to five operators (a white-box one works alone)."""
-    if attack is Attack.WHITEBOX or fleet < 20:
-        return (fleet,)
-    weights = [random.uniform(0.5, 1.5) for _ in range(random.randint(1, 5))]
-    sizes = [int(fleet * weight / sum(weights)) for weight in weights]
-    sizes[0] += fleet - sum(sizes)
-    return sizes
+class Reseller(Operator):
+    """A reseller without a contract: few verified accounts, and the traffic of ordinary people."""
+
+    def _stock(self) -> None:
+        super()._stock()
+        for puppet in self.accounts:
+            self._verified(puppet, self.begins - 20 * DAY)
+        self.unopposed = self.ledger.cost
