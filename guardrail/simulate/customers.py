@@ -180,7 +180,6 @@ class Customers:
         mean = account.rate * account.push * math.exp(random.gauss(-0.18, 0.6))
         volume = poisson(random, mean)
         self._connect(account, morning, random)
-        self._pay(account, morning)
         if not volume:
             return
         shock = None if account.shock is None else self.shocks[account.shock]
@@ -233,26 +232,16 @@ class Customers:
             account.home = self.population.renumbered(account.home)
             account.cached = {}
 
-    def _pay(self, account: Account, morning: float) -> None:
-        """Let what an account owes clear: first its first payment, then what it has spent."""
-        if account.paid_since is None:
-            if account.created + account.pays_after > morning:
-                return
-            account.paid_since = account.created + account.pays_after
-            account.paid, account.cached = 20.0, {}
-        elif account.spent >= 20.0:
-            account.paid += account.spent
-            account.spent, account.cached = 0.0, {}
-
     # Decisions
 
     def deliver(self, moment: float, ask: Ask, push: Push) -> None:
         """Ask for a decision, and do what this customer does with it."""
         account = ask.account
         if account.verifies_at <= moment or account.created + account.proactive_after <= moment:
-            account.verifies_at = account.proactive_after = ENDED
-            account.walls = 0
-            self.population.verify(account, moment)
+            self._verified(account, moment)
+        if account.paid_since is None and account.created + account.pays_after <= moment:
+            account.paid_since = account.created + account.pays_after
+            account.paid, account.cached = account.reload, {}
         if account.walls and self._holds(account, ask.capability):
             account.held += ask.size
             self.by_day[-1][3] += ask.size
@@ -305,6 +294,9 @@ class Customers:
         account = ask.account
         account.served += count
         account.spent += ask.tokens_in * PRICE_IN + ask.tokens_out * PRICE_OUT
+        if account.spent >= account.reload and account.paid_since is not None:
+            account.paid += account.spent
+            account.spent, account.cached = 0.0, {}
         self.by_day[-1][1] += count
         if decision.effect is Effect.DEGRADE:
             account.degraded += count
@@ -348,8 +340,10 @@ class Customers:
                     moment + max(wait, 0.5 * 2**ask.attempt), ask._replace(attempt=ask.attempt + 1)
                 )
                 return
-            if not ask.waited and wait <= _WAITS_FOR and account.answers < 0.6:
-                push(moment + wait + 1, ask._replace(attempt=0, waited=True))
+            waits = not account.program and account.answers < 0.6
+            if waits and not ask.waited and wait <= _WAITS_FOR:
+                back = moment + wait + 1 + account.answers * HOUR
+                push(back, ask._replace(attempt=0, waited=True))
                 return
         self._lost(ask)
 
@@ -378,6 +372,12 @@ class Customers:
             return
         account.verifies_at = moment + account.verifies_in
         account.waited += account.verifies_in
+
+    def _verified(self, account: Account, moment: float) -> None:
+        account.verifies_at = account.proactive_after = ENDED
+        if not account.gone:
+            account.walls = 0
+            self.population.verify(account, moment)
 
     def _holds(self, account: Account, capability: str) -> bool:
         """Tell whether a customer keeps back what would be refused while an ID is looked at."""

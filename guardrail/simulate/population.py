@@ -148,6 +148,8 @@ COUNTRIES: Mapping[str, tuple[float, int]] = {
 }
 """Where customers are, with weights, and hours from UTC."""
 
+_FREE = 30.0
+"""What an API gives away a month, in USD: who uses more pays."""
 EXPATRIATES = 0.05
 _CARDS_ABROAD = {"US": 20, "IN": 20, "GB": 12, "CN": 5, "RU": 3, "HK": 2, "FR": 10, "BR": 8}
 TRAVEL = 0.03
@@ -176,7 +178,7 @@ class Account:
     """One account: what is known of it, how it behaves, and what has become of it.
 
     `facts` are those its requests share now. `created` and times are in seconds since the epoch.
-    `rate` is requests on an active day, `sensitive` the share of agentic and code work and
+    `reload` is what it pays at once, in USD, as often as that much is used. `rate` is requests on an active day, `sensitive` the share of agentic and code work and
     `agentic` the part of that which brings tools. `patience` and the other drawn numbers say how
     the person behind it takes a refusal: drawn beforehand, so that no decision changes what is
     drawn for others.
@@ -211,6 +213,7 @@ class Account:
         "push",
         "rate",
         "refused",
+        "reload",
         "roams",
         "segment",
         "sensitive",
@@ -260,6 +263,7 @@ class Account:
         self.paid_since: float | None = None
         self.pays_after = ENDED
         self.spent = 0.0
+        self.reload = 20.0
         self.proactive_after = ENDED
         self.verifies_in = ENDED
         self.verifies_at = ENDED
@@ -449,7 +453,9 @@ class Population:
         account.template = self.values.token("own-") if random.random() < 0.5 else None
         account.toolset = self.values.token("own-tools-")
         account.verifies_in = self._verification()
-        paying = random.random() < kind.pays
+        monthly = 22 * account.rate * account.active[0] * worth_of(account)
+        paying = random.random() < kind.pays or monthly > _FREE
+        account.reload = max(20.0, min(500.0, monthly / 22))
         if random.random() < kind.proactive:
             account.proactive_after = random.expovariate(1 / (0.2 * DAY))
         account.facts = {
@@ -489,7 +495,7 @@ class Population:
             else country
         )
         kind = self.segments[account.segment]
-        delay = 0.1 if kind.name != "hobby" else random.expovariate(1 / 3)
+        delay = random.expovariate(1 / 3 if kind.name == "hobby" else 10)
         account.pays_after = delay * DAY
         if account.established:
             months = (START - account.created) / DAY / 30
