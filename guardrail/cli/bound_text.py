@@ -70,6 +70,23 @@ def worst(found: Sequence[Bound], capability: str, unit: str, period: str) -> fl
     return None if None in known else max((most for most in known if most is not None), default=0)
 
 
+def worst_fields(found: Sequence[Bound]) -> list[dict[str, object]]:
+    """Return, for each tier, the most its accounts can take, as plain values fit for JSON."""
+    rows = dict.fromkeys((b.profile.tier, b.capability, b.unit, b.period) for b in found)
+    return [
+        {
+            "tier": tier,
+            "capability": capability,
+            "unit": unit,
+            "period": period,
+            "most": worst(
+                [one for one in found if one.profile.tier == tier], capability, unit, period
+            ),
+        }
+        for tier, capability, unit, period in rows
+    ]
+
+
 def _worst(found: Sequence[Bound], capability: str) -> str:
     words = []
     for unit in ("requests", "tokens"):
@@ -81,7 +98,9 @@ def _worst(found: Sequence[Bound], capability: str) -> str:
             words.append(f"no {unit}")
         else:
             words.append(f"{unit} unbounded" if most is None else f"{most:,.0f} {unit}{when}")
-    return "nothing" if words and all(w.startswith("no ") for w in words) else ", ".join(words)
+    if all(word.endswith(" unbounded") for word in words):
+        return "unbounded"
+    return "nothing" if all(word.startswith("no ") for word in words) else ", ".join(words)
 
 
 def bound_fields(found: Sequence[Bound]) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 import typer
 
 from guardrail.cli import options
-from guardrail.cli.bound_text import ACCOUNTS, bound_fields, worst_lines
+from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.failures import FINDINGS, OK, ended
 from guardrail.cli.figures import columns, plural
@@ -130,7 +130,7 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
             run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
     found = _findings(policies, suite, run, asked)
     if form is Format.JSON:
-        output.json({**_fields(policies, suite, run, found), "bounds": bound_fields(bounded)})
+        output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
     else:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)

@@ -147,9 +147,10 @@ def bounds(
 
 
 def all_together(found: Sequence[Bound], capability: str, unit: str, period: str) -> float | None:
-    """Return the most of all accounts together: those without an identity, and the trusted ones.
+    """Return the most of all accounts together: all without an identity, and the trusted with one.
 
-    Each of the two at the profile that is worst; None where that is not bounded.
+    Each of the two at the profile that is worst; None where that is not bounded. An account that
+    is trusted later was not before, so that it counts in both.
     """
     most: dict[bool, float | None] = {}
     for one in found:
@@ -414,7 +415,7 @@ class _Worked:
             many = [n for n in rule.verb.facts if math.isinf(self._count(n, counts).number)]
             return f"{name} counts by `{'`, `'.join(many)}`, of which there can be any number"
         covers = rule.verb.covers
-        return f"{name} is a pace" if covers is None else f"{name} counts per `{covers.text}`"
+        return f"{name} limits a pace" if covers is None else f"{name} counts per `{covers.text}`"
 
 
 @dataclass(frozen=True, slots=True)
