@@ -40,6 +40,9 @@ _OF_ONE_ACCOUNT = (ACCOUNT, "actor.id")
 _FOLLOW = ("account.org", IDENTITY, TIER, "account.signup")
 """The facts of which an account has one: a key that names the account has no more by them."""
 
+MOST_NAMED = 3
+"""How many rules that do not bound are named."""
+
 MOST_TERMS = 12
 """Of so many rules the best sum is searched for; of more, a good one."""
 
@@ -49,13 +52,15 @@ class Fleet:
     """Accounts in one hand: how many there are, and what they have to share.
 
     `trusted` of them have an identity that was verified (all, if None). `identities` and `cards`
-    default to one for each account. `assumed` gives facts one value (None: missing).
+    default to one for each account. Accounts of `identity_from` and the tiers above have an
+    identity, and no others (None: any may). `assumed` gives facts one value (None: missing).
     """
 
     accounts: int
     trusted: int | None = None
     identities: int | None = None
     cards: int | None = None
+    identity_from: str | None = None
     assumed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,8 +113,8 @@ class Bound:
     """The most of one unit that accounts of one profile can take in a period.
 
     `most` is in the unit people read (money in USD), None where nothing bounds it: `missing` then
-    says what is not there. `refused_by` names the rules that refuse all of it. `terms` are the
-    rules whose sum it is.
+    says why, and `remedy` what to add. `refused_by` names the rules that refuse all of it. `terms`
+    are the rules whose sum it is.
     """
 
     profile: Profile
@@ -120,6 +125,7 @@ class Bound:
     terms: tuple[Term, ...] = ()
     refused_by: tuple[str, ...] = ()
     missing: str | None = None
+    remedy: str | None = None
 
 
 def bounds(
@@ -134,16 +140,17 @@ def bounds(
     rules = in_force(policies, now)
     return tuple(
         found
-        for profile in profiles(policies, rules, tiers)
+        for profile in profiles(policies, rules, fleet, tiers)
         for capability in _capabilities(policies, rules, fleet)
         for found in _Worked(policies, rules, fleet, now, profile, capability).bounds(periods)
     )
 
 
 def all_together(found: Sequence[Bound], capability: str, unit: str, period: str) -> float | None:
-    """Return the most of all accounts together: those without an identity, and the trusted ones.
+    """Return the most of all accounts together: all without an identity, and the trusted with one.
 
-    Each of the two at the profile that is worst; None where that is not bounded.
+    Each of the two at the profile that is worst; None where that is not bounded. An account that
+    is trusted later was not before, so that it counts in both.
     """
     most: dict[bool, float | None] = {}
     for one in found:
@@ -155,7 +162,7 @@ def all_together(found: Sequence[Bound], capability: str, unit: str, period: str
 
 
 def profiles(
-    policies: PolicySet, rules: Sequence[Rule], tiers: Sequence[str] | None = None
+    policies: PolicySet, rules: Sequence[Rule], fleet: Fleet, tiers: Sequence[str] | None = None
 ) -> Iterator[Profile]:
     """Yield the profiles that rules can tell apart, the lowest tier first."""
     used = _used(policies, rules)
@@ -169,8 +176,14 @@ def profiles(
     if used.intersection(_WITH_PAYMENTS):
         starts = sorted(start for start in _paid_boundaries(rules, policies) if start > 0)
         paid = [0.0, *(starts or [math.ulp(0.0)])]
+    every = policies.facts[TIER].values
     for tier in levels:
-        for identity in (False, True) if used.intersection(_WITH_IDENTITY) else (None,):
+        known: tuple[bool | None, ...] = (None,)
+        if tier is not None and fleet.identity_from is not None:
+            known = (tier in every[every.index(fleet.identity_from) :],)
+        elif used.intersection(_WITH_IDENTITY):
+            known = (False, True)
+        for identity in known:
             for card in (False, True) if used.intersection(_WITH_CARD) else (None,):
                 for start in paid:
                     yield Profile(tier=tier, identity=identity, card=card, paid=start)
@@ -207,7 +220,9 @@ class _Worked:
         self.requests = Requests(policies, rules, now, known)
         regions = list(self.requests.regions())
         self.live = [region for region in regions if not region.refused]
-        self.refused = tuple(dict.fromkeys(name for found in regions for name in found.refused))
+        every = dict.fromkeys(name for found in regions for name in found.refused)
+        always = tuple(n for n in every if all(n in found.refused for found in regions))
+        self.refused = always or tuple(every)
 
     def bounds(self, periods: Sequence[str]) -> Iterator[Bound]:
         """Yield the bound of each unit and period."""
@@ -232,7 +247,13 @@ class _Worked:
             for region in self.live
         }
         if frozenset() in met:
-            return replace(bound, missing=self._missing(met[frozenset()], unit, period, counts))
+            window = "lifetime" if period == "ever" else "day"
+            budget = f"{{{unit}: …, per: {window}, key: account.id}}"
+            return replace(
+                bound,
+                missing=self._missing(met[frozenset()], unit, counts),
+                remedy=f"add `budget: {budget}`, or one with `key: global`",
+            )
         chosen = _cheapest(terms, list(met))
         most = sum(term.total for term in chosen)
         return replace(bound, most=in_unit(most, unit), terms=chosen)
@@ -368,13 +389,11 @@ class _Worked:
 
     # What is not bounded.
 
-    def _missing(self, region: Region, unit: str, period: str, counts: Mapping[str, _Count]) -> str:
+    def _missing(self, region: Region, unit: str, counts: Mapping[str, _Count]) -> str:
+        """Return why no rule bounds the requests of a region, those that come near named."""
         idle = (self._idle(rule, unit, region, counts) for rule in self.policies.rules)
-        why = [text for text in idle if text is not None]
-        window = "lifetime" if period == "ever" else "day"
-        reason = f" ({'; '.join(why[:3])})" if why else ""
-        budget = f"{{{unit}: …, per: {window}, key: account.id}}"
-        return f"no rule bounds it{reason}: add `budget: {budget}`, or one with `key: global`"
+        near = [text for text in idle if text is not None]
+        return "; ".join(near[:MOST_NAMED]) or f"no rule limits {unit} of all of them"
 
     def _idle(
         self, rule: Rule, unit: str, region: Region, counts: Mapping[str, _Count]
@@ -395,7 +414,8 @@ class _Worked:
         if math.isinf(self._keys(rule, counts).number):
             many = [n for n in rule.verb.facts if math.isinf(self._count(n, counts).number)]
             return f"{name} counts by `{'`, `'.join(many)}`, of which there can be any number"
-        return f"{name} starts anew"
+        covers = rule.verb.covers
+        return f"{name} limits a pace" if covers is None else f"{name} counts per `{covers.text}`"
 
 
 @dataclass(frozen=True, slots=True)

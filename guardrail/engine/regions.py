@@ -28,7 +28,7 @@ from guardrail.model.rules import Block, Exemption, Rate, Rule
 Values = tuple[Any, ...]
 """The values that a fact may have; None among them: it may be missing."""
 
-MOST_REGIONS = 2_048
+MOST_REGIONS = 1_024
 """How many regions are told apart; beyond that, facts count as the caller would have them."""
 
 SOMEBODY = "\x00somebody"

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import ANY, Bound, Fleet, bounds
+from guardrail.engine import ANY, Bound, Fleet, all_together, bounds
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.testing import guard_of
@@ -227,3 +228,216 @@ def test_attacks_of_that_test_find_what_a_bound_forgets() -> None:
 
     assert met > 40
     assert reached / met > 0.2
+
+
+SIMPLE = """\
+guardrail: 1
+policy: simple
+facts:
+  account.tier: {type: level, values: [email, verified], default: email}
+  x.contract: {type: bool, source: server}
+  x.room: {type: number, source: server}
+rules:
+"""
+
+
+def most(rules: str, period: str = "ever", unit: str = "requests", **more: Any) -> float | None:
+    """Return the most that 10 accounts can take of any capability, whatever they have."""
+    fleet = Fleet(**{"accounts": 10, **more})
+    found = [
+        bound.most
+        for bound in bounds(load_text(SIMPLE + rules), fleet, START * SECOND)
+        if (bound.capability, bound.unit, bound.period) == (ANY, unit, period)
+    ]
+    return None if None in found else max(known for known in found if known is not None)
+
+
+def budget(text: str, when: str = "always", more: str = "", name: str = "b") -> str:
+    """Return a rule with a budget."""
+    return f"  - {{id: {name}, when: {when}, budget: {{{text}}}{more}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "month", "ever"),
+    [
+        ("requests: 5, per: lifetime, key: account.id", 50, 50, 50),
+        ("requests: 5, per: lifetime, key: actor.id", 50, 50, 50),
+        ("requests: 5, per: lifetime, key: global", 5, 5, 5),
+        ("requests: 5, per: day, key: account.id", 50, 1500, None),
+        ("requests: 5, per: hour, key: account.id", 1200, 36_000, None),
+        ("requests: 5, per: week, key: account.id", 50, 300, None),
+        ("requests: 5, per: month, key: account.id", 50, 150, None),
+        ("requests: 5, per: 7d, key: account.id", 50, 250, None),
+        ("requests: 5, per: 30d, key: account.id", 50, 50, None),
+        ("requests: 5, per: 366d, key: global", 5, 5, None),
+        ("requests: 5, per: day, key: [account.id, request.capability]", 450, 13_500, None),
+        ("requests: 5, per: day, key: [account.id, request.model]", None, None, None),
+        ("requests: 5, per: day, key: credential.id", None, None, None),
+        ("requests: unlimited, per: day, key: account.id", None, None, None),
+        ("requests: 0, per: day, key: account.id", 0, 0, 0),
+        ("requests: {fact: x.room, else: 3}, per: day, key: account.id", None, None, None),
+        ("requests: {by: account.tier, email: 1, verified: 2}, per: day, key: global", 2, 60, None),
+        ("requests: {by: request.model, large: 7, else: 2}, per: day, key: global", 7, 210, None),
+    ],
+)
+def test_a_budget_bounds_by_its_keys_and_its_windows(
+    text: str, day: float | None, month: float | None, ever: float | None
+) -> None:
+    found = tuple(most(budget(text), period) for period in ("day", "month", "ever"))
+
+    assert found == (day, month, ever)
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "expected"),
+    [
+        ("{request.capability: code}", "", None),
+        ("{any: [{request.capability: code}, {not: {request.capability: code}}]}", "", 5),
+        ("{geo.country: DE}", "", None),
+        ("{account.age: {lt: 7d}}", "", None),
+        ("{account.age: {gte: 0d}}", "", 5),
+        ("{account.age: {gte: 0d}}", ", unknown: skip", None),
+        ("{time.hour: {gte: 9}}", "", None),
+        ("{account.tier: {below: verified}}", "", None),
+        ("{account.tier: {at_least: email}}", "", 5),
+        ("{account.id: {not: acct_42}}", "", 5),
+        ("{x.contract: {not: true}}", "", None),
+        ("{request.tools: {gte: 0}}", "", None),
+        ("{client.ip: {cidr: [192.0.2.0/24]}}", "", None),
+        ("always", ", mode: shadow", None),
+        ("always", ", mode: 'off'", None),
+        ("always", ", until: 2198-12-31", None),
+        ("always", ", from: 2198-12-31", None),
+        ("always", ", from: 2020-12-31", 5),
+        ("always", ", over: {degrade: {max_output_tokens: 1}}", None),
+        ("always", ", over: throttle", 5),
+        ("always", ", steps: [{at: 40%, throttle: {}}]", 2),
+        ("always", ", steps: [{at: 40%, degrade: {max_output_tokens: 1}}]", 5),
+    ],
+)
+def test_a_rule_bounds_what_it_surely_applies_to(
+    when: str, more: str, expected: float | None
+) -> None:
+    assert most(budget("requests: 5, per: lifetime, key: global", when, more)) == expected
+
+
+def test_a_pace_is_what_is_due_and_what_comes_at_once() -> None:
+    rate = "  - {id: r, when: always, rate: {requests: 6/minute, burst: 20, key: account.id}}\n"
+
+    assert most(rate, "day") == 10 * (20 + 6 * 1440)
+    assert most(rate, "month") == 10 * (20 + 6 * 1440 * 30)
+    assert most(rate, "ever") is None
+
+
+def test_rules_of_which_each_request_meets_one_are_added_up() -> None:
+    code = budget(
+        "requests: 3, per: lifetime, key: account.id", "{request.capability: code}", name="c"
+    )
+    others = "{not: {request.capability: code}}"
+    rest = budget("requests: 20, per: lifetime, key: account.id", others, name="d")
+
+    assert most(code + rest) == 230
+    assert most(code + rest + budget("requests: 90, per: lifetime, key: global")) == 90
+
+
+def test_refusals_leave_less_to_bound() -> None:
+    blocked = "  - {id: s, when: {not: {request.capability: code}}, block: {}}\n"
+    code = budget("requests: 3, per: lifetime, key: account.id", "{request.capability: code}")
+
+    assert most(blocked + code) == 30
+    assert most(blocked + "  - {id: t, when: {request.capability: code}, block: {}}\n") == 0
+
+
+def test_what_is_hard_to_have_bounds_what_shares_it() -> None:
+    by_card = budget("requests: 5, per: lifetime, key: payment.fingerprint")
+    few = (
+        "  - id: few\n    when: always\n"
+        "    distinct: {count: account.id, max: 2, per: 90d, key: payment.fingerprint}\n"
+    )
+    per_account = budget("requests: 5, per: lifetime, key: account.id")
+    carded = "  - {id: n, when: {payment.fingerprint: {exists: false}}, block: {}}\n"
+
+    # Accounts without a card have a counter of their own: it stands in.
+    assert most(by_card, cards=3) == 50
+    assert most(by_card + carded, cards=3) == 15
+    assert most(few + carded + per_account, "month", cards=3) == 30
+    assert most(few + carded + per_account, "ever", cards=3) == 50
+    assert most(few + per_account, "month", cards=3) == 50
+
+
+def test_exemptions_that_may_hold_lift_a_bound_and_named_identities_are_not_the_farms() -> None:
+    rule = budget("requests: 5, per: lifetime, key: account.id")
+    exempt = "exemptions: [{id: e, rules: [b], when: %s, reason: r, expires: %s}]\n"
+
+    assert most(rule + exempt % ("{account.org: acme}", "2198-01-01")) == 50
+    assert most(rule + exempt % ("{x.contract: true}", "2198-01-01")) is None
+    assert most(rule + exempt % ("{x.contract: true}", "2020-01-01")) == 50
+    lifted = rule + exempt % ("{x.contract: true}", "2198-01-01")
+    assert most(lifted, assumed={"x.contract": False}) == 50
+    assert most(lifted, assumed={"x.contract": None}) == 50
+
+
+def test_who_paid_more_is_a_profile_of_its_own() -> None:
+    amount = "{by: account.paid_usd, bands: {0: 5, 20: 50, 500: unlimited}}"
+    policies = load_text(SIMPLE + budget(f"requests: {amount}, per: lifetime, key: account.id"))
+    found = {
+        bound.profile.text: bound.most
+        for bound in bounds(policies, Fleet(accounts=10), 0)
+        if bound.period == "ever"
+    }
+
+    assert found == {"paid nothing": 50, "paid 20 USD": 500, "paid 500 USD": None}
+
+
+def test_what_does_not_bound_is_named_with_what_would() -> None:
+    rules = budget("requests: 5, per: day, key: account.id", name="daily")
+    rules += budget("requests: 9, per: lifetime, key: global", more=", mode: shadow", name="all")
+    rules += budget("requests: 9, per: lifetime, key: credential.id", name="keys")
+    policies = load_text(SIMPLE + rules)
+    (found,) = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["ever"])
+
+    assert found.missing == (
+        "`daily` counts per `day`; `all` is in shadow; "
+        "`keys` counts by `credential.id`, of which there can be any number"
+    )
+    assert found.remedy == (
+        "add `budget: {requests: …, per: lifetime, key: account.id}`, or one with `key: global`"
+    )
+
+
+def test_clocks_that_change_make_a_day_longer() -> None:
+    zoned = SIMPLE.replace("rules:", "defaults: {timezone: Europe/Berlin}\nrules:")
+    policies = load_text(zoned + budget("requests: 5, per: 24h, key: global"))
+    (found,) = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["day"])
+
+    assert found.most == 10
+
+
+def test_all_together_are_those_without_an_identity_and_the_trusted_ones() -> None:
+    rules = budget("requests: 5, per: lifetime, key: account.id", "{account.tier: email}", name="e")
+    rules += budget("requests: 50, per: lifetime, key: kyc.subject", "{account.tier: verified}")
+    fleet = Fleet(accounts=100, trusted=10, identities=4, identity_from="verified")
+    found = bounds(load_text(SIMPLE + rules), fleet, START * SECOND)
+
+    assert {bound.profile.text: bound.most for bound in found} == {
+        "email, no identity": 500,
+        "verified, identity": 200,
+    }
+    assert all_together(found, ANY, "requests", "ever") == 700
+
+
+def test_facts_too_many_to_tell_apart_are_as_the_caller_would_have_them() -> None:
+    names = [f"x.f{number}" for number in range(14)]
+    facts = "".join(f"  {name}: {{type: bool, source: server}}\n" for name in names)
+    rules = "".join(
+        budget(
+            "requests: 5, per: lifetime, key: global", f"{{{name}: {value}}}", name=f"r{i}{value}"
+        )
+        for i, name in enumerate(names)
+        for value in ("true", "false")
+    )
+    text = SIMPLE.replace("rules:\n", f"{facts}rules:\n") + rules
+    (found,) = bounds(load_text(text), Fleet(accounts=10), START * SECOND, periods=["ever"])
+
+    # Either of two always applies, so that ten are all; what is told apart gives an upper bound.
+    assert found.most == 10
