@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import Forest, Join, Part
+from guardrail.links.forest import Forest, Join, Own, Part
 from guardrail.links.linking import Linking, Standing
 from guardrail.links.memory import Index, MemoryLinks, memory_forest
 from guardrail.links.signal import ACTOR_FACTS, LinkSignal, LinkStore, actor_id
@@ -18,6 +18,7 @@ __all__ = [
     "LinkStore",
     "Linking",
     "MemoryLinks",
+    "Own",
     "Part",
     "Sighting",
     "Standing",

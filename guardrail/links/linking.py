@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest
+from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
 
@@ -119,6 +119,7 @@ class Linking:
         self.forest.changes = [
             *before,
             *(c for c in self.forest.changes if getattr(c, "account", 0) != account),
+            Own(account),
         ]
         return True
 

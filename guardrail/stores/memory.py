@@ -169,6 +169,11 @@ class MemoryStore:
                 table.put(ident + part, copied(record), now)
                 self._moved.discard(ident + part)
 
+    def keep(self, pools: Sequence[Pool], whose: str) -> None:
+        """Have what is settled of `whose` counters go to these again; the caller holds the lock."""
+        for ident, _ in pools:
+            self._moved.discard(ident + whose)
+
     def moved(self, key: str) -> str:
         """Return the key under which is counted what was charged under another."""
         if not self._moved.size:

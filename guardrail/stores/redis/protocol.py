@@ -1,7 +1,6 @@
 """What is said to a server: calls and replies as they are written, and in what order, in steps.
 
-Nothing here waits. What has to wait is yielded as a step, which one driver performs by blocking
-and another by awaiting; so everything that is asked of a server is written once.
+Nothing here waits: so everything that is asked of a server is written once.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from hiredis import pack_command
@@ -38,16 +37,11 @@ from guardrail.model.cells import (
 )
 from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
+from guardrail.stores.steps import Steps
 
 REMEMBERED = 8192
 """How many names of keys are remembered before all are forgotten: hashing costs most of a call."""
 SLOTS = 16384
-
-T = TypeVar("T")
-Step = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function that waits and its arguments: one that blocks, or one whose result is awaited."""
-Steps = Generator[Step, Any, T]
-"""Steps to perform, each of which is sent what its function returned or thrown what it raised."""
 
 Command = tuple[bytes | str | int, ...]
 Commands = Generator[Command, object, None]

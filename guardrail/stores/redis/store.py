@@ -21,17 +21,16 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
 from guardrail.stores.cells import GarbledError, Planned, outcome_of, reply_of
 from guardrail.stores.redis.address import Address
-from guardrail.stores.redis.blocking import BlockingServers, performed
+from guardrail.stores.redis.blocking import BlockingServers
 from guardrail.stores.redis.cluster import Scatter, by_slot
 from guardrail.stores.redis.faults import OutdatedError
-from guardrail.stores.redis.pipelined import PipelinedServers, awaited
+from guardrail.stores.redis.pipelined import PipelinedServers
 from guardrail.stores.redis.protocol import (
     Ask,
     Call,
     CallContext,
     Command,
     Compensation,
-    Steps,
     acquired,
     answered,
     compensating,
@@ -40,6 +39,7 @@ from guardrail.stores.redis.protocol import (
 )
 from guardrail.stores.redis.server_state import ServerState, StoreOptions
 from guardrail.stores.redis.servers import Servers
+from guardrail.stores.steps import Steps, awaited, performed
 
 T = TypeVar("T")
 
