@@ -7,6 +7,7 @@ from guardrail.links.forest import Forest, Join, Own, Part
 from guardrail.links.linking import Linking, Standing
 from guardrail.links.memory import Index, MemoryLinks, memory_forest
 from guardrail.links.signal import ACTOR_FACTS, LinkSignal, LinkStore, actor_id
+from guardrail.links.stored import StoredLinks
 
 __all__ = [
     "ACTOR_FACTS",
@@ -22,6 +23,7 @@ __all__ = [
     "Part",
     "Sighting",
     "Standing",
+    "StoredLinks",
     "actor_id",
     "memory_forest",
 ]

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import cast
 
 from guardrail.errors import SettingError
-from guardrail.model.amounts import DAY, MINUTE
+from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -46,12 +46,9 @@ from guardrail.stores.cells import (
     united,
     windowed_slots,
 )
+from guardrail.stores.links import MOST_MOVES, MOVED_FOR
 
 MAX_KEYS = 10_000_000
-
-MOVED_FOR = DAY
-"""How long after two actors became one a request decided before can still be settled."""
-MOST_MOVES = 64
 
 
 class MemoryStore:
