@@ -285,6 +285,10 @@ class AsyncLmdbStore:
             LinkRows(transaction).apply(query, decide)
         return True
 
+    async def every(self) -> dict[bytes, bytes]:
+        """Return all rows of links, for tools."""
+        return await asyncio.to_thread(self.store.every)
+
     def share(self, pools: Sequence[Pool]) -> None:
         """Name counters that accounts share; see `LinkedStore.share`."""
         self.store.share(pools)
