@@ -11,7 +11,7 @@ from types import MappingProxyType
 from guardrail.engine import REPEATED, Decision, Point, points_of, reached
 from guardrail.errors import Diagnostic, Severity
 from guardrail.guard import Guard
-from guardrail.model.amounts import SECOND, Fixed, Lookup
+from guardrail.model.amounts import SECOND, possible_amounts
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import Expectation, PolicySet, Scenario, ScenarioStep
@@ -152,15 +152,7 @@ def reasons_of(rule: Rule) -> frozenset[str]:
 
 def _can_be_nothing(rule: Rule) -> bool:
     """Tell whether a limit may be of 0, which blocks: waiting helps nobody."""
-    for amount in rule.verb.allowances:
-        values: list[int | None] = [0]
-        if isinstance(amount, Fixed):
-            values = [amount.value]
-        elif isinstance(amount, Lookup):
-            values = [*amount.table.values(), amount.otherwise, amount.missing]
-        if 0 in values:
-            return True
-    return False
+    return any(0 in (possible_amounts(amount) or (0,)) for amount in rule.verb.allowances)
 
 
 def undecided_rules(policies: PolicySet, decided: set[str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ LAYERS = (
     ("links",),
     ("guard",),
     ("testing", "traffic"),
-    ("replay", "scenarios", "http"),
+    ("replay", "scenarios", "simulate", "http"),
     ("asgi", "wsgi", "cli"),
     ("hosts",),
     ("__init__", "__main__"),

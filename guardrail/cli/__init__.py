@@ -15,6 +15,7 @@ from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
+from guardrail.cli.simulating import simulate
 from guardrail.cli.testing import run_policy_tests
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def _options(
 app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
+app.command()(simulate)
 app.command("schema")(print_schema)
 app.command("rule")(print_page)
 

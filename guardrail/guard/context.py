@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
-from guardrail.links import ACTOR_FACTS, LinkSignal, MemoryLinks
+from guardrail.links import ACTOR_FACTS, SCORE_FACTS, LinkSignal, MemoryLinks
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Mode
@@ -33,6 +33,9 @@ LATEST = 7258118400.0
 
 Established = tuple[Mapping[str, object], frozenset[str]]
 """The facts, and which are unavailable."""
+
+
+Note = Callable[[Mapping[str, object], float, Decision], None]
 
 
 class _Asked(NamedTuple):
@@ -87,6 +90,8 @@ class Context:
                 namespace=namespace,
                 notice=(self._override.notice,),
             )
+        self.note: Note | None = None
+        """What is told of each decision and its facts, None where nothing is scored."""
         self.links = links
         """Where links are kept, once the store is known."""
         self._ask(tuple(signals))
@@ -104,7 +109,7 @@ class Context:
     def link(self, store: object) -> None:
         """Find out which accounts act as one, over a store, if the policies say how."""
         links, signals = self.policies.links, self._given[0]
-        if links is None or not self.engine.used_facts & ACTOR_FACTS:
+        if links is None or not self.engine.used_facts & (ACTOR_FACTS | SCORE_FACTS):
             return
         if any(isinstance(signal, LinkSignal) for signal in self.signals):
             return
@@ -112,7 +117,9 @@ class Context:
         if isinstance(counters, MemoryStore):
             self.links = MemoryLinks(links, counters, self.links)
             pools = dict.fromkeys(pool for engine in self.engines for pool in engine.pools)
-            self._ask((*signals, LinkSignal(self.policies, self.links, tuple(pools))))
+            signal = LinkSignal(self.policies, self.links, tuple(pools))
+            self._ask((*signals, signal))
+            self.note = signal.note if signal.scores else None
 
     def with_policies(self, policies: PolicySet) -> Context:
         """Return a context like this one for another policy set, with signals as their files stand.

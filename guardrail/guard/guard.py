@@ -32,6 +32,7 @@ class Guard(BaseGuard[Store]):
         super().__init__(context, store, supervisor)
         self._signals = context.signals
         self._clock = context.clock
+        self._note = context.note
         self._decide: Decide = self._steps
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
@@ -80,7 +81,10 @@ class Guard(BaseGuard[Store]):
             unavailable |= failed
         if unavailable:
             return self._steps(facts, estimate, moment, unavailable)
-        return self._decide(facts, estimate, moment)
+        decision = self._decide(facts, estimate, moment)
+        if self._note is not None:
+            self._note(facts, moment, decision)
+        return decision
 
     def settle(
         self,

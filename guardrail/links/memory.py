@@ -11,6 +11,7 @@ from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.forest import Alone, Forest, Join, Own
 from guardrail.links.linking import Book, Linking, Standing
 from guardrail.links.signal import actor_id
+from guardrail.links.tally import Tallies
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Pool
 from guardrail.model.links import Links
@@ -105,6 +106,8 @@ class MemoryLinks:
         self._store = store
         self._state: _State = _State() if former is None else former._state
         self.evidence = Evidence(links, self._state.secret, self._state.book.kinds)
+        self.tallies = self._state.tallies
+        """What tells against actors."""
         self._linking = Linking(links, self.evidence, self._state.forest, self._state.book)
 
     @property
@@ -152,6 +155,7 @@ class MemoryLinks:
         self._state.version += 1
         for change in changes:
             if isinstance(change, Join):
+                self.tallies.join(change.into, change.others)
                 others = [self._whose(other) for other in change.others]
                 self._store.unite(pools, self._whose(change.into), others, now)
             elif isinstance(change, Own):
@@ -160,6 +164,7 @@ class MemoryLinks:
                 whole, part = self._whose(change.whole), self._whose(change.account)
                 self._store.hand_on(pools, whole, part, now)
             else:
+                self.tallies.part(change.whole, change.part)
                 self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
 
     def _whose(self, number: int) -> str:
@@ -181,5 +186,6 @@ class _State:
         self.forest = memory_forest()
         self.book = Book()
         self.handles: dict[int, str] = {}
+        self.tallies = Tallies()
         self.secret = os.urandom(32)
         self.version = 0

@@ -1,4 +1,4 @@
-"""Compiles the section `links`: which evidence ties accounts together."""
+"""Compiles the sections `links` and `score`: what ties accounts, and what tells against them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ from collections.abc import Sequence
 
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Place, Scope
-from guardrail.loading.nodes import Entry, ListNode, Node, text_in
-from guardrail.loading.notation import read_at, read_duration
+from guardrail.loading.nodes import Entry, ListNode, Node, all_or_none, text_in
+from guardrail.loading.notation import PERCENT, NotationError, read_at, read_duration
 from guardrail.loading.rules import server_facts_only
-from guardrail.loading.shapes import LinksShape, LinkWindowShape
+from guardrail.loading.shapes import (
+    BreakerShape,
+    LinksShape,
+    LinkWindowShape,
+    ScoreShape,
+    SignShape,
+)
 from guardrail.loading.shaping import shaped
 from guardrail.loading.text import quoted
-from guardrail.model.amounts import DAY
-from guardrail.model.conditions import Condition
+from guardrail.model.amounts import DAY, HOUR, MINUTE
+from guardrail.model.conditions import Condition, facts_of
 from guardrail.model.facts import FactType, Source
-from guardrail.model.links import Links
+from guardrail.model.links import Breaker, Links, Score, Sign
 from guardrail.model.rules import Limiting, Rule
 
 MOST_KINDS = 200
 """How many strong facts and pairs of weak ones there may be; a link keeps which it is in a byte."""
 LONGEST = 400 * DAY
+MOST_COUNTED = 1000
 
-_DERIVED = ("account.id", "actor.id", "actor.accounts", "actor.trusted_accounts")
+
+_TELLING_TOO_LITTLE = (FactType.LIST, FactType.BOOL)
 
 
 def compile_links(entry: Entry, scope: Scope, conditions: Conditions) -> Links | None:
@@ -93,7 +101,7 @@ def _check_facts(place: Place, scope: Scope, strong: Sequence[str], weak: Sequen
             problem, help = None, "leave it out"
             if name in seen:
                 problem = f"{quoted(name)} is named twice"
-            elif name in _DERIVED or fact.type in (FactType.LIST, FactType.BOOL):
+            elif name.startswith(("account.id", "actor.")) or fact.type in _TELLING_TOO_LITTLE:
                 problem = f"{quoted(name)} cannot be evidence"
                 help = "name facts whose values few accounts share, such as `payment.fingerprint`"
             elif section == "strong" and fact.source is not Source.SERVER:
@@ -113,3 +121,105 @@ def check_actor_keys(scope: Scope, rules: Sequence[Rule]) -> None:
             message = f"rule {quoted(rule.id)} joins `actor.id` with other facts in its key"
             help = "key it by `actor.id` alone, with one rule for each case"
             scope.report("GR122", rule.span, message, label="it counts here", help=help)
+
+
+def compile_score(
+    entry: Entry, scope: Scope, conditions: Conditions, has_links: bool
+) -> Score | None:
+    """Compile the section `score`; what is wrong is reported, and None returned."""
+    place = Place(entry.value, scope.findings, entry.key)
+    shape = shaped(ScoreShape, place)
+    if shape is None:
+        return None
+    if not has_links:
+        message = "a score needs `links`: without them every account acts alone"
+        place.report_key("GR122", (), message, help="say under `links` what ties accounts together")
+        return None
+    window = read_at(scope, shape.window, lambda it: read_duration(it, least=HOUR, most=LONGEST))
+    signs = [
+        _sign(sign, place, ("evidence", at), scope, conditions)
+        for at, sign in enumerate(shape.evidence)
+    ]
+    names = [sign.id for sign in shape.evidence]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            message = f"evidence {quoted(name)} is there twice"
+            place.report("GR104", ("evidence", at, "id"), message, help="name it otherwise")
+            return None
+    if len({sign.family for sign in shape.evidence}) < 2:
+        message = "nothing is ever scored: all evidence is of one family"
+        help = "a score takes two families that tell against an actor; add another"
+        place.report_key("GR122", ("evidence",), message, help=help)
+        return None
+    breaker = None
+    if shape.breaker is not None:
+        breaker = _breaker(shape.breaker, scope, conditions)
+        if breaker is None:
+            return None
+    whole = all_or_none(signs)
+    if window is None or whole is None:
+        return None
+    return Score(signs=whole, window=window, min_accounts=shape.min_accounts, breaker=breaker)
+
+
+def _sign(
+    shape: SignShape, place: Place, path: tuple[str, int], scope: Scope, conditions: Conditions
+) -> Sign | None:
+    kinds = [name for name in ("count", "when", "same", "even") if getattr(shape, name)]
+    if len(kinds) != 1:
+        message = f"evidence {quoted(shape.id)} must be exactly one of count, when, same and even"
+        place.report("GR122", path, message, help="such as `count: payment.fingerprint`")
+        return None
+    (kind,) = kinds
+    node = place.at(*path, kind)
+    fact = None
+    if kind in ("count", "same"):
+        known = scope.fact(str(getattr(shape, kind)), node.span)
+        if known is None:
+            return None
+        fact = known.name
+    condition = None
+    if kind == "when":
+        condition = conditions.compile(shape.when)
+        if condition is None:
+            return None
+    for name in (fact,) if fact else facts_of(condition) if condition else ():
+        if name.startswith("actor."):
+            message = f"evidence cannot rest on {quoted(name)}, which follows from it"
+            scope.report("GR122", node, message, help="test facts of the request or the account")
+            return None
+    read = _count if kind == "count" else _percent
+    above = read_at(scope, shape.above, read)
+    if above is None:
+        return None
+    return Sign(
+        id=shape.id,
+        family=shape.family,
+        points=shape.points,
+        kind=kind,  # type: ignore[arg-type]
+        above=above,
+        fact=fact,
+        condition=condition,
+        least=shape.least,
+    )
+
+
+def _breaker(shape: BreakerShape, scope: Scope, conditions: Conditions) -> Breaker | None:
+    established = _server_condition(shape.established, scope, conditions, "who is established")
+    per = read_at(scope, shape.per, lambda it: read_duration(it, least=MINUTE, most=LONGEST))
+    if established is None or per is None:
+        return None
+    return Breaker(established=established, most=shape.most, per=per)
+
+
+def _count(written: object) -> int:
+    if isinstance(written, int) and not isinstance(written, bool) and 0 < written <= MOST_COUNTED:
+        return written
+    raise NotationError("is not a count", f"write a whole number up to {MOST_COUNTED}")
+
+
+def _percent(written: object) -> int:
+    found = PERCENT.fullmatch(written) if isinstance(written, str) else None
+    if found is None or not 0 < int(found[1]) < 100:
+        raise NotationError("is not a share", "write a percentage from `1%` to `99%`")
+    return int(found[1])

@@ -20,7 +20,7 @@ from guardrail.loading.declarations import (
 )
 from guardrail.loading.files import PolicyFile, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.links import check_actor_keys, compile_links
+from guardrail.loading.links import check_actor_keys, compile_links, compile_score
 from guardrail.loading.linting import read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
@@ -69,9 +69,9 @@ def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
     return compile_set([source], Findings())
 
 
-MAPS = ("facts", "lists", "models", "defaults", "conditions", "links")
+MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
 LISTS = ("units", "rules", "exemptions", "tests")
-ONCE = ("policy", "models", "defaults", "links")
+ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
@@ -245,6 +245,9 @@ class _Compilation:
         if "links" in once:
             links = compile_links(once["links"], self.scope, self.conditions)
             check_actor_keys(self.scope, rules)
+        score = None
+        if "score" in once:
+            score = compile_score(once["score"], self.scope, self.conditions, "links" in once)
         nodes, _ = self._maps("exemptions", "exemption", "id", documents)
         exemptions = _without_none(map(compiler.exemption, nodes))
         nodes, _ = self._maps("tests", "test", "name", documents)
@@ -266,6 +269,7 @@ class _Compilation:
             scenarios=scenarios,
             unlisted_model=self.scope.unlisted_model,
             links=links,
+            score=score,
             warnings=tuple(findings),
             ignores=ignores,
         )

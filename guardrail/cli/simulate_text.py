@@ -1,0 +1,233 @@
+"""The figures of simulations as text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from guardrail.cli.figures import NONE, columns, length
+
+Fields = Mapping[str, Any]
+
+_HOUR = 3600.0
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent: two decimals, three below a tenth of a percent."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.3f}%" if 0 < value < 0.001 else f"{100 * value:.2f}%"
+
+
+def hours(value: float | None) -> str:
+    """Return a number of hours as a length of time, `never` for None."""
+    return "never" if value is None else length(value * _HOUR)
+
+
+def times(value: float | None) -> str:
+    """Return a multiple, such as `42×`; of nothing served it is without end."""
+    if value is None:
+        return "∞"
+    return f"{value:,.1f}×" if value < 100 else f"{value:,.0f}×"
+
+
+def worst_of(found: Sequence[Fields]) -> Fields:
+    """Return the seed that served attackers most of what they came for, else harmed most."""
+    return max(
+        found,
+        key=lambda told: (
+            (told["attacker"] or {}).get("sought_share") or 0.0,
+            told["honest"]["pooled"]["established"]["refused_share"] or 0.0,
+        ),
+    )
+
+
+def report(found: Sequence[Fields]) -> Iterator[str]:
+    """Yield the lines of a report on one seed or several."""
+    if len(found) > 1:
+        yield from seeds_table(found)
+        yield ""
+    worst = worst_of(found)
+    if len(found) > 1:
+        yield f"worst seed: {worst['seed']}"
+        yield ""
+    if worst["attacker"] is not None:
+        yield from attacker_lines(worst)
+        yield ""
+    yield from honest_table(worst)
+    yield ""
+    if worst["shocks"]:
+        yield from shock_table(worst)
+        yield ""
+    for name, lines in (("placebo", _placebo), ("twin", _twin), ("ablation", _ablation)):
+        if name in worst:
+            yield from lines(worst[name])
+            yield ""
+    total = sum(told["decisions"] for told in found)
+    seconds = sum(told["seconds"] for told in found)
+    yield f"{total:,} decisions in {seconds:.1f} s: {total / max(seconds, 1e-9):,.0f} a second"
+
+
+def seeds_table(found: Sequence[Fields]) -> list[str]:
+    """Return a line for each seed, then their mean and their worst."""
+    rows = []
+    for told in found:
+        pooled = told["honest"]["pooled"]
+        taken = told["attacker"] or {}
+        rows.append(
+            [
+                taken.get("share"),
+                taken.get("sought_share"),
+                taken.get("cost_multiple"),
+                pooled["established"]["refused_share"],
+                pooled["established"]["stepped_up_share"],
+                pooled["new"]["refused_share"],
+                pooled["new"]["stepped_up_share"],
+            ]
+        )
+    means = [_mean([row[at] for row in rows]) for at in range(7)]
+    worst = [
+        (min if at == 2 else max)((row[at] for row in rows if row[at] is not None), default=None)
+        for at in range(7)
+    ]
+    head = ["seed", "served", "sought", "cost", "old denied", "asked ID", "new denied", "asked ID"]
+    lines = [head]
+    for name, row in [
+        *((str(told["seed"]), row) for told, row in zip(found, rows, strict=True)),
+        ("mean", means),
+        ("worst", worst),
+    ]:
+        attacked = found[0]["attacker"] is not None
+        cost = times(row[2]) if attacked else NONE
+        lines.append([name, percent(row[0]), percent(row[1]), cost, *map(percent, row[3:])])
+    return columns(lines, [False, *[True] * 7])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def attacker_lines(told: Fields) -> Iterator[str]:
+    """Yield what operators got, what it cost them, and how soon they were met."""
+    taken = told["attacker"]
+    supply = "unlimited" if told["supply"] is None else f"{told['supply']:g} of the fleet a day"
+    fleet = f"{told['fleet']:,} accounts, {_operators(taken['operators'])}, fresh: {supply}"
+    yield f"attack: {told['attack']}, {fleet}"
+    rows = [["", "all of it", "agents and code"]]
+    for mark, shares in taken["at_day"].items():
+        rows.append(
+            [
+                f"served by day {mark}",
+                percent(shares["share"]),
+                percent(shares["sought_share"]),
+            ]
+        )
+    rows.append(["exchanges served", f"{taken['served']:,}", f"{taken['taken']:,}"])
+    rows.append(["exchanges wanted", f"{taken['wanted']:,}", f"{taken['sought']:,}"])
+    yield from ("  " + line for line in columns(rows, [False, True, True]))
+    per = taken["cost_per_thousand_usd"]
+    each = "nothing was served" if per is None else f"${per:,.2f} a thousand"
+    yield f"  cost    {times(taken['cost_multiple'])} the unopposed cost an exchange ({each})"
+    yield (
+        f"          {taken['accounts_bought']:,} accounts, {taken['cards_bought']:,} cards, "
+        f"{taken['identities_bought']:,} identities, {taken['exits_rented']:,} addresses: "
+        f"${taken['cost_usd']:,.0f}"
+    )
+    first, contained = taken["hours_to_first_action"], taken["hours_to_containment"]
+    yield f"  first refusal {hours(first)} after the 50th account; contained: " + (
+        "never" if contained is None else f"after {hours(contained)}"
+    )
+
+
+def _operators(count: int) -> str:
+    return "1 operator" if count == 1 else f"{count} operators"
+
+
+def honest_table(told: Fields) -> Iterator[str]:
+    """Yield the harm to honest customers: pooled and by segment, established and new."""
+    honest = told["honest"]
+    head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "blocked", "gone"]
+    rows = [head]
+    for age in ("established", "new"):
+        rows.append(_harm_row(age, honest["pooled"][age]))
+        for name, ages in honest["segments"].items():
+            if age in ages:
+                mark = " ←" if honest["worst"][age] == name else ""
+                rows.append(_harm_row(f"  {name}{mark}", ages[age]))
+    yield from columns(rows, [False, *[True] * 7])
+
+
+def _harm_row(name: str, harm: Fields) -> list[str]:
+    return [
+        name,
+        f"{harm['active']:,}",
+        f"{harm['asked']:,}",
+        percent(harm["refused_share"]),
+        percent(harm["degraded_share"]),
+        percent(harm["stepped_up_share"]),
+        percent(harm["blocked_share"]),
+        percent(harm["gone_share"]),
+    ]
+
+
+def shock_table(told: Fields) -> Iterator[str]:
+    """Yield how the customers in each shock fared."""
+    rows = [["shock", "accounts", "asked", "denied", "refused", "asked ID", "blocked"]]
+    for name, shock in told["shocks"].items():
+        rows.append(
+            [
+                name,
+                f"{shock['accounts']:,}",
+                f"{shock['asked']:,}",
+                percent(shock["refused_share"]),
+                *(
+                    f"{shock[key]:,}"
+                    for key in ("accounts_refused", "accounts_stepped_up", "accounts_blocked")
+                ),
+            ]
+        )
+    yield from columns(rows, [False, *[True] * 6])
+
+
+def _placebo(told: Fields) -> Iterator[str]:
+    rows = [["placebo", "accounts", "served", "accounts refused"]]
+    for name in ("attackers", "called_attackers", "honest"):
+        row = told[name]
+        rows.append(
+            [
+                name.replace("_", " "),
+                f"{row['accounts']:,}",
+                percent(row["served_share"]),
+                percent(row["refused_accounts_share"]),
+            ]
+        )
+    yield from columns(rows, [False, True, True, True])
+
+
+def _twin(told: Fields) -> Iterator[str]:
+    yield (
+        f"twin: {told['compared']:,} decisions on {told['accounts']:,} trusted accounts, "
+        f"{told['different']:,} of {told['accounts_different']:,} accounts changed by the attack"
+    )
+
+
+def _ablation(rows: Sequence[Fields]) -> Iterator[str]:
+    lines = [["without", "rules", "served", "sought", "cost", "old denied", "new denied"]]
+    for row in rows:
+        if not row["dropped"]:
+            lines.append([row["primitive"], "0", *[NONE] * 5])
+            continue
+        taken, pooled = row["attacker"], row["pooled"]
+        lines.append(
+            [
+                row["primitive"],
+                str(len(row["dropped"])),
+                percent(taken["share"]) if taken else NONE,
+                percent(taken["sought_share"]) if taken else NONE,
+                times(taken["cost_multiple"]) if taken else NONE,
+                percent(pooled["established"]["refused_share"]),
+                percent(pooled["new"]["refused_share"]),
+            ]
+        )
+    yield from columns(lines, [False, *[True] * 6])
