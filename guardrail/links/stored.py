@@ -14,6 +14,7 @@ from guardrail.links.excerpt import SLACK, Excerpt, name_of
 from guardrail.links.forest import Alone, Change, Join, Own
 from guardrail.links.linking import AT_ONCE, Bearer, Bearers, Book, Linking, Standing
 from guardrail.links.signal import actor_id
+from guardrail.links.tally import Tallies
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Pool
 from guardrail.model.links import Links
@@ -43,14 +44,21 @@ _SECRET = 32
 class StoredLinks:
     """Who acts as one, in a store that others use too; every call is steps for one who waits."""
 
-    def __init__(self, links: Links, store: Any, namespace: str) -> None:
-        """Take what links, the store (see `stores.links`) and the namespace of the policies."""
+    def __init__(
+        self, links: Links, store: Any, namespace: str, former: StoredLinks | None = None
+    ) -> None:
+        """Take what links, the store (see `stores.links`) and the namespace of the policies.
+
+        `former` is gone on with.
+        """
         self.links = links
         self.store = store
         self._namespace = namespace.encode("utf-8", "surrogatepass")
         self._space = blake2b(self._namespace, digest_size=NAME, person=b"link space").digest()
         self._about = b"k" + self._space
         self._evidence: Evidence | None = None
+        self.tallies: Tallies = Tallies() if former is None else former.tallies
+        """What tells against actors, by what this process served."""
 
     def evidence(self, now: int) -> Steps[Evidence | None]:
         """Return what reads the evidence of requests; the store is asked once for its secret.
@@ -132,7 +140,8 @@ class StoredLinks:
                 (book.apart[sighting.account],) = _UNTIL.unpack(apart)
             linking = Linking(self.links, evidence, excerpt.forest, book)
             results[:] = [apply(linking)]
-            moves = _moves(linking.changes(), excerpt)
+            changes = linking.changes()
+            moves = _moves(changes, excerpt)
             notes = _notes(book, bearers, apart, sighting.account, self.links, now // DAY)
             return _changes(excerpt, found, notes, moves, pools, now // DAY)
 

@@ -186,7 +186,7 @@ def test_a_tally_stays_small_whatever_is_shown() -> None:
         for half in (kept._current, kept._former)
         for r in half.records
         if isinstance(r, dict)
-    ]  # noqa: E501
+    ]
     assert max(sizes) <= 8
 
 
