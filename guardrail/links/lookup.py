@@ -84,6 +84,16 @@ class LinkLookup(ActorSignal):
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         return self._recalled(known, int(now * SECOND + 0.5))[1]
 
+    def _recalled(
+        self, known: Mapping[str, object], moment: int
+    ) -> tuple[tuple[object, ...], Known | None]:
+        shown, found = super()._recalled(known, moment)
+        if found is not None:
+            whose = found.actor or found.sighting.account
+            if self._links.changed(whose) > found.version:
+                return shown, None
+        return shown, found
+
     def _asked(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
     ) -> Steps[Mapping[str, object]]:
@@ -131,7 +141,7 @@ class LinkLookup(ActorSignal):
         standing = yield from self._links.see(sighting, self._pools, moment)
         if standing is None:
             return None
-        found = Known(sighting, moment)
+        found = Known(sighting, moment, self._links.version)
         found.stand(standing)
         return found
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.excerpt import SLACK, Excerpt, name_of
-from guardrail.links.forest import Alone, Change, Join, Own
+from guardrail.links.forest import Alone, Change, Join, Own, Part
 from guardrail.links.linking import AT_ONCE, Bearer, Bearers, Book, Linking, Standing
 from guardrail.links.signal import actor_id
 from guardrail.links.tally import Tallies
@@ -36,6 +36,8 @@ T = TypeVar("T")
 ABOUT_KEPT = 400 * DAY
 """How long is kept which kinds of evidence there are, after a process last started."""
 
+MOST_CHANGED = 100_000
+
 _BEARER = Struct(">QQQH")
 _UNTIL = Struct(">H")
 _SECRET = 32
@@ -57,8 +59,15 @@ class StoredLinks:
         self._space = blake2b(self._namespace, digest_size=NAME, person=b"link space").digest()
         self._about = b"k" + self._space
         self._evidence: Evidence | None = None
+        self._changed: dict[int, int] = {}
+        self.version = 0
+        """Rises with every change of actors by this process."""
         self.tallies: Tallies = Tallies() if former is None else former.tallies
         """What tells against actors, by what this process served."""
+
+    def changed(self, actor: int) -> int:
+        """Return the version at which an actor, or an account that acted alone, became another."""
+        return self._changed.get(actor, 0)
 
     def evidence(self, now: int) -> Steps[Evidence | None]:
         """Return what reads the evidence of requests; the store is asked once for its secret.
@@ -126,6 +135,7 @@ class StoredLinks:
     ) -> Steps[T | None]:
         """Read what a sighting touches, and `more` rows; apply a change to it and write it back."""
         results: list[T] = []
+        changes: list[Change] = []
         evidence = self._evidence
         assert evidence is not None
 
@@ -140,13 +150,34 @@ class StoredLinks:
                 (book.apart[sighting.account],) = _UNTIL.unpack(apart)
             linking = Linking(self.links, evidence, excerpt.forest, book)
             results[:] = [apply(linking)]
-            changes = linking.changes()
+            changes[:] = linking.changes()
             moves = _moves(changes, excerpt)
             notes = _notes(book, bearers, apart, sighting.account, self.links, now // DAY)
             return _changes(excerpt, found, notes, moves, pools, now // DAY)
 
         done = yield self.store.linked, (self._query(sighting, more, now), decide, now)
-        return results[0] if done else None
+        if not done:
+            return None
+        self._follow(changes)
+        return results[0]
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        """Note which actors have become others, for what this process remembers of them."""
+        if not changes:
+            return
+        self.version += 1
+        if len(self._changed) > MOST_CHANGED:
+            self._changed.clear()
+        for change in changes:
+            if isinstance(change, Join):
+                self.tallies.join(change.into, change.others)
+                self._changed.update(dict.fromkeys(change.others, self.version))
+            elif isinstance(change, Own):
+                self._changed[change.account] = self.version
+            else:
+                self._changed[change.whole] = self.version
+                if isinstance(change, Part):
+                    self.tallies.part(change.whole, change.part)
 
     def _query(self, sighting: Sighting, more: Sequence[bytes], now: int) -> Query:
         values = [value.name for group in (sighting.strong, sighting.weak) for value in group]
