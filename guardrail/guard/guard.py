@@ -213,9 +213,9 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
     def __init__(
         self, context: Context, store: Store | AsyncStore, supervisor: Supervisor | None = None
     ) -> None:
+        self._remote = awaited(store)
         super().__init__(context, store, supervisor)
         self._direct: Guard | None = None
-        self._remote = awaited(store)
         # The event loop holds tasks weakly: settlements that outlive their caller are held here.
         self._sending: set[asyncio.Task[bool]] = set()
         if not inspect.iscoroutinefunction(self._remote.acquire):
@@ -227,9 +227,9 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         """Return a guard that decides by another policy set, over the same store and counters."""
         context = self._context.with_policies(policies)
         self._supervisor.serve(context)
-        guard = AsyncGuard(context, self._store, self._supervisor)
         # They share connections, and what is on its way: closing either closes both.
-        guard._remote, guard._sending = self._remote, self._sending
+        guard = AsyncGuard(context, self._remote, self._supervisor)
+        guard._sending = self._sending
         return guard
 
     @property
@@ -260,6 +260,19 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(
                 facts, estimate, unavailable=unavailable, now=moment, asked=context.signals
             )
+        decision = await self._decided(facts, estimate, moment, unavailable)
+        if context.note is not None and not unavailable:
+            context.note(facts, moment, decision)
+        return decision
+
+    async def _decided(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str],
+    ) -> Decision:
+        """Decide by a question in numbers, if the request is plain enough for one."""
         question = None
         if self._ask is not None and not unavailable:
             question = self._ask(facts, estimate, moment)

@@ -48,7 +48,13 @@ class Alone(NamedTuple):
     account: int
 
 
-Change = Join | Part | Alone
+class Own(NamedTuple):
+    """An account acts alone from now on, with the counters it had before it acted with others."""
+
+    account: int
+
+
+Change = Join | Part | Alone | Own
 
 
 class Edge(NamedTuple):
@@ -206,10 +212,11 @@ class Forest:
         if not self.accounts[least]:
             return names[0]
         whole = names[0] or names[1] or fresh
+        # What a trusted account has used it has used alone: it is nobody else's.
         others = tuple(
             name or self.name[top]
             for name, top in zip(names, (most, least), strict=True)
-            if name != whole
+            if name != whole and (name or self.kind[top] != TRUSTED)
         )
         self.changes.append(Join(whole, others))
         return whole
@@ -235,7 +242,9 @@ class Forest:
     def _go_on(self, top: int, whole: int, name: int) -> None:
         """Let a part of an actor go on under a name, or as the account that it is."""
         if self.accounts[top] == 1 and self.kind[top] < FIRST_EVIDENCE:
-            self.changes.append(Alone(whole, self.name[top]))
+            alone = self.name[top]
+            trusted = self.kind[top] == TRUSTED
+            self.changes.append(Own(alone) if trusted else Alone(whole, alone))
             return
         self.actor[top] = name
         if name != whole:
@@ -261,6 +270,8 @@ class Forest:
             self.kind[account] = kind
             for row in self.path(account):
                 self.trusted[row] += delta
+            if is_trusted and self.degree[account]:
+                self.changes.append(Own(self.name[account]))
 
     def edge(self, account: int, value: int) -> int:
         """Return the lower end of the edge between two nodes, `NOBODY` where none is kept."""

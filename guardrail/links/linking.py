@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest
+from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
 
@@ -36,21 +36,22 @@ class Bearers:
     What nobody has vouched for within two turns of `turn` days is forgotten whole.
     """
 
-    def __init__(self) -> None:
-        self._current: dict[int, tuple[Bearer, ...]] = {}
+    def __init__(self, known: dict[int, tuple[Bearer, ...]] | None = None, turned: int = 0) -> None:
+        """Start with what is known on a day."""
+        self.known: dict[int, tuple[Bearer, ...]] = {} if known is None else known
         self._former: dict[int, tuple[Bearer, ...]] = {}
-        self._turned = 0
+        self._turned = turned
 
     def of(self, value: int) -> tuple[Bearer, ...]:
         """Return those of a value, those whose time is over included."""
-        return self._current.get(value) or self._former.get(value, ())
+        return self.known.get(value) or self._former.get(value, ())
 
     def put(self, value: int, bearers: tuple[Bearer, ...], today: int, turn: int) -> None:
         """Set those of a value."""
         if today - self._turned > turn:
-            self._former = self._current if today - self._turned <= 2 * turn + 1 else {}
-            self._current, self._turned = {}, today
-        self._current[value] = bearers
+            self._former = self.known if today - self._turned <= 2 * turn + 1 else {}
+            self.known, self._turned = {}, today
+        self.known[value] = bearers
 
 
 class Book:
@@ -119,6 +120,7 @@ class Linking:
         self.forest.changes = [
             *before,
             *(c for c in self.forest.changes if getattr(c, "account", 0) != account),
+            Own(account),
         ]
         return True
 
@@ -189,6 +191,9 @@ class Linking:
         if row != NOBODY:
             for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
                 self._untie(row, name)
+            if self.forest.degree[row]:
+                # Other links of it last until they expire; it acts alone in spite of them.
+                self.forest.changes.append(Own(sighting.account))
 
     def _isolate(self, row: int) -> None:
         forest = self.forest

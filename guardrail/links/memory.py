@@ -8,7 +8,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 
 from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import Alone, Forest, Join
+from guardrail.links.forest import Alone, Forest, Join, Own
 from guardrail.links.linking import Book, Linking, Standing
 from guardrail.links.signal import actor_id
 from guardrail.links.tally import Tallies
@@ -158,6 +158,8 @@ class MemoryLinks:
                 self.tallies.join(change.into, change.others)
                 others = [self._whose(other) for other in change.others]
                 self._store.unite(pools, self._whose(change.into), others, now)
+            elif isinstance(change, Own):
+                self._store.keep(pools, self._whose(change.account))
             elif isinstance(change, Alone):
                 whole, part = self._whose(change.whole), self._whose(change.account)
                 self._store.hand_on(pools, whole, part, now)

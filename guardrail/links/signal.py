@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -26,6 +27,16 @@ SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
 def actor_id(number: int) -> str:
     """Return the id of an actor of several accounts."""
     return f"actor-{number:016x}"
+
+
+def actor_facts(standing: Standing, account: str) -> Mapping[str, object]:
+    """Return the facts that say whom an account acts as."""
+    actor, accounts, trusted = standing
+    return {
+        "actor.id": actor_id(actor) if actor else account,
+        "actor.accounts": accounts,
+        "actor.trusted_accounts": trusted,
+    }
 
 
 class LinkStore(Protocol):
@@ -55,7 +66,7 @@ class LinkStore(Protocol):
         ...
 
 
-class LinkSignal:
+class ActorSignal(ABC):
     """Establishes `actor.*` from what a request shows of its account.
 
     What it found is remembered for half a minute by all that it was found from, so that most
@@ -64,15 +75,15 @@ class LinkSignal:
 
     sources = ()
 
-    def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
+    def __init__(self, policies: PolicySet, tallies: Tallies, pools: Sequence[Pool]) -> None:
         assert policies.links is not None
         self._reader = FactReader(policies.facts, policies.links.facts, policies.timezone)
         self._names = tuple(self._reader.facts)
         self.provides = ACTOR_FACTS
         self.needs = frozenset(self._names)
-        self._store, self._pools = store, tuple(pools)
-        self._recent: dict[tuple[object, ...], _Known] = {}
-        self._older: dict[tuple[object, ...], _Known] = {}
+        self._tallies, self._pools = tallies, tuple(pools)
+        self._recent: dict[tuple[object, ...], Known] = {}
+        self._older: dict[tuple[object, ...], Known] = {}
         self._scoring = None
         if policies.score is not None:
             self._scoring = _Scoring(policies, Scorer(policies.score))
@@ -84,11 +95,16 @@ class LinkSignal:
         """Whether decisions are to be handed to `note`."""
         return self._scoring is not None
 
+    @abstractmethod
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
-        found = self._known(known, now)
-        if found is None:
-            return {}
+
+    @abstractmethod
+    def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        """Return what is known of the account of a request that was just decided."""
+
+    def _told(self, found: Known, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return the facts of what was found, its score included."""
         if found.actor and self._scoring is not None:
             return {**found.facts, **self._scored(found, self._scoring, known, now)}
         return found.facts
@@ -99,7 +115,7 @@ class LinkSignal:
         What is refused does not count: a score ends by itself, whoever goes on asking.
         """
         scoring = self._scoring
-        found = None if scoring is None else self._known(known, now)
+        found = None if scoring is None else self._seen(known, now)
         if scoring is None or found is None or not found.actor:
             return
         acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
@@ -107,16 +123,16 @@ class LinkSignal:
             return
         typed, _ = scoring.reader.read(known, now)
         if decision.allowed:
-            self._store.tallies.add(found.actor, scoring.scorer, typed, now)
+            self._tallies.add(found.actor, scoring.scorer, typed, now)
         if acted:
             account = found.sighting.account
             is_established = scoring.established(typed, now) is True
-            self._store.tallies.act(account, scoring.scorer, is_established, now)
+            self._tallies.act(account, scoring.scorer, is_established, now)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know at `now`: that the breaker is open."""
         scoring = self._scoring
-        if scoring is None or not self._store.tallies.tripped(scoring.scorer, now):
+        if scoring is None or not self._tallies.tripped(scoring.scorer, now):
             return ()
         breaker = scoring.scorer.score.breaker
         assert breaker is not None
@@ -128,26 +144,55 @@ class LinkSignal:
         )
 
     def _scored(
-        self, found: _Known, scoring: _Scoring, known: Mapping[str, object], now: float
+        self, found: Known, scoring: _Scoring, known: Mapping[str, object], now: float
     ) -> Mapping[str, object]:
-        tally, result = self._store.tallies.of(found.actor), NOTHING
+        tally, result = self._tallies.of(found.actor), NOTHING
         scorer = scoring.scorer
         if tally is not None and found.accounts >= scorer.score.min_accounts:
             result = tally.found(scorer, now)
-        if result.score and self._store.tallies.spares(found.sighting.account, scorer, now):
+        if result.score and self._tallies.spares(found.sighting.account, scorer, now):
             typed, _ = scoring.reader.read(known, now)
             if scoring.established(typed, now) is True:
                 result = NOTHING
         return {"actor.score": result.score, "actor.evidence": result.evidence}
 
-    def _known(self, known: Mapping[str, object], now: float) -> _Known | None:
+    def _recalled(
+        self, known: Mapping[str, object], moment: int
+    ) -> tuple[tuple[object, ...], Known | None]:
+        """Return what a request shows, and what is remembered of it, None if it has to be asked."""
         shown = tuple(map(known.get, self._names))
-        moment = int(now * SECOND + 0.5)
         try:
             found = self._recent.get(shown) or self._older.get(shown)
         except TypeError:  # a value of a wrong type, which is no evidence
-            shown, found = (), None
+            return (), None
         if found is None or not found.since <= moment < found.until:
+            return shown, None
+        return shown, found
+
+    def _remember(self, shown: tuple[object, ...], found: Known) -> None:
+        """Go by what was found for as long as it is good."""
+        if shown:
+            if len(self._recent) >= MOST_REMEMBERED:
+                self._older, self._recent = self._recent, {}
+            self._recent[shown] = found
+
+
+class LinkSignal(ActorSignal):
+    """Establishes `actor.*` by links in this process's memory."""
+
+    def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
+        super().__init__(policies, store.tallies, pools)
+        self._store = store
+
+    def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
+        found = self._seen(known, now)
+        return {} if found is None else self._told(found, known, now)
+
+    def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        moment = int(now * SECOND + 0.5)
+        shown, found = self._recalled(known, moment)
+        if found is None:
             return self._look(known, shown, now, moment)
         if found.version != self._store.version:
             found.stand(self._store.stands(found.sighting, self._pools, moment))
@@ -156,18 +201,15 @@ class LinkSignal:
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
-    ) -> _Known | None:
+    ) -> Known | None:
         typed, _ = self._reader.read(known, now)
         sighting = self._store.evidence.sighting(typed, now)
         if sighting is None:
             return None
         standing = self._store.see(sighting, self._pools, moment)
-        found = _Known(sighting, moment, self._store.version)
+        found = Known(sighting, moment, self._store.version)
         found.stand(standing)
-        if shown:
-            if len(self._recent) >= MOST_REMEMBERED:
-                self._older, self._recent = self._recent, {}
-            self._recent[shown] = found
+        self._remember(shown, found)
         return found
 
 
@@ -190,12 +232,13 @@ def _nobody(facts: Mapping[str, object], now: float) -> bool | None:
     return False
 
 
-class _Known:
+class Known:
     """What is remembered of one account as it showed itself."""
 
     __slots__ = ("accounts", "actor", "facts", "sighting", "since", "until", "version")
 
-    def __init__(self, sighting: Sighting, now: int, version: int) -> None:
+    def __init__(self, sighting: Sighting, now: int, version: int = 0) -> None:
+        """Start with what was seen at `now` (microseconds)."""
         self.sighting = sighting
         self.since, self.until = now, now + REMEMBERED_FOR
         self.version = version
@@ -204,9 +247,5 @@ class _Known:
 
     def stand(self, standing: Standing) -> None:
         """Take note of whom it acts as."""
-        self.actor, self.accounts, trusted = standing
-        self.facts = {
-            "actor.id": actor_id(self.actor) if self.actor else self.sighting.handle,
-            "actor.accounts": self.accounts,
-            "actor.trusted_accounts": trusted,
-        }
+        self.actor, self.accounts, _ = standing
+        self.facts = actor_facts(standing, self.sighting.handle)

@@ -218,6 +218,11 @@ class Tallies:
             else:
                 self._kept[into] = tally
 
+    def follow(self, former: int, actor: int) -> None:
+        """Let an actor that others found to be another keep what told against the former."""
+        if former and actor and actor not in self._kept:
+            self.part(former, actor)
+
     def part(self, whole: int, part: int) -> None:
         """Let a part of an actor keep what told against the whole."""
         tally = self._kept.get(whole)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import cast
 
 from guardrail.errors import SettingError
-from guardrail.model.amounts import DAY, MINUTE
+from guardrail.model.amounts import MINUTE
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -46,12 +46,9 @@ from guardrail.stores.cells import (
     united,
     windowed_slots,
 )
+from guardrail.stores.links import MOST_MOVES, MOVED_FOR
 
 MAX_KEYS = 10_000_000
-
-MOVED_FOR = DAY
-"""How long after two actors became one a request decided before can still be settled."""
-MOST_MOVES = 64
 
 
 class MemoryStore:
@@ -168,6 +165,11 @@ class MemoryStore:
             if table is not None and record is not None:
                 table.put(ident + part, copied(record), now)
                 self._moved.discard(ident + part)
+
+    def keep(self, pools: Sequence[Pool], whose: str) -> None:
+        """Have what is settled of `whose` counters go to these again; the caller holds the lock."""
+        for ident, _ in pools:
+            self._moved.discard(ident + whose)
 
     def moved(self, key: str) -> str:
         """Return the key under which is counted what was charged under another."""

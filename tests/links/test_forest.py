@@ -9,7 +9,16 @@ from collections import defaultdict
 import pytest
 
 from guardrail.links import Forest, Index, memory_forest
-from guardrail.links.forest import FIRST_EVIDENCE, NOBODY, STRANGER, TRUSTED, Alone, Join, Part
+from guardrail.links.forest import (
+    FIRST_EVIDENCE,
+    NOBODY,
+    STRANGER,
+    TRUSTED,
+    Alone,
+    Change,
+    Join,
+    Part,
+)
 
 STRONG = FIRST_EVIDENCE
 HUGE = 10**9
@@ -114,7 +123,7 @@ class Ledger:
     def __init__(self) -> None:
         self.used: defaultdict[int, set[int]] = defaultdict(set)
 
-    def follow(self, changes: list[Join | Part | Alone]) -> None:
+    def follow(self, changes: list[Change]) -> None:
         """Apply what has become of actors."""
         for change in changes:
             if isinstance(change, Join):
@@ -122,7 +131,7 @@ class Ledger:
                     self.used[change.into] |= self.used[other]
             elif isinstance(change, Alone):
                 self.used[change.account] = set(self.used[change.whole])
-            else:
+            elif isinstance(change, Part):
                 self.used[change.part] = set(self.used[change.whole])
 
 

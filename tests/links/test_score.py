@@ -181,7 +181,12 @@ def test_a_tally_stays_small_whatever_is_shown() -> None:
     tallies = guard._context.links.tallies  # type: ignore[union-attr]
     (kept,) = tallies._kept.values()
     assert isinstance(kept, Tally)
-    sizes = [len(r) for half in (kept._current, kept._former) for r in half.records if isinstance(r, dict)]  # noqa: E501
+    sizes = [
+        len(r)
+        for half in (kept._current, kept._former)
+        for r in half.records
+        if isinstance(r, dict)
+    ]
     assert max(sizes) <= 8
 
 
