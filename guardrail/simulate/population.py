@@ -178,8 +178,8 @@ class Account:
     """One account: what is known of it, how it behaves, and what has become of it.
 
     `facts` are those its requests share now. `created` and times are in seconds since the epoch.
-    `reload` is what it pays at once, in USD, as often as that much is used. `rate` is requests on an active day, `sensitive` the share of agentic and code work and
-    `agentic` the part of that which brings tools. `patience` and the other drawn numbers say how
+    `reload` is what it pays at once, in USD, as often as that much is used. `rate` is requests on
+    an active day, `sensitive` the share of agentic and code work and `agentic` the part of that which brings tools. `patience` and the other drawn numbers say how
     the person behind it takes a refusal: drawn beforehand, so that no decision changes what is
     drawn for others.
     """
