@@ -179,9 +179,9 @@ class Account:
 
     `facts` are those its requests share now. `created` and times are in seconds since the epoch.
     `reload` is what it pays at once, in USD, as often as that much is used. `rate` is requests on
-    an active day, `sensitive` the share of agentic and code work and `agentic` the part of that which brings tools. `patience` and the other drawn numbers say how
-    the person behind it takes a refusal: drawn beforehand, so that no decision changes what is
-    drawn for others.
+    an active day, `sensitive` the share of agentic and code work and `agentic` the part of that
+    which brings tools. `patience` and the other drawn numbers say how the person behind it takes a
+    refusal: drawn beforehand, so that no decision changes what is drawn for others.
     """
 
     __slots__ = (
