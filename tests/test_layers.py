@@ -20,6 +20,7 @@ LAYERS = (
     ("model",),
     ("stores", "signals", "decisionlog"),
     ("engine", "loading"),
+    ("links",),
     ("guard",),
     ("testing", "traffic"),
     ("replay", "scenarios", "simulate", "http"),

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
@@ -50,6 +51,7 @@ app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
 app.command()(simulate)
+app.command()(bound)
 app.command("schema")(print_schema)
 app.command("rule")(print_page)
 

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from guardrail.cli.figures import columns, length, moment
 from guardrail.cli.inert import padded, shortened, width
-from guardrail.engine import Answered, ExemptionStory, Explanation, LimitStatus, RuleStory
+from guardrail.engine import (
+    Answered,
+    BandStory,
+    ExemptionStory,
+    Explanation,
+    LimitStatus,
+    RuleStory,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule
@@ -84,6 +91,8 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         return
     if story.unknown:
         yield "", "unknown", "the condition hinges on a missing fact", ""
+    for band in story.bands:
+        yield "", "amount", *_band_cells(band)
     for status in story.counters:
         yield "", "counter", _counter(status), ""
         yield from (("", "steps", text, "") for text in _steps(status, rule))
@@ -116,6 +125,15 @@ def _test_cells(test: Answered) -> tuple[str, str]:
         # The test of a missing fact for being there has an answer.
         return shortened(test.text), f"missing: {_ANSWERS[test.answer]}"
     return shortened(test.text), f"{_shown(test.value)}: {_ANSWERS[test.answer]}"
+
+
+def _band_cells(band: BandStory) -> tuple[str, str]:
+    most = "unlimited" if band.amount is None else f"{band.amount:,.10g}"
+    where = "below its first band" if band.start is None else f"from {shortened(band.start)}"
+    value = _shown(band.value)
+    if band.value is None:
+        where, value = "its bands", "missing"
+    return f"{most} {band.unit} by {shortened(band.fact)}, {where}", value
 
 
 def _shown(value: object) -> str:

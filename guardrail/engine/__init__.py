@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from guardrail.engine.bound import (
+    ANY,
+    PERIODS,
+    Bound,
+    Fleet,
+    Profile,
+    Term,
+    all_together,
+    bounds,
+)
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
 from guardrail.engine.emit_rows import Question, ask_in_rows
-from guardrail.engine.explain import Answered, ExemptionStory, Explanation, RuleStory
-from guardrail.engine.expressions import SEPARATOR, rule_facts
+from guardrail.engine.explain import Answered, BandStory, ExemptionStory, Explanation, RuleStory
+from guardrail.engine.expressions import SEPARATOR, rule_facts, whose_key
 from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
@@ -27,15 +37,19 @@ from guardrail.engine.verbs import (
 from guardrail.engine.windows import pace_increment
 
 __all__ = [
+    "ANY",
     "BY_RULE",
     "FACTS_UNAVAILABLE",
     "HEAD_FACTS",
     "INVALID_FACT",
     "KINDS",
     "NEVER_FITS",
+    "PERIODS",
     "REPEATED",
     "SEPARATOR",
     "Answered",
+    "BandStory",
+    "Bound",
     "Case",
     "Decide",
     "Decision",
@@ -44,11 +58,13 @@ __all__ = [
     "Explanation",
     "FactReader",
     "Finding",
+    "Fleet",
     "Limit",
     "LimitStatus",
     "Part",
     "Plan",
     "Point",
+    "Profile",
     "Question",
     "Receipt",
     "RuleStory",
@@ -56,8 +72,11 @@ __all__ = [
     "Settle",
     "ShadowReport",
     "Sizer",
+    "Term",
+    "all_together",
     "as_count",
     "ask_in_rows",
+    "bounds",
     "decide_inline",
     "head_rules",
     "merge_obligations",
@@ -69,4 +88,5 @@ __all__ = [
     "rule_facts",
     "settle_inline",
     "unlisted",
+    "whose_key",
 ]

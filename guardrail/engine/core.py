@@ -11,9 +11,9 @@ from guardrail.engine.expressions import rule_facts
 from guardrail.engine.facts import INVALID_FACT, FactReader
 from guardrail.engine.program import Plan, build_index, compose, looked_at, rule_planner
 from guardrail.engine.sizes import Sizer, unlisted, unusable
-from guardrail.engine.verbs import SET, Finding, LimitStatus, Receipt, bind
+from guardrail.engine.verbs import Finding, LimitStatus, Receipt, bind
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Correction, Outcome
+from guardrail.model.cells import LINE, MEMBERS, Correction, Outcome, Pool
 from guardrail.model.conditions import (
     Comparison,
     Condition,
@@ -98,6 +98,18 @@ class Engine:
             ],
             self.index,
         )
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The counters that accounts share by `actor.id`."""
+        found = []
+        for limit in self.limits:
+            if limit is not None and limit.key_facts == ("actor.id",):
+                found += [Pool(ident, limit.kind) for ident in limit.idents]
+                strikes, ban = limit.ban_idents
+                if ban:
+                    found += [Pool(strikes, MEMBERS), Pool(ban, LINE)]
+        return tuple(found)
 
     @property
     def direct_facts(self) -> frozenset[str]:
@@ -207,7 +219,7 @@ class Engine:
         debits = tuple(
             receipt._replace(increment=0, amount=0)
             for receipt, _ in case.consulted
-            if self.counters[receipt.number][0].kind != SET
+            if self.counters[receipt.number][0].kind != MEMBERS
         )
         return Decision.of(decision.ruling, case._replace(debits=debits))
 

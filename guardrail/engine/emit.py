@@ -24,12 +24,12 @@ from guardrail.engine.expressions import (
     Expressions,
     key_text,
 )
-from guardrail.engine.facts import Derivation
+from guardrail.engine.facts import FOLLOWS_FROM, Derivation
 from guardrail.engine.program import member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.engine.windows import Bounds, pace_increment
-from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, Lookup
+from guardrail.model.amounts import MICRO, Amount, Fixed, possible_amounts
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 from guardrail.model.rules import Rule
@@ -129,10 +129,10 @@ class Emitter(Expressions, ABC):
                 self.refuse_all(limit, "")
             return repr(amount.value), ""
         self.head.append(f"l{j} = {self.allowance(amount)}")
-        values = [amount.missing]
-        if isinstance(amount, Lookup):
-            values += [*amount.table.values(), amount.otherwise]
-        if 0 in values or isinstance(amount, FromFact):
+        values = possible_amounts(amount)
+        if values is None:
+            values = (0, amount.missing)
+        if 0 in values:
             self.refuse_all(limit, f"l{j} == 0")
         return f"l{j}", f"l{j} is not None" if None in values else ""
 
@@ -311,10 +311,9 @@ class Emitter(Expressions, ABC):
     def _fact_lines(self) -> list[str]:
         reader = self.engine.reader
         derived = [name for name in reader.derivations if name in self.variables]
-        if "account.age" in derived:
-            self.variable("account.created")
-        if any(name.startswith("actor.") for name in derived):
-            self.variable("account.id")
+        for name in derived:
+            if name in FOLLOWS_FROM:
+                self.variable(FOLLOWS_FROM[name])
         lines: list[str] = []
         for name, variable in self.variables.items():
             lines += self._read(reader.facts[name], variable)
@@ -357,11 +356,10 @@ class Emitter(Expressions, ABC):
         variable = self.variable(name)
         made = self.constant("E", derivation)
         known = "{}"
-        if name == "account.age":
-            known = f'{{"account.created": {self.variable("account.created")}}}'
-        elif name.startswith("actor."):
-            account = self.variable("account.id")
-            known = f'({{}} if {account} is None else {{"account.id": {account}}})'
+        if name in FOLLOWS_FROM:
+            source = FOLLOWS_FROM[name]
+            value = self.variable(source)
+            known = f"({{}} if {value} is None else {{{source!r}: {value}}})"
         self.timed = True
         return [f"if {variable} is None: {variable} = {made}({known}, now)"]
 

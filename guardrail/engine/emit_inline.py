@@ -15,10 +15,10 @@ from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import AT_ONCE, TOKENS, Emitter, conditional, indented
 from guardrail.engine.expressions import define
-from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
+from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.engine.windows import pace_increment
 from guardrail.model.amounts import DAY, SECOND
-from guardrail.model.cells import IDENT_LENGTH, TOP, Cell, Drain, Reply
+from guardrail.model.cells import IDENT_LENGTH, LINE, MEMBERS, TOP, WINDOW, Cell, Drain, Reply
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
 Settle = Callable[[Decision, Mapping[str, object], int], bool]
@@ -76,6 +76,10 @@ class FusableStore(Protocol):
         """The module that reads and writes records."""
         ...
 
+    def moved(self, key: str) -> str:
+        """Return the key under which is counted what was charged under another."""
+        ...
+
     @property
     def shard_mask(self) -> int:
         """What a key's hash is masked with to find its shard."""
@@ -117,7 +121,7 @@ class InlineEmitter(Emitter):
         lines = self._ban(limit, specs, key)
         for spec in specs:
             j = limit.first + spec.number
-            read, record = {LINE: self._line, WINDOW: self._window, SET: self._set}[spec.kind](
+            read, record = {LINE: self._line, WINDOW: self._window, MEMBERS: self._set}[spec.kind](
                 limit, spec, key
             )
             lines += conditional(spec.gate, [*self._find(limit, spec, key), *read])
@@ -131,7 +135,7 @@ class InlineEmitter(Emitter):
             if self.checked:
                 write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
             # An amount of 0 is counted, but writes nothing.
-            some = "" if spec.kind == SET or spec.amount.isdigit() else spec.amount
+            some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
             tests = " and ".join(filter(None, (where, kept, some)))
             self.writes += conditional(tests, write)
             receipt = self._receipt(limit, spec)
@@ -143,7 +147,7 @@ class InlineEmitter(Emitter):
         rest = {
             LINE: f"{spec.place}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, x{j}",
             WINDOW: f"s{j}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, 0",
-            SET: f"0, u{j}, 0 if g{j} else 1, 1, {spec.allowance}, 0",
+            MEMBERS: f"0, u{j}, 0 if g{j} else 1, 1, {spec.allowance}, 0",
         }[spec.kind]
         return f"({j}, k{j}, {rest})"
 
@@ -549,7 +553,7 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     if not set(engine.sizer.units) <= {"requests", *TOKENS}:
         return None
     counters = [
-        _Counter("" if limit.kind == SET else limit.units[part], limit.period, limit.lease)
+        _Counter("" if limit.kind == MEMBERS else limit.units[part], limit.period, limit.lease)
         for limit, part in engine.counters
     ]
     acquire, release = store.lock.acquire, store.lock.release
@@ -568,7 +572,8 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
                 unit, period, lease = counters[debit[0]]
                 amount = amounts.get(unit)
                 if lease:
-                    store.home(debit[1][:IDENT_LENGTH], 0).leave(debit[1], decision.id)
+                    key = store.moved(debit[1])
+                    store.home(key[:IDENT_LENGTH], 0).leave(key, decision.id)
                 elif amount is not None and amount != debit[5]:
                     _correct(store, debit, amount, period, now)
         finally:
@@ -580,6 +585,11 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
 
 def _correct(store: FusableStore, debit: Receipt, amount: int, period: int, now: int) -> None:
     key, codec = debit[1], store.codec
+    moved = store.moved(key)
+    if moved != key:
+        if period and amount < debit[5]:
+            return  # the later of two lines stands: less may be due to the other
+        key = moved
     table = store.home(key[:IDENT_LENGTH], 0)
     record = table.find(key)
     if period:

@@ -16,10 +16,22 @@ from guardrail.engine.core import Case, Decision, Engine
 from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.program import Plan
-from guardrail.engine.verbs import LINE, SET, WINDOW, CellSpec, Finding, Limit, Receipt, refuses
+from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model import cells as forms
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import CELL, COUNTER, MILLISECOND, REPLY, TOP, Cell, Charge, Form
+from guardrail.model.cells import (
+    CELL,
+    COUNTER,
+    LINE,
+    MEMBERS,
+    MILLISECOND,
+    REPLY,
+    TOP,
+    WINDOW,
+    Cell,
+    Charge,
+    Form,
+)
 from guardrail.model.facts import FactType
 
 ESCALATION = 4
@@ -237,7 +249,7 @@ class RowEmitter(Emitter):
             members = ["members.append(len(cells) + 5)"]
             numbers = f"{spec.place}, {spec.until}, 0, 0, {ceiling}"
             rest = f"0, 0, 1, {most}, 0"
-        kind = forms.SET if spec.kind == SET else COUNTER
+        kind = forms.SET if spec.kind == MEMBERS else COUNTER
         ttl = f"-(-({spec.ttl}) // {MILLISECOND})"
         if spec.ttl.isdigit():
             ttl = str(_milliseconds(int(spec.ttl)))

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from guardrail.engine.conclude import ShadowReport, idle_note
+from guardrail.engine.expressions import allowance
 from guardrail.engine.program import Plan
-from guardrail.engine.verbs import Finding, LimitStatus
-from guardrail.model.amounts import SECOND
+from guardrail.engine.verbs import Finding, LimitStatus, in_unit
+from guardrail.model.amounts import SECOND, Banded
 from guardrail.model.conditions import (
     Answer,
     Comparison,
@@ -54,13 +55,29 @@ class ExemptionStory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BandStory:
+    """Which band of an amount a request is in: the fact, its value, and where the band starts.
+
+    `value` is None where the fact is missing. `start` is as the author wrote it, None below the
+    first band and where the fact is missing. `amount` is in the unit people read (money in USD),
+    None is unlimited.
+    """
+
+    unit: str
+    fact: str
+    value: object | None
+    start: str | None
+    amount: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleStory:
     """How one rule stood to a request.
 
     `unknown` tells that its condition hinged on a missing fact. `effect` and `reason` are what it
     asked for, None where it asked for nothing; `exemption` is the one that lifted it, and
-    `exemptions` tells of each that names the rule. `idle` says why the weaker model it asked for
-    cannot be served, None where it can.
+    `exemptions` tells of each that names the rule. `bands` are those its amounts are in. `idle`
+    says why the weaker model it asked for cannot be served, None where it can.
     """
 
     rule: str
@@ -72,6 +89,7 @@ class RuleStory:
     tests: tuple[Answered, ...]
     exemption: str | None
     exemptions: tuple[ExemptionStory, ...]
+    bands: tuple[BandStory, ...]
     counters: tuple[LimitStatus, ...]
     effect: Effect | None
     reason: str | None
@@ -150,12 +168,34 @@ def _rule_story(
         tests=tuple(_test_stories(rule.when, plan)),
         exemption=exemption if standing == "exempt" else None,
         exemptions=exemptions,
+        bands=tuple(_band_stories(rule, plan)),
         counters=counters,
         effect=finding.effect if finding else None,
         reason=finding.verdict.reason if finding else None,
         retry_after=None if finding is None or finding.wait is None else finding.wait / SECOND,
         idle=None if finding is None else _idle(policies, plan, finding),
     )
+
+
+def _band_stories(rule: Rule, plan: Plan) -> Iterator[BandStory]:
+    verb = rule.verb
+    units = verb.units or (verb.name,) * len(verb.allowances)
+    if verb.name == "rate":
+        units = (*units, "burst")
+    for place, (unit, amount) in enumerate(zip(units, verb.allowances, strict=True)):
+        if not isinstance(amount, Banded) or (place and amount is verb.allowances[0]):
+            continue
+        value = plan.facts.get(amount.fact)
+        row = 0 if value is None else amount.row(value)
+        most = allowance(amount, plan.facts)
+        counted = verb.units[0] if unit == "burst" else unit
+        yield BandStory(
+            unit=unit,
+            fact=amount.fact,
+            value=value,
+            start=amount.bands[row - 1].text if row else None,
+            amount=None if most is None else in_unit(most, counted),
+        )
 
 
 def _idle(policies: PolicySet, plan: Plan, finding: Finding) -> str | None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-from guardrail.model.amounts import Amount, Fixed, FromFact, Lookup, amount_facts
+from guardrail.model.amounts import Amount, Banded, Fixed, FromFact, Lookup, amount_facts
 from guardrail.model.cells import IDENT_LENGTH, TOP
 from guardrail.model.conditions import Comparison, Condition, Every, Negation, facts_of, in_networks
 from guardrail.model.effects import Mode
@@ -42,6 +43,8 @@ def allowance(amount: Amount, facts: Facts) -> int | None:
         return amount.missing
     if isinstance(amount, Lookup):
         return amount.table.get(value, amount.otherwise)
+    if isinstance(amount, Banded):
+        return amount.rows[amount.row(value)]
     return from_fact(amount, value)
 
 
@@ -164,9 +167,17 @@ class Expressions:
             if self.exhaustive(amount):
                 return f"{table}[{value}]"
             return f"{table}.get({value}, {amount.otherwise!r})"
+        if isinstance(amount, Banded):
+            return f"{self.constant('T', (*amount.rows, amount.missing))}[{self.row(amount)}]"
         self.constants["from_fact"] = from_fact
         source = self.constant("A", amount)
         return f"({amount.missing!r} if {value} is None else from_fact({source}, {value}))"
+
+    def row(self, amount: Banded) -> str:
+        """Return the expression for the row of a banded amount; -1 where its fact is missing."""
+        self.constants["row"] = bisect_right
+        value = self.variable(amount.fact)
+        return f"-1 if {value} is None else row({self.constant('B', amount.starts)}, {value})"
 
     def exhaustive(self, amount: Lookup) -> bool:
         """Tell whether a table lists every value that its fact can have."""
@@ -251,6 +262,11 @@ def value_text(value: object) -> str:
     return text
 
 
+def whose_key(value: object) -> str:
+    """Return what the key of a counter says that is kept by one fact, after the counter's ident."""
+    return "=" + value_text(value)
+
+
 def stand_in(facts: Mapping[str, Any], unknown: str | None) -> str | None:
     """Return what stands in for a missing key fact.
 
@@ -299,7 +315,7 @@ def joined(*parts: str) -> str:
 def _single(name: str, unknown: str | None) -> KeyText:
     def text(facts: Mapping[str, Any]) -> str | None:
         value = facts.get(name)
-        return stand_in(facts, unknown) if value is None else "=" + value_text(value)
+        return stand_in(facts, unknown) if value is None else whose_key(value)
 
     return text
 

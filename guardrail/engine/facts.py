@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from guardrail.model.facts import WEEKDAYS, Fact, typed_value
+from guardrail.model.facts import AGES, WEEKDAYS, Fact, typed_value
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
@@ -26,9 +26,9 @@ SHOWN = 40
 class FactReader:
     """Reads the facts that a policy set uses, and no others.
 
-    Derived facts the request does not carry are added: `account.age` from `account.created`,
-    `time.hour` and `time.weekday` from the decision's time, and, as nothing links accounts yet,
-    each account as an actor of its own.
+    Derived facts the request does not carry are added: ages such as `account.age` from the times
+    they count from, `time.hour` and `time.weekday` from the decision's time, and, where nothing
+    links accounts, each account as an actor of its own.
     """
 
     def __init__(
@@ -40,22 +40,23 @@ class FactReader:
     ) -> None:
         """Take the facts, the names of those used, and the identities among the policies' own."""
         names = set(used)
-        if "account.age" in names:
-            names.add("account.created")
-        if names & {"actor.id", "actor.accounts", "actor.trusted_accounts"}:
-            names.add("account.id")
+        if "actor.score" in names and "actor.evidence" in facts:
+            names.add("actor.evidence")  # so that an explanation says why
+        names.update(FOLLOWS_FROM[name] for name in FOLLOWS_FROM.keys() & names)
         names.update(name for name, fact in facts.items() if fact.required)
         self.used = frozenset(names)
         self.facts = {name: facts[name] for name in sorted(names)}
         self.identities = names & {*IDENTITIES, *identities}
         self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
         every: dict[str, Derivation] = {
-            "account.age": _account_age,
+            **{age: _age_since(time) for age, time in AGES.items()},
             "time.hour": lambda facts, now: self.local(now).hour,
             "time.weekday": lambda facts, now: WEEKDAYS[self.local(now).weekday()],
             "actor.id": lambda facts, now: facts.get("account.id"),
             "actor.accounts": lambda facts, now: 1 if "account.id" in facts else None,
             "actor.trusted_accounts": lambda facts, now: 0 if "account.id" in facts else None,
+            "actor.score": lambda facts, now: 0 if "account.id" in facts else None,
+            "actor.evidence": lambda facts, now: () if "account.id" in facts else None,
         }
         self.derivations = {name: every[name] for name in every if name in names}
 
@@ -66,7 +67,7 @@ class FactReader:
     def widened(self, unavailable: frozenset[str]) -> frozenset[str]:
         """Return what is unavailable with `unavailable`: what follows from it is so as well."""
         return unavailable.union(
-            name for name in self.derivations if _FOLLOWS_FROM.get(name) in unavailable
+            name for name in self.derivations if FOLLOWS_FROM.get(name) in unavailable
         )
 
     def read(
@@ -114,18 +115,23 @@ class FactReader:
         return None
 
 
-_FOLLOWS_FROM: Mapping[str, str] = {
-    "account.age": "account.created",
+FOLLOWS_FROM: Mapping[str, str] = {
+    **AGES,
     "actor.id": "account.id",
     "actor.accounts": "account.id",
     "actor.trusted_accounts": "account.id",
+    "actor.score": "account.id",
+    "actor.evidence": "account.id",
 }
 """Which fact of a request a derived one follows from, where it follows from one."""
 
 
-def _account_age(facts: dict[str, Any], now: float) -> object | None:
-    created = facts.get("account.created")
-    return None if created is None else max(0.0, now - created)
+def _age_since(time: str) -> Derivation:
+    def age(facts: dict[str, Any], now: float) -> object | None:
+        since = facts.get(time)
+        return None if since is None else max(0.0, now - since)
+
+    return age
 
 
 def _ill_typed(fact: Fact, value: object) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guardrail.engine.expressions import allowance
 from guardrail.engine.program import rule_applies
 from guardrail.engine.verbs import REPEATED
-from guardrail.model.amounts import Lookup
+from guardrail.model.amounts import Banded, Lookup
 from guardrail.model.conditions import (
     Comparison,
     Condition,
@@ -48,9 +49,7 @@ def points_of(policies: PolicySet) -> tuple[Point, ...]:
         if rule.mode is Mode.OFF:
             continue
         for unit, table in _tables(rule):
-            values = policies.facts[table.fact].values
-            whole = bool(values) and all(value in table.table for value in values)
-            names = [*table.table, *(() if whole else (_OTHERWISE,))]
+            names = _rows(table, policies.facts[table.fact].values)
             found.update((_row(rule, unit, name), None) for name in names)
         found.update((_step(rule, step), None) for step in _steps(rule))
         if rule.escalate is not None:
@@ -103,26 +102,37 @@ def _held(rule: Rule, facts: Mapping[str, Any], now: float) -> set[Point]:
 
 def _unlimited(rule: Rule, policies: PolicySet, facts: Mapping[str, Any], now: int) -> set[Point]:
     rows = {
-        _row(rule, unit, entry)
+        _row(rule, unit, _entry(table, facts))
         for unit, table in _tables(rule)
-        if table.table.get(entry := _entry(table, facts), table.otherwise) is None
+        if allowance(table, facts) is None
     }
     if rows and rule_applies(rule, policies.exemptions)(facts, now):
         return rows
     return set()
 
 
-def _tables(rule: Rule) -> Iterator[tuple[str, Lookup]]:
+def _rows(table: Lookup | Banded, values: tuple[str, ...]) -> list[object]:
+    """Return the names of a table's rows, given the values its fact lists."""
+    if isinstance(table, Banded):
+        return [*(band.text for band in table.bands), _OTHERWISE]
+    whole = bool(values) and all(value in table.table for value in values)
+    return [*table.table, *(() if whole else (_OTHERWISE,))]
+
+
+def _tables(rule: Rule) -> Iterator[tuple[str, Lookup | Banded]]:
     verb = rule.verb
     # A rate has one unit and a burst beside it.
     units = ("", "burst") if len(verb.allowances) > len(verb.units) else verb.units
     for place, amount in enumerate(verb.allowances):
-        if isinstance(amount, Lookup) and (place == 0 or amount is not verb.allowances[0]):
+        if isinstance(amount, Lookup | Banded) and (place == 0 or amount is not verb.allowances[0]):
             yield (units[place] if len(units) > 1 else ""), amount
 
 
-def _entry(table: Lookup, facts: Mapping[str, Any]) -> object:
+def _entry(table: Lookup | Banded, facts: Mapping[str, Any]) -> object:
     value = facts.get(table.fact)
+    if isinstance(table, Banded):
+        row = 0 if value is None else table.row(value)
+        return table.bands[row - 1].text if row else _OTHERWISE
     return value if value in table.table else _OTHERWISE
 
 

@@ -6,23 +6,38 @@ Also what the environment may override for a while, and the ids of a process's d
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard, cast
 
 from guardrail.engine import Case, Decision, Engine, Plan
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
+from guardrail.links import (
+    ACTOR_FACTS,
+    NO_LINKS,
+    SCORE_FACTS,
+    ActorSignal,
+    LinkLookup,
+    LinkSignal,
+    MemoryLinks,
+    NoLinks,
+    StoredLinks,
+    Watch,
+)
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction, Outcome
 from guardrail.model.effects import Mode
 from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
+from guardrail.stores.links import AsyncLinkedStore, LinkedStore
+from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 
 Clock = Callable[[], float]
 LATEST = 7258118400.0
@@ -33,6 +48,9 @@ Established = tuple[Mapping[str, object], frozenset[str]]
 """The facts, and which are unavailable."""
 
 
+Note = Callable[[Mapping[str, object], float, Decision], None]
+
+
 class _Asked(NamedTuple):
     """A signal, and when to ask it; a stand-in's facts only stand in for a missing account."""
 
@@ -40,12 +58,14 @@ class _Asked(NamedTuple):
     needs: tuple[str, ...]
     provides: tuple[str, ...]
     is_stand_in: bool
+    is_awaited: bool
 
     @classmethod
     def of(cls, signal: Signal, direct: frozenset[str]) -> Self:
         """Return a signal with what it needs; `direct` facts are read by name."""
         needs, provides = tuple(signal.needs), tuple(signal.provides)
-        return cls(signal, needs, provides, signal.provides.isdisjoint(direct))
+        stands_in = signal.provides.isdisjoint(direct)
+        return cls(signal, needs, provides, stands_in, isinstance(signal, Lookup))
 
     def is_due(self, facts: Mapping[str, object]) -> bool:
         """Tell whether it may find something that is not known."""
@@ -67,6 +87,7 @@ class Context:
         environ: Mapping[str, str],
         local_share: Fraction | None = None,
         host_clock: Clock | None = None,
+        links: MemoryLinks | StoredLinks | None = None,
     ) -> None:
         self.policies = policies
         self.clock = clock
@@ -84,6 +105,19 @@ class Context:
                 namespace=namespace,
                 notice=(self._override.notice,),
             )
+        self.note: Note | None = None
+        """What is told of each decision and its facts, None where nothing is scored."""
+        self.links = links
+        """Where links are kept, once the store is known."""
+        self._ask(tuple(signals))
+
+    def link_warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know at `now` about links."""
+        found = (s for s in self.signals if isinstance(s, ActorSignal | NoLinks))
+        return tuple(warning for signal in found for warning in signal.warnings(now))
+
+    def _ask(self, signals: tuple[Signal, ...]) -> None:
+        """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
         self._asked = [_Asked.of(signal, direct) for signal in self.signals]
@@ -91,6 +125,36 @@ class Context:
         """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
+
+    def link(self, store: object, watch: Watch) -> None:
+        """Find out which accounts act as one, over a store, if the policies say how.
+
+        `watch` watches over the calls to it.
+        """
+        links, signals = self.policies.links, self._given[0]
+        pools = tuple(dict.fromkeys(pool for engine in self.engines for pool in engine.pools))
+        if keeps_links(store):
+            store.share(pools)
+        if links is None or not self.engine.used_facts & (ACTOR_FACTS | SCORE_FACTS):
+            return
+        if any(isinstance(signal, ActorSignal | NoLinks) for signal in self.signals):
+            return
+        counters = store.store if isinstance(store, AsyncMemoryStore) else store
+        signal: ActorSignal
+        if isinstance(counters, MemoryStore):
+            former = self.links if isinstance(self.links, MemoryLinks) else None
+            self.links = MemoryLinks(links, counters, former)
+            signal = LinkSignal(self.policies, self.links, pools)
+        elif keeps_links(store):
+            stored = self.links if isinstance(self.links, StoredLinks) else None
+            self.links = StoredLinks(links, store, self.engine.namespace, stored)
+            signal = LinkLookup(self.policies, self.links, pools, watch)
+        else:
+            logging.getLogger("guardrail").warning("%s", NO_LINKS)
+            self._ask((*signals, NoLinks(self.policies)))
+            return
+        self._ask((*signals, signal))
+        self.note = signal.note if signal.scores else None
 
     def with_policies(self, policies: PolicySet) -> Context:
         """Return a context like this one for another policy set, with signals as their files stand.
@@ -108,6 +172,7 @@ class Context:
             environ=environ,
             local_share=local_share,
             host_clock=self.host_clock,
+            links=self.links,
         )
 
     def engine_at(self, now: float) -> Engine:
@@ -169,8 +234,8 @@ class Context:
             if (leave and signal in leave) or not asked.is_due(facts):
                 continue
             try:
-                if isinstance(signal, Lookup):
-                    found = await signal.look_up(facts, now)
+                if asked.is_awaited:
+                    found = await cast(Lookup, signal).look_up(facts, now)
                 else:
                     found = signal.facts(facts, now)
             except DataError:
@@ -236,6 +301,11 @@ class Context:
 def microseconds(now: float) -> int:
     """Return a time in whole microseconds, rounded: a float of seconds is rarely exact."""
     return int(now * SECOND + 0.5)
+
+
+def keeps_links(store: object) -> TypeGuard[LinkedStore | AsyncLinkedStore]:
+    """Tell whether a store keeps links."""
+    return isinstance(store, LinkedStore | AsyncLinkedStore)
 
 
 def _needs(signals: Sequence[Signal]) -> frozenset[str]:

@@ -32,6 +32,7 @@ class Guard(BaseGuard[Store]):
         super().__init__(context, store, supervisor)
         self._signals = context.signals
         self._clock = context.clock
+        self._note = context.note
         self._decide: Decide = self._steps
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
@@ -80,7 +81,10 @@ class Guard(BaseGuard[Store]):
             unavailable |= failed
         if unavailable:
             return self._steps(facts, estimate, moment, unavailable)
-        return self._decide(facts, estimate, moment)
+        decision = self._decide(facts, estimate, moment)
+        if self._note is not None:
+            self._note(facts, moment, decision)
+        return decision
 
     def settle(
         self,
@@ -209,9 +213,9 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
     def __init__(
         self, context: Context, store: Store | AsyncStore, supervisor: Supervisor | None = None
     ) -> None:
+        self._remote = awaited(store)
         super().__init__(context, store, supervisor)
         self._direct: Guard | None = None
-        self._remote = awaited(store)
         # The event loop holds tasks weakly: settlements that outlive their caller are held here.
         self._sending: set[asyncio.Task[bool]] = set()
         if not inspect.iscoroutinefunction(self._remote.acquire):
@@ -223,9 +227,9 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         """Return a guard that decides by another policy set, over the same store and counters."""
         context = self._context.with_policies(policies)
         self._supervisor.serve(context)
-        guard = AsyncGuard(context, self._store, self._supervisor)
         # They share connections, and what is on its way: closing either closes both.
-        guard._remote, guard._sending = self._remote, self._sending
+        guard = AsyncGuard(context, self._remote, self._supervisor)
+        guard._sending = self._sending
         return guard
 
     @property
@@ -256,6 +260,19 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(
                 facts, estimate, unavailable=unavailable, now=moment, asked=context.signals
             )
+        decision = await self._decided(facts, estimate, moment, unavailable)
+        if context.note is not None and not unavailable:
+            context.note(facts, moment, decision)
+        return decision
+
+    async def _decided(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+        unavailable: frozenset[str],
+    ) -> Decision:
+        """Decide by a question in numbers, if the request is plain enough for one."""
         question = None
         if self._ask is not None and not unavailable:
             question = self._ask(facts, estimate, moment)

@@ -41,6 +41,7 @@ class BaseGuard(Generic[S]):
         self._supervisor = supervisor or Supervisor(
             context, in_process=in_process, undoes=in_process or hasattr(store, "lost")
         )
+        context.link(self._counting, self._supervisor)
         self._notice: MemoryNotice | None = None
         self._precheck: Precheck | None = None
 
@@ -155,7 +156,9 @@ class BaseGuard(Generic[S]):
     def health(self) -> Health:
         """How the store is doing, and what was lost because of it."""
         lost = getattr(self._counting, "lost", 0)
-        return self._supervisor.health(self._store_warnings(self._context.moment(None)), lost)
+        moment: float = self._context.moment(None)
+        warnings = (*self._store_warnings(moment), *self._context.link_warnings(moment))
+        return self._supervisor.health(warnings, lost)
 
     def warnings(self, *, now: float | None = None) -> tuple[str, ...]:
         """Return what an operator should know: a source of facts has grown old, say."""

@@ -222,6 +222,14 @@ class Supervisor:
         """Take the permit of a call back that ended without an answer, by no fault of the store."""
         self._breaker.abandoned(permit)
 
+    def heard(self, permit: int) -> None:
+        """Note that a call beside decisions and corrections was answered."""
+        self._breaker.succeeded(permit, self._clock())
+
+    def missed(self, permit: int, problem: Exception) -> None:
+        """Note that such a call failed."""
+        self._note(permit, problem)
+
     def answered(self, case: Case, plan: Plan, permit: int, outcome: Outcome) -> Decision:
         """Return the decision on a plan that the store has answered."""
         if not _fits(outcome, plan):

@@ -1,18 +1,39 @@
-"""Compiles how much a limit allows: plain amounts, rates, tables by a fact, a fact's own value."""
+"""Compiles how much a limit allows: amounts and rates, plain, by a fact or from a fact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from guardrail.loading.findings import Place, Scope
-from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, plain, text_in
+from guardrail.loading.nodes import (
+    Entry,
+    MapNode,
+    Node,
+    Scalar,
+    all_or_none,
+    kind_of,
+    plain,
+    text_in,
+)
 from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import listed, quoted
-from guardrail.model.amounts import MICRO, MINUTE, Amount, Fixed, FromFact, Lookup
-from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
+from guardrail.model.amounts import (
+    MICRO,
+    MINUTE,
+    Amount,
+    Band,
+    Banded,
+    Fixed,
+    FromFact,
+    Lookup,
+)
+from guardrail.model.facts import AGES, STANDARD_FACTS, Fact, FactType, Source
 
+BANDED_KEYS = ("by", "bands", "else")
+"""The keys of an amount by bands."""
 ASKED_FOR = frozenset(
     f"request.{name}"
     for name in ("capability", "endpoint", "model", "reasoning", "stream", "tools")
@@ -26,6 +47,7 @@ _TABLE_TYPES = (
     FactType.ENUM,
     FactType.LEVEL,
 )
+_BANDED_TYPES = (FactType.INTEGER, FactType.NUMBER, FactType.DURATION)
 _Reader = Callable[[Scalar], int | None]
 
 
@@ -70,8 +92,11 @@ class Amounts:
             value = self._read(node, read)
             return None if isinstance(value, Failure) else Fixed(value)
         if isinstance(node, MapNode) and node.get("by") is not None:
-            return self._table(node, read)
-        help = "write an amount, `{by: FACT, VALUE: amount, …}` or `{fact: NAME}`"
+            # A value of a fact may be called `bands`; its amount is no map.
+            banded = isinstance(node.get("bands"), MapNode)
+            return self._banded(node, read) if banded else self._table(node, read)
+        help = "write an amount, `{by: FACT, VALUE: amount, …}`, `{by: FACT, bands: {…}}` or "
+        help += "`{fact: NAME}`"
         self._report("GR110", node, f"{kind_of(node)} is not an amount", help)
         return None
 
@@ -89,14 +114,10 @@ class Amounts:
         return Failure()
 
     def _table(self, node: MapNode, read: _Reader) -> Lookup | None:
-        if isinstance(node.get("bands"), MapNode):
-            at = Place(node, self.scope.findings).key_span(("bands",))
-            help = "write a row for each value, by a level, an enum, a text, a country, a whole "
-            help += "number or a bool: `{by: FACT, VALUE: AMOUNT, …, else: AMOUNT}`"
-            message = "`bands` of a number or a duration are not known in this version"
-            self.scope.findings.report("GR101", at, message, help=help)
-            return None
-        fact = self._table_fact(node.get("by"))
+        fact = self._by(node.get("by"))
+        if fact is not None and fact.type not in _TABLE_TYPES:
+            self._report_untabled(fact, cast(Node, node.get("by")))
+            fact = None
         table: dict[object, int | None] = {}
         otherwise: int | Failure | None = Failure()
         failed = fact is None
@@ -149,20 +170,84 @@ class Amounts:
             help = "use a fact that the server establishes, such as `account.tier`"
         self.scope.report("GR119", node, message, label=label, help=help)
 
-    def _table_fact(self, node: Node | None) -> Fact | None:
+    def _by(self, node: Node | None) -> Fact | None:
         name = text_in(node)
         if node is None or name is None:
             if node is not None:
                 self._report("GR102", node, f"`by` takes a fact, not {kind_of(node)}", None)
             return None
-        fact = self.scope.fact(name, node.span)
-        if fact is not None and fact.type not in _TABLE_TYPES:
-            message = f"a table cannot be by {quoted(fact.name)}"
+        return self.scope.fact(name, node.span)
+
+    def _report_untabled(self, fact: Fact, node: Node) -> None:
+        help = "use a level, an enum, a text, a country, a whole number or a bool"
+        if fact.type in _BANDED_TYPES:
+            help = f"write its bands: `{{by: {fact.name}, bands: {{0: AMOUNT, …}}}}`"
+            if fact.type is FactType.DURATION:
+                help = help.replace("0:", "0d:")
+        message = f"a table cannot be by {quoted(fact.name)}"
+        label = f"a fact of type {fact.type.value}"
+        self.scope.report("GR114", node, message, label=label, help=help)
+
+    def _banded(self, node: MapNode, read: _Reader) -> Banded | None:
+        """Compile the amounts of bands; below the first, and missing, `else` or the smallest."""
+        place = Place(node, self.scope.findings)
+        unknown = [e.key.text for e in node.entries if e.key.text not in BANDED_KEYS]
+        for name in unknown:
+            report_unknown_key(place, (name,), BANDED_KEYS)
+        fact = self._banded_fact(place)
+        written = cast(MapNode, node.get("bands")).entries
+        if not written:
+            help = "write the amount from each value on, such as `{0: 50, 20: 500}`"
+            self.scope.report("GR108", place.at("bands"), "`bands` is empty", help=help)
+        bands = [self._band(fact, entry, read) for entry in written]
+        otherwise = node.get("else")
+        fallback = None if otherwise is None else self._entry(otherwise, read)
+        known = all_or_none(bands)
+        if fact is None or unknown or not known or not self._rising(known, written):
+            return None
+        if isinstance(fallback, Failure):
+            return None
+        if otherwise is None:
+            fallback = _smallest(band.amount for band in known)
+        return Banded(fact.name, known, fallback, fallback)
+
+    def _band(self, fact: Fact | None, entry: Entry, read: _Reader) -> Band | None:
+        amount = self._entry(entry.value, read)
+        start = None if fact is None else typed(fact, entry.key, self.scope)
+        if isinstance(amount, Failure) or not isinstance(start, int | float):
+            return None
+        return Band(start, entry.key.text, amount)
+
+    def _banded_fact(self, place: Place) -> Fact | None:
+        node = place.at("by")
+        fact = self._by(node)
+        if fact is None:
+            return None
+        name = quoted(fact.name)
+        message = f"bands cannot be by {name}"
+        if fact.type not in _BANDED_TYPES:
+            help = "use a number, a whole number or a duration; write a table of values for others"
+            ages = [age for age, time in AGES.items() if time == fact.name]
+            if ages:
+                help = f"use how long ago it is: {quoted(ages[0])}"
+            elif fact.type is FactType.TIMESTAMP:
+                help = "use how long ago it is, as a fact of type duration"
             label = f"a fact of type {fact.type.value}"
-            help = "use a level, an enum, a text, a country, a whole number or a bool"
             self.scope.report("GR114", node, message, label=label, help=help)
             return None
+        if fact.source is Source.CLIENT:
+            self._by_client(node, message, "the caller chooses its value", fact.name)
+            return None
         return fact
+
+    def _rising(self, bands: Sequence[Band], written: Sequence[Entry]) -> bool:
+        for before, band, entry in zip(bands, bands[1:], written[1:], strict=False):
+            if band.start <= before.start:
+                message = f"band {quoted(band.text)} does not start above {quoted(before.text)}"
+                help = "write the bands from the lowest to the highest, each start once"
+                self._report("GR115", entry.key, message, help)
+                return False
+        return True
 
     def _complete(
         self,

@@ -149,7 +149,7 @@ _ENTRIES = (
     ),
     Explanation(
         "GR115",
-        "step out of order or out of reach",
+        "step or band out of order or out of reach",
         "rules:\n  - id: day\n    when: always\n"
         "    budget: {tokens: 50k, per: day, key: account.id}\n"
         "    steps: [{at: 120%, block: {}}]",
@@ -157,7 +157,7 @@ _ENTRIES = (
         "    budget: {tokens: 50k, per: day, key: account.id}\n"
         "    steps: [{at: 90%, notify: {x-budget: low}}, {at: 100%, block: {}}]",
         "Steps rise from 1% to 100%, and the last is the limit itself; nothing is counted past "
-        "it. `escalate` is for those who keep coming.",
+        "it. `escalate` is for those who keep coming. Bands rise as well, each start once.",
     ),
     Explanation(
         "GR116",
@@ -222,6 +222,17 @@ _ENTRIES = (
         "# file: a.yaml\ndefaults: {mode: enforce}\n# file: b.yaml\nunits: [images]",
         "`policy`, `models`, `defaults` and `links` hold for all files of a set. With two of one, "
         "which counts would depend on the order of the files.",
+    ),
+    Explanation(
+        "GR122",
+        "links that cannot hold",
+        "links: {trusted: {account.age: {gte: 30d}}, weak: [client.network]}\n"
+        "rules: [{id: pool, when: always, budget: {requests: 9, per: day, key: actor.id}}]",
+        "links: {trusted: {account.age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "rules: [{id: pool, when: always, budget: {requests: 9, per: day, key: actor.id}}]",
+        "A strong fact links alone and is the server's own; weak facts link two at a time; neither "
+        "follows from links itself. When two actors turn out to be one, what each has used is "
+        "added up under the name of one: only a counter kept by `actor.id` alone can follow.",
     ),
     Explanation(
         "GR203",

@@ -101,7 +101,7 @@ class Rules:
         place = Place(node, self.scope.findings, node.get("id"))
         seen: Sightings = []
         when = self._when(place, seen)
-        self._server_facts_only(seen)
+        server_facts_only(self.scope, seen, "an exemption")
         shape = shaped(ExemptionShape, place)
         if shape is None:
             return None
@@ -176,17 +176,20 @@ class Rules:
         help = did_you_mean(rule, known, "rules")
         place.report("GR118", path, f"unknown rule {quoted(rule)}", help=help)
 
-    def _server_facts_only(self, seen: Sightings) -> None:
-        reported = set()
-        for name, node in seen:
-            fact = self.scope.facts.get(name)
-            if fact is None or fact.source is Source.SERVER or (name, node.span) in reported:
-                continue
-            reported.add((name, node.span))
-            message = f"an exemption cannot rest on {quoted(name)}"
-            label = "the caller chooses its value"
-            help = "test facts that the server establishes, such as `account.id`"
-            self.scope.report("GR119", node, message, label=label, help=help)
+
+def server_facts_only(scope: Scope, seen: Sightings, what: str) -> bool:
+    """Report the facts tested that a caller chooses, where `what` must not rest on them."""
+    reported = set()
+    for name, node in seen:
+        fact = scope.facts.get(name)
+        if fact is None or fact.source is Source.SERVER or (name, node.span) in reported:
+            continue
+        reported.add((name, node.span))
+        message = f"{what} cannot rest on {quoted(name)}"
+        label = "the caller chooses its value"
+        help = "test facts that the server establishes, such as `account.id`"
+        scope.report("GR119", node, message, label=label, help=help)
+    return not reported
 
 
 def _keys(node: Node) -> set[str]:

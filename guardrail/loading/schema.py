@@ -19,12 +19,14 @@ from guardrail.loading.shapes import (
     ExemptionShape,
     ExpectShape,
     FactShape,
+    LinksShape,
     ModelShape,
     Over,
     RateShape,
     RuleShape,
     ScenarioShape,
     ScenarioStepShape,
+    ScoreShape,
     Shape,
 )
 from guardrail.loading.verdicts import CODE
@@ -37,6 +39,8 @@ _SHAPES: tuple[type[Shape], ...] = (
     RuleShape,
     ExemptionShape,
     FactShape,
+    LinksShape,
+    ScoreShape,
     ModelShape,
     DefaultsShape,
     ScenarioShape,
@@ -123,6 +127,8 @@ def _sections() -> Json:
         "units": lists("UnitName", "Units beyond the built-in ones."),
         "models": maps("ModelShape", "The models the host serves."),
         "defaults": _ref("DefaultsShape"),
+        "links": _ref("LinksShape"),
+        "score": _ref("ScoreShape"),
         "conditions": maps("Condition", "Conditions that others `use` by name."),
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
@@ -136,6 +142,13 @@ def _parts() -> Json:
     duration = _pattern(DURATION.pattern)
     scalar: Json = {"type": ["string", "number", "boolean"]}
     table = {"by": {"type": "string", "description": "The fact that the amount depends on."}}
+
+    def banded(entry: Json) -> Json:
+        text = "The amount from each value of a number or a duration on; the values rise."
+        bands = {"type": "object", "minProperties": 1, "additionalProperties": entry}
+        properties = {**table, "bands": bands | {"description": text}, "else": entry}
+        return _map(properties, ["by", "bands"], False)
+
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
@@ -145,15 +158,17 @@ def _parts() -> Json:
             "anyOf": [
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
+                banded(_ref("PlainAmount")),
                 _map(from_fact, ["fact"], False),
             ]
         },
-        "Rate": {"anyOf": [rate, _map(table, ["by"], rate)]},
+        "Rate": {"anyOf": [rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
         "Window": {"anyOf": [calendar, duration]},
         "Percent": _pattern(PERCENT.pattern),
+        "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [

@@ -20,6 +20,7 @@ from guardrail.loading.declarations import (
 )
 from guardrail.loading.files import PolicyFile, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.links import check_actor_keys, compile_links, compile_score
 from guardrail.loading.linting import read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
@@ -68,12 +69,12 @@ def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
     return compile_set([source], Findings())
 
 
-MAPS = ("facts", "lists", "models", "defaults", "conditions")
+MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
 LISTS = ("units", "rules", "exemptions", "tests")
-ONCE = ("policy", "models", "defaults", "links")
+ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
-KEYS = ("guardrail", "policy", *MAPS, *LISTS, "links")
+KEYS = ("guardrail", "policy", *MAPS, *LISTS)
 _TEST_KEYS = ("guardrail", "tests")
 _DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
 
@@ -146,11 +147,6 @@ def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
         help = "move it, or name the file without `_test`"
         label = "`*_test.yaml` files hold tests only"
         place.report_key("GR101", (name,), message, label=label, help=help)
-        return False
-    if name == "links":
-        message = "`links` is not available in this version"
-        help = "leave it out; `actor.id` is then the account itself"
-        place.report_key("GR102", (name,), message, help=help)
         return False
     return name != "guardrail"
 
@@ -245,6 +241,13 @@ class _Compilation:
         self._require(documents, once)
         compiler = Rules(self.scope, self.conditions)
         rules = self._rules(compiler, documents)
+        links = None
+        if "links" in once:
+            links = compile_links(once["links"], self.scope, self.conditions)
+            check_actor_keys(self.scope, rules)
+        score = None
+        if "score" in once:
+            score = compile_score(once["score"], self.scope, self.conditions, "links" in once)
         nodes, _ = self._maps("exemptions", "exemption", "id", documents)
         exemptions = _without_none(map(compiler.exemption, nodes))
         nodes, _ = self._maps("tests", "test", "name", documents)
@@ -265,6 +268,8 @@ class _Compilation:
             timezone=self.scope.timezone,
             scenarios=scenarios,
             unlisted_model=self.scope.unlisted_model,
+            links=links,
+            score=score,
             warnings=tuple(findings),
             ignores=ignores,
         )

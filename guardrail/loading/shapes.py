@@ -357,6 +357,82 @@ class DefaultsShape(Shape):
     """The model of `models` that one not listed there counts as."""
 
 
+class LinkWindowShape(Shape):
+    """How long evidence lasts after it was last used, in days such as `180d`."""
+
+    strong: AnyDuration = "180d"
+    """A shared value of a strong fact."""
+    weak: AnyDuration = "14d"
+    """Two shared values of weak facts."""
+
+
+class LinksShape(Shape):
+    """Which shared values show that accounts act as one."""
+
+    trusted: AnyCondition
+    """Which accounts are trusted, by server facts: they keep budgets of their own."""
+    strong: list[str] = Field(default_factory=list)
+    """Server facts of which one shared value links, such as `payment.fingerprint`."""
+    weak: list[str] = Field(default_factory=list)
+    """Facts of which two shared values together link, never a trusted account."""
+    window: LinkWindowShape | None = None
+    """How long evidence lasts after it was last used."""
+    public_after: Annotated[int, Field(ge=1, le=16)] = 3
+    """How many trusted accounts, each with a card and an identity of its own, make a weak value
+    public: it links nobody any more."""
+    max_accounts: Annotated[int, Field(ge=2, le=1_000_000)] = 5000
+    """How many accounts an actor may have; who would be one more shares a crowd's budget."""
+    exempt: AnyCondition = None
+    """Accounts that are never linked, by server facts."""
+
+
+class SignShape(Shape):
+    """One kind of evidence: exactly one of `count`, `when`, `same` and `even`."""
+
+    id: str
+    """Names it in `actor.evidence`."""
+    family: str
+    """What it is evidence of, such as `payment`; of one family the most points count."""
+    points: Annotated[int, Field(ge=1, le=1000)]
+    """What it is worth."""
+    count: str | None = None
+    """A fact: `above` how many different values of it tell against an actor."""
+    when: AnyCondition = None
+    """A condition: for `above` what share of its requests it tells against an actor."""
+    same: str | None = None
+    """A fact: `above` what share of its requests showing one value of it tell against an actor."""
+    even: bool | None = None
+    """Whether even times between requests tell against an actor; `above` says how even."""
+    above: Annotated[Any, described_as("Above")]
+    """A number for `count`, a percentage such as `80%` for all else."""
+    least: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """How many requests an actor must have made before a share tells anything."""
+
+
+class BreakerShape(Shape):
+    """Stops scores from acting on further established accounts, for a while."""
+
+    established: AnyCondition
+    """Which accounts are established, by server facts."""
+    most: Count
+    """How many of them may be newly refused or degraded for their actor's score ..."""
+    per: AnyDuration
+    """... in what time."""
+
+
+class ScoreShape(Shape):
+    """What tells against actors; `actor.score` sums it up for rules."""
+
+    window: AnyDuration = "7d"
+    """For how long evidence counts at most; at least for half of that."""
+    min_accounts: Annotated[int, Field(ge=2, le=1_000_000)] = 3
+    """The fewest accounts of an actor that has a score."""
+    evidence: list[SignShape]
+    """What is counted; nothing is scored before two families tell against an actor."""
+    breaker: BreakerShape | None = None
+    """Stops scores from acting on further established accounts, for a while."""
+
+
 class ExpectShape(Shape):
     """What a test expects of a decision: exactly one effect, and what explains it."""
 

@@ -1,7 +1,8 @@
-"""How much a limit allows: a number, a number by fact, or a fact's own value."""
+"""How much a limit allows: a number, by a fact's value or its band, or a fact's own value."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,58 @@ class FromFact:
     missing: int | None
 
 
-Amount = Fixed | Lookup | FromFact
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The amount from one value of a fact on; None is unlimited.
+
+    `start` is in the fact's own unit (seconds for a duration), `text` as the author wrote it.
+    """
+
+    start: float
+    text: str
+    amount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Banded:
+    """Looked up by the band that a fact's value falls in: the last that starts at or below it.
+
+    The starts of `bands` rise. `otherwise` applies to values below the first, `missing` where
+    the fact itself is missing; None is unlimited.
+    """
+
+    fact: str
+    bands: tuple[Band, ...]
+    otherwise: int | None
+    missing: int | None
+
+    @property
+    def starts(self) -> tuple[float, ...]:
+        """Where each band starts."""
+        return tuple(band.start for band in self.bands)
+
+    @property
+    def rows(self) -> tuple[int | None, ...]:
+        """The amount below the first band, then that of each band."""
+        return (self.otherwise, *(band.amount for band in self.bands))
+
+    def row(self, value: float) -> int:
+        """Return the place in `rows` of the amount for a value."""
+        return bisect_right(self.starts, value)
+
+
+Amount = Fixed | Lookup | FromFact | Banded
+
+
+def possible_amounts(amount: Amount) -> tuple[int | None, ...] | None:
+    """Return what an amount can be, None is unlimited; None where it can be anything."""
+    if isinstance(amount, Fixed):
+        return (amount.value,)
+    if isinstance(amount, Lookup):
+        return (*amount.table.values(), amount.otherwise, amount.missing)
+    if isinstance(amount, Banded):
+        return (*amount.rows, amount.missing)
+    return None
 
 
 def amount_facts(amount: Amount) -> frozenset[str]:

@@ -152,6 +152,18 @@ class Renew(NamedTuple):
     ttl: int
 
 
+WINDOW, LINE, MEMBERS = range(3)
+"""The kinds of counters: amounts added up in slots, a time line that drains, members that expire.
+"""
+
+
+class Pool(NamedTuple):
+    """A counter that accounts share by `actor.id`: the ident of its keys, and its kind."""
+
+    ident: str
+    kind: int
+
+
 IDENT_LENGTH = 8
 """How many leading characters of a key name its counter; the rest says whose it is."""
 

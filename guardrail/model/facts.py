@@ -82,6 +82,11 @@ _SERVER: tuple[_Row, ...] = (
     ("account.created", FactType.TIMESTAMP, Source.SERVER, ()),
     ("account.age", FactType.DURATION, Source.SERVER, ()),
     ("account.signup", FactType.STRING, Source.SERVER, ()),
+    ("account.paid_usd", FactType.NUMBER, Source.SERVER, ()),
+    ("account.paid_since", FactType.TIMESTAMP, Source.SERVER, ()),
+    ("account.paid_age", FactType.DURATION, Source.SERVER, ()),
+    ("account.verified_at", FactType.TIMESTAMP, Source.SERVER, ()),
+    ("account.verified_age", FactType.DURATION, Source.SERVER, ()),
     ("credential.id", FactType.STRING, Source.SERVER, ()),
     ("enforcement.status", FactType.ENUM, Source.SERVER, ENFORCEMENT_STATUSES),
     ("kyc.subject", FactType.STRING, Source.SERVER, ()),
@@ -98,6 +103,8 @@ _SERVER: tuple[_Row, ...] = (
     ("actor.id", FactType.STRING, Source.SERVER, ()),
     ("actor.accounts", FactType.INTEGER, Source.SERVER, ()),
     ("actor.trusted_accounts", FactType.INTEGER, Source.SERVER, ()),
+    ("actor.score", FactType.INTEGER, Source.SERVER, ()),
+    ("actor.evidence", FactType.LIST, Source.SERVER, ()),
 )
 
 
@@ -112,6 +119,15 @@ def _vocabulary() -> Mapping[str, Fact]:
 
 STANDARD_FACTS = _vocabulary()
 """The built-in vocabulary by name; `account.tier` lists no values until a policy set does."""
+
+AGES: Mapping[str, str] = MappingProxyType(
+    {
+        "account.age": "account.created",
+        "account.paid_age": "account.paid_since",
+        "account.verified_age": "account.verified_at",
+    }
+)
+"""The durations that follow from a time, each with that time: how long ago it is, 0 at least."""
 
 COUNTRIES = frozenset(
     (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from guardrail.errors import Diagnostic, Ignore, Span
 from guardrail.model.effects import Effect
 from guardrail.model.facts import Fact
+from guardrail.model.links import Links, Score
 from guardrail.model.rules import Exemption, Rule
 
 PRICE_SCALE = 1_000_000
@@ -42,8 +43,9 @@ class PolicySet:
     (`sha256:…`), `timezone` an IANA name. `facts` holds the standard vocabulary with the set's
     declarations over it. `rules` stand in the order that breaks ties: relative path, then line.
     `unlisted_model` is the model that one not listed counts as, None where nothing is said: it then
-    costs as the dearest, and no degrade moves it. `warnings` are what was found that keeps nothing
-    from loading, and `ignores` the comments that accept such findings.
+    costs as the dearest, and no degrade moves it. `links` say which accounts act as one, None where
+    each acts alone, and `score` what tells against actors. `warnings` are what was found that keeps
+    nothing from loading, and `ignores` the comments that accept such findings.
     """
 
     name: str
@@ -57,6 +59,8 @@ class PolicySet:
     timezone: str = "UTC"
     scenarios: tuple[Scenario, ...] = ()
     unlisted_model: str | None = None
+    links: Links | None = None
+    score: Score | None = None
     warnings: tuple[Diagnostic, ...] = ()
     ignores: tuple[Ignore, ...] = ()
 

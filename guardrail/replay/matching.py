@@ -24,7 +24,7 @@ from guardrail.model.conditions import (
     facts_of,
 )
 from guardrail.model.effects import Mode
-from guardrail.model.facts import FactType
+from guardrail.model.facts import AGES, FactType
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Exemption, Rule
 
@@ -38,7 +38,6 @@ _QUARTER = 900
 """Time zones are whole quarters of an hour apart: within one, the local hour does not change."""
 
 _CLOCK_FACTS = frozenset(("time.hour", "time.weekday"))
-_AGEING_FACTS = frozenset(("account.age",))
 
 
 class Matching:
@@ -106,7 +105,7 @@ class Matching:
 def _ages(conditions: list[Condition]) -> bool:
     """Tell whether a condition compares a fact with the running time."""
     return any(
-        test.fact in _AGEING_FACTS or (test.operator in ("before", "after") and not test.operand)
+        test.fact in AGES or (test.operator in ("before", "after") and not test.operand)
         for condition in conditions
         for test in _tests(condition)
     )
@@ -137,8 +136,7 @@ def _members(
                 members[test.fact] = None
             if test.operator == "same_as":
                 members[str(test.operand)] = None
-    if "account.age" in members:
-        members["account.created"] = None
+    members.update((AGES[name], None) for name in AGES.keys() & members.keys())
     return {
         name: None
         if values is None or policies.facts[name].type is not FactType.STRING

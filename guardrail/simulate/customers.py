@@ -41,6 +41,7 @@ LONGEST_RETRY = 60.0
 _WAITS_FOR = 12 * HOUR
 _OUT_CAP = 1024
 _STEPS = 24
+_PAYS_UP_TO = 0.85
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
 
@@ -345,6 +346,9 @@ class Customers:
             account.stepped_requests += ask.size
             if shock is not None:
                 shock.stepped.add(account)
+        elif decision.remedy == "pay" and self._pays_more(account, moment):
+            push(moment + 60, ask._replace(attempt=0))
+            return
         elif wait is None:
             account.blocked += ask.size
             if shock is not None:
@@ -365,6 +369,19 @@ class Customers:
                 push(back, ask._replace(attempt=0, waited=True))
                 return
         self._lost(ask)
+
+    def _pays_more(self, account: Account, moment: float) -> bool:
+        """Pay for some days in advance, as asked; most who pay at all do, up to two months' worth."""
+        if account.pays_after == ENDED and account.paid_since is None:
+            return False
+        if account.answers > _PAYS_UP_TO or account.spent < -40 * account.reload:
+            return False
+        if account.paid_since is None:
+            account.paid_since = moment
+        account.paid += 5 * account.reload
+        account.spent -= 5 * account.reload
+        account.cached = {}
+        return True
 
     def _lost(self, ask: Ask) -> None:
         account = ask.account

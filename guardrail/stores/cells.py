@@ -16,10 +16,12 @@ from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import (
     COUNTER,
     LEFT_OUT,
+    LINE,
     MILLISECOND,
     REPLY,
     SET,
     TOP,
+    WINDOW,
     Adjust,
     Cell,
     Charge,
@@ -283,6 +285,29 @@ def corrected(
     if record is None or record.get(member, 0) <= now:
         return None
     return {**record, member: max(record[member], correction.expires)}
+
+
+def united(kind: int, one: Record | None, other: Record | None) -> Record | None:
+    """Return the record that counts for two: amounts add up, a line is the later, sets unite."""
+    if one is None or other is None:
+        return copied(one if other is None else other)
+    if kind == WINDOW:
+        slots = dict(windowed_slots(one))
+        for slot, value in windowed_slots(other).items():
+            slots[slot] = min(slots.get(slot, 0) + value, TOP)
+        return packed(slots)
+    if kind == LINE:
+        (value, refunded), (later, returned) = drained_pair(one), drained_pair(other)
+        return draining(max(value, later), max(refunded, returned))
+    members = dict(one)
+    for member, expiry in other.items():
+        members[member] = max(members.get(member, 0), expiry)
+    return members
+
+
+def copied(record: Record | None) -> Record | None:
+    """Return a record that changes apart from the one it is like."""
+    return dict(record) if isinstance(record, dict) else record
 
 
 def member_of(cell: Cell | Correction) -> str:

@@ -25,8 +25,10 @@ from guardrail.model.cells import (
     Correction,
     Counter,
     CounterReply,
+    Drain,
     Leave,
     Outcome,
+    Pool,
     Reply,
 )
 from guardrail.stores import cells
@@ -34,14 +36,17 @@ from guardrail.stores.cells import (
     Record,
     admission,
     charged,
+    copied,
     corrected,
     drained_pair,
     member_of,
     read_counter,
     read_set,
     refuses,
+    united,
     windowed_slots,
 )
+from guardrail.stores.links import MOST_MOVES, MOVED_FOR
 
 MAX_KEYS = 10_000_000
 
@@ -60,6 +65,7 @@ class MemoryStore:
         self.max_keys = max_keys
         self._tables: dict[int, Table] = {}
         self._homes: dict[str, Table] = {}
+        self._moved = Table(MOVED_FOR)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
@@ -132,6 +138,48 @@ class MemoryStore:
         if record is not None:
             table.put(key, record, now)
 
+    def unite(self, pools: Sequence[Pool], into: str, others: Sequence[str], now: int) -> None:
+        """Add what `others` have used to what `into` has; whoever calls holds the lock.
+
+        Each is what a key says after its counter's ident. The others' records stay as they are;
+        what is settled of them from now on goes to `into`.
+        """
+        for ident, kind in pools:
+            table = self._homes.get(ident)
+            if table is None:
+                continue
+            key, record = ident + into, table.find(ident + into)
+            for other in others:
+                found = table.find(ident + other)
+                if found is not None:
+                    record = united(kind, record, found)
+                    self._moved.put(ident + other, key, now)
+            if record is not None:
+                table.put(key, record, now)
+
+    def hand_on(self, pools: Sequence[Pool], whole: str, part: str, now: int) -> None:
+        """Let `part` have used what `whole` has; whoever calls holds the lock."""
+        for ident, _ in pools:
+            table = self._homes.get(ident)
+            record = None if table is None else table.find(ident + whole)
+            if table is not None and record is not None:
+                table.put(ident + part, copied(record), now)
+                self._moved.discard(ident + part)
+
+    def keep(self, pools: Sequence[Pool], whose: str) -> None:
+        """Have what is settled of `whose` counters go to these again; the caller holds the lock."""
+        for ident, _ in pools:
+            self._moved.discard(ident + whose)
+
+    def moved(self, key: str) -> str:
+        """Return the key under which is counted what was charged under another."""
+        if not self._moved.size:
+            return key
+        seen = 0
+        while (into := self._moved.find(key)) is not None and seen < MOST_MOVES:
+            key, seen = into, seen + 1
+        return key
+
     def slots(self, key: str) -> dict[int, int]:
         """Return a windowed counter's record, slots to values, for tests and tools."""
         return dict(windowed_slots(self._known(key)))
@@ -174,6 +222,11 @@ class MemoryStore:
         return record, False
 
     def _correct(self, correction: Correction, now: int) -> None:
+        key = self.moved(correction.key)
+        if key != correction.key:
+            if isinstance(correction, Drain) and correction.delta < 0:
+                return  # the later of two lines stands: less may be due to the other
+            correction = correction._replace(key=key)
         ident = correction.key[:IDENT_LENGTH]
         if isinstance(correction, Leave):
             if ident in self._homes:

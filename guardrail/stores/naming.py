@@ -35,18 +35,23 @@ _WHOSE_BYTES, _MEMBER_BYTES = 12, 9
 class Naming:
     """Names records and members under one hash key."""
 
-    __slots__ = ("_members", "_whose", "epoch")
+    __slots__ = ("_members", "_whose", "epoch", "link_secret")
 
     def __init__(self, secret: bytes, layout: int) -> None:
         self.epoch = Epoch(layout, key_id(secret))
+        self.link_secret = blake2b(b"guardrail link secret", key=secret, digest_size=32).digest()
         person = layout.to_bytes(2, "big")
         self._whose = blake2b(key=secret, digest_size=_WHOSE_BYTES, person=b"whose" + person)
         self._members = blake2b(key=secret, digest_size=_MEMBER_BYTES, person=b"member" + person)
 
     def whose(self, key: str) -> bytes:
         """Return the hash, 16 characters, of what a key says after its counter's ident."""
+        return self.party(key[IDENT_LENGTH:])
+
+    def party(self, whose: str) -> bytes:
+        """Return the hash, 16 characters, of what keys say after their counter's ident."""
         digest = self._whose.copy()
-        digest.update(key[IDENT_LENGTH:].encode("utf-8", "surrogatepass"))
+        digest.update(whose.encode("utf-8", "surrogatepass"))
         return urlsafe_b64encode(digest.digest())
 
     def member(self, member: str) -> bytes:

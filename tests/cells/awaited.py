@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.cells import Cell, Charge, Correction, Outcome, Pool
 from guardrail.stores import AsyncStore
+from guardrail.stores.links import Decide, Query
 
 
 class Awaited:
@@ -23,6 +25,23 @@ class Awaited:
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Correct, awaited."""
         self.runner.run(self.store.settle(corrections, now))
+
+    def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Read, decide and write about links, awaited."""
+        store: Any = self.store
+        done: bool = self.runner.run(store.linked(query, decide, now))
+        return done
+
+    def every(self) -> Mapping[bytes, bytes]:
+        """Return all rows of links, awaited."""
+        store: Any = self.store
+        rows: Mapping[bytes, bytes] = self.runner.run(store.every())
+        return rows
+
+    def share(self, pools: Sequence[Pool]) -> None:
+        """Name counters that accounts share."""
+        store: Any = self.store
+        store.share(pools)
 
     def close(self) -> None:
         """Close the store and the loop."""

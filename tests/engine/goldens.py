@@ -69,9 +69,12 @@ def history(seed: int, way: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with every mapping's keys as text, so that their order is one."""
+    """Return a value with every mapping's keys as text, so that their order is one.
+
+    The bands of rules are left out: these sets have none.
+    """
     if isinstance(value, Mapping):
-        return {repr(key): plain(entry) for key, entry in value.items()}
+        return {repr(key): plain(entry) for key, entry in value.items() if key != "bands"}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return repr(value)

@@ -8,6 +8,7 @@ import pytest
 
 from guardrail.engine.facts import FactReader
 from guardrail.model.amounts import SECOND
+from guardrail.model.facts import AGES
 from tests.engine.policies import START, declared_facts
 
 NOW = START / SECOND
@@ -73,11 +74,16 @@ def test_a_stated_fact_is_not_derived_and_an_ill_typed_one_is_not_replaced() -> 
     assert "actor.id" not in known
 
 
-def test_an_account_from_the_future_is_new_and_one_without_a_date_has_no_age() -> None:
-    reader = FactReader(FACTS, ["account.age"], "UTC")
+@pytest.mark.parametrize(("age", "time"), AGES.items())
+def test_an_age_counts_from_its_time_one_of_the_future_is_0_and_without_a_time_there_is_none(
+    age: str, time: str
+) -> None:
+    reader = FactReader(FACTS, [age], "UTC")
 
-    assert reader.read({"account.created": NOW + 9}, NOW)[0]["account.age"] == 0
-    assert "account.age" not in reader.read({}, NOW)[0]
+    assert reader.read({time: NOW - 60}, NOW)[0][age] == 60
+    assert reader.read({time: NOW + 9}, NOW)[0][age] == 0
+    assert age not in reader.read({}, NOW)[0]
+    assert age in reader.widened(frozenset((time,)))
 
 
 def test_facts_that_no_rule_uses_are_not_read() -> None:

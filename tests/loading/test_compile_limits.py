@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from guardrail.loading import load_text
-from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND, Amount, Fixed, FromFact, Lookup
+from guardrail.model.amounts import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Amount,
+    Band,
+    Banded,
+    Fixed,
+    FromFact,
+    Lookup,
+)
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect
 from guardrail.model.rules import (
@@ -29,6 +40,7 @@ policy: demo
 facts:
   account.tier: {type: level, values: [free, email, paid]}
   account.score: {type: number, source: server}
+  account.word: {type: string, source: server}
 units: [images]
 models:
   large: {price: {input: 15, output: 75}, weaker: small, aliases: [best]}
@@ -113,6 +125,31 @@ def test_money_is_whole_micro_usd(written, expected):
         ("{by: time.hour, 3: 5, else: 2}", Lookup("time.hour", {3: 5}, 2, 2)),
         ("{by: geo.country, NO: 5, else: 2}", Lookup("geo.country", {"NO": 5}, 2, 2)),
         ('{by: account.org, "42": 5, else: 2}', Lookup("account.org", {"42": 5}, 2, 2)),
+        (
+            "{by: account.paid_usd, bands: {0: 50, 20: 0.5k, 500.5: unlimited}}",
+            Banded(
+                "account.paid_usd",
+                (Band(0, "0", 50), Band(20, "20", 500), Band(500.5, "500.5", None)),
+                50,
+                50,
+            ),
+        ),
+        (
+            "{by: account.paid_age, bands: {0d: 5, 30d: 2}}",
+            Banded("account.paid_age", (Band(0, "0d", 5), Band(2_592_000, "30d", 2)), 2, 2),
+        ),
+        (
+            "{else: 0, bands: {-1: 5}, by: actor.accounts}",
+            Banded("actor.accounts", (Band(-1, "-1", 5),), 0, 0),
+        ),
+        (
+            "{by: account.score, bands: {0: unlimited}, else: unlimited}",
+            Banded("account.score", (Band(0, "0", None),), None, None),
+        ),
+        (
+            "{by: account.word, bands: 5, else: 2}",
+            Lookup("account.word", {"bands": 5}, 2, 2),
+        ),
         ("{fact: account.score}", FromFact("account.score", 1, 0)),
         ("{fact: geo.asn, else: 1k}", FromFact("geo.asn", 1, 1000)),
         ("{fact: geo.asn, else: unlimited}", FromFact("geo.asn", 1, None)),
@@ -148,6 +185,11 @@ def test_several_units_are_charged_together():
         (
             "{by: account.tier, free: 1/hour, email: 60 per 60 minutes, paid: unlimited}",
             Lookup("account.tier", {"free": 1, "email": 60, "paid": None}, 1, 1),
+            HOUR,
+        ),
+        (
+            "{by: account.age, bands: {1d: 1/hour, 30d: 5/hour}, else: 0/hour}",
+            Banded("account.age", (Band(86_400, "1d", 1), Band(2_592_000, "30d", 5)), 0, 0),
             HOUR,
         ),
     ],

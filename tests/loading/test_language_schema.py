@@ -75,7 +75,7 @@ def test_every_unknown_key_of_a_file_is_flagged(validator):
 
 
 def test_the_keys_of_a_file_and_the_standard_facts_are_there_to_complete(schema):
-    assert set(schema["properties"]) == set(KEYS) - {"links"}
+    assert set(schema["properties"]) == set(KEYS)
     assert set(STANDARD_FACTS) <= set(schema["$defs"]["ConditionMap"]["properties"])
 
 

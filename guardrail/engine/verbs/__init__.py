@@ -5,11 +5,8 @@ from __future__ import annotations
 from guardrail.engine.verbs.base import (
     BY_BAN,
     BY_RULE,
-    LINE,
     NEVER_FITS,
     REPEATED,
-    SET,
-    WINDOW,
     CellSpec,
     Finding,
     Limit,
@@ -29,11 +26,8 @@ from guardrail.model.rules import Budget, Concurrency, Distinct, Rate, Rule
 __all__ = [
     "BY_BAN",
     "BY_RULE",
-    "LINE",
     "NEVER_FITS",
     "REPEATED",
-    "SET",
-    "WINDOW",
     "CellSpec",
     "Finding",
     "Limit",

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, cast
 
 from guardrail.engine.expressions import counter_ident
 from guardrail.engine.windows import Bounds
-from guardrail.model.amounts import MICRO, SECOND, Amount, Lookup
+from guardrail.model.amounts import MICRO, SECOND, Amount, Banded, Lookup
 from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
@@ -35,10 +35,6 @@ Allowances = tuple[int | None, ...]
 
 NEVER_FITS = "cost-exceeds-limit"
 REPEATED = "repeated-refusals"
-
-WINDOW, LINE, SET = range(3)
-"""The kinds of cells: amounts added up in slots, a time line that drains, members that expire."""
-
 
 BY_RULE, BY_BAN = -1, -2
 
@@ -103,6 +99,10 @@ class RuleEmitter(Protocol):
 
     def variable(self, fact: str) -> str:
         """Return the local variable that holds a fact."""
+        ...
+
+    def row(self, amount: Banded) -> str:
+        """Return the expression for the row of a banded amount; -1 where its fact is missing."""
         ...
 
     def exhaustive(self, amount: Lookup) -> bool:

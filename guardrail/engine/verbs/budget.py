@@ -6,7 +6,6 @@ from typing import ClassVar, Literal, cast
 from zoneinfo import ZoneInfo
 
 from guardrail.engine.verbs.base import (
-    WINDOW,
     Allowances,
     CellSpec,
     Finding,
@@ -27,7 +26,7 @@ from guardrail.engine.windows import (
     rolling_width,
 )
 from guardrail.model.amounts import DAY, HOUR, SECOND, Fixed
-from guardrail.model.cells import Adjust, Correction, Counter
+from guardrail.model.cells import WINDOW, Adjust, Correction, Counter
 from guardrail.model.rules import Budget, Rule
 
 KEPT = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 from guardrail.engine.verbs.base import (
-    LINE,
     Allowances,
     CellSpec,
     Finding,
@@ -17,8 +16,8 @@ from guardrail.engine.verbs.base import (
     Stand,
 )
 from guardrail.engine.windows import SCALED_BELOW, pace_increment, pace_room
-from guardrail.model.amounts import MINUTE, Amount, Fixed, Lookup
-from guardrail.model.cells import Correction, Counter, Drain
+from guardrail.model.amounts import MINUTE, Amount, Banded, Fixed, Lookup
+from guardrail.model.cells import LINE, Correction, Counter, Drain
 from guardrail.model.rules import Rate, Rule
 
 OTHERS = object()
@@ -70,12 +69,16 @@ class RateLimit(Limit):
         if not paces or any(pace[2] > emitter.longest_line for pace in known):
             return None
         n, gate = emitter.amount(verb.unit), ""
-        if isinstance(amount, Lookup):
+        if isinstance(amount, Lookup | Banded):
             most, step, room = f"l{j}", f"w{j}", f"c{j}"
-            table, value = emitter.constant("P", paces), emitter.variable(amount.fact)
-            found = f"{table}[{value}]"
-            if not emitter.exhaustive(amount):
-                found = f"{table}.get({value}, {emitter.constant('O', paces[OTHERS])})"
+            table = emitter.constant("P", paces)
+            if isinstance(amount, Banded):
+                found = f"{table}[{emitter.row(amount)}]"
+            elif emitter.exhaustive(amount):
+                found = f"{table}[{emitter.variable(amount.fact)}]"
+            else:
+                others = emitter.constant("O", paces[OTHERS])
+                found = f"{table}.get({emitter.variable(amount.fact)}, {others})"
             emitter.head.append(f"p{j} = {found}")
             if None in paces.values():
                 gate = f"p{j} is not None"
@@ -104,6 +107,8 @@ class RateLimit(Limit):
     def _paces(self, amount: Amount, burst: Amount) -> dict[object, Any]:
         """Return (limit, interval, capacity) by fact value, OTHERS for any; empty: not by a table.
 
+        Those of bands are by row, -1 for the missing one.
+
         None stands for unlimited, the empty tuple for nothing allowed; the interval is 0 where it
         is scaled.
         """
@@ -113,9 +118,13 @@ class RateLimit(Limit):
         fixed = burst.value if isinstance(burst, Fixed) else None
         if isinstance(amount, Fixed):
             return {OTHERS: self._pace(amount.value, fixed)}
-        if not isinstance(amount, Lookup):
+        rows: dict[object, int | None]
+        if isinstance(amount, Banded):
+            rows = {-1: amount.missing, **dict(enumerate(amount.rows))}
+        elif isinstance(amount, Lookup):
+            rows = {**amount.table, None: amount.missing, OTHERS: amount.otherwise}
+        else:
             return {}
-        rows = {**amount.table, None: amount.missing, OTHERS: amount.otherwise}
         return {v: self._pace(most, most if same else fixed) for v, most in rows.items()}
 
     def _pace(self, limit: int | None, burst: int | None) -> tuple[int, ...] | None:

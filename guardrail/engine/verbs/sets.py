@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import ClassVar, Literal, cast
 
 from guardrail.engine.verbs.base import (
-    SET,
     Allowances,
     CellSpec,
     Finding,
@@ -18,7 +17,7 @@ from guardrail.engine.verbs.base import (
     Stand,
 )
 from guardrail.model.amounts import MINUTE, SECOND, Amount, Fixed
-from guardrail.model.cells import Correction, Leave, Member, Renew
+from guardrail.model.cells import MEMBERS, Correction, Leave, Member, Renew
 from guardrail.model.rules import Concurrency, Distinct, Rule
 
 LEASE_WAIT = SECOND
@@ -28,7 +27,7 @@ LEASE_WAIT = SECOND
 class SetLimit(Limit):
     """So many members of a set at once, each for `length` microseconds."""
 
-    kind = SET
+    kind = MEMBERS
     most: Amount
     length: int
     kept: int
@@ -60,7 +59,7 @@ class SetLimit(Limit):
         most, gate = emitter.looked_up(self, self.most, self.first)
         return [
             CellSpec(
-                SET, 0, self.kept, str(self.kept), "0", "1", most, most, member,
+                MEMBERS, 0, self.kept, str(self.kept), "0", "1", most, most, member,
                 until=f"t + {self.length}", length=self.length, gate=gate,
             )
         ]  # fmt: skip

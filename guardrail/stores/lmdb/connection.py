@@ -39,6 +39,8 @@ class Connection:
 
     def __init__(self, files: Files, epochs: Epochs, options: Options) -> None:
         self.options = options
+        self.shared: set[str] = set()
+        """The idents of counters that accounts share."""
         self._files = files
         self._epochs = epochs
         self._threads = threading.Lock()
@@ -114,7 +116,8 @@ class Connection:
             self._release(environment)
             raise
         most_unknown = self.options.max_unknown
-        return Transaction(transaction, environment.tables, names, now, most_unknown, self._end)
+        tables, shared = environment.tables, self.shared
+        return Transaction(transaction, tables, names, now, most_unknown, shared, self._end)
 
     def close(self) -> None:
         """Close the environment for good; closing twice is harmless."""

@@ -35,7 +35,7 @@ TORN = (
 )
 """What LMDB says of a file that is not as it left it."""
 READERS = 1024
-_NAMES = (b"about", b"known", b"guests")
+_NAMES = (b"about", b"known", b"guests", b"links")
 
 Register = Callable[[bytes | None, int], bytes]
 """Takes the timetable that the store has, and the time; returns the one to keep."""

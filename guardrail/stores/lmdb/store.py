@@ -22,9 +22,11 @@ from guardrail.model.cells import (
     Correction,
     Counter,
     CounterReply,
+    Drain,
     Form,
     Leave,
     Outcome,
+    Pool,
     Reply,
 )
 from guardrail.model.cells import SET as SET_ROW
@@ -46,8 +48,10 @@ from guardrail.stores.cells import (
     reply_of,
     windowed_slots,
 )
+from guardrail.stores.links import Decide, Query
 from guardrail.stores.lmdb.connection import Connection
 from guardrail.stores.lmdb.environment import Options
+from guardrail.stores.lmdb.links import LinkRows
 from guardrail.stores.lmdb.recovery import Files, boot_id
 from guardrail.stores.lmdb.transaction import (
     LINE,
@@ -144,6 +148,21 @@ class LmdbStore:
             for correction in corrections:
                 self._correct(transaction, correction)
 
+    def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Read, decide and write in one step; see `LinkedStore.linked`. It is always done."""
+        with self._begin(now) as transaction:
+            LinkRows(transaction).apply(query, decide)
+        return True
+
+    def share(self, pools: Sequence[Pool]) -> None:
+        """Name counters that accounts share, before any of them is charged."""
+        self.connection.shared |= {pool.ident for pool in pools}
+
+    def every(self) -> dict[bytes, bytes]:
+        """Return all rows of links, for tools."""
+        with self._begin() as transaction:
+            return LinkRows(transaction).every()
+
     def close(self) -> None:
         """Close the file; the last process to do so writes all of it to the disk."""
         self.connection.close()
@@ -220,6 +239,9 @@ class LmdbStore:
         return reply
 
     def _correct(self, transaction: Transaction, correction: Correction) -> None:
+        refund = isinstance(correction, Drain) and correction.delta < 0
+        if refund and transaction.moved(correction.key) is not None:
+            return  # the later of two lines stands: less may be due to the other
         entry = transaction.find(correction.key, kind_of(correction))
         member = transaction.member(member_of(correction))
         if isinstance(correction, Leave):
@@ -257,6 +279,20 @@ class AsyncLmdbStore:
             for correction in corrections:
                 self.store._correct(transaction, correction)
 
+    async def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Read, decide and write in one step; see `LinkedStore.linked`."""
+        with await self._begin(now) as transaction:
+            LinkRows(transaction).apply(query, decide)
+        return True
+
+    async def every(self) -> dict[bytes, bytes]:
+        """Return all rows of links, for tools."""
+        return await asyncio.to_thread(self.store.every)
+
+    def share(self, pools: Sequence[Pool]) -> None:
+        """Name counters that accounts share; see `LinkedStore.share`."""
+        self.store.share(pools)
+
     async def close(self) -> None:
         """Close the file; the last process to do so writes all of it to the disk."""
         await asyncio.to_thread(self.store.close)
@@ -290,13 +326,15 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
     if transaction.renaming:
         return None
     get, name_of, now = transaction.lmdb.get, transaction.name, transaction.now
-    _, known, unknown = transaction.tables
+    _, known, unknown, _ = transaction.tables
     reply = [1, *(0 for _ in range(len(charges) // 2))]
     changes: list[Change] = []
     for start in range(0, len(cells), CELL):
         cell: Any = cells[start : start + CELL]
         kind, charge, place, ttl, spill, _, _, floor, amount, _ = cell
         name = name_of(keys[place - 1])
+        if transaction.is_shared(keys[place - 1]):
+            name = transaction.followed(name)
         data: Any = get(name, None, known)
         if spill or (data is None and get(name, None, unknown) is not None):
             return None

@@ -13,7 +13,7 @@ with their expiry compare as expiries, so that `space` finds what may go without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import lru_cache
 from struct import Struct
 from types import TracebackType
@@ -34,12 +34,13 @@ from guardrail.model.cells import (
     Renew,
 )
 from guardrail.stores.cells import SLOT_BITS, SLOT_MASK, Record, windowed_slots
+from guardrail.stores.links import MOST_MOVES, MOVED
 from guardrail.stores.naming import Epoch, Naming, Timetable, timetable_for
 
 STEP = 4 * SECOND
 """Expiries are counted in steps of four seconds, so that four bytes last until the year 2514."""
 _LAST_STEP = 2**32 - 1
-_EXPIRY_BYTES, _MEMBER_BYTES = 4, 12
+EXPIRY_BYTES, _MEMBER_BYTES = 4, 12
 _SLOT_BYTES, _ENTRY_BYTES = 16, _MEMBER_BYTES + 8
 
 _EXPIRY = Struct(">I")
@@ -63,7 +64,7 @@ def read_window_bytes(data: bytes) -> Record:
     if len(data) == _ONE_SLOT.size:
         _, slot, value = _ONE_SLOT.unpack(data)
         return value << SLOT_BITS | slot
-    count = (len(data) - _EXPIRY_BYTES) // _SLOT_BYTES
+    count = (len(data) - EXPIRY_BYTES) // _SLOT_BYTES
     fields = _slots(count).unpack(data)
     return dict(zip(fields[1 : count + 1], fields[count + 1 :], strict=True))
 
@@ -90,7 +91,7 @@ def line_bytes(record: Record, expires: int) -> bytes:
 
 def read_set_bytes(data: bytes) -> Record:
     """Return the record of a set."""
-    fields = _members((len(data) - _EXPIRY_BYTES) // _ENTRY_BYTES).unpack(data)
+    fields = _members((len(data) - EXPIRY_BYTES) // _ENTRY_BYTES).unpack(data)
     return dict(zip(fields[1::2], fields[2::2], strict=True))
 
 
@@ -140,9 +141,10 @@ REMEMBERED_NAMES = 50_000
 class Namer:
     """Names records under one hash key: whose first, so that one account's counters are near."""
 
-    __slots__ = ("_known", "_whose", "member")
+    __slots__ = ("_known", "_whose", "member", "naming")
 
     def __init__(self, naming: Naming) -> None:
+        self.naming = naming
         self._whose = naming.whose
         self.member = naming.member
         self._known: dict[str, bytes] = {}
@@ -231,11 +233,12 @@ TIMETABLE, COPIED = b"timetable", b"copied"
 
 
 class Tables(NamedTuple):
-    """LMDB's named databases: about the store, records, records of unknown credentials."""
+    """LMDB's named databases: about the store, records, those of unknown credentials, links."""
 
     about: Any
     known: Any
     unknown: Any
+    links: Any
 
 
 Change = tuple[bytes, bytes, Any, bool, bytes | None]
@@ -270,11 +273,16 @@ class Entry:
         if expires > self.expires:
             self.expires = expires
 
+    @property
+    def until(self) -> int:
+        """The step after which it may go, as far as is written or known."""
+        return max(self.expires, int.from_bytes((self.data or b"")[:EXPIRY_BYTES], "big"))
+
     def remove_member(self, member: bytes) -> None:
         """Take a member out of a set, which then expires as before."""
         if self.record and member in self.record:
             left = {name: expires for name, expires in self.record.items() if name != member}
-            self.put(left or None, int.from_bytes((self.data or b"")[:_EXPIRY_BYTES], "big"))
+            self.put(left or None, int.from_bytes((self.data or b"")[:EXPIRY_BYTES], "big"))
 
 
 class Transaction:
@@ -287,6 +295,7 @@ class Transaction:
         "_end",
         "_most_unknown",
         "_names",
+        "_shared",
         "entries",
         "lmdb",
         "member",
@@ -303,12 +312,13 @@ class Transaction:
         names: Names,
         now: int,
         most_unknown: int,
+        shared: Container[str],
         end: End,
     ) -> None:
         """Start with nothing read.
 
         `written` takes changes whose bytes are there already; `most_unknown` is how many records
-        of unknown credentials are kept.
+        of unknown credentials are kept; `shared` has the idents of counters that may be moved.
         """
         self.lmdb = transaction
         self.tables = tables
@@ -318,6 +328,7 @@ class Transaction:
         self._names = names
         self.entries: dict[str, Entry] = {}
         self._most_unknown = most_unknown
+        self._shared = shared
         self._end = end
 
     def __enter__(self) -> Self:
@@ -339,12 +350,62 @@ class Transaction:
         """
         entry = self.entries.get(key)
         if entry is None:
-            entry = self.entries[key] = self._read(key, kind, unknown)
+            moved = self.moved(key)
+            if moved is not None:
+                entry = self.named(moved, kind)
+            elif self.is_shared(key):
+                entry = self.own(key, kind, unknown)
+            else:
+                entry = self._read(key, kind, unknown)
+            self.entries[key] = entry
         return entry
+
+    def own(self, key: str, kind: Kind, unknown: bool = False) -> Entry:
+        """Return the entry of a key's own record, though it may have been moved to another."""
+        name = self.name(key).decode()
+        entry = self.entries.get(name)
+        if entry is None:
+            entry = self.entries[name] = self._read(key, kind, unknown)
+        return entry
+
+    def named(self, name: bytes, kind: Kind) -> Entry:
+        """Return the entry of a record that accounts share, by its name."""
+        entry = self.entries.get(name.decode())
+        if entry is None:
+            data: Any = None
+            for table in (self.tables.known, self.tables.unknown):
+                data = self.lmdb.get(name, None, table)
+                if data is not None:
+                    break
+            else:
+                table = self.tables.known
+            entry = self.entries[name.decode()] = Entry(name, table, kind, data)
+        return entry
+
+    def moved(self, key: str) -> bytes | None:
+        """Return the name of the record that another's counter was moved to, None for none."""
+        if key[:IDENT_LENGTH] not in self._shared:
+            return None
+        name = self.name(key)
+        into = self.followed(name)
+        return None if into == name else into
+
+    def followed(self, name: bytes) -> bytes:
+        """Return the name of the record where what is charged to a shared one is counted."""
+        for _ in range(MOST_MOVES):
+            data: Any = self.lmdb.get(MOVED + name, None, self.tables.links)
+            if data is None or data < expired_before(self.now):
+                break
+            name = data[EXPIRY_BYTES:]
+        return name
+
+    def is_shared(self, key: str) -> bool:
+        """Tell whether a key's counter is one that accounts share."""
+        return key[:IDENT_LENGTH] in self._shared
 
     def _read(self, key: str, kind: Kind, unknown: bool) -> Entry:
         get: Callable[..., Any] = self.lmdb.get
-        name, (_, *tables) = self.name(key), self.tables
+        name, tables = self.name(key), [self.tables.known, self.tables.unknown]
         if unknown:
             tables.reverse()
         for table in tables:
@@ -367,7 +428,14 @@ class Transaction:
     @property
     def count(self) -> int:
         """How many records are kept."""
-        return sum(int(self.lmdb.stat(table)["entries"]) for table in self.tables[1:])
+        return sum(int(self.lmdb.stat(table)["entries"]) for table in self.tables[1:3])
+
+    @property
+    def namings(self) -> tuple[Naming, ...]:
+        """How records are named, and how they were before, if some may still be so."""
+        former = self._names.former
+        current = self._names.current.naming
+        return (current,) if former is None else (current, former.naming)
 
     @property
     def renaming(self) -> bool:
@@ -384,7 +452,7 @@ class Transaction:
                 entry.data is None,
                 entry.former,
             )
-            for entry in self.entries.values()
+            for entry in dict.fromkeys(self.entries.values())
             if entry.changed
         ]
 

@@ -62,7 +62,8 @@ end
 
 local o = charges + 1
 for i = first + 1, last, 10 do
-  local charge, k, spill, ceiling = a[i + 1], a[i + 2], a[i + 4], a[i + 9]
+  local charge, k, spill, ceiling = a[i + 1], place(a[i + 2]), place(a[i + 4]), a[i + 9]
+  a[i + 2] = k
   local spilled, r = 0, nil
   if spill ~= 0 and not raw[k] and is_full() then
     spilled = 1
@@ -186,6 +187,6 @@ for i = first + 1, last, 10 do
 end
 
 for k, ttl in pairs(ttls) do
-  redis.call('SET', KEYS[k], cmsgpack.pack(records[k]), 'PX', ttl)
+  redis.call('SET', names[k], cmsgpack.pack(records[k]), 'PX', ttl)
 end
 return out

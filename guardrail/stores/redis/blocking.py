@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from ssl import SSLWantReadError
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from hiredis import Reader
 from redis import connection as connections
@@ -32,10 +32,9 @@ from guardrail.stores.redis.faults import (
     unreachable,
     unwrapped,
 )
-from guardrail.stores.redis.protocol import Call, Steps
+from guardrail.stores.redis.protocol import Call
 from guardrail.stores.redis.servers import PATIENCE, Library, OnLate, Servers
-
-T = TypeVar("T")
+from guardrail.stores.steps import Steps, performed
 
 RESTED = 0.5
 """Seconds of rest after which a connection is looked at before use: it may have been closed."""
@@ -43,21 +42,6 @@ AT_ONCE = 65536
 """Bytes read at once."""
 CLOSE_ENOUGH = 0.001
 """Seconds by which a wait may miss its end, where setting it anew would cost a system call."""
-
-
-def performed(steps: Steps[T]) -> T:
-    """Perform steps whose functions block; return what comes of them."""
-    try:
-        function, arguments = next(steps)
-        while True:
-            try:
-                found = function(*arguments)
-            except BaseException as problem:
-                function, arguments = steps.throw(problem)
-            else:
-                function, arguments = steps.send(found)
-    except StopIteration as end:
-        return cast(T, end.value)
 
 
 class BlockingConnection:

@@ -23,7 +23,8 @@ from guardrail.model.cells import (
 )
 from guardrail.stores.cells import Planned, outcome_of
 from guardrail.stores.redis.address import Place
-from guardrail.stores.redis.protocol import CallContext, Compensation, Steps, compensating
+from guardrail.stores.redis.protocol import CallContext, Compensation, compensating
+from guardrail.stores.steps import Steps
 
 
 class SlotTable:

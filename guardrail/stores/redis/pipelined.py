@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from hiredis import Reader
 from redis import exceptions as said
@@ -23,30 +23,14 @@ from guardrail.stores.redis.faults import (
     unreachable,
     unwrapped,
 )
-from guardrail.stores.redis.protocol import Call, Steps
+from guardrail.stores.redis.protocol import Call
 from guardrail.stores.redis.servers import LOOK_EVERY, PATIENCE, Library, OnLate, Servers
-
-T = TypeVar("T")
+from guardrail.stores.steps import Steps, awaited
 
 AT_ONCE = 65536
 """Bytes read at once, and bytes that may wait to leave before more calls do."""
 MOST_WAITING = 10_000
 """Calls that wait for a server at once; one more is refused."""
-
-
-async def awaited(steps: Steps[T]) -> T:
-    """Perform steps whose functions are awaited; return what comes of them."""
-    try:
-        function, arguments = next(steps)
-        while True:
-            try:
-                found = await function(*arguments)
-            except BaseException as problem:
-                function, arguments = steps.throw(problem)
-            else:
-                function, arguments = steps.send(found)
-    except StopIteration as end:
-        return cast(T, end.value)
 
 
 class Stream:

@@ -1,17 +1,16 @@
 """What is said to a server: calls and replies as they are written, and in what order, in steps.
 
-Nothing here waits. What has to wait is yielded as a step, which one driver performs by blocking
-and another by awaiting; so everything that is asked of a server is written once.
+Nothing here waits: so everything that is asked of a server is written once.
 """
 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from hiredis import pack_command
@@ -38,23 +37,20 @@ from guardrail.model.cells import (
 )
 from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
+from guardrail.stores.steps import Steps
 
 REMEMBERED = 8192
 """How many names of keys are remembered before all are forgotten: hashing costs most of a call."""
 SLOTS = 16384
-
-T = TypeVar("T")
-Step = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function that waits and its arguments: one that blocks, or one whose result is awaited."""
-Steps = Generator[Step, Any, T]
-"""Steps to perform, each of which is sent what its function returned or thrown what it raised."""
+COUNTED = b"c"
+"""What stands before a counter among the links; the scripts know it."""
 
 Command = tuple[bytes | str | int, ...]
 Commands = Generator[Command, object, None]
 """Plain commands, each of which is sent its reply."""
 
 _ADJUST, _DRAIN, _LEAVE, _RENEW, _UNDRAIN = 1, 2, 3, 4, 5
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,21 @@ def load_scripts() -> Scripts:
     acquire, settle = records + acquire, records + settle
     flagged = b"#!lua flags=allow-oom\n" + settle
     return Scripts(Script.of(acquire), Script.of(settle), Script.of(flagged))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkScripts:
+    """The scripts about links: one reads, one writes if nothing has changed since."""
+
+    read: Script
+    write: Script
+
+
+def load_link_scripts() -> LinkScripts:
+    """Return the scripts about links."""
+    here = files(__package__)
+    names = ("links_read.lua", "links_write.lua")
+    return LinkScripts(*(Script.of((here / name).read_bytes()) for name in names))
 
 
 class EndStay(NamedTuple):
@@ -134,16 +145,24 @@ class Preconditions(NamedTuple):
 class Names:
     """The names of keys under one hash key; the latest are remembered."""
 
-    __slots__ = ("_known", "_prefix", "_tags", "naming")
+    __slots__ = ("_known", "_prefix", "_shared", "_tags", "links", "naming")
 
-    def __init__(self, naming: Naming, prefix: str) -> None:
+    def __init__(self, naming: Naming, prefix: str, shared: Container[str] = frozenset()) -> None:
+        """Take the prefix of all names, and the idents of counters that accounts share."""
         self.naming = naming
+        self.links = prefix.encode() + b":{links}"
+        self._shared = shared
         self._prefix = prefix.encode() + b":{"
         self._tags: dict[str, bytes] = {}
         self._known: dict[str, bytes] = {}
 
     def tag(self, key: str) -> bytes:
-        """Return what the names of all counters with the same key facts start with."""
+        """Return what the names of all counters with the same key facts start with.
+
+        Those that accounts share stand with the links: they move from one actor to another.
+        """
+        if key[:IDENT_LENGTH] in self._shared:
+            return self.links
         whose = key[IDENT_LENGTH:]
         tag = self._tags.get(whose)
         if tag is None:
@@ -158,8 +177,17 @@ class Names:
         if name is None:
             if len(self._known) >= REMEMBERED:
                 self._known = {}
-            name = self._known[key] = self.tag(key) + key[:IDENT_LENGTH].encode()
+            ident = key[:IDENT_LENGTH]
+            if ident in self._shared:
+                name = self.shared(self.naming.whose(key), ident)
+            else:
+                name = self.tag(key) + ident.encode()
+            self._known[key] = name
         return name
+
+    def shared(self, party: bytes, ident: str) -> bytes:
+        """Return the name of a counter that accounts share, by the hash of whose it is."""
+        return self.links + COUNTED + party + ident.encode()
 
     def member(self, member: str) -> str:
         """Return the name of a set's member, as text: a script's list knows no bytes."""
@@ -244,10 +272,10 @@ def acquired(context: CallContext, asked: Asked, now: int, slot: int, ask: Ask) 
     names = context.names
     keys = [names.record(key) for key in form.keys]
     argument = _acquiring(form, now, names, context.preconditions)
-    taken_over: tuple[bytes, ...] = ()
+    taken: tuple[bytes, ...] = ()
     if context.former is not None:
-        taken_over = yield from _taken_over(context, form.keys, keys, argument, ask)
-    parts: Command = (len(keys), *keys, _encode(argument), *taken_over)
+        taken = yield from taken_over(context, form.keys, keys, argument, ask)
+    parts: Command = (len(keys), *keys, encode(argument), *taken)
     return read_reply((yield from ask(Call(slot, parts, context.acquire, asked))))
 
 
@@ -278,14 +306,14 @@ def settled(
         argument += _correcting(each, place, names)
     check_whole(*[abs(number) for number in argument if not isinstance(number, str)])
     keys = [names.record(key) for key in places]
-    taken_over: tuple[bytes, ...] = ()
+    taken: tuple[bytes, ...] = ()
     if context.former is not None:
-        taken_over = yield from _taken_over(context, list(places), keys, argument, ask)
-    parts: Command = (len(keys), *keys, _encode(argument), *taken_over)
+        taken = yield from taken_over(context, list(places), keys, argument, ask)
+    parts: Command = (len(keys), *keys, encode(argument), *taken)
     yield from ask(Call(slot, parts, context.settle))
 
 
-def _taken_over(
+def taken_over(
     context: CallContext,
     keys: Sequence[str],
     records: Sequence[bytes],

@@ -14,12 +14,40 @@ local function are_whole(first, last)
   return true
 end
 
+-- The name of each record. A counter that accounts share may have been moved to another's: `moved`
+-- tells it, and `places` leads to the first key that means the same record.
+local names, moved, places = KEYS, {}, {}
+local function follow()
+  local at = {}
+  for k = 1, #KEYS do
+    local name = KEYS[k]
+    local _, stop = string.find(name, ':{links}c', 1, true)
+    if stop then
+      local tag = string.sub(name, 1, stop - 1)
+      for _ = 1, 64 do
+        local into = redis.call('GET', tag .. 'm' .. string.sub(name, stop + 1))
+        if not into then break end
+        if names == KEYS then names = {unpack(KEYS)} end
+        name = tag .. 'c' .. into
+        names[k], moved[k] = name, true
+      end
+      if at[name] then places[k] = at[name] else at[name] = k end
+    end
+  end
+end
+
+local function place(k)
+  return places[k] or k
+end
+
 -- Reads every record; after `last`, the argument names those taken over, which follow in ARGV.
 local raw, records
 local function read(last)
-  raw, records = redis.call('MGET', unpack(KEYS)), {}
+  follow()
+  raw, records = redis.call('MGET', unpack(names)), {}
   for i = last + 1, #a do
-    if not raw[a[i]] then raw[a[i]] = ARGV[i - last + 1] end
+    local k = a[i]
+    if not raw[k] and not moved[k] then raw[k] = ARGV[i - last + 1] end
   end
 end
 

@@ -13,6 +13,7 @@ from guardrail.stores.redis.protocol import (
     Commands,
     Names,
     Preconditions,
+    load_link_scripts,
     load_scripts,
     slot_of,
 )
@@ -78,8 +79,10 @@ class ServerState:
         self._clock = clock
         self._steady = steady
         self._is_cluster = is_cluster
+        self.shared: set[str] = set()
+        """The idents of counters that accounts share."""
         self._names = {
-            naming.epoch: Names(naming, options.prefix)
+            naming.epoch: Names(naming, options.prefix, self.shared)
             for layout in options.layouts
             for naming in (Naming(key, layout) for key in options.keys)
         }
@@ -94,11 +97,17 @@ class ServerState:
         self._until = 0.0
         self._knows_flags = False
         self.scripts = load_scripts()
+        self.link_scripts = load_link_scripts()
 
     @property
     def slot(self) -> int:
         """The slot of the server that keeps the store's own record."""
         return slot_of(self._meta) if self._is_cluster else 0
+
+    @property
+    def links_slot(self) -> int:
+        """The slot of links, and of the counters that accounts share."""
+        return slot_of(f"{self._options.prefix}:{{links}}".encode()) if self._is_cluster else 0
 
     @property
     def known(self) -> bool:

@@ -18,8 +18,9 @@ from guardrail.errors import StoreError
 from guardrail.stores.redis.address import Address, Place
 from guardrail.stores.redis.cluster import SlotTable
 from guardrail.stores.redis.faults import MOVED_AWAY, refusal, unreachable
-from guardrail.stores.redis.protocol import Call, Command, Commands, Steps, answered, packed
+from guardrail.stores.redis.protocol import Call, Command, Commands, answered, packed
 from guardrail.stores.redis.server_state import ServerState
+from guardrail.stores.steps import Steps
 
 ANY = Place("", 0)
 """Whichever server of a cluster answers: the first call goes there, and is sent on."""

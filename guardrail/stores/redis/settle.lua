@@ -83,10 +83,13 @@ local function renew(r, member, expires)
 end
 
 for i = 4, last, 6 do
-  local kind, k, ttl = a[i], a[i + 1], a[i + 2]
+  local kind, k, ttl = a[i], place(a[i + 1]), a[i + 2]
   local r = record(k)
   local changed = true
-  if kind == 1 then
+  if moved[a[i + 1]] and (kind == 5 or (kind == 2 and a[i + 3] < 0)) then
+    -- The later of two lines stands: less may be due to the other.
+    changed = false
+  elseif kind == 1 then
     changed = adjust(r, a[i + 3], a[i + 4])
   elseif kind == 2 then
     changed = drain(r, a[i + 3], a[i + 4], a[i + 5])
@@ -103,13 +106,13 @@ end
 for k, ttl in pairs(ttls) do
   local r = records[k]
   if #r == 0 then
-    redis.call('DEL', KEYS[k])
+    redis.call('DEL', names[k])
   else
     local text = cmsgpack.pack(r)
     if ttl > 0 then
-      redis.call('SET', KEYS[k], text, 'PX', ttl)
+      redis.call('SET', names[k], text, 'PX', ttl)
     else
-      redis.call('SET', KEYS[k], text, 'KEEPTTL')
+      redis.call('SET', names[k], text, 'KEEPTTL')
     end
   end
 end

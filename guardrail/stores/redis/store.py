@@ -12,26 +12,27 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
+from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome, Pool
 from guardrail.stores.cells import GarbledError, Planned, outcome_of, reply_of
+from guardrail.stores.links import TRIES, Decide, Query
 from guardrail.stores.redis.address import Address
-from guardrail.stores.redis.blocking import BlockingServers, performed
+from guardrail.stores.redis.blocking import BlockingServers
 from guardrail.stores.redis.cluster import Scatter, by_slot
 from guardrail.stores.redis.faults import OutdatedError
-from guardrail.stores.redis.pipelined import PipelinedServers, awaited
+from guardrail.stores.redis.links import every, linked
+from guardrail.stores.redis.pipelined import PipelinedServers
 from guardrail.stores.redis.protocol import (
     Ask,
     Call,
     CallContext,
     Command,
     Compensation,
-    Steps,
     acquired,
     answered,
     compensating,
@@ -40,6 +41,7 @@ from guardrail.stores.redis.protocol import (
 )
 from guardrail.stores.redis.server_state import ServerState, StoreOptions
 from guardrail.stores.redis.servers import Servers
+from guardrail.stores.steps import Steps, awaited, performed
 
 T = TypeVar("T")
 
@@ -195,6 +197,28 @@ class StoreSteps(ABC):
             except StoreError as problem:
                 failed.append((part, problem))
         return len(parts), failed
+
+    def _linked(self, query: Query, decide: Decide, now: int, until: float) -> Steps[bool]:
+        context = self.state.current()
+        if context is None:
+            context = yield from self._refreshed_if_stale(until)
+        send, scripts = partial(self._servers.send, until), self.state.link_scripts
+        for _ in range(TRIES):
+            if (yield from linked(context, scripts, self.state.links_slot, query, decide, send)):
+                return True
+        return False
+
+    def _every(self, now: int, until: float) -> Steps[Mapping[bytes, bytes]]:
+        context = yield from self._refreshed_if_stale(until)
+
+        def send(call: Call) -> Steps[object]:
+            return self._servers.send(self._until(), call)
+
+        return (yield from every(context, self.state.links_slot, send))
+
+    def share(self, pools: Sequence[Pool]) -> None:
+        """Name counters that accounts share, before any of them is charged."""
+        self.state.shared |= {pool.ident for pool in pools}
 
     def _refreshed_if_stale(self, until: float) -> Steps[CallContext]:
         """Return how calls are made, asking the server first if it was not for too long."""
@@ -359,6 +383,14 @@ class RedisStore(StoreSteps):
         """
         performed(self._done(self._settled, now, corrections))
 
+    def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Read, decide and write in one step; see `LinkedStore.linked`."""
+        return performed(self._done(self._linked, now, query, decide))
+
+    def every(self) -> Mapping[bytes, bytes]:
+        """Return all rows of links, for tools; each call may take as long as a deadline."""
+        return performed(self._done(self._every, self._latest))
+
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
         self._until()
@@ -421,6 +453,14 @@ class AsyncRedisStore(StoreSteps):
         What only some servers of a cluster took is owed to the others.
         """
         await awaited(self._done(self._settled, now, corrections))
+
+    async def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Read, decide and write in one step; see `LinkedStore.linked`."""
+        return await awaited(self._done(self._linked, now, query, decide))
+
+    async def every(self) -> Mapping[bytes, bytes]:
+        """Return all rows of links, for tools; each call may take as long as a deadline."""
+        return await awaited(self._done(self._every, self._latest))
 
     async def close(self) -> None:
         """Take back what is still owed, and close every connection."""

@@ -1,0 +1,584 @@
+"""The most that some accounts can take under a policy, worked out before any traffic exists.
+
+A rule bounds what it surely applies to: whatever the caller says, wherever it comes from, and
+however it spreads what it asks for over models, hours and labels. What is asked for over a number
+of rules of which each request meets one at least is bounded by the sum of those; of all such sums
+the smallest is the bound. A limit counts as often as it has keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+from guardrail.engine.expressions import rule_facts
+from guardrail.engine.regions import SOMEBODY, Region, Requests, Values, in_force, numbers
+from guardrail.engine.verbs import in_unit
+from guardrail.engine.windows import SCALED_BELOW, pace_increment
+from guardrail.model.amounts import DAY, HOUR, Banded
+from guardrail.model.conditions import Comparison, Condition, Negation
+from guardrail.model.effects import Mode
+from guardrail.model.facts import CAPABILITIES, COUNTRIES, FactType
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Distinct, Limiting, Rate, Rule, Window
+
+PERIODS: Mapping[str, int | None] = {"day": 1, "month": 30, "ever": None}
+"""The periods by name, in calendar days of the policy's time zone; None is without an end."""
+
+ANY = "any"
+"""Stands for requests of all capabilities together: a caller chooses what it calls its own."""
+
+CAPABILITY, TIER, ACCOUNT = "request.capability", "account.tier", "account.id"
+IDENTITY, CARD, PAID = "kyc.subject", "payment.fingerprint", "account.paid_usd"
+_WITH_IDENTITY = (IDENTITY, "account.verified_at", "account.verified_age")
+_WITH_CARD = (CARD, "payment.country")
+_WITH_PAYMENTS = (PAID, "account.paid_since", "account.paid_age")
+_OF_ONE_ACCOUNT = (ACCOUNT, "actor.id")
+_FOLLOW = ("account.org", IDENTITY, TIER, "account.signup")
+"""The facts of which an account has one: a key that names the account has no more by them."""
+
+MOST_NAMED = 3
+"""How many rules that do not bound are named."""
+
+MOST_TERMS = 12
+"""Of so many rules the best sum is searched for; of more, a good one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Accounts in one hand: how many there are, and what they have to share.
+
+    `trusted` of them have an identity that was verified (all, if None). `identities` and `cards`
+    default to one for each account. Accounts of `identity_from` and the tiers above have an
+    identity, and no others (None: any may). `assumed` gives facts one value (None: missing).
+    """
+
+    accounts: int
+    trusted: int | None = None
+    identities: int | None = None
+    cards: int | None = None
+    identity_from: str | None = None
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What all accounts of one kind have; None where no rule that refuses asks for it.
+
+    `paid` is from what on they paid, in USD; 0: nothing.
+    """
+
+    tier: str | None = None
+    identity: bool | None = None
+    card: bool | None = None
+    paid: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What they have, in words."""
+        words = [] if self.tier is None else [self.tier or "no tier"]
+        if self.identity is not None:
+            words.append("identity" if self.identity else "no identity")
+        if self.card is not None:
+            words.append("card" if self.card else "no card")
+        if self.paid is not None:
+            sum_paid = f"paid {self.paid:g} USD" if self.paid >= 0.01 else "paid something"
+            words.append(sum_paid if self.paid else "paid nothing")
+        return ", ".join(words) or "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """What one rule lets through in all: `keys` counters of `each`, in the unit's whole parts.
+
+    `formula` says how that is made up, in words.
+    """
+
+    rule: str
+    keys: int
+    each: int
+    formula: str
+
+    @property
+    def total(self) -> int:
+        """The sum over all its counters."""
+        return self.keys * self.each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The most of one unit that accounts of one profile can take in a period.
+
+    `most` is in the unit people read (money in USD), None where nothing bounds it: `missing` then
+    says why, and `remedy` what to add. `refused_by` names the rules that refuse all of it. `terms`
+    are the rules whose sum it is.
+    """
+
+    profile: Profile
+    capability: str
+    unit: str
+    period: str
+    most: float | None
+    terms: tuple[Term, ...] = ()
+    refused_by: tuple[str, ...] = ()
+    missing: str | None = None
+    remedy: str | None = None
+
+
+def bounds(
+    policies: PolicySet,
+    fleet: Fleet,
+    now: int,
+    *,
+    periods: Sequence[str] = tuple(PERIODS),
+    tiers: Sequence[str] | None = None,
+) -> tuple[Bound, ...]:
+    """Return the bound of each profile, capability, unit and period, at `now` (microseconds)."""
+    rules = in_force(policies, now)
+    return tuple(
+        found
+        for profile in profiles(policies, rules, fleet, tiers)
+        for capability in _capabilities(policies, rules, fleet)
+        for found in _Worked(policies, rules, fleet, now, profile, capability).bounds(periods)
+    )
+
+
+def all_together(found: Sequence[Bound], capability: str, unit: str, period: str) -> float | None:
+    """Return the most of all accounts together: all without an identity, and the trusted with one.
+
+    Each of the two at the profile that is worst; None where that is not bounded. An account that
+    is trusted later was not before, so that it counts in both.
+    """
+    most: dict[bool, float | None] = {}
+    for one in found:
+        if (one.capability, one.unit, one.period) == (capability, unit, period):
+            kind = bool(one.profile.identity)
+            before = most.get(kind, 0.0)
+            most[kind] = None if None in (before, one.most) else max(before or 0, one.most or 0)
+    return None if None in most.values() else sum(value or 0 for value in most.values())
+
+
+def profiles(
+    policies: PolicySet, rules: Sequence[Rule], fleet: Fleet, tiers: Sequence[str] | None = None
+) -> Iterator[Profile]:
+    """Yield the profiles that rules can tell apart, the lowest tier first."""
+    used = _used(policies, rules)
+    levels: list[str | None] = [None]
+    if TIER in used:
+        fact = policies.facts[TIER]
+        levels = [value for value in fact.values if tiers is None or value in tiers]
+        if fact.default is None and tiers is None:
+            levels.insert(0, "")
+    paid: list[float | None] = [None]
+    if used.intersection(_WITH_PAYMENTS):
+        starts = sorted(start for start in _paid_boundaries(rules, policies) if start > 0)
+        paid = [0.0, *(starts or [math.ulp(0.0)])]
+    every = policies.facts[TIER].values
+    for tier in levels:
+        known: tuple[bool | None, ...] = (None,)
+        if tier is not None and fleet.identity_from is not None:
+            known = (tier in every[every.index(fleet.identity_from) :],)
+        elif used.intersection(_WITH_IDENTITY):
+            known = (False, True)
+        for identity in known:
+            for card in (False, True) if used.intersection(_WITH_CARD) else (None,):
+                for start in paid:
+                    yield Profile(tier=tier, identity=identity, card=card, paid=start)
+
+
+class _Worked:
+    """The bounds of one profile and one capability."""
+
+    def __init__(
+        self,
+        policies: PolicySet,
+        rules: Sequence[Rule],
+        fleet: Fleet,
+        now: int,
+        profile: Profile,
+        capability: str,
+    ) -> None:
+        self.policies, self.rules, self.fleet = policies, rules, fleet
+        self.profile, self.capability = profile, capability
+        accounts = fleet.accounts
+        if profile.identity and fleet.trusted is not None:
+            accounts = fleet.trusted
+        if (profile.identity and fleet.identities == 0) or (profile.card and fleet.cards == 0):
+            accounts = 0
+        self.given = {
+            **dict.fromkeys((*_OF_ONE_ACCOUNT, "account.org", "account.signup"), accounts),
+            IDENTITY: accounts if fleet.identities is None else fleet.identities,
+            CARD: accounts if fleet.cards is None else fleet.cards,
+        }
+        known = {**_known(policies, rules, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
+        if capability != ANY:
+            known[CAPABILITY] = (capability,)
+        self.known = known
+        self.requests = Requests(policies, rules, now, known)
+        regions = list(self.requests.regions())
+        self.live = [region for region in regions if not region.refused]
+        every = dict.fromkeys(name for found in regions for name in found.refused)
+        always = tuple(n for n in every if all(n in found.refused for found in regions))
+        self.refused = always or tuple(every)
+
+    def bounds(self, periods: Sequence[str]) -> Iterator[Bound]:
+        """Yield the bound of each unit and period."""
+        for unit in _units(self.rules):
+            for period in periods:
+                yield self._bound(unit, period)
+
+    def _bound(self, unit: str, period: str) -> Bound:
+        bound = Bound(
+            profile=self.profile, capability=self.capability, unit=unit, period=period, most=None
+        )
+        if not self.live or self.given[ACCOUNT] == 0:
+            return replace(bound, most=0.0, refused_by=self.refused if not self.live else ())
+        counts = self._counts(period)
+        terms: dict[str, Term] = {}
+        for rule in self.rules:
+            term = self._term(rule, unit, period, counts)
+            if term is not None:
+                terms[rule.id] = term
+        met = {
+            frozenset(name for name in terms if _limited(self._rule(name), unit, region)): region
+            for region in self.live
+        }
+        if frozenset() in met:
+            window = "lifetime" if period == "ever" else "day"
+            budget = f"{{{unit}: …, per: {window}, key: account.id}}"
+            return replace(
+                bound,
+                missing=self._missing(met[frozenset()], unit, counts),
+                remedy=f"add `budget: {budget}`, or one with `key: global`",
+            )
+        chosen = _cheapest(terms, list(met))
+        most = sum(term.total for term in chosen)
+        return replace(bound, most=in_unit(most, unit), terms=chosen)
+
+    def _rule(self, name: str) -> Rule:
+        return next(rule for rule in self.rules if rule.id == name)
+
+    # How many counters a rule has.
+
+    def _counts(self, period: str) -> dict[str, _Count]:
+        """Return how many values of a fact there are, where `distinct` rules bound them."""
+        found: dict[str, _Count] = {}
+        for rule in self.rules:
+            verb = rule.verb
+            limits = [region.limits.get(rule.id, (None,))[0] for region in self.live]
+            if not isinstance(verb, Distinct) or None in limits or period == "ever":
+                continue
+            most = max(limit for limit in limits if limit is not None)
+            keys = self._keys(rule, {})
+            times = -(-_length(self.policies, period) // verb.period)
+            count = keys.number * most * times
+            if count < found.get(verb.count, self._count(verb.count, {})).number:
+                why = f"{most:,} for each of {keys.text}" if keys.text else f"{most:,} in all"
+                why += f", {times:,} times" if times > 1 else ""
+                found[verb.count] = _Count(count, f"by `{rule.id}`: {why}")
+        return found
+
+    def _count(self, name: str, bounded: Mapping[str, _Count]) -> _Count:
+        """Return how many values of a fact the accounts have, missing ones not among them."""
+        fact = self.policies.facts[name]
+        number: float = math.inf
+        if name in self.given:
+            number = self.given[name]
+        elif len(self.known.get(name, ())) == 1:
+            number = 1
+        elif fact.type is FactType.BOOL:
+            number = 2
+        elif fact.type in (FactType.ENUM, FactType.LEVEL):
+            number = len(fact.values)
+        elif fact.type is FactType.COUNTRY:
+            number = len(COUNTRIES)
+        elif name == "time.hour":
+            number = 24
+        count = _Count(number, "")
+        if name in bounded and bounded[name].number < number:
+            return bounded[name]
+        return count
+
+    def _keys(self, rule: Rule, bounded: Mapping[str, _Count]) -> _Keys:
+        """Return how many counters a rule has, and whose they are, in words."""
+        assert isinstance(rule.verb, Limiting)
+        names = rule.verb.key.facts
+        number: float = 1
+        words: list[str] = []
+        own = next((name for name in names if name in _OF_ONE_ACCOUNT), None)
+        for name in names:
+            values = self.requests.values.get(name, (SOMEBODY,))
+            count = _Count(0, "") if values == (None,) else self._count(name, bounded)
+            if own is not None and name != own:
+                if name in (*_FOLLOW, *_OF_ONE_ACCOUNT):
+                    continue
+                several = count.number + (1 if None in values else 0)
+            else:
+                several, stood = count.number, 0.0
+                if None in values:
+                    stands = self._count(ACCOUNT, bounded)
+                    stood = {None: stands.number, "match": 1.0, "skip": 0.0}[rule.unknown]
+                    if several == 0 and rule.unknown is None:
+                        name, count = ACCOUNT, stands
+                several += stood
+            number *= several
+            if several != 1 or name in (IDENTITY, CARD, *_OF_ONE_ACCOUNT):
+                words.append(_named(several, name) + (f" ({count.why})" if count.why else ""))
+        return _Keys(number, " × ".join(words))
+
+    # What a rule lets through.
+
+    def _term(
+        self, rule: Rule, unit: str, period: str, counts: Mapping[str, _Count]
+    ) -> Term | None:
+        """Return what a rule lets through of a unit in a period, None if it bounds nothing."""
+        if not any(_limited(rule, unit, region) for region in self.live):
+            return None
+        keys = self._keys(rule, counts)
+        each = self._each(rule, unit, period)
+        if each is None or math.isinf(keys.number):
+            return None
+        amount, text = each
+        formula = f"{keys.text} × {text}" if keys.text else f"{text}, all together"
+        return Term(rule=rule.id, keys=int(keys.number), each=amount, formula=formula)
+
+    def _each(self, rule: Rule, unit: str, period: str) -> tuple[int, str] | None:
+        verb = rule.verb
+        if isinstance(verb, Budget):
+            place = verb.units.index(unit)
+            times = _windows(verb.window, period, self.policies)
+            if times is None:
+                return None
+            limits = [
+                region.limits[rule.id][place]
+                for region in self.live
+                if _limited(rule, unit, region)
+            ]
+            percent = min(s.percent for s in verb.steps if s.verdict.effect.refuses)
+            most = max(limit for limit in limits if limit is not None) * percent // 100
+            text = _shown(most, unit)
+            if times > 1:
+                text += f" × {times:,} windows of {_article(verb.window)}"
+            return most * times, text
+        if not isinstance(verb, Rate) or period == "ever":
+            return None
+        return self._paced(rule, verb, unit, period)
+
+    def _paced(self, rule: Rule, verb: Rate, unit: str, period: str) -> tuple[int, str]:
+        """Return what a pace lets through: what is due in the period, and what may come at once.
+
+        Of several amounts that share a counter, that is the quickest and the longest line.
+        """
+        length = _length(self.policies, period)
+        lines = [
+            (limit, burst, pace_increment(burst, limit, verb.period))
+            for limit, burst in self.requests.rows(rule)
+            if limit and burst
+        ]
+        limit = max(found for found, _, _ in lines)
+        longest = max(line for _, _, line in lines)
+        interval = -(-verb.period // limit)
+        most = (length + longest) * limit // verb.period
+        if interval >= SCALED_BELOW:
+            most = (length + longest) // interval
+        due = most - longest * limit // verb.period
+        return most, f"({_shown(most - due, unit)} at once + {_shown(due, unit)} in the time)"
+
+    # What is not bounded.
+
+    def _missing(self, region: Region, unit: str, counts: Mapping[str, _Count]) -> str:
+        """Return why no rule bounds the requests of a region, those that come near named."""
+        idle = (self._idle(rule, unit, region, counts) for rule in self.policies.rules)
+        near = [text for text in idle if text is not None]
+        return "; ".join(near[:MOST_NAMED]) or f"no rule limits {unit} of all of them"
+
+    def _idle(
+        self, rule: Rule, unit: str, region: Region, counts: Mapping[str, _Count]
+    ) -> str | None:
+        """Return why a rule that counts a unit does not bound a request, None if it is not near."""
+        name = f"`{rule.id}`"
+        if unit not in rule.verb.units or rule.mode is Mode.OFF:
+            return None
+        known = rule_facts(rule, self.policies.exemptions, stand_ins=False)
+        if not known <= self.requests.values.keys() or self.requests.why_not(rule, region.facts):
+            return None
+        if rule.mode is Mode.SHADOW:
+            return f"{name} is in shadow"
+        if rule not in self.rules:
+            return f"{name} refuses nothing, or ends"
+        if not _limited(rule, unit, region):
+            return f"{name} has no limit here"
+        if math.isinf(self._keys(rule, counts).number):
+            many = [n for n in rule.verb.facts if math.isinf(self._count(n, counts).number)]
+            return f"{name} counts by `{'`, `'.join(many)}`, of which there can be any number"
+        covers = rule.verb.covers
+        return f"{name} limits a pace" if covers is None else f"{name} counts per `{covers.text}`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """How many values there are, and the rule that bounds them, in words."""
+
+    number: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """How many counters there are, and whose, in words; empty for one that all share."""
+
+    number: float
+    text: str
+
+
+def _used(policies: PolicySet, rules: Sequence[Rule]) -> frozenset[str]:
+    names = (rule_facts(rule, policies.exemptions, stand_ins=False) for rule in rules)
+    return frozenset().union(*names)
+
+
+def _capabilities(policies: PolicySet, rules: Sequence[Rule], fleet: Fleet) -> tuple[str, ...]:
+    if CAPABILITY not in _used(policies, rules) or CAPABILITY in fleet.assumed:
+        return (ANY,)
+    return (ANY, *(policies.facts[CAPABILITY].values or CAPABILITIES))
+
+
+def _units(rules: Sequence[Rule]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("requests", *(unit for rule in rules for unit in rule.verb.units))))
+
+
+def _known(policies: PolicySet, rules: Sequence[Rule], profile: Profile) -> dict[str, Values]:
+    """Return the values that the facts of a profile may have; those left out are the caller's."""
+    known: dict[str, Values] = dict.fromkeys(_OF_ONE_ACCOUNT, (SOMEBODY,))
+    if profile.tier is not None:
+        known[TIER] = (profile.tier or None,)
+    if profile.identity is not None:
+        known[IDENTITY] = (SOMEBODY if profile.identity else None,)
+    if profile.identity is False:
+        known |= dict.fromkeys(_WITH_IDENTITY, (None,))
+    if profile.card is not None:
+        known[CARD] = (SOMEBODY if profile.card else None,)
+    if profile.card is False:
+        known |= dict.fromkeys(_WITH_CARD, (None,))
+    if profile.paid is not None:
+        boundaries = {0.0, *_paid_boundaries(rules, policies)}
+        every = numbers(policies.facts[PAID], boundaries)
+        after = min((b for b in boundaries if b > profile.paid), default=math.inf)
+        if profile.paid:
+            known[PAID] = tuple(value for value in every if profile.paid <= value < after)
+        else:
+            known |= dict.fromkeys(_WITH_PAYMENTS, (None,))
+            known[PAID] = (*(value for value in every if value <= 0), None)
+    return known
+
+
+def _paid_boundaries(rules: Sequence[Rule], policies: PolicySet) -> set[float]:
+    """Return the payments by which rules tell accounts apart."""
+    found: set[float] = set()
+
+    def add(condition: Condition) -> None:
+        if isinstance(condition, Negation):
+            add(condition.part)
+        elif isinstance(condition, Comparison):
+            operand: Any = condition.operand
+            if condition.fact == PAID and condition.operator not in ("exists", "same_as"):
+                found.update(operand if isinstance(operand, frozenset) else (operand,))
+        else:
+            for part in condition.parts:
+                add(part)
+
+    for rule in rules:
+        add(rule.when)
+        for amount in rule.verb.allowances:
+            if isinstance(amount, Banded) and amount.fact == PAID:
+                found.update(amount.starts)
+    for exemption in policies.exemptions:
+        add(exemption.when)
+    return found
+
+
+def _limited(rule: Rule, unit: str, region: Region) -> bool:
+    """Tell whether a rule counts a unit of the requests of a region against a limit."""
+    limits = region.limits.get(rule.id)
+    if limits is None or unit not in rule.verb.units:
+        return False
+    if isinstance(rule.verb, Rate):
+        return None not in limits
+    return isinstance(rule.verb, Budget) and limits[rule.verb.units.index(unit)] is not None
+
+
+def _cheapest(terms: Mapping[str, Term], met: Sequence[frozenset[str]]) -> tuple[Term, ...]:
+    """Return the terms of the smallest sum of which each set has one at least."""
+    needed = [one for one in met if not any(other < one for other in met)]
+    names = sorted(frozenset().union(*needed), key=lambda name: terms[name].total)
+    if len(names) > MOST_TERMS:
+        return _good(terms, names, needed)
+    sums = (
+        chosen
+        for size in range(1, len(names) + 1)
+        for chosen in combinations(names, size)
+        if all(not one.isdisjoint(chosen) for one in needed)
+    )
+    best = min(sums, key=lambda chosen: sum(terms[name].total for name in chosen))
+    return tuple(terms[name] for name in best)
+
+
+def _good(
+    terms: Mapping[str, Term], names: Sequence[str], needed: Sequence[frozenset[str]]
+) -> tuple[Term, ...]:
+    """Return terms of which each set has one, dear ones left out where the others do."""
+    chosen = list(names)
+    for name in reversed(names):
+        if all(not one.isdisjoint(set(chosen) - {name}) for one in needed):
+            chosen.remove(name)
+    return tuple(terms[name] for name in chosen)
+
+
+def _length(policies: PolicySet, period: str) -> int:
+    """Return how long a period can be at most, in microseconds; the clocks may change in it."""
+    days = PERIODS[period] or 0
+    return days * DAY + (0 if policies.timezone == "UTC" else LONGEST_CHANGE)
+
+
+LONGEST_CHANGE = 2 * HOUR
+"""By how much clocks are set back, at most."""
+
+
+def _windows(window: Window, period: str, policies: PolicySet) -> int | None:
+    """Return how many windows a period can touch, None if any number."""
+    if window.kind == "lifetime":
+        return 1
+    days = PERIODS[period]
+    if days is None:
+        return None
+    length = _length(policies, period)
+    if window.length is not None:
+        return -(-length // window.length)
+    if window.kind == "hour":
+        return -(-length // HOUR) + (length > days * DAY)
+    # A period that starts on the last day of one window: of a week, or of a February.
+    return {"day": days, "week": (days + 5) // 7 + 1, "month": max(1, (days - 2) // 28 + 2)}[
+        window.kind
+    ]
+
+
+def _article(window: Window) -> str:
+    return window.text if window.length is not None else f"a {window.text}"
+
+
+def _shown(amount: int, unit: str) -> str:
+    shown = in_unit(amount, unit)
+    return f"{shown:,} USD" if unit == "cost_usd" else f"{shown:,}"
+
+
+_NOUNS = {ACCOUNT: "account", "actor.id": "actor", IDENTITY: "identity", CARD: "card"}
+
+
+def _named(number: float, name: str) -> str:
+    noun = _NOUNS.get(name, f"value of `{name}`")
+    if number != 1:
+        noun = noun.replace("value of", "values of") if "`" in noun else f"{noun}s"
+        noun = noun.replace("identitys", "identities")
+    return f"{number:,.0f} {noun}"

@@ -1,0 +1,308 @@
+"""What the requests of some accounts can look like to the rules, and which rules apply to each.
+
+A fact is known as the values it may have; None stands for missing. Of the values that nobody but
+the caller chooses, only those matter that no other is better than for whoever wants the most: a
+rule's condition is a monotone function of its tests, each taken towards applying, so that a value
+by which fewer of them hold, and amounts are larger, is at least as good. What cannot be told apart
+in this way (two facts compared with each other, networks, lists, the running time) counts as the
+caller would have it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+from guardrail.engine.expressions import Facts, allowance, rule_facts
+from guardrail.engine.facts import IDENTITIES
+from guardrail.model.amounts import Amount, Banded, FromFact, Lookup, amount_facts, possible_amounts
+from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
+from guardrail.model.effects import Mode
+from guardrail.model.facts import COUNTRIES, Fact, FactType
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Block, Exemption, Rate, Rule
+
+Values = tuple[Any, ...]
+"""The values that a fact may have; None among them: it may be missing."""
+
+MOST_REGIONS = 1_024
+"""How many regions are told apart; beyond that, facts count as the caller would have them."""
+
+SOMEBODY = "\x00somebody"
+"""The value of an identity, or of any text, that no policy names."""
+
+_Scorer = Callable[[Any], float]
+_BEST = -math.inf
+_RANGES = {"time.hour": (0, 23), "actor.accounts": (1, math.inf)}
+_NUMERIC = (FactType.INTEGER, FactType.NUMBER, FactType.DURATION, FactType.TIMESTAMP)
+_ONE_BY_ONE = (FactType.BOOL, FactType.ENUM, FactType.LEVEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Requests that the same rules apply to: the facts of one of them, and those rules.
+
+    `limits` holds the amounts of each rule that counts, as its verb asks for them; None is
+    unlimited. `refused` names the rules that refuse them whatever was counted.
+    """
+
+    facts: Facts
+    limits: Mapping[str, tuple[int | None, ...]]
+    refused: tuple[str, ...]
+
+
+def in_force(policies: PolicySet, now: int) -> tuple[Rule, ...]:
+    """Return the rules that refuse at `now` (microseconds) and have no end."""
+    return tuple(
+        rule
+        for rule in policies.rules
+        if rule.mode is Mode.ENFORCE
+        and rule.end is None
+        and (rule.start is None or rule.start <= now)
+        and rule.verb.verdicts[-1].effect.refuses
+    )
+
+
+class Requests:
+    """The requests that accounts can send, of which `known` holds the values of some facts."""
+
+    def __init__(
+        self,
+        policies: PolicySet,
+        rules: Sequence[Rule],
+        now: int,
+        known: Mapping[str, Values],
+    ) -> None:
+        """Take the rules that matter at `now` (microseconds)."""
+        self.policies = policies
+        self.rules = rules
+        self.exemptions = tuple(ex for ex in policies.exemptions if ex.expires > now)
+        names: set[str] = set()
+        for rule in rules:
+            names |= rule_facts(rule, self.exemptions, stand_ins=False)
+        boundaries = self._boundaries()
+        self.values: dict[str, Values] = {
+            name: known[name] if name in known else values_of(policies.facts[name], found)
+            for name, found in ((name, boundaries.get(name, ())) for name in sorted(names))
+        }
+        self._open: set[str] = set()
+        self._scores = self._scorers()
+        self._best = {name: self._undominated(name) for name in self.values}
+        while math.prod(map(len, self._best.values())) > MOST_REGIONS:
+            widest = max(self._best, key=lambda name: (len(self._best[name]), name))
+            self._open.add(widest)
+            self._best[widest] = self._best[widest][:1]
+
+    def regions(self) -> Iterator[Region]:
+        """Yield the regions that matter: what is left out is no better for any caller."""
+        names = list(self._best)
+        for chosen in product(*self._best.values()):
+            facts = {n: v for n, v in zip(names, chosen, strict=True) if v is not None}
+            limits: dict[str, tuple[int | None, ...]] = {}
+            refused: list[str] = []
+            for rule in self.rules:
+                if not self._applies(rule, facts):
+                    continue
+                found = tuple(self._limit(amount, facts) for amount in rule.verb.allowances)
+                if isinstance(rule.verb, Block) or _nothing(rule, found):
+                    refused.append(rule.id)
+                else:
+                    limits[rule.id] = found
+            yield Region(facts, limits, tuple(refused))
+
+    def rows(self, rule: Rule) -> Iterator[tuple[int | None, ...]]:
+        """Yield the amounts that a rule can have, whatever the request."""
+        facts = sorted({f for amount in rule.verb.allowances for f in amount_facts(amount)})
+        for chosen in product(*(self.values[name] for name in facts)):
+            stated = {n: v for n, v in zip(facts, chosen, strict=True) if v is not None}
+            yield tuple(
+                None if self._unknown(amount) else allowance(amount, stated)
+                for amount in rule.verb.allowances
+            )
+
+    def why_not(self, rule: Rule, facts: Facts) -> str | None:
+        """Return what of a request keeps a rule from applying to it, None where it applies."""
+        if self._applies(rule, facts):
+            return None
+        for exemption in self._exemptions_of(rule):
+            if self._holds(exemption.when, facts, exemption.unknown_holds, True):
+                return f"exemption `{exemption.id}` may lift it"
+        return "it does not apply to all of them"
+
+    def _applies(self, rule: Rule, facts: Facts) -> bool:
+        if rule.unknown == "skip" and any(self._may_lack(n, facts) for n in rule.verb.facts):
+            return False
+        return self._holds(rule.when, facts, rule.unknown != "skip", False) and not any(
+            self._holds(exemption.when, facts, exemption.unknown_holds, True)
+            for exemption in self._exemptions_of(rule)
+        )
+
+    def _may_lack(self, name: str, facts: Facts) -> bool:
+        return name not in facts or (name in self._open and None in self.values[name])
+
+    def _exemptions_of(self, rule: Rule) -> Iterator[Exemption]:
+        return (exemption for exemption in self.exemptions if rule.id in exemption.rules)
+
+    def _holds(self, condition: Condition, facts: Facts, unknown: bool, wanted: bool) -> bool:
+        """Tell whether a condition holds; where that is the caller's choice, it is as `wanted`.
+
+        `unknown` is its value where it is unknown.
+        """
+        if isinstance(condition, Comparison):
+            if self._is_open(condition):
+                return wanted
+            answer = evaluate(condition, facts, 0.0)
+            return unknown if answer is None else answer
+        if isinstance(condition, Negation):
+            return not self._holds(condition.part, facts, not unknown, not wanted)
+        parts = (self._holds(part, facts, unknown, wanted) for part in condition.parts)
+        return all(parts) if isinstance(condition, Every) else any(parts)
+
+    def _is_open(self, test: Comparison) -> bool:
+        if test.operator == "exists":
+            return test.fact in self._open
+        return (
+            test.operator in ("same_as", "cidr")
+            or (test.operator in ("before", "after") and test.operand is None)
+            or self.policies.facts[test.fact].type is FactType.LIST
+            or test.fact in self._open
+        )
+
+    def _limit(self, amount: Amount, facts: Facts) -> int | None:
+        """Return an amount at its largest where it is not known."""
+        if self._unknown(amount):
+            return None
+        if self._open.isdisjoint(amount_facts(amount)):
+            return allowance(amount, facts)
+        found = possible_amounts(amount) or (None,)
+        return None if None in found else max(most for most in found if most is not None)
+
+    def _unknown(self, amount: Amount) -> bool:
+        return isinstance(amount, FromFact) and len(self.values[amount.fact]) > 1
+
+    def _undominated(self, name: str) -> Values:
+        """Return the values of a fact that no other is better than, for whoever wants the most."""
+        scores = {value: self._score(name, value) for value in self.values[name]}
+        best: dict[tuple[float, ...], Any] = {}
+        for value, score in scores.items():
+            if not any(
+                other != score and all(a <= b for a, b in zip(other, score, strict=True))
+                for other in scores.values()
+            ):
+                best.setdefault(score, value)
+        return tuple(best.values())
+
+    def _score(self, name: str, value: object) -> tuple[float, ...]:
+        """Return how a value stands in every rule: less is better for whoever wants the most."""
+        return tuple(part(value) for part in self._scores.get(name, ()))
+
+    def _scorers(self) -> Mapping[str, list[_Scorer]]:
+        """Return, by fact, what of each rule depends on its value."""
+        found: dict[str, list[_Scorer]] = {}
+
+        def add(condition: Condition, unknown: bool, positive: bool) -> None:
+            if isinstance(condition, Negation):
+                add(condition.part, not unknown, not positive)
+            elif not isinstance(condition, Comparison):
+                for part in condition.parts:
+                    add(part, unknown, positive)
+            elif not self._is_open(condition):
+                found.setdefault(condition.fact, []).append(_of_test(condition, unknown, positive))
+
+        for rule in self.rules:
+            add(rule.when, rule.unknown != "skip", True)
+            for exemption in self._exemptions_of(rule):
+                add(exemption.when, exemption.unknown_holds, False)
+            for amount in rule.verb.allowances:
+                if isinstance(amount, Lookup | Banded):
+                    found.setdefault(amount.fact, []).append(_of_amount(amount))
+            for name in rule.verb.facts if rule.unknown == "skip" else ():
+                found.setdefault(name, []).append(lambda value: value is not None)
+        return found
+
+    def _boundaries(self) -> Mapping[str, list[Any]]:
+        """Return the values by which rules tell requests apart, by fact; prefixes among them."""
+        found: dict[str, list[Any]] = {}
+
+        def add(condition: Condition) -> None:
+            if isinstance(condition, Negation):
+                add(condition.part)
+            elif isinstance(condition, Comparison):
+                operand: Any = condition.operand
+                several = operand if isinstance(operand, frozenset | tuple) else (operand,)
+                if condition.operator not in ("exists", "same_as", "cidr") and operand is not None:
+                    found.setdefault(condition.fact, []).extend(several)
+            else:
+                for part in condition.parts:
+                    add(part)
+
+        for rule in self.rules:
+            add(rule.when)
+            for exemption in self._exemptions_of(rule):
+                add(exemption.when)
+            for amount in rule.verb.allowances:
+                if isinstance(amount, Lookup):
+                    found.setdefault(amount.fact, []).extend(amount.table)
+                elif isinstance(amount, Banded):
+                    found.setdefault(amount.fact, []).extend(amount.starts)
+        return found
+
+
+def values_of(fact: Fact, boundaries: Iterable[Any]) -> Values:
+    """Return values of a fact that stand for all it may have, given what rules compare it with.
+
+    Whoever asks has none of the identities that a policy names.
+    """
+    missing = () if fact.default is not None or fact.required else (None,)
+    if fact.name in IDENTITIES:
+        return (SOMEBODY, *missing)
+    if fact.type in _NUMERIC:
+        return (*numbers(fact, boundaries), *missing)
+    if fact.type is FactType.BOOL:
+        return (False, True, *missing)
+    if fact.type in _ONE_BY_ONE:
+        return (*fact.values, *missing)
+    if fact.type is FactType.LIST:
+        return ((), *missing)
+    named = sorted({str(value) for value in boundaries})
+    if fact.type is FactType.COUNTRY:
+        other = min(COUNTRIES.difference(named), default=None)
+        return (*(() if other is None else (other,)), *named, *missing)
+    return (SOMEBODY, *named, *(f"{text}{SOMEBODY}" for text in named), *missing)
+
+
+def numbers(fact: Fact, boundaries: Iterable[float]) -> tuple[float, ...]:
+    """Return each boundary, and a number between any two of them, below all and above all."""
+    low, high = _RANGES.get(fact.name, (-math.inf, math.inf))
+    if fact.type in (FactType.DURATION, FactType.TIMESTAMP):
+        low = 0.0
+    if fact.type is FactType.INTEGER:
+        whole = {math.floor(b) + step for b in boundaries for step in (-1, 0, 1)}
+        return tuple(n for n in sorted({*whole, int(max(low, 0))}) if low <= n <= high)
+    known = sorted(set(boundaries)) or [0.0]
+    found = {*known, *((a + b) / 2 for a, b in pairwise(known)), known[0] - 1, known[-1] + 1}
+    return tuple(n for n in sorted(found) if low <= n <= high)
+
+
+def _of_test(test: Comparison, unknown: bool, positive: bool) -> _Scorer:
+    def score(value: object) -> float:
+        answer = evaluate(test, {} if value is None else {test.fact: value}, 0.0)
+        return (unknown if answer is None else answer) is positive
+
+    return score
+
+
+def _of_amount(amount: Lookup | Banded) -> _Scorer:
+    def score(value: object) -> float:
+        most = allowance(amount, {} if value is None else {amount.fact: value})
+        return _BEST if most is None else -most
+
+    return score
+
+
+def _nothing(rule: Rule, limits: Sequence[int | None]) -> bool:
+    """Tell whether a rule of these amounts refuses everything; a pace needs both of its own."""
+    return 0 in limits and (not isinstance(rule.verb, Rate) or None not in limits)

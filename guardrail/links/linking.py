@@ -1,0 +1,235 @@
+"""What a sighting changes: which links form, which values are public, whose budget is used."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from guardrail.links.evidence import Evidence, Sighting
+from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
+from guardrail.model.amounts import DAY
+from guardrail.model.links import Links
+
+AT_ONCE = 64
+"""How many links that may have expired one sighting looks at, so that none takes long."""
+
+
+class Standing(NamedTuple):
+    """Whom an account acts as: `actor` is 0 where it acts alone."""
+
+    actor: int
+    accounts: int
+    trusted: int
+
+
+class Bearer(NamedTuple):
+    """A trusted account that shows a value, with a card and an identity of its own, until a day."""
+
+    account: int
+    card: int
+    identity: int
+    until: int
+
+
+class Bearers:
+    """For each weak value the trusted accounts that show it, no more than make it public.
+
+    What nobody has vouched for within two turns of `turn` days is forgotten whole.
+    """
+
+    def __init__(self, known: dict[int, tuple[Bearer, ...]] | None = None, turned: int = 0) -> None:
+        """Start with what is known on a day."""
+        self.known: dict[int, tuple[Bearer, ...]] = {} if known is None else known
+        self._former: dict[int, tuple[Bearer, ...]] = {}
+        self._turned = turned
+
+    def of(self, value: int) -> tuple[Bearer, ...]:
+        """Return those of a value, those whose time is over included."""
+        return self.known.get(value) or self._former.get(value, ())
+
+    def put(self, value: int, bearers: tuple[Bearer, ...], today: int, turn: int) -> None:
+        """Set those of a value."""
+        if today - self._turned > turn:
+            self._former = self.known if today - self._turned <= 2 * turn + 1 else {}
+            self.known, self._turned = {}, today
+        self.known[value] = bearers
+
+
+class Book:
+    """What is kept of evidence beside the forest: who vouches for values, who stays apart."""
+
+    def __init__(self) -> None:
+        self.bearers = Bearers()
+        self.apart: dict[int, int] = {}
+        """The accounts that are not linked until a day, as somebody decided."""
+        self.kinds: list[tuple[str, ...]] = []
+        """The facts of each kind of evidence."""
+
+
+class Linking:
+    """Applies sightings to a forest; the caller holds what makes a call atomic."""
+
+    def __init__(self, links: Links, evidence: Evidence, forest: Forest, book: Book) -> None:
+        self.links = links
+        self.evidence = evidence
+        self.forest = forest
+        self.book = book
+
+    def see(self, sighting: Sighting, now: int) -> Standing:
+        """Return whom an account acts as after a sighting at `now` (microseconds).
+
+        A trusted account always acts alone: what others share with it takes nothing from it.
+        """
+        today = now // DAY
+        self.forest.expire(today, AT_ONCE)
+        apart = self.book.apart.get(sighting.account, 0) >= today
+        if sighting.is_exempt or apart:
+            self._leave(sighting)
+            return Standing(0, 1, int(sighting.is_trusted))
+        self._link(sighting, now, today)
+        return self.stands(sighting.account, sighting.is_trusted, today)
+
+    def stands(self, account: int, is_trusted: bool, today: int) -> Standing:
+        """Return whom an account acts as."""
+        row = self.forest.index.get(account, NOBODY)
+        if is_trusted or row == NOBODY:
+            return Standing(0, 1, int(is_trusted))
+        return Standing(*self.forest.standing(row, today))
+
+    def changes(self) -> list[Change]:
+        """Return what has become of actors since this was asked last."""
+        forest = self.forest
+        forest.tidy()
+        changes, forest.changes = forest.changes, []
+        return changes
+
+    def unlink(self, account: int, now: int) -> bool:
+        """Take an account out of its actor, and keep it apart; tell whether it was in one.
+
+        It goes on with the counters it had as an account alone. It is not linked again for as long
+        as strong evidence lasts.
+        """
+        today = now // DAY
+        row = self.forest.index.get(account, NOBODY)
+        self.book.apart[account] = today + self.links.strong_days
+        if row == NOBODY:
+            return False
+        before = self.forest.changes
+        self.forest.changes = []
+        self._isolate(row)
+        # An appeal gives the account its own counters back, not those of the whole.
+        self.forest.changes = [
+            *before,
+            *(c for c in self.forest.changes if getattr(c, "account", 0) != account),
+            Own(account),
+        ]
+        return True
+
+    def links_of(self, account: int) -> list[Edge]:
+        """Return the links that are kept of an account; the whole forest is searched."""
+        return [edge for edge in self.forest.edges() if edge.account == account]
+
+    def members(self, account: int, today: int) -> list[int]:
+        """Return the accounts of an account's actor; the whole forest is searched."""
+        forest = self.forest
+        row = forest.index.get(account, NOBODY)
+        if row == NOBODY:
+            return [account]
+        top = forest.root(row, today)
+        return [
+            forest.name[other]
+            for other in list(forest.index.values())
+            if forest.kind[other] in (STRANGER, TRUSTED) and forest.root(other, today) == top
+        ]
+
+    def weakest(self, one: int, other: int) -> Edge | None:
+        """Return the link whose end parts two accounts, None where none ties them."""
+        rows = self.forest.index.get(one, NOBODY), self.forest.index.get(other, NOBODY)
+        if NOBODY in rows:
+            return None
+        child = self.forest.weakest_between(*rows)
+        return None if child == NOBODY else self.forest.edge_at(child)
+
+    def _link(self, sighting: Sighting, now: int, today: int) -> None:
+        links, forest = self.links, self.forest
+        kind = TRUSTED if sighting.is_trusted else STRANGER
+        row = forest.node(sighting.account, kind)
+        forest.loose.append(row)
+        forest.trust(row, sighting.is_trusted)
+        for value in sighting.strong:
+            self._tie(row, value.name, value.kind, today + links.strong_days, now)
+        if sighting.is_trusted:
+            self._vouch(sighting, today)
+        for pair in sighting.weak:
+            if sighting.is_trusted or self._is_public(pair.parts, today):
+                self._untie(row, pair.name)
+            else:
+                self._tie(row, pair.name, pair.kind, today + links.weak_days, now)
+
+    def _tie(self, row: int, name: int, kind: int, expiry: int, now: int) -> None:
+        forest, today, fresh = self.forest, now // DAY, 0
+        value = forest.node(name, kind)
+        if forest.degree[value]:
+            fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here
+        if forest.link(row, value, expiry, today, fresh, self.links.max_accounts):
+            return
+        forest.loose.append(value)
+        if forest.kind[row] == STRANGER:
+            # Kept out, it shares the budget of all whom this value would have tied to the actor.
+            crowd = forest.node(self.evidence.crowd(name), kind)
+            forest.link(row, crowd, expiry, today, fresh, 2**31)
+            forest.loose.append(crowd)
+
+    def _untie(self, row: int, name: int) -> None:
+        for number in (name, self.evidence.crowd(name)):
+            value = self.forest.index.get(number, NOBODY)
+            child = NOBODY if value == NOBODY else self.forest.edge(row, value)
+            if child != NOBODY:
+                self.forest.cut(child)
+
+    def _leave(self, sighting: Sighting) -> None:
+        row = self.forest.index.get(sighting.account, NOBODY)
+        if row != NOBODY:
+            for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
+                self._untie(row, name)
+            if self.forest.degree[row]:
+                # Other links of it last until they expire; it acts alone in spite of them.
+                self.forest.changes.append(Own(sighting.account))
+
+    def _isolate(self, row: int) -> None:
+        forest = self.forest
+        below = [child for child, above in enumerate(forest.parent) if above == row]
+        if forest.parent[row] != NOBODY:
+            below.append(row)
+        for child in below:
+            forest.cut(child)
+
+    def _is_public(self, parts: tuple[int, int], today: int) -> bool:
+        for part in parts:
+            bearers = self.book.bearers.of(part)
+            if len(bearers) >= self.links.public_after and all(
+                bearer.until >= today for bearer in bearers
+            ):
+                return True
+        return False
+
+    def _vouch(self, sighting: Sighting, today: int) -> None:
+        """Note a trusted account at the values it shows, if its card and its identity are its own.
+
+        Of each value no more accounts are kept than make it public.
+        """
+        if not (sighting.card and sighting.identity):
+            return
+        until = today + self.links.weak_days
+        own = Bearer(sighting.account, sighting.card, sighting.identity, until)
+        for value in {part for pair in sighting.weak for part in pair.parts}:
+            others = [
+                bearer
+                for bearer in self.book.bearers.of(value)
+                if bearer.until >= today and bearer.account != own.account
+            ]
+            shared = any(
+                bearer.card == own.card or bearer.identity == own.identity for bearer in others
+            )
+            if not shared and len(others) < self.links.public_after:
+                others.append(own)
+            self.book.bearers.put(value, tuple(others), today, self.links.weak_days)

@@ -1,0 +1,191 @@
+"""Links kept in a process's memory, beside the counters of a memory store."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, MutableMapping, Sequence
+
+from guardrail.engine import whose_key
+from guardrail.links.evidence import Evidence, Sighting
+from guardrail.links.forest import Alone, Forest, Join, Own
+from guardrail.links.linking import Book, Linking, Standing
+from guardrail.links.signal import actor_id
+from guardrail.links.tally import Tallies
+from guardrail.model.amounts import DAY
+from guardrail.model.cells import Pool
+from guardrail.model.links import Links
+from guardrail.stores.memory import MemoryStore
+
+_EMPTY, _GONE = -1, -2
+_SHARDS, _SMALLEST = 256, 4
+
+
+class Index(MutableMapping[int, int]):
+    """Finds rows by numbers of 64 bits: four bytes a place, a third to two thirds of them free.
+
+    Numbers are hashes already: their high bits choose a shard, their low ones say where to begin to
+    look in it. A shard is small, so that none takes long to grow. `names` tells the number of each
+    row, and is its owner's.
+    """
+
+    def __init__(self, names: array[int]) -> None:
+        self.names = names
+        self._shards = [array("i", [_EMPTY]) * _SMALLEST for _ in range(_SHARDS)]
+        self._used = [0] * _SHARDS
+        """The places of each shard that hold a row, or held one."""
+        self._kept = 0
+
+    def get(self, name: int, otherwise: int = -1) -> int:  # type: ignore[override]
+        """Return a number's row."""
+        rows, names = self._shards[name >> 56], self.names
+        mask = len(rows) - 1
+        at = name & mask
+        while (row := rows[at]) != _EMPTY:
+            if row >= 0 and names[row] == name:
+                return row
+            at = (at + 1) & mask
+        return otherwise
+
+    def __getitem__(self, name: int) -> int:
+        row = self.get(name)
+        if row < 0:
+            raise KeyError(name)
+        return row
+
+    def __setitem__(self, name: int, row: int) -> None:
+        """Note where a number is; `names` must say so as well."""
+        shard = name >> 56
+        at = self._place(name)
+        rows = self._shards[shard]
+        if rows[at] == _EMPTY:
+            self._kept += 1
+            self._used[shard] += 1
+        rows[at] = row
+        if self._used[shard] * 3 > len(rows) * 2:
+            self._grow(shard)
+
+    def __delitem__(self, name: int) -> None:
+        shard, at = name >> 56, self._place(name)
+        if self._shards[shard][at] == _EMPTY:
+            raise KeyError(name)
+        self._shards[shard][at] = _GONE
+        self._kept -= 1
+
+    def __len__(self) -> int:
+        return self._kept
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.names[row] for rows in self._shards for row in rows if row >= 0)
+
+    def _place(self, name: int) -> int:
+        """Return the place of a number in its shard, or the free place where it belongs."""
+        rows, names = self._shards[name >> 56], self.names
+        mask = len(rows) - 1
+        at = name & mask
+        while (row := rows[at]) != _EMPTY and not (row >= 0 and names[row] == name):
+            at = (at + 1) & mask
+        return at
+
+    def _grow(self, shard: int) -> None:
+        rows = [row for row in self._shards[shard] if row >= 0]
+        size = _SMALLEST
+        while size * 4 < len(rows) * 9:
+            size *= 2
+        self._shards[shard] = array("i", [_EMPTY]) * size
+        self._used[shard] = len(rows)
+        for row in rows:
+            self._shards[shard][self._place(self.names[row])] = row
+
+
+class MemoryLinks:
+    """Who acts as one, in memory; the store's lock makes each call atomic with its counters."""
+
+    def __init__(self, links: Links, store: MemoryStore, former: MemoryLinks | None = None) -> None:
+        """Take what links, and the store of the counters; `former` is gone on with."""
+        self._store = store
+        self._state: _State = _State() if former is None else former._state
+        self.evidence = Evidence(links, self._state.secret, self._state.book.kinds)
+        self.tallies = self._state.tallies
+        """What tells against actors."""
+        self._linking = Linking(links, self.evidence, self._state.forest, self._state.book)
+
+    @property
+    def version(self) -> int:
+        """Rises whenever an actor comes to be, grows or ends."""
+        return self._state.version
+
+    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+        """Return whom an account acts as after a sighting at `now` (microseconds).
+
+        Where actors turn out to be one, the counters of `pools` follow in the same step.
+        """
+        with self._store.lock:
+            self._state.handles[sighting.account] = sighting.handle
+            standing = self._linking.see(sighting, now)
+            self._follow(pools, now)
+            if sighting.account not in self._linking.forest.index:
+                del self._state.handles[sighting.account]
+        return standing
+
+    def stands(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+        """Return whom an account acts as, by what is known of it already."""
+        with self._store.lock:
+            standing = self._linking.stands(sighting.account, sighting.is_trusted, now // DAY)
+            self._follow(pools, now)
+        return standing
+
+    def unlink(self, account: str, pools: Sequence[Pool], now: int) -> bool:
+        """Take an account out of its actor and keep it apart; see `Linking.unlink`."""
+        with self._store.lock:
+            was_linked = self._linking.unlink(self.evidence.account(account), now)
+            self._state.version += 1
+            self._follow(pools, now)
+        return was_linked
+
+    def __len__(self) -> int:
+        """Return how many accounts and values are kept."""
+        return len(self._linking.forest.index)
+
+    def _follow(self, pools: Sequence[Pool], now: int) -> None:
+        """Let counters follow what has become of actors."""
+        changes = self._linking.changes()
+        if not changes:
+            return
+        self._state.version += 1
+        for change in changes:
+            if isinstance(change, Join):
+                self.tallies.join(change.into, change.others)
+                others = [self._whose(other) for other in change.others]
+                self._store.unite(pools, self._whose(change.into), others, now)
+            elif isinstance(change, Own):
+                self._store.keep(pools, self._whose(change.account))
+            elif isinstance(change, Alone):
+                whole, part = self._whose(change.whole), self._whose(change.account)
+                self._store.hand_on(pools, whole, part, now)
+            else:
+                self.tallies.part(change.whole, change.part)
+                self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
+
+    def _whose(self, number: int) -> str:
+        """Return what a counter's key says of an actor, or of an account that acts alone."""
+        handle = self._state.handles.get(number)
+        return whose_key(actor_id(number) if handle is None else handle)
+
+
+def memory_forest() -> Forest:
+    """Return an empty forest that is kept in memory."""
+    names = array("Q")
+    return Forest(Index(names), names)
+
+
+class _State:
+    """What outlives a change of policies."""
+
+    def __init__(self) -> None:
+        self.forest = memory_forest()
+        self.book = Book()
+        self.handles: dict[int, str] = {}
+        self.tallies = Tallies()
+        self.secret = os.urandom(32)
+        self.version = 0

@@ -1,0 +1,251 @@
+"""The facts of links: whom an account acts as, and what tells against it, before rules are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from guardrail.engine import Decision, FactReader, rule_facts
+from guardrail.links.evidence import Evidence, Sighting
+from guardrail.links.linking import Standing
+from guardrail.links.tally import NOTHING, Scorer, Tallies
+from guardrail.model.amounts import SECOND
+from guardrail.model.cells import Pool
+from guardrail.model.conditions import compile_condition
+from guardrail.model.effects import Effect
+from guardrail.model.policy import PolicySet
+
+REMEMBERED_FOR = 30 * SECOND
+"""How long a process goes by what it knows of an account, in microseconds."""
+MOST_REMEMBERED = 100_000
+
+ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
+SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
+
+
+def actor_id(number: int) -> str:
+    """Return the id of an actor of several accounts."""
+    return f"actor-{number:016x}"
+
+
+def actor_facts(standing: Standing, account: str) -> Mapping[str, object]:
+    """Return the facts that say whom an account acts as."""
+    actor, accounts, trusted = standing
+    return {
+        "actor.id": actor_id(actor) if actor else account,
+        "actor.accounts": accounts,
+        "actor.trusted_accounts": trusted,
+    }
+
+
+class LinkStore(Protocol):
+    """Keeps links and lets counters follow them, in one step."""
+
+    @property
+    def version(self) -> int:
+        """Rises whenever an actor changes in this process."""
+        ...
+
+    @property
+    def evidence(self) -> Evidence:
+        """What reads the evidence of requests."""
+        ...
+
+    @property
+    def tallies(self) -> Tallies:
+        """What tells against actors."""
+        ...
+
+    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+        """Return whom an account acts as after a sighting at `now` (microseconds)."""
+        ...
+
+    def stands(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+        """Return whom an account acts as, by what is known of it already."""
+        ...
+
+
+class ActorSignal(ABC):
+    """Establishes `actor.*` from what a request shows of its account.
+
+    What it found is remembered for half a minute by all that it was found from, so that most
+    requests ask nobody. An account alone, or exempt, is an actor of its own, and has no score.
+    """
+
+    sources = ()
+
+    def __init__(self, policies: PolicySet, tallies: Tallies, pools: Sequence[Pool]) -> None:
+        assert policies.links is not None
+        self._reader = FactReader(policies.facts, policies.links.facts, policies.timezone)
+        self._names = tuple(self._reader.facts)
+        self.provides = ACTOR_FACTS
+        self.needs = frozenset(self._names)
+        self._tallies, self._pools = tallies, tuple(pools)
+        self._recent: dict[tuple[object, ...], Known] = {}
+        self._older: dict[tuple[object, ...], Known] = {}
+        self._scoring = None
+        if policies.score is not None:
+            self._scoring = _Scoring(policies, Scorer(policies.score))
+            self.provides |= SCORE_FACTS
+            self.needs |= self._scoring.reader.used
+
+    @property
+    def scores(self) -> bool:
+        """Whether decisions are to be handed to `note`."""
+        return self._scoring is not None
+
+    @abstractmethod
+    def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
+
+    @abstractmethod
+    def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        """Return what is known of the account of a request that was just decided."""
+
+    def _told(self, found: Known, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return the facts of what was found, its score included."""
+        if found.actor and self._scoring is not None:
+            return {**found.facts, **self._scored(found, self._scoring, known, now)}
+        return found.facts
+
+    def note(self, known: Mapping[str, object], now: float, decision: Decision) -> None:
+        """Count what a decided request showed, and whom a score has acted on.
+
+        What is refused does not count: a score ends by itself, whoever goes on asking.
+        """
+        scoring = self._scoring
+        found = None if scoring is None else self._seen(known, now)
+        if scoring is None or found is None or not found.actor:
+            return
+        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
+        if not (decision.allowed or acted):
+            return
+        typed, _ = scoring.reader.read(known, now)
+        if decision.allowed:
+            self._tallies.add(found.actor, scoring.scorer, typed, now)
+        if acted:
+            account = found.sighting.account
+            is_established = scoring.established(typed, now) is True
+            self._tallies.act(account, scoring.scorer, is_established, now)
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """Return what an operator should know at `now`: that the breaker is open."""
+        scoring = self._scoring
+        if scoring is None or not self._tallies.tripped(scoring.scorer, now):
+            return ()
+        breaker = scoring.scorer.score.breaker
+        assert breaker is not None
+        return (
+            f"scores act on no further established account: {breaker.most} were newly refused or "
+            f"degraded for one within {breaker.per // SECOND} s; look at `actor.evidence` in "
+            "the decision log; untrusted accounts, budgets and whom scores acted on before stay "
+            "as they are",
+        )
+
+    def _scored(
+        self, found: Known, scoring: _Scoring, known: Mapping[str, object], now: float
+    ) -> Mapping[str, object]:
+        tally, result = self._tallies.of(found.actor), NOTHING
+        scorer = scoring.scorer
+        if tally is not None and found.accounts >= scorer.score.min_accounts:
+            result = tally.found(scorer, now)
+        if result.score and self._tallies.spares(found.sighting.account, scorer, now):
+            typed, _ = scoring.reader.read(known, now)
+            if scoring.established(typed, now) is True:
+                result = NOTHING
+        return {"actor.score": result.score, "actor.evidence": result.evidence}
+
+    def _recalled(
+        self, known: Mapping[str, object], moment: int
+    ) -> tuple[tuple[object, ...], Known | None]:
+        """Return what a request shows, and what is remembered of it, None if it has to be asked."""
+        shown = tuple(map(known.get, self._names))
+        try:
+            found = self._recent.get(shown) or self._older.get(shown)
+        except TypeError:  # a value of a wrong type, which is no evidence
+            return (), None
+        if found is None or not found.since <= moment < found.until:
+            return shown, None
+        return shown, found
+
+    def _remember(self, shown: tuple[object, ...], found: Known) -> None:
+        """Go by what was found for as long as it is good."""
+        if shown:
+            if len(self._recent) >= MOST_REMEMBERED:
+                self._older, self._recent = self._recent, {}
+            self._recent[shown] = found
+
+
+class LinkSignal(ActorSignal):
+    """Establishes `actor.*` by links in this process's memory."""
+
+    def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
+        super().__init__(policies, store.tallies, pools)
+        self._store = store
+
+    def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
+        found = self._seen(known, now)
+        return {} if found is None else self._told(found, known, now)
+
+    def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        moment = int(now * SECOND + 0.5)
+        shown, found = self._recalled(known, moment)
+        if found is None:
+            return self._look(known, shown, now, moment)
+        if found.version != self._store.version:
+            found.stand(self._store.stands(found.sighting, self._pools, moment))
+            found.version = self._store.version
+        return found
+
+    def _look(
+        self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
+    ) -> Known | None:
+        typed, _ = self._reader.read(known, now)
+        sighting = self._store.evidence.sighting(typed, now)
+        if sighting is None:
+            return None
+        standing = self._store.see(sighting, self._pools, moment)
+        found = Known(sighting, moment, self._store.version)
+        found.stand(standing)
+        self._remember(shown, found)
+        return found
+
+
+class _Scoring:
+    """What scores need of a policy set: its evidence, and the rules that go by it."""
+
+    def __init__(self, policies: PolicySet, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.reader = FactReader(policies.facts, scorer.score.facts, policies.timezone)
+        self.rules = frozenset(
+            rule.id
+            for rule in policies.rules
+            if rule_facts(rule, policies.exemptions) & SCORE_FACTS
+        )
+        breaker = scorer.score.breaker
+        self.established = compile_condition(breaker.established) if breaker else _nobody
+
+
+def _nobody(facts: Mapping[str, object], now: float) -> bool | None:
+    return False
+
+
+class Known:
+    """What is remembered of one account as it showed itself."""
+
+    __slots__ = ("accounts", "actor", "facts", "sighting", "since", "until", "version")
+
+    def __init__(self, sighting: Sighting, now: int, version: int = 0) -> None:
+        """Start with what was seen at `now` (microseconds)."""
+        self.sighting = sighting
+        self.since, self.until = now, now + REMEMBERED_FOR
+        self.version = version
+        self.actor = self.accounts = 0
+        self.facts: Mapping[str, object] = {}
+
+    def stand(self, standing: Standing) -> None:
+        """Take note of whom it acts as."""
+        self.actor, self.accounts, _ = standing
+        self.facts = actor_facts(standing, self.sighting.handle)

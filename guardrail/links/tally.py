@@ -1,0 +1,256 @@
+"""What tells against an actor: tallies of what its served requests showed, and the score of them.
+
+A tally is two halves of a window: the current one and the one before. At the end of a half the
+older is dropped whole, so that what was seen counts for half a window at least and for a whole one
+at most. Of a fact's values no more are kept than its evidence needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from guardrail.model.conditions import Predicate, compile_condition
+from guardrail.model.links import Score, Sign
+
+COMMONEST = 8
+"""How many values are followed to find the commonest (J. Misra and D. Gries, 1982)."""
+
+
+class Found(NamedTuple):
+    """A score, and the evidence that makes it up."""
+
+    score: int
+    evidence: tuple[str, ...]
+
+
+NOTHING = Found(0, ())
+
+
+class _Half:
+    """What was seen in half a window: for each sign a record of its own kind."""
+
+    __slots__ = ("records", "requests")
+
+    def __init__(self, signs: int) -> None:
+        self.requests = 0
+        self.records: list[Any] = [None] * signs
+
+
+class Tally:
+    """The evidence against one actor."""
+
+    __slots__ = ("_current", "_former", "_last", "_turn")
+
+    def __init__(self, signs: int) -> None:
+        self._current, self._former = _Half(signs), _Half(signs)
+        self._turn, self._last = 0, 0.0
+
+    def add(self, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
+        """Count a served request at `now` (seconds) by its typed facts."""
+        half = self._at(scorer, now)
+        half.requests += 1
+        gap, self._last = (now - self._last if self._last else 0.0), now
+        for place, sign in enumerate(scorer.signs):
+            record = half.records[place]
+            if sign.kind == "when":
+                holds = scorer.conditions[place](facts, now) is True
+                half.records[place] = (record or 0) + holds
+            elif sign.kind == "even":
+                half.records[place] = _spread(record, gap) if gap > 0 else record
+            elif sign.fact is not None and sign.fact in facts:
+                if record is None:
+                    record = half.records[place] = {}
+                if sign.kind == "count":
+                    if len(record) <= sign.above:
+                        record[facts[sign.fact]] = True
+                else:
+                    _follow(record, facts[sign.fact])
+
+    def absorb(self, other: Tally) -> None:
+        """Take over what another actor's tally holds: they turned out to be one."""
+        self._turn = max(self._turn, other._turn)
+        self._last = max(self._last, other._last)
+        for mine, its in ((self._current, other._current), (self._former, other._former)):
+            mine.requests += its.requests
+            for place, record in enumerate(its.records):
+                mine.records[place] = _united(mine.records[place], record)
+
+    def copy(self) -> Tally:
+        """Return a tally that says the same: a part keeps what told against the whole."""
+        made = Tally(len(self._current.records))
+        made.absorb(self)
+        return made
+
+    def found(self, scorer: Scorer, now: float) -> Found:
+        """Return what the evidence comes to at `now` (seconds)."""
+        halves = self._at(scorer, now), self._former
+        requests = sum(half.requests for half in halves)
+        points: dict[str, int] = {}
+        holding: list[str] = []
+        for place, sign in enumerate(scorer.signs):
+            record = _united(*(half.records[place] for half in halves))
+            if record is not None and _tells(sign, record, requests):
+                holding.append(sign.id)
+                points[sign.family] = max(points.get(sign.family, 0), sign.points)
+        if len(points) < 2:
+            return NOTHING
+        return Found(sum(points.values()), tuple(sorted(holding)))
+
+    def _at(self, scorer: Scorer, now: float) -> _Half:
+        """Return the half of the window that it is now."""
+        turn = int(now / scorer.half)
+        if turn > self._turn:
+            fresh = _Half(len(scorer.signs))
+            is_next = turn == self._turn + 1
+            self._former = self._current if is_next else _Half(len(scorer.signs))
+            self._current, self._turn = fresh, turn
+        return self._current
+
+
+class Scorer:
+    """A set's score, ready to be read from tallies."""
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+        self.signs = score.signs
+        self.half = score.window / 2_000_000
+        """Half of the window, in seconds."""
+        self.conditions: list[Predicate] = [
+            compile_condition(sign.condition) if sign.condition is not None else _never
+            for sign in score.signs
+        ]
+
+
+def _never(facts: Mapping[str, Any], now: float) -> bool | None:
+    return None
+
+
+def _tells(sign: Sign, record: Any, requests: int) -> bool:
+    if sign.kind == "count":
+        return len(record) > sign.above
+    if requests < sign.least:
+        return False
+    if sign.kind == "when":
+        return bool(record * 100 > sign.above * requests)
+    if sign.kind == "same":
+        return max(record.values(), default=0) * 100 > sign.above * requests
+    count, mean, squares = record
+    variation = 100 * (squares / count) ** 0.5 / mean if count > 1 else 100.0
+    return bool(variation < 100 - sign.above)
+
+
+def _follow(values: dict[object, int], value: object) -> None:
+    """Count a value among the commonest: too few are counted rather than too many."""
+    if value in values or len(values) < COMMONEST:
+        values[value] = values.get(value, 0) + 1
+        return
+    for other in list(values):
+        values[other] -= 1
+        if not values[other]:
+            del values[other]
+
+
+def _spread(record: tuple[int, float, float] | None, gap: float) -> tuple[int, float, float]:
+    """Return count, mean and squared deviations with one gap more (B. P. Welford, 1962)."""
+    count, mean, squares = record or (0, 0.0, 0.0)
+    delta = gap - mean
+    mean += delta / (count + 1)
+    return count + 1, mean, squares + delta * (gap - mean)
+
+
+def _united(one: Any, other: Any) -> Any:
+    """Return what two records of a kind say together, apart from both."""
+    if one is None or other is None:
+        kept = one if other is None else other
+        return dict(kept) if isinstance(kept, dict) else kept
+    if isinstance(one, dict):
+        together = dict(one)
+        for value, count in other.items():
+            together[value] = together.get(value, 0) + count
+        return together
+    if isinstance(one, tuple):
+        (n, mean, squares), (m, other_mean, other_squares) = one, other
+        total, delta = n + m, other_mean - mean
+        return (
+            total,
+            mean + delta * m / total,
+            squares + other_squares + delta * delta * n * m / total,
+        )
+    return one + other
+
+
+class Tallies:
+    """The tallies of all actors of a process, and whom a score has acted on.
+
+    At `most` actors those that were not heard of for longest are forgotten.
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        self._most = most
+        self._kept: dict[int, Tally] = {}
+        self._actioned: dict[int, float] = {}
+        self._newly: list[float] = []
+        """When established accounts were first refused or degraded for a score."""
+
+    def of(self, actor: int) -> Tally | None:
+        """Return an actor's tally, None where it has none."""
+        return self._kept.get(actor)
+
+    def add(self, actor: int, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
+        """Count a served request of an actor."""
+        tally = self._kept.pop(actor, None)
+        if tally is None:
+            tally = Tally(len(scorer.signs))
+            while len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+        self._kept[actor] = tally
+        tally.add(scorer, facts, now)
+
+    def join(self, into: int, others: Iterable[int]) -> None:
+        """Let an actor take over what told against others."""
+        for other in others:
+            tally = self._kept.pop(other, None)
+            if tally is None:
+                continue
+            if into in self._kept:
+                self._kept[into].absorb(tally)
+            else:
+                self._kept[into] = tally
+
+    def follow(self, former: int, actor: int) -> None:
+        """Let an actor that others found to be another keep what told against the former."""
+        if former and actor and actor not in self._kept:
+            self.part(former, actor)
+
+    def part(self, whole: int, part: int) -> None:
+        """Let a part of an actor keep what told against the whole."""
+        tally = self._kept.get(whole)
+        if tally is not None:
+            self._kept[part] = tally.copy()
+
+    def act(self, account: int, scorer: Scorer, is_established: bool, now: float) -> None:
+        """Note that a score had an account refused or degraded."""
+        window = scorer.half * 2
+        if self._actioned.get(account, 0.0) <= now and is_established:
+            self._newly.append(now)
+        self._actioned.pop(account, None)
+        self._actioned[account] = now + window
+        while self._actioned and next(iter(self._actioned.values())) <= now:
+            del self._actioned[next(iter(self._actioned))]
+
+    def spares(self, account: int, scorer: Scorer, now: float) -> bool:
+        """Tell whether the breaker keeps scores from acting on an established account."""
+        breaker = scorer.score.breaker
+        if breaker is None or self._actioned.get(account, 0.0) > now:
+            return False
+        return self.tripped(scorer, now)
+
+    def tripped(self, scorer: Scorer, now: float) -> bool:
+        """Tell whether as many established accounts were newly acted on as the breaker allows."""
+        breaker = scorer.score.breaker
+        if breaker is None:
+            return False
+        since = now - breaker.per / 1_000_000
+        self._newly = [moment for moment in self._newly if moment > since]
+        return len(self._newly) >= breaker.most

@@ -1,0 +1,443 @@
+"""No farm takes more than the printed bound, and one that a simple policy meets takes all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardrail.engine import ANY, Bound, Fleet, all_together, bounds
+from guardrail.loading import load_text
+from guardrail.model.amounts import SECOND
+from guardrail.testing import guard_of
+
+START = 1_769_990_400
+"""2026-02-02, a Monday: a week that starts with the period."""
+DAY = 86_400
+HEAD = """\
+guardrail: 1
+policy: bounded
+facts:
+  account.tier: {type: level, values: [free, email, verified]DEFAULT}
+  x.flag: {type: bool, source: server}
+  x.plan: {type: string, source: server}
+  x.room: {type: number, source: server}
+"""
+
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "request.capability": (None, "chat", "code", "agentic", "image"),
+    "request.model": (None, "large", "larger", "small"),
+    "request.tools": (None, 0, 1, 5),
+    "geo.country": (None, "IR", "DE", "FR"),
+    "network.kind": (None, "residential", "hosting", "vpn"),
+    "client.network": (None, "192.0.2.0/24", "198.51.100.0/24"),
+    "client.ip": (None, "192.0.2.7", "198.51.100.7"),
+    "credential.id": (None, "c1", "c2", "c3"),
+    "account.age": (None, 0, 86_400, 10**7),
+    "x.flag": (None, True, False),
+    "x.plan": (None, "gold", "golden", "other"),
+    "x.room": (None, 0, 1, 1_000),
+}
+"""What an attacker chooses of each request, or may be lucky with."""
+
+
+def condition(rng: Random, depth: int = 2) -> str:
+    """Return a condition on facts of every kind."""
+    if depth and rng.random() < 0.45:
+        parts = [condition(rng, depth - 1) for _ in range(rng.randint(1, 2))]
+        word = rng.choice(("any", "all", "not"))
+        return f"{{not: {parts[0]}}}" if word == "not" else f"{{{word}: [{', '.join(parts)}]}}"
+    return rng.choice(
+        (
+            "{account.tier: {below: verified}}",
+            "{account.tier: email}",
+            "{request.capability: {in: [code, agentic]}}",
+            "{request.capability: {not: chat}}",
+            "{request.tools: {gt: 0}}",
+            "{request.model: {prefix: large}}",
+            "{geo.country: IR}",
+            "{geo.country: {exists: false}}",
+            "{network.kind: {in: [hosting, vpn]}}",
+            "{client.ip: {cidr: [192.0.2.0/24]}}",
+            "{account.age: {lt: 7d}}",
+            "{account.id: a0}",
+            "{kyc.subject: {exists: true}}",
+            "{payment.fingerprint: {exists: true}}",
+            "{account.paid_usd: {gte: 20}}",
+            "{x.flag: true}",
+            "{x.plan: {in: [gold]}}",
+            "{x.plan: {same_as: request.model}}",
+            "{actor.accounts: {gte: 2}}",
+        )
+    )
+
+
+def amount(rng: Random) -> str:
+    """Return an amount of requests, mostly small."""
+    n = [str(rng.choice((0, 1, 2, 3, 4, 5, "unlimited"))) for _ in range(3)]
+    plain = str(rng.randint(1, 5))
+    return rng.choice(
+        (
+            *(plain,) * 5,
+            f"{{by: account.tier, free: {n[0]}, email: {n[1]}, verified: {n[2]}}}",
+            f"{{by: request.model, large: 2, else: {plain}}}",
+            f"{{by: account.paid_usd, bands: {{0: 1, 20: {n[0]}, 500: unlimited}}}}",
+            f"{{by: account.age, bands: {{1d: {n[0]}, 30d: {n[1]}}}, else: {plain}}}",
+            f"{{fact: x.room, else: {plain}}}",
+        )
+    )
+
+
+def key(rng: Random) -> str:
+    """Return a key, mostly that of an account."""
+    return rng.choice(
+        (
+            *("account.id",) * 5,
+            "global",
+            "actor.id",
+            "kyc.subject",
+            "payment.fingerprint",
+            "credential.id",
+            "geo.country",
+            "account.org",
+            "[account.id, network.kind]",
+            "[kyc.subject, account.tier]",
+        )
+    )
+
+
+def rule(rng: Random, number: int) -> str:
+    """Return one rule."""
+    per = rng.choice(("lifetime", "lifetime", "day", "hour", "week", "month", "6h", "30d"))
+    verb = rng.choice(
+        (
+            "block: {}",
+            *(f"budget: {{requests: {amount(rng)}, per: {per}, key: {key(rng)}}}",) * 4,
+            f"rate: {{requests: {rng.randint(1, 3)}/{rng.choice(('hour', 'day'))}, "
+            f"burst: {amount(rng)}, key: {key(rng)}}}",
+            f"distinct: {{count: account.id, max: {rng.randint(1, 2)}, per: "
+            f"{rng.choice(('2h', '1d', '30d'))}, "
+            f"key: {rng.choice(('kyc.subject', 'payment.fingerprint', 'global'))}}}",
+            "distinct: {count: credential.id, max: 2, per: 30d, key: account.id}",
+        )
+    )
+    when = "always" if rng.random() < 0.5 else condition(rng)
+    lines = [f"  - id: r{number}", f"    when: {when}", f"    {verb}"]
+    drawn = rng.random()
+    if drawn < 0.15:
+        lines.append("    unknown: skip")
+    elif drawn < 0.25:
+        lines.append("    unknown: match")
+    if rng.random() < 0.08:
+        lines.append("    mode: shadow")
+    if verb.startswith("budget") and rng.random() < 0.2:
+        lines.append("    over: " + rng.choice(("{degrade: {max_output_tokens: 5}}", "block")))
+    return "\n".join(lines)
+
+
+def policy(seed: int) -> str:
+    """Return a random policy."""
+    rng = Random(seed)
+    rules = [rule(rng, number) for number in range(rng.randint(1, 5))]
+    text = HEAD.replace("DEFAULT", rng.choice(("", ", default: free")))
+    text += "rules:\n" + "\n".join(rules) + "\n"
+    if rng.random() < 0.25:
+        when = rng.choice(
+            ("{account.id: a0}", "{x.flag: true}", "{account.tier: verified}", "{account.org: o9}")
+        )
+        exemption = f"{{id: e, rules: [r0], when: {when}, reason: r, expires: 2198-01-01}}"
+        text += f"exemptions: [{exemption}]\n"
+    return text
+
+
+def accounts(bound: Bound, fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the facts of each account of a profile; none is one that a policy names."""
+    profile, found = bound.profile, []
+    for number in range(fleet.accounts):
+        facts: dict[str, Any] = {"account.id": f"f{number}"}
+        if profile.tier:
+            facts["account.tier"] = profile.tier
+        if profile.identity:
+            facts["kyc.subject"] = f"k{number % (fleet.identities or fleet.accounts)}"
+        if profile.card:
+            facts["payment.fingerprint"] = f"p{number % (fleet.cards or fleet.accounts)}"
+        if profile.paid is not None:
+            facts["account.paid_usd"] = profile.paid
+        if number % 2:
+            facts["account.org"] = f"o{number}"
+        found.append(facts)
+    return found
+
+
+def attack(text: str, bound: Bound, fleet: Fleet, seed: int) -> int:
+    """Return how many requests a farm gets served that tries whatever may be different."""
+    rng, guard, served = Random(seed), guard_of(text), 0
+    farm = accounts(bound, fleet)
+    moments = {"day": range(0, DAY, DAY // 8), "month": range(0, 30 * DAY, 2 * DAY + 3_000)}
+    moments["ever"] = range(0, 70 * DAY, 7 * DAY)
+    for moment in moments[bound.period]:
+        last = moment + 600
+        for now in (*(moment for _ in range(60)), *(last for _ in range(10))):
+            facts = {**rng.choice(farm)}
+            for name, values in CHOICES.items():
+                value = rng.choice(values)
+                if value is not None:
+                    facts[name] = value
+            if bound.capability != ANY:
+                facts["request.capability"] = bound.capability
+            served += guard.decide(facts, now=START + now).allowed
+    return served
+
+
+FLEETS = (
+    Fleet(accounts=3, identities=1, cards=2),
+    Fleet(accounts=2, identities=2, cards=1),
+    Fleet(accounts=1),
+)
+
+
+def worked_out(text: str, fleet: Fleet) -> Iterator[Bound]:
+    """Yield the bounds of requests, of those capabilities that attackers name."""
+    for bound in bounds(load_text(text), fleet, START * SECOND):
+        if bound.unit == "requests" and bound.capability in (ANY, "code"):
+            yield bound
+
+
+@settings(max_examples=120)
+@given(st.integers(0, 2**32), st.sampled_from(FLEETS), st.data())
+def test_no_farm_takes_more_than_the_bound(seed: int, fleet: Fleet, data: st.DataObject) -> None:
+    text = policy(seed)
+    found = [bound for bound in worked_out(text, fleet) if bound.most is not None]
+    for bound in data.draw(st.sets(st.sampled_from(found), max_size=4)) if found else ():
+        taken = attack(text, bound, fleet, seed)
+        assert taken <= (bound.most or 0), (text, bound)
+
+
+def test_attacks_of_that_test_find_what_a_bound_forgets() -> None:
+    met = reached = 0
+    for seed in range(60):
+        text, fleet = policy(seed), FLEETS[seed % 3]
+        for bound in list(worked_out(text, fleet))[::5]:
+            if bound.most:
+                met += 1
+                reached += attack(text, bound, fleet, seed) >= 0.9 * bound.most
+
+    assert met > 40
+    assert reached / met > 0.2
+
+
+SIMPLE = """\
+guardrail: 1
+policy: simple
+facts:
+  account.tier: {type: level, values: [email, verified], default: email}
+  x.contract: {type: bool, source: server}
+  x.room: {type: number, source: server}
+rules:
+"""
+
+
+def most(rules: str, period: str = "ever", unit: str = "requests", **more: Any) -> float | None:
+    """Return the most that 10 accounts can take of any capability, whatever they have."""
+    fleet = Fleet(**{"accounts": 10, **more})
+    found = [
+        bound.most
+        for bound in bounds(load_text(SIMPLE + rules), fleet, START * SECOND)
+        if (bound.capability, bound.unit, bound.period) == (ANY, unit, period)
+    ]
+    return None if None in found else max(known for known in found if known is not None)
+
+
+def budget(text: str, when: str = "always", more: str = "", name: str = "b") -> str:
+    """Return a rule with a budget."""
+    return f"  - {{id: {name}, when: {when}, budget: {{{text}}}{more}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "month", "ever"),
+    [
+        ("requests: 5, per: lifetime, key: account.id", 50, 50, 50),
+        ("requests: 5, per: lifetime, key: actor.id", 50, 50, 50),
+        ("requests: 5, per: lifetime, key: global", 5, 5, 5),
+        ("requests: 5, per: day, key: account.id", 50, 1500, None),
+        ("requests: 5, per: hour, key: account.id", 1200, 36_000, None),
+        ("requests: 5, per: week, key: account.id", 50, 300, None),
+        ("requests: 5, per: month, key: account.id", 50, 150, None),
+        ("requests: 5, per: 7d, key: account.id", 50, 250, None),
+        ("requests: 5, per: 30d, key: account.id", 50, 50, None),
+        ("requests: 5, per: 366d, key: global", 5, 5, None),
+        ("requests: 5, per: day, key: [account.id, request.capability]", 450, 13_500, None),
+        ("requests: 5, per: day, key: [account.id, request.model]", None, None, None),
+        ("requests: 5, per: day, key: credential.id", None, None, None),
+        ("requests: unlimited, per: day, key: account.id", None, None, None),
+        ("requests: 0, per: day, key: account.id", 0, 0, 0),
+        ("requests: {fact: x.room, else: 3}, per: day, key: account.id", None, None, None),
+        ("requests: {by: account.tier, email: 1, verified: 2}, per: day, key: global", 2, 60, None),
+        ("requests: {by: request.model, large: 7, else: 2}, per: day, key: global", 7, 210, None),
+    ],
+)
+def test_a_budget_bounds_by_its_keys_and_its_windows(
+    text: str, day: float | None, month: float | None, ever: float | None
+) -> None:
+    found = tuple(most(budget(text), period) for period in ("day", "month", "ever"))
+
+    assert found == (day, month, ever)
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "expected"),
+    [
+        ("{request.capability: code}", "", None),
+        ("{any: [{request.capability: code}, {not: {request.capability: code}}]}", "", 5),
+        ("{geo.country: DE}", "", None),
+        ("{account.age: {lt: 7d}}", "", None),
+        ("{account.age: {gte: 0d}}", "", 5),
+        ("{account.age: {gte: 0d}}", ", unknown: skip", None),
+        ("{time.hour: {gte: 9}}", "", None),
+        ("{account.tier: {below: verified}}", "", None),
+        ("{account.tier: {at_least: email}}", "", 5),
+        ("{account.id: {not: acct_42}}", "", 5),
+        ("{x.contract: {not: true}}", "", None),
+        ("{request.tools: {gte: 0}}", "", None),
+        ("{client.ip: {cidr: [192.0.2.0/24]}}", "", None),
+        ("always", ", mode: shadow", None),
+        ("always", ", mode: 'off'", None),
+        ("always", ", until: 2198-12-31", None),
+        ("always", ", from: 2198-12-31", None),
+        ("always", ", from: 2020-12-31", 5),
+        ("always", ", over: {degrade: {max_output_tokens: 1}}", None),
+        ("always", ", over: throttle", 5),
+        ("always", ", steps: [{at: 40%, throttle: {}}]", 2),
+        ("always", ", steps: [{at: 40%, degrade: {max_output_tokens: 1}}]", 5),
+    ],
+)
+def test_a_rule_bounds_what_it_surely_applies_to(
+    when: str, more: str, expected: float | None
+) -> None:
+    assert most(budget("requests: 5, per: lifetime, key: global", when, more)) == expected
+
+
+def test_a_pace_is_what_is_due_and_what_comes_at_once() -> None:
+    rate = "  - {id: r, when: always, rate: {requests: 6/minute, burst: 20, key: account.id}}\n"
+
+    assert most(rate, "day") == 10 * (20 + 6 * 1440)
+    assert most(rate, "month") == 10 * (20 + 6 * 1440 * 30)
+    assert most(rate, "ever") is None
+
+
+def test_rules_of_which_each_request_meets_one_are_added_up() -> None:
+    code = budget(
+        "requests: 3, per: lifetime, key: account.id", "{request.capability: code}", name="c"
+    )
+    others = "{not: {request.capability: code}}"
+    rest = budget("requests: 20, per: lifetime, key: account.id", others, name="d")
+
+    assert most(code + rest) == 230
+    assert most(code + rest + budget("requests: 90, per: lifetime, key: global")) == 90
+
+
+def test_refusals_leave_less_to_bound() -> None:
+    blocked = "  - {id: s, when: {not: {request.capability: code}}, block: {}}\n"
+    code = budget("requests: 3, per: lifetime, key: account.id", "{request.capability: code}")
+
+    assert most(blocked + code) == 30
+    assert most(blocked + "  - {id: t, when: {request.capability: code}, block: {}}\n") == 0
+
+
+def test_what_is_hard_to_have_bounds_what_shares_it() -> None:
+    by_card = budget("requests: 5, per: lifetime, key: payment.fingerprint")
+    few = (
+        "  - id: few\n    when: always\n"
+        "    distinct: {count: account.id, max: 2, per: 90d, key: payment.fingerprint}\n"
+    )
+    per_account = budget("requests: 5, per: lifetime, key: account.id")
+    carded = "  - {id: n, when: {payment.fingerprint: {exists: false}}, block: {}}\n"
+
+    # Accounts without a card have a counter of their own: it stands in.
+    assert most(by_card, cards=3) == 50
+    assert most(by_card + carded, cards=3) == 15
+    assert most(few + carded + per_account, "month", cards=3) == 30
+    assert most(few + carded + per_account, "ever", cards=3) == 50
+    assert most(few + per_account, "month", cards=3) == 50
+
+
+def test_exemptions_that_may_hold_lift_a_bound_and_named_identities_are_not_the_farms() -> None:
+    rule = budget("requests: 5, per: lifetime, key: account.id")
+    exempt = "exemptions: [{id: e, rules: [b], when: %s, reason: r, expires: %s}]\n"
+
+    assert most(rule + exempt % ("{account.org: acme}", "2198-01-01")) == 50
+    assert most(rule + exempt % ("{x.contract: true}", "2198-01-01")) is None
+    assert most(rule + exempt % ("{x.contract: true}", "2020-01-01")) == 50
+    lifted = rule + exempt % ("{x.contract: true}", "2198-01-01")
+    assert most(lifted, assumed={"x.contract": False}) == 50
+    assert most(lifted, assumed={"x.contract": None}) == 50
+
+
+def test_who_paid_more_is_a_profile_of_its_own() -> None:
+    amount = "{by: account.paid_usd, bands: {0: 5, 20: 50, 500: unlimited}}"
+    policies = load_text(SIMPLE + budget(f"requests: {amount}, per: lifetime, key: account.id"))
+    found = {
+        bound.profile.text: bound.most
+        for bound in bounds(policies, Fleet(accounts=10), 0)
+        if bound.period == "ever"
+    }
+
+    assert found == {"paid nothing": 50, "paid 20 USD": 500, "paid 500 USD": None}
+
+
+def test_what_does_not_bound_is_named_with_what_would() -> None:
+    rules = budget("requests: 5, per: day, key: account.id", name="daily")
+    rules += budget("requests: 9, per: lifetime, key: global", more=", mode: shadow", name="all")
+    rules += budget("requests: 9, per: lifetime, key: credential.id", name="keys")
+    policies = load_text(SIMPLE + rules)
+    (found,) = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["ever"])
+
+    assert found.missing == (
+        "`daily` counts per `day`; `all` is in shadow; "
+        "`keys` counts by `credential.id`, of which there can be any number"
+    )
+    assert found.remedy == (
+        "add `budget: {requests: …, per: lifetime, key: account.id}`, or one with `key: global`"
+    )
+
+
+def test_clocks_that_change_make_a_day_longer() -> None:
+    zoned = SIMPLE.replace("rules:", "defaults: {timezone: Europe/Berlin}\nrules:")
+    policies = load_text(zoned + budget("requests: 5, per: 24h, key: global"))
+    (found,) = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["day"])
+
+    assert found.most == 10
+
+
+def test_all_together_are_those_without_an_identity_and_the_trusted_ones() -> None:
+    rules = budget("requests: 5, per: lifetime, key: account.id", "{account.tier: email}", name="e")
+    rules += budget("requests: 50, per: lifetime, key: kyc.subject", "{account.tier: verified}")
+    fleet = Fleet(accounts=100, trusted=10, identities=4, identity_from="verified")
+    found = bounds(load_text(SIMPLE + rules), fleet, START * SECOND)
+
+    assert {bound.profile.text: bound.most for bound in found} == {
+        "email, no identity": 500,
+        "verified, identity": 200,
+    }
+    assert all_together(found, ANY, "requests", "ever") == 700
+
+
+def test_facts_too_many_to_tell_apart_are_as_the_caller_would_have_them() -> None:
+    names = [f"x.f{number}" for number in range(14)]
+    facts = "".join(f"  {name}: {{type: bool, source: server}}\n" for name in names)
+    rules = "".join(
+        budget(
+            "requests: 5, per: lifetime, key: global", f"{{{name}: {value}}}", name=f"r{i}{value}"
+        )
+        for i, name in enumerate(names)
+        for value in ("true", "false")
+    )
+    text = SIMPLE.replace("rules:\n", f"{facts}rules:\n") + rules
+    (found,) = bounds(load_text(text), Fleet(accounts=10), START * SECOND, periods=["ever"])
+
+    # Either of two always applies, so that ten are all; what is told apart gives an upper bound.
+    assert found.most == 10

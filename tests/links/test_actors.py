@@ -1,0 +1,248 @@
+"""Whose budget a request uses, told by the guard's decisions."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+
+import pytest
+
+from guardrail import Guard
+from guardrail.loading import load_text
+
+DAY = 86_400.0
+MONDAY = 1_780_272_000.0  # 2026-06-01T00:00:00Z
+
+POLICY = """
+guardrail: 1
+policy: actors
+facts: {account.tier: {type: level, values: [free, verified]}}
+lists: {contracted: [acme]}
+links:
+  trusted: {account.tier: verified, account.age: {gte: 30d}}
+  strong: [payment.fingerprint, kyc.subject]
+  weak: [client.network, device.fingerprint, request.template]
+  window: {strong: 180d, weak: 14d}
+  public_after: 3
+  max_accounts: MOST
+  exempt: {account.org: {in: $contracted}}
+rules:
+  - {id: pool, when: always, budget: {requests: LIMIT, per: 30d, key: actor.id}}
+  - {id: crowded, when: {actor.accounts: {gte: 4}}, degrade: {x-crowded: "yes"}}
+  - {id: known, when: {actor.trusted_accounts: {gte: 1}}, degrade: {x-known: "yes"}}
+"""
+
+
+def guard_for(limit: int = 1000, most: int = 5000) -> Guard:
+    text = POLICY.replace("LIMIT", str(limit)).replace("MOST", str(most))
+    return Guard.from_policies(load_text(text))
+
+
+def shown(account: str, **evidence: object) -> dict[str, object]:
+    """Return the facts of a newcomer, evidence by short names."""
+    names = {
+        "card": "payment.fingerprint", "subject": "kyc.subject", "network": "client.network",
+        "device": "device.fingerprint", "template": "request.template", "org": "account.org",
+    }  # fmt: skip
+    facts: dict[str, object] = {"account.id": account, "account.tier": "free"}
+    return facts | {names[name]: value for name, value in evidence.items()}
+
+
+def trusted(account: str, **evidence: object) -> dict[str, object]:
+    """Return the facts of a customer with a card and an identity of its own."""
+    own = {"card": f"card of {account}", "subject": f"subject of {account}"}
+    old = {"account.tier": "verified", "account.created": MONDAY - 90 * DAY}
+    return shown(account, **own) | old | shown(account, **evidence) | old
+
+
+def used(guard: Guard, facts: Mapping[str, object], now: float = MONDAY) -> int:
+    """Return what the budget of a request had used with it."""
+    (limit,) = guard.decide(facts, now=now).limits
+    return int(limit.used)
+
+
+def together(guard: Guard, one: dict[str, object], other: dict[str, object]) -> bool:
+    """Tell whether what one account uses counts for another."""
+    before = used(guard, one)
+    used(guard, other)
+    return used(guard, one) == before + 2
+
+
+def test_one_shared_card_makes_two_accounts_share_a_budget() -> None:
+    guard = guard_for()
+    assert together(guard, shown("a", card="c"), shown("b", card="c"))
+    assert not together(guard, shown("c", card="d"), shown("d", card="e"))
+
+
+def test_weak_values_link_in_pairs_only() -> None:
+    guard = guard_for()
+    assert not together(guard, shown("a", network="n"), shown("b", network="n"))
+    one, other = shown("c", network="n", device="d"), shown("d", network="n", device="d")
+    assert together(guard, one, other)
+    one = shown("e", network="n", device="x", template="y")
+    assert not together(guard, one, shown("f", network="n", device="y", template="x"))
+
+
+def test_what_each_has_used_before_is_added_up_when_they_turn_out_to_be_one() -> None:
+    guard = guard_for(limit=10)
+    for _ in range(4):
+        assert guard.decide(shown("a"), now=MONDAY).allowed
+        assert guard.decide(shown("b"), now=MONDAY).allowed
+    assert used(guard, shown("a", card="c")) == 5
+    assert used(guard, shown("b", card="c")) == 10
+    assert not guard.decide(shown("b", card="c"), now=MONDAY).allowed
+    assert not guard.decide(shown("a", card="c"), now=MONDAY).allowed
+
+
+def test_accounts_tied_by_different_evidence_are_one_through_a_third() -> None:
+    guard = guard_for()
+    used(guard, shown("a", card="c"))
+    used(guard, shown("b", subject="s"))
+    assert used(guard, shown("both", card="c", subject="s")) == 3
+    assert together(guard, shown("a", card="c"), shown("b", subject="s"))
+
+
+def test_a_trusted_account_keeps_a_budget_of_its_own_whatever_others_share_with_it() -> None:
+    guard = guard_for(limit=5)
+    victim = trusted("victim")
+    same = {"card": "card of victim", "subject": "subject of victim"}
+    for number in range(20):
+        guard.decide(shown(f"farm {number}", **same), now=MONDAY)
+    assert [guard.decide(victim, now=MONDAY + at).allowed for at in range(6)] == [True] * 5 + [
+        False
+    ]
+    assert "x-crowded" not in guard.decide(victim, now=MONDAY + 30 * DAY).obligations
+
+
+def test_untrusted_accounts_that_share_a_card_with_a_trusted_one_know_it() -> None:
+    guard = guard_for()
+    guard.decide(trusted("lead"), now=MONDAY)
+    colleague = shown("colleague", card="card of lead")
+    assert guard.decide(colleague, now=MONDAY).obligations["x-known"] == "yes"
+
+
+def test_weak_links_never_join_a_trusted_account() -> None:
+    guard = guard_for()
+    guard.decide(trusted("lead", network="n", device="d"), now=MONDAY)
+    stranger = shown("stranger", network="n", device="d")
+    assert "x-known" not in guard.decide(stranger, now=MONDAY).obligations
+
+
+def test_a_value_that_three_trusted_accounts_show_links_nobody_any_more() -> None:
+    guard = guard_for()
+    behind = {"network": "nat", "template": "default"}
+    one, other = shown("a", device="d1", **behind), shown("b", device="d2", **behind)
+    assert together(guard, one, other)
+    for name in ("t1", "t2", "t3"):
+        guard.decide(trusted(name, network="nat", device=name), now=MONDAY)
+    later = MONDAY + 60  # what is known of an account is remembered for half a minute
+    before = used(guard, one, later)
+    used(guard, other, later)
+    assert used(guard, one, later) == before + 1
+
+
+def test_three_trusted_accounts_on_one_card_make_nothing_public() -> None:
+    guard = guard_for()
+    for name in ("t1", "t2", "t3"):
+        facts = trusted(name, network="office", device="d", card="one card")
+        guard.decide(facts, now=MONDAY)
+    pair = {"network": "office", "device": "d"}
+    assert together(guard, shown("a", **pair), shown("b", **pair))
+
+
+def test_a_nat_of_ten_thousand_newcomers_behind_some_trusted_ones_is_never_one_actor() -> None:
+    guard = guard_for()
+    for number in range(3):
+        guard.decide(trusted(f"t{number}", network="nat", template="default"), now=MONDAY)
+    for number in range(10_000):
+        facts = shown(f"a{number}", network="nat", template="default", device=f"d{number % 5000}")
+        decision = guard.decide(facts, now=MONDAY + number)
+        assert "x-crowded" not in decision.obligations
+        (limit,) = decision.limits
+        assert limit.used == 1
+
+
+def test_contracted_organisations_are_never_linked() -> None:
+    guard = guard_for()
+    one, other = (shown(name, card="c", org="acme") for name in ("a", "b"))
+    assert not together(guard, one, other)
+
+
+def test_a_link_lasts_for_its_window_after_it_was_last_used() -> None:
+    guard = guard_for(limit=100_000)
+    pair = {"network": "n", "device": "d"}
+    one, other = shown("a", **pair), shown("b", **pair)
+    assert together(guard, one, other)
+
+    def size(account: str, day: int) -> bool:
+        facts = shown(account, network=f"elsewhere of {account}")
+        trio = [shown(f"{account}{number}", card=account) for number in range(3)]
+        for member in trio:
+            guard.decide(member, now=MONDAY + day * DAY)
+        facts |= {"payment.fingerprint": account}
+        return "x-crowded" in guard.decide(facts, now=MONDAY + day * DAY + 60).obligations
+
+    before = used(guard, one, MONDAY + 13 * DAY)
+    used(guard, shown("b"), MONDAY + 13 * DAY)
+    assert used(guard, shown("a"), MONDAY + 13 * DAY) == before + 2
+    # Used on day 13 by one of them only: the other's link ends after its fourteenth day.
+    after = used(guard, shown("a"), MONDAY + 15 * DAY)
+    used(guard, shown("b"), MONDAY + 15 * DAY)
+    assert used(guard, shown("a"), MONDAY + 15 * DAY) == after + 1
+    assert size("fresh", 16)
+
+
+def test_a_part_of_an_actor_keeps_what_the_whole_had_used() -> None:
+    guard = guard_for(limit=10)
+    pair = {"network": "n", "device": "d"}
+    for at in range(10):
+        assert guard.decide(shown(f"a{at % 2}", **pair), now=MONDAY + at).allowed
+    later = MONDAY + 20 * DAY
+    assert not guard.decide(shown("a0"), now=later).allowed
+    assert not guard.decide(shown("a1"), now=later).allowed
+    assert guard.decide(shown("a2"), now=later).allowed
+
+
+def test_whom_a_full_actor_keeps_out_shares_a_crowds_budget_and_is_not_set_free() -> None:
+    guard = guard_for(limit=6, most=5)
+    for number in range(5):
+        assert guard.decide(shown(f"a{number}", card="c"), now=MONDAY).allowed
+    admitted = [
+        guard.decide(shown(f"b{number}", card="c"), now=MONDAY).allowed for number in range(40)
+    ]
+    assert sum(admitted) == 6
+    assert guard.decide(trusted("lead", card="c"), now=MONDAY).allowed
+
+
+def test_what_is_settled_after_a_merge_counts_for_whom_the_account_acts_as() -> None:
+    policy = POLICY.replace("requests: LIMIT", "tokens: 1000").replace("MOST", "5000")
+    guard = Guard.from_policies(load_text(policy))
+    estimate = {"input_tokens": 100, "output_tokens": 300}
+    early = guard.decide(shown("a"), estimate, now=MONDAY)
+    guard.decide(shown("b", card="c"), estimate, now=MONDAY)
+    late = guard.decide(shown("a", card="c"), {"input_tokens": 0, "output_tokens": 0}, now=MONDAY)
+    assert late.limits[0].used == 800
+    guard.settle(early, {"input_tokens": 100, "output_tokens": 0}, now=MONDAY)
+    again = guard.decide(shown("a", card="c"), {"input_tokens": 0, "output_tokens": 0}, now=MONDAY)
+    assert again.limits[0].used == 500
+
+
+def test_links_outlive_a_change_of_policies() -> None:
+    guard = guard_for()
+    used(guard, shown("a", card="c"))
+    used(guard, shown("b", card="c"))
+    changed = POLICY.replace("LIMIT", "2000").replace("MOST", "4000")
+    guard = guard.with_policies(load_text(changed.replace("weak: [client.network, ", "weak: [")))
+    assert together(guard, shown("a"), shown("b"))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_split_of_requests_over_accounts_that_share_a_card_takes_more(seed: int) -> None:
+    dice = random.Random(seed)
+    guard, served = guard_for(limit=50), defaultdict[int, int](int)
+    for at in range(600):
+        card = dice.randrange(3)
+        facts = shown(f"a{dice.randrange(40)} of {card}", card=f"c{card}")
+        served[card] += guard.decide(facts, now=MONDAY + at).allowed
+    assert set(served.values()) == {50}

@@ -1,0 +1,212 @@
+"""What tells against actors, and what may follow from it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from guardrail import Guard
+from guardrail.errors import PolicyError
+from guardrail.links.tally import Tally, _spread, _united
+from guardrail.loading import load_text
+
+MONDAY = 1_780_272_000.0
+DAY = 86_400.0
+
+POLICY = """
+guardrail: 1
+policy: scores
+facts: {account.tier: {type: level, values: [free, verified]}}
+links:
+  trusted: {account.tier: verified}
+  strong: [payment.fingerprint, kyc.subject]
+score:
+  window: 2d
+  min_accounts: 3
+  evidence:
+    - {id: many-networks, family: network, count: client.network, above: 4, points: 30}
+    - {id: rented, family: network, when: {network.kind: {in: [hosting, vpn]}}, above: 80%, least: 10, points: 20}
+    - {id: one-template, family: template, same: request.template, above: 80%, least: 10, points: 25}
+    - {id: abroad, family: geo, when: {geo.country: {not: DE}}, above: 50%, least: 10, points: 15}
+    - {id: clockwork, family: clock, even: true, above: 90%, least: 10, points: 5}
+  breaker: {established: {account.age: {gte: 30d}}, most: 2, per: 1h}
+rules:
+  - {id: slow, when: {actor.score: {gte: 40}}, rate: {requests: 1/hour, key: actor.id}}
+  - id: stop
+    when: {actor.score: {gte: 55}}
+    block: {remedy: verify, message: verify an identity or write to appeals@example.com}
+"""  # noqa: E501
+
+
+def guard_for(text: str = POLICY) -> Guard:
+    return Guard.from_policies(load_text(text))
+
+
+def shown(number: int, **more: object) -> dict[str, object]:
+    """Return the facts of one of some accounts on a card."""
+    names = {"network": "client.network", "kind": "network.kind", "template": "request.template"}
+    facts: dict[str, object] = {
+        "account.id": f"a{number}", "account.tier": "free", "payment.fingerprint": "c",
+        "geo.country": "DE", "client.network": "n", "network.kind": "business",
+    }  # fmt: skip
+    return facts | {names.get(name, name): value for name, value in more.items()}
+
+
+def send(guard: Guard, count: int, now: float = MONDAY, accounts: int = 5, **more: object) -> float:
+    """Send requests of several accounts at uneven times; return when the last was sent."""
+    dice = random.Random(count)
+    for at in range(count):
+        now += dice.choice((1, 7, 90))
+        facts = shown(at % accounts, **{k: v(at) if callable(v) else v for k, v in more.items()})
+        guard.decide(facts, now=now)
+    return now
+
+
+def score(guard: Guard, now: float, number: int = 0) -> tuple[object, object]:
+    """Return score and evidence of an account's next request."""
+    facts = guard.decide(shown(number), now=now + 1).explain().facts
+    return facts["actor.score"], facts.get("actor.evidence")
+
+
+def test_one_family_alone_scores_nothing_whatever_it_shows() -> None:
+    guard = guard_for()
+    now = send(guard, 60, kind="vpn", network=lambda at: f"n{at}")
+    assert score(guard, now)[0] == 0
+
+
+def test_two_families_score_the_most_points_of_each() -> None:
+    guard = guard_for()
+    now = send(guard, 25, kind="vpn", template="t", network=lambda at: f"n{at}")
+    assert score(guard, now)[0] == 55  # 30 of the network's 30 and 20, and 25 of the template's
+
+
+def test_explain_tells_which_evidence_made_up_a_score() -> None:
+    policy = POLICY.replace("{actor.score: {gte: 40}}", "{actor.evidence: {in: [one-template]}}")
+    guard = guard_for(policy)
+    now = send(guard, 25, kind="vpn", template="t")
+    assert score(guard, now) == (45, ("one-template", "rented"))
+
+
+def test_a_request_is_not_refused_by_what_it_shows_itself_but_the_next_one_is() -> None:
+    guard, effects = guard_for(), []
+    for at in range(12):
+        facts = shown(at % 5, kind="vpn", template="t", network=f"n{at}")
+        effects.append(guard.decide(facts, now=MONDAY + at * at).effect.name)
+    # The first was of an account alone.
+    assert effects == ["ALLOW"] * 11 + ["BLOCK"]
+
+
+def test_a_block_by_score_tells_how_to_appeal_and_ends_by_itself() -> None:
+    guard = guard_for()
+    now = send(guard, 25, kind="vpn", template="t", network=lambda at: f"n{at}")
+    decision = guard.decide(shown(1), now=now)
+    assert decision.rule == "stop"
+    assert decision.obligations == {}
+    assert "appeals@example.com" in (decision.message or "")
+    for hour in range(60):  # whoever goes on asking makes it no longer
+        guard.decide(shown(1, kind="vpn", template="t"), now=now + hour * 3600)
+    assert guard.decide(shown(1), now=now + 2.5 * DAY).allowed
+
+
+def test_accounts_that_stand_alone_or_are_few_have_no_score() -> None:
+    guard = guard_for()
+    now = send(guard, 60, accounts=2, kind="vpn", template="t", network=lambda at: f"n{at}")
+    assert score(guard, now)[0] == 0
+
+
+def test_a_trusted_account_is_not_scored_for_what_others_show() -> None:
+    guard = guard_for()
+    now = send(guard, 40, kind="vpn", template="t", network=lambda at: f"n{at}")
+    victim = shown(77) | {"account.tier": "verified"}
+    assert not guard.decide(shown(1), now=now).allowed
+    assert guard.decide(victim, now=now).allowed
+
+
+def test_what_tells_against_two_actors_is_added_up_when_they_are_one() -> None:
+    guard = guard_for()
+    now = send(guard, 30, network=lambda at: f"n{at}")
+    for at in range(60):
+        abroad = shown(100 + at % 4) | {"payment.fingerprint": "d", "geo.country": "FR"}
+        now += (at % 3) * 20 + 1
+        guard.decide(abroad, now=now)
+    assert score(guard, now)[0] == 0
+    assert guard.decide(abroad, now=now).explain().facts["actor.score"] == 0
+    guard.decide(shown(200) | {"kyc.subject": "s"}, now=now)
+    guard.decide(shown(201) | {"payment.fingerprint": "d", "kyc.subject": "s"}, now=now)
+    assert score(guard, now) == (45, ("abroad", "many-networks"))
+
+
+def test_the_breaker_spares_established_accounts_and_no_others() -> None:
+    guard = guard_for()
+    old = {"account.created": MONDAY - 90 * DAY}
+    now = send(guard, 40, kind="vpn", template="t", network=lambda at: f"n{at}")
+
+    def stopped(number: int, at: float, **facts: object) -> bool:
+        return guard.decide(shown(number, **facts), now=at).rule == "stop"
+
+    assert not guard.warnings(now=now)
+    assert stopped(51, now, **old)
+    assert stopped(52, now, **old)
+    assert not stopped(53, now, **old)
+    assert stopped(53, now)  # of no known age
+    assert stopped(51, now + 60, **old)  # acted on before
+    (warning,) = guard.warnings(now=now)
+    assert "no further established account" in warning
+    assert stopped(54, now + 3700, **old)  # armed again
+    assert not guard.warnings(now=now + 3700)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(seed: int) -> None:
+    dice = random.Random(seed)
+    gaps = [dice.expovariate(0.1) for _ in range(dice.randrange(2, 60))]
+    cut = dice.randrange(len(gaps))
+    one = other = None
+    for at, gap in enumerate(gaps):
+        if at < cut:
+            one = _spread(one, gap)
+        else:
+            other = _spread(other, gap)
+    count, mean, squares = _united(one, other)
+    average = sum(gaps) / len(gaps)
+    assert count == len(gaps)
+    assert mean == pytest.approx(average)
+    assert squares == pytest.approx(sum((gap - average) ** 2 for gap in gaps))
+
+
+def test_a_tally_stays_small_whatever_is_shown() -> None:
+    guard = guard_for()
+    send(guard, 3000, template=lambda at: f"t{at}", network=lambda at: f"n{at}")
+    tallies = guard._context.links.tallies  # type: ignore[union-attr]
+    (kept,) = tallies._kept.values()
+    assert isinstance(kept, Tally)
+    sizes = [
+        len(r)
+        for half in (kept._current, kept._former)
+        for r in half.records
+        if isinstance(r, dict)
+    ]
+    assert max(sizes) <= 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("family: network", "family: one", "nothing is ever scored"),
+        ("count: client.network", "same: actor.id", "cannot rest on `actor.id`"),
+        ("above: 4,", "above: 40%,", "is not a count"),
+        ("above: 80%", "above: 3", "is not a share"),
+        ("count: client.network", "count: client.network, even: true", "exactly one of"),
+        ("id: rented", "id: abroad", "is there twice"),
+        ("account.age: {gte: 30d}", "client.agent: x", "cannot rest on `client.agent`"),
+    ],
+)
+def test_a_score_that_cannot_hold_is_an_error(old: str, new: str, wanted: str) -> None:
+    text = POLICY.replace(old, new)
+    if new == "family: one":
+        for family in ("template", "geo", "clock"):
+            text = text.replace(f"family: {family}", "family: one")
+    with pytest.raises(PolicyError) as raised:
+        load_text(text)
+    assert any(wanted in found.message for found in raised.value.diagnostics)
