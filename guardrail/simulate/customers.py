@@ -371,7 +371,7 @@ class Customers:
         self._lost(ask)
 
     def _pays_more(self, account: Account, moment: float) -> bool:
-        """Pay for some days in advance, as asked; most who pay at all do, up to two months' worth."""
+        """Pay for some days in advance, as asked: most who pay do, up to two months' worth."""
         if account.pays_after == ENDED and account.paid_since is None:
             return False
         if account.answers > _PAYS_UP_TO or account.spent < -40 * account.reload:

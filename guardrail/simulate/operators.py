@@ -92,6 +92,7 @@ class Puppet:
         "template",
         "tier",
         "today",
+        "told",
         "used_on",
         "used_usd",
         "vacant",
@@ -114,6 +115,7 @@ class Puppet:
         self.used_on = -1
         self.paid = self.used_usd = 0.0
         self.pays = False
+        self.told = False
         self.vacant = False
 
 
@@ -277,16 +279,16 @@ class Operator:
         puppet.rate = max(1.0, log_normal(random, skill.rate, skill.sigma, 2.0))
         puppet.can_verify = random.random() < skill.passes
         if skill.top_up:
-            puppet.pays = True
-            self._pay(puppet)
+            self._pay(puppet, skill.top_up)
         self.accounts.append(puppet)
         return puppet
 
-    def _pay(self, puppet: Puppet) -> None:
-        """Pay for what an account is going to use."""
-        puppet.paid += self.skill.top_up
+    def _pay(self, puppet: Puppet, amount: float) -> None:
+        """Pay for what an account is going to use, in USD."""
+        puppet.pays = True
+        puppet.paid += amount
         puppet.cached = {}
-        self.ledger.top_ups += self.skill.top_up
+        self.ledger.top_ups += amount
 
     def _enter(self, puppet: Puppet, ready: float) -> None:
         self._turn += 1
@@ -450,8 +452,9 @@ class Operator:
             if self.first_action is None:
                 self.first_action = moment
             wait = decision.retry_after
-            if decision.remedy == "pay" and puppet.pays and puppet.paid < 10 * self.skill.top_up:
-                self._pay(puppet)
+            puppet.told |= decision.remedy == "verify"
+            if decision.remedy == "pay" and puppet.paid < self.skill.pays:
+                self._pay(puppet, max(20.0, self.skill.top_up))
             elif wait is None:
                 puppet.refused_until[label] = NEVER
             else:
@@ -473,15 +476,14 @@ class Operator:
             gap = max(served, 1) / puppet.rate * DAY * self.random.uniform(0.6, 1.4)
             self._enter(puppet, moment + gap)
             return
-        if open_at - moment > _LONG:
-            if puppet.can_verify:
-                puppet.can_verify = False
-                puppet.verifies_at = moment + self.random.expovariate(1 / (8 * HOUR))
-                self._sleep(puppet, puppet.verifies_at)
-                return
-            if not puppet.vacant:
-                puppet.vacant = True
-                self._replace(moment)
+        if puppet.can_verify and (puppet.told or open_at - moment > _LONG):
+            puppet.can_verify = False
+            puppet.verifies_at = moment + self.random.expovariate(1 / (8 * HOUR))
+            self._sleep(puppet, puppet.verifies_at)
+            return
+        if open_at - moment > _LONG and not puppet.vacant:
+            puppet.vacant = True
+            self._replace(moment)
         if open_at != NEVER:
             self._sleep(puppet, open_at)
 
@@ -551,8 +553,8 @@ class Operator:
             if puppet.pays:
                 worth = into * PRICE_IN + out * PRICE_OUT
                 puppet.used_usd += worth
-                if puppet.used_usd > puppet.paid:
-                    self._pay(puppet)
+                if puppet.used_usd > puppet.paid and self.skill.top_up:
+                    self._pay(puppet, self.skill.top_up)
         return decision
 
     def _facts(self, puppet: Puppet, kind: str, label: str) -> Facts:

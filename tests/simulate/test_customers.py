@@ -166,6 +166,41 @@ def test_a_first_payment_clears_when_it_is_due():
     assert account.paid_since == pytest.approx(START + 600)
 
 
+PREPAID = """\
+  - id: prepaid
+    when: always
+    budget:
+      requests: {by: account.paid_usd, bands: {0: 3, 100: 50}, else: 3}
+      per: 7d
+      key: account.id
+    over: {throttle: {reason: prepaid, remedy: pay}}
+"""
+
+
+def test_a_customer_who_pays_pays_in_advance_when_he_is_asked_to():
+    world = World(PREPAID)
+    account = world.account
+    account.pays_after, account.paid_since, account.paid = 0.0, START - DAY, 20.0
+    account.reload, account.answers = 20.0, 0.5
+    world.deliver(START, size=10)
+
+    assert account.paid == 120.0
+    assert account.served == 10
+    assert account.refused == 0
+
+
+@pytest.mark.parametrize(("answers", "paying"), [(0.9, True), (0.5, False)])
+def test_others_go_without(answers, paying):
+    world = World(PREPAID, segment="production")
+    account = world.account
+    account.pays_after, account.paid_since = (0.0, START - DAY) if paying else (ENDED, None)
+    account.paid, account.answers = 0.0, answers
+    world.deliver(START, size=10)
+
+    assert account.served == 3
+    assert account.refused == 7
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 7])
 def test_parts_of_an_ask_add_up_to_it(count):
     ask = _ask(World(OPEN))._replace(size=7, span=70.0, tokens_in=700, tokens_out=71)

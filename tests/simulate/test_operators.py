@@ -165,11 +165,22 @@ def test_money_on_accounts_that_work_is_not_lost():
     assert run(OPEN, top_up=50.0).ledger.unused == 0
 
 
-def test_who_is_told_to_pay_pays():
+@pytest.mark.parametrize("top_up", [0.0, 10.0])
+def test_who_is_told_to_pay_pays_up_to_what_it_is_worth(top_up):
     rules = TRIAL.replace("remedy: verify", "remedy: pay")
-    operator = run(rules, days=8, labels=("",), passes=0.0, top_up=10.0)
+    operator = run(rules, days=8, labels=("",), passes=0.0, top_up=top_up, pays=100.0)
 
-    assert max(puppet.paid for puppet in operator.accounts) == 100.0
+    assert 100.0 <= max(puppet.paid for puppet in operator.accounts) < 120.0
+    assert run(rules, days=4, labels=("",), passes=0.0, top_up=0.0, pays=0.0).ledger.top_ups == 0
+
+
+def test_an_identity_is_shown_where_a_wait_would_do_but_an_id_is_asked_for():
+    rules = TRIAL.replace("lifetime", "day").replace("block", "throttle")
+    operator = run(rules, days=3, labels=("",), passes=1.0)
+
+    assert operator.ledger.identities > 0
+    without = rules.replace(", remedy: verify", "")
+    assert run(without, days=3, labels=("",), passes=1.0).ledger.identities == 0
 
 
 def test_prompts_are_salted_after_losses():
