@@ -26,12 +26,11 @@ p, figcaption { color: var(--soft); } code { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } svg { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 svg text.name { fill: var(--ink); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; }
-.fill { fill-opacity: .14; stroke: none; }
-.dot { fill-opacity: 0; } .dot:hover { fill-opacity: 1; }
 .a { stroke: var(--a); fill: var(--a); } .b { stroke: var(--b); fill: var(--b); }
 .c { stroke: var(--c); fill: var(--c); } .d { stroke: var(--d); fill: var(--d); }
-polyline.line { fill: none; } rect { stroke: none; }
+.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; } rect { stroke: none; }
+.fill { fill-opacity: .14; stroke: none; } .dot { fill-opacity: 0; stroke: none; }
+.dot:hover { fill-opacity: 1; }
 .key { margin-left: 1rem; white-space: nowrap; } .key::before { content: ""; display: inline-block;
   width: .8rem; height: .2rem; margin-right: .35rem; vertical-align: middle; background: var(--k); }
 .key.a { --k: var(--a); } .key.b { --k: var(--b); } .key.c { --k: var(--c); }
@@ -124,6 +123,10 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
     rows = [
         ["first refusal after the 50th account", _hours(taken["hours_to_first_action"])],
         ["contained after", _hours(taken["hours_to_containment"])],
+        [
+            "the most that accounts such as theirs could get",
+            "unbounded" if taken["bound"] is None else f"{taken['bound']:,.0f}",
+        ],
         ["accounts bought", f"{taken['accounts_bought']:,}"],
         ["cards bought", f"{taken['cards_bought']:,}"],
         ["identities bought", f"{taken['identities_bought']:,}"],

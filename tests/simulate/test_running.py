@@ -207,6 +207,29 @@ def test_a_tick_tells_how_far_a_simulation_is():
     assert told == [1 / 3, 2 / 3, 1.0]
 
 
+@pytest.mark.parametrize("attack", [Attack.NAIVE, Attack.CAREFUL, Attack.EXPERT, Attack.WHITEBOX])
+def test_nobody_gets_more_than_the_policies_bound(attack):
+    rules = """\
+  - id: together
+    when: {account.tier: email}
+    budget: {requests: 150, per: day, key: global}
+  - id: identity
+    when: {account.tier: {at_least: verified}}
+    budget: {requests: 30, per: day, key: kyc.subject}
+"""
+    given = options(attack=attack, fleet=40, supply=math.inf)
+    taken = figures(simulate(policies_of(rules), given, 1))["attacker"]
+
+    assert taken["bound"] == 4 * (150 + 30 * taken["identities_bought"])
+    assert 0 < taken["served"] <= taken["bound"]
+
+
+def test_where_nothing_bounds_operators_that_is_told():
+    told = plain(policies_of(OPEN), options(), 0)
+
+    assert told["attacker"]["bound"] is None
+
+
 # Containment
 
 
