@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost
+from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost, _nothing_watches_on
 
-__all__ = ["_no_task_is_lost", "_no_task_was_lost"]
+__all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 
 SCRATCH = Scratch()
 LEFT: list[str] = []
@@ -45,6 +47,17 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("GUARDRAIL_") and name != "GUARDRAIL_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is collected, which lives to the end, out of every search for garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
