@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from tests.stores.servers import Server, eventually
 
-
 LIVELY = {"ping-period": 200, "ask-period": 100, "publish-period": 200}
 """How often sentinels look and tell, in milliseconds, where they let that be set."""
 
