@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import pytest
 
+from guardrail import Guard
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -166,10 +168,10 @@ def load_policy(text: str, folder: Path) -> None:
     alone = folder / "shown"
     alone.mkdir()
     (alone / "policy.yaml").write_text(text, "utf-8")
-    load = "from guardrail import Guard; Guard.load('shown').close()"
-    tests = "guardrail test shown" if re.search(r"^tests:", text, re.MULTILINE) else ""
     try:
-        run_script(f'python -c "{load}"\n{tests}', folder)
+        Guard.load(alone).close()
+        if re.search(r"^tests:", text, re.MULTILINE):
+            run_script("guardrail test shown", folder)
     finally:
         shutil.rmtree(alone)
 
