@@ -206,11 +206,9 @@ class _Worked:
             accounts = fleet.trusted
         if (profile.identity and fleet.identities == 0) or (profile.card and fleet.cards == 0):
             accounts = 0
-        self.given = {
-            **dict.fromkeys((*_OF_ONE_ACCOUNT, "account.org", "account.signup"), accounts),
-            IDENTITY: accounts if fleet.identities is None else fleet.identities,
-            CARD: accounts if fleet.cards is None else fleet.cards,
-        }
+        self.accounts = accounts
+        self.identities = accounts if fleet.identities is None else fleet.identities
+        self.cards = accounts if fleet.cards is None else fleet.cards
         known = {**_known(told, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
         if capability != ANY:
             known[CAPABILITY] = (capability,)
@@ -232,7 +230,7 @@ class _Worked:
         bound = Bound(
             profile=self.profile, capability=self.capability, unit=unit, period=period, most=None
         )
-        if not self.live or self.given[ACCOUNT] == 0:
+        if not self.live or self.accounts == 0:
             return replace(bound, most=0.0, refused_by=self.refused if not self.live else ())
         counts = self._counts(period)
         terms: dict[str, Term] = {}
@@ -282,8 +280,15 @@ class _Worked:
         """Return how many values of a fact the accounts have, missing ones not among them."""
         fact = self.policies.facts[name]
         number: float = math.inf
-        if name in self.given:
-            number = self.given[name]
+        if name == ACCOUNT:
+            number = self.accounts
+        elif name in ("actor.id", "account.org", "account.signup"):
+            return min(self._count(ACCOUNT, bounded), bounded.get(name, _MANY), key=_number)
+        elif name == IDENTITY:
+            own = _Count(self.identities, "")
+            return min(own, self._count(ACCOUNT, bounded), bounded.get(name, _MANY), key=_number)
+        elif name == CARD:
+            number = self.cards
         elif len(self.known.get(name, ())) == 1:
             number = 1
         elif fact.type is FactType.BOOL:
@@ -294,10 +299,7 @@ class _Worked:
             number = len(COUNTRIES)
         elif name == "time.hour":
             number = 24
-        count = _Count(number, "")
-        if name in bounded and bounded[name].number < number:
-            return bounded[name]
-        return count
+        return min(_Count(number, ""), bounded.get(name, _MANY), key=_number)
 
     def _keys(self, rule: Rule, bounded: Mapping[str, _Count]) -> _Keys:
         """Return how many counters a rule has, and whose they are, in words."""
@@ -421,6 +423,13 @@ class _Count:
 
     number: float
     why: str
+
+
+_MANY = _Count(math.inf, "")
+
+
+def _number(count: _Count) -> float:
+    return count.number
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from guardrail.engine.facts import IDENTITIES
 from guardrail.model.amounts import Amount, Banded, FromFact, Lookup, amount_facts, possible_amounts
 from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
 from guardrail.model.effects import Mode
-from guardrail.model.facts import COUNTRIES, Fact, FactType
+from guardrail.model.facts import COUNTRIES, Fact, FactType, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Exemption, Rate, Rule
 
@@ -268,7 +268,9 @@ def values_of(fact: Fact, boundaries: Iterable[Any]) -> Values:
 
     Whoever asks has none of the identities that a policy names.
     """
-    missing = () if fact.default is not None or fact.required else (None,)
+    # A client's value of another type is missing, and no default fills it.
+    filled = fact.default is not None and fact.source is Source.SERVER
+    missing = () if filled or fact.required else (None,)
     if fact.name in IDENTITIES:
         return (SOMEBODY, *missing)
     if fact.type in _NUMERIC:
