@@ -323,6 +323,9 @@ class _Worked:
                     if several == 0 and rule.unknown is None:
                         name, count = ACCOUNT, stands
                 several += stood
+                if name in (*_FOLLOW, *_OF_ONE_ACCOUNT):
+                    # An account has one of them, or stands in for it.
+                    several = min(several, self._count(ACCOUNT, bounded).number)
             number *= several
             if several != 1 or name in (IDENTITY, CARD, *_OF_ONE_ACCOUNT):
                 words.append(_named(several, name) + (f" ({count.why})" if count.why else ""))

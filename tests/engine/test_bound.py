@@ -479,3 +479,28 @@ def test_of_many_rules_a_good_sum_is_found() -> None:
         found.append((one.most, len(one.terms)))
 
     assert found == [(105, 14), (50, 1)]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "budget: {requests: 4, per: lifetime, key: account.id}",
+        "budget: {requests: 4, per: lifetime, key: global}",
+        "budget: {requests: 3, per: day, key: account.id}",
+        "budget: {requests: 5, per: week, key: actor.id}",
+        "budget: {requests: 4, per: 30d, key: account.org}",
+        "budget: {requests: 9, per: lifetime, key: account.id}, "
+        "steps: [{at: 50%, throttle: {}}, {at: 100%, block: {}}]",
+        "budget: {requests: {by: request.model, large: 6, else: 2}, per: day, key: account.id}",
+    ],
+)
+def test_a_farm_that_a_simple_policy_meets_takes_all_of_the_bound(rule: str) -> None:
+    text = f"{HEAD.replace('DEFAULT', '')}rules: [{{id: r, when: always, {rule}}}]\n"
+    fleet, reached = Fleet(accounts=3), 0
+    for bound in worked_out(text, fleet):
+        if bound.capability == ANY and bound.unit == "requests" and bound.period != "month":
+            taken = attack(text, bound, fleet, 1)
+            assert bound.most is None or taken <= bound.most
+            reached += taken == bound.most
+
+    assert reached >= 1
