@@ -458,14 +458,14 @@ def _known(told: Distinctions, profile: Profile) -> dict[str, Values]:
     known: dict[str, Values] = dict.fromkeys(_OF_ONE_ACCOUNT, (SOMEBODY,))
     if profile.tier is not None:
         known[TIER] = (profile.tier or None,)
-    if profile.identity is not None:
-        known[IDENTITY] = (SOMEBODY if profile.identity else None,)
-    if profile.identity is False:
-        known |= dict.fromkeys(_WITH_IDENTITY, (None,))
-    if profile.card is not None:
-        known[CARD] = (SOMEBODY if profile.card else None,)
-    if profile.card is False:
-        known |= dict.fromkeys(_WITH_CARD, (None,))
+    for has, name, all_of_it in (
+        (profile.identity, IDENTITY, _WITH_IDENTITY),
+        (profile.card, CARD, _WITH_CARD),
+    ):
+        if has:
+            known[name] = (SOMEBODY,)
+        elif has is not None:
+            known |= dict.fromkeys(all_of_it, (None,))
     if profile.paid is not None:
         boundaries = {0.0, *told.boundaries(PAID)}
         every = numbers(told.policies.facts[PAID], boundaries)
