@@ -70,13 +70,14 @@ class LinkRows:
             self._write(query, rows, changes)
 
     def every(self) -> dict[bytes, bytes]:
-        """Return all rows."""
+        """Return all rows and notes."""
         found: dict[bytes, bytes] = {}
         with self._transaction.lmdb.cursor(self._table) as cursor:
-            more = cursor.set_range(NODE)
-            while more and cursor.key()[:1] == NODE:
-                found[bytes(cursor.key()[1:])] = bytes(cursor.value()[EXPIRY_BYTES:])
-                more = cursor.next()
+            for kind in (NODE, NOTE):
+                more = cursor.set_range(kind)
+                while more and cursor.key()[:1] == kind:
+                    found[bytes(cursor.key())] = bytes(cursor.value()[EXPIRY_BYTES:])
+                    more = cursor.next()
         return found
 
     def _due(self, query: Query) -> Iterable[tuple[bytes, int]]:
