@@ -44,7 +44,7 @@ from guardrail.stores.lmdb.transaction import (
 )
 
 _DAY_BYTES = 2
-_DAY_KEPT = 30 * DAY
+_DAY_KEPT = 400 * DAY
 """For how long after its day a node's record of it is kept."""
 
 
