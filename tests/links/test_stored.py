@@ -23,7 +23,7 @@ from tests.links.test_actors import MONDAY, POLICY, shown, trusted
 from tests.stores.servers import Server
 
 DAY = 86_400
-CARD = {"payment.fingerprint": "one card"}
+CARD: Facts = {"payment.fingerprint": "one card"}
 
 
 def policies(limit: int = 1000) -> Any:
@@ -103,7 +103,8 @@ def test_a_thousand_requests_on_known_pairs_ask_nothing_about_links(store):
 
 def test_a_call_that_was_answered_too_late_counts_nothing_twice(store):
     side = InStore(Counted(store))
-    one, other = {"account.id": "a", **CARD}, {"account.id": "b", **CARD}
+    one: Facts = {"account.id": "a", **CARD}
+    other: Facts = {"account.id": "b", **CARD}
     charged(side, {"account.id": "a"}, 5, START)
     charged(side, {"account.id": "b"}, 7, START)
     side.see(one, START)
@@ -242,7 +243,7 @@ def test_no_id_or_value_of_anybody_is_in_the_store(tmp_path):
 
 def test_what_is_erased_is_gone_and_what_was_used_stays(store):
     side = InStore(store)
-    vouching = {
+    vouching: Facts = {
         "account.id": "t", "account.tier": "verified", "payment.fingerprint": "own",
         "kyc.subject": "own", "client.network": "n", "device.fingerprint": "d",
     }  # fmt: skip
