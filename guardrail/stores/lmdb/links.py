@@ -44,7 +44,7 @@ from guardrail.stores.lmdb.transaction import (
 )
 
 _DAY_BYTES = 2
-_DAY_KEPT = 30 * DAY
+_DAY_KEPT = 400 * DAY
 """For how long after its day a node's record of it is kept."""
 
 
@@ -70,13 +70,14 @@ class LinkRows:
             self._write(query, rows, changes)
 
     def every(self) -> dict[bytes, bytes]:
-        """Return all rows."""
+        """Return all rows and notes."""
         found: dict[bytes, bytes] = {}
         with self._transaction.lmdb.cursor(self._table) as cursor:
-            more = cursor.set_range(NODE)
-            while more and cursor.key()[:1] == NODE:
-                found[bytes(cursor.key()[1:])] = bytes(cursor.value()[EXPIRY_BYTES:])
-                more = cursor.next()
+            for kind in (NODE, NOTE):
+                more = cursor.set_range(kind)
+                while more and cursor.key()[:1] == kind:
+                    found[bytes(cursor.key())] = bytes(cursor.value()[EXPIRY_BYTES:])
+                    more = cursor.next()
         return found
 
     def _due(self, query: Query) -> Iterable[tuple[bytes, int]]:

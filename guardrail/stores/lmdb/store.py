@@ -159,7 +159,7 @@ class LmdbStore:
         self.connection.shared |= {pool.ident for pool in pools}
 
     def every(self) -> dict[bytes, bytes]:
-        """Return all rows of links, for tools."""
+        """Return all rows and notes of links, for tools."""
         with self._begin() as transaction:
             return LinkRows(transaction).every()
 
@@ -286,7 +286,7 @@ class AsyncLmdbStore:
         return True
 
     async def every(self) -> dict[bytes, bytes]:
-        """Return all rows of links, for tools."""
+        """Return all rows and notes of links, for tools."""
         return await asyncio.to_thread(self.store.every)
 
     def share(self, pools: Sequence[Pool]) -> None:
