@@ -367,21 +367,21 @@ def _changes(
 ) -> Changes:
     rows: dict[bytes, bytes] = {}
     days: dict[bytes, tuple[int, int]] = {}
-    before = excerpt.before
-    after = dict(excerpt.rows())
+    before, after = excerpt.before, dict(excerpt.rows())
     for number in before.keys() | after.keys():
         old, new = before.get(number), after.get(number)
+        was, due = (0 if row is None else row.entered for row in (old, new))
         name = name_of(number)
-        data = b"" if new is None else new.data
-        if data != found.rows.get(name, b""):
-            rows[name] = data
-        was = found.due.get(name, 0 if old is None else old.entered)
-        due = 0 if new is None else new.entered
+        was = found.due.get(name, was)
         if was != due:
             days[name] = (was, due)
+        if old != new:
+            rows[name] = b"" if new is None else new.data
     for name, day in found.due.items():
         if name not in found.rows:
             days[name] = (day, 0)
+    if not (rows or notes or days or moves):
+        return Changes({}, {}, {}, (), (), {})
     last = excerpt.last_days()
     ttls = {name_of(n): (max(last.get(n, 0), today) - today + SLACK) * DAY for n in after}
     return Changes(rows, notes, days, moves, pools, ttls)
