@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import Expectation, PolicySet, Scenario, ScenarioStep
 from guardrail.model.rules import Rule
+from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
 
 WAIT_TOLERANCE = 0.001
@@ -77,10 +79,17 @@ def run_suite(policies: PolicySet, geo: str | Path | None = None) -> SuiteResult
     """
     suite = SuiteResult()
     known = {rule.id for rule in policies.rules}
-    store = _Emptied()
-    with Guard.from_policies(policies, store=store, geo=geo, environ={}) as guard:
+    emptied = _Emptied()
+    store: Store = emptied
+    with ExitStack() as opened:
+        guard: Guard | None = None
         for scenario in policies.scenarios:
-            store.empty()
+            emptied.empty()
+            if policies.links is not None:  # what ties accounts goes with the guard
+                guard, store = None, MemoryStore()
+            if guard is None:
+                made = Guard.from_policies(policies, store=store, geo=geo, environ={})
+                guard = opened.enter_context(made)
             run = _Run(guard, scenario, known)
             suite.results.append(run.result())
             suite.decided |= run.decided

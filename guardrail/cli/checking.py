@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,9 +12,10 @@ from fractions import Fraction
 import typer
 
 from guardrail.cli import options
+from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.failures import FINDINGS, OK, ended
-from guardrail.cli.figures import plural
+from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
     Found,
     findings_of_policies,
@@ -35,6 +37,7 @@ from guardrail.cli.tests_text import (
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
+from guardrail.engine import Bound, Fleet, bounds
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.guard.loading import MEMORY
@@ -114,6 +117,9 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         suite = run_suite(policies, asked.geo)
         if form is not Format.JSON:
             _print_tests(output, suite, policies, form)
+        bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
+        if form is Format.FULL:
+            _print_bounds(output, bounded)
         run = None
         if files is not None:
             writer = None
@@ -124,7 +130,7 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
             run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
     found = _findings(policies, suite, run, asked)
     if form is Format.JSON:
-        output.json(_fields(policies, suite, run, found))
+        output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
     else:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)
@@ -202,6 +208,13 @@ def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: 
         output.line()
         print_tests(output, suite, policies, failed_only=True)
         output.line()
+
+
+def _print_bounds(output: Output, bounded: Sequence[Bound]) -> None:
+    told = f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound` tells why)"
+    output.line(("bound    ", "bold"), told)
+    for line in columns(list(worst_lines(bounded)), (False, False)):
+        output.line(" " * 9, line)
 
 
 def _fields(

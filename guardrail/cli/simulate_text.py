@@ -126,6 +126,10 @@ def attacker_lines(told: Fields) -> Iterator[str]:
     rows.append(["exchanges served", f"{taken['served']:,}", f"{taken['taken']:,}"])
     rows.append(["exchanges wanted", f"{taken['wanted']:,}", f"{taken['sought']:,}"])
     yield from ("  " + line for line in columns(rows, [False, True, True]))
+    if taken["bound"] is None:
+        yield "  bound   none: `guardrail bound` tells what is missing"
+    else:
+        yield f"  bound   {taken['bound']:,.0f} exchanges for accounts such as theirs"
     per = taken["cost_per_thousand_usd"]
     each = "nothing was served" if per is None else f"${per:,.2f} a thousand"
     yield f"  cost    {times(taken['cost_multiple'])} the unopposed cost an exchange ({each})"

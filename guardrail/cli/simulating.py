@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -18,7 +19,16 @@ from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.simulate_text import report
 from guardrail.errors import SettingError
-from guardrail.simulate import Attack, Baseline, Job, Mode, Options, names_of, run_all
+from guardrail.simulate import (
+    Attack,
+    Baseline,
+    Job,
+    Mode,
+    Options,
+    Prices,
+    names_of,
+    run_all,
+)
 
 UNLIMITED = "unlimited"
 
@@ -50,6 +60,23 @@ def tier_names(written: str) -> tuple[str, str, str]:
     if len(names) != 3 or not all(names):
         raise typer.BadParameter(f"`{written}` are not three tiers: write `email,verified,company`")
     return (names[0], names[1], names[2])
+
+
+def prices_of(written: Sequence[str]) -> Prices:
+    """Return the prices of operators, those written as `card=3.5` in place of the usual ones."""
+    prices: dict[str, Any] = dataclasses.asdict(Prices())
+    exits: dict[str, float] = prices["exits"]
+    for one in written:
+        name, equals, amount = one.partition("=")
+        if not equals or not re.fullmatch(r"\d{1,9}(?:\.\d{1,6})?", amount):
+            raise typer.BadParameter(f"`{one}` is no price: write `identity=150`")
+        known = sorted({*prices, *exits} - {"exits"})
+        if name not in known:
+            raise typer.BadParameter(
+                f"nothing called `{name}` has a price: name one of `{'`, `'.join(known)}`"
+            )
+        (exits if name in exits else prices)[name] = float(amount)
+    return Prices(**prices)
 
 
 def simulate(
@@ -96,6 +123,12 @@ def simulate(
             help="The values of account.tier of unverified, verified and contracted accounts.",
         ),
     ] = "email,verified,enterprise",
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price", metavar="NAME=USD", help="What operators pay for something; repeatable."
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, help="Processes that share the seeds.")
     ] = 1,
@@ -118,6 +151,7 @@ def simulate(
         supply=supply,
         shocks=shocks,
         tiers=tier_names(tiers),
+        prices=prices_of(price or []),
     )
     jobs = [
         Job(paths=tuple(paths), options=asked, seed=number, mode=mode, baseline=baseline)

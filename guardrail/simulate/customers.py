@@ -40,6 +40,8 @@ LONGEST_RETRY = 60.0
 """The longest Retry-After, in seconds, that they wait for."""
 _WAITS_FOR = 12 * HOUR
 _OUT_CAP = 1024
+_STEPS = 24
+_PAYS_UP_TO = 0.85
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
 
@@ -47,7 +49,8 @@ _SENSITIVE_WALL, _EVERY_WALL = 1, 2
 class Ask(NamedTuple):
     """Requests alike of one account, `size` of them over `span` seconds.
 
-    `most` is the longest answer a request allows, in tokens; `attempt` counts the retries.
+    `most` is the longest answer a request allows, in tokens; `attempt` counts the retries,
+    `waited` tells that a customer came back once, `shock` what had happened to him when he asked.
     """
 
     account: Account
@@ -59,6 +62,7 @@ class Ask(NamedTuple):
     most: int
     attempt: int = 0
     waited: bool = False
+    shock: str | None = None
 
 
 Watched = tuple[int, float, int, str, str | None, str | None, float | None]
@@ -196,7 +200,7 @@ class Customers:
             at = moment
             if at < account.created:
                 at = account.created + random.random() * HOUR
-            yield at, Ask(account, capability, size, span, into, out, _OUT_CAP)
+            yield at, Ask(account, capability, size, span, into, out, _OUT_CAP, shock=account.shock)
 
     def _sessions(
         self, account: Account, volume: int, morning: float, random: Random
@@ -245,8 +249,8 @@ class Customers:
         if account.walls and self._holds(account, ask.capability):
             account.held += ask.size
             self.by_day[-1][3] += ask.size
-            if account.shock is not None:
-                self.shocks[account.shock].held += ask.size
+            if ask.shock is not None:
+                self.shocks[ask.shock].held += ask.size
             return
         decision = self._decision(ask, moment)
         if decision.effect < Effect.THROTTLE:
@@ -300,26 +304,38 @@ class Customers:
         self.by_day[-1][1] += count
         if decision.effect is Effect.DEGRADE:
             account.degraded += count
-        if account.shock is not None:
-            self.shocks[account.shock].served += count
+        if ask.shock is not None:
+            self.shocks[ask.shock].served += count
 
     def _in_parts(self, moment: float, ask: Ask, decision: Decision, push: Push) -> None:
         """Find what of several requests is served: the first alone, then each half of the rest."""
-        first, rest = parts_of(ask)
+        first, rest = split(ask, 1)
         alone = self._decision(first, moment)
         if alone.effect >= Effect.THROTTLE:
-            self._refused(moment, ask, alone, push)
+            wait = alone.retry_after
+            step = ask.span if wait is None else max(wait, ask.span / _STEPS)
+            if step >= ask.span:
+                self._refused(moment, ask, alone, push)
+                return
+            # Those that come while it is refused are; the others come when it may be open.
+            early, late = split(ask, math.ceil(ask.size * step / ask.span))
+            self._refused(moment, early, alone, push)
+            if late.size:
+                push(moment + step, late)
             return
         self._served(first, 1, alone)
-        step = ask.span / ask.size
-        for number, part in enumerate(halves_of(rest)):
-            push(moment + step + number * rest.span / 2, part)
+        start = moment + first.span
+        half, other = split(rest, rest.size // 2)
+        if half.size:
+            push(start, half)
+        push(start + half.span, other)
 
     def _refused(self, moment: float, ask: Ask, decision: Decision, push: Push) -> None:
         account, wait = ask.account, decision.retry_after
         day = int((moment - START) // DAY)
         if account.first_action is None:
             account.first_action = moment
+        shock = None if ask.shock is None else self.shocks[ask.shock]
         if decision.remedy == "verify" and account.tier == "email":
             if not account.stepped:
                 account.stepped = True
@@ -328,8 +344,15 @@ class Customers:
                 # Told a second time, about more than before.
                 account.walls |= _wall(ask.capability)
             account.stepped_requests += ask.size
+            if shock is not None:
+                shock.stepped.add(account)
+        elif decision.remedy == "pay" and self._pays_more(account, moment):
+            push(moment + 60, ask._replace(attempt=0))
+            return
         elif wait is None:
             account.blocked += ask.size
+            if shock is not None:
+                shock.blocked.add(account)
             account.denied_days.add(day)
             if len(account.denied_days) > 3 and not account.program and account.answers < 0.5:
                 account.gone, account.walls = True, _EVERY_WALL
@@ -347,18 +370,26 @@ class Customers:
                 return
         self._lost(ask)
 
+    def _pays_more(self, account: Account, moment: float) -> bool:
+        """Pay for some days in advance, as asked: most who pay do, up to two months' worth."""
+        if account.pays_after == ENDED and account.paid_since is None:
+            return False
+        if account.answers > _PAYS_UP_TO or account.spent < -40 * account.reload:
+            return False
+        if account.paid_since is None:
+            account.paid_since = moment
+        account.paid += 5 * account.reload
+        account.spent -= 5 * account.reload
+        account.cached = {}
+        return True
+
     def _lost(self, ask: Ask) -> None:
         account = ask.account
         account.refused += ask.size
         self.by_day[-1][2] += ask.size
-        if account.shock is not None:
-            shock = self.shocks[account.shock]
-            shock.refused += ask.size
-            shock.hit.add(account)
-            if account.blocked:
-                shock.blocked.add(account)
-            if account.stepped:
-                shock.stepped.add(account)
+        if ask.shock is not None:
+            self.shocks[ask.shock].refused += ask.size
+            self.shocks[ask.shock].hit.add(account)
 
     def _start_verifying(
         self, account: Account, moment: float, ask: Ask, wait: float | None
@@ -405,32 +436,19 @@ def trusted(account: Account, moment: float) -> bool:
     return account.tier != "email" and moment - account.created >= 30 * DAY
 
 
-def parts_of(ask: Ask) -> tuple[Ask, Ask]:
-    """Return the first request of several, and the rest."""
-    count = ask.size
-    into, out = ask.tokens_in // count, ask.tokens_out // count
-    first = ask._replace(size=1, span=0.0, tokens_in=into, tokens_out=out)
+def split(ask: Ask, count: int) -> tuple[Ask, Ask]:
+    """Return the first `count` of several requests, and the rest."""
+    size = ask.size
+    into, out = ask.tokens_in * count // size, ask.tokens_out * count // size
+    part = count / size
+    first = ask._replace(size=count, span=ask.span * part, tokens_in=into, tokens_out=out)
     rest = ask._replace(
-        size=count - 1,
-        span=ask.span * (count - 1) / count,
+        size=size - count,
+        span=ask.span * (1 - part),
         tokens_in=ask.tokens_in - into,
         tokens_out=ask.tokens_out - out,
     )
     return first, rest
-
-
-def halves_of(ask: Ask) -> Iterator[Ask]:
-    """Yield the two halves of several requests, one of them empty and left out for a single one."""
-    count = ask.size
-    left = count // 2
-    for size in (left, count - left):
-        if size:
-            yield ask._replace(
-                size=size,
-                span=ask.span / 2,
-                tokens_in=ask.tokens_in * size // count,
-                tokens_out=ask.tokens_out * size // count,
-            )
 
 
 def _wall(capability: str) -> int:

@@ -14,6 +14,7 @@ from guardrail.model.conditions import facts_of
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Rate, Rule
 from guardrail.simulate.draws import stream
+from guardrail.simulate.operators import Thief
 from guardrail.simulate.report import Fields, figures, harm, share
 from guardrail.simulate.running import Options, Result, Tick, simulate
 from guardrail.simulate.skills import Attack, Skill
@@ -160,6 +161,16 @@ def twin(policies: PolicySet, options: Options, seed: int, tick: Tick | None = N
 def twin_figures(attacked: Result, quiet: Result) -> Fields:
     """Compare the decisions of trusted accounts one by one, account by account."""
     first, second = _by_account(attacked), _by_account(quiet)
+    # Whose key is stolen shares his counters with the thief: that is no harm done by mistake.
+    robbed = {
+        puppet.number
+        for operator in attacked.operators
+        if isinstance(operator, Thief)
+        for puppet in operator.accounts
+    }
+    for number in robbed:
+        first.pop(number, None)
+        second.pop(number, None)
     compared = different = 0
     accounts = set()
     examples: list[Fields] = []
@@ -180,6 +191,7 @@ def twin_figures(attacked: Result, quiet: Result) -> Fields:
         "different": different,
         "accounts": len(first.keys() | second.keys()),
         "accounts_different": len(accounts),
+        "accounts_left_out": len(robbed),
         "examples": examples,
         "honest_without_attack": {
             "established": harm([a for a in quiet.population.accounts if a.established]),

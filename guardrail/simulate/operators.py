@@ -41,8 +41,8 @@ _DETECTED_FROM = 50
 class Ledger:
     """What operators have bought, and what it cost in USD.
 
-    `top_ups` are paid to the API, and what is not used of them is lost with the account: it is part
-    of `cost` only when the simulation has ended.
+    `top_ups` are paid to the API. What is `unused` of them when an account is given up is lost, and
+    part of `cost`; what was used bought what it was paid for.
     """
 
     accounts: int = 0
@@ -92,6 +92,7 @@ class Puppet:
         "template",
         "tier",
         "today",
+        "told",
         "used_on",
         "used_usd",
         "vacant",
@@ -114,6 +115,7 @@ class Puppet:
         self.used_on = -1
         self.paid = self.used_usd = 0.0
         self.pays = False
+        self.told = False
         self.vacant = False
 
 
@@ -121,6 +123,7 @@ class Operator:
     """One operator: its accounts, its rotation, and how it adapts.
 
     `begins` is in seconds since the epoch, `supply` fresh accounts a day as a share of the fleet.
+    `vpn` are exits that honest people use too.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Operator:
         names: Names,
         prices: Prices,
         take: Take,
+        vpn: Sequence[Facts] = (),
     ) -> None:
         self.number = number
         self.skill = skill
@@ -175,6 +179,7 @@ class Operator:
         self._identities: list[tuple[str, int]] = []
         self._batch = 0.0
         self._batch_left = 0
+        self._vpn = list(vpn)
         self._pool: list[str] = []
         if skill.templates is not None:
             self._pool = [self.values.token("prompt-") for _ in range(skill.templates)]
@@ -185,18 +190,9 @@ class Operator:
         """Register the fleet beforehand, and what is kept in reserve."""
         for _ in range(self.fleet):
             self._enter(self._make(self._registered()), self.begins + self.random.random() * HOUR)
-        self.unopposed = self.ledger.cost + self.fleet * self._idle_money()
+        self.unopposed = self.ledger.cost
         for _ in range(round(self.skill.spare * self.fleet)):
             self._reserve.append(self._make(self._registered()))
-
-    def _idle_money(self) -> float:
-        """Return what one account that nobody opposes has paid and not used in the end, in USD."""
-        top_up = self.skill.top_up
-        if not top_up:
-            return 0.0
-        worth = self.skill.tokens * (TOKENS_IN * PRICE_IN + TOKENS_OUT * PRICE_OUT)
-        used = self.skill.pace * self.days * worth
-        return math.ceil(used / top_up) * top_up - used
 
     def _registered(self) -> float:
         """Return when an account of the fleet was registered: in batches, or one by one."""
@@ -245,9 +241,9 @@ class Operator:
         self._missed = sum(self._left.values())
 
     def finish(self) -> None:
-        """End the attack: what was paid for and not used is lost."""
+        """End the attack: what was paid for accounts that were given up, and not used, is lost."""
         for puppet in self.accounts:
-            if puppet.pays:
+            if puppet.pays and puppet.vacant:
                 unused = max(0.0, puppet.paid - puppet.used_usd)
                 self.ledger.unused += unused
                 self.ledger.cost += unused
@@ -267,31 +263,32 @@ class Operator:
         exit = self._exit()
         asn = exit["geo.asn"]
         bucket = asn % 16 if isinstance(asn, int) else 0
+        mail = "free" if skill.batches else "mail"
         facts: Facts = {
             "account.id": f"acct-{number:011x}",
             "account.created": created,
-            "account.signup": f"{int(created // 3600)}-mail-{bucket}",
+            "account.signup": f"{int(created // 3600)}-{mail}-{bucket}",
             "credential.id": f"key-{number:011x}",
             "device.fingerprint": self._device(),
             "request.stream": random.random() < 0.6,
             "client.agent": "http" if skill.per_device > 1 else "python-sdk",
-            **self._card(str(exit["geo.country"])),
+            **({} if skill.cardless else self._card(str(exit["geo.country"]))),
             **exit,
         }
         puppet = Puppet(number, facts, self._template(), self.names.unverified)
         puppet.rate = max(1.0, log_normal(random, skill.rate, skill.sigma, 2.0))
         puppet.can_verify = random.random() < skill.passes
         if skill.top_up:
-            puppet.pays = True
-            self._pay(puppet)
+            self._pay(puppet, skill.top_up)
         self.accounts.append(puppet)
         return puppet
 
-    def _pay(self, puppet: Puppet) -> None:
-        """Pay for what an account is going to use."""
-        puppet.paid += self.skill.top_up
+    def _pay(self, puppet: Puppet, amount: float) -> None:
+        """Pay for what an account is going to use, in USD."""
+        puppet.pays = True
+        puppet.paid += amount
         puppet.cached = {}
-        self.ledger.top_ups += self.skill.top_up
+        self.ledger.top_ups += amount
 
     def _enter(self, puppet: Puppet, ready: float) -> None:
         self._turn += 1
@@ -311,8 +308,11 @@ class Operator:
             return exit
         kind = random.choice(skill.kinds)
         country = random.choices(list(COUNTRIES), [odds for odds, _ in COUNTRIES.values()])[0]
-        asn = {"hosting": 9100, "vpn": 9000}.get(kind, 1000) + random.randrange(9)
-        exit = self.values.network(country, kind, asn)
+        if kind == "vpn" and self._vpn:
+            exit = random.choice(self._vpn)
+        else:
+            asn = 9100 + random.randrange(9) if kind == "hosting" else None
+            exit = self.values.network(country, kind, asn)
         self._exits.append((exit, 1))
         self.ledger.exits += 1
         self.ledger.cost += self.prices.exits[kind] * self.days / 30
@@ -452,8 +452,9 @@ class Operator:
             if self.first_action is None:
                 self.first_action = moment
             wait = decision.retry_after
-            if decision.remedy == "pay" and puppet.pays and puppet.paid < 10 * self.skill.top_up:
-                self._pay(puppet)
+            puppet.told |= decision.remedy == "verify"
+            if decision.remedy == "pay" and puppet.paid < self.skill.pays:
+                self._pay(puppet, max(20.0, self.skill.top_up))
             elif wait is None:
                 puppet.refused_until[label] = NEVER
             else:
@@ -475,15 +476,14 @@ class Operator:
             gap = max(served, 1) / puppet.rate * DAY * self.random.uniform(0.6, 1.4)
             self._enter(puppet, moment + gap)
             return
-        if open_at - moment > _LONG:
-            if puppet.can_verify:
-                puppet.can_verify = False
-                puppet.verifies_at = moment + self.random.expovariate(1 / (8 * HOUR))
-                self._sleep(puppet, puppet.verifies_at)
-                return
-            if not puppet.vacant:
-                puppet.vacant = True
-                self._replace(moment)
+        if puppet.can_verify and (puppet.told or open_at - moment > _LONG):
+            puppet.can_verify = False
+            puppet.verifies_at = moment + self.random.expovariate(1 / (8 * HOUR))
+            self._sleep(puppet, puppet.verifies_at)
+            return
+        if open_at - moment > _LONG and not puppet.vacant:
+            puppet.vacant = True
+            self._replace(moment)
         if open_at != NEVER:
             self._sleep(puppet, open_at)
 
@@ -553,8 +553,8 @@ class Operator:
             if puppet.pays:
                 worth = into * PRICE_IN + out * PRICE_OUT
                 puppet.used_usd += worth
-                if puppet.used_usd > puppet.paid:
-                    self._pay(puppet)
+                if puppet.used_usd > puppet.paid and self.skill.top_up:
+                    self._pay(puppet, self.skill.top_up)
         return decision
 
     def _facts(self, puppet: Puppet, kind: str, label: str) -> Facts:

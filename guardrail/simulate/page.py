@@ -124,6 +124,10 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
     rows = [
         ["first refusal after the 50th account", _hours(taken["hours_to_first_action"])],
         ["contained after", _hours(taken["hours_to_containment"])],
+        [
+            "the most that accounts such as theirs could get",
+            "unbounded" if taken["bound"] is None else f"{taken['bound']:,.0f}",
+        ],
         ["accounts bought", f"{taken['accounts_bought']:,}"],
         ["cards bought", f"{taken['cards_bought']:,}"],
         ["identities bought", f"{taken['identities_bought']:,}"],

@@ -177,11 +177,11 @@ ENDED = math.inf
 class Account:
     """One account: what is known of it, how it behaves, and what has become of it.
 
-    `facts` are those its requests share now. `created` and times are in seconds since the epoch.
-    `reload` is what it pays at once, in USD, as often as that much is used. `rate` is requests on an active day, `sensitive` the share of agentic and code work and
-    `agentic` the part of that which brings tools. `patience` and the other drawn numbers say how
-    the person behind it takes a refusal: drawn beforehand, so that no decision changes what is
-    drawn for others.
+    `facts` are those its requests share now; `created` and times are in seconds since the epoch.
+    `rate` is requests on an active day, `sensitive` the share of agentic and code work, `agentic`
+    the part of that which brings tools. `reload` is what it pays at once, in USD, as often as that
+    much is used. `answers` and `verifies_in` say how the person behind it takes a refusal: drawn
+    beforehand, so that no decision changes what is drawn for others.
     """
 
     __slots__ = (
@@ -423,7 +423,7 @@ class Population:
     def framework(self) -> tuple[str, str]:
         """Return template and toolset of an agent framework, popular ones more often."""
         rank = self.templates.draw(self.random)
-        return f"framework-{rank}", f"tools-{rank}"
+        return f"framework-{rank}", f"tools-framework-{rank}"
 
     # Accounts
 

@@ -10,9 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from guardrail.engine import Fleet, all_together, bounds
+from guardrail.model.amounts import SECOND
 from guardrail.simulate.operators import Operator, Take
-from guardrail.simulate.population import Account
+from guardrail.simulate.population import START, Account
 from guardrail.simulate.running import Result, fleet_of
+from guardrail.simulate.skills import Attack
 
 MARKS = (1, 7, 45)
 """The days of an attack after which its take is told."""
@@ -91,12 +94,48 @@ def attacker_figures(result: Result) -> Fields:
         "exits_rented": sum(operator.ledger.exits for operator in operators),
         "unused_top_ups_usd": round(sum(operator.ledger.unused for operator in operators), 2),
         "top_ups_usd": round(sum(operator.ledger.top_ups for operator in operators), 2),
+        "bound": bound_of(result),
         "hours_to_first_action": first_action(operators),
         "hours_to_containment": contained,
         "served_before_containment": None
         if contained is None
         else sum(take.served[begin : begin + contained]),
     }
+
+
+def bound_of(result: Result) -> float | None:
+    """Return the most requests that accounts as operators had can get in the days of an attack.
+
+    Worked out from the policies alone: for so many accounts, cards and verified identities, the
+    tiers they had, and what they had paid at most. None where nothing bounds it, and for stolen
+    keys, which are no accounts of an operator's own.
+    """
+    options, operators, names = result.options, result.operators, result.population.names
+    if options.attack is Attack.STOLEN_KEYS:
+        return None
+    puppets = [puppet for operator in operators for puppet in operator.accounts]
+    paid = max((puppet.paid for puppet in puppets), default=0.0)
+    fleet = Fleet(
+        accounts=len(puppets),
+        trusted=sum("kyc.subject" in puppet.facts for puppet in puppets),
+        identities=sum(operator.ledger.identities for operator in operators),
+        cards=sum(operator.ledger.cards for operator in operators),
+        identity_from=names.verified,
+    )
+    tiers = [tier for tier in (names.unverified, names.verified) if tier is not None]
+    found = [
+        one
+        for one in bounds(result.policies, fleet, round(START * SECOND), tiers=tiers or None)
+        if one.profile.paid is None or one.profile.paid <= paid
+    ]
+    # Windows of a rolling day may begin before the first and end after the last.
+    spans = {"day": options.days + 1, "month": math.ceil(options.days / 30) + 1, "ever": 1}
+    most = [
+        times * one
+        for period, times in spans.items()
+        if (one := all_together(found, "any", "requests", period)) is not None
+    ]
+    return min(most, default=None)
 
 
 def until(part: Sequence[int], whole: Sequence[int], begin: int, days: int) -> float | None:

@@ -88,6 +88,7 @@ class Result:
 
     seed: int
     options: Options
+    policies: PolicySet
     population: Population
     shocks: Mapping[str, ShockTally]
     by_day: list[list[int]]
@@ -166,6 +167,7 @@ def simulate(
     return Result(
         seed=seed,
         options=options,
+        policies=policies,
         population=population,
         shocks=customers.shocks,
         by_day=customers.by_day,
@@ -217,6 +219,7 @@ def _operators(
                 names=names,
                 prices=options.prices,
                 take=take,
+                vpn=population.vpn,
             )
         )
     return found

@@ -65,11 +65,12 @@ class Skill:
     are requests a day of one account, as planned and at most; `cover` is the share of requests that
     only hide the others; `passes` the share of accounts that can buy an identity; `spare` the share
     of accounts in reserve; `notches` how often an operator can widen what its accounts differ in.
-    `top_up` is paid for each account beforehand, in USD; `tokens` scales the size of an exchange.
-    `pace` is what is wanted of each account a day; accounts are registered in `batches` or one by
-    one; prompts are `salted` anew each day; who `provokes` has some accounts refused on purpose, to
-    have limits lifted that are lifted when too many customers are hit. `labels` are what requests
-    are called, in the order they are tried in.
+    `top_up` is paid for each account beforehand, and up to `pays` where a refusal asks for it, in
+    USD; `tokens` scales the size of an exchange.
+    `pace` is what is wanted of each account a day; accounts are `cardless` or have a card, and are
+    registered in `batches` or one by one; prompts are `salted` anew each day; who `provokes` has
+    some accounts refused on purpose, to have limits lifted that are lifted when too many customers
+    are hit. `labels` are what requests are called, in the order they are tried in.
     """
 
     per_card: int
@@ -96,6 +97,8 @@ class Skill:
     tokens: float
     per_identity: int = 1
     pace: float = PACE
+    cardless: bool = False
+    pays: float = 0.0
     batches: bool = False
     salted: bool = False
     provokes: bool = False
@@ -155,6 +158,7 @@ def skill_of(attack: Attack, random: Random, fleet: int) -> Skill:
             churn=24.0,
             spare=0.0,
             top_up=random.uniform(5, 20),
+            pays=100.0,
             ceiling=400.0,
             notches=3,
             tokens=tokens,
@@ -182,6 +186,7 @@ def skill_of(attack: Attack, random: Random, fleet: int) -> Skill:
         churn=72.0 if expert else 24.0,
         spare=0.2 if expert else 0.5,
         top_up=random.uniform(20, 60),
+        pays=1000.0,
         ceiling=2000.0 if expert else 5000.0,
         notches=1,
         tokens=tokens,
@@ -230,6 +235,9 @@ def wider(skill: Skill) -> Skill:
         reuse=skill.reuse / 2,
         tokens=max(0.3, skill.tokens * 0.7),
         salted=True,
+        batches=False,
+        # Where nothing is paid for, a card that is refused is left out.
+        cardless=not skill.top_up,
     )
 
 

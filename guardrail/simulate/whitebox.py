@@ -7,9 +7,11 @@ most.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from guardrail.guard import Guard
 from guardrail.model.amounts import Fixed
@@ -26,6 +28,7 @@ _SHARED = {
     "kyc.subject": "per_identity",
 }
 _UNWATCHED = 20
+_HOME = "residential"
 
 
 def shared_at_most(policies: PolicySet) -> Mapping[str, int]:
@@ -49,41 +52,37 @@ def shared_at_most(policies: PolicySet) -> Mapping[str, int]:
 
 def informed(skill: Skill, policies: PolicySet, names: Names, prices: Prices, days: int) -> Skill:
     """Return a skill fitted to a policy set."""
-    shared = shared_at_most(policies)
-    best, worth = skill, -1.0
-    for plan in plans(replace(skill, **shared)):  # type: ignore[arg-type]
+    shared: dict[str, Any] = dict(shared_at_most(policies))
+    best = replace(
+        skill, **shared, sigma=0.2, rate=26.0, aged=0.0, top_up=0.0, tokens=1.0, kinds=(_HOME,)
+    )
+    worth = -math.inf
+    for change in [*changes(skill), *changes(skill)]:
+        plan = replace(best, **change)
         taken = rehearsed(plan, policies, names, days)
-        exit = prices.exits[plan.kinds[0]] / max(1, plan.per_exit)
-        cost = prices.account + prices.card / plan.per_card + exit * days / 30
-        cost += plan.aged * prices.aged + plan.top_up
+        exit = prices.exits[plan.kinds[0]] / plan.per_exit
+        card = 0.0 if plan.cardless else prices.card / plan.per_card
+        cost = prices.account + card + exit * days / 30
         # What one account takes counts most, then what it costs.
-        value = taken - 0.1 * cost
+        value = taken - 0.1 * (cost + plan.aged * prices.aged + plan.top_up)
         if value > worth:
             best, worth = plan, value
     return best
 
 
-def plans(skill: Skill) -> Iterator[Skill]:
-    """Yield the ways to go that are rehearsed."""
-    for top_up, label, tokens, aged, kind, rate in product(
-        (0.0, skill.top_up),
-        LABELS,
-        (1.0, 0.3),
-        (0.0, 1.0),
-        ("hosting", "residential"),
-        (26.0, 200.0),
-    ):
-        labels = (label, *(other for other in LABELS if other != label))
-        yield replace(
-            skill,
-            top_up=top_up,
-            labels=labels,
-            tokens=tokens,
-            aged=aged,
-            kinds=(kind,),
-            rate=rate,
-            sigma=0.2,
-        )
+def changes(skill: Skill) -> Iterator[Mapping[str, Any]]:
+    """Yield what is tried out, one change after the other."""
+    for label in LABELS:
+        yield {"labels": (label, *(other for other in LABELS if other != label))}
+    for tokens in (1.0, 0.3):
+        yield {"tokens": tokens}
+    for aged, top_up in product((0.0, 1.0), (0.0, skill.top_up)):
+        yield {"aged": aged, "top_up": top_up, "cardless": False}
+    yield {"top_up": 0.0, "cardless": True}
+    for kind in (_HOME, "hosting"):
+        yield {"kinds": (kind,)}
+    for rate in (26.0, 200.0):
+        yield {"rate": rate}
 
 
 def rehearsed(skill: Skill, policies: PolicySet, names: Names, days: int) -> int:
@@ -110,6 +109,8 @@ def rehearsed(skill: Skill, policies: PolicySet, names: Names, days: int) -> int
         "request.template": "rehearsal",
         "client.agent": "python-sdk",
     }
+    if skill.cardless:
+        del facts["payment.fingerprint"], facts["payment.country"]
     if skill.top_up:
         facts["account.paid_usd"] = skill.top_up
         facts["account.paid_since"] = START - age
