@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import lmdb
+
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import LINE as LINES
 from guardrail.model.cells import WINDOW as WINDOWS
@@ -48,6 +50,18 @@ _DAY_KEPT = 400 * DAY
 """For how long after its day a node's record of it is kept."""
 
 
+def every(transaction: lmdb.Transaction, table: Any) -> dict[bytes, bytes]:
+    """Return all rows and notes."""
+    found: dict[bytes, bytes] = {}
+    with transaction.cursor(table) as cursor:
+        for kind in (NODE, NOTE):
+            more = cursor.set_range(kind)
+            while more and cursor.key()[:1] == kind:
+                found[bytes(cursor.key())] = bytes(cursor.value()[EXPIRY_BYTES:])
+                more = cursor.next()
+    return found
+
+
 class LinkRows:
     """What one transaction reads and writes of links."""
 
@@ -68,17 +82,6 @@ class LinkRows:
         changes = decide(Found(rows, notes, due, namings[0].party, secrets))
         if changes:
             self._write(query, rows, changes)
-
-    def every(self) -> dict[bytes, bytes]:
-        """Return all rows and notes."""
-        found: dict[bytes, bytes] = {}
-        with self._transaction.lmdb.cursor(self._table) as cursor:
-            for kind in (NODE, NOTE):
-                more = cursor.set_range(kind)
-                while more and cursor.key()[:1] == kind:
-                    found[bytes(cursor.key())] = bytes(cursor.value()[EXPIRY_BYTES:])
-                    more = cursor.next()
-        return found
 
     def _due(self, query: Query) -> Iterable[tuple[bytes, int]]:
         start = DUE + query.space

@@ -51,7 +51,7 @@ from guardrail.stores.cells import (
 from guardrail.stores.links import Decide, Query
 from guardrail.stores.lmdb.connection import Connection
 from guardrail.stores.lmdb.environment import Options
-from guardrail.stores.lmdb.links import LinkRows
+from guardrail.stores.lmdb.links import LinkRows, every
 from guardrail.stores.lmdb.recovery import Files, boot_id
 from guardrail.stores.lmdb.transaction import (
     LINE,
@@ -160,8 +160,8 @@ class LmdbStore:
 
     def every(self) -> dict[bytes, bytes]:
         """Return all rows and notes of links, for tools."""
-        with self._begin() as transaction:
-            return LinkRows(transaction).every()
+        with self.connection.read() as (transaction, tables):
+            return every(transaction, tables.links)
 
     def close(self) -> None:
         """Close the file; the last process to do so writes all of it to the disk."""
