@@ -68,11 +68,14 @@ def grown(kind: str, keys: int, most: int) -> int:
     fact, name = ("client.network", "10.{0}/32") if kind == "guests" else ("account.id", "a{0:09}")
     gc.collect()
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for n in range(keys):
-        guard.decide({fact: name.format(n)}, TOKENS, now=START + n * 1e-6)
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0] - before
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for n in range(keys):
+            guard.decide({fact: name.format(n)}, TOKENS, now=START + n * 1e-6)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
 
 
 if __name__ == "__main__":

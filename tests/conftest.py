@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost
+from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost, _nothing_watches_on
 
-__all__ = ["_no_task_is_lost", "_no_task_was_lost"]
+__all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 
 SCRATCH = Scratch()
 LEFT: list[str] = []
+
+LONG = frozenset(
+    "test_docs.py test_benchmarks.py hosts/test_starting.py hosts/test_workers.py "
+    "http/test_readers.py http/test_leaks.py http/test_body_cost.py loading/test_yaml_hostile.py "
+    "loading/test_language_mutations.py replay/test_traces.py".split()
+)
+"""Files with the longest tests: they come first, for none to be left to one worker at the end."""
 
 # What tests start, as servers and commands, takes a warning for an error as they do themselves.
 os.environ.setdefault("PYTHONWARNINGS", "error")
@@ -45,6 +54,23 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("GUARDRAIL_") and name != "GUARDRAIL_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is collected, which lives to the end, out of every search for garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the longest tests first."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).as_posix() not in LONG)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""What fails the tests though no assertion does: what asyncio only logs, what is left behind."""
+"""What fails tests that no assertion fails: what asyncio only logs, what is left behind or on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -82,6 +83,18 @@ def _no_task_was_lost() -> Iterator[None]:
     if LOOPS.made != made:
         gc.collect()
     OVERHEARD.fail()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_watches_on() -> Iterator[None]:
+    """Fail a test after which the process is watched still: all tests after it would be slow."""
+    before = sys.gettrace(), sys.getprofile(), tracemalloc.is_tracing()
+    yield
+    after = sys.gettrace(), sys.getprofile(), tracemalloc.is_tracing()
+    if after[2] and not before[2]:
+        tracemalloc.stop()
+    if after != before:
+        pytest.fail(f"watched by {after}, which was {before}", pytrace=False)
 
 
 class Scratch:

@@ -193,12 +193,15 @@ def strangers(modules: Mapping[str, Module]) -> Iterator[str]:
 CHECKS = (upward_imports, cycles, impurities, strangers)
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_the_package_keeps_to_its_layers(check):
-    modules = parsed(PACKAGE)
+@pytest.fixture(scope="module")
+def package():
+    return parsed(PACKAGE)
 
-    assert {"model.rules", "signals", "errors", "__init__"} <= modules.keys()
-    assert list(check(modules)) == []
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_package_keeps_to_its_layers(check, package):
+    assert {"model.rules", "signals", "errors", "__init__"} <= package.keys()
+    assert list(check(package)) == []
 
 
 VIOLATIONS = {

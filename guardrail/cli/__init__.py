@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from guardrail.cli.actors import erase, show, unlink
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.explaining import explain
@@ -50,6 +51,16 @@ def _options(
 app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
+actors = typer.Typer(
+    help="Show which accounts act as one, part them, forget them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+actors.command()(show)
+actors.command()(unlink)
+actors.command()(erase)
+app.add_typer(actors, name="actor")
 app.command()(simulate)
 app.command()(bound)
 app.command("schema")(print_schema)

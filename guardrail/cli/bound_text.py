@@ -22,9 +22,6 @@ Table = tuple[Bound, ...]
 def print_bounds(output: Output, fleet: Fleet, found: Sequence[Bound], form: Format) -> None:
     """Print what was found; `concise` leaves the formulas out."""
     output.line(("fleet    ", "bold"), _fleet(fleet))
-    if not found:
-        output.line(("bound    ", "bold"), "no rule that refuses is in force: nothing is bounded")
-        return
     for names, table in merged(found):
         output.line()
         output.line((names, "bold"))

@@ -211,8 +211,6 @@ def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: 
 
 
 def _print_bounds(output: Output, bounded: Sequence[Bound]) -> None:
-    if not bounded:
-        return
     told = f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound` tells why)"
     output.line(("bound    ", "bold"), told)
     for line in columns(list(worst_lines(bounded)), (False, False)):

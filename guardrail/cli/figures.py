@@ -16,7 +16,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def share(part: int, whole: int) -> str:
+def share(part: float, whole: float) -> str:
     """Return a share in percent, with two decimals."""
     return f"{100 * part / whole:.2f}%" if whole else NONE
 

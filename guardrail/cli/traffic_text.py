@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from guardrail.cli.figures import NONE, beside, columns, length, period, plural, share
 from guardrail.cli.inert import shortened
@@ -105,6 +106,19 @@ def hinge_lines(run: TrafficRun) -> Iterator[str]:
         )
 
 
+def ceiling_lines(run: TrafficRun) -> Iterator[str]:
+    """Yield what was asked of each budget that all share, and what would leave room for it."""
+    for found in run.tally.ceilings.found():
+        day = datetime.fromtimestamp(found.busiest_at, UTC)
+        limit = "" if not found.limit else f", {share(found.busiest, found.limit)} of its limit"
+        yield (
+            f"ceiling `{found.rule}`: at most {found.busiest:,.0f} {found.unit} were asked for in "
+            f"{length(found.length)} (from {day:%Y-%m-%d %H:%M}{limit}); "
+            f"{found.proposed:,.0f} would leave half as much again, by "
+            f"{plural(found.windows, 'window')}"
+        )
+
+
 def _store_lines(run: TrafficRun) -> Iterator[str]:
     modes, refused = run.tally.modes, run.tally.unavailable
     if not modes:
@@ -183,6 +197,7 @@ def _afterwords(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     if shadow is not None:
         yield shadow
     yield from hinge_lines(run)
+    yield from ceiling_lines(run)
 
 
 def _print_unreadable(output: Output, run: TrafficRun) -> None:

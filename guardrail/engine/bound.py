@@ -14,14 +14,21 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from guardrail.engine.expressions import rule_facts
-from guardrail.engine.regions import SOMEBODY, Region, Requests, Values, in_force, numbers
+from guardrail.engine.regions import (
+    SOMEBODY,
+    Distinctions,
+    Region,
+    Requests,
+    Values,
+    in_force,
+    numbers,
+)
 from guardrail.engine.verbs import in_unit
 from guardrail.engine.windows import SCALED_BELOW, pace_increment
-from guardrail.model.amounts import DAY, HOUR, Banded
-from guardrail.model.conditions import Comparison, Condition, Negation
+from guardrail.model.amounts import DAY, HOUR
+from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Mode
-from guardrail.model.facts import CAPABILITIES, COUNTRIES, FactType
+from guardrail.model.facts import COUNTRIES, FactType
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Limiting, Rate, Rule, Window
 
@@ -137,12 +144,12 @@ def bounds(
     tiers: Sequence[str] | None = None,
 ) -> tuple[Bound, ...]:
     """Return the bound of each profile, capability, unit and period, at `now` (microseconds)."""
-    rules = in_force(policies, now)
+    told = Distinctions(policies, in_force(policies, now), now)
     return tuple(
         found
-        for profile in profiles(policies, rules, fleet, tiers)
-        for capability in _capabilities(policies, rules, fleet)
-        for found in _Worked(policies, rules, fleet, now, profile, capability).bounds(periods)
+        for profile in _profiles(told, fleet, tiers)
+        for capability in _capabilities(told, fleet)
+        for found in _Worked(told, fleet, profile, capability).bounds(periods)
     )
 
 
@@ -161,22 +168,20 @@ def all_together(found: Sequence[Bound], capability: str, unit: str, period: str
     return None if None in most.values() else sum(value or 0 for value in most.values())
 
 
-def profiles(
-    policies: PolicySet, rules: Sequence[Rule], fleet: Fleet, tiers: Sequence[str] | None = None
-) -> Iterator[Profile]:
+def _profiles(told: Distinctions, fleet: Fleet, tiers: Sequence[str] | None) -> Iterator[Profile]:
     """Yield the profiles that rules can tell apart, the lowest tier first."""
-    used = _used(policies, rules)
+    used = frozenset(told.names)
     levels: list[str | None] = [None]
-    if TIER in used:
-        fact = policies.facts[TIER]
+    if TIER in used or fleet.identity_from is not None:
+        fact = told.policies.facts[TIER]
         levels = [value for value in fact.values if tiers is None or value in tiers]
         if fact.default is None and tiers is None:
             levels.insert(0, "")
     paid: list[float | None] = [None]
     if used.intersection(_WITH_PAYMENTS):
-        starts = sorted(start for start in _paid_boundaries(rules, policies) if start > 0)
+        starts = sorted({start for start in told.boundaries(PAID) if start > 0})
         paid = [0.0, *(starts or [math.ulp(0.0)])]
-    every = policies.facts[TIER].values
+    every = told.policies.facts[TIER].values
     for tier in levels:
         known: tuple[bool | None, ...] = (None,)
         if tier is not None and fleet.identity_from is not None:
@@ -192,32 +197,24 @@ def profiles(
 class _Worked:
     """The bounds of one profile and one capability."""
 
-    def __init__(
-        self,
-        policies: PolicySet,
-        rules: Sequence[Rule],
-        fleet: Fleet,
-        now: int,
-        profile: Profile,
-        capability: str,
-    ) -> None:
-        self.policies, self.rules, self.fleet = policies, rules, fleet
+    def __init__(self, told: Distinctions, fleet: Fleet, profile: Profile, capability: str) -> None:
+        self.policies, self.rules = told.policies, told.rules
+        self.by_id = {rule.id: rule for rule in told.rules}
         self.profile, self.capability = profile, capability
         accounts = fleet.accounts
         if profile.identity and fleet.trusted is not None:
             accounts = fleet.trusted
         if (profile.identity and fleet.identities == 0) or (profile.card and fleet.cards == 0):
             accounts = 0
-        self.given = {
-            **dict.fromkeys((*_OF_ONE_ACCOUNT, "account.org", "account.signup"), accounts),
-            IDENTITY: accounts if fleet.identities is None else fleet.identities,
-            CARD: accounts if fleet.cards is None else fleet.cards,
-        }
-        known = {**_known(policies, rules, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
+        self.accounts = accounts
+        self.identities = accounts if fleet.identities is None else fleet.identities
+        self.cards = accounts if fleet.cards is None else fleet.cards
+        known = {**_known(told, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
         if capability != ANY:
             known[CAPABILITY] = (capability,)
-        self.known = known
-        self.requests = Requests(policies, rules, now, known)
+        self.told, self.known = told, known
+        self.lacking: dict[str, bool] = {}
+        self.requests = Requests(told, known)
         regions = list(self.requests.regions())
         self.live = [region for region in regions if not region.refused]
         every = dict.fromkeys(name for found in regions for name in found.refused)
@@ -234,7 +231,7 @@ class _Worked:
         bound = Bound(
             profile=self.profile, capability=self.capability, unit=unit, period=period, most=None
         )
-        if not self.live or self.given[ACCOUNT] == 0:
+        if not self.live or self.accounts == 0:
             return replace(bound, most=0.0, refused_by=self.refused if not self.live else ())
         counts = self._counts(period)
         terms: dict[str, Term] = {}
@@ -243,7 +240,7 @@ class _Worked:
             if term is not None:
                 terms[rule.id] = term
         met = {
-            frozenset(name for name in terms if _limited(self._rule(name), unit, region)): region
+            frozenset(name for name in terms if _limited(self.by_id[name], unit, region)): region
             for region in self.live
         }
         if frozenset() in met:
@@ -258,9 +255,6 @@ class _Worked:
         most = sum(term.total for term in chosen)
         return replace(bound, most=in_unit(most, unit), terms=chosen)
 
-    def _rule(self, name: str) -> Rule:
-        return next(rule for rule in self.rules if rule.id == name)
-
     # How many counters a rule has.
 
     def _counts(self, period: str) -> dict[str, _Count]:
@@ -268,8 +262,10 @@ class _Worked:
         found: dict[str, _Count] = {}
         for rule in self.rules:
             verb = rule.verb
+            if not isinstance(verb, Distinct) or period == "ever":
+                continue
             limits = [region.limits.get(rule.id, (None,))[0] for region in self.live]
-            if not isinstance(verb, Distinct) or None in limits or period == "ever":
+            if None in limits:
                 continue
             most = max(limit for limit in limits if limit is not None)
             keys = self._keys(rule, {})
@@ -285,8 +281,15 @@ class _Worked:
         """Return how many values of a fact the accounts have, missing ones not among them."""
         fact = self.policies.facts[name]
         number: float = math.inf
-        if name in self.given:
-            number = self.given[name]
+        if name == ACCOUNT:
+            number = self.accounts
+        elif name in ("actor.id", "account.org", "account.signup"):
+            return min(self._count(ACCOUNT, bounded), bounded.get(name, _MANY), key=_number)
+        elif name == IDENTITY:
+            own = _Count(self.identities, "")
+            return min(own, self._count(ACCOUNT, bounded), bounded.get(name, _MANY), key=_number)
+        elif name == CARD:
+            number = self.cards
         elif len(self.known.get(name, ())) == 1:
             number = 1
         elif fact.type is FactType.BOOL:
@@ -297,10 +300,7 @@ class _Worked:
             number = len(COUNTRIES)
         elif name == "time.hour":
             number = 24
-        count = _Count(number, "")
-        if name in bounded and bounded[name].number < number:
-            return bounded[name]
-        return count
+        return min(_Count(number, ""), bounded.get(name, _MANY), key=_number)
 
     def _keys(self, rule: Rule, bounded: Mapping[str, _Count]) -> _Keys:
         """Return how many counters a rule has, and whose they are, in words."""
@@ -310,24 +310,36 @@ class _Worked:
         words: list[str] = []
         own = next((name for name in names if name in _OF_ONE_ACCOUNT), None)
         for name in names:
-            values = self.requests.values.get(name, (SOMEBODY,))
-            count = _Count(0, "") if values == (None,) else self._count(name, bounded)
+            lacking = self.requests.values.get(name) == (None,)
+            count = _Count(0, "") if lacking else self._count(name, bounded)
             if own is not None and name != own:
                 if name in (*_FOLLOW, *_OF_ONE_ACCOUNT):
                     continue
-                several = count.number + (1 if None in values else 0)
+                several = count.number + (1 if self._may_lack(name) else 0)
             else:
                 several, stood = count.number, 0.0
-                if None in values:
+                if self._may_lack(name):
                     stands = self._count(ACCOUNT, bounded)
                     stood = {None: stands.number, "match": 1.0, "skip": 0.0}[rule.unknown]
                     if several == 0 and rule.unknown is None:
                         name, count = ACCOUNT, stands
                 several += stood
+                if name in (*_FOLLOW, *_OF_ONE_ACCOUNT):
+                    # An account has one of them, or stands in for it.
+                    several = min(several, self._count(ACCOUNT, bounded).number)
             number *= several
             if several != 1 or name in (IDENTITY, CARD, *_OF_ONE_ACCOUNT):
                 words.append(_named(several, name) + (f" ({count.why})" if count.why else ""))
         return _Keys(number, " × ".join(words))
+
+    def _may_lack(self, name: str) -> bool:
+        """Tell whether a request that is not refused may lack a fact."""
+        if None not in self.requests.values.get(name, ()):
+            return False
+        if name not in self.lacking:
+            without = Requests(self.told, {**self.known, name: (None,)})
+            self.lacking[name] = any(not region.refused for region in without.regions())
+        return self.lacking[name]
 
     # What a rule lets through.
 
@@ -402,8 +414,8 @@ class _Worked:
         name = f"`{rule.id}`"
         if unit not in rule.verb.units or rule.mode is Mode.OFF:
             return None
-        known = rule_facts(rule, self.policies.exemptions, stand_ins=False)
-        if not known <= self.requests.values.keys() or self.requests.why_not(rule, region.facts):
+        known = facts_of(rule.when) <= self.requests.values.keys()
+        if not known or not self.requests.applies(rule, region.facts):
             return None
         if rule.mode is Mode.SHADOW:
             return f"{name} is in shadow"
@@ -426,6 +438,13 @@ class _Count:
     why: str
 
 
+_MANY = _Count(math.inf, "")
+
+
+def _number(count: _Count) -> float:
+    return count.number
+
+
 @dataclass(frozen=True, slots=True)
 class _Keys:
     """How many counters there are, and whose, in words; empty for one that all share."""
@@ -434,37 +453,32 @@ class _Keys:
     text: str
 
 
-def _used(policies: PolicySet, rules: Sequence[Rule]) -> frozenset[str]:
-    names = (rule_facts(rule, policies.exemptions, stand_ins=False) for rule in rules)
-    return frozenset().union(*names)
-
-
-def _capabilities(policies: PolicySet, rules: Sequence[Rule], fleet: Fleet) -> tuple[str, ...]:
-    if CAPABILITY not in _used(policies, rules) or CAPABILITY in fleet.assumed:
+def _capabilities(told: Distinctions, fleet: Fleet) -> tuple[str, ...]:
+    if CAPABILITY not in told.names or CAPABILITY in fleet.assumed:
         return (ANY,)
-    return (ANY, *(policies.facts[CAPABILITY].values or CAPABILITIES))
+    return (ANY, *told.policies.facts[CAPABILITY].values)
 
 
 def _units(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("requests", *(unit for rule in rules for unit in rule.verb.units))))
 
 
-def _known(policies: PolicySet, rules: Sequence[Rule], profile: Profile) -> dict[str, Values]:
+def _known(told: Distinctions, profile: Profile) -> dict[str, Values]:
     """Return the values that the facts of a profile may have; those left out are the caller's."""
     known: dict[str, Values] = dict.fromkeys(_OF_ONE_ACCOUNT, (SOMEBODY,))
     if profile.tier is not None:
         known[TIER] = (profile.tier or None,)
-    if profile.identity is not None:
-        known[IDENTITY] = (SOMEBODY if profile.identity else None,)
-    if profile.identity is False:
-        known |= dict.fromkeys(_WITH_IDENTITY, (None,))
-    if profile.card is not None:
-        known[CARD] = (SOMEBODY if profile.card else None,)
-    if profile.card is False:
-        known |= dict.fromkeys(_WITH_CARD, (None,))
+    for has, name, all_of_it in (
+        (profile.identity, IDENTITY, _WITH_IDENTITY),
+        (profile.card, CARD, _WITH_CARD),
+    ):
+        if has:
+            known[name] = (SOMEBODY,)
+        elif has is not None:
+            known |= dict.fromkeys(all_of_it, (None,))
     if profile.paid is not None:
-        boundaries = {0.0, *_paid_boundaries(rules, policies)}
-        every = numbers(policies.facts[PAID], boundaries)
+        boundaries = {0.0, *told.boundaries(PAID)}
+        every = numbers(told.policies.facts[PAID], boundaries)
         after = min((b for b in boundaries if b > profile.paid), default=math.inf)
         if profile.paid:
             known[PAID] = tuple(value for value in every if profile.paid <= value < after)
@@ -472,31 +486,6 @@ def _known(policies: PolicySet, rules: Sequence[Rule], profile: Profile) -> dict
             known |= dict.fromkeys(_WITH_PAYMENTS, (None,))
             known[PAID] = (*(value for value in every if value <= 0), None)
     return known
-
-
-def _paid_boundaries(rules: Sequence[Rule], policies: PolicySet) -> set[float]:
-    """Return the payments by which rules tell accounts apart."""
-    found: set[float] = set()
-
-    def add(condition: Condition) -> None:
-        if isinstance(condition, Negation):
-            add(condition.part)
-        elif isinstance(condition, Comparison):
-            operand: Any = condition.operand
-            if condition.fact == PAID and condition.operator not in ("exists", "same_as"):
-                found.update(operand if isinstance(operand, frozenset) else (operand,))
-        else:
-            for part in condition.parts:
-                add(part)
-
-    for rule in rules:
-        add(rule.when)
-        for amount in rule.verb.allowances:
-            if isinstance(amount, Banded) and amount.fact == PAID:
-                found.update(amount.starts)
-    for exemption in policies.exemptions:
-        add(exemption.when)
-    return found
 
 
 def _limited(rule: Rule, unit: str, region: Region) -> bool:
@@ -514,26 +503,34 @@ def _cheapest(terms: Mapping[str, Term], met: Sequence[frozenset[str]]) -> tuple
     needed = [one for one in met if not any(other < one for other in met)]
     names = sorted(frozenset().union(*needed), key=lambda name: terms[name].total)
     if len(names) > MOST_TERMS:
-        return _good(terms, names, needed)
-    sums = (
-        chosen
-        for size in range(1, len(names) + 1)
-        for chosen in combinations(names, size)
-        if all(not one.isdisjoint(chosen) for one in needed)
-    )
-    best = min(sums, key=lambda chosen: sum(terms[name].total for name in chosen))
-    return tuple(terms[name] for name in best)
+        best = _good(names, needed)
+    else:
+        best = min(
+            (
+                chosen
+                for size in range(1, len(names) + 1)
+                for chosen in combinations(names, size)
+                if all(not one.isdisjoint(chosen) for one in needed)
+            ),
+            key=lambda chosen: sum(terms[name].total for name in chosen),
+        )
+    everywhere = [name for name in names if all(name in one for one in needed)][:1]
+    sums = (tuple(terms[name] for name in chosen) for chosen in (best, everywhere) if chosen)
+    return min(sums, key=lambda chosen: sum(term.total for term in chosen))
 
 
-def _good(
-    terms: Mapping[str, Term], names: Sequence[str], needed: Sequence[frozenset[str]]
-) -> tuple[Term, ...]:
-    """Return terms of which each set has one, dear ones left out where the others do."""
-    chosen = list(names)
+def _good(names: Sequence[str], needed: Sequence[frozenset[str]]) -> tuple[str, ...]:
+    """Return names of which each set has one, the last of `names` left out where others do."""
+    left = [len(one) for one in needed]
+    chosen: list[str] = []
     for name in reversed(names):
-        if all(not one.isdisjoint(set(chosen) - {name}) for one in needed):
-            chosen.remove(name)
-    return tuple(terms[name] for name in chosen)
+        places = [place for place, one in enumerate(needed) if name in one]
+        if all(left[place] > 1 for place in places):
+            for place in places:
+                left[place] -= 1
+        else:
+            chosen.append(name)
+    return tuple(chosen)
 
 
 def _length(policies: PolicySet, period: str) -> int:

@@ -21,7 +21,7 @@ from guardrail.engine.facts import IDENTITIES
 from guardrail.model.amounts import Amount, Banded, FromFact, Lookup, amount_facts, possible_amounts
 from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
 from guardrail.model.effects import Mode
-from guardrail.model.facts import COUNTRIES, Fact, FactType
+from guardrail.model.facts import COUNTRIES, Fact, FactType, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Exemption, Rate, Rule
 
@@ -30,6 +30,9 @@ Values = tuple[Any, ...]
 
 MOST_REGIONS = 1_024
 """How many regions are told apart; beyond that, facts count as the caller would have them."""
+
+MOST_COMPARED = 20_000
+"""How many values times tests of a fact are compared; a fact with more is as the caller likes."""
 
 SOMEBODY = "\x00somebody"
 """The value of an identity, or of any text, that no policy names."""
@@ -66,31 +69,120 @@ def in_force(policies: PolicySet, now: int) -> tuple[Rule, ...]:
     )
 
 
-class Requests:
-    """The requests that accounts can send, of which `known` holds the values of some facts."""
+class Distinctions:
+    """By which values of facts the rules that matter tell requests apart."""
 
-    def __init__(
-        self,
-        policies: PolicySet,
-        rules: Sequence[Rule],
-        now: int,
-        known: Mapping[str, Values],
-    ) -> None:
+    def __init__(self, policies: PolicySet, rules: Sequence[Rule], now: int) -> None:
         """Take the rules that matter at `now` (microseconds)."""
         self.policies = policies
         self.rules = rules
         self.exemptions = tuple(ex for ex in policies.exemptions if ex.expires > now)
-        names: set[str] = set()
-        for rule in rules:
-            names |= rule_facts(rule, self.exemptions, stand_ins=False)
-        boundaries = self._boundaries()
-        self.values: dict[str, Values] = {
-            name: known[name] if name in known else values_of(policies.facts[name], found)
-            for name, found in ((name, boundaries.get(name, ())) for name in sorted(names))
+        self._lifted = {
+            rule.id: tuple(ex for ex in self.exemptions if rule.id in ex.rules) for rule in rules
         }
+        every = (rule_facts(rule, self.exemptions, stand_ins=False) for rule in rules)
+        self.names = tuple(sorted(frozenset().union(*every)))
+        self._boundaries: dict[str, list[Any]] = {}
+        self._scorers: dict[str, list[_Scorer]] = {}
+        for rule in rules:
+            self._add(rule)
+        self._best: dict[tuple[str, Values], Values | None] = {}
+
+    def values(self, name: str) -> Values:
+        """Return values of a fact that stand for all it may have."""
+        return values_of(self.policies.facts[name], self._boundaries.get(name, ()))
+
+    def boundaries(self, name: str) -> Sequence[Any]:
+        """Return the values that rules compare a fact with."""
+        return self._boundaries.get(name, ())
+
+    def exemptions_of(self, rule: Rule) -> Sequence[Exemption]:
+        """Return the exemptions that may lift a rule."""
+        if rule.id in self._lifted:
+            return self._lifted[rule.id]
+        return tuple(ex for ex in self.exemptions if rule.id in ex.rules)
+
+    def is_open(self, test: Comparison) -> bool:
+        """Tell whether a test that is no test for being there has any answer its caller likes."""
+        return test.operator != "exists" and (
+            test.operator in ("same_as", "cidr")
+            or (test.operator in ("before", "after") and test.operand is None)
+            or (test.operator == "prefix" and test.fact in IDENTITIES)
+            or self.policies.facts[test.fact].type is FactType.LIST
+        )
+
+    def undominated(self, name: str, values: Values) -> Values | None:
+        """Return those values of a fact that no other is better than, for whoever wants the most.
+
+        None where they are too many to compare.
+        """
+        known = name, values
+        if known not in self._best:
+            self._best[known] = self._compared(self._scorers.get(name, ()), values)
+        return self._best[known]
+
+    def _compared(self, scorers: Sequence[_Scorer], values: Values) -> Values | None:
+        if len(values) * len(scorers) > MOST_COMPARED:
+            return None
+        first: dict[tuple[float, ...], Any] = {}
+        for value in values:
+            # How a value stands in every rule: less is better for whoever wants the most.
+            first.setdefault(tuple(scorer(value) for scorer in scorers), value)
+        least = tuple(min(column) for column in zip(*first, strict=True))
+        if least in first:
+            return (first[least],)
+        return tuple(
+            value
+            for score, value in first.items()
+            if not any(
+                other != score and all(a <= b for a, b in zip(other, score, strict=True))
+                for other in first
+            )
+        )
+
+    def _add(self, rule: Rule) -> None:
+        """Add what a rule compares, and how each value stands in it."""
+        self._add_condition(rule.when, rule.unknown != "skip", True)
+        for exemption in self.exemptions_of(rule):
+            self._add_condition(exemption.when, exemption.unknown_holds, False)
+        for amount in rule.verb.allowances:
+            if isinstance(amount, Lookup | Banded):
+                values = amount.table if isinstance(amount, Lookup) else amount.starts
+                self._boundaries.setdefault(amount.fact, []).extend(values)
+                self._scorers.setdefault(amount.fact, []).append(_of_amount(amount))
+        for name in rule.verb.facts if rule.unknown == "skip" else ():
+            self._scorers.setdefault(name, []).append(lambda value: value is not None)
+
+    def _add_condition(self, condition: Condition, unknown: bool, positive: bool) -> None:
+        if isinstance(condition, Negation):
+            self._add_condition(condition.part, not unknown, not positive)
+        elif not isinstance(condition, Comparison):
+            for part in condition.parts:
+                self._add_condition(part, unknown, positive)
+        elif not self.is_open(condition):
+            scorer = _of_test(condition, unknown, positive)
+            self._scorers.setdefault(condition.fact, []).append(scorer)
+            operand: Any = condition.operand
+            if condition.operator != "exists":
+                several = operand if isinstance(operand, frozenset | tuple) else (operand,)
+                self._boundaries.setdefault(condition.fact, []).extend(several)
+
+
+class Requests:
+    """The requests that accounts can send, of which `known` holds the values of some facts."""
+
+    def __init__(self, told: Distinctions, known: Mapping[str, Values]) -> None:
+        """Find the values that matter of every fact; `told` says by what rules tell them apart."""
+        self.told = told
+        self.rules = told.rules
+        self.values = {n: known[n] if n in known else told.values(n) for n in told.names}
         self._open: set[str] = set()
-        self._scores = self._scorers()
-        self._best = {name: self._undominated(name) for name in self.values}
+        self._best: dict[str, Values] = {}
+        for name, values in self.values.items():
+            best = told.undominated(name, values)
+            self._best[name] = values[:1] if best is None else best
+            if best is None:
+                self._open.add(name)
         while math.prod(map(len, self._best.values())) > MOST_REGIONS:
             widest = max(self._best, key=lambda name: (len(self._best[name]), name))
             self._open.add(widest)
@@ -104,7 +196,7 @@ class Requests:
             limits: dict[str, tuple[int | None, ...]] = {}
             refused: list[str] = []
             for rule in self.rules:
-                if not self._applies(rule, facts):
+                if not self.applies(rule, facts):
                     continue
                 found = tuple(self._limit(amount, facts) for amount in rule.verb.allowances)
                 if isinstance(rule.verb, Block) or _nothing(rule, found):
@@ -118,33 +210,19 @@ class Requests:
         facts = sorted({f for amount in rule.verb.allowances for f in amount_facts(amount)})
         for chosen in product(*(self.values[name] for name in facts)):
             stated = {n: v for n, v in zip(facts, chosen, strict=True) if v is not None}
-            yield tuple(
-                None if self._unknown(amount) else allowance(amount, stated)
-                for amount in rule.verb.allowances
-            )
+            yield tuple(allowance(amount, stated) for amount in rule.verb.allowances)
 
-    def why_not(self, rule: Rule, facts: Facts) -> str | None:
-        """Return what of a request keeps a rule from applying to it, None where it applies."""
-        if self._applies(rule, facts):
-            return None
-        for exemption in self._exemptions_of(rule):
-            if self._holds(exemption.when, facts, exemption.unknown_holds, True):
-                return f"exemption `{exemption.id}` may lift it"
-        return "it does not apply to all of them"
-
-    def _applies(self, rule: Rule, facts: Facts) -> bool:
+    def applies(self, rule: Rule, facts: Facts) -> bool:
+        """Tell whether a rule surely applies to a request."""
         if rule.unknown == "skip" and any(self._may_lack(n, facts) for n in rule.verb.facts):
             return False
         return self._holds(rule.when, facts, rule.unknown != "skip", False) and not any(
             self._holds(exemption.when, facts, exemption.unknown_holds, True)
-            for exemption in self._exemptions_of(rule)
+            for exemption in self.told.exemptions_of(rule)
         )
 
     def _may_lack(self, name: str, facts: Facts) -> bool:
         return name not in facts or (name in self._open and None in self.values[name])
-
-    def _exemptions_of(self, rule: Rule) -> Iterator[Exemption]:
-        return (exemption for exemption in self.exemptions if rule.id in exemption.rules)
 
     def _holds(self, condition: Condition, facts: Facts, unknown: bool, wanted: bool) -> bool:
         """Tell whether a condition holds; where that is the caller's choice, it is as `wanted`.
@@ -152,7 +230,7 @@ class Requests:
         `unknown` is its value where it is unknown.
         """
         if isinstance(condition, Comparison):
-            if self._is_open(condition):
+            if condition.fact in self._open or self.told.is_open(condition):
                 return wanted
             answer = evaluate(condition, facts, 0.0)
             return unknown if answer is None else answer
@@ -160,16 +238,6 @@ class Requests:
             return not self._holds(condition.part, facts, not unknown, not wanted)
         parts = (self._holds(part, facts, unknown, wanted) for part in condition.parts)
         return all(parts) if isinstance(condition, Every) else any(parts)
-
-    def _is_open(self, test: Comparison) -> bool:
-        if test.operator == "exists":
-            return test.fact in self._open
-        return (
-            test.operator in ("same_as", "cidr")
-            or (test.operator in ("before", "after") and test.operand is None)
-            or self.policies.facts[test.fact].type is FactType.LIST
-            or test.fact in self._open
-        )
 
     def _limit(self, amount: Amount, facts: Facts) -> int | None:
         """Return an amount at its largest where it is not known."""
@@ -183,80 +251,15 @@ class Requests:
     def _unknown(self, amount: Amount) -> bool:
         return isinstance(amount, FromFact) and len(self.values[amount.fact]) > 1
 
-    def _undominated(self, name: str) -> Values:
-        """Return the values of a fact that no other is better than, for whoever wants the most."""
-        scores = {value: self._score(name, value) for value in self.values[name]}
-        best: dict[tuple[float, ...], Any] = {}
-        for value, score in scores.items():
-            if not any(
-                other != score and all(a <= b for a, b in zip(other, score, strict=True))
-                for other in scores.values()
-            ):
-                best.setdefault(score, value)
-        return tuple(best.values())
-
-    def _score(self, name: str, value: object) -> tuple[float, ...]:
-        """Return how a value stands in every rule: less is better for whoever wants the most."""
-        return tuple(part(value) for part in self._scores.get(name, ()))
-
-    def _scorers(self) -> Mapping[str, list[_Scorer]]:
-        """Return, by fact, what of each rule depends on its value."""
-        found: dict[str, list[_Scorer]] = {}
-
-        def add(condition: Condition, unknown: bool, positive: bool) -> None:
-            if isinstance(condition, Negation):
-                add(condition.part, not unknown, not positive)
-            elif not isinstance(condition, Comparison):
-                for part in condition.parts:
-                    add(part, unknown, positive)
-            elif not self._is_open(condition):
-                found.setdefault(condition.fact, []).append(_of_test(condition, unknown, positive))
-
-        for rule in self.rules:
-            add(rule.when, rule.unknown != "skip", True)
-            for exemption in self._exemptions_of(rule):
-                add(exemption.when, exemption.unknown_holds, False)
-            for amount in rule.verb.allowances:
-                if isinstance(amount, Lookup | Banded):
-                    found.setdefault(amount.fact, []).append(_of_amount(amount))
-            for name in rule.verb.facts if rule.unknown == "skip" else ():
-                found.setdefault(name, []).append(lambda value: value is not None)
-        return found
-
-    def _boundaries(self) -> Mapping[str, list[Any]]:
-        """Return the values by which rules tell requests apart, by fact; prefixes among them."""
-        found: dict[str, list[Any]] = {}
-
-        def add(condition: Condition) -> None:
-            if isinstance(condition, Negation):
-                add(condition.part)
-            elif isinstance(condition, Comparison):
-                operand: Any = condition.operand
-                several = operand if isinstance(operand, frozenset | tuple) else (operand,)
-                if condition.operator not in ("exists", "same_as", "cidr") and operand is not None:
-                    found.setdefault(condition.fact, []).extend(several)
-            else:
-                for part in condition.parts:
-                    add(part)
-
-        for rule in self.rules:
-            add(rule.when)
-            for exemption in self._exemptions_of(rule):
-                add(exemption.when)
-            for amount in rule.verb.allowances:
-                if isinstance(amount, Lookup):
-                    found.setdefault(amount.fact, []).extend(amount.table)
-                elif isinstance(amount, Banded):
-                    found.setdefault(amount.fact, []).extend(amount.starts)
-        return found
-
 
 def values_of(fact: Fact, boundaries: Iterable[Any]) -> Values:
     """Return values of a fact that stand for all it may have, given what rules compare it with.
 
     Whoever asks has none of the identities that a policy names.
     """
-    missing = () if fact.default is not None or fact.required else (None,)
+    # A client's value of another type is missing, and no default fills it.
+    filled = fact.default is not None and fact.source is Source.SERVER
+    missing = () if filled or fact.required else (None,)
     if fact.name in IDENTITIES:
         return (SOMEBODY, *missing)
     if fact.type in _NUMERIC:

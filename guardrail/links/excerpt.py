@@ -127,13 +127,11 @@ class Excerpt:
 
         Those are its own, and all below it.
         """
-        forest = self.forest
-        found: dict[int, int] = {}
-        for number, at in forest.index.items():
-            found.setdefault(number, 0)
-            if forest.parent[at] != NOBODY:
-                day = forest.expiry[at]
-                for above in forest.path(at):
-                    name = forest.name[above]
-                    found[name] = max(found.get(name, 0), day)
-        return found
+        forest, parent = self.forest, self.forest.parent
+        last = [0] * len(forest.name)
+        for at in range(len(last)):
+            day = 0 if parent[at] == NOBODY else forest.expiry[at]
+            while at != NOBODY and last[at] < day:
+                last[at] = day
+                at = parent[at]
+        return {number: last[at] for number, at in forest.index.items()}

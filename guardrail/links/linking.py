@@ -46,6 +46,14 @@ class Bearers:
         """Return those of a value, those whose time is over included."""
         return self.known.get(value) or self._former.get(value, ())
 
+    def forget(self, account: int) -> None:
+        """Take an account out of those of every value."""
+        for kept in (self.known, self._former):
+            for value, bearers in list(kept.items()):
+                left = tuple(bearer for bearer in bearers if bearer.account != account)
+                if left != bearers:
+                    kept[value] = left
+
     def put(self, value: int, bearers: tuple[Bearer, ...], today: int, turn: int) -> None:
         """Set those of a value."""
         if today - self._turned > turn:
@@ -123,6 +131,30 @@ class Linking:
             Own(account),
         ]
         return True
+
+    def erase(self, account: int) -> bool:
+        """Forget all that is kept of an account; tell whether it was linked.
+
+        What its actor had used it has used: only time ends that.
+        """
+        self.book.apart.pop(account, None)
+        self.book.bearers.forget(account)
+        row = self.forest.index.get(account, NOBODY)
+        if row == NOBODY:
+            return False
+        self._isolate(row)
+        return True
+
+    def part(self, one: int, other: int) -> Edge | None:
+        """Cut the link whose end parts two accounts and return it, None where none ties them.
+
+        Where both go on showing what ties them, they are linked again.
+        """
+        weakest = self.weakest(one, other)
+        if weakest is not None:
+            rows = self.forest.index[weakest.account], self.forest.index[weakest.value]
+            self.forest.cut(self.forest.edge(*rows))
+        return weakest
 
     def links_of(self, account: int) -> list[Edge]:
         """Return the links that are kept of an account; the whole forest is searched."""

@@ -143,6 +143,16 @@ class MemoryLinks:
             self._follow(pools, now)
         return was_linked
 
+    def erase(self, account: str, pools: Sequence[Pool], now: int) -> bool:
+        """Forget all that is kept of an account; see `Linking.erase`."""
+        number = self.evidence.account(account)
+        with self._store.lock:
+            was_linked = self._linking.erase(number)
+            self._state.version += 1
+            self._follow(pools, now)
+            self._state.handles.pop(number, None)
+        return was_linked
+
     def __len__(self) -> int:
         """Return how many accounts and values are kept."""
         return len(self._linking.forest.index)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.excerpt import SLACK, Excerpt, name_of
-from guardrail.links.forest import Alone, Change, Join, Own, Part
+from guardrail.links.forest import NOBODY, Alone, Change, Edge, Join, Own, Part
 from guardrail.links.linking import AT_ONCE, Bearer, Bearers, Book, Linking, Standing
 from guardrail.links.signal import actor_id
 from guardrail.links.tally import Tallies
@@ -20,6 +20,9 @@ from guardrail.model.cells import Pool
 from guardrail.model.links import Links
 from guardrail.stores.links import (
     NAME,
+    NODE,
+    NOTE,
+    TRIES,
     Changes,
     Found,
     HandOn,
@@ -105,25 +108,81 @@ class StoredLinks:
     def unlink(self, account: str, pools: Sequence[Pool], now: int) -> Steps[bool | None]:
         """Take an account out of its actor and keep it apart; see `Linking.unlink`.
 
-        None where others were faster each time.
+        None where others were faster each time. All rows are searched.
+        """
+
+        def unlink(linking: Linking, number: int) -> bool:
+            return linking.unlink(number, now)
+
+        return (yield from self._isolated(account, pools, now, unlink))
+
+    def erase(self, account: str, pools: Sequence[Pool], now: int) -> Steps[bool | None]:
+        """Forget all that is kept of an account; see `Linking.erase`.
+
+        None where others were faster each time. All rows are searched.
+        """
+        return (yield from self._isolated(account, pools, now, Linking.erase))
+
+    def part(self, account: str, other: str, pools: Sequence[Pool], now: int) -> Steps[Edge | None]:
+        """Cut the link whose end parts two accounts; see `Linking.part`."""
+        evidence = yield from self.evidence(now)
+        if evidence is None:
+            return None
+        numbers = evidence.account(account), evidence.account(other)
+
+        def part(linking: Linking) -> Edge | None:
+            return linking.part(*numbers)
+
+        more = [NODE + name_of(numbers[1])]
+        return (yield from self._applied(_named(numbers[0], account), pools, now, more, part))
+
+    def whole(self, now: int) -> Steps[Linking | None]:
+        """Return all links as they stand, to look at: nothing done to them is written.
+
+        None where the store's secret could not be read.
         """
         evidence = yield from self.evidence(now)
         if evidence is None:
             return None
+        records: Mapping[bytes, bytes] = yield self.store.every, ()
+        rows = {name[1:]: data for name, data in records.items() if name[:1] == NODE}
+        book = Book()
+        for name, data in records.items():
+            if name.startswith(NOTE + b"a"):
+                (book.apart[int.from_bytes(name[2:], "big")],) = _UNTIL.unpack(data)
+        return Linking(self.links, evidence, Excerpt(rows, {}).forest, book)
+
+    def _isolated(
+        self,
+        account: str,
+        pools: Sequence[Pool],
+        now: int,
+        apply: Callable[[Linking, int], bool],
+    ) -> Steps[bool | None]:
+        """Apply a change that takes all links from an account."""
+        evidence = yield from self.evidence(now)
+        if evidence is None:
+            return None
         number = evidence.account(account)
-        own = Sighting(number, account, False, False, (), (), 0, 0)
-        below = yield from self._below(number)
 
-        def unlink(linking: Linking) -> bool:
-            return linking.unlink(number, now)
+        def checked(linking: Linking) -> bool | None:
+            forest = linking.forest
+            row = forest.index.get(number, NOBODY)
+            if row != NOBODY:
+                edges = sum(above == row for above in forest.parent)
+                edges += forest.parent[row] != NOBODY
+                if edges < forest.degree[row]:
+                    return None  # others have linked it since all rows were read
+            return apply(linking, number)
 
-        return (yield from self._applied(own, pools, now, below, unlink))
-
-    def _below(self, number: int) -> Steps[list[bytes]]:
-        """Return the names of the rows right below one; all rows are searched."""
-        above = name_of(number)
-        every: Mapping[bytes, bytes] = yield self.store.every, ()
-        return [name for name, data in every.items() if data[:NAME] == above]
+        for _ in range(TRIES):
+            records: Mapping[bytes, bytes] = yield self.store.every, ()
+            more = [name for name, data in records.items() if _is_about(name, data, number)]
+            own = _named(number, account)
+            done = yield from self._applied(own, pools, now, more, checked)
+            if done is not None:
+                return done
+        return None
 
     def _applied(
         self,
@@ -133,7 +192,7 @@ class StoredLinks:
         more: Sequence[bytes],
         apply: Callable[[Linking], T],
     ) -> Steps[T | None]:
-        """Read what a sighting touches, and `more` rows; apply a change to it and write it back."""
+        """Read what a sighting touches, and `more` records; apply a change and write it back."""
         results: list[T] = []
         changes: list[Change] = []
         evidence = self._evidence
@@ -183,9 +242,11 @@ class StoredLinks:
         values = [value.name for group in (sighting.strong, sighting.weak) for value in group]
         crowds = [Evidence.crowd(value) for value in values]
         parts = dict.fromkeys(part for pair in sighting.weak for part in pair.parts)
-        nodes = map(name_of, dict.fromkeys((sighting.account, *values, *crowds)))
-        notes = (_apart(sighting.account), *map(_of_bearers, parts))
-        return Query(self._space, (*nodes, *more), notes, now // DAY, AT_ONCE)
+        nodes = dict.fromkeys(map(name_of, (sighting.account, *values, *crowds)))
+        notes = dict.fromkeys((_apart(sighting.account), *map(_of_bearers, parts)))
+        for record in more:
+            (nodes if record[:1] == NODE else notes)[record[1:]] = None
+        return Query(self._space, tuple(nodes), tuple(notes), now // DAY, AT_ONCE)
 
 
 class _About:
@@ -223,6 +284,18 @@ def _sealed(key: bytes, secret: bytes) -> bytes:
     return bytes(one ^ other for one, other in zip(pad, secret, strict=True))
 
 
+def _named(number: int, account: str) -> Sighting:
+    """Return the sighting of an account that shows nothing."""
+    return Sighting(number, account, False, False, (), (), 0, 0)
+
+
+def _is_about(name: bytes, data: bytes, account: int) -> bool:
+    """Tell whether a record is a row below an account's, or a note in which it vouches."""
+    if name[:1] == NODE:
+        return data[:NAME] == name_of(account)
+    return name[1:2] == b"b" and any(bearer[0] == account for bearer in _BEARER.iter_unpack(data))
+
+
 def _apart(account: int) -> bytes:
     return b"a" + name_of(account)
 
@@ -257,7 +330,10 @@ def _notes(
         if now != bearers.get(value, ())
     }
     until = book.apart.get(account)
-    if until is not None and _UNTIL.pack(until) != apart:
+    if until is None:
+        if apart is not None:
+            notes[_apart(account)] = (b"", 0)
+    elif _UNTIL.pack(until) != apart:
         notes[_apart(account)] = (_UNTIL.pack(until), (until - today + SLACK) * DAY)
     return notes
 
@@ -291,21 +367,21 @@ def _changes(
 ) -> Changes:
     rows: dict[bytes, bytes] = {}
     days: dict[bytes, tuple[int, int]] = {}
-    before = excerpt.before
-    after = dict(excerpt.rows())
+    before, after = excerpt.before, dict(excerpt.rows())
     for number in before.keys() | after.keys():
         old, new = before.get(number), after.get(number)
+        was, due = (0 if row is None else row.entered for row in (old, new))
         name = name_of(number)
-        data = b"" if new is None else new.data
-        if data != found.rows.get(name, b""):
-            rows[name] = data
-        was = found.due.get(name, 0 if old is None else old.entered)
-        due = 0 if new is None else new.entered
+        was = found.due.get(name, was)
         if was != due:
             days[name] = (was, due)
+        if old != new:
+            rows[name] = b"" if new is None else new.data
     for name, day in found.due.items():
         if name not in found.rows:
             days[name] = (day, 0)
+    if not (rows or notes or days or moves):
+        return Changes({}, {}, {}, (), (), {})
     last = excerpt.last_days()
     ttls = {name_of(n): (max(last.get(n, 0), today) - today + SLACK) * DAY for n in after}
     return Changes(rows, notes, days, moves, pools, ttls)

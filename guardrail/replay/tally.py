@@ -10,6 +10,7 @@ from guardrail.engine import Decision, Sizer, unlisted
 from guardrail.guard.fallback import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
+from guardrail.replay.ceilings import Ceilings
 from guardrail.replay.matching import Matching
 from guardrail.traffic.requests import Request
 
@@ -57,6 +58,8 @@ class Tally:
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
+        self.ceilings = Ceilings(policies)
+        """What was asked of budgets that all accounts share."""
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
@@ -90,6 +93,8 @@ class Tally:
         except TypeError:
             # A list has no hash: its text tells it as well.
             self._add_kind((str(key),), rule, effect, ts, facts, estimate)
+        if self.ceilings.any:
+            self.ceilings.add(ts, decision)
         if decision.shadow:
             self._add_shadow(account, decision)
         if decision.mode is not StoreMode.NORMAL:

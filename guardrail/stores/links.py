@@ -126,7 +126,10 @@ class LinkedStore(Protocol):
         ...
 
     def every(self) -> Mapping[bytes, bytes]:
-        """Return all rows, of every space, for tools; they may change meanwhile."""
+        """Return all rows and notes, of every space, for tools; they may change meanwhile.
+
+        Their names start with `NODE` or `NOTE`.
+        """
         ...
 
 

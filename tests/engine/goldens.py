@@ -26,7 +26,7 @@ from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.stores.memory import MemoryStore
 from tests.engine.policies import START, policy_set, request
-from tests.engine.tracing import MOVES, Subject, after, records, told
+from tests.engine.tracing import MOVES, Subject, after, records, told_shortly
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(__file__).with_name("goldens.txt")
@@ -63,7 +63,9 @@ def history(seed: int, way: str) -> str:
     rows: list[object] = []
     for _ in range(LENGTH):
         now += rng.choice(MOVES)
-        rows.append(plain(told(subject.decide(request(rng), now))))
+        decision = subject.decide(request(rng), now)
+        row = {**told_shortly(decision), "explained": decision.explain().as_dict()}
+        rows.append(plain(row))
         after(rng, now, subject, subject)
         rows.append(plain(subject.contents()["shared"]))
     return digest(rows)
@@ -96,9 +98,9 @@ def sample_week(lines: int | None = None) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(islice(week, lines), 1):
             asked = json.loads(line)
             decision = guard.decide(asked["facts"], asked.get("estimate"), now=asked["ts"])
-            row = told(decision)
-            explained = row.pop("explained")
+            row = told_shortly(decision)
             if number % 20 == 0:
+                explained = decision.explain().as_dict()
                 rules = [{**rule, "place": None} for rule in explained["rules"]]
                 row["explained"] = {**explained, "rules": rules, "revision": None, "id": None}
             rows.append(plain(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -89,12 +90,18 @@ class Subject:
 
 def records(store: MemoryStore) -> Mapping[str, object]:
     """Return every record of a store."""
-    keys = {key for table in store._tables.values() for key in table.records()}
-    return {key: store._known(key) for key in sorted(keys)}
+    tables = store._tables.values()
+    shards = chain.from_iterable((*table.previous, *table.current) for table in tables)
+    return {key: store._known(key) for key in sorted(set().union(*filter(None, shards)))}
 
 
 def told(decision: Decision) -> dict[str, Any]:
-    """Return everything that a decision tells, NaN written out so that it equals itself."""
+    """Return everything that a decision tells, its explanation included."""
+    return {**told_shortly(decision), "explained": decision.explain()}
+
+
+def told_shortly(decision: Decision) -> dict[str, Any]:
+    """Return what a decision tells without being asked to explain itself."""
     return {
         "effect": decision.effect,
         "rule": decision.rule,
@@ -108,7 +115,6 @@ def told(decision: Decision) -> dict[str, Any]:
         "limits": decision.limits,
         "errors": decision.errors,
         "hinges": decision.hinges,
-        "explained": decision.explain().as_dict(),
     }
 
 

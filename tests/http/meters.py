@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from guardrail.http.meter import Meter, UsageFormat
@@ -51,3 +52,13 @@ def events(*documents: object, named: bool = False, ending: bytes = b"\n") -> by
 def cuts(data: bytes) -> Iterable[tuple[bytes, bytes]]:
     """Yield data in two pieces, cut at every position."""
     return ((data[:at], data[at:]) for at in range(len(data) + 1))
+
+
+def distant_cuts(data: bytes, apart: int = 1000) -> Iterable[list[bytes]]:
+    """Yield data in pieces, until it was cut at every position: at several at once, far apart.
+
+    Between two cuts of a long stream there are whole events, as if each were the only one.
+    """
+    for first in range(min(apart, len(data) + 1)):
+        ends = [0, *range(first, len(data) + 1, apart), len(data)]
+        yield [data[start:end] for start, end in pairwise(ends)]

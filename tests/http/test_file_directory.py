@@ -112,6 +112,17 @@ def test_a_file_tells_whose_a_credential_is(directory, name, text):
     assert who.warnings(NOW) == ()
 
 
+def test_a_file_tells_what_was_paid_and_when_an_identity_was_established(directory):
+    earned = "    account.paid_usd: 120.5\n    account.paid_since: 2026-01-15\n"
+    earned += "    account.verified_at: 2026-01-20T12:00:00Z\n"
+    who = directory(YAML.replace("    account.seats: 12\n", earned))
+    facts = who.look_up(credential("sk-1"), NOW).facts
+
+    assert facts["account.paid_usd"] == 120.5
+    assert facts["account.paid_since"] == 1_768_435_200.0
+    assert facts["account.verified_at"] == 1_768_910_400.0
+
+
 YAML_ERRORS = {
     "empty": ("", "the file lists no account"),
     "no accounts": ("guardrail_directory: 1\naccounts: []\n", "the file lists no account"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -155,15 +156,24 @@ def test_a_real_host_exception_is_the_servers_to_answer(server):
     assert until(lambda: server.used()["places"] == 0)
 
 
+@contextmanager
+def anew(server):
+    """Give a client that opens a connection for each request: any worker may take it."""
+    with httpx.Client(
+        base_url=server.url,
+        headers={"authorization": "Bearer key-c"},
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=20,
+    ) as client:
+        yield client
+
+
 def ask_often(server, times):
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = pool.map(
-            lambda _: httpx.post(
-                server.url + CHAT, json=ASK, headers={"authorization": "Bearer key-c"}, timeout=20
-            ),
-            range(times),
-        )
-        return list(answers)
+    with (
+        anew(server) as client,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
+        return list(pool.map(lambda _: client.post(CHAT, json=ASK), range(times)))
 
 
 WORKERS = {
@@ -183,7 +193,8 @@ def test_workers_share_a_limit_through_a_store(kind, more, tmp_path):
     settings = f'store = "lmdb://{tmp_path / "store"}?deadline=5s"\n'
     with serving(kind, tmp_path, policy, settings, more) as server:
         answers = ask_often(server, 80)
-        processes = {httpx.get(f"{server.url}/state").json()["process"] for _ in range(60)}
+        with anew(server) as client:
+            processes = {client.get("/state").json()["process"] for _ in range(60)}
 
     ids = {answer.headers["x-request-id"] for answer in answers}
     assert [answer.status_code for answer in answers].count(200) == 30

@@ -17,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.http.meter import Meter
+from tests.http.meters import distant_cuts
 from tests.http.usage_shapes import STREAMED, WHOLE, Shape, Work
 
 SHAPES = (*STREAMED, *WHOLE)
 NAMES = [f"{shape.name} {'streamed' if shape.streams else 'whole'}" for shape in SHAPES]
 RESERVED = {"input_tokens": 12, "output_tokens": 4_096}
+LONGEST = 700
+"""No event of the work below is longer, in bytes."""
 WORK = Work((" the", " quick", " brown", " fox", " jumps", " over"), hidden=40)
 
 
@@ -48,8 +51,8 @@ def tokens(usage):
 def test_what_was_told_is_charged_wherever_the_bytes_are_cut(shape):
     data = b"".join(piece.data for piece in shape.make(WORK))
 
-    for cut in range(len(data) + 1):
-        assert tokens(charged(shape, (data[:cut], data[cut:]))) == told_truth(WORK), cut
+    for pieces in distant_cuts(data, LONGEST):
+        assert tokens(charged(shape, pieces)) == told_truth(WORK), len(pieces[0])
     assert tokens(charged(shape, (data[at : at + 1] for at in range(len(data))))) == told_truth(
         WORK
     )

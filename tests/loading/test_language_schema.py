@@ -74,6 +74,28 @@ def test_every_unknown_key_of_a_file_is_flagged(validator):
     assert len(unknown) > 10
 
 
+BANDED = "{by: account.paid_age, bands: {0d: %s, 30d: %s}, else: %s}"
+
+
+@pytest.mark.parametrize(
+    ("verb", "fits"),
+    [
+        (f"budget: {{tokens: {BANDED % (5, '1M', 'unlimited')}, per: day, key: global}}", True),
+        (f"rate: {{requests: {BANDED % ('1/day', '5/day', '0/day')}, key: global}}", True),
+        (f"rate: {{requests: 1/day, burst: {BANDED % (1, 2, 3)}, key: global}}", True),
+        (f"concurrency: {{max: {BANDED % (1, 2, 3)}, key: global}}", True),
+        (f"rate: {{requests: {BANDED % (1, 5, '0/day')}, key: global}}", False),
+        (f"budget: {{tokens: {BANDED % ('often', 5, 5)}, per: day, key: global}}", False),
+        ("budget: {tokens: {by: account.paid_usd, bands: {}}, per: day, key: global}", False),
+        ("budget: {tokens: {bands: {0: 5}}, per: day, key: global}", False),
+    ],
+)
+def test_bands_fit_wherever_an_amount_does(validator, verb, fits):
+    text = f"guardrail: 1\nrules: [{{id: r, when: always, {verb}}}]"
+
+    assert validator.is_valid(data(text)) is fits
+
+
 def test_the_keys_of_a_file_and_the_standard_facts_are_there_to_complete(schema):
     assert set(schema["properties"]) == set(KEYS)
     assert set(STANDARD_FACTS) <= set(schema["$defs"]["ConditionMap"]["properties"])

@@ -10,6 +10,20 @@ from urllib.parse import quote
 
 from tests.stores.servers import Server, eventually
 
+LIVELY = {"ping-period": 200, "ask-period": 100, "publish-period": 200}
+"""How often sentinels look and tell, in milliseconds, where they let that be set."""
+
+
+FRESH = 60_000
+"""Milliseconds since a replica told of itself, if it ever did."""
+
+
+def _facts(told: Any) -> dict[str, Any]:
+    """Return what a sentinel tells of the first server of those it was asked about."""
+    first = told[0] if told else []
+    pairs = first.items() if isinstance(first, dict) else zip(first[::2], first[1::2], strict=True)
+    return {str(name, "ascii") if isinstance(name, bytes) else name: value for name, value in pairs}
+
 
 class Sentinels:
     """A primary, its replica, and sentinels that watch them under the name `service`.
@@ -47,17 +61,20 @@ class Sentinels:
         self._folders.append(folder)
         file = Path(folder.name) / "sentinel.conf"
         file.write_text(conf)
-        return Server(kind, arguments=(str(file), "--sentinel"))
+        server = Server(kind, arguments=(str(file), "--sentinel"))
+        if kind != "redis 6.2":
+            for name, period in LIVELY.items():
+                server.client.execute_command("SENTINEL", "DEBUG", name, period)
+        return server
 
     def _complete(self, sentinel: Server, count: int) -> bool:
-        known = sentinel.client.execute_command("SENTINEL", "MASTERS")[0]
-        facts = (
-            dict(zip(known[::2], known[1::2], strict=True)) if isinstance(known, list) else known
-        )
-        facts = {str(k, "ascii") if isinstance(k, bytes) else k: v for k, v in facts.items()}
+        facts = _facts(sentinel.client.execute_command("SENTINEL", "MASTERS"))
+        replica = _facts(sentinel.client.execute_command("SENTINEL", "REPLICAS", "service"))
         link = self.replica.client.info("replication")["master_link_status"]
         others = int(facts["num-other-sentinels"]) == count - 1
-        return link == "up" and int(facts["num-slaves"]) == 1 and others
+        # Only a replica that told of itself can be made the primary.
+        told = "info-refresh" in replica and int(replica["info-refresh"]) < FRESH
+        return link == "up" and int(facts["num-slaves"]) == 1 and others and told
 
     @property
     def uri(self) -> str:

@@ -84,7 +84,8 @@ class Server:
     def _started(self) -> subprocess.Popen[bytes]:
         process = self.spawned()
         try:
-            eventually(self._answers, 60)
+            eventually(lambda: process.poll() is not None or self._answers(), 60)
+            assert process.poll() is None, f"ended at once: {self.command}"
         except BaseException:
             process.kill()
             process.wait()

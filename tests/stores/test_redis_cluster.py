@@ -13,7 +13,7 @@ from guardrail.model.cells import Charge, Counter, Member
 from guardrail.stores.redis.protocol import slot_of
 from tests.cells.redis_stores import redis_store
 from tests.stores.charges import BINDING, TTL, S, budget, charge, escalated, now_of
-from tests.stores.clusters import CLUSTERS
+from tests.stores.clusters import CLUSTERS, low_port
 from tests.stores.servers import Server, binaries, eventually
 from tests.stores.spreads import Spread, key_in, three_keys
 
@@ -218,7 +218,7 @@ def test_a_cluster_is_found_though_the_first_server_named_is_gone(valkey):
 
 
 def test_a_server_that_knows_no_slots_yet_is_passed_over_for_the_next_named(valkey):
-    with Server(cluster_enabled="yes") as fresh:
+    with Server(port=low_port(), cluster_enabled="yes") as fresh:
         uri = valkey.uri.replace("redis+cluster://", f"redis+cluster://127.0.0.1:{fresh.port},")
         store = redis_store(uri)
         store.open()

@@ -63,6 +63,7 @@ def test_a_server_that_loads_is_a_failure_and_nothing_is_counted(opened):
         server.kill()
         server.process = server.spawned()
         eventually(lambda: said(store, "LOADING|loading|BusyLoading"))
+        server.client.config_set("key-load-delay", 0)
         eventually(lambda: warm(store), 30)
 
 

@@ -165,14 +165,18 @@ def test_threads_follow_a_failover_by_order_and_nothing_is_counted_twice(alone):
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
-    eventually(lambda: min(admitted) > 20)
-    alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
-    eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
-    then = list(admitted)
-    eventually(lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True)))
-    ending.set()
-    for thread in threads:
-        thread.join()
+    try:
+        eventually(lambda: min(admitted) > 20)
+        alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+        eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
+        then = list(admitted)
+        eventually(
+            lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True))
+        )
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
     # An ordered failover waits for nobody: what the old primary was told meanwhile may be gone.
     assert store.used() <= sum(admitted) + store.store.lost
     store.store.close()

@@ -143,6 +143,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     """Have the stores on Redis go by a time moved by hand, and their replies held back."""
     moved = Hand()
     monkeypatch.setattr(blocking, "monotonic", moved)
+    monkeypatch.setattr(blocking, "time", moved)
     monkeypatch.setattr(store, "time", moved)
     opened: Callable[[Any, Place], BlockingConnection] = BlockingServers.open
 

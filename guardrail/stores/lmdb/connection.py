@@ -26,7 +26,14 @@ from guardrail.stores.lmdb.environment import TORN, Environment, Options
 from guardrail.stores.lmdb.locks import pauses
 from guardrail.stores.lmdb.recovery import Files
 from guardrail.stores.lmdb.space import Expiry, pages_for
-from guardrail.stores.lmdb.transaction import COPIED, TIMETABLE, Change, Epochs, Transaction
+from guardrail.stores.lmdb.transaction import (
+    COPIED,
+    TIMETABLE,
+    Change,
+    Epochs,
+    Tables,
+    Transaction,
+)
 
 JUMP = 3600.0
 """Seconds by which a clock may go ahead of what has passed and be believed at once."""
@@ -118,6 +125,20 @@ class Connection:
         most_unknown = self.options.max_unknown
         tables, shared = environment.tables, self.shared
         return Transaction(transaction, tables, names, now, most_unknown, shared, self._end)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[tuple[lmdb.Transaction, Tables]]:
+        """Let the file be read as it stands, for tools: nobody who writes waits for that.
+
+        Raises:
+            StoreError: the store cannot be opened, or read.
+        """
+        environment = self._opened()
+        try:
+            with environment.env.begin() as transaction:
+                yield transaction, environment.tables
+        except lmdb.Error as problem:
+            raise StoreError(f"`{self._files.data}` cannot be read: {problem}") from problem
 
     def close(self) -> None:
         """Close the environment for good; closing twice is harmless."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import lmdb
+
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import LINE as LINES
 from guardrail.model.cells import WINDOW as WINDOWS
@@ -44,8 +46,20 @@ from guardrail.stores.lmdb.transaction import (
 )
 
 _DAY_BYTES = 2
-_DAY_KEPT = 30 * DAY
+_DAY_KEPT = 400 * DAY
 """For how long after its day a node's record of it is kept."""
+
+
+def every(transaction: lmdb.Transaction, table: Any) -> dict[bytes, bytes]:
+    """Return all rows and notes."""
+    found: dict[bytes, bytes] = {}
+    with transaction.cursor(table) as cursor:
+        for kind in (NODE, NOTE):
+            more = cursor.set_range(kind)
+            while more and cursor.key()[:1] == kind:
+                found[bytes(cursor.key())] = bytes(cursor.value()[EXPIRY_BYTES:])
+                more = cursor.next()
+    return found
 
 
 class LinkRows:
@@ -68,16 +82,6 @@ class LinkRows:
         changes = decide(Found(rows, notes, due, namings[0].party, secrets))
         if changes:
             self._write(query, rows, changes)
-
-    def every(self) -> dict[bytes, bytes]:
-        """Return all rows."""
-        found: dict[bytes, bytes] = {}
-        with self._transaction.lmdb.cursor(self._table) as cursor:
-            more = cursor.set_range(NODE)
-            while more and cursor.key()[:1] == NODE:
-                found[bytes(cursor.key()[1:])] = bytes(cursor.value()[EXPIRY_BYTES:])
-                more = cursor.next()
-        return found
 
     def _due(self, query: Query) -> Iterable[tuple[bytes, int]]:
         start = DUE + query.space

@@ -102,7 +102,7 @@ class Space:
 CHECKED_PER_NEW, MOST_CHECKED, MOST_REMOVED = 8, 32, 8
 CHECKED_IF_FULL, REMOVED_IF_FULL = 512, 128
 IDLE_EVERY = 8
-"""Transactions without a new record between two that check some."""
+"""Transactions between two that check some records of a table that got none."""
 
 
 class Expiry:
@@ -117,15 +117,14 @@ class Expiry:
     ) -> None:
         """Remove a few records that may go; `fresh` has the table of each record just made."""
         _, *of_records = tables
-        if fresh:
-            for table in of_records:
-                count = min(CHECKED_PER_NEW * fresh.count(table), MOST_CHECKED)
-                if count:
-                    self._remove(transaction, table, count, MOST_REMOVED, now)
-            return
+        for table in of_records:
+            count = min(CHECKED_PER_NEW * fresh.count(table), MOST_CHECKED)
+            if count:
+                self._remove(transaction, table, count, MOST_REMOVED, now)
+        idle = [table for table in of_records if table not in fresh]
         self._idle += 1
-        if self._idle % IDLE_EVERY == 0:
-            table = of_records[self._idle // IDLE_EVERY % len(of_records)]
+        if idle and self._idle % IDLE_EVERY == 0:
+            table = idle[self._idle // IDLE_EVERY % len(idle)]
             self._remove(transaction, table, CHECKED_PER_NEW, MOST_REMOVED, now)
 
     def remove_many(self, transaction: lmdb.Transaction, tables: Tables, now: int) -> None:

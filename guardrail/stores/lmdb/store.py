@@ -51,7 +51,7 @@ from guardrail.stores.cells import (
 from guardrail.stores.links import Decide, Query
 from guardrail.stores.lmdb.connection import Connection
 from guardrail.stores.lmdb.environment import Options
-from guardrail.stores.lmdb.links import LinkRows
+from guardrail.stores.lmdb.links import LinkRows, every
 from guardrail.stores.lmdb.recovery import Files, boot_id
 from guardrail.stores.lmdb.transaction import (
     LINE,
@@ -159,9 +159,9 @@ class LmdbStore:
         self.connection.shared |= {pool.ident for pool in pools}
 
     def every(self) -> dict[bytes, bytes]:
-        """Return all rows of links, for tools."""
-        with self._begin() as transaction:
-            return LinkRows(transaction).every()
+        """Return all rows and notes of links, for tools."""
+        with self.connection.read() as (transaction, tables):
+            return every(transaction, tables.links)
 
     def close(self) -> None:
         """Close the file; the last process to do so writes all of it to the disk."""
@@ -286,7 +286,7 @@ class AsyncLmdbStore:
         return True
 
     async def every(self) -> dict[bytes, bytes]:
-        """Return all rows of links, for tools."""
+        """Return all rows and notes of links, for tools."""
         return await asyncio.to_thread(self.store.every)
 
     def share(self, pools: Sequence[Pool]) -> None:

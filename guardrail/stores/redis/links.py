@@ -16,7 +16,6 @@ from guardrail.stores.links import (
     LONGEST_PATH,
     MOVED,
     MOVED_FOR,
-    NAME,
     NODE,
     NOTE,
     Changes,
@@ -79,18 +78,19 @@ def linked(
 
 
 def every(context: CallContext, slot: int, ask: Ask) -> Steps[Mapping[bytes, bytes]]:
-    """Return all rows, read some at a time."""
-    prefix = context.names.links + NODE
+    """Return all rows and notes, read some at a time."""
+    prefix = context.names.links
     found: dict[bytes, bytes] = {}
     cursor = b"0"
     while True:
         scan = ("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _BATCH)
         cursor, names = yield from ask(Call(slot, scan))
+        names = [name for name in names if name[len(prefix) :][:1] in (NODE, NOTE)]
         if names:
             values = yield from ask(Call(slot, ("MGET", *names)))
             for name, data in zip(names, values, strict=True):
-                if data is not None and len(name) == len(prefix) + NAME:
-                    found[name[-NAME:]] = data
+                if data is not None:
+                    found[name[len(prefix) :]] = data
         if cursor == b"0":
             return found
 

@@ -388,7 +388,7 @@ class RedisStore(StoreSteps):
         return performed(self._done(self._linked, now, query, decide))
 
     def every(self) -> Mapping[bytes, bytes]:
-        """Return all rows of links, for tools; each call may take as long as a deadline."""
+        """Return all rows and notes of links, for tools; each call has a deadline of its own."""
         return performed(self._done(self._every, self._latest))
 
     def close(self) -> None:
@@ -459,7 +459,7 @@ class AsyncRedisStore(StoreSteps):
         return await awaited(self._done(self._linked, now, query, decide))
 
     async def every(self) -> Mapping[bytes, bytes]:
-        """Return all rows of links, for tools; each call may take as long as a deadline."""
+        """Return all rows and notes of links, for tools; each call has a deadline of its own."""
         return await awaited(self._done(self._every, self._latest))
 
     async def close(self) -> None:
