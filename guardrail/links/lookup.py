@@ -122,8 +122,12 @@ class LinkLookup(ActorSignal):
         try:
             found = yield from self._look(typed, now, moment)
         except Exception as problem:  # whatever it is, the request must go on
-            self._problem = str(problem) if isinstance(problem, StoreError) else repr(problem)
-            self._watch.missed(permit, problem)
+            if isinstance(problem, StoreError):
+                self._problem = str(problem)
+                self._watch.missed(permit, problem)
+            else:  # of one account's rows, say: the store did answer
+                self._problem = f"by a fault of its own, {problem!r}"
+                self._watch.abandoned(permit)
             return None
         except BaseException:
             self._watch.abandoned(permit)
