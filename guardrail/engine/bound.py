@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from guardrail.engine.expressions import rule_facts
 from guardrail.engine.regions import (
     SOMEBODY,
     Distinctions,
@@ -27,6 +26,7 @@ from guardrail.engine.regions import (
 from guardrail.engine.verbs import in_unit
 from guardrail.engine.windows import SCALED_BELOW, pace_increment
 from guardrail.model.amounts import DAY, HOUR
+from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import COUNTRIES, FactType
 from guardrail.model.policy import PolicySet
@@ -172,7 +172,7 @@ def _profiles(told: Distinctions, fleet: Fleet, tiers: Sequence[str] | None) -> 
     """Yield the profiles that rules can tell apart, the lowest tier first."""
     used = frozenset(told.names)
     levels: list[str | None] = [None]
-    if TIER in used:
+    if TIER in used or fleet.identity_from is not None:
         fact = told.policies.facts[TIER]
         levels = [value for value in fact.values if tiers is None or value in tiers]
         if fact.default is None and tiers is None:
@@ -212,7 +212,8 @@ class _Worked:
         known = {**_known(told, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
         if capability != ANY:
             known[CAPABILITY] = (capability,)
-        self.known = known
+        self.told, self.known = told, known
+        self.lacking: dict[str, bool] = {}
         self.requests = Requests(told, known)
         regions = list(self.requests.regions())
         self.live = [region for region in regions if not region.refused]
@@ -309,15 +310,15 @@ class _Worked:
         words: list[str] = []
         own = next((name for name in names if name in _OF_ONE_ACCOUNT), None)
         for name in names:
-            values = self.requests.values.get(name, (SOMEBODY,))
-            count = _Count(0, "") if values == (None,) else self._count(name, bounded)
+            lacking = self.requests.values.get(name) == (None,)
+            count = _Count(0, "") if lacking else self._count(name, bounded)
             if own is not None and name != own:
                 if name in (*_FOLLOW, *_OF_ONE_ACCOUNT):
                     continue
-                several = count.number + (1 if None in values else 0)
+                several = count.number + (1 if self._may_lack(name) else 0)
             else:
                 several, stood = count.number, 0.0
-                if None in values:
+                if self._may_lack(name):
                     stands = self._count(ACCOUNT, bounded)
                     stood = {None: stands.number, "match": 1.0, "skip": 0.0}[rule.unknown]
                     if several == 0 and rule.unknown is None:
@@ -330,6 +331,15 @@ class _Worked:
             if several != 1 or name in (IDENTITY, CARD, *_OF_ONE_ACCOUNT):
                 words.append(_named(several, name) + (f" ({count.why})" if count.why else ""))
         return _Keys(number, " × ".join(words))
+
+    def _may_lack(self, name: str) -> bool:
+        """Tell whether a request that is not refused may lack a fact."""
+        if None not in self.requests.values.get(name, ()):
+            return False
+        if name not in self.lacking:
+            without = Requests(self.told, {**self.known, name: (None,)})
+            self.lacking[name] = any(not region.refused for region in without.regions())
+        return self.lacking[name]
 
     # What a rule lets through.
 
@@ -404,8 +414,8 @@ class _Worked:
         name = f"`{rule.id}`"
         if unit not in rule.verb.units or rule.mode is Mode.OFF:
             return None
-        known = rule_facts(rule, self.policies.exemptions, stand_ins=False)
-        if not known <= self.requests.values.keys() or self.requests.why_not(rule, region.facts):
+        known = facts_of(rule.when) <= self.requests.values.keys()
+        if not known or not self.requests.applies(rule, region.facts):
             return None
         if rule.mode is Mode.SHADOW:
             return f"{name} is in shadow"

@@ -196,7 +196,7 @@ class Requests:
             limits: dict[str, tuple[int | None, ...]] = {}
             refused: list[str] = []
             for rule in self.rules:
-                if not self._applies(rule, facts):
+                if not self.applies(rule, facts):
                     continue
                 found = tuple(self._limit(amount, facts) for amount in rule.verb.allowances)
                 if isinstance(rule.verb, Block) or _nothing(rule, found):
@@ -210,21 +210,10 @@ class Requests:
         facts = sorted({f for amount in rule.verb.allowances for f in amount_facts(amount)})
         for chosen in product(*(self.values[name] for name in facts)):
             stated = {n: v for n, v in zip(facts, chosen, strict=True) if v is not None}
-            yield tuple(
-                None if self._unknown(amount) else allowance(amount, stated)
-                for amount in rule.verb.allowances
-            )
+            yield tuple(allowance(amount, stated) for amount in rule.verb.allowances)
 
-    def why_not(self, rule: Rule, facts: Facts) -> str | None:
-        """Return what of a request keeps a rule from applying to it, None where it applies."""
-        if self._applies(rule, facts):
-            return None
-        for exemption in self.told.exemptions_of(rule):
-            if self._holds(exemption.when, facts, exemption.unknown_holds, True):
-                return f"exemption `{exemption.id}` may lift it"
-        return "it does not apply to all of them"
-
-    def _applies(self, rule: Rule, facts: Facts) -> bool:
+    def applies(self, rule: Rule, facts: Facts) -> bool:
+        """Tell whether a rule surely applies to a request."""
         if rule.unknown == "skip" and any(self._may_lack(n, facts) for n in rule.verb.facts):
             return False
         return self._holds(rule.when, facts, rule.unknown != "skip", False) and not any(

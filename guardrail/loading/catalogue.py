@@ -220,8 +220,8 @@ _ENTRIES = (
         "two files setting what one may",
         "# file: a.yaml\ndefaults: {mode: enforce}\n# file: b.yaml\ndefaults: {mode: shadow}",
         "# file: a.yaml\ndefaults: {mode: enforce}\n# file: b.yaml\nunits: [images]",
-        "`policy`, `models`, `defaults`, `links` and `score` hold for all files of a set. With two of one, "
-        "which counts would depend on the order of the files.",
+        "`policy`, `models`, `defaults`, `links` and `score` hold for all files of a set. With two "
+        "of one, which counts would depend on the order of the files.",
     ),
     Explanation(
         "GR122",

@@ -525,7 +525,7 @@ class Operator:
         refusing = self._ask(puppet, kind, label, 1, moment)
         if refusing.effect >= Effect.THROTTLE:
             return 0, refusing
-        refusing, served, size = decision, 1, (count - 1) // 2
+        refusing, served, size = decision, 1, max(1, (count - 1) // 2)
         while size and served < count:
             decision = self._ask(puppet, kind, label, size, moment)
             if decision.effect < Effect.THROTTLE:

@@ -26,12 +26,11 @@ p, figcaption { color: var(--soft); } code { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } svg { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 svg text.name { fill: var(--ink); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; }
-.fill { fill-opacity: .14; stroke: none; }
-.dot { fill-opacity: 0; } .dot:hover { fill-opacity: 1; }
 .a { stroke: var(--a); fill: var(--a); } .b { stroke: var(--b); fill: var(--b); }
 .c { stroke: var(--c); fill: var(--c); } .d { stroke: var(--d); fill: var(--d); }
-polyline.line { fill: none; } rect { stroke: none; }
+.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; } rect { stroke: none; }
+.fill { fill-opacity: .14; stroke: none; } .dot { fill-opacity: 0; stroke: none; }
+.dot:hover { fill-opacity: 1; }
 .key { margin-left: 1rem; white-space: nowrap; } .key::before { content: ""; display: inline-block;
   width: .8rem; height: .2rem; margin-right: .35rem; vertical-align: middle; background: var(--k); }
 .key.a { --k: var(--a); } .key.b { --k: var(--b); } .key.c { --k: var(--c); }

@@ -449,6 +449,51 @@ def test_numbers_stand_on_each_boundary_and_on_either_side_of_it(
     assert numbers(fact, boundaries) == expected
 
 
+@pytest.mark.parametrize(
+    ("rule", "period", "formula"),
+    [
+        ("budget: {requests: 5, per: lifetime, key: account.id}", "ever", "10 accounts × 5"),
+        ("budget: {requests: 5, per: 6h, key: global}", "day", "5 × 4 windows of 6h, all together"),
+        ("budget: {requests: 5, per: day, key: global}", "day", "5, all together"),
+        (
+            "budget: {requests: 5, per: day, key: [account.id, network.kind]}",
+            "month",
+            "10 accounts × 9 values of `network.kind` × 5 × 30 windows of a day",
+        ),
+        (
+            "rate: {requests: 60/hour, burst: 4, key: actor.id}",
+            "day",
+            "10 actors × (4 at once + 1,440 in the time)",
+        ),
+        (
+            "budget: {requests: 5, per: lifetime, key: credential.id}",
+            "month",
+            "60 values of `credential.id` (by `few`: 2 for each of 10 accounts, 3 times) × 5",
+        ),
+    ],
+)
+def test_a_formula_says_how_often_a_limit_counts(rule: str, period: str, formula: str) -> None:
+    few = "distinct: {count: credential.id, max: 2, per: 10d, key: account.id}"
+    known = "  - {id: k, when: {credential.id: {exists: false}}, block: {}}\n"
+    rules = f"{known}  - {{id: r, when: always, {rule}}}\n  - {{id: few, when: always, {few}}}\n"
+    policies = load_text(SIMPLE + rules)
+    (found,) = bounds(policies, Fleet(accounts=10), START * SECOND, periods=[period])
+
+    assert [term.formula for term in found.terms] == [formula]
+    assert found.most == sum(term.total for term in found.terms)
+
+
+def test_what_a_time_with_an_end_lacks_is_a_budget_per_day() -> None:
+    rules = budget("requests: 9, per: lifetime, key: account.id", more=", until: 2198-12-31")
+    policies = load_text(SIMPLE + rules + budget("tokens: 9, per: day, key: global", name="t"))
+    found = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["month"])
+
+    assert found[0].missing == "`b` refuses nothing, or ends"
+    assert found[0].remedy == (
+        "add `budget: {requests: …, per: day, key: account.id}`, or one with `key: global`"
+    )
+
+
 def test_clocks_that_change_make_a_day_longer() -> None:
     zoned = SIMPLE.replace("rules:", "defaults: {timezone: Europe/Berlin}\nrules:")
     policies = load_text(zoned + budget("requests: 5, per: 24h, key: global"))
@@ -468,6 +513,17 @@ def test_all_together_are_those_without_an_identity_and_the_trusted_ones() -> No
         "verified, identity": 200,
     }
     assert all_together(found, ANY, "requests", "ever") == 700
+
+
+def test_tiers_tell_who_has_an_identity_also_where_no_rule_asks_for_them() -> None:
+    rules = budget("requests: 5, per: lifetime, key: kyc.subject")
+    fleet = Fleet(accounts=100, identities=4, identity_from="verified")
+    found = bounds(load_text(SIMPLE + rules), fleet, START * SECOND, periods=["ever"])
+
+    assert [(bound.profile.text, bound.most) for bound in found] == [
+        ("email, no identity", 500),
+        ("verified, identity", 20),
+    ]
 
 
 def test_facts_too_many_to_tell_apart_are_as_the_caller_would_have_them() -> None:

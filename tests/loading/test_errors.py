@@ -139,7 +139,8 @@ def test_what_one_file_may_set_names_both_files(tmp_path):
         "GR121 `models` is set in two files\n"
         "  2 | models: {small: {}}\n"
         "    | ^^^^^^ also set in a.yaml:3\n"
-        "    = keep one; `policy`, `models`, `defaults`, `links` and `score` hold for all files of a set\n"
+        "    = keep one; `policy`, `models`, `defaults`, `links` and `score` hold for all "
+        "files of a set\n"
     ]
 
 

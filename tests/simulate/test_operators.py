@@ -97,6 +97,19 @@ def test_accounts_are_replaced_as_far_as_the_supply_goes():
     assert taken[0] <= 20 * 20
 
 
+def test_an_account_that_may_go_on_tomorrow_is_kept():
+    rules = """\
+  - id: daily
+    when: always
+    budget: {requests: 1, per: day, key: account.id}
+"""
+    operator = run(rules, days=6, supply=0.0, passes=0.0, cover=0.0)
+
+    assert operator.replaced == 0
+    assert sum(operator.take.served) == sum(puppet.served for puppet in operator.accounts)
+    assert max(puppet.served for puppet in operator.accounts) >= 5
+
+
 def test_a_lifetime_allowance_bounds_what_accounts_take():
     operator = run(TRIAL, days=8, supply=math.inf, labels=("",), passes=0.0)
 
