@@ -356,3 +356,29 @@ def test_the_user_that_the_documents_describe_may_do_all_of_it():
         side.close()
     finally:
         server.client.execute_command("ACL", "DELUSER", "guardrail")
+
+
+def test_requests_at_once_on_a_pair_that_has_grown_old_ask_once():
+    asked = 0
+
+    async def crowd() -> list[Any]:
+        store = on_server(SERVERS.empty("valkey 9").uri)
+        guard = AsyncGuard.from_policies(policies(), store=store)
+        remote: Any = guard._remote
+        linked = remote.linked
+
+        async def counted(*arguments: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            return bool(await linked(*arguments))
+
+        await guard.decide(shown("a", card="c"), now=MONDAY)
+        remote.linked = counted
+        many = [guard.decide(shown("a", card="c"), now=MONDAY + 31) for _ in range(50)]
+        decisions = await asyncio.gather(*many)
+        await guard.close()
+        return decisions
+
+    decisions = asyncio.run(crowd())
+    assert sorted(each.limits[0].used for each in decisions) == list(range(2, 52))
+    assert asked == 1
