@@ -392,11 +392,8 @@ class Population:
         carriers = max(1, round(counts[0] * 0.15 / CARRIER_PREFIX))
         self.carriers = [self._network("mobile", asn=9200 + at % 7) for at in range(carriers)]
         for segment, count in enumerate(counts):
-            made = 0
             for group in _MAKERS[self.segments[segment].name](self, segment, count):
-                made += len(group)
                 self.accounts += group
-            assert made == count, (self.segments[segment].name, made, count)
 
     # What accounts share
 
@@ -427,7 +424,9 @@ class Population:
 
     # Accounts
 
-    def add(self, segment: int, created: float | None = None, **marks: object) -> Account:
+    def add(
+        self, segment: int, created: float | None = None, country: str | None = None
+    ) -> Account:
         """Return a new account of a segment with a home, a device and a card of its own.
 
         `created` None draws it: 70 % are established for 60 to 900 days, others sign up within
@@ -440,7 +439,7 @@ class Population:
             else:
                 created = START + random.random() * self.days * DAY
         account = Account(self.values.number(), segment, created)
-        country = str(marks.get("country") or self.country())
+        country = country or self.country()
         account.clock = COUNTRIES.get(country, (1, 0))[1]
         account.rate = log_normal(random, kind.median, kind.sigma)
         account.sensitive = random.betavariate(*kind.sensitive)

@@ -21,6 +21,8 @@ from guardrail.simulate.shocks import Calendar
 from guardrail.simulate.skills import Attack, Prices, Skill, shares_of, skill_of
 from guardrail.simulate.whitebox import informed
 
+_LATER = 1 << 50
+
 QUIET_DAYS = 3
 """How many days there are before an attack begins, in a simulation of two weeks and more."""
 
@@ -128,13 +130,13 @@ def simulate(
         customers.shocks = {shock.name: ShockTally() for shock in calendar.shocks}
     take = Take.over(24 * (days + 1))
     operators = _operators(options, seed, guard, population, take, skilled)
-    queue: list[tuple[float, int, Callable[..., None], object]] = []
+    queue: list[tuple[float, int, Ask | Operator]] = []
     order = 0
 
     def push(moment: float, ask: Ask) -> None:
         nonlocal order
         order += 1
-        heapq.heappush(queue, (moment, order, customers.deliver, ask))
+        heapq.heappush(queue, (moment, order, ask))
 
     with guard:
         for day in range(days):
@@ -145,17 +147,17 @@ def simulate(
             attacked = day - options.quiet
             if attacked >= 0:
                 for operator in operators:
-                    slots = operator.morning(attacked)
-                    for number, moment in enumerate(slots):
-                        late = (1 << 50) + number * 8 + operator.number
-                        heapq.heappush(queue, (moment, late, _at_work, operator))
+                    for number, moment in enumerate(operator.morning(attacked)):
+                        # Of two at one instant the customer comes first, with and without attack.
+                        late = _LATER + number * 8 + operator.number
+                        heapq.heappush(queue, (moment, late, operator))
             midnight = START + (day + 1) * DAY
             while queue and queue[0][0] < midnight:
-                moment, _, act, what = heapq.heappop(queue)
-                if act is _at_work:
-                    what.work(moment)  # type: ignore[attr-defined]
+                moment, _, due = heapq.heappop(queue)
+                if isinstance(due, Ask):
+                    customers.deliver(moment, due, push)
                 else:
-                    act(moment, what, push)
+                    due.work(moment)
             if attacked >= 0:
                 for operator in operators:
                     operator.evening(attacked)
@@ -163,7 +165,7 @@ def simulate(
                 tick((day + 1) / days)
         for operator in operators:
             operator.finish()
-        customers.finish(what for _, _, _, what in queue if isinstance(what, Ask))
+        customers.finish(due for _, _, due in queue if isinstance(due, Ask))
     return Result(
         seed=seed,
         options=options,
@@ -177,10 +179,6 @@ def simulate(
         seconds=time.perf_counter() - started,
         watched=customers.watched,
     )
-
-
-def _at_work(*_: object) -> None:
-    """Mark an operator's entry in the queue."""
 
 
 def _operators(
