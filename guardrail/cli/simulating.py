@@ -203,6 +203,7 @@ def run_simulation(
         "revision": policies.revision,
         "mode": str(first.mode),
         "baseline": None if first.baseline is None else str(first.baseline),
+        "options": option_fields(first.options),
         "seeds": found,
     }
     if len(unders) > 1:
@@ -216,6 +217,14 @@ def run_simulation(
 
         write(html_to, page(told))
     return OK
+
+
+def option_fields(asked: Options) -> dict[str, object]:
+    """Return what a run was asked for, ready for JSON; an unlimited supply is None."""
+    fields = dataclasses.asdict(asked)
+    fields["supply"] = None if math.isinf(asked.supply) else asked.supply
+    del fields["watch"]
+    return fields
 
 
 def summary(jobs: Sequence[Job]) -> str:

@@ -41,6 +41,7 @@ LONGEST_RETRY = 60.0
 _WAITS_FOR = 12 * HOUR
 _OUT_CAP = 1024
 _STEPS = 24
+_PART = 3
 _PAYS_UP_TO = 0.85
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
@@ -207,12 +208,16 @@ class Customers:
     ) -> Iterator[tuple[float, int, float]]:
         """Yield when a day's requests come, how many of them, and over how many seconds.
 
-        Programs work through each hour; people have sessions of half an hour.
+        Programs work through the day, told in parts of three hours; people have sessions of half
+        an hour.
         """
         peak = self.population.segments[account.segment].peak
         if account.program:
+            parts = Counter[int]()
             for hour, size in self.hourly.spread(random, peak, account.clock, volume).items():
-                yield morning + hour * HOUR + random.random() * 60, size, HOUR
+                parts[hour // _PART] += size
+            for part, size in parts.items():
+                yield morning + (_PART * part + random.random() / 60) * HOUR, size, _PART * HOUR
             return
         count = min(volume, 1 + poisson(random, volume / 10))
         each, more = divmod(volume, count)

@@ -56,6 +56,8 @@ def test_json_on_standard_output_is_alone_there(run):
 
     assert told["policy"] == "public-api"
     assert told["mode"] == "plain"
+    assert told["options"]["accounts"] == 40
+    assert told["options"]["prices"]["identity"] == 150.0
     assert [found["seed"] for found in told["seeds"]] == [0]
     assert "honest accounts" in result.err
 
