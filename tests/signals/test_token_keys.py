@@ -60,6 +60,7 @@ NO_KEYS = {
     "a redirect": always(raw(b"", "302 Found", "location: /keys")),
     "garbage": always(raw(b"<html>")),
     "no set": always(answer({"values": KEYS})),
+    "a list": always(answer(KEYS)),
     "keys that are none": always(answer({"keys": [1]})),
     "an empty set": always(answer({"keys": []})),
     "a set of secrets": always(answer({"keys": [KEYS[8]]})),
