@@ -34,6 +34,8 @@ SEEDS = 2000
 LENGTH = 12
 INDEXED = (None, None, None, "geo.country", "request.tools", "account.id")
 CHUNK = 1000
+EXPLAINED = 20
+"""Of so many requests of the week, one is explained."""
 
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "in memory": {"fused": True},
