@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,8 @@ LIFETIME = EXCHANGES // ACCOUNTS
 # What an account of two months at most may take before it has shown an ID: agents and code for
 # life, all of it in a month; and accounts without an ID that act as one, together in a month.
 TRIAL, MONTH, ACTOR = 100, 150, 200
+# When an identity is trusted, in seconds after it was shown.
+TRUSTED = 60 * DAY
 
 
 class Row(NamedTuple):
@@ -42,7 +44,7 @@ class Row(NamedTuple):
     made_as: str
     shock: str
     account: str
-    known: bool
+    identity: str | None
     sensitive: bool
     requests: int
     effect: Effect
@@ -53,10 +55,22 @@ class Row(NamedTuple):
     def honest(self) -> bool:
         return not self.made_as.endswith("operator")
 
+    @property
+    def known(self) -> bool:
+        return self.identity is not None
+
 
 @pytest.fixture(scope="module")
 def policies() -> PolicySet:
     return load_policies([ROOT / "policies"])
+
+
+def identity_of(facts: Mapping[str, object], moment: float) -> str | None:
+    """Return how an account's identity stands, by the age that the shipped set trusts it from."""
+    if facts["account.tier"] not in ("verified", "enterprise"):
+        return None
+    shown = float(str(facts["account.verified_at"]))
+    return "long known" if moment - shown >= TRUSTED else "fresh"
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +83,14 @@ def rows(policies: PolicySet) -> list[Row]:
                 made_as=made_as[account]["made_as"],
                 shock=made_as[account]["shock"],
                 account=account,
-                known=request.facts["account.tier"] in ("verified", "enterprise"),
+                identity=identity_of(request.facts, at),
                 sensitive=request.facts["request.capability"] in ("agentic", "code"),
                 requests=int((request.estimate or {}).get("requests", 1)),
                 effect=decision.effect,
                 rule=decision.rule,
                 remedy=decision.remedy,
             )
-            for _, _, request, decision in Replay(guard).run(recorded_requests(source, BadLines()))
+            for _, at, request, decision in Replay(guard).run(recorded_requests(source, BadLines()))
             if (account := str(request.facts["account.id"]))
         ]
 
@@ -136,20 +150,23 @@ def test_what_the_law_asks_for_cannot_be_exempted(policies: PolicySet) -> None:
     assert firm == {"embargo", "banned"}
 
 
-def test_verified_customers_are_served_all_they_ask_for(rows: list[Row]) -> None:
+def test_customers_whose_identity_is_long_known_are_served_all_they_ask_for(
+    rows: list[Row],
+) -> None:
     """Fewer than one in a thousand may be refused; in this week nobody is."""
-    known = [row for row in rows if row.honest and row.known]
+    known = [row for row in rows if row.honest and row.identity == "long known"]
 
-    assert requests_of(known) > 60_000
+    assert requests_of(known) > 50_000
     assert [row for row in known if row.effect is not Effect.ALLOW] == []
 
 
-def test_customers_without_an_id_are_at_worst_asked_for_one(rows: list[Row]) -> None:
+def test_others_are_at_worst_asked_for_an_id_or_once_it_is_shown_for_money(
+    rows: list[Row],
+) -> None:
     refused = [row for row in rows if row.honest and row.effect.refuses]
 
-    assert refused
-    assert {row.remedy for row in refused} == {"verify"}
-    assert not any(row.known for row in refused)
+    assert {row.remedy for row in refused if not row.known} == {"verify"}
+    assert {row.remedy for row in refused if row.known} <= {"pay"}
 
 
 def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
@@ -160,47 +177,43 @@ def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
 
     assert len({row.account for row in course}) == 20
     assert requests_of(course) - requests_of(refused) >= ACTOR
-    assert {(row.rule, row.remedy) for row in refused} <= {
-        ("actor-month", "verify"),
-        ("unverified-month", "verify"),
-    }
+    assert {row.remedy for row in refused} <= {"verify"}
 
 
-def table_of(rows: Iterable[Row]) -> list[str]:
-    """Return what the README tells of honest customers by segment, as lines of its table."""
-    segments: defaultdict[str, list[Row]] = defaultdict(list)
+IDENTITIES = {None: "no ID shown", "fresh": "ID shown lately", "long known": "ID long known"}
+
+
+def table_of(rows: Iterable[Row]) -> str:
+    """Return what the README tells of the sample week, by what accounts were made as."""
+    groups: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        segments[row.made_as].append(row)
+        groups[row.made_as].append(row)
         if row.honest:
-            segments["all honest"].append(row)
-            segments["all honest, ID shown" if row.known else "all honest, no ID shown"].append(row)
-
-    def cells(name: str) -> str:
-        of = segments[name]
-        refused = [row for row in of if row.effect.refuses]
-        hit = {row.account for row in refused}
-        asked = requests_of(row for row in refused if row.remedy == "verify")
-        return (
-            f"| {name} | {len({row.account for row in of})} | {requests_of(of):,} "
-            f"| {requests_of(refused):,} | {asked:,} | {len(hit)} |"
-        )
-
-    return [cells(name) for name in sorted(segments, key=_in_order)]
+            groups["**all honest**"].append(row)
+            groups[f"all honest, {IDENTITIES[row.identity]}"].append(row)
+    order = sorted(groups, key=lambda name: (name.endswith("operator"), "all" in name, name))
+    return "\n".join(_cells(name, groups[name]) for name in order)
 
 
-def _in_order(name: str) -> tuple[bool, bool, str]:
-    return name.endswith("operator"), name.startswith("all"), name
+def _cells(name: str, rows: Sequence[Row]) -> str:
+    refused = [row for row in rows if row.effect.refuses]
+    amounts = (
+        len({row.account for row in rows}),
+        len({row.account for row in refused}),
+        requests_of(rows),
+        requests_of(refused),
+        *(requests_of(row for row in refused if row.remedy == cure) for cure in ("verify", "pay")),
+    )
+    return f"| {name} | " + " | ".join(f"{amount:,}" for amount in amounts) + " |"
 
 
 def test_the_readme_tells_whom_the_shipped_policies_refuse_in_the_sample_week(
     rows: list[Row],
 ) -> None:
-    told = (ROOT / "README.md").read_text("utf-8").splitlines()
-    first = table_of(rows)[0]
+    told = (ROOT / "README.md").read_text("utf-8")
+    table = table_of(rows)
 
-    assert first in told
-    start = told.index(first)
-    assert told[start : start + len(table_of(rows)) + 1] == [*table_of(rows), ""]
+    assert f"|\n{table}\n\n" in told, table
 
 
 def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
@@ -244,7 +257,10 @@ def test_the_careful_operator_is_seen_to_be_fewer_actors_than_accounts(rows: lis
     by_actor = requests_of(row for row in refused if row.rule == "actor-month")
 
     assert len({row.account for row in farm}) == 100
-    assert {row.rule for row in refused} == {"actor-month", "trial-of-agents-and-code"}
+    assert {row.rule for row in refused} == {
+        "actor-month",
+        "new-unverified-together",
+    }
     assert by_actor > 0.9 * requests_of(refused)
     assert 0.5 < requests_of(refused) / requests_of(farm) < 1
 
