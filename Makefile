@@ -34,8 +34,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## list what can be made
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo ## replay a week of sample traffic through the example policies
+demo: $(VENV)/.demo ## replay a week of sample traffic, then a campaign, under the example policies
 	$(BIN)/guardrail check policies/ --traffic examples/traffic/sample-week.jsonl.gz $(ARGS)
+	@echo
+	$(BIN)/guardrail simulate policies/ --beside account --accounts 250 --days 14 --seed 30 --workers 2
 
 test: $(VENV)/.test ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)

@@ -15,6 +15,7 @@ from benchmarks.decisions import decision_costs, look_up_costs
 from benchmarks.doors import door_costs
 from benchmarks.footprint import memory_costs
 from benchmarks.further_rules import further_costs, many_costs
+from benchmarks.linking import linking_costs
 from benchmarks.many_rules import index_costs, load_costs
 from benchmarks.peers import peer_costs
 from benchmarks.refusing import flood_costs
@@ -45,6 +46,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "T14": many_costs,
     "T15": further_costs,
     "T16": flood_costs,
+    "T17": linking_costs,
 }
 ROUNDS, QUICK_ROUNDS, QUICK_SCALE = 9, 3, 0.02
 SAVED = Path(__file__).with_name("results.md")

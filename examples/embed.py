@@ -10,7 +10,7 @@ POLICIES = Path(__file__).resolve().parent.parent / "policies"
 
 
 def main() -> None:
-    """Serve an account's requests to use tools until it is asked to verify."""
+    """Serve an account's requests to use tools, one upon the other, until one is refused."""
     guard = guardrail.Guard.load(POLICIES, store="memory://")
     facts = {
         "account.id": "acct-1",

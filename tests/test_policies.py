@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections import Counter
-from collections.abc import Iterator
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,8 @@ from guardrail.traffic.reading import recorded_requests
 from guardrail.traffic.requests import BadLines
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "examples" / "traffic" / "sample-week.jsonl.gz"
+TRAFFIC = ROOT / "examples" / "traffic"
+SAMPLE = TRAFFIC / "sample-week.jsonl.gz"
 MONDAY = 1772409600.0
 DAY = 86400
 
@@ -31,25 +31,27 @@ DAY = 86400
 ACCOUNTS, EXCHANGES, DAYS = 25_000, 28_800_000, 45
 LIFETIME = EXCHANGES // ACCOUNTS
 
-TRIAL = 50
-TOKENS = 500_000
+# What an account of two months at most may take before it has shown an ID: agents and code for
+# life, all of it in a month; and accounts without an ID that act as one, together in a month.
+TRIAL, MONTH, ACTOR = 100, 150, 200
 
 
 class Row(NamedTuple):
-    """One request of the sample, and what the shipped set made of it."""
+    """Some requests of the sample week alike, and what the shipped set made of them."""
 
-    label: str
-    segment: str
+    made_as: str
+    shock: str
     account: str
-    tier: str
+    known: bool
     sensitive: bool
-    tokens: int
+    requests: int
     effect: Effect
     rule: str | None
+    remedy: str | None
 
     @property
-    def known(self) -> bool:
-        return self.tier in ("verified", "enterprise")
+    def honest(self) -> bool:
+        return not self.made_as.endswith("operator")
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +61,37 @@ def policies() -> PolicySet:
 
 @pytest.fixture(scope="module")
 def rows(policies: PolicySet) -> list[Row]:
-    with gzip.open(SAMPLE, "rt", encoding="utf-8") as lines:
-        made_as = [json.loads(line) for line in lines]
-    with Guard.from_policies(policies) as guard, LineSource(str(SAMPLE)) as source:
+    with (TRAFFIC / "sample-week.accounts.csv").open(encoding="ascii") as table:
+        made_as = {row["account.id"]: row for row in csv.DictReader(table)}
+    with Guard.from_policies(policies, environ={}) as guard, LineSource(str(SAMPLE)) as source:
         return [
             Row(
-                label=made_as[line - 1]["label"],
-                segment=made_as[line - 1]["segment"],
-                account=str(request.facts.get("account.id", request.facts.get("client.network"))),
-                tier=str(request.facts.get("account.tier", "anonymous")),
+                made_as=made_as[account]["made_as"],
+                shock=made_as[account]["shock"],
+                account=account,
+                known=request.facts["account.tier"] in ("verified", "enterprise"),
                 sensitive=request.facts["request.capability"] in ("agentic", "code"),
-                tokens=sum((request.usage or {}).values()),  # type: ignore[arg-type]
+                requests=int((request.estimate or {}).get("requests", 1)),
                 effect=decision.effect,
                 rule=decision.rule,
+                remedy=decision.remedy,
             )
-            for line, _, request, decision in Replay(guard).run(
-                recorded_requests(source, BadLines())
-            )
+            for _, _, request, decision in Replay(guard).run(recorded_requests(source, BadLines()))
+            if (account := str(request.facts["account.id"]))
         ]
+
+
+def requests_of(rows: Iterable[Row]) -> int:
+    """Return how many requests rows stand for."""
+    return sum(row.requests for row in rows)
+
+
+def served_by_account(rows: Iterable[Row]) -> Counter[str]:
+    """Return how many requests of each account are served."""
+    served: Counter[str] = Counter()
+    for row in rows:
+        served[row.account] += 0 if row.effect.refuses else row.requests
+    return served
 
 
 def test_every_shipped_test_passes(policies: PolicySet) -> None:
@@ -122,59 +137,70 @@ def test_what_the_law_asks_for_cannot_be_exempted(policies: PolicySet) -> None:
 
 
 def test_verified_customers_are_served_all_they_ask_for(rows: list[Row]) -> None:
-    """Fewer than one in a thousand may be refused; with these figures nobody is."""
-    known = [row for row in rows if row.label == "ordinary" and row.known]
+    """Fewer than one in a thousand may be refused; in this week nobody is."""
+    known = [row for row in rows if row.honest and row.known]
 
-    assert len(known) > 8_000
+    assert requests_of(known) > 60_000
     assert [row for row in known if row.effect is not Effect.ALLOW] == []
 
 
-@pytest.mark.parametrize(
-    "segment",
-    ["whale", "traveller", "expat", "by-address", "production", "seat", "family", "visitor"],
-)
-def test_customers_who_look_odd_are_served(rows: list[Row], segment: str) -> None:
-    effects = {row.effect for row in rows if row.segment == segment}
+def test_customers_without_an_id_are_at_worst_asked_for_one(rows: list[Row]) -> None:
+    refused = [row for row in rows if row.honest and row.effect.refuses]
 
-    assert effects == {Effect.ALLOW}
+    assert refused
+    assert {row.remedy for row in refused} == {"verify"}
+    assert not any(row.known for row in refused)
 
 
-def test_a_hackathon_behind_one_address_works(rows: list[Row]) -> None:
-    hall = [row for row in rows if row.segment == "hackathon"]
-    refused = {row.account for row in hall if row.effect.refuses}
-
-    assert len({row.account for row in hall}) > 40
-    assert len(refused) <= 2
-    assert {row.rule for row in hall if row.effect.refuses} <= {"sensitive-per-day"}
-
-
-def test_unverified_customers_are_at_worst_asked_to_verify(rows: list[Row]) -> None:
-    unknown = [row for row in rows if row.label == "ordinary" and not row.known]
-    refused = Counter(row.segment for row in unknown if row.effect.refuses)
-    rules = {row.rule for row in unknown if row.effect.refuses}
-
-    assert rules <= {"sensitive-per-day", "trial-of-agents-and-code", "agents-from-rented-networks"}
-    assert sum(refused[segment] for segment in refused if segment != "newcomer") <= 10
-
-
-def test_the_readme_tells_how_many_requests_of_honest_customers_are_refused(
+def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
     rows: list[Row],
 ) -> None:
-    ordinary = [row for row in rows if row.label == "ordinary"]
-    unknown = [row for row in ordinary if not row.known]
-    sent = Counter(row.segment for row in unknown)
-    refused = Counter(row.segment for row in ordinary if row.effect.refuses)
-    told = (ROOT / "README.md").read_text("utf-8").split("Of the 8,690 requests")[1]
-    paragraph = " ".join(told.split("\n\n")[0].split())
+    course = [row for row in rows if row.shock == "bootcamp card"]
+    refused = [row for row in course if row.effect.refuses]
 
-    assert len(ordinary) - len(unknown) == 8_690
-    assert paragraph.startswith(
-        f"of ordinary verified customers in that week, none is refused; of all {len(ordinary):,} "
-        f"requests of honest customers, {refused.total()} are: {refused['newcomer']} of the "
-        f"{sent['newcomer']} that newcomers send before they verify, {refused['hackathon']} of "
-        f"{sent['hackathon']} at a hackathon and {refused['hobby']} of {sent['hobby']} by hobbyists"
-    )
-    assert refused.keys() == {"newcomer", "hackathon", "hobby"}
+    assert len({row.account for row in course}) == 20
+    assert requests_of(course) - requests_of(refused) >= ACTOR
+    assert {(row.rule, row.remedy) for row in refused} <= {
+        ("actor-month", "verify"),
+        ("unverified-month", "verify"),
+    }
+
+
+def table_of(rows: Iterable[Row]) -> list[str]:
+    """Return what the README tells of honest customers by segment, as lines of its table."""
+    segments: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        segments[row.made_as].append(row)
+        if row.honest:
+            segments["all honest"].append(row)
+            segments["all honest, ID shown" if row.known else "all honest, no ID shown"].append(row)
+
+    def cells(name: str) -> str:
+        of = segments[name]
+        refused = [row for row in of if row.effect.refuses]
+        hit = {row.account for row in refused}
+        asked = requests_of(row for row in refused if row.remedy == "verify")
+        return (
+            f"| {name} | {len({row.account for row in of})} | {requests_of(of):,} "
+            f"| {requests_of(refused):,} | {asked:,} | {len(hit)} |"
+        )
+
+    return [cells(name) for name in sorted(segments, key=_in_order)]
+
+
+def _in_order(name: str) -> tuple[bool, bool, str]:
+    return name.endswith("operator"), name.startswith("all"), name
+
+
+def test_the_readme_tells_whom_the_shipped_policies_refuse_in_the_sample_week(
+    rows: list[Row],
+) -> None:
+    told = (ROOT / "README.md").read_text("utf-8").splitlines()
+    first = table_of(rows)[0]
+
+    assert first in told
+    start = told.index(first)
+    assert told[start : start + len(table_of(rows)) + 1] == [*table_of(rows), ""]
 
 
 def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
@@ -183,7 +209,12 @@ def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
     banning = {rule.id for rule in policies.rules if rule.escalate is not None}
     usage = {"input_tokens": 1, "output_tokens": 1}
     for tier in ("verified", "enterprise"):
-        facts = {"account.id": tier, "account.tier": tier, "geo.country": "DE"}
+        facts = {
+            "account.id": tier,
+            "account.tier": tier,
+            "account.verified_at": MONDAY - 60 * DAY,
+            "geo.country": "DE",
+        }
         with Guard.from_policies(policies) as guard:
             for second in range(3600):
                 guard.decide(facts, {**usage, "requests": 60}, now=MONDAY + second)
@@ -193,40 +224,29 @@ def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
     assert banning == {"requests-per-minute"}
 
 
-def test_newcomers_work_on_once_they_have_verified(rows: list[Row]) -> None:
-    newcomers = [row for row in rows if row.segment == "newcomer" and row.known]
-
-    assert len(newcomers) > 300
-    assert {row.effect for row in newcomers} == {Effect.ALLOW}
-
-
 def test_no_account_of_the_campaign_takes_more_than_its_trial(rows: list[Row]) -> None:
-    served = [row for row in rows if row.label == "campaign" and not row.effect.refuses]
-    taken = Counter(row.account for row in served if row.sensitive)
-    tokens: Counter[str] = Counter()
-    for row in served:
-        tokens[row.account] += row.tokens
+    farmed = [row for row in rows if not row.honest]
 
-    assert max(taken.values()) == TRIAL
-    assert max(tokens.values()) <= TOKENS
+    assert max(served_by_account(farmed).values()) <= MONTH
+    assert max(served_by_account(row for row in farmed if row.sensitive).values()) <= TRIAL
 
 
-def test_the_naive_farm_is_cut_down_to_what_few_cards_allow(rows: list[Row]) -> None:
-    farm = [row for row in rows if row.segment == "naive-farm"]
-    served = {row.account for row in farm if not row.effect.refuses}
-    cards = 4
+def test_the_naive_operator_is_served_nothing(rows: list[Row]) -> None:
+    farm = [row for row in rows if row.made_as == "naive operator"]
 
-    assert len({row.account for row in farm}) == 160
-    assert len(served) <= 3 * cards
+    assert len({row.account for row in farm}) == 50
+    assert {row.effect for row in farm} == {Effect.BLOCK}
 
 
-def test_the_careful_farm_is_held_by_the_trial_alone(rows: list[Row]) -> None:
-    farm = [row for row in rows if row.segment == "careful-farm"]
-    blocked = {row.rule for row in farm if row.effect is Effect.BLOCK}
-    taken = sum(row.sensitive and not row.effect.refuses for row in farm)
+def test_the_careful_operator_is_seen_to_be_fewer_actors_than_accounts(rows: list[Row]) -> None:
+    farm = [row for row in rows if row.made_as == "careful operator"]
+    refused = [row for row in farm if row.effect.refuses]
+    by_actor = requests_of(row for row in refused if row.rule == "actor-month")
 
-    assert blocked == {"trial-of-agents-and-code"}
-    assert taken == TRIAL * len({row.account for row in farm})
+    assert len({row.account for row in farm}) == 100
+    assert {row.rule for row in refused} == {"actor-month", "trial-of-agents-and-code"}
+    assert by_actor > 0.9 * requests_of(refused)
+    assert 0.5 < requests_of(refused) / requests_of(farm) < 1
 
 
 def campaign(capability: str, tools: int) -> Iterator[tuple[float, dict[str, object]]]:
@@ -248,7 +268,7 @@ def campaign(capability: str, tools: int) -> Iterator[tuple[float, dict[str, obj
 
 @pytest.mark.parametrize(
     ("capability", "tools", "most"),
-    [("agentic", 8, TRIAL), ("chat", 8, TRIAL), ("chat", 0, TOKENS // 2000)],
+    [("agentic", 8, TRIAL), ("chat", 8, TRIAL), ("chat", 0, 2 * MONTH)],
     ids=["openly", "called chat, with tools", "called chat, without tools"],
 )
 def test_an_account_is_bounded_over_the_whole_campaign(
@@ -264,4 +284,4 @@ def test_an_account_is_bounded_over_the_whole_campaign(
                 guard.settle(decision, usage, now=now)
 
     assert served == most
-    assert served / LIFETIME < 0.22
+    assert served / LIFETIME < 0.27

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guardrail.cli.figures import NONE, columns, length
+from guardrail.cli.figures import NONE, columns, length, plural
 
 Fields = Mapping[str, Any]
 
@@ -111,8 +111,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def attacker_lines(told: Fields) -> Iterator[str]:
     """Yield what operators got, what it cost them, and how soon they were met."""
     taken = told["attacker"]
-    supply = "unlimited" if told["supply"] is None else f"{told['supply']:g} of the fleet a day"
-    fleet = f"{told['fleet']:,} accounts, {_operators(taken['operators'])}, fresh: {supply}"
+    fleet = f"{told['fleet']:,} accounts, {_operators(taken['operators'])}, {_supply(told)}"
     yield f"attack: {told['attack']}, {fleet}"
     rows = [["", "all of it", "agents and code"]]
     for mark, shares in taken["at_day"].items():
@@ -143,6 +142,40 @@ def attacker_lines(told: Fields) -> Iterator[str]:
     yield f"  first refusal {hours(first)} after the 50th account; contained: " + (
         "never" if contained is None else f"after {hours(contained)}"
     )
+
+
+def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:
+    """Yield one table of the same seeds under several policy sets, by name: means over the seeds.
+
+    A line has what attackers were served, the multiple of the unopposed cost of it, and what honest
+    customers were denied.
+    """
+    told = next(iter(blocks.values()))[0]
+    fleet, days = f"{told['fleet']:,} accounts", plural(told["days"], "day")
+    yield f"the same attack: {told['attack']}, {fleet}, {days}, {_supply(told)}"
+    rows = [
+        ["", "served of", "", "times the", "honest requests denied:", ""],
+        ["under", "all wanted", "agents, code", "usual cost", "established", "new"],
+    ]
+    for name, found in blocks.items():
+        taken = [one["attacker"] or {} for one in found]
+        pooled = [one["honest"]["pooled"] for one in found]
+        rows.append(
+            [
+                name,
+                percent(_mean([one.get("share") for one in taken])),
+                percent(_mean([one.get("sought_share") for one in taken])),
+                times(_mean([one.get("cost_multiple") for one in taken])),
+                percent(_mean([one["established"]["refused_share"] for one in pooled])),
+                percent(_mean([one["new"]["refused_share"] for one in pooled])),
+            ]
+        )
+    yield from ("  " + line for line in columns(rows, [False, *[True] * 5]))
+
+
+def _supply(told: Fields) -> str:
+    supply = told["supply"]
+    return "fresh: unlimited" if supply is None else f"fresh: {supply:g} of the fleet a day"
 
 
 def _operators(count: int) -> str:

@@ -17,7 +17,7 @@ from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.simulate_text import report
+from guardrail.cli.simulate_text import report, side_by_side
 from guardrail.errors import SettingError
 from guardrail.simulate import (
     Attack,
@@ -112,6 +112,14 @@ def simulate(
         Baseline | None,
         typer.Option("--baseline", help="Run under typical limits instead of the policies."),
     ] = None,
+    beside: Annotated[
+        list[Baseline] | None,
+        typer.Option(
+            "--beside",
+            help="Run the same attack under typical limits too, and compare them in one table; "
+            "repeatable.",
+        ),
+    ] = None,
     shocks: Annotated[
         bool, typer.Option("--shocks/--no-shocks", help="Whether honest customers meet shocks.")
     ] = True,
@@ -154,7 +162,8 @@ def simulate(
         prices=prices_of(price or []),
     )
     jobs = [
-        Job(paths=tuple(paths), options=asked, seed=number, mode=mode, baseline=baseline)
+        Job(paths=tuple(paths), options=asked, seed=number, mode=mode, baseline=under)
+        for under in dict.fromkeys((baseline, *(beside or ())))
         for number in (seeds if seeds is not None else [seed])
     ]
     run = lambda: run_simulation(jobs, workers, json_to, html_to, output)  # noqa: E731
@@ -168,20 +177,28 @@ def run_simulation(
     html_to: str | None,
     output: Output,
 ) -> int:
-    """Run every seed, print and write what came of them, and return the exit code."""
+    """Run every job, print and write what came of them, and return the exit code.
+
+    The first are told of; those under another baseline than theirs stand beside them.
+    """
     first = jobs[0]
+    unders = list(dict.fromkeys(job.baseline for job in jobs))
+    each = len(jobs) // len(unders)
     if first.baseline is None:
         load(first.paths)
     policies = first.policies()
     names_of(policies, first.options.tiers)
     output.line(("policy     ", "bold"), policy_line(policies))
-    output.line(("simulated  ", "bold"), summary(jobs))
+    output.line(("simulated  ", "bold"), summary(jobs[:each]))
     output.line()
     with _progress(output, len(jobs)) as tick:
-        found = list(run_all(jobs, workers, tick))
-    for line in report(found):
+        ran = list(run_all(jobs, workers, tick))
+    found = ran[:each]
+    names = [policies.name, *(f"baseline `{under}`" for under in unders[1:])]
+    blocks = {name: ran[at * each : (at + 1) * each] for at, name in enumerate(names)}
+    for line in report(found) if len(unders) == 1 else side_by_side(blocks):
         output.line(line)
-    told = {
+    told: dict[str, Any] = {
         "policy": policies.name,
         "revision": policies.revision,
         "mode": str(first.mode),
@@ -189,6 +206,10 @@ def run_simulation(
         "options": option_fields(first.options),
         "seeds": found,
     }
+    if len(unders) > 1:
+        told["beside"] = {
+            str(under): ran[at * each : (at + 1) * each] for at, under in enumerate(unders) if at
+        }
     if json_to is not None:
         write(json_to, json.dumps(told, indent=1) + "\n")
     if html_to is not None:

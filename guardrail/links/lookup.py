@@ -53,11 +53,16 @@ class LinkLookup(ActorSignal):
         self._trusted = compile_condition(links.links.trusted)
         self._problem: str | None = None
         self._alone = 0
+        self._asking: set[tuple[object, ...]] = set()
+        """What the store is being asked about now."""
 
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now`, waiting for the store."""
         moment = int(now * SECOND + 0.5)
         shown, found = self._recalled(known, moment)
+        if found is None and shown in self._asking:
+            # Another request asks anew already: until it knows, the former answer is as good.
+            found = self._former(shown)
         if found is not None:
             return self._told(found, known, now)
         return performed(self._asked(known, shown, now, moment))
@@ -66,6 +71,9 @@ class LinkLookup(ActorSignal):
         """Return what `facts` does, awaited."""
         moment = int(now * SECOND + 0.5)
         shown, found = self._recalled(known, moment)
+        if found is None and shown in self._asking:
+            # Another request asks anew already: until it knows, the former answer is as good.
+            found = self._former(shown)
         if found is not None:
             return self._told(found, known, now)
         return await awaited(self._asked(known, shown, now, moment))
@@ -101,17 +109,24 @@ class LinkLookup(ActorSignal):
         account = typed.get("account.id")
         if not isinstance(account, str):
             return {}
-        found = yield from self._watched(typed, now, moment)
+        self._asking.add(shown)
+        try:
+            found = yield from self._watched(typed, now, moment)
+        finally:
+            self._asking.discard(shown)
         if found is None:
             self._alone += 1
             trusted = int(self._trusted(typed, now) is True)
             return actor_facts(Standing(0, 1, trusted), account)
         self._problem = None
-        former = self._recent.get(shown) or self._older.get(shown)
+        former = self._former(shown)
         if former is not None:
             self._tallies.follow(former.actor, found.actor)
         self._remember(shown, found)
         return self._told(found, known, now)
+
+    def _former(self, shown: tuple[object, ...]) -> Known | None:
+        return self._recent.get(shown) or self._older.get(shown)
 
     def _watched(self, typed: Mapping[str, object], now: float, moment: int) -> Steps[Known | None]:
         """Ask the store, if it is to be asked; return None where nothing came of it."""
@@ -122,8 +137,12 @@ class LinkLookup(ActorSignal):
         try:
             found = yield from self._look(typed, now, moment)
         except Exception as problem:  # whatever it is, the request must go on
-            self._problem = str(problem) if isinstance(problem, StoreError) else repr(problem)
-            self._watch.missed(permit, problem)
+            if isinstance(problem, StoreError):
+                self._problem = str(problem)
+                self._watch.missed(permit, problem)
+            else:  # of one account's rows, say: the store did answer
+                self._problem = f"by a fault of its own, {problem!r}"
+                self._watch.abandoned(permit)
             return None
         except BaseException:
             self._watch.abandoned(permit)

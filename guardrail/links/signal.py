@@ -18,7 +18,8 @@ from guardrail.model.policy import PolicySet
 
 REMEMBERED_FOR = 30 * SECOND
 """How long a process goes by what it knows of an account, in microseconds."""
-MOST_REMEMBERED = 100_000
+MOST_REMEMBERED = 20_000
+"""How many accounts are remembered, and as many again that were remembered before them."""
 
 ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
 SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
@@ -115,8 +116,10 @@ class ActorSignal(ABC):
         What is refused does not count: a score ends by itself, whoever goes on asking.
         """
         scoring = self._scoring
-        found = None if scoring is None else self._seen(known, now)
-        if scoring is None or found is None or not found.actor:
+        if scoring is None or known.get("actor.accounts") == 1:
+            return
+        found = self._seen(known, now)
+        if found is None or not found.actor:
             return
         acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
         if not (decision.allowed or acted):
@@ -239,7 +242,8 @@ class Known:
 
     def __init__(self, sighting: Sighting, now: int, version: int = 0) -> None:
         """Start with what was seen at `now` (microseconds)."""
-        self.sighting = sighting
+        # What it showed is known to the links by now.
+        self.sighting = sighting._replace(strong=(), weak=())
         self.since, self.until = now, now + REMEMBERED_FOR
         self.version = version
         self.actor = self.accounts = 0

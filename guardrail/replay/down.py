@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from guardrail.errors import StoreError
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
+from guardrail.model.cells import Cell, Charge, Correction, Outcome, Pool
+from guardrail.stores.links import Decide, Query
 
 
 class DownStore:
@@ -17,6 +18,17 @@ class DownStore:
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Fail; nothing was corrected."""
+        raise StoreError("down in this replay")
+
+    def linked(self, query: Query, decide: Decide, now: int) -> bool:
+        """Fail; nothing is known of who acts as one."""
+        raise StoreError("down in this replay")
+
+    def share(self, pools: Sequence[Pool]) -> None:
+        """Do nothing: no counter is kept."""
+
+    def every(self) -> Mapping[bytes, bytes]:
+        """Fail; no row is kept."""
         raise StoreError("down in this replay")
 
     def close(self) -> None:

@@ -376,10 +376,16 @@ class Customers:
         self._lost(ask)
 
     def _pays_more(self, account: Account, moment: float) -> bool:
-        """Pay for some days in advance, as asked: most who pay do, up to two months' worth."""
-        if account.pays_after == ENDED and account.paid_since is None:
+        """Pay for some days in advance, as asked, up to two months' worth.
+
+        Most who pay do at once, the others when a hundred of their requests were refused. A program
+        for which nobody has paid so far is paid for then.
+        """
+        never = account.pays_after == ENDED and account.paid_since is None
+        late = account.answers > _PAYS_UP_TO or (never and account.program)
+        if (never and not account.program) or (late and account.throttled < 100):
             return False
-        if account.answers > _PAYS_UP_TO or account.spent < -40 * account.reload:
+        if account.spent < -40 * account.reload:
             return False
         if account.paid_since is None:
             account.paid_since = moment

@@ -18,7 +18,7 @@ NAME = 8
 """The bytes of a row's name."""
 NO_NAME = bytes(NAME)
 LONGEST_PATH = 1024
-"""The most rows that are read between one and its root."""
+"""The most rows that are read between one and its root; past it nothing is decided."""
 TRIES = 4
 """How often a call is made that others were faster than."""
 
@@ -114,7 +114,7 @@ class LinkedStore(Protocol):
     def linked(self, query: Query, decide: Decide, now: int) -> bool:
         """Read, decide and write in one step at `now` (microseconds); tell whether it was done.
 
-        It was not where others were faster each time.
+        It was not where others were faster each time, or a path is longer than `LONGEST_PATH`.
 
         Raises:
             StoreError: the store did not answer; nothing is known of what was written.

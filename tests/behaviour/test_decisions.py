@@ -140,3 +140,10 @@ def test_effects_compare_and_print():
     assert effects == sorted(effects)
     assert [str(effect) for effect in effects] == ["allow", "degrade", "throttle", "block"]
     assert f"{guardrail.Effect.BLOCK:>7}" == "  block"
+
+
+def test_a_decision_shows_its_effect_the_rule_and_the_wait():
+    guarded = guard("  - {id: r, when: always, budget: {requests: 1, per: 1m, key: account.id}}\n")
+
+    assert repr(guarded.decide(A, now=0)) == "<Decision allow>"
+    assert repr(guarded.decide(A, now=0)) == "<Decision throttle by r retry after 61 s>"

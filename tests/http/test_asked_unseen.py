@@ -242,6 +242,29 @@ def test_a_setting_in_other_letters_is_refused(name):
     assert (request.status, request.param) == (400, name)
 
 
+SHORT = "iVBORw0K"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"image_url": {"url": "https://pictures.test/cat"}},
+        {"image_url": "https://pictures.test/cat"},
+        {"fileData": {"fileUri": "gs://pictures/cat"}},
+        {"b64_json": SHORT},
+        {"source": {"media_type": "image/png", "data": SHORT}},
+        {"type": "image_generation_call", "result": SHORT},
+        {"input_reference": "data:image/png;base64," + SHORT},
+        {"source": "data:image/png;base64," + SHORT},
+    ],
+)
+def test_media_cost_what_media_do_however_short_they_are(block):
+    plain = asked(CHAT, {"messages": [{"content": [{"text": "x"}]}]}).estimate["input_tokens"]
+    tokens = asked(CHAT, {"messages": [{"content": [{"text": "x"}, block]}]}).estimate
+
+    assert tokens["input_tokens"] - plain >= ReadingLimits().media_tokens
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -292,6 +292,15 @@ def test_a_sink_of_the_hosts_is_left_open_and_a_log_without_a_hash_key_is_warned
     assert caplog.text.count("set `GUARDRAIL_HASH_KEY` to join its lines") == 1
 
 
+def test_a_log_that_was_made_here_is_let_go_of_with_the_door(tmp_path):
+    door = Guarded(POLICY, decision_log=tmp_path / "log.jsonl")
+    door.ask(body("closed"))
+    assert held_open(tmp_path)
+    asyncio.run(door.app.door.close())
+
+    assert not held_open(tmp_path)
+
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CAME = [
     (b"x-request-id", b"req-7"),

@@ -163,6 +163,62 @@ def test_a_nat_of_ten_thousand_newcomers_behind_some_trusted_ones_is_never_one_a
         assert limit.used == 1
 
 
+def shared_by_strangers(kind: str, number: int) -> dict[str, object]:
+    """Return what an account of a crowd that is no actor shows beside what is its own."""
+    own = {"device": f"device {number}", "network": f"network {number}", "template": f"t {number}"}
+    shared: dict[str, dict[str, object]] = {
+        "a campus behind one address, with the course's template": {
+            "network": "campus", "template": "course",
+        },
+        "a VPN's exit, with the tool everybody uses there": {"network": "exit", "template": "tool"},
+        "a framework's template and its emulated device": {"template": "sdk", "device": "emulator"},
+        "a carrier's address and a phone's model": {"network": "carrier", "device": "model"},
+        "a reseller's address and template": {"network": "reseller", "template": "reseller"},
+    }  # fmt: skip
+    return own | shared[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a campus behind one address, with the course's template",
+        "a VPN's exit, with the tool everybody uses there",
+        "a framework's template and its emulated device",
+        "a carrier's address and a phone's model",
+        "a reseller's address and template",
+    ],
+)
+def test_a_crowd_of_strangers_is_no_actor_once_trusted_accounts_are_among_them(kind: str) -> None:
+    guard = guard_for()
+    for number in range(3):
+        facts = trusted(f"t{number}", **shared_by_strangers(kind, 1_000_000 + number))
+        guard.decide(facts, now=MONDAY)
+    for number in range(2_000):
+        facts = shown(f"a{number}", **shared_by_strangers(kind, number))
+        assert used(guard, facts, MONDAY + number) == 1
+
+
+def test_a_crowd_without_a_trusted_account_is_held_together_until_there_are_some() -> None:
+    guard, kind = guard_for(), "a carrier's address and a phone's model"
+    one, other = (shown(name, **shared_by_strangers(kind, 1)) for name in ("a", "b"))
+    assert together(guard, one, other)
+    for number in range(3):
+        facts = trusted(f"t{number}", **shared_by_strangers(kind, 1_000_000 + number))
+        guard.decide(facts, now=MONDAY)
+    assert used(guard, shown("c", **shared_by_strangers(kind, 7)), MONDAY) == 1
+
+
+@pytest.mark.parametrize("accounts", [50, 2_500, 25_000])
+def test_no_number_of_accounts_on_one_card_takes_more(accounts: int) -> None:
+    guard = guard_for(limit=200, most=5000)
+    served = sum(
+        guard.decide(shown(f"a{number}", card="c"), now=MONDAY + number / 100).allowed
+        for number in range(accounts)
+    )
+    # A full actor's budget, and that of the crowd of those whom it keeps out.
+    assert served == (50 if accounts == 50 else 200 if accounts <= 5000 else 400)
+
+
 def test_contracted_organisations_are_never_linked() -> None:
     guard = guard_for()
     one, other = (shown(name, card="c", org="acme") for name in ("a", "b"))

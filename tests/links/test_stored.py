@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,3 +304,81 @@ def test_a_store_that_keeps_no_links_says_so_and_each_account_acts_alone(caplog)
         assert decision.limits[0].used == 1
         assert "x-crowded" not in decision.obligations
     guard.close()
+
+
+def test_an_account_too_far_from_its_root_acts_alone_and_nothing_is_written(store, monkeypatch):
+    side = InStore(store)
+    for number in range(12):
+        shown_by = {"payment.fingerprint": f"c{number}", "kyc.subject": f"c{number + 1}"}
+        side.see({"account.id": f"a{number}", **shown_by}, START)
+    before = dict(store.every())
+    monkeypatch.setattr("guardrail.stores.lmdb.links.LONGEST_PATH", 1)
+    monkeypatch.setattr("guardrail.stores.redis.links.LONGEST_PATH", 1)
+    evidence = performed(side.links.evidence(START))
+    assert evidence is not None
+    missed = 0
+    for number in range(12):
+        facts: Facts = {"account.id": f"a{number}", "payment.fingerprint": "another"}
+        sighting = evidence.sighting(facts, START / SECOND)
+        assert sighting is not None
+        missed += performed(side.links.see(sighting, POOLS, START)) is None
+    assert missed >= 11
+    assert len(store.every()) <= len(before) + 2
+
+
+def test_rows_that_cannot_be_read_are_not_taken_for_a_store_that_is_away(store):
+    counted = Counted(store)
+    guard = Guard.from_policies(policies(), store=counted)
+    guard.decide(shown("a", card="c"), now=MONDAY)
+    counted.problem = ValueError("garbage")
+    for at in range(20):
+        assert guard.decide(shown("b", card="c"), now=MONDAY + at).allowed
+    assert guard.health.breaker == "closed"
+    assert any("garbage" in line for line in guard.warnings(now=MONDAY))
+
+
+def test_the_user_that_the_documents_describe_may_do_all_of_it():
+    server = SERVERS.empty("valkey 9")
+    (line,) = (
+        line
+        for line in (Path(__file__).parents[2] / "docs" / "stores.md")
+        .read_text("utf-8")
+        .splitlines()
+        if line.startswith("ACL SETUSER guardrail")
+    )
+    server.client.execute_command(*line.replace(">…", ">secret").split())
+    try:
+        side = InStore(on_server(server.uri.replace("//", "//guardrail:secret@")))
+        for account in ("a", "b"):
+            charged(side, {"account.id": account, **CARD}, 1, START)
+        assert side.unlink("a", START + 20 * DAY * SECOND)
+        side.see({"account.id": "b"}, START + 40 * DAY * SECOND)
+        side.close()
+    finally:
+        server.client.execute_command("ACL", "DELUSER", "guardrail")
+
+
+def test_requests_at_once_on_a_pair_that_has_grown_old_ask_once():
+    asked = 0
+
+    async def crowd() -> list[Any]:
+        store = on_server(SERVERS.empty("valkey 9").uri)
+        guard = AsyncGuard.from_policies(policies(), store=store)
+        remote: Any = guard._remote
+        linked = remote.linked
+
+        async def counted(*arguments: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            return bool(await linked(*arguments))
+
+        await guard.decide(shown("a", card="c"), now=MONDAY)
+        remote.linked = counted
+        many = [guard.decide(shown("a", card="c"), now=MONDAY + 31) for _ in range(50)]
+        decisions = await asyncio.gather(*many)
+        await guard.close()
+        return decisions
+
+    decisions = asyncio.run(crowd())
+    assert sorted(each.limits[0].used for each in decisions) == list(range(2, 52))
+    assert asked == 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from guardrail.errors import SettingError
 from guardrail.signals import ClientAddress, Proxies, client_address
 from guardrail.signals.addresses import network_of
+from guardrail.signals.client import pieces
 from tests.effort import lines_of
 
 TRUSTED = ("10.0.0.0/8", "127.0.0.0/8", "::1")
@@ -286,3 +287,12 @@ def test_any_bytes_give_an_address_or_none(line, proxies):
 
     for text in (found.ip, found.hop):
         assert text is None or str(ipaddress.ip_address(text))
+
+
+@given(st.text("a, \t", max_size=12))
+@example("")
+@example(",a")
+def test_the_elements_of_a_line_are_read_from_the_right_the_empty_ones_too(line):
+    elements = line.encode().split(b",")
+
+    assert list(pieces(line.encode())) == [element.strip(b" \t") for element in reversed(elements)]

@@ -60,6 +60,7 @@ NO_KEYS = {
     "a redirect": always(raw(b"", "302 Found", "location: /keys")),
     "garbage": always(raw(b"<html>")),
     "no set": always(answer({"values": KEYS})),
+    "a list": always(answer(KEYS)),
     "keys that are none": always(answer({"keys": [1]})),
     "an empty set": always(answer({"keys": []})),
     "a set of secrets": always(answer({"keys": [KEYS[8]]})),
@@ -87,4 +88,14 @@ def test_an_issuer_that_fails_turns_no_customer_away(issuer, ask, fault):
     gone = ask(who, credential(valid), NOW + 86_401)
     assert (gone.facts, gone.unavailable) == ({}, who.provides)
     assert "could not be fetched" in who.warnings(NOW)[0]
+    who.close()
+
+
+@pytest.mark.parametrize("told", [KEYS, {"values": KEYS}, {"keys": {}}, {"keys": [1]}, None])
+def test_an_answer_that_is_no_key_set_is_called_that(issuer, ask, told):
+    issuer.respond = always(answer(told))
+    who = directory(issuer)
+    ask(who, credential(token()), NOW)
+
+    assert "1 times in a row: an answer that is no key set" in who.warnings(NOW)[0]
     who.close()

@@ -45,6 +45,14 @@ IN_TIME, LATE, LOST = 2.0, 12.0, 30.0
 CUT = -1.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def known_script() -> None:
+    """Have the server know the script: a request that it refuses for want of it charges nothing."""
+    store = redis_store(SERVERS.empty("valkey 9").uri, host_clock=True)
+    store.acquire(BINDING, [budget(0)], NOW)
+    store.close()
+
+
 class Asked:
     """A guard of either kind over a server whose replies are held back, called the same way."""
 

@@ -70,18 +70,23 @@ class LinkRows:
         self._table = transaction.tables.links
         self._now = transaction.now
 
-    def apply(self, query: Query, decide: Decide) -> None:
-        """Read what a call needs, and note what it changes, for the transaction to write."""
+    def apply(self, query: Query, decide: Decide) -> bool:
+        """Read what a call needs, and note what it changes, for the transaction to write.
+
+        Tell whether that was done: it is not where a path is too long to read.
+        """
         due = dict(self._due(query))
         rows: dict[bytes, bytes] = {}
         for name in (*query.nodes, *due):
-            self._climb(name, rows)
+            if not self._climb(name, rows):
+                return False
         notes = {name: data for name in query.notes if (data := self._get(NOTE + name)) is not None}
         namings = self._transaction.namings
         secrets = [(naming.epoch.key, naming.link_secret) for naming in namings]
         changes = decide(Found(rows, notes, due, namings[0].party, secrets))
         if changes:
             self._write(query, rows, changes)
+        return True
 
     def _due(self, query: Query) -> Iterable[tuple[bytes, int]]:
         start = DUE + query.space
@@ -99,16 +104,15 @@ class LinkRows:
                 yield key[-NAME:], day
                 more = cursor.next()
 
-    def _climb(self, name: bytes, rows: dict[bytes, bytes]) -> None:
-        """Read a row and those above it."""
+    def _climb(self, name: bytes, rows: dict[bytes, bytes]) -> bool:
+        """Read a row and those above it; tell whether it is not too far to the last."""
         for _ in range(LONGEST_PATH):
-            if name == NO_NAME or name in rows:
-                return
-            data = self._get(NODE + name)
+            data = None if name == NO_NAME or name in rows else self._get(NODE + name)
             if data is None:
-                return
+                return True
             rows[name] = data
             name = data[:NAME]
+        return False
 
     def _get(self, name: bytes) -> bytes | None:
         data: Any = self._transaction.lmdb.get(name, None, self._table)

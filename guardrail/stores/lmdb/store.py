@@ -149,10 +149,9 @@ class LmdbStore:
                 self._correct(transaction, correction)
 
     def linked(self, query: Query, decide: Decide, now: int) -> bool:
-        """Read, decide and write in one step; see `LinkedStore.linked`. It is always done."""
+        """Read, decide and write in one step; see `LinkedStore.linked`."""
         with self._begin(now) as transaction:
-            LinkRows(transaction).apply(query, decide)
-        return True
+            return LinkRows(transaction).apply(query, decide)
 
     def share(self, pools: Sequence[Pool]) -> None:
         """Name counters that accounts share, before any of them is charged."""
@@ -282,8 +281,7 @@ class AsyncLmdbStore:
     async def linked(self, query: Query, decide: Decide, now: int) -> bool:
         """Read, decide and write in one step; see `LinkedStore.linked`."""
         with await self._begin(now) as transaction:
-            LinkRows(transaction).apply(query, decide)
-        return True
+            return LinkRows(transaction).apply(query, decide)
 
     async def every(self) -> dict[bytes, bytes]:
         """Return all rows and notes of links, for tools."""

@@ -52,10 +52,10 @@ def linked(
     query: Query,
     decide: Decide,
     ask: Ask,
-) -> Steps[bool]:
+) -> Steps[bool | None]:
     """Read what a call needs, decide, and write what changes; tell whether it was done.
 
-    It was not where what was read has changed meanwhile.
+    It was not where what was read has changed meanwhile. None where a path is too long to read.
 
     Raises:
         GarbledError: a reply is none of the scripts'.
@@ -67,6 +67,8 @@ def linked(
     limits = (query.before, query.most, len(nodes), LONGEST_PATH)
     parts: Command = (len(keys), *keys, prefix, *limits)
     reply = yield from ask(Call(slot, parts, scripts.read))
+    if reply == []:
+        return None
     found = _found(context, query, reply)
     changes = decide(found)
     if not changes:

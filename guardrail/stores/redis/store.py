@@ -204,8 +204,9 @@ class StoreSteps(ABC):
             context = yield from self._refreshed_if_stale(until)
         send, scripts = partial(self._servers.send, until), self.state.link_scripts
         for _ in range(TRIES):
-            if (yield from linked(context, scripts, self.state.links_slot, query, decide, send)):
-                return True
+            done = yield from linked(context, scripts, self.state.links_slot, query, decide, send)
+            if done is not False:
+                return bool(done)
         return False
 
     def _every(self, now: int, until: float) -> Steps[Mapping[bytes, bytes]]:
