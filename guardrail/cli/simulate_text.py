@@ -123,6 +123,7 @@ def attacker_lines(told: Fields) -> Iterator[str]:
             ]
         )
     rows.append(["exchanges served", f"{taken['served']:,}", f"{taken['taken']:,}"])
+    rows.append(["of them with an identity", f"{taken['served_with_identity']:,}", ""])
     rows.append(["exchanges wanted", f"{taken['wanted']:,}", f"{taken['sought']:,}"])
     yield from ("  " + line for line in columns(rows, [False, True, True]))
     if taken["bound"] is None:

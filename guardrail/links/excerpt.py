@@ -63,7 +63,6 @@ class Excerpt:
         self.before = {int.from_bytes(name, "big"): Row.read(data) for name, data in rows.items()}
         self.handles = {n: row.handle for n, row in self.before.items() if row.handle}
         self.forest = forest = Forest({}, array("Q"))
-        forest.degree = array("i")  # a store that lost rows must not end in an overflow
         for number, row in self.before.items():
             self._add(number, row)
         for number, row in self.before.items():

@@ -85,7 +85,7 @@ class Forest:
         self.accounts = array("i")
         self.trusted = array("i")
         self.kind = array("B")
-        self.degree = array("H")
+        self.degree = array("i")
         self.entered = array("H")
         """For each node the day under which it is due, 0 for none."""
         self.actor: dict[int, int] = {}

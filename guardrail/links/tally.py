@@ -40,15 +40,18 @@ class _Half:
 class Tally:
     """The evidence against one actor."""
 
-    __slots__ = ("_current", "_former", "_last", "_turn")
+    __slots__ = ("_current", "_former", "_found", "_last", "_turn")
 
     def __init__(self, signs: int) -> None:
         self._current, self._former = _Half(signs), _Half(signs)
+        self._found: Found | None = None
+        """What the evidence comes to, until more is seen or some is dropped."""
         self._turn, self._last = 0, 0.0
 
     def add(self, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
         """Count a served request at `now` (seconds) by its typed facts."""
         half = self._at(scorer, now)
+        self._found = None
         half.requests += 1
         gap, self._last = (now - self._last if self._last else 0.0), now
         for place, sign in enumerate(scorer.signs):
@@ -69,6 +72,7 @@ class Tally:
 
     def absorb(self, other: Tally) -> None:
         """Take over what another actor's tally holds: they turned out to be one."""
+        self._found = None
         self._turn = max(self._turn, other._turn)
         self._last = max(self._last, other._last)
         for mine, its in ((self._current, other._current), (self._former, other._former)):
@@ -85,6 +89,12 @@ class Tally:
     def found(self, scorer: Scorer, now: float) -> Found:
         """Return what the evidence comes to at `now` (seconds)."""
         halves = self._at(scorer, now), self._former
+        if self._found is None:
+            self._found = self._summed(scorer, halves)
+        return self._found
+
+    @staticmethod
+    def _summed(scorer: Scorer, halves: tuple[_Half, _Half]) -> Found:
         requests = sum(half.requests for half in halves)
         points: dict[str, int] = {}
         holding: list[str] = []
@@ -104,7 +114,7 @@ class Tally:
             fresh = _Half(len(scorer.signs))
             is_next = turn == self._turn + 1
             self._former = self._current if is_next else _Half(len(scorer.signs))
-            self._current, self._turn = fresh, turn
+            self._current, self._turn, self._found = fresh, turn, None
         return self._current
 
 

@@ -79,6 +79,7 @@ class Puppet:
 
     __slots__ = (
         "asked",
+        "before",
         "cached",
         "can_verify",
         "facts",
@@ -110,6 +111,8 @@ class Puppet:
         self.verifies_at = NEVER
         self.rate = 1.0
         self.asked = self.served = 0
+        # What was served before an identity was shown; None: none was.
+        self.before: int | None = None
         self.refused = False
         self.today = 0
         self.used_on = -1
@@ -498,6 +501,7 @@ class Operator:
             self.ledger.identities += 1
             self.ledger.cost += self.prices.identity
         puppet.tier, puppet.verifies_at = self.names.verified, NEVER
+        puppet.before = puppet.served
         puppet.facts["kyc.subject"] = name
         puppet.facts["account.verified_at"] = moment
         puppet.refused_until, puppet.cached = {}, {}

@@ -127,6 +127,7 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
             "the most that accounts such as theirs could get",
             "unbounded" if taken["bound"] is None else f"{taken['bound']:,.0f}",
         ],
+        ["served to accounts that showed an identity", f"{taken['served_with_identity']:,}"],
         ["accounts bought", f"{taken['accounts_bought']:,}"],
         ["cards bought", f"{taken['cards_bought']:,}"],
         ["identities bought", f"{taken['identities_bought']:,}"],

@@ -94,6 +94,12 @@ def attacker_figures(result: Result) -> Fields:
         "exits_rented": sum(operator.ledger.exits for operator in operators),
         "unused_top_ups_usd": round(sum(operator.ledger.unused for operator in operators), 2),
         "top_ups_usd": round(sum(operator.ledger.top_ups for operator in operators), 2),
+        "served_with_identity": sum(
+            puppet.served - puppet.before
+            for operator in operators
+            for puppet in operator.accounts
+            if puppet.before is not None
+        ),
         "bound": bound_of(result),
         "hours_to_first_action": first_action(operators),
         "hours_to_containment": contained,

@@ -207,3 +207,14 @@ def test_a_declared_unit_may_be_called_what_python_reserves():
 
     assert guarded.decide(A, {"class": 5}).allowed
     assert not guarded.decide(A, {"class": 1}).allowed
+
+
+def test_values_that_would_read_alike_when_joined_to_one_key_count_apart():
+    key = "[account.org, account.id]"
+    guarded = guard(f"  - {{id: r, when: always, budget: {{requests: 1, per: day, key: {key}}}}}\n")
+    pairs = [("x", "y\x1f=z"), ("x\x1f=y", "z"), ("y", "z"), ("x\x1f=y", "z\x1f=x")]
+
+    for org, account in pairs:
+        facts = {"account.org": org, "account.id": account}
+        assert guarded.decide(facts).allowed, facts
+        assert not guarded.decide(facts).allowed, facts

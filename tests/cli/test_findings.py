@@ -565,3 +565,12 @@ def test_the_page_of_a_finding_is_printed(run):
     unknown = run("rule", "GR9999")
     assert unknown.code == 2
     assert "there is no finding `GR9999`" in unknown.err
+
+
+def test_refusals_that_no_rule_stands_behind_are_told_of_as_made(run, policy, folder):
+    start = START.replace("facts:\n", "facts:\n  request.channel: {type: string, required: true}\n")
+    policy(start=start)
+    write_traffic(folder / "t.jsonl", *(request(at) for at in range(3)))
+    out = run("check", "p.yaml", "--traffic", "t.jsonl").out
+
+    assert re.search(r"\(no rule\) +– +– +3\n", out), out

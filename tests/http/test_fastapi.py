@@ -81,6 +81,25 @@ def test_its_refusal_is_answered_as_the_doors_own():
     assert guarded.used("calls") == 3
 
 
+def test_what_an_endpoint_sends_after_its_refusal_is_not_passed_on():
+    async def app(scope, receive, send):
+        connection = HTTPConnection(scope)
+        with pytest.raises(HTTPException):
+            await anext(limited(IMAGES, {"images": 11})(connection))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"drawn", "more_body": True})
+        await send({"type": "http.response.body", "body": b"!", "more_body": False})
+
+    call = Guarded(POLICY, app).ask()
+
+    assert [message["type"] for message in call.sent] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert call.status == 400
+    assert call.json["error"]["code"] == "request_exceeds_quota"
+
+
 def test_an_endpoint_that_raises_is_charged_nothing():
     guarded = Guarded(POLICY, built())
     answers = post(guarded.app, "/draw?fail=1")

@@ -13,13 +13,16 @@ import pytest
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import DataError, PolicyError, SettingError
+from guardrail.guard import Guard
 from guardrail.http.identity.files import FileDirectory
 from guardrail.http.identity.hashing import written
 from guardrail.http.settings.given import NAMES
 from guardrail.http.settings.opening import ARGUMENTS, configure
 from guardrail.testing import guard_of
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
+from tests.http.accounts import Accounts
 from tests.http.driving import ASK, Call, Host, body_messages, scope_of
+from tests.http.test_journal import held_open
 
 POLICY = """
 guardrail: 1
@@ -284,3 +287,19 @@ def test_a_start_without_a_source_of_identities_says_so(folder, caplog, knows):
     WsgiMiddleware(lambda environ, start: [], policies="policies", environ={}, **knows).close()
 
     assert ("nobody is known here" in caplog.text) is (not knows)
+
+
+def test_a_look_at_the_store_before_serving_lets_go_of_it_but_not_of_a_guard_of_the_hosts(tmp_path):
+    rule = "{id: r, when: always, budget: {requests: 9, per: day, key: account.id}}"
+    (tmp_path / "p.yaml").write_text(f"guardrail: 1\npolicy: p\nrules: [{rule}]\n")
+    (tmp_path / "store").mkdir()
+    store = f"lmdb://{tmp_path / 'store'}?deadline=20s"
+    known: dict[str, Any] = {"directory": Accounts(), "hash_key": b"k" * 32, "environ": {}}
+
+    made = WsgiMiddleware(lambda environ, start: [], policies=tmp_path, store=store, **known)
+    assert not held_open(tmp_path / "store")
+    made.close()
+    with Guard.load(tmp_path, store=store, hash_key=b"k" * 32, environ={}) as guard:
+        guard.decide({"account.id": "a"})
+        WsgiMiddleware(lambda environ, start: [], guard=guard, **known)
+        assert held_open(tmp_path / "store")

@@ -14,6 +14,7 @@ from guardrail.http import request
 from guardrail.http.answers.standing import Standing
 from guardrail.http.answers.structured import Wording, ratelimit_fields
 from guardrail.http.meter import UsageFormat
+from guardrail.http.meter.skim import Skim, read_whole
 from tests.http.driving import (
     ASK,
     JSON,
@@ -70,6 +71,17 @@ def test_a_response_read_whole_is_metered_like_one_that_comes_in_pieces(document
 
     whole = metered(kind, [text], headers=JSON)
     assert whole == metered(kind, [text[:1], text[1:]], headers=JSON)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"more": 1}, {"model": "m", "more": [2]}, {"usage": {"prompt_tokens": 9}}, {"done": False}],
+)
+def test_of_an_object_read_whole_is_kept_what_is_kept_of_one_in_pieces(document):
+    text = json.dumps(document).encode()
+    (followed,) = Skim().feed(text)
+
+    assert read_whole(text) == (followed or None)
 
 
 @pytest.mark.parametrize("end", [b"}", b"}}", b'} {"usage": {"prompt_tokens": 9}}', b"]}"])

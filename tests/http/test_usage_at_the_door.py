@@ -742,3 +742,12 @@ def test_a_host_is_asked_for_no_coding_that_cannot_be_read(accepted, asked):
 
     assert dict(host.scopes[0]["headers"])[b"accept-encoding"] == asked
     assert seen == [asked.decode()]
+
+
+def test_usage_in_an_answer_of_a_hosts_own_path_counts_only_where_work_was_asked_for():
+    counted = Counted(Host([completion(prompt=10, output=20)], headers=JSON))
+
+    counted.ask(b"", path="/dashboard", method="GET")
+    assert (counted.used("calls"), counted.used("in"), counted.used("out")) == (1, 0, 0)
+    counted.ask(json.dumps({"text": "hi"}).encode(), path="/summarise")
+    assert (counted.used("calls"), counted.used("in"), counted.used("out")) == (2, 10, 20)

@@ -87,11 +87,16 @@ def guard_over(request):
         guard.close()
 
 
+def first_arguments(test: Callable[..., None]) -> dict[str, Any]:
+    """Return what a test is run with first where it is run several times."""
+    marks = (mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize")
+    return {mark.args[0]: next(iter(mark.args[1])) for mark in marks}
+
+
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.__name__.removeprefix("test_"))
 def test_in_a_store(test, guard_over, monkeypatch):
     class Made:
         from_policies = staticmethod(guard_over)
 
     monkeypatch.setattr(test_actors, "Guard", Made)
-    arguments = {"seed": 3} if "seed" in test.__annotations__ else {}
-    test(**arguments)
+    test(**first_arguments(test))

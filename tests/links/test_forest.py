@@ -194,3 +194,11 @@ def test_an_index_finds_what_a_dict_finds() -> None:
         probe = dice.choice(names)
         assert index.get(probe) == wanted.get(probe, -1)
     assert dict(index.items()) == wanted
+
+
+def test_a_value_may_have_more_accounts_than_two_bytes_count() -> None:
+    forest = memory_forest()
+    for account in range(1, 66_000):
+        value = forest.node(2**60, STRONG)
+        assert forest.link(forest.node(account, STRANGER), value, 20_014, 20_000, account, HUGE)
+    assert forest.degree[forest.index[2**60]] == 65_999

@@ -219,3 +219,14 @@ def test_nothing_at_all_is_an_error(tmp_path):
         load_policies([tmp_path / "nowhere"])
     with pytest.raises(SettingError):
         load_policies([])
+
+
+def test_a_long_list_of_names_is_cut_short_and_says_how_many_more():
+    def lacking(values):
+        facts = f"facts: {{account.tier: {{type: level, values: [paid, {', '.join(values)}]}}}}\n"
+        amount = "{by: account.tier, paid: 5M}"
+        rule = f"{{id: r, when: always, budget: {{tokens: {amount}, per: day, key: account.id}}}}"
+        return findings(completed(f"{facts}rules: [{rule}]\n")).partition("\n")[0]
+
+    assert lacking("abcdefgh").endswith("lacks `a`, `b`, `c`, `d`, `e`, `f`, `g` and `h`")
+    assert lacking("abcdefghi").endswith("`f`, `g`, `h` and 1 more")

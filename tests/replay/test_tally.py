@@ -13,6 +13,7 @@ from guardrail.loading import load_text
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay import tally as tallies
+from guardrail.replay.matching import Matching
 from guardrail.replay.running import Replay
 from guardrail.replay.tally import Tally
 from guardrail.traffic.reading import Recorded
@@ -36,6 +37,7 @@ rules:
   - {id: march, when: always, degrade: {max_output_tokens: 50}, from: 2026-03-02, until: 2026-03-03}
   - {id: tagged, when: {account.tags: {in: [x, y]}}, block: {}, unknown: skip, mode: shadow}
   - {id: same, when: {payment.country: {same_as: geo.country}}, block: {}, mode: shadow}
+  - {id: modern, when: {request.model: {prefix: gpt}}, block: {}, mode: shadow}
   - {id: idle, when: always, block: {}, mode: "off"}
   - {id: day, when: {account.tier: {below: verified}},
      budget: {tokens: 3k, per: day, key: account.id}}
@@ -63,6 +65,7 @@ def traffic(seed: int, count: int = 400) -> Iterator[Recorded]:
         "geo.country": ["IR", "DE", "ir", None, None],
         "payment.country": ["DE", "IR", None],
         "geo.contry": ["DE", None, None, None],
+        "request.model": ["gpt-4", "gpt-5", "large", None, 7],
     }
     for line in range(1, count + 1):
         ts += chance.expovariate(count / 432_000)
@@ -164,3 +167,11 @@ rules:
     }
     assert tally.shadow.stricter == {Effect.BLOCK: 2, Effect.THROTTLE: 1}
     assert tally.shadow.accounts == {"a2": 2, "a4": 1}
+
+
+@pytest.mark.parametrize(("condition", "same"), [("geo.asn: 7", True), ("time.hour: 7", False)])
+def test_requests_are_of_one_kind_at_any_time_unless_a_rule_looks_at_the_clock(condition, same):
+    rule = f"{{id: r, when: {{{condition}}}, block: {{}}}}"
+    kind = Matching(load_text(f"guardrail: 1\npolicy: p\nrules: [{rule}]\n")).kind
+
+    assert (kind(START, {"geo.asn": 7}) == kind(START + 7200, {"geo.asn": 7})) is same

@@ -215,3 +215,22 @@ def test_a_copy_is_read_wherever_there_is_place_for_one(write_database, monkeypa
     path.unlink()
 
     assert country(signal, "5.1.2.3") == "DE"
+
+
+@pytest.mark.parametrize(("around", "whole"), [(14, True), (20, False)])
+def test_a_record_may_go_as_deep_as_the_reader_pointers_counted(write_database, around, whole):
+    def wrapped(record, times):
+        for _ in range(times):
+            record = {"in": record}
+        return record
+
+    shared = wrapped({"iso_code": "DE"}, 14)
+    data = write_database(
+        {"5.0.0.0/8": {"it": shared}, "6.0.0.0/8": {"it": wrapped(shared, around)}}
+    ).read_bytes()
+
+    if whole:
+        verify(data)
+    else:
+        with pytest.raises(ValueError, match="too deep"):
+            verify(data)

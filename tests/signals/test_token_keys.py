@@ -89,3 +89,13 @@ def test_an_issuer_that_fails_turns_no_customer_away(issuer, ask, fault):
     assert (gone.facts, gone.unavailable) == ({}, who.provides)
     assert "could not be fetched" in who.warnings(NOW)[0]
     who.close()
+
+
+@pytest.mark.parametrize("told", [KEYS, {"values": KEYS}, {"keys": {}}, {"keys": [1]}, None])
+def test_an_answer_that_is_no_key_set_is_called_that(issuer, ask, told):
+    issuer.respond = always(answer(told))
+    who = directory(issuer)
+    ask(who, credential(token()), NOW)
+
+    assert "1 times in a row: an answer that is no key set" in who.warnings(NOW)[0]
+    who.close()

@@ -133,6 +133,14 @@ def test_identities_are_bought_when_they_are_asked_for():
     assert max(puppet.served for puppet in verified) > 20
 
 
+def test_what_identities_got_is_told_apart():
+    operator = run(TRIAL, days=8, labels=("",), passes=1.0, churn=1.0)
+
+    for puppet in operator.accounts:
+        assert (puppet.before is not None) == (puppet.tier == "verified")
+        assert puppet.before is None or 20 <= puppet.before <= puppet.served
+
+
 def test_one_identity_serves_as_many_accounts_as_a_skill_says():
     operator = run(TRIAL, days=8, labels=("",), passes=1.0, per_identity=4)
 

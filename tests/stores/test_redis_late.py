@@ -45,6 +45,14 @@ IN_TIME, LATE, LOST = 2.0, 12.0, 30.0
 CUT = -1.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def known_script() -> None:
+    """Have the server know the script: a request that it refuses for want of it charges nothing."""
+    store = redis_store(SERVERS.empty("valkey 9").uri, host_clock=True)
+    store.acquire(BINDING, [budget(0)], NOW)
+    store.close()
+
+
 class Asked:
     """A guard of either kind over a server whose replies are held back, called the same way."""
 
@@ -334,8 +342,6 @@ def test_what_a_store_owes_when_it_is_closed_without_its_server_is_counted(hand)
 def test_a_reply_that_is_none_of_ours_counts_the_charge_as_lost(hand, reply, late, monkeypatch):
     store: Any = redis_store(SERVERS.empty("valkey 9").uri, deadline=DEADLINE, host_clock=True)
     store.open()
-    # The first request of a server may have to bring its script along; what is garbled has not.
-    store.acquire(BINDING, [budget(0)], NOW)
     (held,) = store._servers.at(0)._idle
     send = held.send
 
