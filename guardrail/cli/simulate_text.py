@@ -154,8 +154,8 @@ def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:
     fleet, days = f"{told['fleet']:,} accounts", plural(told["days"], "day")
     yield f"the same attack: {told['attack']}, {fleet}, {days}, {_supply(told)}"
     rows = [
-        ["", "served of", "", "times the", "honest requests denied:", ""],
-        ["under", "all wanted", "agents, code", "usual cost", "established", "new"],
+        ["", "served", "agents", "times the", "honest denied:", ""],
+        ["under", "of all", "and code", "usual cost", "established", "new"],
     ]
     for name, found in blocks.items():
         taken = [one["attacker"] or {} for one in found]
