@@ -324,3 +324,15 @@ def test_a_whole_body_is_looked_into_unless_a_token_is_told_for_six_bytes(told, 
 
 def test_of_a_document_with_very_many_texts_the_first_are_gone_through():
     assert sum(1 for _ in texts_of({"content": ["a"] * 200_000})) == 200_000 - 1
+
+
+@pytest.mark.parametrize("told", [{}, {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}])
+def test_a_text_counts_once_whether_or_not_other_units_are_declared(told):
+    def charged(units):
+        meter = Meter(CHAT, False, {"output_tokens": 5000}, units=units)
+        meter.start(200, JSON)
+        choices = [{"message": {"role": "assistant", "content": "a " * 2000}}]
+        meter.feed(json.dumps({"choices": choices, **told}).encode())
+        return meter.usage()["output_tokens"]
+
+    assert charged(()) == charged(("images",)) == 2000

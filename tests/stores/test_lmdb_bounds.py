@@ -385,7 +385,7 @@ def test_room_is_looked_for_now_and_then_and_always_where_much_is_needed(
 
     monkeypatch.setattr(os, "posix_fallocate", noting)
     charge(store, "counter_=a")
-    environment = Watched(store.connection._environment.env)
+    environment: Any = Watched(store.connection._environment.env)
     space = Space(environment, tmp_path / "counters.mdb")
     asked = environment.asked
 
