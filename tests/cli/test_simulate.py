@@ -123,3 +123,28 @@ def test_policies_that_do_not_load_are_not_simulated(run):
 
     assert result.code == 3
     assert "Policy not loaded; nothing was simulated." in result.out
+
+
+def test_typical_limits_stand_beside_the_policies_in_one_table(run):
+    arguments = ("--beside", "account", "--beside", "none", "--seeds", "1..2", *SMALL)
+    out = run("simulate", "policies", *arguments).out
+
+    assert re.findall(r"^  (public-api|baseline `\w+`) ", out, re.MULTILINE) == [
+        "public-api",
+        "baseline `account`",
+        "baseline `none`",
+    ]
+    assert re.search(r"baseline `none` +100\.00% +100\.00% +1\.0× +0\.00% ", out, re.M)
+    assert max(map(len, out.splitlines()[3:])) <= 80
+    assert "decisions in" not in out
+
+
+def test_what_stands_beside_is_what_a_baseline_alone_comes_to(run):
+    beside = json.loads(run("simulate", "policies", "--beside", "ip", "--json", "-", *SMALL).out)
+    alone = json.loads(run("simulate", "policies", "--baseline", "ip", "--json", "-", *SMALL).out)
+
+    assert beside["baseline"] is None
+    (one,), (other,) = beside["beside"]["ip"], alone["seeds"]
+    assert one["attacker"] == other["attacker"]
+    assert one["honest"] == other["honest"]
+    assert "beside" not in alone
