@@ -233,3 +233,8 @@ def test_a_key_sent_twice_anywhere_is_found(document, data):
     nested = json.dumps({"outer": [document, "MARK"]}).replace('"MARK"', doubled)
 
     assert "twice" in problem_of(asked("/x", nested.encode()))
+
+
+@pytest.mark.parametrize(("size", "ambiguous"), [(1 << 16, False), ((1 << 16) + 1, True)])
+def test_what_begins_as_json_and_is_too_long_to_be_tried_may_be_read_by_others(size, ambiguous):
+    assert asked("/dashboard", b"{".ljust(size)).ambiguous is ambiguous

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from guardrail.http.meter import Meter, UsageFormat
 from guardrail.http.meter.figures import figures_of
 from guardrail.http.meter.skim import WANTED, Skim
+from guardrail.http.meter.texts import texts_of
 from tests.http.meters import EVENTS, JSON, cuts, events, metered
 
 CHAT, NATIVE = UsageFormat.OPENAI_CHAT, UsageFormat.NATIVE
@@ -306,3 +307,32 @@ def test_bytes_in_a_body_are_not_text_and_text_in_their_place_is(usage_format, b
 
     assert used(media) <= len(media) // 64 + 100
     assert used(words) >= len(words) // 4
+
+
+@pytest.mark.parametrize(("told", "charged"), [(1000, 1000), (999, 2000)])
+def test_a_whole_body_is_looked_into_unless_a_token_is_told_for_six_bytes(told, charged):
+    def written(padding):
+        usage = {"prompt_tokens": 9, "completion_tokens": told}
+        choices = [{"message": {"content": "a " * 2000}}]
+        return json.dumps({"id": padding, "choices": choices, "usage": usage}).encode()
+
+    body = written("x" * (6000 - len(written(""))))
+
+    assert len(body) == 6000
+    assert metered(CHAT, [body], headers=JSON).usage["output_tokens"] == charged
+
+
+def test_of_a_document_with_very_many_texts_the_first_are_gone_through():
+    assert sum(1 for _ in texts_of({"content": ["a"] * 200_000})) == 200_000 - 1
+
+
+@pytest.mark.parametrize("told", [{}, {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}])
+def test_a_text_counts_once_whether_or_not_other_units_are_declared(told):
+    def charged(units):
+        meter = Meter(CHAT, False, {"output_tokens": 5000}, units=units)
+        meter.start(200, JSON)
+        choices = [{"message": {"role": "assistant", "content": "a " * 2000}}]
+        meter.feed(json.dumps({"choices": choices, **told}).encode())
+        return meter.usage()["output_tokens"]
+
+    assert charged(()) == charged(("images",)) == 2000

@@ -88,6 +88,15 @@ def test_iterations_count_where_the_top_tells_the_last_alone():
     assert (counted["in"], counted["out"]) == (203_000, 4_500)
 
 
+def test_of_very_many_iterations_the_first_ten_thousand_count():
+    iterations = [{"type": "message", "input_tokens": 1, "output_tokens": 2}] * 10_001
+    usage = {"input_tokens": 1, "output_tokens": 2, "iterations": iterations}
+
+    counted = told(usage, path=MESSAGES)
+
+    assert (counted["in"], counted["out"]) == (10_000, 20_000)
+
+
 def test_iterations_of_a_model_that_declined_do_not_count():
     iterations = [
         {"type": "message", "model": "large", "input_tokens": 900, "output_tokens": 7},

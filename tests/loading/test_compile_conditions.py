@@ -198,3 +198,13 @@ def test_a_list_file_has_one_value_a_line(tmp_path):
     assert isinstance(texts.when, Comparison)
     assert numbers.when.operand == frozenset({13335, 15169})
     assert texts.when.operand == frozenset({"13335", "15169"})
+
+
+@pytest.mark.parametrize(
+    ("many", "ending"), [(8, "6, 7, 8]"), (9, "6, 7, 8, …]"), (12, "6, 7, 8, …]")]
+)
+def test_a_test_on_a_long_list_is_told_of_by_its_first_eight(many, ending):
+    listed = ", ".join(str(number) for number in range(1, many + 1))
+
+    text = comparison(f"{{geo.asn: {{in: [{listed}]}}}}").text
+    assert text == f"geo.asn in [1, 2, 3, 4, 5, {ending}"

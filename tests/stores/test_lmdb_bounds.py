@@ -16,7 +16,7 @@ from guardrail.loading import load_text
 from guardrail.model.amounts import DAY, MINUTE
 from guardrail.model.cells import LEFT_OUT, Adjust, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb import LmdbStore
-from guardrail.stores.lmdb.space import Expiry
+from guardrail.stores.lmdb.space import CHECK_EVERY, CHUNK, SLACK, USUAL_PAGES, Expiry, Space
 from guardrail.stores.opening import open_store
 from guardrail.testing import MovableClock
 from tests.stores.workers import NOW, S, Worker, charge
@@ -83,6 +83,21 @@ def test_a_clock_that_jumps_ahead_ends_no_counters_of_others(tmp_path, monkeypat
         charge(store, "counter_=usual")
 
     assert all(store.slots(f"counter_={number}") == {0: 1} for number in range(50))
+    store.close()
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(55, False), (100, True)])
+def test_a_clock_is_believed_at_once_up_to_an_hour_ahead(tmp_path, monkeypatch, minutes, kept):
+    clock = Jumping(monkeypatch)
+    store = LmdbStore(tmp_path, clock=clock)
+    for number in range(50):
+        charge(store, f"counter_={number}", ttl=(minutes - 20) * MINUTE)
+    later = NOW + minutes * MINUTE
+    clock.told = later / S
+    for number in range(200):
+        charge(store, f"counter_=ahead.{number}", now=later)
+
+    assert any(store.slots(f"counter_={number}") for number in range(50)) is kept
     store.close()
 
 
@@ -342,3 +357,46 @@ def test_making_space_removes_nothing_that_the_store_says_of_itself(tmp_path):
     assert len(store) == 0
     assert charge(store, "counter_=a")
     store.close()
+
+
+class Watched:
+    """An environment of LMDB that counts how often it is asked what it holds."""
+
+    def __init__(self, environment):
+        self.environment = environment
+        self.asked = 0
+
+    def info(self):
+        self.asked += 1
+        return self.environment.info()
+
+    def stat(self):
+        return self.environment.stat()
+
+
+def test_room_is_looked_for_now_and_then_and_always_where_much_is_needed(
+    store, tmp_path, monkeypatch
+):
+    allocated, allocate = [], os.posix_fallocate
+
+    def noting(file, start, size):
+        allocated.append(start + size)
+        allocate(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", noting)
+    charge(store, "counter_=a")
+    environment: Any = Watched(store.connection._environment.env)
+    space = Space(environment, tmp_path / "counters.mdb")
+    asked = environment.asked
+
+    def look(need):
+        charge(store, "counter_=a")
+        with environment.environment.begin() as transaction:
+            space.allocate(transaction, need)
+        return environment.asked - asked
+
+    assert [look(USUAL_PAGES) for _ in range(CHECK_EVERY)] == [1] * CHECK_EVERY
+    assert look(USUAL_PAGES) == 2
+    used = environment.environment.info()["last_pgno"] + 1
+    assert look(5000) == 3
+    assert allocated[-1] == (used + 5000 + SLACK + CHUNK) * environment.stat()["psize"]

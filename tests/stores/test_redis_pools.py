@@ -47,3 +47,22 @@ def test_a_connection_that_opens_after_the_pool_was_closed_is_closed_unless_want
         assert pool.take(time.monotonic() + 1).usable()
     else:
         eventually(lambda: connection.closed)
+
+
+def test_a_pool_opens_one_connection_at_a_time_however_many_wait():
+    connection, opened = Slow(), []
+
+    def opener():
+        opened.append(threading.current_thread())
+        return connection.opened()
+
+    pool = Pool(opener, "a server", 0.05, print)
+    for _ in range(5):
+        with pytest.raises(StoreError):
+            pool.take(time.monotonic() + 0.001)
+
+    assert len(opened) == 1
+    connection.may_open.set()
+    taken: object = pool.take(time.monotonic() + 10)
+    assert taken is connection
+    pool.close()

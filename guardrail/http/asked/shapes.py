@@ -68,7 +68,7 @@ class Shape(NamedTuple):
     reasoning: bool
     system: tuple[str, ...]
     unseen: int
-    opaque: bool = False
+    opaque: bool
 
     def facts(self, hash_key: bytes) -> dict[str, object]:
         """Return the facts of a request with this body, but for its endpoint."""
