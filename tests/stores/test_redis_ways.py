@@ -262,3 +262,37 @@ def test_a_store_that_is_not_there_at_the_start_is_found_later():
                 return guard.decide({"account.id": "a"}).mode.value == "normal"
 
             eventually(normal)
+
+
+TLS = {
+    "redis": False,
+    "rediss": True,
+    "valkey": False,
+    "valkeys": True,
+    "redis+cluster": False,
+    "rediss+cluster": True,
+    "valkey+cluster": False,
+}
+
+
+@pytest.mark.parametrize(("scheme", "encrypted"), TLS.items())
+def test_a_store_speaks_tls_where_its_address_says_so_and_only_there(scheme, encrypted):
+    said: list[bytes] = []
+
+    def listen(listener):
+        with suppress(TimeoutError):
+            connection, _ = listener.accept()
+            with connection:
+                said.append(connection.recv(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        listening = threading.Thread(target=listen, args=(listener,))
+        listening.start()
+        uri = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}?connect=10s"
+        with suppress(StoreError):
+            modes(uri, "sync", 1)
+        listening.join()
+
+    # Records of a handshake start with 22; commands with `*`.
+    assert said == [b"\x16" if encrypted else b"*"]
