@@ -63,5 +63,6 @@ def test_a_pool_opens_one_connection_at_a_time_however_many_wait():
 
     assert len(opened) == 1
     connection.may_open.set()
-    assert pool.take(time.monotonic() + 10) is connection
+    taken: object = pool.take(time.monotonic() + 10)
+    assert taken is connection
     pool.close()
