@@ -15,6 +15,7 @@ from guardrail.model.cells import (
     MemberReply,
     Renew,
 )
+from guardrail.stores.cells import form_of
 from tests.cells.stores import STORES
 
 S = 1_000_000
@@ -214,3 +215,13 @@ def test_only_a_live_lease_is_renewed(store):
 
     store.settle([Renew(SET, "a", NOW + 600 * S, TTL)], NOW + 60 * S)
     assert store.acquire(BINDING, [member("b", 1, expires=NOW + 90 * S)], NOW + 60 * S).admitted
+
+
+@pytest.mark.parametrize(
+    ("ttl", "kept"), [(0, 1), (1, 1), (1000, 1), (1001, 2), (60_000_000, 60_000)]
+)
+def test_a_call_as_numbers_keeps_a_record_for_whole_milliseconds_one_at_least(ttl, kept):
+    # A record without a time to live would not be written, and what it charges be free.
+    form = form_of([Charge(True, None)], [Counter(0, "counter_=a", 0, 1, 0, 7, None, ttl)])
+
+    assert form.cells[3] == kept

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from guardrail.engine.expressions import value_text
 from guardrail.engine.facts import FactReader
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import AGES
@@ -96,3 +97,20 @@ def test_a_note_shows_a_huge_value_cut_short() -> None:
     _, notes = FactReader(FACTS, ["geo.country"], "UTC").read({"geo.country": "x" * 10**6}, NOW)
 
     assert len(notes[0]) < 120
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (7, "7"),
+        (1.5, "1.5"),
+        ("seven", "seven"),
+        (("a", "bc"), "1:a2:bc"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, "#b9ee96f69e8210c624fee55d71d5a54f"),
+    ],
+)
+def test_a_value_stands_in_a_key_as_it_always_did(value: object, text: str) -> None:
+    assert value_text(value) == text

@@ -503,3 +503,9 @@ def test_where_another_model_may_answer_the_one_that_is_named_is_not_certain(nam
     body = json.dumps({"model": "small", "messages": [], name: ["large"]}).encode()
 
     assert "request.model" not in asked("/v1/chat/completions", body).facts
+
+
+def test_another_model_that_may_answer_is_not_taken_back_further_in():
+    fallback = {**ASK, "fallbacks": ["other"], "extra_body": {"fallbacks": [], "lora": None}}
+
+    assert "request.model" not in asked(CHAT, fallback).facts

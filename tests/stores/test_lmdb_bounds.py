@@ -17,7 +17,7 @@ from guardrail.model.amounts import DAY, MINUTE
 from guardrail.model.cells import LEFT_OUT, Adjust, Cell, Charge, Counter, Member
 from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.lmdb.space import CHECK_EVERY, CHUNK, SLACK, USUAL_PAGES, Expiry, Space
-from guardrail.stores.opening import open_store
+from guardrail.stores.opening import count, duration, open_store, size
 from guardrail.testing import MovableClock
 from tests.stores.workers import NOW, S, Worker, charge
 
@@ -312,6 +312,30 @@ def test_a_uri_sets_every_option(tmp_path):
     assert stated.max_size == 64 << 20
     assert not (tmp_path / "hash.key").exists()
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "amount"),
+    [
+        (duration, "7us", 7),
+        (duration, "7ms", 7000),
+        (duration, "7s", 7 * S),
+        (duration, "7m", 7 * MINUTE),
+        (duration, "7h", 420 * MINUTE),
+        (duration, "7d", 7 * DAY),
+        (size, "7", 7),
+        (size, "7k", 7 << 10),
+        (size, "7M", 7 << 20),
+        (size, "7G", 7 << 30),
+        (size, "7T", 7 << 40),
+        (count, "7", 7),
+        (count, "7k", 7000),
+        (count, "7M", 7_000_000),
+        (count, "7G", 7_000_000_000),
+    ],
+)
+def test_an_option_is_in_the_unit_that_it_names(read, text, amount):
+    assert read(text) == amount
 
 
 def test_a_settlement_that_fails_halfway_changes_nothing(store):

@@ -10,6 +10,8 @@ import pytest
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Charge, Counter, Member
+from guardrail.stores.redis.address import Place
+from guardrail.stores.redis.cluster import SlotTable
 from guardrail.stores.redis.protocol import slot_of
 from tests.cells.redis_stores import redis_store
 from tests.stores.charges import BINDING, TTL, S, budget, charge, escalated, now_of
@@ -237,3 +239,11 @@ def charge_once(store):
 async def awaited_once(store):
     assert (await charge_once(store)).admitted
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "reply", [5, None, [5], [[0, 16383, [b"h", 1]], [1]], [[0, 1, [b"h", b"x"]]]]
+)
+def test_an_answer_that_is_no_table_of_slots_is_none_not_even_in_part(reply):
+    with pytest.raises(StoreError, match="`a:6379` does not tell its slots: is it a cluster"):
+        SlotTable.read(reply, Place("a"))

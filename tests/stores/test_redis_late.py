@@ -362,3 +362,13 @@ def test_a_reply_that_is_none_of_ours_counts_the_charge_as_lost(hand, reply, lat
     assert store.acquire(BINDING, [budget(0)], NOW).replies[0].used == 7
     assert store.lost == 1
     store.close()
+
+
+def test_a_store_that_owes_nothing_is_closed_at_once(hand):
+    store: Any = redis_store(SERVERS.empty("valkey 9").uri, deadline=DEADLINE, host_clock=True)
+    store.open()
+    store.acquire(BINDING, [budget(7)], NOW)
+    before = hand.now
+    store.close()
+
+    assert hand.now == before

@@ -15,6 +15,8 @@ from tests.stores.servers import eventually
 class Slow:
     """A connection that takes its time to open, and notes that it was closed."""
 
+    owed = ()
+
     def __init__(self):
         self.may_open = threading.Event()
         self.closed = False
@@ -66,3 +68,16 @@ def test_a_pool_opens_one_connection_at_a_time_however_many_wait():
     taken: object = pool.take(time.monotonic() + 10)
     assert taken is connection
     pool.close()
+
+
+def test_a_pool_that_is_closed_closes_the_connections_that_nobody_uses():
+    connection = Slow()
+    pool = Pool(connection.opened, "a server", 0.05, print)
+    with pytest.raises(StoreError):
+        pool.take(time.monotonic() + 0.01)
+    connection.may_open.set()
+    eventually(lambda: not pool._connecting)
+    assert not connection.closed
+    pool.close()
+
+    assert connection.closed

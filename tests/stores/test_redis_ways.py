@@ -17,6 +17,7 @@ from guardrail.loading import load_text
 from guardrail.stores.cells import Planned, reply_of
 from guardrail.stores.naming import KEY
 from guardrail.stores.opening import open_store
+from guardrail.stores.redis.address import read_address
 from tests.cells.redis_stores import HASH_KEY, SERVERS, Shown, redis_store
 from tests.stores.deciding import BINDING, NOW, S, budget, decide, used
 from tests.stores.servers import Server, eventually
@@ -262,3 +263,19 @@ def test_a_store_that_is_not_there_at_the_start_is_found_later():
                 return guard.decide({"account.id": "a"}).mode.value == "normal"
 
             eventually(normal)
+
+
+TLS = {
+    "redis": False,
+    "rediss": True,
+    "valkey": False,
+    "valkeys": True,
+    "redis+cluster": False,
+    "rediss+cluster": True,
+    "valkey+cluster": False,
+}
+
+
+@pytest.mark.parametrize(("scheme", "encrypted"), TLS.items())
+def test_a_scheme_says_whether_its_servers_are_spoken_to_by_tls(scheme, encrypted):
+    assert read_address(f"{scheme}://h:6379").tls is encrypted

@@ -136,9 +136,9 @@ class Preconditions(NamedTuple):
     has the call refused whatever its cells say: they are answered, and nothing is charged.
     """
 
-    ahead: int = -1
-    before: int = -1
-    bound: int = -1
+    ahead: int
+    before: int
+    bound: int
     refuse: bool = False
 
 
