@@ -77,6 +77,7 @@ class Guard(BaseGuard[Store]):
         """
         moment = self._clock() if now is None else now
         if self._signals:
+            moment = self._context.moment(moment)
             facts, failed = self._context.known(facts, moment, asked)
             unavailable |= failed
         if unavailable:

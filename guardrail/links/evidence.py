@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from guardrail.links.forest import FIRST_EVIDENCE
+from guardrail.links.forest import FIRST_EVIDENCE, LAST_KIND
 from guardrail.model.conditions import compile_condition
 from guardrail.model.links import CARD, IDENTITY, Links
 
@@ -95,7 +95,8 @@ class Evidence:
     def _kind(self, names: tuple[str, ...]) -> int:
         if names not in self._kinds:
             self._kinds.append(names)
-        return FIRST_EVIDENCE + self._kinds.index(names)
+        # A byte holds it; after many changes of policies the last ones are told apart no more.
+        return min(FIRST_EVIDENCE + self._kinds.index(names), LAST_KIND)
 
     def fresh(self, account: int, now: int) -> int:
         """Return a name for an actor that comes to be with an account at `now` (microseconds)."""

@@ -21,7 +21,9 @@ NOBODY = -1
 
 STRANGER, TRUSTED = 0, 1
 """The kinds of accounts; values have the kind of their evidence, from 2 on."""
-FIRST_EVIDENCE = 2
+FIRST_EVIDENCE, LAST_KIND = 2, 255
+LAST_DAY = 65_535
+"""The last day that there is room for, in the year 2149."""
 
 LONGEST_WALK = 128
 """The most steps to a root; past it nothing merges. Paths are short, as values are hubs."""
@@ -95,6 +97,8 @@ class Forest:
         self.changes: list[Change] = []
         self.loose: list[int] = []
         """The nodes that may have no edge any more."""
+        self.gone: list[int] = []
+        """The names of accounts that were let go of, for whoever keeps more of them."""
         self._free = array("i")
 
     def node(self, name: int, kind: int) -> int:
@@ -390,6 +394,8 @@ class Forest:
             if not self.degree[row] and self.index.get(self.name[row]) == row:
                 del self.index[self.name[row]]
                 self.entered[row] = 0
+                if self.kind[row] < FIRST_EVIDENCE:
+                    self.gone.append(self.name[row])
                 self._free.append(row)
         self.loose.clear()
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
+from guardrail.links.forest import LAST_DAY, NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
 
+MOST_LINKS = 256
+"""How many links an account may have before no new weak value ties it: it could make up any number.
+"""
 AT_ONCE = 64
 """How many links that may have expired one sighting looks at, so that none takes long."""
 
@@ -87,7 +90,7 @@ class Linking:
 
         A trusted account always acts alone: what others share with it takes nothing from it.
         """
-        today = now // DAY
+        today = min(now // DAY, LAST_DAY)
         self.forest.expire(today, AT_ONCE)
         apart = self.book.apart.get(sighting.account, 0) >= today
         if sighting.is_exempt or apart:
@@ -187,29 +190,34 @@ class Linking:
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
         forest.trust(row, sighting.is_trusted)
+        strong, weak = (
+            min(today + days, LAST_DAY) for days in (links.strong_days, links.weak_days)
+        )
         for value in sighting.strong:
-            self._tie(row, value.name, value.kind, today + links.strong_days, now)
+            self._tie(row, value.name, value.kind, strong, today, now)
         if sighting.is_trusted:
             self._vouch(sighting, today)
         for pair in sighting.weak:
             if sighting.is_trusted or self._is_public(pair.parts, today):
                 self._untie(row, pair.name)
-            else:
-                self._tie(row, pair.name, pair.kind, today + links.weak_days, now)
+            elif forest.degree[row] < MOST_LINKS or pair.name in forest.index:
+                self._tie(row, pair.name, pair.kind, weak, today, now)
 
-    def _tie(self, row: int, name: int, kind: int, expiry: int, now: int) -> None:
-        forest, today, fresh = self.forest, now // DAY, 0
+    def _tie(self, row: int, name: int, kind: int, expiry: int, today: int, now: int) -> None:
+        forest, fresh = self.forest, 0
         value = forest.node(name, kind)
         if forest.degree[value]:
             fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here
         if forest.link(row, value, expiry, today, fresh, self.links.max_accounts):
             return
         forest.loose.append(value)
-        if forest.kind[row] == STRANGER:
+        crowd = forest.node(self.evidence.crowd(name), kind)
+        forest.loose.append(crowd)
+        named = forest.root(row, today) in forest.actor
+        if forest.kind[row] == STRANGER and (not named or forest.edge(row, crowd) != NOBODY):
             # Kept out, it shares the budget of all whom this value would have tied to the actor.
-            crowd = forest.node(self.evidence.crowd(name), kind)
+            # Who acts with others already has a budget that it shares: crowds join no two actors.
             forest.link(row, crowd, expiry, today, fresh, 2**31)
-            forest.loose.append(crowd)
 
     def _untie(self, row: int, name: int) -> None:
         for number in (name, self.evidence.crowd(name)):
@@ -238,16 +246,16 @@ class Linking:
     def _is_public(self, parts: tuple[int, int], today: int) -> bool:
         for part in parts:
             bearers = self.book.bearers.of(part)
-            if len(bearers) >= self.links.public_after and all(
-                bearer.until >= today for bearer in bearers
-            ):
-                return True
+            if len(bearers) >= self.links.public_after:
+                live = sum(bearer.until >= today for bearer in bearers)
+                if live >= self.links.public_after:
+                    return True
         return False
 
     def _vouch(self, sighting: Sighting, today: int) -> None:
         """Note a trusted account at the values it shows, if its card and its identity are its own.
 
-        Of each value no more accounts are kept than make it public.
+        Of each value twice as many accounts are kept as make it public: one may stay away.
         """
         if not (sighting.card and sighting.identity):
             return
@@ -262,6 +270,6 @@ class Linking:
             shared = any(
                 bearer.card == own.card or bearer.identity == own.identity for bearer in others
             )
-            if not shared and len(others) < self.links.public_after:
+            if not shared and len(others) < 2 * self.links.public_after:
                 others.append(own)
             self.book.bearers.put(value, tuple(others), today, self.links.weak_days)

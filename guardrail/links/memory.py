@@ -125,7 +125,7 @@ class MemoryLinks:
             standing = self._linking.see(sighting, now)
             self._follow(pools, now)
             if sighting.account not in self._linking.forest.index:
-                del self._state.handles[sighting.account]
+                self._state.handles.pop(sighting.account, None)
         return standing
 
     def stands(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
@@ -160,9 +160,8 @@ class MemoryLinks:
     def _follow(self, pools: Sequence[Pool], now: int) -> None:
         """Let counters follow what has become of actors."""
         changes = self._linking.changes()
-        if not changes:
-            return
-        self._state.version += 1
+        if changes:
+            self._state.version += 1
         for change in changes:
             if isinstance(change, Join):
                 self.tallies.join(change.into, change.others)
@@ -176,6 +175,9 @@ class MemoryLinks:
             else:
                 self.tallies.part(change.whole, change.part)
                 self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
+        for account in self._state.forest.gone:
+            self._state.handles.pop(account, None)
+        self._state.forest.gone.clear()
 
     def _whose(self, number: int) -> str:
         """Return what a counter's key says of an actor, or of an account that acts alone."""

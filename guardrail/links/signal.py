@@ -149,10 +149,9 @@ class ActorSignal(ABC):
     def _scored(
         self, found: Known, scoring: _Scoring, known: Mapping[str, object], now: float
     ) -> Mapping[str, object]:
-        tally, result = self._tallies.of(found.actor), NOTHING
-        scorer = scoring.scorer
-        if tally is not None and found.accounts >= scorer.score.min_accounts:
-            result = tally.found(scorer, now)
+        result, scorer = NOTHING, scoring.scorer
+        if found.accounts >= scorer.score.min_accounts:
+            result = self._tallies.found(found.actor, scorer, now)
         if result.score and self._tallies.spares(found.sighting.account, scorer, now):
             typed, _ = scoring.reader.read(known, now)
             if scoring.established(typed, now) is True:
@@ -197,9 +196,11 @@ class LinkSignal(ActorSignal):
         shown, found = self._recalled(known, moment)
         if found is None:
             return self._look(known, shown, now, moment)
-        if found.version != self._store.version:
+        version = self._store.version
+        if found.version != version:
+            # What changes meanwhile is found by the next request: its version is another.
             found.stand(self._store.stands(found.sighting, self._pools, moment))
-            found.version = self._store.version
+            found.version = version
         return found
 
     def _look(
@@ -209,8 +210,9 @@ class LinkSignal(ActorSignal):
         sighting = self._store.evidence.sighting(typed, now)
         if sighting is None:
             return None
+        version = self._store.version
         standing = self._store.see(sighting, self._pools, moment)
-        found = Known(sighting, moment, self._store.version)
+        found = Known(sighting, moment, version)
         found.stand(standing)
         self._remember(shown, found)
         return found

@@ -7,6 +7,7 @@ at most. Of a fact's values no more are kept than its evidence needs.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -178,6 +179,9 @@ def _united(one: Any, other: Any) -> Any:
         together = dict(one)
         for value, count in other.items():
             together[value] = together.get(value, 0) + count
+        if len(together) > COMMONEST and True not in together.values():
+            commonest = sorted(together, key=together.__getitem__, reverse=True)[:COMMONEST]
+            together = {value: together[value] for value in commonest}
         return together
     if isinstance(one, tuple):
         (n, mean, squares), (m, other_mean, other_squares) = one, other
@@ -193,74 +197,85 @@ def _united(one: Any, other: Any) -> Any:
 class Tallies:
     """The tallies of all actors of a process, and whom a score has acted on.
 
-    At `most` actors those that were not heard of for longest are forgotten.
+    At `most` actors those that were not heard of for longest are forgotten. Every call holds a lock
+    of its own, and none is held within it.
     """
 
     def __init__(self, most: int = 100_000) -> None:
         self._most = most
+        self._lock = threading.RLock()
         self._kept: dict[int, Tally] = {}
         self._actioned: dict[int, float] = {}
         self._newly: list[float] = []
         """When established accounts were first refused or degraded for a score."""
 
-    def of(self, actor: int) -> Tally | None:
-        """Return an actor's tally, None where it has none."""
-        return self._kept.get(actor)
+    def found(self, actor: int, scorer: Scorer, now: float) -> Found:
+        """Return what the evidence against an actor comes to at `now` (seconds)."""
+        with self._lock:
+            tally = self._kept.get(actor)
+            return NOTHING if tally is None else tally.found(scorer, now)
 
     def add(self, actor: int, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
         """Count a served request of an actor."""
-        tally = self._kept.pop(actor, None)
-        if tally is None:
-            tally = Tally(len(scorer.signs))
-            while len(self._kept) >= self._most:
-                del self._kept[next(iter(self._kept))]
-        self._kept[actor] = tally
-        tally.add(scorer, facts, now)
+        with self._lock:
+            tally = self._kept.pop(actor, None)
+            if tally is None:
+                tally = Tally(len(scorer.signs))
+                while len(self._kept) >= self._most:
+                    del self._kept[next(iter(self._kept))]
+            self._kept[actor] = tally
+            tally.add(scorer, facts, now)
 
     def join(self, into: int, others: Iterable[int]) -> None:
         """Let an actor take over what told against others."""
-        for other in others:
-            tally = self._kept.pop(other, None)
-            if tally is None:
-                continue
-            if into in self._kept:
-                self._kept[into].absorb(tally)
-            else:
-                self._kept[into] = tally
+        with self._lock:
+            for other in others:
+                tally = self._kept.pop(other, None)
+                if tally is None:
+                    continue
+                if into in self._kept:
+                    self._kept[into].absorb(tally)
+                else:
+                    self._kept[into] = tally
 
     def follow(self, former: int, actor: int) -> None:
         """Let an actor that others found to be another keep what told against the former."""
-        if former and actor and actor not in self._kept:
-            self.part(former, actor)
+        with self._lock:
+            if former and actor and actor not in self._kept:
+                self.part(former, actor)
 
     def part(self, whole: int, part: int) -> None:
         """Let a part of an actor keep what told against the whole."""
-        tally = self._kept.get(whole)
-        if tally is not None:
-            self._kept[part] = tally.copy()
+        with self._lock:
+            tally = self._kept.get(whole)
+            if tally is not None:
+                self._kept[part] = tally.copy()
 
     def act(self, account: int, scorer: Scorer, is_established: bool, now: float) -> None:
         """Note that a score had an account refused or degraded."""
-        window = scorer.half * 2
-        if self._actioned.get(account, 0.0) <= now and is_established:
-            self._newly.append(now)
-        self._actioned.pop(account, None)
-        self._actioned[account] = now + window
-        while self._actioned and next(iter(self._actioned.values())) <= now:
-            del self._actioned[next(iter(self._actioned))]
+        with self._lock:
+            window = scorer.half * 2
+            if self._actioned.get(account, 0.0) <= now and is_established:
+                self._newly.append(now)
+            self._actioned.pop(account, None)
+            self._actioned[account] = now + window
+            while self._actioned and next(iter(self._actioned.values())) <= now:
+                del self._actioned[next(iter(self._actioned))]
 
     def spares(self, account: int, scorer: Scorer, now: float) -> bool:
         """Tell whether the breaker keeps scores from acting on an established account."""
-        breaker = scorer.score.breaker
-        if breaker is None or self._actioned.get(account, 0.0) > now:
-            return False
-        return self.tripped(scorer, now)
+        with self._lock:
+            breaker = scorer.score.breaker
+            if breaker is None or self._actioned.get(account, 0.0) > now:
+                return False
+            return self.tripped(scorer, now)
 
     def tripped(self, scorer: Scorer, now: float) -> bool:
         """Tell whether as many established accounts were newly acted on as the breaker allows."""
-        breaker = scorer.score.breaker
-        if breaker is None:
-            return False
-        since = now - breaker.per / 1_000_000
-        self._newly = [moment for moment in self._newly if moment > since]
-        return len(self._newly) >= breaker.most
+        with self._lock:
+            breaker = scorer.score.breaker
+            if breaker is None:
+                return False
+            since = now - breaker.per / 1_000_000
+            self._newly = [moment for moment in self._newly if moment > since]
+            return len(self._newly) >= breaker.most

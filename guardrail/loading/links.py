@@ -62,6 +62,14 @@ def compile_links(entry: Entry, scope: Scope, conditions: Conditions) -> Links |
         public_after=shape.public_after,
         max_accounts=shape.max_accounts,
         exempt=exempt,
+        client=_chosen(scope, shape.weak),
+    )
+
+
+def _chosen(scope: Scope, names: Sequence[str]) -> frozenset[str]:
+    """Return those of some facts that callers choose."""
+    return frozenset(
+        name for name in names if name in scope.facts and scope.facts[name].source is Source.CLIENT
     )
 
 
@@ -81,7 +89,7 @@ def _server_condition(
 
 
 def _check_facts(place: Place, scope: Scope, strong: Sequence[str], weak: Sequence[str]) -> None:
-    if not strong and len(weak) < 2:
+    if not strong and (len(weak) < 2 or _chosen(scope, weak).issuperset(weak)):
         message = "nothing links: `links` names no strong fact, and no two weak ones"
         help = "add `strong: [payment.fingerprint, kyc.subject]`"
         place.report_key("GR122", (), message, help=help)

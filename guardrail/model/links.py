@@ -31,11 +31,17 @@ class Links:
     public_after: int = 3
     max_accounts: int = 5000
     exempt: Condition | None = None
+    client: frozenset[str] = frozenset()
+    """The weak facts that callers choose: two of them link nobody, as anyone can copy both."""
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of weak facts, each of which links by its two values together."""
-        return tuple(combinations(self.weak, 2))
+        """The pairs of weak facts, each of which links by its two values together.
+
+        They do not depend on the order in which the facts are written.
+        """
+        every = combinations(sorted(self.weak), 2)
+        return tuple(pair for pair in every if not self.client.issuperset(pair))
 
     @property
     def facts(self) -> frozenset[str]:

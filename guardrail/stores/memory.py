@@ -149,6 +149,7 @@ class MemoryStore:
             if table is None:
                 continue
             key, record = ident + into, table.find(ident + into)
+            self._moved.discard(key)
             for other in others:
                 found = table.find(ident + other)
                 if found is not None:
@@ -162,9 +163,9 @@ class MemoryStore:
         for ident, _ in pools:
             table = self._homes.get(ident)
             record = None if table is None else table.find(ident + whole)
+            self._moved.discard(ident + part)
             if table is not None and record is not None:
                 table.put(ident + part, copied(record), now)
-                self._moved.discard(ident + part)
 
     def keep(self, pools: Sequence[Pool], whose: str) -> None:
         """Have what is settled of `whose` counters go to these again; the caller holds the lock."""
