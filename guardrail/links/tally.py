@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from guardrail.model.conditions import Predicate, compile_condition
 from guardrail.model.links import Score, Sign
 
+MOST_SEEN = 1001
+"""One more value of a fact than any evidence asks for."""
 COMMONEST = 8
 """How many values are followed to find the commonest (J. Misra and D. Gries, 1982)."""
 
@@ -177,12 +180,13 @@ def _united(one: Any, other: Any) -> Any:
         return dict(kept) if isinstance(kept, dict) else kept
     if isinstance(one, dict):
         together = dict(one)
+        if any(count is True for count in (*one.values(), *other.values())):
+            # Values that were seen; evidence asks for no more of them than can be told apart.
+            return dict(islice((together | other).items(), MOST_SEEN))
         for value, count in other.items():
             together[value] = together.get(value, 0) + count
-        if len(together) > COMMONEST and True not in together.values():
-            commonest = sorted(together, key=together.__getitem__, reverse=True)[:COMMONEST]
-            together = {value: together[value] for value in commonest}
-        return together
+        commonest = sorted(together, key=together.__getitem__, reverse=True)[:COMMONEST]
+        return {value: together[value] for value in commonest}
     if isinstance(one, tuple):
         (n, mean, squares), (m, other_mean, other_squares) = one, other
         total, delta = n + m, other_mean - mean

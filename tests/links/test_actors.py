@@ -9,6 +9,9 @@ from collections.abc import Mapping
 import pytest
 
 from guardrail import Guard
+from guardrail.errors import SettingError
+from guardrail.links import MemoryLinks
+from guardrail.links.linking import MOST_LINKS
 from guardrail.loading import load_text
 
 DAY = 86_400.0
@@ -22,7 +25,7 @@ lists: {contracted: [acme]}
 links:
   trusted: {account.tier: verified, account.age: {gte: 30d}}
   strong: [payment.fingerprint, kyc.subject]
-  weak: [client.network, device.fingerprint, request.template]
+  weak: [client.network, device.fingerprint, request.template, request.toolset]
   window: {strong: 180d, weak: 14d}
   public_after: 3
   max_accounts: MOST
@@ -44,6 +47,7 @@ def shown(account: str, **evidence: object) -> dict[str, object]:
     names = {
         "card": "payment.fingerprint", "subject": "kyc.subject", "network": "client.network",
         "device": "device.fingerprint", "template": "request.template", "org": "account.org",
+        "toolset": "request.toolset",
     }  # fmt: skip
     facts: dict[str, object] = {"account.id": account, "account.tier": "free"}
     return facts | {names[name]: value for name, value in evidence.items()}
@@ -82,6 +86,75 @@ def test_weak_values_link_in_pairs_only() -> None:
     assert together(guard, one, other)
     one = shown("e", network="n", device="x", template="y")
     assert not together(guard, one, shown("f", network="n", device="y", template="x"))
+
+
+def test_values_that_callers_choose_do_not_link_however_many_are_copied() -> None:
+    guard = guard_for()
+    copied = {"template": "a victim's", "toolset": "a victim's"}
+    assert not together(guard, shown("victim", **copied), shown("copyist", **copied))
+    assert together(guard, shown("a", network="n", **copied), shown("b", network="n", **copied))
+
+
+def test_one_account_cannot_make_links_grow_by_showing_ever_new_values() -> None:
+    guard = guard_for(limit=100_000)
+    for number in range(3_000):
+        facts = shown("a", network="n", device="d", template=f"t{number}", toolset=f"s{number}")
+        guard.decide(facts, now=MONDAY + number)
+    links = guard._context.links
+    assert isinstance(links, MemoryLinks)
+    assert len(links) <= MOST_LINKS + 6
+    # What it shared before still ties it.
+    assert together(guard, shown("a", network="n", device="d"), shown("b", network="n", device="d"))
+
+
+def test_a_value_stays_public_when_one_of_many_trusted_accounts_stays_away() -> None:
+    guard = guard_for(limit=100_000)
+    for day in range(20):
+        for number in range(10):
+            if number or day < 2:
+                facts = trusted(f"t{number}", network="campus", device=f"d{number}")
+                guard.decide(facts, now=MONDAY + day * DAY)
+    last = MONDAY + 19 * DAY
+    one, other = (shown(name, network="campus", device="lab") for name in ("a", "b"))
+    before = used(guard, one, last)
+    used(guard, other, last)
+    assert used(guard, one, last) == before + 1
+
+
+def test_a_crowd_joins_no_two_actors() -> None:
+    guard = guard_for(limit=10_000, most=4)
+    for name in ("one", "two"):
+        for number in range(4):
+            guard.decide(shown(f"{name} {number}", card=name), now=MONDAY)
+    for number in range(4):
+        guard.decide(shown(f"three {number}", card="three"), now=MONDAY)
+    member_of_one = shown("one 0", card="three")
+    member_of_two = shown("two 0", card="three")
+    assert not together(guard, member_of_one, member_of_two)
+
+
+def test_nothing_is_kept_of_accounts_whose_links_have_expired() -> None:
+    guard = guard_for()
+    for number in range(200):
+        guard.decide(shown(f"a{number}", card=f"c{number // 2}"), now=MONDAY)
+    for number in range(300):
+        guard.decide(shown(f"b{number}"), now=MONDAY + 200 * DAY)
+    links = guard._context.links
+    assert isinstance(links, MemoryLinks)
+    assert len(links) == 0
+    assert not links._state.handles
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), -1.0])
+def test_a_time_that_is_none_is_told_before_anything_is_linked(now: float) -> None:
+    with pytest.raises(SettingError, match="`now`"):
+        guard_for().decide(shown("a", card="c"), now=now)
+
+
+def test_links_work_in_the_last_year_that_a_time_may_be_of() -> None:
+    guard, late = guard_for(), 7_258_000_000.0
+    assert used(guard, shown("a", card="c"), late) == 1
+    assert used(guard, shown("b", card="c"), late) == 2
 
 
 def test_what_each_has_used_before_is_added_up_when_they_turn_out_to_be_one() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from guardrail import Guard
 from guardrail.errors import PolicyError
-from guardrail.links.tally import Tally, _spread, _united
+from guardrail.links.tally import Scorer, Tallies, Tally, _spread, _united
 from guardrail.loading import load_text
 
 MONDAY = 1_780_272_000.0
@@ -173,6 +175,43 @@ def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(se
     assert count == len(gaps)
     assert mean == pytest.approx(average)
     assert squares == pytest.approx(sum((gap - average) ** 2 for gap in gaps))
+
+
+def test_threads_count_every_request_of_an_actor_once() -> None:
+    score = load_text(POLICY).score
+    assert score is not None
+    scorer, tallies = Scorer(score), Tallies()
+    facts: dict[str, object] = {"geo.country": "FR", "client.network": "n"}
+
+    def work() -> None:
+        for number in range(2_000):
+            tallies.add(7, scorer, facts, MONDAY + number / 100)
+            tallies.act(number % 50, scorer, True, MONDAY + number)
+            tallies.found(7, scorer, MONDAY)
+
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(work) for _ in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(former)
+    tally = tallies._kept[7]
+    assert tally._current.requests + tally._former.requests == 8_000
+
+
+def test_the_commonest_values_stay_few_however_many_actors_join() -> None:
+    score = load_text(POLICY).score
+    assert score is not None
+    scorer, tallies = Scorer(score), Tallies()
+    for actor in range(1, 400):
+        for number in range(8):
+            facts: dict[str, object] = {"request.template": f"t{actor}-{number}"}
+            tallies.add(actor, scorer, facts, MONDAY)
+        tallies.join(1, [actor] if actor > 1 else [])
+    records = tallies._kept[1]._current.records
+    assert max(len(record) for record in records if isinstance(record, dict)) <= 8
 
 
 def test_a_tally_stays_small_whatever_is_shown() -> None:
