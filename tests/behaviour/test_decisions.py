@@ -109,6 +109,26 @@ def test_the_country_comes_from_the_address_and_its_database_is_named():
     assert decision.explain().sources[0].startswith("country.mmdb ")
 
 
+def test_a_rule_is_in_force_from_its_start_until_just_before_its_end():
+    guarded = guard(
+        "  - {id: r, when: always, from: 2026-01-02T00:00:00Z, until: 2026-01-03T00:00:00Z, "
+        "block: {}}\n"
+    )
+    start, end = 1_767_312_000, 1_767_398_400
+    stood = {}
+    for now in (start - 1, start, end - 1, end):
+        decision = guarded.decide(A, now=now)
+        (rule,) = decision.explain().rules
+        stood[now] = (decision.allowed, rule.standing)
+
+    assert list(stood.values()) == [
+        (True, "not in force"),
+        (False, "match"),
+        (False, "match"),
+        (True, "not in force"),
+    ]
+
+
 @pytest.mark.parametrize("store", ["memory://", AsyncMemoryStore()])
 def test_the_async_guard_never_exceeds_a_limit_shared_by_many_tasks(store):
     policies = load_text(HEAD + DAILY % "mode: enforce")

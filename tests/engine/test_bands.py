@@ -232,6 +232,28 @@ def test_each_band_is_a_row_that_tests_can_decide() -> None:
     assert reached(free, shadow=False, notices={}) == {Point("lifetime", "row", "500")}
 
 
+def test_the_rows_of_a_budget_tell_which_of_its_units_they_are_of() -> None:
+    policies = load_text(
+        """
+guardrail: 1
+policy: units
+rules:
+  - id: month
+    when: always
+    budget:
+      requests: {by: account.paid_usd, bands: {0: 2, 20: 4}}
+      tokens: {by: account.paid_usd, bands: {0: 20, 20: 40}}
+      per: month
+      key: account.id
+"""
+    )
+
+    texts = [point.text for point in points_of(policies)]
+    assert len(texts) == 6
+    assert ["requests" in text for text in texts] == [True] * 3 + [False] * 3
+    assert all("tokens" in text for text in texts[3:])
+
+
 def test_a_rate_by_bands_needs_no_interpreter() -> None:
     rules: tuple[Rule, ...] = load_text(PAID).rules
     policies = replace(load_text(PAID), rules=(replace(rules[1], index=0),))

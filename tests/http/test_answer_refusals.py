@@ -158,6 +158,13 @@ def test_only_a_401_asks_for_credentials():
     assert told == {401: "Bearer", 403: None, 429: None}
 
 
+def test_a_legal_block_is_a_matter_of_permission_to_clients_of_anthropic():
+    rule = "  - {id: b, when: always, block: {reason: geo, status: 451}}"
+    call = once_refused(policy_of(rule), 0, path=MESSAGES)
+
+    assert (call.status, call.json["error"]["type"]) == (451, "permission_error")
+
+
 def test_a_401_is_never_invented():
     for key in (None, "nobody's"):
         assert Guarded(POLICY).ask(key=key).status in (200, 403, 429)

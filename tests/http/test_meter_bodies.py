@@ -62,6 +62,15 @@ INCLUSION = [
         (10, 20, 6, 15),
     ),
     (
+        UsageFormat.ANTHROPIC,
+        {
+            "input_tokens": 3,
+            "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+            "output_tokens": 20,
+        },
+        (10, 20, None, None),
+    ),
+    (
         UsageFormat.GEMINI,
         {
             "promptTokenCount": 8,

@@ -175,6 +175,27 @@ def test_usage_told_on_every_chunk_counts_until_the_last_one():
     assert metered(CHAT, [events(first, second, "[DONE]")]).usage["output_tokens"] == 60
 
 
+def test_a_figure_told_as_null_or_lower_than_before_leaves_the_former_one():
+    told = [
+        chat("a", usage={"prompt_tokens": 5, "completion_tokens": 30}),
+        chat("b", usage={"prompt_tokens": None, "completion_tokens": 20}),
+    ]
+
+    assert metered(CHAT, [events(*told, "[DONE]")]).usage == {
+        "input_tokens": 5,
+        "output_tokens": 30,
+    }
+
+
+@pytest.mark.parametrize("others", [{}, {"reasoning_content": "c d " * 50}])
+def test_a_piece_with_more_than_its_text_is_charged_for_all_of_it(others):
+    piece = {"choices": [{"index": 0, "delta": {"content": "a b " * 50, **others}}]}
+
+    used = metered(CHAT, [events(piece)]).usage["output_tokens"]
+    assert (used >= 150) == bool(others)
+    assert used >= 50
+
+
 def test_what_was_told_counts_even_above_the_reservation():
     assert metered(CHAT, [CHAT_STREAM], reserved={"output_tokens": 5}).usage["output_tokens"] == 40
 

@@ -114,6 +114,16 @@ def test_a_model_that_its_host_refuses_for_a_session_is_not_in_doubt():
     assert told(followed.asked(create()), "model", "tools") == ["r-1", 0]
 
 
+def test_a_change_that_its_host_refuses_by_name_is_no_longer_in_doubt():
+    followed = meter()
+    for name, model in (("u", "r-2"), ("v", "r-1")):
+        followed.sent(frame(type="session.update", event_id=name, session={"model": model}))
+    assert told(followed.asked(create()), "model") == [None]
+
+    followed.received(frame(type="error", error={"event_id": "u", "code": "invalid"}))
+    assert told(followed.asked(create()), "model") == ["r-1"]
+
+
 @pytest.mark.parametrize(
     "item",
     [
@@ -372,6 +382,19 @@ def test_what_a_host_hears_by_itself_is_a_turn_where_it_transcribes():
     talking.received(frame(type="session.created", session={"type": "realtime", "tools": []}))
     assert talking.received(frame(type="input_audio_buffer.committed", item_id="i")) == []
     assert talking.sent(COMMIT) == []
+
+
+def test_transcripts_side_by_side_are_told_apart_by_their_items():
+    followed = transcribing("query")
+    started = []
+    for item in "ij":
+        started += followed.received(frame(type="input_audio_buffer.committed", item_id=item))
+    delta = frame(type=f"{TRANSCRIBED}delta", item_id="j", delta="x y " * 100)
+    followed.received(delta)
+
+    first, second = (turn.number for turn in started)
+    cut = followed.cut()
+    assert cut[second]["output_tokens"] >= 100 > cut[first]["output_tokens"]
 
 
 def test_a_transcription_that_nobody_announced_is_charged_by_what_it_tells():

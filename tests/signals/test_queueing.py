@@ -233,4 +233,6 @@ def test_nothing_is_lost_in_the_queue_and_no_network_waits_behind_another(steps,
         assert len(queue) == len(inside)
     for one in list(inside):
         assert queue.remove(one[0], one)
+        inside.remove(one)
+        assert len(queue) == len(inside)
     assert queue.next() is None
