@@ -309,6 +309,17 @@ def test_a_turn_cut_short_is_charged_for_what_streamed_within_its_cap():
     assert meter().cut() == {}
 
 
+def test_sound_of_a_turn_cut_short_is_charged_a_token_a_piece():
+    followed = meter()
+    turn = followed.asked(create())
+    followed.received(created("a"))
+    for _ in range(7):
+        delta = {"type": "response.output_audio.delta", "delta": "AAAA" * 100, "response_id": "a"}
+        followed.received(frame(delta))
+
+    assert followed.cut()[turn.number]["output_tokens"] == 7
+
+
 def test_a_turn_without_usage_is_charged_at_least_one_token():
     followed = meter()
     turn = followed.asked(create())
