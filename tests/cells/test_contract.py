@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from guardrail.errors import StoreError
 from guardrail.model.cells import (
     TOP,
     Adjust,
@@ -115,6 +116,14 @@ def test_a_value_stops_at_the_largest_exact_one(store):
     store.acquire(BINDING, [counter(5, None)], NOW)
 
     assert used(store) == TOP
+
+
+@pytest.mark.parametrize("odd", [{"expires": TOP + 1}, {"expires": 1.5}, {"ceiling": TOP + 1}])
+def test_a_member_with_a_number_that_cannot_be_counted_is_refused_before_it_is_sent(odd):
+    form_of(BINDING, [member("m", expires=TOP, ceiling=TOP)])
+
+    with pytest.raises(StoreError, match="cannot be counted"):
+        form_of(BINDING, [member("m", **{"ceiling": 2, **odd})])
 
 
 def test_a_clock_that_steps_back_reopens_no_window(store):

@@ -79,6 +79,13 @@ def test_a_body_too_long_or_not_read_for_its_length_is_a_problem():
     assert asked(CHAT, b'{"messages": []}', limits=limits).problem is None
 
 
+def test_where_no_limit_is_given_a_body_of_ten_mebibytes_is_read_and_no_longer_one():
+    body = b'{"messages": []}'.ljust(10 << 20)
+
+    assert asked(CHAT, body).status != 413
+    assert asked(CHAT, body + b" ").status == 413
+
+
 @pytest.mark.parametrize("path", ["/unheard/of", "/generate", "/inference/v1/generate"])
 def test_unknown_content_on_any_path_is_not_free(path):
     for body in (b"\x00\x01", b"x" * 4_000, b'{"anything": 1}'):

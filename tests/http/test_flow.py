@@ -388,3 +388,42 @@ def test_a_coroutine_that_is_closed_while_it_waits_gives_back_what_it_holds(at):
     asyncio.run(run())
     assert one.held == held
     assert one.enforcer._delayed._held.total() == 0
+
+
+def test_a_coroutine_that_is_closed_while_a_body_is_changed_gives_back_what_was_decided():
+    one = Async(POLICY + LESS)
+    held = []
+
+    async def run() -> None:
+        perform, waits = one.enforcer._perform[Compute], asyncio.Event()
+
+        async def waiting(*given: Any) -> Any:
+            found = await perform(*given)
+            if Decide in one.steps:
+                held.append(one.held)
+                await waits.wait()
+            return found
+
+        one.enforcer._perform[Compute] = waiting
+
+        async def read(most: int) -> bytes:
+            return LARGE
+
+        request = one.request(LARGE)
+        going: Any = one.enforcer.run(one.enforcer.admit(request), read)
+        while True:
+            pending = going.send(None)
+            if waits._waiters:
+                break
+            if pending is None:
+                await asyncio.sleep(0)
+            else:
+                pending._asyncio_future_blocking = False
+                await asyncio.wait([pending])
+        going.close()
+        while one.guard._sending:
+            await asyncio.wait(one.guard._sending)
+
+    asyncio.run(run())
+    assert held == [{"calls": 1, "places": 1}]
+    assert one.held == NOTHING

@@ -304,6 +304,7 @@ def test_no_broken_json_breaks_a_meter(text, size):
         ),
         (UsageFormat.ANTHROPIC, {"type": "message", "content": [{"data": "BYTES"}]}),
         (UsageFormat.NATIVE, {"done": True, "images": ["BYTES"]}),
+        (UsageFormat.NATIVE, {"done": True, "images": ["data:image/png;base64,BYTES"]}),
     ],
 )
 def test_bytes_in_a_body_are_not_text_and_text_in_their_place_is(usage_format, body, size, times):

@@ -196,6 +196,14 @@ def test_a_piece_with_more_than_its_text_is_charged_for_all_of_it(others):
     assert used >= 50
 
 
+@pytest.mark.parametrize(("told", "charged"), [(70, 70), (69, 140)])
+def test_of_many_short_pieces_a_token_for_eight_characters_is_believed_and_no_less(told, charged):
+    pieces = [chat("letters") for _ in range(80)]
+    last = chat("", usage={"prompt_tokens": 5, "completion_tokens": told})
+
+    assert metered(CHAT, [events(*pieces, last, "[DONE]")]).usage["output_tokens"] == charged
+
+
 def test_what_was_told_counts_even_above_the_reservation():
     assert metered(CHAT, [CHAT_STREAM], reserved={"output_tokens": 5}).usage["output_tokens"] == 40
 

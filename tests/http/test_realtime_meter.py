@@ -205,6 +205,16 @@ def test_a_response_that_follows_another_reserves_what_was_said_before():
     assert told == before.estimate["input_tokens"] + 49
 
 
+def test_a_response_that_the_host_goes_on_with_has_the_settings_of_the_one_before():
+    followed = Followed("/v1/responses")
+    followed.asked(frame(type="response.create", model="small", input="x", tools=[TOOL]))
+    followed.received(frame(type="response.created", response={"id": "r1"}))
+    followed.received(frame(type="response.completed", response={"id": "r1", "usage": USAGE}))
+
+    (turn,) = followed.received(frame(type="response.created", response={"id": "r2"}))
+    assert (turn.automatic, told(turn, "model", "tools")) == (True, ["small", 1])
+
+
 def test_a_turn_ends_with_its_usage_and_context_grows_by_it():
     followed = meter()
     first = followed.asked(create())
@@ -297,6 +307,17 @@ def test_a_turn_cut_short_is_charged_for_what_streamed_within_its_cap():
     assert cut(None) == 100
     assert cut(30) == 30
     assert meter().cut() == {}
+
+
+def test_sound_of_a_turn_cut_short_is_charged_a_token_a_piece():
+    followed = meter()
+    turn = followed.asked(create())
+    followed.received(created("a"))
+    for _ in range(7):
+        delta = {"type": "response.output_audio.delta", "delta": "AAAA" * 100, "response_id": "a"}
+        followed.received(frame(delta))
+
+    assert followed.cut()[turn.number]["output_tokens"] == 7
 
 
 def test_a_turn_without_usage_is_charged_at_least_one_token():

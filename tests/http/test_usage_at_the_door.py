@@ -760,3 +760,11 @@ def test_usage_in_an_answer_of_a_hosts_own_path_counts_only_where_work_was_asked
     assert (counted.used("calls"), counted.used("in"), counted.used("out")) == (1, 0, 0)
     counted.ask(json.dumps({"text": "hi"}).encode(), path="/summarise")
     assert (counted.used("calls"), counted.used("in"), counted.used("out")) == (2, 10, 20)
+
+
+def test_what_answers_a_request_without_a_body_on_an_unknown_path_is_not_read_for_usage():
+    guarded = Counted(Host([completion()], headers=JSON))
+    assert guarded.ask(None, path="/unheard/of", method="GET").status == 200
+
+    counted = guarded.counted()
+    assert (counted["calls"], counted["in"], counted["out"]) == (1, 0, 0)

@@ -12,7 +12,7 @@ import pytest
 from guardrail import AsyncGuard, Guard
 from guardrail.loading import load_text
 from tests.cells.redis_stores import HASH_KEY, SERVERS
-from tests.stores.servers import binaries
+from tests.stores.servers import binaries, eventually
 
 POLICY = """
 guardrail: 1
@@ -85,3 +85,23 @@ def test_a_thousand_awaited_decisions_are_one_command_each(kind):
         return tally
 
     assert asyncio.run(crowd()) == {"EVALSHA": 1000}
+
+
+@kinds
+def test_a_connection_opened_anew_does_not_ask_for_the_table_of_names_again(kind):
+    server = SERVERS.empty(kind)
+    with Guard.from_policies(
+        load_text(POLICY), store=f"{server.uri}?deadline=5s", **SETTINGS
+    ) as guard:
+        assert not guard.decide(facts(0), ESTIMATE).errors
+        server.client.client_kill_filter(_type="normal", skipme=True)
+        with heard(server) as tally:
+
+            def decided() -> bool:
+                return guard.decide(facts(0), ESTIMATE).mode.value == "normal"
+
+            eventually(decided)
+
+    # It was opened anew, and asked whether it is still fit.
+    assert tally["INFO"] >= 1
+    assert tally["GET"] == 0
