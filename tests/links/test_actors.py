@@ -10,8 +10,6 @@ import pytest
 
 from guardrail import Guard
 from guardrail.errors import SettingError
-from guardrail.links import MemoryLinks
-from guardrail.links.linking import MOST_LINKS
 from guardrail.loading import load_text
 
 DAY = 86_400.0
@@ -95,18 +93,6 @@ def test_values_that_callers_choose_do_not_link_however_many_are_copied() -> Non
     assert together(guard, shown("a", network="n", **copied), shown("b", network="n", **copied))
 
 
-def test_one_account_cannot_make_links_grow_by_showing_ever_new_values() -> None:
-    guard = guard_for(limit=100_000)
-    for number in range(3_000):
-        facts = shown("a", network="n", device="d", template=f"t{number}", toolset=f"s{number}")
-        guard.decide(facts, now=MONDAY + number)
-    links = guard._context.links
-    assert isinstance(links, MemoryLinks)
-    assert len(links) <= MOST_LINKS + 6
-    # What it shared before still ties it.
-    assert together(guard, shown("a", network="n", device="d"), shown("b", network="n", device="d"))
-
-
 def test_a_value_stays_public_when_one_of_many_trusted_accounts_stays_away() -> None:
     guard = guard_for(limit=100_000)
     for day in range(20):
@@ -131,18 +117,6 @@ def test_a_crowd_joins_no_two_actors() -> None:
     member_of_one = shown("one 0", card="three")
     member_of_two = shown("two 0", card="three")
     assert not together(guard, member_of_one, member_of_two)
-
-
-def test_nothing_is_kept_of_accounts_whose_links_have_expired() -> None:
-    guard = guard_for()
-    for number in range(200):
-        guard.decide(shown(f"a{number}", card=f"c{number // 2}"), now=MONDAY)
-    for number in range(300):
-        guard.decide(shown(f"b{number}"), now=MONDAY + 200 * DAY)
-    links = guard._context.links
-    assert isinstance(links, MemoryLinks)
-    assert len(links) == 0
-    assert not links._state.handles
 
 
 @pytest.mark.parametrize("now", [float("nan"), float("inf"), -1.0])
