@@ -159,10 +159,6 @@ class Linking:
             self.forest.cut(self.forest.edge(*rows))
         return weakest
 
-    def links_of(self, account: int) -> list[Edge]:
-        """Return the links that are kept of an account; the whole forest is searched."""
-        return [edge for edge in self.forest.edges() if edge.account == account]
-
     def members(self, account: int, today: int) -> list[int]:
         """Return the accounts of an account's actor; the whole forest is searched."""
         forest = self.forest
