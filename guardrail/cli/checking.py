@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.excerpts import diagnostic_fields
-from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.failures import FINDINGS, INTERRUPTED, OK, ended
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
     Found,
@@ -24,8 +23,9 @@ from guardrail.cli.findings import (
     moment_of,
     print_found,
 )
-from guardrail.cli.loading import environment, load, policy_line
+from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.replaying import ReplayRequest, replay, write_shard
 from guardrail.cli.tests_text import (
     coverage,
     coverage_fields,
@@ -34,33 +34,23 @@ from guardrail.cli.tests_text import (
     print_tests_concise,
     result_fields,
 )
-from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
+from guardrail.cli.traffic import TrafficFiles, TrafficRun
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_traffic
 from guardrail.engine import Bound, Fleet, bounds
 from guardrail.errors import SettingError
-from guardrail.guard import Guard
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
-from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
 
 
 @dataclass(slots=True, kw_only=True)
-class CheckRequest:
-    """What was asked for on the command line; `warmup` is in seconds."""
+class CheckRequest(ReplayRequest):
+    """What was asked for on the command line."""
 
-    paths: list[str]
-    traffic: list[str] = field(default_factory=list)
-    map: str | None = None
-    decisions: str | None = None
-    store: str = MEMORY
-    store_down: bool = False
-    warmup: float = 0.0
-    geo: str | None = None
     allow_empty: bool = False
     bad_lines: Fraction = Fraction(1, 100)
     doors: list[str] = field(default_factory=list)
@@ -78,6 +68,13 @@ def check(
     bad_lines: options.BadShare = "1%",  # type: ignore[assignment]
     door: options.Doors = None,
     as_of: options.AsOf = None,
+    workers: options.Workers = 1,
+    shard: options.ShardOf = None,
+    result: options.ResultFile = None,
+    sample: options.SampleShare = None,
+    sample_key: options.SampleKey = "",
+    seed_counters: options.SeedCounters = None,
+    save_counters: options.SaveCounters = None,
     geo: options.Geo = None,
     form: options.FormatOption = Format.FULL,
     color: options.ColorOption = Color.AUTO,
@@ -97,6 +94,13 @@ def check(
         bad_lines=bad_lines,
         doors=door or [],
         as_of=as_of,
+        workers=workers,
+        shard=shard,
+        result=result,
+        sample=sample,
+        sample_key=sample_key,
+        seed_counters=seed_counters,
+        save_counters=save_counters,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
@@ -105,11 +109,19 @@ def check(
     raise typer.Exit(code)
 
 
-def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
-    """Run every stage, print what they found, and return the exit code."""
-    _store_is_one(asked)
+def run_check(
+    asked: CheckRequest, output: Output, form: Format, run: TrafficRun | None = None
+) -> int:
+    """Run every stage, print what they found, and return the exit code.
+
+    A `run` of traffic that there is already is reported instead of replaying any.
+    """
+    asked.checked()
     known_doors(asked.doors)
     policies = load(asked.paths)
+    if asked.shard is not None:
+        output.line(("traffic  ", "bold"), write_shard(asked, policies, output))
+        return OK
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
@@ -120,14 +132,12 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if form is Format.FULL:
             _print_bounds(output, bounded)
-        run = None
         if files is not None:
             writer = None
             if asked.decisions is not None:
                 _keep_apart(asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
-            guard = closing.enter_context(_scratch_guard(policies, asked))
-            run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
+            run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked)
     if form is Format.JSON:
         output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
@@ -135,33 +145,15 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)
         print_found(output, found, form)
+    if run is not None and run.interrupted is not None:
+        return INTERRUPTED
     return FINDINGS if found.any else OK
-
-
-def _store_is_one(asked: CheckRequest) -> None:
-    if not asked.store_down:
-        return
-    if not asked.traffic:
-        raise SettingError("`--store-down` replays traffic: give it with `--traffic`")
-    if asked.store != MEMORY:
-        raise SettingError("`--store-down` replays without a store: leave `--store` out")
 
 
 def _keep_apart(out: str, traffic: list[str]) -> None:
     for path in traffic:
         if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
             raise SettingError(f"`--decisions {out}` would overwrite the traffic")
-
-
-def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
-    """Return a guard whose counters are nobody else's, whatever store they are in."""
-    return Guard.from_policies(
-        policies,
-        store=DownStore() if asked.store_down else asked.store,
-        geo=asked.geo,
-        namespace=f"{policies.name}.check-{secrets.token_hex(8)}",
-        environ=environment(),
-    )
 
 
 def _findings(

@@ -118,13 +118,13 @@ def _of_lines(run: TrafficRun, most: Fraction) -> list[str]:
             f"GR305 {bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
-    if run.mapping is None or not run.readable:
+    if run.notes is None or not run.readable:
         return found
-    for name in sorted(run.mapping.unseen):
+    for name in sorted(run.notes.unseen):
         found.append(
             f"GR308 column `{shortened(name)}`, which the map names, has no value in any line"
         )
-    for (fact, text), count in _first(run.mapping.unknown):
+    for (fact, text), count in _first(run.notes.unknown):
         found.append(
             f"GR310 `{shortened(text)}` is not among the `values` of `{fact}` "
             f"({plural(count, 'request')}): the fact was left out; list it, or add a `default`"

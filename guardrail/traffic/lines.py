@@ -66,6 +66,8 @@ class LineSource:
         except OSError as error:
             raise DataError(f"cannot read `{path}`: {_reason(error)}") from error
         self.size = None if path == "-" else os.fstat(self._file.fileno()).st_size or None
+        self.share = (0, 1)
+        """Which blocks of lines are given out: this one of so many."""
         self._counted = _Counted(self._file)
         self._buffered = io.BufferedReader(self._counted, _BLOCK)
 
@@ -96,6 +98,12 @@ class LineSource:
             DataError: the file ends early, is damaged, or is not text in UTF-8's family; lines
                 before the damage have been given out.
         """
+        share, of = self.share
+        for count, block in enumerate(self._every_block()):
+            if count % of == share:
+                yield block
+
+    def _every_block(self) -> Iterator[tuple[int, list[bytes]]]:
         number, rest, skipping = 1, b"", False
         for chunk in self._chunks():
             lines = (rest + chunk).split(b"\n")

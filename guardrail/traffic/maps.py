@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, FactType
+from guardrail.traffic.notes import MapNotes
 from guardrail.traffic.requests import LATEST, LONGEST, FactValue, Request, quoted
 
 Row = dict[str, Any]
@@ -20,9 +20,6 @@ TimeUnit = Literal["s", "ms", "us", "ns", "rfc3339"]
 
 SCALES: Mapping[str, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """How many of each unit make a second."""
-
-MOST_UNKNOWN = 1_000
-"""How many values that a map does not know are told apart."""
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -156,8 +153,7 @@ class FactSource:
 class TrafficMap:
     """A map bound to a policy set's facts and units; `delimiter` None means rows are JSON.
 
-    `unseen` holds the columns that no row has had a value in so far; `unknown` counts by fact and
-    text the values that a source's `values` do not list.
+    `notes` count what it met in the rows so far.
     """
 
     moment: Moment
@@ -166,14 +162,18 @@ class TrafficMap:
     usage: tuple[tuple[str, Amount], ...] = ()
     duration: Amount | None = None
     delimiter: str | None = None
-    unseen: set[str] = field(init=False)
-    unknown: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
+    notes: MapNotes = field(default_factory=MapNotes, init=False)
     _translating: tuple[FactSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unseen = set(self.columns)
+        self.notes.unseen = set(self.columns)
         closed = (source for source in self.facts if source.values is not None)
         self._translating = tuple(source for source in closed if source.default is None)
+
+    @property
+    def is_by_line(self) -> bool:
+        """Whether each line can be read without the others."""
+        return self.delimiter is None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -186,8 +186,9 @@ class TrafficMap:
         Raises:
             RowError: the row is not a request.
         """
-        if self.unseen:
-            self.unseen = {name for name in self.unseen if Column(name).of(row) is None}
+        if self.notes.unseen:
+            unseen = self.notes.unseen
+            self.notes.unseen = {name for name in unseen if Column(name).of(row) is None}
         ts = self.moment.seconds(row)
         facts: dict[str, FactValue] = {}
         for source in self.facts:
@@ -196,7 +197,7 @@ class TrafficMap:
                 facts[source.fact.name] = value
         for source in self._translating:
             if (text := source.unknown(row)) is not None:
-                self._count_unknown(source.fact.name, text)
+                self.notes.count(self.notes.unknown, source.fact.name, text)
         duration = 0.0 if self.duration is None else float(self.duration.of(row) or 0)
         if duration > LONGEST:
             raise RowError("the duration is over a week")
@@ -207,11 +208,6 @@ class TrafficMap:
             usage=_amounts(self.usage, row),
             duration=duration,
         )
-
-    def _count_unknown(self, fact: str, text: str) -> None:
-        known = (fact, text if len(text) <= 60 else text[:59] + "…")
-        if known in self.unknown or len(self.unknown) < MOST_UNKNOWN:
-            self.unknown[known] += 1
 
     def _columns(self) -> Iterator[Column]:
         yield self.moment.column
