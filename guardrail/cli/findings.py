@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
@@ -19,6 +19,7 @@ from guardrail.loading import accepted, ending_soon, lint, nearest, warning
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult, suite_findings
+from guardrail.traffic.notes import MapNotes
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
@@ -118,18 +119,51 @@ def _of_lines(run: TrafficRun, most: Fraction) -> list[str]:
             f"GR305 {bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
-    if run.notes is None or not run.readable:
-        return found
-    for name in sorted(run.notes.unseen):
-        found.append(
-            f"GR308 column `{shortened(name)}`, which the map names, has no value in any line"
-        )
-    for (fact, text), count in _first(run.notes.unknown):
-        found.append(
+    if run.notes is not None and run.notes.rows:
+        found += _of_map(run.notes)
+    return found
+
+
+MOST_MISSING = Fraction(1, 5)
+"""The share of requests that may lack a fact before that is a finding."""
+
+
+def _of_map(notes: MapNotes) -> Iterator[str]:
+    """Yield what a map met that may make figures wrong."""
+    for name in sorted(notes.unseen):
+        yield f"GR308 column `{shortened(name)}`, which the map names, has no value in any line"
+    for (fact, text), count in _first(notes.unknown):
+        yield (
             f"GR310 `{shortened(text)}` is not among the `values` of `{fact}` "
             f"({plural(count, 'request')}): the fact was left out; list it, or add a `default`"
         )
-    return found
+    for name, count in _first(notes.missing):
+        if count > MOST_MISSING * notes.rows and name not in notes.optional:
+            yield (
+                f"GR312 fact `{name}` is missing in {share(count, notes.rows)} of the requests "
+                f"({count:,}): add a `default`, or say `optional: true`"
+            )
+    examples = {what: shortened(text) for what, text in notes.examples.items()}
+    if notes.doubled:
+        yield (
+            f"GR313 {plural(notes.doubled, 'time')} lay in an hour that the clock showed twice, "
+            f"such as `{examples.get('doubled', '')}`: say which one with `doubled`, or log offsets"
+        )
+    if notes.skipped:
+        yield (
+            f"GR313 {plural(notes.skipped, 'time')} lay in an hour that the clock never showed, "
+            f"such as `{examples.get('skipped', '')}`: is the time zone that of the log?"
+        )
+    if notes.early:
+        yield (
+            f"GR314 {plural(notes.early, 'time')} lay before 1980, such as "
+            f"`{examples.get('early', '')}`: say with `offset` when the first line was"
+        )
+    if notes.undecoded:
+        yield (
+            f"GR315 {plural(notes.undecoded, 'character')} could not be decoded and were replaced: "
+            "say the file's `encoding` in the map"
+        )
 
 
 def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:

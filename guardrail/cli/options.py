@@ -64,7 +64,11 @@ Traffic = Annotated[
 ]
 Map = Annotated[
     str | None,
-    typer.Option("--map", metavar="MAP", help="A YAML file that says how to read another log."),
+    typer.Option(
+        "--map",
+        metavar="MAP",
+        help="How to read another log: a name (see `guardrail map list`), or a YAML file.",
+    ),
 ]
 Decisions = Annotated[
     str | None,
