@@ -138,7 +138,9 @@ def _of_map(notes: MapNotes) -> Iterator[str]:
             f"({plural(count, 'request')}): the fact was left out; list it, or add a `default`"
         )
     for name, count in _first(notes.missing):
-        if count > MOST_MISSING * notes.rows and name not in notes.optional:
+        # What no line has at all is told by its column.
+        is_told = count == notes.rows and bool(notes.unseen)
+        if count > MOST_MISSING * notes.rows and name not in notes.optional and not is_told:
             yield (
                 f"GR312 fact `{name}` is missing in {share(count, notes.rows)} of the requests "
                 f"({count:,}): add a `default`, or say `optional: true`"

@@ -54,8 +54,8 @@ _UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
 _RECENT = 946_684_800.0
 
 _ACCOUNT = (
-    "account accountid customer customerid user userid username tenant session client".split()
-)
+    "account accountid customer customerid user userid username tenant session sessionid client"
+).split()
 _WANTED: Sequence[tuple[str, Sequence[str], str]] = (
     ("account.org", ("org", "orgid", "organization", "organisation", "team", "teamid", "workspace",
                      "project", "projectid", "company"), "text"),
@@ -300,13 +300,18 @@ def _facts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> 
     for fact, names, kind in _WANTED:
         for name in list(left):
             texts = [str(value) for value in values[name]]
-            if _plain(name) not in names or not _all(texts, checks[kind]):
+            named = names
+            if fact == "client.ip":
+                named = (*names, *_ACCOUNT)  # a log may name who asks by where from
+            elif fact == "account.id" and _all(texts, _is_address):
+                continue
+            if _plain(name) not in named or not _all(texts, checks[kind]):
                 continue
             spec, why = _fact_spec(fact, texts)
             yield f"  {fact}: {{column: {_quoted(name)}{spec}}}"
             made.taken.append(f"{fact:<20} `{name}`: by its name{why}")
             left.remove(name)
-            found += 1
+            found += fact in ("account.id", "client.ip", "credential.id")
             break
     if not found:
         yield "  account.id: {constant: everybody}"
@@ -321,11 +326,11 @@ def _fact_spec(fact: str, texts: list[str]) -> tuple[str, str]:
         seen = sorted(set(texts))
         if set(seen) <= set(CAPABILITIES):
             return "", " and its values"
-        known = {text: text for text in seen[:MOST_VALUES] if text in CAPABILITIES}
-        listed = ", ".join(f"{_quoted(text)}: {as_}" for text, as_ in known.items())
-        spec = (
-            f", values: {{{listed}}}, default: other" if known else ", values: {}, default: other"
-        )
+        known = {text: text if text in CAPABILITIES else "other" for text in seen[:MOST_VALUES]}
+        listed = ", ".join(f"{_quoted(text)}: {taken}" for text, taken in known.items())
+        spec = f", values: {{{listed}}}"
+        if len(seen) > MOST_VALUES:
+            spec += ", default: other"
         shown = ", ".join(seen[:8])
         return spec, f"; it says {shown}: what is no capability is taken as other"
     if fact == "geo.country" and any(text != text.upper() for text in texts):

@@ -69,6 +69,8 @@ class LineSource:
         except OSError as error:
             raise DataError(f"cannot read `{path}`: {_reason(error)}") from error
         self.size = None if path == "-" else os.fstat(self._file.fileno()).st_size or None
+        self.is_torn = False
+        """Whether the line that was given out last has no line feed: writing it was cut short."""
         self.share = (0, 1)
         """Which blocks of lines are given out: this one of so many."""
         self.encoding = "utf-8"
@@ -129,6 +131,7 @@ class LineSource:
                 yield number, [rest[: MAX_LINE + 1]]
                 number, rest, skipping = number + 1, b"", True
         if rest and not skipping:
+            self.is_torn = True
             yield number, [rest]
 
     def whole(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import heapq
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,7 @@ def recorded_requests(
         DataError: the file is damaged; what stands before the damage has been given out.
     """
     if mapping is None:
-        return _own_requests(source, bad)
+        return in_order(_own_requests(source, bad))
     source.encoding = mapping.layout.encoding
     reading = {
         "jsonl": _mapped_requests,
@@ -54,6 +55,38 @@ def _noting(
     mapping.notes.undecoded += source.replaced
 
 
+HELD = 3600.0
+"""For how long, in seconds of the traffic, a logged request waits for those that came before."""
+MOST_HELD = 200_000
+"""How many requests wait at most."""
+
+
+def in_order(requests: Iterator[Recorded]) -> Iterator[Recorded]:
+    """Yield requests in the order of their times, as far as logs are written when requests end.
+
+    A request that came more than `HELD` before another in the log is given out late. Requests that
+    were not logged by us come as they stand.
+    """
+    waiting: list[tuple[float, int, Request]] = []
+    newest = 0.0
+    for recorded in requests:
+        line, ts, request = recorded
+        if request.v is None:
+            while waiting:
+                before, number, held = heapq.heappop(waiting)
+                yield number, before, held
+            yield recorded
+            continue
+        heapq.heappush(waiting, (ts, line, request))
+        newest = max(newest, ts)
+        while waiting[0][0] < newest - HELD or len(waiting) > MOST_HELD:
+            before, number, held = heapq.heappop(waiting)
+            yield number, before, held
+    while waiting:
+        before, number, held = heapq.heappop(waiting)
+        yield number, before, held
+
+
 def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
     decode = msgspec.json.Decoder(WholeRequest).decode
     for first, lines in source.blocks():
@@ -64,7 +97,7 @@ def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
             except UNDECODABLE:
                 request = decoded_loosely(line)
                 if request is None:
-                    _count_bad(source, bad, number, line)
+                    _count_bad(source, bad, number, line, ends=True)
                     continue
             ts = request.ts
             if not isinstance(ts, float):
@@ -78,10 +111,15 @@ def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
             yield number, ts, request
 
 
-def _count_bad(source: LineSource, bad: BadLines, number: int, line: bytes) -> None:
+def _count_bad(
+    source: LineSource, bad: BadLines, number: int, line: bytes, *, ends: bool = False
+) -> None:
     if not line or line.isspace():
         return
-    bad.add(source.name, number, "" if bad.full else why_bad(line))
+    why = "" if bad.full else why_bad(line)
+    if source.is_torn and ends:
+        why += ": the file ends within the line"
+    bad.add(source.name, number, why)
 
 
 def _mapped_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
