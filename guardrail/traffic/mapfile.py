@@ -181,7 +181,7 @@ class _Reading:
     def _layout(self, shape: MapShape) -> Layout:
         kind = shape.format
         for key, of in (
-            ("delimiter", "csv"), ("header", "csv"), ("columns", "csv"),
+            ("delimiter", "csv"), ("columns", "csv"),
             ("pattern", "line"), ("rows", "json"),
         ):  # fmt: skip
             if getattr(shape, key) is not None and kind != of:
