@@ -15,13 +15,22 @@ from dataclasses import dataclass
 
 
 class Severity(enum.Enum):
-    """How grave a finding is: an error keeps a policy from loading."""
+    """How grave a finding is: an error keeps a policy from loading, a note is no fault by itself.
+
+    They stand from the gravest down.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
     def __str__(self) -> str:
         return self.value
+
+    def reaches(self, least: Severity) -> bool:
+        """Tell whether it is as grave as another, or graver."""
+        order = list(Severity)
+        return order.index(self) <= order.index(least)
 
 
 @dataclass(frozen=True, slots=True)
