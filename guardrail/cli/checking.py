@@ -14,9 +14,10 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.excerpts import diagnostic_fields
-from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
+    FAILED_TESTS,
     Found,
     findings_of_policies,
     findings_of_traffic,
@@ -24,21 +25,27 @@ from guardrail.cli.findings import (
     moment_of,
     print_found,
 )
+from guardrail.cli.harm_text import print_harm
 from guardrail.cli.loading import environment, load, policy_line
+from guardrail.cli.machine import finding_fields
+from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
-    coverage,
     coverage_fields,
-    parts_lines,
+    failed_tests,
     print_tests,
     print_tests_concise,
+    print_unreached,
     result_fields,
+    test_cases,
+    tests_line,
 )
-from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
+from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of, run_traffic
 from guardrail.cli.traffic_json import traffic_fields
-from guardrail.cli.traffic_text import print_traffic
+from guardrail.cli.traffic_text import print_head, print_remarks, print_tables, print_unreadable
 from guardrail.engine import Bound, Fleet, bounds
-from guardrail.errors import SettingError
+from guardrail.errors import SettingError, Severity
 from guardrail.guard import Guard
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
@@ -65,6 +72,19 @@ class CheckRequest:
     bad_lines: Fraction = Fraction(1, 100)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
+    by: list[str] = field(default_factory=list)
+    fail_on: FailOn = FailOn.WARN
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a check: of each stage that was run."""
+
+    policies: PolicySet
+    suite: SuiteResult
+    bounded: Sequence[Bound]
+    run: TrafficRun | None
+    found: Found
 
 
 def check(
@@ -79,7 +99,9 @@ def check(
     door: options.Doors = None,
     as_of: options.AsOf = None,
     geo: options.Geo = None,
-    form: options.FormatOption = Format.FULL,
+    by: options.By = None,
+    form: options.Formats = None,
+    fail_on: options.FailOnOption = FailOn.WARN,
     color: options.ColorOption = Color.AUTO,
     allow_empty: options.AllowEmpty = False,
 ) -> None:
@@ -97,29 +119,41 @@ def check(
         bad_lines=bad_lines,
         doors=door or [],
         as_of=as_of,
+        by=by or [],
+        fail_on=fail_on,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
-    run = lambda: run_check(asked, output, form)  # noqa: E731
-    code = ended(run, output, form, not_run=not_run, allow_empty=allow_empty)
+    code = reported(
+        lambda reports: run_check(asked, output, reports),
+        output,
+        form,
+        not_run=not_run,
+        allow_empty=allow_empty,
+    )
     raise typer.Exit(code)
 
 
-def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
-    """Run every stage, print what they found, and return the exit code."""
+def run_check(asked: CheckRequest, output: Output, reports: Reports) -> int:
+    """Run every stage, tell what they found, and return the exit code."""
+    checked = run_stages(asked, output)
+    results = check_results(checked, asked.fail_on.severity)
+    reports.tell(results)
+    return FINDINGS if results.failed else OK
+
+
+def run_stages(asked: CheckRequest, output: Output) -> Checked:
+    """Run every stage and return what they found; progress and warnings go to `output`."""
     _store_is_one(asked)
     known_doors(asked.doors)
     policies = load(asked.paths)
+    divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
         mapping = load_map(asked.map, policies) if asked.map is not None else None
         suite = run_suite(policies, asked.geo)
-        if form is not Format.JSON:
-            _print_tests(output, suite, policies, form)
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
-        if form is Format.FULL:
-            _print_bounds(output, bounded)
         run = None
         if files is not None:
             writer = None
@@ -127,15 +161,24 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
                 _keep_apart(asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             guard = closing.enter_context(_scratch_guard(policies, asked))
-            run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
-    found = _findings(policies, suite, run, asked)
-    if form is Format.JSON:
-        output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
-    else:
-        if run is not None:
-            print_traffic(output, run, policies, tables=form is Format.FULL)
-        print_found(output, found, form)
-    return FINDINGS if found.any else OK
+            run = run_traffic(
+                guard, policies, files, mapping, asked.warmup, writer, output, divisions
+            )
+    return Checked(policies, suite, bounded, run, _findings(policies, suite, run, asked))
+
+
+def check_results(checked: Checked, fail_on: Severity) -> Results:
+    """Return what a check has to tell, in every format."""
+    found = checked.found
+    return Results(
+        name="check",
+        text=lambda output, form: _print(output, checked, form),
+        fields={**_fields(checked), "bounds": worst_fields(checked.bounded)},
+        findings=[one for one in found.every if one.code != FAILED_TESTS],
+        cases=list(test_cases(checked.suite)),
+        failures=list(failed_tests(checked.suite)),
+        fail_on=fail_on,
+    )
 
 
 def _store_is_one(asked: CheckRequest) -> None:
@@ -168,11 +211,11 @@ def _findings(
     policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
 ) -> Found:
     now = moment_of(asked.as_of)
-    result = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
-    found: list[str] = []
-    empty: list[str] = []
+    found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
     if suite.failed:
-        found.append(f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed")
+        message = f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed"
+        found.add(FAILED_TESTS, message, severity=Severity.ERROR)
+    empty: list[str] = []
     if run is None and not suite.results:
         empty.append("nothing to check: the policies have no tests, and no `--traffic` was given")
     if run is not None:
@@ -180,46 +223,52 @@ def _findings(
             empty.append("the traffic has no readable line")
         elif not run.tally.requests:
             empty.append("no request is left after the warm-up")
-        found += [f"traffic could not be read to its end: {fault}" for fault in run.faults]
+        for fault in run.faults:
+            message = f"traffic could not be read to its end: {fault}"
+            found.add("damaged-traffic", message, severity=Severity.ERROR)
         traffic = findings_of_traffic(run, policies, asked.bad_lines)
         located, ignored = accepted(policies, traffic.located, now)
-        result.located += located
-        result.ignored += ignored
-        found += traffic.sentences
-    result.sentences = found if asked.allow_empty else found + empty
-    return result
+        found.located += located
+        found.ignored += ignored
+        found.unplaced += traffic.unplaced
+    for message in () if asked.allow_empty else empty:
+        found.add("nothing-to-check", message, severity=Severity.ERROR)
+    return found
 
 
-def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: Format) -> None:
-    output.line(("policy   ", "bold"), policy_line(policies))
-    if not suite.results:
-        output.line(("tests    ", "bold"), "none")
-        return
-    total, failed = len(suite.results), suite.failed
-    counts = f"{total - failed:,} passed" + (f", {failed:,} failed" if failed else "")
-    output.line(
-        ("tests    ", "bold"), f"{counts}; rules that decided a test: {coverage(suite, policies)}"
-    )
-    for line in parts_lines(suite, policies):
-        output.line(" " * 9, line)
-    if failed and form is Format.CONCISE:
+def _print(output: Output, checked: Checked, form: Format) -> None:
+    policies, suite, run = checked.policies, checked.suite, checked.run
+    output.told("policy", policy_line(policies))
+    if run is not None:
+        print_head(output, run, policies)
+    output.told("tests", tests_line(suite, policies))
+    if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
-    elif failed:
+    elif suite.failed:
         output.line()
         print_tests(output, suite, policies, failed_only=True)
-        output.line()
+    if form is Format.FULL:
+        if run is not None and run.tally.requests:
+            print_tables(output, run, policies)
+            print_harm(output, run)
+        if run is not None:
+            print_remarks(output, run, policies)
+        _print_bounds(output, checked.bounded)
+        print_unreached(output, suite, policies)
+    elif run is not None:
+        print_unreadable(output, run)
+    print_found(output, checked.found, form)
 
 
 def _print_bounds(output: Output, bounded: Sequence[Bound]) -> None:
-    told = f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound` tells why)"
-    output.line(("bound    ", "bold"), told)
-    for line in columns(list(worst_lines(bounded)), (False, False)):
-        output.line(" " * 9, line)
+    output.line()
+    output.line((f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound`)", "bold"))
+    rows = list(worst_lines(bounded))
+    output.lines(columns(rows, (False, False), cells=output.width - 2))
 
 
-def _fields(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, found: Found
-) -> dict[str, object]:
+def _fields(checked: Checked) -> dict[str, object]:
+    policies, suite, run, found = checked.policies, checked.suite, checked.run, checked.found
     return {
         "loaded": True,
         "policy": policies.name,
@@ -229,6 +278,7 @@ def _fields(
         "traffic": None if run is None else traffic_fields(run, policies),
         "coverage": coverage_fields(suite, policies),
         "warnings": [diagnostic_fields(one) for one in found.located],
+        "unplaced": [finding_fields(one) for one in found.unplaced],
         "ignored": [diagnostic_fields(one) for one in found.ignored],
         "findings": found.told(),
     }

@@ -90,12 +90,3 @@ def _broken(row: Sequence[str], widths: Sequence[int]) -> Iterator[tuple[str, ..
     parts = [wrapped(cell, max(1, cells)) for cell, cells in zip(row, widths, strict=True)]
     for number in range(max(map(len, parts))):
         yield tuple(part[number] if number < len(part) else "" for part in parts)
-
-
-def beside(left: Sequence[str], right: Sequence[str], gap: int) -> list[str]:
-    """Return two blocks of lines side by side."""
-    cells = max((width(line) for line in left), default=0) + gap
-    tall = max(len(left), len(right))
-    first = [*left, *[""] * (tall - len(left))]
-    second = [*right, *[""] * (tall - len(right))]
-    return [f"{padded(a, cells)}{b}".rstrip() for a, b in zip(first, second, strict=True)]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
 
-from guardrail.cli.excerpts import print_diagnostics
+from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.figures import plural, share
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import inert, shortened
+from guardrail.cli.machine import Finding, Unplaced
 from guardrail.cli.output import Format, Output
 from guardrail.cli.traffic import TrafficRun
-from guardrail.errors import Diagnostic, SettingError
+from guardrail.errors import Diagnostic, SettingError, Severity
 from guardrail.http.doors import DOORS, unfed_by_all
 from guardrail.loading import accepted, ending_soon, lint, nearest, warning
 from guardrail.model.amounts import SECOND
@@ -22,28 +23,41 @@ from guardrail.scenarios import SuiteResult, suite_findings
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
+FAILED_TESTS = "failed-tests"
+"""What stands for failed tests among findings, where each stands for itself elsewhere."""
 
 
 @dataclass(slots=True)
 class Found:
-    """What was found: located findings, those that comments accept, sentences, and notes.
-
-    Notes tell what is no finding yet.
-    """
+    """What was found: in files, in no file, what comments accept, and what is no finding yet."""
 
     located: list[Diagnostic] = field(default_factory=list)
     ignored: list[Diagnostic] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
+    unplaced: list[Unplaced] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def any(self) -> bool:
-        """Whether anything was found."""
-        return bool(self.located or self.sentences)
+    def every(self) -> list[Finding]:
+        """Everything that was found, by its place; what has none comes last."""
+        return [*sorted(self.located, key=lambda one: one.sort_key), *self.unplaced]
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,
+        severity: Severity = Severity.WARNING,
+    ) -> None:
+        """Add a finding that stands in no file."""
+        self.unplaced.append(Unplaced(code, severity, message, help))
 
     def told(self) -> list[str]:
-        """Return everything as sentences."""
-        return [f"{d.code} {d.message} ({d.span})" for d in self.located] + self.sentences
+        """Return everything as sentences, what is only noted left out."""
+        located = [d for d in self.located if d.severity is not Severity.NOTE]
+        return [
+            *(f"{d.code} {d.message} ({d.span})" for d in located),
+            *(found.text for found in self.unplaced if found.severity is not Severity.NOTE),
+        ]
 
 
 def moment_of(as_of: float | None) -> int:
@@ -82,25 +96,26 @@ def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) ->
 
     `most` is the share of lines that may be unreadable.
     """
-    found = Found(sentences=list(_of_lines(run, most)))
+    found = Found()
+    _of_lines(found, run, most)
     tally = run.tally
     for name, count in _first(tally.strange):
         near = nearest(name, policies.facts)
         advice = "declare it under `facts:`, or leave it out of the traffic"
         if near:
             advice = f"did you mean `{near}`?"
-        found.sentences.append(
-            f"GR309 fact `{shortened(name)}` is in no policy ({plural(count, 'request')}); {advice}"
-        )
+        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
+        found.add("GR309", message, advice)
     for note, count in _first(tally.matching.notes):
-        found.sentences.append(f"GR311 {shortened(note, 160)} ({plural(count, 'request')})")
+        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     if policies.unlisted_model is None:
         for model, count in _first(tally.unlisted):
-            found.sentences.append(
-                f"GR306 model `{shortened(model)}` is not in `models` "
-                f"({plural(count, 'request')}): it costs the dearest, and no degrade moves it; "
-                "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
+            message = (
+                f"model `{shortened(model)}` is not in `models` "
+                f"({plural(count, 'request')}): it costs the dearest, and no degrade moves it"
             )
+            help = "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
+            found.add("GR306", message, help)
     by_id = {rule.id: rule for rule in policies.rules}
     for name, count in _first(tally.idle):
         message = f"rule `{name}` asked for a weaker model without effect "
@@ -110,26 +125,25 @@ def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) ->
     return found
 
 
-def _of_lines(run: TrafficRun, most: Fraction) -> list[str]:
-    found: list[str] = []
+def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:
     bad, every = run.bad.count, run.bad.count + run.readable
     if bad and bad > most * every:
-        found.append(
-            f"GR305 {bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
+        message = (
+            f"{bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
+        found.add("GR305", message)
     if run.mapping is None or not run.readable:
-        return found
+        return
     for name in sorted(run.mapping.unseen):
-        found.append(
-            f"GR308 column `{shortened(name)}`, which the map names, has no value in any line"
-        )
+        message = f"column `{shortened(name)}`, which the map names, has no value in any line"
+        found.add("GR308", message)
     for (fact, text), count in _first(run.mapping.unknown):
-        found.append(
-            f"GR310 `{shortened(text)}` is not among the `values` of `{fact}` "
-            f"({plural(count, 'request')}): the fact was left out; list it, or add a `default`"
+        message = (
+            f"`{shortened(text)}` is not among the `values` of `{fact}` "
+            f"({plural(count, 'request')}): the fact was left out"
         )
-    return found
+        found.add("GR310", message, "list it, or add a `default`")
 
 
 def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
@@ -140,18 +154,21 @@ def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
 def print_found(output: Output, found: Found, form: Format) -> None:
     """Print what was found, or that nothing was."""
     for note in found.notes:
-        output.line(("note     ", "yellow"), shortened(note, 200))
+        output.told("note", shortened(note, 200), "yellow")
     if found.ignored:
         codes = ", ".join(sorted({one.code for one in found.ignored}))
         text = f"{plural(len(found.ignored), 'finding')} accepted by a comment ({codes})"
-        output.line(("note     ", "yellow"), text)
+        output.told("note", text, "yellow")
     output.line()
-    if found.located:
-        print_diagnostics(output, tuple(found.located), form)
-    if not found.any:
+    notes = [one for one in found.located if one.severity is Severity.NOTE]
+    print_diagnostics(output, tuple(notes), Format.CONCISE)
+    print_diagnostics(output, tuple(one for one in found.located if one not in notes), form)
+    if not found.told():
         output.line(("no findings", "green"))
-    for sentence in found.sentences:
-        output.line(("finding  ", "red"), sentence)
-    if found.located:
-        codes = ", ".join(sorted({one.code for one in found.located}))
-        output.line(("finding  ", "red"), f"{plural(len(found.located), 'warning')} ({codes})")
+    for one in found.unplaced:
+        label = "note" if one.severity is Severity.NOTE else "finding"
+        output.told(label, inert(one.text), "blue" if label == "note" else "red")
+    graver = [one for one in found.located if one not in notes]
+    if graver:
+        codes = ", ".join(sorted({one.code for one in graver}))
+        output.told("finding", f"{counted(tuple(graver))} ({codes})", "red")

@@ -148,6 +148,14 @@ BadShare = Annotated[
         help="How many lines may be unreadable before that is a finding.",
     ),
 ]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="FACT[,FACT…]",
+        help="Tell whom refusals hit by the values of these facts; repeatable for further tables.",
+    ),
+]
 Doors = Annotated[
     list[str] | None,
     typer.Option(

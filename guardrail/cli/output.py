@@ -90,11 +90,14 @@ class Output:
         for line in lines:
             self.line(" " * indent if line else "", line)
 
-    def paragraph(self, text: str, indent: int = 2) -> None:
-        """Print text in as many lines as it takes, those after the first indented further."""
-        first, *more = wrapped(text, self.width - indent - 2)
-        self.line(" " * indent, first)
-        self.lines(more, indent + 2)
+    def paragraph(self, text: str, label: str = "") -> None:
+        """Print text, after a label if there is one, in as many lines as it takes.
+
+        Those after the first stand further to the right.
+        """
+        first, *more = wrapped(text, self.width - 2 - max(2, len(label)))
+        self.line("  ", label, first)
+        self.lines(more, 2 + max(2, len(label)))
 
     def text(self, text: str) -> None:
         """Print text of results as it is."""

@@ -25,9 +25,10 @@ class Wanted(NamedTuple):
 class Results:
     """What a command has to tell, in every format.
 
-    `text` prints it for people, to an output, in full or concise. `fields` are for JSON. `findings`
-    are what was found, `cases` what was checked, passed or failed. `fail_on` is the mildest
-    finding that fails, `name` the command.
+    `text` prints it for people, to an output, in full or concise. `fields` are for JSON. `cases`
+    are what was checked, passed or failed, and `findings` what was found besides; `failures` tell
+    of the cases that failed where findings are all there is. `fail_on` is the mildest finding that
+    fails, `name` the command.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Results:
     fields: Mapping[str, object]
     findings: Sequence[Finding] = ()
     cases: Sequence[Case] = ()
+    failures: Sequence[Finding] = ()
     fail_on: Severity = Severity.WARNING
 
     @property
@@ -104,9 +106,9 @@ def _print(output: Output, form: Format, results: Results) -> None:
         for line in json_lines(results.fields):
             output.json(line, None)
     elif form is Format.SARIF:
-        output.json(sarif(results.findings))
+        output.json(sarif([*results.failures, *results.findings]))
     elif form is Format.JUNIT:
         output.text(junit(results.name, results.findings, results.cases, results.fail_on))
     else:
-        for command in github(results.findings):
+        for command in github([*results.failures, *results.findings]):
             output.text(command)

@@ -11,9 +11,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
-from guardrail.errors import DataError
+from guardrail.errors import DataError, SettingError
 from guardrail.guard import Guard
+from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
+from guardrail.replay.harm import Place
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.running import Course, Replay
 from guardrail.replay.tally import Tally
@@ -41,6 +43,8 @@ class TrafficRun:
     faults: list[str] = field(default_factory=list)
     mapping: TrafficMap | None = None
     local_share: Fraction = Fraction(1)
+    sources: tuple[str, ...] = ()
+    """The names of the traffic files."""
 
     @property
     def readable(self) -> int:
@@ -81,6 +85,28 @@ class TrafficFiles:
                 self.faults.append(str(error))
 
 
+BY = ("account.tier",)
+"""The division by segments where none is asked for."""
+
+
+def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
+    """Return the divisions by facts that `--by` asks for, `account.tier` if it asks for none.
+
+    Raises:
+        SettingError: a fact is not known.
+    """
+    found = []
+    for written in asked:
+        names = tuple(name.strip() for name in written.split(","))
+        for name in names:
+            if name not in policies.facts:
+                near = nearest(name, policies.facts)
+                meant = f"did you mean `{near}`?" if near else "declare it under `facts:`"
+                raise SettingError(f"`--by {written}`: there is no fact `{name}`; {meant}")
+        found.append(names)
+    return list(dict.fromkeys(found)) or [BY]
+
+
 def run_traffic(
     guard: Guard,
     policies: PolicySet,
@@ -89,11 +115,16 @@ def run_traffic(
     warmup: float,
     decisions: DecisionFile | None,
     output: Output,
+    divisions: Sequence[tuple[str, ...]] = (),
 ) -> TrafficRun:
-    """Replay traffic files through a guard; add up, and write decisions where they are wanted."""
-    replay, tally = Replay(guard), Tally(policies)
+    """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    `divisions` are the facts by which segments are told apart.
+    """
+    replay, tally = Replay(guard), Tally(policies, divisions)
     run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
     run.faults, run.mapping, run.local_share = files.faults, mapping, guard.local_share
+    run.sources = tuple(source.name for source in files.sources)
     several = len(files.sources) > 1
     warm_until: float | None = None
     with _progress(output, files) as tick:
@@ -101,7 +132,7 @@ def run_traffic(
             if warm_until is None:
                 warm_until = ts + warmup
             if ts >= warm_until or not warmup:
-                tally.add(ts, request, decision)
+                tally.add(ts, request, decision, Place(ts, files.current.name, line))
             else:
                 run.warmed += 1
             if decisions is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from guardrail.guard.fallback import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
+from guardrail.replay.harm import Harm, Place
 from guardrail.replay.matching import Matching
 from guardrail.traffic.requests import Request
 
@@ -46,7 +48,7 @@ class Tally:
     `unavailable` those refused for want of it, by rule.
     """
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(self, policies: PolicySet, divisions: Iterable[tuple[str, ...]] = ()) -> None:
         self.requests = 0
         self.decided: Counter[tuple[str | None, Effect]] = Counter()
         self.accounts: dict[str, int] = {}
@@ -60,14 +62,20 @@ class Tally:
         self.matching = Matching(policies)
         self.ceilings = Ceilings(policies)
         """What was asked of budgets that all accounts share."""
+        self.harm = Harm(policies, divisions)
+        """Whom refusals hit, of the requests whose place is known."""
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
         # How many requests there were of a kind, and one of them.
         self._kinds: dict[tuple[object, ...], list[Any]] = {}
 
-    def add(self, ts: float, request: Request, decision: Decision) -> None:
-        """Count one decided request."""
+    def add(
+        self, ts: float, request: Request, decision: Decision, place: Place | None = None
+    ) -> None:
+        """Count one decided request; `place` is where it stands in the traffic."""
+        if place is not None:
+            self.harm.add(place, decision)
         effect, rule, facts = decision.effect, decision.rule, decision.facts
         account = facts.get("account.id")
         if account.__class__ is str:
@@ -105,6 +113,7 @@ class Tally:
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
+        self.harm.finished()
 
     def effect_requests(self, effect: Effect) -> int:
         """Return how many requests met an effect."""

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,8 +86,9 @@ def fill(folder: Path) -> None:
 
 
 def masked(printed: str) -> str:
-    """Return what was printed with what changes by itself, digests and data dates, as `…`."""
+    """Return what was printed with what changes by itself (digests, dates, the version) as `…`."""
     out = re.sub("sha256:[0-9a-f]{8,}…?", "sha256:…", printed)
+    out = out.replace(f'"version": "{metadata.version("guardrail-engine")}"', '"version": "…"')
     return re.sub(r"(guardrail-country) \S+", r"\1 …", out)
 
 

@@ -151,7 +151,8 @@ def test_a_test_that_expects_nothing_is_a_finding_and_shows_nothing(run, policy)
 
         assert (outcome.code, codes(outcome.out)) == (1, {"GR403"})
         assert "test `idle` expects nothing" in outcome.out
-    assert "0 of 2 (never: banned, day)" in outcome.out
+    assert "they decided 0 of 2 rules" in outcome.out
+    assert "rules that decided no test\n  banned, day\n" in outcome.out
 
 
 def test_requests_between_others_need_no_expectation(run, policy):
@@ -324,8 +325,7 @@ def test_a_degrade_without_effect_is_in_the_table_and_a_finding(run, policy, fol
     assert (outcome.code, codes(outcome.out)) == (0, set())  # who asks for `small` has it
     assert (told.code, codes(told.out)) == (1, {"GR307"})
     assert "rule `day` asked for a weaker model without effect (1 request)" in told.out
-    assert re.search(r"rule +mode +matched +degr\. +thrtl\. +block +no effect\n", told.out)
-    assert re.search(r"day +enforce +1 +– +– +– +1\n", told.out)
+    assert re.search(r"  day +1 +– +1 without effect\n", told.out)
 
 
 MAP = """\
@@ -435,9 +435,9 @@ def test_coverage_is_told_by_row_step_and_branch(run, policy):
     found = json.loads(run("test", "p.yaml", "--format", "json").out)
 
     assert outcome.code == 0
-    assert "1 of 1\n" in outcome.out
-    assert "decided by a test: 1 of 3 rows, 3 of 3 steps, 1 of 2 branches\n" in outcome.out
-    never = "never: day (anonymous; verified; request.capability in [agentic, code])\n"
+    told = "they decided 1 of 1 rules, 1 of 3 rows, 3 of 3 steps, 1 of 2 branches\n"
+    assert told in outcome.out
+    never = "  day (anonymous; verified; request.capability in [agentic, code])\n"
     assert never in outcome.out
     assert [row["text"] for row in found["rows_without_test"]] == ["anonymous", "verified"]
     assert found["steps_without_test"] == []
@@ -573,4 +573,4 @@ def test_refusals_that_no_rule_stands_behind_are_told_of_as_made(run, policy, fo
     write_traffic(folder / "t.jsonl", *(request(at) for at in range(3)))
     out = run("check", "p.yaml", "--traffic", "t.jsonl").out
 
-    assert re.search(r"\(no rule\) +– +– +3\n", out), out
+    assert re.search(r"\(no rule\) +– +– +3 blocked\n", out), out

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from guardrail.cli.inert import width
+
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 WIDEST = 80
 
@@ -47,3 +49,14 @@ def test_a_command_prints_what_it_printed(run, path, monkeypatch):
     assert outcome.err == ""
 
     assert command.shown(outcome.out, outcome.code) == expected
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_what_is_printed_for_people_fits_the_width(path):
+    first, *lines = path.read_text("utf-8").splitlines()
+    command = Command.of(first)
+    if set(command.arguments) & {"json", "jsonl", "junit", "sarif", "github", "concise", "always"}:
+        pytest.skip("for programs, or one line each")
+    most = int(command.settings.get("COLUMNS", WIDEST))
+
+    assert [line for line in lines if width(line) > most] == []
