@@ -26,6 +26,7 @@ from guardrail.cli.findings import (
 )
 from guardrail.cli.loading import environment, load, policy_line
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import Setting, comments_without_use
 from guardrail.cli.tests_text import (
     coverage,
     coverage_fields,
@@ -109,7 +110,7 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
     """Run every stage, print what they found, and return the exit code."""
     _store_is_one(asked)
     known_doors(asked.doors)
-    policies = load(asked.paths)
+    policies = load(asked.paths, linted=True)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
@@ -186,6 +187,10 @@ def _findings(
         result.located += located
         result.ignored += ignored
         found += traffic.sentences
+    setting = Setting(now=now, doors=asked.doors)
+    result.located += comments_without_use(
+        policies, result.ignored, setting, traffic=run is not None
+    )
     result.sentences = found if asked.allow_empty else found + empty
     return result
 
