@@ -15,6 +15,7 @@ from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.linting import lint
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
@@ -49,6 +50,7 @@ def _options(
 
 
 app.command()(check)
+app.command()(lint)
 app.command("test")(run_policy_tests)
 app.command()(explain)
 actors = typer.Typer(

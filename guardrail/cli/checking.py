@@ -30,10 +30,10 @@ from guardrail.cli.loading import environment, load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
-    failed_tests,
     print_tests,
     print_tests_concise,
     print_unreached,
@@ -146,7 +146,7 @@ def run_stages(asked: CheckRequest, output: Output) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     _store_is_one(asked)
     known_doors(asked.doors)
-    policies = load(asked.paths)
+    policies = load(asked.paths, linted=True)
     divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
@@ -231,6 +231,8 @@ def _findings(
         found.located += located
         found.ignored += ignored
         found.unplaced += traffic.unplaced
+    setting = Setting(now=now, doors=asked.doors)
+    found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
     for message in () if asked.allow_empty else empty:
         found.add("nothing-to-check", message, severity=Severity.ERROR)
     return found

@@ -13,13 +13,14 @@ from guardrail.cli.figures import plural, share
 from guardrail.cli.inert import inert, shortened
 from guardrail.cli.machine import Finding, Unplaced
 from guardrail.cli.output import Format, Output
+from guardrail.cli.policy_findings import Setting, policy_findings, with_excerpts
 from guardrail.cli.traffic import TrafficRun
 from guardrail.errors import Diagnostic, SettingError, Severity
-from guardrail.http.doors import DOORS, unfed_by_all
-from guardrail.loading import accepted, ending_soon, lint, nearest, warning
+from guardrail.http.doors import DOORS
+from guardrail.loading import ending_soon, nearest, warning
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from guardrail.scenarios import SuiteResult, suite_findings
+from guardrail.scenarios import SuiteResult
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
@@ -82,13 +83,9 @@ def findings_of_policies(
     policies: PolicySet, suite: SuiteResult, doors: Sequence[str], now: int, geo: str | None
 ) -> Found:
     """Return what is wrong with policies that load, and with their tests."""
-    every = [*lint(policies, now), *suite_findings(policies, suite, now, geo)]
-    for unfed in unfed_by_all(policies, doors):
-        message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
-        help = "leave it to another door, or set its `mode: off` here"
-        every.append(warning("GR205", message, unfed.rule.span, help))
-    located, ignored = accepted(policies, every, now)
-    return Found(located, ignored, notes=ending_soon(policies, now))
+    setting = Setting(now=now, doors=doors, geo=geo)
+    made = policy_findings(policies, suite, setting)
+    return Found(with_excerpts(made.faults), made.ignored, notes=ending_soon(policies, now))
 
 
 def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) -> Found:

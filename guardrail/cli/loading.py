@@ -19,8 +19,8 @@ _DIGEST = 15
 _TRAFFIC = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".csv", ".csv.gz", ".csv.zst")
 
 
-def load(paths: Sequence[str]) -> PolicySet:
-    """Return the policy set under some paths.
+def load(paths: Sequence[str], *, linted: bool = False) -> PolicySet:
+    """Return the policy set under some paths; `linted` adds what is most likely not meant.
 
     Raises:
         SettingError: a path is not there, or is traffic.
@@ -38,7 +38,7 @@ def load(paths: Sequence[str]) -> PolicySet:
         raise NothingToCheckError(
             f"nothing to check: no policy file under `{'`, `'.join(paths)}` (`*.yaml` or `*.yml`)"
         )
-    return load_policies(list(paths))
+    return load_policies(list(paths), linted=linted)
 
 
 def _holds_policies(path: Path) -> bool:

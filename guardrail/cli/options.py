@@ -124,6 +124,12 @@ Decisions = Annotated[
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
 ]
+LintedStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URI", help="Where counters will be kept: what it forgets is a finding."
+    ),
+]
 StoreDown = Annotated[
     bool,
     typer.Option(

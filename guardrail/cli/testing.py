@@ -14,10 +14,10 @@ from guardrail.cli.loading import load
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import failed_tests
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
-    failed_tests,
     print_tests,
     print_tests_concise,
     print_unreached,

@@ -7,11 +7,10 @@ from itertools import groupby
 
 from guardrail.cli.figures import columns, length, plural
 from guardrail.cli.inert import padded, shortened, width, wrapped
-from guardrail.cli.machine import Case, Finding
+from guardrail.cli.machine import Case
 from guardrail.cli.output import Output
 from guardrail.cli.story_text import rule_lines
 from guardrail.engine import KINDS, Point, points_of
-from guardrail.errors import Diagnostic, Severity
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import (
@@ -132,16 +131,6 @@ def test_cases(suite: SuiteResult) -> Iterator[Case]:
     for entry in suite.results:
         span = entry.scenario.span
         yield Case(span.file, entry.scenario.name, span, _difference(entry, "\n"))
-
-
-def failed_tests(suite: SuiteResult) -> Iterator[Finding]:
-    """Yield the failed tests as findings, at what they expected."""
-    for entry in suite.results:
-        difference = _difference(entry, "; ")
-        if entry.mismatch is not None and difference is not None:
-            message = f"test `{entry.scenario.name}`: {difference}"
-            span = entry.mismatch.expectation.span
-            yield Diagnostic("failed-test", Severity.ERROR, message, span)
 
 
 def _difference(entry: ScenarioResult, separator: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.linting import accepted, ending_soon, lint, warning
+from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint, warning
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
 from guardrail.loading.schema import policy_schema
@@ -34,6 +34,7 @@ __all__ = [
     "accepted",
     "did_you_mean",
     "ending_soon",
+    "idle_comments",
     "kind_of",
     "lint",
     "load_policies",

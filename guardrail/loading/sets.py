@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from guardrail.errors import PolicyError, SettingError
+from guardrail.errors import Diagnostic, PolicyError, SettingError
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
     compile_defaults,
@@ -18,10 +18,10 @@ from guardrail.loading.declarations import (
     compile_unit,
     compile_unlisted,
 )
-from guardrail.loading.files import PolicyFile, policy_files
+from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
-from guardrail.loading.linting import read_ignores
+from guardrail.loading.lint import lint_written, read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
 from guardrail.loading.rules import Rules
@@ -37,8 +37,10 @@ from guardrail.model.rules import Rule
 T = TypeVar("T")
 
 
-def load_policies(paths: Sequence[Path | str]) -> PolicySet:
+def load_policies(paths: Sequence[Path | str], *, linted: bool = False) -> PolicySet:
     """Load every policy file under the given files and folders as one set.
+
+    `linted` adds to its warnings what is most likely not meant.
 
     Raises:
         PolicyError: anything is wrong in any file; it lists everything that is, in order.
@@ -48,11 +50,15 @@ def load_policies(paths: Sequence[Path | str]) -> PolicySet:
         raise SettingError("no policy is named: give a folder or a file")
     findings = Findings()
     files = policy_files([Path(path) for path in paths], findings.diagnostics)
-    return compile_set(files, findings)
+    if linted:
+        findings.diagnostics.extend(kept_out([Path(path) for path in paths]))
+    return compile_set(files, findings, linted=linted)
 
 
-def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
+def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> PolicySet:
     """Load a policy set that is one text; list files are looked for beside `file`.
+
+    `linted` adds to its warnings what is most likely not meant.
 
     Raises:
         PolicyError: anything is wrong in it; it lists everything that is, in order.
@@ -66,7 +72,7 @@ def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
         text=text.removeprefix("\ufeff"),
         is_test=file.endswith(("_test.yaml", "_test.yml")),
     )
-    return compile_set([source], Findings())
+    return compile_set([source], Findings(), linted=linted)
 
 
 MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
@@ -208,15 +214,20 @@ def _check_name(scope: Scope, node: Node, kind: str) -> None:
         scope.report("GR102", node, message, help=help)
 
 
-def compile_set(files: Sequence[PolicyFile], findings: Findings) -> PolicySet:
+def compile_set(
+    files: Sequence[PolicyFile], findings: Findings, *, linted: bool = False
+) -> PolicySet:
     """Compile the files of one policy set, in the order that breaks ties.
 
-    `findings` holds what was wrong with finding the files.
+    `findings` holds what was wrong with finding the files; `linted` adds what is most likely not
+    meant.
 
     Raises:
         PolicyError: anything is wrong in any of them; it lists everything that is.
     """
-    return _Compilation(files, Scope(findings, partial=bool(findings.diagnostics))).policy_set()
+    compilation = _Compilation(files, Scope(findings, partial=findings.failed))
+    policies = compilation.policy_set()
+    return replace(policies, warnings=compilation.lint(policies)) if linted else policies
 
 
 @dataclass(slots=True)
@@ -228,6 +239,7 @@ class _Compilation:
     contents: list[tuple[str, bytes]] = field(default_factory=list)
     lists: Lists = field(init=False)
     conditions: Conditions = field(init=False)
+    roots: list[MapNode] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lists = Lists(self.scope)
@@ -274,10 +286,17 @@ class _Compilation:
             ignores=ignores,
         )
 
+    def lint(self, policies: PolicySet) -> tuple[Diagnostic, ...]:
+        """Return what was found in the set that came of it, with what is most likely not meant."""
+        lint_written(policies, self.roots, self.scope, self.lists.named)
+        return tuple(self.scope.findings.in_order())
+
     def _documents(self) -> list[Document]:
         self.contents.extend((file.relative, file.data) for file in self.files)
         read = [read_document(file, self.scope) for file in self.files]
-        return [document for document in read if document is not None]
+        documents = [document for document in read if document is not None]
+        self.roots.extend(document.root for document in documents)
+        return documents
 
     def _declare(self, documents: list[Document], once: Mapping[str, Entry]) -> None:
         scope = self.scope

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guardrail.errors import Severity
 from guardrail.loading import CATALOGUE
 from tests.cli.conftest import MONDAY, POLICY, request, write_traffic
 
@@ -85,7 +87,8 @@ def test_what_a_client_chooses_in_a_key_is_a_finding(run, policy, key, often):
     ("comment", "code"),
     [
         ("# guardrail: ignore GR203 as agents are few here", 0),
-        ("# guardrail: ignore GR203, GR206", 0),
+        ("# guardrail: ignore GR203, GR307", 0),  # traffic may show the other
+        ("# guardrail: ignore GR203, GR206", 1),  # and this is not found here
         ("# guardrail: ignore GR203 until 2026-06-01 as agents are few", 0),
         ("# guardrail: ignore GR203 until 2026-02-28 as agents are few", 1),
         ("# guardrail: ignore GR206 something else", 1),
@@ -100,7 +103,8 @@ def test_a_comment_accepts_a_finding_until_its_date(run, policy, comment, code, 
     outcome = run("check", "p.yaml", "--as-of", "2026-03-01")
 
     assert outcome.code == code
-    assert ("1 finding accepted by a comment (GR203)" in outcome.out) is not code
+    accepted = "1 finding accepted by a comment (GR203)" in outcome.out
+    assert accepted is (code == 0 or "GR203, GR206" in comment)
 
 
 EXEMPTION = """\
@@ -363,7 +367,7 @@ BLIND = {
     "  - {id: r, when: {request.model: large}, block: {}}": "`request.model`",
     "  - {id: r, when: {request.tools: {gt: 0}}, block: {}}": "`request.tools`",
     "  - {id: r, when: {not: {request.capability: chat}}, block: {}}": "`request.capability`",
-    "  - {id: r, when: always, budget: {tokens: 1, per: day, key: account.id}}": "`tokens`",
+    "  - {id: r, when: always, budget: {tokens: 9k, per: day, key: account.id}}": "`tokens`",
     "  - {id: r, when: always, rate: {cost_usd: 1/day, key: account.id}}": "`cost_usd`",
     "  - {id: r, when: always, concurrency: {max: 1, key: account.id}}": "in flight",
     "  - {id: r, when: always, rate: {requests: {by: request.model, large: 9/day, else: 99/day}, "
@@ -411,6 +415,7 @@ rules:
     when: {any: [{request.tools: {gt: 0}}, {request.capability: {in: [agentic, code]}}]}
     unknown: skip
     budget:
+      # guardrail: ignore GR210 few tokens make a short test
       tokens: {by: account.tier, anonymous: 1k, email: 10k, verified: unlimited}
       per: day
       key: account.id
@@ -513,16 +518,23 @@ def catalogued(run, folder, code: str, example: str) -> tuple[int, set[str]]:
     tests = "" if "tests:" in parts[0] else "tests: [{name: t, facts: {account.id: a}, expect: %s}]"
     files = dict(zip(parts[1::2], parts[2::2], strict=True))
     base = f"guardrail: 1\npolicy: p\n{parts[0].rstrip()}\n{rules}{tests}\n"
+    shutil.rmtree(folder / "sets", ignore_errors=True)
+    (folder / "sets").mkdir()
     for name, text in files.items():
-        (folder / name).write_text(text.rstrip() + "\n")
+        beside = folder / "sets" if name.lower() == "embargo.yaml" else folder
+        (beside / name).write_text(text.rstrip() + "\n")
     traffic = ("--traffic", "traffic.jsonl") if "traffic.jsonl" in files else ()
     mapped = ("--map", "map.yaml") if "map.yaml" in files else ()
     door = ("--door", "authorizer") if code == "GR205" else ()
-    options = (*traffic, *mapped, *door, "--as-of", "2026-06-01")
+    store = ("--store", "memory://") if code == "GR211" else ()
+    options = (*traffic, *mapped, *door, *store, "--as-of", "2026-06-01")
+    command: tuple[str, ...] = ("check",)
+    if CATALOGUE[code].severity is not Severity.WARNING:
+        command = ("lint", "--fail-on", "note")
     for effect in ("allow", "block", "degrade"):
-        (folder / "q.yaml").write_text(base.replace("expect: %s", f"expect: {effect}"))
-        outcome = run("check", "q.yaml", *options)
-        if "FAIL" not in outcome.out:
+        (folder / "sets" / "q.yaml").write_text(base.replace("expect: %s", f"expect: {effect}"))
+        outcome = run(*command, "sets", *options)
+        if "FAIL" not in outcome.out and ("GR401" not in outcome.out or code == "GR401"):
             break
     return outcome.code, codes(outcome.out)
 
@@ -532,8 +544,10 @@ def test_the_catalogue_avoids_what_is_found_and_prefers_what_is_not(run, folder,
     avoided = catalogued(run, folder, code, CATALOGUE[code].avoid)
 
     assert avoided[0] == 1
-    assert code in avoided[1] <= {code, "GR206"}
-    assert catalogued(run, folder, code, CATALOGUE[code].prefer) == (0, set())
+    also = {"GR203"} if code == "GR230" else set()  # the comment names what it accepted
+    assert code in avoided[1] <= {code, "GR206", "GR402", *also}
+    preferred = catalogued(run, folder, code, CATALOGUE[code].prefer)
+    assert preferred in ((0, set()), (1, {"GR402"} - {code}))
 
 
 def test_every_code_that_is_told_has_a_page():
@@ -541,7 +555,7 @@ def test_every_code_that_is_told_has_a_page():
     told = {
         code
         for path in root.rglob("*.py")
-        if path.name != "catalogue.py"
+        if not path.name.startswith("catalogue")
         for code in re.findall(r"\bGR[2-9]\d\d\b", path.read_text("utf-8"))
     }
 
