@@ -24,6 +24,7 @@ from guardrail.cli.findings import (
     known_doors,
     moment_of,
     print_found,
+    print_notes,
 )
 from guardrail.cli.harm_text import print_harm
 from guardrail.cli.loading import environment, load, policy_line
@@ -244,6 +245,7 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
     if run is not None:
         print_head(output, run, policies)
     output.told("tests", tests_line(suite, policies))
+    print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
     elif suite.failed:

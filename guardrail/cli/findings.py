@@ -148,14 +148,18 @@ def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:_SHOWN]
 
 
-def print_found(output: Output, found: Found, form: Format) -> None:
-    """Print what was found, or that nothing was."""
+def print_notes(output: Output, found: Found) -> None:
+    """Print what is no finding yet, and what comments accept."""
     for note in found.notes:
         output.told("note", shortened(note, 200), "yellow")
     if found.ignored:
         codes = ", ".join(sorted({one.code for one in found.ignored}))
         text = f"{plural(len(found.ignored), 'finding')} accepted by a comment ({codes})"
         output.told("note", text, "yellow")
+
+
+def print_found(output: Output, found: Found, form: Format) -> None:
+    """Print what was found, or that nothing was."""
     output.line()
     notes = [one for one in found.located if one.severity is Severity.NOTE]
     print_diagnostics(output, tuple(notes), Format.CONCISE)
