@@ -14,6 +14,14 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.excerpts import diagnostic_fields
+from guardrail.cli.expecting import (
+    FAILED,
+    add_thresholds,
+    expected_cases,
+    expected_fields,
+    expected_line,
+    print_expected,
+)
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
@@ -71,9 +79,11 @@ class CheckRequest:
     geo: str | None = None
     allow_empty: bool = False
     bad_lines: Fraction = Fraction(1, 100)
+    missing: Fraction = Fraction(1, 20)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
     by: list[str] = field(default_factory=list)
+    expect: list[str] = field(default_factory=list)
     fail_on: FailOn = FailOn.WARN
 
 
@@ -97,10 +107,12 @@ def check(
     store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     bad_lines: options.BadShare = "1%",  # type: ignore[assignment]
+    missing: options.Missing = "5%",  # type: ignore[assignment]
     door: options.Doors = None,
     as_of: options.AsOf = None,
     geo: options.Geo = None,
     by: options.By = None,
+    expect: options.Expect = None,
     form: options.Formats = None,
     fail_on: options.FailOnOption = FailOn.WARN,
     color: options.ColorOption = Color.AUTO,
@@ -118,9 +130,11 @@ def check(
         geo=geo,
         allow_empty=allow_empty,
         bad_lines=bad_lines,
+        missing=missing,
         doors=door or [],
         as_of=as_of,
         by=by or [],
+        expect=expect or [],
         fail_on=fail_on,
     )
     output = Output(color, results_to_stderr=decisions == "-")
@@ -147,7 +161,9 @@ def run_stages(asked: CheckRequest, output: Output) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     _store_is_one(asked)
     known_doors(asked.doors)
-    policies = load(asked.paths, linted=True)
+    if asked.expect and not asked.traffic:
+        raise SettingError("`--expect` is about traffic: give it with `--traffic`")
+    policies = load(asked.paths, linted=True, expected=asked.expect)
     divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
@@ -175,9 +191,12 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         name="check",
         text=lambda output, form: _print(output, checked, form),
         fields={**_fields(checked), "bounds": worst_fields(checked.bounded)},
-        findings=[one for one in found.every if one.code != FAILED_TESTS],
-        cases=list(test_cases(checked.suite)),
-        failures=list(failed_tests(checked.suite)),
+        findings=[one for one in found.every if one.code not in (FAILED_TESTS, FAILED)],
+        cases=[*test_cases(checked.suite), *expected_cases(checked.run)],
+        failures=[
+            *failed_tests(checked.suite),
+            *(one for one in found.every if one.code == FAILED),
+        ],
         fail_on=fail_on,
     )
 
@@ -213,6 +232,8 @@ def _findings(
 ) -> Found:
     now = moment_of(asked.as_of)
     found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
+    if asked.fail_on is FailOn.NOTE:
+        found.mildest = Severity.NOTE
     if suite.failed:
         message = f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed"
         found.add(FAILED_TESTS, message, severity=Severity.ERROR)
@@ -227,7 +248,8 @@ def _findings(
         for fault in run.faults:
             message = f"traffic could not be read to its end: {fault}"
             found.add("damaged-traffic", message, severity=Severity.ERROR)
-        traffic = findings_of_traffic(run, policies, asked.bad_lines)
+        traffic = findings_of_traffic(run, policies, asked.bad_lines, asked.missing)
+        add_thresholds(traffic, run)
         located, ignored = accepted(policies, traffic.located, now)
         found.located += located
         found.ignored += ignored
@@ -245,6 +267,9 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
     if run is not None:
         print_head(output, run, policies)
     output.told("tests", tests_line(suite, policies))
+    expected = expected_line(policies, run)
+    if expected is not None:
+        output.told("expect", expected)
     print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
@@ -253,6 +278,7 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
         print_tests(output, suite, policies, failed_only=True)
     if form is Format.FULL:
         if run is not None and run.tally.requests:
+            print_expected(output, run)
             print_tables(output, run, policies)
             print_harm(output, run)
         if run is not None:
@@ -280,6 +306,7 @@ def _fields(checked: Checked) -> dict[str, object]:
         "files": list(policies.files),
         "tests": [result_fields(entry) for entry in suite.results],
         "traffic": None if run is None else traffic_fields(run, policies),
+        "expected": expected_fields(run),
         "coverage": coverage_fields(suite, policies),
         "warnings": [diagnostic_fields(one) for one in found.located],
         "unplaced": [finding_fields(one) for one in found.unplaced],

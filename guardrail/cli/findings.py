@@ -15,6 +15,7 @@ from guardrail.cli.machine import Finding, Unplaced
 from guardrail.cli.output import Format, Output
 from guardrail.cli.policy_findings import Setting, policy_findings, with_excerpts
 from guardrail.cli.traffic import TrafficRun
+from guardrail.cli.traffic_findings import rule_findings, thin_sample
 from guardrail.errors import Diagnostic, SettingError, Severity
 from guardrail.http.doors import DOORS
 from guardrail.loading import ending_soon, nearest, warning
@@ -24,6 +25,7 @@ from guardrail.scenarios import SuiteResult
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
+_NOTES = 10
 FAILED_TESTS = "failed-tests"
 """What stands for failed tests among findings, where each stands for itself elsewhere."""
 
@@ -36,6 +38,8 @@ class Found:
     ignored: list[Diagnostic] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mildest: Severity = Severity.WARNING
+    """The mildest finding that is told as one; what is milder is noted."""
 
     @property
     def every(self) -> list[Finding]:
@@ -54,10 +58,10 @@ class Found:
 
     def told(self) -> list[str]:
         """Return everything as sentences, what is only noted left out."""
-        located = [d for d in self.located if d.severity is not Severity.NOTE]
+        located = [d for d in self.located if d.severity.reaches(self.mildest)]
         return [
             *(f"{d.code} {d.message} ({d.span})" for d in located),
-            *(found.text for found in self.unplaced if found.severity is not Severity.NOTE),
+            *(found.text for found in self.unplaced if found.severity.reaches(self.mildest)),
         ]
 
 
@@ -88,10 +92,13 @@ def findings_of_policies(
     return Found(with_excerpts(made.faults), made.ignored, notes=ending_soon(policies, now))
 
 
-def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) -> Found:
+def findings_of_traffic(
+    run: TrafficRun, policies: PolicySet, most: Fraction, missing: Fraction
+) -> Found:
     """Return what is wrong with recorded traffic, or shows that the policies miss it.
 
-    `most` is the share of lines that may be unreadable.
+    `most` is the share of lines that may be unreadable, `missing` that of requests which may lack
+    a fact that a rule tests.
     """
     found = Found()
     _of_lines(found, run, most)
@@ -113,6 +120,10 @@ def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) ->
             )
             help = "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
             found.add("GR306", message, help)
+    found.located += rule_findings(run, policies, missing)
+    thin = thin_sample(run, policies)
+    if thin is not None:
+        found.unplaced.append(thin)
     by_id = {rule.id: rule for rule in policies.rules}
     for name, count in _first(tally.idle):
         message = f"rule `{name}` asked for a weaker model without effect "
@@ -161,15 +172,29 @@ def print_notes(output: Output, found: Found) -> None:
 def print_found(output: Output, found: Found, form: Format) -> None:
     """Print what was found, or that nothing was."""
     output.line()
-    notes = [one for one in found.located if one.severity is Severity.NOTE]
-    print_diagnostics(output, tuple(notes), Format.CONCISE)
+    notes = [one for one in found.located if not one.severity.reaches(found.mildest)]
+    _print_notes(output, notes, form)
     print_diagnostics(output, tuple(one for one in found.located if one not in notes), form)
     if not found.told():
         output.line(("no findings", "green"))
     for one in found.unplaced:
-        label = "note" if one.severity is Severity.NOTE else "finding"
+        label = "finding" if one.severity.reaches(found.mildest) else "note"
         output.told(label, inert(one.text), "blue" if label == "note" else "red")
     graver = [one for one in found.located if one not in notes]
     if graver:
         codes = ", ".join(sorted({one.code for one in graver}))
         output.told("finding", f"{counted(tuple(graver))} ({codes})", "red")
+
+
+def _print_notes(output: Output, notes: list[Diagnostic], form: Format) -> None:
+    """Print what is no fault by itself, a paragraph each; in concise form a line each."""
+    if form is not Format.FULL or not notes:
+        print_diagnostics(output, tuple(notes), Format.CONCISE)
+        return
+    output.line(("notes, which are no faults by themselves", "bold"))
+    for note in notes[:_NOTES]:
+        file = note.span.file.rpartition("/")[2]
+        output.paragraph(inert(f"{file}:{note.span.line} {note.code} {note.message}"))
+    if len(notes) > _NOTES:
+        output.paragraph(f"and {len(notes) - _NOTES:,} more: `--format concise` has all")
+    output.line()

@@ -154,6 +154,24 @@ BadShare = Annotated[
         help="How many lines may be unreadable before that is a finding.",
     ),
 ]
+Missing = Annotated[
+    Fraction,
+    typer.Option(
+        "--missing",
+        metavar="SHARE",
+        parser=portion,
+        help="How many requests may lack a fact that a rule tests before that is told.",
+    ),
+]
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE|TEXT",
+        help="What the traffic must come to: `account.tier=verified refused <= 0.1%`, or a YAML "
+        "file with `expect`; repeatable.",
+    ),
+]
 By = Annotated[
     list[str] | None,
     typer.Option(

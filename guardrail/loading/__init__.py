@@ -17,6 +17,7 @@ from guardrail.loading.shapes import Shape
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import quoted
+from guardrail.loading.thresholds import condition_text
 from guardrail.loading.yaml import read_yaml
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Scope",
     "Shape",
     "accepted",
+    "condition_text",
     "did_you_mean",
     "ending_soon",
     "idle_comments",

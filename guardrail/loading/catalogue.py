@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from guardrail.errors import Severity
 from guardrail.loading.catalogue_lint import LINT_ENTRIES
+from guardrail.loading.catalogue_traffic import TRAFFIC_ENTRIES
 from guardrail.loading.explanation import Explanation
 
 _ENTRIES = (
@@ -367,5 +368,5 @@ def _by_code(entries: tuple[Explanation, ...]) -> Mapping[str, Explanation]:
     return MappingProxyType(dict(sorted(graded.items())))
 
 
-CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES))
+CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES, *TRAFFIC_ENTRIES))
 """The findings by code: errors of loading (GR1…), and what `check` and `lint` find besides."""

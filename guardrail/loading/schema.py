@@ -13,6 +13,7 @@ from guardrail.loading.shapes import (
     OPEN,
     USE,
     VERBS,
+    BoundsShape,
     BudgetShape,
     DefaultsShape,
     Degrading,
@@ -28,7 +29,9 @@ from guardrail.loading.shapes import (
     ScenarioStepShape,
     ScoreShape,
     Shape,
+    ThresholdShape,
 )
+from guardrail.loading.thresholds import SHARE
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
@@ -45,6 +48,8 @@ _SHAPES: tuple[type[Shape], ...] = (
     DefaultsShape,
     ScenarioShape,
     ExpectShape,
+    ThresholdShape,
+    BoundsShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
@@ -133,6 +138,7 @@ def _sections() -> Json:
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
+        "expect": lists("ThresholdShape", "What a replay of traffic must come to."),
     }
 
 
@@ -169,6 +175,8 @@ def _parts() -> Json:
         "Window": {"anyOf": [calendar, duration]},
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
+        "Bounds": {"allOf": [_ref("BoundsShape")], "minProperties": 1},
+        "Bound": {"anyOf": [_pattern(SHARE.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [

@@ -28,6 +28,7 @@ from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import listed, place_of, quoted
+from guardrail.loading.thresholds import Thresholds, written_out
 from guardrail.loading.verdicts import CODE
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.amounts import UNITS
@@ -37,14 +38,17 @@ from guardrail.model.rules import Rule
 T = TypeVar("T")
 
 
-def load_policies(paths: Sequence[Path | str], *, linted: bool = False) -> PolicySet:
+def load_policies(
+    paths: Sequence[Path | str], *, linted: bool = False, expected: Sequence[str] = ()
+) -> PolicySet:
     """Load every policy file under the given files and folders as one set.
 
-    `linted` adds to its warnings what is most likely not meant.
+    `linted` adds to its warnings what is most likely not meant. `expected` are more expectations of
+    traffic, each a file of them or one written out: `account.tier=verified refused <= 0.1%`.
 
     Raises:
         PolicyError: anything is wrong in any file; it lists everything that is, in order.
-        SettingError: no path is given.
+        SettingError: no path is given, or an expectation is none.
     """
     if not paths:
         raise SettingError("no policy is named: give a folder or a file")
@@ -52,7 +56,38 @@ def load_policies(paths: Sequence[Path | str], *, linted: bool = False) -> Polic
     files = policy_files([Path(path) for path in paths], findings.diagnostics)
     if linted:
         findings.diagnostics.extend(kept_out([Path(path) for path in paths]))
+    files += _expectations(expected, findings)
     return compile_set(files, findings, linted=linted)
+
+
+def _expectations(expected: Sequence[str], findings: Findings) -> list[PolicyFile]:
+    files: list[PolicyFile] = []
+    lines: list[str] = []
+    for one in expected:
+        if one.endswith((".yaml", ".yml")):
+            read = policy_files([Path(one)], findings.diagnostics)
+            files += [replace(file, is_aside=True, is_test=False) for file in read]
+            continue
+        try:
+            lines.append(f"  - {written_out(one)}\n")
+        except ValueError as error:
+            raise SettingError(f"`--expect {one}` {error}") from None
+    if lines:
+        text = f"guardrail: 1\nexpect:\n{''.join(lines)}"
+        name = "--expect"
+        data = text.encode(errors="surrogatepass")
+        files.append(
+            PolicyFile(
+                name=name,
+                relative=name,
+                path=Path(name),
+                data=data,
+                text=text,
+                is_test=False,
+                is_aside=True,
+            )
+        )
+    return files
 
 
 def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> PolicySet:
@@ -76,12 +111,13 @@ def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> 
 
 
 MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
-LISTS = ("units", "rules", "exemptions", "tests")
+LISTS = ("units", "rules", "exemptions", "tests", "expect")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
-_TEST_KEYS = ("guardrail", "tests")
+_TEST_KEYS = ("guardrail", "tests", "expect")
+_ASIDE_KEYS = ("guardrail", "expect")
 _DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
 
 
@@ -152,6 +188,12 @@ def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
         message = f"`{name}` cannot stand in a file of tests"
         help = "move it, or name the file without `_test`"
         label = "`*_test.yaml` files hold tests only"
+        place.report_key("GR101", (name,), message, label=label, help=help)
+        return False
+    if source.is_aside and name not in _ASIDE_KEYS:
+        message = f"`{name}` cannot stand in a file of expectations"
+        help = "move it to a policy file"
+        label = "files given with `--expect` hold `expect` only"
         place.report_key("GR101", (name,), message, label=label, help=help)
         return False
     return name != "guardrail"
@@ -264,6 +306,9 @@ class _Compilation:
         exemptions = _without_none(map(compiler.exemption, nodes))
         nodes, _ = self._maps("tests", "test", "name", documents)
         scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
+        compile_threshold = Thresholds(self.scope, self.conditions).thresholds
+        expected = [part for document in documents for part in document.parts("expect")]
+        thresholds = tuple(one for part in expected for one in compile_threshold(part))
         ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
         if self.scope.findings.failed:
@@ -271,7 +316,7 @@ class _Compilation:
         return PolicySet(
             name=text_in(once["policy"].value) or "",
             revision=revision(self.contents),
-            files=tuple(file.relative for file in self.files),
+            files=tuple(file.relative for file in self.files if not file.is_aside),
             facts=MappingProxyType(self.scope.facts),
             rules=rules,
             exemptions=exemptions,
@@ -279,6 +324,7 @@ class _Compilation:
             units=tuple(sorted(self.scope.units - set(UNITS))),
             timezone=self.scope.timezone,
             scenarios=scenarios,
+            thresholds=thresholds,
             unlisted_model=self.scope.unlisted_model,
             links=links,
             score=score,
@@ -292,7 +338,7 @@ class _Compilation:
         return tuple(self.scope.findings.in_order())
 
     def _documents(self) -> list[Document]:
-        self.contents.extend((file.relative, file.data) for file in self.files)
+        self.contents.extend((file.relative, file.data) for file in self.files if not file.is_aside)
         read = [read_document(file, self.scope) for file in self.files]
         documents = [document for document in read if document is not None]
         self.roots.extend(document.root for document in documents)

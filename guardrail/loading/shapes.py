@@ -42,6 +42,8 @@ AnyAmount: TypeAlias = Annotated[Any, described_as("Amount")]
 AnyKey: TypeAlias = Annotated[Any, described_as("Key")]
 AnyDuration: TypeAlias = Annotated[Any, described_as("Duration")]
 AnyCondition: TypeAlias = Annotated[Any, described_as("Condition")]
+AnyBounds: TypeAlias = Annotated[Any, described_as("Bounds")]
+AnyBound: TypeAlias = Annotated[Any, described_as("Bound")]
 AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
@@ -452,6 +454,51 @@ class ExpectShape(Shape):
     """What the host must also do."""
     shadow: list[str] | None = None
     """The shadow rules that would have acted."""
+
+
+class ThresholdShape(Shape):
+    """What a replay of traffic must come to, for the requests of a segment."""
+
+    when: AnyCondition = None
+    """Which requests; all of them if left out."""
+    by: str | None = None
+    """Only what this rule decided; what a shadow rule would have."""
+    refused: AnyBounds = None
+    """How many requests were refused: a share of the segment's such as `{lte: 0.1%}`, or a number.
+    """
+    refused_accounts: AnyBounds = None
+    """How many accounts were refused at least once."""
+    blocked: AnyBounds = None
+    """How many requests were blocked."""
+    blocked_accounts: AnyBounds = None
+    """How many accounts were blocked at least once."""
+    throttled: AnyBounds = None
+    """How many requests were throttled."""
+    throttled_accounts: AnyBounds = None
+    """How many accounts were throttled at least once."""
+    degraded: AnyBounds = None
+    """How many requests were degraded."""
+    degraded_accounts: AnyBounds = None
+    """How many accounts were degraded at least once."""
+    stepped_up: AnyBounds = None
+    """How many requests were refused with a remedy: verify, pay or contact."""
+    stepped_up_accounts: AnyBounds = None
+    """How many accounts were refused with a remedy at least once."""
+    bad_lines: AnyBounds = None
+    """How many lines of the traffic could not be read."""
+
+
+class BoundsShape(Shape):
+    """What a measure must be, in percent of the segment or in numbers."""
+
+    lt: AnyBound = None
+    """Less than."""
+    lte: AnyBound = None
+    """At most."""
+    gt: AnyBound = None
+    """More than."""
+    gte: AnyBound = None
+    """At least."""
 
 
 class ScenarioStepShape(OpenShape):

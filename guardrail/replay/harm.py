@@ -30,6 +30,8 @@ OTHERS = "(others)"
 SEEN, DEGRADED, REFUSED, SHADOW_REFUSED = 1, 2, 4, 8
 """What an account met, as bits: any request, a degrade, a refusal, one by shadow rules alone."""
 
+SOON = 600.0
+"""Within how many seconds a request comes soon after another."""
 GROUP = 3
 """From how many accounts on those that act as one are a group."""
 
@@ -171,6 +173,9 @@ class Harm:
         self.hits: dict[str, Hit] = {}
         self.shadow_hits: dict[str, Hit] = {}
         self.met: dict[str, int] = {}
+        self.soon = 0
+        """How many requests came soon after another of their account."""
+        self._last: dict[str, float] = {}
         self.by_rule: dict[str, dict[str, int]] = {}
         """Of each rule the accounts it refused or degraded, with how many requests each."""
         self.signs = Signs(policies)
@@ -220,6 +225,10 @@ class Harm:
         if account is None:
             return
         self.met[account] = self.met.get(account, 0) + 1
+        last = self._last.get(account)
+        if last is not None and abs(place.ts - last) <= SOON:
+            self.soon += 1
+        self._last[account] = place.ts
         if decision.rule is not None:
             by_account = self.by_rule.setdefault(decision.rule, {})
             by_account[account] = by_account.get(account, 0) + 1
@@ -235,6 +244,7 @@ class Harm:
         for mine, theirs in zip(self.segments, other.segments, strict=True):
             for values, segment in theirs.items():
                 self._segment(mine, values).merge(segment)
+        self.soon += other.soon
         for account, count in other.met.items():
             self.met[account] = self.met.get(account, 0) + count
         for rule, accounts in other.by_rule.items():

@@ -14,6 +14,8 @@ from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
 from guardrail.replay.harm import Harm, Place
 from guardrail.replay.matching import Matching
+from guardrail.replay.seen import Seen
+from guardrail.replay.thresholds import Expected
 from guardrail.traffic.requests import Request
 
 MOST_KINDS = 65_536
@@ -60,10 +62,13 @@ class Tally:
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
+        self.seen = Seen(policies)
+        """Which values rules met."""
         self.ceilings = Ceilings(policies)
         """What was asked of budgets that all accounts share."""
         self.harm = Harm(policies, divisions)
         """Whom refusals hit, of the requests whose place is known."""
+        self.expected = Expected(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
@@ -76,6 +81,7 @@ class Tally:
         """Count one decided request; `place` is where it stands in the traffic."""
         if place is not None:
             self.harm.add(place, decision)
+        self.expected.add(ts, decision)
         effect, rule, facts = decision.effect, decision.rule, decision.facts
         account = facts.get("account.id")
         if account.__class__ is str:
@@ -138,6 +144,7 @@ class Tally:
             self.requests += count
             self.decided[rule, effect] += count
             self.matching.add(count, ts, facts, rule)
+            self.seen.add(count, ts, facts)
             for name in facts:
                 if name not in known and (name in self.strange or len(self.strange) < MOST_NAMES):
                     self.strange[name] += count
