@@ -21,8 +21,8 @@ from guardrail.engine.regions import (
     Requests,
     Values,
     in_force,
-    numbers,
 )
+from guardrail.engine.splits import numbers
 from guardrail.engine.verbs import in_unit
 from guardrail.engine.windows import SCALED_BELOW, pace_increment
 from guardrail.model.amounts import DAY, HOUR

@@ -1,0 +1,18 @@
+"""Exact answers about all requests: what can never be, what is looser, what is proved."""
+
+from __future__ import annotations
+
+from guardrail.analysis.comparing import Change, Changes, Restart, RuleChange, compared
+from guardrail.analysis.space import Space
+from guardrail.analysis.witnesses import Witness, smallest
+
+__all__ = [
+    "Change",
+    "Changes",
+    "Restart",
+    "RuleChange",
+    "Space",
+    "Witness",
+    "compared",
+    "smallest",
+]
