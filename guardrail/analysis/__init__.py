@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guardrail.analysis.comparing import Change, Changes, Restart, RuleChange, compared
+from guardrail.analysis.findings import analyse
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import Witness, smallest
 
@@ -13,6 +14,7 @@ __all__ = [
     "RuleChange",
     "Space",
     "Witness",
+    "analyse",
     "compared",
     "smallest",
 ]

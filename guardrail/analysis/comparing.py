@@ -15,10 +15,9 @@ from guardrail.analysis.demands import (
 )
 from guardrail.analysis.formulas import EffortError, Formula, holds
 from guardrail.analysis.space import Space
-from guardrail.analysis.witnesses import Witness, possible, smallest
+from guardrail.analysis.witnesses import More, Witness, possible, smallest
 from guardrail.engine import bind, rule_facts
 from guardrail.errors import Span
-from guardrail.model.conditions import Comparison, Condition, Negation
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Degrade, Rule, Verdict
@@ -92,8 +91,8 @@ def compared(old: PolicySet, new: PolicySet, now: int) -> Changes:
         for name in sorted(space.outside)
     ]
     asked = demands(space, 0), demands(space, 1)
-    looser = _Looser(space, *asked, dict(unchanged), unjudged).changes(False)
-    stricter = _Looser(space, asked[1], asked[0], {b: a for a, b in unchanged}, unjudged).changes(
+    looser = Standing(space, *asked, dict(unchanged), unjudged).changes(False)
+    stricter = Standing(space, asked[1], asked[0], {b: a for a, b in unchanged}, unjudged).changes(
         True
     )
     return Changes(
@@ -106,8 +105,8 @@ def compared(old: PolicySet, new: PolicySet, now: int) -> Changes:
     )
 
 
-class _Looser:
-    """Finds what one side asks for and the other does not."""
+class Standing:
+    """What of the demands of one side, `a`, the other side, `b`, stands in for."""
 
     def __init__(
         self,
@@ -120,7 +119,7 @@ class _Looser:
         self.space, self.a, self.b = space, a, b
         self.unchanged, self.unjudged = unchanged, unjudged
         self.refusing = [d for d in (*a, *b) if d.refuses]
-        self._opposites: dict[int, Formula] = {}
+        self._opposites: dict[int, tuple[Formula, Formula]] = {}
 
     def changes(self, swapped: bool) -> tuple[Change, ...]:
         """Return a change for each thing that is asked for no longer; `swapped`: not before."""
@@ -139,42 +138,63 @@ class _Looser:
 
     def uncovered(self, one: Demand) -> Witness | None:
         """Return the smallest request of which `one` is asked and nothing as strict, if any."""
-        models = self.space.sets
-        rivals = [b for b in self.b if may_cover(b, one, models)]
-        rivals.sort(key=lambda b: b.name != one.name)
-        static = [(b.when, b) for b in rivals if not b.counts]
-        if one.refuses:
-            own = [formula for formula, b in static if b.name == one.name]
-            return smallest(self.space, [one.when, *map(self._not, own)], self._none_of(static))
-        refused = [(d.when, d) for d in self.refusing if d.effect >= one.effect]
-        if not one.counts:
-            return smallest(self.space, [one.when], self._none_of([*static, *refused]))
-        counting = [(covered(self.space, b, one), b) for b in rivals if b.counts]
-        elsewhere = self._none_of([*static, *refused])
-        for formula, _ in counting:
-            if not possible(self.space, [one.when, self._not(formula)], elsewhere):
-                return None
-        if not possible(self.space, [one.when], elsewhere):
+        rivals = self.rivals(one)
+        if self.covering(one, rivals) is not None:
             return None
-        nowhere = self._none_of([*static, *refused, *counting])
-        witness = smallest(self.space, [one.when], nowhere)
+        every = [(covered(self.space, b, one), b) for b in rivals]
+        every.sort(key=lambda pair: pair[1].name != one.name)
+        refused = self._refused(one)
+        witness = smallest(self.space, [one.when], self._none_of([*every, *refused]))
+        counting = [pair for pair in every if pair[1].counts]
         if witness is None and counting:
+            static = [pair for pair in every if not pair[1].counts]
             first = self._not(counting[0][0])
-            witness = smallest(self.space, [one.when, first], elsewhere)
+            witness = smallest(self.space, [one.when, first], self._none_of([*static, *refused]))
         return witness
+
+    def rivals(self, one: Demand) -> list[Demand]:
+        """Return what the other side asks for that may be at least as strict."""
+        return [b for b in self.b if may_cover(b, one, self.space.sets)]
+
+    def covering(self, one: Demand, rivals: Sequence[Demand]) -> tuple[str, ...] | None:
+        """Return the rules that ask for at least as much wherever `one` is asked, None if none do.
+
+        A limit has to be one rule's: of two that share its requests each would allow all of it.
+        """
+        used: dict[str, None] = {}
+        static = [(b.when, b) for b in rivals if not b.counts]
+        elsewhere = self._none_of([*static, *self._refused(one)], used)
+        for b in rivals:
+            if b.counts:
+                alone = dict(used)
+                formula = self._not(covered(self.space, b, one))
+                if not possible(self.space, [one.when, formula], elsewhere):
+                    return tuple(dict.fromkeys((b.name, *alone)))
+        return None if possible(self.space, [one.when], elsewhere) else tuple(used)
+
+    def _refused(self, one: Demand) -> list[tuple[Formula, Demand]]:
+        """Return where a request is refused anyway, so that `one` does not matter."""
+        if one.refuses:
+            return []
+        return [(d.when, d) for d in self.refusing if d.effect >= one.effect]
 
     def _not(self, formula: Formula) -> Formula:
         key = id(formula)
         if key not in self._opposites:
-            self._opposites[key] = self.space.opposite(formula)
-            self._kept = getattr(self, "_kept", [])
-            self._kept.append(formula)
-        return self._opposites[key]
+            # The formula is kept, so that no other one is known by its number.
+            self._opposites[key] = formula, self.space.opposite(formula)
+        return self._opposites[key][1]
 
-    def _none_of(self, every: Sequence[tuple[Formula, Demand]]):  # type: ignore[no-untyped-def]
+    def _none_of(
+        self, every: Sequence[tuple[Formula, Demand]], used: dict[str, None] | None = None
+    ) -> More:
+        """Return what adds that none of some formulas is true; `used` gathers whose were needed."""
+
         def more(chosen: Mapping[str, int]) -> list[Formula]:
-            for formula, _ in every:
+            for formula, demand in every:
                 if holds(formula, chosen):
+                    if used is not None:
+                        used[demand.name] = None
                     return [self._not(formula)]
             return []
 
@@ -225,7 +245,7 @@ def paired(old: PolicySet, new: PolicySet) -> list[tuple[Rule, Rule]]:
     return found
 
 
-def _plain(rule: Rule, reason: bool = True) -> Rule:
+def _plain(rule: Rule) -> Rule:
     """Return a rule without its name and its place, to be compared with another."""
     return replace(rule, id="", index=0, span=_NOWHERE, was=None)
 
@@ -284,6 +304,9 @@ def _rule_changes(
             continue
         lines = list(_differences(a, b))
         gained = lost = None
+        if Mode.OFF in (a.mode, b.mode):
+            yield RuleChange(rule=b.id, kind="changed", lines=tuple(lines))
+            continue
         before, after = space.applies(0, a), space.applies(1, b)
         if before != after:
             gained = smallest(space, [after, space.opposite(before)])
@@ -437,14 +460,3 @@ def _notes(old: PolicySet, new: PolicySet) -> Iterator[str]:
         yield "`links` or `score` differ: which accounts act as one may change"
     if old.timezone != new.timezone:
         yield f"the time zone differs: {old.timezone} → {new.timezone}"
-
-
-def tests_of(condition: Condition) -> Iterator[Comparison]:
-    """Yield the tests that a condition is made of."""
-    if isinstance(condition, Comparison):
-        yield condition
-    elif isinstance(condition, Negation):
-        yield from tests_of(condition.part)
-    else:
-        for part in condition.parts:
-            yield from tests_of(part)

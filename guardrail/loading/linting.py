@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from guardrail.errors import Diagnostic, Ignore, Severity, Span
+from guardrail.errors import Diagnostic, Ignore, warning
 from guardrail.loading.findings import Scope
 from guardrail.loading.notation import NotationError, read_instant
 from guardrail.loading.text import Source, quoted
@@ -44,11 +44,6 @@ def accepted(
         taken = any(ignore.accepts(one.code, one.span, now) for ignore in policies.ignores)
         (ignored if taken else left).append(one)
     return left, ignored
-
-
-def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
-    """Return a finding that keeps nothing from loading."""
-    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
 
 
 def _ends(policies: PolicySet) -> Iterator[tuple[int, Diagnostic]]:
