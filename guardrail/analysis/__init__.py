@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guardrail.analysis.claims import Proof, proved
 from guardrail.analysis.comparing import Change, Changes, Restart, RuleChange, compared
 from guardrail.analysis.findings import analyse
 from guardrail.analysis.space import Space
@@ -10,11 +11,13 @@ from guardrail.analysis.witnesses import Witness, smallest
 __all__ = [
     "Change",
     "Changes",
+    "Proof",
     "Restart",
     "RuleChange",
     "Space",
     "Witness",
     "analyse",
     "compared",
+    "proved",
     "smallest",
 ]

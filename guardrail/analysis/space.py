@@ -516,4 +516,6 @@ def _stated(sets: Sequence[PolicySet], name: str, value: Any) -> object:
             if whole and whole % length == 0:
                 return f"{whole // length}{word}"
         return f"{whole}s"
+    if isinstance(value, float) and value == int(value):
+        return int(value)
     return list(value) if isinstance(value, tuple) else value

@@ -11,8 +11,10 @@ from fractions import Fraction
 
 import typer
 
+from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.failures import FINDINGS, OK, ended
 from guardrail.cli.figures import columns, plural
@@ -115,8 +117,11 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
         mapping = load_map(asked.map, policies) if asked.map is not None else None
         suite = run_suite(policies, asked.geo)
+        proofs = proved(policies, moment_of(asked.as_of))
         if form is not Format.JSON:
             _print_tests(output, suite, policies, form)
+            if proofs:
+                output.line(("proved   ", "bold"), proofs_line(proofs))
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if form is Format.FULL:
             _print_bounds(output, bounded)
@@ -128,9 +133,10 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             guard = closing.enter_context(_scratch_guard(policies, asked))
             run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
-    found = _findings(policies, suite, run, asked)
+    found = _findings(policies, suite, run, asked, proofs)
     if form is Format.JSON:
-        output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
+        told = {**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)}
+        output.json({**told, "claims": [proof_fields(proof) for proof in proofs]})
     else:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)
@@ -165,10 +171,17 @@ def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
 
 
 def _findings(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
+    policies: PolicySet,
+    suite: SuiteResult,
+    run: TrafficRun | None,
+    asked: CheckRequest,
+    proofs: Sequence[Proof],
 ) -> Found:
     now = moment_of(asked.as_of)
     result = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
+    failed, accepted_claims = accepted(policies, proof_findings(proofs, asked.paths), now)
+    result.located += failed
+    result.ignored += accepted_claims
     found: list[str] = []
     empty: list[str] = []
     if suite.failed:

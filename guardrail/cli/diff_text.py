@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator, Sequence
 
-from guardrail.analysis import Change, Changes, Restart, RuleChange, Witness
-from guardrail.cli.figures import moment
-from guardrail.cli.inert import inert, shortened
+from guardrail.analysis import Change, Changes, Restart, RuleChange
+from guardrail.cli.claims_text import explain_line, request_text, witness_fields
+from guardrail.cli.inert import shortened
 from guardrail.cli.output import EFFECT_STYLES, Format, Output
-from guardrail.model.amounts import SECOND
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "changed": "~"}
 _STYLES = {"added": "green", "removed": "red", "renamed": "cyan", "changed": "yellow"}
@@ -34,19 +31,6 @@ def print_changes(output: Output, found: Changes, form: Format, old: str, new: s
     _print_restarts(output, found.restarts)
     for note in (*found.notes, *found.unjudged):
         output.line(("note     ", "yellow"), shortened(note, 300))
-
-
-def request_text(witness: Witness) -> str:
-    """Return the facts of a request as `--request` takes them."""
-    return json.dumps(witness.facts, ensure_ascii=True)
-
-
-def explain_line(witness: Witness, path: str) -> str:
-    """Return the command that shows the decision on a request under the policies of a path."""
-    words = ["guardrail", "explain", path, "--request", request_text(witness)]
-    if witness.at is not None:
-        words += ["--at", moment(witness.at / SECOND)]
-    return inert(shlex.join(words))
 
 
 def _counted(changes: Sequence[Change], none: str) -> str:
@@ -98,7 +82,7 @@ def _print_change(output: Output, change: Change, paths: tuple[str, str]) -> Non
         " → ",
         (str(after), EFFECT_STYLES[str(after)]),
     )
-    output.line(_INDENT, f"  {explain_line(change.witness, paths[1])}")
+    output.line(_INDENT, f"  {explain_line(change.witness, (paths[1],))}")
 
 
 def _print_restarts(output: Output, restarts: Sequence[Restart]) -> None:
@@ -139,14 +123,6 @@ def changes_fields(found: Changes) -> dict[str, object]:
         "notes": list(found.notes),
         "unjudged": list(found.unjudged),
     }
-
-
-def witness_fields(witness: Witness | None) -> dict[str, object] | None:
-    """Return a request as JSON takes it."""
-    if witness is None:
-        return None
-    at = None if witness.at is None else moment(witness.at / SECOND)
-    return {"facts": dict(witness.facts), "at": at}
 
 
 def _change_fields(one: Change) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
 
+from guardrail.analysis import analyse
 from guardrail.cli.excerpts import print_diagnostics
 from guardrail.cli.figures import plural, share
 from guardrail.cli.inert import shortened
@@ -69,6 +70,7 @@ def findings_of_policies(
 ) -> Found:
     """Return what is wrong with policies that load, and with their tests."""
     every = [*lint(policies, now), *suite_findings(policies, suite, now, geo)]
+    every += analyse(policies, now)
     for unfed in unfed_by_all(policies, doors):
         message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
         help = "leave it to another door, or set its `mode: off` here"

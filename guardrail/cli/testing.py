@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from guardrail.analysis import proved
 from guardrail.cli import options
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, ended
 from guardrail.cli.findings import moment_of
@@ -50,7 +52,9 @@ def print_results(
     policies = load(paths)
     suite = run_suite(policies, geo)
     now = moment_of(as_of)
-    found, _ = accepted(policies, suite_findings(policies, suite, now, geo), now)
+    proofs = proved(policies, now)
+    every = [*suite_findings(policies, suite, now, geo), *proof_findings(proofs, paths)]
+    found, _ = accepted(policies, every, now)
     if form is Format.JSON:
         results = [result_fields(entry) for entry in suite.results]
         output.json(
@@ -58,6 +62,7 @@ def print_results(
                 "loaded": True,
                 "tests": results,
                 **coverage_fields(suite, policies),
+                "claims": [proof_fields(proof) for proof in proofs],
                 "warnings": [diagnostic_fields(one) for one in found],
             }
         )
@@ -72,6 +77,8 @@ def print_results(
         if form is Format.FULL:
             for line in parts_lines(suite, policies):
                 output.line(line[0].upper() + line[1:])
+        if proofs:
+            output.line(proofs_line(proofs))
         if found:
             output.line()
             print_diagnostics(output, tuple(found), form)

@@ -11,6 +11,7 @@ from guardrail.engine.bound import (
     Term,
     all_together,
     bounds,
+    cheapest,
 )
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
@@ -86,6 +87,7 @@ __all__ = [
     "ask_in_rows",
     "bind",
     "bounds",
+    "cheapest",
     "decide_inline",
     "head_rules",
     "in_unit",

@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
 from guardrail.loading.shapes import (
@@ -14,6 +15,7 @@ from guardrail.loading.shapes import (
     USE,
     VERBS,
     BudgetShape,
+    ClaimShape,
     DefaultsShape,
     Degrading,
     ExemptionShape,
@@ -45,6 +47,7 @@ _SHAPES: tuple[type[Shape], ...] = (
     DefaultsShape,
     ScenarioShape,
     ExpectShape,
+    ClaimShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
@@ -81,6 +84,8 @@ def policy_schema() -> dict[str, object]:
     rule["required"] = ["id", "when"]
     rule["oneOf"] = [{"required": [verb]} for verb in VERBS]
     definitions["ExemptionShape"]["required"].append("when")
+    claim = definitions["ClaimShape"]
+    claim["oneOf"] = [{"required": [kind]} for kind in KINDS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "guardrail policy file, version 1",
@@ -133,6 +138,7 @@ def _sections() -> Json:
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
+        "prove": lists("ClaimShape", "Claims about all requests, which `check` proves."),
     }
 
 
@@ -182,6 +188,9 @@ def _parts() -> Json:
         "Facts": {"type": "object", "additionalProperties": _ref("Value")},
         "Usage": _map({unit: _ref("PlainAmount") for unit in UNITS}, [], _ref("PlainAmount")),
         "Expectation": {"anyOf": [{"enum": _EFFECTS}, _ref("ExpectShape")]},
+        "Effects": {"anyOf": [{"enum": _EFFECTS}, {**several, "items": {"enum": _EFFECTS}}]},
+        "Period": {"anyOf": [{"enum": ["ever"]}, calendar, duration]},
+        "ClientFacts": {"anyOf": [{"const": "never_admit"}, several]},
         "UnitName": {"type": "string"},
     }
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from guardrail.errors import PolicyError, SettingError
+from guardrail.loading.claims import Claims
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
     compile_defaults,
@@ -70,7 +71,7 @@ def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
 
 
 MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
-LISTS = ("units", "rules", "exemptions", "tests")
+LISTS = ("units", "rules", "exemptions", "tests", "prove")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
@@ -252,6 +253,8 @@ class _Compilation:
         exemptions = _without_none(map(compiler.exemption, nodes))
         nodes, _ = self._maps("tests", "test", "name", documents)
         scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
+        nodes, _ = self._maps("prove", "claim", "id", documents)
+        claims = _without_none(map(Claims(self.scope, self.conditions).claim, nodes))
         ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
         if self.scope.findings.failed:
@@ -272,6 +275,7 @@ class _Compilation:
             score=score,
             warnings=tuple(findings),
             ignores=ignores,
+            claims=claims,
         )
 
     def _documents(self) -> list[Document]:

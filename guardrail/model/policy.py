@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from guardrail.errors import Diagnostic, Ignore, Span
+from guardrail.model.claims import Claim
 from guardrail.model.effects import Effect
 from guardrail.model.facts import Fact
 from guardrail.model.links import Links, Score
@@ -45,7 +46,8 @@ class PolicySet:
     `unlisted_model` is the model that one not listed counts as, None where nothing is said: it then
     costs as the dearest, and no degrade moves it. `links` say which accounts act as one, None where
     each acts alone, and `score` what tells against actors. `warnings` are what was found that keeps
-    nothing from loading, and `ignores` the comments that accept such findings.
+    nothing from loading, and `ignores` the comments that accept such findings. `claims` are to be
+    proved of all requests.
     """
 
     name: str
@@ -63,6 +65,7 @@ class PolicySet:
     score: Score | None = None
     warnings: tuple[Diagnostic, ...] = ()
     ignores: tuple[Ignore, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def model_named(self, name: object) -> Model | None:
         """Return the model of that name or alias, None if it is not listed."""
