@@ -94,6 +94,11 @@ class Diagnostic:
         return (self.span.file, self.span.line, self.span.column, self.code)
 
 
+def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
+    """Return a finding that keeps nothing from loading."""
+    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
+
+
 class GuardrailError(Exception):
     """The base of every error guardrail raises on purpose."""
 

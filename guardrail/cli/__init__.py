@@ -13,6 +13,7 @@ import typer
 from guardrail.cli.actors import erase, show, unlink
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
+from guardrail.cli.diffing import diff
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
 from guardrail.cli.linting import lint
@@ -53,6 +54,7 @@ app.command()(check)
 app.command()(lint)
 app.command("test")(run_policy_tests)
 app.command()(explain)
+app.command()(diff)
 actors = typer.Typer(
     help="Show which accounts act as one, part them, forget them.",
     no_args_is_help=True,

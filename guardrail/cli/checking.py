@@ -11,8 +11,10 @@ from fractions import Fraction
 
 import typer
 
+from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.expecting import (
     FAILED,
@@ -96,6 +98,7 @@ class Checked:
     bounded: Sequence[Bound]
     run: TrafficRun | None
     found: Found
+    proofs: Sequence[Proof]
 
 
 def check(
@@ -170,6 +173,7 @@ def run_stages(asked: CheckRequest, output: Output) -> Checked:
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
         mapping = load_map(asked.map, policies) if asked.map is not None else None
         suite = run_suite(policies, asked.geo)
+        proofs = proved(policies, moment_of(asked.as_of))
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         run = None
         if files is not None:
@@ -181,7 +185,8 @@ def run_stages(asked: CheckRequest, output: Output) -> Checked:
             run = run_traffic(
                 guard, policies, files, mapping, asked.warmup, writer, output, divisions
             )
-    return Checked(policies, suite, bounded, run, _findings(policies, suite, run, asked))
+    found = _findings(policies, suite, run, asked, proofs)
+    return Checked(policies, suite, bounded, run, found, proofs)
 
 
 def check_results(checked: Checked, fail_on: Severity) -> Results:
@@ -228,10 +233,17 @@ def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
 
 
 def _findings(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
+    policies: PolicySet,
+    suite: SuiteResult,
+    run: TrafficRun | None,
+    asked: CheckRequest,
+    proofs: Sequence[Proof],
 ) -> Found:
     now = moment_of(asked.as_of)
     found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
+    failed, accepted_claims = accepted(policies, proof_findings(proofs, asked.paths), now)
+    found.located += failed
+    found.ignored += accepted_claims
     if asked.fail_on is FailOn.NOTE:
         found.mildest = Severity.NOTE
     if suite.failed:
@@ -270,6 +282,8 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
     expected = expected_line(policies, run)
     if expected is not None:
         output.told("expect", expected)
+    if checked.proofs:
+        output.told("proved", proofs_line(checked.proofs))
     print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
@@ -307,6 +321,7 @@ def _fields(checked: Checked) -> dict[str, object]:
         "tests": [result_fields(entry) for entry in suite.results],
         "traffic": None if run is None else traffic_fields(run, policies),
         "expected": expected_fields(run),
+        "claims": [proof_fields(proof) for proof in checked.proofs],
         "coverage": coverage_fields(suite, policies),
         "warnings": [diagnostic_fields(one) for one in found.located],
         "unplaced": [finding_fields(one) for one in found.unplaced],

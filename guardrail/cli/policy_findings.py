@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from guardrail.analysis import analyse
 from guardrail.errors import Diagnostic, Severity
 from guardrail.http.doors import unfed_by_all
 from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, warning
@@ -48,6 +49,7 @@ def policy_findings(policies: PolicySet, suite: SuiteResult, setting: Setting) -
     now = setting.now
     every = lint(policies, now, setting.store)
     every += suite_findings(policies, suite, now, setting.geo)
+    every += analyse(policies, now)
     for unfed in unfed_by_all(policies, setting.doors):
         message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
         help = "leave it to another door, or set its `mode: off` here"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
+from guardrail.analysis import Proof, proved
 from guardrail.cli import options
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
@@ -48,8 +52,10 @@ def run_policy_tests(
         policies = load(paths)
         suite = run_suite(policies, geo)
         now = moment_of(as_of)
-        found, _ = accepted(policies, suite_findings(policies, suite, now, geo), now)
-        results = _results(policies, suite, found, fail_on, allow_empty)
+        proofs = proved(policies, now)
+        every = [*suite_findings(policies, suite, now, geo), *proof_findings(proofs, paths)]
+        found, _ = accepted(policies, every, now)
+        results = _results(policies, suite, found, proofs, fail_on, allow_empty)
         reports.tell(results)
         return FINDINGS if results.failed else OK
 
@@ -64,6 +70,7 @@ def _results(
     policies: PolicySet,
     suite: SuiteResult,
     found: list[Diagnostic],
+    proofs: Sequence[Proof],
     fail_on: FailOn,
     allow_empty: bool,
 ) -> Results:
@@ -72,11 +79,12 @@ def _results(
         empty.append(Unplaced("nothing-to-check", Severity.ERROR, _NONE))
     return Results(
         name="test",
-        text=lambda output, form: _print(output, policies, suite, found, form),
+        text=lambda output, form: _print(output, policies, suite, found, proofs, form),
         fields={
             "loaded": True,
             "tests": [result_fields(entry) for entry in suite.results],
             **coverage_fields(suite, policies),
+            "claims": [proof_fields(proof) for proof in proofs],
             "warnings": [diagnostic_fields(one) for one in found],
         },
         findings=[*found, *empty],
@@ -87,7 +95,12 @@ def _results(
 
 
 def _print(
-    output: Output, policies: PolicySet, suite: SuiteResult, found: list[Diagnostic], form: Format
+    output: Output,
+    policies: PolicySet,
+    suite: SuiteResult,
+    found: list[Diagnostic],
+    proofs: Sequence[Proof],
+    form: Format,
 ) -> None:
     if not suite.results:
         output.lines(wrapped(_NONE, output.width), 0)
@@ -100,6 +113,8 @@ def _print(
         output.line()
     told = f"{plural(len(suite.results), 'test')}: {tests_line(suite, policies)}"
     output.lines(wrapped(told, output.width), 0)
+    if proofs:
+        output.line(proofs_line(proofs))
     if found:
         output.line()
         print_diagnostics(output, tuple(found), form)

@@ -11,18 +11,20 @@ from guardrail.engine.bound import (
     Term,
     all_together,
     bounds,
+    cheapest,
 )
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
 from guardrail.engine.emit_rows import Question, ask_in_rows
 from guardrail.engine.explain import Answered, BandStory, ExemptionStory, Explanation, RuleStory
-from guardrail.engine.expressions import SEPARATOR, rule_facts, whose_key
-from guardrail.engine.facts import INVALID_FACT, FactReader
+from guardrail.engine.expressions import SEPARATOR, allowance, rule_facts, whose_key
+from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
 from guardrail.engine.reach import KINDS, Point, points_of, reached
 from guardrail.engine.sizes import Sizer, as_count, unlisted
+from guardrail.engine.splits import NUMERIC, addresses, numbers, texts
 from guardrail.engine.verbs import (
     BY_RULE,
     NEVER_FITS,
@@ -32,6 +34,8 @@ from guardrail.engine.verbs import (
     LimitStatus,
     Part,
     Receipt,
+    bind,
+    in_unit,
     receipt_of,
 )
 from guardrail.engine.windows import pace_increment
@@ -40,10 +44,13 @@ __all__ = [
     "ANY",
     "BY_RULE",
     "FACTS_UNAVAILABLE",
+    "FOLLOWS_FROM",
     "HEAD_FACTS",
+    "IDENTITIES",
     "INVALID_FACT",
     "KINDS",
     "NEVER_FITS",
+    "NUMERIC",
     "PERIODS",
     "REPEATED",
     "SEPARATOR",
@@ -73,13 +80,19 @@ __all__ = [
     "ShadowReport",
     "Sizer",
     "Term",
+    "addresses",
     "all_together",
+    "allowance",
     "as_count",
     "ask_in_rows",
+    "bind",
     "bounds",
+    "cheapest",
     "decide_inline",
     "head_rules",
+    "in_unit",
     "merge_obligations",
+    "numbers",
     "pace_increment",
     "points_of",
     "reached",
@@ -87,6 +100,7 @@ __all__ = [
     "rule_applies",
     "rule_facts",
     "settle_inline",
+    "texts",
     "unlisted",
     "whose_key",
 ]

@@ -6,9 +6,10 @@ same parts: nodes that know their place, shapes, findings and suggestions.
 
 from __future__ import annotations
 
+from guardrail.errors import warning
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint, warning
+from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
 from guardrail.loading.schema import policy_schema

@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
 from guardrail.loading.shapes import (
@@ -15,6 +16,7 @@ from guardrail.loading.shapes import (
     VERBS,
     BoundsShape,
     BudgetShape,
+    ClaimShape,
     DefaultsShape,
     Degrading,
     ExemptionShape,
@@ -50,6 +52,7 @@ _SHAPES: tuple[type[Shape], ...] = (
     ExpectShape,
     ThresholdShape,
     BoundsShape,
+    ClaimShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
@@ -86,6 +89,8 @@ def policy_schema() -> dict[str, object]:
     rule["required"] = ["id", "when"]
     rule["oneOf"] = [{"required": [verb]} for verb in VERBS]
     definitions["ExemptionShape"]["required"].append("when")
+    claim = definitions["ClaimShape"]
+    claim["oneOf"] = [{"required": [kind]} for kind in KINDS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "guardrail policy file, version 1",
@@ -139,6 +144,7 @@ def _sections() -> Json:
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
         "expect": lists("ThresholdShape", "What a replay of traffic must come to."),
+        "prove": lists("ClaimShape", "Claims about all requests, which `check` proves."),
     }
 
 
@@ -190,6 +196,9 @@ def _parts() -> Json:
         "Facts": {"type": "object", "additionalProperties": _ref("Value")},
         "Usage": _map({unit: _ref("PlainAmount") for unit in UNITS}, [], _ref("PlainAmount")),
         "Expectation": {"anyOf": [{"enum": _EFFECTS}, _ref("ExpectShape")]},
+        "Effects": {"anyOf": [{"enum": _EFFECTS}, {**several, "items": {"enum": _EFFECTS}}]},
+        "Period": {"anyOf": [{"enum": ["ever"]}, calendar, duration]},
+        "ClientFacts": {"anyOf": [{"const": "never_admit"}, several]},
         "UnitName": {"type": "string"},
     }
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from guardrail.errors import Diagnostic, PolicyError, SettingError
+from guardrail.loading.claims import Claims
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
     compile_defaults,
@@ -111,7 +112,7 @@ def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> 
 
 
 MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
-LISTS = ("units", "rules", "exemptions", "tests", "expect")
+LISTS = ("units", "rules", "exemptions", "tests", "expect", "prove")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
@@ -309,6 +310,8 @@ class _Compilation:
         compile_threshold = Thresholds(self.scope, self.conditions).thresholds
         expected = [part for document in documents for part in document.parts("expect")]
         thresholds = tuple(one for part in expected for one in compile_threshold(part))
+        nodes, _ = self._maps("prove", "claim", "id", documents)
+        claims = _without_none(map(Claims(self.scope, self.conditions).claim, nodes))
         ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
         if self.scope.findings.failed:
@@ -330,6 +333,7 @@ class _Compilation:
             score=score,
             warnings=tuple(findings),
             ignores=ignores,
+            claims=claims,
         )
 
     def lint(self, policies: PolicySet) -> tuple[Diagnostic, ...]:

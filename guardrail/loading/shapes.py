@@ -281,6 +281,34 @@ class ExemptionShape(Shape):
     """Whether it holds when a fact it tests is missing; `skip` if left out."""
 
 
+class ClaimShape(Shape):
+    """A claim about all requests of which `when` holds, of exactly one kind."""
+
+    id: str
+    """Names the claim."""
+    when: AnyCondition = None
+    """Which requests it is about; may be left out beside `client_facts`."""
+    never: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, that no such request ever gets."""
+    always: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, of which every such request gets one."""
+    by: str | None = None
+    """The rule that is to see to it alone, all others left aside."""
+    at_most: Annotated[dict[str, Any] | None, described_as("Usage")] = None
+    """How much of a unit is served at most ..."""
+    per: AnyKey = None
+    """... to whom: a fact, a list of facts, or `global` ..."""
+    over: Annotated[Any, described_as("Period")] = None
+    """... and in what time: `ever`, `hour`, `day`, `week`, `month` (calendar), or any `30d`."""
+    client_facts: Annotated[Any, described_as("ClientFacts")] = None
+    """`never_admit`, or a list of facts: what a client says of them admits no more than saying
+    nothing."""
+    left_out: list[str] | None = Field(default=None, alias="except")
+    """The client's facts that may admit more, as they say what is asked for."""
+    unknown: Unknown | None = None
+    """Whether it is about requests that lack a fact which `when` tests; `skip` if left out."""
+
+
 COUNTING = ("rate", "budget", "concurrency", "distinct")
 """The verbs that count, which all have a key."""
 VERBS = ("block", "degrade", *COUNTING)

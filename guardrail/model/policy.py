@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from guardrail.errors import Diagnostic, Ignore, Span
+from guardrail.model.claims import Claim
 from guardrail.model.conditions import Condition
 from guardrail.model.effects import Effect
 from guardrail.model.facts import Fact
@@ -78,7 +79,8 @@ class PolicySet:
     costs as the dearest, and no degrade moves it. `links` say which accounts act as one, None where
     each acts alone, and `score` what tells against actors. `thresholds` are what a replay of
     traffic must come to. `warnings` are what was found that keeps
-    nothing from loading, and `ignores` the comments that accept such findings.
+    nothing from loading, and `ignores` the comments that accept such findings, `claims` are to be
+    proved of all requests.
     """
 
     name: str
@@ -97,6 +99,7 @@ class PolicySet:
     score: Score | None = None
     warnings: tuple[Diagnostic, ...] = ()
     ignores: tuple[Ignore, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def model_named(self, name: object) -> Model | None:
         """Return the model of that name or alias, None if it is not listed."""

@@ -8,7 +8,7 @@ from guardrail.errors import Diagnostic
 from guardrail.loading.findings import Scope
 from guardrail.loading.lint.comments import accepted, idle_comments, read_ignores
 from guardrail.loading.lint.conditions import lint_conditions
-from guardrail.loading.lint.ends import ended_by, ending_by, ending_soon, warning
+from guardrail.loading.lint.ends import ended_by, ending_by, ending_soon
 from guardrail.loading.lint.limits import forgetful, lint_limits
 from guardrail.loading.lint.names import lint_names
 from guardrail.loading.lint.texts import lint_texts
@@ -25,7 +25,6 @@ __all__ = [
     "lint",
     "lint_written",
     "read_ignores",
-    "warning",
 ]
 
 

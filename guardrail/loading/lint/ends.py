@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Severity, warning
 from guardrail.loading.text import quoted
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.effects import Mode
@@ -16,11 +16,6 @@ SOON = 14 * DAY
 """How long before its end, in microseconds, something that ends is told."""
 
 ENDED = "GR206"
-
-
-def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
-    """Return a finding that keeps nothing from loading."""
-    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
 
 
 def ended_by(policies: PolicySet, now: int) -> list[Diagnostic]:
