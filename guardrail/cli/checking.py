@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from guardrail.cli.expecting import (
     expected_line,
     print_expected,
 )
-from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.failures import FINDINGS, INTERRUPTED, OK, reported
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
     FAILED_TESTS,
@@ -37,11 +36,12 @@ from guardrail.cli.findings import (
     print_notes,
 )
 from guardrail.cli.harm_text import print_harm
-from guardrail.cli.loading import environment, load, policy_line
+from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.replaying import ReplayRequest, replay, write_shard
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -52,40 +52,29 @@ from guardrail.cli.tests_text import (
     test_cases,
     tests_line,
 )
-from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of, run_traffic
+from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_head, print_remarks, print_tables, print_unreadable
 from guardrail.engine import Bound, Fleet, bounds
 from guardrail.errors import SettingError, Severity
-from guardrail.guard import Guard
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
-from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
 
 
 @dataclass(slots=True, kw_only=True)
-class CheckRequest:
-    """What was asked for on the command line; `warmup` is in seconds."""
+class CheckRequest(ReplayRequest):
+    """What was asked for on the command line."""
 
-    paths: list[str]
-    traffic: list[str] = field(default_factory=list)
-    map: str | None = None
-    decisions: str | None = None
-    store: str = MEMORY
-    store_down: bool = False
-    warmup: float = 0.0
-    geo: str | None = None
     allow_empty: bool = False
     bad_lines: Fraction = Fraction(1, 100)
     missing: Fraction = Fraction(1, 20)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
     by: list[str] = field(default_factory=list)
-    expect: list[str] = field(default_factory=list)
     fail_on: FailOn = FailOn.WARN
 
 
@@ -113,6 +102,13 @@ def check(
     missing: options.Missing = "5%",  # type: ignore[assignment]
     door: options.Doors = None,
     as_of: options.AsOf = None,
+    workers: options.Workers = 1,
+    shard: options.ShardOf = None,
+    result: options.ResultFile = None,
+    sample: options.SampleShare = None,
+    sample_key: options.SampleKey = "",
+    seed_counters: options.SeedCounters = None,
+    save_counters: options.SaveCounters = None,
     geo: options.Geo = None,
     by: options.By = None,
     expect: options.Expect = None,
@@ -139,6 +135,13 @@ def check(
         by=by or [],
         expect=expect or [],
         fail_on=fail_on,
+        workers=workers,
+        shard=shard,
+        result=result,
+        sample=sample,
+        sample_key=sample_key,
+        seed_counters=seed_counters,
+        save_counters=save_counters,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
@@ -152,22 +155,34 @@ def check(
     raise typer.Exit(code)
 
 
-def run_check(asked: CheckRequest, output: Output, reports: Reports) -> int:
-    """Run every stage, tell what they found, and return the exit code."""
-    checked = run_stages(asked, output)
+def run_check(
+    asked: CheckRequest, output: Output, reports: Reports, run: TrafficRun | None = None
+) -> int:
+    """Run every stage, tell what they found, and return the exit code.
+
+    A `run` of traffic that there is already is reported instead of replaying any.
+    """
+    asked.checked()
+    if asked.shard is not None:
+        policies = load(asked.paths)
+        asked.divisions = divisions_of(asked.by, policies)
+        output.told("traffic", write_shard(asked, policies, output))
+        return OK
+    checked = run_stages(asked, output, run)
     results = check_results(checked, asked.fail_on.severity)
     reports.tell(results)
+    if checked.run is not None and checked.run.interrupted is not None:
+        return INTERRUPTED
     return FINDINGS if results.failed else OK
 
 
-def run_stages(asked: CheckRequest, output: Output) -> Checked:
+def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
-    _store_is_one(asked)
     known_doors(asked.doors)
     if asked.expect and not asked.traffic:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     policies = load(asked.paths, linted=True, expected=asked.expect)
-    divisions = divisions_of(asked.by, policies)
+    asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
@@ -175,16 +190,12 @@ def run_stages(asked: CheckRequest, output: Output) -> Checked:
         suite = run_suite(policies, asked.geo)
         proofs = proved(policies, moment_of(asked.as_of))
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
-        run = None
         if files is not None:
             writer = None
             if asked.decisions is not None:
                 _keep_apart(asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
-            guard = closing.enter_context(_scratch_guard(policies, asked))
-            run = run_traffic(
-                guard, policies, files, mapping, asked.warmup, writer, output, divisions
-            )
+            run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
     return Checked(policies, suite, bounded, run, found, proofs)
 
@@ -206,30 +217,10 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
     )
 
 
-def _store_is_one(asked: CheckRequest) -> None:
-    if not asked.store_down:
-        return
-    if not asked.traffic:
-        raise SettingError("`--store-down` replays traffic: give it with `--traffic`")
-    if asked.store != MEMORY:
-        raise SettingError("`--store-down` replays without a store: leave `--store` out")
-
-
 def _keep_apart(out: str, traffic: list[str]) -> None:
     for path in traffic:
         if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
             raise SettingError(f"`--decisions {out}` would overwrite the traffic")
-
-
-def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
-    """Return a guard whose counters are nobody else's, whatever store they are in."""
-    return Guard.from_policies(
-        policies,
-        store=DownStore() if asked.store_down else asked.store,
-        geo=asked.geo,
-        namespace=f"{policies.name}.check-{secrets.token_hex(8)}",
-        environ=environment(),
-    )
 
 
 def _findings(

@@ -115,8 +115,6 @@ def _recorded(policies: PolicySet, question: Question) -> Decision:
         for line, _, _, decision in Replay(guard).run(files.requests(mapping)):
             if line == question.line:
                 return decision
-            if line > (question.line or 0):
-                break
     reasons = [reason for _, line, reason in files.bad.first if line == question.line]
     why = reasons[0] if reasons else "; ".join(files.faults) or "no request stands there"
     raise SettingError(f"line {question.line} of `{question.traffic}` cannot be explained: {why}")

@@ -22,6 +22,7 @@ from guardrail.loading import ending_soon, nearest, warning
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult
+from guardrail.traffic.notes import MapNotes
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
@@ -141,17 +142,55 @@ def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
         found.add("GR305", message)
-    if run.mapping is None or not run.readable:
-        return
-    for name in sorted(run.mapping.unseen):
+    if run.notes is not None and run.notes.rows:
+        _of_map(found, run.notes)
+
+
+MOST_MISSING = Fraction(1, 5)
+"""The share of requests that may lack a fact before that is a finding."""
+
+
+def _of_map(found: Found, notes: MapNotes) -> None:
+    """Add what a map met that may make figures wrong."""
+    for name in sorted(notes.unseen):
         message = f"column `{shortened(name)}`, which the map names, has no value in any line"
         found.add("GR308", message)
-    for (fact, text), count in _first(run.mapping.unknown):
+    for (fact, text), count in _first(notes.unknown):
         message = (
             f"`{shortened(text)}` is not among the `values` of `{fact}` "
             f"({plural(count, 'request')}): the fact was left out"
         )
         found.add("GR310", message, "list it, or add a `default`")
+    for name, count in _first(notes.missing):
+        # What no line has at all is told by its column.
+        is_told = count == notes.rows and bool(notes.unseen)
+        if count > MOST_MISSING * notes.rows and name not in notes.optional and not is_told:
+            message = (
+                f"fact `{name}` is missing in {share(count, notes.rows)} of the requests "
+                f"({count:,})"
+            )
+            found.add("GR312", message, "add a `default`, or say `optional: true`")
+    examples = {what: shortened(text) for what, text in notes.examples.items()}
+    if notes.doubled:
+        message = (
+            f"{plural(notes.doubled, 'time')} lay in an hour that the clock showed twice, "
+            f"such as `{examples.get('doubled', '')}`"
+        )
+        found.add("GR313", message, "say which one with `doubled`, or log offsets")
+    if notes.skipped:
+        message = (
+            f"{plural(notes.skipped, 'time')} lay in an hour that the clock never showed, "
+            f"such as `{examples.get('skipped', '')}`"
+        )
+        found.add("GR313", message, "is the time zone that of the log?")
+    if notes.early:
+        message = (
+            f"{plural(notes.early, 'time')} lay before 1980, such as `{examples.get('early', '')}`"
+        )
+        found.add("GR314", message, "say with `offset` when the first line was")
+    if notes.undecoded:
+        message = f"{plural(notes.undecoded, 'character')} could not be decoded and were replaced"
+        found.add("GR315", message, "say the file's `encoding` in the map")
 
 
 def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:

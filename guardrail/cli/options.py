@@ -115,11 +115,57 @@ Traffic = Annotated[
 ]
 Map = Annotated[
     str | None,
-    typer.Option("--map", metavar="MAP", help="A YAML file that says how to read another log."),
+    typer.Option(
+        "--map",
+        metavar="MAP",
+        help="How to read another log: a name (see `guardrail map list`), or a YAML file.",
+    ),
 ]
 Decisions = Annotated[
     str | None,
     typer.Option("--decisions", metavar="OUT", help="Write JSON for each request; - is stdout."),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="How many processes replay; accounts that can affect each other stay together.",
+    ),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Replay one part of so many, and write what came of it to `--result`.",
+    ),
+]
+ResultFile = Annotated[
+    str | None,
+    typer.Option("--result", metavar="OUT", help="Where `--shard` writes; `merge` reads it."),
+]
+SampleShare = Annotated[
+    Fraction | None,
+    typer.Option(
+        "--sample",
+        metavar="SHARE",
+        parser=portion,
+        help="Replay the requests of 5%, 1%, … of all accounts, drawn by a hash of the account.",
+    ),
+]
+SampleKey = Annotated[
+    str, typer.Option("--sample-key", metavar="TEXT", help="Another text draws other accounts.")
+]
+SeedCounters = Annotated[
+    str | None,
+    typer.Option("--seed-counters", metavar="FILE", help="Start from saved counters."),
+]
+SaveCounters = Annotated[
+    str | None,
+    typer.Option("--save-counters", metavar="FILE", help="Save the counters as they end."),
 ]
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")

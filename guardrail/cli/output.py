@@ -111,6 +111,10 @@ class Output:
         """Print a warning to stderr."""
         self._notes.print(Text.assemble(("warning: ", "yellow"), inert(message)), soft_wrap=True)
 
+    def note(self, message: str) -> None:
+        """Print a note to stderr."""
+        self._notes.print(Text.assemble(("note: ", "cyan"), inert(message)), soft_wrap=True)
+
     def error(self, message: str) -> None:
         """Print an error to stderr."""
         self._notes.print(Text.assemble(("error: ", "red"), inert(message)), soft_wrap=True)

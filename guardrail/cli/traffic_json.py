@@ -29,6 +29,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             ],
         },
         "damaged": run.faults,
+        **_of_map(run),
         "decisions": {
             str(effect): {
                 "requests": tally.effect_requests(effect),
@@ -51,6 +52,28 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
         **_without_store(run),
         "remarks": list(remarks(run, policies)),
     }
+
+
+def _of_map(run: TrafficRun) -> dict[str, object]:
+    """Return what a map met, nothing where none read the traffic."""
+    notes = run.notes
+    if notes is None:
+        return {}
+    met = {
+        "rows": notes.rows,
+        "missing": dict(sorted(notes.missing.items())),
+        "unlisted": [
+            {"fact": fact, "value": text, "requests": count, "took_default": where == "replaced"}
+            for where, counts in (("unknown", notes.unknown), ("replaced", notes.replaced))
+            for (fact, text), count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        ],
+        "columns_without_value": sorted(notes.unseen),
+        "doubled_times": notes.doubled,
+        "skipped_times": notes.skipped,
+        "times_before_1980": notes.early,
+        "undecoded": notes.undecoded,
+    }
+    return {"map": met}
 
 
 def _without_store(run: TrafficRun) -> dict[str, object]:

@@ -14,6 +14,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import CALENDAR, Rule
+from guardrail.traffic.notes import MapNotes
 
 PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
 _FILLED = ("budget", "distinct")
@@ -141,6 +142,18 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
             f"{length(course.furthest)}; each was decided at its own time"
         )
     yield from _store_lines(run)
+    if run.notes is not None:
+        yield from map_remarks(run.notes)
+    if run.sample is not None:
+        yield (
+            f"a sample of {float(100 * run.sample):g}% of the accounts: "
+            f"{plural(run.passed_over, 'request')} of others passed over; what is shared by more "
+            "than one account is filled by the sample alone"
+        )
+    if run.seeded is not None:
+        yield f"{plural(run.seeded, 'counter')} held before what they held when they were saved"
+        if policies.links is not None:
+            yield "who acts as one is not saved: accounts start alone"
     if run.warmup:
         yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
     else:
@@ -156,6 +169,25 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"
+
+
+def map_remarks(notes: MapNotes) -> Iterator[str]:
+    """Yield what a map met that is no finding: what is missing, and what took a default."""
+    lacking = sorted(notes.missing.items(), key=lambda pair: (-pair[1], pair[0]))
+    if lacking:
+        shown = ", ".join(f"{name} {share(count, notes.rows)}" for name, count in lacking[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN:,} more" if len(lacking) > _SHOWN else ""
+        yield f"missing in the log: {shown}{more} of the requests"
+    by_fact: dict[str, list[tuple[int, str]]] = {}
+    for (fact, text), count in notes.replaced.items():
+        by_fact.setdefault(fact, []).append((-count, text))
+    for fact, texts in sorted(by_fact.items()):
+        total = -sum(count for count, _ in texts)
+        shown = ", ".join(f"`{shortened(text, 40)}` {-n:,}" for n, text in sorted(texts)[:_SHOWN])
+        yield (
+            f"`{fact}` took its default in {plural(total, 'request')} with a value that the map "
+            f"does not list: {shown}"
+        )
 
 
 def shadow_line(run: TrafficRun, policies: PolicySet) -> str | None:

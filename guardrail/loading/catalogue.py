@@ -334,6 +334,59 @@ _ENTRIES = (
         "It is taken as missing, and no default fills it in.",
     ),
     Explanation(
+        "GR312",
+        "fact of a map that many requests lack",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, geo.country: {column: country}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\nfacts:\n"
+        "  account.id: {column: user}\n  geo.country: {column: country, optional: true}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "Rules then decide on what is unknown, and figures tell of a log instead of customers. "
+        "More than a fifth is a finding. A `default` says what such requests are; `optional: true` "
+        "says that a fact may be missing.",
+    ),
+    Explanation(
+        "GR313",
+        "local time that a clock showed twice, or never",
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M", timezone: Europe/Berlin}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30", "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M %z"}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30 +0100", "user": "a1"}',
+        "When summer time ends an hour is there twice, and when it begins an hour is missing. Of "
+        "the two the first is taken, or the second with `doubled: second`; what is sure is a log "
+        "with offsets, or in UTC.",
+    ),
+    Explanation(
+        "GR314",
+        "times that count from the first line",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t, offset: 2026-03-02T09:00:00Z}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "Read as they are they lie in 1970: every account is younger than its requests, and days "
+        "and hours are not those of the traffic. `offset` says when the first line was.",
+    ),
+    Explanation(
+        "GR315",
+        "characters that are not of the file's encoding",
+        "# file: map.yaml\nguardrail_map: 1\nencoding: ascii\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "# file: map.yaml\nguardrail_map: 1\nencoding: utf-8\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "They are replaced by one sign, so that two accounts may become one.",
+    ),
+    Explanation(
         "GR403",
         "test that expects nothing",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"

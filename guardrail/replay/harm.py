@@ -37,6 +37,9 @@ GROUP = 3
 
 _DAYS = (1, 7, 30, 90, 365)
 _EFFECTS = tuple(Effect)
+_FIGURES = frozenset(
+    ("divisions", "segments", "whole", "hits", "shadow_hits", "met", "soon", "by_rule")
+)
 
 
 class Place(NamedTuple):
@@ -236,6 +239,10 @@ class Harm:
             self._hit(self.hits, account, place, decision, decision.rule, effect)
         elif bits & SHADOW_REFUSED:
             self._hit(self.shadow_hits, account, place, decision, shadow_rule, stricter)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {name: value for name, value in vars(self).items() if name in _FIGURES}
 
     def merge(self, other: Harm) -> None:
         """Add what other requests under the same policies met."""

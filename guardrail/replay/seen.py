@@ -71,6 +71,15 @@ class Seen:
         for key in held:
             del self._never[key]
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {
+            "requests": self.requests,
+            "present": self.present,
+            "values": self.values,
+            "_never": dict.fromkeys(self._never),
+        }
+
     def merge(self, other: Seen) -> None:
         """Add what was seen in other requests."""
         self.requests += other.requests

@@ -12,6 +12,7 @@ from guardrail.guard.fallback import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
+from guardrail.replay.few import FewNames
 from guardrail.replay.harm import Harm, Place
 from guardrail.replay.matching import Matching
 from guardrail.replay.seen import Seen
@@ -23,6 +24,8 @@ MOST_KINDS = 65_536
 MOST_NAMES = 1_000
 """How many facts that no policy knows are told apart."""
 
+_BOUND = frozenset(("_policies", "_sizer", "_kinds"))
+"""What a tally counts by, and has counted in no figure yet; not among its figures."""
 _BITS = tuple(1 << effect for effect in Effect)
 
 
@@ -37,6 +40,12 @@ class ShadowTally:
     by_rule: Counter[tuple[str, Effect]] = field(default_factory=Counter)
     stricter: Counter[Effect] = field(default_factory=Counter)
     accounts: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: ShadowTally) -> None:
+        """Add what was counted of other requests."""
+        self.by_rule.update(other.by_rule)
+        self.stricter.update(other.stricter)
+        self.accounts.update(other.accounts)
 
 
 class Tally:
@@ -55,9 +64,9 @@ class Tally:
         self.decided: Counter[tuple[str | None, Effect]] = Counter()
         self.accounts: dict[str, int] = {}
         self.shadow = ShadowTally()
-        self.strange: Counter[str] = Counter()
+        self.strange: FewNames[str] = FewNames(MOST_NAMES)
         self.notes: Counter[str] = Counter()
-        self.unlisted: Counter[str] = Counter()
+        self.unlisted: FewNames[str] = FewNames(MOST_NAMES)
         self.idle: Counter[str] = Counter()
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
@@ -116,10 +125,34 @@ class Tally:
             if decision.reason == STORE_UNAVAILABLE:
                 self.unavailable[rule] += 1
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {name: value for name, value in vars(self).items() if name not in _BOUND}
+
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
         self.harm.finished()
+
+    def merge(self, other: Tally) -> None:
+        """Add what was counted of other requests by the same policies; both are finished."""
+        self.requests += other.requests
+        for account, met in other.accounts.items():
+            self.accounts[account] = self.accounts.get(account, 0) | met
+        self.shadow.merge(other.shadow)
+        self.strange.merge(other.strange)
+        self.unlisted.merge(other.unlisted)
+        self.decided.update(other.decided)
+        self.notes.update(other.notes)
+        self.idle.update(other.idle)
+        self.modes.update(other.modes)
+        self.unavailable.update(other.unavailable)
+        self.matching.merge(other.matching)
+        self.ceilings.merge(other.ceilings)
+        self.harm.merge(other.harm)
+        self.harm.finished()
+        self.seen.merge(other.seen)
+        self.expected.merge(other.expected)
 
     def effect_requests(self, effect: Effect) -> int:
         """Return how many requests met an effect."""
@@ -146,15 +179,13 @@ class Tally:
             self.matching.add(count, ts, facts, rule)
             self.seen.add(count, ts, facts)
             for name in facts:
-                if name not in known and (name in self.strange or len(self.strange) < MOST_NAMES):
-                    self.strange[name] += count
+                if name not in known:
+                    self.strange.add(name, count)
             model = facts.get("request.model")
             for note in self._sizer.reserve(estimate, model)[1]:
                 self.notes[note] += count
-            if unlisted(self._policies, model) and (
-                model in self.unlisted or len(self.unlisted) < MOST_NAMES
-            ):
-                self.unlisted[model] += count
+            if unlisted(self._policies, model):
+                self.unlisted.add(str(model), count)
         self._kinds.clear()
 
     def _add_shadow(self, account: object, decision: Decision) -> None:

@@ -42,13 +42,16 @@ class Measured(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Count:
+class Count:
+    """What was counted for one threshold."""
+
     requests: int = 0
     met: int = 0
     accounts: set[str] = field(default_factory=set)
     accounts_met: set[str] = field(default_factory=set)
 
-    def merge(self, other: _Count) -> None:
+    def merge(self, other: Count) -> None:
+        """Add what was counted of other requests."""
         self.requests += other.requests
         self.met += other.met
         self.accounts |= other.accounts
@@ -63,7 +66,7 @@ class Expected:
         self.lines = [one for one in policies.thresholds if one.measure == "bad_lines"]
         names = frozenset().union(*(facts_of(one.when) for one in self.thresholds))
         self._reader = FactReader(policies.facts, names, policies.timezone)
-        self._counts = [_Count() for _ in self.thresholds]
+        self._counts = [Count() for _ in self.thresholds]
         shadow = {rule.id for rule in policies.rules if rule.mode is Mode.SHADOW}
         remedies = {
             (rule.id, verdict.reason)
@@ -92,6 +95,10 @@ class Expected:
                 count.accounts.add(account)
                 if met:
                     count.accounts_met.add(account)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {"_counts": self._counts}
 
     def merge(self, other: Expected) -> None:
         """Add what other requests under the same policies came to."""

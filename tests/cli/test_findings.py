@@ -347,7 +347,10 @@ facts:
 
 def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
     (folder / "m.yaml").write_text(MAP % "")
-    rows = [{"t": MONDAY, "who": "a", "where": "", "plan": "free"}, {"t": MONDAY, "plan": "pro"}]
+    rows = [
+        {"t": MONDAY, "who": "a", "where": "", "plan": "free"},
+        {"t": MONDAY, "who": "b", "plan": "pro"},
+    ]
     outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
 
     assert (outcome.code, codes(outcome.out)) == (1, {"GR308"})
