@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name."""
-
-    code: str
-    title: str
-    avoid: str
-    prefer: str
-    why: str
-
+from guardrail.errors import Severity
+from guardrail.loading.catalogue_lint import LINT_ENTRIES
+from guardrail.loading.catalogue_traffic import TRAFFIC_ENTRIES
+from guardrail.loading.explanation import Explanation
 
 _ENTRIES = (
     Explanation(
@@ -263,7 +256,7 @@ _ENTRIES = (
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
         "expires: 2198-12-31}",
         "What has ended does nothing, and reads as though it did. Two weeks before its end it is "
-        "told as a note.",
+        "a note.",
     ),
     Explanation(
         "GR305",
@@ -419,5 +412,14 @@ _ENTRIES = (
     ),
 )
 
-CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
-"""The findings by code: errors of loading (GR1…), and what `check` finds besides."""
+
+def _by_code(entries: tuple[Explanation, ...]) -> Mapping[str, Explanation]:
+    graded = {
+        entry.code: replace(entry, severity=Severity.ERROR) if entry.code < "GR2" else entry
+        for entry in entries
+    }
+    return MappingProxyType(dict(sorted(graded.items())))
+
+
+CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES, *TRAFFIC_ENTRIES))
+"""The findings by code: errors of loading (GR1…), and what `check` and `lint` find besides."""

@@ -329,7 +329,7 @@ class Operators:
                 help = f"write `{fact.name}: {{in: {node.text}}}`"
                 self._report("GR102", node, f"{quoted(node.text)} is a list, not a value", help)
             return None
-        return Comparison(fact.name, "in", values, f"{fact.name} = {written(node)}")
+        return Comparison(fact.name, "in", values, f"{fact.name} = {written(node)}", node.span)
 
     def _not(self, fact: Fact, node: Node, seen: list[tuple[str, Node]]) -> Condition | None:
         if isinstance(node, ListNode):
@@ -378,7 +378,7 @@ class Operators:
         rank = fact.values.index(cast(str, level))
         values = fact.values[:rank] if name == "below" else fact.values[rank:]
         text = f"{fact.name} {name} {written(node)}"
-        return Comparison(fact.name, "in", frozenset(values), text)
+        return Comparison(fact.name, "in", frozenset(values), text, node.span)
 
     def _instant(self, fact: Fact, name: str, node: Node) -> Condition | None:
         written_as = node.value if isinstance(node, Scalar) else None
@@ -422,7 +422,7 @@ class Operators:
 
     def _test(self, fact: Fact, name: str, operand: object, node: Node) -> Comparison:
         text = f"{fact.name} {name} {written(node)}"
-        return Comparison(fact.name, cast(Operator, name), operand, text)
+        return Comparison(fact.name, cast(Operator, name), operand, text, node.span)
 
     def _report(self, code: str, node: Node, message: str, help: str | None) -> None:
         self.scope.report(code, node, message, help=help)

@@ -38,6 +38,11 @@ class Findings:
         self.report(code, at, message, **advice)
         self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.WARNING)
 
+    def note(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
+        """Record what is worth knowing and most likely meant."""
+        self.report(code, at, message, **advice)
+        self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.NOTE)
+
     @property
     def failed(self) -> bool:
         """Whether anything was found that keeps the set from loading."""

@@ -315,7 +315,7 @@ class Verbs:
 
     def _budget(self, shape: BudgetShape) -> Budget | None:
         key = self._key(shape.key)
-        window = read_at(self.scope, shape.per, _window)
+        window = read_at(self.scope, shape.per, read_window)
         lifetime = window is not None and window.kind == "lifetime"
         steps = self.verdicts.steps(self.rule, Effect.BLOCK if lifetime else Effect.THROTTLE)
         amounts: list[tuple[str, Amount]] = []
@@ -440,7 +440,12 @@ def _values_of(fact: Fact) -> float:
     return 2 if fact.type is FactType.BOOL else len(fact.values) or math.inf
 
 
-def _window(written: object) -> Window:
+def read_window(written: object) -> Window:
+    """Return a window, such as `day` or `30d`.
+
+    Raises:
+        NotationError: it is none.
+    """
     if isinstance(written, str) and written in _CALENDAR:
         kind = cast(Literal["hour", "day", "week", "month", "lifetime"], written)
         return Window(kind, written)

@@ -7,13 +7,16 @@ from typing import Any, cast
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, SHARE, TIME
 from guardrail.loading.shapes import (
     OPEN,
     USE,
     VERBS,
+    BoundsShape,
     BudgetShape,
+    ClaimShape,
     DefaultsShape,
     Degrading,
     ExemptionShape,
@@ -28,7 +31,9 @@ from guardrail.loading.shapes import (
     ScenarioStepShape,
     ScoreShape,
     Shape,
+    ThresholdShape,
 )
+from guardrail.loading.thresholds import SHARE
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
@@ -45,6 +50,9 @@ _SHAPES: tuple[type[Shape], ...] = (
     DefaultsShape,
     ScenarioShape,
     ExpectShape,
+    ThresholdShape,
+    BoundsShape,
+    ClaimShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
@@ -81,6 +89,8 @@ def policy_schema() -> dict[str, object]:
     rule["required"] = ["id", "when"]
     rule["oneOf"] = [{"required": [verb]} for verb in VERBS]
     definitions["ExemptionShape"]["required"].append("when")
+    claim = definitions["ClaimShape"]
+    claim["oneOf"] = [{"required": [kind]} for kind in KINDS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "guardrail policy file, version 1",
@@ -133,6 +143,8 @@ def _sections() -> Json:
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
+        "expect": lists("ThresholdShape", "What a replay of traffic must come to."),
+        "prove": lists("ClaimShape", "Claims about all requests, which `check` proves."),
     }
 
 
@@ -175,6 +187,8 @@ def _parts() -> Json:
         "Share": _pattern(SHARE.pattern),
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
+        "Bounds": {"allOf": [_ref("BoundsShape")], "minProperties": 1},
+        "Bound": {"anyOf": [_pattern(SHARE.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [
@@ -188,6 +202,9 @@ def _parts() -> Json:
         "Facts": {"type": "object", "additionalProperties": _ref("Value")},
         "Usage": _map({unit: _ref("PlainAmount") for unit in UNITS}, [], _ref("PlainAmount")),
         "Expectation": {"anyOf": [{"enum": _EFFECTS}, _ref("ExpectShape")]},
+        "Effects": {"anyOf": [{"enum": _EFFECTS}, {**several, "items": {"enum": _EFFECTS}}]},
+        "Period": {"anyOf": [{"enum": ["ever"]}, calendar, duration]},
+        "ClientFacts": {"anyOf": [{"const": "never_admit"}, several]},
         "UnitName": {"type": "string"},
     }
 

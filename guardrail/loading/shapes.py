@@ -42,6 +42,8 @@ AnyAmount: TypeAlias = Annotated[Any, described_as("Amount")]
 AnyKey: TypeAlias = Annotated[Any, described_as("Key")]
 AnyDuration: TypeAlias = Annotated[Any, described_as("Duration")]
 AnyCondition: TypeAlias = Annotated[Any, described_as("Condition")]
+AnyBounds: TypeAlias = Annotated[Any, described_as("Bounds")]
+AnyBound: TypeAlias = Annotated[Any, described_as("Bound")]
 AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
@@ -286,6 +288,34 @@ class ExemptionShape(Shape):
     """Whether it holds when a fact it tests is missing; `skip` if left out."""
 
 
+class ClaimShape(Shape):
+    """A claim about all requests of which `when` holds, of exactly one kind."""
+
+    id: str
+    """Names the claim."""
+    when: AnyCondition = None
+    """Which requests it is about; may be left out beside `client_facts`."""
+    never: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, that no such request ever gets."""
+    always: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, of which every such request gets one."""
+    by: str | None = None
+    """The rule that is to see to it alone, all others left aside."""
+    at_most: Annotated[dict[str, Any] | None, described_as("Usage")] = None
+    """How much of a unit is served at most ..."""
+    per: AnyKey = None
+    """... to whom: a fact, a list of facts, or `global` ..."""
+    over: Annotated[Any, described_as("Period")] = None
+    """... and in what time: `ever`, `hour`, `day`, `week`, `month` (calendar), or any `30d`."""
+    client_facts: Annotated[Any, described_as("ClientFacts")] = None
+    """`never_admit`, or a list of facts: what a client says of them admits no more than saying
+    nothing."""
+    left_out: list[str] | None = Field(default=None, alias="except")
+    """The client's facts that may admit more, as they say what is asked for."""
+    unknown: Unknown | None = None
+    """Whether it is about requests that lack a fact which `when` tests; `skip` if left out."""
+
+
 COUNTING = ("rate", "budget", "concurrency", "distinct")
 """The verbs that count, which all have a key."""
 VERBS = ("block", "degrade", *COUNTING)
@@ -459,6 +489,51 @@ class ExpectShape(Shape):
     """What the host must also do."""
     shadow: list[str] | None = None
     """The shadow rules that would have acted."""
+
+
+class ThresholdShape(Shape):
+    """What a replay of traffic must come to, for the requests of a segment."""
+
+    when: AnyCondition = None
+    """Which requests; all of them if left out."""
+    by: str | None = None
+    """Only what this rule decided; what a shadow rule would have."""
+    refused: AnyBounds = None
+    """How many requests were refused: a share of the segment's such as `{lte: 0.1%}`, or a number.
+    """
+    refused_accounts: AnyBounds = None
+    """How many accounts were refused at least once."""
+    blocked: AnyBounds = None
+    """How many requests were blocked."""
+    blocked_accounts: AnyBounds = None
+    """How many accounts were blocked at least once."""
+    throttled: AnyBounds = None
+    """How many requests were throttled."""
+    throttled_accounts: AnyBounds = None
+    """How many accounts were throttled at least once."""
+    degraded: AnyBounds = None
+    """How many requests were degraded."""
+    degraded_accounts: AnyBounds = None
+    """How many accounts were degraded at least once."""
+    stepped_up: AnyBounds = None
+    """How many requests were refused with a remedy: verify, pay or contact."""
+    stepped_up_accounts: AnyBounds = None
+    """How many accounts were refused with a remedy at least once."""
+    bad_lines: AnyBounds = None
+    """How many lines of the traffic could not be read."""
+
+
+class BoundsShape(Shape):
+    """What a measure must be, in percent of the segment or in numbers."""
+
+    lt: AnyBound = None
+    """Less than."""
+    lte: AnyBound = None
+    """At most."""
+    gt: AnyBound = None
+    """More than."""
+    gte: AnyBound = None
+    """At least."""
 
 
 class ScenarioStepShape(OpenShape):

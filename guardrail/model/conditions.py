@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
+
+from guardrail.errors import Span
 
 Operator = Literal[
     "in",
@@ -52,13 +54,15 @@ class Comparison:
     `operand` is, by operator: `in`, `not_in` a frozenset of typed values; `gt` … `lte` a number;
     `before`, `after` seconds since the epoch, or None for the decision's own time; `prefix` a
     tuple of strings; `cidr` a tuple of `ipaddress` networks; `exists` a bool; `same_as` the other
-    fact's name; `rollout` a `Rollout`. `text` is the test as its author wrote it.
+    fact's name; `rollout` a `Rollout`. `text` is the test as its author wrote it, `span` where
+    (None: nowhere).
     """
 
     fact: str
     operator: Operator
     operand: object
     text: str
+    span: Span | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
