@@ -30,7 +30,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(Z|z|[+-]\d{2}:\d{2})?", re.ASCII
 )
-SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)%", re.ASCII)
+SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 PERCENT = re.compile(r"(\d{1,4})%", re.ASCII)
 _SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LENGTHS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -124,10 +124,10 @@ def read_share(written: object) -> int:
     found = SHARE.fullmatch(written) if isinstance(written, str) else None
     if found is None:
         raise NotationError("is not a share", "write a percentage, such as `5%` or `0.5%`")
-    parts = int(Fraction(found[1]) * 10_000)
-    if not 0 < parts <= WHOLE:
+    parts = Fraction(found[1]) * 10_000
+    if parts.denominator != 1 or not 0 < parts <= WHOLE:
         raise NotationError("is not a share of accounts", "write from `0.0001%` to `100%`")
-    return parts
+    return int(parts)
 
 
 def read_duration(written: object, *, least: int = SECOND, most: int = TOP) -> int:

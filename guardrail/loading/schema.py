@@ -33,7 +33,6 @@ from guardrail.loading.shapes import (
     Shape,
     ThresholdShape,
 )
-from guardrail.loading.thresholds import SHARE
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType

@@ -352,7 +352,7 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
     story = next((one for one in told.rules if one.rule == rule), None)
     if story is None:
         return Reading()
-    tested = {test.fact: test.value for test in story.tests}
+    tested = {test.fact: test.value for test in story.condition.tests}
     facts = tuple((name, _text(value)) for name, value in tested.items())
     if not story.counters:
         return Reading(facts)

@@ -25,6 +25,7 @@ from guardrail.model.amounts import (
     Banded,
     Fixed,
     Lookup,
+    Raised,
     amount_facts,
 )
 from guardrail.model.conditions import (
@@ -33,8 +34,10 @@ from guardrail.model.conditions import (
     Condition,
     Every,
     Negation,
+    Rollout,
     Some,
     facts_of,
+    in_rollout,
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source, epoch_of
@@ -80,6 +83,10 @@ class Known:
 
 
 _DAYS = 86_400
+ROLLOUTS = tuple(Rollout(salt, parts) for salt in ("s", "t") for parts in (300_000, 700_000))
+ROLLED_OUT = tuple(
+    {tuple(in_rollout(f"b{n}", one) for one in ROLLOUTS): f"b{n}" for n in range(200)}.values()
+)
 KNOWN: Mapping[str, Known] = {
     "account.tier": Known(TIERS, (None, *TIERS)),
     "geo.country": Known(("CU", "IR"), (None, "CU", "IR", "FR", "SE")),
@@ -106,7 +113,8 @@ KNOWN: Mapping[str, Known] = {
     ),
     "account.age": Known((30 * _DAYS, 60 * _DAYS), (None, "0s", "30d", "45d", "60d", "61d")),
     "time.hour": Known((9, 17), (0, 9, 12, 17, 23)),
-    "account.id": Known(("a1",), (None, "a1", "zz")),
+    # One account for each way in which they are in the two rollouts, or not.
+    "account.id": Known(("a1",), (None, "a1", *ROLLED_OUT)),
     "actor.accounts": Known((2, 4), (None, 1, 2, 3, 4, 5)),
     "client.agent": Known(("g1",), (None, "g1", "zz")),
     "request.capability": Known(
@@ -160,6 +168,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
         operators += ["prefix", "prefix"]
     elif fact.type is FactType.IP:
         operators += ["cidr", "cidr"]
+    if fact.name == "account.id":
+        operators += ["rollout", "rollout"]
     if fact.type is FactType.COUNTRY and {"geo.country", "payment.country"} <= set(names):
         operators += ["same_as"]
     operator: Any = rng.choice(operators)
@@ -169,6 +179,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
     elif operator in ("in", "not_in"):
         count = rng.randint(1, min(2, len(known.named)))
         operand = frozenset(rng.sample(known.named, count))
+    elif operator == "rollout":
+        operand = rng.choice(ROLLOUTS)
     elif operator == "prefix":
         operand = tuple(rng.sample(PREFIXES, rng.randint(1, 2)))
     elif operator == "cidr":
@@ -193,8 +205,17 @@ def condition(
     return Every(parts) if kind == 3 else Some(parts)
 
 
-def amount(rng: Random, names: Sequence[str]) -> Amount:
-    """Return an amount, of few different ones."""
+def amount(rng: Random, names: Sequence[str], facts: Mapping[str, Fact]) -> Amount:
+    """Return an amount, of few different ones, now and then one that is raised."""
+    own = _amount(rng, names)
+    while rng.random() < 0.2:
+        when = condition(rng, facts, names, 1)
+        least, ends = rng.choice((20, 20, 40, None)), rng.choice((LATER, LAST, NOW))
+        own = Raised(own, least, "raising", when, rng.random() < 0.3, ends)
+    return own
+
+
+def _amount(rng: Random, names: Sequence[str]) -> Amount:
 
     def number() -> int | None:
         return rng.choice((10, 10, 20, 30, 0, None) if rng.random() < 0.3 else (10, 20, 30))
@@ -207,7 +228,7 @@ def amount(rng: Random, names: Sequence[str]) -> Amount:
     return Fixed(number())
 
 
-def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
+def verb(rng: Random, names: Sequence[str], counting: float, facts: Mapping[str, Fact]) -> Any:
     """Return a verb; `counting` is how likely it is one that counts."""
     block = Verdict(effect=Effect.BLOCK, reason="no")
     if rng.random() >= counting:
@@ -227,15 +248,15 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if kind == 0:
         burst = rng.choice((None, Fixed(10), Fixed(20)))
         return Rate(
-            unit="requests", amount=amount(rng, names), period=rng.choice((SECOND, MINUTE)),
+            unit="requests", amount=amount(rng, names, facts), period=rng.choice((SECOND, MINUTE)),
             burst=burst, key=key, over=over,
         )  # fmt: skip
     if kind == 1:
-        return Concurrency(most=amount(rng, names), lease=10 * MINUTE, key=key, over=over)
+        return Concurrency(most=amount(rng, names, facts), lease=10 * MINUTE, key=key, over=over)
     if kind == 2:
         period = rng.choice((DAY, 30 * DAY))
         return Distinct(
-            count="client.agent", most=amount(rng, names), period=period, key=key, over=over
+            count="client.agent", most=amount(rng, names, facts), period=period, key=key, over=over
         )
     windows = (
         Window("day", "day"),
@@ -246,7 +267,7 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if rng.random() < 0.2:
         steps.insert(0, Step(percent=80, verdict=throttle))
     return Budget(
-        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names)),),
+        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names, facts)),),
         window=rng.choice(windows),
         key=key,
         steps=tuple(steps),
@@ -261,7 +282,7 @@ def rule(
         id=f"r{index}",
         index=index,
         when=ALWAYS if rng.random() < 0.1 else condition(rng, facts, names, 2),
-        verb=verb(rng, names, counting),
+        verb=verb(rng, names, counting, facts),
         span=SPAN,
         unknown=rng.choice((None, "match", "skip", "skip")),
         mode=rng.choice((*(Mode.ENFORCE,) * 8, Mode.SHADOW, Mode.OFF)),
@@ -318,7 +339,7 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
         elif kind == 2:
             rules[place] = replace(one, unknown=rng.choice((None, "match", "skip")))
         elif kind == 3:
-            rules[place] = replace(one, verb=verb(rng, names, counting))
+            rules[place] = replace(one, verb=verb(rng, names, counting, policies.facts))
         elif kind == 4:
             rules[place] = replace(one, mode=rng.choice(tuple(Mode)))
         else:
@@ -434,45 +455,96 @@ def asked(reading: Reading, facts: Mapping[str, object], now: int) -> list[tuple
         ("required", ("refuse",)) for name in reading.required if name not in typed
     ]
     for one in rules:
-        found += [(one.id, what) for what in _asked_by(one, typed)]
+        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed, now)]
     return found
 
 
-def _asked_by(rule: Rule, typed: Mapping[str, Any]) -> Iterator[Asked]:
+def _obliged(policies: PolicySet, verdict: Verdict, typed: Mapping[str, Any]) -> Iterator[Asked]:
+    obliged = verdict.obligations
+    assert obliged is not None
+    if obliged.max_output_tokens:
+        yield ("oblige", "cap", obliged.max_output_tokens)
+    for name in obliged.disable:
+        yield ("oblige", "disable", name)
+    for name in obliged.extra:
+        yield ("oblige", "extra", name)
+    if obliged.model in policies.weaker_than(typed.get("request.model")):
+        yield ("oblige", "model", tuple(policies.models).index(obliged.model))
+
+
+def _asked_by(
+    policies: PolicySet, rule: Rule, typed: Mapping[str, Any], now: int
+) -> Iterator[Asked]:
     verb: Any = rule.verb
     if isinstance(verb, Block):
         yield ("refuse",)
         return
     if isinstance(verb, Degrade):
-        obliged = verb.verdict.obligations
-        assert obliged is not None
-        if obliged.max_output_tokens:
-            yield ("oblige", "cap", obliged.max_output_tokens)
-        for name in obliged.disable:
-            yield ("oblige", "disable", name)
+        yield from _obliged(policies, verb.verdict, typed)
         return
-    figures = [allowance(one, typed) for one in verb.allowances]
+    if isinstance(verb, Budget):
+        for unit, one in verb.amounts:
+            most = allowance(one, typed, now)
+            if most == 0:
+                yield from _nothing(policies, verb, typed)
+            for step in verb.steps if most else ():
+                assert most is not None
+                figures: tuple[Any, ...] = (most * step.percent,)
+                how: tuple[Any, ...] = ((unit,), verb.window)
+                yield from _limit(policies, rule, step.verdict, how, figures, typed, step.percent)
+        return
+    figures = tuple(allowance(one, typed, now) for one in verb.allowances)
     if None in figures:
         return
     if 0 in figures:
-        yield ("refuse",)
+        yield from _nothing(policies, verb, typed)
         return
-    numbers = [n for n in figures if n is not None]
-    effects = [(100, verb.verdicts[-1].effect)]
-    if isinstance(verb, Budget):
-        effects = [(step.percent, step.verdict.effect) for step in verb.steps]
-    for percent, effect in effects:
-        how: tuple[Any, ...] = ()
-        if isinstance(verb, Rate):
-            numbers = [numbers[0] * MINUTE // verb.period, numbers[1]]
-        elif isinstance(verb, Budget):
-            how = (verb.units[0],)
-        elif isinstance(verb, Distinct):
-            how = (verb.count,)
+    how = ((), None)
+    if isinstance(verb, Rate):
+        how = ((verb.unit,), None)
+        figures = (figures[0] * 60 * MINUTE // verb.period, figures[1])
+    elif isinstance(verb, Distinct):
+        how = ((verb.count,), None)
+    yield from _limit(policies, rule, verb.over, how, figures, typed, 100)
+
+
+def _nothing(policies: PolicySet, verb: Any, typed: Mapping[str, Any]) -> Iterator[Asked]:
+    if verb.over.effect is Effect.DEGRADE:
+        yield from _obliged(policies, verb.over, typed)
+    else:
+        yield ("refuse",)
+
+
+def _limit(
+    policies: PolicySet,
+    rule: Rule,
+    verdict: Verdict,
+    how: tuple[Any, ...],
+    figures: tuple[Any, ...],
+    typed: Mapping[str, Any],
+    percent: int,
+) -> Iterator[Asked]:
+    verb: Any = rule.verb
+    obliged: list[Any] = [None]
+    if verdict.effect is Effect.ALLOW:
+        return
+    if verdict.effect is Effect.DEGRADE:
+        obliged = list(_obliged(policies, verdict, typed))
+    for what in obliged:
+        lasts = verb.lasts or verb.in_flight
         yield (
-            "limit", verb.name, how, verb.key.facts, rule.unknown, verb.covers, verb.lasts,
-            effect, tuple(n * percent for n in numbers),
+            "limit", verb.name, how[0], verb.key.facts, rule.unknown, how[1], lasts,
+            verdict.effect, figures, what, rule.on_store_error, None, percent,
         )  # fmt: skip
+        if rule.escalate is not None and verdict.effect.refuses:
+            ban = rule.escalate
+            yield (
+                "limit", verb.name, how[0], verb.key.facts, rule.unknown, how[1], lasts,
+                Effect.BLOCK, figures, None, rule.on_store_error, ban, percent,
+            )  # fmt: skip
+
+
+_AWAY = {"allow": 0, None: 1, "local": 1, "deny": 2}
 
 
 def as_strict(b: Asked, a: Asked) -> bool:
@@ -482,20 +554,42 @@ def as_strict(b: Asked, a: Asked) -> bool:
     if a[0] != b[0]:
         return False
     if a[0] == "oblige":
-        return b[1] == a[1] and bool(b[2] == a[2] if a[1] == "disable" else b[2] <= a[2])
-    _, verb, how, key, unknown, window, lasts, effect, figures = a
-    _, verb2, how2, key2, unknown2, window2, lasts2, effect2, figures2 = b
+        return _as_much(b, a)
+    _, verb, how, key, unknown, window, lasts, effect, figures, obliged, away, ban, _ = a
+    _, verb2, how2, key2, unknown2, window2, lasts2, effect2, figures2, obliged2, away2, ban2, _ = b
     if (verb, how) != (verb2, how2) or effect2 < effect or not set(key2) <= set(key):
+        return False
+    if not effect2.refuses and not _as_much(obliged2, obliged):
         return False
     if key2 and unknown == "match" and unknown2 != "match":
         return False
+    if _AWAY[away2] < _AWAY[away] or (ban is None) != (ban2 is None):
+        return False
+    if ban is not None and (
+        ban2.after > ban.after or ban2.within < ban.within or ban2.block_for < ban.block_for
+    ):
+        return False
     if verb == "budget" and not _contains(window2, window):
         return False
-    if verb == "distinct" and lasts2 < lasts:
+    if verb != "budget" and lasts2 < lasts and verb != "rate":
         return False
     return all(x <= y for x, y in zip(figures2, figures, strict=True))
 
 
+def _as_much(b: Asked, a: Asked) -> bool:
+    if b[1] != a[1]:
+        return False
+    if a[1] == "cap":
+        return bool(b[2] <= a[2])
+    # Models stand in their order, the weaker one later.
+    return bool(b[2] >= a[2]) if a[1] == "model" else bool(b[2] == a[2])
+
+
 def _contains(b: Window, a: Window) -> bool:
-    order = ["day", "30d", "lifetime"]
-    return order.index(b.text) >= order.index(a.text)
+    if b == a or b.kind == "lifetime":
+        return True
+    if a.kind == "lifetime" or b.length is None:
+        return (a.kind, b.kind) in (("day", "week"), ("day", "month"))
+    longest = {"day": 25, "week": 7 * 24 + 1, "month": 31 * 24 + 1}
+    length = longest[a.kind] * 60 * MINUTE if a.length is None else a.length * 61 // 60 + 1
+    return b.length >= length
