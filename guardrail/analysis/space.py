@@ -94,6 +94,7 @@ class Space:
         """Take the policy sets, and further conditions that are to be asked about."""
         self.sets = tuple(sets)
         self._named: dict[str, _Named] = {}
+        self._raised_until: set[int] = set()
         for policies in sets:
             self._add_policies(policies)
         for condition in conditions:
@@ -130,6 +131,7 @@ class Space:
                 self._of(name)
             for amount in rule.verb.allowances:
                 while isinstance(amount, Raised):
+                    self._raised_until.add(amount.expires)
                     self._add_condition(amount.when)
                     amount = amount.own
                 if isinstance(amount, Lookup):
@@ -192,7 +194,7 @@ class Space:
 
     def _times(self, now: int) -> tuple[int, ...]:
         """Return the time asked about, and each later one from which anything may differ."""
-        found = {now}
+        found = {now, *self._raised_until}
         for policies in self.sets:
             for rule in policies.rules:
                 if rule.mode is not Mode.OFF:
