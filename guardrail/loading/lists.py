@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +154,7 @@ class Lists:
 
 def list_name(node: Node) -> str | None:
     """Return the name of the list that `$name` stands for, None for anything else."""
-    if isinstance(node, Scalar) and not node.quoted and node.text.startswith("$"):
+    if isinstance(node, Scalar) and not node.quoted and re.match(r"\$(?!\{)", node.text):
         return node.text[1:]
     return None
 

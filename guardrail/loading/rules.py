@@ -10,7 +10,18 @@ from typing import Literal, cast
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, all_or_none, kind_of, text_in
+from guardrail.loading.foreign import CONDITION_WORDS, VERB_WORDS, rule_under_its_name
+from guardrail.loading.foreign_values import duration
+from guardrail.loading.nodes import (
+    Entry,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    all_or_none,
+    kind_of,
+    text_in,
+)
 from guardrail.loading.notation import (
     LONGEST,
     NotationError,
@@ -35,7 +46,7 @@ from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, Amount
 from guardrail.model.conditions import Condition
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.facts import Fact, FactType, Source
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 from guardrail.model.rules import (
     Block,
     Budget,
@@ -68,6 +79,8 @@ class Rules:
     def rule(self, node: MapNode, index: int) -> Rule | None:
         """Compile one rule; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
+        if len(node.entries) == 1 and self._under_its_name(place, node.entries[0]):
+            return None
         when = self._when(place, [])
         one_verb = self._one_verb(place)
         shape = shaped(RuleShape, place, self.scope.units)
@@ -123,12 +136,25 @@ class Rules:
             span=node.span,
         )
 
+    def _under_its_name(self, place: Place, entry: Entry) -> bool:
+        name = entry.key.text
+        help = None if name in _RULE_KEYS else rule_under_its_name(name, entry.value)
+        if help is not None:
+            place.report_key("GR101", (name,), f"unknown key {quoted(name)}", help=help)
+        return help is not None
+
     def _when(self, place: Place, seen: Sightings) -> Condition | None:
         node = cast(MapNode, place.node).get("when")
         if node is not None:
             return self.conditions.compile(node, seen)
         present = _keys(place.node)
-        if not any(nearest(name, ("when",)) for name in present - _RULE_KEYS):
+        meant = present - _RULE_KEYS
+        if not meant.isdisjoint(STANDARD_FACTS):
+            return None
+        if not any(
+            name in CONDITION_WORDS or name in STANDARD_FACTS or nearest(name, ("when",))
+            for name in meant
+        ):
             help = "add `when: always` if it is meant for every request"
             place.report_key("GR102", (), "missing `when`", help=help)
         return None
@@ -145,7 +171,7 @@ class Rules:
                 e.key.text for e in cast(MapNode, place.node).entries if e.key.text in verbs
             ]
             place.report_key("GR112", (in_order[1],), message, help=help)
-        elif not any(nearest(name, VERBS) for name in present - _RULE_KEYS):
+        elif not any(name in VERB_WORDS or nearest(name, VERBS) for name in present - _RULE_KEYS):
             help = f"add one of {listed(VERBS, 'or')}"
             place.report_key("GR112", (), "this rule has no verb", help=help)
         return False
@@ -437,7 +463,7 @@ def _window(written: object) -> Window:
         help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
         near = None
         if isinstance(written, str):
-            near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
+            near = _IN_FACT_WORDS.get(written) or duration(written) or nearest(written, _CALENDAR)
         help = help if near is None else f"did you mean {quoted(near)}?"
         raise NotationError("is not a window", help) from None
     return Window("rolling", str(written), length)

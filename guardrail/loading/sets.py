@@ -20,6 +20,7 @@ from guardrail.loading.declarations import (
 )
 from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.foreign import file_key
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
 from guardrail.loading.lint import lint_written, read_ignores
 from guardrail.loading.lists import Lists
@@ -146,7 +147,7 @@ def _check_version(root: MapNode, place: Place) -> None:
 def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
     name = entry.key.text
     if name not in KEYS:
-        report_unknown_key(place, (name,), KEYS)
+        report_unknown_key(place, (name,), KEYS, file_key(name))
         return False
     if source.is_test and name not in _TEST_KEYS:
         message = f"`{name}` cannot stand in a file of tests"
@@ -170,6 +171,13 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
         scope.partial = scope.partial or name in _DECLARING
         span = entry.key.span if kind_of(node) == "nothing" else node.span
         help = "leave it out while it is empty" if kind_of(node) == "nothing" else None
+        if name in ("rules", "exemptions") and isinstance(node, MapNode) and node.entries:
+            first = node.entries[0].key.text
+            help = (
+                f"write {quoted(f'- id: {first}')}, and below it what stands below {quoted(first)}"
+            )
+            if node.get("id") is not None:
+                help = "write `- ` before each, also where there is one alone"
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
         scope.report("GR102", span, message, help=help)
         return False
