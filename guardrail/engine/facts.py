@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from guardrail.model.facts import AGES, WEEKDAYS, Fact, typed_value
+from guardrail.model.facts import AGES, WEEKDAYS, Fact, bucket_of, typed_value
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
@@ -27,8 +27,8 @@ class FactReader:
     """Reads the facts that a policy set uses, and no others.
 
     Derived facts the request does not carry are added: ages such as `account.age` from the times
-    they count from, `time.hour` and `time.weekday` from the decision's time, and, where nothing
-    links accounts, each account as an actor of its own.
+    they count from, an account's bucket from its id, `time.hour` and `time.weekday` from the
+    decision's time, and, where nothing links accounts, each account as an actor of its own.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class FactReader:
             **{age: _age_since(time) for age, time in AGES.items()},
             "time.hour": lambda facts, now: self.local(now).hour,
             "time.weekday": lambda facts, now: WEEKDAYS[self.local(now).weekday()],
+            "account.bucket": _bucket,
             "actor.id": lambda facts, now: facts.get("account.id"),
             "actor.accounts": lambda facts, now: 1 if "account.id" in facts else None,
             "actor.trusted_accounts": lambda facts, now: 0 if "account.id" in facts else None,
@@ -117,6 +118,7 @@ class FactReader:
 
 FOLLOWS_FROM: Mapping[str, str] = {
     **AGES,
+    "account.bucket": "account.id",
     "actor.id": "account.id",
     "actor.accounts": "account.id",
     "actor.trusted_accounts": "account.id",
@@ -132,6 +134,11 @@ def _age_since(time: str) -> Derivation:
         return None if since is None else max(0.0, now - since)
 
     return age
+
+
+def _bucket(facts: dict[str, Any], now: float) -> object | None:
+    account = facts.get("account.id")
+    return None if account is None else bucket_of(account)
 
 
 def _ill_typed(fact: Fact, value: object) -> str:

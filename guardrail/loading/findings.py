@@ -132,6 +132,7 @@ class Scope:
 
     `doubtful` holds the names of facts, and of lists with a `$` before them, whose declaration
     is itself in error: using one is not reported again; so does `models_doubtful` for models.
+    `tables` and `fixtures` are as declared; `today` is when tests start that do not say.
     `rules` maps each rule's id to whether it is exemptible. In a `partial` scope some file or
     section could not be read, and unknown names are not reported at all.
     """
@@ -139,6 +140,9 @@ class Scope:
     findings: Findings
     facts: dict[str, Fact] = field(default_factory=lambda: dict(STANDARD_FACTS))
     facts_at: Span | None = None
+    tables: dict[str, Node] = field(default_factory=dict)
+    fixtures: dict[str, MapNode] = field(default_factory=dict)
+    today: Node | None = None
     models: dict[str, Model] = field(default_factory=dict)
     models_doubtful: bool = False
     unlisted_model: str | None = None

@@ -27,7 +27,7 @@ from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
+from guardrail.model.facts import COUNTRIES, REGION, Fact, FactType, typed_value
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(Z|z|[+-]\d{2}:\d{2})?", re.ASCII
 )
+SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)%", re.ASCII)
 PERCENT = re.compile(r"(\d{1,4})%", re.ASCII)
 _SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LENGTHS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -324,6 +325,9 @@ def _text(fact: Fact, node: Scalar) -> str:
         raise NotationError(
             "names a list", f"write `{{in: {name}}}`, or quote it if it is text", code="GR102"
         )
+    if fact.name == "geo.region" and REGION.fullmatch(node.value) is None:
+        help = "write its ISO 3166-2 code: country, hyphen, region, such as `US-CA`"
+        raise NotationError("is not a region", help, code="GR106")
     return node.value
 
 

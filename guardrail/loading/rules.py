@@ -12,6 +12,7 @@ from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.foreign import CONDITION_WORDS, VERB_WORDS, rule_under_its_name
 from guardrail.loading.foreign_values import duration
+from guardrail.loading.foreign_values import share as share_of
 from guardrail.loading.nodes import (
     Entry,
     ListNode,
@@ -24,6 +25,7 @@ from guardrail.loading.nodes import (
 )
 from guardrail.loading.notation import (
     LONGEST,
+    SHARE,
     NotationError,
     read_at,
     read_duration,
@@ -44,10 +46,11 @@ from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, Amount
-from guardrail.model.conditions import Condition
+from guardrail.model.conditions import Comparison, Condition, Every, Negation, Operator
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
+from guardrail.model.facts import BUCKETS, STANDARD_FACTS, Fact, FactType, Source, bucket_of
 from guardrail.model.rules import (
+    About,
     Block,
     Budget,
     Concurrency,
@@ -62,6 +65,8 @@ from guardrail.model.rules import (
     Window,
 )
 
+_BUCKET = "account.bucket"
+_LONGEST_TEXT = 1_000
 _RULE_KEYS = frozenset(keys_of(RuleShape))
 
 
@@ -91,6 +96,8 @@ class Rules:
         verb = verbs.verb() if one_verb else None
         escalate = None if shape.escalate is None else verbs.escalate(shape.escalate, verb)
         start, end = self._bounds(shape, place)
+        if when is not None and shape.rollout is not None:
+            when = self._rolled_out(when, shape, place)
         if when is None or verb is None:
             return None
         return Rule(
@@ -107,7 +114,50 @@ class Rules:
             escalate=escalate,
             on_store_error=shape.on_store_error,
             was=shape.was,
+            about=self._about(shape, place),
         )
+
+    def _about(self, shape: RuleShape, place: Place) -> About:
+        """Return what people say of a rule; report what is no text of a line."""
+        said = {name: getattr(shape, name) for name in ("description", "owner", "ticket")}
+        paths: dict[Path, str | None] = {(name,): text for name, text in said.items()}
+        labels = shape.labels or {}
+        paths.update({("labels", name): text for name, text in labels.items()})
+        for path, text in paths.items():
+            if text is not None and not (text.strip() and len(text) <= _LONGEST_TEXT):
+                message = f"{quoted(str(path[-1]))} must be text"
+                help = f"1 to {_LONGEST_TEXT:,} characters; leave it out if there is nothing to say"
+                place.report("GR102", path, message, help=help)
+        return About(**said, labels=labels)
+
+    def _rolled_out(self, when: Condition, shape: RuleShape, place: Place) -> Condition | None:
+        """Return a condition that holds for a share of accounts only.
+
+        The buckets it takes start where the rule's id says, and grow with the share.
+        """
+        node = shape.rollout
+        written = node.text if isinstance(node, Scalar) else ""
+        found = SHARE.fullmatch(written)
+        share = round(float(found[1]) * BUCKETS / 100) if found else 0
+        if found is None or not 0 < share <= BUCKETS:
+            shown = quoted(written) if written else kind_of(node)
+            near = share_of(written)
+            help = f"write `{near}`" if near else "write `5%`, from 0.01% to 100%"
+            place.report("GR110", ("rollout",), f"{shown} is no share of accounts", help=help)
+            return None
+        start = bucket_of(shape.was or shape.id)
+        end = start + share
+        told = f"rollout {written}: {_BUCKET}"
+
+        def test(operator: Operator, bucket: object) -> Comparison:
+            return Comparison(_BUCKET, operator, bucket, f"{told} {operator} {bucket}".lower())
+
+        within: tuple[Condition, ...] = (test("gte", start), test("lt", end))
+        if end > BUCKETS:
+            left_out = Every((test("gte", end - BUCKETS), test("lt", start)))
+            within = () if share == BUCKETS else (Negation(left_out),)
+        parts = when.parts if isinstance(when, Every) else (when,)
+        return Every((*parts, test("exists", True), *within))
 
     def exemption(self, node: MapNode) -> Exemption | None:
         """Compile one exemption; what is wrong is reported, and None returned."""

@@ -76,14 +76,24 @@ def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> 
     return compile_set([source], Findings(), linted=linted)
 
 
-MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
+MAPS = (
+    "facts",
+    "lists",
+    "tables",
+    "models",
+    "defaults",
+    "conditions",
+    "links",
+    "score",
+    "fixtures",
+)
 LISTS = ("units", "rules", "exemptions", "tests")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
-_TEST_KEYS = ("guardrail", "tests")
-_DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
+_TEST_KEYS = ("guardrail", "tests", "fixtures")
+_DECLARING = ("facts", "lists", "tables", "models", "conditions", "units", "rules", "fixtures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
     if source.is_test and name not in _TEST_KEYS:
         message = f"`{name}` cannot stand in a file of tests"
         help = "move it, or name the file without `_test`"
-        label = "`*_test.yaml` files hold tests only"
+        label = "`*_test.yaml` files hold tests and fixtures only"
         place.report_key("GR101", (name,), message, label=label, help=help)
         return False
     return name != "guardrail"
@@ -271,7 +281,8 @@ class _Compilation:
         nodes, _ = self._maps("exemptions", "exemption", "id", documents)
         exemptions = _without_none(map(compiler.exemption, nodes))
         nodes, _ = self._maps("tests", "test", "name", documents)
-        scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
+        compiled = Scenarios(self.scope)
+        scenarios = tuple(made for node in nodes for made in compiled.scenarios(node))
         ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
         if self.scope.findings.failed:
@@ -326,6 +337,16 @@ class _Compilation:
         for document, entry in self._unique("lists", "list", documents):
             _check_name(scope, entry.key, "name of a list")
             self.lists.declare(entry, document.source, self.contents)
+        for _, entry in self._unique("tables", "table", documents):
+            _check_name(scope, entry.key, "name of a table")
+            scope.tables[entry.key.text] = entry.value
+        for _, entry in self._unique("fixtures", "fixture", documents):
+            _check_name(scope, entry.key, "name of a fixture")
+            if isinstance(entry.value, MapNode):
+                scope.fixtures[entry.key.text] = entry.value
+            else:
+                message = f"fixture {quoted(entry.key.text)} must be a map of facts"
+                scope.report("GR102", entry.value, f"{message}, not {kind_of(entry.value)}")
         for _, entry in self._unique("conditions", "condition", documents):
             if entry.key.text in COMBINATORS:
                 message = f"{quoted(entry.key.text)} cannot be a condition's name"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from types import MappingProxyType
 
 from guardrail.model.cells import TOP
@@ -82,6 +83,7 @@ _SERVER: tuple[_Row, ...] = (
     ("account.created", FactType.TIMESTAMP, Source.SERVER, ()),
     ("account.age", FactType.DURATION, Source.SERVER, ()),
     ("account.signup", FactType.STRING, Source.SERVER, ()),
+    ("account.bucket", FactType.INTEGER, Source.SERVER, ()),
     ("account.paid_usd", FactType.NUMBER, Source.SERVER, ()),
     ("account.paid_since", FactType.TIMESTAMP, Source.SERVER, ()),
     ("account.paid_age", FactType.DURATION, Source.SERVER, ()),
@@ -90,12 +92,14 @@ _SERVER: tuple[_Row, ...] = (
     ("credential.id", FactType.STRING, Source.SERVER, ()),
     ("enforcement.status", FactType.ENUM, Source.SERVER, ENFORCEMENT_STATUSES),
     ("kyc.subject", FactType.STRING, Source.SERVER, ()),
+    ("kyc.country", FactType.COUNTRY, Source.SERVER, ()),
     ("payment.fingerprint", FactType.STRING, Source.SERVER, ()),
     ("payment.country", FactType.COUNTRY, Source.SERVER, ()),
     ("device.fingerprint", FactType.STRING, Source.SERVER, ()),
     ("client.ip", FactType.IP, Source.SERVER, ()),
     ("client.network", FactType.STRING, Source.SERVER, ()),
     ("geo.country", FactType.COUNTRY, Source.SERVER, ()),
+    ("geo.region", FactType.STRING, Source.SERVER, ()),
     ("geo.asn", FactType.INTEGER, Source.SERVER, ()),
     ("network.kind", FactType.ENUM, Source.SERVER, NETWORK_KINDS),
     ("time.hour", FactType.INTEGER, Source.SERVER, ()),
@@ -128,6 +132,19 @@ AGES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The durations that follow from a time, each with that time: how long ago it is, 0 at least."""
+
+BUCKETS = 10_000
+"""How many buckets accounts fall into: `account.bucket` is from 0 on, and below this."""
+
+
+def bucket_of(account: str) -> int:
+    """Return the bucket of an account: the same everywhere and always, by a hash of its id."""
+    data = account.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8, person=b"rollout").digest()) % BUCKETS
+
+
+REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
+"""How the code of a country's region is written: ISO 3166-2."""
 
 COUNTRIES = frozenset(
     (

@@ -137,6 +137,8 @@ def _members(
             if test.operator == "same_as":
                 members[str(test.operand)] = None
     members.update((AGES[name], None) for name in AGES.keys() & members.keys())
+    if "account.bucket" in members:
+        members["account.id"] = None
     return {
         name: None
         if values is None or policies.facts[name].type is not FactType.STRING
