@@ -116,6 +116,8 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         yield from (("", "steps", text, "") for text in _steps(status, rule))
     if story.effect is not None:
         yield "", "asks for", _asked(story), ""
+        for name, text in rule.about.lines().items():
+            yield "", name, shortened(text, 160), ""
 
 
 def _exemption_rows(told: ExemptionStory) -> Iterator[Row]:
