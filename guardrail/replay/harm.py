@@ -358,7 +358,7 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
         return Reading(facts)
     verb = next(one.verb for one in policies.rules if one.id == rule)
     names = verb.key.facts if isinstance(verb, Rate | Budget | Concurrency | Distinct) else ()
-    key = tuple((name, _text(told.facts.get(name))) for name in names)
+    key = tuple((name, _value(name, told.facts)) for name in names)
 
     def asked(status: LimitStatus) -> float:
         amount = told.amounts.get(status.unit, 1)
@@ -366,6 +366,13 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
 
     full = max(story.counters, key=lambda one: (one.used + asked(one)) / max(one.limit, 1e-9))
     return Reading(facts, key, full.unit, full.used, asked(full), full.limit)
+
+
+def _value(name: str, facts: Mapping[str, object]) -> str:
+    """Return a fact as text; an actor, whose name is made anew in each replay, by its size."""
+    if name == "actor.id" and isinstance(facts.get("actor.accounts"), int):
+        return f"of {facts['actor.accounts']} accounts"
+    return _text(facts.get(name))
 
 
 def _text(value: object) -> str:
