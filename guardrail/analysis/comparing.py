@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from guardrail.analysis.demands import (
     Demand,
+    Index,
     covered,
     demands,
     least_effect,
@@ -15,7 +16,7 @@ from guardrail.analysis.demands import (
 )
 from guardrail.analysis.formulas import EffortError, Formula, holds
 from guardrail.analysis.space import Space
-from guardrail.analysis.witnesses import More, Witness, possible, smallest
+from guardrail.analysis.witnesses import More, Witness, smallest, some_point
 from guardrail.engine import bind, rule_facts
 from guardrail.errors import Span
 from guardrail.model.effects import Effect, Mode
@@ -116,9 +117,14 @@ class Standing:
         unchanged: Mapping[str, str],
         unjudged: list[str],
     ) -> None:
+        """Take both sides; the rules of `a` in `unchanged` are not asked about.
+
+        What cannot be judged is added to `unjudged`.
+        """
         self.space, self.a, self.b = space, a, b
         self.unchanged, self.unjudged = unchanged, unjudged
-        self.refusing = [d for d in (*a, *b) if d.refuses]
+        self._acting = Index(b)
+        self._own = Index(a)
         self._opposites: dict[int, tuple[Formula, Formula]] = {}
 
     def changes(self, swapped: bool) -> tuple[Change, ...]:
@@ -138,45 +144,78 @@ class Standing:
 
     def uncovered(self, one: Demand) -> Witness | None:
         """Return the smallest request of which `one` is asked and nothing as strict, if any."""
-        rivals = self.rivals(one)
-        if self.covering(one, rivals) is not None:
+        if self.covering(one) is not None:
             return None
-        every = [(covered(self.space, b, one), b) for b in rivals]
-        every.sort(key=lambda pair: pair[1].name != one.name)
-        refused = self._refused(one)
-        witness = smallest(self.space, [one.when], self._none_of([*every, *refused]))
-        counting = [pair for pair in every if pair[1].counts]
-        if witness is None and counting:
-            static = [pair for pair in every if not pair[1].counts]
-            first = self._not(counting[0][0])
-            witness = smallest(self.space, [one.when, first], self._none_of([*static, *refused]))
+        witness = smallest(self.space, [one.when], self._free_of(one, counting=True))
+        if witness is None:
+            rivals = [b for b in self.b if b.counts and may_cover(b, one, self.space.sets)]
+            rival = min(rivals, key=lambda b: b.name != one.name)
+            left = self._not(covered(self.space, rival, one))
+            witness = smallest(self.space, [one.when, left], self._free_of(one))
         return witness
 
-    def rivals(self, one: Demand) -> list[Demand]:
-        """Return what the other side asks for that may be at least as strict."""
-        return [b for b in self.b if may_cover(b, one, self.space.sets)]
-
-    def covering(self, one: Demand, rivals: Sequence[Demand]) -> tuple[str, ...] | None:
+    def covering(
+        self, one: Demand, allowed: Callable[[Demand], bool] | None = None
+    ) -> tuple[str, ...] | None:
         """Return the rules that ask for at least as much wherever `one` is asked, None if none do.
 
         A limit has to be one rule's: of two that share its requests each would allow all of it.
+        `allowed` tells which may stand in.
         """
         used: dict[str, None] = {}
-        static = [(b.when, b) for b in rivals if not b.counts]
-        elsewhere = self._none_of([*static, *self._refused(one)], used)
-        for b in rivals:
-            if b.counts:
-                alone = dict(used)
-                formula = self._not(covered(self.space, b, one))
-                if not possible(self.space, [one.when, formula], elsewhere):
+        free = self._free_of(one, used, allowed)
+        first = some_point(self.space, [one.when], free)
+        if first is None or not one.counts:
+            return tuple(used) if first is None else None
+        alone = tuple(used)
+        points = [first]
+        rivals = [
+            b
+            for b in self._acting.at(first)
+            if b.counts and may_cover(b, one, self.space.sets) and (allowed is None or allowed(b))
+        ]
+        for b in sorted(rivals, key=lambda b: b.name != one.name):
+            formula = covered(self.space, b, one)
+            if all(holds(formula, point) for point in points):
+                point = some_point(self.space, [one.when, self._not(formula)], free)
+                if point is None:
                     return tuple(dict.fromkeys((b.name, *alone)))
-        return None if possible(self.space, [one.when], elsewhere) else tuple(used)
+                points.append(point)
+        return None
 
-    def _refused(self, one: Demand) -> list[tuple[Formula, Demand]]:
-        """Return where a request is refused anyway, so that `one` does not matter."""
-        if one.refuses:
+    def _free_of(
+        self,
+        one: Demand,
+        used: dict[str, None] | None = None,
+        allowed: Callable[[Demand], bool] | None = None,
+        *,
+        counting: bool = False,
+    ) -> More:
+        """Return what adds that nothing static stands in for `one`, and that it matters at all.
+
+        It does not where the request is refused anyway. `counting`: no limit stands in, either.
+        `used` gathers which rules were met.
+        """
+        sets = self.space.sets
+
+        def more(chosen: Mapping[str, int]) -> list[Formula]:
+            for b in self._acting.at(chosen):
+                fits = (counting or not b.counts) and may_cover(b, one, sets)
+                if fits and (allowed is None or allowed(b)):
+                    formula = covered(self.space, b, one)
+                    if holds(formula, chosen):
+                        if used is not None:
+                            used[b.name] = None
+                        return [self._not(formula)]
+                if b.refuses and not one.refuses and b.effect >= one.effect:
+                    return [self._not(b.when)]
+            if not one.refuses:
+                for a in self._own.at(chosen):
+                    if a.refuses and a.effect >= one.effect:
+                        return [self._not(a.when)]
             return []
-        return [(d.when, d) for d in self.refusing if d.effect >= one.effect]
+
+        return more
 
     def _not(self, formula: Formula) -> Formula:
         key = id(formula)
@@ -185,40 +224,24 @@ class Standing:
             self._opposites[key] = formula, self.space.opposite(formula)
         return self._opposites[key][1]
 
-    def _none_of(
-        self, every: Sequence[tuple[Formula, Demand]], used: dict[str, None] | None = None
-    ) -> More:
-        """Return what adds that none of some formulas is true; `used` gathers whose were needed."""
-
-        def more(chosen: Mapping[str, int]) -> list[Formula]:
-            for formula, demand in every:
-                if holds(formula, chosen):
-                    if used is not None:
-                        used[demand.name] = None
-                    return [self._not(formula)]
-            return []
-
-        return more
-
     def _change(self, one: Demand, witness: Witness, swapped: bool) -> Change:
-        before, after = (least_effect(side, witness.chosen) for side in (self.a, self.b))
+        chosen = witness.chosen
+        acting = list(self._acting.at(chosen))
+        before, after = least_effect(self._own.at(chosen)), least_effect(acting)
         instead = [
-            told(b, witness.chosen)
-            for b in self.b
-            if (b.verb, b.counted) == (one.verb, one.counted)
-            and (b.obligation is None) == (one.obligation is None)
-            and (b.escalate is None) == (one.escalate is None)
-            and holds(b.when, witness.chosen)
-        ]
-        own = [
-            told(b, witness.chosen)
-            for b in self.b
-            if b.name == one.name and b.counts == one.counts and holds(b.when, witness.chosen)
+            told(b, chosen)
+            for b in sorted(acting, key=lambda b: b.name != one.name)
+            if (b.name == one.name and b.counts == one.counts)
+            or (
+                (b.verb, b.counted) == (one.verb, one.counted)
+                and (b.obligation is None) == (one.obligation is None)
+                and (b.escalate is None) == (one.escalate is None)
+            )
         ]
         effects = tuple(Effect.ALLOW if d is None else d.effect for d in (before, after))
         first, second = reversed(effects) if swapped else effects
-        said = told(one, witness.chosen)
-        others = [text for text in (*own, *instead) if text != said]
+        said = told(one, chosen)
+        others = [text for text in instead if text != said]
         return Change(
             rule=one.name,
             before=said,

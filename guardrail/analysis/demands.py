@@ -8,13 +8,13 @@ no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from typing import cast
 
-from guardrail.analysis.formulas import Formula, every, holds, leaf, some
+from guardrail.analysis.formulas import And, Formula, Leaf, bits, every, holds, leaf, some
 from guardrail.analysis.space import Space
 from guardrail.engine import allowance, in_unit
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed
@@ -80,6 +80,41 @@ class Demand:
     def refuses(self) -> bool:
         """Whether it refuses whatever was counted."""
         return not self.verb and self.effect.refuses
+
+
+MOST_INDEXED = 512
+"""A demand that is met by more values of a fact than this is not found by that fact."""
+
+
+class Index:
+    """Finds the demands that a request meets, by the values that each needs of facts."""
+
+    def __init__(self, every_demand: Sequence[Demand]) -> None:
+        """Take the demands, in the order in which they are to be found."""
+        self._all = every_demand
+        self._by: dict[str, dict[int, int]] = {}
+        needed: dict[str, int] = {}
+        for place, one in enumerate(every_demand):
+            parts = one.when.parts if isinstance(one.when, And) else (one.when,)
+            for part in parts:
+                if isinstance(part, Leaf) and part.mask.bit_count() <= MOST_INDEXED:
+                    needed[part.variable] = needed.get(part.variable, 0) | 1 << place
+                    rows = self._by.setdefault(part.variable, {})
+                    for value in bits(part.mask):
+                        rows[value] = rows.get(value, 0) | 1 << place
+        whole = (1 << len(every_demand)) - 1
+        self._whole = whole
+        self._others = {name: whole & ~mask for name, mask in needed.items()}
+
+    def at(self, chosen: Mapping[str, int]) -> Iterator[Demand]:
+        """Yield the demands that a request meets, given the places of its values."""
+        found = self._whole
+        for name, rows in self._by.items():
+            found &= self._others[name] | rows.get(chosen[name], 0)
+        for place in bits(found):
+            one = self._all[place]
+            if holds(one.when, chosen):
+                yield one
 
 
 def demands(space: Space, side: int) -> tuple[Demand, ...]:
@@ -366,10 +401,13 @@ def covered(space: Space, b: Demand, a: Demand) -> Formula:
     return every((b.when, some(parts, space.full)), space.full)
 
 
-def least_effect(every_demand: Sequence[Demand], chosen: Mapping[str, int]) -> Demand | None:
-    """Return what a request gets when nothing was counted yet, None if it is served in full."""
-    acting = [d for d in every_demand if not d.counts and holds(d.when, chosen)]
-    return max(acting, key=lambda d: d.effect, default=None)
+def least_effect(acting: Iterable[Demand]) -> Demand | None:
+    """Return what a request gets when nothing was counted yet, None if it is served in full.
+
+    `acting` is all that is asked of it.
+    """
+    static = (one for one in acting if not one.counts)
+    return max(static, key=lambda one: one.effect, default=None)
 
 
 # In words.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
@@ -135,14 +136,14 @@ def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
     for one in whole:
         by_rule.setdefault(one.name, []).append(one)
     gone: set[str] = set()
+    standing = Standing(space, whole, whole, {}, [])
     for rule in reversed(policies.rules):
         own = by_rule.get(rule.id, [])
         if rule.mode is not Mode.ENFORCE or not own:
             continue
-        others = [d for d in whole if d.rule is not rule and d.name not in gone]
-        standing = Standing(space, own, others, {}, [])
+        others = partial(_instead, gone=gone)
         try:
-            covering = _covering(space, standing, own)
+            covering = _covering(space, standing, own, others)
             if covering is not None and not _notifies(rule):
                 gone.add(rule.id)
                 named = _named(covering)
@@ -151,18 +152,22 @@ def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
                 help = "leave it out, or correct the one that is not as it is meant"
                 yield warning("GR202", message, rule.span, help)
             else:
-                yield from _of_steps(space, standing, rule, own)
+                yield from _of_steps(space, standing, rule, own, others)
         except EffortError:
             continue
 
 
-def _covering(space: Space, standing: Standing, own: Sequence[Demand]) -> tuple[str, ...] | None:
+def _covering(
+    space: Space,
+    standing: Standing,
+    own: Sequence[Demand],
+    others: Callable[[Demand, Demand], bool],
+) -> tuple[str, ...] | None:
     """Return the rules that ask for as much as all of these, None if something is left."""
     names: dict[str, None] = {}
     some_can_be = False
     for one in own:
-        rivals = [b for b in standing.rivals(one) if _instead(b, one)]
-        found = standing.covering(one, rivals)
+        found = standing.covering(one, partial(others, one))
         if found is None:
             return None
         some_can_be = some_can_be or possible(space, [one.when])
@@ -170,8 +175,13 @@ def _covering(space: Space, standing: Standing, own: Sequence[Demand]) -> tuple[
     return tuple(names) if some_can_be else None
 
 
-def _instead(b: Demand, one: Demand) -> bool:
-    """Tell whether `b` is also what is reported, and holds where exemptions are to lift `one`."""
+def _instead(one: Demand, b: Demand, *, gone: set[str]) -> bool:
+    """Tell whether `b`, of another rule, is what is reported, and no easier to exempt from.
+
+    The rules in `gone` have been found to decide nothing.
+    """
+    if b.rule is one.rule or b.name in gone:
+        return False
     if b.rule is None or one.rule is None:
         return True
     if b.rule.exemptible and not one.rule.exemptible:
@@ -193,7 +203,11 @@ def _notifies(rule: Rule) -> bool:
 
 
 def _of_steps(
-    space: Space, standing: Standing, rule: Rule, own: Sequence[Demand]
+    space: Space,
+    standing: Standing,
+    rule: Rule,
+    own: Sequence[Demand],
+    others: Callable[[Demand, Demand], bool],
 ) -> Iterator[Diagnostic]:
     verb = rule.verb
     if not isinstance(verb, Budget):
@@ -218,7 +232,7 @@ def _of_steps(
             continue
         asked = [d for d in own if d.counts and d.percent == step.percent]
         if len(verb.steps) > 1 and asked and not (last and not verb.on_the_way):
-            covering = _covering(space, standing, asked)
+            covering = _covering(space, standing, asked, others)
             if covering is not None:
                 message = f"{what}: {_named(covering)} as much before"
                 help = "leave it out, or correct the other rule"

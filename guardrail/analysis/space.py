@@ -93,6 +93,7 @@ class Space:
         self._sorted = [self._in_order(side) for side in range(len(self.sets))]
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
+        self._ranks: dict[str, list[tuple[int, float, int]]] = {}
         self.rules_of_requests = tuple(self._derived())
 
     # What is compared.
@@ -436,9 +437,15 @@ class Space:
 
     def plainest(self, name: str, mask: int) -> Iterator[int]:
         """Yield the places of the values in a set, those that are plainest to read first."""
-        derived = self._derived_value(name)
-        values = self.raw[name]
-        return iter(sorted(bits(mask), key=lambda place: (_plain(values[place], derived), place)))
+        ranks = self._ranks.get(name)
+        if ranks is None:
+            derived = self._derived_value(name)
+            ranks = [(*_plain(value, derived), p) for p, value in enumerate(self.raw[name])]
+            self._ranks[name] = ranks
+        if mask & 1 and ranks[0][0] == 0:
+            yield 0
+            mask &= ~1
+        yield from sorted(bits(mask), key=ranks.__getitem__)
 
     def _derived_value(self, name: str) -> object:
         if name in _ALWAYS_THERE:

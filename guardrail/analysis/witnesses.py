@@ -59,8 +59,18 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
 
 def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:
     """Tell whether there is a request that makes all formulas true; `more` as for `smallest`."""
+    return some_point(space, formulas, more) is not None
+
+
+def some_point(
+    space: Space, formulas: Iterable[Formula], more: More | None = None
+) -> dict[str, int] | None:
+    """Return the places of the values of a request that makes all formulas true, if there is one.
+
+    `more` is as for `smallest`.
+    """
     every = [*formulas, *space.rules_of_requests]
-    return _searched(space, every, more, _any) is not None
+    return _searched(space, every, more, _any)
 
 
 def _searched(
@@ -81,7 +91,10 @@ def _searched(
 
 def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
     domains = Search(space.full).find(every, space.full)
-    return None if domains is None else point(space, domains)
+    if domains is None:
+        return None
+    # Of values that are as good, the last is the one that fewest rules name.
+    return {name: mask.bit_length() - 1 for name, mask in domains.items()}
 
 
 def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:

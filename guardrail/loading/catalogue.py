@@ -228,6 +228,25 @@ _ENTRIES = (
         "added up under the name of one: only a counter kept by `actor.id` alone can follow.",
     ),
     Explanation(
+        "GR201",
+        "condition that can never be true",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - {id: trial, when: {account.tier: {below: paid, at_least: paid}}, block: {}}",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - {id: trial, when: {account.tier: {below: paid}}, block: {}}",
+        "No request has all that it asks for, so the rule never applies, or only where a fact is "
+        "missing. The same is told of a branch of `any` and of a single test.",
+    ),
+    Explanation(
+        "GR202",
+        "rule that never decides",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}\n"
+        "  - {id: cuba, when: {geo.country: CU}, block: {}}",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}",
+        "Another rule, or several, ask for at least as much of every request that it applies to. "
+        "Mostly one of the two is not what was meant.",
+    ),
+    Explanation(
         "GR203",
         "a client's fact in a key",
         "rules:\n  - id: pace\n    when: always\n"
@@ -257,6 +276,38 @@ _ENTRIES = (
         "expires: 2198-12-31}",
         "What has ended does nothing, and reads as though it did. Two weeks before its end it is "
         "a note.",
+    ),
+    Explanation(
+        "GR216",
+        "test that is always true",
+        "rules:\n  - id: day\n    when: {time.hour: {gte: 0}}\n"
+        "    budget: {requests: 100, per: day, key: account.id}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {requests: 100, per: day, key: account.id}",
+        "It tells no request from another. Either the value is a slip, or `always` says it better.",
+    ),
+    Explanation(
+        "GR217",
+        "step that never takes effect",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 80%, block: {}}, {at: 90%, throttle: {}}]",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 80%, notify: {x-budget: low}}, {at: 90%, throttle: {}}]",
+        "A step that refuses lets nothing through that could reach a later one, and another rule "
+        "may refuse before.",
+    ),
+    Explanation(
+        "GR218",
+        "exemption that lifts nothing",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1, geo.country: DE}, "
+        "reason: pilot, expires: 2198-12-31}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
+        "reason: pilot, expires: 2198-12-31}",
+        "No request that it is for meets the rule: who was promised something does not get it.",
     ),
     Explanation(
         "GR305",
@@ -409,6 +460,16 @@ _ENTRIES = (
         "tests: [{name: pilot, facts: {account.id: a1, geo.country: CU}, expect: allow}]",
         "A test stands at a time of its own, 2026-01-05 if it says none, and would pass for ever "
         "by what the server has long ceased to grant.",
+    ),
+    Explanation(
+        "GR501",
+        "claim that does not hold",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "prove:\n  - {id: embargo-holds, when: {geo.country: {in: [CU, IR]}}, always: block}",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}\n"
+        "prove:\n  - {id: embargo-holds, when: {geo.country: {in: [CU, IR]}}, always: block}",
+        "A claim is proved of all requests or not at all; the finding shows the smallest request "
+        "of which it is not true.",
     ),
 )
 

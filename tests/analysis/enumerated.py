@@ -77,13 +77,12 @@ def loosened(cases: Iterable[Case]) -> set[str]:
             if refused_now or (refused and what != ("refuse",)):
                 continue
             if what[0] == "limit":
-                # Each step of a rule is a limit of its own.
-                own = [w for n, w in was if n == name and w[0] == "limit"]
-                limits.setdefault((name, own.index(what)), []).append((what, now_asked))
+                # Each unit, step, obligation and ban of a rule is a limit of its own.
+                limits.setdefault((name, _which(what)), []).append((what, now_asked))
             elif not any(as_strict(other, what) for _, other in now_asked):
                 found.add(name)
     for (name, _), every in limits.items():
-        rivals = {(other, place) for _, now in every for other, _ in now for place in range(2)}
+        rivals = {(n, _which(w)) for _, now in every for n, w in now if w[0] == "limit"}
         if not any(_stands_in(rival, every) for rival in rivals):
             found.add(name)
     return found
@@ -96,11 +95,19 @@ def _timed(policies: PolicySet) -> bool:
     return dated or bool(policies.exemptions) or "account.created" in text or "account.age" in text
 
 
-def _stands_in(rival: tuple[str, int], cases: list[tuple[Asked, list[tuple[str, Asked]]]]) -> bool:
-    name, place = rival
+def _which(what: Asked) -> object:
+    obliged = what[9][1:] if what[9] else None
+    return what[2], what[12], obliged, what[11] is not None
+
+
+def _stands_in(
+    rival: tuple[str, object], cases: list[tuple[Asked, list[tuple[str, Asked]]]]
+) -> bool:
+    """Tell whether one limit of one rule is as strict as another wherever that one is asked."""
+    name, which = rival
     for what, every in cases:
-        own = [w for n, w in every if n == name and w[0] == "limit"]
-        if place >= len(own) or not as_strict(own[place], what):
+        own = [w for n, w in every if n == name and w[0] == "limit" and _which(w) == which]
+        if not any(as_strict(w, what) for w in own):
             return False
     return True
 

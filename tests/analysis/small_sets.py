@@ -434,45 +434,94 @@ def asked(reading: Reading, facts: Mapping[str, object], now: int) -> list[tuple
         ("required", ("refuse",)) for name in reading.required if name not in typed
     ]
     for one in rules:
-        found += [(one.id, what) for what in _asked_by(one, typed)]
+        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed)]
     return found
 
 
-def _asked_by(rule: Rule, typed: Mapping[str, Any]) -> Iterator[Asked]:
+def _obliged(policies: PolicySet, verdict: Verdict, typed: Mapping[str, Any]) -> Iterator[Asked]:
+    obliged = verdict.obligations
+    assert obliged is not None
+    if obliged.max_output_tokens:
+        yield ("oblige", "cap", obliged.max_output_tokens)
+    for name in obliged.disable:
+        yield ("oblige", "disable", name)
+    for name in obliged.extra:
+        yield ("oblige", "extra", name)
+    if obliged.model in policies.weaker_than(typed.get("request.model")):
+        yield ("oblige", "model", tuple(policies.models).index(obliged.model))
+
+
+def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iterator[Asked]:
     verb: Any = rule.verb
     if isinstance(verb, Block):
         yield ("refuse",)
         return
     if isinstance(verb, Degrade):
-        obliged = verb.verdict.obligations
-        assert obliged is not None
-        if obliged.max_output_tokens:
-            yield ("oblige", "cap", obliged.max_output_tokens)
-        for name in obliged.disable:
-            yield ("oblige", "disable", name)
+        yield from _obliged(policies, verb.verdict, typed)
         return
-    figures = [allowance(one, typed) for one in verb.allowances]
+    if isinstance(verb, Budget):
+        for unit, one in verb.amounts:
+            most = allowance(one, typed)
+            if most == 0:
+                yield from _nothing(policies, verb, typed)
+            for step in verb.steps if most else ():
+                assert most is not None
+                figures: tuple[Any, ...] = (most * step.percent,)
+                how: tuple[Any, ...] = ((unit,), verb.window)
+                yield from _limit(policies, rule, step.verdict, how, figures, typed, step.percent)
+        return
+    figures = tuple(allowance(one, typed) for one in verb.allowances)
     if None in figures:
         return
     if 0 in figures:
-        yield ("refuse",)
+        yield from _nothing(policies, verb, typed)
         return
-    numbers = [n for n in figures if n is not None]
-    effects = [(100, verb.verdicts[-1].effect)]
-    if isinstance(verb, Budget):
-        effects = [(step.percent, step.verdict.effect) for step in verb.steps]
-    for percent, effect in effects:
-        how: tuple[Any, ...] = ()
-        if isinstance(verb, Rate):
-            numbers = [numbers[0] * MINUTE // verb.period, numbers[1]]
-        elif isinstance(verb, Budget):
-            how = (verb.units[0],)
-        elif isinstance(verb, Distinct):
-            how = (verb.count,)
+    how = ((), None)
+    if isinstance(verb, Rate):
+        how = ((verb.unit,), None)
+        figures = (figures[0] * 60 * MINUTE // verb.period, figures[1])
+    elif isinstance(verb, Distinct):
+        how = ((verb.count,), None)
+    yield from _limit(policies, rule, verb.over, how, figures, typed, 100)
+
+
+def _nothing(policies: PolicySet, verb: Any, typed: Mapping[str, Any]) -> Iterator[Asked]:
+    if verb.over.effect is Effect.DEGRADE:
+        yield from _obliged(policies, verb.over, typed)
+    else:
+        yield ("refuse",)
+
+
+def _limit(
+    policies: PolicySet,
+    rule: Rule,
+    verdict: Verdict,
+    how: tuple[Any, ...],
+    figures: tuple[Any, ...],
+    typed: Mapping[str, Any],
+    percent: int,
+) -> Iterator[Asked]:
+    verb: Any = rule.verb
+    obliged: list[Any] = [None]
+    if verdict.effect is Effect.ALLOW:
+        return
+    if verdict.effect is Effect.DEGRADE:
+        obliged = list(_obliged(policies, verdict, typed))
+    for what in obliged:
+        lasts = verb.lasts or verb.in_flight
         yield (
-            "limit", verb.name, how, verb.key.facts, rule.unknown, verb.covers, verb.lasts,
-            effect, tuple(n * percent for n in numbers),
+            "limit", verb.name, how[0], verb.key.facts, rule.unknown, how[1], lasts,
+            verdict.effect, figures, what, rule.on_store_error, None, percent,
         )  # fmt: skip
+        if rule.escalate is not None and verdict.effect.refuses:
+            ban = rule.escalate
+            yield (
+                "limit", verb.name, how[0], verb.key.facts, rule.unknown, how[1], lasts,
+                Effect.BLOCK, figures, None, rule.on_store_error, ban, percent,
+            )  # fmt: skip
+
+
+_AWAY = {"allow": 0, None: 1, "local": 1, "deny": 2}
 
 
 def as_strict(b: Asked, a: Asked) -> bool:
@@ -482,20 +531,42 @@ def as_strict(b: Asked, a: Asked) -> bool:
     if a[0] != b[0]:
         return False
     if a[0] == "oblige":
-        return b[1] == a[1] and bool(b[2] == a[2] if a[1] == "disable" else b[2] <= a[2])
-    _, verb, how, key, unknown, window, lasts, effect, figures = a
-    _, verb2, how2, key2, unknown2, window2, lasts2, effect2, figures2 = b
+        return _as_much(b, a)
+    _, verb, how, key, unknown, window, lasts, effect, figures, obliged, away, ban, _ = a
+    _, verb2, how2, key2, unknown2, window2, lasts2, effect2, figures2, obliged2, away2, ban2, _ = b
     if (verb, how) != (verb2, how2) or effect2 < effect or not set(key2) <= set(key):
+        return False
+    if not effect2.refuses and not _as_much(obliged2, obliged):
         return False
     if key2 and unknown == "match" and unknown2 != "match":
         return False
+    if _AWAY[away2] < _AWAY[away] or (ban is None) != (ban2 is None):
+        return False
+    if ban is not None and (
+        ban2.after > ban.after or ban2.within < ban.within or ban2.block_for < ban.block_for
+    ):
+        return False
     if verb == "budget" and not _contains(window2, window):
         return False
-    if verb == "distinct" and lasts2 < lasts:
+    if verb != "budget" and lasts2 < lasts and verb != "rate":
         return False
     return all(x <= y for x, y in zip(figures2, figures, strict=True))
 
 
+def _as_much(b: Asked, a: Asked) -> bool:
+    if b[1] != a[1]:
+        return False
+    if a[1] == "cap":
+        return bool(b[2] <= a[2])
+    # Models stand in their order, the weaker one later.
+    return bool(b[2] >= a[2]) if a[1] == "model" else bool(b[2] == a[2])
+
+
 def _contains(b: Window, a: Window) -> bool:
-    order = ["day", "30d", "lifetime"]
-    return order.index(b.text) >= order.index(a.text)
+    if b == a or b.kind == "lifetime":
+        return True
+    if a.kind == "lifetime" or b.length is None:
+        return (a.kind, b.kind) in (("day", "week"), ("day", "month"))
+    longest = {"day": 25, "week": 7 * 24 + 1, "month": 31 * 24 + 1}
+    length = longest[a.kind] * 60 * MINUTE if a.length is None else a.length * 61 // 60 + 1
+    return b.length >= length
