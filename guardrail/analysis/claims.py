@@ -13,6 +13,7 @@ from guardrail.analysis.witnesses import More, Witness, possible, smallest
 from guardrail.engine import Term, cheapest, in_unit
 from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.claims import AtMost, Claim
+from guardrail.model.conditions import Comparison, Condition
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Rate, Rule, Window
@@ -38,7 +39,10 @@ def proved(policies: PolicySet, now: int) -> tuple[Proof, ...]:
     """Return what becomes of each claim, at `now` (microseconds) and later."""
     if not policies.claims:
         return ()
-    space = Space((policies,), now, [claim.when for claim in policies.claims])
+    conditions: list[Condition] = [claim.when for claim in policies.claims]
+    keys = {name for claim in policies.claims for most in claim.at_most for name in most.key}
+    conditions += [Comparison(name, "exists", True, name) for name in sorted(keys)]
+    space = Space((policies,), now, conditions)
     asked = demands(space, 0)
     return tuple(_proof(space, asked, claim) for claim in policies.claims)
 
@@ -125,9 +129,7 @@ def _more_than(space: Space, asked: Sequence[Demand], most: AtMost, about: Formu
     for by collecting requests, and the rules that each of them meets.
     """
     there = [
-        leaf(name, space.full[name] & ~space.missing(0, name), space.full)
-        for name in most.key
-        if name in space.full
+        leaf(name, space.full[name] & ~space.missing(0, name), space.full) for name in most.key
     ]
     here = every([about, *there], space.full)
     elsewhere = _without(space, [one for one in asked if one.refuses])

@@ -242,10 +242,12 @@ class Standing:
         first, second = reversed(effects) if swapped else effects
         said = told(one, chosen)
         others = [text for text in instead if text != said]
+        texts = (said, others[0] if others else "nothing")
+        was, becomes = reversed(texts) if swapped else texts
         return Change(
             rule=one.name,
-            before=said,
-            after=others[0] if others else "nothing",
+            before=was,
+            after=becomes,
             witness=witness,
             effects=(first, second),
         )

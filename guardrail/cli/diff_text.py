@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from guardrail.analysis import Change, Changes, Restart, RuleChange
 from guardrail.cli.claims_text import explain_line, request_text, witness_fields
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import shortened, wrapped
 from guardrail.cli.output import EFFECT_STYLES, Format, Output
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "changed": "~"}
@@ -22,15 +22,15 @@ def print_changes(output: Output, found: Changes, form: Format, old: str, new: s
         _print_concise(output, found)
         return
     _print_rules(output, found.rules)
-    output.line(("looser   ", "bold"), _counted(found.looser, NOTHING_LOOSER))
+    output.told("looser", _counted(found.looser, NOTHING_LOOSER))
     for change in found.looser:
         _print_change(output, change, (old, new))
-    output.line(("stricter ", "bold"), _counted(found.stricter, NOTHING_STRICTER))
+    output.told("stricter", _counted(found.stricter, NOTHING_STRICTER))
     for change in found.stricter:
         _print_change(output, change, (old, new))
     _print_restarts(output, found.restarts)
     for note in (*found.notes, *found.unjudged):
-        output.line(("note     ", "yellow"), shortened(note, 300))
+        output.told("note", shortened(note, 300), "yellow")
 
 
 def _counted(changes: Sequence[Change], none: str) -> str:
@@ -48,11 +48,12 @@ def _print_rules(output: Output, changes: Sequence[RuleChange]) -> None:
         if change.was is not None:
             name += f" (was {shortened(change.was)})"
         words = "; ".join([*change.lines, *_condition(change)])
-        output.line(
-            title if place == 0 else _INDENT,
-            (f"{_SIGNS[change.kind]} {name}", _STYLES[change.kind]),
-            f"  {change.kind}" + (f": {shortened(words, 300)}" if words else ""),
-        )
+        told = f"{change.kind}" + (f": {shortened(words, 300)}" if words else "")
+        signed = f"{_SIGNS[change.kind]} {name}"
+        lines = wrapped(f"{signed}  {told}", output.width - len(_INDENT) - 2)
+        first = lines[0].removeprefix(signed)
+        output.line(title if place == 0 else _INDENT, (signed, _STYLES[change.kind]), first)
+        output.lines(lines[1:], len(_INDENT) + 2)
 
 
 def _condition(change: RuleChange) -> Iterator[str]:
@@ -71,10 +72,12 @@ def _condition(change: RuleChange) -> Iterator[str]:
 def _print_change(output: Output, change: Change, paths: tuple[str, str]) -> None:
     before, after = change.effects
     output.line(_INDENT, (shortened(change.rule), "bold"))
-    output.line(
-        _INDENT, f"  was {shortened(change.before, 200)}, is {shortened(change.after, 200)}"
-    )
-    output.line(_INDENT, f"  e.g. {shortened(request_text(change.witness), 400)}")
+    room = output.width - len(_INDENT) - 2
+    for line in (
+        f"was {shortened(change.before, 200)}, is {shortened(change.after, 200)}",
+        f"e.g. {shortened(request_text(change.witness), 400)}",
+    ):
+        output.lines(wrapped(line, room), len(_INDENT) + 2)
     output.line(
         _INDENT,
         "  at its first request: ",
@@ -91,7 +94,7 @@ def _print_restarts(output: Output, restarts: Sequence[Restart]) -> None:
         output.line(title, "all go on")
     for place, one in enumerate(restarts):
         text = f"{shortened(one.rule)} starts afresh ({shortened(one.why, 120)}): {one.help}"
-        output.line(title if place == 0 else _INDENT, text)
+        output.told("" if place else "counters", text)
 
 
 def _print_concise(output: Output, found: Changes) -> None:

@@ -9,7 +9,7 @@ from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
 from guardrail.model.effects import Effect
-from guardrail.replay.harm import REFUSED, SHADOW_REFUSED, Harm, Hit, Reading, Segment
+from guardrail.replay.harm import REFUSED, SHADOW_REFUSED, Harm, Hit, Place, Reading, Segment
 
 _SEGMENTS = 8
 _ACCOUNTS = 5
@@ -73,6 +73,8 @@ def by_impact(
 
 def read_text(read: Reading) -> str:
     """Return what a rule read in one line: its counter, or the facts it tested."""
+    if read.never_fits:
+        return "asks for more than the whole limit"
     if read.limit is None or read.used is None:
         return ", ".join(f"{name} {shortened(value, 30)}" for name, value in read.facts) or NONE
     key = ", ".join(f"{name} {shortened(value, 24)}" for name, value in read.key) or "all"
@@ -135,16 +137,19 @@ def _first(segment: Segment, several: bool, shadow: bool, with_rule: bool) -> st
     first = segment.first_shadow if shadow else segment.first
     if first is None:
         return NONE
-    file = f"{shortened(first.place.file, 40)}:" if several else "line "
     rule = f", {shortened(first.rule, 48) or '(no rule)'}" if with_rule else ""
-    return f"{file}{first.place.line}{rule}"
+    return where(first.place, several) + rule
 
 
 def _print_accounts(output: Output, hits: dict[str, Hit], title: str, several: bool) -> None:
-    if not hits:
-        return
-    output.line()
-    output.line((title, "bold"))
+    if hits:
+        output.line()
+        output.line((title, "bold"))
+        output.lines(hit_rows(hits, several, output.width - 2))
+
+
+def hit_rows(hits: dict[str, Hit], several: bool, cells: int) -> list[str]:
+    """Return a table of refused accounts, those most like customers first."""
     ordered = most_like_customers(hits)
     rows: list[tuple[str, ...]] = [("account", "refused", "signs", "first refusal")]
     for account, hit in ordered[:_ACCOUNTS]:
@@ -153,19 +158,19 @@ def _print_accounts(output: Output, hits: dict[str, Hit], title: str, several: b
                 shortened(account, 24),
                 f"{hit.refused:,} of {hit.requests:,}",
                 _signs(hit),
-                f"{_where(hit, several)} {shortened(hit.rule, 48) or '(no rule)'}: "
+                f"{where(hit.place, several)} {shortened(hit.rule, 48) or '(no rule)'}: "
                 f"{read_text(hit.read)}",
             )
         )
-    output.lines(columns(rows, (False, True, False, False), cells=output.width - 2))
+    lines = columns(rows, (False, True, False, False), cells=cells)
     more = len(ordered) - _ACCOUNTS
-    if more > 0:
-        output.paragraph(f"and {more:,} more")
+    return [*lines, f"and {more:,} more"] if more > 0 else lines
 
 
-def _where(hit: Hit, several: bool) -> str:
-    file = f"{shortened(hit.place.file, 40)}:" if several else "line "
-    return f"{file}{hit.place.line}"
+def where(place: Place, several: bool) -> str:
+    """Return where a request stands, with its file where there are several."""
+    file = f"{shortened(place.file, 40)}:" if several else "line "
+    return f"{file}{place.line}"
 
 
 def _signs(hit: Hit) -> str:
@@ -190,8 +195,8 @@ def harm_fields(harm: Harm) -> dict[str, object]:
             }
             for division, segments in zip(harm.divisions, harm.segments, strict=True)
         ],
-        "refused_accounts": list(_hit_fields(harm.hits)),
-        "accounts_refused_by_shadow_rules": list(_hit_fields(harm.shadow_hits)),
+        "refused_accounts": list(hits_fields(harm.hits)),
+        "accounts_refused_by_shadow_rules": list(hits_fields(harm.shadow_hits)),
     }
 
 
@@ -206,18 +211,19 @@ def _segment_fields(
         "accounts_refused": segment.accounts_that(REFUSED),
         "first_refusal": None
         if segment.first is None
-        else {**_place_fields(segment.first.place), "rule": segment.first.rule or None},
+        else {**place_fields(segment.first.place), "rule": segment.first.rule or None},
         "shadow": {
             "refused": segment.shadow_refused,
             "accounts_refused": segment.accounts_that(SHADOW_REFUSED),
             "first_refusal": None
             if segment.first_shadow is None
-            else {**_place_fields(segment.first_shadow.place), "rule": segment.first_shadow.rule},
+            else {**place_fields(segment.first_shadow.place), "rule": segment.first_shadow.rule},
         },
     }
 
 
-def _hit_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
+def hits_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
+    """Yield refused accounts as JSON takes them, those most like customers first."""
     for account, hit in most_like_customers(hits):
         read = hit.read
         yield {
@@ -229,7 +235,7 @@ def _hit_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
             "age_seconds": hit.standing.age,
             "acts_as_one_with": hit.together - 1,
             "first_refusal": {
-                **_place_fields(hit.place),
+                **place_fields(hit.place),
                 "rule": hit.rule or None,
                 "effect": str(hit.effect),
                 "facts": dict(read.facts),
@@ -238,10 +244,12 @@ def _hit_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
                 "used": read.used,
                 "asked": read.asked,
                 "limit": read.limit,
+                "never_fits": read.never_fits,
             },
         }
 
 
-def _place_fields(place: tuple[float, str, int]) -> dict[str, object]:
+def place_fields(place: Place) -> dict[str, object]:
+    """Return where a request stands as JSON takes it; `ts` is in seconds since the epoch."""
     ts, file, line = place
     return {"ts": ts, "file": file, "line": line}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from guardrail.engine import Decision, FactReader, LimitStatus
+from guardrail.engine import NEVER_FITS, Decision, FactReader, LimitStatus
 from guardrail.model.amounts import MICRO
 from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
@@ -111,7 +111,8 @@ class Reading(NamedTuple):
     """What a rule read when it refused: the facts it tested, and the counter that was full.
 
     `facts` are names and values. `used`, what the request `asked` for and `limit` are in `unit`,
-    money in USD; all are None where the rule counts nothing.
+    money in USD; all are None where the rule counts nothing. `never_fits` tells that the request
+    asks for more than the whole limit.
     """
 
     facts: tuple[tuple[str, str], ...] = ()
@@ -120,6 +121,7 @@ class Reading(NamedTuple):
     used: float | None = None
     asked: float | None = None
     limit: float | None = None
+    never_fits: bool = False
 
 
 @dataclass(slots=True)
@@ -355,10 +357,10 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
     tested = {test.fact: test.value for test in story.condition.tests}
     facts = tuple((name, _text(value)) for name, value in tested.items())
     if not story.counters:
-        return Reading(facts)
+        return Reading(facts, never_fits=story.reason == NEVER_FITS)
     verb = next(one.verb for one in policies.rules if one.id == rule)
     names = verb.key.facts if isinstance(verb, Rate | Budget | Concurrency | Distinct) else ()
-    key = tuple((name, _text(told.facts.get(name))) for name in names)
+    key = tuple((name, _value(name, told.facts)) for name in names)
 
     def asked(status: LimitStatus) -> float:
         amount = told.amounts.get(status.unit, 1)
@@ -366,6 +368,13 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
 
     full = max(story.counters, key=lambda one: (one.used + asked(one)) / max(one.limit, 1e-9))
     return Reading(facts, key, full.unit, full.used, asked(full), full.limit)
+
+
+def _value(name: str, facts: Mapping[str, object]) -> str:
+    """Return a fact as text; an actor, whose name is made anew in each replay, by its size."""
+    if name == "actor.id" and isinstance(facts.get("actor.accounts"), int):
+        return f"of {facts['actor.accounts']} accounts"
+    return _text(facts.get(name))
 
 
 def _text(value: object) -> str:

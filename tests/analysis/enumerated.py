@@ -54,7 +54,7 @@ Case = tuple[list[tuple[str, Asked]], list[tuple[str, Asked]]]
 def every_case(old: PolicySet, new: PolicySet) -> list[Case]:
     """Return what both sets ask of every request, at every time."""
     before, after = Reading(old), Reading(new)
-    times = TIMES if _timed(old) or _timed(new) else TIMES[:1]
+    times = TIMES if timed(old) or timed(new) else TIMES[:1]
     return [
         (asked(before, request, now), asked(after, request, now))
         for request in requests(old, new)
@@ -88,7 +88,7 @@ def loosened(cases: Iterable[Case]) -> set[str]:
     return found
 
 
-def _timed(policies: PolicySet) -> bool:
+def timed(policies: PolicySet) -> bool:
     """Tell whether anything begins, ends, or is compared with a time."""
     text = repr(policies.rules) + repr(policies.exemptions)
     dated = any(rule.start or rule.end for rule in policies.rules)

@@ -53,6 +53,7 @@ POLICIES = {
     "policies": POLICY,
     "failing": POLICY.replace("IR}\n    expect", "FR}\n    expect"),
     "broken": POLICY.replace("geo.country: {in", "geo.contry: {in"),
+    "later": POLICY.replace("tokens: 100", "tokens: 60").replace("[CU, IR]", "[CU]"),
 }
 MONDAY = 1772409600
 
@@ -70,7 +71,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in: `policies/`, `failing/` with a wrong test, `broken/`, `week.jsonl`."""
+    """A folder to work in: `policies/`, `failing/`, `broken/`, `later/`, `week.jsonl`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     fill(tmp_path)

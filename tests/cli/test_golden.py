@@ -59,4 +59,6 @@ def test_what_is_printed_for_people_fits_the_width(path):
         pytest.skip("for programs, or one line each")
     most = int(command.settings.get("COLUMNS", WIDEST))
 
-    assert [line for line in lines if width(line) > most] == []
+    # What is to be copied into a shell stands in one line.
+    told = [line for line in lines if not line.strip().startswith("guardrail ")]
+    assert [line for line in told if width(line) > most] == []
