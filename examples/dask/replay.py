@@ -19,6 +19,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import dask
 from distributed import Client, LocalCluster
 
 from guardrail.loading import load_policies
@@ -70,6 +71,7 @@ def main() -> int:
     parser.add_argument("--format", default="full", help="as `guardrail merge` takes it")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+        closing.enter_context(dask.config.set({"temporary-directory": folder}))
         cluster = asked.scheduler
         if cluster is None:
             made = LocalCluster(

@@ -12,28 +12,32 @@ from pathlib import Path
 
 import pytest
 
+from tests.replay.test_parts import HEAD, POLICIES
+
 ROOT = Path(__file__).resolve().parents[2]
 WEEK = ROOT / "examples" / "traffic" / "sample-week.jsonl.gz"
 TRAFFIC = ("--traffic", "week.jsonl")
 
 
-def test_two_processes_and_three_shards_print_what_one_does(run, folder, monkeypatch):
+def test_two_processes_and_three_shards_print_what_one_does(run, folder):
     with gzip.open(WEEK) as week:
-        lines = b"".join(line for line, _ in zip(week, range(2_000), strict=False))
+        lines = b"".join(line for line, _ in zip(week, range(3_000), strict=False))
     (folder / "part.jsonl").write_bytes(lines)
-    check = ("check", str(ROOT / "policies"), "--traffic", "part.jsonl")
+    (folder / "linked.yaml").write_text(HEAD + POLICIES["global"] + POLICIES["links"])
+    check = ("check", "linked.yaml", "--traffic", "part.jsonl", "--allow-empty")
     one = run(*check, "--format", "json", "--decisions", "d1")
     two = run(*check, "--format", "json", "--decisions", "d2", "--workers", "2")
     for shard in (1, 2, 3):
         run(*check, "--shard", f"{shard}/3", "--result", f"r{shard}")
-    merged = run("merge", "r3", "r1", "r2", "--format", "json")
+    merged = run("merge", "r3", "r1", "r2", "--format", "json", "--allow-empty")
 
     assert two.out == merged.out == one.out
     assert two.code == merged.code == one.code
-    assert json.loads(one.out)["traffic"]["requests"] == 2_000
+    assert json.loads(one.out)["traffic"]["requests"] == 3_000
     assert (folder / "d1").read_bytes() == (folder / "d2").read_bytes()
-    assert "note: 2 parts by account; accounts stay together" in two.err
-    assert "`new-unverified-together`" in two.err
+    assert "note: 2 parts by account; accounts stay together that share counters of `all`" in (
+        two.err
+    )
 
 
 def test_a_part_says_what_it_is_and_that_all_are_to_be_merged(run):

@@ -49,7 +49,7 @@ class Read:
             self.rows = list(files.requests(mapping))
         self.bad: BadLines = files.bad
         self.notes = mapping.notes
-        self.first = self.rows[0][2] if self.rows else None
+        self.first: Any = self.rows[0][2] if self.rows else None
         self.times = [ts for _, ts, _ in self.rows]
 
     @property
@@ -358,11 +358,13 @@ def test_what_is_wrong_with_the_new_keys_is_said(text):
 def test_named_maps_fit_the_schema_and_say_where_their_log_is_documented(name):
     text = text_of_map(name)
     node = read_yaml(text, name, [])
-    jsonschema.validate(plain(node), map_schema())
+    assert node is not None
+    written: Any = plain(node)
+    jsonschema.validate(written, map_schema())
 
     assert name == "csv" or "# https://" in text
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**plain(node), "fact": {}}, map_schema())
+        jsonschema.validate({**written, "fact": {}}, map_schema())
 
 
 def test_a_name_that_no_map_has_is_suggested():
