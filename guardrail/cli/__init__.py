@@ -13,8 +13,10 @@ import typer
 from guardrail.cli.actors import erase, show, unlink
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
+from guardrail.cli.diffing import diff
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.linting import lint
 from guardrail.cli.mapping import guess, names
 from guardrail.cli.mapping import show as show_map
 from guardrail.cli.merging import merge
@@ -52,9 +54,11 @@ def _options(
 
 
 app.command()(check)
+app.command()(lint)
 app.command()(merge)
 app.command("test")(run_policy_tests)
 app.command()(explain)
+app.command()(diff)
 actors = typer.Typer(
     help="Show which accounts act as one, part them, forget them.",
     no_args_is_help=True,

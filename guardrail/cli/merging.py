@@ -9,9 +9,11 @@ import typer
 
 from guardrail.cli import options
 from guardrail.cli.checking import CheckRequest, run_check
-from guardrail.cli.failures import ended
+from guardrail.cli.failures import reported
 from guardrail.cli.loading import load
-from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.options import FailOn
+from guardrail.cli.output import Color, Output
+from guardrail.cli.reports import Reports
 from guardrail.cli.traffic import warn
 from guardrail.errors import SettingError
 from guardrail.replay.results import ShardFile, TrafficRun, merged
@@ -36,23 +38,25 @@ def merge(
     door: options.Doors = None,
     as_of: options.AsOf = None,
     geo: options.Geo = None,
-    form: options.FormatOption = Format.FULL,
+    missing: options.Missing = "5%",  # type: ignore[assignment]
+    form: options.Formats = None,
+    fail_on: options.FailOnOption = FailOn.WARN,
     color: options.ColorOption = Color.AUTO,
     allow_empty: options.AllowEmpty = False,
 ) -> None:
     """Put the parts of a replay together, and report on them as `check` does on the whole."""
     output = Output(color)
 
-    def run() -> int:
+    def run(reports: Reports) -> int:
         shards = _whole(results)
         paths = policies or list(shards[0].policies)
         asked = CheckRequest(
             paths=paths, geo=geo, allow_empty=allow_empty, bad_lines=Fraction(bad_lines),
-            doors=door or [], as_of=as_of,
+            doors=door or [], as_of=as_of, missing=Fraction(missing), fail_on=fail_on,
         )  # fmt: skip
-        return run_check(asked, output, form, _together(shards, paths, output))
+        return run_check(asked, output, reports, _together(shards, paths, output))
 
-    raise typer.Exit(ended(run, output, form, allow_empty=allow_empty))
+    raise typer.Exit(reported(run, output, form, name="merge", allow_empty=allow_empty))
 
 
 def _whole(paths: list[str]) -> list[ShardFile]:

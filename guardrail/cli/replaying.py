@@ -45,6 +45,8 @@ class ReplayRequest:
     store_down: bool = False
     warmup: float = 0.0
     geo: str | None = None
+    expect: list[str] = field(default_factory=list)
+    divisions: list[tuple[str, ...]] = field(default_factory=list)
     workers: int = 1
     shard: str | None = None
     result: str | None = None
@@ -81,6 +83,10 @@ class ReplayRequest:
         ):
             if is_given:
                 raise SettingError(f"`{name}` does not go with `{in_parts}`: {why}")
+        if self.shard and self.expect:
+            raise SettingError(
+                "`--expect` does not go with `--shard`: write `expect:` into the policies"
+            )
         if self.shard and self.decisions:
             raise SettingError("`--decisions` does not go with `--shard`: use `--workers`")
 
@@ -101,6 +107,8 @@ class ReplayRequest:
             sample=self.sampled,
             seed=self.seed_counters,
             environ=dict(environment()),
+            expected=tuple(self.expect),
+            divisions=tuple(self.divisions),
         )
 
     def _wishes(self) -> Mapping[str, object]:
@@ -137,7 +145,15 @@ def replay(
     namespace = None if in_memory else f"{policies.name}.check-{secrets.token_hex(8)}"
     with replay_guard(policies, store, asked.geo, environment(), namespace) as guard:
         run = run_traffic(
-            guard, policies, files, mapping, asked.warmup, writer, output, asked.sampled
+            guard,
+            policies,
+            files,
+            mapping,
+            asked.warmup,
+            writer,
+            output,
+            asked.sampled,
+            asked.divisions,
         )
     run.seeded = seeded
     if asked.save_counters is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
+from guardrail.errors import SettingError
 from guardrail.guard import Guard
+from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
 from guardrail.replay.parts import replayed
 from guardrail.replay.records import DecisionFile
@@ -18,7 +20,29 @@ from guardrail.replay.sampling import Sample
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
-__all__ = ["TrafficFiles", "TrafficRun", "run_traffic"]
+__all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "run_traffic"]
+
+
+BY = ("account.tier",)
+"""The division by segments where none is asked for."""
+
+
+def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
+    """Return the divisions by facts that `--by` asks for, `account.tier` if it asks for none.
+
+    Raises:
+        SettingError: a fact is not known.
+    """
+    found = []
+    for written in asked:
+        names = tuple(name.strip() for name in written.split(","))
+        for name in names:
+            if name not in policies.facts:
+                near = nearest(name, policies.facts)
+                meant = f"did you mean `{near}`?" if near else "declare it under `facts:`"
+                raise SettingError(f"`--by {written}`: there is no fact `{name}`; {meant}")
+        found.append(names)
+    return list(dict.fromkeys(found)) or [BY]
 
 
 def run_traffic(
@@ -30,8 +54,12 @@ def run_traffic(
     decisions: DecisionFile | None,
     output: Output,
     sample: Sample | None = None,
+    divisions: Sequence[tuple[str, ...]] = (),
 ) -> TrafficRun:
-    """Replay traffic files through a guard; add up, and write decisions where they are wanted."""
+    """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    `divisions` are the facts by which segments are told apart.
+    """
     with _progress(output, files) as tick:
         run = replayed(
             guard,
@@ -40,6 +68,7 @@ def run_traffic(
             mapping,
             warmup=warmup,
             sample=sample,
+            divisions=divisions,
             decisions=decisions,
             tick=tick,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guardrail.cli.harm_text import harm_fields
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_text import remarks
 from guardrail.model.effects import Effect, Mode
@@ -45,6 +46,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             {"rule": rule, "missing": list(missing), "requests": count}
             for (rule, missing), count in sorted(tally.matching.hinged.items())
         ],
+        **harm_fields(tally.harm),
         "ceilings": [found._asdict() for found in tally.ceilings.found()],
         "unlisted_models": dict(sorted(tally.unlisted.items())),
         **_without_store(run),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from guardrail.guard import Guard
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
+from guardrail.replay.harm import Place
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.running import Replay
@@ -38,7 +39,8 @@ class Job:
     """All that a process needs to replay a part of some traffic; it can be sent to one.
 
     `policies` are paths, `revision` what they have to hold. `warmup` is in seconds; `seed` names a
-    file of saved counters.
+    file of saved counters. `expected` are more expectations of the traffic, `divisions` the facts
+    by which segments are told apart.
     """
 
     policies: tuple[str, ...]
@@ -50,6 +52,8 @@ class Job:
     sample: Sample | None = None
     seed: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = ()
 
     def loaded(self) -> PolicySet:
         """Return the policies.
@@ -58,7 +62,7 @@ class Job:
             PolicyError: they cannot be loaded.
             DataError: they are not those that the job was made for.
         """
-        policies = load_policies(list(self.policies))
+        policies = load_policies(list(self.policies), expected=self.expected)
         if policies.revision != self.revision:
             raise DataError(
                 "the policies are not those that the other parts go by: replay all of them again"
@@ -146,6 +150,7 @@ def replayed_part(
             mine=lambda facts: parts.of(facts) == part,
             decisions=writer,
             tick=tick,
+            divisions=job.divisions,
         )
     run.seeded = seeded
     return run
@@ -162,16 +167,18 @@ def replayed(
     mine: Callable[[Mapping[str, object]], bool] | None = None,
     decisions: DecisionFile | None = None,
     tick: Callable[[], None] = lambda: None,
+    divisions: Sequence[tuple[str, ...]] = (),
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
 
     Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
-    replay, tally = Replay(guard, mine), Tally(policies)
+    replay, tally = Replay(guard, mine), Tally(policies, divisions)
     run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
     run.faults, run.local_share = files.faults, guard.local_share
     run.notes = None if mapping is None else mapping.notes
     run.sample = None if sample is None else sample.share
+    run.sources = tuple(source.name for source in files.sources)
     several = len(files.sources) > 1
     reading = _Reading(files.requests(mapping), sample, warmup, tick)
     add = tally.add
@@ -179,7 +186,7 @@ def replayed(
         try:
             for line, ts, request, decision in decided:
                 if ts >= reading.warm_until:
-                    add(ts, request, decision)
+                    add(ts, request, decision, Place(ts, files.current.name, line))
                 else:
                     run.warmed += 1
                 if decisions is not None:

@@ -33,8 +33,8 @@ class TrafficRun:
     could not be read to their end; `local_share` is the part of limits that stands in for a store.
     `notes` say what a map met. `sample` is the share of accounts that was drawn, and `passed_over`
     counts the requests of the others; `seeded` is how many counters were there before the first
-    request. `interrupted` says how far a replay came that was stopped, and `warnings` what the
-    guard said of its sources.
+    request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
+    said of its sources. `sources` are the names of the files.
     """
 
     tally: Tally
@@ -50,6 +50,7 @@ class TrafficRun:
     seeded: int | None = None
     interrupted: str | None = None
     warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def readable(self) -> int:
@@ -66,7 +67,7 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         DataError: the parts did not read the same traffic.
     """
     first = runs[0]
-    tally = Tally(policies)
+    tally = Tally(policies, first.tally.harm.divisions)
     tally.finish()
     whole = TrafficRun(
         tally=tally,
@@ -79,6 +80,7 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         sample=first.sample,
         passed_over=first.passed_over,
         seeded=first.seeded,
+        sources=first.sources,
     )
     for run in runs:
         tally.merge(run.tally)
@@ -185,6 +187,10 @@ _FIGURES = {
     ("collections", "Counter"),
     ("fractions", "Fraction"),
     ("guardrail.replay.few", "restored_names"),
+    ("guardrail.replay.harm", "First"),
+    ("guardrail.replay.harm", "Place"),
+    ("guardrail.replay.harm", "Reading"),
+    ("guardrail.replay.signs", "Standing"),
     ("guardrail.replay.results", "TrafficRun"),
     ("guardrail.model.effects", "Effect"),
     ("guardrail.model.effects", "StoreMode"),

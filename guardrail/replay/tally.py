@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,10 @@ from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
 from guardrail.replay.few import FewNames
+from guardrail.replay.harm import Harm, Place
 from guardrail.replay.matching import Matching
+from guardrail.replay.seen import Seen
+from guardrail.replay.thresholds import Expected
 from guardrail.traffic.requests import Request
 
 MOST_KINDS = 65_536
@@ -55,7 +59,7 @@ class Tally:
     `unavailable` those refused for want of it, by rule.
     """
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(self, policies: PolicySet, divisions: Iterable[tuple[str, ...]] = ()) -> None:
         self.requests = 0
         self.decided: Counter[tuple[str | None, Effect]] = Counter()
         self.accounts: dict[str, int] = {}
@@ -67,16 +71,26 @@ class Tally:
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
+        self.seen = Seen(policies)
+        """Which values rules met."""
         self.ceilings = Ceilings(policies)
         """What was asked of budgets that all accounts share."""
+        self.harm = Harm(policies, divisions)
+        """Whom refusals hit, of the requests whose place is known."""
+        self.expected = Expected(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
         # How many requests there were of a kind, and one of them.
         self._kinds: dict[tuple[object, ...], list[Any]] = {}
 
-    def add(self, ts: float, request: Request, decision: Decision) -> None:
-        """Count one decided request."""
+    def add(
+        self, ts: float, request: Request, decision: Decision, place: Place | None = None
+    ) -> None:
+        """Count one decided request; `place` is where it stands in the traffic."""
+        if place is not None:
+            self.harm.add(place, decision)
+        self.expected.add(ts, decision)
         effect, rule, facts = decision.effect, decision.rule, decision.facts
         account = facts.get("account.id")
         if account.__class__ is str:
@@ -118,6 +132,7 @@ class Tally:
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
+        self.harm.finished()
 
     def merge(self, other: Tally) -> None:
         """Add what was counted of other requests by the same policies; both are finished."""
@@ -134,6 +149,10 @@ class Tally:
         self.unavailable.update(other.unavailable)
         self.matching.merge(other.matching)
         self.ceilings.merge(other.ceilings)
+        self.harm.merge(other.harm)
+        self.harm.finished()
+        self.seen.merge(other.seen)
+        self.expected.merge(other.expected)
 
     def effect_requests(self, effect: Effect) -> int:
         """Return how many requests met an effect."""
@@ -158,6 +177,7 @@ class Tally:
             self.requests += count
             self.decided[rule, effect] += count
             self.matching.add(count, ts, facts, rule)
+            self.seen.add(count, ts, facts)
             for name in facts:
                 if name not in known:
                     self.strange.add(name, count)
