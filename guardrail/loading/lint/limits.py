@@ -13,8 +13,17 @@ from guardrail.loading.lint.conditions import covers
 from guardrail.loading.lint.tiers import allowances
 from guardrail.loading.lint.written import Written
 from guardrail.loading.text import listed, place_of, quoted
-from guardrail.model.amounts import DAY, HOUR, Amount, Banded, Fixed, Lookup, possible_amounts
-from guardrail.model.conditions import facts_of
+from guardrail.model.amounts import (
+    DAY,
+    HOUR,
+    Amount,
+    Banded,
+    Fixed,
+    Lookup,
+    possible_amounts,
+    without_raises,
+)
+from guardrail.model.conditions import Comparison, Condition, Every, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
 from guardrail.model.policy import PolicySet
@@ -332,7 +341,7 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             continue
         if set(shared.verb.key.facts) & set(_OWN):
             continue
-        pace = _pace(shared)
+        pace = _pace(shared, shared.rule.when)
         own = [
             limit
             for limit in limits
@@ -341,7 +350,7 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             and _refuses(limit)
             and covers(limit.rule.when, shared.rule.when)
         ]
-        if pace == 0 or any(_pace(limit) < pace for limit in own):
+        if pace == 0 or any(_pace(limit, shared.rule.when) < pace for limit in own):
             continue
         message = f"one account can fill the limit of {quoted(shared.rule.id)} alone"
         label = "all share it, and no limit on an account is smaller"
@@ -352,12 +361,13 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
         written.scope.findings.warn("GR215", at, message, label=label, help=help)
 
 
-def _pace(limit: _Limit) -> Fraction | float:
+def _pace(limit: _Limit, when: Condition) -> Fraction | float:
     """Return how much a limit lets through in a microsecond, in the long run; in flight, at once.
 
-    An amount that a fact holds is one that somebody agreed to.
+    It is the most of what it has for requests of which a condition holds. An amount that a fact
+    holds, or that an exemption raises, is one that somebody agreed to.
     """
-    amounts = possible_amounts(limit.amount)
+    amounts = amounts_under(without_raises(limit.amount), when)
     if amounts is None:
         return 0
     if None in amounts:
@@ -371,3 +381,41 @@ def _pace(limit: _Limit) -> Fraction | float:
             return 0
         return most / verb.lasts
     return most
+
+
+def amounts_under(amount: Amount, when: Condition) -> list[int | None] | None:
+    """Return what an amount can be where a condition holds; None where it can be anything.
+
+    Rows that the condition's own tests of the same fact leave out are left out.
+    """
+    if isinstance(amount, Lookup):
+        tests = _tests_of(amount.fact, when)
+        wanted = [test.operand for test in tests if test.operator == "in"]
+        if wanted and isinstance(wanted[0], frozenset):
+            return [amount.table.get(value, amount.otherwise) for value in wanted[0]]
+    if isinstance(amount, Banded):
+        tests = _tests_of(amount.fact, when)
+        edges = [-math.inf, *amount.starts, math.inf]
+        rows = [
+            row
+            for row, low, high in zip(amount.rows, edges, edges[1:], strict=False)
+            if all(_meets(test, low, high) for test in tests)
+        ]
+        return [*rows, amount.missing]
+    amounts = possible_amounts(amount)
+    return None if amounts is None else list(amounts)
+
+
+def _tests_of(fact: str, when: Condition) -> list[Comparison]:
+    parts = when.parts if isinstance(when, Every) else (when,)
+    return [part for part in parts if isinstance(part, Comparison) and part.fact == fact]
+
+
+def _meets(test: Comparison, low: float, high: float) -> bool:
+    """Tell whether a test of a number can hold from `low` on, and below `high`."""
+    bound = test.operand
+    if not isinstance(bound, int | float) or isinstance(bound, bool):
+        return True
+    return {"gt": high > bound, "gte": high > bound, "lt": low < bound, "lte": low <= bound}.get(
+        test.operator, True
+    )
