@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import LAST_DAY, NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
+from guardrail.links.forest import (
+    LAST_DAY,
+    NOBODY,
+    STRANGER,
+    TRUSTED,
+    Alone,
+    Change,
+    Edge,
+    Forest,
+    Join,
+    Own,
+)
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
 
@@ -72,6 +83,8 @@ class Book:
         self.bearers = Bearers()
         self.apart: dict[int, int] = {}
         """The accounts that are not linked until a day, as somebody decided."""
+        self.left: set[int] = set()
+        """The linked accounts that were told to act alone in spite of it."""
         self.kinds: list[tuple[str, ...]] = []
         """The facts of each kind of evidence."""
 
@@ -117,6 +130,13 @@ class Linking:
         forest = self.forest
         forest.tidy()
         changes, forest.changes = forest.changes, []
+        if self.book.left:
+            for change in changes:
+                # Others' counters have met its own: it has to be told anew.
+                if isinstance(change, Join):
+                    self.book.left.difference_update(change.others)
+                elif isinstance(change, Alone):
+                    self.book.left.discard(change.account)
         return changes
 
     def unlink(self, account: int, now: int) -> bool:
@@ -188,6 +208,7 @@ class Linking:
 
     def _link(self, sighting: Sighting, now: int, today: int) -> None:
         links, forest = self.links, self.forest
+        self.book.left.discard(sighting.account)
         kind = TRUSTED if sighting.is_trusted else STRANGER
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
@@ -233,9 +254,10 @@ class Linking:
         if row != NOBODY:
             for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
                 self._untie(row, name)
-            if self.forest.degree[row]:
+            if self.forest.degree[row] and sighting.account not in self.book.left:
                 # Other links of it last until they expire; it acts alone in spite of them.
                 self.forest.changes.append(Own(sighting.account))
+                self.book.left.add(sighting.account)
 
     def _isolate(self, row: int) -> None:
         forest = self.forest
