@@ -196,3 +196,15 @@ def test_the_document_of_lint_has_every_code_that_is_looked_for_in_policies():
 
     assert set(rows) >= {code for code in CATALOGUE if code[2] in "24"}
     assert {code: str(CATALOGUE[code].severity) for code in rows} == rows
+
+
+def test_the_schema_of_a_set_is_printed(run, written):
+    outcome = run("schema", "p.yaml")
+    schema = json.loads(outcome.out)
+
+    assert outcome.code == 0
+    assert schema["title"] == "guardrail policy files of `p`"
+    assert schema["$defs"]["ConditionMap"]["additionalProperties"] is False
+    assert json.loads(run("schema").out)["title"] == "guardrail policy file, version 1"
+    assert run("schema", "p.yaml", "--of", "map").code == 2
+    assert run("schema", "nowhere").code == 2
