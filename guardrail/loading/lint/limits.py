@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from guardrail.errors import Diagnostic, Severity
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.conditions import covers
+from guardrail.loading.lint.conditions import conjuncts
 from guardrail.loading.lint.tiers import allowances
 from guardrail.loading.lint.written import Written
 from guardrail.loading.text import listed, place_of, quoted
@@ -61,13 +61,18 @@ _NESTED = {
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """One amount of a rule that counts, and where it is written."""
+    """One amount of a rule that counts, where it is written, and what has to hold for the rule."""
 
     rule: Rule
     verb: Limiting
     unit: str
     amount: Amount
     path: Path
+    tests: frozenset[object]
+
+    def covers(self, other: _Limit) -> bool:
+        """Tell whether its rule surely applies wherever that of another limit does."""
+        return self.tests <= other.tests
 
 
 def lint_limits(written: Written) -> None:
@@ -105,10 +110,11 @@ def _limits(policies: PolicySet) -> Iterator[_Limit]:
     for rule in policies.rules:
         verb = rule.verb
         if isinstance(verb, Limiting):
+            tests = conjuncts(rule.when)
             for path, amount in allowances(rule):
                 if path[-1] != "burst":
                     unit = {"concurrency": "in flight", "distinct": "values"}.get(verb.name)
-                    yield _Limit(rule, verb, unit or str(path[-1]), amount, path)
+                    yield _Limit(rule, verb, unit or str(path[-1]), amount, path, tests)
 
 
 def _refuses(limit: _Limit) -> bool:
@@ -141,9 +147,7 @@ def _never_reached(written: Written, limits: list[_Limit]) -> None:
 
 def _keeps_from(policies: PolicySet, outer: _Limit, inner: _Limit) -> bool:
     """Tell whether one limit refuses before another of another window can be reached."""
-    if not _refuses(outer) or _same_window(outer.verb, inner.verb):
-        return False
-    if not covers(outer.rule.when, inner.rule.when):
+    if not outer.covers(inner) or _same_window(outer.verb, inner.verb) or not _refuses(outer):
         return False
     if outer.rule.unknown == "skip" and inner.rule.unknown != "skip":
         return False
@@ -348,7 +352,7 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             if limit.unit == shared.unit
             and set(limit.verb.key.facts) & set(_OWN)
             and _refuses(limit)
-            and covers(limit.rule.when, shared.rule.when)
+            and limit.covers(shared)
         ]
         if pace == 0 or any(_pace(limit, shared.rule.when) < pace for limit in own):
             continue
