@@ -96,10 +96,11 @@ def compared(old: PolicySet, new: PolicySet, now: int) -> Changes:
     stricter = Standing(space, asked[1], asked[0], {b: a for a, b in unchanged}, unjudged).changes(
         True
     )
+    rules = tuple(_rule_changes(space, old, new, pairs, unchanged, unjudged))
     return Changes(
         looser=looser,
         stricter=stricter,
-        rules=tuple(_rule_changes(space, old, new, pairs, unchanged)),
+        rules=rules,
         restarts=tuple(_restarts(old, new, pairs)),
         notes=tuple(_notes(old, new)),
         unjudged=tuple(dict.fromkeys(unjudged)),
@@ -136,7 +137,7 @@ class Standing:
             try:
                 witness = self.uncovered(one)
             except EffortError:
-                self.unjudged.append(f"rule `{one.name}` is too entangled to be judged")
+                self.unjudged.append(_entangled(one.name))
                 continue
             if witness is not None:
                 found.append(self._change(one, witness, swapped))
@@ -251,6 +252,10 @@ class Standing:
         )
 
 
+def _entangled(name: str) -> str:
+    return f"the condition of `{name}` is too entangled to be judged"
+
+
 # Rules one by one.
 
 
@@ -307,6 +312,7 @@ def _rule_changes(
     new: PolicySet,
     pairs: Sequence[tuple[Rule, Rule]],
     unchanged: set[tuple[str, str]],
+    unjudged: list[str],
 ) -> Iterator[RuleChange]:
     kept = {a.id for a, _ in pairs}
     found = {b.id for _, b in pairs}
@@ -331,9 +337,12 @@ def _rule_changes(
             yield RuleChange(rule=b.id, kind="changed", lines=tuple(lines))
             continue
         before, after = space.applies(0, a), space.applies(1, b)
-        if before != after:
-            gained = smallest(space, [after, space.opposite(before)])
-            lost = smallest(space, [before, space.opposite(after)])
+        try:
+            if before != after:
+                gained = smallest(space, [after, space.opposite(before)])
+                lost = smallest(space, [before, space.opposite(after)])
+        except EffortError:
+            unjudged.append(_entangled(b.id))
         if lines or gained or lost or a.id != b.id:
             yield RuleChange(
                 rule=b.id,

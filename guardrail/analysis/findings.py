@@ -26,7 +26,7 @@ def analyse(policies: PolicySet, now: int) -> list[Diagnostic]:
     found = [
         *(one for rule in policies.rules for one in _of_condition(space, rule)),
         *_of_rules(space, policies),
-        *(one for ex in policies.exemptions for one in _of_exemption(space, policies, ex, now)),
+        *(one for ex in policies.exemptions for one in _of_exempted(space, policies, ex, now)),
     ]
     return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
 
@@ -244,6 +244,15 @@ def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
 
 
 # Exemptions.
+
+
+def _of_exempted(
+    space: Space, policies: PolicySet, exemption: Exemption, now: int
+) -> Iterator[Diagnostic]:
+    try:
+        yield from _of_exemption(space, policies, exemption, now)
+    except EffortError:
+        return
 
 
 def _of_exemption(

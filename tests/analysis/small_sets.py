@@ -309,7 +309,7 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
     rules = list(policies.rules)
     for _ in range(rng.randint(1, 2)):
         place = rng.randrange(len(rules))
-        kind = rng.randrange(6)
+        kind = rng.randrange(9)
         one = rules[place]
         if kind == 0 and len(rules) > 1:
             rules.pop(place)
@@ -321,6 +321,8 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
             rules[place] = replace(one, verb=verb(rng, names, counting))
         elif kind == 4:
             rules[place] = replace(one, mode=rng.choice(tuple(Mode)))
+        elif kind > 5:
+            rules[place] = replace(one, verb=_tweaked(rng, one.verb, names))
         else:
             fresh = rule(rng, policies.facts, names, 90 + rng.randrange(9), counting)
             if all(other.id != fresh.id for other in rules):
@@ -332,6 +334,29 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
         for ex in policies.exemptions
     ]
     return made_of(facts, rules, [ex for ex in exemptions if ex.rules and rng.random() < 0.8])
+
+
+def _tweaked(rng: Random, one: Any, names: Sequence[str]) -> Any:
+    """Return a verb with one of its parts another way."""
+    if isinstance(one, Block | Degrade):
+        return verb(rng, names, 0.0)
+    kind = rng.randrange(4)
+    if kind == 0:
+        return replace(
+            one, key=Key(rng.choice(((), ("account.id",), ("account.id", "account.org"))))
+        )
+    if kind == 1 and isinstance(one, Budget):
+        windows = (Window("day", "day"), Window("rolling", "30d", 30 * DAY))
+        return replace(one, window=rng.choice((*windows, Window("lifetime", "lifetime"))))
+    if kind == 2 and isinstance(one, Budget):
+        effect = rng.choice((Effect.THROTTLE, Effect.BLOCK))
+        last = Step(percent=100, verdict=replace(one.over, effect=effect))
+        return replace(one, steps=(*one.steps[:-1], last))
+    if isinstance(one, Budget):
+        return replace(one, amounts=((one.units[0], amount(rng, names)),))
+    if isinstance(one, Rate):
+        return replace(one, amount=amount(rng, names))
+    return replace(one, most=amount(rng, names))
 
 
 def chosen_names(rng: Random) -> tuple[str, ...]:
