@@ -19,6 +19,7 @@ from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, Witness, smallest, some_point
 from guardrail.engine import bind, rule_facts
 from guardrail.errors import Span
+from guardrail.model.amounts import Amount, Fixed
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Degrade, Rule, Verdict
@@ -423,8 +424,12 @@ def _moved_to(x: int | None, y: int | None) -> str:
 
 
 def _limits(a: Rule, b: Rule) -> Iterator[str]:
-    if a.verb.allowances != b.verb.allowances or a.verb.units != b.verb.units:
-        yield "amount"
+    if a.verb.units != b.verb.units:
+        yield f"unit {', '.join(a.verb.units)} → {', '.join(b.verb.units)}"
+    elif a.verb.allowances != b.verb.allowances:
+        amounts = zip(a.verb.allowances, b.verb.allowances, strict=True)
+        shown = dict.fromkeys(_amounts(*pair) for pair in amounts if pair[0] != pair[1])
+        yield "; ".join(shown)
     if a.verb.covers != b.verb.covers:
         x, y = a.verb.covers, b.verb.covers
         yield f"window {x.text if x else 'none'} → {y.text if y else 'none'}"
@@ -433,6 +438,13 @@ def _limits(a: Rule, b: Rule) -> Iterator[str]:
     if a.verb.facts != b.verb.facts:
         before, after = (", ".join(r.verb.facts) or "global" for r in (a, b))
         yield f"key {before} → {after}"
+
+
+def _amounts(a: Amount, b: Amount) -> str:
+    if isinstance(a, Fixed) and isinstance(b, Fixed):
+        before, after = ("unlimited" if n is None else f"{n:,}" for n in (a.value, b.value))
+        return f"amount {before} → {after}"
+    return "amount"
 
 
 def _restarts(

@@ -63,7 +63,7 @@ def run_diff(asked: DiffRequest, output: Output, form: Format) -> int:
         if form is Format.FULL:
             output.line(("old      ", "bold"), policy_line(old))
             output.line(("new      ", "bold"), policy_line(new))
-        print_changes(output, found, form, asked.old, asked.new)
+        print_changes(output, found, form, asked.new)
     return FINDINGS if asked.exit_code and _differs(found) else OK
 
 
