@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from guardrail.analysis.demands import (
     Demand,
@@ -31,9 +32,9 @@ _NOWHERE = Span("", 1, 1, 1, 1)
 class Change:
     """One class of requests of which less, or more, is asked for than before.
 
-    `rule` is the rule that asked for it, and `before` what; `after` is what stands in its place,
-    in words. `witness` is the smallest such request, and `effects` what it gets from the old and
-    from the new set when nothing was counted yet.
+    `rule` is the rule that asked for it, or asks for it now; `before` and `after` are what was
+    asked for and what is, in words. `witness` is the smallest such request, and `effects` what it
+    gets from the old and from the new set when nothing was counted yet.
     """
 
     rule: str
@@ -232,7 +233,7 @@ class Standing:
         before, after = least_effect(self._own.at(chosen)), least_effect(acting)
         instead = [
             told(b, chosen)
-            for b in sorted(acting, key=lambda b: b.name != one.name)
+            for b in sorted(acting, key=partial(_distance, one))
             if (b.name == one.name and b.counts == one.counts)
             or (
                 (b.verb, b.counted) == (one.verb, one.counted)
@@ -244,13 +245,25 @@ class Standing:
         first, second = reversed(effects) if swapped else effects
         said = told(one, chosen)
         others = [text for text in instead if text != said]
+        instead_of = others[0] if others else "nothing"
         return Change(
             rule=one.name,
-            before=said,
-            after=others[0] if others else "nothing",
+            before=instead_of if swapped else said,
+            after=said if swapped else instead_of,
             witness=witness,
             effects=(first, second),
         )
+
+
+def _distance(one: Demand, b: Demand) -> tuple[bool, ...]:
+    """Return what sorts the demand first that is most like another one."""
+    return (
+        b.name != one.name,
+        (b.escalate is None) != (one.escalate is None),
+        b.effect is not one.effect,
+        (b.obligation or ("",))[0] != (one.obligation or ("",))[0],
+        b.percent != one.percent,
+    )
 
 
 def _entangled(name: str) -> str:

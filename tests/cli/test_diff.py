@@ -81,7 +81,9 @@ def test_a_shadow_rule_asks_for_nothing_until_it_is_enforced(run, versions):
     outcome = run("diff", "old.yaml", "new.yaml", "--format", "concise")
 
     assert "rule ~ burst changed: mode shadow → enforce\n" in outcome.out
-    assert "stricter burst: 2 requests a minute, 2 at once for each `account.id`" in outcome.out
+    request = '{"geo.country": "DE"}'
+    limit = "2 requests a minute, 2 at once for each `account.id`, then throttle"
+    assert f"stricter burst: nothing -> {limit} e.g. {request}\n" in outcome.out
     assert outcome.out.endswith("0 looser, 1 stricter\n")
 
 
