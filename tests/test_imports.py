@@ -60,7 +60,7 @@ def test_a_directory_of_tokens_without_its_package_says_what_to_install(tmp_path
     program = (
         "import sys; sys.modules['jwt'] = None\n"
         "import guardrail\n"
-        "from guardrail.http.settings.opening import configure\n"
+        "from guardrail.http.settings.build import configure\n"
         f"options = {{'policies': {str(tmp_path)!r}, 'environ': {{}}, 'directory': {tokens!r}}}\n"
         "try: configure(options)\n"
         "except guardrail.SettingError as problem: print(problem)"

@@ -19,9 +19,9 @@ from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import GuardrailError
 from guardrail.http.enforcer import AsyncEnforcer, Sleep
 from guardrail.http.request import counts_answer, head_of_scope, is_let_through, is_scrape
-from guardrail.http.settings.opening import configure
-from guardrail.http.settings.options import Options
-from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.build import configure
+from guardrail.http.settings.read import Options
+from guardrail.http.settings.reload import Reloads
 
 __all__ = ["GuardrailMiddleware"]
 

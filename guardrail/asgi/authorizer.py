@@ -25,8 +25,6 @@ from guardrail.asgi.http import (
     serve_lifespan,
 )
 from guardrail.errors import GuardrailError, SettingError
-from guardrail.http.answers import Answer, admitted_fields
-from guardrail.http.asked.values import FREE
 from guardrail.http.authorizing import (
     EVALUATION,
     ORIGINAL,
@@ -41,9 +39,11 @@ from guardrail.http.authorizing import (
 from guardrail.http.doors import DOORS, unfed
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import TooLargeError, TooSlowError, settled
+from guardrail.http.parsing.values import FREE
 from guardrail.http.request import Request, head_of_scope, is_let_through
 from guardrail.http.response import Settlement
-from guardrail.http.settings.opening import configure
+from guardrail.http.responses import Answer, admitted_fields
+from guardrail.http.settings.build import configure
 from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
 from guardrail.signals import is_proxy
@@ -113,7 +113,7 @@ class Authorizer:
         settings = self.door.settings
         self._say_unfed()
         asked = head_of_scope(scope)
-        believed = self.profile not in ORIGINAL or is_proxy(asked.peer, settings.asker.proxies)
+        believed = self.profile not in ORIGINAL or is_proxy(asked.peer, settings.callers.proxies)
         head = original(asked, self.profile) if believed else None
         if head is None:
             return Answer(403, [(b"content-length", b"0")], b"")

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
-from guardrail.http.answers import Answer
-from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import RELEASED, STATE_KEY, Served, TooLargeError, TooSlowError, settled
 from guardrail.http.leases import LeaseTimer
-from guardrail.http.meter import readable
+from guardrail.http.metering import readable
+from guardrail.http.parsing import UsageFormat
 from guardrail.http.request import LINGER, Field, Forward, Head, Request
+from guardrail.http.responses import Answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -11,17 +11,6 @@ from urllib.parse import quote_plus, unquote_plus
 
 from guardrail.asgi.http import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision, merge_obligations
-from guardrail.http.answers import (
-    Answer,
-    admitted_fields,
-    degraded_turn,
-    own_refused_turn,
-    refused_turn,
-)
-from guardrail.http.answers.bodies import Caller
-from guardrail.http.asked import RequestParts, RewriteError, read_parts, rewritten_path
-from guardrail.http.asked.folding import AT_ONCE
-from guardrail.http.asked.reading import REALTIME_NAMES
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import (
     RELEASED,
@@ -33,9 +22,20 @@ from guardrail.http.flow import (
     settled,
 )
 from guardrail.http.leases import LeaseTimer
-from guardrail.http.meter import Frame, SessionMeter, Turn, TurnUsage, session_meter
+from guardrail.http.metering import Frame, SessionMeter, Turn, TurnUsage, session_meter
+from guardrail.http.parsing import RequestParts, RewriteError, read_parts, rewritten_path
+from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.reading import REALTIME_NAMES
 from guardrail.http.request import CHANGES, Delay, Forward, Head, Request
 from guardrail.http.response import Settlement
+from guardrail.http.responses import (
+    Answer,
+    admitted_fields,
+    degraded_turn,
+    own_refused_turn,
+    refused_turn,
+)
+from guardrail.http.responses.refusals import TurnCaller
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import Obligations
 
@@ -223,7 +223,7 @@ class Session:
 
     async def _admitted(self, turn: Turn, frame: Frame | None) -> tuple[bool, bytes | None]:
         """Return whether a turn may run, and what its frame is changed to, None if it stays."""
-        caller = Caller(turn.event_id, self._lanes, turn.lane)
+        caller = TurnCaller(turn.event_id, self._lanes, turn.lane)
         if turn.problem is not None:
             text = self._own_refusal(400, "invalid_request", turn.problem, caller)
             await self._refuse(turn, text)
@@ -285,7 +285,7 @@ class Session:
     def _lanes(self) -> bool:
         return self._request.facts.get("request.endpoint") == _LANES
 
-    def _own_refusal(self, status: int, code: str, message: str, caller: Caller) -> str:
+    def _own_refusal(self, status: int, code: str, message: str, caller: TurnCaller) -> str:
         """Log a refusal that no decision stands behind, and return the event that tells of it."""
         request_id = self._request.logged(status, code)
         return own_refused_turn(request_id, status, code, message, caller)
@@ -506,7 +506,9 @@ def _is_certain(decision: Decision, least: Effect) -> bool:
         return True
     return any(
         not rule.unknown
-        or any(test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.tests)
+        or any(
+            test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.condition.tests
+        )
         for rule in asking
     )
 

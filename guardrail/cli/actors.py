@@ -208,6 +208,7 @@ class Shown(NamedTuple):
     account: str
     name: str
     actor: str
+    trusted: bool
     members: tuple[tuple[str, bool], ...]
     links: tuple[Link, ...]
     apart: date | None
@@ -226,14 +227,16 @@ class Shown(NamedTuple):
             raise StoreError("others changed the same links each time: try again")
         number = whole.evidence.account(account)
         forest = whole.forest
-        standing = whole.stands(number, False, links.today)
+        trusted = number in forest.index and _is_trusted(whole, number)
+        apart = whole.book.apart.get(number, 0)
+        alone = trusted or apart >= links.today
+        standing = whole.stands(number, alone, links.today)
         members = tuple(
             (_name(member), member in forest.index and _is_trusted(whole, member))
             for member in whole.members(number, links.today)
         )
         edges = [edge for edge in forest.edges() if edge.expiry >= links.today]
         own = tuple(_link(whole, edge, edges) for edge in edges if edge.account == number)
-        apart = whole.book.apart.get(number, 0)
         weakest = None
         if other is not None:
             weakest = whole.weakest(number, whole.evidence.account(other))
@@ -241,6 +244,7 @@ class Shown(NamedTuple):
             account,
             _name(number),
             actor_id(standing.actor) if standing.actor else account,
+            trusted,
             members,
             own,
             _day(apart) if apart >= links.today else None,
@@ -254,6 +258,7 @@ class Shown(NamedTuple):
             "account": self.account,
             "name": self.name,
             "actor": self.actor,
+            "trusted": self.trusted,
             "members": [{"name": name, "trusted": trusted} for name, trusted in self.members],
             "links": [link.fields() for link in self.links],
             "apart_until": None if self.apart is None else str(self.apart),
@@ -266,9 +271,11 @@ class Shown(NamedTuple):
 
 def _print(output: Output, shown: Shown, *, brief: bool) -> None:
     trusted = sum(is_trusted for _, is_trusted in shown.members)
-    count = plural(len(shown.members), "account")
+    count = f"{plural(len(shown.members), 'account')}, of them {trusted} trusted"
+    if shown.actor == shown.account and len(shown.members) > 1:
+        count = f"alone{', as it is trusted' if shown.trusted else ''}; linked: {count}"
     output.line(f"account  {inert(shown.account)}  {shown.name}")
-    output.line(f"acts as  {inert(shown.actor)}: {count}, of them {trusted} trusted")
+    output.line(f"acts as  {inert(shown.actor)}: {count}")
     if not brief:
         for at, (name, is_trusted) in enumerate(shown.members):
             notes = [" (this one)"] if name == shown.name else []

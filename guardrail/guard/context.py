@@ -202,19 +202,26 @@ class Context:
         return moment
 
     def known(
-        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
+        self,
+        facts: Mapping[str, object],
+        now: float,
+        leave: Sequence[Signal] = (),
+        unavailable: frozenset[str] = frozenset(),
     ) -> Established:
-        """Return the facts with those of the signals, and which of them are unavailable.
+        """Return the facts with those of the signals, and which of all are unavailable.
 
-        The signals in `leave` are not asked: they were already, or are asked later.
+        The signals in `leave` are not asked: they were already, or are asked later. Nor are those
+        that rely on what is unavailable.
         """
-        unavailable: frozenset[str] = frozenset()
         for asked in self._asked:
             signal = asked.signal
             if (leave and signal in leave) or not asked.is_due(facts):
                 continue
             try:
-                found = signal.facts(facts, now)
+                if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
+                    found = signal.without(facts, now)
+                else:
+                    found = signal.facts(facts, now)
             except DataError:
                 unavailable |= signal.provides - facts.keys()
                 continue
@@ -223,18 +230,23 @@ class Context:
         return facts, unavailable
 
     async def awaited(
-        self, facts: Mapping[str, object], now: float, leave: Sequence[Signal] = ()
+        self,
+        facts: Mapping[str, object],
+        now: float,
+        leave: Sequence[Signal] = (),
+        unavailable: frozenset[str] = frozenset(),
     ) -> Established:
         """Return what `known` does, waiting for signals without holding up the event loop."""
         if not self.looks_up:
-            return self.known(facts, now, leave)
-        unavailable: frozenset[str] = frozenset()
+            return self.known(facts, now, leave, unavailable)
         for asked in self._asked:
             signal = asked.signal
             if (leave and signal in leave) or not asked.is_due(facts):
                 continue
             try:
-                if asked.is_awaited:
+                if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
+                    found = signal.without(facts, now)
+                elif asked.is_awaited:
                     found = await cast(Lookup, signal).look_up(facts, now)
                 else:
                     found = signal.facts(facts, now)

@@ -78,7 +78,7 @@ class Guard(BaseGuard[Store]):
         moment = self._clock() if now is None else now
         if self._signals:
             moment = self._context.moment(moment)
-            facts, failed = self._context.known(facts, moment, asked)
+            facts, failed = self._context.known(facts, moment, asked, unavailable)
             unavailable |= failed
         if unavailable:
             return self._steps(facts, estimate, moment, unavailable)
@@ -255,7 +255,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
         moment = context.moment(now)
         if context.signals:
-            facts, failed = await context.awaited(facts, moment, asked)
+            facts, failed = await context.awaited(facts, moment, asked, unavailable)
             unavailable |= failed
         if direct is not None:
             return direct.decide(

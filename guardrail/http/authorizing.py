@@ -19,10 +19,10 @@ from urllib.parse import unquote, unquote_to_bytes
 import msgspec
 
 from guardrail.engine import Decision
-from guardrail.http.answers import Addressee, Answer, Style, answer
-from guardrail.http.answers.refusing import Refusal
-from guardrail.http.asked.values import FREE
+from guardrail.http.parsing.values import FREE
 from guardrail.http.request import SHORTLY, Field, Head
+from guardrail.http.responses import Addressee, Answer, Style, answer
+from guardrail.http.responses.refusals import Refusal
 from guardrail.model.facts import CAPABILITIES, Fact
 
 STATUS = b"x-guardrail-status"

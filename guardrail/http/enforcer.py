@@ -30,15 +30,13 @@ from guardrail.http.flow import (
     Reservation,
     Settle,
 )
-from guardrail.http.identity import Asking
-from guardrail.http.identity.established import NOT_AWAITED
+from guardrail.http.identity import Caller
+from guardrail.http.identity.caller import NOT_AWAITED
 from guardrail.http.leases import LeaseThread
 from guardrail.http.request import Delay
 from guardrail.http.response import Settlement
-from guardrail.http.settings.in_force import InForce
-from guardrail.http.settings.opening import Configured
-from guardrail.http.settings.processes import PerProcess
-from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.build import Configured
+from guardrail.http.settings.reload import InForce, PerProcess, Reloads
 from guardrail.signals import Signal
 from guardrail.signals.directory import Identity
 
@@ -160,7 +158,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
             Compute: self._compute,
             Delay: sleep,
         }
-        self._asker = configured.asker
+        self._callers = configured.callers
         self._guard = InForce(configured.async_guard, configured.reloading)
         self.closed = False
         self._looking: asyncio.Task[None] | None = None
@@ -179,7 +177,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._callers.health)
 
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.
@@ -216,8 +214,8 @@ class AsyncEnforcer(Flows, AsyncSteps):
         await self.look()
         return self._guard.get()
 
-    async def _look_up(self, asking: Asking) -> Identity:
-        return await self._asker.find(asking, self.clock())
+    async def _look_up(self, caller: Caller) -> Identity:
+        return await self._callers.find(caller, self.clock())
 
     async def _compute(self, work: Callable[[], object], known: bool) -> object:
         """Do what a large body takes in a thread, while the loop serves others.
@@ -243,7 +241,7 @@ class SyncEnforcer(Flows):
         self, configured: Configured, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         super().__init__(configured)
-        established = configured.asker.established
+        established = configured.callers.established
         if established is not None and established.is_async:
             raise SettingError(NOT_AWAITED)
         self._perform: dict[type[tuple[Any, ...]], Callable[..., Any]] = {
@@ -255,7 +253,7 @@ class SyncEnforcer(Flows):
             Settle: self._settle,
             Renew: self._renew,
         }
-        self._asker = configured.asker
+        self._callers = configured.callers
         self._guard = InForce(configured.sync_guard, configured.reloading)
         self._leases = PerProcess(LeaseThread)
         self.closed = False
@@ -307,7 +305,7 @@ class SyncEnforcer(Flows):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._asker.health)
+        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._callers.health)
 
     def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
@@ -341,8 +339,8 @@ class SyncEnforcer(Flows):
             self._guard.look()
         return self._guard.get()
 
-    def _look_up(self, asking: Asking) -> Identity:
-        return self._asker.look_up(asking, self.clock())
+    def _look_up(self, caller: Caller) -> Identity:
+        return self._callers.look_up(caller, self.clock())
 
     def _compute(self, work: Callable[[], object], known: bool) -> object:
         with self._reading[known]:

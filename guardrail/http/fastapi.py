@@ -12,12 +12,12 @@ from fastapi.requests import HTTPConnection
 from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
-from guardrail.http.answers import Addressee, Answer, Style, refuse
 from guardrail.http.dialects import Dialect
 from guardrail.http.enforcer import AsyncSteps
 from guardrail.http.flow import RELEASED, STATE_KEY, RequestState, Reservation, reserved
 from guardrail.http.leases import LeaseTimer, lease_of
 from guardrail.http.response import Settlement
+from guardrail.http.responses import Addressee, Answer, Style, refuse
 
 Facts = Mapping[str, object]
 FactsOf = Callable[[HTTPConnection], Facts]

@@ -22,16 +22,16 @@ from typing import Any, NamedTuple, TypeVar
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard, Guard
-from guardrail.http.answers import Addressee, Answer, Style, refuse
-from guardrail.http.asked.folding import AT_ONCE
 from guardrail.http.delays import DelaySlots, caller_of
 from guardrail.http.dialects import Dialect
-from guardrail.http.identity import Asking
+from guardrail.http.identity import Caller
 from guardrail.http.leases import Lease, Renewal
+from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
-from guardrail.http.settings.opening import Configured
+from guardrail.http.responses import Addressee, Answer, Style, refuse
+from guardrail.http.settings.build import Configured
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
@@ -66,7 +66,7 @@ class Refresh(NamedTuple):
 class LookUp(NamedTuple):
     """Ask who sends a request. Gives an `Identity`."""
 
-    asking: Asking
+    caller: Caller
 
 
 class ReadBody(NamedTuple):
@@ -379,7 +379,7 @@ class Flows:
             guard = request.guard = yield Refresh()
             answer = request.opened()
             if answer is None:
-                identity = yield LookUp(request.asking)
+                identity = yield LookUp(request.caller)
                 if request.notes:
                     self.configured.note(request.notes)
                 answer = request.identified(identity)
@@ -456,7 +456,7 @@ class Flows:
         It is for the caller to record, who knows whether the turn can be served so.
         """
         guard = request.guard = yield Refresh()
-        identity = yield LookUp(request.asking)
+        identity = yield LookUp(request.caller)
         every = {**request.head_facts, **facts, **identity.facts}
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
         return decision

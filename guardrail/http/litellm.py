@@ -34,14 +34,14 @@ from guardrail.asgi.http import (
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
-from guardrail.http.asked import Asked, Classifier, RequestParts, read_parts
-from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import TooLargeError, TooSlowError
-from guardrail.http.identity import Asker, Asking
+from guardrail.http.identity import Caller, CallerResolver
+from guardrail.http.parsing import Classifier, ParsedRequest, RequestParts, read_parts
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.http.request import Head, head_of_scope, is_let_through
-from guardrail.http.settings.opening import configure
-from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.build import configure
+from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import HttpSettings
 from guardrail.signals.directory import Identity, credential_id
 
@@ -152,7 +152,7 @@ class GuardrailCallback(CustomLogger):  # type: ignore[misc]
 
     def _made(self) -> AsyncEnforcer:
         configured = configure(self._options, defaults=DEFAULTS)
-        configured.asker = _KeyAsker(hash_key=configured.http.hash_key)
+        configured.callers = _KeyResolver(hash_key=configured.http.hash_key)
         return AsyncEnforcer(configured, self._sleep)
 
 
@@ -237,12 +237,12 @@ class ProxyMiddleware:
             await door.close()
 
 
-class _KeyAsker(Asker):
+class _KeyResolver(CallerResolver):
     """Stands in for the directory: whose a credential is, LiteLLM says."""
 
     __slots__ = ()
 
-    async def find(self, asking: Asking, now: float) -> Identity:
+    async def find(self, caller: Caller, now: float) -> Identity:
         """Return who asks, established anew each time."""
         established = _ESTABLISHED.get()
         return Identity() if established is None else await established()
@@ -366,7 +366,7 @@ async def _give_back(key: Any) -> None:
 def _reading(others: Sequence[Classifier]) -> Classifier:
     """Return what reads requests to the proxy: it takes models in ways that no API has."""
 
-    def read(parts: RequestParts) -> Asked:
+    def read(parts: RequestParts) -> ParsedRequest:
         asked = read_parts(parts, others)
         if asked.problem is not None or not isinstance(asked.document, dict):
             return asked
@@ -379,7 +379,7 @@ def _reading(others: Sequence[Classifier]) -> Classifier:
     return read
 
 
-def _several(asked: Asked, param: str) -> Asked:
+def _several(asked: ParsedRequest, param: str) -> ParsedRequest:
     """Return a request that leaves it to LiteLLM which of several models answers, as unreadable."""
     facts = {name: value for name, value in asked.facts.items() if name != "request.model"}
     problem = f"`{param}` names several models: ask one model in each request"

@@ -10,12 +10,12 @@ from hashlib import blake2b
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.supervisor import Health
-from guardrail.http.asked.endpoints import Kind, endpoint_of
 from guardrail.http.counts import MOST_SERIES, Counts
 from guardrail.http.dialects import Dialect
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
-from guardrail.http.settings.reloading import Reloads
+from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import OwnRefusal
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.guard.precheck import Prechecked
-from guardrail.http.answers import Addressee, Answer, answer, refuse
-from guardrail.http.answers.crossing import is_preflight, value_of
-from guardrail.http.answers.refusing import Refusal
-from guardrail.http.answers.waits import NO_WAIT, Wait
-from guardrail.http.asked import (
-    Asked,
+from guardrail.http.identity import AmbiguousCredentialError, Caller
+from guardrail.http.metering.usage_formats import with_units
+from guardrail.http.parsing import (
     Dialect,
+    ParsedRequest,
     RequestParts,
     RewriteError,
     header_only,
@@ -27,10 +25,12 @@ from guardrail.http.asked import (
     rewritten_path,
     with_stream_usage,
 )
-from guardrail.http.asked.folding import AT_ONCE
-from guardrail.http.asked.values import FREE
-from guardrail.http.identity import AmbiguousCredentialError, Asking
-from guardrail.http.meter.units import with_units
+from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.values import FREE
+from guardrail.http.responses import Addressee, Answer, answer, refuse
+from guardrail.http.responses.client_view import NO_WAIT, Wait
+from guardrail.http.responses.fields import is_preflight, value_of
+from guardrail.http.responses.refusals import Refusal
 from guardrail.http.settings.values import HttpSettings, OwnRefusal
 from guardrail.model.effects import Effect
 from guardrail.signals import ClientAddress, Signal
@@ -217,13 +217,13 @@ class Request:
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
         self._length = head.stated_length
-        self.asked: Asked = header_only(head.method, head.path, head.headers)
-        self.asking = Asking(ClientAddress(None), None)
+        self.asked: ParsedRequest = header_only(head.method, head.path, head.headers)
+        self.caller = Caller(ClientAddress(None), None)
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
-        self.known = settings.asker.directory is None
+        self.known = settings.callers.directory is None
         self.own_id = ""
         self._parts: RequestParts | None = None
 
@@ -264,14 +264,14 @@ class Request:
         if agent:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
-            self.asking = settings.asker.read(
+            self.caller = settings.callers.read(
                 head.peer, head.headers, head.query, head.subprotocols, head.connection
             )
         except AmbiguousCredentialError as problem:
             return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")
-        note = self.asking.address.note
+        note = self.caller.address.note
         self.notes = () if note is None else (note,)
-        self.facts.update(self.asking.facts())
+        self.facts.update(self.caller.facts())
         self.facts.update(incoming_ids(head))
         self.head_facts = dict(self.facts)
         self.facts.update(self.asked.facts)

@@ -10,14 +10,13 @@ from typing import NamedTuple
 import msgspec
 
 from guardrail.engine import Decision
-from guardrail.http.answers import Addressee, Style, admitted_fields
-from guardrail.http.answers.bodies import error_frame
-from guardrail.http.answers.refusing import Refusal
-from guardrail.http.asked import Asked
-from guardrail.http.asked.endpoints import Kind, endpoint_of
-from guardrail.http.asked.values import FREE
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.meter import Meter
+from guardrail.http.metering import Meter
+from guardrail.http.parsing import ParsedRequest
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
+from guardrail.http.parsing.values import FREE
+from guardrail.http.responses import Addressee, Style, admitted_fields
+from guardrail.http.responses.refusals import Refusal, error_frame
 
 Field = tuple[bytes, bytes]
 
@@ -53,7 +52,7 @@ class ResponseTracker:
     def __init__(
         self,
         decision: Decision,
-        asked: Asked,
+        asked: ParsedRequest,
         addressee: Addressee,
         style: Style,
         *,
@@ -173,7 +172,7 @@ class ResponseTracker:
         return {**declared, **others, **NOTHING_SERVED}
 
 
-def _meter_of(decision: Decision, asked: Asked) -> Meter:
+def _meter_of(decision: Decision, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
     engine = decision.case.engine
     reserved = dict(asked.estimate)
@@ -199,7 +198,7 @@ def _meter_of(decision: Decision, asked: Asked) -> Meter:
     )
 
 
-def _wants_text(asked: Asked, document: Mapping[str, object]) -> bool:
+def _wants_text(asked: ParsedRequest, document: Mapping[str, object]) -> bool:
     """Whether a transcription is asked for as text, which tells nothing of its usage."""
     if asked.usage_format is not UsageFormat.OPENAI_MEDIA:
         return False

@@ -8,7 +8,7 @@ from typing import Protocol
 from guardrail.engine import FactReader
 from guardrail.errors import StoreError
 from guardrail.links.linking import Standing
-from guardrail.links.signal import ACTOR_FACTS, ActorSignal, Known, actor_facts
+from guardrail.links.signal import ACTOR_FACTS, REMEMBERED_FOR, ActorSignal, Known, actor_facts
 from guardrail.links.stored import StoredLinks
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Pool
@@ -160,7 +160,7 @@ class LinkLookup(ActorSignal):
         standing = yield from self._links.see(sighting, self._pools, moment)
         if standing is None:
             return None
-        found = Known(sighting, moment, self._links.version)
+        found = Known(sighting, moment, moment + REMEMBERED_FOR, self._links.version)
         found.stand(standing)
         return found
 

@@ -10,7 +10,7 @@ from guardrail.engine import Decision, FactReader, rule_facts
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.linking import Standing
 from guardrail.links.tally import NOTHING, Scorer, Tallies
-from guardrail.model.amounts import SECOND
+from guardrail.model.amounts import DAY, MINUTE, SECOND
 from guardrail.model.cells import Pool
 from guardrail.model.conditions import compile_condition
 from guardrail.model.effects import Effect
@@ -18,11 +18,17 @@ from guardrail.model.policy import PolicySet
 
 REMEMBERED_FOR = 30 * SECOND
 """How long a process goes by what it knows of an account, in microseconds."""
+OWN_REMEMBERED_FOR = 10 * MINUTE
+"""How long it does where nobody else changes links: it is told of each change of an actor."""
 MOST_REMEMBERED = 20_000
 """How many accounts are remembered, and as many again that were remembered before them."""
 
 ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
 SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
+
+
+ALONE = Standing(0, 1, 0)
+"""How an account stands that acts alone, and is not known to be trusted."""
 
 
 def actor_id(number: int) -> str:
@@ -70,8 +76,10 @@ class LinkStore(Protocol):
 class ActorSignal(ABC):
     """Establishes `actor.*` from what a request shows of its account.
 
-    What it found is remembered for half a minute by all that it was found from, so that most
-    requests ask nobody. An account alone, or exempt, is an actor of its own, and has no score.
+    What it found is remembered for a while by all that it was found from, so that most requests
+    ask nobody. An account alone, or exempt, is an actor of its own, and has no score. Where it
+    `relies` on a fact whose source failed, the account acts alone in this request and no link
+    changes: one that is trusted must not become a member for that.
     """
 
     sources = ()
@@ -81,6 +89,7 @@ class ActorSignal(ABC):
         self._reader = FactReader(policies.facts, policies.links.facts, policies.timezone)
         self._names = tuple(self._reader.facts)
         self.provides = ACTOR_FACTS
+        self.relies = FactReader(policies.facts, policies.links.relies, policies.timezone).used
         self.needs = frozenset(self._names)
         self._tallies, self._pools = tallies, tuple(pools)
         self._recent: dict[tuple[object, ...], Known] = {}
@@ -99,6 +108,11 @@ class ActorSignal(ABC):
     @abstractmethod
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
+
+    def without(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return the facts of a request of which a fact that this relies on is unavailable."""
+        account = known.get("account.id")
+        return actor_facts(ALONE, account) if isinstance(account, str) else {}
 
     @abstractmethod
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
@@ -212,7 +226,8 @@ class LinkSignal(ActorSignal):
             return None
         version = self._store.version
         standing = self._store.see(sighting, self._pools, moment)
-        found = Known(sighting, moment, version)
+        midnight = moment - moment % DAY + DAY
+        found = Known(sighting, moment, min(moment + OWN_REMEMBERED_FOR, midnight), version)
         found.stand(standing)
         self._remember(shown, found)
         return found
@@ -242,11 +257,11 @@ class Known:
 
     __slots__ = ("accounts", "actor", "facts", "sighting", "since", "until", "version")
 
-    def __init__(self, sighting: Sighting, now: int, version: int = 0) -> None:
-        """Start with what was seen at `now` (microseconds)."""
+    def __init__(self, sighting: Sighting, now: int, until: int, version: int) -> None:
+        """Start with what was seen at `now`, good `until` then (microseconds)."""
         # What it showed is known to the links by now.
         self.sighting = sighting._replace(strong=(), weak=())
-        self.since, self.until = now, now + REMEMBERED_FOR
+        self.since, self.until = now, until
         self.version = version
         self.actor = self.accounts = 0
         self.facts: Mapping[str, object] = {}

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import TypeVar
 
 import limits
@@ -17,6 +18,7 @@ from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
+from guardrail.model.conditions import WHOLE
 from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(Z|z|[+-]\d{2}:\d{2})?", re.ASCII
 )
+SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)%", re.ASCII)
 PERCENT = re.compile(r"(\d{1,4})%", re.ASCII)
 _SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LENGTHS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -110,6 +113,21 @@ def read_rate(written: str, *, money: bool) -> tuple[int, int]:
     if period > LONGEST:
         raise NotationError("has too long a period", "the longest is 366 days")
     return amount, period
+
+
+def read_share(written: object) -> int:
+    """Return a share such as `5%` or `0.5%` in parts of a million.
+
+    Raises:
+        NotationError: it is not a share, or nothing, or more than everything.
+    """
+    found = SHARE.fullmatch(written) if isinstance(written, str) else None
+    if found is None:
+        raise NotationError("is not a share", "write a percentage, such as `5%` or `0.5%`")
+    parts = int(Fraction(found[1]) * 10_000)
+    if not 0 < parts <= WHOLE:
+        raise NotationError("is not a share of accounts", "write from `0.0001%` to `100%`")
+    return parts
 
 
 def read_duration(written: object, *, least: int = SECOND, most: int = TOP) -> int:

@@ -17,6 +17,7 @@ from guardrail.loading.notation import (
     read_at,
     read_duration,
     read_instant,
+    read_share,
 )
 from guardrail.loading.shapes import (
     VERBS,
@@ -33,7 +34,7 @@ from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, Amount
-from guardrail.model.conditions import Condition
+from guardrail.model.conditions import WHOLE, Comparison, Condition, Every, Rollout
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType, Source
 from guardrail.model.rules import (
@@ -78,6 +79,8 @@ class Rules:
         verb = verbs.verb() if one_verb else None
         escalate = None if shape.escalate is None else verbs.escalate(shape.escalate, verb)
         start, end = self._bounds(shape, place)
+        if when is not None and shape.rollout is not None:
+            when = self._rolled_out(when, shape)
         if when is None or verb is None:
             return None
         return Rule(
@@ -96,6 +99,16 @@ class Rules:
             was=shape.was,
         )
 
+    def _rolled_out(self, when: Condition, shape: RuleShape) -> Condition | None:
+        """Return a condition that holds for a share of the accounts alone."""
+        parts = read_at(self.scope, shape.rollout, read_share)
+        if parts is None or parts == WHOLE:
+            return None if parts is None else when
+        text = f"{shape.rollout.text} of accounts"
+        salt = Rollout(shape.was or shape.id, parts)
+        before = when.parts if isinstance(when, Every) else (when,)
+        return Every((*before, Comparison("account.id", "rollout", salt, text)))
+
     def exemption(self, node: MapNode) -> Exemption | None:
         """Compile one exemption; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
@@ -106,16 +119,18 @@ class Rules:
         if shape is None:
             return None
         if not shape.rules:
-            help = "name the rules it lifts"
+            help = "name the rules it lifts, or raises the amounts of"
             place.report("GR108", ("rules",), "`rules` is empty", help=help)
         for position, rule in enumerate(shape.rules):
             self._exemptible(rule, ("rules", position), place)
         expires = self._instant(place.at("expires"), last=True)
         if when is None or expires is None:
             return None
+        named = tuple(dict.fromkeys(shape.rules))
         return Exemption(
             id=shape.id,
-            rules=tuple(dict.fromkeys(shape.rules)),
+            rules=named if shape.raised is None else (),
+            raises=() if shape.raised is None else named,
             when=when,
             reason=shape.reason,
             expires=expires,

@@ -9,7 +9,7 @@ from pydantic_core import core_schema
 
 from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
-from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
+from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, SHARE, TIME
 from guardrail.loading.shapes import (
     OPEN,
     USE,
@@ -173,6 +173,12 @@ def _parts() -> Json:
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
         "Window": {"anyOf": [calendar, duration]},
+        "Raise": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"anyOf": [_ref("PlainAmount"), rate]},
+        },
+        "Share": _pattern(SHARE.pattern),
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},

@@ -25,6 +25,7 @@ from guardrail.loading.links import check_actor_keys, compile_links, compile_sco
 from guardrail.loading.linting import read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
+from guardrail.loading.raises import with_raises
 from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
 from guardrail.loading.shaping import report_unknown_key
@@ -250,7 +251,9 @@ class _Compilation:
         if "score" in once:
             score = compile_score(once["score"], self.scope, self.conditions, "links" in once)
         nodes, _ = self._maps("exemptions", "exemption", "id", documents)
-        exemptions = _without_none(map(compiler.exemption, nodes))
+        exempting = [(node, compiler.exemption(node)) for node in nodes]
+        exemptions = _without_none(exemption for _, exemption in exempting)
+        rules = with_raises(rules, exempting, self.scope)
         nodes, _ = self._maps("tests", "test", "name", documents)
         scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
         nodes, _ = self._maps("prove", "claim", "id", documents)

@@ -250,6 +250,8 @@ class RuleShape(Shape):
     """Whether the rule applies when a fact it tests is missing."""
     mode: ModeName | None = None
     """`enforce`, `shadow` (report only) or `off`."""
+    rollout: Annotated[Any, described_as("Share")] = None
+    """The share of accounts that the rule applies to, such as `5%`; always the same ones."""
     exemptible: bool = True
     """Whether exemptions may name this rule."""
     start: AnyInstant | None = Field(default=None, alias="from")
@@ -263,12 +265,17 @@ class RuleShape(Shape):
 
 
 class ExemptionShape(Shape):
-    """A named exception: the rules it lists do not apply where its condition holds."""
+    """A named exception: where its condition holds, the rules it lists allow more, or do not apply.
+
+    They do not apply unless `raise` says how much they allow.
+    """
 
     id: str
     """Names the exemption."""
     rules: list[str]
-    """The ids of the rules it lifts."""
+    """The ids of the rules it lifts, or raises the amounts of."""
+    raised: Annotated[Any, described_as("Raise")] = Field(default=None, alias="raise")
+    """What these rules allow at least, by the keys of their amounts: units, `burst` or `max`."""
     when: AnyCondition = None
     """The condition; it may rest only on facts the server establishes."""
     reason: str

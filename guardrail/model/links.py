@@ -46,10 +46,13 @@ class Links:
     @property
     def facts(self) -> frozenset[str]:
         """Every fact that linking reads."""
-        read = {*self.strong, *self.weak, "account.id", *facts_of(self.trusted)}
-        if self.exempt is not None:
-            read |= facts_of(self.exempt)
-        return frozenset((*read, *self.vouching))
+        return frozenset((*self.strong, *self.weak, "account.id", *self.relies, *self.vouching))
+
+    @property
+    def relies(self) -> frozenset[str]:
+        """The facts that say whether an account is trusted, or exempt."""
+        exempt = frozenset[str]() if self.exempt is None else facts_of(self.exempt)
+        return facts_of(self.trusted) | exempt
 
     @property
     def vouching(self) -> tuple[str, ...]:

@@ -362,10 +362,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
-    """A named exception: the rules it lists do not apply where its condition holds.
+    """A named exception: where its condition holds, the rules it lists do not apply.
 
-    `expires` is in microseconds since the epoch, exclusive. It holds only where known true
-    (`unknown_holds` False), unless written otherwise.
+    Of those in `raises` the amounts are larger there, see `Raised`. `expires` is in microseconds
+    since the epoch, exclusive. It holds only where known true (`unknown_holds` False), unless
+    written otherwise.
     """
 
     id: str
@@ -375,3 +376,4 @@ class Exemption:
     expires: int
     unknown_holds: bool
     span: Span
+    raises: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ NAME = 8
 NO_NAME = bytes(NAME)
 LONGEST_PATH = 1024
 """The most rows that are read between one and its root; past it nothing is decided."""
-TRIES = 4
+TRIES = 12
 """How often a call is made that others were faster than."""
 
 NODE, DUE, NOTE, MOVED = b"n", b"d", b"o", b"m"

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Unpack
 
 from guardrail.errors import GuardrailError
-from guardrail.http.answers import Answer
 from guardrail.http.enforcer import SyncEnforcer
 from guardrail.http.flow import RELEASED, settled
 from guardrail.http.request import (
@@ -21,9 +20,10 @@ from guardrail.http.request import (
     is_let_through,
     is_scrape,
 )
-from guardrail.http.settings.opening import configure
-from guardrail.http.settings.options import Options
-from guardrail.http.settings.reloading import Reloads
+from guardrail.http.responses import Answer
+from guardrail.http.settings.build import configure
+from guardrail.http.settings.read import Options
+from guardrail.http.settings.reload import Reloads
 from guardrail.wsgi.http import App, Environ, ServedIterable, StartResponse, discard_body, read_body
 
 __all__ = ["GuardrailMiddleware"]

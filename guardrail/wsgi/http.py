@@ -12,10 +12,10 @@ from io import BytesIO
 from types import TracebackType
 from typing import Any
 
-from guardrail.http.asked import UsageFormat
 from guardrail.http.enforcer import SyncEnforcer
 from guardrail.http.flow import STATE_KEY, Served, TooLargeError, TooSlowError
-from guardrail.http.meter import readable
+from guardrail.http.metering import readable
+from guardrail.http.parsing import UsageFormat
 from guardrail.http.request import Forward, Request
 
 CHUNK = 1 << 16

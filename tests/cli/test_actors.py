@@ -53,6 +53,20 @@ def fields(run, store, account, *more):
     return json.loads(shown(run, store, account, "--format", "json", *more))
 
 
+def test_a_trusted_account_is_shown_to_act_alone_whoever_it_is_linked_to(run, store):
+    told = fields(run, store, "t")
+    assert (told["actor"], told["trusted"], len(told["members"])) == ("t", True, 4)
+    assert "acts as  t: alone, as it is trusted; linked: 4 accounts, of them 1 trusted" in shown(
+        run, store, "t"
+    )
+
+
+def test_an_account_that_was_taken_out_is_shown_to_act_alone(run, store):
+    assert run("actor", "unlink", "a", "actors.yaml", "--store", store).code == 0
+    assert fields(run, store, "a")["actor"] == "a"
+    assert "acts as  a: 1 account, of them 0 trusted" in shown(run, store, "a")
+
+
 def test_an_account_is_shown_with_its_members_its_links_and_their_reasons(run, store):
     told = fields(run, store, "b", "--to", "c")
     assert len(told["members"]) == 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from guardrail.http.asked import ReadingLimits
-from guardrail.http.meter import Turn, TurnUsage, session_meter
+from guardrail.http.metering import Turn, TurnUsage, session_meter
+from guardrail.http.parsing import ReadingLimits
 from tests.http.requests import KEY
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from guardrail.http.meter import Meter, UsageFormat
+from guardrail.http.metering import Meter, UsageFormat
 
 EVENTS = ((b"Content-Type", b"text/event-stream; charset=utf-8"),)
 JSON = ((b"content-type", b"application/json"),)

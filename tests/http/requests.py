@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 
-from guardrail.http.asked import Asked, read_request
+from guardrail.http.parsing import ParsedRequest, read_request
 
 KEY = b"a key for tests"
 JSON = ((b"Content-Type", b"application/json"),)
 
 
-def asked(path: str, body: object, *, method: str = "POST", headers=JSON, **options) -> Asked:
+def asked(
+    path: str, body: object, *, method: str = "POST", headers=JSON, **options
+) -> ParsedRequest:
     """Read a request whose body is a document, bytes, or None."""
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     query = options.pop("query", b"")
     return read_request(method, path, query, headers, content, hash_key=KEY, **options)
 
 
-def problem_of(request: Asked) -> str:
+def problem_of(request: ParsedRequest) -> str:
     """Return why a body could not be read; a body that could be is an error here."""
     assert request.problem is not None
     return request.problem

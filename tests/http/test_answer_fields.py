@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http.answers.standing import Standing
-from guardrail.http.answers.structured import LARGEST, ratelimit_fields, sf_string
-from guardrail.http.answers.vendors import go_duration, rfc3339
+from guardrail.http.responses.client_view import ShownLimit
+from guardrail.http.responses.fields import (
+    LARGEST,
+    go_duration,
+    ratelimit_fields,
+    rfc3339,
+    sf_string,
+)
 from tests.http.driving import MESSAGES, Guarded
 
 POLICY = """
@@ -62,7 +67,7 @@ def test_fields_are_lists_of_strings_with_integer_parameters():
 @given(
     st.lists(
         st.builds(
-            Standing,
+            ShownLimit,
             name=st.text(),
             unit=st.sampled_from(["requests", "tokens", "micro_usd"]),
             quota=st.integers(0, 2**53 - 1),

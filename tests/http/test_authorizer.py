@@ -42,7 +42,7 @@ SHOWN = {
 }
 
 
-class Asked:
+class ParsedRequest:
     """An authorizer, asked as a proxy at 10.0.0.1 asks it."""
 
     def __init__(self, profile, policy=POLICY, peer="10.0.0.1", **more):
@@ -76,7 +76,7 @@ class Asked:
 
 @pytest.mark.parametrize("profile", SHOWN)
 def test_an_admitted_request_is_a_200_that_holds_no_place(profile):
-    asked = Asked(profile)
+    asked = ParsedRequest(profile)
     answers = [asked(), asked()]
 
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -97,13 +97,13 @@ def refused(asked, why):
     if why == "throttle":
         asked(), asked()
     if why == "unavailable":
-        asked.app.door.configured.asker.directory.down = True
+        asked.app.door.configured.callers.directory.down = True
     return asked(**REFUSED[why][0])
 
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_envoy_never_gets_a_5xx_for_a_refusal(why):
-    answer = refused(Asked("envoy"), why)
+    answer = refused(ParsedRequest("envoy"), why)
 
     assert answer.status_code == (429 if why == "unavailable" else REFUSED[why][1])
     assert answer.json()["error"]["message"]
@@ -113,7 +113,7 @@ def test_envoy_never_gets_a_5xx_for_a_refusal(why):
 
 
 def test_envoy_gets_no_5xx_either_where_the_guard_itself_fails(monkeypatch):
-    asked = Asked("envoy")
+    asked = ParsedRequest("envoy")
     monkeypatch.setattr(asked.guard, "decide", None)
 
     assert asked().status_code == 429
@@ -121,7 +121,7 @@ def test_envoy_gets_no_5xx_either_where_the_guard_itself_fails(monkeypatch):
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_nginx_gets_200_401_or_403_alone_and_the_status_beside(why):
-    answer = refused(Asked("nginx"), why)
+    answer = refused(ParsedRequest("nginx"), why)
     status = REFUSED[why][1]
 
     assert answer.status_code == (401 if status == 401 else 403)
@@ -133,13 +133,13 @@ def test_nginx_gets_200_401_or_403_alone_and_the_status_beside(why):
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_others_hand_a_refusal_on_as_it_is(why):
-    assert refused(Asked("forward"), why).status_code == REFUSED[why][1]
+    assert refused(ParsedRequest("forward"), why).status_code == REFUSED[why][1]
 
 
 @pytest.mark.parametrize("profile", ["nginx", "forward"])
 def test_what_a_stranger_or_nobody_says_of_a_request_is_not_believed(profile):
-    stranger = Asked(profile, peer="8.8.8.8")
-    mute = Asked(profile)
+    stranger = ParsedRequest(profile, peer="8.8.8.8")
+    mute = ParsedRequest(profile)
 
     assert stranger().status_code == 403
     assert mute.send("GET", "/auth").status_code == 403
@@ -147,7 +147,7 @@ def test_what_a_stranger_or_nobody_says_of_a_request_is_not_believed(profile):
 
 
 def test_exempt_paths_pass_and_their_look_alikes_do_not():
-    asked = Asked("nginx", exempt=["/health"])
+    asked = ParsedRequest("nginx", exempt=["/health"])
 
     assert asked("/health", key=None).status_code == 200
     assert [asked(path, key=None).status_code for path in ("/health/", "/%68ealth")] == [401, 401]
@@ -157,8 +157,8 @@ def test_less_than_is_asked_for_cannot_be_served_without_the_body():
     rule = "  - {id: less, when: always, degrade: {max_output_tokens: 9}}\n"
     notice = "  - {id: note, when: always, degrade: {x-note: hi}}\n"
 
-    assert Asked("envoy", POLICY + rule)().json()["error"]["code"] == "degrade_not_possible"
-    assert Asked("envoy", POLICY + notice)().headers["x-note"] == "hi"
+    assert ParsedRequest("envoy", POLICY + rule)().json()["error"]["code"] == "degrade_not_possible"
+    assert ParsedRequest("envoy", POLICY + notice)().headers["x-note"] == "hi"
 
 
 def evaluation(subject="acct-a", action="chat", **context):
@@ -175,7 +175,7 @@ def evaluate(asked, body, **more):
 
 
 def test_an_authzen_refusal_is_a_200_that_says_false():
-    asked = Asked("authzen")
+    asked = ParsedRequest("authzen")
     answers = [evaluate(asked, evaluation()) for _ in range(3)]
     answers += [
         evaluate(asked, evaluation("acct-b", "agentic")),
@@ -194,7 +194,7 @@ def test_an_evaluation_permits_a_degrade_with_its_obligations_and_charges_what_i
         "  - {id: less, when: always, degrade: {max_output_tokens: 9}}\n"
         "  - {id: tokens, when: always, budget: {tokens: 100, per: day, key: account.id}}\n"
     )
-    asked = Asked("authzen", POLICY + rules)
+    asked = ParsedRequest("authzen", POLICY + rules)
     told = [
         evaluate(asked, evaluation(estimate={"input_tokens": tokens, "output_tokens": 9})).json()
         for tokens in (51, 32, 31)
@@ -206,7 +206,7 @@ def test_an_evaluation_permits_a_degrade_with_its_obligations_and_charges_what_i
 
 
 def test_an_evaluation_that_fails_permits_nothing(monkeypatch):
-    asked = Asked("authzen")
+    asked = ParsedRequest("authzen")
     monkeypatch.setattr(asked.guard, "decide", None)
     answer = evaluate(asked, evaluation())
 
@@ -218,14 +218,14 @@ def test_an_evaluation_that_fails_permits_nothing(monkeypatch):
     [b"{", b"[]", b"{}", b'{"subject": 1}', json.dumps({**evaluation(), "action": {}}).encode()],
 )
 def test_what_is_no_evaluation_is_a_400_and_costs_nothing(body):
-    answer = Asked("authzen").send("POST", "/access/v1/evaluation", content=body)
+    answer = ParsedRequest("authzen").send("POST", "/access/v1/evaluation", content=body)
 
     assert answer.status_code == 400
     assert "decision" not in answer.json()
 
 
 def test_an_evaluation_needs_the_token_where_there_is_one():
-    asked = Asked("authzen", token="t" * 32)
+    asked = ParsedRequest("authzen", token="t" * 32)
 
     assert evaluate(asked, evaluation()).status_code == 401
     for sent, status in (("t" * 31, 401), ("t" * 32, 200)):
@@ -237,10 +237,10 @@ def test_an_evaluation_needs_the_token_where_there_is_one():
 
 
 def test_an_evaluator_without_a_token_warns_that_it_believes_whoever_asks(caplog):
-    Asked("authzen", token="t" * 32)
-    Asked("nginx")
+    ParsedRequest("authzen", token="t" * 32)
+    ParsedRequest("nginx")
     assert "is believed" not in caplog.text
-    Asked("authzen")
+    ParsedRequest("authzen")
 
     assert caplog.text.count("`GUARDRAIL_AUTHORIZER_TOKEN` is not set") == 1
 

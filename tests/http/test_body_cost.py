@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.bodies import BODIES
-from guardrail.http.asked import ReadingLimits, documents, folding, read_request, rewritten
-from guardrail.http.asked.documents import read_document
-from guardrail.http.asked.folding import fold, unfold
-from guardrail.http.asked.values import UnreadableError
+from guardrail.http.parsing import ReadingLimits, folding, json_body, read_request, rewritten
+from guardrail.http.parsing.folding import fold, unfold
+from guardrail.http.parsing.json_body import read_document
+from guardrail.http.parsing.values import UnreadableError
 from tests.effort import calls_of
 from tests.http.driving import ASK, Call, Guarded, body_messages, scope_of
 from tests.http.requests import KEY, asked, body_of, form
@@ -84,7 +84,7 @@ def test_a_large_text_is_read_as_a_small_one_is(written, edits, chunk):
     direct = outcome(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "AT_ONCE", -1)
+        patch.setattr(json_body, "AT_ONCE", -1)
         patch.setattr(folding, "AT_ONCE", chunk)
         folded = outcome(text)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from guardrail.errors import SettingError
 from guardrail.http.identity import (
     AmbiguousCredentialError,
-    Asker,
+    CallerResolver,
     CredentialSource,
     credential_of,
 )
@@ -150,18 +150,18 @@ def test_an_unknown_place_is_refused(name, hint):
 
 @pytest.mark.parametrize("place", sorted(PLACES))
 def test_a_secret_is_shown_nowhere(place, caplog):
-    asker = Asker(hash_key=CANARY.encode(), reads=EVERYWHERE)
-    asking = asker.read("8.8.8.8", **carried(place, CANARY.encode()))  # type: ignore[arg-type]
-    found = asking.credential
+    callers = CallerResolver(hash_key=CANARY.encode(), reads=EVERYWHERE)
+    caller = callers.read("8.8.8.8", **carried(place, CANARY.encode()))  # type: ignore[arg-type]
+    found = caller.credential
     assert found is not None
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger().error("%s %r", found, asking)
-        logging.getLogger().error("%s", asker.look_up(asking, 0.0))
+        logging.getLogger().error("%s %r", found, caller)
+        logging.getLogger().error("%s", callers.look_up(caller, 0.0))
     with pytest.raises(AmbiguousCredentialError) as caught:
         read(
             headers=[(b"authorization", b"Bearer " + CANARY.encode()), (b"x-api-key", b"CANARY")],
         )
-    shown = [repr(found), str(found), f"{asking}", caplog.text, repr(asker), str(asking.facts())]
+    shown = [repr(found), str(found), f"{caller}", caplog.text, repr(callers), str(caller.facts())]
     shown += [str(caught.value), repr(caught.value), repr(caught.value.args)]
     shown += [repr(found.secret), str(found.secret), f"{found.secret!s:>40}"]
 

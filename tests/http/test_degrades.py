@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardrail.http.asked import (
+from guardrail.http.parsing import (
     ReadingLimits,
     RequestParts,
     RewriteError,
     rewritten,
     rewritten_path,
 )
-from guardrail.http.asked.endpoints import ENDPOINTS, Kind, endpoint_of
-from guardrail.http.asked.values import FREE
+from guardrail.http.parsing.endpoints import ENDPOINTS, Kind, endpoint_of
+from guardrail.http.parsing.values import FREE
 from tests.http.requests import asked, form
 
 TOOL = {"type": "function", "name": "f", "function": {"name": "f"}}

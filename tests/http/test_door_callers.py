@@ -10,7 +10,7 @@ import logging
 import pytest
 
 from guardrail.http.flow import STATE_KEY
-from guardrail.http.settings.opening import configure
+from guardrail.http.settings.build import configure
 from guardrail.signals import Proxies
 from guardrail.signals.directory import credential_id
 from tests.http.accounts import HASH_KEY, Accounts
@@ -73,7 +73,7 @@ def test_every_address_vector_holds_through_wsgi(vector):
 def test_the_trusted_proxies_may_be_settings_of_a_file():
     options = {"guard": Guarded(OPEN).guard, "environ": {}}
     for value in (list(TRUSTED), {"trusted": list(TRUSTED), "header": "x-forwarded-for"}):
-        assert configure({**options, "proxies": value}).asker.proxies == Proxies.declare(TRUSTED)
+        assert configure({**options, "proxies": value}).callers.proxies == Proxies.declare(TRUSTED)
 
 
 def test_addresses_of_one_64_and_mapped_ones_share_a_bucket():

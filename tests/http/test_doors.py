@@ -12,7 +12,7 @@ from guardrail.engine.expressions import rule_facts
 from guardrail.http.doors import DOORS, unfed, unfed_by_all
 from guardrail.loading import load_text
 from tests.http.driving import Guarded
-from tests.http.test_authorizer import SHOWN, Asked
+from tests.http.test_authorizer import SHOWN, ParsedRequest
 
 POLICY = """
 guardrail: 1
@@ -53,7 +53,7 @@ def test_an_authorizer_enforces_what_a_head_tells_and_nothing_else():
 @pytest.mark.parametrize("profile", SHOWN)
 def test_an_authorizer_says_at_its_start_which_rules_it_cannot_enforce(profile, caplog):
     with caplog.at_level(logging.WARNING, logger="guardrail"):
-        asked = Asked(profile, policy=POLICY)
+        asked = ParsedRequest(profile, policy=POLICY)
         asked()
         asked()
     told = [line for line in caplog.messages if "cannot be enforced by an authorizer" in line]
@@ -64,7 +64,7 @@ def test_an_authorizer_says_at_its_start_which_rules_it_cannot_enforce(profile, 
 @pytest.mark.parametrize("profile", SHOWN)
 def test_an_authorizer_tells_clients_no_limit_that_it_never_counts(profile):
     for key in ("key-a", "key-b"):
-        headers = str(Asked(profile, policy=POLICY)(key=key).headers)
+        headers = str(ParsedRequest(profile, policy=POLICY)(key=key).headers)
 
         assert '\\"calls\\"' in headers or '"calls"' in headers
         assert "tokens" not in headers
@@ -74,7 +74,7 @@ def test_an_authorizer_tells_clients_no_limit_that_it_never_counts(profile):
 
 @pytest.mark.parametrize("profile", SHOWN)
 def test_a_refusal_by_an_authorizer_tells_none_either(profile):
-    asked = Asked(profile, policy=POLICY.replace("requests: 9", "requests: 1"))
+    asked = ParsedRequest(profile, policy=POLICY.replace("requests: 9", "requests: 1"))
     asked()
     refused = asked()
 
@@ -91,7 +91,7 @@ def test_a_refusal_by_an_authorizer_tells_none_either(profile):
     ],
 )  # fmt: skip
 def test_an_authzen_caller_s_estimate_that_is_none_permits_nothing(estimate):
-    asked = Asked("authzen", policy=POLICY)
+    asked = ParsedRequest("authzen", policy=POLICY)
     question = {
         "subject": {"type": "user", "id": "acct-a"},
         "action": {"name": "chat"},
@@ -135,7 +135,7 @@ rules:
 
 
 def test_what_an_authorizer_is_said_to_be_blind_to_it_never_has():
-    asked = Asked("forward", policy=SEEN)
+    asked = ParsedRequest("forward", policy=SEEN)
     decided = []
     decide = asked.guard.decide
 

@@ -15,9 +15,9 @@ from fastapi.responses import StreamingResponse
 from guardrail import AsyncGuard, Guard
 from guardrail.asgi import GuardrailMiddleware as AsgiMiddleware
 from guardrail.errors import StoreError
-from guardrail.http.asked.values import RewriteError
 from guardrail.http.fastapi import limited
 from guardrail.http.leases import THREAD, LeaseThread
+from guardrail.http.parsing.values import RewriteError
 from guardrail.http.request import Request
 from guardrail.http.response import ResponseTracker
 from guardrail.loading import load_text
@@ -397,7 +397,7 @@ def test_a_turn_that_cannot_be_degraded_is_one_refusal_and_gives_everything_back
 
     records: list[Any] = []
     one = Socket(POLICY + LESS, decision_sink=Sink(records))
-    monkeypatch.setattr("guardrail.http.meter.lanes.ResponsesMeter.changed", impossible)
+    monkeypatch.setattr("guardrail.http.metering.sessions.ResponsesMeter.changed", impossible)
     assert (one.ask(), one.held) == (403, NOTHING)
     assert counted(one) == {
         # The handshake, which holds nothing between turns.

@@ -12,8 +12,7 @@ import pytest
 
 from guardrail.errors import DataError, SettingError
 from guardrail.http.identity import CredentialSource, credential_of
-from guardrail.http.identity.files import DirectoryFileError, FileDirectory
-from guardrail.http.identity.hashing import written
+from guardrail.http.identity.directory_file import DirectoryFileError, FileDirectory, written
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 from guardrail.signals.directory import Credential, Identity
 

@@ -25,7 +25,7 @@ from guardrail.http.flow import (
     settled,
 )
 from guardrail.http.request import Delay, Forward, Head, Request
-from guardrail.http.settings.opening import configure
+from guardrail.http.settings.build import configure
 from guardrail.loading import load_text
 from guardrail.stores.cells import windowed_slots
 from guardrail.testing import MovableClock

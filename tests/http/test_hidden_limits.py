@@ -156,7 +156,7 @@ def test_nothing_on_an_accepted_socket_or_over_wsgi_tells_of_the_group():
     )
     sync, more = (Hosted(answering([b"{}"]), policy) for _ in range(2))
     for hosted in (sync, more):
-        hosted.app.door.configured.asker.directory = Group()
+        hosted.app.door.configured.callers.directory = Group()
     for _ in range(3):
         more.ask(HTTP_AUTHORIZATION="Bearer key-b")
     assert shown(sync.ask()[1]) == shown(more.ask()[1])

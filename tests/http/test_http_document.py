@@ -7,8 +7,8 @@ import re
 import pytest
 
 from guardrail.http.authorizing import Profile
-from guardrail.http.settings.given import NAMES
-from guardrail.http.settings.opening import ARGUMENTS
+from guardrail.http.settings.build import ARGUMENTS
+from guardrail.http.settings.read import NAMES
 from guardrail.signals.directory import CredentialKind
 from tests.http.documented import DOCUMENT, exchanges, replayed
 from tests.test_docs import agrees

@@ -14,10 +14,9 @@ import pytest
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import DataError, PolicyError, SettingError
 from guardrail.guard import Guard
-from guardrail.http.identity.files import FileDirectory
-from guardrail.http.identity.hashing import written
-from guardrail.http.settings.given import NAMES
-from guardrail.http.settings.opening import ARGUMENTS, configure
+from guardrail.http.identity.directory_file import FileDirectory, written
+from guardrail.http.settings.build import ARGUMENTS, configure
+from guardrail.http.settings.read import NAMES
 from guardrail.testing import guard_of
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import Accounts
@@ -217,13 +216,13 @@ def test_a_directory_is_a_file_or_in_tokens(folder):
         for value in ("who.csv", tokens)
     ]
 
-    directories = [configured.asker.directory for configured in found]
+    directories = [configured.callers.directory for configured in found]
     assert [type(each).__name__ for each in directories] == ["FileDirectory", "TokenDirectory"]
-    asking = found[0].asker.read("8.8.8.8", [(b"authorization", b"Bearer sk-1")])
-    assert found[0].asker.look_up(asking, 0.0).facts["account.id"] == "a1"
+    caller = found[0].callers.read("8.8.8.8", [(b"authorization", b"Bearer sk-1")])
+    assert found[0].callers.look_up(caller, 0.0).facts["account.id"] == "a1"
     (folder / "gr.toml").write_text('policies = "policies"\ndirectory = "who.csv"\n')
     again = configure({"config": folder / "gr.toml", "hash_key": key, "environ": {}})
-    assert isinstance(again.asker.directory, FileDirectory)
+    assert isinstance(again.callers.directory, FileDirectory)
     with pytest.raises(DataError, match="which is not given"):
         configure({"policies": "policies", "environ": {}, "directory": "who.csv"})
 
@@ -238,7 +237,7 @@ def test_a_directory_is_a_service_a_function_or_one_of_its_own(folder):
         for value in (None, accounts, service)
     ]
 
-    names = [type(configured.asker.directory).__name__ for configured in found]
+    names = [type(configured.callers.directory).__name__ for configured in found]
     assert names == ["NoneType", "CallableDirectory", "ServiceDirectory"]
 
 
@@ -272,8 +271,8 @@ def test_a_wrong_directory_is_named(folder, value, message):
 def test_credentials_are_read_where_the_settings_say(folder):
     for names in ("x-api-key", ["bearer", "x-api-key"]):
         configured = configure({"policies": "policies", "environ": {}, "credentials": names})
-        asking = configured.asker.read("8.8.8.8", [(b"x-api-key", b"k1")])
-        assert asking.credential is not None
+        caller = configured.callers.read("8.8.8.8", [(b"x-api-key", b"k1")])
+        assert caller.credential is not None
     with pytest.raises(SettingError, match="did you mean `bearer`"):
         configure({"policies": "policies", "environ": {}, "credentials": "beerer"})
 

@@ -15,7 +15,7 @@ import pytest
 from guardrail.errors import SettingError
 from guardrail.http import counts
 from guardrail.http.counts import Counts, SharedCounts
-from guardrail.http.settings.opening import configure
+from guardrail.http.settings.build import configure
 from tests.http.driving import Guarded
 from tests.stores.servers import eventually, free_port
 

@@ -13,7 +13,7 @@ import pytest
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.asgi.authorizer import Authorizer
 from guardrail.http.authorizing import EVALUATION
-from guardrail.http.settings import reloading
+from guardrail.http.settings import reload
 from guardrail.loading import load_policies
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.driving import Call
@@ -44,7 +44,7 @@ class Slow:
 
     def __init__(self, monkeypatch):
         self.begun, self.gate = threading.Event(), threading.Event()
-        monkeypatch.setattr(reloading, "load_policies", self._loaded)
+        monkeypatch.setattr(reload, "load_policies", self._loaded)
 
     def _loaded(self, paths):
         found = load_policies(paths)
@@ -116,7 +116,7 @@ def test_a_reader_that_breaks_stops_no_request(folder, monkeypatch):
 
     app = asgi(folder)
     before = in_force(app)
-    monkeypatch.setattr(reloading, "load_policies", broken)
+    monkeypatch.setattr(reload, "load_policies", broken)
     found = asyncio.run(app.reload())
 
     assert (found.loaded, found.failed, in_force(app)) == (0, 1, before)
@@ -158,9 +158,9 @@ def test_what_changes_while_policies_are_loaded_at_the_start_is_loaded_again(fol
         written(folder, 12345)
         return found
 
-    monkeypatch.setattr(reloading, "load_policies", loaded)
+    monkeypatch.setattr(reload, "load_policies", loaded)
     app = asgi(folder, reload=1)
-    monkeypatch.setattr(reloading, "load_policies", load_policies)
+    monkeypatch.setattr(reload, "load_policies", load_policies)
     before = in_force(app)
     app.door._guard.look()
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.http import request
-from guardrail.http.answers.standing import Standing
-from guardrail.http.answers.structured import Wording, ratelimit_fields
-from guardrail.http.meter import UsageFormat
-from guardrail.http.meter.skim import Skim, read_whole
+from guardrail.http.metering import UsageFormat
+from guardrail.http.metering.partial_json import Skim, read_whole
+from guardrail.http.responses.client_view import ShownLimit
+from guardrail.http.responses.fields import Wording, ratelimit_fields
 from tests.http.driving import (
     ASK,
     JSON,
@@ -206,7 +206,7 @@ def test_a_fault_of_ours_after_the_decision_gives_everything_back(monkeypatch):
 @given(
     st.lists(
         st.builds(
-            Standing,
+            ShownLimit,
             st.sampled_from(["a", 'b"', "c\u00e9"]),
             st.sampled_from(["requests", "tokens"]),
             st.sampled_from([1, 1 << 60]),

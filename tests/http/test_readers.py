@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from guardrail.http.asked import (
-    Asked,
+from guardrail.http.dialects import Dialect
+from guardrail.http.parsing import (
+    ParsedRequest,
     batches,
-    counts,
-    documents,
+    caps,
+    json_body,
     members,
     reading,
-    shapes,
+    shape,
     tools,
 )
-from guardrail.http.asked.endpoints import Endpoint, endpoint_of
-from guardrail.http.asked.tools import RANKS
-from guardrail.http.dialects import Dialect
+from guardrail.http.parsing.endpoints import Endpoint, endpoint_of
+from guardrail.http.parsing.tools import RANKS
 from guardrail.http.request import head_of_scope, is_let_through
 from tests.http.reading_hosts import Hosts, Sent, Served, served
 from tests.http.reading_requests import drawn
@@ -43,17 +43,17 @@ def hosts():
     every.close()
 
 
-def asked_of(sent: Sent) -> Asked:
+def asked_of(sent: Sent) -> ParsedRequest:
     return reading.read_request(sent.method, sent.path, b"", sent.headers, sent.body, hash_key=KEY)
 
 
-def is_refused(asked: Asked) -> bool:
+def is_refused(asked: ParsedRequest) -> bool:
     """Whether the door answers 4xx: what nobody reads may pass to an API that is not known."""
     known = asked.dialect is not Dialect.OTHER
     return asked.problem is not None and (asked.status == 413 or asked.ambiguous or known)
 
 
-def more_than(asked: Asked, host: Served) -> str | None:
+def more_than(asked: ParsedRequest, host: Served) -> str | None:
     """Return in what a host serves more than was counted, None if in nothing."""
     facts, estimate = asked.facts, asked.estimate
     if host.requests > estimate["requests"]:
@@ -148,10 +148,10 @@ WEAKER: dict[str, tuple[Any, str, Any]] = {
         "_media_type",
         lambda stated, endpoint: "application/json",
     ),
-    "keys may stand twice": (documents, "_is_canonical", lambda text, value: True),
-    "names in other cases are passed over": (shapes, "check_spelling", lambda every: None),
+    "keys may stand twice": (json_body, "_is_canonical", lambda text, value: True),
+    "names in other cases are passed over": (shape, "check_spelling", lambda every: None),
     "nothing is looked for within a body": (
-        shapes,
+        shape,
         "members_in",
         lambda document, names=None: [members.Members("", document, settles=True)],
     ),
@@ -164,12 +164,12 @@ WEAKER: dict[str, tuple[Any, str, Any]] = {
         "_asked_of",
         lambda endpoint, method, body: endpoint,
     ),
-    "several prompts are one": (counts, "_prompts", lambda document: 1),
-    "completions are not multiplied": (counts, "MULTIPLIERS", frozenset()),
+    "several prompts are one": (caps, "_prompts", lambda document: 1),
+    "completions are not multiplied": (caps, "MULTIPLIERS", frozenset()),
     "functions of Gemini are one tool": (tools, "_SEVERAL", ()),
-    "what is stored holds no tools": (shapes, "_unseen", lambda every: (0, False)),
+    "what is stored holds no tools": (shape, "_unseen", lambda every: (0, False)),
     "a cap is any number": (
-        counts,
+        caps,
         "whole",
         lambda value, name: value if value.__class__ is int else None,
     ),

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.http.asked import ReadingLimits, RewriteError
-from guardrail.http.meter import Turn, TurnUsage
+from guardrail.http.metering import Turn, TurnUsage
+from guardrail.http.parsing import ReadingLimits, RewriteError
 from tests.http.following import Followed, frame
 
 USAGE = {

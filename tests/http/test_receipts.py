@@ -7,8 +7,7 @@ import random
 import pytest
 
 from guardrail import Guard
-from guardrail.http.answers.receipts import Receipts
-from guardrail.http.answers.standing import reading_of
+from guardrail.http.responses.client_view import Receipts, view_of
 from guardrail.loading import load_text
 
 START = 1_767_600_000.0
@@ -64,7 +63,7 @@ def test_receipts_tell_the_same_as_the_plan_made_anew(zone, more):
         standings = receipts.standings(decision.case)
         if decision.case.simple and standings is not None:
             seen += 1
-            assert tuple(standings) == reading_of(decision).standings
+            assert tuple(standings) == view_of(decision).standings
             resets = next(s.resets for s in standings if s.name == "day.tokens")
             assert resets == pytest.approx((midnight - now) % 86400)
         if number % 3 == 0:

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.identity.hashing import written as named
-from guardrail.http.settings.reloading import LONGEST_PAUSE, Reloading
+from guardrail.http.identity.directory_file import written as named
+from guardrail.http.settings.reload import LONGEST_PAUSE, Reloading
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.accounts import HASH_KEY, Accounts

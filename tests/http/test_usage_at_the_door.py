@@ -14,7 +14,7 @@ from fastapi.background import BackgroundTasks
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from guardrail.http.meter import FED_UNITS, Meter, UsageFormat, unfed_units
+from guardrail.http.metering import FED_UNITS, Meter, UsageFormat, unfed_units
 from guardrail.http.response import BackgroundWork, UsageStripper
 from tests.http.driving import (
     ASK,

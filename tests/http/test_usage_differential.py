@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.http.meter import Meter
+from guardrail.http.metering import Meter
 from tests.http.meters import distant_cuts
 from tests.http.usage_shapes import STREAMED, WHOLE, Shape, Work
 

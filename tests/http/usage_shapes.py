@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from guardrail.http.meter import UsageFormat
+from guardrail.http.metering import UsageFormat
 
 SSE = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"

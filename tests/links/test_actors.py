@@ -86,6 +86,23 @@ def test_weak_values_link_in_pairs_only() -> None:
     assert not together(guard, one, shown("f", network="n", device="y", template="x"))
 
 
+def test_an_account_joins_nobody_while_nobody_knows_whether_it_is_trusted() -> None:
+    guard = guard_for()
+    customer, farm = trusted("customer", card="c"), shown("farm", card="c")
+    assert not together(guard, customer, farm)
+    failed = frozenset({"account.tier", "account.created"})
+    during = {name: value for name, value in customer.items() if name not in failed}
+    newcomer = {"account.id": "newcomer", "payment.fingerprint": "c"}
+    before = used(guard, farm)
+    for facts in (during, newcomer):
+        decision = guard.decide(facts, unavailable=failed, now=MONDAY)
+        assert decision.allowed
+        assert decision.case.facts["actor.id"] == facts["account.id"]
+        assert decision.case.facts["actor.accounts"] == 1
+    assert used(guard, farm) == before + 1
+    assert not together(guard, customer, farm)
+
+
 def test_values_that_callers_choose_do_not_link_however_many_are_copied() -> None:
     guard = guard_for()
     copied = {"template": "a victim's", "toolset": "a victim's"}
@@ -183,7 +200,7 @@ def test_a_value_that_three_trusted_accounts_show_links_nobody_any_more() -> Non
     assert together(guard, one, other)
     for name in ("t1", "t2", "t3"):
         guard.decide(trusted(name, network="nat", device=name), now=MONDAY)
-    later = MONDAY + 60  # what is known of an account is remembered for half a minute
+    later = MONDAY + 660  # what is known of an account is remembered for ten minutes
     before = used(guard, one, later)
     used(guard, other, later)
     assert used(guard, one, later) == before + 1

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from guardrail.asgi import GuardrailMiddleware
-from guardrail.http.identity.hashing import written
+from guardrail.http.identity.directory_file import written
 from guardrail.testing import MovableClock
 
 POLICIES = Path(__file__).parent.parent.parent / "policies"

@@ -34,10 +34,12 @@ class Awaiting:
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None = None,
         *,
+        unavailable: frozenset[str] = frozenset(),
         now: float | None = None,
     ) -> Decision:
         """Decide, awaited."""
-        return self.runner.run(self.guard.decide(facts, estimate, now=now))
+        deciding = self.guard.decide(facts, estimate, unavailable=unavailable, now=now)
+        return self.runner.run(deciding)
 
     def settle(self, decision: Decision, usage: Mapping[str, object], *, now: float) -> None:
         """Settle, awaited."""

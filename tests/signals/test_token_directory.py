@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import SettingError
-from guardrail.http.identity import Asker
+from guardrail.http.identity import CallerResolver
 from guardrail.signals.directory import Identity
 from guardrail.signals.directory.tokens import MOST_BYTES, TokenDirectory
 from tests.signals.issuing import (
@@ -281,12 +281,12 @@ P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 def test_a_token_is_one_credential_however_its_signature_is_written(
     who, ask, key, kid, algorithm, order
 ):
-    asker = Asker(hash_key=b"k" * 32, directory=who)
+    callers = CallerResolver(hash_key=b"k" * 32, directory=who)
     text = token(key, algorithm, {"kid": kid})
 
     def named(text: str) -> tuple[object, object]:
-        asking = asker.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
-        found = ask(asker, asking, NOW)
+        asking = callers.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
+        found = ask(callers, asking, NOW)
         return found.facts.get("account.id"), found.facts["credential.id"]
 
     account, first = named(text)
@@ -299,12 +299,12 @@ def test_a_token_is_one_credential_however_its_signature_is_written(
 
 
 def test_a_token_with_a_forged_signature_does_not_pass_for_the_real_one(who):
-    asker = Asker(hash_key=b"k" * 32, directory=who)
+    callers = CallerResolver(hash_key=b"k" * 32, directory=who)
     real = token()
     forged_too = f"{real.rpartition('.')[0]}.{'A' * 342}"
 
     def named(text: str) -> object:
-        asking = asker.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
-        return asker.look_up(asking, NOW).facts["credential.id"]
+        asking = callers.read("8.8.8.8", [(b"authorization", f"Bearer {text}".encode())])
+        return callers.look_up(asking, NOW).facts["credential.id"]
 
     assert named(real) != named(forged_too)

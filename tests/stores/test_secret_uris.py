@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from guardrail.errors import GuardrailError
-from guardrail.http.settings.opening import configure
+from guardrail.http.settings.build import configure
 from guardrail.stores.opening import open_store
 from guardrail.stores.redis.address import read_address, without_login
 from tests.http.test_established import POLICY

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from guardrail.http.identity.asking import Asker, Asking
-from guardrail.http.identity.credentials import (
+from guardrail.http.identity.caller import (
     AmbiguousCredentialError,
+    Caller,
+    CallerResolver,
     CredentialSource,
     credential_of,
 )
 
-__all__ = ["AmbiguousCredentialError", "Asker", "Asking", "CredentialSource", "credential_of"]
+__all__ = [
+    "AmbiguousCredentialError",
+    "Caller",
+    "CallerResolver",
+    "CredentialSource",
+    "credential_of",
+]

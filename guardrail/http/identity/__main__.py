@@ -11,7 +11,7 @@ import os
 import sys
 
 from guardrail.errors import SettingError
-from guardrail.http.identity.hashing import written
+from guardrail.http.identity.directory_file import written
 from guardrail.signals.directory import TRIMMED
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE, hash_keys
 

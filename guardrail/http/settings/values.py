@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from guardrail.http.answers import Style
-from guardrail.http.asked import Classifier, Dialect, ReadingLimits
-from guardrail.http.identity import Asker
+from guardrail.http.identity import CallerResolver
+from guardrail.http.parsing import Classifier, Dialect, ReadingLimits
+from guardrail.http.responses import Style
 
 MAX_BODY = 32 << 20
 MAX_UNKNOWN_BODY = 4 << 20
@@ -29,7 +29,7 @@ class OwnRefusal(NamedTuple):
 class HttpSettings:
     """How requests are read and answered.
 
-    `hash_key` keys what is told of templates and tools; the `asker` tells who asks. `exempt`
+    `hash_key` keys what is told of templates and tools; the `callers` tells who asks. `exempt`
     paths are let through, exactly as written. `dialect` is spoken where the endpoint does not
     tell.
     `body_timeout` (seconds) bounds how long a body may take. A throttle no longer than
@@ -43,7 +43,7 @@ class HttpSettings:
 
     hash_key: bytes = field(repr=False)
     style: Style = field(default_factory=Style)
-    asker: Asker
+    callers: CallerResolver
     exempt: frozenset[str] = frozenset()
     dialect: Dialect = Dialect.OTHER
     reading: ReadingLimits = field(default_factory=lambda: ReadingLimits(max_body=MAX_BODY))

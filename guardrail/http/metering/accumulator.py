@@ -1,0 +1,287 @@
+"""What the documents of one response have told so far: usage, model, text, errors, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from guardrail.http.dialects import UsageFormat
+from guardrail.http.metering.texts import BYTES_PER_TOKEN as BYTES_PER_TOKEN
+from guardrail.http.metering.texts import Passed, reasoning_shown
+from guardrail.http.metering.usage_formats import Fed, Figures, figures_of, merge_usage
+
+_MOST_SEQUENCES = 4_096
+_ENDINGS = frozenset(
+    "response.completed response.incomplete response.failed response.cancelled message_stop "
+    "transcript.text.done speech.audio.done image_generation.completed image_edit.completed "
+    "message-end".split()
+)
+# A host may send anything in these places: what is looked up in a tuple need not be hashable.
+_GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
+_REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
+_NO_EFFORT = (None, "none")
+_SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
+"""What makes no model write: the texts in its responses are the client's own."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Adds documents up, one response's, in order.
+
+    `feeds` tells that a policy has units of its own, `reasons` that a model was asked to reason.
+    `ended` tells that the response said it is over, `settled` that its usage is the final one,
+    `deferred` that the work goes on after it, `hidden` that a model reasons without showing it.
+    """
+
+    usage_format: UsageFormat
+    feeds: bool = False
+    reasons: bool = False
+    ended: bool = False
+    settled: bool = False
+    deferred: bool = False
+    failed: bool = False
+    hidden: bool = False
+    shows_reasoning: bool = False
+    model: str | None = None
+    name: str | None = None
+    usage: dict[str, object] = field(default_factory=dict)
+    beside: dict[str, object] = field(default_factory=dict)
+    sequences: dict[int, Figures] = field(default_factory=dict)
+    passed: Passed = field(default_factory=Passed)
+    mark: tuple[int, int, int] = (0, 0, 0)
+    whole: Passed = field(default_factory=Passed)
+    by_sequence: dict[int, Passed] = field(default_factory=dict)
+    fed: Fed = field(default_factory=Fed)
+    documents: int = 0
+
+    def copy(self) -> Tally:
+        """Return a tally that goes on from here by itself."""
+        return replace(
+            self,
+            usage=dict(self.usage),
+            beside=dict(self.beside),
+            sequences=dict(self.sequences),
+            passed=self.passed.copy(),
+            whole=self.whole.copy(),
+            by_sequence=dict(self.by_sequence),
+            fed=self.fed.copy(),
+        )
+
+    @property
+    def figures(self) -> Figures:
+        """The usage told so far, of all sequences together."""
+        total = figures_of(self.usage, self.usage_format)
+        listed = [*self.sequences.values()]
+        if self.beside:
+            listed.append(figures_of(self.beside, self.usage_format))
+        for figures in listed:
+            for unit, amount in figures.items():
+                total[unit] = total.get(unit, 0) + amount
+        return total
+
+    @property
+    def estimate(self) -> int:
+        """About how many output tokens passed."""
+        passed = self.passed.estimate
+        if self.by_sequence:
+            passed += sum(one.estimate for one in self.by_sequence.values())
+        return max(passed, self.whole.estimate)
+
+    @property
+    def since(self) -> int:
+        """About how many output tokens passed since the usage was told last."""
+        return self.passed.since(self.mark)
+
+    @property
+    def least(self) -> int:
+        """How many output tokens passed at the very least."""
+        if self.usage_format in _SILENT:
+            return 0
+        passed = self.passed.least
+        if self.by_sequence:
+            passed += sum(one.least for one in self.by_sequence.values())
+        return max(passed, self.whole.least)
+
+    def add(
+        self,
+        document: Mapping[str, object],
+        *,
+        whole: bool = False,
+        listed: bool = False,
+        kept: bool = False,
+    ) -> None:
+        """Take in a document: an event's of a stream, the whole body, or one in a list.
+
+        Of one that is only `kept` in parts, what the model wrote is not there.
+        """
+        self.documents += 1
+        kind = document.get("type")
+        within = _inner(document, "response") or _inner(document, "message") or _NOTHING
+        model = _text_of(document, "model", "modelVersion") or _text_of(within, "model")
+        if model is not None:
+            self.model = model
+        name = _text_of(within, "id") or _text_of(document, "id")
+        if name is not None and (whole or within):
+            self.name = name
+        self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
+        closes = isinstance(kind, str) and kind in _ENDINGS
+        self.ended |= whole or closes
+        if whole or kind is not None:
+            self._deferral(document, within, whole=whole)
+            self._reasoning(document, within)
+        if self.feeds:
+            self.fed.unread |= kept
+            self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
+        if not kept:
+            self._text(document, within, whole=whole, listed=listed, closes=closes)
+        if self.usage_format is UsageFormat.NATIVE:
+            self._native(document, whole=whole, listed=listed)
+        told = _usages(document, within)
+        for usage in told:
+            merge_usage(self.usage, usage)
+        if told:
+            self.settled |= whole or self._is_last(document)
+            if not whole and (self.figures.get("output_tokens") or 0) > 0:
+                self.mark = self.passed.mark  # what is told covers what passed
+        if closes and self.usage_format is not UsageFormat.ANTHROPIC:
+            self.settled |= bool(self.usage)
+        if (beside := document.get("svg_usage")) and isinstance(beside, dict):
+            merge_usage(self.beside, beside)
+        if self.usage_format is UsageFormat.GEMINI and _finished(document):
+            self.ended = True
+            self.settled |= bool(self.usage)
+
+    def add_unread(self, size: int) -> None:
+        """Take in that a part of the response passed that cannot be read."""
+        self.passed.take_unread(size)
+
+    def end(self) -> None:
+        """Take in the mark that ends a stream of OpenAI's kind."""
+        self.ended = True
+        self.settled |= bool(self.usage or self.sequences)
+
+    def _text(
+        self,
+        document: Mapping[str, object],
+        within: Mapping[str, object],
+        *,
+        whole: bool,
+        listed: bool,
+        closes: bool,
+    ) -> None:
+        if (self.reasons or self.hidden) and not self.shows_reasoning:
+            self.shows_reasoning = reasoning_shown(document)
+        if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
+            # SGLang repeats all text so far in each document of a sequence.
+            passed = Passed()
+            passed.take(document)
+            name = self._sequence(document, listed)
+            before = self.by_sequence.get(name)
+            grows = before is not None and before.estimate < passed.estimate
+            if grows or (before is None and len(self.by_sequence) < _MOST_SEQUENCES):
+                self.by_sequence[name] = passed
+        elif closes:
+            self.whole.take({"output": within.get("output")})
+        elif whole:
+            self.whole.take(document)
+        else:
+            self.passed.take(document)
+
+    def _deferral(
+        self, document: Mapping[str, object], within: Mapping[str, object], *, whole: bool
+    ) -> None:
+        """Notice work that goes on after the response, and that it has ended."""
+        status = document.get("status") if whole else within.get("status")
+        if within.get("background") is True or document.get("background") is True or whole:
+            self.deferred = status in _GOING_ON
+        if self.ended and not whole:
+            self.deferred = False
+
+    def _reasoning(self, document: Mapping[str, object], within: Mapping[str, object]) -> None:
+        item = _inner(document, "item") or _inner(document, "content_block") or {}
+        effort = (_inner(within, "reasoning") or {}).get("effort")
+        self.hidden |= item.get("type") in _REASONING_BLOCKS or effort not in _NO_EFFORT
+
+    def _is_last(self, document: Mapping[str, object]) -> bool:
+        """Whether no usage follows the one in this document of a stream."""
+        kind = document.get("type")
+        if isinstance(kind, str) and kind in _ENDINGS:
+            return True
+        if self.usage_format is UsageFormat.ANTHROPIC:
+            delta = _inner(document, "delta") or {}
+            return kind == "message_delta" and delta.get("stop_reason") is not None
+        if "metrics" in document or document.get("event_type") == "stream-end":
+            return True  # Bedrock's, Cohere's
+        if self.usage_format in (UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS):
+            return document.get("choices") == []
+        return False
+
+    def _native(self, document: Mapping[str, object], *, whole: bool, listed: bool) -> None:
+        """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
+        meta = _inner(document, "meta_info")
+        name = self._sequence(document, listed)
+        if meta is not None and (name in self.sequences or len(self.sequences) < _MOST_SEQUENCES):
+            figures = figures_of(meta, self.usage_format)
+            ids = document.get("output_ids")
+            if isinstance(ids, list):
+                figures["output_tokens"] = max(figures.get("output_tokens", 0), len(ids))
+            for unit, amount in self.sequences.get(name, {}).items():
+                figures[unit] = max(amount, figures.get(unit, 0))
+            self.sequences[name] = figures
+            self.settled |= self.ended
+        # An embedding of Ollama's tells its input, and is never done.
+        embedded = whole and document.get("eval_count") is None
+        if document.get("done") is True or embedded:
+            merge_usage(self.usage, {name: document.get(name) for name in _OLLAMA})
+        if document.get("done") is True:
+            self.end()
+
+    def _sequence(self, document: Mapping[str, object], listed: bool) -> int:
+        index = document.get("index")
+        return index if isinstance(index, int) else self.documents if listed else 0
+
+
+_NOTHING: Mapping[str, object] = {}
+_OLLAMA = ("prompt_eval_count", "eval_count")
+
+
+_TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
+_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta"})
+
+
+def _usages(
+    document: Mapping[str, object], within: Mapping[str, object]
+) -> list[Mapping[str, object]]:
+    """Return the usage objects in a document, from where the APIs put them and nowhere else."""
+    if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
+        return []
+    places = [document[name] for name in _TOLD_IN if name in document]
+    places.append(within.get("usage"))
+    if "x_groq" in document:
+        places.append((_inner(document, "x_groq") or {}).get("usage"))
+    if document.get("type") == "message-end":
+        places.append((_inner(document, "delta") or {}).get("usage"))
+    if "meta" in document or "meta" in within:
+        for meta in (_inner(document, "meta"), _inner(within, "meta")):
+            if meta is not None and ("billed_units" in meta or "tokens" in meta):
+                places.append(meta)
+    return [place for place in places if isinstance(place, dict) and place]
+
+
+def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | None:
+    inner = document.get(name)
+    return inner if isinstance(inner, dict) else None
+
+
+def _text_of(document: Mapping[str, object], *names: str) -> str | None:
+    for name in names:
+        value = document.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _finished(document: Mapping[str, object]) -> bool:
+    candidates = document.get("candidates")
+    first = candidates[0] if isinstance(candidates, list) and candidates else None
+    return isinstance(first, dict) and first.get("finishReason") is not None

@@ -1,0 +1,399 @@
+"""Meters one response: takes its bytes as they pass, and tells what was used when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import Enum
+
+import msgspec
+
+from guardrail.http.dialects import UsageFormat
+from guardrail.http.metering.accumulator import Tally
+from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, read_whole
+from guardrail.http.metering.streams import (
+    Decoder,
+    Event,
+    EventStream,
+    FrameStream,
+    UndecodableError,
+)
+from guardrail.http.metering.texts import BYTES_PER_TOKEN, Unread
+from guardrail.http.metering.usage_formats import Figures
+
+_USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
+"""A whole body is not read for its text where so much is told that it can hardly hold more: a token
+for six bytes, or one for ten and, but for a fifth, for each blank."""
+_DONE = b"[DONE]"
+# The bytes of pictures and sounds say nothing of their tokens.
+_AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
+_LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
+_FRAMES = b"application/vnd.amazon.eventstream"
+_SHOWING = (
+    UsageFormat.OPENAI_CHAT,
+    UsageFormat.OPENAI_COMPLETIONS,
+    UsageFormat.OPENAI_RESPONSES,
+    UsageFormat.NATIVE,
+)
+"""Whose hosts may show all of a model's reasoning; others show none, or a summary."""
+
+
+class _Trust(Enum):
+    """How far a response's own word on its usage goes, by its content type.
+
+    `TOLD` is believed. Without a content type, what is told can only `RAISE` what is charged. What
+    is told by another type is `NOTHING`: it may be a model's own words.
+    """
+
+    TOLD = "told"
+    RAISE = "raise"
+    NOTHING = "nothing"
+
+
+class Meter:
+    """What one response used; feed it the bytes the host sends, cut anywhere.
+
+    It does no I/O and holds a bounded part of the response: an event up to 64 KiB, a document up to
+    256 KiB, and of longer ones the members that tell.
+    """
+
+    def __init__(
+        self,
+        usage_format: UsageFormat,
+        streaming: bool,
+        reserved: Mapping[str, int] | None = None,
+        *,
+        reasons: bool = False,
+        background: bool = False,
+        echoes: bool = False,
+        units: Collection[str] = (),
+        guessed: bool = False,
+        as_text: bool = False,
+    ) -> None:
+        """Take how the response tells its usage, and what was reserved for the request.
+
+        `reserved` is in units; an estimate of what was streamed never exceeds its
+        `output_tokens`. `streaming` is what the client asked for: the response's own content type
+        goes before it. `reasons`, `background` and `echoes` tell that the request asks the model to
+        reason, to work on after the response, to repeat the prompt. `units` are a policy's own.
+        `guessed` tells that the format is a guess: what is not told then stays as reserved.
+        `as_text` tells that the response is text, whatever its type says.
+        """
+        self.status: int | None = None
+        self._streaming = streaming
+        self._reserved = dict(reserved or {})
+        self._reasons = reasons
+        self.background = background
+        self._echoes = echoes
+        self._units = units
+        self._guessed = guessed
+        self._as_text = as_text
+        self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
+        self._trust = _Trust.TOLD
+        self._plain = False
+        self._lines = False
+        self._decoder: Decoder | None = None
+        self._opaque = False
+        self._bytes = self._read = 0
+        self._events: EventStream | FrameStream | None = None
+        self._skim: Skim | None = None
+        self._first: bytes | None = None
+        # The tally as if the response ended after so many bytes, as it was asked for last.
+        self._cut_at: tuple[int, Tally] = (0, self._tally)
+
+    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take the head of the response."""
+        self.status = status
+        kind = codings = b""
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"content-encoding":
+                codings += b"," + value
+            elif lowered == b"content-type":
+                kind = value.strip().lower()
+        if codings.strip(b", ").lower() not in (b"", b"identity"):
+            try:
+                self._decoder = Decoder(codings)
+            except UndecodableError:
+                self._opaque = True
+        self._frame(kind.partition(b";")[0].strip())
+
+    def _frame(self, kind: bytes) -> None:
+        """Take the media type: how the body is cut into documents, and whether it is believed."""
+        if self._as_text:
+            self._trust = _Trust.NOTHING
+        elif kind == b"text/event-stream":
+            self._events = EventStream()
+        elif kind == _FRAMES:
+            self._events = FrameStream()
+        elif b"json" in kind:
+            self._skim = Skim()
+            self._lines = kind.endswith(_LINES)
+        elif not kind:
+            self._trust = _Trust.RAISE
+            self._events = EventStream() if self._streaming else None
+            self._skim = None if self._streaming else Skim()
+        else:
+            self._trust = _Trust.NOTHING
+            self._plain = kind.startswith(b"text/")
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body."""
+        self._bytes += len(chunk)
+        if self._opaque or self._tally.usage_format is UsageFormat.NONE:
+            return
+        if self._decoder is None:
+            self._take(chunk)
+            return
+        try:
+            for piece in self._decoder.feed(chunk):
+                self._take(piece)
+        except UndecodableError:
+            self._opaque = True
+
+    def _take(self, chunk: bytes) -> None:
+        first = not self._read
+        self._read += len(chunk)
+        if self._events is not None:
+            for event in self._events.feed(chunk):
+                _take_event(self._tally, event)
+            self._opaque = self._events.broken
+        elif self._skim is not None:
+            self._take_json(self._skim, chunk, first)
+        elif self._plain:
+            self._tally.passed.take_plain(chunk)
+
+    def _take_json(self, skim: Skim, chunk: bytes, first: bool) -> None:
+        whole = read_whole(chunk) if first else None
+        if whole is not None and whole.get("done") is not False and not self._lines:
+            skim.complete = True
+            skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
+            if skim.text is None:
+                skim.unread.take(chunk)
+            if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+                self._tally.fed.listed(items_of(chunk))
+            read = _decoded(skim.text) if self._units else None
+            self._first = skim.text if read is None else None
+            self._tally.add(read or whole, whole=True, kept=read is None)
+            return
+        for kept in skim.feed(chunk):
+            read = _decoded(skim.text)
+            document = kept if read is None else read
+            listed = skim.listed
+            ends = not listed and not self._lines and document.get("done") is not False
+            self._tally.add(document, whole=ends, listed=listed, kept=read is None)
+            if skim.text is None and (listed or self._lines):
+                self._tally.add_unread(skim.unread.size)
+        if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+            self._tally.fed.listed(skim.items)
+        if skim.listed_whole:
+            self._tally.end()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the host answered with success; if not, what was reserved may be released."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response said that it is over; a closed connection says nothing."""
+        if self._skim is not None:
+            return self._skim.complete and self._tally.ended
+        return self._now().ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stream reported an error."""
+        return self._now().failed
+
+    @property
+    def served_model(self) -> str | None:
+        """The model that answered, by the response's own word."""
+        return self._now().model if self._trust is _Trust.TOLD else None
+
+    @property
+    def goes_on(self) -> str | None:
+        """The id of work that goes on after the response, None where it does not, or has none."""
+        tally = self._now()
+        return tally.name if self._is_deferred(tally) else None
+
+    @property
+    def told_end(self) -> str | None:
+        """The id of work whose end the response tells, None where it tells none."""
+        tally = self._now()
+        return tally.name if tally.ended and not tally.deferred else None
+
+    @property
+    def told(self) -> bool:
+        """Whether the response told its final usage."""
+        return self._now().settled and self._trust is _Trust.TOLD
+
+    def usage(self) -> Mapping[str, int]:
+        """Return what was used, in units; a unit that is left out was used as reserved.
+
+        Where the response told its final usage, it is that; but told figures that are lower than
+        what passed at the very least, and an input of nothing, are not believed. Otherwise output
+        is the larger of what it told so far and an estimate of what passed since, at least 1; the
+        estimate is at most what was reserved. Where a model may have reasoned without showing it,
+        output is as reserved if that is larger. Input is what was told, or as reserved.
+
+        Of a response that cannot be read for its encoding, each byte counts as a token, and it
+        counts no less than was reserved. All is as reserved where the response never started or
+        was refused, tells no usage by its kind, or says that the work goes on after it.
+        """
+        tally = self._now()
+        if tally.usage_format is UsageFormat.NONE or not self.answered:
+            return {}
+        if self._is_deferred(tally):
+            return {}
+        told = tally.figures if self._trust is not _Trust.NOTHING else {}
+        if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
+            del told["input_tokens"]
+        if self._trust is _Trust.RAISE:
+            told.pop("cached_input_tokens", None)  # it makes input cheaper
+            if "input_tokens" in told:
+                told["input_tokens"] = max(
+                    told["input_tokens"], self._reserved.get("input_tokens", 0)
+                )
+        media = tally.usage_format in _AS_RESERVED
+        fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
+        output = self._output(tally, told)
+        if self._guessed and (output or not told.get("output_tokens")):
+            return {}
+        return {**told, **output, **fed}
+
+    def _output(self, tally: Tally, told: Figures) -> Figures:
+        """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""
+        media = tally.usage_format in _AS_RESERVED
+        out = told.get("output_tokens")
+        reserved = self._reserved.get("output_tokens")
+        if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
+            return {}
+        if self._opaque and not (tally.settled and out):
+            return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
+        least, passed = self._least(tally, out), 0
+        believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
+        if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
+            return {}
+        if out and believed and not tally.settled and self._trust is _Trust.TOLD:
+            passed = out + tally.since
+        elif not (media and believed):
+            passed = self._passed(tally)
+        if reserved is not None and (self._may_hide(tally, out) or media):
+            passed = max(passed, reserved)
+        elif reserved is None and self._may_hide(tally, out):
+            return {} if out is None else {"output_tokens": max(out, passed, least)}
+        capped = min(max(passed, 1), passed or 1 if reserved is None else reserved)
+        return {"output_tokens": max(capped, out or 0, least)}
+
+    def _least(self, tally: Tally, out: int | None) -> int:
+        self._read_texts(tally, out)
+        return 0 if self._echoes else tally.least
+
+    def _wrote(self, tally: Tally) -> bool:
+        """Whether any text passed, so that an output of nothing cannot be."""
+        if self._skim is not None and self._skim.complete and self._skim.text is None:
+            return self._tally.usage_format not in _AS_RESERVED
+        return tally.estimate > 0 and tally.usage_format is not UsageFormat.OPENAI_EMBEDDINGS
+
+    def _passed(self, tally: Tally) -> int:
+        """About how many tokens passed."""
+        raw = -(-self._unread(tally) // BYTES_PER_TOKEN)
+        if self._trust is _Trust.RAISE:
+            return max(raw, tally.estimate)
+        if self._events is not None:
+            return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))
+        return tally.estimate or raw
+
+    def _unread(self, tally: Tally) -> int:
+        """About how many bytes of text the response is worth where none was found in it."""
+        if self._skim is None or tally.estimate:
+            return self._read
+        text = self._skim.text if self._skim.complete else self._skim.begun
+        if text is None:
+            return self._skim.unread.size
+        unread = Unread()
+        unread.take(text)
+        return unread.size + self._read - len(text)
+
+    def _may_hide(self, tally: Tally, out: int | None) -> bool:
+        """Whether a model may have reasoned without showing it, and nothing told of it."""
+        if tally.settled or (out and tally.usage_format is not UsageFormat.ANTHROPIC):
+            return False
+        if tally.usage_format in _SHOWING and tally.shows_reasoning:
+            return False
+        return self._reasons or tally.hidden
+
+    def _is_deferred(self, tally: Tally) -> bool:
+        return tally.deferred or (self.background and not tally.ended)
+
+    def _read_texts(self, tally: Tally, out: int | None) -> None:
+        """Read what a body that came in one piece holds, unless so much is told that it fits.
+
+        Only words and text without blanks count: a body with few of both needs no look.
+        """
+        body, self._first = self._first, None
+        if body is None:
+            return
+        if out and (
+            out * _USUAL_BYTES >= len(body)
+            or out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
+        ):
+            return
+        document = _decoded(body)
+        if document is not None:
+            tally.whole.take(document)
+
+    def _now(self) -> Tally:
+        """Return the tally as if the response ended here, with what has no end yet.
+
+        It is asked for several times at the end, and made once.
+        """
+        at, tally = self._cut_at
+        if at == self._bytes:
+            return tally
+        tally = self._tally
+        pending = self._events.unfinished() if self._events is not None else None
+        if pending is not None:
+            tally = tally.copy()
+            _take_event(tally, pending, cut=True)
+        elif self._skim is not None and not self._skim.complete:
+            document = self._skim.document()
+            if document:
+                tally = tally.copy()
+                tally.add(document, kept=True)
+        self._cut_at = self._bytes, tally
+        return tally
+
+
+def _decoded(text: bytes | None) -> dict[str, object] | None:
+    try:
+        document = None if text is None else msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
+    if event.text is None:
+        for document in event.kept:
+            tally.add(document, kept=True)
+        if not tally.ended:
+            tally.add_unread(event.size)
+        return
+    for part in _parts(tally, event.text, cut):
+        tally.add(part)
+
+
+def _parts(tally: Tally, text: bytes, cut: bool) -> Iterator[dict[str, object]]:
+    if text.strip() == _DONE:
+        tally.end()
+        return
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        if not cut:
+            tally.add_unread(len(text))
+        return
+    for part in document if isinstance(document, list) else (document,):
+        if isinstance(part, dict):
+            yield part

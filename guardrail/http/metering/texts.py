@@ -1,0 +1,342 @@
+"""What a model wrote, as far as it passes: how many tokens that is about, and at least.
+
+No tokenizer is run. An *estimate* counts four bytes as a token, and each piece of a stream as at
+least one. What passed *at least* is a bound that no usual tokenizer goes under: none joins words
+across blanks. What is told to be less than that is not believed. Where a host sends token ids or
+log probabilities, they are counted instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from guardrail.http.parsing.media import is_base64
+
+BYTES_PER_TOKEN = 4
+"""How many bytes of text count as a token where no usage tells."""
+
+_LONGEST_TOKEN = 16
+"""Characters without a blank that one token holds at most, on the average of a text."""
+_LONGEST_PIECE = 8
+"""The same where each piece of a stream may be a token of its own."""
+
+# Text that is surely the model's own, by the names of the members that lead to it.
+_WRITTEN = frozenset(
+    "content text thinking reasoning reasoning_content reasoning_text reasoningContent "
+    "reasoningText refusal arguments input partial_json args transcript response completion "
+    "generated_text generation code tool_plan outputText delta message parts functionCall "
+    "executableCode tool_calls function function_call output outputs toolUse output_text".split()
+)
+# Members that frame text, or that carry bytes: pictures, sound, signatures, vectors.
+_NOT_TEXT = frozenset(
+    "id type role name index call_id signature thoughtSignature thought_signature status object "
+    "model data b64_json inlineData inline_data url uri image_url bytes blob embedding embeddings "
+    "encrypted_content redactedContent partial_image_b64 bytesBase64Encoded file_data obfuscation "
+    "finish_reason finishReason native_finish_reason stop_reason stop_sequence stopReason "
+    "logprobs logprobsResult token_ids tokens annotations citations citation citationMetadata "
+    "groundingMetadata safetyRatings mimeType mime_type system_fingerprint created created_at "
+    "service_tier modelVersion responseId done_reason event event_type expires_at usage "
+    "usageMetadata meta_info prompt_token_ids prompt_logprobs toolUseId media_type "
+    "codeExecutionResult results".split()
+)
+_CALLED_WITH = frozenset({"input", "args", "arguments", "parameters"})
+_TOOL_RESULT = ("_result", "_output")
+_WHOLE = (
+    "choices candidates delta message content text output outputs response completion "
+    "generated_text generation generations token outputText results".split()
+)
+_WHOLE_TYPES = frozenset({"message", "completion"})
+_PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
+_PLAIN_CHOICE = frozenset("finish_reason index logprobs message".split())
+_PLAIN_SAID = frozenset("content refusal role".split())
+_FRAGMENT = 1_024
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_\r\n-]+\Z")
+_MOST_NODES = 200_000
+
+
+_MEDIA_RUN = 1_024
+"""How long a run of base64 is at least that is taken for media where nothing is read."""
+_MEDIA_SHARE = 16
+"""How many bytes of media count as one of text there."""
+_RUN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
+_RUN = re.compile(rb"(?<![A-Za-z0-9+/=_\\-])[A-Za-z0-9+/=_\\-]{%d,}+" % _MEDIA_RUN)
+
+
+@dataclass(slots=True)
+class Unread:
+    """Counts bytes that are not read, cut anywhere: long runs of base64 are pictures or sound."""
+
+    text: int = 0
+    media: int = 0
+    run: int = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text that is worth."""
+        text, media = self._with_run()
+        return text + media // _MEDIA_SHARE
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        rest = data.lstrip(_RUN_BYTES)
+        self.run += len(data) - len(rest)
+        if not rest:
+            return
+        self.text, self.media = self._with_run()
+        inner = rest.rstrip(_RUN_BYTES)
+        media = sum(map(len, _RUN.findall(inner)))
+        self.text += len(inner) - media
+        self.media += media
+        self.run = len(rest) - len(inner)
+
+    def _with_run(self) -> tuple[int, int]:
+        """Return both counts with the run that is open, as if it ended here."""
+        if self.run < _MEDIA_RUN:
+            return self.text + self.run, self.media
+        return self.text, self.media + self.run
+
+
+@dataclass(slots=True)
+class Passed:
+    """Counts what passed: text, pieces of it, and tokens that were listed one by one."""
+
+    listed: int = 0
+    pieces: int = 0
+    size: int = 0
+    words: int = 0
+    characters: int = 0
+    dense: int = 0
+    open_word: bool = False
+
+    def copy(self) -> Passed:
+        """Return counts that go on from here by themselves."""
+        return replace(self)
+
+    @property
+    def estimate(self) -> int:
+        """About how many tokens passed: four bytes each, and one a piece."""
+        return self.listed + max(self.pieces, -(-self.size // BYTES_PER_TOKEN))
+
+    @property
+    def least(self) -> int:
+        """How many tokens it was at the very least."""
+        pieces = min(self.pieces, self.characters // _LONGEST_PIECE)
+        return self.listed + max(self.words, pieces, self.dense // _LONGEST_TOKEN)
+
+    @property
+    def mark(self) -> tuple[int, int, int]:
+        """Where the counts stand; see `since`."""
+        return self.listed, self.pieces, self.size
+
+    def since(self, mark: tuple[int, int, int]) -> int:
+        """Return about how many tokens passed since a mark."""
+        listed, pieces, size = mark
+        rest = max(self.pieces - pieces, -(-(self.size - size) // BYTES_PER_TOKEN))
+        return self.listed - listed + rest
+
+    def take(self, document: Mapping[str, object]) -> None:
+        """Count what a document of a response adds."""
+        text = _plain_piece(document)
+        if text is None:
+            text = _plain_message(document)
+        if text is not None:
+            self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            self.pieces += bool(text)
+            self._count(text)
+            return
+        tokens = tokens_listed(document)
+        if tokens:
+            self.listed += tokens
+            return
+        size = 0
+        for text, sure in texts_of(document):
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            if sure:
+                self._count(text)
+        self.size += size
+        self.pieces += size > 0
+
+    def take_unread(self, size: int) -> None:
+        """Count bytes of a document too long, or too odd, to be read."""
+        self.size += size
+        self.pieces += size > 0
+
+    def take_plain(self, chunk: bytes) -> None:
+        """Count a part of a response that is text and nothing else."""
+        self.size += len(chunk)
+        self._count(chunk.decode("utf-8", "replace"))
+
+    def _count(self, text: str) -> None:
+        if not text:
+            return
+        words = text.split()
+        self.characters += len(text)
+        self.dense += sum(map(len, words))
+        joins = self.open_word and not text[0].isspace()
+        self.words += len(words) - (joins and bool(words))
+        self.open_word = not text[-1].isspace()
+
+
+def _plain_piece(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest piece of a stream, None if it is another."""
+    choices = document.get("choices")
+    if choices.__class__ is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if choice.__class__ is not dict or choice.get("logprobs") or "token_ids" in choice:
+        return None
+    delta = choice.get("delta")
+    text = delta.get("content") if delta.__class__ is dict and len(delta) == 1 else None
+    return text if text.__class__ is str and not text.startswith("data:") else None
+
+
+def _plain_message(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest whole response, None if it is another."""
+    choices = document.get("choices")
+    if choices.__class__ is not list or len(choices) != 1 or not document.keys() <= _PLAIN_RESPONSE:
+        return None
+    choice = choices[0]
+    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
+        return None
+    message = choice.get("message")
+    if message.__class__ is not dict or not message.keys() <= _PLAIN_SAID or message.get("refusal"):
+        return None
+    text = message.get("content")
+    return text if text.__class__ is str and not text.startswith("data:") else None
+
+
+def tokens_listed(document: Mapping[str, object]) -> int:
+    """Return how many tokens a document lists one by one, 0 if it does not.
+
+    vLLM's `token_ids`, the log probabilities of OpenAI's APIs and of Gemini, llama.cpp's `tokens`.
+    """
+    count = 0
+    for name in ("choices", "candidates"):
+        listed = document.get(name)
+        if isinstance(listed, list):
+            count += sum(_of_choice(choice) for choice in listed if isinstance(choice, dict))
+    if count:
+        return count
+    kind = document.get("type")
+    if kind is None:
+        return max(_length(document.get("tokens")), _length(document.get("token_ids")))
+    if kind == "response.output_text.delta":
+        return _length(document.get("logprobs"))
+    return 0
+
+
+def _of_choice(choice: Mapping[str, object]) -> int:
+    told = choice.get("logprobs")
+    tokens = _length(choice.get("token_ids"))
+    if isinstance(told, dict):
+        parts = _length(told.get("content")) + _length(told.get("refusal"))
+        tokens = max(tokens, parts, _length(told.get("tokens")))
+    chosen = choice.get("logprobsResult")
+    if isinstance(chosen, dict):
+        tokens = max(tokens, _length(chosen.get("chosenCandidates")))
+    return tokens
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def reasoning_shown(document: Mapping[str, object]) -> bool:
+    """Whether a document carries reasoning itself, as hosts of open models send it."""
+    if document.get("type") == "response.reasoning_text.delta":
+        return True
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            for name in ("delta", "message"):
+                inner = choice.get(name)
+                if isinstance(inner, dict) and _shows(inner):
+                    return True
+    message = document.get("message")
+    said = message.get("thinking") if isinstance(message, dict) else document.get("thinking")
+    return isinstance(said, str) and bool(said)
+
+
+def _shows(message: Mapping[str, object]) -> bool:
+    """Whether a message shows reasoning, and not a summary or a sealed copy of it."""
+    details = message.get("reasoning_details")
+    for one in details if isinstance(details, list) else ():
+        kind = one.get("type") if isinstance(one, dict) else None
+        if kind in ("reasoning.summary", "reasoning.encrypted"):
+            return False
+    shown = message.get("reasoning_content") or message.get("reasoning")
+    return isinstance(shown, str) and bool(shown)
+
+
+def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
+    """Yield each text that a document adds, and whether it is surely the model's own."""
+    kind = document.get("type")
+    roots: list[tuple[str, object]] = []
+    sure = True
+    if isinstance(kind, str) and kind not in _WHOLE_TYPES:
+        # What the other members of typed events hold came, or comes, in pieces of its own.
+        if kind.endswith("audio.delta") or "_output" in kind.replace("output_text", ""):
+            return
+        sure = "summary" not in kind
+        roots = [("delta", document.get("delta"))]
+    elif "token" in document:
+        roots = [("token", document["token"])]  # the last one repeats the whole text beside it
+    else:
+        roots = [(name, document[name]) for name in _WHOLE if name in document]
+        # An object under `response` wraps a whole response that came in pieces.
+        roots = [root for root in roots if root[0] != "response" or isinstance(root[1], str)]
+        if not roots and kind is None and not _is_known_frame(document):
+            roots, sure = list(document.items()), False
+    yield from _walk(roots, sure)
+
+
+def _is_known_frame(document: Mapping[str, object]) -> bool:
+    """Whether a document tells something about the response, and is no part of it."""
+    return "error" in document or "object" in document or "usageMetadata" in document
+
+
+def _walk(roots: list[tuple[str, object]], sure: bool) -> Iterator[tuple[str, bool]]:
+    stack = [(name, value, sure, False) for name, value in reversed(roots)]
+    left = _MOST_NODES
+    while stack and left:
+        left -= 1
+        name, value, known, called = stack.pop()
+        if isinstance(value, str):
+            if value and not (not called and _is_media(name, value)):
+                yield value, known
+        elif isinstance(value, list):
+            stack += [(name, inner, known, called) for inner in reversed(value)]
+        elif isinstance(value, dict):
+            if called:
+                stack += [(key, inner, known, True) for key, inner in reversed(value.items())]
+                continue
+            skipped = _of_tools(value)
+            if skipped is None:
+                continue
+            for key, inner in reversed(value.items()):
+                if key not in _NOT_TEXT and key not in skipped:
+                    opens = key in _CALLED_WITH and not isinstance(inner, str)
+                    stack.append((key, inner, known and key in _WRITTEN, opens))
+
+
+def _of_tools(block: Mapping[str, object]) -> tuple[str, ...] | None:
+    """Return the members that repeat others or that a tool wrote, None where all is a tool's."""
+    kind = block.get("type")
+    if isinstance(kind, str):
+        if kind.endswith(_TOOL_RESULT) or kind == "mcp_list_tools":
+            return None
+        if kind.endswith("_call"):
+            return ("output", "outputs")
+    if "reasoning" in block:
+        return ("reasoning_content", "reasoning_details")
+    return ("reasoning_details",) if "reasoning_content" in block else ()
+
+
+def _is_media(name: str, text: str) -> bool:
+    if name in ("audio", "image", "images"):
+        return is_base64(text.partition(";base64,")[2] or text)
+    if text.startswith("data:") and ";base64," in text[:128]:
+        return is_base64(text.partition(";base64,")[2])
+    return len(text) >= _FRAGMENT and name not in _WRITTEN and _BASE64.match(text) is not None

@@ -1,0 +1,429 @@
+"""Usage objects of all vendors in guardrail's units, each by what its figures include.
+
+| | input | output | cached input | reasoning |
+|---|---|---|---|---|
+| OpenAI chat, vLLM, SGLang, Mistral | `prompt_tokens` (has cached) | `completion_tokens` (has reasoning) | in details | in details |
+| xAI, some hosts | `prompt_tokens` | `completion_tokens` + reasoning, as `total_tokens` tells | in details | in details |
+| OpenAI responses, media, realtime | `input_tokens` (has cached) | `output_tokens` (has reasoning) | in details | in details |
+| Anthropic | `input_tokens` + cache read + cache creation | `output_tokens` (has thinking) | cache read | in details |
+| Bedrock | `inputTokens` + cache read + cache write | `outputTokens` | cache read | |
+| Gemini | `promptTokenCount` (has cached) + tool use | candidates + thoughts | `cachedContentTokenCount` | thoughts |
+| Cohere | the larger of `tokens` and `billed_units` | the same | | |
+
+Vendors and hosts disagree about what a figure includes, and some tell one of them wrong. So each
+figure is the larger of what it says, of what its parts add up to, and of what the total implies.
+Figures that are no counts (negative, not whole, beyond 2⁵³ − 1) are left out.
+
+Units of a policy's own that responses tell of (seconds of sound, pictures) are read, too. Which
+ones these are is public (`FED_UNITS`): a policy may declare others, but the middleware then
+never learns how much of them was used.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from guardrail.engine import as_count
+from guardrail.http.dialects import UsageFormat
+from guardrail.http.parsing.values import FREE, ParsedRequest
+from guardrail.model.cells import TOP
+
+Figures = dict[str, int]
+"""Units to amounts: `input_tokens, output_tokens, cached_input_tokens, reasoning_tokens`."""
+
+_Found = dict[str, int | None]
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_OUTPUT_DETAILS = (
+    "completion_tokens_details",
+    "output_tokens_details",
+    "output_token_details",
+)
+_INPUTS = ("prompt_tokens", "input_tokens", "prompt_eval_count")
+_OUTPUTS = ("completion_tokens", "output_tokens", "eval_count")
+_MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
+_GEMINI = frozenset(
+    "promptTokenCount candidatesTokenCount responseTokenCount thoughtsTokenCount totalTokenCount "
+    "prompt_token_count candidates_token_count thoughts_token_count total_token_count".split()
+)
+_BEDROCK = frozenset("inputTokens outputTokens inputTokenCount outputTokenCount".split())
+_MOST_ITERATIONS = 10_000
+
+
+def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figures:
+    """Return what a usage object says, only the units it tells."""
+    names = usage.keys()
+    if names <= _PLAIN and usage_format not in _READ_APART:
+        found = _openai(usage)
+    elif names.isdisjoint(_OPENAI_ONLY) and (
+        usage_format is UsageFormat.ANTHROPIC or not names.isdisjoint(_ANTHROPIC_ONLY)
+    ):
+        found = _anthropic(usage)
+    elif usage_format is UsageFormat.GEMINI or not usage.keys().isdisjoint(_GEMINI):
+        found = _gemini(usage)
+    elif not usage.keys().isdisjoint(_BEDROCK):
+        found = _bedrock(usage)
+    else:
+        found = _openai(usage)
+        if usage_format is UsageFormat.OPENAI_EMBEDDINGS and found["input_tokens"] is not None:
+            found["output_tokens"] = found["output_tokens"] or 0
+    return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
+
+
+_READ_APART = (UsageFormat.GEMINI, UsageFormat.OPENAI_EMBEDDINGS)
+# Most usage objects of OpenAI's kind have no more, and nothing to look for.
+_PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_OPENAI_ONLY = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "inputTokens"})
+_ANTHROPIC_ONLY = frozenset(
+    {"cache_read_input_tokens", "cache_creation_input_tokens", "iterations"}
+)
+
+
+def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
+    """Take a later usage of the same response in: running totals only grow.
+
+    A figure that is told as null, or lower than before, leaves the former one.
+    """
+    if not kept:
+        kept.update((name, value) for name, value in told.items() if value is not None)
+        return
+    for name, value in told.items():
+        before = kept.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            merged = dict(before)
+            merge_usage(merged, value)
+            kept[name] = merged
+        elif value is not None and not _is_lower(value, before):
+            kept[name] = value
+
+
+def _is_lower(value: object, before: object) -> bool:
+    now, then = as_count(value), as_count(before)
+    return then is not None and (now is None or now < then)
+
+
+def _openai(usage: Mapping[str, object]) -> _Found:
+    incoming = _most(usage, *_INPUTS)
+    outgoing = _most(usage, *_OUTPUTS)
+    for name in ("tokens", "billed_units"):  # Cohere's
+        inner = usage.get(name)
+        if isinstance(inner, dict):
+            incoming = _larger(incoming, _most(inner, "input_tokens"))
+            outgoing = _larger(outgoing, _most(inner, "output_tokens"))
+    reasoning = cached = None
+    if not usage.keys() <= _PLAIN:
+        reasoning = _larger(
+            _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
+        )
+        cached = _detail(usage, _INPUT_DETAILS, "cached_tokens")
+        if cached is None:
+            cached = _most(usage, "cached_tokens", "prompt_cache_hit_tokens")
+        beside = _sum(usage, ("cache_read_input_tokens", "cache_creation_input_tokens"))
+        if incoming is not None:
+            if (cached or 0) > incoming:
+                incoming += cached or 0  # more is cached than there is: it stands beside
+            elif (beside or 0) > incoming:
+                incoming += beside or 0
+            parts = _parts(usage, _INPUT_DETAILS)
+            hits = _sum(usage, ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"))
+            incoming = max(incoming, parts, hits or 0)
+        if outgoing is not None:
+            if (reasoning or 0) > outgoing:
+                outgoing += reasoning or 0
+            outgoing = max(outgoing, _parts(usage, _OUTPUT_DETAILS))
+    total = _most(usage, "total_tokens")
+    if total is not None:
+        if incoming is not None:
+            outgoing = max(total - incoming, outgoing or 0)
+        elif outgoing is not None:
+            incoming = max(total - outgoing, 0)
+    return {
+        "input_tokens": incoming,
+        "output_tokens": outgoing,
+        "cached_input_tokens": cached,
+        "reasoning_tokens": reasoning,
+    }
+
+
+def _anthropic(usage: Mapping[str, object]) -> _Found:
+    top = _anthropic_once(usage)
+    summed: _Found = {}
+    for one in _iterations(usage.get("iterations")):
+        for unit, amount in _anthropic_once(one).items():
+            if amount is not None:
+                summed[unit] = (summed.get(unit) or 0) + amount
+    # Some tops include the iterations, some only the last of them.
+    return {unit: _larger(amount, summed.get(unit)) for unit, amount in top.items()}
+
+
+def _anthropic_once(usage: Mapping[str, object]) -> _Found:
+    cached = _most(usage, "cache_read_input_tokens")
+    created = _larger(
+        _most(usage, "cache_creation_input_tokens"),
+        _sum(
+            _inner(usage, "cache_creation"),
+            ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+        ),
+    )
+    fresh = _most(usage, "input_tokens")
+    thinking = _detail(usage, _OUTPUT_DETAILS, "thinking_tokens")
+    outgoing = _most(usage, "output_tokens")
+    return {
+        "input_tokens": None if fresh is None else fresh + (cached or 0) + (created or 0),
+        "output_tokens": outgoing if outgoing is None else max(outgoing, thinking or 0),
+        "cached_input_tokens": cached,
+        "reasoning_tokens": thinking,
+    }
+
+
+def _iterations(listed: object) -> Iterable[Mapping[str, object]]:
+    """Yield the iterations that were billed: not those of a model that declined to answer.
+
+    Where another model answered in its place, its own last iteration is a `fallback_message`;
+    the iterations of the one that declined are messages of another model.
+    """
+    every = listed[:_MOST_ITERATIONS] if isinstance(listed, list) else []
+    found = [one for one in every if isinstance(one, dict)]
+    served = [one.get("model") for one in found if one.get("type") == "fallback_message"]
+    for one in found:
+        if one.get("declined") is True or one.get("status") == "declined":
+            continue
+        if served and one.get("type") == "message" and one.get("model") not in served:
+            continue
+        yield one
+
+
+def _bedrock(usage: Mapping[str, object]) -> _Found:
+    fresh = _most(usage, "inputTokens", "inputTokenCount")
+    outgoing = _most(usage, "outputTokens", "outputTokenCount")
+    cached = _most(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
+    written = _most(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+    total = _most(usage, "totalTokens")
+    incoming = None if fresh is None else fresh + (cached or 0) + (written or 0)
+    if total is not None and incoming is not None:
+        outgoing = max(total - incoming, outgoing or 0)
+    return {
+        "input_tokens": incoming,
+        "output_tokens": outgoing,
+        "cached_input_tokens": cached,
+        "reasoning_tokens": None,
+    }
+
+
+def _gemini(usage: Mapping[str, object]) -> _Found:
+    prompt = _most(usage, "promptTokenCount", "prompt_token_count")
+    candidates = _larger(
+        _most(
+            usage,
+            "candidatesTokenCount",
+            "candidates_token_count",
+            "responseTokenCount",
+            "response_token_count",
+        ),
+        _modal(usage, "candidatesTokensDetails", "responseTokensDetails"),
+    )
+    thoughts = _most(usage, "thoughtsTokenCount", "thoughts_token_count")
+    total = _most(usage, "totalTokenCount", "total_token_count")
+    incoming = _larger(prompt, _modal(usage, "promptTokensDetails"))
+    if incoming is not None:
+        used = _most(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count")
+        incoming += _larger(used, _modal(usage, "toolUsePromptTokensDetails")) or 0
+    outgoing = None
+    if candidates is not None or thoughts is not None:
+        outgoing = (candidates or 0) + (thoughts or 0)
+    if incoming is not None and total is not None and (outgoing is not None or total > incoming):
+        outgoing = max(total - incoming, outgoing or 0)
+    return {
+        "input_tokens": incoming,
+        "output_tokens": outgoing,
+        "cached_input_tokens": _most(
+            usage, "cachedContentTokenCount", "cached_content_token_count"
+        ),
+        "reasoning_tokens": thoughts,
+    }
+
+
+def _modal(usage: Mapping[str, object], *names: str) -> int | None:
+    """Return the sum over modalities of one of Gemini's lists of details."""
+    for name in names:
+        listed = usage.get(name)
+        if isinstance(listed, list) and listed:
+            counts = [as_count(one.get("tokenCount")) for one in listed if isinstance(one, dict)]
+            return sum(count for count in counts if count is not None)
+    return None
+
+
+def _most(usage: Mapping[str, object], *names: str) -> int | None:
+    most = None
+    for name in names:
+        value = usage.get(name)
+        if value is not None and (count := as_count(value)) is not None:
+            most = count if most is None or count > most else most
+    return most
+
+
+def _sum(usage: Mapping[str, object], names: Iterable[str]) -> int | None:
+    total = None
+    for name in names:
+        value = usage.get(name)
+        if value is not None and (count := as_count(value)) is not None:
+            total = count + (total or 0)
+    return total
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
+
+
+def _inner(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
+    inner = usage.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _parts(usage: Mapping[str, object], within: tuple[str, ...]) -> int:
+    """Return what the kinds of tokens in one of the details add up to, 0 if none is told."""
+    most = 0
+    for name in within:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            most = max(most, _sum(details, _MODALITIES) or 0)
+    return most
+
+
+def _detail(usage: Mapping[str, object], within: tuple[str, ...], name: str) -> int | None:
+    for container in within:
+        details = usage.get(container)
+        if isinstance(details, dict) and (count := as_count(details.get(name))) is not None:
+            return count
+    return None
+
+
+FED_UNITS = frozenset({"audio_seconds", "images"})
+"""The declared units that the middleware settles by what a response tells.
+
+`audio_seconds` is the length of the sound that was transcribed or translated, in whole seconds
+rounded up: `usage.seconds`, the `duration` of a `verbose_json` answer, Mistral's
+`usage.prompt_audio_seconds`. `images` are the pictures in a response of the images API, or made by
+its tool, or in a chat; a request for pictures reserves as many as it asks for completions.
+"""
+
+_PICTURES = ("image_generation.completed", "image_edit.completed")
+_SECONDS = ("seconds", "audio_seconds", "prompt_audio_seconds")
+
+
+def unfed_units(units: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some declared units that the middleware never learns anything of."""
+    return tuple(unit for unit in units if unit not in FED_UNITS)
+
+
+def unfed_notes(units: Iterable[str]) -> tuple[str, ...]:
+    """Return a warning for each declared unit that no response tells, in words for operators."""
+    known = " and ".join(f"`{unit}`" for unit in sorted(FED_UNITS))
+    return tuple(
+        f"no response tells the middleware how much of the unit `{unit}` was used: each request "
+        f"counts 1, unless a classifier or `guardrail.http.fastapi` states an estimate; the units "
+        f"that responses tell are {known}"
+        for unit in unfed_units(units)
+    )
+
+
+def with_units(asked: ParsedRequest) -> ParsedRequest:
+    """Return what a request asks for, with how much of these units it may use, where that is known.
+
+    A request for pictures asks for as many as for completions; one that makes no model work, for
+    none.
+    """
+    estimate = asked.estimate
+    if asked.facts.get("request.capability") == "image":
+        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
+    elif estimate.items() >= FREE.items():
+        added = {"images": 0, "audio_seconds": 0}
+    else:
+        return asked
+    return asked._replace(estimate={**added, **estimate})
+
+
+@dataclass(slots=True)
+class Fed:
+    """What a response told of seconds and pictures."""
+
+    seconds: float | None = None
+    pictures: int = 0
+    unread: bool = False
+    """Whether a part of the response was too long to be read."""
+
+    def copy(self) -> Fed:
+        """Return what goes on from here by itself."""
+        return replace(self)
+
+    def take(self, document: Mapping[str, object], *, media: bool) -> None:
+        """Take in a document of the response; `media` tells that it is of pictures or sound."""
+        usage = document.get("usage")
+        if isinstance(usage, dict):
+            for name in _SECONDS:
+                self._heard(usage.get(name))
+        if media:
+            self._heard(document.get("duration"))
+        if document.get("type") in _PICTURES:
+            self.pictures += 1
+        item = document.get("item")
+        if document.get("type") == "response.output_item.done" and isinstance(item, dict):
+            self.pictures += item.get("type") == "image_generation_call"
+        for name in ("choices", "candidates"):
+            listed = document.get(name)
+            for choice in listed if isinstance(listed, list) else ():
+                if isinstance(choice, dict):
+                    self.pictures += _pictures_in(choice)
+        output = document.get("output")
+        for one in output if isinstance(output, list) else ():
+            if isinstance(one, dict):
+                self.pictures += one.get("type") == "image_generation_call"
+
+    def listed(self, pictures: int) -> None:
+        """Take in how many pictures the list in a whole response has."""
+        self.pictures = max(self.pictures, pictures)
+
+    def amounts(self, units: Collection[str], media: bool) -> dict[str, int]:
+        """Return what was told of those of some units that are used.
+
+        What a response of pictures or sound does not tell is left out; another has none of it.
+        """
+        if FED_UNITS.isdisjoint(units):
+            return {}
+        told = {"audio_seconds": math.ceil(self.seconds or 0), "images": self.pictures}
+        complete = any(told.values()) if media else not self.unread
+        return {
+            unit: min(amount, TOP)
+            for unit, amount in told.items()
+            if unit in units and (amount or complete)
+        }
+
+    def _heard(self, value: object) -> None:
+        """Take in a length in seconds; some hosts write it as text."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return
+        try:
+            seconds = float(value)
+        except (ValueError, OverflowError):
+            return
+        if 0 <= seconds <= TOP:
+            self.seconds = max(self.seconds or 0.0, seconds)
+
+
+def _pictures_in(choice: Mapping[str, object]) -> int:
+    """Return how many pictures a choice of a chat has: OpenRouter's `images`, Gemini's parts."""
+    count = 0
+    for name in ("message", "delta", "content"):
+        inner = choice.get(name)
+        if not isinstance(inner, dict):
+            continue
+        images, parts = inner.get("images"), inner.get("parts")
+        count += len(images) if isinstance(images, list) else 0
+        for part in parts if isinstance(parts, list) else ():
+            data = part.get("inlineData") if isinstance(part, dict) else None
+            kind = data.get("mimeType") if isinstance(data, dict) else None
+            count += isinstance(kind, str) and kind.startswith("image/")
+    return count

@@ -1,0 +1,195 @@
+"""Members of a body that limit or multiply what it costs: caps, completions, prompts.
+
+Which of them caps output depends on the endpoint: elsewhere the same name may be passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from guardrail.http.dialects import Dialect, UsageFormat
+from guardrail.http.parsing.endpoints import Endpoint, Kind
+from guardrail.http.parsing.members import CAPS, FLOORS, MULTIPLIERS, Members, members_in
+from guardrail.http.parsing.values import UnreadableError, shown
+from guardrail.model.cells import TOP
+
+
+class CapRules(NamedTuple):
+    """The members that cap, written `within.name`; a missing cap is set as the first of them.
+
+    `zero` tells that a cap of 0 is one; some hosts take it for none.
+    """
+
+    names: tuple[str, ...] = ()
+    zero: bool = False
+
+    def hold(self, document: Mapping[str, object]) -> bool:
+        """Whether a body's output is capped; of several settings in a list, each has to be."""
+        for dotted in self.names:
+            if "." not in dotted:
+                if dotted in document and self._caps(document[dotted]):
+                    return True
+                continue
+            within, _, name = dotted.rpartition(".")
+            settings = document.get(within)
+            every = settings if isinstance(settings, list) else [settings]
+            if every and all(isinstance(one, dict) and self._caps(one.get(name)) for one in every):
+                return True
+        return False
+
+    def _caps(self, value: object) -> bool:
+        if value.__class__ is not int:
+            return value is not None
+        return value > 0 or (value == 0 and self.zero)
+
+
+NO_CAPS = CapRules()
+"""Where no member is known to cap."""
+REALTIME = CapRules(("max_output_tokens", "max_response_output_tokens"))
+"""Caps of a turn of a Realtime session."""
+
+_BY_USAGE: Mapping[UsageFormat, CapRules] = {
+    UsageFormat.OPENAI_CHAT: CapRules(("max_completion_tokens", "max_tokens")),
+    UsageFormat.OPENAI_COMPLETIONS: CapRules(("max_tokens",)),
+    UsageFormat.OPENAI_RESPONSES: CapRules(("max_output_tokens",)),
+    UsageFormat.ANTHROPIC: CapRules(("max_tokens",), zero=True),
+    UsageFormat.GEMINI: CapRules(
+        tuple(
+            f"{within}.{name}"
+            for within in ("generationConfig", "generation_config")
+            for name in ("maxOutputTokens", "max_output_tokens")
+        )
+    ),
+}
+_BY_NAME: Mapping[str, CapRules] = {
+    "/v1/complete": CapRules(("max_tokens_to_sample",)),
+    "/generate": CapRules(("sampling_params.max_new_tokens",)),
+    "/vertex_generate": CapRules(("parameters.max_new_tokens",)),
+    "/inference/v1/generate": CapRules(("sampling_params.max_tokens",)),
+    "/api/chat": CapRules(("options.num_predict",)),
+    "/api/generate": CapRules(("options.num_predict",)),
+}
+_OF_BATCHES: Mapping[Dialect, CapRules] = {
+    Dialect.ANTHROPIC: _BY_USAGE[UsageFormat.ANTHROPIC],
+    Dialect.GEMINI: _BY_USAGE[UsageFormat.GEMINI],
+}
+
+
+def caps_of(endpoint: Endpoint) -> CapRules:
+    """Return what caps output at an endpoint; on unknown paths nothing is known to."""
+    if endpoint.kind is Kind.BATCH:
+        return _OF_BATCHES.get(endpoint.dialect, NO_CAPS)
+    if endpoint.kind is not Kind.GENERATE:
+        return NO_CAPS
+    return _BY_NAME.get(endpoint.name) or _BY_USAGE.get(endpoint.usage, NO_CAPS)
+
+
+def caps_by_usage(usage_format: UsageFormat) -> CapRules:
+    """Return what caps output where the body suggests how its response is metered."""
+    return _BY_USAGE.get(usage_format, NO_CAPS)
+
+
+WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameters", "options")
+"""Members that hold caps of their own."""
+__all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "likely_completions", "whole"]
+
+_OUTPUT = frozenset({*CAPS, *FLOORS})
+_COUNTED = _OUTPUT | MULTIPLIERS
+# A host of these may be told to go on without end, or to the end of its context.
+_ENDLESS = frozenset({"num_predict", "n_predict"})
+_PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
+_LISTING = frozenset(_PROMPTS)
+_SEVERAL = _LISTING | {"messages"}
+
+
+class Counts(NamedTuple):
+    """Completions asked for, and the output they may have, None where no cap was sent."""
+
+    completions: int
+    output_tokens: int | None
+
+
+def counts_of(
+    document: Mapping[str, object], rules: CapRules, every: Iterable[Members] | None = None
+) -> Counts:
+    """Return what a body asks for: completions of each prompt × prompts, and the largest cap.
+
+    The largest of all, whoever's it is and wherever it stands, but only if one of those caps that
+    the endpoint heeds. `every` are the objects in the body, where they are known.
+
+    Raises:
+        UnreadableError: a member that limits is not a whole number.
+    """
+    caps: list[int] = []
+    each = prompts = 1
+    for where, members, settles in members_in(document) if every is None else every:
+        read = whole if settles else _likely
+        for name, value in () if _COUNTED.isdisjoint(members) else members.items():
+            if name in _OUTPUT:
+                if name in _ENDLESS and value.__class__ is int and value in (-1, -2):
+                    continue
+                if (number := read(value, where + name)) is not None:
+                    caps.append(number)
+            elif name in MULTIPLIERS and (number := read(value, where + name)) is not None:
+                each = max(each, number)
+        thinking = members.get("thinking")
+        if isinstance(thinking, dict):
+            budget = whole(thinking.get("budget_tokens"), "thinking.budget_tokens")
+            caps += [] if budget is None else [budget]
+        if settles:
+            prompts = max(prompts, _prompts(members))
+    completions = min(each * prompts, TOP)
+    capped = bool(caps) and rules.hold(document)
+    return Counts(completions, min(max(caps) * completions, TOP) if capped else None)
+
+
+def likely_completions(every: Iterable[Members]) -> int:
+    """Return how many completions a body may ask for that cannot be read for certain."""
+    each = prompts = 1
+    for _, members, _ in every:
+        stated = (_likely(members.get(name), name) for name in MULTIPLIERS.intersection(members))
+        each = max(each, *(number or 1 for number in stated), 1)
+        prompts = max(prompts, _prompts(members))
+    return min(each * prompts, TOP)
+
+
+def _likely(value: object, name: str) -> int | None:
+    """Return a count that stands where none is documented, None for what cannot be one."""
+    if value.__class__ is str and str(value).isdecimal() and len(str(value)) < 17:
+        value = int(str(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    return min(value, TOP)
+
+
+def whole(value: object, name: str) -> int | None:
+    """Return a count, None for null, and for the `inf` that a session may have for its cap.
+
+    Raises:
+        UnreadableError: it is anything but a whole number from 0 to 2⁵³ − 1.
+    """
+    if value is None or (value == "inf" and name.endswith("output_tokens")):
+        return None
+    if value.__class__ is int and 0 <= value <= TOP:
+        return value
+    raise UnreadableError(
+        f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
+    )
+
+
+def _prompts(document: Mapping[str, object]) -> int:
+    """Return how many prompts there are; a list of token ids is one, of such lists several."""
+    if _SEVERAL.isdisjoint(document):
+        return 1
+    count = 0
+    for name in () if _LISTING.isdisjoint(document) else _PROMPTS:
+        listed = document.get(name)
+        if isinstance(listed, list) and set(map(type, listed)) != {int}:
+            count += len(listed)
+    messages = document.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[0], list):
+        count += len(messages)
+    return max(count, 1)

@@ -1,0 +1,219 @@
+"""Where in a body a host may look for what is asked of it, and where nothing is ever asked.
+
+Gateways, SDKs and servers put settings into one another: `extra_body`, `session`, `parameters`. So
+what is called like a setting counts as one wherever it stands, but where it is shown to be
+something else: in a schema, in the arguments of a call, in labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from guardrail.http.parsing.values import UnreadableError, shown
+
+SETTINGS = frozenset(
+    "sampling_params generationConfig generation_config parameters options extra_body extraBody "
+    "session response setup config inferenceConfig inference_config optional_params "
+    "litellm_params model_kwargs additionalModelRequestFields google generateContentRequest "
+    "generate_content_request chat_template_kwargs".split()
+)
+"""Members that hold settings of their own, each read as those beside it are."""
+TOOL_LISTS = (
+    "tools",
+    "functions",
+    "mcp_servers",
+    "mcpServers",
+    "skills",
+    "additional_tools",
+    "functionDeclarations",
+    "function_declarations",
+    "builtin_tools",
+    "server_tools",
+)
+"""Members that list the tools of a model."""
+TOOL_MEMBERS = (*TOOL_LISTS, "web_search_options", "search_parameters", "plugins")
+"""Members that hand tools to a model: lists of them, and settings of a search."""
+TOOL_CHOICES = (
+    "tool_choice",
+    "toolChoice",
+    "function_call",
+    "parallel_tool_calls",
+    "max_tool_calls",
+    "toolConfig",
+    "tool_config",
+)
+"""Members that say how tools are to be used, and mean nothing without any."""
+CAPS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxOutputTokens",
+    "max_new_tokens",
+    "max_tokens_to_sample",
+    "num_predict",
+    "n_predict",
+    "maxTokens",
+)
+"""Members that cap output, over all vendors; hosts disagree on which wins, so the largest does."""
+FLOORS = ("min_tokens", "min_new_tokens", "thinking_token_budget")
+"""Members that ask for at least so much output."""
+MULTIPLIERS = frozenset(
+    "n best_of candidateCount candidate_count sampleCount sample_count num_return_sequences "
+    "numberOfImages number_of_images numberOfVideos number_of_videos num_images "
+    "num_completions num_generations num_outputs num_images_per_prompt n_samples num_samples "
+    "beam_width num_beams".split()
+)
+"""Members that ask for several completions."""
+MODELS = ("model", "modelId", "model_name")
+"""Members that name the model."""
+ALSO_MODELS = ("engine", "deployment_id", "model_id")
+"""Members that name it with some hosts, and something else with others."""
+OTHER_MODELS = (
+    "models",
+    "fallbacks",
+    "fallback_models",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "lora",
+    "lora_path",
+    "lora_adapter",
+    "lora_name",
+    "lora_request",
+    "adapter_id",
+    "adapter_name",
+)
+"""Members that name models which may answer instead, or what makes another of the model."""
+STORED = (
+    "previous_response_id",
+    "conversation",
+    "conversation_id",
+    "cachedContent",
+    "cached_content",
+    "assistant_id",
+    "thread_id",
+    "agent",
+    "agent_id",
+    "prompt_id",
+    "workflow",
+)
+"""Members that refer to what the host keeps: input, and tools that are not seen here."""
+
+STORED_ANYWHERE = frozenset(
+    "previous_response_id cachedContent cached_content assistant_id prompt_id".split()
+)
+"""Those of them that are called so nowhere else: they count wherever they stand."""
+STORED_FILES = ("file_id", "input_file_id")
+"""Members that refer to a file that the host keeps: input, but no settings."""
+
+REASONING = (
+    "reasoning_effort",
+    "think",
+    "reasoning",
+    "reasoning_config",
+    "reasoningConfig",
+    "thinking",
+    "thinkingConfig",
+    "thinking_config",
+    "enable_thinking",
+    "thinking_budget",
+    "reasoning_budget",
+)
+"""Members that may ask for reasoning, and for nothing else."""
+OUTPUT_CONFIG = "output_config"
+"""What may hold an effort of reasoning, and other settings."""
+
+_DECIDING = frozenset(
+    {
+        *SETTINGS,
+        *TOOL_MEMBERS,
+        *CAPS,
+        *FLOORS,
+        *MULTIPLIERS,
+        *MODELS,
+        *ALSO_MODELS,
+        *OTHER_MODELS,
+        *STORED,
+        *STORED_FILES,
+        *REASONING,
+        OUTPUT_CONFIG,
+        "container",
+    }
+)
+_SPELLED = _DECIDING | frozenset(
+    "messages prompt input contents stream requests batch purpose system instructions".split()
+)
+_LOWERED = {name.lower(): name for name in sorted(_SPELLED)}
+# What stands there is described for a model, told to it as data, or kept for the caller; choices
+# among tools name those that are handed over elsewhere.
+_APART = frozenset(
+    "schema json_schema responseSchema response_schema responseJsonSchema response_json_schema "
+    "guided_json structured_outputs input_schema inputSchema parametersJsonSchema properties $defs "
+    "definitions patternProperties metadata labels arguments args functionCall function_call "
+    "functionResponse function_response toolUse toolResult tool_choice toolChoice "
+    "logit_bias".split()
+).union(TOOL_LISTS)
+_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use", "custom_tool_call")
+
+
+class Members(NamedTuple):
+    """An object in a body: how it is reached, and whether by members that hold settings alone."""
+
+    where: str
+    of: Mapping[str, object]
+    settles: bool
+
+
+def members_in(
+    document: Mapping[str, object], names: Collection[str] | None = None
+) -> list[Members]:
+    """Return a body and every object in it that may set something, the body first.
+
+    `names` are the keys of all objects within it, where they are known: most bodies have none that
+    decides anything below the first level, which is seen at once.
+    """
+    if names is not None and _DECIDING.isdisjoint(names) and SETTINGS.isdisjoint(document):
+        return [Members("", document, settles=True)]
+    return list(_walked(document))
+
+
+def _walked(document: Mapping[str, object]) -> Iterator[Members]:
+    stack: list[tuple[str, object, bool]] = [("", document, True)]
+    top = True
+    while stack:
+        where, node, settles = stack.pop()
+        if isinstance(node, list):
+            stack += [(where, one, settles) for one in node if one.__class__ in (dict, list)]
+            continue
+        if not isinstance(node, dict):
+            continue
+        yield Members(where, node, settles)
+        called = not top and node.get("type") in _CALLS
+        top = False
+        for name, value in node.items():
+            if value.__class__ not in (dict, list) or name in _APART:
+                continue
+            if name == "input" and called:
+                continue
+            within = settles and name in SETTINGS
+            stack.append((f"{where}{name}." if within else where, value, within))
+
+
+def check_spelling(every: Iterable[Members]) -> None:
+    """Refuse a setting whose name differs from a known one in upper and lower case alone.
+
+    Some hosts, those in Go for one, read names in any case, and take the last.
+
+    Raises:
+        UnreadableError: there is one.
+    """
+    for members in every:
+        if not members.settles or _SPELLED.issuperset(members.of):
+            continue
+        for name in members.of:
+            if name not in _SPELLED and (meant := _LOWERED.get(name.lower())) is not None:
+                raise UnreadableError(
+                    f"`{shown(name)}` is `{meant}` in other letters, which hosts read differently; "
+                    f"send `{meant}`",
+                    param=shown(name),
+                )

@@ -1,0 +1,468 @@
+"""Reads a request: its endpoint, its body, and from these facts and an estimate."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from guardrail.http.dialects import Dialect, UsageFormat
+from guardrail.http.parsing.batches import (
+    NO_BATCH,
+    UNREAD,
+    Form,
+    read_form,
+    shape_of_batch,
+    shape_of_lines,
+)
+from guardrail.http.parsing.caps import caps_of
+from guardrail.http.parsing.endpoints import (
+    FORM,
+    JSON,
+    MULTIPART,
+    SDP,
+    Endpoint,
+    Kind,
+    endpoint_of,
+)
+from guardrail.http.parsing.json_body import read_document, read_named
+from guardrail.http.parsing.shape import LONGEST_MODEL, Shape, generates, shape_of
+from guardrail.http.parsing.tools import strictest
+from guardrail.http.parsing.values import (
+    FREE,
+    Classifier,
+    Headers,
+    ParsedRequest,
+    ReadingLimits,
+    RequestParts,
+    UnreadableError,
+    shown,
+)
+
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+_FORMS = (MULTIPART, FORM)
+_PARAMETERS = re.compile(
+    r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
+)
+_CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
+# Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
+_UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
+# These go on with what the host keeps: a thread, an assistant, a session set up before.
+_GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
+_TEXTS = ("prompt", "input", "text")
+REALTIME_NAMES = ("model", "deployment")
+"""What names the model in the address of a session: OpenAI's name, and Azure's."""
+_BEGINNING, _TRIED = 256, 1 << 16
+_STANDARD = ReadingLimits()
+
+
+class _Content(NamedTuple):
+    shape: Shape
+    tokens: int
+    document: object
+
+
+def read_request(
+    method: str,
+    path: str,
+    query: bytes,
+    headers: Mapping[bytes, bytes] | Headers,
+    body: bytes | None,
+    *,
+    hash_key: bytes,
+    limits: ReadingLimits = _STANDARD,
+    classifiers: Sequence[Classifier] = (),
+) -> ParsedRequest:
+    """Return what a request asks for. No body makes this raise: see `ParsedRequest.problem`.
+
+    `path` is decoded, as routers see it. A `body` that was not read, for its length, is None.
+    `hash_key` keys the hashes of templates and tools. The first of the `classifiers` that knows
+    the request reads it alone.
+    """
+    pairs = _pairs(headers)
+    return read_parts(
+        RequestParts(method.upper(), path, query, pairs, body, hash_key, limits), classifiers
+    )
+
+
+def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> ParsedRequest:
+    """Return the same for a request in parts, its header names in lower case."""
+    for classifier in classifiers:
+        if (known := classifier(parts)) is not None:
+            return known
+    path, pairs, body, limits = parts.path, parts.headers, parts.body, parts.limits
+    endpoint = _asked_of(endpoint_of(path), parts.method, body)
+    if not body and parts.method in _WITHOUT_BODY:
+        return _without_body(parts, endpoint)
+    try:
+        content = _content(parts, endpoint)
+        facts = content.shape.facts(parts.hash_key)
+        facts["request.endpoint"] = endpoint.name
+        _take_address(facts, endpoint, parts.query)
+    except UnreadableError as error:
+        return _unread(parts, endpoint, error)
+    return ParsedRequest(
+        dialect=_dialect(endpoint, pairs),
+        facts=facts,
+        estimate=_estimate(content, endpoint, limits),
+        usage_format=_usage_format(endpoint, content.document, pairs),
+        document=content.document,
+        body=body,
+        path=path,
+    )
+
+
+def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
+    """Return the endpoint as a method makes it: one that is not documented may do anything."""
+    if endpoint.kind is not Kind.CONTROL or (method == "POST" and endpoint.posts):
+        return endpoint
+    if method in _WITHOUT_BODY and not body:
+        return endpoint
+    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
+
+
+def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers) -> ParsedRequest:
+    """Return what is known of a request before its body is read: its endpoint and dialect."""
+    endpoint = endpoint_of(path)
+    facts: dict[str, object] = {"request.endpoint": endpoint.name}
+    if endpoint.model is not None:
+        facts["request.model"] = endpoint.model[:LONGEST_MODEL]
+    return ParsedRequest(
+        dialect=_dialect(endpoint, headers),
+        facts=facts,
+        estimate={},
+        usage_format=endpoint.usage,
+        path=path,
+    )
+
+
+def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes], ...]:
+    every = headers.items() if isinstance(headers, Mapping) else headers
+    return tuple((name.lower(), value) for name, value in every)
+
+
+def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
+    body = _readable(parts)
+    limits = parts.limits
+    if not body and endpoint.kind in (Kind.CONTROL, Kind.UNKNOWN):
+        return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
+    content_type = _content_type(parts)
+    kind = _media_type(content_type, endpoint)
+    if kind in _FORMS and endpoint.name not in _UNLABELLED:
+        content = _of_form(body, content_type, endpoint, limits)
+        return content._replace(shape=_vaguely(content.shape, endpoint))
+    if kind == SDP:
+        shape = shape_of({}, endpoint.capability)._replace(opaque=True)
+        return _Content(shape, len(body) // 4 + 1, None)
+    document, names = read_named(body, limits)
+    members = document.value if isinstance(document.value, dict) else {}
+    if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
+        raise UnreadableError("the body is not a JSON object; send the request's members in one")
+    if endpoint.kind is Kind.BATCH:
+        return _Content(
+            shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
+        )
+    capability = endpoint.capability
+    if capability == "other" and generates(members):
+        capability = "chat"
+    shape = shape_of(members, capability, caps_of(endpoint), names)
+    if endpoint.kind is Kind.COUNT:
+        # Nothing is generated, whatever tools the tokens to be counted describe.
+        shape = shape._replace(capability="other")
+    elif document.value.__class__ is list:
+        # A list of requests, or of what else may ask for something.
+        shape = shape._replace(capability="agentic", opaque=True)
+    elif kind != JSON and endpoint.name in _UNLABELLED:
+        shape = shape._replace(capability="agentic")
+    return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
+
+
+def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
+    """Return what a body asks for where its endpoint may read more in it than is known."""
+    if endpoint.vague:
+        return shape._replace(capability=strictest("agentic", shape.capability), opaque=True)
+    if endpoint.name.startswith(_GOES_ON) and endpoint.kind is Kind.GENERATE:
+        return shape._replace(opaque=True)
+    return shape
+
+
+def _content_type(parts: RequestParts) -> str:
+    """Return the media type of a body and its parameters, empty if none is stated.
+
+    Raises:
+        UnreadableError: it is stated twice: hosts take the one or the other.
+    """
+    stated = [value for name, value in parts.headers if name == b"content-type"]
+    if len(stated) > 1:
+        raise UnreadableError("the body's content type is stated twice; send it once", status=415)
+    return stated[0].decode("latin-1").strip() if stated else ""
+
+
+def _media_type(content_type: str, endpoint: Endpoint) -> str:
+    """Return what kind of body was sent.
+
+    Raises:
+        UnreadableError: the endpoint takes no such bodies, or hosts could read it differently.
+    """
+    if content_type == JSON and JSON in endpoint.takes:
+        return JSON
+    kind = content_type.partition(";")[0].strip().lower()
+    if endpoint.takes and kind not in endpoint.takes and endpoint.name not in _UNLABELLED:
+        stated = f"`{shown(kind)}` is" if kind else "a body without a content type is"
+        wanted = " or ".join(f"`{taken}`" for taken in endpoint.takes)
+        raise UnreadableError(f"{stated} not taken here; send `content-type` {wanted}", status=415)
+    if kind in _FORMS:
+        return kind
+    rest = content_type[len(content_type.partition(";")[0]) :]
+    charsets = _CHARSET.findall(rest)
+    if _PARAMETERS.fullmatch(rest.rstrip()) is None or any(
+        charset.lower() not in ("utf-8", "utf8") for charset in charsets
+    ):
+        raise UnreadableError(
+            "the content type has parameters that hosts read differently; send UTF-8, and no "
+            "other `charset`",
+            status=415,
+        )
+    return kind
+
+
+def _readable(parts: RequestParts) -> bytes:
+    """Return the body.
+
+    Raises:
+        UnreadableError: it was not read, or is compressed.
+    """
+    for name, value in parts.headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnreadableError("the body is compressed; send it plain", status=415)
+        if name == b"x-body-compressed":
+            raise UnreadableError("the body is compressed; send it plain", status=415)
+    if parts.body is None or len(parts.body) > parts.limits.max_body:
+        raise UnreadableError(
+            f"the body is longer than {parts.limits.max_body} bytes; send less at once",
+            status=413,
+        )
+    return parts.body
+
+
+def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
+    form = read_form(body, content_type.encode("latin-1"))
+    if endpoint.kind is Kind.UPLOAD:
+        return _of_upload(form, endpoint, limits)
+    members, tokens, opaque = _with_documents(form.fields, limits)
+    shape = shape_of(members, endpoint.capability)
+    text = sum(len(str(value)) for value in form.fields.values())
+    media = sum(limits.media_tokens + len(file) // 64 for file in form.files.values())
+    shape = shape._replace(opaque=shape.opaque or opaque)
+    return _Content(shape, max(text // 4 + 1, tokens) + media, None)
+
+
+def _of_upload(form: Form, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
+    """Return what a file may make a host do: one of requests is counted when it is uploaded."""
+    if endpoint.capability == "batch":
+        # A part of a file, which cannot be told from a part of a file of requests.
+        size = sum(len(file) for file in form.files.values())
+        return _Content(UNREAD._replace(capability="batch", opaque=True), size // 4 + 1, None)
+    purpose = form.fields.get("purpose")
+    if purpose is None or str(purpose).strip().lower() in NO_BATCH:
+        return _Content(shape_of(form.fields, endpoint.capability), 0, None)
+    content = b"\n".join(form.files.values())
+    try:
+        shape, tokens = shape_of_lines(content, limits)
+    except UnreadableError:
+        if purpose == "batch":
+            raise
+        shape, tokens = UNREAD._replace(capability="batch", opaque=True), len(content) // 4 + 1
+    return _Content(shape, tokens, None)
+
+
+def _with_documents(
+    fields: Mapping[str, object], limits: ReadingLimits
+) -> tuple[dict[str, object], int, bool]:
+    """Return a form's fields with JSON in its place, its tokens, and whether some was unreadable.
+
+    A field of text may be a prompt that begins as JSON does: it is left as it is.
+    """
+    members, tokens, opaque = dict(fields), 0, False
+    for name, value in fields.items():
+        if name in _TEXTS or not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+            continue
+        try:
+            document = read_document(value.encode(), limits)
+        except UnreadableError:
+            if name == "session":
+                raise
+            opaque = True
+            continue
+        members[name], tokens = document.value, tokens + document.tokens
+    return members, tokens, opaque
+
+
+def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> dict[str, int]:
+    shape = content.shape
+    kind = endpoint.kind
+    document = content.document
+    if kind is Kind.CONTROL and not (isinstance(document, dict) and generates(document)):
+        return dict(FREE)
+    if kind is Kind.COUNT:
+        return dict(FREE)
+    if kind is Kind.UPLOAD and shape.capability == "other":
+        return dict(FREE)
+    incoming = content.tokens + shape.unseen * limits.unseen_tokens
+    if kind is Kind.EMBED:
+        return {"requests": 1, "input_tokens": incoming, "output_tokens": 0}
+    estimate = {"requests": shape.counts.completions, "input_tokens": incoming}
+    if shape.counts.output_tokens is not None:
+        estimate["output_tokens"] = shape.counts.output_tokens
+    return estimate
+
+
+def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
+    """Return the facts that a path and a query establish by themselves."""
+    facts: dict[str, object] = {}
+    model = endpoint.model
+    if model is None and endpoint.name.startswith("/v1/realtime"):
+        named = _models_in(query, *REALTIME_NAMES)
+        model = named[0] if len(set(named)) == 1 else None
+    if model is not None:
+        facts["request.model"] = model[:LONGEST_MODEL]
+    if endpoint.streams:
+        facts["request.stream"] = True
+    return facts
+
+
+def _models_in(query: bytes, *names: str) -> list[str]:
+    """Return the values of `model` in a query, or those of other names."""
+    if not query:
+        return []
+    every = parse_qs(query.decode("utf-8", "replace"), max_num_fields=None)
+    return [value for name in names or ("model",) for value in every.get(name, [])]
+
+
+def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) -> None:
+    """Add what a path and a query establish to what the body says.
+
+    Some hosts take a `model` of the query anywhere, before the body's.
+
+    Raises:
+        UnreadableError: they name another model than the body does: hosts serve one or the other.
+    """
+    established = _of_address(endpoint, query)
+    named, stated = established.get("request.model"), facts.get("request.model")
+    if isinstance(named, str) and isinstance(stated, str) and _bare(named) != _bare(stated):
+        raise UnreadableError(
+            f"the path asks for the model `{shown(named)}` and the body for `{shown(stated)}`; "
+            "send one",
+            param="model",
+        )
+    facts.update(established)
+    realtime = endpoint.name.startswith("/v1/realtime")
+    asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
+    known = facts.get("request.model")
+    if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
+        if endpoint.kind is not Kind.UNKNOWN:
+            raise UnreadableError(
+                f"the query asks for the model `{shown(asked_for[0])}` and the request for "
+                f"`{shown(known)}`; send one",
+                param="model",
+            )
+        facts.pop("request.model")
+    if endpoint.unnamed or endpoint.vague or len(asked_for) > 1:
+        facts.pop("request.model", None)
+
+
+def _bare(model: str) -> str:
+    """Return a model's name without the collection that Gemini writes before it."""
+    return model.removeprefix("models/")
+
+
+def _without_body(parts: RequestParts, endpoint: Endpoint) -> ParsedRequest:
+    realtime = endpoint.name.startswith("/v1/realtime")
+    capability = endpoint.capability if realtime or endpoint.vague else "other"
+    facts: dict[str, object] = {
+        "request.endpoint": endpoint.name,
+        "request.capability": capability,
+    }
+    if endpoint.kind is not Kind.UNKNOWN:
+        # What is not there asks for nothing; on unknown paths a query, or frames, might.
+        facts |= {"request.tools": 0, "request.stream": False, "request.reasoning": False}
+    return ParsedRequest(
+        dialect=_dialect(endpoint, parts.headers),
+        facts=facts | _of_address(endpoint, parts.query),
+        estimate={"requests": 1, "input_tokens": 1} if endpoint.vague else dict(FREE),
+        usage_format=UsageFormat.NONE,
+        body=parts.body,
+        path=parts.path,
+    )
+
+
+def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> ParsedRequest:
+    """Return what an unreadable request counts as: the most restricted kind, without a cap."""
+    length = len(parts.body) if parts.body is not None else parts.limits.max_body
+    facts: dict[str, object] = {
+        "request.endpoint": endpoint.name,
+        "request.capability": strictest("agentic", endpoint.capability),
+    }
+    facts |= _of_address(endpoint, parts.query)
+    if error.param == "model":
+        facts.pop("request.model", None)
+    return ParsedRequest(
+        dialect=_dialect(endpoint, parts.headers),
+        facts=facts,
+        estimate={"requests": error.completions, "input_tokens": length // 4 + 1},
+        usage_format=endpoint.usage,
+        problem=str(error),
+        status=error.status,
+        param=error.param,
+        body=parts.body,
+        path=parts.path,
+        ambiguous=error.param is None
+        and endpoint.dialect is Dialect.OTHER
+        and _is_read_by_others(parts.body or b""),
+    )
+
+
+def _is_read_by_others(body: bytes) -> bool:
+    """Tell whether a body that is not read here is JSON to more forgiving readers.
+
+    Python's takes UTF-16 and UTF-32, a key twice, and numbers that are none.
+    """
+    start = body[:_BEGINNING].decode(json.detect_encoding(body), "ignore").lstrip("\ufeff \t\r\n")
+    if start[:1] not in ("{", "["):
+        return False
+    if len(body) > _TRIED:
+        # Too long to be tried; what begins so is taken for what it seems.
+        return True
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _dialect(endpoint: Endpoint, headers: Mapping[bytes, bytes] | Headers) -> Dialect:
+    if endpoint.dialect is Dialect.OTHER or endpoint.kind is Kind.CONTROL:
+        names = {name for name, _ in _pairs(headers)}
+        if b"anthropic-version" in names:
+            return Dialect.ANTHROPIC
+        if b"x-goog-api-key" in names:
+            return Dialect.GEMINI
+    return endpoint.dialect
+
+
+def _usage_format(
+    endpoint: Endpoint, document: object, headers: Sequence[tuple[bytes, bytes]]
+) -> UsageFormat:
+    """Return how the response is metered; on unknown paths, as the body's shape suggests."""
+    if endpoint.usage is not UsageFormat.NONE or not isinstance(document, dict):
+        return endpoint.usage
+    if endpoint.kind not in (Kind.UNKNOWN, Kind.CONTROL) or not generates(document):
+        return UsageFormat.NONE
+    if any(name == b"anthropic-version" for name, _ in headers):
+        return UsageFormat.ANTHROPIC
+    if "messages" in document or "prompt" in document:
+        return UsageFormat.OPENAI_CHAT
+    return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE

@@ -1,0 +1,261 @@
+"""The fields of an answer: RateLimit, the vendors' own, and what browsers' pages may read.
+
+RateLimit follows draft-ietf-httpapi-ratelimit-headers-11, as RFC 9651 lists. The draft may still
+rename its parameters: all that knows them is here, under one version. The vendors' fields are
+those that OpenAI's and Anthropic's clients read. What lets a page of another origin read an answer
+is in the Fetch standard, §3.2.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from guardrail.http.dialects import Dialect
+from guardrail.http.responses.client_view import ShownLimit
+
+VERSION = "ietf-11"
+"""The revision of the draft that these fields follow."""
+
+LARGEST = 10**15 - 1
+"""The largest Integer of a structured field (RFC 9651 §3.3.1)."""
+
+PARTITION_BYTES = 9
+_MOST_KEPT = 4096
+
+Field = tuple[bytes, bytes]
+
+
+class Wording:
+    """How limits are written, kept: nearly every answer says the same of them again."""
+
+    def __init__(self) -> None:
+        self._policies: dict[tuple[str, str, int, int | None], str] = {}
+
+    def policy(self, standing: ShownLimit) -> str:
+        """Return a limit's own parameters, without its partition."""
+        name, unit, quota, _, window, *_ = standing
+        key = name, unit, quota, window
+        text = self._policies.get(key)
+        if text is None:
+            if len(self._policies) >= _MOST_KEPT:
+                self._policies.clear()
+            text = self._policies[key] = _policy(standing)
+        return text
+
+
+def ratelimit_fields(
+    standings: Sequence[ShownLimit],
+    partition: bytes | None = None,
+    wording: Wording | None = None,
+) -> list[Field]:
+    """Return `RateLimit-Policy` and `RateLimit`, or nothing where no limit may show.
+
+    The tightest limit comes first in `RateLimit`. A unit that the draft does not register is
+    stated all the same: left out, it would mean requests. With a `partition` key, `pk` carries
+    a keyed hash that is the same for the requests that share a counter.
+    """
+    if not standings:
+        return []
+    policy = _policy if wording is None else wording.policy
+    policies = [policy(s) for s in standings]
+    tightest = sorted(standings, key=_tightness)
+    limits = [_limit(s) for s in tightest]
+    if partition is not None:
+        policies = [a + _partition(s, partition) for a, s in zip(policies, standings, strict=True)]
+        limits = [a + _partition(s, partition) for a, s in zip(limits, tightest, strict=True)]
+    return [
+        (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
+        (b"ratelimit", ", ".join(limits).encode("ascii")),
+    ]
+
+
+def sf_string(text: str) -> str:
+    """Return text as a String of RFC 9651; what is not printable ASCII becomes `?`."""
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _policy(standing: ShownLimit) -> str:
+    """Return a limit's own parameters; `requests` is the draft's own unit where none is named."""
+    text = f"{sf_string(standing.name)};q={_integer(standing.quota)}"
+    if standing.unit != "requests":
+        text += f";qu={sf_string(standing.unit)}"
+    if standing.window is not None:
+        text += f";w={_integer(standing.window)}"
+    return text
+
+
+def _limit(standing: ShownLimit) -> str:
+    """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
+    text = f"{sf_string(standing.name)};r={_integer(standing.left)}"
+    seconds = standing.resets if standing.wait is None else standing.wait
+    if seconds is not None:
+        text += f";t={_integer(math.ceil(seconds))}"
+    return text
+
+
+def _tightness(standing: ShownLimit) -> tuple[bool, float]:
+    return standing.wait is None, standing.left / max(1, standing.quota)
+
+
+def _integer(value: int) -> int:
+    return value if 0 <= value <= LARGEST else max(0, min(value, LARGEST))
+
+
+def _partition(standing: ShownLimit, key: bytes) -> str:
+    text = standing.key.encode("utf-8", "surrogatepass")
+    digest = hmac.new(key, text, hashlib.sha256).digest()[:PARTITION_BYTES]
+    return f";pk=:{base64.b64encode(digest).decode('ascii')}:"
+
+
+Names = tuple[bytes, bytes, bytes]
+"""The fields of one unit: its limit, what remains of it, and when it resets."""
+
+OPENAI_NAMES: Mapping[str, Names] = {
+    unit: (
+        f"x-ratelimit-limit-{unit}".encode(),
+        f"x-ratelimit-remaining-{unit}".encode(),
+        f"x-ratelimit-reset-{unit}".encode(),
+    )
+    for unit in ("requests", "tokens")
+}
+ANTHROPIC_NAMES: Mapping[str, Names] = {
+    unit: (
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-limit".encode(),
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-remaining".encode(),
+        f"anthropic-ratelimit-{unit.replace('_', '-')}-reset".encode(),
+    )
+    for unit in ("requests", "tokens", "input_tokens", "output_tokens")
+}
+
+
+def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: float) -> list[Field]:
+    """Return a dialect's own quota headers, by the tightest limit of each unit.
+
+    OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
+    counted from `now` (seconds since the epoch).
+    """
+    if dialect is Dialect.OPENAI:
+        return _openai(standings)
+    if dialect is Dialect.ANTHROPIC:
+        return _anthropic(standings, now)
+    return []
+
+
+def go_duration(seconds: float) -> str:
+    """Return a span of time as Go's `time.Duration` prints it, rounded up to milliseconds."""
+    millis = math.ceil(round(seconds * 1000, 3))
+    if millis < 1000:
+        return f"{millis}ms" if millis else "0s"
+    minutes, millis = divmod(millis, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole, fraction = divmod(millis, 1000)
+    tail = f"{whole}" + (f".{fraction:03d}".rstrip("0") if fraction else "")
+    if hours:
+        return f"{hours}h{minutes}m{tail}s"
+    return f"{minutes}m{tail}s" if minutes else f"{tail}s"
+
+
+def rfc3339(moment: float) -> str:
+    """Return a time (seconds since the epoch) in RFC 3339, rounded up to whole seconds."""
+    return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _openai(standings: Sequence[ShownLimit]) -> list[Field]:
+    fields: list[Field] = []
+    for (limit, remaining, reset), standing in _by_unit(OPENAI_NAMES, standings):
+        fields.append((limit, b"%d" % standing.quota))
+        fields.append((remaining, b"%d" % standing.left))
+        if standing.resets is not None:
+            fields.append((reset, go_duration(standing.resets).encode("ascii")))
+    return fields
+
+
+def _anthropic(standings: Sequence[ShownLimit], now: float) -> list[Field]:
+    fields: list[Field] = []
+    for (limit, remaining, reset), standing in _by_unit(ANTHROPIC_NAMES, standings):
+        fields.append((limit, b"%d" % standing.quota))
+        fields.append((remaining, b"%d" % standing.left))
+        if standing.resets is not None:
+            fields.append((reset, rfc3339(now + standing.resets).encode("ascii")))
+    return fields
+
+
+def _by_unit(
+    named: Mapping[str, Names], standings: Sequence[ShownLimit]
+) -> Iterator[tuple[Names, ShownLimit]]:
+    """Yield the names of each unit's fields with its tightest limit."""
+    tightest: dict[str, ShownLimit] = {}
+    for standing in standings:
+        known = tightest.get(standing.unit)
+        if known is None or standing.left < known.left:
+            tightest[standing.unit] = standing
+    for unit, names in named.items():
+        if unit in tightest:
+            yield names, tightest[unit]
+
+
+EXPOSED = (
+    b"retry-after, retry-after-ms, x-should-retry, ratelimit, ratelimit-policy, x-request-id, "
+    b"request-id, x-guardrail-decision, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
+    b"x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
+    b"x-ratelimit-reset-tokens"
+)
+
+_BODY = frozenset({b"transfer-encoding", b"content-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class CrossOrigin:
+    """The origins whose pages may read answers; `*` is any, without credentials."""
+
+    origins: frozenset[str]
+
+    def fields(self, request: Iterable[Field]) -> list[Field]:
+        """Return the fields for the answer to a request; none if its origin is not allowed."""
+        origin = value_of(request, b"origin")
+        if origin is None:
+            return []
+        named = origin.decode("latin-1")
+        if named in self.origins:
+            allowed = [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-allow-credentials", b"true"),
+                (b"vary", b"Origin"),
+            ]
+        elif "*" in self.origins:
+            allowed = [(b"access-control-allow-origin", b"*")]
+        else:
+            return []
+        return [*allowed, (b"access-control-expose-headers", EXPOSED)]
+
+
+def is_preflight(method: str, request: Iterable[Field]) -> bool:
+    """Tell whether a request only asks which cross-origin requests are allowed.
+
+    A browser sends none with a body: with one, it is a request like any other, for a host may not
+    look at its method.
+    """
+    if method != "OPTIONS":
+        return False
+    fields = {name.lower(): value for name, value in request}
+    if fields.get(b"content-length", b"0").strip() != b"0" or not fields.keys().isdisjoint(_BODY):
+        return False
+    return b"origin" in fields and b"access-control-request-method" in fields
+
+
+def value_of(request: Iterable[Field], name: bytes) -> bytes | None:
+    """Return the first value of a header, None if there is none; `name` is in lower case."""
+    for key, value in request:
+        if key == name or key.lower() == name:
+            return value
+    return None
