@@ -300,7 +300,7 @@ def _same_around(old: PolicySet, new: PolicySet, a: Rule, b: Rule) -> bool:
     """Tell whether all that a rule depends on besides itself is the same in both sets."""
     lifting = [
         [
-            replace(ex, span=_NOWHERE, rules=(), reason="", id="")
+            replace(ex, span=_NOWHERE, rules=(), raises=(), reason="", id="")
             for ex in p.exemptions
             if r.id in ex.rules
         ]

@@ -268,7 +268,8 @@ def _of_exemption(
         span = _place(exemption.when, exemption.span)
         yield warning("GR218", f"{what} can never apply", span, help)
         return
-    lifted = [by_id[name] for name in exemption.rules if name in by_id]
+    names = dict.fromkeys((*exemption.rules, *exemption.raises))
+    lifted = [by_id[name] for name in names if name in by_id]
     idle = [
         rule.id
         for rule in lifted
@@ -276,11 +277,11 @@ def _of_exemption(
     ]
     if not idle:
         return
-    names = "`, `".join(idle)
-    message = f"{what} never lifts `{names}`: no request that it is for is one of "
+    shown = "`, `".join(idle)
+    message = f"{what} never lifts `{shown}`: no request that it is for is one of "
     message += "theirs" if len(idle) > 1 else "its own"
     if len(idle) == len(lifted):
-        message = f"{what} lifts nothing: no request that it is for meets `{names}`"
+        message = f"{what} lifts nothing: no request that it is for meets `{shown}`"
     help = "correct its condition, or leave the rule out of it"
     yield warning("GR218", message, exemption.span, help)
 

@@ -8,6 +8,7 @@ default is there; a client's may be there and of another type, which counts as m
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,25 @@ from guardrail.analysis.formulas import (
     some,
 )
 from guardrail.engine import FOLLOWS_FROM, IDENTITIES, NUMERIC, addresses, numbers, texts
-from guardrail.model.amounts import SECOND, Amount, Banded, FromFact, Lookup, possible_amounts
-from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
+from guardrail.model.amounts import (
+    SECOND,
+    Amount,
+    Banded,
+    FromFact,
+    Lookup,
+    Raised,
+    possible_amounts,
+)
+from guardrail.model.conditions import (
+    WHOLE,
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Rollout,
+    evaluate,
+    in_rollout,
+)
 from guardrail.model.effects import Mode
 from guardrail.model.facts import AGES, COUNTRIES, WEEKDAYS, Fact, FactType, Source, typed_value
 from guardrail.model.policy import PolicySet
@@ -35,6 +53,9 @@ from guardrail.model.rules import Exemption, Rule
 
 CLOCK = "the time"
 """The variable whose values are the times at which anything begins or ends; no fact's name."""
+
+TRIED_NAMES = 10_000
+"""How many names are tried for one that is in some rollouts and not in others."""
 
 MOST_LISTS = 4_096
 """How many ways the lists of one fact may fall into those that rules name."""
@@ -58,6 +79,7 @@ class _Named:
     boundaries: set[float] = field(default_factory=set)
     prefixes: set[str] = field(default_factory=set)
     networks: set[Any] = field(default_factory=set)
+    rollouts: set[Rollout] = field(default_factory=set)
     groups: set[frozenset[Any]] = field(default_factory=set)
     same: set[str] = field(default_factory=set)
     now: bool = False
@@ -108,6 +130,9 @@ class Space:
             for name in rule.verb.facts if rule.unknown == "skip" else ():
                 self._of(name)
             for amount in rule.verb.allowances:
+                while isinstance(amount, Raised):
+                    self._add_condition(amount.when)
+                    amount = amount.own
                 if isinstance(amount, Lookup):
                     self._of(amount.fact).values.update(amount.table)
                 elif isinstance(amount, Banded):
@@ -156,6 +181,8 @@ class Space:
             self._of(str(operand)).same.add(test.fact)
         elif test.operator == "prefix":
             named.prefixes.update(operand)  # type: ignore[arg-type]
+        elif test.operator == "rollout":
+            named.rollouts.add(operand)  # type: ignore[arg-type]
         elif test.operator == "cidr":
             named.networks.update(operand)  # type: ignore[arg-type]
         elif operand is None:
@@ -199,6 +226,7 @@ class Space:
             named.boundaries |= one.boundaries
             named.prefixes |= one.prefixes
             named.networks |= one.networks
+            named.rollouts |= one.rollouts
             named.now = named.now or one.now
         named.groups = self._named[name].groups
         facts = [p.facts[name] for p in self.sets if name in p.facts]
@@ -220,6 +248,11 @@ class Space:
                 boundaries.update(t / SECOND for t in self.instants)
             if several > 1 or fact.default is not None:
                 boundaries.add(0 if fact.default is None else cast(float, fact.default))
+            for age, since in AGES.items():
+                if since == fact.name and age in self._named:
+                    ages = {b for b in self._named[age].boundaries if b >= 0}
+                    ages.update(v for v in self._named[age].values if _is_number(v))
+                    boundaries.update(t / SECOND - a for t in self.instants for a in ages)
             self._boundaries[fact.name] = boundaries
             made = numbers(fact, boundaries)
             for _ in range(several - 1):
@@ -251,10 +284,39 @@ class Space:
                 text = f"{address}/{'64' if ':' in address else '32'}"
                 if text not in words:
                     yield text
+        yield from self._in_rollouts(fact, named, words, several)
         blank = fact.name in IDENTITIES or (fact.declared and fact.source is Source.SERVER)
         for text in texts(words, named.prefixes, several):
             if text or not blank:
                 yield text
+
+    def _in_rollouts(
+        self, fact: Fact, named: _Named, words: set[str], several: int
+    ) -> Iterator[str]:
+        """Yield texts for each way to be in some of the rollouts that rules name."""
+        rollouts = sorted(named.rollouts)
+        if not rollouts:
+            return
+        by_salt: dict[str, set[int]] = {}
+        for rollout in rollouts:
+            by_salt.setdefault(rollout.salt, set()).update({rollout.parts} & set(range(1, WHOLE)))
+        ways = math.prod(len(parts) + 1 for parts in by_salt.values())
+        for start in ("", *sorted(named.prefixes)):
+            longer = tuple(p for p in named.prefixes if len(p) > len(start))
+            found: dict[tuple[bool, ...], int] = {}
+            missing = ways * several
+            for number in range(1, TRIED_NAMES):
+                text = f"{start}a{number}"
+                kind = tuple(in_rollout(text, rollout) for rollout in rollouts)
+                fresh = text not in words and not text.startswith(longer)
+                if fresh and found.get(kind, 0) < several:
+                    found[kind] = found.get(kind, 0) + 1
+                    missing -= 1
+                    yield text
+                if not missing:
+                    break
+            else:
+                self.outside.add(fact.name)
 
     def _lists(self, fact: Fact, named: _Named) -> Iterator[tuple[str, ...]]:
         """Yield a list for each way in which lists fall into the groups that tests name."""
@@ -326,7 +388,7 @@ class Space:
         known = self._tests.get(key)
         if known is None:
             known = self._tests[key] = self._mask(side, test)
-        if unknown and test.operator != "exists":
+        if unknown and test.operator not in ("exists", "rollout"):
             known |= self.missing(side, test.fact)
         return leaf(test.fact, known, self.full)
 

@@ -118,6 +118,7 @@ def timed(policies: PolicySet) -> bool:
     """Tell whether anything begins, ends, or is compared with a time."""
     text = repr(policies.rules) + repr(policies.exemptions)
     dated = any(rule.start or rule.end for rule in policies.rules)
+    dated = dated or "Raised" in text
     return dated or bool(policies.exemptions) or "account.created" in text or "account.age" in text
 
 

@@ -25,6 +25,7 @@ from guardrail.model.amounts import (
     Banded,
     Fixed,
     Lookup,
+    Raised,
     amount_facts,
 )
 from guardrail.model.conditions import (
@@ -33,8 +34,10 @@ from guardrail.model.conditions import (
     Condition,
     Every,
     Negation,
+    Rollout,
     Some,
     facts_of,
+    in_rollout,
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source, epoch_of
@@ -79,6 +82,19 @@ class Known:
     stated: tuple[Any, ...]
 
 
+ROLLOUTS = (Rollout("s", 300_000), Rollout("s", 600_000), Rollout("t", 500_000))
+
+
+def _in_each() -> tuple[str, ...]:
+    """Return an account for each way to be in some of the rollouts."""
+    found: dict[tuple[bool, ...], str] = {}
+    for number in range(2, 200):
+        name = f"b{number}"
+        found.setdefault(tuple(in_rollout(name, one) for one in ROLLOUTS), name)
+    assert len(found) == 6
+    return tuple(found.values())
+
+
 _DAYS = 86_400
 KNOWN: Mapping[str, Known] = {
     "account.tier": Known(TIERS, (None, *TIERS)),
@@ -106,7 +122,7 @@ KNOWN: Mapping[str, Known] = {
     ),
     "account.age": Known((30 * _DAYS, 60 * _DAYS), (None, "0s", "30d", "45d", "60d", "61d")),
     "time.hour": Known((9, 17), (0, 9, 12, 17, 23)),
-    "account.id": Known(("a1",), (None, "a1", "zz")),
+    "account.id": Known(("a1",), (None, "a1", "zz", *_in_each())),
     "actor.accounts": Known((2, 4), (None, 1, 2, 3, 4, 5)),
     "client.agent": Known(("g1",), (None, "g1", "zz")),
     "request.capability": Known(
@@ -160,6 +176,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
         operators += ["prefix", "prefix"]
     elif fact.type is FactType.IP:
         operators += ["cidr", "cidr"]
+    if fact.name == "account.id":
+        operators += ["rollout"] * 4
     if fact.type is FactType.COUNTRY and {"geo.country", "payment.country"} <= set(names):
         operators += ["same_as"]
     operator: Any = rng.choice(operators)
@@ -173,6 +191,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
         operand = tuple(rng.sample(PREFIXES, rng.randint(1, 2)))
     elif operator == "cidr":
         operand = tuple(rng.sample(NETWORKS, rng.randint(1, 2)))
+    elif operator == "rollout":
+        operand = rng.choice(ROLLOUTS)
     elif operator == "same_as":
         operand = "geo.country" if fact.name == "payment.country" else "payment.country"
     elif operator in ("before", "after") and rng.random() < 0.4:
@@ -205,6 +225,20 @@ def amount(rng: Random, names: Sequence[str]) -> Amount:
         bands = tuple(Band(start, str(start), number()) for start in (0, 20, 100))
         return Banded("account.paid_usd", bands, number(), number())
     return Fixed(number())
+
+
+def raised(rng: Random, own: Amount, facts: Mapping[str, Fact], names: Sequence[str]) -> Amount:
+    """Return an amount, some of them raised by an exemption."""
+    if rng.random() < 0.85:
+        return own
+    return Raised(
+        own=own,
+        least=rng.choice((15, 20, 40, None)),
+        exemption="raise",
+        when=condition(rng, facts, names, 1),
+        unknown_holds=rng.random() < 0.3,
+        expires=rng.choice((NOW, LATER, LAST)),
+    )
 
 
 def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
@@ -257,11 +291,15 @@ def rule(
     rng: Random, facts: Mapping[str, Fact], names: Sequence[str], index: int, counting: float
 ) -> Rule:
     """Return a rule over some facts."""
+    made = verb(rng, names, counting)
+    if isinstance(made, Budget):
+        ((unit, own),) = made.amounts
+        made = replace(made, amounts=((unit, raised(rng, own, facts, names)),))
     return Rule(
         id=f"r{index}",
         index=index,
         when=ALWAYS if rng.random() < 0.1 else condition(rng, facts, names, 2),
-        verb=verb(rng, names, counting),
+        verb=made,
         span=SPAN,
         unknown=rng.choice((None, "match", "skip", "skip")),
         mode=rng.choice((*(Mode.ENFORCE,) * 8, Mode.SHADOW, Mode.OFF)),
@@ -368,7 +406,7 @@ def chosen_names(rng: Random) -> tuple[str, ...]:
         names = ["account.age", "account.created", rng.choice(("x.flag", "account.tier"))]
     if rng.random() < 0.5:
         names.pop()
-    if math.prod(len(KNOWN[name].stated) for name in _with_sources(names)) > 300:
+    if math.prod(len(KNOWN[name].stated) for name in _with_sources(names)) > 120:
         return chosen_names(rng)
     return tuple(names)
 
@@ -459,7 +497,7 @@ def asked(reading: Reading, facts: Mapping[str, object], now: int) -> list[tuple
         ("required", ("refuse",)) for name in reading.required if name not in typed
     ]
     for one in rules:
-        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed)]
+        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed, now)]
     return found
 
 
@@ -476,7 +514,9 @@ def _obliged(policies: PolicySet, verdict: Verdict, typed: Mapping[str, Any]) ->
         yield ("oblige", "model", tuple(policies.models).index(obliged.model))
 
 
-def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iterator[Asked]:
+def _asked_by(
+    policies: PolicySet, rule: Rule, typed: Mapping[str, Any], now: int
+) -> Iterator[Asked]:
     verb: Any = rule.verb
     if isinstance(verb, Block):
         yield ("refuse",)
@@ -486,7 +526,7 @@ def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iter
         return
     if isinstance(verb, Budget):
         for unit, one in verb.amounts:
-            most = allowance(one, typed)
+            most = allowance(one, typed, now)
             if most == 0:
                 yield from _nothing(policies, verb, typed)
             for step in verb.steps if most else ():
@@ -495,7 +535,7 @@ def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iter
                 how: tuple[Any, ...] = ((unit,), verb.window)
                 yield from _limit(policies, rule, step.verdict, how, figures, typed, step.percent)
         return
-    figures = tuple(allowance(one, typed) for one in verb.allowances)
+    figures = tuple(allowance(one, typed, now) for one in verb.allowances)
     if None in figures:
         return
     if 0 in figures:
