@@ -245,11 +245,12 @@ class Standing:
         first, second = reversed(effects) if swapped else effects
         said = told(one, chosen)
         others = [text for text in instead if text != said]
-        instead_of = others[0] if others else "nothing"
+        texts = (said, others[0] if others else "nothing")
+        was, becomes = reversed(texts) if swapped else texts
         return Change(
             rule=one.name,
-            before=instead_of if swapped else said,
-            after=said if swapped else instead_of,
+            before=was,
+            after=becomes,
             witness=witness,
             effects=(first, second),
         )

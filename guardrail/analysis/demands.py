@@ -205,15 +205,20 @@ def amounts_of(space: Space, side: int, amount: Amount) -> dict[int | None, Form
 
 
 def _raised(space: Space, side: int, amount: Raised) -> dict[int | None, Formula]:
+    """Return what an amount can be that an exemption raises, and where it is that."""
     holds = space.condition(side, amount.when, amount.unknown_holds)
     raised = every((holds, space.during(None, amount.expires)), space.full)
-    own = space.opposite(raised)
-    found: dict[int | None, list[Formula]] = {}
-    for most, where in amounts_of(space, side, amount.own).items():
-        found.setdefault(most, []).append(every((where, own), space.full))
-        more = larger(most, amount.least)
-        found.setdefault(more, []).append(every((where, raised), space.full))
-    return {most: some(wheres, space.full) for most, wheres in found.items()}
+    parts: dict[int | None, list[Formula]] = {}
+    for own, where in amounts_of(space, side, amount.own).items():
+        most = larger(own, amount.least)
+        if most == own:
+            parts.setdefault(own, []).append(where)
+        else:
+            parts.setdefault(most, []).append(every((where, raised), space.full))
+            rest = every((where, space.opposite(raised)), space.full)
+            parts.setdefault(own, []).append(rest)
+    found = {most: some(wheres, space.full) for most, wheres in parts.items()}
+    return {most: where for most, where in found.items() if where is not False}
 
 
 def _where(space: Space, side: int, amount: Amount, value: int | None) -> Formula:

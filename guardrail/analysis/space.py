@@ -8,12 +8,12 @@ default is there; a client's may be there and of another type, which counts as m
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import prod
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -44,7 +44,7 @@ from guardrail.model.conditions import (
     Negation,
     Rollout,
     evaluate,
-    in_rollout,
+    place_in,
 )
 from guardrail.model.effects import Mode
 from guardrail.model.facts import AGES, COUNTRIES, WEEKDAYS, Fact, FactType, Source, typed_value
@@ -54,11 +54,11 @@ from guardrail.model.rules import Exemption, Rule
 CLOCK = "the time"
 """The variable whose values are the times at which anything begins or ends; no fact's name."""
 
-TRIED_NAMES = 10_000
-"""How many names are tried for one that is in some rollouts and not in others."""
-
 MOST_LISTS = 4_096
 """How many ways the lists of one fact may fall into those that rules name."""
+
+MOST_TRIED = 50_000
+"""How many texts are tried to find one for each way in which they are in rollouts."""
 
 _WRONG = ("?", 0, False)
 _ALWAYS_THERE = ("time.hour", "time.weekday")
@@ -79,9 +79,9 @@ class _Named:
     boundaries: set[float] = field(default_factory=set)
     prefixes: set[str] = field(default_factory=set)
     networks: set[Any] = field(default_factory=set)
-    rollouts: set[Rollout] = field(default_factory=set)
     groups: set[frozenset[Any]] = field(default_factory=set)
     same: set[str] = field(default_factory=set)
+    rollouts: set[Rollout] = field(default_factory=set)
     now: bool = False
 
 
@@ -94,6 +94,7 @@ class Space:
         """Take the policy sets, and further conditions that are to be asked about."""
         self.sets = tuple(sets)
         self._named: dict[str, _Named] = {}
+        self._raised_until: set[int] = set()
         for policies in sets:
             self._add_policies(policies)
         for condition in conditions:
@@ -131,6 +132,7 @@ class Space:
                 self._of(name)
             for amount in rule.verb.allowances:
                 while isinstance(amount, Raised):
+                    self._raised_until.add(amount.expires)
                     self._add_condition(amount.when)
                     amount = amount.own
                 if isinstance(amount, Lookup):
@@ -179,10 +181,11 @@ class Space:
         elif test.operator == "same_as":
             named.same.add(str(operand))
             self._of(str(operand)).same.add(test.fact)
+        elif test.operator == "rollout":
+            assert isinstance(operand, Rollout)
+            named.rollouts.add(operand)
         elif test.operator == "prefix":
             named.prefixes.update(operand)  # type: ignore[arg-type]
-        elif test.operator == "rollout":
-            named.rollouts.add(operand)  # type: ignore[arg-type]
         elif test.operator == "cidr":
             named.networks.update(operand)  # type: ignore[arg-type]
         elif operand is None:
@@ -192,7 +195,7 @@ class Space:
 
     def _times(self, now: int) -> tuple[int, ...]:
         """Return the time asked about, and each later one from which anything may differ."""
-        found = {now}
+        found = {now, *self._raised_until}
         for policies in self.sets:
             for rule in policies.rules:
                 if rule.mode is not Mode.OFF:
@@ -284,37 +287,29 @@ class Space:
                 text = f"{address}/{'64' if ':' in address else '32'}"
                 if text not in words:
                     yield text
-        yield from self._in_rollouts(fact, named, words, several)
+        yield from self._rolled_out(fact, named, several)
         blank = fact.name in IDENTITIES or (fact.declared and fact.source is Source.SERVER)
         for text in texts(words, named.prefixes, several):
             if text or not blank:
                 yield text
 
-    def _in_rollouts(
-        self, fact: Fact, named: _Named, words: set[str], several: int
-    ) -> Iterator[str]:
-        """Yield texts for each way to be in some of the rollouts that rules name."""
-        rollouts = sorted(named.rollouts)
-        if not rollouts:
-            return
-        by_salt: dict[str, set[int]] = {}
-        for rollout in rollouts:
-            by_salt.setdefault(rollout.salt, set()).update({rollout.parts} & set(range(1, WHOLE)))
-        ways = math.prod(len(parts) + 1 for parts in by_salt.values())
-        for start in ("", *sorted(named.prefixes)):
-            longer = tuple(p for p in named.prefixes if len(p) > len(start))
-            found: dict[tuple[bool, ...], int] = {}
-            missing = ways * several
-            for number in range(1, TRIED_NAMES):
-                text = f"{start}a{number}"
-                kind = tuple(in_rollout(text, rollout) for rollout in rollouts)
-                fresh = text not in words and not text.startswith(longer)
-                if fresh and found.get(kind, 0) < several:
-                    found[kind] = found.get(kind, 0) + 1
-                    missing -= 1
+    def _rolled_out(self, fact: Fact, named: _Named, several: int) -> Iterator[str]:
+        """Yield texts for each way in which they are in some rollouts, and not in others."""
+        salts: dict[str, list[int]] = {}
+        for rollout in named.rollouts:
+            salts.setdefault(rollout.salt, []).append(rollout.parts)
+        bounds = [(salt, sorted({*parts} - {WHOLE})) for salt, parts in sorted(salts.items())]
+        wanted = several * prod(len(parts) + 1 for _, parts in bounds)
+        for start in ("", *sorted(named.prefixes)) if bounds else ():
+            found: dict[tuple[int, ...], int] = {}
+            for number in range(MOST_TRIED):
+                text = f"{start}account-{number}"
+                kind = tuple(bisect_right(parts, place_in(text, salt)) for salt, parts in bounds)
+                if found.setdefault(kind, 0) < several:
+                    found[kind] += 1
                     yield text
-                if not missing:
-                    break
+                    if sum(found.values()) == wanted:
+                        break
             else:
                 self.outside.add(fact.name)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from guardrail.analysis import Change, Changes, Restart, RuleChange
 from guardrail.cli.claims_text import explain_line, request_text, witness_fields
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import shortened, wrapped
 from guardrail.cli.output import EFFECT_STYLES, Format, Output
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": ">", "changed": "~"}
@@ -22,11 +22,11 @@ def print_changes(output: Output, found: Changes, form: Format, new: str) -> Non
         _print_concise(output, found)
         return
     _print_rules(output, found.rules)
-    _print_classes(output, "looser   ", found.looser, NOTHING_LOOSER, new)
-    _print_classes(output, "stricter ", found.stricter, NOTHING_STRICTER, new)
+    _print_classes(output, "looser", found.looser, NOTHING_LOOSER, new)
+    _print_classes(output, "stricter", found.stricter, NOTHING_STRICTER, new)
     _print_restarts(output, found.restarts)
     for note in (*found.notes, *found.unjudged):
-        output.line(("note     ", "yellow"), shortened(note, 300))
+        output.told("note", shortened(note, 300), "yellow")
 
 
 def _grouped(changes: Sequence[Change]) -> list[list[Change]]:
@@ -43,7 +43,7 @@ def _print_classes(
 ) -> None:
     groups = _grouped(changes)
     count = f"{len(groups):,} {'class' if len(groups) == 1 else 'classes'} of requests"
-    output.line((title, "bold"), count if groups else none)
+    output.told(title, count if groups else none)
     for group in groups:
         _print_change(output, group, path)
 
@@ -57,11 +57,12 @@ def _print_rules(output: Output, changes: Sequence[RuleChange]) -> None:
         if change.was is not None:
             name += f" (was {shortened(change.was)})"
         words = "; ".join([*change.lines, *_condition(change)])
-        output.line(
-            title if place == 0 else _INDENT,
-            (f"{_SIGNS[change.kind]} {name}", _STYLES[change.kind]),
-            f"  {change.kind}" + (f": {shortened(words, 300)}" if words else ""),
-        )
+        told = f"{change.kind}" + (f": {shortened(words, 300)}" if words else "")
+        signed = f"{_SIGNS[change.kind]} {name}"
+        lines = wrapped(f"{signed}  {told}", output.width - len(_INDENT) - 2)
+        first = lines[0].removeprefix(signed)
+        output.line(title if place == 0 else _INDENT, (signed, _STYLES[change.kind]), first)
+        output.lines(lines[1:], len(_INDENT) + 2)
 
 
 def _condition(change: RuleChange) -> Iterator[str]:
@@ -81,16 +82,17 @@ def _print_change(output: Output, group: Sequence[Change], path: str) -> None:
     first = group[0]
     before, after = first.effects
     output.line(_INDENT, (shortened(first.rule), "bold"))
+    room = output.width - len(_INDENT) - 6
     for one in group:
-        output.line(_INDENT, f"  was {shortened(one.before, 200)}")
-        output.line(_INDENT, f"  is  {shortened(one.after, 200)}")
-    output.line(
-        _INDENT,
-        f"  e.g. {shortened(request_text(first.witness), 400)}: ",
-        (str(before), EFFECT_STYLES[str(before)]),
-        *((" → ", (str(after), EFFECT_STYLES[str(after)])) if before != after else ()),
-        " at first",
-    )
+        for word, text in (("was ", one.before), ("is  ", one.after)):
+            told = wrapped(shortened(text, 200), room)
+            output.line(_INDENT, f"  {word}{told[0]}")
+            output.lines(told[1:], len(_INDENT) + 6)
+    *lines, last = wrapped(f"e.g. {shortened(request_text(first.witness), 400)}:", room)
+    output.lines(lines, len(_INDENT) + 2)
+    changed = (" → ", (str(after), EFFECT_STYLES[str(after)])) if before != after else ()
+    shown = (str(before), EFFECT_STYLES[str(before)])
+    output.line(_INDENT, f"  {last} ", shown, *changed, " at first")
     output.line(_INDENT, f"  {explain_line(first.witness, (path,))}")
 
 
@@ -100,7 +102,7 @@ def _print_restarts(output: Output, restarts: Sequence[Restart]) -> None:
         output.line(title, "all go on")
     for place, one in enumerate(restarts):
         text = f"{shortened(one.rule)} starts afresh ({shortened(one.why, 120)}): {one.help}"
-        output.line(title if place == 0 else _INDENT, text)
+        output.told("" if place else "counters", text)
 
 
 def _print_concise(output: Output, found: Changes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -10,12 +12,22 @@ import typer
 from guardrail.analysis import Changes, compared
 from guardrail.cli import options
 from guardrail.cli.diff_text import changes_fields, print_changes
-from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.diff_traffic import print_over_traffic, traffic_changes_fields
+from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.figures import plural
 from guardrail.cli.findings import moment_of
-from guardrail.cli.loading import policy_line
+from guardrail.cli.loading import environment, policy_line
+from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
+from guardrail.cli.traffic import TrafficFiles, divisions_of
+from guardrail.errors import DataError, Severity
 from guardrail.model.policy import PolicySet
+from guardrail.replay.comparing import Compared, compared_over
+from guardrail.replay.parts import replay_guard
+from guardrail.stores.memory import MemoryStore
+from guardrail.traffic.mapfile import load_map
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +38,11 @@ class DiffRequest:
     new: str
     as_of: float | None = None
     exit_code: bool = False
+    traffic: list[str] = field(default_factory=list)
+    map: str | None = None
+    warmup: float = 0.0
+    by: list[str] = field(default_factory=list)
+    geo: str | None = None
 
 
 def diff(
@@ -42,29 +59,96 @@ def diff(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 1 if anything became looser or stricter.")
     ] = False,
+    traffic: options.Traffic = None,
+    map: options.Map = None,
+    warmup: options.Warmup = "0s",  # type: ignore[assignment]
+    by: options.By = None,
+    geo: options.Geo = None,
     as_of: options.AsOf = None,
-    form: options.FormatOption = Format.FULL,
+    form: options.Formats = None,
     color: options.ColorOption = Color.AUTO,
 ) -> None:
     """Tell what became looser and what stricter between two versions of the policies."""
-    asked = DiffRequest(old=old, new=new, as_of=as_of, exit_code=exit_code)
+    asked = DiffRequest(
+        old=old,
+        new=new,
+        as_of=as_of,
+        exit_code=exit_code,
+        traffic=traffic or [],
+        map=map,
+        warmup=warmup,
+        by=by or [],
+        geo=geo,
+    )
     output = Output(color)
-    raise typer.Exit(ended(lambda: run_diff(asked, output, form), output, form))
+    code = reported(lambda reports: run_diff(asked, reports), output, form, name="diff")
+    raise typer.Exit(code)
 
 
-def run_diff(asked: DiffRequest, output: Output, form: Format) -> int:
+def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
     old, new = load_version(asked.old), load_version(asked.new)
     found = compared(old, new, moment_of(asked.as_of))
-    # What is compared over traffic comes here: it has both sets, and its own part of the output.
-    if form is Format.JSON:
-        output.json({**_versions(old, new), **changes_fields(found)})
-    else:
+    replayed = _over_traffic(asked, old, new) if asked.traffic else None
+
+    def text(output: Output, form: Format) -> None:
         if form is Format.FULL:
-            output.line(("old      ", "bold"), policy_line(old))
-            output.line(("new      ", "bold"), policy_line(new))
+            output.told("old", policy_line(old))
+            output.told("new", policy_line(new))
         print_changes(output, found, form, asked.new)
-    return FINDINGS if asked.exit_code and _differs(found) else OK
+        if replayed is not None:
+            print_over_traffic(output, replayed, tables=form is Format.FULL)
+
+    over = None if replayed is None else traffic_changes_fields(replayed)
+    reports.tell(
+        Results(
+            name="diff",
+            text=text,
+            fields={**_versions(old, new), **changes_fields(found), "traffic": over},
+            findings=list(_looser(found, replayed, asked)),
+        )
+    )
+    differs = _differs(found) or (replayed is not None and bool(replayed.figures.kinds))
+    return FINDINGS if asked.exit_code and differs else OK
+
+
+def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet) -> Compared:
+    """Replay traffic through both versions.
+
+    Raises:
+        SettingError: a fact of `--by` is not known.
+        DataError: traffic, map or country database cannot be read, or no line is a request.
+    """
+    divisions = divisions_of(asked.by, new)
+    with ExitStack() as closing:
+        files = TrafficFiles(asked.traffic, closing)
+        mapping = load_map(asked.map, new) if asked.map is not None else None
+        old_guard, new_guard = (
+            closing.enter_context(replay_guard(policies, MemoryStore(), asked.geo, environment()))
+            for policies in (old, new)
+        )
+        found = compared_over(
+            (old_guard, new_guard), (old, new), files, mapping, asked.warmup, divisions
+        )
+        if not found.figures.requests:
+            raise DataError("the traffic has no readable line to compare decisions on")
+        if files.faults:
+            raise DataError(f"traffic could not be read to its end: {files.faults[0]}")
+        return found
+
+
+def _looser(found: Changes, replayed: Compared | None, asked: DiffRequest) -> Iterator[Unplaced]:
+    """Yield what became looser as findings: faults where any change ends in exit code 1."""
+    severity = Severity.WARNING if asked.exit_code else Severity.NOTE
+    for change in found.looser:
+        message = f"rule `{change.rule}` became looser: was {change.before}, is {change.after}"
+        yield Unplaced("looser", severity, message)
+    for kind, changed in replayed.figures.changed(looser=True) if replayed else ():
+        message = (
+            f"{plural(changed.requests, 'request')} of the traffic became looser: {kind.before} "
+            f"by `{kind.rule}` before, {kind.after} now"
+        )
+        yield Unplaced("looser", severity, message)
 
 
 def _differs(found: Changes) -> bool:

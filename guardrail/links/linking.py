@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import LAST_DAY, NOBODY, STRANGER, TRUSTED, Change, Edge, Forest, Own
+from guardrail.links.forest import (
+    LAST_DAY,
+    NOBODY,
+    STRANGER,
+    TRUSTED,
+    Alone,
+    Change,
+    Edge,
+    Forest,
+    Join,
+    Own,
+)
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
 
@@ -72,6 +83,8 @@ class Book:
         self.bearers = Bearers()
         self.apart: dict[int, int] = {}
         """The accounts that are not linked until a day, as somebody decided."""
+        self.left: set[int] = set()
+        """The linked accounts that were told to act alone in spite of it."""
         self.kinds: list[tuple[str, ...]] = []
         """The facts of each kind of evidence."""
 
@@ -106,11 +119,24 @@ class Linking:
             return Standing(0, 1, int(is_trusted))
         return Standing(*self.forest.standing(row, today))
 
+    def expire(self, now: int) -> None:
+        """Cut every link that has expired by `now` (microseconds)."""
+        today = min(now // DAY, LAST_DAY)
+        while self.forest.expire(today, AT_ONCE):
+            pass
+
     def changes(self) -> list[Change]:
         """Return what has become of actors since this was asked last."""
         forest = self.forest
         forest.tidy()
         changes, forest.changes = forest.changes, []
+        if self.book.left:
+            for change in changes:
+                # Others' counters have met its own: it has to be told anew.
+                if isinstance(change, Join):
+                    self.book.left.difference_update(change.others)
+                elif isinstance(change, Alone):
+                    self.book.left.discard(change.account)
         return changes
 
     def unlink(self, account: int, now: int) -> bool:
@@ -182,6 +208,7 @@ class Linking:
 
     def _link(self, sighting: Sighting, now: int, today: int) -> None:
         links, forest = self.links, self.forest
+        self.book.left.discard(sighting.account)
         kind = TRUSTED if sighting.is_trusted else STRANGER
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
@@ -227,9 +254,10 @@ class Linking:
         if row != NOBODY:
             for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
                 self._untie(row, name)
-            if self.forest.degree[row]:
+            if self.forest.degree[row] and sighting.account not in self.book.left:
                 # Other links of it last until they expire; it acts alone in spite of them.
                 self.forest.changes.append(Own(sighting.account))
+                self.book.left.add(sighting.account)
 
     def _isolate(self, row: int) -> None:
         forest = self.forest

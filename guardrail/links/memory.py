@@ -135,6 +135,12 @@ class MemoryLinks:
             self._follow(pools, now)
         return standing
 
+    def expire(self, pools: Sequence[Pool], now: int) -> None:
+        """Let go of all links that have expired by `now` (microseconds)."""
+        with self._store.lock:
+            self._linking.expire(now)
+            self._follow(pools, now)
+
     def unlink(self, account: str, pools: Sequence[Pool], now: int) -> bool:
         """Take an account out of its actor and keep it apart; see `Linking.unlink`."""
         with self._store.lock:
@@ -177,6 +183,7 @@ class MemoryLinks:
                 self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
         for account in self._state.forest.gone:
             self._state.handles.pop(account, None)
+            self._state.book.left.discard(account)
         self._state.forest.gone.clear()
 
     def _whose(self, number: int) -> str:

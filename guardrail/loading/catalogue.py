@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name."""
-
-    code: str
-    title: str
-    avoid: str
-    prefer: str
-    why: str
-
+from guardrail.errors import Severity
+from guardrail.loading.catalogue_lint import LINT_ENTRIES
+from guardrail.loading.catalogue_traffic import TRAFFIC_ENTRIES
+from guardrail.loading.explanation import Explanation
 
 _ENTRIES = (
     Explanation(
@@ -282,7 +275,7 @@ _ENTRIES = (
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
         "expires: 2198-12-31}",
         "What has ended does nothing, and reads as though it did. Two weeks before its end it is "
-        "told as a note.",
+        "a note.",
     ),
     Explanation(
         "GR216",
@@ -392,6 +385,59 @@ _ENTRIES = (
         "It is taken as missing, and no default fills it in.",
     ),
     Explanation(
+        "GR312",
+        "fact of a map that many requests lack",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, geo.country: {column: country}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\nfacts:\n"
+        "  account.id: {column: user}\n  geo.country: {column: country, optional: true}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "Rules then decide on what is unknown, and figures tell of a log instead of customers. "
+        "More than a fifth is a finding. A `default` says what such requests are; `optional: true` "
+        "says that a fact may be missing.",
+    ),
+    Explanation(
+        "GR313",
+        "local time that a clock showed twice, or never",
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M", timezone: Europe/Berlin}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30", "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M %z"}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30 +0100", "user": "a1"}',
+        "When summer time ends an hour is there twice, and when it begins an hour is missing. Of "
+        "the two the first is taken, or the second with `doubled: second`; what is sure is a log "
+        "with offsets, or in UTC.",
+    ),
+    Explanation(
+        "GR314",
+        "times that count from the first line",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t, offset: 2026-03-02T09:00:00Z}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "Read as they are they lie in 1970: every account is younger than its requests, and days "
+        "and hours are not those of the traffic. `offset` says when the first line was.",
+    ),
+    Explanation(
+        "GR315",
+        "characters that are not of the file's encoding",
+        "# file: map.yaml\nguardrail_map: 1\nencoding: ascii\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "# file: map.yaml\nguardrail_map: 1\nencoding: utf-8\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "They are replaced by one sign, so that two accounts may become one.",
+    ),
+    Explanation(
         "GR403",
         "test that expects nothing",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
@@ -427,5 +473,14 @@ _ENTRIES = (
     ),
 )
 
-CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
-"""The findings by code: errors of loading (GR1…), and what `check` finds besides."""
+
+def _by_code(entries: tuple[Explanation, ...]) -> Mapping[str, Explanation]:
+    graded = {
+        entry.code: replace(entry, severity=Severity.ERROR) if entry.code < "GR2" else entry
+        for entry in entries
+    }
+    return MappingProxyType(dict(sorted(graded.items())))
+
+
+CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES, *TRAFFIC_ENTRIES))
+"""The findings by code: errors of loading (GR1…), and what `check` and `lint` find besides."""

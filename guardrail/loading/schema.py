@@ -14,6 +14,7 @@ from guardrail.loading.shapes import (
     OPEN,
     USE,
     VERBS,
+    BoundsShape,
     BudgetShape,
     ClaimShape,
     DefaultsShape,
@@ -30,6 +31,7 @@ from guardrail.loading.shapes import (
     ScenarioStepShape,
     ScoreShape,
     Shape,
+    ThresholdShape,
 )
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
@@ -47,6 +49,8 @@ _SHAPES: tuple[type[Shape], ...] = (
     DefaultsShape,
     ScenarioShape,
     ExpectShape,
+    ThresholdShape,
+    BoundsShape,
     ClaimShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
@@ -129,6 +133,8 @@ def _sections() -> Json:
         },
         "facts": maps("FactShape", "Facts beyond the standard vocabulary."),
         "lists": maps("List", "Lists that conditions use as `$NAME`."),
+        "tables": maps("Table", "Tables of amounts that limits use as `$NAME`."),
+        "fixtures": maps("Facts", "Facts that tests `use` by name."),
         "units": lists("UnitName", "Units beyond the built-in ones."),
         "models": maps("ModelShape", "The models the host serves."),
         "defaults": _ref("DefaultsShape"),
@@ -138,6 +144,7 @@ def _sections() -> Json:
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
+        "expect": lists("ThresholdShape", "What a replay of traffic must come to."),
         "prove": lists("ClaimShape", "Claims about all requests, which `check` proves."),
     }
 
@@ -158,17 +165,33 @@ def _parts() -> Json:
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    named = {"type": "string", "pattern": "^\\$", "description": "A table of `tables`."}
+    fact_table = _map(from_fact, ["fact"], False)
     return {
         "PlainAmount": amount,
+        "Names": {"anyOf": [_TEXT, several]},
+        "Matrix": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "array", "minItems": 1, "items": _ref("Value")},
+        },
+        "Table": {
+            "anyOf": [
+                _map(table, ["by"], {"anyOf": [_ref("PlainAmount"), rate]}),
+                banded({"anyOf": [_ref("PlainAmount"), rate]}),
+                fact_table,
+            ]
+        },
         "Amount": {
             "anyOf": [
+                named,
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
                 banded(_ref("PlainAmount")),
-                _map(from_fact, ["fact"], False),
+                fact_table,
             ]
         },
-        "Rate": {"anyOf": [rate, _map(table, ["by"], rate), banded(rate)]},
+        "Rate": {"anyOf": [named, rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
@@ -181,11 +204,14 @@ def _parts() -> Json:
         "Share": _pattern(SHARE.pattern),
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
+        "Bounds": {"allOf": [_ref("BoundsShape")], "minProperties": 1},
+        "Bound": {"anyOf": [_pattern(SHARE.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [
                 {"type": "array", "minItems": 1, "items": scalar},
                 _map({"file": {"type": "string"}}, ["file"], False),
+                _map({"empty": {"const": "intended"}}, ["empty"], False),
             ]
         },
         "Value": {"anyOf": [scalar, {"type": "array", "items": {"type": "string"}}]},

@@ -131,11 +131,15 @@ def within(value: object, values: frozenset[object]) -> bool:
     return value in values
 
 
+def place_in(value: str, salt: str) -> int:
+    """Return where a value stands in the rollouts of a salt, from 0 to below `WHOLE`."""
+    text, key = value.encode("utf-8", "surrogatepass"), salt.encode()[:64]
+    return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big") % WHOLE
+
+
 def in_rollout(value: str, rollout: Rollout) -> bool:
     """Tell whether a value is in a rollout."""
-    text, key = value.encode("utf-8", "surrogatepass"), rollout.salt.encode()[:64]
-    place = int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
-    return place % WHOLE < rollout.parts
+    return place_in(value, rollout.salt) < rollout.parts
 
 
 def in_networks(

@@ -82,20 +82,11 @@ class Known:
     stated: tuple[Any, ...]
 
 
-ROLLOUTS = (Rollout("s", 300_000), Rollout("s", 600_000), Rollout("t", 500_000))
-
-
-def _in_each() -> tuple[str, ...]:
-    """Return an account for each way to be in some of the rollouts."""
-    found: dict[tuple[bool, ...], str] = {}
-    for number in range(2, 200):
-        name = f"b{number}"
-        found.setdefault(tuple(in_rollout(name, one) for one in ROLLOUTS), name)
-    assert len(found) == 6
-    return tuple(found.values())
-
-
 _DAYS = 86_400
+ROLLOUTS = tuple(Rollout(salt, parts) for salt in ("s", "t") for parts in (300_000, 700_000))
+ROLLED_OUT = tuple(
+    {tuple(in_rollout(f"b{n}", one) for one in ROLLOUTS): f"b{n}" for n in range(200)}.values()
+)
 KNOWN: Mapping[str, Known] = {
     "account.tier": Known(TIERS, (None, *TIERS)),
     "geo.country": Known(("CU", "IR"), (None, "CU", "IR", "FR", "SE")),
@@ -122,7 +113,8 @@ KNOWN: Mapping[str, Known] = {
     ),
     "account.age": Known((30 * _DAYS, 60 * _DAYS), (None, "0s", "30d", "45d", "60d", "61d")),
     "time.hour": Known((9, 17), (0, 9, 12, 17, 23)),
-    "account.id": Known(("a1",), (None, "a1", "zz", *_in_each())),
+    # One account for each way in which they are in the two rollouts, or not.
+    "account.id": Known(("a1",), (None, "a1", *ROLLED_OUT)),
     "actor.accounts": Known((2, 4), (None, 1, 2, 3, 4, 5)),
     "client.agent": Known(("g1",), (None, "g1", "zz")),
     "request.capability": Known(
@@ -177,7 +169,7 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
     elif fact.type is FactType.IP:
         operators += ["cidr", "cidr"]
     if fact.name == "account.id":
-        operators += ["rollout"] * 4
+        operators += ["rollout", "rollout"]
     if fact.type is FactType.COUNTRY and {"geo.country", "payment.country"} <= set(names):
         operators += ["same_as"]
     operator: Any = rng.choice(operators)
@@ -187,6 +179,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
     elif operator in ("in", "not_in"):
         count = rng.randint(1, min(2, len(known.named)))
         operand = frozenset(rng.sample(known.named, count))
+    elif operator == "rollout":
+        operand = rng.choice(ROLLOUTS)
     elif operator == "prefix":
         operand = tuple(rng.sample(PREFIXES, rng.randint(1, 2)))
     elif operator == "cidr":
@@ -213,8 +207,17 @@ def condition(
     return Every(parts) if kind == 3 else Some(parts)
 
 
-def amount(rng: Random, names: Sequence[str]) -> Amount:
-    """Return an amount, of few different ones."""
+def amount(rng: Random, names: Sequence[str], facts: Mapping[str, Fact]) -> Amount:
+    """Return an amount, of few different ones, now and then one that is raised."""
+    own = _amount(rng, names)
+    while rng.random() < 0.2:
+        when = condition(rng, facts, names, 1)
+        least, ends = rng.choice((20, 20, 40, None)), rng.choice((LATER, LAST, NOW))
+        own = Raised(own, least, "raising", when, rng.random() < 0.3, ends)
+    return own
+
+
+def _amount(rng: Random, names: Sequence[str]) -> Amount:
 
     def number() -> int | None:
         return rng.choice((10, 10, 20, 30, 0, None) if rng.random() < 0.3 else (10, 20, 30))
@@ -227,21 +230,7 @@ def amount(rng: Random, names: Sequence[str]) -> Amount:
     return Fixed(number())
 
 
-def raised(rng: Random, own: Amount, facts: Mapping[str, Fact], names: Sequence[str]) -> Amount:
-    """Return an amount, some of them raised by an exemption."""
-    if rng.random() < 0.85:
-        return own
-    return Raised(
-        own=own,
-        least=rng.choice((15, 20, 40, None)),
-        exemption="raise",
-        when=condition(rng, facts, names, 1),
-        unknown_holds=rng.random() < 0.3,
-        expires=rng.choice((NOW, LATER, LAST)),
-    )
-
-
-def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
+def verb(rng: Random, names: Sequence[str], counting: float, facts: Mapping[str, Fact]) -> Any:
     """Return a verb; `counting` is how likely it is one that counts."""
     block = Verdict(effect=Effect.BLOCK, reason="no")
     if rng.random() >= counting:
@@ -261,15 +250,15 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if kind == 0:
         burst = rng.choice((None, Fixed(10), Fixed(20)))
         return Rate(
-            unit="requests", amount=amount(rng, names), period=rng.choice((SECOND, MINUTE)),
+            unit="requests", amount=amount(rng, names, facts), period=rng.choice((SECOND, MINUTE)),
             burst=burst, key=key, over=over,
         )  # fmt: skip
     if kind == 1:
-        return Concurrency(most=amount(rng, names), lease=10 * MINUTE, key=key, over=over)
+        return Concurrency(most=amount(rng, names, facts), lease=10 * MINUTE, key=key, over=over)
     if kind == 2:
         period = rng.choice((DAY, 30 * DAY))
         return Distinct(
-            count="client.agent", most=amount(rng, names), period=period, key=key, over=over
+            count="client.agent", most=amount(rng, names, facts), period=period, key=key, over=over
         )
     windows = (
         Window("day", "day"),
@@ -280,7 +269,7 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if rng.random() < 0.2:
         steps.insert(0, Step(percent=80, verdict=throttle))
     return Budget(
-        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names)),),
+        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names, facts)),),
         window=rng.choice(windows),
         key=key,
         steps=tuple(steps),
@@ -291,15 +280,11 @@ def rule(
     rng: Random, facts: Mapping[str, Fact], names: Sequence[str], index: int, counting: float
 ) -> Rule:
     """Return a rule over some facts."""
-    made = verb(rng, names, counting)
-    if isinstance(made, Budget):
-        ((unit, own),) = made.amounts
-        made = replace(made, amounts=((unit, raised(rng, own, facts, names)),))
     return Rule(
         id=f"r{index}",
         index=index,
         when=ALWAYS if rng.random() < 0.1 else condition(rng, facts, names, 2),
-        verb=made,
+        verb=verb(rng, names, counting, facts),
         span=SPAN,
         unknown=rng.choice((None, "match", "skip", "skip")),
         mode=rng.choice((*(Mode.ENFORCE,) * 8, Mode.SHADOW, Mode.OFF)),
@@ -356,11 +341,11 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
         elif kind == 2:
             rules[place] = replace(one, unknown=rng.choice((None, "match", "skip")))
         elif kind == 3:
-            rules[place] = replace(one, verb=verb(rng, names, counting))
+            rules[place] = replace(one, verb=verb(rng, names, counting, policies.facts))
         elif kind == 4:
             rules[place] = replace(one, mode=rng.choice(tuple(Mode)))
         elif kind > 5:
-            rules[place] = replace(one, verb=_tweaked(rng, one.verb, names))
+            rules[place] = replace(one, verb=_tweaked(rng, one.verb, names, policies.facts))
         else:
             fresh = rule(rng, policies.facts, names, 90 + rng.randrange(9), counting)
             if all(other.id != fresh.id for other in rules):
@@ -374,10 +359,10 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
     return made_of(facts, rules, [ex for ex in exemptions if ex.rules and rng.random() < 0.8])
 
 
-def _tweaked(rng: Random, one: Any, names: Sequence[str]) -> Any:
+def _tweaked(rng: Random, one: Any, names: Sequence[str], facts: Mapping[str, Fact]) -> Any:
     """Return a verb with one of its parts another way."""
     if isinstance(one, Block | Degrade):
-        return verb(rng, names, 0.0)
+        return verb(rng, names, 0.0, facts)
     kind = rng.randrange(4)
     if kind == 0:
         return replace(
@@ -391,10 +376,10 @@ def _tweaked(rng: Random, one: Any, names: Sequence[str]) -> Any:
         last = Step(percent=100, verdict=replace(one.over, effect=effect))
         return replace(one, steps=(*one.steps[:-1], last))
     if isinstance(one, Budget):
-        return replace(one, amounts=((one.units[0], amount(rng, names)),))
+        return replace(one, amounts=((one.units[0], amount(rng, names, facts)),))
     if isinstance(one, Rate):
-        return replace(one, amount=amount(rng, names))
-    return replace(one, most=amount(rng, names))
+        return replace(one, amount=amount(rng, names, facts))
+    return replace(one, most=amount(rng, names, facts))
 
 
 def chosen_names(rng: Random) -> tuple[str, ...]:
