@@ -100,8 +100,8 @@ class JsonLines:
     never stops a request.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Take the path of the file, and check that it can be written.
+    def __init__(self, path: str | Path, what: str = "the decision log") -> None:
+        """Take the path of the file, and check that it can be written; `what` names it.
 
         Raises:
             SettingError: it cannot be opened.
@@ -116,7 +116,7 @@ class JsonLines:
             self._open()
         except OSError as problem:
             why = (problem.strerror or str(problem)).lower()
-            raise SettingError(f"the decision log `{path}` cannot be opened: {why}") from problem
+            raise SettingError(f"{what} `{path}` cannot be opened: {why}") from problem
         self._let_go()
 
     def write(self, record: Mapping[str, object]) -> None:
@@ -133,7 +133,7 @@ class JsonLines:
             except OSError as problem:
                 self.lost += 1
                 if self.lost == 1:
-                    LOG.error("decisions are not logged to `%s`: %s", self._path, problem.strerror)
+                    LOG.error("lines of `%s` are lost: %s", self._path, problem.strerror)
 
     def close(self) -> None:
         """Let go of the file for good."""

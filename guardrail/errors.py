@@ -15,13 +15,22 @@ from dataclasses import dataclass
 
 
 class Severity(enum.Enum):
-    """How grave a finding is: an error keeps a policy from loading."""
+    """How grave a finding is: an error keeps a policy from loading, a note is no fault by itself.
+
+    They stand from the gravest down.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
     def __str__(self) -> str:
         return self.value
+
+    def reaches(self, least: Severity) -> bool:
+        """Tell whether it is as grave as another, or graver."""
+        order = list(Severity)
+        return order.index(self) <= order.index(least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +52,14 @@ class Ignore:
     """A comment that accepts findings: `# guardrail: ignore GR203 until 2026-12-01 why`.
 
     It stands in the line of what is found, or alone in the line above. `until` is the first
-    instant at which it holds no longer, in microseconds since the epoch, None for never.
+    instant at which it holds no longer, in microseconds since the epoch, None for never. `span` is
+    in the line of what it accepts, and `written` is the comment itself.
     """
 
     codes: tuple[str, ...]
     span: Span
     until: int | None = None
+    written: Span | None = None
 
     def accepts(self, code: str, at: Span, now: int) -> bool:
         """Tell whether it accepts a finding of that code and place, at `now` (microseconds)."""
@@ -81,6 +92,11 @@ class Diagnostic:
     def sort_key(self) -> tuple[str, int, int, str]:
         """The deterministic order of findings: file, line, column, code."""
         return (self.span.file, self.span.line, self.span.column, self.code)
+
+
+def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
+    """Return a finding that keeps nothing from loading."""
+    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
 
 
 class GuardrailError(Exception):

@@ -20,7 +20,7 @@ LAYERS = (
     ("model",),
     ("stores", "signals", "decisionlog"),
     ("engine", "loading"),
-    ("links",),
+    ("links", "analysis"),
     ("guard",),
     ("testing", "traffic"),
     ("replay", "scenarios", "simulate", "http"),
@@ -32,7 +32,7 @@ HOSTS = frozenset({"http.litellm"})
 """Modules that put the middleware into a host: they stand above it, wherever their file is."""
 RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
-PURE = frozenset({"model", "errors", "engine"})
+PURE = frozenset({"model", "errors", "engine", "analysis"})
 IMPURE_MODULES = frozenset(
     "asyncio builtins concurrent ctypes fcntl glob http importlib io locale logging mmap "
     "multiprocessing os pathlib platform queue random secrets select shutil signal socket sqlite3 "

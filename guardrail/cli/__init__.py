@@ -13,8 +13,13 @@ import typer
 from guardrail.cli.actors import erase, show, unlink
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
+from guardrail.cli.diffing import diff
 from guardrail.cli.explaining import explain
 from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.linting import lint
+from guardrail.cli.mapping import guess, names
+from guardrail.cli.mapping import show as show_map
+from guardrail.cli.merging import merge
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
@@ -49,8 +54,11 @@ def _options(
 
 
 app.command()(check)
+app.command()(lint)
+app.command()(merge)
 app.command("test")(run_policy_tests)
 app.command()(explain)
+app.command()(diff)
 actors = typer.Typer(
     help="Show which accounts act as one, part them, forget them.",
     no_args_is_help=True,
@@ -61,6 +69,16 @@ actors.command()(show)
 actors.command()(unlink)
 actors.command()(erase)
 app.add_typer(actors, name="actor")
+maps = typer.Typer(
+    help="Propose a map for a log, list those that come with guardrail, print one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+maps.command()(guess)
+maps.command("list")(names)
+maps.command("show")(show_map)
+app.add_typer(maps, name="map")
 app.command()(simulate)
 app.command()(bound)
 app.command("schema")(print_schema)

@@ -21,21 +21,19 @@ Table = tuple[Bound, ...]
 
 def print_bounds(output: Output, fleet: Fleet, found: Sequence[Bound], form: Format) -> None:
     """Print what was found; `concise` leaves the formulas out."""
-    output.line(("fleet    ", "bold"), _fleet(fleet))
+    output.told("fleet", _fleet(fleet))
     for names, table in merged(found):
         output.line()
         output.line((names, "bold"))
         rows = list(_rows(table))
         shown = [row[:4] for row in rows] if form is Format.CONCISE else rows
         right = (False, False, False, True, False)[: len(shown[0])]
-        for line in columns(shown, right):
-            output.line("  ", line)
+        output.lines(columns(shown, right, cells=output.width - 2))
     remedies = list(_remedies(found))
     if remedies and form is Format.FULL:
         output.line()
         output.line(("what would bound the rest", "bold"))
-        for line in columns(remedies, (False, False, False)):
-            output.line("  ", line)
+        output.lines(columns(remedies, (False, False, False), cells=output.width - 2))
     if fleet.trusted is not None:
         _print_together(output, found)
 
@@ -235,8 +233,7 @@ def _print_together(output: Output, found: Sequence[Bound]) -> None:
             label = ""
     output.line()
     output.line(("all together", "bold"))
-    for line in columns(rows, (False, False, False, True)):
-        output.line("  ", line)
+    output.lines(columns(rows, (False, False, False, True), cells=output.width - 2))
 
 
 def _together(found: Sequence[Bound], capability: str) -> Iterator[tuple[str, str, str]]:

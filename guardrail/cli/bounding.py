@@ -144,7 +144,7 @@ def run_bound(asked: BoundRequest, output: Output, form: Format) -> int:
     if form is Format.JSON:
         output.json(_fields(policies, fleet, found))
         return OK
-    output.line(("policy   ", "bold"), policy_line(policies))
+    output.told("policy", policy_line(policies))
     print_bounds(output, fleet, found, form)
     return OK
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,60 +10,84 @@ from fractions import Fraction
 
 import typer
 
+from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
-from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.expecting import (
+    FAILED,
+    add_thresholds,
+    expected_cases,
+    expected_fields,
+    expected_line,
+    print_expected,
+)
+from guardrail.cli.failures import FINDINGS, INTERRUPTED, OK, reported
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.findings import (
+    FAILED_TESTS,
     Found,
     findings_of_policies,
     findings_of_traffic,
     known_doors,
     moment_of,
     print_found,
+    print_notes,
 )
-from guardrail.cli.loading import environment, load, policy_line
+from guardrail.cli.harm_text import print_harm
+from guardrail.cli.loading import load, policy_line
+from guardrail.cli.machine import finding_fields
+from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.replaying import ReplayRequest, replay, write_shard
+from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
-    coverage,
     coverage_fields,
-    parts_lines,
     print_tests,
     print_tests_concise,
+    print_unreached,
     result_fields,
+    test_cases,
+    tests_line,
 )
-from guardrail.cli.traffic import TrafficFiles, TrafficRun, run_traffic
+from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of
 from guardrail.cli.traffic_json import traffic_fields
-from guardrail.cli.traffic_text import print_traffic
+from guardrail.cli.traffic_text import print_head, print_remarks, print_tables, print_unreadable
 from guardrail.engine import Bound, Fleet, bounds
-from guardrail.errors import SettingError
-from guardrail.guard import Guard
+from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
-from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
 
 
 @dataclass(slots=True, kw_only=True)
-class CheckRequest:
-    """What was asked for on the command line; `warmup` is in seconds."""
+class CheckRequest(ReplayRequest):
+    """What was asked for on the command line."""
 
-    paths: list[str]
-    traffic: list[str] = field(default_factory=list)
-    map: str | None = None
-    decisions: str | None = None
-    store: str = MEMORY
-    store_down: bool = False
-    warmup: float = 0.0
-    geo: str | None = None
     allow_empty: bool = False
     bad_lines: Fraction = Fraction(1, 100)
+    missing: Fraction = Fraction(1, 20)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
+    by: list[str] = field(default_factory=list)
+    fail_on: FailOn = FailOn.WARN
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a check: of each stage that was run."""
+
+    policies: PolicySet
+    suite: SuiteResult
+    bounded: Sequence[Bound]
+    run: TrafficRun | None
+    found: Found
+    proofs: Sequence[Proof]
 
 
 def check(
@@ -76,10 +99,21 @@ def check(
     store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     bad_lines: options.BadShare = "1%",  # type: ignore[assignment]
+    missing: options.Missing = "5%",  # type: ignore[assignment]
     door: options.Doors = None,
     as_of: options.AsOf = None,
+    workers: options.Workers = 1,
+    shard: options.ShardOf = None,
+    result: options.ResultFile = None,
+    sample: options.SampleShare = None,
+    sample_key: options.SampleKey = "",
+    seed_counters: options.SeedCounters = None,
+    save_counters: options.SaveCounters = None,
     geo: options.Geo = None,
-    form: options.FormatOption = Format.FULL,
+    by: options.By = None,
+    expect: options.Expect = None,
+    form: options.Formats = None,
+    fail_on: options.FailOnOption = FailOn.WARN,
     color: options.ColorOption = Color.AUTO,
     allow_empty: options.AllowEmpty = False,
 ) -> None:
@@ -95,56 +129,92 @@ def check(
         geo=geo,
         allow_empty=allow_empty,
         bad_lines=bad_lines,
+        missing=missing,
         doors=door or [],
         as_of=as_of,
+        by=by or [],
+        expect=expect or [],
+        fail_on=fail_on,
+        workers=workers,
+        shard=shard,
+        result=result,
+        sample=sample,
+        sample_key=sample_key,
+        seed_counters=seed_counters,
+        save_counters=save_counters,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
-    run = lambda: run_check(asked, output, form)  # noqa: E731
-    code = ended(run, output, form, not_run=not_run, allow_empty=allow_empty)
+    code = reported(
+        lambda reports: run_check(asked, output, reports),
+        output,
+        form,
+        not_run=not_run,
+        allow_empty=allow_empty,
+    )
     raise typer.Exit(code)
 
 
-def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
-    """Run every stage, print what they found, and return the exit code."""
-    _store_is_one(asked)
+def run_check(
+    asked: CheckRequest, output: Output, reports: Reports, run: TrafficRun | None = None
+) -> int:
+    """Run every stage, tell what they found, and return the exit code.
+
+    A `run` of traffic that there is already is reported instead of replaying any.
+    """
+    asked.checked()
+    if asked.shard is not None:
+        policies = load(asked.paths)
+        asked.divisions = divisions_of(asked.by, policies)
+        output.told("traffic", write_shard(asked, policies, output))
+        return OK
+    checked = run_stages(asked, output, run)
+    results = check_results(checked, asked.fail_on.severity)
+    reports.tell(results)
+    if checked.run is not None and checked.run.interrupted is not None:
+        return INTERRUPTED
+    return FINDINGS if results.failed else OK
+
+
+def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
+    """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    policies = load(asked.paths)
+    if asked.expect and not asked.traffic:
+        raise SettingError("`--expect` is about traffic: give it with `--traffic`")
+    policies = load(asked.paths, linted=True, expected=asked.expect)
+    asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
         # A traffic file, map or output that is not usable is said before anything takes long.
         files = TrafficFiles(asked.traffic, closing) if asked.traffic else None
         mapping = load_map(asked.map, policies) if asked.map is not None else None
         suite = run_suite(policies, asked.geo)
-        if form is not Format.JSON:
-            _print_tests(output, suite, policies, form)
+        proofs = proved(policies, moment_of(asked.as_of))
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
-        if form is Format.FULL:
-            _print_bounds(output, bounded)
-        run = None
         if files is not None:
             writer = None
             if asked.decisions is not None:
                 _keep_apart(asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
-            guard = closing.enter_context(_scratch_guard(policies, asked))
-            run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
-    found = _findings(policies, suite, run, asked)
-    if form is Format.JSON:
-        output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
-    else:
-        if run is not None:
-            print_traffic(output, run, policies, tables=form is Format.FULL)
-        print_found(output, found, form)
-    return FINDINGS if found.any else OK
+            run = replay(asked, policies, files, mapping, writer, output)
+    found = _findings(policies, suite, run, asked, proofs)
+    return Checked(policies, suite, bounded, run, found, proofs)
 
 
-def _store_is_one(asked: CheckRequest) -> None:
-    if not asked.store_down:
-        return
-    if not asked.traffic:
-        raise SettingError("`--store-down` replays traffic: give it with `--traffic`")
-    if asked.store != MEMORY:
-        raise SettingError("`--store-down` replays without a store: leave `--store` out")
+def check_results(checked: Checked, fail_on: Severity) -> Results:
+    """Return what a check has to tell, in every format."""
+    found = checked.found
+    return Results(
+        name="check",
+        text=lambda output, form: _print(output, checked, form),
+        fields={**_fields(checked), "bounds": worst_fields(checked.bounded)},
+        findings=[one for one in found.every if one.code not in (FAILED_TESTS, FAILED)],
+        cases=[*test_cases(checked.suite), *expected_cases(checked.run)],
+        failures=[
+            *failed_tests(checked.suite),
+            *(one for one in found.every if one.code == FAILED),
+        ],
+        fail_on=fail_on,
+    )
 
 
 def _keep_apart(out: str, traffic: list[str]) -> None:
@@ -153,26 +223,24 @@ def _keep_apart(out: str, traffic: list[str]) -> None:
             raise SettingError(f"`--decisions {out}` would overwrite the traffic")
 
 
-def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:
-    """Return a guard whose counters are nobody else's, whatever store they are in."""
-    return Guard.from_policies(
-        policies,
-        store=DownStore() if asked.store_down else asked.store,
-        geo=asked.geo,
-        namespace=f"{policies.name}.check-{secrets.token_hex(8)}",
-        environ=environment(),
-    )
-
-
 def _findings(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, asked: CheckRequest
+    policies: PolicySet,
+    suite: SuiteResult,
+    run: TrafficRun | None,
+    asked: CheckRequest,
+    proofs: Sequence[Proof],
 ) -> Found:
     now = moment_of(asked.as_of)
-    result = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
-    found: list[str] = []
-    empty: list[str] = []
+    found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
+    failed, accepted_claims = accepted(policies, proof_findings(proofs, asked.paths), now)
+    found.located += failed
+    found.ignored += accepted_claims
+    if asked.fail_on is FailOn.NOTE:
+        found.mildest = Severity.NOTE
     if suite.failed:
-        found.append(f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed")
+        message = f"{suite.failed:,} of {plural(len(suite.results), 'test')} failed"
+        found.add(FAILED_TESTS, message, severity=Severity.ERROR)
+    empty: list[str] = []
     if run is None and not suite.results:
         empty.append("nothing to check: the policies have no tests, and no `--traffic` was given")
     if run is not None:
@@ -180,46 +248,62 @@ def _findings(
             empty.append("the traffic has no readable line")
         elif not run.tally.requests:
             empty.append("no request is left after the warm-up")
-        found += [f"traffic could not be read to its end: {fault}" for fault in run.faults]
-        traffic = findings_of_traffic(run, policies, asked.bad_lines)
+        for fault in run.faults:
+            message = f"traffic could not be read to its end: {fault}"
+            found.add("damaged-traffic", message, severity=Severity.ERROR)
+        traffic = findings_of_traffic(run, policies, asked.bad_lines, asked.missing)
+        add_thresholds(traffic, run)
         located, ignored = accepted(policies, traffic.located, now)
-        result.located += located
-        result.ignored += ignored
-        found += traffic.sentences
-    result.sentences = found if asked.allow_empty else found + empty
-    return result
+        found.located += located
+        found.ignored += ignored
+        found.unplaced += traffic.unplaced
+    setting = Setting(now=now, doors=asked.doors)
+    found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
+    for message in () if asked.allow_empty else empty:
+        found.add("nothing-to-check", message, severity=Severity.ERROR)
+    return found
 
 
-def _print_tests(output: Output, suite: SuiteResult, policies: PolicySet, form: Format) -> None:
-    output.line(("policy   ", "bold"), policy_line(policies))
-    if not suite.results:
-        output.line(("tests    ", "bold"), "none")
-        return
-    total, failed = len(suite.results), suite.failed
-    counts = f"{total - failed:,} passed" + (f", {failed:,} failed" if failed else "")
-    output.line(
-        ("tests    ", "bold"), f"{counts}; rules that decided a test: {coverage(suite, policies)}"
-    )
-    for line in parts_lines(suite, policies):
-        output.line(" " * 9, line)
-    if failed and form is Format.CONCISE:
+def _print(output: Output, checked: Checked, form: Format) -> None:
+    policies, suite, run = checked.policies, checked.suite, checked.run
+    output.told("policy", policy_line(policies))
+    if run is not None:
+        print_head(output, run, policies)
+    output.told("tests", tests_line(suite, policies))
+    expected = expected_line(policies, run)
+    if expected is not None:
+        output.told("expect", expected)
+    if checked.proofs:
+        output.told("proved", proofs_line(checked.proofs))
+    print_notes(output, checked.found)
+    if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)
-    elif failed:
+    elif suite.failed:
         output.line()
         print_tests(output, suite, policies, failed_only=True)
-        output.line()
+    if form is Format.FULL:
+        if run is not None and run.tally.requests:
+            print_expected(output, run)
+            print_tables(output, run, policies)
+            print_harm(output, run)
+        if run is not None:
+            print_remarks(output, run, policies)
+        _print_bounds(output, checked.bounded)
+        print_unreached(output, suite, policies)
+    elif run is not None:
+        print_unreadable(output, run)
+    print_found(output, checked.found, form)
 
 
 def _print_bounds(output: Output, bounded: Sequence[Bound]) -> None:
-    told = f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound` tells why)"
-    output.line(("bound    ", "bold"), told)
-    for line in columns(list(worst_lines(bounded)), (False, False)):
-        output.line(" " * 9, line)
+    output.line()
+    output.line((f"the most that {ACCOUNTS:,} accounts can take (`guardrail bound`)", "bold"))
+    rows = list(worst_lines(bounded))
+    output.lines(columns(rows, (False, False), cells=output.width - 2))
 
 
-def _fields(
-    policies: PolicySet, suite: SuiteResult, run: TrafficRun | None, found: Found
-) -> dict[str, object]:
+def _fields(checked: Checked) -> dict[str, object]:
+    policies, suite, run, found = checked.policies, checked.suite, checked.run, checked.found
     return {
         "loaded": True,
         "policy": policies.name,
@@ -227,8 +311,11 @@ def _fields(
         "files": list(policies.files),
         "tests": [result_fields(entry) for entry in suite.results],
         "traffic": None if run is None else traffic_fields(run, policies),
+        "expected": expected_fields(run),
+        "claims": [proof_fields(proof) for proof in checked.proofs],
         "coverage": coverage_fields(suite, policies),
         "warnings": [diagnostic_fields(one) for one in found.located],
+        "unplaced": [finding_fields(one) for one in found.unplaced],
         "ignored": [diagnostic_fields(one) for one in found.ignored],
         "findings": found.told(),
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from guardrail.cli.figures import plural
-from guardrail.cli.inert import inert, width
+from guardrail.cli.inert import inert, width, wrapped
 from guardrail.cli.output import Format, Output
 from guardrail.errors import Diagnostic, Severity
 
 _TAB = 4
 _LINE_CELLS = 100
 _BEFORE = 40
-_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+_STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
 
 
 def print_diagnostics(output: Output, diagnostics: tuple[Diagnostic, ...], form: Format) -> None:
@@ -40,9 +42,12 @@ def diagnostic_fields(diagnostic: Diagnostic) -> dict[str, object]:
 
 
 def counted(diagnostics: tuple[Diagnostic, ...]) -> str:
-    """Return how many errors and warnings there are: `1 error, 0 warnings`."""
-    errors = sum(found.severity is Severity.ERROR for found in diagnostics)
-    return f"{plural(errors, 'error')}, {plural(len(diagnostics) - errors, 'warning')}"
+    """Return how many errors and warnings there are, and notes if any: `1 error, 0 warnings`."""
+    known = Counter(found.severity for found in diagnostics)
+    told = [plural(known[one], str(one)) for one in (Severity.ERROR, Severity.WARNING)]
+    if known[Severity.NOTE]:
+        told.append(plural(known[Severity.NOTE], "note"))
+    return ", ".join(told)
 
 
 def _print_concise(output: Output, found: Diagnostic) -> None:
@@ -57,36 +62,58 @@ def _print_concise(output: Output, found: Diagnostic) -> None:
 
 def _print_full(output: Output, found: Diagnostic) -> None:
     style = _STYLES[found.severity]
-    output.line(
-        (inert(str(found.span)), "bold"), " ", (found.code, style), " ", inert(found.message)
-    )
+    place = inert(str(found.span))
+    head = f"{place} {found.code} {inert(found.message)}"
+    if width(head) <= output.width:
+        output.line((place, "bold"), " ", (found.code, style), " ", inert(found.message))
+    else:
+        # On a narrow terminal the place stands alone, so that it can still be clicked.
+        output.line((place, "bold"))
+        first, *more = wrapped(inert(found.message), output.width - len(found.code) - 3)
+        output.line("  ", (found.code, style), " ", first)
+        output.lines(more, len(found.code) + 3)
     number = str(found.span.line)
     margin = " " * len(number)
     if found.excerpt is not None:
-        source, start, length = _framed(found)
-        label = f" {inert(found.label)}" if found.label else ""
+        source, start, length = _framed(found, output.width - len(number) - 3)
         output.line((f"{margin} |", "blue"))
         output.line((f"{number} |", "blue"), f" {source}".rstrip())
-        output.line((f"{margin} |", "blue"), " " * (start + 1), (f"{'^' * length}{label}", style))
+        label = inert(found.label or "")
+        beneath = width(f"{margin} | {label}") + start + length + 1 > output.width
+        caret = "^" * length if beneath or not label else f"{'^' * length} {label}"
+        output.line((f"{margin} |", "blue"), " " * (start + 1), (caret, style))
+        if beneath and label:
+            _advice(output, margin, label)
     elif found.label:
-        output.line((f"{margin} = ", "blue"), inert(found.label))
+        _advice(output, margin, inert(found.label))
     if found.help:
-        output.line((f"{margin} = ", "blue"), f"help: {inert(found.help)}")
+        _advice(output, margin, f"help: {inert(found.help)}")
     output.line()
 
 
-def _framed(found: Diagnostic) -> tuple[str, int, int]:
-    """Return the excerpt as it is shown, where the caret starts, and how long it is, in cells."""
+def _advice(output: Output, margin: str, text: str) -> None:
+    first, *more = wrapped(text, output.width - len(margin) - 3)
+    output.line((f"{margin} = ", "blue"), first)
+    output.lines(more, len(margin) + 3)
+
+
+def _framed(found: Diagnostic, most: int) -> tuple[str, int, int]:
+    """Return the excerpt as it is shown, where the caret starts, and how long it is, in cells.
+
+    It takes at most so many cells.
+    """
+    most = min(_LINE_CELLS, most)
     excerpt, span = found.excerpt or "", found.span
     start = min(span.column - 1, len(excerpt))
     end = min(span.end_column - 1, len(excerpt)) if span.end_line == span.line else len(excerpt)
     before = _displayed(excerpt[max(0, start - _LINE_CELLS) : start], 0)
-    if width(before) > _LINE_CELLS - _BEFORE or start > _LINE_CELLS:
-        before = "…" + _last_cells(before, _BEFORE)
+    room = min(_BEFORE, most // 2)
+    if width(before) > most - room or start > most:
+        before = "…" + _last_cells(before, room)
     meant = _displayed(excerpt[start : max(start, end)][:_LINE_CELLS], width(before))
     column = width(before)
     after = _displayed(excerpt[max(start, end) :][:_LINE_CELLS], column + width(meant))
-    shown = _first_cells(before + meant + after, _LINE_CELLS)
+    shown = _first_cells(before + meant + after, most)
     room = max(1, width(shown) - column)
     return shown, column, min(max(1, width(meant.rstrip())), room)
 

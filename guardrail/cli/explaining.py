@@ -12,6 +12,7 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.figures import moment
+from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import environment, load, revision
 from guardrail.cli.output import EFFECT_STYLES, Color, Format, Output
 from guardrail.cli.story_text import after_lines, heading, rule_lines
@@ -114,8 +115,6 @@ def _recorded(policies: PolicySet, question: Question) -> Decision:
         for line, _, _, decision in Replay(guard).run(files.requests(mapping)):
             if line == question.line:
                 return decision
-            if line > (question.line or 0):
-                break
     reasons = [reason for _, line, reason in files.bad.first if line == question.line]
     why = reasons[0] if reasons else "; ".join(files.faults) or "no request stands there"
     raise SettingError(f"line {question.line} of `{question.traffic}` cannot be explained: {why}")
@@ -149,14 +148,14 @@ def _print(output: Output, decision: Decision, policies: PolicySet, form: Format
     if form is Format.JSON:
         output.json(told.as_dict())
         return
-    output.line((heading(told), EFFECT_STYLES[str(told.effect)]))
+    for line in wrapped(heading(told), output.width):
+        output.line((line, EFFECT_STYLES[str(told.effect)]))
     if form is Format.CONCISE:
         return
     output.line()
-    for line in rule_lines(told, policies):
-        output.line("  ", line)
+    output.lines(rule_lines(told, policies, cells=output.width - 2))
     if told.rules:
         output.line()
-    for line in after_lines(told):
-        output.line("  ", line)
-    output.line("  ", f"at {moment(told.time)}, policy {revision(policies)}")
+    for label, line in after_lines(told):
+        output.paragraph(line, label)
+    output.paragraph(f"at {moment(told.time)}, policy {revision(policies)}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from guardrail.cli.excerpts import counted, diagnostic_fields, print_diagnostics
+from guardrail.cli.inert import wrapped
 from guardrail.cli.output import Format, Output
+from guardrail.cli.reports import Reports, Results, Wanted, opened
 from guardrail.errors import GuardrailError, PolicyError
 from guardrail.traffic.mapfile import MapError
 
@@ -71,13 +73,52 @@ def silence_stdout() -> None:
     os.dup2(nowhere, sys.stdout.fileno())
 
 
+def reported(
+    run: Callable[[Reports], int],
+    output: Output,
+    asked: Sequence[Wanted] | None,
+    *,
+    name: str = "check",
+    not_run: str = "",
+    allow_empty: bool = False,
+) -> int:
+    """Run a command that reports in several formats, and return its exit code, whatever happens.
+
+    A policy that cannot be loaded is told in each of them.
+    """
+
+    def every() -> int:
+        with opened(asked, output) as reports:
+            try:
+                return run(reports)
+            except PolicyError as error:
+                reports.tell(_unloaded(error, name, not_run))
+                return NOT_LOADED
+
+    return ended(every, output, Format.FULL, allow_empty=allow_empty)
+
+
+def _unloaded(error: PolicyError, name: str, not_run: str) -> Results:
+    def text(output: Output, form: Format) -> None:
+        print_diagnostics(output, error.diagnostics, form)
+        told = f"{counted(error.diagnostics)}. Policy not loaded{not_run}."
+        output.lines(wrapped(told, output.width), 0)
+
+    fields = [diagnostic_fields(found) for found in error.diagnostics]
+    return Results(
+        name=name,
+        text=text,
+        fields={"loaded": False, "diagnostics": fields},
+        findings=error.diagnostics,
+    )
+
+
 def _print_unloaded(output: Output, error: PolicyError, form: Format, not_run: str) -> None:
+    results = _unloaded(error, "", not_run)
     if form is Format.JSON:
-        fields = [diagnostic_fields(found) for found in error.diagnostics]
-        output.json({"loaded": False, "diagnostics": fields})
-        return
-    print_diagnostics(output, error.diagnostics, form)
-    output.line(f"{counted(error.diagnostics)}. Policy not loaded{not_run}.")
+        output.json(results.fields)
+    else:
+        results.text(output, form)
 
 
 def _print_our_fault(output: Output, error: Exception) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from guardrail.cli.inert import padded, width
+from guardrail.cli.inert import padded, width, wrapped
 
 NONE = "–"
 _DAY = 86400.0
+LEAST = 10
+"""How narrow a column of text may become."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -49,22 +51,42 @@ def moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def columns(rows: Sequence[Sequence[str]], right: Sequence[bool], gap: str = "  ") -> list[str]:
-    """Return rows of cells as lines, each column as wide as its widest cell."""
-    widths = [max((width(row[at]) for row in rows), default=0) for at in range(len(right))]
+def columns(
+    rows: Sequence[Sequence[str]], right: Sequence[bool], gap: str = "  ", cells: int = 0
+) -> list[str]:
+    """Return rows as lines of aligned columns; `right` says which are aligned to the right.
+
+    With `cells` they take no more than that: texts, the widest first, go on in further lines.
+    """
+    if not rows:
+        return []
+    widths = [max(width(row[place]) for row in rows) for place in range(len(right))]
+    if cells:
+        gap = _narrowed(widths, right, gap, cells)
     return [
         gap.join(
             padded(cell, cells, right=to_right)
-            for cell, cells, to_right in zip(row, widths, right, strict=True)
+            for cell, cells, to_right in zip(line, widths, right, strict=True)
         ).rstrip()
         for row in rows
+        for line in _broken(row, widths)
     ]
 
 
-def beside(left: Sequence[str], right: Sequence[str], gap: int) -> list[str]:
-    """Return two blocks of lines side by side."""
-    cells = max((width(line) for line in left), default=0) + gap
-    tall = max(len(left), len(right))
-    first = [*left, *[""] * (tall - len(left))]
-    second = [*right, *[""] * (tall - len(right))]
-    return [f"{padded(a, cells)}{b}".rstrip() for a, b in zip(first, second, strict=True)]
+def _narrowed(widths: list[int], right: Sequence[bool], gap: str, cells: int) -> str:
+    """Make the widest columns of text narrower until the whole fits; return the gap to use."""
+    over = sum(widths) + len(gap) * (len(widths) - 1) - cells
+    texts = [place for place, to_right in enumerate(right) if not to_right]
+    while over > 0 and texts:
+        widest = max(texts, key=lambda place: widths[place])
+        if widths[widest] <= LEAST:
+            break
+        widths[widest] -= 1
+        over -= 1
+    return " " if over > 0 else gap
+
+
+def _broken(row: Sequence[str], widths: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    parts = [wrapped(cell, max(1, cells)) for cell, cells in zip(row, widths, strict=True)]
+    for number in range(max(map(len, parts))):
+        yield tuple(part[number] if number < len(part) else "" for part in parts)

@@ -8,42 +8,62 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
 
-from guardrail.cli.excerpts import print_diagnostics
+from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.figures import plural, share
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import inert, shortened
+from guardrail.cli.machine import Finding, Unplaced
 from guardrail.cli.output import Format, Output
+from guardrail.cli.policy_findings import Setting, policy_findings, with_excerpts
 from guardrail.cli.traffic import TrafficRun
-from guardrail.errors import Diagnostic, SettingError
-from guardrail.http.doors import DOORS, unfed_by_all
-from guardrail.loading import accepted, ending_soon, lint, nearest, warning
+from guardrail.cli.traffic_findings import rule_findings, thin_sample
+from guardrail.errors import Diagnostic, SettingError, Severity
+from guardrail.http.doors import DOORS
+from guardrail.loading import ending_soon, nearest, warning
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
-from guardrail.scenarios import SuiteResult, suite_findings
+from guardrail.scenarios import SuiteResult
+from guardrail.traffic.notes import MapNotes
 
 Counted = TypeVar("Counted")
 _SHOWN = 5
+_NOTES = 10
+FAILED_TESTS = "failed-tests"
+"""What stands for failed tests among findings, where each stands for itself elsewhere."""
 
 
 @dataclass(slots=True)
 class Found:
-    """What was found: located findings, those that comments accept, sentences, and notes.
-
-    Notes tell what is no finding yet.
-    """
+    """What was found: in files, in no file, what comments accept, and what is no finding yet."""
 
     located: list[Diagnostic] = field(default_factory=list)
     ignored: list[Diagnostic] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
+    unplaced: list[Unplaced] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mildest: Severity = Severity.WARNING
+    """The mildest finding that is told as one; what is milder is noted."""
 
     @property
-    def any(self) -> bool:
-        """Whether anything was found."""
-        return bool(self.located or self.sentences)
+    def every(self) -> list[Finding]:
+        """Everything that was found, by its place; what has none comes last."""
+        return [*sorted(self.located, key=lambda one: one.sort_key), *self.unplaced]
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,
+        severity: Severity = Severity.WARNING,
+    ) -> None:
+        """Add a finding that stands in no file."""
+        self.unplaced.append(Unplaced(code, severity, message, help))
 
     def told(self) -> list[str]:
-        """Return everything as sentences."""
-        return [f"{d.code} {d.message} ({d.span})" for d in self.located] + self.sentences
+        """Return everything as sentences, what is only noted left out."""
+        located = [d for d in self.located if d.severity.reaches(self.mildest)]
+        return [
+            *(f"{d.code} {d.message} ({d.span})" for d in located),
+            *(found.text for found in self.unplaced if found.severity.reaches(self.mildest)),
+        ]
 
 
 def moment_of(as_of: float | None) -> int:
@@ -68,39 +88,43 @@ def findings_of_policies(
     policies: PolicySet, suite: SuiteResult, doors: Sequence[str], now: int, geo: str | None
 ) -> Found:
     """Return what is wrong with policies that load, and with their tests."""
-    every = [*lint(policies, now), *suite_findings(policies, suite, now, geo)]
-    for unfed in unfed_by_all(policies, doors):
-        message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
-        help = "leave it to another door, or set its `mode: off` here"
-        every.append(warning("GR205", message, unfed.rule.span, help))
-    located, ignored = accepted(policies, every, now)
-    return Found(located, ignored, notes=ending_soon(policies, now))
+    setting = Setting(now=now, doors=doors, geo=geo)
+    made = policy_findings(policies, suite, setting)
+    return Found(with_excerpts(made.faults), made.ignored, notes=ending_soon(policies, now))
 
 
-def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) -> Found:
+def findings_of_traffic(
+    run: TrafficRun, policies: PolicySet, most: Fraction, missing: Fraction
+) -> Found:
     """Return what is wrong with recorded traffic, or shows that the policies miss it.
 
-    `most` is the share of lines that may be unreadable.
+    `most` is the share of lines that may be unreadable, `missing` that of requests which may lack
+    a fact that a rule tests.
     """
-    found = Found(sentences=list(_of_lines(run, most)))
+    found = Found()
+    _of_lines(found, run, most)
     tally = run.tally
     for name, count in _first(tally.strange):
         near = nearest(name, policies.facts)
         advice = "declare it under `facts:`, or leave it out of the traffic"
         if near:
             advice = f"did you mean `{near}`?"
-        found.sentences.append(
-            f"GR309 fact `{shortened(name)}` is in no policy ({plural(count, 'request')}); {advice}"
-        )
+        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
+        found.add("GR309", message, advice)
     for note, count in _first(tally.matching.notes):
-        found.sentences.append(f"GR311 {shortened(note, 160)} ({plural(count, 'request')})")
+        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     if policies.unlisted_model is None:
         for model, count in _first(tally.unlisted):
-            found.sentences.append(
-                f"GR306 model `{shortened(model)}` is not in `models` "
-                f"({plural(count, 'request')}): it costs the dearest, and no degrade moves it; "
-                "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
+            message = (
+                f"model `{shortened(model)}` is not in `models` "
+                f"({plural(count, 'request')}): it costs the dearest, and no degrade moves it"
             )
+            help = "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
+            found.add("GR306", message, help)
+    found.located += rule_findings(run, policies, missing)
+    thin = thin_sample(run, policies)
+    if thin is not None:
+        found.unplaced.append(thin)
     by_id = {rule.id: rule for rule in policies.rules}
     for name, count in _first(tally.idle):
         message = f"rule `{name}` asked for a weaker model without effect "
@@ -110,26 +134,63 @@ def findings_of_traffic(run: TrafficRun, policies: PolicySet, most: Fraction) ->
     return found
 
 
-def _of_lines(run: TrafficRun, most: Fraction) -> list[str]:
-    found: list[str] = []
+def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:
     bad, every = run.bad.count, run.bad.count + run.readable
     if bad and bad > most * every:
-        found.append(
-            f"GR305 {bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
+        message = (
+            f"{bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
-    if run.mapping is None or not run.readable:
-        return found
-    for name in sorted(run.mapping.unseen):
-        found.append(
-            f"GR308 column `{shortened(name)}`, which the map names, has no value in any line"
+        found.add("GR305", message)
+    if run.notes is not None and run.notes.rows:
+        _of_map(found, run.notes)
+
+
+MOST_MISSING = Fraction(1, 5)
+"""The share of requests that may lack a fact before that is a finding."""
+
+
+def _of_map(found: Found, notes: MapNotes) -> None:
+    """Add what a map met that may make figures wrong."""
+    for name in sorted(notes.unseen):
+        message = f"column `{shortened(name)}`, which the map names, has no value in any line"
+        found.add("GR308", message)
+    for (fact, text), count in _first(notes.unknown):
+        message = (
+            f"`{shortened(text)}` is not among the `values` of `{fact}` "
+            f"({plural(count, 'request')}): the fact was left out"
         )
-    for (fact, text), count in _first(run.mapping.unknown):
-        found.append(
-            f"GR310 `{shortened(text)}` is not among the `values` of `{fact}` "
-            f"({plural(count, 'request')}): the fact was left out; list it, or add a `default`"
+        found.add("GR310", message, "list it, or add a `default`")
+    for name, count in _first(notes.missing):
+        # What no line has at all is told by its column.
+        is_told = count == notes.rows and bool(notes.unseen)
+        if count > MOST_MISSING * notes.rows and name not in notes.optional and not is_told:
+            message = (
+                f"fact `{name}` is missing in {share(count, notes.rows)} of the requests "
+                f"({count:,})"
+            )
+            found.add("GR312", message, "add a `default`, or say `optional: true`")
+    examples = {what: shortened(text) for what, text in notes.examples.items()}
+    if notes.doubled:
+        message = (
+            f"{plural(notes.doubled, 'time')} lay in an hour that the clock showed twice, "
+            f"such as `{examples.get('doubled', '')}`"
         )
-    return found
+        found.add("GR313", message, "say which one with `doubled`, or log offsets")
+    if notes.skipped:
+        message = (
+            f"{plural(notes.skipped, 'time')} lay in an hour that the clock never showed, "
+            f"such as `{examples.get('skipped', '')}`"
+        )
+        found.add("GR313", message, "is the time zone that of the log?")
+    if notes.early:
+        message = (
+            f"{plural(notes.early, 'time')} lay before 1980, such as `{examples.get('early', '')}`"
+        )
+        found.add("GR314", message, "say with `offset` when the first line was")
+    if notes.undecoded:
+        message = f"{plural(notes.undecoded, 'character')} could not be decoded and were replaced"
+        found.add("GR315", message, "say the file's `encoding` in the map")
 
 
 def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
@@ -137,21 +198,42 @@ def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:_SHOWN]
 
 
-def print_found(output: Output, found: Found, form: Format) -> None:
-    """Print what was found, or that nothing was."""
+def print_notes(output: Output, found: Found) -> None:
+    """Print what is no finding yet, and what comments accept."""
     for note in found.notes:
-        output.line(("note     ", "yellow"), shortened(note, 200))
+        output.told("note", shortened(note, 200), "yellow")
     if found.ignored:
         codes = ", ".join(sorted({one.code for one in found.ignored}))
         text = f"{plural(len(found.ignored), 'finding')} accepted by a comment ({codes})"
-        output.line(("note     ", "yellow"), text)
+        output.told("note", text, "yellow")
+
+
+def print_found(output: Output, found: Found, form: Format) -> None:
+    """Print what was found, or that nothing was."""
     output.line()
-    if found.located:
-        print_diagnostics(output, tuple(found.located), form)
-    if not found.any:
+    notes = [one for one in found.located if not one.severity.reaches(found.mildest)]
+    _print_notes(output, notes, form)
+    print_diagnostics(output, tuple(one for one in found.located if one not in notes), form)
+    if not found.told():
         output.line(("no findings", "green"))
-    for sentence in found.sentences:
-        output.line(("finding  ", "red"), sentence)
-    if found.located:
-        codes = ", ".join(sorted({one.code for one in found.located}))
-        output.line(("finding  ", "red"), f"{plural(len(found.located), 'warning')} ({codes})")
+    for one in found.unplaced:
+        label = "finding" if one.severity.reaches(found.mildest) else "note"
+        output.told(label, inert(one.text), "blue" if label == "note" else "red")
+    graver = [one for one in found.located if one not in notes]
+    if graver:
+        codes = ", ".join(sorted({one.code for one in graver}))
+        output.told("finding", f"{counted(tuple(graver))} ({codes})", "red")
+
+
+def _print_notes(output: Output, notes: list[Diagnostic], form: Format) -> None:
+    """Print what is no fault by itself, a paragraph each; in concise form a line each."""
+    if form is not Format.FULL or not notes:
+        print_diagnostics(output, tuple(notes), Format.CONCISE)
+        return
+    output.line(("notes, which are no faults by themselves", "bold"))
+    for note in notes[:_NOTES]:
+        file = note.span.file.rpartition("/")[2]
+        output.paragraph(inert(f"{file}:{note.span.line} {note.code} {note.message}"))
+    if len(notes) > _NOTES:
+        output.paragraph(f"and {len(notes) - _NOTES:,} more: `--format concise` has all")
+    output.line()

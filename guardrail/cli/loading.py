@@ -19,11 +19,13 @@ _DIGEST = 15
 _TRAFFIC = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".csv", ".csv.gz", ".csv.zst")
 
 
-def load(paths: Sequence[str]) -> PolicySet:
-    """Return the policy set under some paths.
+def load(paths: Sequence[str], *, linted: bool = False, expected: Sequence[str] = ()) -> PolicySet:
+    """Return the policy set under some paths; `linted` adds what is most likely not meant.
+
+    `expected` are more expectations of traffic, in files or written out.
 
     Raises:
-        SettingError: a path is not there, or is traffic.
+        SettingError: a path is not there, or is traffic, or an expectation is none.
         NothingToCheckError: there is no policy file under them.
         PolicyError: the files cannot be loaded.
     """
@@ -38,7 +40,10 @@ def load(paths: Sequence[str]) -> PolicySet:
         raise NothingToCheckError(
             f"nothing to check: no policy file under `{'`, `'.join(paths)}` (`*.yaml` or `*.yml`)"
         )
-    return load_policies(list(paths))
+    for one in expected:
+        if one.endswith((".yaml", ".yml")) and not Path(one).exists():
+            raise SettingError(f"`--expect`: there is no `{one}`")
+    return load_policies(list(paths), linted=linted, expected=expected)
 
 
 def _holds_policies(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from fractions import Fraction
 from typing import Annotated
@@ -9,6 +10,8 @@ from typing import Annotated
 import typer
 
 from guardrail.cli.output import Color, Format
+from guardrail.cli.reports import Wanted
+from guardrail.errors import Severity
 from guardrail.http.doors import DOORS
 from guardrail.loading import NotationError, read_duration
 from guardrail.model.amounts import SECOND
@@ -42,10 +45,58 @@ def seconds(written: str) -> float:
         raise typer.BadParameter(f"`{written}` {error.message}: {error.help}") from None
 
 
+def form(written: str) -> Format:
+    """Return the format option of a command that prints one thing, for people or as JSON."""
+    if written not in FORMS:
+        raise typer.BadParameter(f"`{written}` is not one of {', '.join(FORMS)}")
+    return Format(written)
+
+
+def wanted(written: str) -> Wanted:
+    """Return a format option such as `full` or `sarif=out.sarif`."""
+    name, equals, file = written.partition("=")
+    if name not in list(Format) or (equals and not file):
+        known = ", ".join(Format)
+        raise typer.BadParameter(f"`{written}` is not FORM or FORM=FILE, with FORM of {known}")
+    return Wanted(Format(name), file or None)
+
+
+class FailOn(enum.StrEnum):
+    """From which findings on a command ends in exit code 1."""
+
+    ERROR = "error"
+    WARN = "warn"
+    NOTE = "note"
+
+    @property
+    def severity(self) -> Severity:
+        """The mildest finding that fails."""
+        return Severity.WARNING if self is FailOn.WARN else Severity(self.value)
+
+
+FORMS = (Format.FULL, Format.CONCISE, Format.JSON)
+"""The formats of a command that does not find fault."""
+
 Paths = Annotated[
     list[str], typer.Argument(metavar="PATH…", help="Policy files, or folders of them.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How results are printed.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", metavar="|".join(FORMS), parser=form, help="How results are printed."),
+]
+Formats = Annotated[
+    list[Wanted] | None,
+    typer.Option(
+        "--format",
+        metavar="FORM[=FILE]",
+        parser=wanted,
+        help=f"How results are printed: {', '.join(Format)}; repeatable, each other one to a file.",
+    ),
+]
+FailOnOption = Annotated[
+    FailOn,
+    typer.Option("--fail-on", help="End in exit code 1 from findings of this severity on."),
+]
 ColorOption = Annotated[Color, typer.Option("--color", help="When output is coloured.")]
 Geo = Annotated[
     str | None,
@@ -64,14 +115,66 @@ Traffic = Annotated[
 ]
 Map = Annotated[
     str | None,
-    typer.Option("--map", metavar="MAP", help="A YAML file that says how to read another log."),
+    typer.Option(
+        "--map",
+        metavar="MAP",
+        help="How to read another log: a name (see `guardrail map list`), or a YAML file.",
+    ),
 ]
 Decisions = Annotated[
     str | None,
     typer.Option("--decisions", metavar="OUT", help="Write JSON for each request; - is stdout."),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="How many processes replay; accounts that can affect each other stay together.",
+    ),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Replay one part of so many, and write what came of it to `--result`.",
+    ),
+]
+ResultFile = Annotated[
+    str | None,
+    typer.Option("--result", metavar="OUT", help="Where `--shard` writes; `merge` reads it."),
+]
+SampleShare = Annotated[
+    Fraction | None,
+    typer.Option(
+        "--sample",
+        metavar="SHARE",
+        parser=portion,
+        help="Replay the requests of 5%, 1%, … of all accounts, drawn by a hash of the account.",
+    ),
+]
+SampleKey = Annotated[
+    str, typer.Option("--sample-key", metavar="TEXT", help="Another text draws other accounts.")
+]
+SeedCounters = Annotated[
+    str | None,
+    typer.Option("--seed-counters", metavar="FILE", help="Start from saved counters."),
+]
+SaveCounters = Annotated[
+    str | None,
+    typer.Option("--save-counters", metavar="FILE", help="Save the counters as they end."),
+]
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
+]
+LintedStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URI", help="Where counters will be kept: what it forgets is a finding."
+    ),
 ]
 StoreDown = Annotated[
     bool,
@@ -95,6 +198,32 @@ BadShare = Annotated[
         metavar="SHARE",
         parser=portion,
         help="How many lines may be unreadable before that is a finding.",
+    ),
+]
+Missing = Annotated[
+    Fraction,
+    typer.Option(
+        "--missing",
+        metavar="SHARE",
+        parser=portion,
+        help="How many requests may lack a fact that a rule tests before that is told.",
+    ),
+]
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE|TEXT",
+        help="What the traffic must come to: `account.tier=verified refused <= 0.1%`, or a YAML "
+        "file with `expect`; repeatable.",
+    ),
+]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="FACT[,FACT…]",
+        help="Tell whom refusals hit by the values of these facts; repeatable for further tables.",
     ),
 ]
 Doors = Annotated[

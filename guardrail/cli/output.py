@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO
 
 from rich.console import Console
 from rich.text import Text
 
-from guardrail.cli.inert import inert
+from guardrail.cli.inert import inert, wrapped
 
+LABEL = 9
+"""How wide the column of labels is, where text stands beside them."""
 EFFECT_STYLES = {"allow": "green", "degrade": "yellow", "throttle": "magenta", "block": "red"}
 
 
@@ -25,23 +29,40 @@ class Color(enum.StrEnum):
 
 
 class Format(enum.StrEnum):
-    """How results are printed: for people, a line a finding, or one JSON object."""
+    """How results are printed.
+
+    For people (`full`), a line a finding (`concise`), one JSON object, one a line (`jsonl`), or as
+    the programs that show results take them: JUnit's XML, SARIF 2.1.0, GitHub's commands.
+    """
 
     FULL = "full"
     CONCISE = "concise"
     JSON = "json"
+    JSONL = "jsonl"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+NARROWEST, USUAL = 40, 80
+"""How many columns text is laid out for: at least, and where nothing is known."""
 
 
 class Output:
     """The two streams of a command.
 
     `color` is the wish of the command line; `results_to_stderr` is for a command whose stdout
-    carries data of its own.
+    carries data of its own; `results` is another stream than stdout for them, never coloured.
     """
 
-    def __init__(self, color: Color, *, results_to_stderr: bool = False) -> None:
-        self._results = _console(sys.stderr if results_to_stderr else sys.stdout, color)
+    def __init__(
+        self, color: Color, *, results_to_stderr: bool = False, results: IO[str] | None = None
+    ) -> None:
+        stream = results or (sys.stderr if results_to_stderr else sys.stdout)
+        self._results = _console(stream, Color.NEVER if results else color)
         self._notes = _console(sys.stderr, color)
+        self.width = _columns(stream)
+        """How many columns results are laid out for."""
 
     @property
     def interactive(self) -> bool:
@@ -57,17 +78,42 @@ class Output:
         """Print a line of results; a part is text or text with a style."""
         self._results.print(Text.assemble(*parts), soft_wrap=True)
 
+    def told(self, label: str, text: str, style: str = "bold") -> None:
+        """Print a label and text beside it, in as many lines as it takes; the text is inert."""
+        lines = wrapped(text, max(self.width - LABEL, NARROWEST - LABEL))
+        self.line((label.ljust(LABEL), style), lines[0])
+        for line in lines[1:]:
+            self.line(" " * LABEL, line)
+
+    def lines(self, lines: Iterable[str], indent: int = 2) -> None:
+        """Print lines of results, indented."""
+        for line in lines:
+            self.line(" " * indent if line else "", line)
+
+    def paragraph(self, text: str, label: str = "") -> None:
+        """Print text, after a label if there is one, in as many lines as it takes.
+
+        Those after the first stand further to the right.
+        """
+        first, *more = wrapped(text, self.width - 2 - max(2, len(label)))
+        self.line("  ", label, first)
+        self.lines(more, 2 + max(2, len(label)))
+
     def text(self, text: str) -> None:
         """Print text of results as it is."""
         self._results.print(Text(text), soft_wrap=True)
 
-    def json(self, value: object) -> None:
+    def json(self, value: object, indent: int | None = 2) -> None:
         """Print a value as JSON, in plain ASCII so that no terminal acts on what it quotes."""
-        self.text(json.dumps(value, indent=2))
+        self.text(json.dumps(value, indent=indent))
 
     def warn(self, message: str) -> None:
         """Print a warning to stderr."""
         self._notes.print(Text.assemble(("warning: ", "yellow"), inert(message)), soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        """Print a note to stderr."""
+        self._notes.print(Text.assemble(("note: ", "cyan"), inert(message)), soft_wrap=True)
 
     def error(self, message: str) -> None:
         """Print an error to stderr."""
@@ -92,6 +138,16 @@ def _console(stream: IO[str], color: Color) -> Console:
         highlight=False,
         emoji=False,
     )
+
+
+def _columns(stream: IO[str]) -> int:
+    """Return how wide text may be: as COLUMNS says, or the terminal."""
+    stated = os.environ.get("COLUMNS", "")
+    columns = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 6 else 0
+    if not columns and stream.isatty():
+        with contextlib.suppress(OSError, ValueError):
+            columns = os.get_terminal_size(stream.fileno()).columns
+    return max(NARROWEST, columns or USUAL)
 
 
 def _wants_color(stream: IO[str]) -> bool:

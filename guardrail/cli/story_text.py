@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from guardrail.cli.figures import columns, length, moment
-from guardrail.cli.inert import padded, shortened, width
+from guardrail.cli.inert import padded, shortened, width, wrapped
 from guardrail.engine import (
     Answered,
     BandStory,
@@ -46,9 +46,12 @@ def heading(told: Explanation) -> str:
 
 
 def rule_lines(
-    told: Explanation, policies: PolicySet, only: Sequence[str] | None = None
+    told: Explanation, policies: PolicySet, only: Sequence[str] | None = None, cells: int = 0
 ) -> list[str]:
-    """Return the rules of a decision as lines of four columns; `only` some of them."""
+    """Return the rules of a decision as lines of four columns; `only` some of them.
+
+    With `cells` they take no more than that.
+    """
     by_id = {rule.id: rule for rule in policies.rules}
     rows = [
         row
@@ -58,22 +61,36 @@ def rule_lines(
     ]
     # What stands alone in its line may be longer than the column of tests.
     tests = max((width(text) for _, _, text, answer in rows if answer), default=0)
-    lines = columns([(name, word) for name, word, _, _ in rows], (False, False), "   ")
-    cells = max((width(line) for line in lines), default=0) + 3
-    return [
-        f"{padded(line, cells)}{padded(text, tests)}   {answer}".rstrip()
-        for line, (_, _, text, answer) in zip(lines, rows, strict=True)
-    ]
+    texts = [f"{padded(text, tests)}   {answer}".rstrip() for _, _, text, answer in rows]
+    named = [(name, word) for name, word, _, _ in rows]
+    first = max((width(name) for name, _ in named), default=0)
+    first += max((width(word) for _, word in named), default=0) + 6
+    if cells and first + max(map(width, texts), default=0) > cells:
+        # Too narrow for columns: the name of a rule stands alone, what it came to beneath it.
+        return list(_stacked(rows, cells))
+    return columns(
+        [(*pair, text) for pair, text in zip(named, texts, strict=True)], (False,) * 3, "   "
+    )
 
 
-def after_lines(told: Explanation) -> Iterator[str]:
+def _stacked(rows: Sequence[Row], cells: int) -> Iterator[str]:
+    words = max(width(word) for _, word, _, _ in rows)
+    for name, word, text, answer in rows:
+        if name:
+            yield name
+        first, *more = wrapped(f"{text}   {answer}".rstrip(), cells - words - 5)
+        yield f"  {padded(word, words)}   {first}".rstrip()
+        yield from (" " * (words + 5) + line for line in more)
+
+
+def after_lines(told: Explanation) -> Iterator[tuple[str, str]]:
     """Yield what else is to be said: obligations, what went wrong, which data was read."""
     for name, value in told.obligations.items():
-        yield f"obligation  {shortened(name)}: {shortened(_shown(value))}"
+        yield "obligation  ", f"{shortened(name)}: {shortened(_shown(value))}"
     for error in told.errors:
-        yield f"note        {shortened(error, 160)}"
+        yield "note        ", shortened(error, 160)
     for source in told.sources:
-        yield f"data        {shortened(source, 160)}"
+        yield "data        ", shortened(source, 160)
 
 
 def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
@@ -99,6 +116,8 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         yield from (("", "steps", text, "") for text in _steps(status, rule))
     if story.effect is not None:
         yield "", "asks for", _asked(story), ""
+        for name, text in rule.about.lines().items():
+            yield "", name, shortened(text, 160), ""
 
 
 def _exemption_rows(told: ExemptionStory) -> Iterator[Row]:

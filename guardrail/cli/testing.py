@@ -2,79 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
+from guardrail.analysis import Proof, proved
 from guardrail.cli import options
+from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields, print_diagnostics
-from guardrail.cli.failures import FINDINGS, OK, ended
+from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.figures import plural
 from guardrail.cli.findings import moment_of
+from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import load
+from guardrail.cli.machine import Unplaced
+from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import failed_tests
+from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
-    parts_lines,
     print_tests,
     print_tests_concise,
+    print_unreached,
     result_fields,
-    summary,
+    test_cases,
+    tests_line,
 )
+from guardrail.errors import Diagnostic, Severity
 from guardrail.loading import accepted
-from guardrail.scenarios import run_suite, suite_findings
+from guardrail.model.policy import PolicySet
+from guardrail.scenarios import SuiteResult, run_suite, suite_findings
+
+_NONE = "there are no tests: write some under `tests:`, or in a `*_test.yaml`"
 
 
 def run_policy_tests(
     paths: options.Paths,
     geo: options.Geo = None,
     as_of: options.AsOf = None,
-    form: options.FormatOption = Format.FULL,
+    form: options.Formats = None,
+    fail_on: options.FailOnOption = FailOn.WARN,
     color: options.ColorOption = Color.AUTO,
     allow_empty: options.AllowEmpty = False,
 ) -> None:
     """Run the tests in policy files, and tell which rules no test decided."""
+
+    def run(reports: Reports) -> int:
+        policies = load(paths)
+        suite = run_suite(policies, geo)
+        now = moment_of(as_of)
+        proofs = proved(policies, now)
+        every = [*suite_findings(policies, suite, now, geo), *proof_findings(proofs, paths)]
+        found, _ = accepted(policies, every, now)
+        results = _results(policies, suite, found, proofs, fail_on, allow_empty)
+        reports.tell(results)
+        return FINDINGS if results.failed else OK
+
     output = Output(color)
-    run = lambda: print_results(paths, geo, as_of, output, form, allow_empty)  # noqa: E731
+    not_run = "; tests were not run"
     raise typer.Exit(
-        ended(run, output, form, not_run="; tests were not run", allow_empty=allow_empty)
+        reported(run, output, form, name="test", not_run=not_run, allow_empty=allow_empty)
     )
 
 
-def print_results(
-    paths: list[str],
-    geo: str | None,
-    as_of: float | None,
-    output: Output,
-    form: Format,
+def _results(
+    policies: PolicySet,
+    suite: SuiteResult,
+    found: list[Diagnostic],
+    proofs: Sequence[Proof],
+    fail_on: FailOn,
     allow_empty: bool,
-) -> int:
-    """Run every test, print how they went, and return the exit code."""
-    policies = load(paths)
-    suite = run_suite(policies, geo)
-    now = moment_of(as_of)
-    found, _ = accepted(policies, suite_findings(policies, suite, now, geo), now)
-    if form is Format.JSON:
-        results = [result_fields(entry) for entry in suite.results]
-        output.json(
-            {
-                "loaded": True,
-                "tests": results,
-                **coverage_fields(suite, policies),
-                "warnings": [diagnostic_fields(one) for one in found],
-            }
-        )
-    elif not suite.results:
-        output.line("there are no tests: write some under `tests:`, or in a `*_test.yaml`")
-    else:
-        if form is Format.CONCISE:
-            print_tests_concise(output, suite)
-        else:
-            print_tests(output, suite, policies)
-        output.line(summary(suite, policies))
-        if form is Format.FULL:
-            for line in parts_lines(suite, policies):
-                output.line(line[0].upper() + line[1:])
-        if found:
-            output.line()
-            print_diagnostics(output, tuple(found), form)
+) -> Results:
+    empty = []
+    if not suite.results and not allow_empty:
+        empty.append(Unplaced("nothing-to-check", Severity.ERROR, _NONE))
+    return Results(
+        name="test",
+        text=lambda output, form: _print(output, policies, suite, found, proofs, form),
+        fields={
+            "loaded": True,
+            "tests": [result_fields(entry) for entry in suite.results],
+            **coverage_fields(suite, policies),
+            "claims": [proof_fields(proof) for proof in proofs],
+            "warnings": [diagnostic_fields(one) for one in found],
+        },
+        findings=[*found, *empty],
+        cases=list(test_cases(suite)),
+        failures=list(failed_tests(suite)),
+        fail_on=fail_on.severity,
+    )
+
+
+def _print(
+    output: Output,
+    policies: PolicySet,
+    suite: SuiteResult,
+    found: list[Diagnostic],
+    proofs: Sequence[Proof],
+    form: Format,
+) -> None:
     if not suite.results:
-        return OK if allow_empty else FINDINGS
-    return FINDINGS if suite.failed or found else OK
+        output.lines(wrapped(_NONE, output.width), 0)
+        return
+    if form is Format.CONCISE:
+        print_tests_concise(output, suite)
+    else:
+        print_tests(output, suite, policies)
+        print_unreached(output, suite, policies)
+        output.line()
+    told = f"{plural(len(suite.results), 'test')}: {tests_line(suite, policies)}"
+    output.lines(wrapped(told, output.width), 0)
+    if proofs:
+        output.line(proofs_line(proofs))
+    if found:
+        output.line()
+        print_diagnostics(output, tuple(found), form)

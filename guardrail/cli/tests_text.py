@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from guardrail.cli.figures import columns, length, plural
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import padded, shortened, width, wrapped
+from guardrail.cli.machine import Case
 from guardrail.cli.output import Output
 from guardrail.cli.story_text import rule_lines
 from guardrail.engine import KINDS, Point, points_of
@@ -23,6 +24,7 @@ from guardrail.scenarios import (
 )
 
 _SHOWN_RULES = 20
+_PARTS = 3
 
 
 def print_tests(
@@ -33,10 +35,18 @@ def print_tests(
     for file, group in groupby(results, key=lambda found: found.scenario.span.file):
         output.line((shortened(file), "bold"))
         entries = list(group)
-        lines = columns([_cells(entry) for entry in entries], (False, False, False))
-        for entry, line in zip(entries, lines, strict=True):
-            output.line("  ", (line, "red" if entry.mismatch else ""))
-            for detail in _details(entry, policies):
+        cells = [_cells(entry) for entry in entries]
+        marks = max(len(mark) for mark, _, _ in cells)
+        room = output.width - 4 - marks
+        for entry, (mark, name, rest) in zip(entries, cells, strict=True):
+            style = "red" if entry.mismatch else ""
+            wide = max(width(one) for _, one, _ in cells)
+            beside = wide + 2 + max(width(one) for _, _, one in cells) <= room
+            told = f"{padded(name, wide)}  {rest}" if beside else f"{name}  {rest}"
+            first, *more = wrapped(told, room) if not beside else [told]
+            output.line("  ", (f"{padded(mark, marks)}  {first}".rstrip(), style))
+            output.lines(more, marks + 6)
+            for detail in _details(entry, policies, output.width - 8):
                 output.line(" " * 8, detail)
 
 
@@ -57,42 +67,77 @@ def print_tests_concise(output: Output, suite: SuiteResult) -> None:
             )
 
 
-def summary(suite: SuiteResult, policies: PolicySet) -> str:
-    """Return the tests in one line: how many passed, which rules decided none."""
-    total, failed = len(suite.results), suite.failed
-    counts = f"{plural(total, 'test')}: {total - failed:,} passed, {failed:,} failed"
-    return f"{counts}. Rules that decided a test: {coverage(suite, policies)}"
-
-
 def coverage(suite: SuiteResult, policies: PolicySet) -> str:
-    """Return how many rules decided a test: `1 of 3 (never: a, b)`."""
+    """Return how many rules decided a test: `1 of 3`."""
     never = undecided_rules(policies, suite.decided)
     rules = sum(rule.mode is not Mode.OFF for rule in policies.rules)
-    text = f"{rules - len(never)} of {rules}"
-    return f"{text} (never: {_some(never, ', ')})" if never else text
+    return f"{rules - len(never)} of {rules}"
 
 
-def parts_lines(suite: SuiteResult, policies: PolicySet) -> Iterator[str]:
-    """Yield how many rows, steps and branches a test went through, and which none did.
+def undecided_line(suite: SuiteResult, policies: PolicySet) -> str | None:
+    """Return the rules that decided no test, None where all decided one."""
+    never = undecided_rules(policies, suite.decided)
+    return _some(never, ", ") if never and suite.results else None
+
+
+def tests_line(suite: SuiteResult, policies: PolicySet) -> str:
+    """Return the tests in one line: how many passed, and what of the rules they went through."""
+    if not suite.results:
+        return "none"
+    total, failed = len(suite.results), suite.failed
+    counts = f"{total - failed:,} passed" + (f", {failed:,} failed" if failed else "")
+    reached = [f"{coverage(suite, policies)} rules", *_parts(suite, policies)]
+    return f"{counts}; they decided {', '.join(reached)}"
+
+
+def print_unreached(output: Output, suite: SuiteResult, policies: PolicySet) -> None:
+    """Print which rules decided no test, and which rows, steps and branches none went through."""
+    lines = (
+        ("rules that decided no test", undecided_line(suite, policies)),
+        ("in rules, not reached by a test", unreached_line(suite, policies)),
+    )
+    for title, line in lines:
+        if line is not None:
+            output.line()
+            output.line((title, "bold"))
+            output.paragraph(line)
+
+
+def unreached_line(suite: SuiteResult, policies: PolicySet) -> str | None:
+    """Return the rows, steps and branches that no test went through, None if there are none.
 
     An amount in a row that no test reached can be anything, and every test still passes.
     """
+    never = uncovered(policies, suite) if suite.results else ()
+    by_rule = [
+        f"{shortened(rule, 48)} ({_some([shortened(p.text, 60) for p in points], '; ', _PARTS)})"
+        for rule, points in ((name, list(group)) for name, group in groupby(never, _rule_of))
+    ]
+    return _some(by_rule, ", ") if by_rule else None
+
+
+def _parts(suite: SuiteResult, policies: PolicySet) -> Iterator[str]:
     every, never = points_of(policies), uncovered(policies, suite)
-    counts = []
     for kind in KINDS:
         total = sum(point.kind == kind for point in every)
         left = sum(point.kind == kind for point in never)
         if total:
             word = f"{kind}es" if kind == "branch" else f"{kind}s"
-            counts.append(f"{total - left} of {total} {word}")
-    if counts:
-        yield f"decided by a test: {', '.join(counts)}"
-    by_rule = [
-        f"{shortened(rule, 48)} ({_some([shortened(p.text, 60) for p in points], '; ')})"
-        for rule, points in ((name, list(group)) for name, group in groupby(never, _rule_of))
-    ]
-    if by_rule:
-        yield f"never: {_some(by_rule, ', ')}"
+            yield f"{total - left} of {total} {word}"
+
+
+def test_cases(suite: SuiteResult) -> Iterator[Case]:
+    """Yield each test as a case of its file, failed ones with their differences."""
+    for entry in suite.results:
+        span = entry.scenario.span
+        yield Case(span.file, entry.scenario.name, span, _difference(entry, "\n"))
+
+
+def _difference(entry: ScenarioResult, separator: str) -> str | None:
+    if entry.mismatch is None:
+        return None
+    pairs = entry.mismatch.differences
+    return separator.join(f"expected {wanted}, got {got}" for wanted, got in pairs)
 
 
 def coverage_fields(suite: SuiteResult, policies: PolicySet) -> dict[str, object]:
@@ -118,9 +163,9 @@ def _rule_of(point: Point) -> str:
     return point.rule
 
 
-def _some(names: Sequence[str], separator: str) -> str:
-    shown = separator.join(shortened(name, 200) for name in names[:_SHOWN_RULES])
-    more = len(names) - _SHOWN_RULES
+def _some(names: Sequence[str], separator: str, most: int = _SHOWN_RULES) -> str:
+    shown = separator.join(shortened(name, 200) for name in names[:most])
+    more = len(names) - most
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
@@ -156,7 +201,7 @@ def _cells(entry: ScenarioResult) -> tuple[str, str, str]:
     return "ok", name, f"{plural(entry.requests, 'request')}{spent}"
 
 
-def _details(entry: ScenarioResult, policies: PolicySet) -> Iterator[str]:
+def _details(entry: ScenarioResult, policies: PolicySet, cells: int) -> Iterator[str]:
     mismatch = entry.mismatch
     if mismatch is None:
         return
@@ -164,14 +209,15 @@ def _details(entry: ScenarioResult, policies: PolicySet) -> Iterator[str]:
         f"{shortened(name)}={shortened(value, 40)}" for name, value in mismatch.facts.items()
     )
     number = f"request {mismatch.number}" if entry.requests > 1 else "request"
-    yield f"  {number:<9} {facts}"
+    rows = [(f"  {number}", facts)]
     for wanted, got in mismatch.differences:
-        yield f"- expected  {shortened(wanted, 120)}"
-        yield f"+ got       {shortened(got, 120)}"
-    yield from (f"  {line}" for line in _reasons(mismatch, policies))
+        rows.append(("- expected", shortened(wanted, 120)))
+        rows.append(("+ got", shortened(got, 120)))
+    yield from columns(rows, (False, False), cells=cells)
+    yield from (f"  {line}" for line in _reasons(mismatch, policies, cells - 2))
 
 
-def _reasons(mismatch: Mismatch, policies: PolicySet) -> list[str]:
+def _reasons(mismatch: Mismatch, policies: PolicySet, cells: int) -> list[str]:
     """Return how the rules stood that decided, that the test names, or that could have decided."""
     decision, expect = mismatch.decision, mismatch.expectation
     if decision is None:
@@ -181,7 +227,7 @@ def _reasons(mismatch: Mismatch, policies: PolicySet) -> list[str]:
     only = list(dict.fromkeys(name for name in named if name is not None))
     if expect.by is None and decision.effect is not expect.effect:
         only += [name for name in candidates(mismatch, policies) if name not in only]
-    lines = rule_lines(decision.explain(), policies, only[:_SHOWN_RULES])
+    lines = rule_lines(decision.explain(), policies, only[:_SHOWN_RULES], cells=cells)
     if len(only) > _SHOWN_RULES:
         lines.append(f"and {plural(len(only) - _SHOWN_RULES, 'rule')} more")
     if decision.rule is None and decision.message is not None:

@@ -1,84 +1,48 @@
-"""Running recorded traffic through a guard for a command: opening, reading, progress."""
+"""Running recorded traffic through a guard for a command: progress, and what is said of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from fractions import Fraction
+from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
-from guardrail.errors import DataError
+from guardrail.errors import SettingError
 from guardrail.guard import Guard
+from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
+from guardrail.replay.parts import replayed
 from guardrail.replay.records import DecisionFile
-from guardrail.replay.running import Course, Replay
-from guardrail.replay.tally import Tally
-from guardrail.traffic.lines import LineSource
+from guardrail.replay.results import TrafficRun
+from guardrail.replay.sampling import Sample
+from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
-from guardrail.traffic.reading import Recorded, recorded_requests
-from guardrail.traffic.requests import BadLines
 
-_TICK = 1 << 12
+__all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "run_traffic"]
 
 
-@dataclass(slots=True, kw_only=True)
-class TrafficRun:
-    """What came of the traffic: its tally, its clock, and what could not be read.
+BY = ("account.tier",)
+"""The division by segments where none is asked for."""
 
-    `warmup` is in seconds; `warmed` counts the requests decided in it. `faults` are files that
-    could not be read to their end; `local_share` is the part of limits that stands in for a store.
+
+def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
+    """Return the divisions by facts that `--by` asks for, `account.tier` if it asks for none.
+
+    Raises:
+        SettingError: a fact is not known.
     """
-
-    tally: Tally
-    course: Course
-    bad: BadLines
-    warmup: float
-    warmed: int = 0
-    faults: list[str] = field(default_factory=list)
-    mapping: TrafficMap | None = None
-    local_share: Fraction = Fraction(1)
-
-    @property
-    def readable(self) -> int:
-        """How many requests were read."""
-        return self.tally.requests + self.warmed
-
-
-class TrafficFiles:
-    """The traffic files of one command, opened together so that a missing one is noticed first.
-
-    `current` is the file being read.
-    """
-
-    def __init__(self, paths: Sequence[str], closing: ExitStack) -> None:
-        self.sources = [closing.enter_context(LineSource(path)) for path in paths]
-        self.bad = BadLines()
-        self.faults: list[str] = []
-        self.current = self.sources[0]
-
-    @property
-    def size(self) -> int | None:
-        """How many bytes there are to read, None where that is not known."""
-        sizes = [source.size for source in self.sources]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
-
-    @property
-    def position(self) -> int:
-        """How many bytes have been read."""
-        return sum(source.position for source in self.sources)
-
-    def requests(self, mapping: TrafficMap | None) -> Iterator[Recorded]:
-        """Yield the requests of all files; a damaged file ends early and is noted."""
-        for source in self.sources:
-            self.current = source
-            try:
-                yield from recorded_requests(source, self.bad, mapping)
-            except DataError as error:
-                self.faults.append(str(error))
+    found = []
+    for written in asked:
+        names = tuple(name.strip() for name in written.split(","))
+        for name in names:
+            if name not in policies.facts:
+                near = nearest(name, policies.facts)
+                meant = f"did you mean `{near}`?" if near else "declare it under `facts:`"
+                raise SettingError(f"`--by {written}`: there is no fact `{name}`; {meant}")
+        found.append(names)
+    return list(dict.fromkeys(found)) or [BY]
 
 
 def run_traffic(
@@ -89,31 +53,35 @@ def run_traffic(
     warmup: float,
     decisions: DecisionFile | None,
     output: Output,
+    sample: Sample | None = None,
+    divisions: Sequence[tuple[str, ...]] = (),
 ) -> TrafficRun:
-    """Replay traffic files through a guard; add up, and write decisions where they are wanted."""
-    replay, tally = Replay(guard), Tally(policies)
-    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
-    run.faults, run.mapping, run.local_share = files.faults, mapping, guard.local_share
-    several = len(files.sources) > 1
-    warm_until: float | None = None
+    """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    `divisions` are the facts by which segments are told apart.
+    """
     with _progress(output, files) as tick:
-        for number, (line, ts, request, decision) in enumerate(replay.run(files.requests(mapping))):
-            if warm_until is None:
-                warm_until = ts + warmup
-            if ts >= warm_until or not warmup:
-                tally.add(ts, request, decision)
-            else:
-                run.warmed += 1
-            if decisions is not None:
-                name = files.current.name if several else None
-                decisions.write(line, ts, request, decision, name)
-            if not number % _TICK:
-                tick()
-        replay.finish()
-    tally.finish()
-    for warning in guard.warnings(now=replay.course.newest):
-        output.warn(warning)
+        run = replayed(
+            guard,
+            policies,
+            files,
+            mapping,
+            warmup=warmup,
+            sample=sample,
+            divisions=divisions,
+            decisions=decisions,
+            tick=tick,
+        )
+    warn(output, run)
     return run
+
+
+def warn(output: Output, run: TrafficRun) -> None:
+    """Print what the guard of a replay said of its sources, and where it was stopped."""
+    for warning in run.warnings:
+        output.warn(warning)
+    if run.interrupted is not None:
+        output.warn(f"interrupted at {run.interrupted}: the figures are of what was read by then")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guardrail.cli.harm_text import harm_fields
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_text import remarks
 from guardrail.model.effects import Effect, Mode
@@ -28,6 +29,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             ],
         },
         "damaged": run.faults,
+        **_of_map(run),
         "decisions": {
             str(effect): {
                 "requests": tally.effect_requests(effect),
@@ -44,11 +46,34 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             {"rule": rule, "missing": list(missing), "requests": count}
             for (rule, missing), count in sorted(tally.matching.hinged.items())
         ],
+        **harm_fields(tally.harm),
         "ceilings": [found._asdict() for found in tally.ceilings.found()],
         "unlisted_models": dict(sorted(tally.unlisted.items())),
         **_without_store(run),
         "remarks": list(remarks(run, policies)),
     }
+
+
+def _of_map(run: TrafficRun) -> dict[str, object]:
+    """Return what a map met, nothing where none read the traffic."""
+    notes = run.notes
+    if notes is None:
+        return {}
+    met = {
+        "rows": notes.rows,
+        "missing": dict(sorted(notes.missing.items())),
+        "unlisted": [
+            {"fact": fact, "value": text, "requests": count, "took_default": where == "replaced"}
+            for where, counts in (("unknown", notes.unknown), ("replaced", notes.replaced))
+            for (fact, text), count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        ],
+        "columns_without_value": sorted(notes.unseen),
+        "doubled_times": notes.doubled,
+        "skipped_times": notes.skipped,
+        "times_before_1980": notes.early,
+        "undecoded": notes.undecoded,
+    }
+    return {"map": met}
 
 
 def _without_store(run: TrafficRun) -> dict[str, object]:

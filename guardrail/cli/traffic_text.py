@@ -1,11 +1,12 @@
-"""A traffic run as text: what was decided, by which rules, and what to make of it."""
+"""A traffic run as text: who was refused and by what first, then a table of each kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from guardrail.cli.figures import NONE, beside, columns, length, period, plural, share
+from guardrail.cli.figures import NONE, columns, length, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
@@ -13,27 +14,58 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import CALENDAR, Rule
+from guardrail.traffic.notes import MapNotes
 
-_PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
+PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
 _FILLED = ("budget", "distinct")
 """The verbs whose windows start empty in a replay."""
 _SHOWN = 5
-_MARGIN = " " * 9
+_NAMED = 3
 
 
-def print_traffic(output: Output, run: TrafficRun, policies: PolicySet, *, tables: bool) -> None:
-    """Print what came of the traffic; `tables` adds the figures by effect and by rule."""
-    output.line(("traffic  ", "bold"), headline(run))
-    for remark in remarks(run, policies):
-        output.line(_MARGIN, remark)
-    if run.tally.requests and tables:
+def print_head(output: Output, run: TrafficRun, policies: PolicySet) -> None:
+    """Print what matters first: who was refused, by which rules, and whether they are customers."""
+    output.told("traffic", headline(run))
+    if not run.tally.requests:
+        return
+    output.told("refused", refused_line(run))
+    by = by_line(run, policies)
+    if by is not None:
+        output.told("by", by)
+    for number, line in enumerate(whom_lines(run)):
+        output.told("" if number else "whom", line)
+    shadow = shadow_line(run, policies)
+    if shadow is not None:
+        output.told("shadow", shadow)
+
+
+def print_tables(output: Output, run: TrafficRun, policies: PolicySet) -> None:
+    """Print the decisions and the rules that decided, those without events in one line."""
+    cells = output.width - 2
+    idle = idle_line(run, policies)
+    quiet = [] if idle is None else [idle]
+    for title, lines, more in (
+        ("decisions", _effect_table(run, cells), []),
+        ("rules, by requests refused", _rule_table(run, policies, cells), quiet),
+        ("shadow rules, had they been enforced", _shadow_table(run, cells), []),
+    ):
+        if lines or more:
+            output.line()
+            output.line((title, "bold"))
+            output.lines(lines)
+        for line in more:
+            output.paragraph(line)
+
+
+def print_remarks(output: Output, run: TrafficRun, policies: PolicySet) -> None:
+    """Print what a reader must know to trust the figures, and what could not be read."""
+    told = [*remarks(run, policies), *hinge_lines(run), *ceiling_lines(run)]
+    if told:
         output.line()
-        for line in beside(_effect_table(run), _rule_table(run, policies), 8):
-            output.line("  ", line)
-        output.line()
-        for line in _afterwords(run, policies):
-            output.line("  ", line)
-    _print_unreadable(output, run)
+        output.line(("remarks", "bold"))
+    for remark in told:
+        output.paragraph(remark)
+    print_unreadable(output, run)
 
 
 def headline(run: TrafficRun) -> str:
@@ -48,6 +80,59 @@ def headline(run: TrafficRun) -> str:
     return ", ".join(parts)
 
 
+def refused_line(run: TrafficRun) -> str:
+    """Return how many requests and accounts were refused, and how many were degraded."""
+    tally = run.tally
+    refused = sum(tally.effect_requests(effect) for effect in Effect if effect.refuses)
+    told = "nothing"
+    if refused:
+        told = f"{plural(refused, 'request')} ({share(refused, tally.requests)})"
+        if tally.accounts:
+            told += f" of {plural(len(tally.harm.hits), 'account')}"
+            told += f" ({share(len(tally.harm.hits), len(tally.accounts))})"
+    degraded = tally.effect_requests(Effect.DEGRADE)
+    return f"{told}; {degraded:,} more degraded" if degraded else told
+
+
+def by_line(run: TrafficRun, policies: PolicySet) -> str | None:
+    """Return the rules that refused most, None where nothing was refused."""
+    known = [(name, count) for name, count in _refusals(run) if count]
+    if not known:
+        return None
+    shown = [f"{_rule_name(name)} {count:,}" for name, count in known[:_NAMED]]
+    more = known[_NAMED:]
+    if more:
+        rest = sum(count for _, count in more)
+        shown.append(f"{plural(len(more), 'other')} {rest:,}")
+    return ", ".join(shown)
+
+
+def whom_lines(run: TrafficRun) -> Iterator[str]:
+    """Yield whether those who were refused act together, and whether they look like customers."""
+    hits = run.tally.harm.hits.values()
+    if not hits:
+        return
+    groups = [hit for hit in hits if hit.in_a_group]
+    alone = [hit for hit in hits if not hit.in_a_group]
+    if groups:
+        requests = sum(hit.refused for hit in groups)
+        yield (
+            f"{plural(len(groups), 'account')} that act as one with others: "
+            f"{plural(requests, 'request')}"
+        )
+    if alone:
+        requests = sum(hit.refused for hit in alone)
+        yield f"{plural(len(alone), 'account')} on their own: {plural(requests, 'request')}"
+    customers = [hit for hit in hits if hit.standing.like_customer]
+    new = sum(hit.standing.new for hit in hits)
+    told = "none looks like a customer"
+    if customers:
+        look = "looks like a customer" if len(customers) == 1 else "look like customers"
+        requests = sum(hit.refused for hit in customers)
+        told = f"{len(customers):,} of them {look}: {plural(requests, 'request')}"
+    yield f"{told}; {new:,} younger than a week" if new else told
+
+
 def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     """Yield what a reader must know to trust the figures."""
     course = run.course
@@ -57,6 +142,18 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
             f"{length(course.furthest)}; each was decided at its own time"
         )
     yield from _store_lines(run)
+    if run.notes is not None:
+        yield from map_remarks(run.notes)
+    if run.sample is not None:
+        yield (
+            f"a sample of {float(100 * run.sample):g}% of the accounts: "
+            f"{plural(run.passed_over, 'request')} of others passed over; what is shared by more "
+            "than one account is filled by the sample alone"
+        )
+    if run.seeded is not None:
+        yield f"{plural(run.seeded, 'counter')} held before what they held when they were saved"
+        if policies.links is not None:
+            yield "who acts as one is not saved: accounts start alone"
     if run.warmup:
         yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
     else:
@@ -74,24 +171,44 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"
 
 
+def map_remarks(notes: MapNotes) -> Iterator[str]:
+    """Yield what a map met that is no finding: what is missing, and what took a default."""
+    lacking = sorted(notes.missing.items(), key=lambda pair: (-pair[1], pair[0]))
+    if lacking:
+        shown = ", ".join(f"{name} {share(count, notes.rows)}" for name, count in lacking[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN:,} more" if len(lacking) > _SHOWN else ""
+        yield f"missing in the log: {shown}{more} of the requests"
+    by_fact: dict[str, list[tuple[int, str]]] = {}
+    for (fact, text), count in notes.replaced.items():
+        by_fact.setdefault(fact, []).append((-count, text))
+    for fact, texts in sorted(by_fact.items()):
+        total = -sum(count for count, _ in texts)
+        shown = ", ".join(f"`{shortened(text, 40)}` {-n:,}" for n, text in sorted(texts)[:_SHOWN])
+        yield (
+            f"`{fact}` took its default in {plural(total, 'request')} with a value that the map "
+            f"does not list: {shown}"
+        )
+
+
 def shadow_line(run: TrafficRun, policies: PolicySet) -> str | None:
     """Return what enforcing the shadow rules would change, None if there are none."""
     if not any(rule.mode is Mode.SHADOW for rule in policies.rules):
         return None
     shadow = run.tally.shadow
     if not shadow.stricter:
-        return "if shadow rules were enforced: no request would be decided more strictly"
+        return "enforcing the shadow rules would decide nothing more strictly"
     changes = ", ".join(
-        f"+{shadow.stricter[effect]:,} {_PAST[effect]} "
+        f"{shadow.stricter[effect]:,} {PAST[effect]} "
         f"({share(shadow.stricter[effect], run.tally.requests)})"
         for effect in sorted(shadow.stricter)
     )
+    told = f"enforcing the shadow rules, too: {changes}"
     if not shadow.accounts:
-        return f"if shadow rules were enforced: {changes}"
+        return told
     worst = min(shadow.accounts, key=lambda account: (-shadow.accounts[account], account))
     return (
-        f"if shadow rules were enforced: {changes}, {plural(len(shadow.accounts), 'account')}; "
-        f"worst {shortened(worst, 40)} ({shadow.accounts[worst]:,})"
+        f"{told}, of {plural(len(shadow.accounts), 'account')}; "
+        f"most of {shortened(worst, 40)} ({shadow.accounts[worst]:,})"
     )
 
 
@@ -117,6 +234,34 @@ def ceiling_lines(run: TrafficRun) -> Iterator[str]:
             f"{found.proposed:,.0f} would leave half as much again, by "
             f"{plural(found.windows, 'window')}"
         )
+
+
+def idle_line(run: TrafficRun, policies: PolicySet) -> str | None:
+    """Return the rules that decided nothing in one line, None if all decided something."""
+    decided = {name for name, _ in run.tally.decided}
+    shadowed = {name for name, _ in run.tally.shadow.by_rule}
+    quiet = [
+        rule
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF
+        and rule.id not in decided | shadowed
+        and not run.tally.idle.get(rule.id)
+    ]
+    if not quiet:
+        return None
+    matched = [rule.id for rule in quiet if run.tally.matching.matched.get(rule.id)]
+    never = [rule.id for rule in quiet if rule.id not in matched]
+    parts = []
+    if matched:
+        parts.append(f"{len(matched):,} let all they matched pass ({_some(matched)})")
+    if never:
+        parts.append(f"{len(never):,} matched nothing ({_some(never)})")
+    return f"{plural(len(quiet), 'rule')} without events: {', '.join(parts)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(shortened(name, 48) for name in names[:_NAMED])
+    return shown + (", …" if len(names) > _NAMED else "")
 
 
 def _store_lines(run: TrafficRun) -> Iterator[str]:
@@ -153,58 +298,72 @@ def _window(rule: Rule) -> int:
     return verb.lasts if fills else 0
 
 
-def _effect_table(run: TrafficRun) -> list[str]:
+def _effect_table(run: TrafficRun, cells: int) -> list[str]:
     tally = run.tally
     rows: list[tuple[str, ...]] = [("decision", "requests", "share", "accounts")]
     for effect in Effect:
         count = tally.effect_requests(effect)
         accounts = f"{tally.effect_accounts(effect):,}" if tally.accounts else NONE
         rows.append((str(effect), f"{count:,}", share(count, tally.requests), accounts))
-    return columns(rows, (False, True, True, True))
+    return columns(rows, (False, True, True, True), cells=cells)
 
 
-def _rule_table(run: TrafficRun, policies: PolicySet) -> list[str]:
+def _refusals(run: TrafficRun) -> list[tuple[str | None, int]]:
+    """Return the rules that decided something with how much they refused, by impact."""
+    decided = run.tally.decided
+    names = {name for name, effect in decided if effect is not Effect.ALLOW}
+
+    def refused(name: str | None) -> int:
+        return sum(decided[name, effect] for effect in Effect if effect.refuses)
+
+    order = sorted(
+        names, key=lambda name: (-refused(name), -decided[name, Effect.DEGRADE], name or "")
+    )
+    return [(name, refused(name)) for name in order]
+
+
+def _rule_table(run: TrafficRun, policies: PolicySet, cells: int) -> list[str]:
     tally = run.tally
-    idle = bool(tally.idle)
-    rows: list[tuple[str, ...]] = [("rule", "mode", "matched", "degr.", "thrtl.", "block")]
-    if idle:
-        # Degrades that were asked for and changed nothing.
-        rows = [(*rows[0], "no effect")]
-    for rule in policies.rules:
-        shadow = rule.mode is Mode.SHADOW
-        counts = tally.shadow.by_rule if shadow else tally.decided
-        cells = [_cell(counts.get((rule.id, effect), 0), shadow) for effect in _PAST]
-        matched = NONE if rule.mode is Mode.OFF else f"{tally.matching.matched.get(rule.id, 0):,}"
-        if idle:
-            cells.append(_cell(tally.idle.get(rule.id, 0), shadow))
-        rows.append((shortened(rule.id, 48), rule.mode.value, matched, *cells))
-    by_none = [tally.decided.get((None, effect), 0) for effect in _PAST]
-    if any(by_none):
-        rows.append(("(no rule)", "", "", *(_cell(count, False) for count in by_none)))
-    width = max(map(len, rows))
-    rows = [(*row, *[""] * (width - len(row))) for row in rows]
-    return columns(rows, (False, False, *[True] * (width - 2)))
+    rows: list[tuple[str, ...]] = [("rule", "matched", "accounts", "decided")]
+    idle = [name for name in tally.idle if name in {rule.id for rule in policies.rules}]
+    names = [name for name, _ in _refusals(run)]
+    for name in [*names, *(one for one in idle if one not in names)]:
+        matched = NONE if name is None else f"{tally.matching.matched.get(name, 0):,}"
+        accounts = len(tally.harm.by_rule.get(name or "", ())) if name else 0
+        did = _did({effect: tally.decided[name, effect] for effect in PAST})
+        if name is not None and tally.idle.get(name):
+            did += (", " if did else "") + f"{tally.idle[name]:,} without effect"
+        rows.append((_rule_name(name), matched, f"{accounts:,}" if accounts else NONE, did))
+    return columns(rows, (False, True, True, False), cells=cells) if len(rows) > 1 else []
 
 
-def _cell(count: int, shadow: bool) -> str:
-    if not count:
-        return NONE
-    return f"({count:,})" if shadow else f"{count:,}"
+def _shadow_table(run: TrafficRun, cells: int) -> list[str]:
+    counts = run.tally.shadow.by_rule
+    rows: list[tuple[str, ...]] = [("rule", "matched", "would have")]
+    acted = Counter[str]()
+    for (name, _), count in counts.items():
+        acted[name] += count
+    for name in sorted(acted, key=lambda name: (-acted[name], name)):
+        matched = f"{run.tally.matching.matched.get(name, 0):,}"
+        did = _did({effect: counts[name, effect] for effect in PAST})
+        rows.append((shortened(name, 48), matched, did))
+    return columns(rows, (False, True, False), cells=cells) if len(rows) > 1 else []
 
 
-def _afterwords(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
-    shadow = shadow_line(run, policies)
-    if shadow is not None:
-        yield shadow
-    yield from hinge_lines(run)
-    yield from ceiling_lines(run)
+def _did(counts: dict[Effect, int]) -> str:
+    return ", ".join(f"{counts[effect]:,} {PAST[effect]}" for effect in PAST if counts[effect])
 
 
-def _print_unreadable(output: Output, run: TrafficRun) -> None:
+def _rule_name(name: str | None) -> str:
+    return "(no rule)" if name is None else shortened(name, 48)
+
+
+def print_unreadable(output: Output, run: TrafficRun) -> None:
+    """Print the first lines that could not be read, and files that end damaged."""
     for file, line, reason in run.bad.first:
-        output.line(("bad line ", "yellow"), f"{shortened(file)}:{line}: {shortened(reason, 120)}")
+        output.told("bad line", f"{shortened(file)}:{line}: {shortened(reason, 120)}", "yellow")
     more = run.bad.count - len(run.bad.first)
     if more > 0:
-        output.line(("bad line ", "yellow"), f"and {more:,} more")
+        output.told("bad line", f"and {more:,} more", "yellow")
     for fault in run.faults:
-        output.line(("damaged  ", "red"), shortened(fault, 200))
+        output.told("damaged", shortened(fault, 200), "red")

@@ -11,6 +11,7 @@ from guardrail.engine.bound import (
     Term,
     all_together,
     bounds,
+    cheapest,
 )
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
@@ -24,12 +25,13 @@ from guardrail.engine.explain import (
     Explanation,
     RuleStory,
 )
-from guardrail.engine.expressions import SEPARATOR, rule_facts, whose_key
-from guardrail.engine.facts import INVALID_FACT, FactReader
+from guardrail.engine.expressions import SEPARATOR, allowance, rule_facts, whose_key
+from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
 from guardrail.engine.reach import KINDS, Point, points_of, reached
 from guardrail.engine.sizes import Sizer, as_count, unlisted
+from guardrail.engine.splits import NUMERIC, addresses, numbers, texts
 from guardrail.engine.verbs import (
     BY_RULE,
     NEVER_FITS,
@@ -39,6 +41,8 @@ from guardrail.engine.verbs import (
     LimitStatus,
     Part,
     Receipt,
+    bind,
+    in_unit,
     receipt_of,
 )
 from guardrail.engine.windows import pace_increment
@@ -47,10 +51,13 @@ __all__ = [
     "ANY",
     "BY_RULE",
     "FACTS_UNAVAILABLE",
+    "FOLLOWS_FROM",
     "HEAD_FACTS",
+    "IDENTITIES",
     "INVALID_FACT",
     "KINDS",
     "NEVER_FITS",
+    "NUMERIC",
     "PERIODS",
     "REPEATED",
     "SEPARATOR",
@@ -81,13 +88,19 @@ __all__ = [
     "ShadowReport",
     "Sizer",
     "Term",
+    "addresses",
     "all_together",
+    "allowance",
     "as_count",
     "ask_in_rows",
+    "bind",
     "bounds",
+    "cheapest",
     "decide_inline",
     "head_rules",
+    "in_unit",
     "merge_obligations",
+    "numbers",
     "pace_increment",
     "points_of",
     "reached",
@@ -95,6 +108,7 @@ __all__ = [
     "rule_applies",
     "rule_facts",
     "settle_inline",
+    "texts",
     "unlisted",
     "whose_key",
 ]

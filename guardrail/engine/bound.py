@@ -21,8 +21,8 @@ from guardrail.engine.regions import (
     Requests,
     Values,
     in_force,
-    numbers,
 )
+from guardrail.engine.splits import numbers
 from guardrail.engine.verbs import in_unit
 from guardrail.engine.windows import SCALED_BELOW, pace_increment
 from guardrail.model.amounts import DAY, HOUR
@@ -251,7 +251,7 @@ class _Worked:
                 missing=self._missing(met[frozenset()], unit, counts),
                 remedy=f"add `budget: {budget}`, or one with `key: global`",
             )
-        chosen = _cheapest(terms, list(met))
+        chosen = cheapest(terms, list(met))
         most = sum(term.total for term in chosen)
         return replace(bound, most=in_unit(most, unit), terms=chosen)
 
@@ -498,7 +498,7 @@ def _limited(rule: Rule, unit: str, region: Region) -> bool:
     return isinstance(rule.verb, Budget) and limits[rule.verb.units.index(unit)] is not None
 
 
-def _cheapest(terms: Mapping[str, Term], met: Sequence[frozenset[str]]) -> tuple[Term, ...]:
+def cheapest(terms: Mapping[str, Term], met: Sequence[frozenset[str]]) -> tuple[Term, ...]:
     """Return the terms of the smallest sum of which each set has one at least."""
     needed = [one for one in met if not any(other < one for other in met)]
     names = sorted(frozenset().union(*needed), key=lambda name: terms[name].total)

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 from guardrail.engine.expressions import Facts, allowance, rule_facts
 from guardrail.engine.facts import IDENTITIES
+from guardrail.engine.splits import NUMERIC, numbers
 from guardrail.model.amounts import (
     Amount,
     Banded,
@@ -48,8 +49,6 @@ SOMEBODY = "\x00somebody"
 
 _Scorer = Callable[[Any], float]
 _BEST = -math.inf
-_RANGES = {"time.hour": (0, 23), "actor.accounts": (1, math.inf)}
-_NUMERIC = (FactType.INTEGER, FactType.NUMBER, FactType.DURATION, FactType.TIMESTAMP)
 _ONE_BY_ONE = (FactType.BOOL, FactType.ENUM, FactType.LEVEL)
 
 
@@ -281,7 +280,7 @@ def values_of(fact: Fact, boundaries: Iterable[Any]) -> Values:
     missing = () if filled or fact.required else (None,)
     if fact.name in IDENTITIES:
         return (SOMEBODY, *missing)
-    if fact.type in _NUMERIC:
+    if fact.type in NUMERIC:
         return (*numbers(fact, boundaries), *missing)
     if fact.type is FactType.BOOL:
         return (False, True, *missing)
@@ -294,19 +293,6 @@ def values_of(fact: Fact, boundaries: Iterable[Any]) -> Values:
         other = min(COUNTRIES.difference(named), default=None)
         return (*(() if other is None else (other,)), *named, *missing)
     return (SOMEBODY, *named, *(f"{text}{SOMEBODY}" for text in named), *missing)
-
-
-def numbers(fact: Fact, boundaries: Iterable[float]) -> tuple[float, ...]:
-    """Return each boundary, and a number between any two of them, below all and above all."""
-    low, high = _RANGES.get(fact.name, (-math.inf, math.inf))
-    if fact.type in (FactType.DURATION, FactType.TIMESTAMP):
-        low = 0.0
-    if fact.type is FactType.INTEGER:
-        whole = {math.floor(b) + step for b in boundaries for step in (-1, 0, 1)}
-        return tuple(n for n in sorted({*whole, int(max(low, 0))}) if low <= n <= high)
-    known = sorted(set(boundaries)) or [0.0]
-    found = {*known, *((a + b) / 2 for a, b in pairwise(known)), known[0] - 1, known[-1] + 1}
-    return tuple(n for n in sorted(found) if low <= n <= high)
 
 
 def _of_test(test: Comparison, unknown: bool, positive: bool) -> _Scorer:

@@ -116,6 +116,17 @@ class Context:
         found = (s for s in self.signals if isinstance(s, ActorSignal | NoLinks))
         return tuple(warning for signal in found for warning in signal.warnings(now))
 
+    @property
+    def actor_signals(self) -> tuple[Signal, ...]:
+        """The signals that say whom an account acts as."""
+        return tuple(s for s in self.signals if isinstance(s, ActorSignal | NoLinks))
+
+    def begin_day(self, now: float) -> None:
+        """Let go of links that have expired by `now` (seconds), where they are in memory."""
+        for signal in self.signals:
+            if isinstance(signal, LinkSignal):
+                signal.begin_day(now)
+
     def _ask(self, signals: tuple[Signal, ...]) -> None:
         """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)

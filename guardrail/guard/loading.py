@@ -148,6 +148,31 @@ class BaseGuard(Generic[S]):
         return check(facts, unavailable, now) if check.is_needed else None
 
     @property
+    def used_facts(self) -> frozenset[str]:
+        """The names of the facts that decisions depend on."""
+        return self._context.engine.used_facts
+
+    @property
+    def signal_facts(self) -> frozenset[str]:
+        """The names of the facts that signals establish others from."""
+        return frozenset().union(*(signal.needs for signal in self._context.signals))
+
+    def established(self, facts: Mapping[str, object], now: float) -> Mapping[str, object]:
+        """Return the facts with those of the signals at `now` (seconds).
+
+        Whom an account acts as is left out: that depends on the requests before.
+        """
+        return self._context.known(facts, now, self._context.actor_signals)[0]
+
+    def begin_day(self, now: float) -> None:
+        """Let go of all links that have expired by `now` (seconds), in this process's memory.
+
+        A server does so little by little. A replay does it with the first request of each day, so
+        that what becomes of one account does not depend on how many others ask.
+        """
+        self._context.begin_day(now)
+
+    @property
     def local_share(self) -> Fraction:
         """The part of each limit that this process may fill while the store is away."""
         return Fraction(1, self._context.parts)

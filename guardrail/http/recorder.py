@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
 from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.supervisor import Health
 from guardrail.http.counts import MOST_SERIES, Counts
 from guardrail.http.dialects import Dialect
-from guardrail.http.parsing.endpoints import Kind, endpoint_of
+from guardrail.http.recording import (
+    Names,
+    TrafficRecorder,
+    known_amounts,
+    known_endpoint,
+)
 from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
 from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import OwnRefusal
-from guardrail.model.amounts import UNITS
-from guardrail.model.cells import TOP
 from guardrail.model.facts import FactType, typed_value
 from guardrail.signals.directory import SourceHealth
 
@@ -32,9 +33,7 @@ WHO = {
 }
 INCOMING = {"request_id": REQUEST_ID, "trace_id": TRACE_ID}
 MOST_LINES = 100
-OTHER_ENDPOINT = "other"
 FAILURES = "guardrail_failures_total"
-_HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
 
 
@@ -51,14 +50,17 @@ class DecisionRecorder:
         *,
         made_here: bool = False,
         counts: Counts | None = None,
+        traffic: TrafficRecorder | None = None,
     ) -> None:
         """Take the sink, and whether it is to be closed here: the host's own is the host's.
 
-        `counts` are this process's own if none are given.
+        `counts` are this process's own if none are given. `traffic` writes down requests to be
+        replayed, and is closed here.
         """
         self._sink = sink
         self._made_here = made_here
-        self._key = blake2b(key, person=b"decision log").digest()[:32]
+        self._names = Names(key)
+        self._traffic = traffic
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()
         self._series: dict[tuple[str, ...], tuple[str, str]] = {}
@@ -130,6 +132,8 @@ class DecisionRecorder:
         self._counts.close()
         if self._sink is not None and self._made_here:
             self._sink.close()
+        if self._traffic is not None:
+            self._traffic.close()
 
     def metrics(
         self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
@@ -153,6 +157,8 @@ class DecisionRecorder:
     ) -> None:
         self._count_ending(ending)
         self._write(lambda: self._record(decision, ending, usage, model))
+        if self._traffic is not None:
+            self._traffic.ended(decision, ending, usage)
 
     def _count_ending(self, ending: str) -> None:
         series = f'guardrail_endings_total{{ending="{ending}"}}'
@@ -199,8 +205,8 @@ class DecisionRecorder:
                 {"rule": found.rule, "effect": str(found.effect), "reason": found.reason}
                 for found in decision.shadow
             ],
-            "estimate": _amounts(decision.case.estimate or {}, decision),
-            "usage": None if usage is None else _amounts(usage, decision),
+            "estimate": known_amounts(decision.case.estimate or {}, decision),
+            "usage": None if usage is None else known_amounts(usage, decision),
             "errors": len(decision.errors),
         }
         return record | self._who(facts)
@@ -210,7 +216,7 @@ class DecisionRecorder:
         told: dict[str, object] = {}
         for name, fact in WHO.items():
             if facts.get(fact) is not None:
-                told[name] = self._hashed(str(facts[fact]))
+                told[name] = self._names.of(str(facts[fact]))
         for name, key in INCOMING.items():
             if key in facts:
                 told[name] = facts[key]
@@ -231,12 +237,8 @@ class DecisionRecorder:
                 told[name] = _text(value)
             else:
                 opaque = fact.type in (FactType.STRING, FactType.IP)
-                told[name] = self._hashed(str(value)) if opaque else value
+                told[name] = self._names.of(str(value)) if opaque else value
         return told
-
-    def _hashed(self, text: str) -> str:
-        digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
-        return urlsafe_b64encode(digest.digest()).decode("ascii")
 
     def _lines(
         self, health: Health, reloads: Reloads | None, identities: SourceHealth
@@ -284,20 +286,7 @@ def _text(value: object) -> str | None:
 
 
 def _endpoint(name: object) -> str | None:
-    """Return the name of an endpoint that is known: another path may hold anything."""
-    if not isinstance(name, str):
-        return None
-    return OTHER_ENDPOINT if endpoint_of(name).kind is Kind.UNKNOWN else name
-
-
-def _amounts(stated: Mapping[str, object], decision: Decision) -> dict[str, int | float]:
-    """Return the amounts of known units: a caller may have stated others, or no amounts."""
-    told: dict[str, int | float] = {}
-    for unit in (*UNITS, *decision.case.engine.policies.units):
-        amount = stated.get(unit)
-        if isinstance(amount, int | float) and not isinstance(amount, bool) and 0 <= amount <= TOP:
-            told[unit] = amount
-    return told
+    return known_endpoint(name) if isinstance(name, str) else None
 
 
 def _plain(value: object) -> object:

@@ -123,6 +123,12 @@ class Linking:
             return Standing(0, 1, int(is_trusted))
         return Standing(*self.forest.standing(row, today))
 
+    def expire(self, now: int) -> None:
+        """Cut every link that has expired by `now` (microseconds)."""
+        today = min(now // DAY, LAST_DAY)
+        while self.forest.expire(today, AT_ONCE):
+            pass
+
     def changes(self) -> list[Change]:
         """Return what has become of actors since this was asked last."""
         forest = self.forest

@@ -135,6 +135,12 @@ class MemoryLinks:
             self._follow(pools, now)
         return standing
 
+    def expire(self, pools: Sequence[Pool], now: int) -> None:
+        """Let go of all links that have expired by `now` (microseconds)."""
+        with self._store.lock:
+            self._linking.expire(now)
+            self._follow(pools, now)
+
     def unlink(self, account: str, pools: Sequence[Pool], now: int) -> bool:
         """Take an account out of its actor and keep it apart; see `Linking.unlink`."""
         with self._store.lock:

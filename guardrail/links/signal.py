@@ -72,6 +72,10 @@ class LinkStore(Protocol):
         """Return whom an account acts as, by what is known of it already."""
         ...
 
+    def expire(self, pools: Sequence[Pool], now: int) -> None:
+        """Let go of all links that have expired by `now` (microseconds)."""
+        ...
+
 
 class ActorSignal(ABC):
     """Establishes `actor.*` from what a request shows of its account.
@@ -204,6 +208,10 @@ class LinkSignal(ActorSignal):
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
         found = self._seen(known, now)
         return {} if found is None else self._told(found, known, now)
+
+    def begin_day(self, now: float) -> None:
+        """Let go of all links that have expired by `now` (seconds)."""
+        self._store.expire(self._pools, int(now * SECOND + 0.5))
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         moment = int(now * SECOND + 0.5)

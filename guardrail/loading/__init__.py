@@ -6,17 +6,20 @@ same parts: nodes that know their place, shapes, findings and suggestions.
 
 from __future__ import annotations
 
+from guardrail.errors import warning
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.linting import accepted, ending_soon, lint, warning
+from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
 from guardrail.loading.schema import policy_schema
+from guardrail.loading.schema_closed import closed_schema
 from guardrail.loading.sets import load_policies, load_text
 from guardrail.loading.shapes import Shape
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import quoted
+from guardrail.loading.thresholds import condition_text
 from guardrail.loading.yaml import read_yaml
 
 __all__ = [
@@ -32,8 +35,11 @@ __all__ = [
     "Scope",
     "Shape",
     "accepted",
+    "closed_schema",
+    "condition_text",
     "did_you_mean",
     "ending_soon",
+    "idle_comments",
     "kind_of",
     "lint",
     "load_policies",

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name."""
-
-    code: str
-    title: str
-    avoid: str
-    prefer: str
-    why: str
-
+from guardrail.errors import Severity
+from guardrail.loading.catalogue_lint import LINT_ENTRIES
+from guardrail.loading.catalogue_traffic import TRAFFIC_ENTRIES
+from guardrail.loading.explanation import Explanation
 
 _ENTRIES = (
     Explanation(
@@ -235,6 +228,25 @@ _ENTRIES = (
         "added up under the name of one: only a counter kept by `actor.id` alone can follow.",
     ),
     Explanation(
+        "GR201",
+        "condition that can never be true",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - {id: trial, when: {account.tier: {below: paid, at_least: paid}}, block: {}}",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - {id: trial, when: {account.tier: {below: paid}}, block: {}}",
+        "No request has all that it asks for, so the rule never applies, or only where a fact is "
+        "missing. The same is told of a branch of `any` and of a single test.",
+    ),
+    Explanation(
+        "GR202",
+        "rule that never decides",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}\n"
+        "  - {id: cuba, when: {geo.country: CU}, block: {}}",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}",
+        "Another rule, or several, ask for at least as much of every request that it applies to. "
+        "Mostly one of the two is not what was meant.",
+    ),
+    Explanation(
         "GR203",
         "a client's fact in a key",
         "rules:\n  - id: pace\n    when: always\n"
@@ -263,7 +275,39 @@ _ENTRIES = (
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, reason: pilot, "
         "expires: 2198-12-31}",
         "What has ended does nothing, and reads as though it did. Two weeks before its end it is "
-        "told as a note.",
+        "a note.",
+    ),
+    Explanation(
+        "GR216",
+        "test that is always true",
+        "rules:\n  - id: day\n    when: {time.hour: {gte: 0}}\n"
+        "    budget: {requests: 100, per: day, key: account.id}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {requests: 100, per: day, key: account.id}",
+        "It tells no request from another. Either the value is a slip, or `always` says it better.",
+    ),
+    Explanation(
+        "GR217",
+        "step that never takes effect",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 80%, block: {}}, {at: 90%, throttle: {}}]",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 50k, per: day, key: account.id}\n"
+        "    steps: [{at: 80%, notify: {x-budget: low}}, {at: 90%, throttle: {}}]",
+        "A step that refuses lets nothing through that could reach a later one, and another rule "
+        "may refuse before.",
+    ),
+    Explanation(
+        "GR218",
+        "exemption that lifts nothing",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1, geo.country: DE}, "
+        "reason: pilot, expires: 2198-12-31}",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
+        "reason: pilot, expires: 2198-12-31}",
+        "No request that it is for meets the rule: who was promised something does not get it.",
     ),
     Explanation(
         "GR305",
@@ -341,6 +385,59 @@ _ENTRIES = (
         "It is taken as missing, and no default fills it in.",
     ),
     Explanation(
+        "GR312",
+        "fact of a map that many requests lack",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}, geo.country: {column: country}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\nfacts:\n"
+        "  account.id: {column: user}\n  geo.country: {column: country, optional: true}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1"}\n'
+        '{"t": 1772409601, "user": "a1", "country": "DE"}',
+        "Rules then decide on what is unknown, and figures tell of a log instead of customers. "
+        "More than a fifth is a finding. A `default` says what such requests are; `optional: true` "
+        "says that a fact may be missing.",
+    ),
+    Explanation(
+        "GR313",
+        "local time that a clock showed twice, or never",
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M", timezone: Europe/Berlin}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30", "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\n"
+        'ts: {column: t, format: "%Y-%m-%d %H:%M %z"}\n'
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": "2026-10-25 02:30 +0100", "user": "a1"}',
+        "When summer time ends an hour is there twice, and when it begins an hour is missing. Of "
+        "the two the first is taken, or the second with `doubled: second`; what is sure is a log "
+        "with offsets, or in UTC.",
+    ),
+    Explanation(
+        "GR314",
+        "times that count from the first line",
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "# file: map.yaml\nguardrail_map: 1\nts: {column: t, offset: 2026-03-02T09:00:00Z}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 12.5, "user": "a1"}',
+        "Read as they are they lie in 1970: every account is younger than its requests, and days "
+        "and hours are not those of the traffic. `offset` says when the first line was.",
+    ),
+    Explanation(
+        "GR315",
+        "characters that are not of the file's encoding",
+        "# file: map.yaml\nguardrail_map: 1\nencoding: ascii\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "# file: map.yaml\nguardrail_map: 1\nencoding: utf-8\nts: {column: t}\n"
+        "facts: {account.id: {column: user}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "user": "Zoë"}',
+        "They are replaced by one sign, so that two accounts may become one.",
+    ),
+    Explanation(
         "GR403",
         "test that expects nothing",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
@@ -364,7 +461,26 @@ _ENTRIES = (
         "A test stands at a time of its own, 2026-01-05 if it says none, and would pass for ever "
         "by what the server has long ceased to grant.",
     ),
+    Explanation(
+        "GR501",
+        "claim that does not hold",
+        "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
+        "prove:\n  - {id: embargo-holds, when: {geo.country: {in: [CU, IR]}}, always: block}",
+        "rules:\n  - {id: embargo, when: {geo.country: {in: [CU, IR]}}, block: {}}\n"
+        "prove:\n  - {id: embargo-holds, when: {geo.country: {in: [CU, IR]}}, always: block}",
+        "A claim is proved of all requests or not at all; the finding shows the smallest request "
+        "of which it is not true.",
+    ),
 )
 
-CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
-"""The findings by code: errors of loading (GR1…), and what `check` finds besides."""
+
+def _by_code(entries: tuple[Explanation, ...]) -> Mapping[str, Explanation]:
+    graded = {
+        entry.code: replace(entry, severity=Severity.ERROR) if entry.code < "GR2" else entry
+        for entry in entries
+    }
+    return MappingProxyType(dict(sorted(graded.items())))
+
+
+CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES, *TRAFFIC_ENTRIES))
+"""The findings by code: errors of loading (GR1…), and what `check` and `lint` find besides."""

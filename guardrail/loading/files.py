@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guardrail.errors import Diagnostic
+from guardrail.errors import Diagnostic, Severity
 from guardrail.loading.suggest import suggestion
-from guardrail.loading.text import Source, visible
+from guardrail.loading.text import Source, quoted, visible
 from guardrail.loading.yaml import MAX_BYTES, too_large
 
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -19,6 +20,8 @@ _TEST_SUFFIXES: Final = ("_test.yaml", "_test.yml")
 # What editors and systems keep beside a file: `.x.yaml.swp`, `._x.yaml`, `#x.yaml`, `~$x.yaml`.
 # Kubernetes mounts files as links through `..data`, which is hidden as well.
 _LEFTOVERS: Final = (".", "#", "~")
+_NEARLY: Final = re.compile(r"(.+?)\.(?:ya?ml|ymal|ylm)(?:[.~_-].*)?", re.IGNORECASE | re.DOTALL)
+_JSON: Final = re.compile(r"(.+)\.json", re.IGNORECASE | re.DOTALL)
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _WHITE_SPACE: Final = str.maketrans("\t\n\r", "\u2409\u240a\u240d")
 
@@ -30,7 +33,8 @@ class PolicyFile:
     `name` is the path as the caller's paths lead to it, for findings; `relative` is the path
     below the folder that was given, by which files are ordered; both with slashes. `path` opens
     it. `data` is what it holds, `text` the same without a byte order mark. `is_test` tells a
-    `*_test.yaml`, which holds tests only.
+    `*_test.yaml`, which holds tests and fixtures only, and `is_aside` a file of expectations, which
+    is no part of the set that a server loads.
     """
 
     name: str
@@ -39,6 +43,7 @@ class PolicyFile:
     data: bytes
     text: str
     is_test: bool
+    is_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,44 @@ def policy_files(paths: Sequence[Path], findings: list[Diagnostic]) -> list[Poli
     return files
 
 
+def kept_out(paths: Sequence[Path]) -> list[Diagnostic]:
+    """Return a warning for each file under some folders that its ending keeps out of the set.
+
+    Such are `api.YAML`, `api.yaml.bak` and a JSON file that states a version of the language.
+    """
+    found: dict[str, Diagnostic] = {}
+    for folder in paths:
+        if folder.is_dir():
+            for path in _every_file(folder, []):
+                diagnostic = _kept_out(path)
+                if diagnostic is not None:
+                    found.setdefault(os.path.realpath(path), diagnostic)
+    return list(found.values())
+
+
+def _kept_out(path: Path) -> Diagnostic | None:
+    name = path.name
+    if name.endswith(_SUFFIXES):
+        return None
+    spelt = _NEARLY.fullmatch(name) or _JSON.fullmatch(name)
+    if spelt is None or (spelt.re is _JSON and not _states_version(path)):
+        return None
+    message = f"the ending of {quoted(name)} keeps this file out of the set"
+    help = f"name it {quoted(f'{spelt[1]}.yaml')} if it is meant, or move it out of the folder"
+    at = Source(_name(path), "").span(1, 1)
+    return Diagnostic("GR228", Severity.WARNING, message, at, None, None, help)
+
+
+def _states_version(path: Path) -> bool:
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and bool(
+                re.match(rb'\s*\{\s*"guardrail"', file.read(200))
+            )
+    except OSError:
+        return False
+
+
 def read_text(path: Path, name: str, findings: list[Diagnostic]) -> str | None:
     """Return the text of one file of at most 1 MiB, None if it cannot be read as that.
 
@@ -115,6 +158,13 @@ def _under(path: Path, findings: list[Diagnostic]) -> list[_Found]:
 
 
 def _walk(folder: Path, findings: list[Diagnostic]) -> Iterator[_Found]:
+    for path in _every_file(folder, findings):
+        if path.name.endswith(_SUFFIXES):
+            yield _Found(path.relative_to(folder), path)
+
+
+def _every_file(folder: Path, findings: list[Diagnostic]) -> Iterator[Path]:
+    """Yield what is in a folder and its folders, but for what is hidden."""
     waiting = [folder]
     entered: set[str] = set()
     while waiting:
@@ -134,8 +184,8 @@ def _walk(folder: Path, findings: list[Diagnostic]) -> Iterator[_Found]:
                 continue
             if path.is_dir():
                 waiting.append(path)
-            elif name.endswith(_SUFFIXES):
-                yield _Found(path.relative_to(folder), path)
+            else:
+                yield path
 
 
 def _data(path: Path, name: str, findings: list[Diagnostic]) -> bytes | None:

@@ -7,13 +7,16 @@ from typing import Any, cast
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, SHARE, TIME
 from guardrail.loading.shapes import (
     OPEN,
     USE,
     VERBS,
+    BoundsShape,
     BudgetShape,
+    ClaimShape,
     DefaultsShape,
     Degrading,
     ExemptionShape,
@@ -28,6 +31,7 @@ from guardrail.loading.shapes import (
     ScenarioStepShape,
     ScoreShape,
     Shape,
+    ThresholdShape,
 )
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
@@ -45,10 +49,13 @@ _SHAPES: tuple[type[Shape], ...] = (
     DefaultsShape,
     ScenarioShape,
     ExpectShape,
+    ThresholdShape,
+    BoundsShape,
+    ClaimShape,
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
-_VALUES: dict[FactType, Json] = {
+VALUES: dict[FactType, Json] = {
     FactType.STRING: _TEXT,
     FactType.BOOL: {"type": "boolean"},
     FactType.INTEGER: {"type": "integer"},
@@ -60,7 +67,9 @@ _VALUES: dict[FactType, Json] = {
     FactType.ENUM: _TEXT,
     FactType.LIST: _TEXT,
 }
-_LIST_NAME: Json = {"type": "string", "pattern": "^\\$"}
+LIST_NAME: Json = {"type": "string", "pattern": "^\\$", "description": "A list of `lists`."}
+TABLE_NAME: Json = {"type": "string", "pattern": "^\\$", "description": "A table of `tables`."}
+"""Where the name of any list, or of any table, may stand."""
 
 
 def policy_schema() -> dict[str, object]:
@@ -81,6 +90,8 @@ def policy_schema() -> dict[str, object]:
     rule["required"] = ["id", "when"]
     rule["oneOf"] = [{"required": [verb]} for verb in VERBS]
     definitions["ExemptionShape"]["required"].append("when")
+    claim = definitions["ClaimShape"]
+    claim["oneOf"] = [{"required": [kind]} for kind in KINDS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "guardrail policy file, version 1",
@@ -124,6 +135,8 @@ def _sections() -> Json:
         },
         "facts": maps("FactShape", "Facts beyond the standard vocabulary."),
         "lists": maps("List", "Lists that conditions use as `$NAME`."),
+        "tables": maps("Table", "Tables of amounts that limits use as `$NAME`."),
+        "fixtures": maps("Facts", "Facts that tests `use` by name."),
         "units": lists("UnitName", "Units beyond the built-in ones."),
         "models": maps("ModelShape", "The models the host serves."),
         "defaults": _ref("DefaultsShape"),
@@ -133,6 +146,8 @@ def _sections() -> Json:
         "rules": lists("RuleShape", "The rules: all are evaluated, the strongest effect wins."),
         "exemptions": lists("ExemptionShape", "Named exceptions to rules."),
         "tests": lists("ScenarioShape", "Tests of the rules."),
+        "expect": lists("ThresholdShape", "What a replay of traffic must come to."),
+        "prove": lists("ClaimShape", "Claims about all requests, which `check` proves."),
     }
 
 
@@ -152,17 +167,32 @@ def _parts() -> Json:
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    fact_table = _map(from_fact, ["fact"], False)
     return {
         "PlainAmount": amount,
+        "Names": {"anyOf": [_TEXT, several]},
+        "Matrix": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "array", "minItems": 1, "items": _ref("Value")},
+        },
+        "Table": {
+            "anyOf": [
+                _map(table, ["by"], {"anyOf": [_ref("PlainAmount"), rate]}),
+                banded({"anyOf": [_ref("PlainAmount"), rate]}),
+                fact_table,
+            ]
+        },
         "Amount": {
             "anyOf": [
+                dict(TABLE_NAME),
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
                 banded(_ref("PlainAmount")),
-                _map(from_fact, ["fact"], False),
+                fact_table,
             ]
         },
-        "Rate": {"anyOf": [rate, _map(table, ["by"], rate), banded(rate)]},
+        "Rate": {"anyOf": [dict(TABLE_NAME), rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
@@ -175,11 +205,14 @@ def _parts() -> Json:
         "Share": _pattern(SHARE.pattern),
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
+        "Bounds": {"allOf": [_ref("BoundsShape")], "minProperties": 1},
+        "Bound": {"anyOf": [_pattern(SHARE.pattern), {"type": "integer", "minimum": 0}]},
         "Instant": {"anyOf": [_pattern(DATE.pattern), _pattern(TIME.pattern)]},
         "List": {
             "anyOf": [
                 {"type": "array", "minItems": 1, "items": scalar},
                 _map({"file": {"type": "string"}}, ["file"], False),
+                _map({"empty": {"const": "intended"}}, ["empty"], False),
             ]
         },
         "Value": {"anyOf": [scalar, {"type": "array", "items": {"type": "string"}}]},
@@ -188,6 +221,9 @@ def _parts() -> Json:
         "Facts": {"type": "object", "additionalProperties": _ref("Value")},
         "Usage": _map({unit: _ref("PlainAmount") for unit in UNITS}, [], _ref("PlainAmount")),
         "Expectation": {"anyOf": [{"enum": _EFFECTS}, _ref("ExpectShape")]},
+        "Effects": {"anyOf": [{"enum": _EFFECTS}, {**several, "items": {"enum": _EFFECTS}}]},
+        "Period": {"anyOf": [{"enum": ["ever"]}, calendar, duration]},
+        "ClientFacts": {"anyOf": [{"const": "never_admit"}, several]},
         "UnitName": {"type": "string"},
     }
 
@@ -267,7 +303,7 @@ def _conditions() -> Json:
 
 
 def _test(fact: Fact) -> Json:
-    value = {"enum": list(fact.values)} if fact.values else _VALUES.get(fact.type)
+    value = {"enum": list(fact.values)} if fact.values else VALUES.get(fact.type)
     operators = _operators({name: _operand(name, value) for name in operators_of(fact)})
     described = {"description": f"{fact.type.value}, established by the {fact.source.value}"}
     return described | ({"anyOf": [value, operators]} if value is not None else operators)
@@ -281,7 +317,7 @@ def _operand(name: str, value: Json | None) -> Json:
     if name in ("in", "not_in", "cidr", "prefix") and value is not None:
         entry = value if name in ("in", "not_in") else _TEXT
         several = {"type": "array", "minItems": 1, "items": entry}
-        one = [_TEXT] if name in ("cidr", "prefix") else [_LIST_NAME]
+        one = [_TEXT] if name in ("cidr", "prefix") else [dict(LIST_NAME)]
         return {"anyOf": [several, *one]}
     return {} if name == "not" or value is None else value
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from guardrail.errors import PolicyError, SettingError
+from guardrail.errors import Diagnostic, PolicyError, SettingError
+from guardrail.loading.claims import Claims
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
     compile_defaults,
@@ -18,10 +19,11 @@ from guardrail.loading.declarations import (
     compile_unit,
     compile_unlisted,
 )
-from guardrail.loading.files import PolicyFile, policy_files
+from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.foreign import file_key
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
-from guardrail.loading.linting import read_ignores
+from guardrail.loading.lint import lint_written, read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
 from guardrail.loading.raises import with_raises
@@ -29,6 +31,7 @@ from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import listed, place_of, quoted
+from guardrail.loading.thresholds import Thresholds, written_out
 from guardrail.loading.verdicts import CODE
 from guardrail.loading.yaml import read_yaml
 from guardrail.model.amounts import UNITS
@@ -38,22 +41,62 @@ from guardrail.model.rules import Rule
 T = TypeVar("T")
 
 
-def load_policies(paths: Sequence[Path | str]) -> PolicySet:
+def load_policies(
+    paths: Sequence[Path | str], *, linted: bool = False, expected: Sequence[str] = ()
+) -> PolicySet:
     """Load every policy file under the given files and folders as one set.
+
+    `linted` adds to its warnings what is most likely not meant. `expected` are more expectations of
+    traffic, each a file of them or one written out: `account.tier=verified refused <= 0.1%`.
 
     Raises:
         PolicyError: anything is wrong in any file; it lists everything that is, in order.
-        SettingError: no path is given.
+        SettingError: no path is given, or an expectation is none.
     """
     if not paths:
         raise SettingError("no policy is named: give a folder or a file")
     findings = Findings()
     files = policy_files([Path(path) for path in paths], findings.diagnostics)
-    return compile_set(files, findings)
+    if linted:
+        findings.diagnostics.extend(kept_out([Path(path) for path in paths]))
+    files += _expectations(expected, findings)
+    return compile_set(files, findings, linted=linted)
 
 
-def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
+def _expectations(expected: Sequence[str], findings: Findings) -> list[PolicyFile]:
+    files: list[PolicyFile] = []
+    lines: list[str] = []
+    for one in expected:
+        if one.endswith((".yaml", ".yml")):
+            read = policy_files([Path(one)], findings.diagnostics)
+            files += [replace(file, is_aside=True, is_test=False) for file in read]
+            continue
+        try:
+            lines.append(f"  - {written_out(one)}\n")
+        except ValueError as error:
+            raise SettingError(f"`--expect {one}` {error}") from None
+    if lines:
+        text = f"guardrail: 1\nexpect:\n{''.join(lines)}"
+        name = "--expect"
+        data = text.encode(errors="surrogatepass")
+        files.append(
+            PolicyFile(
+                name=name,
+                relative=name,
+                path=Path(name),
+                data=data,
+                text=text,
+                is_test=False,
+                is_aside=True,
+            )
+        )
+    return files
+
+
+def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> PolicySet:
     """Load a policy set that is one text; list files are looked for beside `file`.
+
+    `linted` adds to its warnings what is most likely not meant.
 
     Raises:
         PolicyError: anything is wrong in it; it lists everything that is, in order.
@@ -67,17 +110,28 @@ def load_text(text: str, file: str = "policy.yaml") -> PolicySet:
         text=text.removeprefix("\ufeff"),
         is_test=file.endswith(("_test.yaml", "_test.yml")),
     )
-    return compile_set([source], Findings())
+    return compile_set([source], Findings(), linted=linted)
 
 
-MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
-LISTS = ("units", "rules", "exemptions", "tests")
+MAPS = (
+    "facts",
+    "lists",
+    "tables",
+    "models",
+    "defaults",
+    "conditions",
+    "links",
+    "score",
+    "fixtures",
+)
+LISTS = ("units", "rules", "exemptions", "tests", "expect", "prove")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
-_TEST_KEYS = ("guardrail", "tests")
-_DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
+_TEST_KEYS = ("guardrail", "tests", "fixtures", "expect")
+_ASIDE_KEYS = ("guardrail", "expect")
+_DECLARING = ("facts", "lists", "tables", "models", "conditions", "units", "rules", "fixtures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +195,18 @@ def _check_version(root: MapNode, place: Place) -> None:
 def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
     name = entry.key.text
     if name not in KEYS:
-        report_unknown_key(place, (name,), KEYS)
+        report_unknown_key(place, (name,), KEYS, file_key(name))
         return False
     if source.is_test and name not in _TEST_KEYS:
         message = f"`{name}` cannot stand in a file of tests"
         help = "move it, or name the file without `_test`"
-        label = "`*_test.yaml` files hold tests only"
+        label = "`*_test.yaml` files hold tests and fixtures only"
+        place.report_key("GR101", (name,), message, label=label, help=help)
+        return False
+    if source.is_aside and name not in _ASIDE_KEYS:
+        message = f"`{name}` cannot stand in a file of expectations"
+        help = "move it to a policy file"
+        label = "files given with `--expect` hold `expect` only"
         place.report_key("GR101", (name,), message, label=label, help=help)
         return False
     return name != "guardrail"
@@ -165,6 +225,13 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
         scope.partial = scope.partial or name in _DECLARING
         span = entry.key.span if kind_of(node) == "nothing" else node.span
         help = "leave it out while it is empty" if kind_of(node) == "nothing" else None
+        if name in ("rules", "exemptions") and isinstance(node, MapNode) and node.entries:
+            first = node.entries[0].key.text
+            help = (
+                f"write {quoted(f'- id: {first}')}, and below it what stands below {quoted(first)}"
+            )
+            if node.get("id") is not None:
+                help = "write `- ` before each, also where there is one alone"
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
         scope.report("GR102", span, message, help=help)
         return False
@@ -209,15 +276,20 @@ def _check_name(scope: Scope, node: Node, kind: str) -> None:
         scope.report("GR102", node, message, help=help)
 
 
-def compile_set(files: Sequence[PolicyFile], findings: Findings) -> PolicySet:
+def compile_set(
+    files: Sequence[PolicyFile], findings: Findings, *, linted: bool = False
+) -> PolicySet:
     """Compile the files of one policy set, in the order that breaks ties.
 
-    `findings` holds what was wrong with finding the files.
+    `findings` holds what was wrong with finding the files; `linted` adds what is most likely not
+    meant.
 
     Raises:
         PolicyError: anything is wrong in any of them; it lists everything that is.
     """
-    return _Compilation(files, Scope(findings, partial=bool(findings.diagnostics))).policy_set()
+    compilation = _Compilation(files, Scope(findings, partial=findings.failed))
+    policies = compilation.policy_set()
+    return replace(policies, warnings=compilation.lint(policies)) if linted else policies
 
 
 @dataclass(slots=True)
@@ -229,6 +301,7 @@ class _Compilation:
     contents: list[tuple[str, bytes]] = field(default_factory=list)
     lists: Lists = field(init=False)
     conditions: Conditions = field(init=False)
+    roots: list[MapNode] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lists = Lists(self.scope)
@@ -254,7 +327,13 @@ class _Compilation:
         exemptions = _without_none(exemption for _, exemption in exempting)
         rules = with_raises(rules, exempting, self.scope)
         nodes, _ = self._maps("tests", "test", "name", documents)
-        scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
+        compiled = Scenarios(self.scope)
+        scenarios = tuple(made for node in nodes for made in compiled.scenarios(node))
+        compile_threshold = Thresholds(self.scope, self.conditions).thresholds
+        expected = [part for document in documents for part in document.parts("expect")]
+        thresholds = tuple(one for part in expected for one in compile_threshold(part))
+        nodes, _ = self._maps("prove", "claim", "id", documents)
+        claims = _without_none(map(Claims(self.scope, self.conditions).claim, nodes))
         ignores = read_ignores(self.scope)
         findings = self.scope.findings.in_order()
         if self.scope.findings.failed:
@@ -262,7 +341,7 @@ class _Compilation:
         return PolicySet(
             name=text_in(once["policy"].value) or "",
             revision=revision(self.contents),
-            files=tuple(file.relative for file in self.files),
+            files=tuple(file.relative for file in self.files if not file.is_aside),
             facts=MappingProxyType(self.scope.facts),
             rules=rules,
             exemptions=exemptions,
@@ -270,17 +349,32 @@ class _Compilation:
             units=tuple(sorted(self.scope.units - set(UNITS))),
             timezone=self.scope.timezone,
             scenarios=scenarios,
+            thresholds=thresholds,
             unlisted_model=self.scope.unlisted_model,
             links=links,
             score=score,
             warnings=tuple(findings),
             ignores=ignores,
+            declared={
+                "lists": tuple(self.lists.named),
+                "tables": tuple(self.scope.tables),
+                "conditions": tuple(self.conditions.named),
+                "fixtures": tuple(self.scope.fixtures),
+            },
+            claims=claims,
         )
 
+    def lint(self, policies: PolicySet) -> tuple[Diagnostic, ...]:
+        """Return what was found in the set that came of it, with what is most likely not meant."""
+        lint_written(policies, self.roots, self.scope, self.lists.named)
+        return tuple(self.scope.findings.in_order())
+
     def _documents(self) -> list[Document]:
-        self.contents.extend((file.relative, file.data) for file in self.files)
+        self.contents.extend((file.relative, file.data) for file in self.files if not file.is_aside)
         read = [read_document(file, self.scope) for file in self.files]
-        return [document for document in read if document is not None]
+        documents = [document for document in read if document is not None]
+        self.roots.extend(document.root for document in documents)
+        return documents
 
     def _declare(self, documents: list[Document], once: Mapping[str, Entry]) -> None:
         scope = self.scope
@@ -302,6 +396,16 @@ class _Compilation:
         for document, entry in self._unique("lists", "list", documents):
             _check_name(scope, entry.key, "name of a list")
             self.lists.declare(entry, document.source, self.contents)
+        for _, entry in self._unique("tables", "table", documents):
+            _check_name(scope, entry.key, "name of a table")
+            scope.tables[entry.key.text] = entry.value
+        for _, entry in self._unique("fixtures", "fixture", documents):
+            _check_name(scope, entry.key, "name of a fixture")
+            if isinstance(entry.value, MapNode):
+                scope.fixtures[entry.key.text] = entry.value
+            else:
+                message = f"fixture {quoted(entry.key.text)} must be a map of facts"
+                scope.report("GR102", entry.value, f"{message}, not {kind_of(entry.value)}")
         for _, entry in self._unique("conditions", "condition", documents):
             if entry.key.text in COMBINATORS:
                 message = f"{quoted(entry.key.text)} cannot be a condition's name"

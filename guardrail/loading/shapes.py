@@ -35,13 +35,15 @@ def described_as(name: str) -> WithJsonSchema:
     return WithJsonSchema({USE: name})
 
 
-USE = "use"
+USE = "$use"
 """In a schema, stands for a reference to the named schema of a part."""
 
 AnyAmount: TypeAlias = Annotated[Any, described_as("Amount")]
 AnyKey: TypeAlias = Annotated[Any, described_as("Key")]
 AnyDuration: TypeAlias = Annotated[Any, described_as("Duration")]
 AnyCondition: TypeAlias = Annotated[Any, described_as("Condition")]
+AnyBounds: TypeAlias = Annotated[Any, described_as("Bounds")]
+AnyBound: TypeAlias = Annotated[Any, described_as("Bound")]
 AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
@@ -250,8 +252,6 @@ class RuleShape(Shape):
     """Whether the rule applies when a fact it tests is missing."""
     mode: ModeName | None = None
     """`enforce`, `shadow` (report only) or `off`."""
-    rollout: Annotated[Any, described_as("Share")] = None
-    """The share of accounts that the rule applies to, such as `5%`; always the same ones."""
     exemptible: bool = True
     """Whether exemptions may name this rule."""
     start: AnyInstant | None = Field(default=None, alias="from")
@@ -262,6 +262,17 @@ class RuleShape(Shape):
     """What to do when the store does not answer."""
     was: str | None = None
     """The rule's former id; its counters go on."""
+    rollout: Annotated[Any, described_as("Share")] = None
+    """To what share of accounts the rule applies, such as `5%`: the same ones, and more as it
+    grows."""
+    description: str | None = None
+    """What the rule is for, in a sentence."""
+    owner: str | None = None
+    """Who answers for it."""
+    ticket: str | None = None
+    """Where it was agreed on."""
+    labels: dict[str, str] | None = None
+    """Words of your own about it, each under a name."""
 
 
 class ExemptionShape(Shape):
@@ -284,6 +295,34 @@ class ExemptionShape(Shape):
     """The last day, or the instant, on which it holds."""
     unknown: Unknown | None = None
     """Whether it holds when a fact it tests is missing; `skip` if left out."""
+
+
+class ClaimShape(Shape):
+    """A claim about all requests of which `when` holds, of exactly one kind."""
+
+    id: str
+    """Names the claim."""
+    when: AnyCondition = None
+    """Which requests it is about; may be left out beside `client_facts`."""
+    never: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, that no such request ever gets."""
+    always: Annotated[Any, described_as("Effects")] = None
+    """The effect, or several, of which every such request gets one."""
+    by: str | None = None
+    """The rule that is to see to it alone, all others left aside."""
+    at_most: Annotated[dict[str, Any] | None, described_as("Usage")] = None
+    """How much of a unit is served at most ..."""
+    per: AnyKey = None
+    """... to whom: a fact, a list of facts, or `global` ..."""
+    over: Annotated[Any, described_as("Period")] = None
+    """... and in what time: `ever`, `hour`, `day`, `week`, `month` (calendar), or any `30d`."""
+    client_facts: Annotated[Any, described_as("ClientFacts")] = None
+    """`never_admit`, or a list of facts: what a client says of them admits no more than saying
+    nothing."""
+    left_out: list[str] | None = Field(default=None, alias="except")
+    """The client's facts that may admit more, as they say what is asked for."""
+    unknown: Unknown | None = None
+    """Whether it is about requests that lack a fact which `when` tests; `skip` if left out."""
 
 
 COUNTING = ("rate", "budget", "concurrency", "distinct")
@@ -360,6 +399,8 @@ class DefaultsShape(Shape):
     """The mode of rules that state none."""
     timezone: str | None = None
     """The IANA name of the time zone of dates, calendar windows and `time.…` facts."""
+    today: AnyInstant | None = None
+    """When tests start that say no `now`."""
     unlisted_model: str | None = None
     """The model of `models` that one not listed there counts as."""
 
@@ -461,6 +502,51 @@ class ExpectShape(Shape):
     """The shadow rules that would have acted."""
 
 
+class ThresholdShape(Shape):
+    """What a replay of traffic must come to, for the requests of a segment."""
+
+    when: AnyCondition = None
+    """Which requests; all of them if left out."""
+    by: str | None = None
+    """Only what this rule decided; what a shadow rule would have."""
+    refused: AnyBounds = None
+    """How many requests were refused: a share of the segment's such as `{lte: 0.1%}`, or a number.
+    """
+    refused_accounts: AnyBounds = None
+    """How many accounts were refused at least once."""
+    blocked: AnyBounds = None
+    """How many requests were blocked."""
+    blocked_accounts: AnyBounds = None
+    """How many accounts were blocked at least once."""
+    throttled: AnyBounds = None
+    """How many requests were throttled."""
+    throttled_accounts: AnyBounds = None
+    """How many accounts were throttled at least once."""
+    degraded: AnyBounds = None
+    """How many requests were degraded."""
+    degraded_accounts: AnyBounds = None
+    """How many accounts were degraded at least once."""
+    stepped_up: AnyBounds = None
+    """How many requests were refused with a remedy: verify, pay or contact."""
+    stepped_up_accounts: AnyBounds = None
+    """How many accounts were refused with a remedy at least once."""
+    bad_lines: AnyBounds = None
+    """How many lines of the traffic could not be read."""
+
+
+class BoundsShape(Shape):
+    """What a measure must be, in percent of the segment or in numbers."""
+
+    lt: AnyBound = None
+    """Less than."""
+    lte: AnyBound = None
+    """At most."""
+    gt: AnyBound = None
+    """More than."""
+    gte: AnyBound = None
+    """At least."""
+
+
 class ScenarioStepShape(OpenShape):
     """One request of a test; amounts stand beside its other keys, by unit."""
 
@@ -486,7 +572,11 @@ class ScenarioShape(Shape):
     name: str
     """What the test shows."""
     now: AnyInstant = "2026-01-05T12:00:00Z"
-    """When it starts."""
+    """When it starts; as `today` of `defaults` says, if left out."""
+    use: Annotated[Any, described_as("Names")] = None
+    """A fixture, or several, whose facts it has; its own `facts` go before them."""
+    matrix: Annotated[dict[str, Any] | None, described_as("Matrix")] = None
+    """Facts with several values each: the test runs once with every combination."""
     facts: AnyFacts = Field(default_factory=dict)
     """The facts of every request in it."""
     expect: AnyExpectation = None

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
+
+from guardrail.errors import Span
 
 Operator = Literal[
     "in",
@@ -52,13 +54,15 @@ class Comparison:
     `operand` is, by operator: `in`, `not_in` a frozenset of typed values; `gt` … `lte` a number;
     `before`, `after` seconds since the epoch, or None for the decision's own time; `prefix` a
     tuple of strings; `cidr` a tuple of `ipaddress` networks; `exists` a bool; `same_as` the other
-    fact's name; `rollout` a `Rollout`. `text` is the test as its author wrote it.
+    fact's name; `rollout` a `Rollout`. `text` is the test as its author wrote it, `span` where
+    (None: nowhere).
     """
 
     fact: str
     operator: Operator
     operand: object
     text: str
+    span: Span | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,15 @@ def within(value: object, values: frozenset[object]) -> bool:
     return value in values
 
 
+def place_in(value: str, salt: str) -> int:
+    """Return where a value stands in the rollouts of a salt, from 0 to below `WHOLE`."""
+    text, key = value.encode("utf-8", "surrogatepass"), salt.encode()[:64]
+    return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big") % WHOLE
+
+
 def in_rollout(value: str, rollout: Rollout) -> bool:
     """Tell whether a value is in a rollout."""
-    text, key = value.encode("utf-8", "surrogatepass"), rollout.salt.encode()[:64]
-    place = int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big")
-    return place % WHOLE < rollout.parts
+    return place_in(value, rollout.salt) < rollout.parts
 
 
 def in_networks(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
 
 from guardrail.errors import Diagnostic, Ignore, Span
+from guardrail.model.claims import Claim
+from guardrail.model.conditions import Condition
 from guardrail.model.effects import Effect
 from guardrail.model.facts import Fact
 from guardrail.model.links import Links, Score
@@ -35,6 +39,35 @@ class Model:
     aliases: tuple[str, ...] = ()
 
 
+Measure = Literal[
+    "refused", "blocked", "throttled", "degraded", "stepped_up", "bad_lines",
+]  # fmt: skip
+"""What a replay is measured by: the requests that met this, or the lines that were none."""
+
+BoundOperator = Literal["lt", "lte", "gt", "gte"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """What a replay of traffic must come to: one measure of a segment, and its bound.
+
+    The segment is the requests for which `when` holds. `by` narrows the measure to what one rule
+    decided, for a shadow rule to what it would have. `accounts` measures accounts instead of
+    requests. The bound is a share (0 to 1) of the segment, or a number if not `is_share`. `text`
+    is the whole in words.
+    """
+
+    when: Condition
+    measure: Measure
+    operator: BoundOperator
+    bound: Fraction
+    is_share: bool
+    accounts: bool = False
+    by: str | None = None
+    text: str
+    span: Span
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
     """All files of one policy set, compiled.
@@ -44,8 +77,10 @@ class PolicySet:
     declarations over it. `rules` stand in the order that breaks ties: relative path, then line.
     `unlisted_model` is the model that one not listed counts as, None where nothing is said: it then
     costs as the dearest, and no degrade moves it. `links` say which accounts act as one, None where
-    each acts alone, and `score` what tells against actors. `warnings` are what was found that keeps
-    nothing from loading, and `ignores` the comments that accept such findings.
+    each acts alone, and `score` what tells against actors. `thresholds` are what a replay of
+    traffic must come to. `warnings` are what was found that keeps
+    nothing from loading, and `ignores` the comments that accept such findings, `claims` are to be
+    proved of all requests.
     """
 
     name: str
@@ -58,11 +93,15 @@ class PolicySet:
     units: tuple[str, ...] = ()
     timezone: str = "UTC"
     scenarios: tuple[Scenario, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     unlisted_model: str | None = None
     links: Links | None = None
     score: Score | None = None
     warnings: tuple[Diagnostic, ...] = ()
     ignores: tuple[Ignore, ...] = ()
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of its lists, tables, conditions and fixtures, by their section."""
+    claims: tuple[Claim, ...] = ()
 
     def model_named(self, name: object) -> Model | None:
         """Return the model of that name or alias, None if it is not listed."""

@@ -67,6 +67,18 @@ class Ceilings:
             if known != receipt.allowance:
                 self._limits[rule, unit] = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {"_asked": self._asked, "_limits": self._limits}
+
+    def merge(self, other: Ceilings) -> None:
+        """Add what other requests asked of the same policies' budgets."""
+        for shared, windows in other._asked.items():
+            self._asked.setdefault(shared, Counter()).update(windows)
+        for shared, limit in other._limits.items():
+            if self._limits.setdefault(shared, limit) != limit:
+                self._limits[shared] = None
+
     def found(self) -> list[Ceiling]:
         """Return what came of each, in the order of the rules."""
         rows = []

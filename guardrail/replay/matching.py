@@ -7,10 +7,10 @@ can see of them, and the rules are evaluated once for each kind.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, cast
 
 from guardrail.engine import FactReader, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
@@ -24,9 +24,11 @@ from guardrail.model.conditions import (
     facts_of,
 )
 from guardrail.model.effects import Mode
-from guardrail.model.facts import AGES, FactType
+from guardrail.model.facts import AGES, FactType, typed_value
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Exemption, Rule
+from guardrail.replay.few import FewNames
+from guardrail.traffic.requests import LATEST
 
 MOST_NOTES = 1_000
 """How many different notes are told apart."""
@@ -50,7 +52,7 @@ class Matching:
     def __init__(self, policies: PolicySet) -> None:
         self.matched: Counter[str] = Counter()
         self.hinged: Counter[tuple[str, tuple[str, ...]]] = Counter()
-        self.notes: Counter[str] = Counter()
+        self.notes: FewNames[str] = FewNames(MOST_NOTES)
         rules = [rule for rule in policies.rules if rule.mode is not Mode.OFF]
         self._rules = [
             (rule, compile_condition(rule.when), rule_applies(rule, policies.exemptions))
@@ -62,19 +64,33 @@ class Matching:
         names = frozenset().union(*(rule_facts(rule, policies.exemptions) for rule in rules))
         self._reader = FactReader(policies.facts, names, policies.timezone)
         self._clock = bool(names & _CLOCK_FACTS)
-        self._ages = _ages(conditions)
+        spans = _spans(conditions)
+        self._ages = spans is None
+        self._spans = spans or []
         self._turns = _turns(rules, exemptions)
-        members = _members(policies, conditions)
+        members = _members(policies, conditions, spanned=spans is not None)
         self._listed = [(name, found) for name, found in members.items() if found is not None]
         self._plain = [name for name, found in members.items() if found is None]
-        # Of a fact that no condition tests, only the type can be wrong.
+        # Of a fact that no condition tests, only the type can be wrong; a note then shows it.
         derived = self._reader.derivations.keys()
-        self._other = sorted(self._reader.used - members.keys() - derived)
+        others = sorted(self._reader.used - members.keys() - derived)
+        known = policies.facts
+        self._texts = [name for name in others if known[name].type is FactType.STRING]
+        self._other = [known[name] for name in others if known[name].type is not FactType.STRING]
 
     def kind(self, ts: float, facts: Facts) -> Kind:
         """Return what tells a request's kind: requests of one kind match the same rules."""
         get = facts.get
-        kind: Kind = (*map(get, self._plain), *map(type, map(get, self._other)))
+        kind: Kind = tuple(map(get, self._plain))
+        for name in self._texts:
+            value = get(name)
+            kind += (None if value.__class__ is str else (value,),)
+        for fact in self._other:
+            value = get(fact.name)
+            is_wrong = value is not None and typed_value(fact, value) is None
+            kind += (value if is_wrong else None,)
+        for span in self._spans:
+            kind += span.of(ts, get)
         for name, members in self._listed:
             value = get(name)
             kind += (value if value.__class__ is not str or value in members else None.__class__,)
@@ -90,8 +106,7 @@ class Matching:
         """Count requests of one kind, given one of them and the rule that decided all of them."""
         facts, notes = self._reader.read(raw, ts)
         for note in notes:
-            if note in self.notes or len(self.notes) < MOST_NOTES:
-                self.notes[note] += count
+            self.notes.add(note, count)
         now = round(ts * SECOND)
         for rule, condition, applies in self._rules:
             if not applies(facts, now):
@@ -101,14 +116,62 @@ class Matching:
                 missing = tuple(sorted(facts_of(rule.when) - facts.keys()))
                 self.hinged[rule.id, missing] += count
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {"matched": self.matched, "hinged": self.hinged, "notes": self.notes}
 
-def _ages(conditions: list[Condition]) -> bool:
-    """Tell whether a condition compares a fact with the running time."""
-    return any(
-        test.fact in AGES or (test.operator in ("before", "after") and not test.operand)
-        for condition in conditions
-        for test in _tests(condition)
-    )
+    def merge(self, other: Matching) -> None:
+        """Add what was counted of other requests by the same policies."""
+        self.matched.update(other.matched)
+        self.hinged.update(other.hinged)
+        self.notes.merge(other.notes)
+
+
+class _Span(NamedTuple):
+    """What conditions ask of the time since a moment: whether it is below or above some lengths.
+
+    `age` is the fact that may state that time itself, None for a moment compared with now.
+    """
+
+    moment: str
+    age: str | None
+    lengths: tuple[float, ...]
+
+    def of(self, ts: float, get: Callable[[str], object]) -> tuple[object, ...]:
+        """Return what tells a request's answers: where the time since lies among the lengths."""
+        if self.age is not None and (stated := get(self.age)) is not None:
+            return ("stated", stated)
+        since = get(self.moment)
+        if since.__class__ not in (int, float) or not 0 <= cast(float, since) < LATEST:
+            return (since, ts if since is not None else None)
+        passed = ts - cast(float, since)
+        if self.age is not None:
+            passed = max(0.0, passed)
+        return (bisect_left(self.lengths, passed), bisect_right(self.lengths, passed))
+
+
+_BY_LENGTH = frozenset(("gt", "gte", "lt", "lte"))
+
+
+def _spans(conditions: list[Condition]) -> list[_Span] | None:
+    """Return how conditions depend on the running time, None where lengths do not tell it."""
+    found: dict[tuple[str, str | None], set[float]] = {}
+    for condition in conditions:
+        for test in _tests(condition):
+            if test.fact in AGES:
+                lengths = found.setdefault((AGES[test.fact], test.fact), set())
+                if test.operator in _BY_LENGTH:
+                    lengths.add(float(cast(float, test.operand)))
+                elif test.operator != "exists":
+                    return None
+            elif test.operator in ("before", "after") and test.operand is None:
+                found.setdefault((test.fact, None), set()).add(0.0)
+            elif test.operator == "same_as" and str(test.operand) in AGES:
+                return None
+    return [
+        _Span(moment, age, tuple(sorted(lengths)))
+        for (moment, age), lengths in sorted(found.items(), key=str)
+    ]
 
 
 def _turns(rules: list[Rule], exemptions: list[Exemption]) -> list[float]:
@@ -119,16 +182,19 @@ def _turns(rules: list[Rule], exemptions: list[Exemption]) -> list[float]:
 
 
 def _members(
-    policies: PolicySet, conditions: list[Condition]
+    policies: PolicySet, conditions: list[Condition], *, spanned: bool
 ) -> dict[str, frozenset[object] | None]:
     """Return the facts that conditions test, each with the values that matter.
 
     None where every value may matter. A text tested only for being one of some values matters no
-    further; what typing makes of other types' values is not known here.
+    further; what typing makes of other types' values is not known here. What is `spanned` is told
+    by lengths of time.
     """
     members: dict[str, set[object] | None] = {}
     for condition in conditions:
         for test in _tests(condition):
+            if spanned and _is_spanned(test):
+                continue
             known = members.setdefault(test.fact, set())
             if test.operator in ("in", "not_in") and known is not None:
                 known.update(cast(frozenset[object], test.operand))
@@ -143,6 +209,11 @@ def _members(
         else frozenset(values)
         for name, values in sorted(members.items())
     }
+
+
+def _is_spanned(test: Comparison) -> bool:
+    """Tell whether a test compares a moment with the running time."""
+    return test.fact in AGES or (test.operator in ("before", "after") and test.operand is None)
 
 
 def _tests(condition: Condition) -> Iterator[Comparison]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import heapq
 import json
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
@@ -18,6 +20,9 @@ from guardrail.model.effects import StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.traffic.requests import Request
 
+_PLACE = 20
+"""How many bytes of a numbered decision say where its request stands."""
+
 
 class DecisionFile:
     """A file of decisions being written; `.gz` and `.zst` compress, `-` is the standard output.
@@ -28,8 +33,10 @@ class DecisionFile:
         DataError: the file cannot be written.
     """
 
-    def __init__(self, path: str, policies: PolicySet) -> None:
+    def __init__(self, path: str, policies: PolicySet, *, numbered: bool = False) -> None:
+        """Take the path; a `numbered` file says of each decision where its request stands."""
         self._path = path
+        self._numbered = numbered
         used = [rule_facts(rule, policies.exemptions) for rule in policies.rules]
         self._used = tuple(sorted(set().union(*used)))
         self._encode = msgspec.json.Encoder().encode
@@ -58,9 +65,18 @@ class DecisionFile:
             raise self._failure(failed) from failed
 
     def write(
-        self, line: int, ts: float, request: Request, decision: Decision, file: str | None = None
+        self,
+        line: int,
+        ts: float,
+        request: Request,
+        decision: Decision,
+        file: str | None = None,
+        number: int = 0,
     ) -> None:
-        """Write one decision; `file` names the traffic file where there are several."""
+        """Write one decision; `file` names the traffic file where there are several.
+
+        `number` is the place of the file among them.
+        """
         facts = request.facts
         record: dict[str, Any] = {
             "line": line,
@@ -81,11 +97,26 @@ class DecisionFile:
         if file is not None:
             record["file"] = file
         data = self._encode(record)
+        if self._numbered:
+            data = b"%06d%014d%b" % (number, line, data)
         if self._path == "-" and not data.isascii():
             # What a terminal could obey must not reach it raw.
             data = json.dumps(record).encode()
+        self._write(data + b"\n")
+
+    def merge(self, paths: Sequence[str]) -> None:
+        """Write what numbered files hold, in the order of the traffic, without the numbers."""
+        with contextlib.ExitStack() as closing:
+            files = [closing.enter_context(open(path, "rb")) for path in paths]
+            for data in heapq.merge(*files, key=lambda data: data[:_PLACE]):
+                record = data[_PLACE:]
+                if self._path == "-" and not record.isascii():
+                    record = json.dumps(msgspec.json.decode(record)).encode() + b"\n"
+                self._write(record)
+
+    def _write(self, data: bytes) -> None:
         try:
-            self._stream.write(data + b"\n")
+            self._stream.write(data)
         except BrokenPipeError:
             raise
         except OSError as error:

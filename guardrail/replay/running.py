@@ -9,7 +9,7 @@ counts it in the newest window it has, so that no limit is overrun; replays coun
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 
 from guardrail.engine import Decision
@@ -21,6 +21,7 @@ from guardrail.traffic.requests import Amounts, Request
 Replayed = tuple[int, float, Request, Decision]
 """A request with its line and its time in seconds since the epoch, and what was decided."""
 
+DAY = 86_400.0
 RENEWAL = 60.0
 """How often, in seconds, a long request renews its leases, as a streaming host does."""
 
@@ -40,18 +41,28 @@ class Course:
     late: int = 0
     furthest: float = 0.0
 
+    def merge(self, other: Course) -> Course:
+        """Return the longer of two courses through the same traffic, one of which was stopped."""
+        return max(self, other, key=lambda course: (course.newest, course.late))
+
 
 class Replay:
-    """A replay through one guard; `course` tells afterwards how its clock went."""
+    """A replay through one guard; `course` tells afterwards how its clock went.
 
-    def __init__(self, guard: Guard) -> None:
+    Of the traffic only the requests are decided whose facts are `mine`; the clock goes by all.
+    """
+
+    def __init__(
+        self, guard: Guard, mine: Callable[[Mapping[str, object]], bool] | None = None
+    ) -> None:
         self.course = Course()
+        self._mine = mine
         self._guard = guard
         # due, order of entry, decision, usage, end of the request
         self._pending: list[tuple[float, int, Decision, Amounts, float]] = []
         self._entered = 0
 
-    def run(self, traffic: Iterable[Recorded]) -> Iterator[Replayed]:
+    def run(self, traffic: Iterable[Recorded]) -> Generator[Replayed, None, None]:
         """Yield every request with its decision, in the order of the traffic.
 
         A request without an estimate is reserved as its like would be (`Request.reserved`), one
@@ -60,7 +71,7 @@ class Replay:
         """
         decide, settle = self._guard.decide, self._guard.settle
         course, pending, refusing = self.course, self._pending, Effect.THROTTLE
-        newest = -1.0
+        newest, next_day, mine = -1.0, 0.0, self._mine
         for line, ts, request in traffic:
             if ts < newest:
                 self._note_late(ts)
@@ -70,6 +81,11 @@ class Replay:
                     course.first = ts
                 if pending and pending[0][0] <= ts:
                     self._settle_due(ts)
+                if ts >= next_day:
+                    self._guard.begin_day(ts)
+                    next_day = (ts // DAY + 1) * DAY
+            if mine is not None and not mine(request.facts):
+                continue
             usage = request.usage
             decision = decide(request.facts, request.reserved, now=ts)
             yield line, ts, request, decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,11 @@ from guardrail.guard.fallback import STORE_UNAVAILABLE
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
+from guardrail.replay.few import FewNames
+from guardrail.replay.harm import Harm, Place
 from guardrail.replay.matching import Matching
+from guardrail.replay.seen import Seen
+from guardrail.replay.thresholds import Expected
 from guardrail.traffic.requests import Request
 
 MOST_KINDS = 65_536
@@ -19,6 +24,8 @@ MOST_KINDS = 65_536
 MOST_NAMES = 1_000
 """How many facts that no policy knows are told apart."""
 
+_BOUND = frozenset(("_policies", "_sizer", "_kinds"))
+"""What a tally counts by, and has counted in no figure yet; not among its figures."""
 _BITS = tuple(1 << effect for effect in Effect)
 
 
@@ -34,6 +41,12 @@ class ShadowTally:
     stricter: Counter[Effect] = field(default_factory=Counter)
     accounts: Counter[str] = field(default_factory=Counter)
 
+    def merge(self, other: ShadowTally) -> None:
+        """Add what was counted of other requests."""
+        self.by_rule.update(other.by_rule)
+        self.stricter.update(other.stricter)
+        self.accounts.update(other.accounts)
+
 
 class Tally:
     """Adds up the decisions of a replay; figures are complete after `finish`.
@@ -46,28 +59,38 @@ class Tally:
     `unavailable` those refused for want of it, by rule.
     """
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(self, policies: PolicySet, divisions: Iterable[tuple[str, ...]] = ()) -> None:
         self.requests = 0
         self.decided: Counter[tuple[str | None, Effect]] = Counter()
         self.accounts: dict[str, int] = {}
         self.shadow = ShadowTally()
-        self.strange: Counter[str] = Counter()
+        self.strange: FewNames[str] = FewNames(MOST_NAMES)
         self.notes: Counter[str] = Counter()
-        self.unlisted: Counter[str] = Counter()
+        self.unlisted: FewNames[str] = FewNames(MOST_NAMES)
         self.idle: Counter[str] = Counter()
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
+        self.seen = Seen(policies)
+        """Which values rules met."""
         self.ceilings = Ceilings(policies)
         """What was asked of budgets that all accounts share."""
+        self.harm = Harm(policies, divisions)
+        """Whom refusals hit, of the requests whose place is known."""
+        self.expected = Expected(policies)
         self._policies = policies
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
         # How many requests there were of a kind, and one of them.
         self._kinds: dict[tuple[object, ...], list[Any]] = {}
 
-    def add(self, ts: float, request: Request, decision: Decision) -> None:
-        """Count one decided request."""
+    def add(
+        self, ts: float, request: Request, decision: Decision, place: Place | None = None
+    ) -> None:
+        """Count one decided request; `place` is where it stands in the traffic."""
+        if place is not None:
+            self.harm.add(place, decision)
+        self.expected.add(ts, decision)
         effect, rule, facts = decision.effect, decision.rule, decision.facts
         account = facts.get("account.id")
         if account.__class__ is str:
@@ -102,9 +125,34 @@ class Tally:
             if decision.reason == STORE_UNAVAILABLE:
                 self.unavailable[rule] += 1
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone, for another process to merge."""
+        return {name: value for name, value in vars(self).items() if name not in _BOUND}
+
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
+        self.harm.finished()
+
+    def merge(self, other: Tally) -> None:
+        """Add what was counted of other requests by the same policies; both are finished."""
+        self.requests += other.requests
+        for account, met in other.accounts.items():
+            self.accounts[account] = self.accounts.get(account, 0) | met
+        self.shadow.merge(other.shadow)
+        self.strange.merge(other.strange)
+        self.unlisted.merge(other.unlisted)
+        self.decided.update(other.decided)
+        self.notes.update(other.notes)
+        self.idle.update(other.idle)
+        self.modes.update(other.modes)
+        self.unavailable.update(other.unavailable)
+        self.matching.merge(other.matching)
+        self.ceilings.merge(other.ceilings)
+        self.harm.merge(other.harm)
+        self.harm.finished()
+        self.seen.merge(other.seen)
+        self.expected.merge(other.expected)
 
     def effect_requests(self, effect: Effect) -> int:
         """Return how many requests met an effect."""
@@ -129,16 +177,15 @@ class Tally:
             self.requests += count
             self.decided[rule, effect] += count
             self.matching.add(count, ts, facts, rule)
+            self.seen.add(count, ts, facts)
             for name in facts:
-                if name not in known and (name in self.strange or len(self.strange) < MOST_NAMES):
-                    self.strange[name] += count
+                if name not in known:
+                    self.strange.add(name, count)
             model = facts.get("request.model")
             for note in self._sizer.reserve(estimate, model)[1]:
                 self.notes[note] += count
-            if unlisted(self._policies, model) and (
-                model in self.unlisted or len(self.unlisted) < MOST_NAMES
-            ):
-                self.unlisted[model] += count
+            if unlisted(self._policies, model):
+                self.unlisted.add(str(model), count)
         self._kinds.clear()
 
     def _add_shadow(self, account: object, decision: Decision) -> None:

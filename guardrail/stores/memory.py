@@ -11,7 +11,7 @@ and records are ints wherever possible, which the garbage collector does not fol
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import cast
 
@@ -180,6 +180,19 @@ class MemoryStore:
         while (into := self._moved.find(key)) is not None and seen < MOST_MOVES:
             key, seen = into, seen + 1
         return key
+
+    def kept(self) -> Iterator[tuple[int, str, Record]]:
+        """Yield every record with its key and for how many microseconds it is kept at least."""
+        with self.lock:
+            for lifetime, table in sorted(self._tables.items()):
+                for key, record in sorted(table.records().items()):
+                    if self._homes.get(key[:IDENT_LENGTH]) is table:
+                        yield lifetime, key, record
+
+    def put_back(self, key: str, lifetime: int, record: Record, now: int) -> None:
+        """Keep a record as `kept` told of it, as if written at `now` (microseconds)."""
+        with self.lock:
+            self.home(key[:IDENT_LENGTH], lifetime).put(key, record, now)
 
     def slots(self, key: str) -> dict[int, int]:
         """Return a windowed counter's record, slots to values, for tests and tools."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -24,6 +25,8 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # 256 bytes of Zstandard can stand for at most 8 MiB, which bounds what one step may allocate.
 _ZSTD_STEP = 1 << 8
+MAX_DOCUMENT = 512 << 20
+"""The largest JSON document that is read whole, in bytes."""
 MOST_EXPANSION = 500
 """How many times its size a compressed file may unpack to; logs of requests stay far below it."""
 
@@ -66,6 +69,14 @@ class LineSource:
         except OSError as error:
             raise DataError(f"cannot read `{path}`: {_reason(error)}") from error
         self.size = None if path == "-" else os.fstat(self._file.fileno()).st_size or None
+        self.is_torn = False
+        """Whether the line that was given out last has no line feed: writing it was cut short."""
+        self.share = (0, 1)
+        """Which blocks of lines are given out: this one of so many."""
+        self.encoding = "utf-8"
+        """How its text is encoded; lines are given out in UTF-8."""
+        self.replaced = 0
+        """How many characters could not be decoded, and were replaced."""
         self._counted = _Counted(self._file)
         self._buffered = io.BufferedReader(self._counted, _BLOCK)
 
@@ -96,6 +107,12 @@ class LineSource:
             DataError: the file ends early, is damaged, or is not text in UTF-8's family; lines
                 before the damage have been given out.
         """
+        share, of = self.share
+        for count, block in enumerate(self._every_block()):
+            if count % of == share:
+                yield block
+
+    def _every_block(self) -> Iterator[tuple[int, list[bytes]]]:
         number, rest, skipping = 1, b"", False
         for chunk in self._chunks():
             lines = (rest + chunk).split(b"\n")
@@ -114,20 +131,54 @@ class LineSource:
                 yield number, [rest[: MAX_LINE + 1]]
                 number, rest, skipping = number + 1, b"", True
         if rest and not skipping:
+            self.is_torn = True
             yield number, [rest]
+
+    def whole(self) -> bytes:
+        """Return all that the file holds.
+
+        Raises:
+            DataError: it is larger than `MAX_DOCUMENT`, or damaged.
+        """
+        pieces, size = [], 0
+        for piece in self._chunks():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_DOCUMENT:
+                raise DataError(
+                    f"`{self.name}` is one document of more than {MAX_DOCUMENT >> 20} MiB; write "
+                    "a row a line, and read it with `format: jsonl`"
+                )
+        return b"".join(pieces)
 
     def _chunks(self) -> Iterator[bytes]:
         try:
             chunks = self._unpacked()
+            if self.encoding != "utf-8":
+                yield from self._decoded(chunks)
+                return
             first = next(chunks, b"")
             if first.startswith(_UTF16):
-                raise DataError(f"`{self.name}` is UTF-16 text; save it as UTF-8")
+                raise DataError(
+                    f"`{self.name}` is UTF-16 text; save it as UTF-8, or say `encoding: utf-16` in "
+                    "a map"
+                )
             yield first.removeprefix(_BOM)
             yield from chunks
         except (EOFError, zlib.error, zstandard.ZstdError, OSError) as error:
             raise DataError(
                 f"`{self.name}` could not be read to its end: {_reason(error)}"
             ) from error
+
+    def _decoded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+        for chunk in chunks:
+            text = decoder.decode(chunk)
+            self.replaced += text.count("\ufffd")
+            yield text.encode("utf-8", "surrogatepass")
+        rest = decoder.decode(b"", final=True)
+        self.replaced += rest.count("\ufffd")
+        yield rest.encode()
 
     def _unpacked(self) -> Iterator[bytes]:
         magic = self._buffered.peek(4)

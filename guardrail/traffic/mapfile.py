@@ -1,41 +1,15 @@
 """Map files: how an author says which columns of a log are the facts and amounts of a request.
 
-A map is one YAML file, read as strictly as a policy (unknown keys are errors, with positions)::
-
-    guardrail_map: 1
-    format: csv                 # or jsonl, the default
-    delimiter: ";"              # of a csv; a comma if left out
-    ts: {column: started, unit: ms, offset: 2026-03-02T00:00:00Z}
-    facts:
-      account.id:         {column: customer}
-      request.capability: {column: kind, values: {rag: chat, coder: code}, default: other}
-      account.tier:       {constant: email}
-    estimate:
-      input_tokens:  {column: usage.prompt_tokens}
-      output_tokens: {column: max_tokens, default: 1024}
-    usage:
-      input_tokens:  {column: usage.prompt_tokens}
-      output_tokens: {column: usage.completion_tokens}
-    duration: {column: latency, unit: ms}
-
-* A `column` is a header's cell in a csv, a member in JSON lines; there, dots step into objects. A
-  column that is absent, null or empty has no value.
-* `ts`: `unit` is s (the default), ms, us, ns or rfc3339; `timezone` is that of RFC 3339 times
-  without an offset; `offset`, a time or a number of seconds, is added (for logs that count from
-  their first line).
-* A fact is a `column` or a `constant`. `values` translates the column's texts; what it does not
-  list becomes the `default`, as does a missing value; without a default the fact is left out.
-  Values take the shape of the fact's type: `"12"` becomes a number for an integer, `"true"` a
-  bool, a number becomes text for a string, and text with commas a list.
-* `estimate` and `usage` map units to a `column` (with a `default`) or a `constant`. A request
-  without an estimate reserves what a door would: the input it used, and the longest answer of its
-  model. Where the log tells what was asked for, or a length is to be assumed, state both under
-  `estimate`. One without a usage settles at its estimate.
-* `duration` is how long the request took: `unit` s, ms, us or ns.
+A map is one YAML file, read as strictly as a policy: unknown keys are errors, with positions.
+`docs/traffic.md` describes the format; `guardrail schema --of map` prints its JSON Schema.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -48,6 +22,7 @@ from guardrail.loading import (
     Place,
     Scope,
     did_you_mean,
+    nearest,
     plain,
     quoted,
     read_yaml,
@@ -63,6 +38,8 @@ from guardrail.traffic.maps import (
     Amount,
     Column,
     FactSource,
+    Lasting,
+    Layout,
     Moment,
     TimeUnit,
     TrafficMap,
@@ -76,6 +53,9 @@ from guardrail.traffic.mapshapes import (
 )
 from guardrail.traffic.requests import MONEY, FactValue
 
+MAPS = Path(__file__).parent.parent / "data" / "maps"
+"""Where the maps stand that come with guardrail."""
+
 
 class MapError(DataError):
     """A map file cannot be used; `diagnostics` lists everything that is wrong with it."""
@@ -87,26 +67,64 @@ class MapError(DataError):
 
 
 def load_map(path: str, policies: PolicySet) -> TrafficMap:
-    """Return a map file's map, bound to the facts and units of a policy set.
+    """Return a map file's map, or one that comes with guardrail, for a policy set.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or no map has that name.
+        MapError: it is not a map, or names facts or units that the policies do not have.
+    """
+    name = built_in(path)
+    if name is None:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise DataError(f"cannot read `{path}`: {reason}{_meant(path)}") from error
+    else:
+        data = text_of_map(name).encode()
+    return read_map(data, path, policies)
+
+
+def read_map(data: bytes, path: str, policies: PolicySet) -> TrafficMap:
+    """Return the map that stands in a file's bytes; `path` is what messages call it.
+
+    Raises:
+        DataError: it is not text.
         MapError: it is not a map, or names facts or units that the policies do not have.
     """
     findings = Findings()
-    node = _parsed(path, findings)
+    node = _parsed(data, path, findings)
     found = None if node is None else _Reading(node, findings, policies).map()
     if found is None or findings.diagnostics:
         raise MapError(path, findings.in_order())
     return found
 
 
-def _parsed(path: str, findings: Findings) -> Node | None:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"cannot read `{path}`: {reason}") from error
+def built_in_names() -> tuple[str, ...]:
+    """Return the names of the maps that come with guardrail."""
+    return tuple(sorted(path.stem for path in MAPS.glob("*.yaml")))
+
+
+def built_in(written: str) -> str | None:
+    """Return the name of a map that comes with guardrail, None if a file is meant."""
+    return written if written in built_in_names() else None
+
+
+def text_of_map(name: str) -> str:
+    """Return the text of a map that comes with guardrail."""
+    return (MAPS / f"{name}.yaml").read_text("utf-8")
+
+
+def _meant(written: str) -> str:
+    if "/" in written or written.endswith((".yaml", ".yml")):
+        return ""
+    near = nearest(written, built_in_names())
+    if near is not None:
+        return f"; did you mean `{near}`?"
+    return f"; maps by name are {', '.join(built_in_names())}"
+
+
+def _parsed(data: bytes, path: str, findings: Findings) -> Node | None:
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -137,6 +155,9 @@ class _Reading:
             self._report(
                 ("guardrail_map",), "this is not version 1 of a map", "write `guardrail_map: 1`"
             )
+        self._decimal = shape.decimal
+        self._empty = frozenset(shape.empty or ())
+        layout = self._layout(shape)
         moment = self._moment(shape.ts)
         return TrafficMap(
             moment=moment,
@@ -147,28 +168,86 @@ class _Reading:
             ),
             estimate=self._amounts("estimate", shape.estimate),
             usage=self._amounts("usage", shape.usage),
-            duration=self._duration(shape.duration),
-            delimiter=self._delimiter(shape),
+            duration=self._duration(shape.duration, moment),
+            layout=layout,
         )
 
     def _report(self, path: tuple[str, ...], message: str, help: str | None = None) -> None:
         self._place.report("GR102", path, message, help=help)
 
-    def _delimiter(self, shape: MapShape) -> str | None:
-        delimiter = shape.delimiter
-        if shape.format == "jsonl":
-            if delimiter is not None:
-                self._report(("delimiter",), "only a csv has a delimiter", "write `format: csv`")
-            return None
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+    def _column(self, name: str) -> Column:
+        return Column(name, self._empty)
+
+    def _layout(self, shape: MapShape) -> Layout:
+        kind = shape.format
+        for key, of in (
+            ("delimiter", "csv"), ("columns", "csv"),
+            ("pattern", "line"), ("rows", "json"),
+        ):  # fmt: skip
+            if getattr(shape, key) is not None and kind != of:
+                article = "a csv" if of == "csv" else f"`format: {of}`"
+                self._report((key,), f"only {article} has a {key}", f"write `format: {of}`")
+        delimiter = shape.delimiter or ","
+        if len(delimiter) != 1 or delimiter in '"\r\n':
             self._report(("delimiter",), "a delimiter is one character", 'write `delimiter: ";"`')
-        return delimiter or ","
+            delimiter = ","
+        columns = None if shape.columns is None else tuple(shape.columns)
+        if kind == "json" and not _ROWS.fullmatch(shape.rows or "[]"):
+            self._report(
+                ("rows",),
+                f"{quoted(str(shape.rows))} is no path to rows",
+                "write `data[].results[]`",
+            )
+        return Layout(
+            kind=kind,
+            delimiter=delimiter,
+            columns=columns,
+            pattern=self._pattern(shape) if kind == "line" else None,
+            rows=shape.rows or "[]",
+            unpack=tuple(shape.unpack or ()),
+            encoding=self._encoding(shape.encoding),
+        )
+
+    def _encoding(self, written: str) -> str:
+        try:
+            found = codecs.lookup(written)
+        except LookupError:
+            found = None
+        if found is None or not getattr(found, "_is_text_encoding", True):
+            self._report(
+                ("encoding",), f"unknown encoding {quoted(written)}", "write `utf-8` or `latin-1`"
+            )
+            return "utf-8"
+        return found.name
+
+    def _pattern(self, shape: MapShape) -> re.Pattern[str] | None:
+        if shape.pattern is None:
+            self._report(
+                ("format",),
+                "a line needs a pattern",
+                "write `pattern:` with the `log_format` of your server, such as `$remote_addr …`",
+            )
+            return None
+        names = _VARIABLE.findall(shape.pattern)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if not names or repeated:
+            message = (
+                f"`${repeated[0]}` stands twice in the pattern"
+                if repeated
+                else "the pattern names no column"
+            )
+            self._report(("pattern",), message, "write each column once, as `$name`")
+            return None
+        return compiled_pattern(shape.pattern)
 
     def _moment(self, shape: TimeShape) -> Moment:
-        unit: TimeUnit = shape.unit
+        unit: TimeUnit = shape.unit or ("s" if shape.format is None else "format")
+        if shape.format is not None and shape.unit is not None:
+            self._report(("ts", "unit"), "a time with a format has no unit", "leave it out")
+        is_text = unit in ("rfc3339", "format")
         zone = None
         if shape.timezone is not None:
-            if unit != "rfc3339":
+            if not is_text:
                 self._report(
                     ("ts", "timezone"),
                     "only a time in text has a time zone",
@@ -182,9 +261,33 @@ class _Reading:
                     f"unknown time zone {quoted(shape.timezone)}",
                     "write an IANA name such as `Europe/Berlin`",
                 )
+        if shape.format is not None:
+            self._try_format(shape.format)
+        if shape.numbers is not None and not is_text:
+            self._report(
+                ("ts", "numbers"), "the unit says already what numbers are", "leave it out"
+            )
         return Moment(
-            column=Column(shape.column), unit=unit, offset=self._offset(shape.offset), zone=zone
+            column=self._column(shape.column),
+            unit=unit,
+            offset=self._offset(shape.offset),
+            zone=zone,
+            format=shape.format,
+            numbers=shape.numbers,
+            second=shape.doubled == "second",
+            decimal=self._decimal,
         )
+
+    def _try_format(self, written: str) -> None:
+        try:
+            text = datetime(2026, 3, 2, 9, 30, 1, tzinfo=UTC).strftime(written)
+            datetime.strptime(text, written)
+        except (ValueError, re.error):
+            self._report(
+                ("ts", "format"),
+                f"{quoted(written)} is no format of a time",
+                "write it as `strptime` takes it, such as `%d/%b/%Y:%H:%M:%S %z`",
+            )
 
     def _offset(self, node: Node | None) -> float:
         if node is None:
@@ -206,19 +309,43 @@ class _Reading:
             return None
         if shape.constant is not None:
             return FactSource(fact=fact, default=self._value(fact, shape.constant))
-        column = Column(str(shape.column))
         values = None
         if shape.values is not None:
             values = {text: self._value(fact, node) for text, node in shape.values.items()}
         default = None if shape.default is None else self._value(fact, shape.default)
-        return FactSource(fact=fact, column=column, values=values, default=default)
+        return FactSource(
+            fact=fact,
+            column=self._column(str(shape.column)),
+            match=self._match((*path, "match"), shape.match),
+            case=shape.case,
+            values=values,
+            default=default,
+            optional=shape.optional,
+            decimal=self._decimal,
+        )
+
+    def _match(self, path: tuple[str, ...], written: str | None) -> re.Pattern[str] | None:
+        if written is None:
+            return None
+        try:
+            found = re.compile(written)
+        except re.error as error:
+            self._report(path, f"{quoted(written)} is no regular expression: {error.msg}")
+            return None
+        if found.groups != 1:
+            self._report(
+                path, "a match has one group, which is the value", "write `^\\S+ ([^ ?]+)`"
+            )
+            return None
+        return found
 
     def _value(self, fact: Fact, node: Node) -> FactValue:
         value = typed(fact, node, self._scope)
         return cast(FactValue, list(value) if isinstance(value, tuple) else value)
 
     def _one_source(self, path: tuple[str, ...], shape: FactSourceShape | AmountShape) -> bool:
-        if (shape.column is None) == (shape.constant is None):
+        summed = isinstance(shape, AmountShape) and bool(shape.sum)
+        if (shape.column is not None) + (shape.constant is not None) + summed != 1:
             name = quoted(path[-1])
             self._place.report_key(
                 "GR102",
@@ -227,7 +354,7 @@ class _Reading:
                 help=f"write `{path[-1]}: {{column: NAME}}`",
             )
             return False
-        for key in ("values", "default"):
+        for key in ("values", "default", "match", "case"):
             if shape.constant is not None and getattr(shape, key, None) is not None:
                 self._place.report_key(
                     "GR102", (*path, key), f"a constant has no `{key}`", help="leave it out"
@@ -255,13 +382,54 @@ class _Reading:
         default = None if written is None else _amount(plain(written))
         if written is not None and default is None:
             self._report((*path, key), "an amount is a number, 0 or more")
-        column = None if shape.column is None else Column(shape.column)
-        return Amount(column=column, whole=path[-1] != MONEY, default=default)
+        names = shape.sum or ([] if shape.column is None else [shape.column])
+        return Amount(
+            columns=tuple(map(self._column, names)),
+            whole=path[-1] != MONEY,
+            default=default,
+            decimal=self._decimal,
+        )
 
-    def _duration(self, shape: DurationShape | None) -> Amount | None:
+    def _duration(self, shape: DurationShape | None, moment: Moment) -> Amount | Lasting | None:
         if shape is None:
             return None
-        return Amount(column=Column(shape.column), scale=SCALES[shape.unit])
+        if (shape.column is None) == (shape.until is None):
+            self._report(
+                ("duration",),
+                "a duration is a `column`, or lasts `until` another time",
+                "write `duration: {column: NAME}`",
+            )
+            return None
+        if shape.until is not None:
+            return Lasting(until=replace(moment, column=self._column(shape.until)))
+        return Amount(
+            columns=(self._column(str(shape.column)),),
+            scale=SCALES[shape.unit],
+            decimal=self._decimal,
+        )
+
+
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_ROWS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\[\])?\.)*(?:[A-Za-z_][A-Za-z0-9_]*)?\[\]")
+
+
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """Return a line's pattern: `$name` is a column, all else stands as it is.
+
+    A column ends before what follows it in the pattern. In quotes, a quote after a backslash is a
+    part of the text.
+    """
+    pieces = _VARIABLE.split(pattern)
+    made = [re.escape(pieces[0])]
+    for name, before, after in zip(pieces[1::2], pieces[:-1:2], pieces[2::2], strict=True):
+        if before.endswith('"') and after.startswith('"'):
+            value = r'(?:[^"\\]|\\.)*'
+        elif after:
+            value = f"[^{re.escape(after[0])}]*"
+        else:
+            value = ".*"
+        made += (f"(?P<{name}>{value})", re.escape(after))
+    return re.compile("".join(made) + r"\s*")
 
 
 def _amount(written: object, *, signed: bool = False) -> int | float | None:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, FactType
-from guardrail.traffic.requests import LATEST, LONGEST, FactValue, Request, quoted
+from guardrail.traffic.notes import MapNotes
+from guardrail.traffic.requests import (
+    LATEST,
+    LONGEST,
+    UNDECODABLE,
+    FactValue,
+    Request,
+    quoted,
+)
 
 Row = dict[str, Any]
-TimeUnit = Literal["s", "ms", "us", "ns", "rfc3339"]
+TimeUnit = Literal["s", "ms", "us", "ns", "rfc3339", "format"]
 
 SCALES: Mapping[str, int] = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """How many of each unit make a second."""
 
-MOST_UNKNOWN = 1_000
-"""How many values that a map does not know are told apart."""
+EARLY = 315_532_800.0
+"""The year 1980, in seconds since the epoch: no log of requests is older."""
+_KEPT = 4_096
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -33,9 +43,13 @@ class RowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by name; in a JSON row a dot also steps into an object."""
+    """A column by name; in a JSON row a dot also steps into an object.
+
+    The texts in `empty` are no value.
+    """
 
     name: str
+    empty: frozenset[str] = frozenset()
 
     def of(self, row: Row) -> Any:
         """Return the row's value, None where the column is absent, null or empty."""
@@ -44,22 +58,33 @@ class Column:
             value = row
             for part in self.name.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-        return None if value == "" else value
+        if value == "" or (self.empty and value.__class__ is str and value in self.empty):
+            return None
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """The time of a request: a column, its unit, and what is added to it in seconds.
 
-    A text without an offset stands in `zone`; without a zone it is refused.
+    A text is read by `format` (as `strptime` does) where the unit says so. A text without an
+    offset stands in `zone`; without a zone it is refused. A number where texts are expected is in
+    the unit `numbers`. Of an hour that a clock showed twice, `second` takes the later one.
     """
 
     column: Column
     unit: TimeUnit = "s"
     offset: float = 0.0
     zone: ZoneInfo | None = None
+    format: str | None = None
+    numbers: str | None = None
+    second: bool = False
+    decimal: str = "."
+    _read_before: dict[str, tuple[float, str | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    def seconds(self, row: Row) -> float:
+    def seconds(self, row: Row, notes: MapNotes) -> float:
         """Return the row's time in seconds since the epoch.
 
         Raises:
@@ -68,34 +93,67 @@ class Moment:
         value = self.column.of(row)
         if value is None:
             raise RowError(f"time {quoted(self.column.name)} is missing")
-        if self.unit == "rfc3339":
-            seconds = self._read(value) + self.offset
-        else:
-            seconds = number_of(value, self.column) / SCALES[self.unit] + self.offset
+        seconds = self._seconds(value, notes) + self.offset
         if not 0 <= seconds < LATEST:
             raise RowError(f"time {quoted(self.column.name)} is before 1970 or after 2200")
+        if seconds < EARLY and not self.offset:
+            notes.early += 1
+            notes.example("early", text_of(value))
         return seconds
 
-    def _read(self, value: object) -> float:
+    def _seconds(self, value: Any, notes: MapNotes) -> float:
+        if self.unit in SCALES:
+            number = number_of(value, self.column, self.decimal)
+            return number / SCALES[self.unit]
+        if self.numbers is not None and not isinstance(value, str):
+            return number_of(value, self.column) / SCALES[self.numbers]
+        text = str(value)
+        found = self._read_before.get(text)
+        if found is None:
+            if len(self._read_before) >= _KEPT:
+                self._read_before.clear()
+            found = self._read_before[text] = self._read(text)
+        if found[1] is not None:
+            if found[1] == "doubled":
+                notes.doubled += 1
+            else:
+                notes.skipped += 1
+            notes.example(found[1], text)
+        return found[0]
+
+    def _read(self, text: str) -> tuple[float, str | None]:
+        """Return a text's time, and whether a clock showed it twice or never."""
         try:
-            moment = datetime.fromisoformat(str(value))
+            if self.unit == "format":
+                moment = datetime.strptime(text, self.format or "")
+            else:
+                moment = datetime.fromisoformat(text)
         except ValueError:
-            raise RowError(f"time {quoted(self.column.name)} is not RFC 3339") from None
-        if moment.tzinfo is None:
-            if self.zone is None:
-                raise RowError(f"time {quoted(self.column.name)} has no time zone")
-            moment = moment.replace(tzinfo=self.zone)
-        return moment.timestamp()
+            wanted = "RFC 3339" if self.format is None else f"of the format `{self.format}`"
+            raise RowError(f"time {quoted(self.column.name)} is not {wanted}") from None
+        if moment.tzinfo is not None:
+            return moment.timestamp(), None
+        if self.zone is None:
+            raise RowError(f"time {quoted(self.column.name)} has no time zone")
+        first = moment.replace(tzinfo=self.zone, fold=0)
+        second = moment.replace(tzinfo=self.zone, fold=1)
+        if first.utcoffset() == second.utcoffset():
+            return first.timestamp(), None
+        shown = datetime.fromtimestamp(first.timestamp(), self.zone).replace(tzinfo=None)
+        if shown != moment:
+            return first.timestamp(), "skipped"
+        return (second if self.second else first).timestamp(), "doubled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """An amount: a column, what stands in where it has none, or a constant."""
+    """An amount: columns added up, what stands in where all lack a value, or a constant."""
 
-    column: Column | None = None
+    columns: tuple[Column, ...] = ()
     scale: int = 1
     whole: bool = False
     default: int | float | None = None
+    decimal: str = "."
 
     def of(self, row: Row) -> int | float | None:
         """Return the row's amount, None if it has none.
@@ -103,77 +161,151 @@ class Amount:
         Raises:
             RowError: it is not a number, or negative, or too large.
         """
-        value = None if self.column is None else self.column.of(row)
-        if value is None or self.column is None:
-            return self.default
-        number = number_of(value, self.column)
+        total: int | float | None = None
+        for column in self.columns:
+            number = self._of(column, row)
+            if number is not None:
+                total = number if total is None else total + number
+        return self.default if total is None else total
+
+    def _of(self, column: Column, row: Row) -> int | float | None:
+        value = column.of(row)
+        if value is None:
+            return None
+        number = number_of(value, column, self.decimal)
         if number < 0:
-            raise RowError(f"{quoted(self.column.name)} is negative")
+            raise RowError(f"{quoted(column.name)} is negative")
         if number > TOP:
-            raise RowError(f"{quoted(self.column.name)} is too large")
+            raise RowError(f"{quoted(column.name)} is too large")
         if self.whole and isinstance(number, float):
             if not number.is_integer():
-                raise RowError(f"{quoted(self.column.name)} is not a whole number")
+                raise RowError(f"{quoted(column.name)} is not a whole number")
             return int(number)
         return number / self.scale if self.scale != 1 else number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lasting:
+    """How long a request took: from its time until another."""
+
+    until: Moment
+
+    def of(self, row: Row, ts: float) -> float:
+        """Return the length in seconds, 0 where the end is missing.
+
+        Raises:
+            RowError: the end is not a time, or before the beginning.
+        """
+        if self.until.column.of(row) is None:
+            return 0.0
+        length = self.until.seconds(row, MapNotes()) - ts
+        if length < 0:
+            raise RowError(f"{quoted(self.until.column.name)} is before the request")
+        return length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactSource:
     """Where a fact comes from: a column, perhaps translated, or a constant (`default` alone).
 
-    A value that `values` does not list becomes `default`, like a missing one; without a default
-    the fact is left out.
+    Of a text, `match` takes what its first group finds; `case` makes it upper or lower. A value
+    that `values` does not list becomes `default`, like a missing one; without a default the fact
+    is left out. That an `optional` fact is missing is no news.
     """
 
     fact: Fact
     column: Column | None = None
+    match: re.Pattern[str] | None = None
+    case: str | None = None
     values: Mapping[str, FactValue] | None = None
     default: FactValue = None
+    optional: bool = False
+    decimal: str = "."
 
-    def of(self, row: Row) -> FactValue:
-        """Return the fact's value for a row, None if it is missing."""
-        value = None if self.column is None else self.column.of(row)
-        if value is None:
+    def of(self, row: Row, notes: MapNotes) -> FactValue:
+        """Return the fact's value for a row, None if it is missing; note what is not known."""
+        if self.column is None:
             return self.default
+        value = self.column.of(row)
+        if value is None:
+            return self._missing(notes)
+        if self.match is not None:
+            text = text_of(value)
+            found = self.match.search(text)
+            if found is None:
+                return self._unknown(text, notes)
+            value = found[1]
+            if not value:
+                return self._missing(notes)
+        if self.case is not None:
+            text = text_of(value)
+            value = text.upper() if self.case == "upper" else text.lower()
         if self.values is not None:
-            return self.values.get(text_of(value), self.default)
+            text = text_of(value)
+            known = self.values.get(text)
+            return self._unknown(text, notes) if known is None else known
+        if self.decimal != "." and value.__class__ is str and self.fact.type in _NUMBERS:
+            number = _number(value, self.decimal)
+            value = value if number is None else number
         return shaped(self.fact, value)
 
-    def unknown(self, row: Row) -> str | None:
-        """Return the text of a row that `values` does not list, None if there is none.
+    def _missing(self, notes: MapNotes) -> FactValue:
+        if self.default is None:
+            notes.missing[self.fact.name] += 1
+        return self.default
 
-        A default is for those too: with one nothing is unknown.
-        """
-        if self.values is None or self.column is None or self.default is not None:
-            return None
-        value = self.column.of(row)
-        text = None if value is None else text_of(value)
-        return None if text in self.values else text
+    def _unknown(self, text: str, notes: MapNotes) -> FactValue:
+        where = notes.unknown if self.default is None else notes.replaced
+        notes.count(where, self.fact.name, text)
+        return self.default
+
+
+_NUMBERS = (FactType.INTEGER, FactType.NUMBER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a log's rows stand in its file.
+
+    `kind` is jsonl, csv, line or json. A csv has a `delimiter`, and either a header line or
+    `columns`; a line is matched by `pattern`, each of whose groups is a column; `rows` is the path
+    to the rows of a JSON document. The texts of the columns in `unpack` are JSON themselves.
+    """
+
+    kind: Literal["jsonl", "csv", "line", "json"] = "jsonl"
+    delimiter: str = ","
+    columns: tuple[str, ...] | None = None
+    pattern: re.Pattern[str] | None = None
+    rows: str = "[]"
+    unpack: tuple[str, ...] = ()
+    encoding: str = "utf-8"
 
 
 @dataclass(slots=True, kw_only=True)
 class TrafficMap:
-    """A map bound to a policy set's facts and units; `delimiter` None means rows are JSON.
+    """A map bound to a policy set's facts and units.
 
-    `unseen` holds the columns that no row has had a value in so far; `unknown` counts by fact and
-    text the values that a source's `values` do not list.
+    `notes` count what it met in the rows so far.
     """
 
     moment: Moment
     facts: tuple[FactSource, ...]
     estimate: tuple[tuple[str, Amount], ...] = ()
     usage: tuple[tuple[str, Amount], ...] = ()
-    duration: Amount | None = None
-    delimiter: str | None = None
-    unseen: set[str] = field(init=False)
-    unknown: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
-    _translating: tuple[FactSource, ...] = field(init=False)
+    duration: Amount | Lasting | None = None
+    layout: Layout = field(default_factory=Layout)
+    notes: MapNotes = field(default_factory=MapNotes, init=False)
 
     def __post_init__(self) -> None:
-        self.unseen = set(self.columns)
-        closed = (source for source in self.facts if source.values is not None)
-        self._translating = tuple(source for source in closed if source.default is None)
+        self.notes.unseen = set(self.columns)
+        self.notes.optional = frozenset(
+            source.fact.name for source in self.facts if source.optional
+        )
+
+    @property
+    def is_by_line(self) -> bool:
+        """Whether each line can be read without the others."""
+        return self.layout.kind in ("jsonl", "line")
 
     @property
     def columns(self) -> frozenset[str]:
@@ -186,52 +318,58 @@ class TrafficMap:
         Raises:
             RowError: the row is not a request.
         """
-        if self.unseen:
-            self.unseen = {name for name in self.unseen if Column(name).of(row) is None}
-        ts = self.moment.seconds(row)
-        facts: dict[str, FactValue] = {}
-        for source in self.facts:
-            value = source.of(row)
-            if value is not None:
-                facts[source.fact.name] = value
-        for source in self._translating:
-            if (text := source.unknown(row)) is not None:
-                self._count_unknown(source.fact.name, text)
-        duration = 0.0 if self.duration is None else float(self.duration.of(row) or 0)
+        notes = self.notes
+        for name in self.layout.unpack:
+            _unpack(row, name)
+        ts = self.moment.seconds(row, notes)
+        duration = 0.0
+        if isinstance(self.duration, Lasting):
+            duration = self.duration.of(row, ts)
+        elif self.duration is not None:
+            duration = float(self.duration.of(row) or 0)
         if duration > LONGEST:
             raise RowError("the duration is over a week")
-        return ts, Request(
-            ts=ts,
-            facts=facts,
-            estimate=_amounts(self.estimate, row),
-            usage=_amounts(self.usage, row),
-            duration=duration,
-        )
-
-    def _count_unknown(self, fact: str, text: str) -> None:
-        known = (fact, text if len(text) <= 60 else text[:59] + "…")
-        if known in self.unknown or len(self.unknown) < MOST_UNKNOWN:
-            self.unknown[known] += 1
+        estimate, usage = _amounts(self.estimate, row), _amounts(self.usage, row)
+        # From here on the row is a request, and what it lacks is counted.
+        notes.rows += 1
+        if notes.unseen:
+            notes.unseen = {name for name in notes.unseen if Column(name).of(row) is None}
+        facts: dict[str, FactValue] = {}
+        for source in self.facts:
+            value = source.of(row, notes)
+            if value is not None:
+                facts[source.fact.name] = value
+        return ts, Request(ts=ts, facts=facts, estimate=estimate, usage=usage, duration=duration)
 
     def _columns(self) -> Iterator[Column]:
         yield self.moment.column
-        sources: list[FactSource | Amount] = [*self.facts]
-        sources += [amount for _, amount in (*self.estimate, *self.usage)]
-        if self.duration is not None:
-            sources.append(self.duration)
-        for source in sources:
-            if source.column is not None:
-                yield source.column
+        yield from (source.column for source in self.facts if source.column is not None)
+        for _, amount in (*self.estimate, *self.usage):
+            yield from amount.columns
+        if isinstance(self.duration, Lasting):
+            yield self.duration.until.column
+        elif self.duration is not None:
+            yield from self.duration.columns
 
 
-def number_of(value: object, column: Column) -> int | float:
-    """Return a number, also from its text.
+def _unpack(row: Row, name: str) -> None:
+    """Put a JSON text's members where the text stands."""
+    value = row.get(name)
+    if value.__class__ is str:
+        try:
+            row[name] = msgspec.json.decode(str(value))
+        except UNDECODABLE:
+            raise RowError(f"{quoted(name)} is not JSON") from None
+
+
+def number_of(value: object, column: Column, decimal: str = ".") -> int | float:
+    """Return a number, also from its text, in which `decimal` stands before decimals.
 
     Raises:
         RowError: it is not a finite number; a bool is none.
     """
     if isinstance(value, str):
-        number = _number(value)
+        number = _number(value, decimal)
     else:
         number = value if isinstance(value, int | float) else None
     if number is None or isinstance(value, bool):
@@ -262,8 +400,14 @@ def _amounts(sources: tuple[tuple[str, Amount], ...], row: Row) -> dict[str, int
     return {unit: amount for unit, amount in found if amount is not None}
 
 
-def _number(text: str) -> int | float | None:
+_SPACES = str.maketrans("", "", " \u00a0\u202f")
+
+
+def _number(text: str, decimal: str = ".") -> int | float | None:
     text = text.strip()
+    if decimal == ",":
+        # What groups thousands there: points, spaces, and spaces that do not break.
+        text = text.translate(_SPACES).replace(".", "").replace(",", ".")
     if _INTEGER.fullmatch(text):
         return int(text)
     try:

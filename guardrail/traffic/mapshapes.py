@@ -11,24 +11,31 @@ class TimeShape(Shape):
     """When a request came."""
 
     column: str
-    unit: Literal["s", "ms", "us", "ns", "rfc3339"] = "s"
+    unit: Literal["s", "ms", "us", "ns", "rfc3339"] | None = None
+    format: str | None = None
+    numbers: Literal["s", "ms", "us", "ns"] | None = None
     offset: Any = None
     timezone: str | None = None
+    doubled: Literal["first", "second"] = "first"
 
 
 class FactSourceShape(Shape):
     """Where a fact comes from."""
 
     column: str | None = None
+    match: str | None = None
+    case: Literal["upper", "lower"] | None = None
     values: dict[str, Any] | None = None
     default: Any = None
     constant: Any = None
+    optional: bool = False
 
 
 class AmountShape(Shape):
     """Where an amount comes from."""
 
     column: str | None = None
+    sum: list[str] | None = None
     default: Any = None
     constant: Any = None
 
@@ -36,16 +43,24 @@ class AmountShape(Shape):
 class DurationShape(Shape):
     """How long a request took."""
 
-    column: str
+    column: str | None = None
     unit: Literal["s", "ms", "us", "ns"] = "s"
+    until: str | None = None
 
 
 class MapShape(Shape):
     """A map file."""
 
     guardrail_map: Any
-    format: Literal["jsonl", "csv"] = "jsonl"
+    format: Literal["jsonl", "csv", "line", "json"] = "jsonl"
+    rows: str | None = None
+    pattern: str | None = None
     delimiter: str | None = None
+    columns: list[str] | None = None
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    empty: list[str] | None = None
+    unpack: list[str] | None = None
     ts: TimeShape
     facts: dict[str, FactSourceShape]
     estimate: dict[str, AmountShape] | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import heapq
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from guardrail.errors import DataError
-from guardrail.traffic.lines import LineSource
+from guardrail.traffic.lines import MAX_LINE, LineSource
 from guardrail.traffic.maps import RowError, TrafficMap
 from guardrail.traffic.requests import (
     LATEST,
@@ -34,10 +36,55 @@ def recorded_requests(
         DataError: the file is damaged; what stands before the damage has been given out.
     """
     if mapping is None:
-        return _own_requests(source, bad)
-    if mapping.delimiter is not None:
-        return _csv_requests(source, bad, mapping, mapping.delimiter)
-    return _mapped_requests(source, bad, mapping)
+        return in_order(_own_requests(source, bad))
+    source.encoding = mapping.layout.encoding
+    reading = {
+        "jsonl": _mapped_requests,
+        "csv": _csv_requests,
+        "line": _line_requests,
+        "json": _document_requests,
+    }[mapping.layout.kind]
+    return _noting(reading(source, bad, mapping), source, mapping)
+
+
+def _noting(
+    requests: Iterator[Recorded], source: LineSource, mapping: TrafficMap
+) -> Iterator[Recorded]:
+    """Yield requests, and note how many characters of the file could not be decoded."""
+    yield from requests
+    mapping.notes.undecoded += source.replaced
+
+
+HELD = 3600.0
+"""For how long, in seconds of the traffic, a logged request waits for those that came before."""
+MOST_HELD = 200_000
+"""How many requests wait at most."""
+
+
+def in_order(requests: Iterator[Recorded]) -> Iterator[Recorded]:
+    """Yield requests in the order of their times, as far as logs are written when requests end.
+
+    A request that came more than `HELD` before another in the log is given out late. Requests that
+    were not logged by us come as they stand.
+    """
+    waiting: list[tuple[float, int, Request]] = []
+    newest = 0.0
+    for recorded in requests:
+        line, ts, request = recorded
+        if request.v is None:
+            while waiting:
+                before, number, held = heapq.heappop(waiting)
+                yield number, before, held
+            yield recorded
+            continue
+        heapq.heappush(waiting, (ts, line, request))
+        newest = max(newest, ts)
+        while waiting[0][0] < newest - HELD or len(waiting) > MOST_HELD:
+            before, number, held = heapq.heappop(waiting)
+            yield number, before, held
+    while waiting:
+        before, number, held = heapq.heappop(waiting)
+        yield number, before, held
 
 
 def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
@@ -50,7 +97,7 @@ def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
             except UNDECODABLE:
                 request = decoded_loosely(line)
                 if request is None:
-                    _count_bad(source, bad, number, line)
+                    _count_bad(source, bad, number, line, ends=True)
                     continue
             ts = request.ts
             if not isinstance(ts, float):
@@ -64,10 +111,15 @@ def _own_requests(source: LineSource, bad: BadLines) -> Iterator[Recorded]:
             yield number, ts, request
 
 
-def _count_bad(source: LineSource, bad: BadLines, number: int, line: bytes) -> None:
+def _count_bad(
+    source: LineSource, bad: BadLines, number: int, line: bytes, *, ends: bool = False
+) -> None:
     if not line or line.isspace():
         return
-    bad.add(source.name, number, "" if bad.full else why_bad(line))
+    why = "" if bad.full else why_bad(line)
+    if source.is_torn and ends:
+        why += ": the file ends within the line"
+    bad.add(source.name, number, why)
 
 
 def _mapped_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
@@ -88,17 +140,36 @@ def _mapped_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> 
             yield number, ts, request
 
 
-def _csv_requests(
-    source: LineSource, bad: BadLines, mapping: TrafficMap, delimiter: str
-) -> Iterator[Recorded]:
+def _line_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
+    pattern = mapping.layout.pattern
+    assert pattern is not None
+    for number, text in _texts(source, bad):
+        line = text.rstrip("\r\n")
+        if not line or line.isspace():
+            continue
+        found = pattern.fullmatch(line)
+        try:
+            if found is None:
+                raise RowError("the line does not fit the pattern")
+            ts, request = mapping.request(found.groupdict())
+        except RowError as error:
+            bad.add(source.name, number, str(error))
+            continue
+        yield number, ts, request
+
+
+def _csv_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
+    layout = mapping.layout
     lines = _TextLines(source, bad)
-    rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(lines, delimiter=layout.delimiter)
     header: list[str] | None = None
+    if layout.columns is not None:
+        header = _checked_header(source, list(layout.columns), mapping)
     while True:
         try:
             cells = next(rows, None)
             if cells is None:
-                return
+                break
             if not cells:
                 continue
             if header is None:
@@ -116,24 +187,102 @@ def _csv_requests(
         yield lines.number, ts, request
 
 
+def _document_requests(
+    source: LineSource, bad: BadLines, mapping: TrafficMap
+) -> Iterator[Recorded]:
+    """Yield the requests of JSON documents, in the order of their times; rows count from 1."""
+    found: list[Recorded] = []
+    number = 0
+    for document in _documents(source, bad):
+        for row in rows_of(document, mapping.layout.rows):
+            number += 1
+            try:
+                if row.__class__ is not dict:
+                    raise RowError("not a JSON object")
+                ts, request = mapping.request(row)
+            except RowError as error:
+                bad.add(source.name, number, str(error))
+                continue
+            found.append((number, ts, request))
+    if not number:
+        raise DataError(f"`{source.name}` has no rows at `{mapping.layout.rows}`")
+    found.sort(key=lambda recorded: recorded[1])
+    yield from found
+
+
+def _documents(source: LineSource, bad: BadLines) -> Iterator[Any]:
+    """Yield the one document of a file, or those on its lines."""
+    data = source.whole()
+    try:
+        yield msgspec.json.decode(data)
+        return
+    except UNDECODABLE:
+        lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line or line.isspace():
+            continue
+        try:
+            yield msgspec.json.decode(line)
+        except UNDECODABLE:
+            bad.add(source.name, number, why_bad(line))
+
+
+def rows_of(document: Any, path: str) -> Iterator[Any]:
+    """Yield the rows of a document; what stands beside a list above them is theirs too.
+
+    A document that is no list where one is expected is a row by itself.
+    """
+    yield from _rows(document, path.split("."), {})
+
+
+def _rows(part: Any, path: list[str], beside: dict[str, Any]) -> Iterator[Any]:
+    if not path:
+        if isinstance(part, dict) and beside:
+            yield {**beside, **part}
+        else:
+            yield part
+        return
+    name = path[0].removesuffix("[]")
+    if name:
+        if not isinstance(part, dict):
+            return
+        beside = {**beside, **{k: v for k, v in part.items() if k != name and not _holds(v)}}
+        part = part.get(name)
+    if part is None:
+        return
+    for below in part if isinstance(part, list) else [part]:
+        yield from _rows(below, path[1:], beside)
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, list | dict)
+
+
+def _texts(source: LineSource, bad: BadLines) -> Iterator[tuple[int, str]]:
+    for first, lines in source.blocks():
+        for number, line in enumerate(lines, first):
+            if len(line) > MAX_LINE:
+                bad.add(source.name, number, "longer than 1 MiB")
+                continue
+            try:
+                yield number, line.decode() + "\n"
+            except UnicodeDecodeError:
+                bad.add(source.name, number, "not UTF-8: say its `encoding` in the map")
+
+
 class _TextLines:
     """The lines of a file as text, with the number of the last one given out."""
 
     def __init__(self, source: LineSource, bad: BadLines) -> None:
         self.number = 0
-        self._lines = self._texts(source, bad)
+        self._lines = self._numbered(source, bad)
 
     def __iter__(self) -> Iterator[str]:
         return self._lines
 
-    def _texts(self, source: LineSource, bad: BadLines) -> Iterator[str]:
-        for first, lines in source.blocks():
-            for number, line in enumerate(lines, first):
-                self.number = number
-                try:
-                    yield line.decode() + "\n"
-                except UnicodeDecodeError:
-                    bad.add(source.name, number, "not UTF-8")
+    def _numbered(self, source: LineSource, bad: BadLines) -> Iterator[str]:
+        for self.number, text in _texts(source, bad):
+            yield text
 
 
 def _checked_header(source: LineSource, cells: list[str], mapping: TrafficMap) -> list[str]:

@@ -53,7 +53,8 @@ class Request(msgspec.Struct, gc=False):
     """One recorded request; a line of a decision log is one.
 
     `estimate` and `usage` map units to amounts; `duration` is in seconds; `ending` is a decision
-    log's. Members of a line that are not named here are ignored.
+    log's, and so is `v`: its lines are written when requests end. Members of a line that are not
+    named here are ignored.
     """
 
     ts: _Seconds | _Moment
@@ -62,6 +63,7 @@ class Request(msgspec.Struct, gc=False):
     usage: dict[str, _Whole | _Real] | None = None
     duration: _Duration = 0.0
     ending: Any = None
+    v: Any = None
 
     @property
     def reserved(self) -> Amounts | None:

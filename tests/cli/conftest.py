@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ POLICIES = {
     "policies": POLICY,
     "failing": POLICY.replace("IR}\n    expect", "FR}\n    expect"),
     "broken": POLICY.replace("geo.country: {in", "geo.contry: {in"),
+    "later": POLICY.replace("tokens: 100", "tokens: 60").replace("[CU, IR]", "[CU]"),
 }
 MONDAY = 1772409600
 
@@ -69,13 +71,26 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in: `policies/`, `failing/` with a wrong test, `broken/`, `week.jsonl`."""
+    """A folder to work in: `policies/`, `failing/`, `broken/`, `later/`, `week.jsonl`."""
     monkeypatch.chdir(tmp_path)
-    for name, text in POLICIES.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "public.yaml").write_text(text)
-    write_traffic(tmp_path / "week.jsonl", *week())
+    monkeypatch.setenv("COLUMNS", "200")
+    fill(tmp_path)
     return tmp_path
+
+
+def fill(folder: Path) -> None:
+    """Write the policies and the traffic of the tests into a folder."""
+    for name, text in POLICIES.items():
+        (folder / name).mkdir()
+        (folder / name / "public.yaml").write_text(text)
+    write_traffic(folder / "week.jsonl", *week())
+
+
+def masked(printed: str) -> str:
+    """Return what was printed with what changes by itself (digests, dates, the version) as `…`."""
+    out = re.sub("sha256:[0-9a-f]{8,}…?", "sha256:…", printed)
+    out = out.replace(f'"version": "{metadata.version("guardrail-engine")}"', '"version": "…"')
+    return re.sub(r"(guardrail-country) \S+", r"\1 …", out)
 
 
 @pytest.fixture
@@ -87,9 +102,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main(arguments)
         written = capsys.readouterr()
-        out = re.sub("sha256:[0-9a-f]{8,}…?", "sha256:…", written.out)
-        out = re.sub(r"(guardrail-country) \S+", r"\1 …", out)
-        return Outcome(code, out, written.err)
+        return Outcome(code, masked(written.out), written.err)
 
     return run
 

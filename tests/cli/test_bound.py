@@ -121,7 +121,7 @@ def test_check_tells_the_worst_of_each_tier(run):
     fields = json.loads(run("check", "tiered.yaml", "--allow-empty", "--format", "json").out)
     found = {(b["tier"], b["period"]): b["most"] for b in fields["bounds"]}
 
-    assert "bound    the most that 1,000 accounts can take" in full
+    assert "the most that 1,000 accounts can take" in full
     assert "email     any: unbounded" in full
     assert found == {
         (tier, period): None

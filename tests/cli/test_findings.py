@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guardrail.errors import Severity
 from guardrail.loading import CATALOGUE
 from tests.cli.conftest import MONDAY, POLICY, request, write_traffic
 
@@ -50,7 +52,10 @@ def policy(folder):
 
 def codes(out: str) -> set[str]:
     """Return the codes of the findings in an output."""
-    return set(re.findall(r"GR\d+", out.partition("\n\n")[2]))
+    told = out.partition("\n\n")[2]
+    if "--format" not in told:
+        told = re.sub(r"^notes, which are no faults.*?\n\n", "", told, flags=re.S | re.M)
+    return set(re.findall(r"GR\d+", told))
 
 
 def test_a_policy_without_faults_is_fine(run, policy):
@@ -85,7 +90,8 @@ def test_what_a_client_chooses_in_a_key_is_a_finding(run, policy, key, often):
     ("comment", "code"),
     [
         ("# guardrail: ignore GR203 as agents are few here", 0),
-        ("# guardrail: ignore GR203, GR206", 0),
+        ("# guardrail: ignore GR203, GR307", 0),  # traffic may show the other
+        ("# guardrail: ignore GR203, GR206", 1),  # and this is not found here
         ("# guardrail: ignore GR203 until 2026-06-01 as agents are few", 0),
         ("# guardrail: ignore GR203 until 2026-02-28 as agents are few", 1),
         ("# guardrail: ignore GR206 something else", 1),
@@ -100,7 +106,8 @@ def test_a_comment_accepts_a_finding_until_its_date(run, policy, comment, code, 
     outcome = run("check", "p.yaml", "--as-of", "2026-03-01")
 
     assert outcome.code == code
-    assert ("1 finding accepted by a comment (GR203)" in outcome.out) is not code
+    accepted = "1 finding accepted by a comment (GR203)" in outcome.out
+    assert accepted is (code == 0 or "GR203, GR206" in comment)
 
 
 EXEMPTION = """\
@@ -151,7 +158,8 @@ def test_a_test_that_expects_nothing_is_a_finding_and_shows_nothing(run, policy)
 
         assert (outcome.code, codes(outcome.out)) == (1, {"GR403"})
         assert "test `idle` expects nothing" in outcome.out
-    assert "0 of 2 (never: banned, day)" in outcome.out
+    assert "they decided 0 of 2 rules" in outcome.out
+    assert "rules that decided no test\n  banned, day\n" in outcome.out
 
 
 def test_requests_between_others_need_no_expectation(run, policy):
@@ -324,8 +332,7 @@ def test_a_degrade_without_effect_is_in_the_table_and_a_finding(run, policy, fol
     assert (outcome.code, codes(outcome.out)) == (0, set())  # who asks for `small` has it
     assert (told.code, codes(told.out)) == (1, {"GR307"})
     assert "rule `day` asked for a weaker model without effect (1 request)" in told.out
-    assert re.search(r"rule +mode +matched +degr\. +thrtl\. +block +no effect\n", told.out)
-    assert re.search(r"day +enforce +1 +– +– +– +1\n", told.out)
+    assert re.search(r"  day +1 +– +1 without effect\n", told.out)
 
 
 MAP = """\
@@ -340,7 +347,10 @@ facts:
 
 def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
     (folder / "m.yaml").write_text(MAP % "")
-    rows = [{"t": MONDAY, "who": "a", "where": "", "plan": "free"}, {"t": MONDAY, "plan": "pro"}]
+    rows = [
+        {"t": MONDAY, "who": "a", "where": "", "plan": "free"},
+        {"t": MONDAY, "who": "b", "plan": "pro"},
+    ]
     outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
 
     assert (outcome.code, codes(outcome.out)) == (1, {"GR308"})
@@ -363,7 +373,7 @@ BLIND = {
     "  - {id: r, when: {request.model: large}, block: {}}": "`request.model`",
     "  - {id: r, when: {request.tools: {gt: 0}}, block: {}}": "`request.tools`",
     "  - {id: r, when: {not: {request.capability: chat}}, block: {}}": "`request.capability`",
-    "  - {id: r, when: always, budget: {tokens: 1, per: day, key: account.id}}": "`tokens`",
+    "  - {id: r, when: always, budget: {tokens: 9k, per: day, key: account.id}}": "`tokens`",
     "  - {id: r, when: always, rate: {cost_usd: 1/day, key: account.id}}": "`cost_usd`",
     "  - {id: r, when: always, concurrency: {max: 1, key: account.id}}": "in flight",
     "  - {id: r, when: always, rate: {requests: {by: request.model, large: 9/day, else: 99/day}, "
@@ -411,6 +421,7 @@ rules:
     when: {any: [{request.tools: {gt: 0}}, {request.capability: {in: [agentic, code]}}]}
     unknown: skip
     budget:
+      # guardrail: ignore GR210 few tokens make a short test
       tokens: {by: account.tier, anonymous: 1k, email: 10k, verified: unlimited}
       per: day
       key: account.id
@@ -435,9 +446,9 @@ def test_coverage_is_told_by_row_step_and_branch(run, policy):
     found = json.loads(run("test", "p.yaml", "--format", "json").out)
 
     assert outcome.code == 0
-    assert "1 of 1\n" in outcome.out
-    assert "decided by a test: 1 of 3 rows, 3 of 3 steps, 1 of 2 branches\n" in outcome.out
-    never = "never: day (anonymous; verified; request.capability in [agentic, code])\n"
+    told = "they decided 1 of 1 rules, 1 of 3 rows, 3 of 3 steps, 1 of 2 branches\n"
+    assert told in outcome.out
+    never = "  day (anonymous; verified; request.capability in [agentic, code])\n"
     assert never in outcome.out
     assert [row["text"] for row in found["rows_without_test"]] == ["anonymous", "verified"]
     assert found["steps_without_test"] == []
@@ -513,27 +524,38 @@ def catalogued(run, folder, code: str, example: str) -> tuple[int, set[str]]:
     tests = "" if "tests:" in parts[0] else "tests: [{name: t, facts: {account.id: a}, expect: %s}]"
     files = dict(zip(parts[1::2], parts[2::2], strict=True))
     base = f"guardrail: 1\npolicy: p\n{parts[0].rstrip()}\n{rules}{tests}\n"
+    shutil.rmtree(folder / "sets", ignore_errors=True)
+    (folder / "sets").mkdir()
     for name, text in files.items():
-        (folder / name).write_text(text.rstrip() + "\n")
+        beside = folder / "sets" if name.lower() == "embargo.yaml" else folder
+        (beside / name).write_text(text.rstrip() + "\n")
     traffic = ("--traffic", "traffic.jsonl") if "traffic.jsonl" in files else ()
     mapped = ("--map", "map.yaml") if "map.yaml" in files else ()
     door = ("--door", "authorizer") if code == "GR205" else ()
-    options = (*traffic, *mapped, *door, "--as-of", "2026-06-01")
+    store = ("--store", "memory://") if code == "GR211" else ()
+    options = (*traffic, *mapped, *door, *store, "--as-of", "2026-06-01")
+    command: tuple[str, ...] = ("check",)
+    if code.startswith(("GR3", "GR5")):
+        options = (*options, "--fail-on", "warn" if code > "GR304" else "note")
+    elif CATALOGUE[code].severity is not Severity.WARNING:
+        command = ("lint", "--fail-on", "note")
     for effect in ("allow", "block", "degrade"):
-        (folder / "q.yaml").write_text(base.replace("expect: %s", f"expect: {effect}"))
-        outcome = run("check", "q.yaml", *options)
-        if "FAIL" not in outcome.out:
+        (folder / "sets" / "q.yaml").write_text(base.replace("expect: %s", f"expect: {effect}"))
+        outcome = run(*command, "sets", *options)
+        if "FAIL" not in outcome.out and ("GR401" not in outcome.out or code == "GR401"):
             break
     return outcome.code, codes(outcome.out)
 
 
-@pytest.mark.parametrize("code", [code for code in CATALOGUE if code > "GR2"])
+@pytest.mark.parametrize("code", [code for code in CATALOGUE if code > "GR2" and code != "GR304"])
 def test_the_catalogue_avoids_what_is_found_and_prefers_what_is_not(run, folder, code):
     avoided = catalogued(run, folder, code, CATALOGUE[code].avoid)
 
     assert avoided[0] == 1
-    assert code in avoided[1] <= {code, "GR206"}
-    assert catalogued(run, folder, code, CATALOGUE[code].prefer) == (0, set())
+    also = {"GR203"} if code == "GR230" else set()  # the comment names what it accepted
+    assert code in avoided[1] <= {code, "GR206", "GR402", *also}
+    preferred = catalogued(run, folder, code, CATALOGUE[code].prefer)
+    assert preferred in ((0, set()), (1, {"GR402"} - {code}))
 
 
 def test_every_code_that_is_told_has_a_page():
@@ -541,7 +563,7 @@ def test_every_code_that_is_told_has_a_page():
     told = {
         code
         for path in root.rglob("*.py")
-        if path.name != "catalogue.py"
+        if not path.name.startswith("catalogue")
         for code in re.findall(r"\bGR[2-9]\d\d\b", path.read_text("utf-8"))
     }
 
@@ -573,4 +595,4 @@ def test_refusals_that_no_rule_stands_behind_are_told_of_as_made(run, policy, fo
     write_traffic(folder / "t.jsonl", *(request(at) for at in range(3)))
     out = run("check", "p.yaml", "--traffic", "t.jsonl").out
 
-    assert re.search(r"\(no rule\) +– +– +3\n", out), out
+    assert re.search(r"\(no rule\) +– +– +3 blocked\n", out), out

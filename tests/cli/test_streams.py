@@ -150,7 +150,7 @@ def test_what_shadow_rules_would_change_is_said(run, folder):
     write_traffic(folder / "t.jsonl", *rows)
 
     assert (
-        "if shadow rules were enforced: +3 throttled (60.00%), 1 account; worst a3 (3)"
+        "enforcing the shadow rules, too: 3 throttled (60.00%), of 1 account; most of a3 (3)"
         in run("check", "policies", "--traffic", "t.jsonl").out
     )
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.engine import ANY, Bound, Fleet, all_together, bounds
-from guardrail.engine.regions import numbers
+from guardrail.engine.splits import numbers
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.testing import guard_of

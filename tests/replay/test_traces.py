@@ -35,7 +35,7 @@ def read(folder: Path, trace: str, policies: PolicySet) -> list[Recorded]:
     bad = BadLines()
     with LineSource(str(folder / "traces" / f"{trace}.jsonl.gz")) as source:
         found = list(recorded_requests(source, bad, mapping))
-    assert (bad.count, mapping.unseen) == (0, set())
+    assert (bad.count, mapping.notes.unseen) == (0, set())
     return found
 
 

@@ -252,4 +252,4 @@ def test_columns_that_never_had_a_value_are_known(tmp_path, policies):
     with LineSource(str(tmp_path / "log")) as source:
         list(recorded_requests(source, BadLines(), mapping))
 
-    assert mapping.unseen == {"who"}
+    assert mapping.notes.unseen == {"who"}

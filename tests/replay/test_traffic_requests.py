@@ -124,7 +124,7 @@ def test_a_bad_line_is_kept_with_its_number_and_its_reason(tmp_path, line, reaso
 def test_bytes_that_are_not_utf_8_make_a_bad_line(tmp_path):
     _, bad = read(tmp_path, b'{"ts":1,"facts":{"a":"\xff"}}')
 
-    assert bad.first[0][2] == "not UTF-8"
+    assert bad.first[0][2] == "not UTF-8: the file ends within the line"
 
 
 def test_a_fact_of_just_under_a_megabyte_is_read(tmp_path):

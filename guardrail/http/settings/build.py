@@ -17,6 +17,7 @@ from typing import Any, cast
 from guardrail.decisionlog import DecisionSink, JsonLines
 from guardrail.errors import SettingError, not_installed
 from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard.context import standard_signals
 from guardrail.guard.loading import MemoryNotice
 from guardrail.http.counts import SharedCounts
 from guardrail.http.identity import CallerResolver, CredentialSource
@@ -26,6 +27,7 @@ from guardrail.http.leases import lease_of
 from guardrail.http.metering.usage_formats import unfed_notes
 from guardrail.http.parsing import Dialect, ReadingLimits
 from guardrail.http.recorder import DecisionRecorder
+from guardrail.http.recording import TrafficRecorder
 from guardrail.http.responses import Style
 from guardrail.http.responses.fields import VERSION, CrossOrigin
 from guardrail.http.settings.read import Given, Options, check_names, settings_file
@@ -225,8 +227,8 @@ NOBODY_KNOWN = (
     "account and no tier, and limits by account count by network"
 )
 UNJOINABLE = (
-    "the decision log names accounts by hashes that are others in each process and after each "
-    "start, as there is no hash key: set `GUARDRAIL_HASH_KEY` to join its lines"
+    "what is logged or recorded names accounts by hashes that are others in each process and after "
+    "each start, as there is no hash key: set `GUARDRAIL_HASH_KEY` to join its lines"
 )
 
 
@@ -260,15 +262,27 @@ class Configured:
         made = JsonLines(path) if sink is None and path is not None else None
         shared = next(iter(given.paths("metrics_dir")), None)
         counts = None if shared is None else SharedCounts(shared)
+        record = next(iter(given.paths("record")), None)
+        traffic = None
+        if record is not None:
+            traffic = TrafficRecorder(
+                JsonLines(record, "the record of traffic"),
+                secret,
+                self.clock,
+                share=given.part("record_share"),
+                signals=standard_signals(self.geo, environ),
+            )
+        elif "record_share" in given:
+            raise given.refuse("record_share", "say with `record` where to write")
         self.recorder = DecisionRecorder(
-            sink or made, secret, made_here=sink is None, counts=counts
+            sink or made, secret, made_here=sink is None, counts=counts, traffic=traffic
         )
         self.http = replace(
             self.http, on_refusal=lambda told: self.recorder.turned_away(told, self.clock())
         )
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
-        if not self._keys and (sink or made) is not None:
+        if not self._keys and (sink or made or record) is not None:
             self.note((UNJOINABLE,))
         self.note(unfed_notes(self.policies.units))
         self._lease: tuple[PolicySet | None, float | None] = (None, None)

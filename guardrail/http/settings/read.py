@@ -49,6 +49,8 @@ NAMES = (
     "policies",
     "proxies",
     "ratelimit_fields",
+    "record",
+    "record_share",
     "reload",
     "remedies",
     "reset_spread",
@@ -334,6 +336,8 @@ class Options(TypedDict, total=False):
     policies: str | Path | Sequence[str | Path] | None
     proxies: str | Sequence[str] | Proxies | Mapping[str, object] | None
     ratelimit_fields: str | None
+    record: str | Path | None
+    record_share: str | Fraction | None
     reload: float | None
     remedies: Mapping[str, str] | None
     reset_spread: float | None

@@ -1,37 +1,19 @@
-"""Findings about a policy set that loads, and the comments that accept them."""
+"""Comments that accept findings, which findings they accept, and which of them accept none."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
-from guardrail.errors import Diagnostic, Ignore, Severity, Span
+from guardrail.errors import Diagnostic, Ignore, Severity
 from guardrail.loading.findings import Scope
 from guardrail.loading.notation import NotationError, read_instant
-from guardrail.loading.text import Source, quoted
-from guardrail.model.amounts import DAY, SECOND
-from guardrail.model.effects import Mode
+from guardrail.loading.text import Source, listed, quoted
+from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 
-SOON = 14 * DAY
-"""How long before its end, in microseconds, something that ends is told."""
-
-ENDED = "GR206"
-
-
-def lint(policies: PolicySet, now: int) -> list[Diagnostic]:
-    """Return what was found at loading, and what has ended at `now` (microseconds)."""
-    return [*policies.warnings, *(found for end, found in _ends(policies) if end <= now)]
-
-
-def ending_soon(policies: PolicySet, now: int) -> list[str]:
-    """Return a line for each exemption and rule that ends within two weeks of `now`."""
-    return [
-        f"{found.message.partition(':')[0].replace('ended', 'ends')} ({found.span})"
-        for end, found in _ends(policies)
-        if now < end <= now + SOON
-    ]
+IDLE = "GR230"
 
 
 def accepted(
@@ -46,26 +28,34 @@ def accepted(
     return left, ignored
 
 
-def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
-    """Return a finding that keeps nothing from loading."""
-    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
+def idle_comments(
+    policies: PolicySet, ignored: Iterable[Diagnostic], now: int, sought: Collection[str]
+) -> list[Diagnostic]:
+    """Return a finding for each comment that accepts nothing any more, at `now` (microseconds).
 
-
-def _ends(policies: PolicySet) -> Iterator[tuple[int, Diagnostic]]:
-    for exemption in policies.exemptions:
-        message = f"exemption {quoted(exemption.id)} ended {_last(exemption.expires)}"
-        again = "the amounts it raised are the rules' own" if exemption.raises else ""
-        message += f": {again or 'the rules it lifted apply'} again"
-        help = "leave it out, or renew it"
-        yield exemption.expires, warning(ENDED, message, exemption.span, help)
-    for rule in policies.rules:
-        if rule.end is not None and rule.mode is not Mode.OFF:
-            message = f"rule {quoted(rule.id)} ended {_last(rule.end)}: it applies no longer"
-            yield rule.end, warning(ENDED, message, rule.span, "leave it out, or renew its `until`")
-
-
-def _last(end: int) -> str:
-    return f"{datetime.fromtimestamp(end // SECOND - 1, UTC):%Y-%m-%d}"
+    `ignored` is what comments accepted, and `sought` the codes that were looked for: a comment
+    about others may have its use elsewhere.
+    """
+    found: list[Diagnostic] = []
+    taken = {(one.code, one.span.file, one.span.line) for one in ignored}
+    for ignore in policies.ignores:
+        span = ignore.written or ignore.span
+        message = ""
+        if ignore.until is not None and ignore.until <= now:
+            day = datetime.fromtimestamp(ignore.until // SECOND - 1, UTC)
+            message = f"this comment accepts nothing since {day:%Y-%m-%d}"
+        else:
+            idle = [
+                code
+                for code in ignore.codes
+                if code in sought and (code, ignore.span.file, ignore.span.line) not in taken
+            ]
+            if idle:
+                message = f"this comment accepts {listed(idle, 'or')}, which is not found here"
+        if message:
+            help = "leave it out, or put it into the line of what is found, or above that"
+            found.append(Diagnostic(IDLE, Severity.WARNING, message, span, None, None, help))
+    return found
 
 
 _COMMENT = re.compile(r"(?:^|\s)#\s*guardrail:\s*ignore\b(?P<what>.*)$")
@@ -111,9 +101,12 @@ def _read(scope: Scope, source: Source, number: int, line: str) -> Ignore | None
             message = f"{quoted(what['until'])} {error.message}"
             scope.report("GR110", span, message, help=error.help)
             return None
+    at = number
     if line.lstrip().startswith("#"):
-        number = _next_line(source, number)
-    return Ignore(codes, source.span(number, 1), until)
+        at = _next_line(source, number)
+    start = line.index("#", comment.start()) + 1
+    written = source.span(number, start, len(line) + 1 - start)
+    return Ignore(codes, source.span(at, 1), until, written)
 
 
 def _next_line(source: Source, number: int) -> int:

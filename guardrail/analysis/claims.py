@@ -1,0 +1,290 @@
+"""Whether the claims of a policy set hold for all requests, and what shows that they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from guardrail.analysis.comparing import Standing
+from guardrail.analysis.demands import Demand, amounts_of, demands, told
+from guardrail.analysis.formulas import EffortError, Formula, every, given, holds, leaf, some
+from guardrail.analysis.space import Space
+from guardrail.analysis.witnesses import More, Witness, possible, smallest
+from guardrail.engine import Term, cheapest, in_unit
+from guardrail.model.amounts import DAY, HOUR
+from guardrail.model.claims import AtMost, Claim
+from guardrail.model.conditions import Comparison, Condition
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Rate, Rule, Window
+
+_CHANGE = 2 * HOUR
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What became of one claim: it holds if `failure` is None.
+
+    `failure` says in words what is wrong, and `witness` is a request that shows it, None where
+    there is none to show.
+    """
+
+    claim: Claim
+    failure: str | None = None
+    witness: Witness | None = None
+
+
+def proved(policies: PolicySet, now: int) -> tuple[Proof, ...]:
+    """Return what becomes of each claim, at `now` (microseconds) and later."""
+    if not policies.claims:
+        return ()
+    conditions: list[Condition] = [claim.when for claim in policies.claims]
+    keys = {name for claim in policies.claims for most in claim.at_most for name in most.key}
+    conditions += [Comparison(name, "exists", True, name) for name in sorted(keys)]
+    space = Space((policies,), now, conditions)
+    asked = demands(space, 0)
+    return tuple(_proof(space, asked, claim) for claim in policies.claims)
+
+
+def _proof(space: Space, asked: Sequence[Demand], claim: Claim) -> Proof:
+    about = space.condition(0, claim.when, claim.unknown_holds)
+    try:
+        if not possible(space, [about]):
+            return Proof(claim=claim, failure="is about no request: its `when` can never be true")
+        if claim.never:
+            found = next(_got(space, asked, claim, about), None)
+        elif claim.at_most:
+            found = next(_taken(space, asked, claim, about), None)
+        else:
+            found = _admitted(space, asked, claim, about)
+    except EffortError:
+        return Proof(claim=claim, failure="is too entangled to be proved")
+    if found is None:
+        return Proof(claim=claim)
+    return Proof(claim=claim, failure=found[0], witness=found[1])
+
+
+Shown = tuple[str, Witness | None]
+
+
+# Effects that are never had.
+
+
+def _got(space: Space, asked: Sequence[Demand], claim: Claim, about: Formula) -> Iterator[Shown]:
+    """Yield the ways to get an effect that is never to be had, the smallest request first."""
+    if claim.by is not None:
+        asked = [one for one in asked if one.name == claim.by]
+    found = [shown for effect in claim.never for shown in _gets(space, asked, about, effect)]
+    yield from sorted(found, key=lambda shown: len(shown[1].facts))
+
+
+def _gets(
+    space: Space, asked: Sequence[Demand], about: Formula, effect: Effect
+) -> Iterator[tuple[str, Witness]]:
+    static = [one for one in asked if not one.counts]
+    if effect is Effect.ALLOW:
+        witness = smallest(space, [about], _without(space, static))
+        if witness is not None:
+            yield "does not hold: a request gets `allow`", witness
+        return
+    stronger = [one for one in static if one.effect > effect]
+    for one in asked:
+        if one.effect is effect:
+            witness = smallest(space, [about, one.when], _without(space, stronger))
+            if witness is not None:
+                what = f"a request gets `{effect}` by `{one.name}`"
+                if one.counts:
+                    limit = told(one, witness.chosen)
+                    what = f"a request can get `{effect}` by `{one.name}` ({limit})"
+                yield f"does not hold: {what}", witness
+
+
+def _without(space: Space, those: Sequence[Demand]) -> More:
+    """Return what adds that nothing of `those` is asked for."""
+
+    def more(chosen: Mapping[str, int]) -> list[Formula]:
+        for one in those:
+            if holds(one.when, chosen):
+                return [space.opposite(one.when)]
+        return []
+
+    return more
+
+
+# How much is served at most.
+
+
+def _taken(space: Space, asked: Sequence[Demand], claim: Claim, about: Formula) -> Iterator[Shown]:
+    for most in claim.at_most:
+        shown = _more_than(space, asked, most, about)
+        if shown is not None:
+            yield shown
+
+
+def _more_than(space: Space, asked: Sequence[Demand], most: AtMost, about: Formula) -> Shown | None:
+    """Return what shows that more may be served, None if the claim holds.
+
+    Rules of which each request meets one at least bound it by their sum; the smallest is looked
+    for by collecting requests, and the rules that each of them meets.
+    """
+    there = [
+        leaf(name, space.full[name] & ~space.missing(0, name), space.full) for name in most.key
+    ]
+    here = every([about, *there], space.full)
+    elsewhere = _without(space, [one for one in asked if one.refuses])
+    limited: dict[str, tuple[Term, Formula]] = {}
+    for rule in space.sets[0].rules:
+        found = _limits(space, rule, most, here, elsewhere)
+        if found is not None:
+            limited[rule.id] = found
+    terms = {name: term for name, (term, _) in limited.items()}
+    met: list[frozenset[str]] = []
+    while True:
+        chosen = cheapest(terms, met) if met else ()
+        total = sum(term.total for term in chosen)
+        if total > most.amount:
+            largest = max(chosen, key=lambda term: term.each)
+            witness = smallest(space, [here, limited[largest.rule][1]], elsewhere)
+            rules = " + ".join(f"{_amount(t.each, most.unit)} by `{t.rule}`" for t in chosen)
+            text = f"does not hold: up to {_amount(total, most.unit)} may be served ({rules})"
+            return text, witness
+        left = [space.opposite(limited[term.rule][1]) for term in chosen]
+        seen: dict[str, int] = {}
+        if not possible(space, [here, *left], _noting(elsewhere, seen)):
+            return None
+        meets = frozenset(name for name, (_, where) in limited.items() if holds(where, seen))
+        if not meets:
+            free = [space.opposite(where) for _, where in limited.values()]
+            witness = smallest(space, [here, *free], elsewhere)
+            return f"does not hold: no rule limits the {most.unit} of a request", witness
+        met.append(meets)
+
+
+def _noting(elsewhere: More, seen: dict[str, int]) -> More:
+    def more(chosen: Mapping[str, int]) -> list[Formula]:
+        added = elsewhere(chosen)
+        if not added:
+            seen.update(chosen)
+        return added
+
+    return more
+
+
+def _limits(
+    space: Space, rule: Rule, most: AtMost, here: Formula, elsewhere: More
+) -> tuple[Term, Formula] | None:
+    """Return what one rule lets through, and of which requests, None if it bounds nothing."""
+    verb = rule.verb
+    if rule.mode is not Mode.ENFORCE or rule.end is not None:
+        return None
+    if not isinstance(verb, Budget | Rate) or most.unit not in verb.units:
+        return None
+    same = {*most.key, *(("actor.id",) if "account.id" in most.key else ())}
+    if not set(verb.key.facts) <= same or not verb.verdicts[-1].effect.refuses:
+        return None
+    zone = space.sets[0].timezone
+    if isinstance(verb, Budget):
+        times = _windows(verb.window, most.over, zone)
+        amount = verb.amounts[verb.units.index(most.unit)][1]
+        percent = min(s.percent for s in verb.steps if s.verdict.effect.refuses)
+        rows = [
+            (None if value is None else value * percent // 100, where)
+            for value, where in amounts_of(space, 0, amount).items()
+        ]
+        if times is None:
+            return None
+    else:
+        length = _length(most.over, zone)
+        times = 1
+        if length is None:
+            return None
+        bursts = amounts_of(space, 0, verb.burst or verb.amount)
+        rows = [
+            (
+                None if value is None or burst is None else burst + value * length // verb.period,
+                every((where, there), space.full),
+            )
+            for value, where in amounts_of(space, 0, verb.amount).items()
+            for burst, there in bursts.items()
+        ]
+    applies = space.applies(0, rule)
+    where = every(
+        (applies, some((w for value, w in rows if value is not None), space.full)), space.full
+    )
+    if where is False:
+        return None
+    for value, there in sorted(
+        ((v, w) for v, w in rows if v is not None), key=lambda row: row[0], reverse=True
+    ):
+        if possible(space, [here, applies, there], elsewhere):
+            term = Term(rule=rule.id, keys=1, each=value * times, formula="")
+            return term, where
+    return None
+
+
+def _length(over: Window, zone: str) -> int | None:
+    """Return how long a time can be at most, in microseconds, None for ever."""
+    if over.kind == "lifetime":
+        return None
+    longest = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}
+    length = over.length or longest[over.kind]
+    return length + (_CHANGE if over.length is None and zone != "UTC" else 0)
+
+
+def _windows(window: Window, over: Window, zone: str) -> int | None:
+    """Return how many windows a time can touch at most, None for any number."""
+    if window.kind == "lifetime":
+        return 1
+    length = _length(over, zone)
+    if length is None:
+        return None
+    if window.length is not None:
+        return -(-length // window.length)
+    if over.length is None:
+        if window.kind == over.kind or (window.kind, over.kind) == ("month", "day"):
+            return 1
+        if over.kind == "hour" or (window.kind, over.kind) == ("week", "day"):
+            return 1
+    shortest = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 28 * DAY}[window.kind]
+    if zone != "UTC" and window.kind != "hour":
+        shortest -= _CHANGE
+    aligned = over.length is None and window.kind in ("hour", "day") and zone == "UTC"
+    return -(-length // shortest) + (0 if aligned else 1)
+
+
+def _amount(value: int, unit: str) -> str:
+    shown = in_unit(value, unit)
+    return f"{shown:,} {'USD' if unit == 'cost_usd' else unit}"
+
+
+# What a client says.
+
+
+def _admitted(space: Space, asked: Sequence[Demand], claim: Claim, about: Formula) -> Shown | None:
+    """Return what shows that saying something admits more than silence does."""
+    silent = dict(space.full)
+    for name in claim.said:
+        if name in silent:
+            silent[name] = 1
+    unsaid = [
+        replace(
+            one,
+            when=every((about, given(one.when, silent, space.full)), space.full),
+            figures=tuple((row, given(where, silent, space.full)) for row, where in one.figures),
+        )
+        for one in asked
+    ]
+    standing = Standing(space, [one for one in unsaid if one.when is not False], asked, {}, [])
+    shown: list[tuple[Demand, Witness]] = []
+    for one in standing.a:
+        witness = standing.uncovered(one)
+        if witness is not None:
+            shown.append((one, witness))
+    if not shown:
+        return None
+    one, witness = min(shown, key=lambda pair: len(pair[1].facts))
+    said = [name for name in claim.said if name in witness.facts]
+    names = "`, `".join(said[:_NAMED])
+    text = f"does not hold: who says `{names}` is no longer asked for what `{one.name}` asks of "
+    return f"{text}others ({told(one, witness.chosen)})", witness

@@ -1,0 +1,292 @@
+"""What can never have an effect in a policy set: conditions, rules, steps, exemptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from guardrail.analysis.comparing import Standing
+from guardrail.analysis.demands import Demand, demands
+from guardrail.analysis.formulas import EffortError, Formula, every
+from guardrail.analysis.space import Space
+from guardrail.analysis.witnesses import possible
+from guardrail.errors import Diagnostic, Span, warning
+from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
+from guardrail.model.effects import Effect, Mode
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Budget, Exemption, Rule
+
+_NAMED = 3
+"""How many rules are named that stand in for another one."""
+
+
+def analyse(policies: PolicySet, now: int) -> list[Diagnostic]:
+    """Return what can never be or never matters, at `now` (microseconds) and later, by place."""
+    space = Space((policies,), now)
+    found = [
+        *(one for rule in policies.rules for one in _of_condition(space, rule)),
+        *_of_rules(space, policies),
+        *(one for ex in policies.exemptions for one in _of_exempted(space, policies, ex, now)),
+    ]
+    return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
+
+
+# Conditions.
+
+
+def _of_condition(space: Space, rule: Rule) -> Iterator[Diagnostic]:
+    """Find what of a rule's condition never or always holds, the largest such part alone."""
+    if rule.mode is Mode.OFF or rule.when == ALWAYS:
+        return
+    try:
+        yield from _of_whole(space, rule)
+    except EffortError:
+        return
+
+
+def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
+    what = f"the condition of rule `{rule.id}`"
+    if not _can_be(space, rule.when):
+        message = f"{what} can never be true"
+        if possible(space, [space.written(0, rule)]):
+            message += ": the rule applies only where a fact is missing"
+        help = "correct it: no request has all of these values at once"
+        yield warning("GR201", message, _place(rule.when, rule.span), help)
+        return
+    parts = list(_of_parts(space, rule.when, rule.span))
+    if not parts and not possible(space, [space.condition(0, rule.when, False, False)]):
+        help = "write `when: always` if it is meant for every request"
+        yield warning("GR216", f"{what} is always true", rule.span, help)
+    yield from parts
+
+
+def _of_parts(space: Space, condition: Condition, span: Span) -> Iterator[Diagnostic]:
+    """Find the parts of a condition that never or always hold; the condition itself may hold."""
+    if isinstance(condition, Comparison):
+        yield from _of_test(space, condition, span)
+    elif isinstance(condition, Negation):
+        if not _can_be(space, condition.part):
+            yield _never(condition.part, span)
+        else:
+            yield from _of_parts(space, condition.part, span)
+    else:
+        several = isinstance(condition, Some) and len(condition.parts) > 1
+        found = []
+        for part in condition.parts:
+            if several and not _can_be(space, part):
+                found.append(_never(part, span))
+            elif isinstance(part, Comparison) or _can_be(space, part):
+                found += _of_parts(space, part, span)
+            else:
+                found.append(_never(part, span))
+        yield from found
+        if several and not found and _always(space, condition):
+            message = "one of these always holds: " + " or ".join(map(_text, condition.parts))
+            help = "leave the choice out, or correct one of them"
+            yield warning("GR216", message, _place(condition, span), help)
+
+
+def _of_test(space: Space, test: Comparison, span: Span) -> Iterator[Diagnostic]:
+    if not _can_be(space, test):
+        yield _never(test, span)
+    elif _always(space, test):
+        message = f"the test `{test.text}` is true whatever `{test.fact}` is"
+        help = "leave it out, or correct the value"
+        if test.operator != "exists" and space.missing(0, test.fact):
+            help += f"; to ask that it is known, write `{test.fact}: {{exists: true}}`"
+        yield warning("GR216", message, test.span or span, help)
+
+
+def _never(part: Condition, span: Span) -> Diagnostic:
+    help = "correct it, or leave it out: no request is like this"
+    return warning("GR201", f"`{_text(part)}` can never be true", _place(part, span), help)
+
+
+def _can_be(space: Space, condition: Condition) -> bool:
+    return possible(space, [space.condition(0, condition, False)])
+
+
+def _always(space: Space, condition: Condition) -> bool:
+    """Tell whether a condition is true of every request that has the facts it tests."""
+    return not possible(space, [space.condition(0, condition, True, False)])
+
+
+def _place(condition: Condition, span: Span) -> Span:
+    if isinstance(condition, Comparison):
+        return condition.span or span
+    part = condition.part if isinstance(condition, Negation) else condition.parts[0]
+    return _place(part, span) if condition is not ALWAYS else span
+
+
+def _text(condition: Condition) -> str:
+    if isinstance(condition, Comparison):
+        return condition.text
+    if isinstance(condition, Negation):
+        return f"not ({_text(condition.part)})"
+    word = " and " if isinstance(condition, Every) else " or "
+    return word.join(map(_text, condition.parts)) or "always"
+
+
+# Rules and steps.
+
+
+def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
+    whole = demands(space, 0)
+    by_rule: dict[str, list[Demand]] = {}
+    for one in whole:
+        by_rule.setdefault(one.name, []).append(one)
+    gone: set[str] = set()
+    standing = Standing(space, whole, whole, {}, [])
+    for rule in reversed(policies.rules):
+        own = by_rule.get(rule.id, [])
+        if rule.mode is not Mode.ENFORCE or not own:
+            continue
+        others = partial(_instead, gone=gone)
+        try:
+            covering = _covering(space, standing, own, others)
+            if covering is not None and not _notifies(rule):
+                gone.add(rule.id)
+                named = _named(covering)
+                message = f"rule `{rule.id}` never decides: {named} "
+                message += "at least as much of every request that it applies to"
+                help = "leave it out, or correct the one that is not as it is meant"
+                yield warning("GR202", message, rule.span, help)
+            else:
+                yield from _of_steps(space, standing, rule, own, others)
+        except EffortError:
+            continue
+
+
+def _covering(
+    space: Space,
+    standing: Standing,
+    own: Sequence[Demand],
+    others: Callable[[Demand, Demand], bool],
+) -> tuple[str, ...] | None:
+    """Return the rules that ask for as much as all of these, None if something is left."""
+    names: dict[str, None] = {}
+    some_can_be = False
+    for one in own:
+        found = standing.covering(one, partial(others, one))
+        if found is None:
+            return None
+        some_can_be = some_can_be or possible(space, [one.when])
+        names |= dict.fromkeys(found)
+    return tuple(names) if some_can_be else None
+
+
+def _instead(one: Demand, b: Demand, *, gone: set[str]) -> bool:
+    """Tell whether `b`, of another rule, is what is reported, and no easier to exempt from.
+
+    The rules in `gone` have been found to decide nothing.
+    """
+    if b.rule is one.rule or b.name in gone:
+        return False
+    if b.rule is None or one.rule is None:
+        return True
+    if b.rule.exemptible and not one.rule.exemptible:
+        return False
+    if b.counts or b.effect > one.effect or b.rule.index < one.rule.index:
+        return True
+    return b.verdict == one.verdict
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = [f"`{name}`" for name in names[:_NAMED]]
+    if len(names) > _NAMED:
+        shown.append(f"{len(names) - _NAMED} more")
+    return f"{' and '.join(shown)} {'asks' if len(names) == 1 else 'ask'} for"
+
+
+def _notifies(rule: Rule) -> bool:
+    return any(verdict.effect is Effect.ALLOW for verdict in rule.verb.verdicts)
+
+
+def _of_steps(
+    space: Space,
+    standing: Standing,
+    rule: Rule,
+    own: Sequence[Demand],
+    others: Callable[[Demand, Demand], bool],
+) -> Iterator[Diagnostic]:
+    verb = rule.verb
+    if not isinstance(verb, Budget):
+        return
+    for place, step in enumerate(verb.steps):
+        last = place == len(verb.steps) - 1
+        before = next(
+            (
+                s
+                for s in verb.steps[:place]
+                if s.verdict.effect.refuses and s.verdict.effect >= step.verdict.effect
+            ),
+            None,
+        )
+        what = f"the step at {step.percent}% of rule `{rule.id}` never takes effect"
+        if before is not None:
+            if last and _is_default(rule, step.verdict.reason, step.verdict.message):
+                continue
+            message = f"{what}: the one at {before.percent}% refuses before"
+            help = "leave it out, or let the earlier one do less"
+            yield warning("GR217", message, rule.span, help)
+            continue
+        asked = [d for d in own if d.counts and d.percent == step.percent]
+        if len(verb.steps) > 1 and asked and not (last and not verb.on_the_way):
+            covering = _covering(space, standing, asked, others)
+            if covering is not None:
+                message = f"{what}: {_named(covering)} as much before"
+                help = "leave it out, or correct the other rule"
+                yield warning("GR217", message, rule.span, help)
+
+
+def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
+    return reason == rule.id and message is None
+
+
+# Exemptions.
+
+
+def _of_exempted(
+    space: Space, policies: PolicySet, exemption: Exemption, now: int
+) -> Iterator[Diagnostic]:
+    try:
+        yield from _of_exemption(space, policies, exemption, now)
+    except EffortError:
+        return
+
+
+def _of_exemption(
+    space: Space, policies: PolicySet, exemption: Exemption, now: int
+) -> Iterator[Diagnostic]:
+    if exemption.expires <= now:
+        return
+    what = f"exemption `{exemption.id}`"
+    by_id = {rule.id: rule for rule in policies.rules}
+    holds = space.exempts(0, exemption)
+    if not possible(space, [holds]):
+        help = "correct its condition, or leave it out"
+        span = _place(exemption.when, exemption.span)
+        yield warning("GR218", f"{what} can never apply", span, help)
+        return
+    names = dict.fromkeys((*exemption.rules, *exemption.raises))
+    lifted = [by_id[name] for name in names if name in by_id]
+    idle = [
+        rule.id
+        for rule in lifted
+        if rule.mode is not Mode.OFF and not possible(space, [holds, _alone(space, rule)])
+    ]
+    if not idle:
+        return
+    shown = "`, `".join(idle)
+    message = f"{what} never lifts `{shown}`: no request that it is for is one of "
+    message += "theirs" if len(idle) > 1 else "its own"
+    if len(idle) == len(lifted):
+        message = f"{what} lifts nothing: no request that it is for meets `{shown}`"
+    help = "correct its condition, or leave the rule out of it"
+    yield warning("GR218", message, exemption.span, help)
+
+
+def _alone(space: Space, rule: Rule) -> Formula:
+    """Return where a rule applies, its exemptions left out."""
+    parts = [space.written(0, rule), space.during(rule.start, rule.end)]
+    return every(parts, space.full)

@@ -1,0 +1,155 @@
+"""Whether any request answers a question, and the smallest one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from guardrail.analysis.formulas import (
+    Domains,
+    EffortError,
+    Formula,
+    Search,
+    holds,
+    variables_of,
+)
+from guardrail.analysis.space import CLOCK, Space
+
+TRIES = 2_000
+"""How many splits the search for fewer facts may take; then the fewest found so far stand."""
+
+TRIED_VALUES = 6
+"""How many values of a fact are tried for a plainer one."""
+
+More = Callable[[Mapping[str, int]], list[Formula]]
+"""Returns, of a request, further formulas that have to hold and that it does not make true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A request that shows something: the facts it states, and when it comes.
+
+    `at` is in microseconds, None for the time that was asked about. `chosen` has the place of
+    each fact's value.
+    """
+
+    facts: Mapping[str, object]
+    at: int | None
+    chosen: Mapping[str, int]
+
+
+def point(space: Space, domains: Mapping[str, int]) -> dict[str, int]:
+    """Return one value of each fact, out of sets that may be chosen from freely."""
+    return {name: next(space.plainest(name, mask)) for name, mask in domains.items()}
+
+
+def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None) -> Witness | None:
+    """Return the request of the fewest facts that makes all formulas true, None if none does.
+
+    `more` is asked about each candidate: what it adds has to hold as well.
+    """
+    every = [*formulas, *space.rules_of_requests]
+    if _searched(space, every, more, _any) is None:
+        return None
+    chosen = _searched(space, every, more, _fewest)
+    assert chosen is not None
+    chosen = _following(space, every, more, chosen)
+    at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
+    return Witness(space.request(chosen), at, chosen)
+
+
+def _following(
+    space: Space, every: Sequence[Formula], more: More | None, chosen: dict[str, int]
+) -> dict[str, int]:
+    """Return values of which no age need be stated, where it can follow from its time."""
+    for age, since in space.followed(chosen):
+        for place in space.plainest(since, space.full[since]):
+            trial = {**chosen, since: place}
+            follows = space.age_place(age, since, trial)
+            if follows is None:
+                continue
+            trial[age] = follows
+            if all(holds(one, trial) for one in every) and not (more and more(trial)):
+                chosen = trial
+                break
+    return chosen
+
+
+def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:
+    """Tell whether there is a request that makes all formulas true; `more` as for `smallest`."""
+    return some_point(space, formulas, more) is not None
+
+
+def some_point(
+    space: Space, formulas: Iterable[Formula], more: More | None = None
+) -> dict[str, int] | None:
+    """Return the places of the values of a request that makes all formulas true, if there is one.
+
+    `more` is as for `smallest`.
+    """
+    every = [*formulas, *space.rules_of_requests]
+    return _searched(space, every, more, _any)
+
+
+def _searched(
+    space: Space,
+    every: list[Formula],
+    more: More | None,
+    search: Callable[[Space, Sequence[Formula]], dict[str, int] | None],
+) -> dict[str, int] | None:
+    """Return what a search finds once nothing more has to hold; what had to is added."""
+    while True:
+        chosen = search(space, every)
+        added = more(chosen) if more is not None and chosen is not None else []
+        if chosen is None or not added:
+            return chosen
+        assert not any(holds(formula, chosen) for formula in added)
+        every += added
+
+
+def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
+    domains = Search(space.full).find(every, space.full)
+    if domains is None:
+        return None
+    # Of values that are as good, the last is the one that fewest rules name.
+    return {name: mask.bit_length() - 1 for name, mask in domains.items()}
+
+
+def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
+    """Return the places of values that make formulas true, as few as can be of facts stated."""
+    mentioned = {name for formula in every for name in variables_of(formula)}
+    domains: Domains = dict(space.full)
+    for name in space.optional - mentioned:
+        domains[name] = 1
+    search = Search(space.full)
+    best = search.find(every, domains)
+    if best is None:
+        return None
+    # None can be left out of these any more ...
+    for name in sorted(mentioned & space.optional):
+        left = search.find(every, {**domains, name: 1})
+        if left is not None:
+            domains[name], best = 1, left
+    # ... and perhaps fewer of others will do.
+    stated = [name for name in space.optional if not best[name] & 1]
+    for most in range(len(stated)):
+        try:
+            fewer = Search(space.full, space.optional, most, TRIES).find(every, space.full)
+        except EffortError:
+            break
+        if fewer is not None:
+            best = fewer
+            break
+    domains = {
+        name: 1 if name in space.optional and mask & 1 else space.full[name]
+        for name, mask in best.items()
+    }
+    for name in sorted(mentioned):
+        if domains[name] != 1 or name not in space.optional:
+            plain = space.plainest(name, domains[name] & ~(name in space.optional))
+            for _, place in zip(range(TRIED_VALUES), plain, strict=False):
+                left = search.find(every, {**domains, name: 1 << place})
+                if left is not None:
+                    domains[name], best = 1 << place, left
+                    break
+    return point(space, best)

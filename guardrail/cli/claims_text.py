@@ -1,0 +1,66 @@
+"""What became of claims as text and findings, and requests as the command line takes them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from guardrail.analysis import Proof, Witness
+from guardrail.cli.figures import moment, plural
+from guardrail.cli.inert import inert
+from guardrail.errors import Diagnostic, warning
+from guardrail.model.amounts import SECOND
+
+
+def request_text(witness: Witness) -> str:
+    """Return the facts of a request as `--request` takes them."""
+    return json.dumps(witness.facts, ensure_ascii=True)
+
+
+def explain_line(witness: Witness, paths: Sequence[str]) -> str:
+    """Return the command that shows the decision on a request under the policies of some paths."""
+    words = ["guardrail", "explain", *paths, "--request", request_text(witness)]
+    if witness.at is not None:
+        words += ["--at", moment(witness.at / SECOND)]
+    return inert(shlex.join(words))
+
+
+def witness_fields(witness: Witness | None) -> dict[str, object] | None:
+    """Return a request as JSON takes it."""
+    if witness is None:
+        return None
+    at = None if witness.at is None else moment(witness.at / SECOND)
+    return {"facts": dict(witness.facts), "at": at}
+
+
+def proof_findings(proofs: Sequence[Proof], paths: Sequence[str]) -> list[Diagnostic]:
+    """Return a finding for each claim that does not hold."""
+    found = []
+    for proof in proofs:
+        if proof.failure is None:
+            continue
+        help = "correct the rules, or the claim"
+        if proof.witness is not None:
+            help += f"; see it with: {explain_line(proof.witness, paths)}"
+        message = f"claim `{proof.claim.id}` {proof.failure}"
+        found.append(warning("GR501", message, proof.claim.span, help))
+    return found
+
+
+def proofs_line(proofs: Sequence[Proof]) -> str:
+    """Return in one line how many claims hold."""
+    held = sum(proof.failure is None for proof in proofs)
+    if held == len(proofs):
+        return f"{plural(held, 'claim')} proved of all requests"
+    return f"{held:,} of {plural(len(proofs), 'claim')} proved of all requests"
+
+
+def proof_fields(proof: Proof) -> dict[str, object]:
+    """Return what became of a claim as JSON takes it."""
+    return {
+        "id": proof.claim.id,
+        "holds": proof.failure is None,
+        "failure": proof.failure,
+        "request": witness_fields(proof.witness),
+    }

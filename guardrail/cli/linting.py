@@ -1,0 +1,106 @@
+"""`guardrail lint`: what policies that load most likely do not mean, and what their tests miss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import typer
+
+from guardrail.analysis import proved
+from guardrail.cli import options
+from guardrail.cli.claims_text import proof_findings
+from guardrail.cli.excerpts import counted, print_diagnostics
+from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.figures import plural
+from guardrail.cli.findings import known_doors, moment_of
+from guardrail.cli.loading import load, policy_line
+from guardrail.cli.machine import finding_fields
+from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.policy_findings import (
+    PolicyFindings,
+    Setting,
+    comments_without_use,
+    failed_tests,
+    policy_findings,
+    with_excerpts,
+)
+from guardrail.cli.reports import Reports, Results
+from guardrail.errors import Severity
+from guardrail.loading import accepted
+from guardrail.model.policy import PolicySet
+from guardrail.scenarios import run_suite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintRequest:
+    """What was asked for on the command line; `fail_on` is the mildest finding that fails."""
+
+    paths: list[str]
+    setting: Setting
+    fail_on: Severity
+
+
+def lint(
+    paths: options.Paths,
+    fail_on: options.FailOnOption = options.FailOn.WARN,
+    door: options.Doors = None,
+    store: options.LintedStore = None,
+    as_of: options.AsOf = None,
+    geo: options.Geo = None,
+    form: options.Formats = None,
+    color: options.ColorOption = Color.AUTO,
+) -> None:
+    """Tell what policies that load most likely do not mean."""
+    output = Output(color)
+    setting = Setting(now=moment_of(as_of), doors=door or [], store=store, geo=geo)
+    asked = LintRequest(paths=paths, setting=setting, fail_on=fail_on.severity)
+    raise typer.Exit(reported(lambda reports: run_lint(asked, reports), output, form, name="lint"))
+
+
+def run_lint(asked: LintRequest, reports: Reports) -> int:
+    """Look at the policies, print what is found, and return the exit code."""
+    known_doors(asked.setting.doors)
+    policies = load(asked.paths, linted=True)
+    suite = run_suite(policies, asked.setting.geo)
+    made = policy_findings(policies, suite, asked.setting)
+    claims = proof_findings(proved(policies, asked.setting.now), asked.paths)
+    failed, taken = accepted(policies, claims, asked.setting.now)
+    made.found += [*failed_tests(suite), *failed]
+    made.ignored += taken
+    made.found += comments_without_use(policies, made.ignored, asked.setting, traffic=False)
+    made.found = sorted(with_excerpts(made.found), key=lambda one: one.sort_key)
+    results = Results(
+        name="lint",
+        text=lambda output, form: _print(output, form, policies, made),
+        fields=_fields(policies, made),
+        findings=made.found,
+        fail_on=asked.fail_on,
+    )
+    reports.tell(results)
+    return FINDINGS if results.failed else OK
+
+
+def _print(output: Output, form: Format, policies: PolicySet, made: PolicyFindings) -> None:
+    if form is Format.FULL:
+        output.told("policy", policy_line(policies))
+        if made.ignored:
+            codes = ", ".join(sorted({one.code for one in made.ignored}))
+            text = f"{plural(len(made.ignored), 'finding')} accepted by a comment ({codes})"
+            output.told("note", text, "yellow")
+        output.line()
+    print_diagnostics(output, tuple(made.found), form)
+    if made.found:
+        output.line(counted(tuple(made.found)))
+    else:
+        output.line(("no findings", "green"))
+
+
+def _fields(policies: PolicySet, made: PolicyFindings) -> dict[str, object]:
+    return {
+        "loaded": True,
+        "policy": policies.name,
+        "revision": policies.revision,
+        "files": list(policies.files),
+        "findings": [finding_fields(one) for one in made.found],
+        "ignored": [finding_fields(one) for one in made.ignored],
+    }

@@ -1,0 +1,197 @@
+"""What traffic shows of rules: which matched nothing, name what never came, or lack their facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+
+from guardrail.cli.figures import plural, share
+from guardrail.cli.inert import shortened
+from guardrail.cli.machine import Unplaced
+from guardrail.cli.traffic import TrafficRun
+from guardrail.errors import Diagnostic, Severity
+from guardrail.loading import condition_text
+from guardrail.model.amounts import SECOND
+from guardrail.model.conditions import facts_of
+from guardrail.model.effects import Mode
+from guardrail.model.facts import FactType
+from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Rule
+from guardrail.replay.seen import Seen, named_values, needed
+
+_SHOWN = 3
+_ENOUGH = 100
+"""From how many requests with a fact on it means something that a value is not among them."""
+
+THIN_REQUESTS, THIN_ACCOUNTS = 300, 100
+"""From how many requests and accounts on a sample can be told to be thin."""
+THIN_EACH = 4.0
+"""Below how many requests an account a sample may be thin."""
+THIN_SOON = Fraction(1, 10)
+"""Below what share of repeated requests soon after another a sample is thin."""
+
+
+def rule_findings(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iterator[Diagnostic]:
+    """Yield what traffic shows of rules; `most` is the share of requests that may lack a fact.
+
+    GR301: a rule matched nothing. GR302: a rule names a value that never came. GR303: a fact that
+    a rule tests is missing too often.
+    """
+    seen = run.tally.seen
+    if not seen.requests:
+        return
+    quiet = [rule for rule in seen.rules if _matched_nothing(rule, run)]
+    for rule in quiet:
+        yield _nothing_matched(rule, seen)
+    yield from _unseen_values(seen, quiet)
+    yield from _missing_facts(run, policies, most)
+
+
+def thin_sample(run: TrafficRun, policies: PolicySet) -> Unplaced | None:
+    """Return that the traffic looks drawn request by request, None if it does not (GR304).
+
+    It does where accounts have few requests each, and those that come again hardly ever do so
+    within ten minutes: whoever uses an API sends several at a time.
+    """
+    harm = run.tally.harm
+    accounts, requests = len(harm.met), sum(harm.met.values())
+    if accounts < THIN_ACCOUNTS or requests < THIN_REQUESTS or not _fills(policies):
+        return None
+    again = requests - accounts
+    if requests >= THIN_EACH * accounts or harm.soon >= THIN_SOON * again:
+        return None
+    message = (
+        f"the sample looks drawn request by request: {plural(accounts, 'account')} have "
+        f"{requests / accounts:.1f} requests each, and {share(harm.soon, again)} of those that "
+        "come again do so within ten minutes, so that no budget can fill"
+    )
+    help = "draw accounts, and keep all their requests"
+    return Unplaced("GR304", Severity.WARNING, message, help)
+
+
+def _fills(policies: PolicySet) -> bool:
+    return any(
+        rule.mode is not Mode.OFF and rule.verb.units and "account.id" in rule.verb.facts
+        for rule in policies.rules
+    )
+
+
+def _matched_nothing(rule: Rule, run: TrafficRun) -> bool:
+    first, newest = run.course.first, run.course.newest
+    if first is None or run.tally.matching.matched.get(rule.id):
+        return False
+    started = rule.start is None or rule.start / SECOND <= newest
+    return started and (rule.end is None or rule.end / SECOND > first)
+
+
+def _nothing_matched(rule: Rule, seen: Seen) -> Diagnostic:
+    message = f"rule `{rule.id}` matched none of {plural(seen.requests, 'request')}"
+    never = seen.never_held(rule)
+    if not never:
+        why = "each part of its condition held for some, but never all of them at once"
+    else:
+        first = never[0]
+        told = "; ".join(_seen_of(name, seen) for name in sorted(facts_of(first)))
+        why = f"`{shortened(condition_text(first), 100)}` never held: {told}"
+    return Diagnostic("GR301", Severity.NOTE, f"{message}: {why}", rule.span)
+
+
+def _seen_of(name: str, seen: Seen) -> str:
+    missing = seen.missing(name)
+    if missing == seen.requests:
+        return f"`{name}` was missing in all of them"
+    values = seen.values.get(name, Counter())
+    ordered = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))
+    parts = [
+        f"{shortened(value, 30)} {share(count, seen.requests)}" for value, count in ordered[:_SHOWN]
+    ]
+    if len(ordered) > _SHOWN:
+        parts.append(f"{len(ordered) - _SHOWN:,} others")
+    if missing:
+        parts.append(f"missing {share(missing, seen.requests)}")
+    return f"`{name}` was {', '.join(parts)}" if parts else f"`{name}` had other values"
+
+
+def _unseen_values(seen: Seen, quiet: list[Rule]) -> Iterator[Diagnostic]:
+    """Yield the values that rules name and nobody had; one that is nearly there is a fault."""
+    types = {fact.name: fact.type for fact in seen.tested}
+    unseen: dict[str, dict[str, Rule]] = {}
+    for rule in seen.rules:
+        for name, value in named_values(rule.when):
+            known = seen.values.get(name, Counter())
+            if value not in known:
+                unseen.setdefault(name, {}).setdefault(value, rule)
+    for name, values in sorted(unseen.items()):
+        plain = {}
+        for value, rule in sorted(values.items()):
+            near = None
+            if types[name] is FactType.STRING:
+                near = _spelt_nearly(value, seen.values.get(name, Counter()))
+            if near is None:
+                plain[value] = rule
+                continue
+            message = (
+                f"rule `{rule.id}` names `{shortened(value, 60)}`, which no request's `{name}` "
+                f"was; `{shortened(near, 60)}` was that of {seen.values[name][near]:,}"
+            )
+            help = f"did you mean `{shortened(near, 60)}`?"
+            yield Diagnostic("GR302", Severity.WARNING, message, rule.span, None, None, help)
+        rules = [rule for rule in plain.values() if rule not in quiet]
+        if rules and seen.present[name] >= _ENOUGH:
+            yield _never_seen(name, plain, rules[0])
+
+
+def _spelt_nearly(value: str, known: Counter[str]) -> str | None:
+    """Return the most frequent value that differs in case or in separators alone."""
+    bare = _bare(value)
+    alike = [name for name in known if name != value and _bare(name) == bare]
+    return min(alike, key=lambda name: (-known[name], name), default=None)
+
+
+def _bare(value: str) -> str:
+    return "".join(filter(str.isalnum, value.casefold()))
+
+
+def _never_seen(name: str, values: Mapping[str, Rule], first: Rule) -> Diagnostic:
+    shown = ", ".join(shortened(value, 30) for value in list(values)[:_SHOWN])
+    more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
+    named = {rule.id for rule in values.values()}
+    others = f" and {plural(len(named) - 1, 'other rule')}" if len(named) > 1 else ""
+    verb = "name" if others else "names"
+    message = (
+        f"rule `{first.id}`{others} {verb} {plural(len(values), 'value')} of `{name}` that no "
+        f"request had: {shown}{more}"
+    )
+    return Diagnostic("GR302", Severity.NOTE, message, first.span)
+
+
+def _missing_facts(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iterator[Diagnostic]:
+    seen = run.tally.seen
+    decided: Counter[str] = Counter()
+    for (_, facts), count in run.tally.matching.hinged.items():
+        decided.update(dict.fromkeys(facts, count))
+    for fact in seen.tested:
+        missing = seen.missing(fact.name)
+        rules = [rule for rule in seen.rules if fact.name in set(needed(rule.when))]
+        if missing <= most * seen.requests or missing == seen.requests or not rules:
+            continue
+        refused = decided[fact.name]
+        is_fault = refused > most * seen.requests
+        message = (
+            f"fact `{fact.name}`, which {_tests(rules)}, is missing in "
+            f"{share(missing, seen.requests)} of the requests"
+        )
+        if refused:
+            message += f"; that decided {plural(refused, 'request')}"
+        help = "say with `unknown:` what that means, give it a `default`, or mend its source"
+        severity = Severity.WARNING if is_fault else Severity.NOTE
+        yield Diagnostic("GR303", severity, message, rules[0].span, None, None, help)
+
+
+def _tests(rules: list[Rule]) -> str:
+    first = f"rule `{rules[0].id}` tests"
+    others = len(rules) - 1
+    if not others:
+        return first
+    return f"rule `{rules[0].id}` and {plural(others, 'other')} test"

@@ -1,0 +1,156 @@
+"""Requests written down to be replayed: what they showed and used, without names or texts."""
+
+from __future__ import annotations
+
+import logging
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from hashlib import blake2b
+
+from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
+from guardrail.engine import Decision
+from guardrail.errors import DataError
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
+from guardrail.links import ACTOR_FACTS, SCORE_FACTS
+from guardrail.model.amounts import UNITS
+from guardrail.model.cells import TOP
+from guardrail.model.facts import FactType, typed_value
+from guardrail.signals import Signal
+
+LOG = logging.getLogger("guardrail")
+
+OTHER_ENDPOINT = "other"
+_HASH_BYTES = 12
+_SHARE_BYTES = 8
+_OPAQUE = frozenset((FactType.STRING, FactType.IP))
+_AS_IT_IS = frozenset(("request.model", "request.endpoint"))
+_LEFT_OUT = frozenset((*ACTOR_FACTS, *SCORE_FACTS, "client.ip"))
+"""What a replay finds out by itself, and an address, of which country and network are kept."""
+
+
+class Names:
+    """Keyed hashes in the place of names: under one key the same for the same name."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = blake2b(key, person=b"decision log").digest()[:32]
+
+    def of(self, text: str) -> str:
+        """Return what stands for a text."""
+        data = text.encode("utf-8", "replace")
+        digest = blake2b(data, key=self._key, digest_size=_HASH_BYTES)
+        return urlsafe_b64encode(digest.digest()).decode("ascii")
+
+    def part(self, text: str) -> Fraction:
+        """Return a number from 0 to 1 that a text always has."""
+        data = text.encode("utf-8", "replace")
+        digest = blake2b(data, key=self._key, digest_size=_SHARE_BYTES, person=b"sample")
+        return Fraction(int.from_bytes(digest.digest(), "big"), 2 ** (8 * _SHARE_BYTES))
+
+
+class TrafficRecorder:
+    """Writes a line for each request, which `guardrail check --traffic` reads without a map.
+
+    Written are all facts that the vocabulary and the policies know, not only those that the
+    policies use, so that other policies can be tried on them. `share` is the part of accounts whose
+    requests are written. Facts that no rule needed are asked of the `signals` for the record.
+    """
+
+    def __init__(
+        self,
+        sink: DecisionSink,
+        key: bytes,
+        clock: Callable[[], float],
+        *,
+        share: Fraction | None = None,
+        signals: Sequence[Signal] = (),
+    ) -> None:
+        self._sink = sink
+        self._names = Names(key)
+        self._clock = clock
+        self._share = share
+        self._signals = signals
+        self._failed = False
+
+    def ended(self, decision: Decision, ending: str, usage: Mapping[str, int] | None) -> None:
+        """Take a request that ended; what goes wrong stops no request, and is logged once."""
+        try:
+            if self._is_drawn(decision.facts):
+                self._sink.write(self._line(decision, ending, usage))
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                LOG.exception("a request was not recorded")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._sink.close()
+
+    def _is_drawn(self, facts: Mapping[str, object]) -> bool:
+        if self._share is None:
+            return True
+        who = facts.get("account.id") or facts.get("client.network") or facts.get("client.ip")
+        return self._names.part(str(who)) < self._share
+
+    def _line(
+        self, decision: Decision, ending: str, usage: Mapping[str, int] | None
+    ) -> dict[str, object]:
+        lasted = 0.0 if ending == "refused" else max(0.0, self._clock() - decision.time)
+        line: dict[str, object] = {
+            "v": 1,
+            "ts": decision.time,
+            "facts": self._facts(decision),
+            "estimate": known_amounts(decision.case.estimate or {}, decision),
+            "duration": round(lasted, 6),
+            "ending": ending,
+            "effect": str(decision.effect),
+            "rule": decision.rule,
+            "revision": decision.revision,
+        }
+        if usage is not None:
+            line["usage"] = known_amounts(usage, decision)
+        return line
+
+    def _facts(self, decision: Decision) -> dict[str, object]:
+        known = decision.case.engine.policies.facts
+        stated = self._completed(decision.facts, decision.time)
+        told: dict[str, object] = {}
+        for name in sorted(stated.keys() & known.keys()):
+            if name in _LEFT_OUT or stated[name] is None:
+                continue
+            value = typed_value(known[name], stated[name])
+            if value is None or isinstance(value, tuple):
+                continue
+            if name == "request.endpoint":
+                told[name] = known_endpoint(str(value))
+            elif name in _AS_IT_IS:
+                told[name] = str(value)[:LONGEST_TEXT]
+            else:
+                opaque = known[name].type in _OPAQUE
+                told[name] = self._names.of(str(value)) if opaque else value
+        return told
+
+    def _completed(self, facts: Mapping[str, object], now: float) -> Mapping[str, object]:
+        for signal in self._signals:
+            if signal.provides <= facts.keys() or signal.needs.isdisjoint(facts):
+                continue
+            try:
+                facts = {**signal.facts(facts, now), **facts}
+            except DataError:
+                continue
+        return facts
+
+
+def known_endpoint(name: str) -> str:
+    """Return the name of an endpoint that is known: another path may hold anything."""
+    return OTHER_ENDPOINT if endpoint_of(name).kind is Kind.UNKNOWN else name
+
+
+def known_amounts(stated: Mapping[str, object], decision: Decision) -> dict[str, int | float]:
+    """Return the amounts of known units: a caller may have stated others, or no amounts."""
+    told: dict[str, int | float] = {}
+    for unit in (*UNITS, *decision.case.engine.policies.units):
+        amount = stated.get(unit)
+        if isinstance(amount, int | float) and not isinstance(amount, bool) and 0 <= amount <= TOP:
+            told[unit] = amount
+    return told

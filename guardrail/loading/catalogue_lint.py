@@ -1,0 +1,228 @@
+"""The pages of what `lint` finds in policies that load."""
+
+from __future__ import annotations
+
+from guardrail.errors import Severity
+from guardrail.loading.explanation import Explanation
+
+_PACE = "  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
+_ONE = "rules:\n  - {id: embargo, when: {geo.country: CU}, unknown: skip, block: {}}\n"
+
+LINT_ENTRIES = (
+    Explanation(
+        "GR204",
+        "rule that blocks whoever lacks a fact",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU}\n    block: {}",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU}\n    unknown: skip\n    block: {}",
+        "A test of a missing fact is unknown, and a rule without `unknown` then matches: a request "
+        "whose country nobody knows is refused. That is the safe side, and it is often not what "
+        "was thought of. Say which is meant: `unknown: match`, `unknown: skip`, or "
+        "`{exists: true, …}` in the test.",
+        Severity.NOTE,
+    ),
+    Explanation(
+        "GR207",
+        "limit that another keeps from ever being reached",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {requests: 100, per: day, key: account.id}\n"
+        "  - id: month\n    when: always\n"
+        "    budget: {requests: 5000, per: month, key: account.id}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {requests: 100, per: day, key: account.id}\n"
+        "  - id: month\n    when: always\n"
+        "    budget: {requests: 2000, per: month, key: account.id}",
+        "Both charge each request. A hundred a day are 3,100 a month at most: the limit of 5,000 "
+        "reads as though it held something, and never does. Of tokens and money, which can be used "
+        "above their estimate, it is told from twice as much on.",
+    ),
+    Explanation(
+        "GR208",
+        "name that nothing uses",
+        "lists: {embargoed: [CU, IR]}\n" + _ONE,
+        "lists: {embargoed: [CU, IR]}\n" + _ONE.replace("CU", "{in: $embargoed}"),
+        "A list that no rule reads embargoes nobody. Conditions, tables and fixtures are the same; "
+        "a declared fact that no rule reads is a note, since figures may be split by it.",
+    ),
+    Explanation(
+        "GR210",
+        "limit too small for one typical request",
+        "models: {large: {max_output: 8192}}\nrules:\n"
+        "  - {id: day, when: always, budget: {tokens: 5k, per: day, key: account.id}}\n"
+        "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
+        "models: {large: {max_output: 8192}}\nrules:\n"
+        "  - {id: day, when: always, budget: {tokens: 50k, per: day, key: account.id}}\n"
+        "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
+        "A request that does not say how long its answer may get reserves the longest that its "
+        "model gives. Where that alone is more than the limit, it is blocked, and waiting does not "
+        "help. Without `max_output` of any model, 1,000 tokens are taken as typical.",
+    ),
+    Explanation(
+        "GR211",
+        "long window in a store that forgets",
+        "rules:\n  - id: ever\n    when: always\n"
+        "    budget: {requests: 100, per: lifetime, key: account.id}",
+        "rules:\n  - id: hour\n    when: always\n"
+        "    budget: {requests: 100, per: 1h, key: account.id}",
+        "`memory://` starts empty after every restart, so a limit for life is one until the next "
+        "deployment. It is looked for where the store is named: `guardrail lint --store URI`.",
+        Severity.NOTE,
+    ),
+    Explanation(
+        "GR212",
+        "ceiling on a capability alone",
+        "rules:\n  - id: code\n    when: {request.capability: code}\n"
+        "    budget: {requests: 100, per: lifetime, key: account.id}",
+        "rules:\n  - id: code\n    when: {request.capability: code}\n"
+        "    budget: {requests: 100, per: lifetime, key: account.id}\n"
+        "  - {id: all, when: always, budget: {tokens: 2M, per: 30d, key: account.id}}\n"
+        "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
+        "A capability is what the request says it is: who is refused `code` asks the same as "
+        "`chat`. A ceiling on all tokens bounds that too.",
+        Severity.NOTE,
+    ),
+    Explanation(
+        "GR214",
+        "token budget without concurrency",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 100k, per: day, key: account.id}",
+        "rules:\n  - id: day\n    when: always\n"
+        "    budget: {tokens: 100k, per: day, key: account.id}\n"
+        "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
+        "Requests in flight may use more than they reserved, and that is counted as debt. How much "
+        "it can be depends on how many are in flight at once.",
+        Severity.NOTE,
+    ),
+    Explanation(
+        "GR215",
+        "shared limit that one account can fill",
+        "rules:\n  - id: together\n    when: always\n"
+        "    budget: {requests: 1000, per: day, key: global}",
+        "rules:\n  - id: together\n    when: always\n"
+        "    budget: {requests: 1000, per: day, key: global}\n"
+        "  - {id: own, when: always, budget: {requests: 50, per: day, key: account.id}}",
+        "What all share, one can use up, and keep all others out by it. A smaller limit on each "
+        "account, in the same unit, leaves room for others. Limits are compared by what they let "
+        "through in the long run.",
+    ),
+    Explanation(
+        "GR220",
+        "amount that falls where its tier rises",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: {by: account.tier, free: 60/minute, paid: 30/minute}, "
+        "key: account.id}",
+        "facts: {account.tier: {type: level, values: [free, paid]}}\n"
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: {by: account.tier, free: 30/minute, paid: 60/minute}, "
+        "key: account.id}",
+        "Who pays more, or is better known, has less: two rows were swapped, or a zero is missing. "
+        "Bands by age and payments are looked at as well. The lowest level is left out where its "
+        "amount is a network's, as that of visitors without an account is.",
+    ),
+    Explanation(
+        "GR221",
+        "levels that seem upside down",
+        "facts: {account.tier: {type: level, values: [verified, email, anonymous]}}\n"
+        "rules:\n  - id: agents\n    when: {account.tier: {below: email}}\n"
+        "    unknown: match\n    block: {}",
+        "facts: {account.tier: {type: level, values: [anonymous, email, verified]}}\n"
+        "rules:\n  - id: agents\n    when: {account.tier: {below: email}}\n"
+        "    unknown: match\n    block: {}",
+        "A level lists its values lowest first. The other way round `below: email` means the "
+        "verified. It is told by names that are usually first or last, by tables that all fall, "
+        "and by a default that is the highest level.",
+    ),
+    Explanation(
+        "GR222",
+        "model that no entry knows",
+        "models: {large: {weaker: small}, small: {}}\n"
+        "rules:\n  - {id: large-only, when: {request.model: largo}, unknown: skip, block: {}}",
+        "models: {large: {weaker: small}, small: {}}\n"
+        "rules:\n  - {id: large-only, when: {request.model: large}, unknown: skip, block: {}}",
+        "A model that is in no entry of `models`, by name or alias, costs the dearest and is moved "
+        "by no degrade; misspelt, it is asked for by nobody. `unlisted_model` says what such "
+        "models count as.",
+    ),
+    Explanation(
+        "GR223",
+        "pattern in a comparison",
+        'rules:\n  - {id: gpt, when: {request.model: "gpt-4*"}, unknown: skip, block: {}}',
+        "rules:\n  - {id: gpt, when: {request.model: {prefix: gpt-4}}, unknown: skip, block: {}}",
+        "A value is compared as it stands, so a star matches a star. `prefix` is for what starts "
+        "alike, `in` for a list.",
+    ),
+    Explanation(
+        "GR224",
+        "typographic quotes",
+        "rules:\n  - {id: partner, when: {account.id: “acct_42”}, unknown: skip, block: {}}",
+        'rules:\n  - {id: partner, when: {account.id: "acct_42"}, unknown: skip, block: {}}',
+        "YAML knows straight quotes alone. Others, which word processors write, are part of the "
+        "text, and no account has them in its name.",
+    ),
+    Explanation(
+        "GR225",
+        "text that a comment cuts short",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU}\n    unknown: skip\n"
+        "    block:\n      message: Write to us about ticket #42",
+        "rules:\n  - id: embargo\n    when: {geo.country: CU}\n    unknown: skip\n"
+        '    block:\n      message: "Write to us about ticket #42"',
+        "In unquoted text, a `#` after a space starts a comment, and what follows is never sent.",
+    ),
+    Explanation(
+        "GR226",
+        "comma within a list's entry",
+        'rules:\n  - {id: own, when: {account.id: {in: ["a1, a2"]}}, unknown: skip, block: {}}',
+        "rules:\n  - {id: own, when: {account.id: {in: [a1, a2]}}, unknown: skip, block: {}}",
+        "Two values in one pair of quotes, or with a space between them, are one value that no "
+        "request has.",
+    ),
+    Explanation(
+        "GR227",
+        "exemption for everyone",
+        _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: always, reason: pilot, "
+        "expires: 2198-12-31}",
+        _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
+        "reason: pilot, expires: 2198-12-31}",
+        "It switches its rules off, in a place where nobody looks for that. `mode: off` says so in "
+        "the rule.",
+    ),
+    Explanation(
+        "GR228",
+        "file that its ending keeps out",
+        "# file: embargo.YAML\nguardrail: 1\nrules:\n"
+        "  - {id: embargo, when: {geo.country: CU}, unknown: skip, block: {}}",
+        "# file: embargo.yaml\nguardrail: 1\nrules:\n"
+        "  - {id: embargo, when: {geo.country: CU}, unknown: skip, block: {}}",
+        "A set is what ends in `.yaml` or `.yml`, in small letters. Beside them a copy, a file of "
+        "another spelling, or JSON reads like policy and is none.",
+    ),
+    Explanation(
+        "GR230",
+        "comment that accepts nothing",
+        "rules:\n" + _PACE.replace("\n", "  # guardrail: ignore GR203 few agents\n"),
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 60/minute, key: [account.id, client.agent]} "
+        "# guardrail: ignore GR203 few agents",
+        "What it accepted is gone, has moved to another line, or the day of its `until` has "
+        "passed. Left where it is, it accepts the next mistake there.",
+    ),
+    Explanation(
+        "GR401",
+        "test that expects what does not happen",
+        _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {throttle: embargo}}",
+        _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {block: embargo}}",
+        "The rule it names decided otherwise, or another one did. `guardrail test` shows what "
+        "every rule made of the request.",
+        Severity.ERROR,
+    ),
+    Explanation(
+        "GR402",
+        "rule that no test decides",
+        _ONE + _PACE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: block}",
+        _ONE + _PACE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: block}\n"
+        "  - name: pace\n    facts: {geo.country: DE, account.id: a1}\n"
+        "    steps: [{repeat: 60, expect: allow}, {expect: {throttle: pace}}]",
+        "It could be anything: a test that it decides says what it is meant to do.",
+        Severity.NOTE,
+    ),
+)

@@ -1,0 +1,108 @@
+"""Texts that are not what they look like: quotes, comments, commas and patterns in values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from guardrail.loading.lint.written import Tested, Written, scalars_in
+from guardrail.loading.lists import list_name
+from guardrail.loading.nodes import Scalar
+from guardrail.loading.text import Source, quoted
+from guardrail.model.facts import FactType
+
+_OPENING = "\u201c\u201e\u201f\u2018\u201a\u00ab\u2039\u301d"
+_CLOSING = "\u201d\u201c\u2019\u2018\u00bb\u203a\u201e\u201a\u00ab\u301e"
+_QUOTES = re.compile(f"[{_OPENING}{_CLOSING}]")
+_AROUND = re.compile(f"[{_OPENING}{_CLOSING}][^{_OPENING}{_CLOSING}]*[{_CLOSING}]")
+_PROSE = ("message", "reason", "description")
+_SENTENCE_ENDS = (".", "!", "?", ":", ";", "…", ")")
+_COMMENT = re.compile(r"[ \t]+#(.?)")
+_REGULAR = re.compile(r"^\^|\$$|\.\*|\.\+|\\[dwsb]|\[[^\]]+\][*+?]?|\([^)]*\|[^)]*\)")
+_IDENTIFIERS = (
+    "account.id",
+    "credential.id",
+    "kyc.subject",
+    "payment.fingerprint",
+    "device.fingerprint",
+    "client.network",
+    "request.model",
+)
+"""The facts whose values hold no space."""
+
+
+def lint_texts(written: Written) -> None:
+    """Report the texts of a set that say something else than they seem to."""
+    sources = {source.file: source for source in written.scope.findings.sources()}
+    if any(_QUOTES.search(source.text) for source in sources.values()):
+        _typographic(written)
+    _cut_short(written, sources)
+    for tested in written.tested():
+        _pattern(written, tested)
+        if tested.in_list:
+            _comma(written, tested)
+
+
+def _typographic(written: Written) -> None:
+    for _, section in written.sections():
+        for _, node in scalars_in(section):
+            text = node.text
+            one_word = not re.search(r"\s", text) and text[:1] in _OPENING + _CLOSING
+            if text and not node.quoted and (_AROUND.fullmatch(text) or one_word):
+                message = f"{quoted(text)} has typographic quotes, which are part of the text"
+                help = f'write `"{text.strip(_OPENING + _CLOSING)}"`, with straight quotes'
+                written.scope.findings.warn("GR224", node, message, help=help)
+
+
+def _cut_short(written: Written, sources: dict[str, Source]) -> None:
+    for node in _prose(written):
+        if node.quoted or node.span.line != node.span.end_line:
+            continue
+        comment = _COMMENT.match(sources[node.span.file].rest(node.span.line, node.span.end_column))
+        if comment is None:
+            continue
+        if comment[1].strip() or not node.text.endswith(_SENTENCE_ENDS):
+            message = "the text ends here: ` #` starts a comment"
+            label = f"only {quoted(node.text)} is sent"
+            help = "put the text in quotes, or end it with a full stop before a comment"
+            written.scope.findings.warn("GR225", node, message, label=label, help=help)
+
+
+def _prose(written: Written) -> Iterator[Scalar]:
+    for _, section in written.sections("rules", "exemptions"):
+        for name, node in scalars_in(section):
+            if name in _PROSE or name.startswith("x-"):
+                yield node
+
+
+def _pattern(written: Written, tested: Tested) -> None:
+    text = tested.node.text
+    if tested.fact.type not in (FactType.STRING, FactType.LIST) or list_name(tested.node):
+        return
+    star = "*" in text or text.endswith("?")
+    if tested.operator not in ("in", "not_in", "prefix") or not (star or _REGULAR.search(text)):
+        return
+    message = f"{quoted(text)} is compared as it stands: a test knows no patterns"
+    plain = re.sub(r"^\^|(\.?\*|\.\+)?\$?$", "", text)
+    help = "list the values with `in`, or use `prefix` for those that start alike"
+    if plain and not re.search(r"[*?\\^$\[\](|)+]", plain):
+        help = f"write `{{prefix: {plain}}}` for all that start so"
+        if not re.search(r"[*+]\$?$", text):
+            help = f"write `{plain}`"
+    written.scope.findings.warn("GR223", tested.node, message, help=help)
+
+
+def _comma(written: Written, tested: Tested) -> None:
+    text = tested.node.text
+    if tested.fact.type not in (FactType.STRING, FactType.LIST):
+        return
+    spaced = tested.fact.name in _IDENTIFIERS and re.search(r"\S\s+\S", text)
+    # A browser calls itself by sentences with commas; values that follow each other are words.
+    if not spaced and not re.fullmatch(r"[^\s,]+(?:\s*,\s*[^\s,]+)+,?", text):
+        return
+    parts = [part for part in re.split(r"\s*,\s*|\s+" if spaced else r"\s*,\s*", text) if part]
+    message = f"{quoted(text)} is one entry of the list"
+    help = f"write a comma between entries: `[{', '.join(parts[:4])}]`"
+    if tested.node.quoted and len(parts) > 1:
+        help = f"quote each entry on its own: `[{', '.join(parts[:4])}]`"
+    written.scope.findings.warn("GR226", tested.node, message, help=help)

@@ -1,0 +1,238 @@
+"""Replaying some traffic in parts: what a part is told, looking for ties, replaying one part."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from guardrail.errors import DataError
+from guardrail.guard import Guard
+from guardrail.loading import load_policies
+from guardrail.model.policy import PolicySet
+from guardrail.replay.counters import seed_counters
+from guardrail.replay.harm import Place
+from guardrail.replay.records import DecisionFile
+from guardrail.replay.results import TrafficRun
+from guardrail.replay.running import Replay
+from guardrail.replay.sampling import Sample
+from guardrail.replay.tally import Tally
+from guardrail.replay.ties import Found, Parts, Ties
+from guardrail.stores import Store
+from guardrail.stores.memory import MemoryStore
+from guardrail.traffic.files import TrafficFiles
+from guardrail.traffic.mapfile import load_map
+from guardrail.traffic.maps import TrafficMap
+from guardrail.traffic.reading import Recorded
+
+TICK = 1 << 12
+"""How many requests pass between two looks at what goes on outside of a replay."""
+
+
+class StopReplay(Exception):  # noqa: N818
+    """A replay is to end here, and to tell what it saw."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that a process needs to replay a part of some traffic; it can be sent to one.
+
+    `policies` are paths, `revision` what they have to hold. `warmup` is in seconds; `seed` names a
+    file of saved counters. `expected` are more expectations of the traffic, `divisions` the facts
+    by which segments are told apart.
+    """
+
+    policies: tuple[str, ...]
+    revision: str
+    traffic: tuple[str, ...]
+    map: str | None = None
+    warmup: float = 0.0
+    geo: str | None = None
+    sample: Sample | None = None
+    seed: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = ()
+
+    def loaded(self) -> PolicySet:
+        """Return the policies.
+
+        Raises:
+            PolicyError: they cannot be loaded.
+            DataError: they are not those that the job was made for.
+        """
+        policies = load_policies(list(self.policies), expected=self.expected)
+        if policies.revision != self.revision:
+            raise DataError(
+                "the policies are not those that the other parts go by: replay all of them again"
+            )
+        return policies
+
+    def guard(self, policies: PolicySet, store: MemoryStore) -> Guard:
+        """Return a guard whose counters are in a store."""
+        return replay_guard(policies, store, self.geo, self.environ)
+
+
+def replay_guard(
+    policies: PolicySet,
+    store: str | Store,
+    geo: str | None,
+    environ: Mapping[str, str],
+    namespace: str | None = None,
+) -> Guard:
+    """Return a guard for a replay, whose counters are nobody else's."""
+    return Guard.from_policies(
+        policies,
+        store=store,
+        geo=geo,
+        namespace=namespace or f"{policies.name}.replay",
+        environ=environ,
+    )
+
+
+def found_in(job: Job, share: int = 0, of: int = 1) -> Found:
+    """Return what ties the accounts of some traffic, by one in `of` of its lines.
+
+    What is found by each `share`, merged, is what is found by all of them.
+
+    Raises:
+        DataError: a file cannot be opened, or holds another log than the map says.
+    """
+    policies = job.loaded()
+    with ExitStack() as closing:
+        guard = closing.enter_context(job.guard(policies, MemoryStore()))
+        files = TrafficFiles(job.traffic, closing, share=(share, of))
+        mapping = None if job.map is None else load_map(job.map, policies)
+        ties = Ties(policies, guard)
+        ties.look_at_all(drawn(files.requests(mapping), job.sample))
+    return ties.found
+
+
+def drawn(traffic: Iterator[Recorded], sample: Sample | None) -> Iterator[Recorded]:
+    """Yield the requests of the accounts that a sample draws, all where there is none."""
+    if sample is None:
+        yield from traffic
+        return
+    for recorded in traffic:
+        if sample.has(recorded[2].facts):
+            yield recorded
+
+
+def replayed_part(
+    job: Job,
+    parts: Parts,
+    part: int,
+    tick: Callable[[], None] = lambda: None,
+    decisions: str | None = None,
+) -> TrafficRun:
+    """Return what came of one part of some traffic.
+
+    `tick` is called now and then, and may raise `StopReplay`. Decisions are written to a file,
+    each after its place in the traffic, for `DecisionFile.merge`.
+    """
+    policies, store = job.loaded(), MemoryStore()
+    seeded = None if job.seed is None else seed_counters(store, policies, job.seed)
+    with ExitStack() as closing:
+        guard = closing.enter_context(job.guard(policies, store))
+        files = TrafficFiles(job.traffic, closing)
+        mapping = None if job.map is None else load_map(job.map, policies)
+        writer = None
+        if decisions is not None:
+            writer = closing.enter_context(DecisionFile(decisions, policies, numbered=True))
+        run = replayed(
+            guard,
+            policies,
+            files,
+            mapping,
+            warmup=job.warmup,
+            sample=job.sample,
+            mine=lambda facts: parts.of(facts) == part,
+            decisions=writer,
+            tick=tick,
+            divisions=job.divisions,
+        )
+    run.seeded = seeded
+    return run
+
+
+def replayed(
+    guard: Guard,
+    policies: PolicySet,
+    files: TrafficFiles,
+    mapping: TrafficMap | None,
+    *,
+    warmup: float = 0.0,
+    sample: Sample | None = None,
+    mine: Callable[[Mapping[str, object]], bool] | None = None,
+    decisions: DecisionFile | None = None,
+    tick: Callable[[], None] = lambda: None,
+    divisions: Sequence[tuple[str, ...]] = (),
+) -> TrafficRun:
+    """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
+    """
+    replay, tally = Replay(guard, mine), Tally(policies, divisions)
+    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
+    run.faults, run.local_share = files.faults, guard.local_share
+    run.notes = None if mapping is None else mapping.notes
+    run.sample = None if sample is None else sample.share
+    run.sources = tuple(source.name for source in files.sources)
+    several = len(files.sources) > 1
+    reading = _Reading(files.requests(mapping), sample, warmup, tick)
+    add = tally.add
+    with contextlib.closing(replay.run(iter(reading))) as decided:
+        try:
+            for line, ts, request, decision in decided:
+                if ts >= reading.warm_until:
+                    add(ts, request, decision, Place(ts, files.current.name, line))
+                else:
+                    run.warmed += 1
+                if decisions is not None:
+                    name = files.current.name if several else None
+                    decisions.write(line, ts, request, decision, name, files.number)
+        except (KeyboardInterrupt, StopReplay):
+            run.interrupted = f"`{files.current.name}` line {reading.line:,}"
+    replay.finish()
+    tally.finish()
+    run.passed_over = reading.passed_over
+    run.warnings = guard.warnings(now=replay.course.newest)
+    return run
+
+
+class _Reading:
+    """The requests that are replayed, with what is noted of them on the way."""
+
+    def __init__(
+        self,
+        traffic: Iterator[Recorded],
+        sample: Sample | None,
+        warmup: float,
+        tick: Callable[[], None],
+    ) -> None:
+        self._traffic = traffic
+        self._sample = sample
+        self._warmup = warmup
+        self._tick = tick
+        self.line = 0
+        self.warm_until = float("-inf")
+        self.passed_over = 0
+
+    def __iter__(self) -> Iterator[Recorded]:
+        tick, left, sample, is_first = self._tick, TICK, self._sample, True
+        for recorded in self._traffic:
+            left -= 1
+            if not left:
+                left = TICK
+                self.line = recorded[0]
+                tick()
+            if sample is not None and not sample.has(recorded[2].facts):
+                self.passed_over += 1
+                continue
+            if is_first:
+                is_first = False
+                if self._warmup:
+                    self.warm_until = recorded[1] + self._warmup
+            self.line = recorded[0]
+            yield recorded

@@ -1,0 +1,417 @@
+"""Proposing a map for a log: which of its columns is what, and by which values that was taken so.
+
+A proposal says of each column what it was taken for and why, and which were not taken for anything,
+so that nothing is guessed in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import ipaddress
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from guardrail.errors import DataError
+from guardrail.model.facts import CAPABILITIES, COUNTRIES
+from guardrail.traffic.lines import LineSource
+from guardrail.traffic.mapfile import compiled_pattern
+from guardrail.traffic.reading import rows_of
+from guardrail.traffic.requests import LATEST, UNDECODABLE, decoded_loosely
+
+LOOKED_AT = 500
+"""How many rows a proposal is made from."""
+MOST_VALUES = 30
+"""How many different values of a column are written into a map."""
+
+_KNOWN: Mapping[str, tuple[str, ...]] = {
+    "cloudflare": ("EdgeStartTimestamp", "ClientIP"),
+    "litellm": ("startTime", "prompt_tokens", "completion_tokens", "call_type"),
+    "anthropic-csv": ("usage_date_utc", "usage_input_tokens_no_cache", "usage_output_tokens"),
+}
+_DOCUMENTS: Mapping[str, tuple[str, str]] = {
+    "openai": ("data[].results[]", "num_model_requests"),
+    "anthropic": ("data[].results[]", "uncached_input_tokens"),
+    "cloudwatch": ("events[]", "message"),
+}
+_COMBINED = compiled_pattern(
+    '$host $ident $user [$time] "$request" $status $bytes "$referer" "$agent"'
+)
+_EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")
+
+_FORMATS = (
+    "%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S",
+    "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %I:%M:%S %p", "%Y%m%d%H%M%S", "%Y-%m-%d",
+)  # fmt: skip
+_UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
+_RECENT = 946_684_800.0
+
+_ACCOUNT = (
+    "account accountid customer customerid user userid username tenant session sessionid client"
+).split()
+_WANTED: Sequence[tuple[str, Sequence[str], str]] = (
+    ("account.org", ("org", "orgid", "organization", "organisation", "team", "teamid", "workspace",
+                     "project", "projectid", "company"), "text"),
+    ("credential.id", ("apikey", "apikeyid", "key", "keyid", "credential", "token"), "text"),
+    ("account.id", _ACCOUNT, "text"),
+    ("client.ip", ("ip", "clientip", "remoteaddr", "remotehost", "address", "sourceip",
+                   "ipaddress", "requesteripaddress"), "ip"),
+    ("geo.country", ("country", "countrycode", "clientcountry", "geocountry"), "country"),
+    ("request.model", ("model", "modelid", "modelname", "modelversion", "modelgroup"), "text"),
+    ("request.capability", ("capability", "kind", "type", "calltype", "task", "operation"), "text"),
+    ("request.endpoint", ("endpoint", "path", "route", "uri", "url", "requesturi"), "text"),
+    ("client.agent", ("agent", "useragent", "httpuseragent"), "text"),
+)  # fmt: skip
+_AMOUNTS: Sequence[tuple[str, Sequence[str]]] = (
+    ("cached_input_tokens", ("cachedtokens", "cachedinputtokens", "cachereadinputtokens",
+                             "inputcachedtokens")),
+    ("reasoning_tokens", ("reasoningtokens",)),
+    ("input_tokens", ("inputtokens", "prompttokens", "tokensin", "intokens", "contexttokens",
+                      "input", "prompt")),
+    ("output_tokens", ("outputtokens", "completiontokens", "tokensout", "outtokens",
+                       "generatedtokens", "output", "completion")),
+    ("requests", ("requests", "nummodelrequests", "calls")),
+    ("cost_usd", ("cost", "costusd", "spend", "usd", "price")),
+)  # fmt: skip
+_TIMES = (
+    "ts timestamp time datetime date start starttime started startedat createdat created "
+    "requesttime eventtime timelocal at"
+).split()
+_DURATIONS = "duration latency elapsed responsetime requestduration took".split()
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A map that was proposed: its `text`, and in `taken` what was taken for what, and why.
+
+    `name` is that of a map that comes with guardrail, where the log is one of those; then the text
+    is that map's name alone. `unused` are the columns that nothing was taken from.
+    """
+
+    text: str = ""
+    name: str | None = None
+    taken: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+def proposed(path: str) -> Proposal:
+    """Return a map for a log, by its first rows.
+
+    Raises:
+        DataError: the file cannot be read, is traffic already, or shows no time.
+    """
+    with LineSource(path) as source:
+        lines = [line for line in _first_lines(source) if line.strip()]
+    if not lines:
+        raise DataError(f"`{path}` has no line to propose a map from")
+    if decoded_loosely(lines[0]) is not None:
+        raise DataError(f"`{path}` is traffic in guardrail's own form: it needs no map")
+    name = _known(path, lines)
+    if name is not None:
+        return Proposal(name=name, taken=[f"the log is one that the map `{name}` reads"])
+    return _of_rows(path, *_rows_and_layout(path, lines))
+
+
+def _first_lines(source: LineSource) -> Iterator[bytes]:
+    lines = (line.rstrip(b"\r") for _, block in source.blocks() for line in block)
+    return itertools.islice(lines, LOOKED_AT)
+
+
+def _known(path: str, lines: list[bytes]) -> str | None:
+    """Return the name of the map that reads a log, None if none is known to."""
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    if sum(_COMBINED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
+        return "nginx"
+    if sum(_EXPORTED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
+        return "cloudwatch-export"
+    document = _document(path, lines)
+    if document is not None:
+        for name, (rows, column) in _DOCUMENTS.items():
+            first = next(rows_of(document, rows), None)
+            if isinstance(first, dict) and column in first:
+                return name
+        first = next(rows_of(document, "[]"), None)
+        columns = set(first) if isinstance(first, dict) else set()
+    else:
+        columns = set(next(csv.reader([texts[0]]), []))
+    return next((name for name, wanted in _KNOWN.items() if columns.issuperset(wanted)), None)
+
+
+def _document(path: str, lines: list[bytes]) -> Any:
+    """Return the first line's JSON, or the whole file's, None if neither is any."""
+    try:
+        return msgspec.json.decode(lines[0])
+    except UNDECODABLE:
+        pass
+    if lines[0].lstrip()[:1] not in (b"{", b"["):
+        return None
+    try:
+        with LineSource(path) as source:
+            return msgspec.json.decode(source.whole())
+    except UNDECODABLE:
+        return None
+
+
+def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str]]:
+    """Return the first rows of a log, and how they stand in it as lines of a map."""
+    document = _document(path, lines)
+    if isinstance(document, list):
+        rows = [row for row in document[:LOOKED_AT] if isinstance(row, dict)]
+        return [_flat(row) for row in rows], ["format: json"]
+    if isinstance(document, dict):
+        rows = [row for row in map(_decoded, lines) if isinstance(row, dict)]
+        within = _path_within(document)
+        if within and len(rows) <= 1:
+            rows = list(itertools.islice(rows_of(document, within), LOOKED_AT))
+            return [_flat(row) for row in rows], ["format: json", f"rows: {within}"]
+        return [_flat(row) for row in rows], []
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    delimiter = max(",;\t|", key=lambda sign: _steady(texts, sign))
+    if not _steady(texts, delimiter):
+        raise DataError(
+            f"`{path}` is neither JSON nor CSV nor a log that is known by name; write a map with "
+            "`format: line` and a `pattern`"
+        )
+    table = [cells for cells in csv.reader(texts, delimiter=delimiter) if cells]
+    layout = ["format: csv"]
+    if delimiter != ",":
+        layout.append(f"delimiter: {json.dumps(delimiter)}")
+    header = table[0]
+    if all(_is_name(cell) for cell in header) and len(set(header)) == len(header):
+        table = table[1:]
+    else:
+        header = [f"column_{number}" for number in range(1, len(header) + 1)]
+        layout.append(f"columns: [{', '.join(header)}]")
+    rows = [dict(zip(header, cells, strict=True)) for cells in table if len(cells) == len(header)]
+    if any(re.fullmatch(r"\d{1,3}(\.\d{3})*,\d+", str(v)) for row in rows for v in row.values()):
+        layout.append('decimal: ","')
+    return rows, layout
+
+
+def _path_within(part: dict[str, Any]) -> str:
+    """Return the path to the innermost list of objects in a document, empty where there is none."""
+    for name, value in part.items():
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            inner = next((path for row in value if (path := _path_within(row))), "")
+            return f"{name}[].{inner}" if inner else f"{name}[]"
+    return ""
+
+
+def _steady(texts: list[str], delimiter: str) -> int:
+    """Return how many cells each line has that are not the only one, 0 if lines differ."""
+    counts = [len(cells) for cells in csv.reader(texts, delimiter=delimiter) if cells]
+    usual = max(set(counts), key=counts.count) if counts else 1
+    return usual if usual > 1 and counts.count(usual) * 10 >= len(counts) * 9 else 0
+
+
+def _decoded(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except UNDECODABLE:
+        return None
+
+
+def _flat(row: Row, before: str = "") -> Row:
+    """Return a row with the members of objects as columns with dots."""
+    flat: Row = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[f"{before}{name}"] = value
+    return flat
+
+
+def _is_name(cell: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w .\-/()%]*", cell.strip()) is not None
+
+
+def _of_rows(path: str, rows: list[Row], layout: list[str]) -> Proposal:
+    made = Proposal()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    values = {
+        name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns
+    }
+    left = [name for name in columns if values[name]]
+    time = next(_times(left, values), None)
+    if time is None:
+        raise DataError(
+            f"`{path}` shows no column that is a time; write a map, and say under `ts` what it is"
+        )
+    column, spec, why = time
+    lines = ["guardrail_map: 1", *layout, f"ts: {{column: {_quoted(column)}{spec}}}"]
+    made.taken.append(f"ts                   `{column}`: {why}")
+    left.remove(column)
+    lines += _facts(left, values, made)
+    lines += _amounts(left, values, made)
+    for name in left:
+        if _plain(name) in _DURATIONS and _all(values[name], _is_number):
+            unit = "ms" if any(float(v) > 1000 for v in values[name]) else "s"
+            lines.append(f"duration: {{column: {_quoted(name)}, unit: {unit}}}")
+            made.taken.append(f"duration             `{name}`: by its name, taken as {unit}")
+            left.remove(name)
+            break
+    made.unused = [*left, *(name for name in columns if not values[name])]
+    made.text = "\n".join(lines) + "\n"
+    return made
+
+
+def _times(columns: list[str], values: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str]]:
+    """Yield the columns that may be the time: how it is written, and why it is one."""
+    ordered = sorted(columns, key=lambda name: (_plain(name) not in _TIMES, columns.index(name)))
+    for name in ordered:
+        seen = values[name]
+        if _all(seen, _is_number):
+            numbers = [float(value) for value in seen]
+            for unit, scale in _UNITS:
+                if all(_RECENT < number / scale < LATEST for number in numbers):
+                    spec = "" if unit == "s" else f", unit: {unit}"
+                    yield name, spec, f"numbers that are times of our days in {unit}"
+                    break
+            else:
+                if _plain(name) in _TIMES and max(numbers) < _RECENT:
+                    yield (
+                        name,
+                        ", offset: 2026-01-05T00:00:00Z",
+                        "small numbers by a name of times: taken to count seconds from the first "
+                        "line, which is put at 2026-01-05",
+                    )
+            continue
+        texts = [str(value) for value in seen]
+        if _all(texts, _is_iso):
+            zone = "" if _all(texts, _has_zone) else ", timezone: UTC"
+            why = "RFC 3339" if not zone else "RFC 3339 without an offset: taken as UTC"
+            yield name, f", unit: rfc3339{zone}", why
+            continue
+        for form in _FORMATS:
+            if _all(texts, lambda text, form=form: _fits(text, form)):  # type: ignore[misc]
+                zone = "" if "%z" in form else ", timezone: UTC"
+                why = f"of the format `{form}`" + ("" if not zone else ", taken as UTC")
+                yield name, f", format: {json.dumps(form)}{zone}", why
+                break
+
+
+def _facts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> Iterator[str]:
+    checks: Mapping[str, Callable[[str], bool]] = {
+        "text": lambda text: True,
+        "ip": _is_address,
+        "country": lambda text: text.upper() in COUNTRIES,
+    }
+    yield "facts:"
+    found = 0
+    for fact, names, kind in _WANTED:
+        for name in list(left):
+            texts = [str(value) for value in values[name]]
+            named = names
+            if fact == "client.ip":
+                named = (*names, *_ACCOUNT)  # a log may name who asks by where from
+            elif fact == "account.id" and _all(texts, _is_address):
+                continue
+            if _plain(name) not in named or not _all(texts, checks[kind]):
+                continue
+            spec, why = _fact_spec(fact, texts)
+            yield f"  {fact}: {{column: {_quoted(name)}{spec}}}"
+            made.taken.append(f"{fact:<20} `{name}`: by its name{why}")
+            left.remove(name)
+            found += fact in ("account.id", "client.ip", "credential.id")
+            break
+    if not found:
+        yield "  account.id: {constant: everybody}"
+        made.taken.append(
+            f"{'account.id':<20} no column names who asked: one account for all, which you should "
+            "change"
+        )
+
+
+def _fact_spec(fact: str, texts: list[str]) -> tuple[str, str]:
+    if fact == "request.capability":
+        seen = sorted(set(texts))
+        if set(seen) <= set(CAPABILITIES):
+            return "", " and its values"
+        known = {text: text if text in CAPABILITIES else "other" for text in seen[:MOST_VALUES]}
+        listed = ", ".join(f"{_quoted(text)}: {taken}" for text, taken in known.items())
+        spec = f", values: {{{listed}}}"
+        if len(seen) > MOST_VALUES:
+            spec += ", default: other"
+        shown = ", ".join(seen[:8])
+        return spec, f"; it says {shown}: what is no capability is taken as other"
+    if fact == "geo.country" and any(text != text.upper() for text in texts):
+        return ", case: upper", ", in lower case"
+    return "", ""
+
+
+def _amounts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> Iterator[str]:
+    lines = []
+    for unit, names in _AMOUNTS:
+        for name in list(left):
+            if _plain(name) in names and _all(values[name], _is_number):
+                lines.append(f"  {unit}: {{column: {_quoted(name)}}}")
+                made.taken.append(f"usage.{unit:<14} `{name}`: by its name and its numbers")
+                left.remove(name)
+                break
+    if lines:
+        yield "usage:"
+        yield from lines
+
+
+def _all(values: Sequence[Any], holds: Callable[[Any], bool]) -> bool:
+    """Tell whether something holds for nearly all of some values."""
+    return bool(values) and sum(map(holds, values)) * 100 >= len(values) * 98
+
+
+def _plain(name: str) -> str:
+    """Return the last part of a column's name, without what only sets words apart."""
+    return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower())
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int | float):
+        return True
+    return re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", str(value).strip()) is not None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_iso(text: str) -> bool:
+    return len(text) > 10 and _moment(text) is not None
+
+
+def _has_zone(text: str) -> bool:
+    moment = _moment(text)
+    return moment is not None and moment.tzinfo is not None
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _fits(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""`guardrail diff`: what it tells of two versions, where they may come from, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+
+from tests.cli.conftest import POLICY
+
+
+@pytest.fixture
+def versions(folder):
+    """Return a function that writes the two versions of a policy, the new one changed."""
+
+    def write(*changes: tuple[str, str]) -> None:
+        text = POLICY
+        for before, after in changes:
+            assert before in text
+            text = text.replace(before, after)
+        (folder / "old.yaml").write_text(POLICY)
+        (folder / "new.yaml").write_text(text)
+
+    return write
+
+
+def test_what_did_not_change_is_said_to_be_proved(run, versions):
+    versions()
+    outcome = run("diff", "old.yaml", "new.yaml", "--exit-code")
+
+    assert outcome.code == 0
+    assert "Nothing became looser: no request is asked for less than before.\n" in outcome.out
+    assert "Nothing became stricter.\n" in outcome.out
+
+
+def test_a_country_that_is_left_out_is_named_with_a_request_that_explain_takes(run, versions):
+    versions(("[CU, IR]", "[CU]"))
+    outcome = run("diff", "old.yaml", "new.yaml", "--exit-code")
+    request = '{"geo.country": "IR"}'
+
+    assert outcome.code == 1
+    assert "~ embargo  changed: applies to fewer requests" in outcome.out
+    assert f"e.g. {request}: block → allow at first\n" in outcome.out
+    line = next(line for line in outcome.out.splitlines() if "guardrail explain" in line)
+    words = shlex.split(line)
+    assert run(*words[1:]).out.startswith("ALLOW")
+    words[2] = "old.yaml"
+    assert run(*words[1:]).out.startswith("BLOCK geo_embargo")
+    assert run("diff", "old.yaml", "new.yaml").code == 0
+
+
+def test_an_amount_is_judged_by_its_order(run, versions):
+    versions(("tokens: 100,", "tokens: 200,"))
+    looser = json.loads(run("diff", "old.yaml", "new.yaml", "--format", "json").out)
+    tighter = json.loads(run("diff", "new.yaml", "old.yaml", "--format", "json").out)
+
+    assert {one["rule"] for one in looser["looser"]} == {"tokens-per-day"}
+    assert looser["looser"][-1]["was"].startswith("100 tokens per day for each `account.id`, then")
+    assert looser["looser"][-1]["is"].startswith("200 tokens per day")
+    assert looser["stricter"] == []
+    assert looser["nothing_looser"] is False
+    assert tighter["looser"] == []
+    assert tighter["nothing_looser"] is True
+    assert {one["rule"] for one in tighter["stricter"]} == {"tokens-per-day"}
+    assert looser["counters"] == []
+
+
+def test_counters_that_start_afresh_are_told(run, versions):
+    versions(("per: day", "per: 1d"), ("id: burst", "id: bursts"))
+    outcome = run("diff", "old.yaml", "new.yaml")
+
+    assert "tokens-per-day starts afresh (another window)" in outcome.out
+    assert "bursts starts afresh (`burst` has another id): add `was: burst`" in outcome.out
+    assert "> bursts (was burst)  renamed" in outcome.out
+
+
+def test_a_shadow_rule_asks_for_nothing_until_it_is_enforced(run, versions):
+    versions(("    mode: shadow\n", ""))
+    outcome = run("diff", "old.yaml", "new.yaml", "--format", "concise")
+
+    assert "rule ~ burst changed: mode shadow → enforce\n" in outcome.out
+    request = '{"geo.country": "DE"}'
+    limit = "2 requests a minute, 2 at once for each `account.id`, then throttle"
+    assert f"stricter burst: nothing -> {limit} e.g. {request}\n" in outcome.out
+    assert outcome.out.endswith("0 looser, 1 stricter\n")
+
+
+def git(*arguments: str) -> None:
+    """Run git as nobody in particular."""
+    who = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(("git", *who, *arguments), check=True, capture_output=True)
+
+
+def test_a_version_may_be_a_revision(run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "set").mkdir()
+    (folder / "set" / "p.yaml").write_text(
+        POLICY.replace("in: [CU, IR]", "in: $embargoed").replace(
+            "rules:", "lists: {embargoed: {file: e.txt}}\nrules:", 1
+        )
+    )
+    (folder / "set" / "e.txt").write_text("CU\nIR\n")
+    git("init", "-q")
+    git("add", "set")
+    git("commit", "-qm", "first")
+    (folder / "set" / "e.txt").write_text("CU\n")
+    outcome = run("diff", "HEAD:set/", "set")
+
+    assert outcome.code == 0, outcome.err
+    assert 'e.g. {"geo.country": "IR"}: block' in outcome.out
+    assert run("diff", "HEAD:set", "HEAD:set").out.count("Nothing became looser") == 1
+    for wrong, said in {
+        "no-such:set": "git knows no revision `no-such`",
+        "HEAD:sets": "git says: fatal: pathspec 'sets' did not match any files",
+        "HEAD:../set": "write the path as it is in the repository",
+        "set/q.yaml": "there is no `set/q.yaml`",
+    }.items():
+        failed = run("diff", wrong, "set")
+        assert failed.code == 2
+        assert said in failed.err
+    (folder / "set" / "p.yaml").write_text("guardrail: 1\npolicy: p\nrulez: []\n")
+    git("commit", "-qam", "broken")
+    broken = run("diff", "HEAD:set", "set")
+    assert broken.code == 3
+    assert broken.out.startswith("HEAD:set/p.yaml:")
+
+
+def test_a_revision_outside_of_a_repository_is_said_to_be_none(run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    failed = run("diff", "main:policies/", "policies")
+
+    assert failed.code == 2
+    assert "there is no `main:policies/`, and no git repository here" in failed.err
+
+
+def test_a_claim_that_does_not_hold_is_a_finding_of_check_and_test(run, folder):
+    claim = "prove: [{id: ir-blocked, when: {geo.country: {in: [IR, SY]}}, always: block}]\n"
+    (folder / "policies" / "prove.yaml").write_text(f"guardrail: 1\n{claim}")
+    for command in ("check", "test"):
+        outcome = run(command, "policies")
+        assert outcome.code == 1
+        assert (
+            "prove.yaml:2:9 GR501 claim `ir-blocked` does not hold: a request gets" in outcome.out
+        )
+        assert """guardrail explain policies --request '{"geo.country": "SY"}'""" in outcome.out
+        assert "0 of 1 claim proved of all requests" in outcome.out
+    (folder / "policies" / "prove.yaml").write_text(
+        f"guardrail: 1\n{claim}".replace("[IR, SY]", "[IR]")
+    )
+
+    assert run("check", "policies").code == 0
+    fields = json.loads(run("check", "policies", "--format", "json").out)
+    assert fields["claims"] == [
+        {"id": "ir-blocked", "holds": True, "failure": None, "request": None}
+    ]
