@@ -206,12 +206,12 @@ class Harm:
         if account.__class__ is not str:
             account = None
         bits = SEEN
-        if effect is Effect.DEGRADE:
-            bits |= DEGRADED
-        elif effect.refuses:
+        if effect.refuses:
             bits |= REFUSED
         elif stricter.refuses:
             bits |= SHADOW_REFUSED
+        if effect is Effect.DEGRADE:
+            bits |= DEGRADED
         for segment in self._segments(place.ts, facts):
             segment.decided[effect] += 1
             if stricter > effect:
