@@ -32,8 +32,9 @@ ACCOUNTS, EXCHANGES, DAYS = 25_000, 28_800_000, 45
 LIFETIME = EXCHANGES // ACCOUNTS
 
 # What an account of two months at most may take before it has shown an ID: agents and code for
-# life, all of it in a month; and accounts without an ID that act as one, together in a month.
-TRIAL, MONTH, ACTOR = 100, 150, 200
+# life, all of it in a month; accounts without an ID that act as one, together in a month; and all
+# of them that have paid nothing, together in a week.
+TRIAL, MONTH, ACTOR, TOGETHER = 100, 300, 400, 5600
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     effect: Effect
     rule: str | None
     remedy: str | None
+    acting: object
 
     @property
     def honest(self) -> bool:
@@ -89,6 +91,7 @@ def rows(policies: PolicySet) -> list[Row]:
                 effect=decision.effect,
                 rule=decision.rule,
                 remedy=decision.remedy,
+                acting=decision.case.facts["actor.accounts"],
             )
             for _, at, request, decision in Replay(guard).run(recorded_requests(source, BadLines()))
             if (account := str(request.facts["account.id"]))
@@ -226,6 +229,7 @@ def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
             "account.id": tier,
             "account.tier": tier,
             "account.verified_at": MONDAY - 60 * DAY,
+            "account.paid_usd": 2000,
             "geo.country": "DE",
         }
         with Guard.from_policies(policies) as guard:
@@ -253,16 +257,21 @@ def test_the_naive_operator_is_served_nothing(rows: list[Row]) -> None:
 
 def test_the_careful_operator_is_seen_to_be_fewer_actors_than_accounts(rows: list[Row]) -> None:
     farm = [row for row in rows if row.made_as == "careful operator"]
-    refused = [row for row in farm if row.effect.refuses]
-    by_actor = requests_of(row for row in refused if row.rule == "actor-month")
+    last = {row.account: row.acting for row in farm}
 
-    assert len({row.account for row in farm}) == 100
-    assert {row.rule for row in refused} == {
-        "actor-month",
-        "new-unverified-together",
-    }
-    assert by_actor > 0.9 * requests_of(refused)
+    assert len(last) == 100
+    assert sum(acting != 1 for acting in last.values()) > 90
+
+
+def test_the_careful_operator_is_held_by_what_newcomers_may_take_together(
+    rows: list[Row],
+) -> None:
+    farm = [row for row in rows if row.made_as == "careful operator"]
+    refused = [row for row in farm if row.effect.refuses]
+
+    assert {row.rule for row in refused} == {"unpaid-newcomers-together"}
     assert 0.5 < requests_of(refused) / requests_of(farm) < 1
+    assert requests_of(farm) - requests_of(refused) <= TOGETHER
 
 
 def campaign(capability: str, tools: int) -> Iterator[tuple[float, dict[str, object]]]:
@@ -300,4 +309,27 @@ def test_an_account_is_bounded_over_the_whole_campaign(
                 guard.settle(decision, usage, now=now)
 
     assert served == most
-    assert served / LIFETIME < 0.27
+    assert served / LIFETIME < 0.53
+
+
+def test_what_the_campaign_takes_in_a_week_does_not_grow_with_its_accounts(
+    policies: PolicySet,
+) -> None:
+    """Whatever it is called; every account shows a card, a device and an address of its own."""
+    usage = {"input_tokens": 1700, "output_tokens": 300}
+    served = []
+    for accounts in (400, 800):
+        served.append(0)
+        with Guard.from_policies(policies) as guard:
+            for turn, (at, facts) in enumerate(campaign("chat", 0)):
+                if at >= MONDAY + 7 * DAY:
+                    break
+                own = {"client.network": f"203.0.{turn % 200}.0/32", "account.created": MONDAY - 3}
+                for number in range(turn % 10, accounts, 10):
+                    known = {**facts, **own, "account.id": f"a{number}"}
+                    decision = guard.decide(known, {**usage, "requests": 10}, now=at)
+                    if decision.allowed:
+                        served[-1] += 10
+                        guard.settle(decision, usage, now=at)
+
+    assert served == [TOGETHER, TOGETHER]

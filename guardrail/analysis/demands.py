@@ -17,7 +17,7 @@ from typing import cast
 from guardrail.analysis.formulas import And, Formula, Leaf, bits, every, holds, leaf, some
 from guardrail.analysis.space import Space
 from guardrail.engine import allowance, in_unit
-from guardrail.model.amounts import DAY, HOUR, Amount, Fixed
+from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, Raised, larger
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import (
@@ -195,11 +195,30 @@ def amounts_of(space: Space, side: int, amount: Amount) -> dict[int | None, Form
     """Return what an amount can be, None for unlimited, and where it is that."""
     if isinstance(amount, Fixed):
         return {amount.value: True}
+    if isinstance(amount, Raised):
+        return _raised(space, side, amount)
     masks: dict[int | None, int] = {}
     for place, value in enumerate(space.typed[side][amount.fact]):
-        most = allowance(amount, {} if value is None else {amount.fact: value})
+        most = allowance(amount, {} if value is None else {amount.fact: value}, 0)
         masks[most] = masks.get(most, 0) | 1 << place
     return {most: leaf(amount.fact, mask, space.full) for most, mask in masks.items()}
+
+
+def _raised(space: Space, side: int, amount: Raised) -> dict[int | None, Formula]:
+    """Return what an amount can be that an exemption raises, and where it is that."""
+    holds = space.condition(side, amount.when, amount.unknown_holds)
+    raised = every((holds, space.during(None, amount.expires)), space.full)
+    parts: dict[int | None, list[Formula]] = {}
+    for own, where in amounts_of(space, side, amount.own).items():
+        most = larger(own, amount.least)
+        if most == own:
+            parts.setdefault(own, []).append(where)
+        else:
+            parts.setdefault(most, []).append(every((where, raised), space.full))
+            rest = every((where, space.opposite(raised)), space.full)
+            parts.setdefault(own, []).append(rest)
+    found = {most: some(wheres, space.full) for most, wheres in parts.items()}
+    return {most: where for most, where in found.items() if where is not False}
 
 
 def _where(space: Space, side: int, amount: Amount, value: int | None) -> Formula:

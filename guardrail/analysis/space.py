@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import prod
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -26,8 +27,25 @@ from guardrail.analysis.formulas import (
     some,
 )
 from guardrail.engine import FOLLOWS_FROM, IDENTITIES, NUMERIC, addresses, numbers, texts
-from guardrail.model.amounts import SECOND, Amount, Banded, FromFact, Lookup, possible_amounts
-from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
+from guardrail.model.amounts import (
+    SECOND,
+    Amount,
+    Banded,
+    FromFact,
+    Lookup,
+    Raised,
+    possible_amounts,
+)
+from guardrail.model.conditions import (
+    WHOLE,
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Rollout,
+    evaluate,
+    place_in,
+)
 from guardrail.model.effects import Mode
 from guardrail.model.facts import COUNTRIES, WEEKDAYS, Fact, FactType, Source, typed_value
 from guardrail.model.policy import PolicySet
@@ -38,6 +56,9 @@ CLOCK = "the time"
 
 MOST_LISTS = 4_096
 """How many ways the lists of one fact may fall into those that rules name."""
+
+MOST_TRIED = 50_000
+"""How many texts are tried to find one for each way in which they are in rollouts."""
 
 _WRONG = ("?", 0, False)
 _ALWAYS_THERE = ("time.hour", "time.weekday")
@@ -60,6 +81,7 @@ class _Named:
     networks: set[Any] = field(default_factory=set)
     groups: set[frozenset[Any]] = field(default_factory=set)
     same: set[str] = field(default_factory=set)
+    rollouts: set[Rollout] = field(default_factory=set)
     now: bool = False
 
 
@@ -72,6 +94,7 @@ class Space:
         """Take the policy sets, and further conditions that are to be asked about."""
         self.sets = tuple(sets)
         self._named: dict[str, _Named] = {}
+        self._raised_until: set[int] = set()
         for policies in sets:
             self._add_policies(policies)
         for condition in conditions:
@@ -107,6 +130,10 @@ class Space:
             for name in rule.verb.facts if rule.unknown == "skip" else ():
                 self._of(name)
             for amount in rule.verb.allowances:
+                while isinstance(amount, Raised):
+                    self._raised_until.add(amount.expires)
+                    self._add_condition(amount.when)
+                    amount = amount.own
                 if isinstance(amount, Lookup):
                     self._of(amount.fact).values.update(amount.table)
                 elif isinstance(amount, Banded):
@@ -153,6 +180,9 @@ class Space:
         elif test.operator == "same_as":
             named.same.add(str(operand))
             self._of(str(operand)).same.add(test.fact)
+        elif test.operator == "rollout":
+            assert isinstance(operand, Rollout)
+            named.rollouts.add(operand)
         elif test.operator == "prefix":
             named.prefixes.update(operand)  # type: ignore[arg-type]
         elif test.operator == "cidr":
@@ -164,7 +194,7 @@ class Space:
 
     def _times(self, now: int) -> tuple[int, ...]:
         """Return the time asked about, and each later one from which anything may differ."""
-        found = {now}
+        found = {now, *self._raised_until}
         for policies in self.sets:
             for rule in policies.rules:
                 if rule.mode is not Mode.OFF:
@@ -198,6 +228,7 @@ class Space:
             named.boundaries |= one.boundaries
             named.prefixes |= one.prefixes
             named.networks |= one.networks
+            named.rollouts |= one.rollouts
             named.now = named.now or one.now
         named.groups = self._named[name].groups
         facts = [p.facts[name] for p in self.sets if name in p.facts]
@@ -249,10 +280,31 @@ class Space:
                 text = f"{address}/{'64' if ':' in address else '32'}"
                 if text not in words:
                     yield text
+        yield from self._rolled_out(fact, named, several)
         blank = fact.name in IDENTITIES or (fact.declared and fact.source is Source.SERVER)
         for text in texts(words, named.prefixes, several):
             if text or not blank:
                 yield text
+
+    def _rolled_out(self, fact: Fact, named: _Named, several: int) -> Iterator[str]:
+        """Yield texts for each way in which they are in some rollouts, and not in others."""
+        salts: dict[str, list[int]] = {}
+        for rollout in named.rollouts:
+            salts.setdefault(rollout.salt, []).append(rollout.parts)
+        bounds = [(salt, sorted({*parts} - {WHOLE})) for salt, parts in sorted(salts.items())]
+        wanted = several * prod(len(parts) + 1 for _, parts in bounds)
+        for start in ("", *sorted(named.prefixes)) if bounds else ():
+            found: dict[tuple[int, ...], int] = {}
+            for number in range(MOST_TRIED):
+                text = f"{start}account-{number}"
+                kind = tuple(bisect_right(parts, place_in(text, salt)) for salt, parts in bounds)
+                if found.setdefault(kind, 0) < several:
+                    found[kind] += 1
+                    yield text
+                    if sum(found.values()) == wanted:
+                        break
+            else:
+                self.outside.add(fact.name)
 
     def _lists(self, fact: Fact, named: _Named) -> Iterator[tuple[str, ...]]:
         """Yield a list for each way in which lists fall into the groups that tests name."""
@@ -324,7 +376,7 @@ class Space:
         known = self._tests.get(key)
         if known is None:
             known = self._tests[key] = self._mask(side, test)
-        if unknown and test.operator != "exists":
+        if unknown and test.operator not in ("exists", "rollout"):
             known |= self.missing(side, test.fact)
         return leaf(test.fact, known, self.full)
 

@@ -506,7 +506,9 @@ def _is_certain(decision: Decision, least: Effect) -> bool:
         return True
     return any(
         not rule.unknown
-        or any(test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.tests)
+        or any(
+            test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.condition.tests
+        )
         for rule in asking
     )
 

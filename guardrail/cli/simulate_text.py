@@ -10,6 +10,7 @@ from guardrail.cli.figures import NONE, columns, length, plural
 Fields = Mapping[str, Any]
 
 _HOUR = 3600.0
+_BANDS = 8
 
 
 def percent(value: float | None) -> str:
@@ -126,6 +127,7 @@ def attacker_lines(told: Fields) -> Iterator[str]:
     rows.append(["of them with an identity", f"{taken['served_with_identity']:,}", ""])
     rows.append(["exchanges wanted", f"{taken['wanted']:,}", f"{taken['sought']:,}"])
     yield from ("  " + line for line in columns(rows, [False, True, True]))
+    yield from taken_through(taken)
     if taken["bound"] is None:
         yield "  bound   none: `guardrail bound` tells what is missing"
     else:
@@ -142,6 +144,28 @@ def attacker_lines(told: Fields) -> Iterator[str]:
     yield f"  first refusal {hours(first)} after the 50th account; contained: " + (
         "never" if contained is None else f"after {hours(contained)}"
     )
+
+
+def taken_through(taken: Fields) -> Iterator[str]:
+    """Yield the kinds of accounts that took most, and the rule that refused each most often."""
+    bands = taken["taken_through"]
+    if not bands:
+        return
+    rows = [["taken through", "paid", "as one", "served", "of all", "refused most by"]]
+    for band in bands[:_BANDS]:
+        rows.append(
+            [
+                f"{band['age']}, {band['known']}",
+                band["paid"],
+                band["acting"] or NONE,
+                f"{band['served']:,}",
+                percent(band["served"] / taken["wanted"] if taken["wanted"] else None),
+                next(iter(band["refusals"]), NONE),
+            ]
+        )
+    if rest := sum(band["served"] for band in bands[_BANDS:]):
+        rows.append(["others", "", "", f"{rest:,}", percent(rest / taken["wanted"]), ""])
+    yield from ("  " + line for line in columns(rows, [False, False, False, True, True, False]))
 
 
 def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from guardrail.cli.inert import padded, shortened, width, wrapped
 from guardrail.engine import (
     Answered,
     BandStory,
+    ConditionStory,
     ExemptionStory,
     Explanation,
     LimitStatus,
@@ -94,7 +95,7 @@ def after_lines(told: Explanation) -> Iterator[tuple[str, str]]:
 
 def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
     name, word = shortened(story.rule, 48), _standing(story)
-    tests = [_test_cells(test) for test in story.tests] or [("always", "")]
+    tests = list(_condition_cells(story.condition))
     if story.exemption is not None:
         tests.append((f"exempt by {shortened(story.exemption)}", ""))
     first, *more = tests
@@ -115,26 +116,52 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         yield from (("", "steps", text, "") for text in _steps(status, rule))
     if story.effect is not None:
         yield "", "asks for", _asked(story), ""
+        for name, text in rule.about.lines().items():
+            yield "", name, shortened(text, 160), ""
 
 
 def _exemption_rows(told: ExemptionStory) -> Iterator[Row]:
-    """Yield why an exemption of the rule does not apply."""
+    """Yield why an exemption of the rule does not apply, or that it raises its amounts."""
     if told.applies:
+        if told.raises:
+            yield "", "amount", f"raised by {shortened(told.exemption)}", ""
         return
     name = f"{shortened(told.exemption)} does not apply"
     if told.ended:
         yield "", "exemption", f"{name}: it has ended ({moment(told.expires - 1)})", ""
         return
     yield "", "exemption", name + (": it hinges on a missing fact" if told.unknown else ""), ""
-    for test in told.tests:
-        if test.answer is not True:
-            yield "", "", *_test_cells(test)
+    for cells in _condition_cells(told.condition, failed=True):
+        yield "", "", *cells
 
 
 def _standing(story: RuleStory) -> str:
     if story.mode is Mode.SHADOW and story.standing == "match":
         return "shadow"
     return _WORD.get(story.standing, story.standing)
+
+
+def _condition_cells(
+    told: ConditionStory, *, failed: bool = False, depth: int = 0
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a condition as it stands in the policy, `any` and `not` with their parts.
+
+    Of `failed` only the parts that keep it from holding.
+    """
+    space = "  " * depth
+    if told.test is not None:
+        text, answer = _test_cells(told.test)
+        yield space + text, answer
+    elif told.word == "all" and depth == 0 and told.parts:
+        for part in told.parts:
+            if not (failed and part.answer is True):
+                yield from _condition_cells(part, failed=failed)
+    elif not told.parts:
+        yield (f"{space}always", "") if told.word == "all" else (f"{space}never", "")
+    else:
+        yield f"{space}{told.word}", _ANSWERS[told.answer]
+        for part in told.parts:
+            yield from _condition_cells(part, depth=depth + 1)
 
 
 def _test_cells(test: Answered) -> tuple[str, str]:

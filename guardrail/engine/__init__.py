@@ -17,7 +17,14 @@ from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
 from guardrail.engine.emit_rows import Question, ask_in_rows
-from guardrail.engine.explain import Answered, BandStory, ExemptionStory, Explanation, RuleStory
+from guardrail.engine.explain import (
+    Answered,
+    BandStory,
+    ConditionStory,
+    ExemptionStory,
+    Explanation,
+    RuleStory,
+)
 from guardrail.engine.expressions import SEPARATOR, allowance, rule_facts, whose_key
 from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
@@ -58,6 +65,7 @@ __all__ = [
     "BandStory",
     "Bound",
     "Case",
+    "ConditionStory",
     "Decide",
     "Decision",
     "Engine",

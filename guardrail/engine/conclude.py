@@ -69,8 +69,8 @@ def conclude(
     if not idle:
         return ruling
     rules = policies.rules
-    names = tuple(rules[order].id for order in idle)
-    said = tuple(f"rule `{rules[order].id}` {note}" for order, note in idle.items())
+    names = tuple(rules[order].id for order in sorted(idle))
+    said = tuple(f"rule `{rules[order].id}` {note}" for order, note in sorted(idle.items()))
     return ruling._replace(idle=names, notes=notes + said)
 
 

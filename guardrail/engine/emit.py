@@ -29,7 +29,7 @@ from guardrail.engine.program import member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.engine.windows import Bounds, pace_increment
-from guardrail.model.amounts import MICRO, Amount, Fixed, possible_amounts
+from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 from guardrail.model.rules import Rule
@@ -131,7 +131,7 @@ class Emitter(Expressions, ABC):
         self.head.append(f"l{j} = {self.allowance(amount)}")
         values = possible_amounts(amount)
         if values is None:
-            values = (0, amount.missing)
+            values = (0, amount.missing if isinstance(amount, FromFact) else None)
         if 0 in values:
             self.refuse_all(limit, f"l{j} == 0")
         return f"l{j}", f"l{j} is not None" if None in values else ""

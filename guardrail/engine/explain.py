@@ -10,11 +10,12 @@ from guardrail.engine.conclude import ShadowReport, idle_note
 from guardrail.engine.expressions import allowance
 from guardrail.engine.program import Plan
 from guardrail.engine.verbs import Finding, LimitStatus, in_unit
-from guardrail.model.amounts import SECOND, Banded
+from guardrail.model.amounts import SECOND, Banded, without_raises
 from guardrail.model.conditions import (
     Answer,
     Comparison,
     Condition,
+    Every,
     Negation,
     compile_condition,
     evaluate,
@@ -40,18 +41,41 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionStory:
+    """A part of a condition as it stands in the policy, answered.
+
+    `word` is `all`, `any` or `not` over its `parts`, or `test` for one comparison, which `test`
+    then tells of; `always` is `all` without parts. `answer` is None where it is unknown.
+    """
+
+    word: Literal["all", "any", "not", "test"]
+    answer: Answer
+    test: Answered | None = None
+    parts: tuple[ConditionStory, ...] = ()
+
+    @property
+    def tests(self) -> tuple[Answered, ...]:
+        """Every comparison in it, in the order of the policy."""
+        if self.test is not None:
+            return (self.test,)
+        return tuple(test for part in self.parts for test in part.tests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExemptionStory:
     """How one exemption of a rule stood to a request; `ended` tells that its time is over.
 
-    `unknown` tells that its condition hinged on a missing fact.
+    `raises` tells that it raises the rule's amounts, and lifts nothing. `unknown` tells that its
+    condition hinged on a missing fact.
     """
 
     exemption: str
     applies: bool
+    raises: bool
     ended: bool
     expires: float
     unknown: bool
-    tests: tuple[Answered, ...]
+    condition: ConditionStory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +110,7 @@ class RuleStory:
     place: str
     standing: Standing
     unknown: bool
-    tests: tuple[Answered, ...]
+    condition: ConditionStory
     exemption: str | None
     exemptions: tuple[ExemptionStory, ...]
     bands: tuple[BandStory, ...]
@@ -149,7 +173,7 @@ def _rule_story(
 ) -> RuleStory:
     answer = compile_condition(rule.when)(plan.facts, plan.seconds)
     exemptions = tuple(_exemption_stories(policies, rule, plan))
-    exemption = next((story.exemption for story in exemptions if story.applies), None)
+    exemption = next((s.exemption for s in exemptions if s.applies and not s.raises), None)
     matched = rule.unknown != "skip" if answer is None else answer
     standing: Standing = "match" if matched else "no match"
     if rule.mode is Mode.OFF:
@@ -165,7 +189,7 @@ def _rule_story(
         place=f"{rule.span.file}:{rule.span.line}",
         standing=standing,
         unknown=answer is None,
-        tests=tuple(_test_stories(rule.when, plan)),
+        condition=_condition_story(rule.when, plan),
         exemption=exemption if standing == "exempt" else None,
         exemptions=exemptions,
         bands=tuple(_band_stories(rule, plan)),
@@ -183,17 +207,18 @@ def _band_stories(rule: Rule, plan: Plan) -> Iterator[BandStory]:
     if verb.name == "rate":
         units = (*units, "burst")
     for place, (unit, amount) in enumerate(zip(units, verb.allowances, strict=True)):
-        if not isinstance(amount, Banded) or (place and amount is verb.allowances[0]):
+        banded = without_raises(amount)
+        if not isinstance(banded, Banded) or (place and amount is verb.allowances[0]):
             continue
-        value = plan.facts.get(amount.fact)
-        row = 0 if value is None else amount.row(value)
-        most = allowance(amount, plan.facts)
+        value = plan.facts.get(banded.fact)
+        row = 0 if value is None else banded.row(value)
+        most = allowance(banded, plan.facts, plan.now)
         counted = verb.units[0] if unit == "burst" else unit
         yield BandStory(
             unit=unit,
-            fact=amount.fact,
+            fact=banded.fact,
             value=value,
-            start=amount.bands[row - 1].text if row else None,
+            start=banded.bands[row - 1].text if row else None,
             amount=None if most is None else in_unit(most, counted),
         )
 
@@ -204,7 +229,7 @@ def _idle(policies: PolicySet, plan: Plan, finding: Finding) -> str | None:
 
 def _exemption_stories(policies: PolicySet, rule: Rule, plan: Plan) -> Iterator[ExemptionStory]:
     for exemption in policies.exemptions:
-        if rule.id not in exemption.rules:
+        if rule.id not in exemption.rules and rule.id not in exemption.raises:
             continue
         answer = compile_condition(exemption.when)(plan.facts, plan.seconds)
         ended = plan.now >= exemption.expires
@@ -212,10 +237,11 @@ def _exemption_stories(policies: PolicySet, rule: Rule, plan: Plan) -> Iterator[
         yield ExemptionStory(
             exemption=exemption.id,
             applies=holds and not ended,
+            raises=rule.id in exemption.raises,
             ended=ended,
             expires=exemption.expires / SECOND,
             unknown=answer is None,
-            tests=tuple(_test_stories(exemption.when, plan)),
+            condition=_condition_story(exemption.when, plan),
         )
 
 
@@ -223,14 +249,20 @@ def _in_force(rule: Rule, now: int) -> bool:
     return (rule.start is None or now >= rule.start) and (rule.end is None or now < rule.end)
 
 
-def _test_stories(condition: Condition, plan: Plan) -> list[Answered]:
+def _condition_story(condition: Condition, plan: Plan) -> ConditionStory:
     if isinstance(condition, Comparison):
         value = plan.facts.get(condition.fact)
         answer = evaluate(condition, plan.facts, plan.seconds)
-        return [Answered(text=condition.text, fact=condition.fact, value=value, answer=answer)]
+        test = Answered(text=condition.text, fact=condition.fact, value=value, answer=answer)
+        return ConditionStory(word="test", answer=answer, test=test)
+    answer = compile_condition(condition)(plan.facts, plan.seconds)
     if isinstance(condition, Negation):
-        return _test_stories(condition.part, plan)
-    return [told for part in condition.parts for told in _test_stories(part, plan)]
+        return ConditionStory(
+            word="not", answer=answer, parts=(_condition_story(condition.part, plan),)
+        )
+    word: Literal["all", "any"] = "all" if isinstance(condition, Every) else "any"
+    parts = tuple(_condition_story(part, plan) for part in condition.parts)
+    return ConditionStory(word=word, answer=answer, parts=parts)
 
 
 def _plain(value: Any) -> Any:

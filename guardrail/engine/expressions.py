@@ -16,9 +16,26 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-from guardrail.model.amounts import Amount, Banded, Fixed, FromFact, Lookup, amount_facts
+from guardrail.model.amounts import (
+    Amount,
+    Banded,
+    Fixed,
+    FromFact,
+    Lookup,
+    Raised,
+    amount_facts,
+    larger,
+)
 from guardrail.model.cells import IDENT_LENGTH, TOP
-from guardrail.model.conditions import Comparison, Condition, Every, Negation, facts_of, in_networks
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    facts_of,
+    in_networks,
+    in_rollout,
+)
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Fact, FactType
 from guardrail.model.rules import Exemption, Rule
@@ -34,10 +51,13 @@ STAND_INS = ("account.id", "client.network")
 Facts = Mapping[str, Any]
 
 
-def allowance(amount: Amount, facts: Facts) -> int | None:
-    """Return an amount for one request; None is unlimited."""
+def allowance(amount: Amount, facts: Facts, now: int) -> int | None:
+    """Return an amount for one request at `now` (microseconds); None is unlimited."""
     if isinstance(amount, Fixed):
         return amount.value
+    if isinstance(amount, Raised):
+        own = allowance(amount.own, facts, now)
+        return larger(own, amount.least) if amount.is_raised(facts, now) else own
     value = facts.get(amount.fact)
     if value is None:
         return amount.missing
@@ -119,6 +139,9 @@ class Expressions:
         if test.operator == "exists":
             return f"({value} is {'not ' if test.operand else ''}None)"
         missing = f"{value} is None"
+        if test.operator == "rollout":
+            self.constants["in_rollout"] = in_rollout
+            return f"(not {missing} and in_rollout({value}, {self.constant('C', test.operand)}))"
         if test.operator == "same_as":
             other = self.variable(str(test.operand))
             missing = f"({missing} or {other} is None)"
@@ -161,6 +184,12 @@ class Expressions:
         """Return the expression for an amount; it gives None for unlimited."""
         if isinstance(amount, Fixed):
             return repr(amount.value)
+        if isinstance(amount, Raised):
+            self.constants["larger"] = larger
+            own = self.allowance(amount.own)
+            raised = self.condition(amount.when, unknown=amount.unknown_holds)
+            least = f"larger({own}, {amount.least!r})"
+            return f"({least} if t < {amount.expires} and {raised} else {own})"
         value = self.variable(amount.fact)
         if isinstance(amount, Lookup):
             table = self.constant("T", {**amount.table, None: amount.missing})

@@ -27,8 +27,8 @@ class FactReader:
     """Reads the facts that a policy set uses, and no others.
 
     Derived facts the request does not carry are added: ages such as `account.age` from the times
-    they count from, `time.hour` and `time.weekday` from the decision's time, and, where nothing
-    links accounts, each account as an actor of its own.
+    they count from, an account's bucket from its id, `time.hour` and `time.weekday` from the
+    decision's time, and, where nothing links accounts, each account as an actor of its own.
     """
 
     def __init__(

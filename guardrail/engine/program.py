@@ -248,7 +248,7 @@ def rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption
         member = member_text(verb, plan.facts)
         if whose is None or (skips_unseen and member == UNSEEN):
             return
-        allowances = tuple(allowance(amount, plan.facts) for amount in amounts)
+        allowances = tuple(allowance(amount, plan.facts, plan.now) for amount in amounts)
         cast(Limit, limit).charge(plan, allowances, whose, member)
 
     return count

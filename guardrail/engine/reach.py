@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from guardrail.engine.expressions import allowance
 from guardrail.engine.program import rule_applies
 from guardrail.engine.verbs import REPEATED
-from guardrail.model.amounts import Banded, Lookup
+from guardrail.model.amounts import Banded, Lookup, without_raises
 from guardrail.model.conditions import (
     Comparison,
     Condition,
@@ -104,7 +104,7 @@ def _unlimited(rule: Rule, policies: PolicySet, facts: Mapping[str, Any], now: i
     rows = {
         _row(rule, unit, _entry(table, facts))
         for unit, table in _tables(rule)
-        if allowance(table, facts) is None
+        if allowance(table, facts, now) is None
     }
     if rows and rule_applies(rule, policies.exemptions)(facts, now):
         return rows
@@ -123,8 +123,9 @@ def _tables(rule: Rule) -> Iterator[tuple[str, Lookup | Banded]]:
     verb = rule.verb
     # A rate has one unit and a burst beside it.
     units = ("", "burst") if len(verb.allowances) > len(verb.units) else verb.units
-    for place, amount in enumerate(verb.allowances):
-        if isinstance(amount, Lookup | Banded) and (place == 0 or amount is not verb.allowances[0]):
+    every = tuple(map(without_raises, verb.allowances))
+    for place, amount in enumerate(every):
+        if isinstance(amount, Lookup | Banded) and (place == 0 or amount is not every[0]):
             yield (units[place] if len(units) > 1 else ""), amount
 
 

@@ -19,7 +19,16 @@ from typing import Any
 from guardrail.engine.expressions import Facts, allowance, rule_facts
 from guardrail.engine.facts import IDENTITIES
 from guardrail.engine.splits import NUMERIC, numbers
-from guardrail.model.amounts import Amount, Banded, FromFact, Lookup, amount_facts, possible_amounts
+from guardrail.model.amounts import (
+    Amount,
+    Banded,
+    FromFact,
+    Lookup,
+    Raised,
+    amount_facts,
+    larger,
+    possible_amounts,
+)
 from guardrail.model.conditions import Comparison, Condition, Every, Negation, evaluate
 from guardrail.model.effects import Mode
 from guardrail.model.facts import COUNTRIES, Fact, FactType, Source
@@ -75,6 +84,7 @@ class Distinctions:
         """Take the rules that matter at `now` (microseconds)."""
         self.policies = policies
         self.rules = rules
+        self.now = now
         self.exemptions = tuple(ex for ex in policies.exemptions if ex.expires > now)
         self._lifted = {
             rule.id: tuple(ex for ex in self.exemptions if rule.id in ex.rules) for rule in rules
@@ -104,7 +114,7 @@ class Distinctions:
     def is_open(self, test: Comparison) -> bool:
         """Tell whether a test that is no test for being there has any answer its caller likes."""
         return test.operator != "exists" and (
-            test.operator in ("same_as", "cidr")
+            test.operator in ("same_as", "cidr", "rollout")
             or (test.operator in ("before", "after") and test.operand is None)
             or (test.operator == "prefix" and test.fact in IDENTITIES)
             or self.policies.facts[test.fact].type is FactType.LIST
@@ -145,6 +155,9 @@ class Distinctions:
         for exemption in self.exemptions_of(rule):
             self._add_condition(exemption.when, exemption.unknown_holds, False)
         for amount in rule.verb.allowances:
+            while isinstance(amount, Raised):
+                self._add_condition(amount.when, amount.unknown_holds, False)
+                amount = amount.own
             if isinstance(amount, Lookup | Banded):
                 values = amount.table if isinstance(amount, Lookup) else amount.starts
                 self._boundaries.setdefault(amount.fact, []).extend(values)
@@ -209,7 +222,7 @@ class Requests:
         facts = sorted({f for amount in rule.verb.allowances for f in amount_facts(amount)})
         for chosen in product(*(self.values[name] for name in facts)):
             stated = {n: v for n, v in zip(facts, chosen, strict=True) if v is not None}
-            yield tuple(allowance(amount, stated) for amount in rule.verb.allowances)
+            yield tuple(allowance(amount, stated, self.told.now) for amount in rule.verb.allowances)
 
     def applies(self, rule: Rule, facts: Facts) -> bool:
         """Tell whether a rule surely applies to a request."""
@@ -240,10 +253,16 @@ class Requests:
 
     def _limit(self, amount: Amount, facts: Facts) -> int | None:
         """Return an amount at its largest where it is not known."""
+        if isinstance(amount, Raised):
+            own = self._limit(amount.own, facts)
+            raised = amount.expires > self.told.now and self._holds(
+                amount.when, facts, amount.unknown_holds, True
+            )
+            return larger(own, amount.least) if raised else own
         if self._unknown(amount):
             return None
         if self._open.isdisjoint(amount_facts(amount)):
-            return allowance(amount, facts)
+            return allowance(amount, facts, self.told.now)
         found = possible_amounts(amount) or (None,)
         return None if None in found else max(most for most in found if most is not None)
 
@@ -286,7 +305,7 @@ def _of_test(test: Comparison, unknown: bool, positive: bool) -> _Scorer:
 
 def _of_amount(amount: Lookup | Banded) -> _Scorer:
     def score(value: object) -> float:
-        most = allowance(amount, {} if value is None else {amount.fact: value})
+        most = allowance(amount, {} if value is None else {amount.fact: value}, 0)
         return _BEST if most is None else -most
 
     return score

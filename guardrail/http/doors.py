@@ -22,7 +22,15 @@ _BODY = frozenset(
     for name in ("capability", "model", "reasoning", "stream", "template", "tools", "toolset")
 )
 _CONNECTION = frozenset(
-    ("client.agent", "client.ip", "client.network", "geo.asn", "geo.country", "network.kind")
+    (
+        "client.agent",
+        "client.ip",
+        "client.network",
+        "geo.asn",
+        "geo.country",
+        "geo.region",
+        "network.kind",
+    )
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from guardrail.loading.findings import Place, Scope
+from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import (
     Entry,
     MapNode,
@@ -19,6 +20,7 @@ from guardrail.loading.nodes import (
 )
 from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
 from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import (
     MICRO,
@@ -59,6 +61,7 @@ class Amounts:
 
     def amount(self, node: Node, *, money: bool = False) -> Amount | None:
         """Compile an amount; what is wrong is reported, and None returned."""
+        node = self._resolved(node)
         if isinstance(node, MapNode) and node.get("fact") is not None:
             return self._from_fact(node, money=money)
         return self._amount(node, lambda scalar: _plain_amount(scalar, money=money))
@@ -80,6 +83,7 @@ class Amounts:
                 )
             return amount
 
+        node = self._resolved(node)
         if isinstance(node, MapNode) and node.get("fact") is not None:
             help = "a rate needs its period: write `60/minute`, or a table `{by: FACT, …}` of rates"
             self._report("GR110", node, "a rate cannot be a fact's value", help)
@@ -87,7 +91,18 @@ class Amounts:
         amount = self._amount(node, read)
         return None if amount is None else (amount, periods[0] if periods else MINUTE)
 
+    def _resolved(self, node: Node) -> Node:
+        """Return the table that `$NAME` stands for, any other node as it is."""
+        name = list_name(node)
+        return node if name is None else self.scope.tables.get(name, node)
+
     def _amount(self, node: Node, read: _Reader) -> Amount | None:
+        name = list_name(node)
+        if name is not None:
+            if not self.scope.partial:
+                help = did_you_mean(name, self.scope.tables, "tables")
+                self._report("GR107", node, f"unknown table {quoted(name)}", help)
+            return None
         if isinstance(node, Scalar):
             value = self._read(node, read)
             return None if isinstance(value, Failure) else Fixed(value)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from guardrail.loading.findings import Scope
+from guardrail.loading.foreign import COMBINATOR_WORDS, always, expression, fact_name
+from guardrail.loading.foreign import operator as operator_advice
+from guardrail.loading.foreign_values import NO_ENVIRONMENT, environment
 from guardrail.loading.lists import Lists, list_name
 from guardrail.loading.nodes import (
     Entry,
@@ -101,24 +104,37 @@ class Conditions:
         return None
 
     def _not_a_condition(self, node: Node) -> None:
+        if self.scope.findings.within(node.span, "GR109"):
+            return  # what it held is told of already
         message, help = f"a condition is a map, not {kind_of(node)}", None
         if isinstance(node, MapNode) or (isinstance(node, Scalar) and node.value is None):
             message, help = "the condition is empty", "write `always` if it is meant to hold always"
         elif isinstance(node, ListNode):
             help = "write `{all: […]}` or `{any: […]}`"
+        elif always(node.text):
+            help = "write `always` if it is meant to hold always"
         elif node.text in self.named:
             help = f"`{node.text}` is a named condition: write `{{use: {node.text}}}`"
         elif node.text in self.scope.facts:
             help = f"write `{{{node.text}: VALUE}}`"
         else:
             near = nearest(node.text, ("always",))
-            help = "did you mean `always`?" if near else "write `{FACT: VALUE}`, or `always`"
+            signs = expression(node.text, self.scope.facts)
+            help = (
+                "did you mean `always`?" if near else signs or "write `{FACT: VALUE}`, or `always`"
+            )
         self.scope.report("GR102", node, message, help=help)
 
     def _entry(self, entry: Entry, seen: Sightings) -> Condition | None:
         name = entry.key.text
         if name not in COMBINATORS:
             return self._fact(entry, seen)
+        if name == "not" and isinstance(entry.value, ListNode):
+            help = "write `not: {any: […]}` if none of them may hold, `not: {all: […]}` otherwise"
+            self.scope.report(
+                "GR102", entry.value, "`not` takes one condition, not a list", help=help
+            )
+            return None
         if name == "not":
             part = self._condition(entry.value, seen)
             return None if part is None else Negation(part)
@@ -132,6 +148,8 @@ class Conditions:
         help = None
         if name in self.named:
             help = f"`{name}` is a named condition: write `use: {name}`"
+        elif name not in self.scope.facts:
+            help = COMBINATOR_WORDS.get(name) or fact_name(name, self.scope.facts, entry.value)
         fact = self.scope.fact(name, entry.key.span, help=help)
         if fact is None:
             return None
@@ -147,6 +165,9 @@ class Conditions:
         if not isinstance(node, ListNode):
             message = f"`{name}` must be a list of conditions, not {kind_of(node)}"
             help = f"write `{name}: [{{…}}, {{…}}]`"
+            if isinstance(node, MapNode) and node.entries:
+                each = ", ".join(f"{{{entry.key.text}: …}}" for entry in node.entries[:4])
+                help = f"write `{name}: [{each}]`"
             self.scope.report("GR102", node, message, help=help)
             return None
         if not node.parts:
@@ -248,8 +269,6 @@ APPLICABLE: dict[FactType, tuple[str, ...]] = {
 
 OPERATORS = tuple(sorted({name for names in APPLICABLE.values() for name in names}))
 _NETWORK_FACTS = ("client.network",)
-_EQUALS = ("eq", "equals", "equal", "is", "=", "==", "ne", "neq", "!=", "<", "<=", ">", ">=")
-_INSTEAD = {"!=": "not", "ne": "not", "neq": "not", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +295,7 @@ class Operators:
     def _operator(self, fact: Fact, entry: Entry, seen: list[tuple[str, Node]]) -> Condition | None:
         name, node = entry.key.text, entry.value
         if name not in operators_of(fact):
-            self._inapplicable(fact, entry.key)
+            self._inapplicable(fact, entry.key, node)
             return None
         if name == "not":
             return self._not(fact, node, seen)
@@ -295,8 +314,9 @@ class Operators:
         }.get(name, self._order)
         return compile(fact, name, node)
 
-    def _inapplicable(self, fact: Fact, key: Scalar) -> None:
+    def _inapplicable(self, fact: Fact, key: Scalar, value: Node) -> None:
         name = key.text
+        advice = operator_advice(fact, name, value)
         known = operators_of(fact)
         if name in OPERATORS:
             message = f"`{name}` does not apply to {quoted(fact.name)}"
@@ -304,14 +324,10 @@ class Operators:
             help = f"what applies: a value, {listed(known, 'or', 12)}"
             if fact.type is FactType.TIMESTAMP:
                 help = f"what applies: {listed(known, 'or', 12)}"
-            self.scope.report("GR114", key, message, label=label, help=help)
+            self.scope.report("GR114", key, message, label=label, help=advice or help)
             return
         help = suggestion(name, known, f"known operators: {listed(known, most=12)}")
-        if name in _EQUALS:
-            help = f"write `{fact.name}: VALUE`"
-            if name in _INSTEAD:
-                help = f"write `{fact.name}: {{{_INSTEAD[name]}: VALUE}}`"
-        self._report("GR101", key, f"unknown operator {quoted(name)}", help)
+        self._report("GR101", key, f"unknown operator {quoted(name)}", advice or help)
 
     def _equality(self, fact: Fact, node: Scalar) -> Condition | None:
         if fact.type is FactType.TIMESTAMP:
@@ -354,6 +370,12 @@ class Operators:
             help = f"write `{name}: [{written(node)}]`" if isinstance(node, Scalar) else None
             if isinstance(node, Scalar) and node.text.startswith("$"):
                 help = f"write `{name}: {written(node)}`, without quotes"
+            if isinstance(node, Scalar) and environment(node.text):
+                help = NO_ENVIRONMENT
+            elif isinstance(node, Scalar) and node.text in self.lists.named:
+                help = f"write `{name}: ${node.text}` for the list of that name"
+            elif isinstance(node, Scalar) and "," in node.text:
+                help = f"write `{name}: [{written(node)}]`, each value on its own"
             message = f"`{name}` takes a list or `$NAME`, not {kind_of(node)}"
             self._report("GR102", node, message, help)
             return None

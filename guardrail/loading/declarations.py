@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import Entry, MapNode, Node, Scalar, plain, text_in
-from guardrail.loading.notation import typed
+from guardrail.loading.notation import read_at, read_instant, typed
 from guardrail.loading.shapes import DefaultsShape, FactShape, ModelShape, PriceShape
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import suggestion
@@ -231,6 +231,9 @@ def compile_defaults(node: Node, title: Node, scope: Scope) -> None:
         zone = _zone(shape.timezone, place)
         if zone is not None:
             scope.zone, scope.timezone = zone, shape.timezone
+    if shape.today is not None:
+        scope.today = place.at("today")
+        read_at(scope, scope.today, lambda it: read_instant(it, scope.zone))
 
 
 def compile_unlisted(node: Node, scope: Scope) -> None:

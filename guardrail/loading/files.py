@@ -33,8 +33,8 @@ class PolicyFile:
     `name` is the path as the caller's paths lead to it, for findings; `relative` is the path
     below the folder that was given, by which files are ordered; both with slashes. `path` opens
     it. `data` is what it holds, `text` the same without a byte order mark. `is_test` tells a
-    `*_test.yaml`, which holds tests only, and `is_aside` a file of expectations, which is no part
-    of the set that a server loads.
+    `*_test.yaml`, which holds tests and fixtures only, and `is_aside` a file of expectations, which
+    is no part of the set that a server loads.
     """
 
     name: str

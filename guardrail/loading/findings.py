@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Unpack
 
 from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.loading.foreign import fact_name
 from guardrail.loading.nodes import ListNode, MapNode, Node
 from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import Advice, Source, place_of, quoted
@@ -47,6 +48,15 @@ class Findings:
     def failed(self) -> bool:
         """Whether anything was found that keeps the set from loading."""
         return any(found.severity is Severity.ERROR for found in self.diagnostics)
+
+    def within(self, span: Span, code: str) -> bool:
+        """Tell whether a finding of some code was made within the lines of a span."""
+        return any(
+            found.code == code
+            and found.span.file == span.file
+            and span.line <= found.span.line <= span.end_line
+            for found in self.diagnostics
+        )
 
     def sources(self) -> tuple[Source, ...]:
         """Return the files that findings can be about."""
@@ -122,6 +132,7 @@ class Scope:
 
     `doubtful` holds the names of facts, and of lists with a `$` before them, whose declaration
     is itself in error: using one is not reported again; so does `models_doubtful` for models.
+    `tables` and `fixtures` are as declared; `today` is when tests start that do not say.
     `rules` maps each rule's id to whether it is exemptible. In a `partial` scope some file or
     section could not be read, and unknown names are not reported at all.
     """
@@ -129,6 +140,9 @@ class Scope:
     findings: Findings
     facts: dict[str, Fact] = field(default_factory=lambda: dict(STANDARD_FACTS))
     facts_at: Span | None = None
+    tables: dict[str, Node] = field(default_factory=dict)
+    fixtures: dict[str, MapNode] = field(default_factory=dict)
+    today: Node | None = None
     models: dict[str, Model] = field(default_factory=dict)
     models_doubtful: bool = False
     unlisted_model: str | None = None
@@ -160,7 +174,8 @@ class Scope:
                 label = f"not declared under `facts:` ({place_of(self.facts_at)})"
             if help is None:
                 declare = f"declare it: `{name}: {{type: string}}`" if len(name) < 40 else None
-                help = suggestion(name, (*self.facts, *also), declare)
+                help = fact_name(name, self.facts)
+                help = help or suggestion(name, (*self.facts, *also), declare)
             self.findings.report(
                 "GR105", span, f"unknown fact {quoted(name)}", label=label, help=help
             )

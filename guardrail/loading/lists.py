@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,13 +49,15 @@ class Lists:
         """
         node, kind = entry.value, f"list {quoted(entry.key.text)}"
         declared: NamedList | None = None
-        if isinstance(node, MapNode) and node.entries:
+        if isinstance(node, MapNode) and node.get("empty") is not None:
+            declared = self._empty(Place(node, self.scope.findings))
+        elif isinstance(node, MapNode) and node.entries:
             declared = self._from_file(Place(node, self.scope.findings), source, contents)
         elif not isinstance(node, ListNode):
             message = f"{kind} must be a list, not {kind_of(node)}"
             self.scope.report("GR102", node, message, help="write `[A, B]`, or `{file: PATH}`")
         elif not node.parts:
-            help = "nothing would ever be in it"
+            help = "nothing would ever be in it; write `{empty: intended}` if that is meant"
             self.scope.report("GR108", node, f"{kind} is empty", help=help)
         else:
             nested = next((part for part in node.parts if not isinstance(part, Scalar)), None)
@@ -67,6 +70,22 @@ class Lists:
             self.scope.doubtful.add(f"${entry.key.text}")
         else:
             self.named[entry.key.text] = declared
+
+    def _empty(self, place: Place) -> NamedList | None:
+        """Take over a list that is said to hold nothing."""
+        entries = place.node.entries if isinstance(place.node, MapNode) else ()
+        for entry in entries:
+            if entry.key.text not in ("empty", "file"):
+                report_unknown_key(place, (entry.key.text,), ("empty", "file"))
+                return None
+        written = place.at("empty")
+        if not isinstance(written, Scalar) or written.value != "intended" or len(entries) > 1:
+            help = "write `{empty: intended}` alone, or list the values"
+            place.report(
+                "GR102", ("empty",), "a list is empty only as `empty: intended`", help=help
+            )
+            return None
+        return NamedList((), from_file=False)
 
     def _from_file(
         self, place: Place, source: PolicyFile, contents: list[tuple[str, bytes]]
@@ -153,7 +172,7 @@ class Lists:
 
 def list_name(node: Node) -> str | None:
     """Return the name of the list that `$name` stands for, None for anything else."""
-    if isinstance(node, Scalar) and not node.quoted and node.text.startswith("$"):
+    if isinstance(node, Scalar) and not node.quoted and re.match(r"\$(?!\{)", node.text):
         return node.text[1:]
     return None
 

@@ -7,17 +7,30 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import TypeVar
 
 import limits
 
 from guardrail.loading.findings import Scope
+from guardrail.loading.foreign_values import (
+    NO_ENVIRONMENT,
+    duration,
+    environment,
+    long_rate,
+    no_unit,
+    rate,
+    share,
+    span_of_numbers,
+    unlimited,
+)
 from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of, plain
 from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
+from guardrail.model.conditions import WHOLE
+from guardrail.model.facts import COUNTRIES, REGION, Fact, FactType, typed_value
 
 T = TypeVar("T")
 
@@ -28,6 +41,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(Z|z|[+-]\d{2}:\d{2})?", re.ASCII
 )
+SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 PERCENT = re.compile(r"(\d{1,4})%", re.ASCII)
 _SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LENGTHS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
@@ -58,6 +72,8 @@ def read_amount(written: object, *, money: bool) -> int:
         NotationError: it is not an amount, not whole, or past 2**53 - 1.
     """
     help = "write `50k`, `1.5M`, `2G`, a whole number or `unlimited`"
+    if isinstance(written, str) and environment(written):
+        raise NotationError("is not filled in from anywhere", NO_ENVIRONMENT)
     if isinstance(written, str):
         found = AMOUNT.fullmatch(written)
         if found is None:
@@ -70,7 +86,10 @@ def read_amount(written: object, *, money: bool) -> int:
     else:
         raise NotationError("is not an amount", help)
     if number < 0:
-        raise NotationError("is negative", "an amount is 0 or more")
+        help = (
+            "write `unlimited` if there is no limit" if number == -1 else "an amount is 0 or more"
+        )
+        raise NotationError("is negative", help)
     return _whole(number, money=money)
 
 
@@ -87,11 +106,22 @@ def _whole(number: Decimal, *, money: bool) -> int:
 
 
 def _amount_help(written: str) -> str | None:
+    if unlimited(written):
+        return "write `unlimited` if there is no limit"
+    if written.startswith(("$", "€")) and AMOUNT.fullmatch(written[1:]):
+        return f"write `{written[1:]}`, under `cost_usd`"
+    counted = _NUMBER_WORDS.sub(lambda found: _NUMBERS[found[1].lower()[0]], written.strip())
+    if counted != written and AMOUNT.fullmatch(counted):
+        return f"did you mean `{counted}`?"
     fixed = written.replace("_", "").replace(",", "")
     fixed = fixed.replace("K", "k").replace("m", "M").replace("g", "G").replace("b", "G")
     if fixed != written and AMOUNT.fullmatch(fixed):
         return f"did you mean `{fixed}`? k, M and G are thousands, millions and thousand millions"
     return None
+
+
+_NUMBERS = {"t": "k", "m": "M", "b": "G"}
+_NUMBER_WORDS = re.compile(r"\s+(thousand|million|billion|mln|bn)s?$", re.IGNORECASE)
 
 
 def read_rate(written: str, *, money: bool) -> tuple[int, int]:
@@ -102,14 +132,41 @@ def read_rate(written: str, *, money: bool) -> tuple[int, int]:
     """
     found = RATE.fullmatch(written)
     if found is None or (found[3] is not None and not int(found[3])):
-        raise NotationError(
-            "is not a rate", "write `60/minute` or `100 per 15 minutes`; second, minute, hour, day"
-        )
+        raise NotationError("is not a rate", _rate_help(written))
     amount = read_amount(found[1], money=money)
     period = limits.parse(f"1 per {found[2]}").get_expiry() * SECOND
     if period > LONGEST:
         raise NotationError("has too long a period", "the longest is 366 days")
     return amount, period
+
+
+def _rate_help(written: str) -> str:
+    if environment(written):
+        return NO_ENVIRONMENT
+    longer, near = long_rate(written), rate(written)
+    if longer is not None:
+        per = "365d" if longer == "year" else longer
+        return f"a pace is of a day at most: write a `budget` with `per: {per}`"
+    if near is not None and RATE.fullmatch(near):
+        return f"did you mean `{near}`?"
+    return "write `60/minute` or `100 per 15 minutes`; second, minute, hour, day"
+
+
+def read_share(written: object) -> int:
+    """Return a share such as `5%` or `0.5%` in parts of a million.
+
+    Raises:
+        NotationError: it is not a share, or nothing, or more than everything.
+    """
+    found = SHARE.fullmatch(written) if isinstance(written, str) else None
+    if found is None:
+        near = share(str(written))
+        help = f"write `{near}`" if near else "write a percentage, such as `5%` or `0.5%`"
+        raise NotationError("is not a share of accounts", help)
+    parts = Fraction(found[1]) * 10_000
+    if parts.denominator != 1 or not 0 < parts <= WHOLE:
+        raise NotationError("is not a share of accounts", "write from `0.0001%` to `100%`")
+    return int(parts)
 
 
 def read_duration(written: object, *, least: int = SECOND, most: int = TOP) -> int:
@@ -120,9 +177,10 @@ def read_duration(written: object, *, least: int = SECOND, most: int = TOP) -> i
     """
     found = DURATION.fullmatch(written) if isinstance(written, str) else None
     if found is None:
-        raise NotationError(
-            "is not a duration", "write a whole number and `s`, `m`, `h` or `d`, such as `10m`"
-        )
+        help = "write a whole number and `s`, `m`, `h` or `d`, such as `10m`"
+        near = duration(written) if isinstance(written, str) else None
+        help = no_unit(written) or help
+        raise NotationError("is not a duration", f"did you mean `{near}`?" if near else help)
     length = int(found[1]) * _LENGTHS[found[2]]
     if length < least:
         raise NotationError("is too short", f"the shortest is {_spelled(least)}")
@@ -280,11 +338,16 @@ def _text(fact: Fact, node: Scalar) -> str:
     if not isinstance(node.value, str):
         short = node.value is not None and len(node.text) < 40
         raise _not_a(fact, node, f'quote it: `"{node.text}"`' if short else None)
+    if environment(node.text):
+        raise NotationError("is not filled in from anywhere", NO_ENVIRONMENT, code="GR102")
     if not node.quoted and node.text.startswith("$"):
         name = node.text[:40]
         raise NotationError(
             "names a list", f"write `{{in: {name}}}`, or quote it if it is text", code="GR102"
         )
+    if fact.name == "geo.region" and REGION.fullmatch(node.value) is None:
+        help = "write its ISO 3166-2 code: country, hyphen, region, such as `US-CA`"
+        raise NotationError("is not a region", help, code="GR106")
     return node.value
 
 
@@ -297,14 +360,14 @@ def _bool(fact: Fact, node: Scalar) -> bool:
 
 def _integer(fact: Fact, node: Scalar) -> int:
     if isinstance(node.value, bool) or not isinstance(node.value, int):
-        raise _not_a(fact, node)
+        raise _not_a(fact, node, span_of_numbers(node.text, fact.name))
     return int(_bounded(node.value))
 
 
 def _number(fact: Fact, node: Scalar) -> int | float:
     value = node.value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise _not_a(fact, node)
+        raise _not_a(fact, node, span_of_numbers(node.text, fact.name))
     return _bounded(value)
 
 
@@ -320,6 +383,10 @@ def _country(fact: Fact, node: Scalar) -> str:
         return code
     near = _OTHER_CODES.get(code.upper(), code.upper())
     help = _NO_COUNTRIES.get(code.upper(), "write its ISO 3166-1 code of two letters, such as `DE`")
+    if code.startswith(("!", "-")) and code[1:].strip() in COUNTRIES:
+        help = f"write `{{not: {code[1:].strip()}}}`"
+    elif len(parts := re.split(r"[\s,;|]+", code.strip())) > 1 and COUNTRIES.issuperset(parts):
+        help = f"these are several: write `{{in: [{', '.join(parts)}]}}`"
     if near in COUNTRIES:
         help = f"did you mean `{near}`?"
     raise NotationError("is not a country", help, code="GR106")
@@ -328,7 +395,10 @@ def _country(fact: Fact, node: Scalar) -> str:
 def _address(fact: Fact, node: Scalar) -> object:
     address = typed_value(fact, _text(fact, node))
     if address is None:
-        raise _not_a(fact, node, "write it as `192.0.2.1` or `2001:db8::1`")
+        help = "write it as `192.0.2.1` or `2001:db8::1`"
+        if "/" in node.text:
+            help = f"write `{fact.name}: {{cidr: [{node.text}]}}` for a network"
+        raise _not_a(fact, node, help)
     return address
 
 

@@ -10,13 +10,25 @@ from typing import Literal, cast
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions, Sightings
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, all_or_none, kind_of, text_in
+from guardrail.loading.foreign import CONDITION_WORDS, VERB_WORDS, rule_under_its_name
+from guardrail.loading.foreign_values import duration
+from guardrail.loading.nodes import (
+    Entry,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    all_or_none,
+    kind_of,
+    text_in,
+)
 from guardrail.loading.notation import (
     LONGEST,
     NotationError,
     read_at,
     read_duration,
     read_instant,
+    read_share,
 )
 from guardrail.loading.shapes import (
     VERBS,
@@ -33,10 +45,11 @@ from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.loading.verdicts import Verdicts
 from guardrail.model.amounts import MINUTE, Amount
-from guardrail.model.conditions import Condition
+from guardrail.model.conditions import WHOLE, Comparison, Condition, Every, Rollout
 from guardrail.model.effects import Effect, Mode
-from guardrail.model.facts import Fact, FactType, Source
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 from guardrail.model.rules import (
+    About,
     Block,
     Budget,
     Concurrency,
@@ -51,6 +64,7 @@ from guardrail.model.rules import (
     Window,
 )
 
+_LONGEST_TEXT = 1_000
 _RULE_KEYS = frozenset(keys_of(RuleShape))
 
 
@@ -68,6 +82,8 @@ class Rules:
     def rule(self, node: MapNode, index: int) -> Rule | None:
         """Compile one rule; what is wrong is reported, and None returned."""
         place = Place(node, self.scope.findings, node.get("id"))
+        if len(node.entries) == 1 and self._under_its_name(place, node.entries[0]):
+            return None
         when = self._when(place, [])
         one_verb = self._one_verb(place)
         shape = shaped(RuleShape, place, self.scope.units)
@@ -78,6 +94,8 @@ class Rules:
         verb = verbs.verb() if one_verb else None
         escalate = None if shape.escalate is None else verbs.escalate(shape.escalate, verb)
         start, end = self._bounds(shape, place)
+        if when is not None and shape.rollout is not None:
+            when = self._rolled_out(when, shape)
         if when is None or verb is None:
             return None
         return Rule(
@@ -94,7 +112,31 @@ class Rules:
             escalate=escalate,
             on_store_error=shape.on_store_error,
             was=shape.was,
+            about=self._about(shape, place),
         )
+
+    def _about(self, shape: RuleShape, place: Place) -> About:
+        """Return what people say of a rule; report what is no text of a line."""
+        said = {name: getattr(shape, name) for name in ("description", "owner", "ticket")}
+        paths: dict[Path, str | None] = {(name,): text for name, text in said.items()}
+        labels = shape.labels or {}
+        paths.update({("labels", name): text for name, text in labels.items()})
+        for path, text in paths.items():
+            if text is not None and not (text.strip() and len(text) <= _LONGEST_TEXT):
+                message = f"{quoted(str(path[-1]))} must be text"
+                help = f"1 to {_LONGEST_TEXT:,} characters; leave it out if there is nothing to say"
+                place.report("GR102", path, message, help=help)
+        return About(**said, labels=labels)
+
+    def _rolled_out(self, when: Condition, shape: RuleShape) -> Condition | None:
+        """Return a condition that holds for a share of the accounts alone."""
+        parts = read_at(self.scope, shape.rollout, read_share)
+        if parts is None or parts == WHOLE:
+            return None if parts is None else when
+        text = f"{shape.rollout.text} of accounts"
+        salt = Rollout(shape.was or shape.id, parts)
+        before = when.parts if isinstance(when, Every) else (when,)
+        return Every((*before, Comparison("account.id", "rollout", salt, text)))
 
     def exemption(self, node: MapNode) -> Exemption | None:
         """Compile one exemption; what is wrong is reported, and None returned."""
@@ -106,16 +148,18 @@ class Rules:
         if shape is None:
             return None
         if not shape.rules:
-            help = "name the rules it lifts"
+            help = "name the rules it lifts, or raises the amounts of"
             place.report("GR108", ("rules",), "`rules` is empty", help=help)
         for position, rule in enumerate(shape.rules):
             self._exemptible(rule, ("rules", position), place)
         expires = self._instant(place.at("expires"), last=True)
         if when is None or expires is None:
             return None
+        named = tuple(dict.fromkeys(shape.rules))
         return Exemption(
             id=shape.id,
-            rules=tuple(dict.fromkeys(shape.rules)),
+            rules=named if shape.raised is None else (),
+            raises=() if shape.raised is None else named,
             when=when,
             reason=shape.reason,
             expires=expires,
@@ -123,12 +167,25 @@ class Rules:
             span=node.span,
         )
 
+    def _under_its_name(self, place: Place, entry: Entry) -> bool:
+        name = entry.key.text
+        help = None if name in _RULE_KEYS else rule_under_its_name(name, entry.value)
+        if help is not None:
+            place.report_key("GR101", (name,), f"unknown key {quoted(name)}", help=help)
+        return help is not None
+
     def _when(self, place: Place, seen: Sightings) -> Condition | None:
         node = cast(MapNode, place.node).get("when")
         if node is not None:
             return self.conditions.compile(node, seen)
         present = _keys(place.node)
-        if not any(nearest(name, ("when",)) for name in present - _RULE_KEYS):
+        meant = present - _RULE_KEYS
+        if not meant.isdisjoint(STANDARD_FACTS):
+            return None
+        if not any(
+            name in CONDITION_WORDS or name in STANDARD_FACTS or nearest(name, ("when",))
+            for name in meant
+        ):
             help = "add `when: always` if it is meant for every request"
             place.report_key("GR102", (), "missing `when`", help=help)
         return None
@@ -145,7 +202,7 @@ class Rules:
                 e.key.text for e in cast(MapNode, place.node).entries if e.key.text in verbs
             ]
             place.report_key("GR112", (in_order[1],), message, help=help)
-        elif not any(nearest(name, VERBS) for name in present - _RULE_KEYS):
+        elif not any(name in VERB_WORDS or nearest(name, VERBS) for name in present - _RULE_KEYS):
             help = f"add one of {listed(VERBS, 'or')}"
             place.report_key("GR112", (), "this rule has no verb", help=help)
         return False
@@ -442,7 +499,7 @@ def read_window(written: object) -> Window:
         help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
         near = None
         if isinstance(written, str):
-            near = _IN_FACT_WORDS.get(written) or nearest(written, _CALENDAR)
+            near = _IN_FACT_WORDS.get(written) or duration(written) or nearest(written, _CALENDAR)
         help = help if near is None else f"did you mean {quoted(near)}?"
         raise NotationError("is not a window", help) from None
     return Window("rolling", str(written), length)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
+from guardrail.loading.conditions import written
 from guardrail.loading.findings import Path, Place, Scope
-from guardrail.loading.nodes import NOTHING, MapNode, Node, Scalar, all_or_none, kind_of, plain
+from guardrail.loading.nodes import (
+    NOTHING,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    all_or_none,
+    kind_of,
+    plain,
+    text_in,
+)
 from guardrail.loading.notation import read_amount, read_at, read_duration, read_instant, typed
 from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
-from guardrail.loading.suggest import suggestion
+from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import TOP
@@ -19,6 +32,8 @@ from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
 from guardrail.model.policy import Expectation, Scenario, ScenarioStep
 
+MOST_CASES = 1_000
+"""How many tests one matrix may make."""
 _EFFECTS = ("allow", "degrade", "throttle", "block")
 _SECONDS = (FactType.TIMESTAMP, FactType.DURATION)
 
@@ -29,26 +44,95 @@ class Scenarios:
 
     scope: Scope
 
-    def scenario(self, node: MapNode) -> Scenario | None:
-        """Compile one test; what is wrong is reported, and None returned."""
+    def scenarios(self, node: MapNode) -> tuple[Scenario, ...]:
+        """Compile one test, or those of its matrix; report what is wrong, and return none."""
         place = Place(node, self.scope.findings, node.get("name"))
         shape = shaped(ScenarioShape, place, self.scope.units)
         if shape is None:
-            return None
-        written = node.get("now") or shape.now
-        now = read_at(self.scope, written, partial(read_instant, zone=self.scope.zone))
+            return ()
+        start = node.get("now") or self.scope.today or shape.now
+        now = read_at(self.scope, start, partial(read_instant, zone=self.scope.zone))
+        given = self._given(shape.use)
         facts = self._facts(shape.facts, place, ("facts",))
+        cases = self._cases(shape.matrix, place)
         if (shape.expect is None) == (shape.steps is None):
             message = "a test has either `expect` or `steps`"
             help = "put what each request is expected to do into its step"
             if shape.steps is None:
                 help = "add `expect: allow`, or another effect"
             place.report_key("GR102", (), message, help=help)
-            return None
+            return ()
         steps = self._steps(shape, place)
-        if now is None or facts is None or steps is None:
+        if now is None or given is None or facts is None or cases is None or steps is None:
+            return ()
+        return tuple(
+            Scenario(
+                name=f"{shape.name} ({told})" if told else shape.name,
+                now=now,
+                facts={**given, **facts, **case},
+                steps=steps,
+                span=node.span,
+            )
+            for told, case in cases
+        )
+
+    def _given(self, node: Node | None) -> dict[str, object] | None:
+        """Return the facts of the fixtures that a test uses, those of later ones first."""
+        given: dict[str, object] = {}
+        fine = True
+        parts = node.parts if isinstance(node, ListNode) else () if node is None else (node,)
+        for part in parts:
+            name = text_in(part)
+            fixture = None if name is None else self.scope.fixtures.get(name)
+            if fixture is None:
+                fine = False
+                if name is None:
+                    message = f"`use` takes the name of a fixture, not {kind_of(part)}"
+                    self.scope.report("GR102", part, message)
+                elif not self.scope.partial:
+                    help = did_you_mean(name, self.scope.fixtures, "fixtures")
+                    self.scope.report("GR107", part, f"unknown fixture {quoted(name)}", help=help)
+                continue
+            named = {entry.key.text: entry.value for entry in fixture.entries}
+            facts = self._facts(named, Place(fixture, self.scope.findings), ())
+            fine = fine and facts is not None
+            given.update(facts or {})
+        return given if fine else None
+
+    def _cases(
+        self, matrix: dict[str, Node] | None, place: Place
+    ) -> list[tuple[str, dict[str, object]]] | None:
+        """Return every combination of a matrix, each with what it is called; one without any."""
+        columns: list[list[tuple[str, str, object]]] = []
+        fine = True
+        for name, node in (matrix or {}).items():
+            parts = node.parts if isinstance(node, ListNode) else ()
+            if not parts:
+                message = f"the matrix needs a list of values for {quoted(name)}"
+                place.report("GR102", ("matrix", name), message, help=f"write `{name}: [A, B]`")
+                fine = False
+            column = []
+            for part in parts:
+                found = self._facts({name: part}, place, ("matrix",))
+                fine = fine and found is not None
+                column.append((name, written(part), (found or {}).get(name)))
+            columns.append(column)
+        if matrix is not None and not matrix:
+            place.report("GR108", ("matrix",), "`matrix` is empty", help="leave it out")
             return None
-        return Scenario(name=shape.name, now=now, facts=facts, steps=steps, span=node.span)
+        if math.prod(map(len, columns)) > MOST_CASES:
+            message = f"the matrix has more than {MOST_CASES:,} combinations"
+            place.report_key("GR102", ("matrix",), message, help="leave out some of the values")
+            return None
+        if not fine:
+            return None
+        return [
+            (
+                ", ".join(f"{name} {text}" for name, text, _ in chosen),
+                {name: value for name, _, value in chosen},
+            )
+            for chosen in product(*columns)
+        ]
 
     def _steps(self, shape: ScenarioShape, place: Place) -> tuple[ScenarioStep, ...] | None:
         if shape.steps is None:

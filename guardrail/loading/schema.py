@@ -9,7 +9,7 @@ from pydantic_core import core_schema
 
 from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
-from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, TIME
+from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, SHARE, TIME
 from guardrail.loading.shapes import (
     OPEN,
     USE,
@@ -33,7 +33,6 @@ from guardrail.loading.shapes import (
     Shape,
     ThresholdShape,
 )
-from guardrail.loading.thresholds import SHARE
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
@@ -134,6 +133,8 @@ def _sections() -> Json:
         },
         "facts": maps("FactShape", "Facts beyond the standard vocabulary."),
         "lists": maps("List", "Lists that conditions use as `$NAME`."),
+        "tables": maps("Table", "Tables of amounts that limits use as `$NAME`."),
+        "fixtures": maps("Facts", "Facts that tests `use` by name."),
         "units": lists("UnitName", "Units beyond the built-in ones."),
         "models": maps("ModelShape", "The models the host serves."),
         "defaults": _ref("DefaultsShape"),
@@ -164,21 +165,43 @@ def _parts() -> Json:
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    named = {"type": "string", "pattern": "^\\$", "description": "A table of `tables`."}
+    fact_table = _map(from_fact, ["fact"], False)
     return {
         "PlainAmount": amount,
+        "Names": {"anyOf": [_TEXT, several]},
+        "Matrix": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "array", "minItems": 1, "items": _ref("Value")},
+        },
+        "Table": {
+            "anyOf": [
+                _map(table, ["by"], {"anyOf": [_ref("PlainAmount"), rate]}),
+                banded({"anyOf": [_ref("PlainAmount"), rate]}),
+                fact_table,
+            ]
+        },
         "Amount": {
             "anyOf": [
+                named,
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
                 banded(_ref("PlainAmount")),
-                _map(from_fact, ["fact"], False),
+                fact_table,
             ]
         },
-        "Rate": {"anyOf": [rate, _map(table, ["by"], rate), banded(rate)]},
+        "Rate": {"anyOf": [named, rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
         "Window": {"anyOf": [calendar, duration]},
+        "Raise": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"anyOf": [_ref("PlainAmount"), rate]},
+        },
+        "Share": _pattern(SHARE.pattern),
         "Percent": _pattern(PERCENT.pattern),
         "Above": {"anyOf": [_pattern(PERCENT.pattern), {"type": "integer", "minimum": 0}]},
         "Bounds": {"allOf": [_ref("BoundsShape")], "minProperties": 1},
@@ -188,6 +211,7 @@ def _parts() -> Json:
             "anyOf": [
                 {"type": "array", "minItems": 1, "items": scalar},
                 _map({"file": {"type": "string"}}, ["file"], False),
+                _map({"empty": {"const": "intended"}}, ["empty"], False),
             ]
         },
         "Value": {"anyOf": [scalar, {"type": "array", "items": {"type": "string"}}]},

@@ -21,10 +21,12 @@ from guardrail.loading.declarations import (
 )
 from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
+from guardrail.loading.foreign import file_key
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
 from guardrail.loading.lint import lint_written, read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
+from guardrail.loading.raises import with_raises
 from guardrail.loading.rules import Rules
 from guardrail.loading.scenarios import Scenarios
 from guardrail.loading.shaping import report_unknown_key
@@ -111,15 +113,25 @@ def load_text(text: str, file: str = "policy.yaml", *, linted: bool = False) -> 
     return compile_set([source], Findings(), linted=linted)
 
 
-MAPS = ("facts", "lists", "models", "defaults", "conditions", "links", "score")
+MAPS = (
+    "facts",
+    "lists",
+    "tables",
+    "models",
+    "defaults",
+    "conditions",
+    "links",
+    "score",
+    "fixtures",
+)
 LISTS = ("units", "rules", "exemptions", "tests", "expect", "prove")
 ONCE = ("policy", "models", "defaults", "links", "score")
 """The sections that stand in one file of a set."""
 
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
-_TEST_KEYS = ("guardrail", "tests", "expect")
+_TEST_KEYS = ("guardrail", "tests", "fixtures", "expect")
 _ASIDE_KEYS = ("guardrail", "expect")
-_DECLARING = ("facts", "lists", "models", "conditions", "units", "rules")
+_DECLARING = ("facts", "lists", "tables", "models", "conditions", "units", "rules", "fixtures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +195,12 @@ def _check_version(root: MapNode, place: Place) -> None:
 def _stands(entry: Entry, source: PolicyFile, place: Place) -> bool:
     name = entry.key.text
     if name not in KEYS:
-        report_unknown_key(place, (name,), KEYS)
+        report_unknown_key(place, (name,), KEYS, file_key(name))
         return False
     if source.is_test and name not in _TEST_KEYS:
         message = f"`{name}` cannot stand in a file of tests"
         help = "move it, or name the file without `_test`"
-        label = "`*_test.yaml` files hold tests only"
+        label = "`*_test.yaml` files hold tests and fixtures only"
         place.report_key("GR101", (name,), message, label=label, help=help)
         return False
     if source.is_aside and name not in _ASIDE_KEYS:
@@ -213,6 +225,13 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
         scope.partial = scope.partial or name in _DECLARING
         span = entry.key.span if kind_of(node) == "nothing" else node.span
         help = "leave it out while it is empty" if kind_of(node) == "nothing" else None
+        if name in ("rules", "exemptions") and isinstance(node, MapNode) and node.entries:
+            first = node.entries[0].key.text
+            help = (
+                f"write {quoted(f'- id: {first}')}, and below it what stands below {quoted(first)}"
+            )
+            if node.get("id") is not None:
+                help = "write `- ` before each, also where there is one alone"
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
         scope.report("GR102", span, message, help=help)
         return False
@@ -304,9 +323,12 @@ class _Compilation:
         if "score" in once:
             score = compile_score(once["score"], self.scope, self.conditions, "links" in once)
         nodes, _ = self._maps("exemptions", "exemption", "id", documents)
-        exemptions = _without_none(map(compiler.exemption, nodes))
+        exempting = [(node, compiler.exemption(node)) for node in nodes]
+        exemptions = _without_none(exemption for _, exemption in exempting)
+        rules = with_raises(rules, exempting, self.scope)
         nodes, _ = self._maps("tests", "test", "name", documents)
-        scenarios = _without_none(map(Scenarios(self.scope).scenario, nodes))
+        compiled = Scenarios(self.scope)
+        scenarios = tuple(made for node in nodes for made in compiled.scenarios(node))
         compile_threshold = Thresholds(self.scope, self.conditions).thresholds
         expected = [part for document in documents for part in document.parts("expect")]
         thresholds = tuple(one for part in expected for one in compile_threshold(part))
@@ -368,6 +390,16 @@ class _Compilation:
         for document, entry in self._unique("lists", "list", documents):
             _check_name(scope, entry.key, "name of a list")
             self.lists.declare(entry, document.source, self.contents)
+        for _, entry in self._unique("tables", "table", documents):
+            _check_name(scope, entry.key, "name of a table")
+            scope.tables[entry.key.text] = entry.value
+        for _, entry in self._unique("fixtures", "fixture", documents):
+            _check_name(scope, entry.key, "name of a fixture")
+            if isinstance(entry.value, MapNode):
+                scope.fixtures[entry.key.text] = entry.value
+            else:
+                message = f"fixture {quoted(entry.key.text)} must be a map of facts"
+                scope.report("GR102", entry.value, f"{message}, not {kind_of(entry.value)}")
         for _, entry in self._unique("conditions", "condition", documents):
             if entry.key.text in COMBINATORS:
                 message = f"{quoted(entry.key.text)} cannot be a condition's name"

@@ -35,7 +35,7 @@ def described_as(name: str) -> WithJsonSchema:
     return WithJsonSchema({USE: name})
 
 
-USE = "use"
+USE = "$use"
 """In a schema, stands for a reference to the named schema of a part."""
 
 AnyAmount: TypeAlias = Annotated[Any, described_as("Amount")]
@@ -262,15 +262,31 @@ class RuleShape(Shape):
     """What to do when the store does not answer."""
     was: str | None = None
     """The rule's former id; its counters go on."""
+    rollout: Annotated[Any, described_as("Share")] = None
+    """To what share of accounts the rule applies, such as `5%`: the same ones, and more as it
+    grows."""
+    description: str | None = None
+    """What the rule is for, in a sentence."""
+    owner: str | None = None
+    """Who answers for it."""
+    ticket: str | None = None
+    """Where it was agreed on."""
+    labels: dict[str, str] | None = None
+    """Words of your own about it, each under a name."""
 
 
 class ExemptionShape(Shape):
-    """A named exception: the rules it lists do not apply where its condition holds."""
+    """A named exception: where its condition holds, the rules it lists allow more, or do not apply.
+
+    They do not apply unless `raise` says how much they allow.
+    """
 
     id: str
     """Names the exemption."""
     rules: list[str]
-    """The ids of the rules it lifts."""
+    """The ids of the rules it lifts, or raises the amounts of."""
+    raised: Annotated[Any, described_as("Raise")] = Field(default=None, alias="raise")
+    """What these rules allow at least, by the keys of their amounts: units, `burst` or `max`."""
     when: AnyCondition = None
     """The condition; it may rest only on facts the server establishes."""
     reason: str
@@ -383,6 +399,8 @@ class DefaultsShape(Shape):
     """The mode of rules that state none."""
     timezone: str | None = None
     """The IANA name of the time zone of dates, calendar windows and `time.…` facts."""
+    today: AnyInstant | None = None
+    """When tests start that say no `now`."""
     unlisted_model: str | None = None
     """The model of `models` that one not listed there counts as."""
 
@@ -554,7 +572,11 @@ class ScenarioShape(Shape):
     name: str
     """What the test shows."""
     now: AnyInstant = "2026-01-05T12:00:00Z"
-    """When it starts."""
+    """When it starts; as `today` of `defaults` says, if left out."""
+    use: Annotated[Any, described_as("Names")] = None
+    """A fixture, or several, whose facts it has; its own `facts` go before them."""
+    matrix: Annotated[dict[str, Any] | None, described_as("Matrix")] = None
+    """Facts with several values each: the test runs once with every combination."""
     facts: AnyFacts = Field(default_factory=dict)
     """The facts of every request in it."""
     expect: AnyExpectation = None

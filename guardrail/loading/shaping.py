@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from guardrail.loading import foreign
 from guardrail.loading.findings import Path, Place
 from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
-from guardrail.loading.shapes import COUNTING, OPEN, OpenShape, Shape
+from guardrail.loading.shapes import COUNTING, OPEN, VERBS, OpenShape, Refusal, RuleShape, Shape
 from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
 
@@ -64,10 +65,12 @@ def keys_of(shape: type[BaseModel]) -> list[str]:
     return [name for name in names if name != OPEN]
 
 
-def report_unknown_key(place: Place, path: Path, known: Sequence[str]) -> None:
-    """Report a key that is not among those a map can have."""
+def report_unknown_key(
+    place: Place, path: Path, known: Sequence[str], advice: str | None = None
+) -> None:
+    """Report a key that is not among those a map can have; `advice` knows what it is meant as."""
     name = str(path[-1])
-    help = suggestion(name, known, f"known keys: {listed(known, most=12)}")
+    help = advice or suggestion(name, known, f"known keys: {listed(known, most=12)}")
     place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
 
 
@@ -89,7 +92,30 @@ def _unknown_key(shape: type[Shape], path: Path, place: Place, units: frozenset[
     if isinstance(around, Scalar):
         _report_choice(place, path[:-1], around, known)
     else:
-        report_unknown_key(place, path, known)
+        report_unknown_key(place, path, known, _advice(shape, path, place, units))
+
+
+def _advice(shape: type[Shape], path: Path, place: Place, units: frozenset[str]) -> str | None:
+    """Return the advice on a key that other tools have, or that stands on another level."""
+    name, owner = str(path[-1]), path[-2] if len(path) > 1 else None
+    if shape is not RuleShape:
+        return None
+    if owner is None:
+        present = [verb for verb in VERBS if place.at(verb) is not place.node]
+        advice = foreign.rule_key(name, place.at(*path))
+        limit = next((verb for verb in present if verb in COUNTING), None)
+        if name == "throttle" and limit is not None:
+            return f"write `over: {{{name}: {{…}}}}`"
+        inner = {verb: _known_keys(shape, (verb,), units) for verb in present}
+        if limit is not None and name in Refusal.model_fields:
+            return f"it stands one level down: write `over: {{throttle: {{{name}: …}}}}`"
+        return advice or foreign.lower(name, inner)
+    advice = None
+    if owner in COUNTING:
+        advice = foreign.limit_key(str(owner), name)
+    elif owner in ("block", "throttle"):
+        advice = foreign.refusal_key(name)
+    return advice or foreign.higher(name, keys_of(RuleShape), str(path[0]))
 
 
 def _missing_key(path: Path, place: Place) -> None:
@@ -141,6 +167,8 @@ def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
         help = f'quote it: `"{node.text}"`' if len(node.text) < 40 else "quote it"
     elif wanted == "a map" and isinstance(node, Scalar) and node.value is None:
         help = f"write `{path[-1]}: {{}}` if there is nothing to add" if path else None
+    elif wanted == "a map" and isinstance(node, Scalar) and path:
+        help = foreign.map_of(str(path[-1]), node)
     place.report(
         "GR110" if bound else "GR102",
         path,

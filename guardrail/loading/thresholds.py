@@ -11,6 +11,7 @@ from typing import cast
 from guardrail.loading.conditions import Conditions, written
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, text_in
+from guardrail.loading.notation import SHARE
 from guardrail.loading.shapes import BoundsShape, ThresholdShape
 from guardrail.loading.shaping import keys_of, shaped
 from guardrail.loading.suggest import did_you_mean, nearest
@@ -18,8 +19,6 @@ from guardrail.loading.text import listed, quoted
 from guardrail.model.cells import TOP
 from guardrail.model.conditions import ALWAYS, Comparison, Condition, Negation, Some
 from guardrail.model.policy import BoundOperator, Measure, Threshold
-
-SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 
 _ACCOUNTS = "_accounts"
 _BAD_LINES = "bad_lines"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.foreign_values import share
 from guardrail.loading.nodes import Node, Scalar, all_or_none, kind_of, plain
 from guardrail.loading.notation import PERCENT
 from guardrail.loading.shapes import Degrading, Over, Refusal, RuleShape, StepShape
@@ -174,7 +175,8 @@ class Verdicts:
         found = PERCENT.fullmatch(written) if isinstance(written, str) else None
         shown = quoted(node.text) if isinstance(node, Scalar) else kind_of(node)
         if found is None:
-            help = "write a whole percentage, such as `80%`"
+            near = share(node.text) if isinstance(node, Scalar) else None
+            help = f"write `{near}`" if near else "write a whole percentage, such as `80%`"
             self.scope.report("GR115", node, f"{shown} is not a percentage", help=help)
             return None
         percent = int(found[1])

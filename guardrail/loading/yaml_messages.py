@@ -9,6 +9,7 @@ import yaml
 from yaml.error import Mark
 
 from guardrail.errors import Diagnostic
+from guardrail.loading.foreign_values import NO_ENVIRONMENT
 from guardrail.loading.text import Source, quoted
 
 _WORD = re.compile(r"\\.|[^\s\[\]{},:]{1,40}|\S")
@@ -204,6 +205,11 @@ _SECOND_COLON = _Sentence(
     message="unquoted text cannot hold a `: `",
     help="put the value in quotes, or start a new line for the key",
 )
+_ENVIRONMENT = _Sentence(
+    problem="",
+    message="`${{…}}` is not filled in from anywhere, and its brackets are read as a map",
+    help=NO_ENVIRONMENT,
+)
 _AFTER_VALUE = _Sentence(
     problem="",
     message="{found} stands after the end of a value",
@@ -254,6 +260,8 @@ def _sentence(problem: str, context: str, source: Source, at: tuple[int, int]) -
     before = source.rest(line, 1)[: column - 1]
     if "tab character" in problem or ("any token" in problem and rest.startswith("\t")):
         return _TAB
+    if "while parsing a flow mapping" in context and rest.startswith("{") and before.endswith("$"):
+        return _ENVIRONMENT
     if "mapping values" in problem and re.search(r":\s", before):
         return _SECOND_COLON
     if "mapping values" in problem and len(before) > _LONGEST_KEY:

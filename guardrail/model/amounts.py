@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from guardrail.model.conditions import Condition, Facts, compile_condition, facts_of
+
 SECOND = 1_000_000
 """Microseconds in a second: the engine's times and spans are whole microseconds."""
 MINUTE = 60 * SECOND
@@ -100,7 +102,42 @@ class Banded:
         return bisect_right(self.starts, value)
 
 
-Amount = Fixed | Lookup | FromFact | Banded
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """`own`, and at least `least` where an exemption holds; None is unlimited.
+
+    `expires` is in microseconds since the epoch, exclusive; `unknown_holds` tells whether the
+    exemption holds where its condition is unknown.
+    """
+
+    own: Amount
+    least: int | None
+    exemption: str
+    when: Condition
+    unknown_holds: bool
+    expires: int
+
+    def is_raised(self, facts: Facts, now: int) -> bool:
+        """Tell whether the exemption holds at `now` (microseconds)."""
+        if now >= self.expires:
+            return False
+        answer = compile_condition(self.when)(facts, now / SECOND)
+        return self.unknown_holds if answer is None else answer
+
+
+Amount = Fixed | Lookup | FromFact | Banded | Raised
+
+
+def larger(one: int | None, other: int | None) -> int | None:
+    """Return the larger of two amounts; None is unlimited."""
+    return None if one is None or other is None else max(one, other)
+
+
+def without_raises(amount: Amount) -> Amount:
+    """Return an amount as the rule itself has it."""
+    while isinstance(amount, Raised):
+        amount = amount.own
+    return amount
 
 
 def possible_amounts(amount: Amount) -> tuple[int | None, ...] | None:
@@ -111,9 +148,14 @@ def possible_amounts(amount: Amount) -> tuple[int | None, ...] | None:
         return (*amount.table.values(), amount.otherwise, amount.missing)
     if isinstance(amount, Banded):
         return (*amount.rows, amount.missing)
+    if isinstance(amount, Raised):
+        own = possible_amounts(amount.own)
+        return None if own is None else (*own, *(larger(one, amount.least) for one in own))
     return None
 
 
 def amount_facts(amount: Amount) -> frozenset[str]:
     """Return the names of the facts an amount reads."""
+    if isinstance(amount, Raised):
+        return amount_facts(amount.own) | facts_of(amount.when)
     return frozenset() if isinstance(amount, Fixed) else frozenset((amount.fact,))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple
 
 from guardrail.errors import Span
 
@@ -27,8 +28,23 @@ Operator = Literal[
     "cidr",
     "exists",
     "same_as",
+    "rollout",
 ]
 """The comparisons a test can make; equality and the level operators are written as `in`."""
+
+
+class Rollout(NamedTuple):
+    """A share of all values, `parts` of a million, chosen by a hash that `salt` keys.
+
+    Which values are in it does not change, and a larger share has all of a smaller one.
+    """
+
+    salt: str
+    parts: int
+
+
+WHOLE = 1_000_000
+"""The parts of a rollout to everyone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +54,8 @@ class Comparison:
     `operand` is, by operator: `in`, `not_in` a frozenset of typed values; `gt` … `lte` a number;
     `before`, `after` seconds since the epoch, or None for the decision's own time; `prefix` a
     tuple of strings; `cidr` a tuple of `ipaddress` networks; `exists` a bool; `same_as` the other
-    fact's name. `text` is the test as its author wrote it, `span` where (None: nowhere).
+    fact's name; `rollout` a `Rollout`. `text` is the test as its author wrote it, `span` where
+    (None: nowhere).
     """
 
     fact: str
@@ -103,6 +120,7 @@ _COMPARISONS: Mapping[Operator, Callable[[Any, Any, float], bool]] = {
     "in": lambda value, operand, now: within(value, operand),
     "not_in": lambda value, operand, now: not within(value, operand),
     "cidr": lambda value, operand, now: in_networks(value, operand),
+    "rollout": lambda value, operand, now: in_rollout(value, operand),
 }
 
 
@@ -111,6 +129,17 @@ def within(value: object, values: frozenset[object]) -> bool:
     if isinstance(value, tuple):
         return not values.isdisjoint(value)
     return value in values
+
+
+def place_in(value: str, salt: str) -> int:
+    """Return where a value stands in the rollouts of a salt, from 0 to below `WHOLE`."""
+    text, key = value.encode("utf-8", "surrogatepass"), salt.encode()[:64]
+    return int.from_bytes(blake2b(text, digest_size=8, key=key).digest(), "big") % WHOLE
+
+
+def in_rollout(value: str, rollout: Rollout) -> bool:
+    """Tell whether a value is in a rollout."""
+    return place_in(value, rollout.salt) < rollout.parts
 
 
 def in_networks(
@@ -135,10 +164,15 @@ def compile_condition(condition: Condition) -> Predicate:
 
 
 def evaluate(test: Comparison, facts: Facts, now: float) -> Answer:
-    """Return the answer of a single test; unknown if a fact it reads is missing."""
+    """Return the answer of a single test; unknown if a fact it reads is missing.
+
+    What nobody is named by is in no rollout.
+    """
     value = facts.get(test.fact)
     if test.operator == "exists":
         return (value is not None) is test.operand
+    if test.operator == "rollout" and value is None:
+        return False
     if value is None:
         return None
     if test.operator == "same_as":

@@ -90,12 +90,14 @@ _SERVER: tuple[_Row, ...] = (
     ("credential.id", FactType.STRING, Source.SERVER, ()),
     ("enforcement.status", FactType.ENUM, Source.SERVER, ENFORCEMENT_STATUSES),
     ("kyc.subject", FactType.STRING, Source.SERVER, ()),
+    ("kyc.country", FactType.COUNTRY, Source.SERVER, ()),
     ("payment.fingerprint", FactType.STRING, Source.SERVER, ()),
     ("payment.country", FactType.COUNTRY, Source.SERVER, ()),
     ("device.fingerprint", FactType.STRING, Source.SERVER, ()),
     ("client.ip", FactType.IP, Source.SERVER, ()),
     ("client.network", FactType.STRING, Source.SERVER, ()),
     ("geo.country", FactType.COUNTRY, Source.SERVER, ()),
+    ("geo.region", FactType.STRING, Source.SERVER, ()),
     ("geo.asn", FactType.INTEGER, Source.SERVER, ()),
     ("network.kind", FactType.ENUM, Source.SERVER, NETWORK_KINDS),
     ("time.hour", FactType.INTEGER, Source.SERVER, ()),
@@ -128,6 +130,9 @@ AGES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The durations that follow from a time, each with that time: how long ago it is, 0 at least."""
+
+REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
+"""How the code of a country's region is written: ISO 3166-2."""
 
 COUNTRIES = frozenset(
     (

@@ -332,6 +332,25 @@ class Escalate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What people say of a rule: nothing of it decides anything.
+
+    `labels` are words of the author's own, each under a name.
+    """
+
+    description: str | None = None
+    owner: str | None = None
+    ticket: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> dict[str, str]:
+        """Return what is said, by name; labels in one line."""
+        said = {"about": self.description, "owner": self.owner, "ticket": self.ticket}
+        labels = ", ".join(f"{name}: {text}" for name, text in self.labels.items())
+        return {name: text for name, text in {**said, "labels": labels}.items() if text}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule: a condition and what follows when it holds.
 
@@ -353,6 +372,7 @@ class Rule:
     escalate: Escalate | None = None
     on_store_error: Literal["allow", "deny", "local"] | None = None
     was: str | None = None
+    about: About = About()
 
     @property
     def counter_id(self) -> str:
@@ -362,10 +382,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
-    """A named exception: the rules it lists do not apply where its condition holds.
+    """A named exception: where its condition holds, the rules it lists do not apply.
 
-    `expires` is in microseconds since the epoch, exclusive. It holds only where known true
-    (`unknown_holds` False), unless written otherwise.
+    Of those in `raises` the amounts are larger there, see `Raised`. `expires` is in microseconds
+    since the epoch, exclusive. It holds only where known true (`unknown_holds` False), unless
+    written otherwise.
     """
 
     id: str
@@ -375,3 +396,4 @@ class Exemption:
     expires: int
     unknown_holds: bool
     span: Span
+    raises: tuple[str, ...] = ()

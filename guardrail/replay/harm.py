@@ -61,7 +61,7 @@ class First(NamedTuple):
 class Segment:
     """The requests of one segment, by effect, and its accounts by what they met.
 
-    `shadow` counts by the effect that shadow rules would have had instead of a milder one.
+    `shadow` counts those not refused by the effect that shadow rules would have had instead.
     """
 
     decided: list[int] = field(default_factory=lambda: [0] * len(_EFFECTS))
@@ -214,7 +214,7 @@ class Harm:
             bits |= DEGRADED
         for segment in self._segments(place.ts, facts):
             segment.decided[effect] += 1
-            if stricter > effect:
+            if stricter > effect and not effect.refuses:
                 segment.shadow[stricter] += 1
             if account is not None:
                 met = segment.accounts.get(account, 0)
@@ -354,7 +354,7 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
     story = next((one for one in told.rules if one.rule == rule), None)
     if story is None:
         return Reading()
-    tested = {test.fact: test.value for test in story.tests}
+    tested = {test.fact: test.value for test in story.condition.tests}
     facts = tuple((name, _text(value)) for name, value in tested.items())
     if not story.counters:
         return Reading(facts, never_fits=story.reason == NEVER_FITS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from guardrail.engine import Decision
 from guardrail.guard import Guard
@@ -29,6 +29,7 @@ from guardrail.simulate.population import (
     Values,
 )
 from guardrail.simulate.skills import TOKENS_IN, TOKENS_OUT, Prices, Skill, wider
+from guardrail.simulate.through import Kind, Through
 
 NEVER = math.inf
 _LONG = 3 * DAY
@@ -57,13 +58,17 @@ class Ledger:
 
 @dataclass(slots=True)
 class Take:
-    """What operators wanted and got, by hour: all, and what they came for (agents and code)."""
+    """What operators wanted and got, by hour: all, and what they came for (agents and code).
+
+    `through` tells which accounts got it.
+    """
 
     wanted: list[int]
     served: list[int]
     sought: list[int]
     taken: list[int]
     degraded: int = 0
+    through: Through = field(default_factory=Through)
 
     @classmethod
     def over(cls, hours: int) -> Take:
@@ -74,10 +79,12 @@ class Take:
 class Puppet:
     """One account of an operator: what it shares, and what it knows of its refusals.
 
-    `refused_until` maps what its requests were called to the time until when that is refused.
+    `refused_until` maps what its requests were called to the time until when that is refused;
+    `acting` is how many accounts acted as one with it when it last asked, None if nothing said so.
     """
 
     __slots__ = (
+        "acting",
         "asked",
         "before",
         "cached",
@@ -107,6 +114,7 @@ class Puppet:
         self.tier = tier
         self.cached: dict[tuple[str, str], Facts] = {}
         self.refused_until: dict[str, float] = {}
+        self.acting: int | None = None
         self.can_verify = False
         self.verifies_at = NEVER
         self.rate = 1.0
@@ -449,9 +457,13 @@ class Operator:
                 continue
             got, decision = self._send(puppet, kind, label, count - served, moment)
             served += got
+            found = _kind(puppet, moment)
+            if got:
+                self.take.through.serve(found, puppet.number, got)
             if decision is None:
                 break
             puppet.refused = True
+            self.take.through.refuse(found, puppet.number, decision.rule)
             if self.first_action is None:
                 self.first_action = moment
             wait = decision.retry_after
@@ -550,6 +562,8 @@ class Operator:
             facts, {"requests": count, "input_tokens": into, "output_tokens": out}, now=moment
         )
         self.decisions += 1
+        acting = decision.case.facts.get("actor.accounts")
+        puppet.acting = acting if isinstance(acting, int) else None
         if decision.effect < Effect.THROTTLE:
             self._settle(decision, {"input_tokens": into, "output_tokens": out}, now=moment)
             if decision.effect is Effect.DEGRADE:
@@ -590,6 +604,18 @@ class Operator:
         self._lost_days += 1
         self.skill = wider(self.skill)
         self._pool += [self.values.token("prompt-") for _ in range(3 * len(self._pool))]
+
+
+def _kind(puppet: Puppet, moment: float) -> Kind:
+    """Return what kind of account was last decided on."""
+    facts = puppet.facts
+    verified_at = facts.get("account.verified_at")
+    return Kind(
+        identity=None if verified_at is None else moment - float(str(verified_at)),
+        age=moment - float(str(facts["account.created"])),
+        paid=puppet.paid if puppet.pays else 0.0,
+        acting=puppet.acting,
+    )
 
 
 class Thief(Operator):

@@ -143,6 +143,21 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
             ]
         )
     yield _table(["", ""], rows)
+    yield _table(
+        ["taken through", "identity", "paid", "as one", "accounts", "served", "refused most by"],
+        [
+            [
+                f"{band['age']} accounts",
+                band["known"],
+                band["paid"],
+                band["acting"] or "–",
+                f"{band['accounts']:,}",
+                f"{band['served']:,}",
+                next(iter(band["refusals"]), "–"),
+            ]
+            for band in taken["taken_through"]
+        ],
+    )
     if len(seeds) > 1:
         yield bars_plot(
             "Share of the agents and code that operators wanted, by seed",

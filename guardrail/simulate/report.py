@@ -100,6 +100,7 @@ def attacker_figures(result: Result) -> Fields:
             for puppet in operator.accounts
             if puppet.before is not None
         ),
+        "taken_through": list(take.through.rows()),
         "bound": bound_of(result),
         "hours_to_first_action": first_action(operators),
         "hours_to_containment": contained,

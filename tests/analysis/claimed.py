@@ -144,7 +144,7 @@ def _bounded(policies: PolicySet, cases: _Cases, most: AtMost) -> bool:
         applies = next(a for r, a in cases.reading.rules if r is rule)
         for place, (typed, now) in enumerate(here):
             skips = rule.unknown == "skip" and any(n not in typed for n in verb.facts)
-            value = allowance(verb.amounts[0][1], typed)
+            value = allowance(verb.amounts[0][1], typed, now)
             if applies(typed, now) and not skips and value is not None:
                 lets.setdefault(rule.id, {})[place] = value * percent // 100
     for count in range(len(lets) + 1):

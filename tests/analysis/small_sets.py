@@ -25,6 +25,7 @@ from guardrail.model.amounts import (
     Banded,
     Fixed,
     Lookup,
+    Raised,
     amount_facts,
 )
 from guardrail.model.conditions import (
@@ -33,8 +34,10 @@ from guardrail.model.conditions import (
     Condition,
     Every,
     Negation,
+    Rollout,
     Some,
     facts_of,
+    in_rollout,
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source, epoch_of
@@ -80,6 +83,10 @@ class Known:
 
 
 _DAYS = 86_400
+ROLLOUTS = tuple(Rollout(salt, parts) for salt in ("s", "t") for parts in (300_000, 700_000))
+ROLLED_OUT = tuple(
+    {tuple(in_rollout(f"b{n}", one) for one in ROLLOUTS): f"b{n}" for n in range(200)}.values()
+)
 KNOWN: Mapping[str, Known] = {
     "account.tier": Known(TIERS, (None, *TIERS)),
     "geo.country": Known(("CU", "IR"), (None, "CU", "IR", "FR", "SE")),
@@ -106,7 +113,8 @@ KNOWN: Mapping[str, Known] = {
     ),
     "account.age": Known((30 * _DAYS, 60 * _DAYS), (None, "0s", "30d", "45d", "60d", "61d")),
     "time.hour": Known((9, 17), (0, 9, 12, 17, 23)),
-    "account.id": Known(("a1",), (None, "a1", "zz")),
+    # One account for each way in which they are in the two rollouts, or not.
+    "account.id": Known(("a1",), (None, "a1", *ROLLED_OUT)),
     "actor.accounts": Known((2, 4), (None, 1, 2, 3, 4, 5)),
     "client.agent": Known(("g1",), (None, "g1", "zz")),
     "request.capability": Known(
@@ -160,6 +168,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
         operators += ["prefix", "prefix"]
     elif fact.type is FactType.IP:
         operators += ["cidr", "cidr"]
+    if fact.name == "account.id":
+        operators += ["rollout", "rollout"]
     if fact.type is FactType.COUNTRY and {"geo.country", "payment.country"} <= set(names):
         operators += ["same_as"]
     operator: Any = rng.choice(operators)
@@ -169,6 +179,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
     elif operator in ("in", "not_in"):
         count = rng.randint(1, min(2, len(known.named)))
         operand = frozenset(rng.sample(known.named, count))
+    elif operator == "rollout":
+        operand = rng.choice(ROLLOUTS)
     elif operator == "prefix":
         operand = tuple(rng.sample(PREFIXES, rng.randint(1, 2)))
     elif operator == "cidr":
@@ -193,8 +205,17 @@ def condition(
     return Every(parts) if kind == 3 else Some(parts)
 
 
-def amount(rng: Random, names: Sequence[str]) -> Amount:
-    """Return an amount, of few different ones."""
+def amount(rng: Random, names: Sequence[str], facts: Mapping[str, Fact]) -> Amount:
+    """Return an amount, of few different ones, now and then one that is raised."""
+    own = _amount(rng, names)
+    while rng.random() < 0.2:
+        when = condition(rng, facts, names, 1)
+        least, ends = rng.choice((20, 20, 40, None)), rng.choice((LATER, LAST, NOW))
+        own = Raised(own, least, "raising", when, rng.random() < 0.3, ends)
+    return own
+
+
+def _amount(rng: Random, names: Sequence[str]) -> Amount:
 
     def number() -> int | None:
         return rng.choice((10, 10, 20, 30, 0, None) if rng.random() < 0.3 else (10, 20, 30))
@@ -207,7 +228,7 @@ def amount(rng: Random, names: Sequence[str]) -> Amount:
     return Fixed(number())
 
 
-def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
+def verb(rng: Random, names: Sequence[str], counting: float, facts: Mapping[str, Fact]) -> Any:
     """Return a verb; `counting` is how likely it is one that counts."""
     block = Verdict(effect=Effect.BLOCK, reason="no")
     if rng.random() >= counting:
@@ -227,15 +248,15 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if kind == 0:
         burst = rng.choice((None, Fixed(10), Fixed(20)))
         return Rate(
-            unit="requests", amount=amount(rng, names), period=rng.choice((SECOND, MINUTE)),
+            unit="requests", amount=amount(rng, names, facts), period=rng.choice((SECOND, MINUTE)),
             burst=burst, key=key, over=over,
         )  # fmt: skip
     if kind == 1:
-        return Concurrency(most=amount(rng, names), lease=10 * MINUTE, key=key, over=over)
+        return Concurrency(most=amount(rng, names, facts), lease=10 * MINUTE, key=key, over=over)
     if kind == 2:
         period = rng.choice((DAY, 30 * DAY))
         return Distinct(
-            count="client.agent", most=amount(rng, names), period=period, key=key, over=over
+            count="client.agent", most=amount(rng, names, facts), period=period, key=key, over=over
         )
     windows = (
         Window("day", "day"),
@@ -246,7 +267,7 @@ def verb(rng: Random, names: Sequence[str], counting: float) -> Any:
     if rng.random() < 0.2:
         steps.insert(0, Step(percent=80, verdict=throttle))
     return Budget(
-        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names)),),
+        amounts=((rng.choice(("requests", "requests", "tokens")), amount(rng, names, facts)),),
         window=rng.choice(windows),
         key=key,
         steps=tuple(steps),
@@ -261,7 +282,7 @@ def rule(
         id=f"r{index}",
         index=index,
         when=ALWAYS if rng.random() < 0.1 else condition(rng, facts, names, 2),
-        verb=verb(rng, names, counting),
+        verb=verb(rng, names, counting, facts),
         span=SPAN,
         unknown=rng.choice((None, "match", "skip", "skip")),
         mode=rng.choice((*(Mode.ENFORCE,) * 8, Mode.SHADOW, Mode.OFF)),
@@ -318,7 +339,7 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
         elif kind == 2:
             rules[place] = replace(one, unknown=rng.choice((None, "match", "skip")))
         elif kind == 3:
-            rules[place] = replace(one, verb=verb(rng, names, counting))
+            rules[place] = replace(one, verb=verb(rng, names, counting, policies.facts))
         elif kind == 4:
             rules[place] = replace(one, mode=rng.choice(tuple(Mode)))
         else:
@@ -434,7 +455,7 @@ def asked(reading: Reading, facts: Mapping[str, object], now: int) -> list[tuple
         ("required", ("refuse",)) for name in reading.required if name not in typed
     ]
     for one in rules:
-        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed)]
+        found += [(one.id, what) for what in _asked_by(reading.policies, one, typed, now)]
     return found
 
 
@@ -451,7 +472,9 @@ def _obliged(policies: PolicySet, verdict: Verdict, typed: Mapping[str, Any]) ->
         yield ("oblige", "model", tuple(policies.models).index(obliged.model))
 
 
-def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iterator[Asked]:
+def _asked_by(
+    policies: PolicySet, rule: Rule, typed: Mapping[str, Any], now: int
+) -> Iterator[Asked]:
     verb: Any = rule.verb
     if isinstance(verb, Block):
         yield ("refuse",)
@@ -461,7 +484,7 @@ def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iter
         return
     if isinstance(verb, Budget):
         for unit, one in verb.amounts:
-            most = allowance(one, typed)
+            most = allowance(one, typed, now)
             if most == 0:
                 yield from _nothing(policies, verb, typed)
             for step in verb.steps if most else ():
@@ -470,7 +493,7 @@ def _asked_by(policies: PolicySet, rule: Rule, typed: Mapping[str, Any]) -> Iter
                 how: tuple[Any, ...] = ((unit,), verb.window)
                 yield from _limit(policies, rule, step.verdict, how, figures, typed, step.percent)
         return
-    figures = tuple(allowance(one, typed) for one in verb.allowances)
+    figures = tuple(allowance(one, typed, now) for one in verb.allowances)
     if None in figures:
         return
     if 0 in figures:

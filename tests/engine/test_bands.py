@@ -51,7 +51,7 @@ def test_the_amount_is_that_of_the_last_band_at_or_below_the_value(
             expected = band.amount
     facts = {} if value is None else {"x.score": value}
 
-    found = allowance(Banded("x.score", bands, otherwise, missing), facts)
+    found = allowance(Banded("x.score", bands, otherwise, missing), facts, 0)
     assert found == (missing if value is None else expected)
 
 

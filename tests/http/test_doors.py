@@ -20,7 +20,7 @@ policy: doors
 facts:
   account.tier: {type: level, values: [email, verified]}
   request.tools: {type: integer, default: 0}
-models: {large: {weaker: small, max_output: 10}, small: {max_output: 10}}
+models: {large: {weaker: small, max_output: 10}, small: {max_output: 10}, huge: {}}
 rules:
   - {id: calls, when: always, budget: {requests: 9, per: day, key: account.id}}
   - {id: tokens, when: always, budget: {tokens: 1M, per: day, key: account.id}}

@@ -95,7 +95,8 @@ def plain(policies: PolicySet, rows: Sequence[tuple[Place, Decision]]) -> Counte
         for name in ((values[1],), tuple(values)):
             found[name, decision.effect] += 1
             would = stricter(decision)
-            found[name, "shadow", would] += would > decision.effect
+            milder = would > decision.effect and not decision.effect.refuses
+            found[name, "shadow", would] += milder
             if not isinstance(account, str):
                 continue
             met[name, SEEN].add(account)

@@ -16,9 +16,17 @@ import zstandard
 
 from guardrail.errors import DataError
 from guardrail.loading import load_policies
+from guardrail.replay import parts as parts_module
 from guardrail.replay.counters import save_counters, seed_counters
 from guardrail.replay.few import FewNames
-from guardrail.replay.parts import Job, found_in, replay_guard, replayed, replayed_part
+from guardrail.replay.parts import (
+    Job,
+    StopReplay,
+    found_in,
+    replay_guard,
+    replayed,
+    replayed_part,
+)
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.results import ShardFile, TrafficRun, merged
 from guardrail.replay.sampling import Sample
@@ -330,3 +338,27 @@ def test_few_names_are_the_same_in_any_order_and_division():
 
     first = sorted(set(names), key=repr)[:10]
     assert dict(together) == dict(whole) == {name: names.count(name) for name in first}
+
+
+def test_parts_that_were_stopped_are_merged_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts_module, "TICK", 50)
+    job = job_of(tmp_path, "accounts", 1)
+    policies = load_policies(list(job.policies))
+    parts = parts_of(found_in(job), policies, 2)
+
+    def stopping_after(ticks: int):
+        left = iter(range(ticks))
+
+        def tick():
+            if next(left, None) is None:
+                raise StopReplay
+
+        return tick
+
+    runs = [replayed_part(job, parts, part, stopping_after(3 * part + 2)) for part in (0, 1)]
+    whole = merged(runs, policies)
+
+    assert whole.interrupted is not None
+    assert "line 152; " in whole.interrupted
+    assert whole.tally.requests == sum(run.tally.requests for run in runs) < 300
+    assert whole.course == runs[1].course

@@ -39,6 +39,33 @@ def test_every_record_layout_is_understood(write_database, record):
     assert signal.country_of("5.1.2.3", BUILT) == "DE"
 
 
+@pytest.mark.usefixtures("either_reader")
+def test_a_database_that_knows_regions_establishes_them(write_database):
+    california = {"country": {"iso_code": "US"}, "subdivisions": [{"iso_code": "CA"}]}
+    path = write_database(
+        {
+            "5.0.0.0/8": california,
+            "6.0.0.0/8": {"country": {"iso_code": "DE"}},
+            "7.0.0.0/8": {"country": {"iso_code": "US"}, "subdivisions": []},
+            "9.0.0.0/8": {"country": {"iso_code": "US"}, "subdivisions": [{"iso_code": "c?"}]},
+        }
+    )
+    signal = GeoSignal.open(path)
+
+    assert "geo.region" in signal.provides
+    regions = [
+        signal.facts({"client.ip": ip}, BUILT).get("geo.region")
+        for ip in ("5.1.2.3", "6.1.2.3", "7.1.2.3", "9.1.2.3", "10.1.2.3")
+    ]
+    assert regions == ["US-CA", None, None, None, None]
+
+
+def test_a_database_of_countries_alone_establishes_no_region(write_database):
+    for signal in (GeoSignal.open(write_database({"5.0.0.0/8": "DE"})), GeoSignal.open()):
+        assert "geo.region" not in signal.provides
+        assert "geo.region" not in signal.facts({"client.ip": "5.1.2.3"}, BUILT)
+
+
 def test_where_a_network_is_registered_is_not_where_it_is(write_database):
     path = write_database(
         {

@@ -101,6 +101,10 @@ class RuleEmitter(Protocol):
         """Return the local variable that holds a fact."""
         ...
 
+    def allowance(self, amount: Amount) -> str:
+        """Return the expression for an amount; it gives None for unlimited."""
+        ...
+
     def row(self, amount: Banded) -> str:
         """Return the expression for the row of a banded amount; -1 where its fact is missing."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, cast
 
 from guardrail.engine.verbs.base import (
@@ -16,7 +17,15 @@ from guardrail.engine.verbs.base import (
     Stand,
 )
 from guardrail.engine.windows import SCALED_BELOW, pace_increment, pace_room
-from guardrail.model.amounts import MINUTE, Amount, Banded, Fixed, Lookup
+from guardrail.model.amounts import (
+    MINUTE,
+    Amount,
+    Banded,
+    Fixed,
+    Lookup,
+    Raised,
+    possible_amounts,
+)
 from guardrail.model.cells import LINE, Correction, Counter, Drain
 from guardrail.model.rules import Rate, Rule
 
@@ -69,8 +78,12 @@ class RateLimit(Limit):
         if not paces or any(pace[2] > emitter.longest_line for pace in known):
             return None
         n, gate = emitter.amount(verb.unit), ""
-        if isinstance(amount, Lookup | Banded):
-            most, step, room = f"l{j}", f"w{j}", f"c{j}"
+        in_pairs, found = self._is_in_pairs(amount, burst), ""
+        if in_pairs:
+            emitter.head.append(f"b{j} = {emitter.allowance(burst)}")
+            limit = f"b{j}" if burst is amount else emitter.allowance(amount)
+            found = f"{emitter.constant('P', paces)}[{limit}, b{j}]"
+        elif isinstance(amount, Lookup | Banded):
             table = emitter.constant("P", paces)
             if isinstance(amount, Banded):
                 found = f"{table}[{emitter.row(amount)}]"
@@ -79,6 +92,8 @@ class RateLimit(Limit):
             else:
                 others = emitter.constant("O", paces[OTHERS])
                 found = f"{table}.get({emitter.variable(amount.fact)}, {others})"
+        if found:
+            most, step, room = f"l{j}", f"w{j}", f"c{j}"
             emitter.head.append(f"p{j} = {found}")
             if None in paces.values():
                 gate = f"p{j} is not None"
@@ -94,6 +109,8 @@ class RateLimit(Limit):
         scaled = any(pace[1] == 0 for pace in known)
         by = f"pace_increment({n}, {most}, {self.period})" if scaled else f"{n} * {step}"
         fits = str(burst.value) if isinstance(burst, Fixed) else most
+        if in_pairs:
+            fits = f"b{j}"
         emitter.refuse_too_much(self, 0, f"i{j}", by, room, fits, gate)
         # The record outlives its drain, so that refunds of what was charged before are known.
         kept = max((pace[2] for pace in known), default=0) + MINUTE
@@ -107,14 +124,19 @@ class RateLimit(Limit):
     def _paces(self, amount: Amount, burst: Amount) -> dict[object, Any]:
         """Return (limit, interval, capacity) by fact value, OTHERS for any; empty: not by a table.
 
-        Those of bands are by row, -1 for the missing one.
+        Those of bands are by row, -1 for the missing one; see `_is_in_pairs` for those by amount
+        and burst.
 
         None stands for unlimited, the empty tuple for nothing allowed; the interval is 0 where it
         is scaled.
         """
         same = burst is amount
-        if not (same or isinstance(burst, Fixed)):
-            return {}
+        if self._is_in_pairs(amount, burst):
+            limits, bursts = possible_amounts(amount), possible_amounts(burst)
+            if limits is None or bursts is None:
+                return {}
+            pairs = zip(limits, limits, strict=True) if same else product(limits, bursts)
+            return {pair: self._pace(*pair) for pair in pairs}
         fixed = burst.value if isinstance(burst, Fixed) else None
         if isinstance(amount, Fixed):
             return {OTHERS: self._pace(amount.value, fixed)}
@@ -126,6 +148,11 @@ class RateLimit(Limit):
         else:
             return {}
         return {v: self._pace(most, most if same else fixed) for v, most in rows.items()}
+
+    def _is_in_pairs(self, amount: Amount, burst: Amount) -> bool:
+        """Tell whether paces are looked up by amount and burst: each has values of its own."""
+        own = burst is not amount and not isinstance(burst, Fixed)
+        return own or isinstance(amount, Raised)
 
     def _pace(self, limit: int | None, burst: int | None) -> tuple[int, ...] | None:
         if limit is None or burst is None:

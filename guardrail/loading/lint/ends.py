@@ -44,7 +44,8 @@ def ending_soon(policies: PolicySet, now: int) -> list[str]:
 def _ends(policies: PolicySet) -> Iterator[tuple[int, Diagnostic]]:
     for exemption in policies.exemptions:
         message = f"exemption {quoted(exemption.id)} ended {_last(exemption.expires)}"
-        message += ": the rules it lifted apply again"
+        again = "the amounts it raised are the rules' own" if exemption.raises else ""
+        message += f": {again or 'the rules it lifted apply'} again"
         help = "leave it out, or renew it"
         yield exemption.expires, warning(ENDED, message, exemption.span, help)
     for rule in policies.rules:

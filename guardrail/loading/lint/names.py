@@ -46,6 +46,7 @@ def _unused_names(written: Written) -> None:
                 help = f"leave it out, or write `${entry.key.text}` where it is meant"
                 _unused(written, entry, kind, help)
     _unused_fixtures(written)
+    roots += [entry.value for entry in _declared(written, "tables")]
     _unused_facts(written, roots)
 
 
@@ -59,7 +60,7 @@ def _unused_fixtures(written: Written) -> None:
         node.text
         for test in written.parts("tests")
         for name, node in scalars_in(test)
-        if name in ("use", "fixture", "given")
+        if name == "use"
     }
     for entry in _declared(written, "fixtures"):
         if entry.key.text not in used:

@@ -97,7 +97,8 @@ def _comma(written: Written, tested: Tested) -> None:
     if tested.fact.type not in (FactType.STRING, FactType.LIST):
         return
     spaced = tested.fact.name in _IDENTIFIERS and re.search(r"\S\s+\S", text)
-    if not spaced and not re.search(r"\S\s*,\s*\S", text):
+    # A browser calls itself by sentences with commas; values that follow each other are words.
+    if not spaced and not re.fullmatch(r"[^\s,]+(?:\s*,\s*[^\s,]+)+,?", text):
         return
     parts = [part for part in re.split(r"\s*,\s*|\s+" if spaced else r"\s*,\s*", text) if part]
     message = f"{quoted(text)} is one entry of the list"

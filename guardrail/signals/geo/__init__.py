@@ -14,6 +14,7 @@ from guardrail.signals.geo.databases import (
     country_lookup,
     identity_of,
     open_database,
+    region_lookup,
 )
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "country.mmdb"
@@ -31,7 +32,9 @@ MAX_AGE = 90 * _DAY
 
 
 class GeoSignal:
-    """Establishes `geo.country`, and `geo.asn` if it has a database for it, from `client.ip`.
+    """Establishes `geo.country` from `client.ip`, and `geo.asn` if it has a database for it.
+
+    `geo.region` is established where the country database knows regions.
 
     `country_of(ip, now)` and `asn_of(ip, now)` answer for one address without a mapping around
     it: the value, or None where there is none. They raise DataError when the file turns out to be
@@ -39,7 +42,16 @@ class GeoSignal:
     copied into memory when it is opened: what is done to the file afterwards does no harm.
     """
 
-    __slots__ = ("_asn", "_country", "asn_of", "country_of", "needs", "provides", "sources")
+    __slots__ = (
+        "_asn",
+        "_country",
+        "asn_of",
+        "country_of",
+        "needs",
+        "provides",
+        "region_of",
+        "sources",
+    )
 
     def __init__(self, country: Database, asn: Database | None) -> None:
         """Take open databases; use `open` or `configured`."""
@@ -49,6 +61,9 @@ class GeoSignal:
         self.asn_of: Callable[[str, float], int | None] | None = None
         self.needs = frozenset({"client.ip"})
         self.provides = frozenset({"geo.country"})
+        self.region_of = None if country.path == EMBEDDED else region_lookup(country)
+        if self.region_of is not None:
+            self.provides |= {"geo.region"}
         if asn is not None:
             self.asn_of = asn_lookup(asn)
             self.provides |= {"geo.asn"}
@@ -112,6 +127,9 @@ class GeoSignal:
         country = self.country_of(ip, now)
         if country is not None:
             found["geo.country"] = country
+        region = self.region_of(ip, now) if self.region_of is not None else None
+        if region is not None:
+            found["geo.region"] = region
         asn = self.asn_of(ip, now) if self.asn_of is not None else None
         if asn is not None:
             found["geo.asn"] = asn

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import maxminddb
 
 from guardrail.errors import DataError
-from guardrail.model.facts import COUNTRIES
+from guardrail.model.facts import COUNTRIES, REGION
 from guardrail.signals.addresses import (
     NOT_AN_ADDRESS,
     SPECIAL_V4,
@@ -56,6 +56,14 @@ _COUNTRY_LAYOUTS: tuple[Callable[[Any], str | None], ...] = (
     lambda record: _CODES.get(record["country_code"]),
     lambda record: _CODES.get(record["country"]),
 )
+
+
+def _region(record: Any) -> str | None:
+    code = f"{record['country']['iso_code']}-{record['subdivisions'][0]['iso_code']}"
+    return code if REGION.fullmatch(code) else None
+
+
+_REGION_LAYOUTS: tuple[Callable[[Any], str | None], ...] = (_region,)
 _ASN_LAYOUTS: tuple[Callable[[Any], int | None], ...] = (
     lambda record: _asn(record["autonomous_system_number"]),
     lambda record: _asn(record["asn"]),
@@ -184,6 +192,17 @@ def country_lookup(database: Database) -> Callable[[str, float], str | None]:
     return _lookup(database, _COUNTRY_LAYOUTS, "countries")
 
 
+def region_lookup(database: Database) -> Callable[[str, float], str | None] | None:
+    """Return the function from an address and the present instant to a region, None if it has none.
+
+    A region is its ISO 3166-2 code, of the largest part of the country that the database names.
+    """
+    try:
+        return _lookup(database, _REGION_LAYOUTS, "regions")
+    except DataError:
+        return None
+
+
 def asn_lookup(database: Database) -> Callable[[str, float], int | None]:
     """Return the function from an address and the present instant to an AS number.
 
@@ -223,7 +242,7 @@ def _lookup(
             raise _broken(database.path) from error
         try:
             return read(record)
-        except (KeyError, TypeError):
+        except (KeyError, IndexError, TypeError):
             return None
 
     return find
@@ -247,7 +266,7 @@ def _layout(
 ) -> Callable[[Any], _T | None]:
     for record in _sample(database):
         for read in layouts:
-            with contextlib.suppress(KeyError, TypeError):
+            with contextlib.suppress(KeyError, IndexError, TypeError):
                 if read(record) is not None:
                     return read
     raise DataError(

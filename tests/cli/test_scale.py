@@ -1,0 +1,144 @@
+"""Replays in several processes, in shards and of samples, as the command line has them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.replay.test_parts import HEAD, POLICIES
+
+ROOT = Path(__file__).resolve().parents[2]
+WEEK = ROOT / "examples" / "traffic" / "sample-week.jsonl.gz"
+TRAFFIC = ("--traffic", "week.jsonl")
+
+
+def test_two_processes_and_three_shards_print_what_one_does(run, folder):
+    with gzip.open(WEEK) as week:
+        lines = b"".join(line for line, _ in zip(week, range(3_000), strict=False))
+    (folder / "part.jsonl").write_bytes(lines)
+    (folder / "linked.yaml").write_text(HEAD + POLICIES["global"] + POLICIES["links"])
+    check = ("check", "linked.yaml", "--traffic", "part.jsonl", "--allow-empty")
+    one = run(*check, "--format", "json", "--decisions", "d1")
+    two = run(*check, "--format", "json", "--decisions", "d2", "--workers", "2")
+    for shard in (1, 2, 3):
+        run(*check, "--shard", f"{shard}/3", "--result", f"r{shard}")
+    merged = run("merge", "r3", "r1", "r2", "--format", "json", "--allow-empty")
+
+    assert two.out == merged.out == one.out
+    assert two.code == merged.code == one.code
+    assert json.loads(one.out)["traffic"]["requests"] == 3_000
+    assert (folder / "d1").read_bytes() == (folder / "d2").read_bytes()
+    assert "note: 2 parts by account; accounts stay together that share counters of `all`" in (
+        two.err
+    )
+
+
+def test_a_part_says_what_it_is_and_that_all_are_to_be_merged(run):
+    outcome = run("check", "policies", *TRAFFIC, "--shard", "2/2", "--result", "r2")
+
+    assert outcome.code == 0
+    assert "part 2 of 2" in outcome.out
+    assert "merge all 2 with `guardrail merge`" in outcome.out
+    assert "note: 2 parts by account: no rule counts for several accounts together" in outcome.err
+
+
+WRONG = {
+    ("--workers", "2"): "`--workers` replays traffic: give it with `--traffic`",
+    ("--sample", "5%"): "`--sample` replays traffic: give it with `--traffic`",
+    (*TRAFFIC, "--shard", "1/2"): "`--shard K/N` and `--result OUT` go together",
+    (*TRAFFIC, "--shard", "3/2", "--result", "r"): "`--shard 3/2` is no part: write `1/4`",
+    (*TRAFFIC, "--shard", "x", "--result", "r"): "`--shard x` is no part: write `1/4`",
+    (*TRAFFIC, "--workers", "2", "--store-down"): "`--store-down` does not go with `--workers`",
+    (*TRAFFIC, "--workers", "2", "--store", "lmdb://x"): "`--store` does not go with `--workers`",
+    (*TRAFFIC, "--workers", "2", "--save-counters", "c"): "`--save-counters` does not go with",
+    (*TRAFFIC, "--workers", "2", "--shard", "1/2", "--result", "r"): "leave `--workers` out",
+    ("--traffic", "-", "--workers", "2"): "`--traffic -` does not go with `--workers`",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_what_does_not_go_together_is_said(run, options):
+    outcome = run("check", "policies", *options)
+
+    assert outcome.code == 2
+    assert WRONG[options] in outcome.err
+
+
+def shards(run, *names):
+    for name in names:
+        run("check", "policies", *TRAFFIC, "--shard", f"{name[1]}/{name[2]}", "--result", name)
+
+
+def test_parts_that_are_no_whole_are_not_merged(run, folder):
+    shards(run, "r13", "r23", "r33", "r12")
+    (folder / "none").write_text("no result")
+
+    for names, message in (
+        (("r13", "r33"), "parts are missing: 2/3"),
+        (("r13", "r23", "r33", "r13"), "a part is given twice"),
+        (("r12", "r23", "r33"), "parts of different replays"),
+        (("none",), "`none` is no result of a replay"),
+        (("gone",), "cannot read `gone`"),
+    ):
+        outcome = run("merge", *names)
+
+        assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+
+    policy = folder / "policies" / "public.yaml"
+    policy.write_text(policy.read_text().replace("tokens: 100", "tokens: 200"))
+
+    assert "have changed since the parts were replayed" in run("merge", "r13", "r23", "r33").err
+
+
+def test_a_sample_says_what_it_left_out(run):
+    outcome = run("check", "policies", *TRAFFIC, "--sample", "50%", "--sample-key", "x")
+    everybody = run("check", "policies", *TRAFFIC, "--sample", "100%")
+
+    assert "a sample of 50% of the accounts: " in outcome.out
+    assert "a sample of 100% of the accounts: 0 requests of others passed over" in everybody.out
+    assert "36 requests" in everybody.out
+
+
+def test_counters_are_saved_and_gone_on_with(run, folder):
+    saved = run("check", "policies", *TRAFFIC, "--save-counters", "c.jsonl")
+    row = {
+        "ts": 1772409600 + 604_000 + 60,
+        "facts": {"account.id": "a4", "geo.country": "DE", "request.model": "large"},
+        "usage": {"input_tokens": 80, "output_tokens": 5},
+    }
+    (folder / "next.jsonl").write_text(json.dumps(row) + "\n")
+    check = ("check", "policies", "--traffic", "next.jsonl", "--decisions", "d", "--format", "json")
+    run(*check)
+    cold = json.loads((folder / "d").read_text())["effect"]
+    warm = run(*check, "--seed-counters", "c.jsonl")
+
+    assert "saved to `c.jsonl`" in saved.err
+    assert (cold, json.loads((folder / "d").read_text())["effect"]) == ("degrade", "degrade")
+    assert "held before what they held when they were saved" in warm.out
+
+
+def test_an_interrupted_replay_reports_what_it_saw(folder):
+    os.mkfifo(folder / "pipe.jsonl")
+    command = [sys.executable, "-m", "guardrail", "check", "policies", "--traffic", "pipe.jsonl"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+    line = (folder / "week.jsonl").read_bytes().splitlines(keepends=True)[0]
+    # More than a pipe holds and a reader takes at once: when it is written, replaying has begun.
+    with open(folder / "pipe.jsonl", "wb", buffering=0) as pipe:
+        pipe.write(line * 20_000)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+
+    assert "interrupted at `pipe.jsonl` line " in err
+    assert "the figures are of what was read by then" in err
+    assert process.returncode == 130
+    assert "traffic  " in out
+    assert " 0 bad lines" in out

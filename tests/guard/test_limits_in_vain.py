@@ -1,0 +1,62 @@
+"""A limit that `lint` calls out of reach is out of reach: whatever the other admits, it admits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from guardrail.loading import load_text
+from guardrail.testing import MovableClock, guard_of
+
+WINDOWS = ("hour", "day", "week", "month", "1m", "30m", "1h", "2h", "1d", "3d", "30d", "lifetime")
+
+
+def limit(draw: random.Random) -> str:
+    """Return a small limit in requests."""
+    if draw.random() < 0.3:
+        burst = draw.choice(("", f"burst: {draw.randint(1, 9)}, "))
+        per = draw.choice(("minute", "hour", "day", "10 minutes"))
+        return f"rate: {{requests: {draw.randint(1, 6)} per {per}, {burst}key: account.id}}"
+    amount = draw.choice((1, 2, 3, 5, 8, 20, 60, 100, 200))
+    steps = draw.choice(("", "", ", steps: [{at: 50%, throttle: {}}]"))
+    budget = f"budget: {{requests: {amount}, per: {draw.choice(WINDOWS)}, key: account.id}}"
+    return budget + steps
+
+
+def text(*limits: str) -> str:
+    """Return a policy set of some limits, from `a` on."""
+    rules = "".join(f"  - {{id: {'ab'[n]}, when: always, {one}}}\n" for n, one in enumerate(limits))
+    return f"guardrail: 1\npolicy: p\nrules:\n{rules}"
+
+
+def in_vain(written: str) -> set[str]:
+    """Return the rules that are called out of reach."""
+    told = [one for one in load_text(written, linted=True).warnings if one.code == "GR207"]
+    return {one.message.split("`")[1] for one in told}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_another_limit_admits_never_fills_it(seed):
+    draw = random.Random(seed)
+    claims = 0
+    while claims < 6:
+        pair = [limit(draw), limit(draw)]
+        for vain in in_vain(text(*pair)):
+            claims += 1
+            inner, outer = pair["ab".index(vain)], pair["ba".index(vain)]
+            clock = MovableClock("2026-01-30T21:30:00Z")
+            other, it = guard_of(text(outer), clock=clock), guard_of(text(inner), clock=clock)
+            for _ in range(250):
+                clock.advance(draw.choice((0, 0, 0, 1, 20, 60, 599, 1800, 3600, 7201, 40000)))
+                if other.decide({"account.id": "a"}).allowed:
+                    decision = it.decide({"account.id": "a"})
+                    assert decision.allowed, (seed, inner, outer, clock.now)
+
+
+def test_it_is_told_where_it_is_so_and_not_where_it_is_reached():
+    within = "budget: {requests: 3, per: day, key: account.id}"
+
+    assert in_vain(text(within, "budget: {requests: 93, per: month, key: account.id}")) == {"b"}
+    assert in_vain(text(within, "budget: {requests: 92, per: month, key: account.id}")) == set()
+    assert in_vain(text("budget: {requests: 93, per: month, key: account.id}", within)) == {"a"}

@@ -1,0 +1,582 @@
+"""Known mistakes, each put beside the shipped policies: found once, with its code and its line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from guardrail.errors import Diagnostic, PolicyError
+from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_policies
+
+ROOT = Path(__file__).resolve().parents[2]
+POLICIES = ROOT / "policies"
+NOW = 1_780_000_000_000_000  # 2026-05-28
+START = "guardrail: 1\n"
+
+
+class Mistake(NamedTuple):
+    """A mistake: its code, the file that makes it, and a part of the line it is told at."""
+
+    code: str
+    text: str
+    at: str
+
+
+def rule(id: str, *lines: str) -> str:
+    """Return a rule in block style, one key a line."""
+    return "".join([f"  - id: {id}\n", *(f"    {line}\n" for line in lines)])
+
+
+def rules(*written: str) -> str:
+    """Return a policy file of some rules."""
+    return f"{START}rules:\n{''.join(written)}"
+
+
+SKIP = "unknown: skip"
+BLOCK = "block: {}"
+
+
+def block(condition: str, *more: str) -> str:
+    """Return a file with one rule that blocks what a condition holds for."""
+    return rules(rule("m", f"when: {condition}", *(more or (SKIP,)), BLOCK))
+
+
+def budget(*budgets: str, when: str = "{account.tier: verified}") -> str:
+    """Return a file with a rule for each budget."""
+    made = [
+        rule(f"m{n}", f"when: {when}", SKIP, f"budget: {written}")
+        for n, written in enumerate(budgets)
+    ]
+    return rules(*made)
+
+
+def exemption(when: str, expires: str = "2198-12-31", *more: str) -> str:
+    """Return a file with one exemption."""
+    lines = [f"when: {when}", f"expires: {expires}", "rules: [tokens-per-day]", *more]
+    if not more:
+        lines.append("reason: signed pilot")
+    return f"{START}exemptions:\n{rule('pilot', *lines)}"
+
+
+OWN = "key: account.id"
+PACE = "rate: {requests: 60/minute, key: account.id}"
+MISTAKES = {
+    # What blocks whoever lacks a fact.
+    "an embargo of whoever has no country": Mistake(
+        "GR204", block("{geo.country: CU}", "exemptible: false"), "when:"
+    ),
+    "a country that is not one of some": Mistake(
+        "GR204", block("{geo.country: {not_in: [DE, FR]}}", "mode: enforce"), "when:"
+    ),
+    "an age below a bound": Mistake(
+        "GR204", block("{account.age: {lt: 1d}}", "exemptible: true"), "when:"
+    ),
+    "one of two facts may be missing": Mistake(
+        "GR204",
+        block("{any: [{geo.country: CU}, {account.tier: anonymous}]}", "exemptible: true"),
+        "when:",
+    ),
+    "a fact compared with one that may be missing": Mistake(
+        "GR204",
+        block("{payment.country: {exists: true, not: {same_as: geo.country}}}", "exemptible: true"),
+        "when:",
+    ),
+    # What ends.
+    "an exemption that has ended": Mistake(
+        "GR206", exemption("{account.id: a1}", "2026-01-31"), "- id: pilot"
+    ),
+    "an exemption that ends in a week": Mistake(
+        "GR206", exemption("{account.id: a1}", "2026-06-04"), "- id: pilot"
+    ),
+    "a rule that has ended": Mistake(
+        "GR206", block("{account.id: a1}", SKIP, "until: 2026-04-01"), "- id: m"
+    ),
+    "a rule that ends tomorrow": Mistake(
+        "GR206", block("{account.id: a1}", SKIP, "until: 2026-05-29"), "- id: m"
+    ),
+    # What another limit keeps from being reached.
+    "a month above its days": Mistake(
+        "GR207",
+        budget(f"{{requests: 5, per: day, {OWN}}}", f"{{requests: 1k, per: month, {OWN}}}"),
+        "requests: 1k",
+    ),
+    "a week above its hours": Mistake(
+        "GR207",
+        budget(f"{{requests: 5, per: hour, {OWN}}}", f"{{requests: 1k, per: week, {OWN}}}"),
+        "requests: 1k",
+    ),
+    "thirty days above ten": Mistake(
+        "GR207",
+        budget(f"{{requests: 5, per: 10d, {OWN}}}", f"{{requests: 25, per: 30d, {OWN}}}"),
+        "requests: 25",
+    ),
+    "a day that the pace never fills": Mistake(
+        "GR207",
+        rules(
+            rule(
+                "m0",
+                "when: {account.tier: verified}",
+                SKIP,
+                "rate: {requests: 1/minute, key: account.id}",
+            ),
+            rule(
+                "m1",
+                "when: {account.tier: verified}",
+                SKIP,
+                f"budget: {{requests: 2k, per: day, {OWN}}}",
+            ),
+        ),
+        "requests: 2k",
+    ),
+    "a lifetime below a day": Mistake(
+        "GR207",
+        budget(f"{{requests: 5, per: lifetime, {OWN}}}", f"{{requests: 50, per: day, {OWN}}}"),
+        "requests: 50",
+    ),
+    "tiers that a day keeps from their month": Mistake(
+        "GR207",
+        budget(
+            "{requests: {by: account.tier, verified: 5, else: 3}, per: day, key: account.id}",
+            "{requests: {by: account.tier, verified: 500, else: 300}, per: month, key: account.id}",
+        ),
+        "verified: 500",
+    ),
+    "tokens of a month far above their days": Mistake(
+        "GR207",
+        budget(f"{{tokens: 50k, per: day, {OWN}}}", f"{{tokens: 10M, per: month, {OWN}}}"),
+        "tokens: 10M",
+    ),
+    # What nothing uses.
+    "a list that no rule reads": Mistake(
+        "GR208", f"{START}lists:\n  partners: [a1, a2]\n", "partners"
+    ),
+    "a condition that no rule uses": Mistake(
+        "GR208", f"{START}conditions:\n  free: {{account.tier: email}}\n", "free"
+    ),
+    "a fact that no rule reads": Mistake(
+        "GR208",
+        f"{START}facts:\n  account.plan: {{type: string, source: server}}\n",
+        "account.plan",
+    ),
+    "a condition that only an unused one uses": Mistake(
+        "GR208",
+        f"{START}conditions:\n  inner: {{account.tier: email}}\nrules:\n"
+        + rule("m", "when: {account.tier: email}", PACE),
+        "inner",
+    ),
+    # What does not fit.
+    "a day of tokens below one answer": Mistake(
+        "GR210", budget(f"{{tokens: 5k, per: day, {OWN}}}"), "tokens: 5k"
+    ),
+    "output for half an answer": Mistake(
+        "GR210", budget(f"{{output_tokens: 4000, per: day, {OWN}}}"), "output_tokens: 4000"
+    ),
+    "a tier whose tokens lack a zero": Mistake(
+        "GR210",
+        budget("{tokens: {by: account.tier, anonymous: 1k, else: 1M}, per: day, key: account.id}"),
+        "anonymous: 1k",
+    ),
+    "a cent a day": Mistake(
+        "GR210", budget(f"{{cost_usd: 0.01, per: day, {OWN}}}"), "cost_usd: 0.01"
+    ),
+    "tokens a minute below one answer": Mistake(
+        "GR210",
+        rules(rule("m", "when: {account.tier: verified}", f"rate: {{tokens: 2k/minute, {OWN}}}")),
+        "tokens: 2k",
+    ),
+    "a burst below one answer": Mistake(
+        "GR210",
+        rules(
+            rule(
+                "m",
+                "when: {account.tier: verified}",
+                f"rate: {{tokens: 60k/minute, burst: 1k, {OWN}}}",
+            )
+        ),
+        "tokens: 60k",
+    ),
+    # What one can fill for all.
+    "a ceiling for all without one for each": Mistake(
+        "GR215", budget("{output_tokens: 1G, per: day, key: global}"), "key: global"
+    ),
+    "a country's share that one account can take": Mistake(
+        "GR215", budget("{output_tokens: 1G, per: day, key: geo.country}"), "key: geo.country"
+    ),
+    "a pace for all without one for each": Mistake(
+        "GR215",
+        rules(
+            rule("m", "when: {account.tier: verified}", "rate: {tokens: 1M/minute, key: global}")
+        ),
+        "tokens: 1M",
+    ),
+    "an own limit as large as all share": Mistake(
+        "GR215",
+        budget(
+            "{output_tokens: 100k, per: day, key: global}",
+            f"{{output_tokens: 200k, per: day, {OWN}}}",
+        ),
+        "key: global",
+    ),
+    # Tiers.
+    "the paying tier has a zero less": Mistake(
+        "GR220",
+        budget(
+            "{requests: {by: account.tier, anonymous: 10, email: 100, verified: 1000, "
+            "enterprise: 500}, per: day, key: account.id}"
+        ),
+        "enterprise: 500",
+    ),
+    "two rows that are swapped": Mistake(
+        "GR220",
+        budget(
+            "{requests: {by: account.tier, anonymous: 5, email: 100, verified: 50, "
+            "enterprise: 1k}, per: day, key: account.id}"
+        ),
+        "verified: 50",
+    ),
+    "unlimited below a number": Mistake(
+        "GR220",
+        budget(
+            "{requests: {by: account.tier, anonymous: 5, email: 5, verified: unlimited, "
+            "enterprise: 1k}, per: day, key: account.id}"
+        ),
+        "verified: unlimited",
+    ),
+    "who paid more has less": Mistake(
+        "GR220",
+        budget(
+            "{requests: {by: account.paid_usd, bands: {0: 100, 20: 50}}, per: day, key: account.id}"
+        ),
+        "20: 50",
+    ),
+    "the older account has less": Mistake(
+        "GR220",
+        budget(
+            "{requests: {by: account.age, bands: {0d: 100, 60d: 10}}, per: day, key: account.id}"
+        ),
+        "60d: 10",
+    ),
+    "a pace that falls": Mistake(
+        "GR220",
+        rules(
+            rule(
+                "m",
+                "when: always",
+                "rate: {requests: {by: account.tier, anonymous: 9/minute, email: 9/minute, "
+                "verified: 99/minute, enterprise: 9/minute}, key: account.id}",
+            )
+        ),
+        "enterprise: 9",
+    ),
+    "fewer at once for who is known": Mistake(
+        "GR220",
+        rules(
+            rule(
+                "m",
+                "when: always",
+                "concurrency: {max: {by: account.tier, anonymous: 1, email: 9, verified: 2, "
+                "enterprise: 20}, key: account.id}",
+            )
+        ),
+        "verified: 2",
+    ),
+    "levels listed from the highest": Mistake(
+        "GR221",
+        f"{START}facts:\n  account.plan:\n    {{type: level, source: server, values: "
+        f"[enterprise, pro, free], default: free}}\nrules:\n"
+        + rule("m", "when: {account.plan: {below: pro}}", PACE),
+        "values:",
+    ),
+    "tables that all fall": Mistake(
+        "GR221",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a], "
+        f"default: c}}\nrules:\n"
+        + rule(
+            "m",
+            "when: always",
+            "rate: {requests: {by: account.plan, a: 1/minute, b: 2/minute, c: 3/minute}, key: "
+            "account.id}",
+        ),
+        "values:",
+    ),
+    "whoever is unknown is at the top": Mistake(
+        "GR221",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [a, b, c], "
+        f"default: c}}\nrules:\n" + rule("m", "when: {account.plan: a}", PACE),
+        "default: c",
+    ),
+    # Models.
+    "a model that is misspelt": Mistake(
+        "GR222", block("{request.model: larg}"), "request.model: larg"
+    ),
+    "a model of another provider": Mistake(
+        "GR222", block("{request.model: {in: [large, gpt-5]}}"), "gpt-5"
+    ),
+    "a table by a model that is not there": Mistake(
+        "GR222",
+        budget("{requests: {by: request.model, huge: 5, else: 50}, per: day, key: account.id}"),
+        "huge: 5",
+    ),
+    "a test of a model that is not there": Mistake(
+        "GR222",
+        f"{START}tests:\n  - name: large\n    facts: {{request.model: large-2, account.tier: "
+        f"verified, geo.country: DE}}\n    expect: allow\n",
+        "large-2",
+    ),
+    # Patterns.
+    "a star at the end": Mistake(
+        "GR223", block('{client.agent: "python-requests/*"}'), "python-requests"
+    ),
+    "a star in a list": Mistake("GR223", block('{account.org: {in: ["org_*", org_2]}}'), "org_*"),
+    "a regular expression": Mistake("GR223", block('{client.agent: "^curl/.*"}'), "curl"),
+    "alternatives in brackets": Mistake("GR223", block('{client.agent: "(curl|wget)"}'), "curl"),
+    "a star after a prefix": Mistake("GR223", block('{client.agent: {prefix: "curl*"}}'), "curl"),
+    "a class of characters": Mistake(
+        "GR223", block('{account.org: {not: "org_[0-9]+"}}', SKIP), "org_"
+    ),
+    # Quotes and comments.
+    "typographic quotes around an account": Mistake(
+        "GR224", block("{account.id: \u201cacct_42\u201d}"), "acct_42"
+    ),
+    "German quotes": Mistake("GR224", block("{account.id: \u201eacct_42\u201c}"), "acct_42"),
+    "single typographic quotes in a list": Mistake(
+        "GR224", block("{account.id: {in: [\u2018a1\u2019, a2]}}"), "a1"
+    ),
+    "a message in typographic quotes": Mistake(
+        "GR224",
+        rules(
+            rule("m", "when: {account.id: a1}", SKIP, "block: {message: \u201cWrite to us\u201d}")
+        ),
+        "message",
+    ),
+    "a ticket's number in a message": Mistake(
+        "GR225",
+        rules(
+            rule(
+                "m",
+                "when: {account.id: a1}",
+                SKIP,
+                "block:",
+                "  message: Write to us about ticket #42",
+            )
+        ),
+        "message",
+    ),
+    "a message cut in its middle": Mistake(
+        "GR225",
+        rules(
+            rule(
+                "m",
+                "when: {account.id: a1}",
+                SKIP,
+                "block:",
+                "  message: Write to the channel # support for help",
+            )
+        ),
+        "message",
+    ),
+    "a reason of an exemption": Mistake(
+        "GR225",
+        exemption("{account.id: a1}", "2198-12-31", "reason: contract #17 of May"),
+        "reason",
+    ),
+    "an obligation's text": Mistake(
+        "GR225",
+        rules(
+            rule(
+                "m", "when: {account.id: a1}", SKIP, "degrade:", "  x-notice: see #limits for more"
+            )
+        ),
+        "x-notice",
+    ),
+    # Entries of lists.
+    "two accounts in one pair of quotes": Mistake(
+        "GR226", block('{account.id: {in: ["a1, a2"]}}'), "a1, a2"
+    ),
+    "two accounts without a comma": Mistake("GR226", block("{account.id: {in: [a1 a2]}}"), "a1 a2"),
+    "organisations in one line": Mistake(
+        "GR226",
+        f"{START}lists:\n  partners:\n    - org_1, org_2\nrules:\n"
+        + rule("m", "when: {account.org: {in: $partners}}", SKIP, BLOCK),
+        "org_1, org_2",
+    ),
+    # Exemptions for all.
+    "an exemption for everyone": Mistake("GR227", exemption("always"), "when: always"),
+    # Comments.
+    "a comment that accepts nothing": Mistake(
+        "GR230",
+        rules(rule("m", "when: {account.id: a1} # guardrail: ignore GR203 few", PACE)),
+        "ignore",
+    ),
+    "a comment whose day has passed": Mistake(
+        "GR230",
+        rules(
+            rule("m", "when: {account.id: a1} # guardrail: ignore GR203 until 2026-01-01 few", PACE)
+        ),
+        "ignore",
+    ),
+}
+"""The mistakes by what they are."""
+
+
+def found(*paths: Path) -> list[Diagnostic]:
+    """Return all that is found without running tests, as of `NOW`."""
+    try:
+        policies = load_policies(list(paths), linted=True)
+    except PolicyError as error:
+        return list(error.diagnostics)
+    return lint(policies, NOW)
+
+
+@pytest.mark.parametrize("name", [name for name, one in MISTAKES.items() if one.code != "GR230"])
+def test_a_mistake_beside_the_shipped_policies_is_found_at_its_place(name, tmp_path):
+    mistake = MISTAKES[name]
+    path = tmp_path / ("seeded_test.yaml" if "tests:" in mistake.text else "seeded.yaml")
+    path.write_text(mistake.text, "utf-8")
+    lines = [n for n, line in enumerate(mistake.text.split("\n"), 1) if mistake.at in line]
+    told = [(one.code, one.span.file, one.span.line) for one in found(POLICIES, path)]
+
+    assert len(lines) == 1, "the table names one line"
+    assert told == [(mistake.code, str(path), lines[0])]
+
+
+@pytest.mark.parametrize("name", [name for name, one in MISTAKES.items() if one.code == "GR230"])
+def test_a_comment_without_use_is_found_at_its_place(name, tmp_path):
+    mistake = MISTAKES[name]
+    path = tmp_path / "seeded.yaml"
+    path.write_text(mistake.text, "utf-8")
+    policies = load_policies([POLICIES, path], linted=True)
+    left, ignored = accepted(policies, lint(policies, NOW), NOW)
+    idle = idle_comments(policies, ignored, NOW, CATALOGUE)
+    line = next(n for n, line in enumerate(mistake.text.split("\n"), 1) if mistake.at in line)
+
+    assert left == []
+    assert [(one.code, one.span.line) for one in idle] == [("GR230", line)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.YAML", "a.Yml", "a.yaml.bak", "a.yml~", "a.yaml.orig", "a.yaml.disabled", "a.ymal",
+     "a.yaml.txt", "a.json", "a.yaml_old"],
+)  # fmt: skip
+def test_a_file_that_its_ending_keeps_out_is_found(name, tmp_path):
+    shutil.copytree(POLICIES, tmp_path / "set")
+    path = tmp_path / "set" / name
+    path.write_text('{"guardrail": 1, "rules": []}')
+
+    assert [(one.code, one.span.file) for one in found(tmp_path / "set")] == [("GR228", str(path))]
+
+
+@pytest.mark.parametrize(
+    "name", [".a.yaml.swp", "#a.yaml#", "a.txt", "README.md", "traffic.json", "a.jsonl", "yaml"]
+)
+def test_what_nobody_takes_for_policy_may_lie_beside_it(name, tmp_path):
+    shutil.copytree(POLICIES, tmp_path / "set")
+    (tmp_path / "set" / name).write_text('{"ts": 1, "facts": {}}')
+
+    assert found(tmp_path / "set") == []
+
+
+FINE = {
+    "a month that its days can fill": budget(
+        f"{{requests: 5, per: day, {OWN}}}", f"{{requests: 100, per: month, {OWN}}}"
+    ),
+    "tokens of a month that may run over": budget(
+        f"{{tokens: 50k, per: day, {OWN}}}", f"{{tokens: 2M, per: month, {OWN}}}"
+    ),
+    "a month for more than its days are for": rules(
+        rule("m0", "when: {account.tier: verified}", f"budget: {{requests: 5, per: day, {OWN}}}"),
+        rule("m1", "when: always", f"budget: {{requests: 1k, per: month, {OWN}}}"),
+    ),
+    "a month beside days that only degrade": rules(
+        rule("m0", "when: always", f"budget: {{requests: 5, per: day, {OWN}}}",
+             "over: {degrade: {disable: [tools]}}"),
+        rule("m1", "when: always", f"budget: {{requests: 1k, per: month, {OWN}}}"),
+    ),
+    "a month beside days in shadow": rules(
+        rule("m0", "when: always", f"budget: {{requests: 5, per: day, {OWN}}}", "mode: shadow"),
+        rule("m1", "when: always", f"budget: {{requests: 1k, per: month, {OWN}}}"),
+    ),
+    "two keys": budget(
+        f"{{requests: 5, per: day, {OWN}}}", "{requests: 1k, per: month, key: account.org}"
+    ),
+    "two units": budget(
+        f"{{requests: 5, per: day, {OWN}}}", f"{{input_tokens: 100k, per: month, {OWN}}}"
+    ),
+    "a notice on the way to a month": rules(
+        rule("m0", "when: {account.org: o1}", SKIP, f"budget: {{requests: 5, per: day, {OWN}}}"),
+        rule("m1", "when: {account.org: o1}", f"budget: {{requests: 200, per: month, {OWN}}}", SKIP,
+             "steps: [{at: 50%, notify: {x-half: half of it}}]"),
+    ),
+    "a rate and a bound on its burst": rules(
+        rule("m0", "when: always", "rate: {requests: 100/minute, key: account.id}"),
+        rule("m1", "when: always", f"budget: {{requests: 120, per: 1m, {OWN}}}"),
+    ),
+    "nobody is to be served": budget(f"{{tokens: 0, per: day, {OWN}}}"),
+    "a block that says what unknown is": block("{geo.country: CU}"),
+    "a block of what is there": block("{geo.country: {exists: true, in: [CU]}}", "mode: enforce"),
+    "a block of what is not there": block("{geo.country: {exists: false}}", "mode: enforce"),
+    "a block by a default": block("{enforcement.status: pending}", "mode: enforce"),
+    "a block in shadow": block("{geo.country: CU}", "mode: shadow"),
+    "a block by the hour": block("{time.hour: {lt: 6}, account.tier: email}", "mode: enforce"),
+    "a shared limit that nobody fills alone": budget(
+        "{output_tokens: 1G, per: day, key: global}", f"{{output_tokens: 100k, per: day, {OWN}}}"
+    ),
+    "an organisation's own limit": budget("{tokens: 1G, per: day, key: account.org}"),
+    "equal amounts": budget(
+        "{requests: {by: account.tier, email: 5, verified: 5, else: 5}, per: day, key: account.id}"
+    ),
+    "visitors share their network's": budget(
+        "{requests: {by: account.tier, anonymous: 500, email: 5, else: 50}, per: day, "
+        "key: account.id}"
+    ),
+    "more accounts, less each": budget(
+        "{requests: {by: actor.accounts, bands: {0: 100, 9: 10}}, per: day, key: account.id}"
+    ),
+    "another name of a model": block("{request.model: {in: [large-latest, small]}}"),
+    "a prefix of models": block("{request.model: {prefix: gpt-}}"),
+    "a browser's name": block(
+        '{client.agent: {in: ["Mozilla/5.0 (X11; Linux x86_64) (KHTML, like Gecko)", other]}}'
+    ),
+    "an endpoint with a query": block('{request.endpoint: "/v1/models?limit=5"}'),
+    "an apostrophe": rules(
+        rule("m", "when: {account.id: a1}", SKIP, "block: {message: You don\u2019t have access.}")
+    ),
+    "quotes in the middle": rules(
+        rule("m", "when: {account.id: a1}", SKIP,
+             "block: {message: The \u201cfair use\u201d limit is reached.}")
+    ),
+    "a comment after a sentence": rules(
+        rule("m", "when: {account.id: a1}", SKIP, "block:",
+             "  message: Write to us. # the app shows this")
+    ),
+    "a number sign in quotes": rules(
+        rule("m", "when: {account.id: a1}", SKIP, "block:", '  message: "Ticket #42 has it."')
+    ),
+    "organisations with spaces": block("{account.org: {in: [Acme Inc, Example Ltd]}}"),
+    "a tag of a text": block("{account.signup: {in: [spring 2026]}}"),
+    "a list that one condition uses for another": (
+        f"{START}lists:\n  partners: [o1, o2]\n"
+        "conditions:\n  partner: {account.org: {in: $partners}}\n  known: {use: partner}\nrules:\n"
+        + rule("m", "when: {use: known}", SKIP, BLOCK)
+    ),
+}  # fmt: skip
+"""What is near a mistake, and none."""
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_is_near_a_mistake_is_not_found(name, tmp_path):
+    (tmp_path / "fine.yaml").write_text(FINE[name], "utf-8")
+
+    assert found(POLICIES, tmp_path / "fine.yaml") == []
+
+
+def test_there_are_sixty_of_them_at_least():
+    assert len(MISTAKES) >= 60
+
+
+def test_nothing_is_found_in_the_shipped_policies():
+    assert found(POLICIES) == []
