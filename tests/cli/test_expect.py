@@ -56,7 +56,7 @@ WRONG = {
     "refused = 5%": "has no bound: write",
     "refsed <= 5%": "did you mean `refused`?",
     "account.tier:verified refused <= 5%": "has the condition `account.tier:verified`: write",
-    "<= 5%": "measures `\"\"`",
+    "<= 5%": 'measures `""`',
 }
 
 
@@ -145,8 +145,7 @@ def test_hostile_expectations_are_inert(run):
 
 def test_workers_measure_what_one_process_does(run, folder):
     entry = "{refused_accounts: {lte: 1%}, blocked: {gte: 1}}"
-    (folder / "e.yaml").write_text(f"{FILE}  - {entry}
-")
+    (folder / "e.yaml").write_text(f"{FILE}  - {entry}\n")
     options = ("--expect", "e.yaml", "--by", "geo.country", "--format", "json")
     alone, apart = run(*CHECK, *options), run(*CHECK, *options, "--workers", "2")
 
