@@ -39,7 +39,7 @@ demo: $(VENV)/.demo ## replay a week of sample traffic, then a campaign, under t
 	@echo
 	$(BIN)/guardrail simulate policies/ --beside account --accounts 250 --days 14 --seed 30 --workers 2
 
-test: $(VENV)/.test ## run every test
+test: $(VENV)/.test $(VENV)/.browser ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # LiteLLM's proxy weighs some 800 MB and needs versions of its own: another environment.
@@ -86,6 +86,11 @@ $(VENV)/.demo: pyproject.toml $(READY)
 $(VENV)/.lowest: pyproject.toml scripts/lowest.py $(READY)
 	$(BIN)/python scripts/lowest.py > $(VENV)/lowest.txt
 	$(INSTALL) --editable '.[fastapi,jwt,lmdb,redis]' --group lowest --constraint $(VENV)/lowest.txt
+	@touch $@
+
+# The tests of pages drive a browser; where none can be had they are skipped, and say so.
+$(VENV)/.browser: scripts/browser.py $(READY)
+	$(BIN)/python -m scripts.browser $(VENV)/browser
 	@touch $@
 
 $(VENV)/.%: pyproject.toml $(READY)

@@ -26,6 +26,7 @@ from guardrail.cli.findings import (
 )
 from guardrail.cli.loading import environment, load, policy_line
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.reporting import write_report
 from guardrail.cli.tests_text import (
     coverage,
     coverage_fields,
@@ -45,6 +46,7 @@ from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.replay.down import DownStore
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
 
@@ -65,6 +67,8 @@ class CheckRequest:
     bad_lines: Fraction = Fraction(1, 100)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
+    report: str | None = None
+    show_identifiers: bool = False
 
 
 def check(
@@ -72,6 +76,8 @@ def check(
     traffic: options.Traffic = None,
     map: options.Map = None,
     decisions: options.Decisions = None,
+    report: options.Report = None,
+    show_identifiers: options.ShowIdentifiers = False,
     store: options.StoreUri = MEMORY,
     store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
@@ -97,6 +103,8 @@ def check(
         bad_lines=bad_lines,
         doors=door or [],
         as_of=as_of,
+        report=report,
+        show_identifiers=show_identifiers,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
@@ -108,6 +116,7 @@ def check(
 def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
     """Run every stage, print what they found, and return the exit code."""
     _store_is_one(asked)
+    _report_is_of_traffic(asked)
     known_doors(asked.doors)
     policies = load(asked.paths)
     with ExitStack() as closing:
@@ -124,11 +133,16 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         if files is not None:
             writer = None
             if asked.decisions is not None:
-                _keep_apart(asked.decisions, asked.traffic)
+                _keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             guard = closing.enter_context(_scratch_guard(policies, asked))
-            run = run_traffic(guard, policies, files, mapping, asked.warmup, writer, output)
+            figures = ReportFigures(policies) if asked.report is not None else None
+            run = run_traffic(
+                guard, policies, files, mapping, asked.warmup, writer, output, figures
+            )
     found = _findings(policies, suite, run, asked)
+    if asked.report is not None and run is not None:
+        write_report(asked.report, run, policies, found, asked.traffic, asked.show_identifiers)
     if form is Format.JSON:
         output.json({**_fields(policies, suite, run, found), "bounds": worst_fields(bounded)})
     else:
@@ -147,10 +161,17 @@ def _store_is_one(asked: CheckRequest) -> None:
         raise SettingError("`--store-down` replays without a store: leave `--store` out")
 
 
-def _keep_apart(out: str, traffic: list[str]) -> None:
+def _report_is_of_traffic(asked: CheckRequest) -> None:
+    if asked.report is not None:
+        if not asked.traffic:
+            raise SettingError("`--report` tells of traffic: give it with `--traffic`")
+        _keep_apart("--report", asked.report, asked.traffic)
+
+
+def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
     for path in traffic:
         if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`--decisions {out}` would overwrite the traffic")
+            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def _scratch_guard(policies: PolicySet, asked: CheckRequest) -> Guard:

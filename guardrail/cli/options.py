@@ -70,6 +70,20 @@ Decisions = Annotated[
     str | None,
     typer.Option("--decisions", metavar="OUT", help="Write JSON for each request; - is stdout."),
 ]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="OUT.html",
+        help="Write a page about the replay: one file to read, print and hand on.",
+    ),
+]
+ShowIdentifiers = Annotated[
+    bool,
+    typer.Option(
+        "--show-identifiers", help="Name accounts in the report as the traffic names them."
+    ),
+]
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
 ]

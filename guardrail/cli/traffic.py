@@ -15,6 +15,7 @@ from guardrail.errors import DataError
 from guardrail.guard import Guard
 from guardrail.model.policy import PolicySet
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.running import Course, Replay
 from guardrail.replay.tally import Tally
 from guardrail.traffic.lines import LineSource
@@ -31,6 +32,7 @@ class TrafficRun:
 
     `warmup` is in seconds; `warmed` counts the requests decided in it. `faults` are files that
     could not be read to their end; `local_share` is the part of limits that stands in for a store.
+    `figures` are those of a report, where one is made.
     """
 
     tally: Tally
@@ -41,6 +43,7 @@ class TrafficRun:
     faults: list[str] = field(default_factory=list)
     mapping: TrafficMap | None = None
     local_share: Fraction = Fraction(1)
+    figures: ReportFigures | None = None
 
     @property
     def readable(self) -> int:
@@ -89,11 +92,16 @@ def run_traffic(
     warmup: float,
     decisions: DecisionFile | None,
     output: Output,
+    figures: ReportFigures | None = None,
 ) -> TrafficRun:
-    """Replay traffic files through a guard; add up, and write decisions where they are wanted."""
+    """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    `figures` of a report are added up too, where they are given.
+    """
     replay, tally = Replay(guard), Tally(policies)
     run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
     run.faults, run.mapping, run.local_share = files.faults, mapping, guard.local_share
+    run.figures = figures
     several = len(files.sources) > 1
     warm_until: float | None = None
     with _progress(output, files) as tick:
@@ -102,6 +110,8 @@ def run_traffic(
                 warm_until = ts + warmup
             if ts >= warm_until or not warmup:
                 tally.add(ts, request, decision)
+                if figures is not None:
+                    figures.add(ts, request, decision)
             else:
                 run.warmed += 1
             if decisions is not None:

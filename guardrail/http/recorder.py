@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 
-from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
+from guardrail.decisionlog import LONGEST_TEXT, DecisionSink, LoggedNames
 from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.supervisor import Health
 from guardrail.http.asked.endpoints import Kind, endpoint_of
@@ -34,7 +32,6 @@ INCOMING = {"request_id": REQUEST_ID, "trace_id": TRACE_ID}
 MOST_LINES = 100
 OTHER_ENDPOINT = "other"
 FAILURES = "guardrail_failures_total"
-_HASH_BYTES = 12
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
 
 
@@ -58,7 +55,7 @@ class DecisionRecorder:
         """
         self._sink = sink
         self._made_here = made_here
-        self._key = blake2b(key, person=b"decision log").digest()[:32]
+        self._hashed = LoggedNames(key).of
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()
         self._series: dict[tuple[str, ...], tuple[str, str]] = {}
@@ -233,10 +230,6 @@ class DecisionRecorder:
                 opaque = fact.type in (FactType.STRING, FactType.IP)
                 told[name] = self._hashed(str(value)) if opaque else value
         return told
-
-    def _hashed(self, text: str) -> str:
-        digest = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=_HASH_BYTES)
-        return urlsafe_b64encode(digest.digest()).decode("ascii")
 
     def _lines(
         self, health: Health, reloads: Reloads | None, identities: SourceHealth
