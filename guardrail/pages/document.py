@@ -48,7 +48,10 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 .key { margin-left: 1rem; white-space: nowrap; } .key svg { width: 2rem; height: .7rem;
   vertical-align: middle; margin-right: .35rem; }
 details { margin: .3rem 0 1rem; } summary { cursor: pointer; color: var(--a); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%;
+.wide { overflow-x: auto; margin: 0 0 .6rem; } .wide + .wide { margin-top: 1.2rem; }
+.limit { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 0 2rem; }
+.limit h3 { grid-column: 1 / -1; } .limit .wide + .wide { margin-top: 0; }
+table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .9rem 0 .3rem; }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--rule);
@@ -59,12 +62,14 @@ th:first-child, td:first-child, td.text, th.text { text-align: left; white-space
 .bars { table-layout: fixed; min-width: 20rem; } .bars th:first-child { width: 36%; }
 td.bar { width: 40%; padding: .35rem .6rem; } .bars td:last-child { white-space: normal; }
 td.bar svg { display: block; width: 100%; height: 1rem; } .back { fill: var(--panel); }
-@media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; }  td.bar { width: 30%; }
+@media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; } .limit { display: block; }
+  td.bar { width: 30%; }
   th, td { padding: .25rem .4rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff;
   --panel: #eee; --rule: #bbb; --a: #0a5db8; --b: #b23a08; --c: #666a72; --d: #126b42; }
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .skip, details { display: none; }
-  .plot, .wide { overflow: visible; } .plot svg { min-width: 0; max-height: 7cm; }
+  .three { grid-template-columns: repeat(3, 1fr); } .plot, .wide { overflow: visible; }
+  .plot svg { min-width: 0; max-height: 7cm; }
   svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, figcaption, caption { break-after: avoid; }
   figure, tr, .three, .limit { break-inside: avoid; } @page { margin: 16mm; } }

@@ -95,19 +95,22 @@ class Fills:
         if not consulted:
             return
         engine = case.engine
-        refusing = {f.order for f in case.found if f.effect.refuses} if case.found else frozenset()
+        found = [finding for finding in case.found if finding.effect.refuses]
+        rules = {finding.order for finding in found}
+        counters = {finding.number for finding in found}
         turned = decision.effect.refuses
         for receipt, _ in consulted:
             fill = self._by_number.get(receipt.number)
             if fill is None:
                 limit, part = engine.counters[receipt.number]
-                fill = self._fills.setdefault((limit.rule.id, limit.unit(part)), _Fill(limit, part))
+                name = limit.rule.id, limit.unit(part)
+                fill = self._fills.setdefault(name, _Fill(limit, part))
                 self._by_number[receipt.number] = fill
-            mine = fill.order in refusing
+            mine = fill.order in rules
             if turned and not mine and not fill.shadow:
                 # Others refuse it: whatever this limit were, it is not served.
                 continue
-            fill.add(ts, case.now, request, decision, receipt, mine)
+            fill.add(ts, case.now, request, decision, receipt, mine, receipt.number in counters)
 
     def merge(self, other: Fills) -> None:
         """Add what was counted elsewhere of the same policy set."""
@@ -145,9 +148,11 @@ class _Fill:
         decision: Decision,
         receipt: Receipt,
         refused: bool,
+        by_this: bool,
     ) -> None:
+        """Count one request that the rule refused or not, be it for this counter or another."""
         self._requests += 1
-        self._refused += refused
+        self._refused += by_this
         for percent in self._percents:
             if (receipt.used + receipt.increment) * 100 > receipt.allowance * percent:
                 self._steps[percent] += 1

@@ -255,6 +255,7 @@ def _by_rule(told: Fields) -> Iterator[str]:
 
 
 _EFFECTS = ("degrade", *REFUSING)
+_PAST = {"degrade": "degraded", "throttle": "told to wait", "block": "blocked"}
 
 
 def _by_segment(told: Fields) -> Iterator[str]:
@@ -336,7 +337,7 @@ def _limit(row: Fields, bands: Sequence[float]) -> str:
     )
     measured = f"; as measured, this limit refused {row['refused']:,}"
     rows = [
-        [f"×{times:g}" + (" (as it is)" if times == 1 else ""), f"{requests:,}", f"{reached:,}"]
+        [f"×{times:g}" + (" (now)" if times == 1 else ""), f"{requests:,}", f"{reached:,}"]
         for times, requests, reached in row["past"]
     ]
     trial = table(
@@ -409,7 +410,9 @@ def _shadow(told: Fields) -> Iterator[str]:
         return
     shadow = told["shadow"]
     would = sum(shadow["requests"].values())
-    changes = ", ".join(f"{count:,} to {effect}" for effect, count in shadow["requests"].items())
+    changes = ", ".join(
+        f"{count:,} {_PAST[effect]}" for effect, count in shadow["requests"].items()
+    )
     yield (
         f"<p>Were they enforced, {would:,} requests ({_share(would, told['requests'])}) of "
         f"{shadow['accounts']:,} accounts would be decided more strictly"
