@@ -18,6 +18,7 @@ from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
+from guardrail.cli.starting import init
 from guardrail.cli.testing import run_policy_tests
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def _options(
     del version
 
 
+app.command()(init)
 app.command()(check)
 app.command("test")(run_policy_tests)
 app.command()(explain)
