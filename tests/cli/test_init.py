@@ -12,6 +12,7 @@ import pytest
 
 from guardrail.cli.starter import amount_text
 from guardrail.loading import load_policies, read_amount
+from guardrail.model.amounts import Lookup
 from guardrail.replay.proposing import Proposal
 from guardrail.traffic.requests import Request
 from tests.cli.conftest import MONDAY, request, write_traffic
@@ -56,6 +57,7 @@ def test_each_kind_of_account_may_use_ten_times_the_one_before(run):
     run("init", "new", "--tiers", "a,b,c", "--tokens", "5k")
     rule = next(rule for rule in load_policies(["new"]).rules if rule.id == "tokens-per-day")
     (amount,) = rule.verb.allowances
+    assert isinstance(amount, Lookup)
 
     assert list(amount.table.values()) == [5_000, 50_000, 500_000]
 
