@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from guardrail.cli.actors import erase, show, unlink
+from guardrail.cli.benching import bench
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.explaining import explain
@@ -65,6 +66,7 @@ actors.command()(erase)
 app.add_typer(actors, name="actor")
 app.command()(simulate)
 app.command()(bound)
+app.command()(bench)
 app.command("schema")(print_schema)
 app.command("rule")(print_page)
 
