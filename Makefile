@@ -28,7 +28,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint bench clean
+.PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint docs bench clean
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -61,6 +61,10 @@ lint: $(VENV)/.lint ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+
+docs: $(VENV)/.docs ## build the documentation site in build/docs; a broken link is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs/site . build/docs $(ARGS)
+	@echo "open build/docs/docs/index.html"
 
 bench: $(VENV)/.bench ## measure what decisions cost
 	$(BIN)/python -m benchmarks $(ARGS)
