@@ -39,7 +39,7 @@ demo: $(VENV)/.demo ## replay a week of sample traffic, then a campaign, under t
 	@echo
 	$(BIN)/guardrail simulate policies/ --beside account --accounts 250 --days 14 --seed 30 --workers 2
 
-test: $(VENV)/.test $(VENV)/.browser ## run every test
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.editor ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # LiteLLM's proxy weighs some 800 MB and needs versions of its own: another environment.
@@ -95,6 +95,12 @@ $(VENV)/.lowest: pyproject.toml scripts/lowest.py $(READY)
 # The tests of pages drive a browser; where none can be had they are skipped, and say so.
 $(VENV)/.browser: scripts/browser.py $(READY)
 	$(BIN)/python -m scripts.browser $(VENV)/browser
+	@touch $@
+
+# So do those of editors, with a language server for YAML, where there is npm.
+$(VENV)/.editor: $(READY)
+	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV)/editor \
+		yaml-language-server@1 >/dev/null || echo "no language server for the tests of editors" >&2
 	@touch $@
 
 $(VENV)/.%: pyproject.toml $(READY)

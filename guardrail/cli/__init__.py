@@ -21,6 +21,7 @@ from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
 from guardrail.cli.starting import init
 from guardrail.cli.testing import run_policy_tests
+from guardrail.cli.watching import watch
 
 app = typer.Typer(
     name="guardrail",
@@ -52,6 +53,7 @@ def _options(
 
 app.command()(init)
 app.command()(check)
+app.command()(watch)
 app.command("test")(run_policy_tests)
 app.command()(explain)
 actors = typer.Typer(
