@@ -17,7 +17,10 @@ release = version = __version__
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/*.md", "examples/**.md", "guardrail/data/*.md", "benchmarks/*.md"]
+include_patterns = [
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("docs/*.md", "examples/*.md", "guardrail/data/*.md", "benchmarks/*.md"),
+]
 html_theme = "furo"
 html_title = f"guardrail {release}"
 html_show_sourcelink = html_copy_source = False
