@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.reference import pages
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -39,6 +41,13 @@ def test_every_document_is_a_page_that_others_lead_to(site):
     for document in sorted((ROOT / "docs").glob("*.md")):
         assert (site / f"docs/{document.stem}.html").exists()
         assert document.stem == "index" or f'href="{document.stem}.html"' in index
+
+
+@pytest.mark.parametrize("name", ["commands.md", "facts.md"])
+def test_reference_is_what_the_code_says(name):
+    assert (ROOT / "docs" / name).read_text("utf-8") == pages()[name], (
+        "python -m scripts.reference --write"
+    )
 
 
 def test_a_page_asks_the_network_for_nothing(site):

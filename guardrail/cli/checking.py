@@ -24,6 +24,7 @@ from guardrail.cli.findings import (
     moment_of,
     print_found,
 )
+from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment, load, policy_line
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.reporting import write_report
@@ -149,6 +150,8 @@ def run_check(asked: CheckRequest, output: Output, form: Format) -> int:
         if run is not None:
             print_traffic(output, run, policies, tables=form is Format.FULL)
         print_found(output, found, form)
+        if asked.report is not None:
+            output.line(("report   ", "bold"), f"written to `{shortened(asked.report)}`")
     return FINDINGS if found.any else OK
 
 

@@ -110,12 +110,17 @@ def simulate(
     mode: Annotated[Mode, typer.Option("--mode", help="How the figures are made.")] = Mode.PLAIN,
     baseline: Annotated[
         Baseline | None,
-        typer.Option("--baseline", help="Run under typical limits instead of the policies."),
+        typer.Option(
+            "--baseline",
+            metavar="|".join(Baseline),
+            help="Run under typical limits instead of the policies.",
+        ),
     ] = None,
     beside: Annotated[
         list[Baseline] | None,
         typer.Option(
             "--beside",
+            metavar="|".join(Baseline),
             help="Run the same attack under typical limits too, and compare them in one table; "
             "repeatable.",
         ),

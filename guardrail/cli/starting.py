@@ -18,7 +18,7 @@ from guardrail.cli.figures import plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.starter import Limits, Seen, starter_files
+from guardrail.cli.starter import Limits, Seen, amount_text, starter_files
 from guardrail.cli.traffic import TrafficFiles, run_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
@@ -137,6 +137,7 @@ def run_init(wanted: Wanted, output: Output) -> int:
     _write(folder, files)
     policies = load_policies([str(folder)])
     suite = run_suite(policies, None)
+    output.line(("answers  ", "bold"), _answers(name, wanted.key, limits))
     for path in files:
         output.line(("wrote    ", "bold"), str(folder / path))
     output.line(
@@ -149,6 +150,13 @@ def run_init(wanted: Wanted, output: Output) -> int:
     for line in _next_steps(folder, wanted):
         output.line(line)
     return OK
+
+
+def _answers(name: str, key: str, limits: Limits) -> str:
+    amounts = [f"{amount_text(amount)} tokens a day" for amount in limits.tokens]
+    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers else ()
+    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or amounts[0]
+    return f"`{name}`; {allowed}; counted by `{key}`"
 
 
 def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:

@@ -26,7 +26,9 @@ def lead(text):
 def test_a_report_tells_what_check_tells(run, folder):
     outcome, text = report(run, folder)
 
-    assert outcome == run("check", "policies", "--traffic", "week.jsonl")
+    plain = run("check", "policies", "--traffic", "week.jsonl")
+    assert outcome.code == plain.code
+    assert outcome.out == f"{plain.out}report   written to `out.html`\n"
     assert lead(text) == (
         "Of 36 requests, 15 (41.7%) are refused: 8 blocked and 7 told to wait. That meets 3 of 4 "
         "accounts. The 3 accounts hurt most carry 100.0% of the refusals. The rules that refuse "
