@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from guardrail.cli.inert import inert
 from guardrail.replay.proposing import Busiest
@@ -21,14 +22,17 @@ class Seen:
     """What traffic showed: how many requests, which models and facts, and what accounts took.
 
     `models` maps each model to its longest answer in tokens; `strange` are facts, with their
-    types, that guardrail does not know by itself.
+    types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
+    once for all accounts; `kinds` are the tiers that the traffic has.
     """
 
     requests: int
     nameless: int
     models: Mapping[str, int]
     strange: Mapping[str, str]
-    tokens: Busiest
+    tokens: tuple[Busiest, ...]
+    tiers: tuple[str, ...]
+    kinds: frozenset[str]
     pace: Busiest
     in_flight: Busiest
 
@@ -53,11 +57,13 @@ class Limits:
 
     @classmethod
     def proposed(cls, seen: Seen) -> Limits:
-        """Return limits that leave room above what was seen."""
+        """Return limits that leave room above what was seen; a higher tier never has less."""
+        proposed = [found.proposed for found in seen.tokens]
         return cls(
-            tiers=(),
-            tokens=(seen.tokens.proposed,),
-            pace=seen.pace.proposed,
+            tiers=seen.tiers,
+            tokens=tuple(accumulate(proposed, max)),
+            # Who may have so many at once may ask for so many at once.
+            pace=max(seen.pace.proposed, seen.in_flight.proposed),
             in_flight=seen.in_flight.proposed,
         )
 
@@ -80,7 +86,7 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
     yield "# What this API allows. Each rule is evaluated for each request, and the strictest wins."
     yield "# After a change run guardrail check, with --traffic on last week's requests."
     if seen is not None:
-        accounts = seen.tokens.accounts
+        accounts = seen.pace.accounts
         yield "#"
         yield f"# The numbers come from {seen.requests:,} requests of {accounts:,} keys ({key})."
         yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
@@ -134,14 +140,15 @@ def _models(seen: Seen | None) -> Iterator[str]:
 
 
 def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
+    if not busiest.accounts:
+        yield f"  # {what}: nobody in the traffic, so the number is a guess."
+        return
     yield (
         f"  # {what}: at their busiest, half of all stayed at or below {busiest.median:,},"
         f"\n  # 99% of all at or below {busiest.usual:,}; the most was {busiest.most:,}."
     )
     whom = "None" if not busiest.over else f"{busiest.over:,} of {busiest.accounts:,} accounts"
     yield f"  # {whom} took more than this limit allows."
-    if busiest.over:
-        yield "  # Who needs more gets it by a kind of account (account.tier), or an exemption."
 
 
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
@@ -156,7 +163,10 @@ def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
 def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # An amount a day, input and output together. At 80% the client is told in a header."
     if seen is not None:
-        yield from _seen_line("Tokens a day", seen.tokens)
+        for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
+            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest)
+        if any(busiest.over for busiest in seen.tokens):
+            yield "  # Who needs more gets it by a kind of account of their own, or an exemption."
     yield "  - id: tokens-per-day"
     yield "    when: always"
     yield "    budget:"
@@ -195,21 +205,22 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     pace, tokens, most = limits.pace, limits.tokens[0], limits.in_flight
     tighter = max(1, pace // 2)
     model = "" if seen is None or not seen.models else f", request.model: {_quoted(_any(seen))}"
-    facts = f"{{{key}: a1{model}}}"
+    who = f"{key}: {_WHO.get(key, 'a1')}"
+    facts = f"{{{who}{model}}}"
     yield "# What the rules are meant to do: guardrail test says whether they do."
     yield "guardrail: 1"
     yield "tests:"
     yield f"  - name: {pace} requests at once are served, and the next is told to wait"
     yield f"    facts: {facts}"
     yield "    steps:"
-    yield f"      - {{repeat: {tighter}, tokens: 1, output_tokens: 0, expect: allow}}"
+    yield f"      - {{repeat: {tighter}, tokens: 0, output_tokens: 0, expect: allow}}"
     if pace > tighter:
         yield (
-            f"      - {{repeat: {pace - tighter}, tokens: 1, output_tokens: 0, "
+            f"      - {{repeat: {pace - tighter}, tokens: 0, output_tokens: 0, "
             "expect: {allow: null, shadow: [requests-per-minute-tighter]}}"
         )
     yield (
-        "      - {tokens: 1, output_tokens: 0, expect: {throttle: requests-per-minute, "
+        "      - {tokens: 0, output_tokens: 0, expect: {throttle: requests-per-minute, "
         "by: requests-per-minute}}"
     )
     yield f"  - name: {amount_text(tokens)} tokens are a day's, and the next day has as many"
@@ -226,15 +237,15 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield f"      - {{advance: 24h, tokens: {tokens}, output_tokens: 0, expect: allow}}"
     for tier, amount in zip(limits.tiers[1:], limits.tokens[1:], strict=True):
         yield f"  - name: an account that is {tier} has {amount_text(amount)} a day"
-        yield f"    facts: {{{key}: a1, account.tier: {tier}{model}}}"
+        yield f"    facts: {{{who}, account.tier: {tier}{model}}}"
         yield "    steps:"
         yield f"      - {{tokens: {amount}, output_tokens: 0, every: 1h, expect: allow}}"
         yield "      - {tokens: 1, output_tokens: 0, expect: {throttle: daily_tokens}}"
     yield f"  - name: {most} requests run at once, and one more has to wait"
     yield f"    facts: {facts}"
     yield "    steps:"
-    yield f"      - {{repeat: {most}, tokens: 1, output_tokens: 0, every: 0s, duration: 5m}}"
-    yield "      - {tokens: 1, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
+    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
+    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
 
 
 def _any(seen: Seen) -> str:
@@ -249,4 +260,6 @@ def _quoted(text: str) -> str:
     return '"' + inert(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+_WHO = {"client.ip": "192.0.2.1"}
+"""Whom tests ask for, where a name will not do."""
 _WORDS: Sequence[str] = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")

@@ -29,13 +29,12 @@ from guardrail.model.facts import STANDARD_FACTS
 from guardrail.model.policy import PolicySet
 from guardrail.replay.proposing import Proposal
 from guardrail.scenarios import run_suite
-from guardrail.traffic.mapfile import load_map
+from guardrail.traffic.mapfile import MapError, load_map
+from guardrail.traffic.maps import TrafficMap
 
-KEYS = ("account.id", "credential.id")
+KEYS = ("account.id", "account.org", "credential.id", "client.network", "client.ip")
 NAME, TIERS, TOKENS = "my-api", "free,paid", "200k"
 MOST_TIERS = 8
-_BARE = "guardrail: 1\npolicy: bare\nrules: [{id: none, when: always, block: {}}]\n"
-"""A map is read for the facts and units of a policy set: here, those that need no declaring."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,8 +116,6 @@ def run_init(wanted: Wanted, output: Output) -> int:
         raise SettingError("`--map` reads traffic: give it with `--from-traffic`")
     if wanted.tokens is not None and wanted.traffic:
         raise SettingError("give `--tokens` or `--from-traffic`: each says how much a day allows")
-    if wanted.tiers is not None and wanted.traffic:
-        raise SettingError("give `--tiers` or `--from-traffic`: that proposes a number for all")
     asking = sys.stdin is not None and sys.stdin.isatty() and not wanted.traffic
     name = _name(_answer("What is your API called?", wanted.name, _folder_name(), asking))
     if wanted.traffic:
@@ -146,6 +143,13 @@ def run_init(wanted: Wanted, output: Output) -> int:
     )
     if wanted.traffic and "-" not in wanted.traffic:
         _print_refused(policies, wanted, output)
+    if seen is not None and not limits.tiers and seen.kinds:
+        kinds = ", ".join(f"`{shortened(kind, 32)}`" for kind in sorted(seen.kinds)[:MOST_TIERS])
+        output.line(
+            ("note     ", "bold"),
+            f"accounts are of kinds ({kinds}): for a number for each, say their order with "
+            "`--tiers`",
+        )
     output.line()
     for line in _next_steps(folder, wanted):
         output.line(line)
@@ -251,12 +255,10 @@ def _tokens(written: str) -> int:
 def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
     """Return the limits that traffic proposes, and what was seen in it."""
     proposal = Proposal(wanted.key)
+    tiers = _tiers(wanted.tiers) if wanted.tiers is not None else ()
     with ExitStack() as closing:
         files = TrafficFiles(wanted.traffic, closing)
-        bare = load_text(
-            f"guardrail: 1\npolicy: {NAME}\nrules: [{{id: none, when: always, block: {{}}}}]\n"
-        )
-        mapping = load_map(wanted.map, bare) if wanted.map is not None else None
+        mapping = _map(wanted.map, tiers) if wanted.map is not None else None
         for _, ts, request in files.requests(mapping):
             proposal.add(ts, request)
     for fault in files.faults:
@@ -267,7 +269,12 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         raise NothingToCheckError("the traffic has no readable line to propose limits from")
     if proposal.nameless == proposal.requests:
         raise NothingToCheckError(
-            f"no request of the traffic has `{wanted.key}`: name another fact with `--key`"
+            f"no request of the traffic has `{wanted.key}`: {_other_key(proposal)}"
+        )
+    unnamed = sorted(proposal.tiers - set(tiers))
+    if tiers and unnamed:
+        raise SettingError(
+            f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
         )
     strange = {
         name: kind for name, kind in sorted(proposal.facts.items()) if name not in STANDARD_FACTS
@@ -277,11 +284,37 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         nameless=proposal.nameless,
         models=proposal.models,
         strange=strange,
-        tokens=proposal.tokens_a_day,
+        kinds=frozenset(proposal.tiers),
+        tokens=(
+            tuple(proposal.tokens_of(tier) for tier in tiers) if tiers else (proposal.tokens_a_day,)
+        ),
+        tiers=tiers,
         pace=proposal.requests_a_minute,
         in_flight=proposal.in_flight,
     )
     return Limits.proposed(seen), seen
+
+
+def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:
+    """Return a map, read for facts that need no declaring, and for the kinds of accounts."""
+    kinds = f"facts: {{account.tier: {{type: level, values: [{', '.join(tiers)}]}}}}\n"
+    text = "guardrail: 1\npolicy: bare\nrules: [{id: none, when: always, block: {}}]\n"
+    try:
+        return load_map(path, load_text(text + (kinds if tiers else "")))
+    except MapError as error:
+        if not tiers and any("`account.tier`" in found.message for found in error.diagnostics):
+            raise SettingError(
+                f"`{path}` says of which kind accounts are: name the kinds, the lowest first, "
+                "with `--tiers`"
+            ) from None
+        raise
+
+
+def _other_key(proposal: Proposal) -> str:
+    there = [name for name in KEYS if name in proposal.facts]
+    if not there:
+        return "it has none of " + ", ".join(f"`{name}`" for name in KEYS)
+    return "it has " + " and ".join(f"`{name}`" for name in there) + ": name one with `--key`"
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

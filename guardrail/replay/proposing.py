@@ -36,10 +36,13 @@ class Busiest(NamedTuple):
 class _Taken:
     """What one account took: in the window that runs, and at its busiest."""
 
-    __slots__ = ("day", "flying", "in_flight", "minute", "requests", "requests_now", "tokens",
-                 "tokens_now")  # fmt: skip
+    __slots__ = (
+        *("day", "minute", "tokens_now", "requests_now", "flying"),
+        *("tier", "tokens", "requests", "in_flight"),
+    )
 
     def __init__(self) -> None:
+        self.tier: str | None = None
         self.day = self.minute = -1
         self.tokens_now = self.requests_now = 0
         self.tokens = self.requests = self.in_flight = 0
@@ -50,6 +53,7 @@ def _joined(one: _Taken, other: _Taken) -> _Taken:
     one.tokens = max(one.tokens, other.tokens)
     one.requests = max(one.requests, other.requests)
     one.in_flight = max(one.in_flight, other.in_flight)
+    one.tier = one.tier or other.tier
     return one
 
 
@@ -85,6 +89,9 @@ class Proposal:
         taken = self._taken.state(key)
         if taken is None:
             return
+        tier = facts.get("account.tier")
+        if isinstance(tier, str):
+            taken.tier = tier
         tokens = int(used.get("input_tokens", 0)) + output or int(used.get("tokens", 0))
         if taken.day != ts // DAY:
             taken.day, taken.tokens_now = int(ts // DAY), 0
@@ -109,9 +116,18 @@ class Proposal:
         self._taken.merge(other._taken, _joined)
 
     @property
+    def tiers(self) -> set[str]:
+        """The values of `account.tier` that accounts have."""
+        return {taken.tier for taken in self._taken if taken.tier is not None}
+
+    @property
     def tokens_a_day(self) -> Busiest:
         """Tokens in the busiest day, in UTC."""
         return self._busiest([taken.tokens for taken in self._taken], 1_000)
+
+    def tokens_of(self, tier: str) -> Busiest:
+        """Return tokens in the busiest day of accounts that are of a tier."""
+        return self._busiest([t.tokens for t in self._taken if t.tier == tier], 1_000)
 
     @property
     def requests_a_minute(self) -> Busiest:

@@ -101,14 +101,18 @@ def test_nothing_is_overwritten(run, folder):
         (("--tiers", "a: b}"), "`a: b}` are no kinds of accounts"),
         (("--tokens", "many"), "`many` "),
         (("--tokens", "10"), "less than one request"),
-        (("--key", "client.ip"), "`--key client.ip` is not known"),
+        (("--key", "client.agent"), "`--key client.agent` is not known"),
         (("--map", "m.yaml"), "`--map` reads traffic"),
         (("--from-traffic", "week.jsonl", "--tokens", "5k"), "give `--tokens` or"),
-        (("--from-traffic", "week.jsonl", "--tiers", "a"), "give `--tiers` or"),
+        (("--from-traffic", "week.jsonl", "--tiers", "a"), "accounts of `verified`"),
+        (("--from-traffic", "week.jsonl", "--map", "tiers.yaml"), "with `--tiers`"),
         (("--from-traffic", "gone.jsonl"), "gone.jsonl"),
     ],
 )
 def test_an_answer_that_is_none_writes_nothing(run, folder, options, said):
+    (folder / "tiers.yaml").write_text(
+        "guardrail_map: 1\nts: {column: ts}\nfacts: {account.tier: {constant: verified}}\n"
+    )
     outcome = run("init", "new", *options)
 
     assert outcome.code == 2
@@ -138,6 +142,49 @@ def test_limits_from_traffic_say_where_they_come_from_and_whom_they_refuse(run, 
     )["traffic"]  # fmt: skip
     refused = told["decisions"]["throttle"]["requests"] + told["decisions"]["block"]["requests"]
     assert f"replay   {refused:,} of 800 requests refused" in outcome.out
+
+
+def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
+    rows = []
+    for number in range(30):
+        for tier, tokens in (("free", 1000), ("paid", 50_000)):
+            usage = {"input_tokens": tokens + number, "output_tokens": 0}
+            facts = {"account.tier": tier}
+            rows.append(request(60 * number, f"{tier}{number}", facts=facts, usage=usage))
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    assert "accounts are of kinds (`free`, `paid`)" in outcome.out
+    outcome = run("init", "by-kind", "--from-traffic", "week.jsonl", "--tiers", "none,free,paid")
+    (rule,) = [rule for rule in load_policies(["by-kind"]).rules if rule.id == "tokens-per-day"]
+    (amount,) = rule.verb.allowances
+    assert isinstance(amount, Lookup)
+
+    assert amount.table == {"none": 1_000, "free": 1_600, "paid": 76_000}
+    assert "of none: nobody in the traffic" in (folder / "by-kind/policy.yaml").read_text()
+    checked(run, "by-kind")
+
+
+@pytest.mark.parametrize(("requests", "seconds", "duration"), [(3000, 0.01, 0), (60, 30, 7200)])
+def test_a_set_from_extreme_traffic_passes_its_tests(run, folder, requests, seconds, duration):
+    usage = {"input_tokens": 1, "output_tokens": 0}
+    rows = [
+        request(seconds * number, "a1", usage=usage, duration=duration)
+        for number in range(requests)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl")
+
+    checked(run, "new")
+
+
+def test_another_key_is_proposed_where_there_is_one(run, folder):
+    rows = [request(number, None, facts={"client.ip": "192.0.2.7"}) for number in range(9)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    assert "it has `client.ip`: name one with `--key`" in outcome.err
+
+    assert run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip").code == 0
+    checked(run, "new")
 
 
 def test_facts_and_models_of_the_traffic_are_no_findings(run, folder):
