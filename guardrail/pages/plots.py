@@ -68,7 +68,7 @@ def lines_plot(title: str, unit: str, names: Sequence[str], lines: Sequence[Line
             f'y="{y(value) + 4:.1f}">{label(value, unit)}</text>'
         )
     for at in range(0, count, max(1, math.ceil(count / _TICKS))):
-        anchor = "start" if at == 0 else "middle" if x(at) < WIDTH - 60 else "end"
+        anchor = "middle" if x(at) < WIDTH - 60 else "end"
         parts.append(
             f'<text text-anchor="{anchor}" x="{x(at):.1f}" y="{HEIGHT - 12}">'
             f"{shown(names[at])}</text>"

@@ -31,7 +31,7 @@ def test_a_report_tells_what_check_tells(run, folder):
     assert outcome.out == f"{plain.out}report   written to `out.html`\n"
     assert lead(text) == (
         "Of 36 requests, 15 (41.7%) are refused: 8 blocked and 7 told to wait. That meets 3 of 4 "
-        "accounts. The 3 accounts hurt most carry 100.0% of the refusals. The rules that refuse "
+        "accounts. The rules that refuse "
         "most: embargo (53.3%) and tokens-per-day (46.7%). Refused by tier: email 51.7%, verified "
         "0.0%. Shadow rules, if enforced, would treat no request more strictly. 1 request was "
         "decided on a fact that was missing."

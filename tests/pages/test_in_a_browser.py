@@ -230,6 +230,18 @@ def test_a_page_prints(chromium, address):
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 2
 
 
+def test_labels_of_axes_do_not_lie_on_each_other(chromium, address):
+    page = opened(chromium, address)
+    overlaps = page.evaluate("""() => [...document.querySelectorAll("svg[role=img]")].map(plot => {
+      const boxes = [...plot.querySelectorAll("text")].map(text => text.getBoundingClientRect());
+      return boxes.some((a, n) => boxes.some((b, m) => n < m && a.left < b.right
+        && b.left < a.right && a.top < b.bottom && b.top < a.bottom));
+    })""")
+
+    assert overlaps
+    assert not any(overlaps)
+
+
 def test_a_report_says_what_changed_against_the_policies_before(chromium, pages):
     page = opened(chromium, pages["report"])
     text = page.locator("section[aria-labelledby=before]").inner_text()

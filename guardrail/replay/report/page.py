@@ -124,7 +124,7 @@ def _summary(told: Fields) -> Iterator[str]:
         yield f"That meets {told['accounts_refused']:,} of {told['accounts']:,} accounts."
         worst = told["worst"]
         most = sum(row["refused"] for row in worst)
-        if len(worst) > 1:
+        if 1 < len(worst) < told["accounts_refused"]:
             yield (
                 f"The {len(worst)} accounts hurt most carry {_share(most, refused)} of the "
                 "refusals."
@@ -201,12 +201,14 @@ def _over_time(told: Fields, before: Fields | None) -> Iterator[str]:
         Line("told to wait", "a", _shares(series, _THROTTLE)),
         Line("served with less", "d", _shares(series, _DEGRADE)),
     ]
-    lines = [line for line in lines if any(line.values)]
     if before is not None and before["bin"] == told["bin"]:
         old = {row[0]: row for row in before["series"]}
         rows = [old.get(row[0], [row[0], 0, 0, 0, 0]) for row in series]
-        values = [_part(row[1 + _THROTTLE] + row[1 + _BLOCK], sum(row[1:])) for row in rows]
-        lines.append(Line("refused before", "c", values))
+        lines = [
+            Line("refused", "b", _shares(series, _THROTTLE, _BLOCK), filled=True),
+            Line("refused before", "c", _shares(rows, _THROTTLE, _BLOCK)),
+        ]
+    lines = [line for line in lines if any(line.values)]
     if lines:
         yield lines_plot(f"Share of requests by {wide}", "%", names, lines)
     else:
@@ -259,7 +261,11 @@ _PAST = {"degrade": "degraded", "throttle": "told to wait", "block": "blocked"}
 
 
 def _by_segment(told: Fields) -> Iterator[str]:
+    if not _refused(told):
+        return
     for found in told["segments"]:
+        if len(found["rows"]) < 2:
+            continue
         rows, rest = found["rows"][:_MOST_VALUES], found["rows"][_MOST_VALUES:]
         if rest:
             rest_counts = [sum(column) for column in zip(*(row[1:] for row in rest), strict=True)]
@@ -497,8 +503,8 @@ def _ranked(rules: Sequence[Fields]) -> list[Fields]:
     return sorted(enforced, key=lambda row: (-_by(row), row["rule"]))
 
 
-def _shares(series: Sequence[Sequence[float]], effect: int) -> list[float]:
-    return [_part(row[1 + effect], sum(row[1:])) for row in series]
+def _shares(series: Sequence[Sequence[float]], *effects: int) -> list[float]:
+    return [_part(sum(row[1 + effect] for effect in effects), sum(row[1:])) for row in series]
 
 
 def _many(count: int, noun: str) -> str:
@@ -519,7 +525,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def _change(before: int, after: int) -> str:
-    return f"{after - before:+,}" if after != before else "none"
+    return f"{after - before:+,}".replace("-", "−") if after != before else "none"
 
 
 def _moment(seconds: float) -> str:
