@@ -6,15 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from guardrail.engine import Decision
-from guardrail.model.amounts import (
-    SECOND,
-    Amount,
-    Banded,
-    Fixed,
-    FromFact,
-    Lookup,
-    possible_amounts,
-)
+from guardrail.model.amounts import SECOND, amount_facts, possible_amounts
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Rate, Rule
@@ -153,13 +145,14 @@ def limit_text(rule: Rule, unit: str) -> str:
     amount = verb.allowances[at]
     money = unit == "cost_usd"
     known = possible_amounts(amount)
+    by = " and ".join(sorted(amount_facts(amount)))
     if known is None:
-        return f"by {_fact(amount)}"
+        return f"by {by}"
     numbers = sorted({value for value in known if value is not None})
     texts = [f"{value / 1e6:,.2f}" if money else f"{value:,}" for value in numbers]
     if None in known:
         texts.append("unlimited")
-    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]} by {_fact(amount)}"
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]} by {by}"
 
 
 def _per(rule: Rule) -> str:
@@ -174,11 +167,3 @@ def _per(rule: Rule) -> str:
         many = seconds // size
         return f"per {name}" if many == 1 else f"per {many:,} {name}s"
     return ""
-
-
-def _fact(amount: Amount) -> str:
-    match amount:
-        case Fixed():
-            return "nothing"
-        case Lookup() | FromFact() | Banded():
-            return amount.fact
