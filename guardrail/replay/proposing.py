@@ -143,7 +143,7 @@ class Proposal:
         """Return what is proposed for some accounts' busiest windows, `least` or more."""
         ordered = sorted(each) or [0]
         usual = ordered[max(0, math.ceil(USUAL * len(ordered)) - 1)]
-        proposed = max(least, int(rounded_up(usual * MARGIN)))
+        proposed = max(least, math.ceil(rounded_up(usual * MARGIN)))
         every = self._taken.every
         return Busiest(
             accounts=len(each) * every,

@@ -14,7 +14,7 @@ from guardrail.cli.starter import amount_text
 from guardrail.loading import load_policies, read_amount
 from guardrail.model.amounts import Lookup
 from guardrail.replay.proposing import Proposal
-from guardrail.traffic.requests import Request
+from guardrail.traffic.requests import FactValue, Request
 from tests.cli.conftest import MONDAY, request, write_traffic
 
 
@@ -256,6 +256,16 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
     assert parts[0].tokens_a_day == whole.tokens_a_day
     assert parts[0].requests_a_minute == whole.requests_a_minute
     assert parts[0].in_flight == whole.in_flight
+
+
+def test_requests_at_once_are_those_that_have_not_ended():
+    proposal = Proposal("account.id")
+    for at, lasts in ((0.0, 100.0), (1.0, 10.0), (2.0, 1.0), (50.0, 1.0), (60.0, 1.0)):
+        facts: dict[str, FactValue] = {"account.id": "a1"}
+        proposal.add(MONDAY + at, Request(ts=MONDAY + at, facts=facts, duration=lasts))
+
+    assert proposal.in_flight.most == 3
+    assert proposal.in_flight.proposed == 5
 
 
 @pytest.mark.parametrize("amount", [1, 999, 1000, 1500, 12_345, 26_000_000, 2_500_000, 10**9])

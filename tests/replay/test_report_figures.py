@@ -10,19 +10,21 @@ from guardrail.guard import Guard
 from guardrail.loading import load_text
 from guardrail.model.effects import Effect
 from guardrail.replay.report.accounts import Accounts
-from guardrail.replay.report.figures import ReportFigures, limit_text
+from guardrail.replay.report.figures import ReportFigures, limit_text, period_text
 from guardrail.replay.report.fills import TIMES
 from guardrail.replay.report.sampling import KeySample
 from guardrail.replay.report.segments import MISSING, MOST_VALUES, OTHERS, Segments
 from guardrail.replay.report.series import MOST_BINS, Series
 from guardrail.replay.running import Replay
 from guardrail.replay.tally import Tally
+from guardrail.traffic.requests import Amounts, FactValue, Request
 from tests.replay.histories import START, only_row, replayed, traffic
 
 HEAD = "guardrail: 1\npolicy: p\nrules:\n  - {id: r, when: always, "
 BUDGET = HEAD + "budget: {requests: N, per: day, key: account.id}}\n"
+ROLLING = HEAD + "budget: {requests: N, per: 366d, key: account.id}}\n"
 LIFETIME = HEAD + "budget: {requests: N, per: lifetime, key: account.id}}\n"
-RATE = HEAD + "rate: {requests: N/hour, burst: N, key: account.id}}\n"
+RATE = HEAD + "rate: {requests: N/day, burst: N, key: account.id}}\n"
 DISTINCT = HEAD + "distinct: {count: account.id, max: N, per: 300d, key: device.fingerprint}}\n"
 IN_FLIGHT = HEAD + "concurrency: {max: N, lease: 1h, key: account.id}}\n"
 
@@ -32,17 +34,19 @@ IN_FLIGHT = HEAD + "concurrency: {max: N, lease: 1h, key: account.id}}\n"
     ("policy", "most", "key"),
     [
         (BUDGET, 20, "account.id"),
+        (ROLLING, 20, "account.id"),
         (LIFETIME, 40, "account.id"),
         (RATE, 20, "account.id"),
         (DISTINCT, 4, "device.fingerprint"),
     ],
-    ids=["budget", "lifetime", "rate", "distinct"],
+    ids=["budget", "rolling", "lifetime", "rate", "distinct"],
 )
 def test_of_one_rule_and_requests_alone_the_estimate_is_what_another_limit_refuses(
     policy, most, key, seed
 ):
-    lines = traffic(seed, 400)
+    lines = traffic(seed, 700)
     row = only_row(replayed(policy.replace("N", str(most)), lines, key)[0])
+    assert row.refused > 0
 
     for times, requests, keys in row.past:
         _, refused = replayed(policy.replace("N", str(round(most * times))), lines, key)
@@ -59,6 +63,53 @@ def test_what_is_in_flight_is_estimated_between_its_bounds(seed):
     assert row.refused == sum(refused.values()) > 0
     assert past[1.0] >= row.refused
     assert past[0.5] >= past[0.8] >= past[1.0] >= past[1.25] >= past[2.0]
+
+
+def test_what_was_turned_away_in_flight_is_in_flight_no_longer_when_it_would_have_ended():
+    facts: dict[str, FactValue] = {"account.id": "a1"}
+    starts = [0.0, 1.0, 2.0, 200.0]
+    lines = [
+        (n, START + at, Request(ts=START + at, facts=facts, duration=100.0))
+        for n, at in enumerate(starts, 1)
+    ]
+    row = only_row(replayed(IN_FLIGHT.replace("N", "1"), lines, "account.id")[0])
+
+    # The second and third are refused: two, then three at once. The last is alone.
+    assert (row.requests, row.refused) == (4, 2)
+    assert row.past == ((0.5, 4, 1), (0.8, 4, 1), (1.0, 2, 1), (1.25, 2, 1), (2.0, 1, 1))
+
+
+def test_a_refused_request_counts_for_what_it_would_have_used():
+    policy = HEAD + "budget: {tokens: 100, per: day, key: account.id}}\n"
+    facts: dict[str, FactValue] = {"account.id": "a1"}
+    estimate: Amounts = {"input_tokens": 60, "output_tokens": 0}
+    usage: Amounts = {"input_tokens": 10, "output_tokens": 0}
+    lines = [
+        (n, START + n, Request(ts=START + n, facts=facts, estimate=estimate, usage=usage))
+        for n in range(7)
+    ]
+    row = only_row(replayed(policy, lines, "account.id")[0])
+
+    # Served as long as 60 fit: 0, 10, … 40 are used before each; the sixth and seventh do not.
+    assert row.refused == 2
+    assert row.past[2] == (1.0, 2, 1)
+    # The seventh asks for 60 where 50 are used and 10 were turned away.
+    assert row.past[3] == (1.25, 0, 0)
+    assert row.bands == (0, 0, 0, 0, 1, 0, 0)
+
+
+def test_a_rule_of_two_units_tells_which_of_them_refused():
+    policy = HEAD + "budget: {requests: 3, tokens: 1k, per: day, key: account.id}}\n"
+    facts: dict[str, FactValue] = {"account.id": "a1"}
+    usage: Amounts = {"input_tokens": 1, "output_tokens": 0}
+    lines = [
+        (n, START + n, Request(ts=START + n, facts=facts, estimate=usage, usage=usage))
+        for n in range(5)
+    ]
+    fills, refused = replayed(policy, lines, "account.id")
+
+    assert [(row.unit, row.refused) for row in fills.rows()] == [("requests", 2), ("tokens", 0)]
+    assert sum(refused.values()) == 2
 
 
 def test_bands_count_each_key_once_by_the_most_it_asked_for():
@@ -226,6 +277,24 @@ def test_a_limit_is_told_as_a_person_reads_it(amount, text):
     rule = load_text(policy).rules[0]
 
     assert limit_text(rule, rule.verb.units[0]) == text
+
+
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [
+        ("budget: {requests: 1, per: day, key: global}", "per day"),
+        ("budget: {requests: 1, per: 30d, key: global}", "per 30d"),
+        ("budget: {requests: 1, per: lifetime, key: global}", "for ever"),
+        ("rate: {requests: 1/minute, key: account.id}", "per minute"),
+        ("rate: {requests: 100 per 15 minutes, key: account.id}", "per 15 minutes"),
+        ("distinct: {count: account.id, max: 3, per: 90d, key: kyc.subject}", "per 90 days"),
+        ("concurrency: {max: 3, key: account.id}", ""),
+    ],
+)
+def test_the_time_of_a_limit_is_told_in_words(verb, text):
+    rule = load_text(f"{HEAD}{verb}}}\n").rules[0]
+
+    assert period_text(rule) == text
 
 
 def test_the_limits_tried_are_below_and_above_the_present_one():

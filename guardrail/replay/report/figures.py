@@ -134,7 +134,7 @@ def _limit_fields(rule: Rule, row: Row) -> Fields:
         "verb": verb.name,
         "key": list(key.facts) if key is not None else [],
         "limit": limit_text(rule, row.unit),
-        "per": _per(rule),
+        "per": period_text(rule),
     }
 
 
@@ -155,7 +155,7 @@ def limit_text(rule: Rule, unit: str) -> str:
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]} by {by}"
 
 
-def _per(rule: Rule) -> str:
+def period_text(rule: Rule) -> str:
     """Return the time that a limit is for, as a person reads it; empty where there is none."""
     verb = rule.verb
     if isinstance(verb, Budget):
