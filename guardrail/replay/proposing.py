@@ -48,13 +48,12 @@ class _Taken:
         self.tokens = self.requests = self.in_flight = 0
         self.flying: list[float] = []
 
-
-def _joined(one: _Taken, other: _Taken) -> _Taken:
-    one.tokens = max(one.tokens, other.tokens)
-    one.requests = max(one.requests, other.requests)
-    one.in_flight = max(one.in_flight, other.in_flight)
-    one.tier = one.tier or other.tier
-    return one
+    def merge(self, other: _Taken) -> None:
+        """Add what the account took elsewhere, in windows of its own."""
+        self.tokens = max(self.tokens, other.tokens)
+        self.requests = max(self.requests, other.requests)
+        self.in_flight = max(self.in_flight, other.in_flight)
+        self.tier = self.tier or other.tier
 
 
 class Proposal:
@@ -113,7 +112,7 @@ class Proposal:
         self.facts = {**other.facts, **self.facts}
         for model, most in other.models.items():
             self.models[model] = max(self.models.get(model, 0), most)
-        self._taken.merge(other._taken, _joined)
+        self._taken.merge(other._taken)
 
     @property
     def tiers(self) -> set[str]:

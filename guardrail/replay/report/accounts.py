@@ -32,6 +32,13 @@ class Harm:
         """How many of them were throttled or blocked."""
         return self.effects[Effect.THROTTLE] + self.effects[Effect.BLOCK]
 
+    def merge(self, other: Harm) -> None:
+        """Add what the account met elsewhere."""
+        self.effects = [a + b for a, b in zip(self.effects, other.effects, strict=True)]
+        firsts = [first for first in (self.first, other.first) if first is not None]
+        self.first = min(firsts, default=None)
+        self.rules.update(other.rules)
+
 
 class Accounts:
     """Counts what each account met; `forgotten` is the most refusals of one that was forgotten."""
@@ -58,11 +65,7 @@ class Accounts:
     def merge(self, other: Accounts) -> None:
         """Add what was counted elsewhere."""
         for account, theirs in other._harm.items():
-            mine = self._harm.setdefault(account, Harm())
-            mine.effects = [a + b for a, b in zip(mine.effects, theirs.effects, strict=True)]
-            firsts = [first for first in (mine.first, theirs.first) if first is not None]
-            mine.first = min(firsts, default=None)
-            mine.rules.update(theirs.rules)
+            self._harm.setdefault(account, Harm()).merge(theirs)
         if other.forgotten is not None:
             self.forgotten = max(self.forgotten or 0, other.forgotten)
         self._forget()

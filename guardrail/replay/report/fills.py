@@ -54,11 +54,10 @@ class _Known:
         self.levels: list[float] | None = None
         self.places: dict[object, int] | None = None
 
-
-def _joined(one: _Known, other: _Known) -> _Known:
-    one.peak = max(one.peak, other.peak)
-    one.past |= other.past
-    return one
+    def merge(self, other: _Known) -> None:
+        """Add what is known elsewhere; what was turned away is not: it is of one run."""
+        self.peak = max(self.peak, other.peak)
+        self.past |= other.past
 
 
 class Row(NamedTuple):
@@ -121,6 +120,10 @@ class Fills:
             else:
                 mine.merge(theirs)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the figures alone: they go from one process to another, and engines do not."""
+        return {"_fills": self._fills, "_by_number": {}}
+
     def rows(self) -> list[Row]:
         """Return what came of each counter, by rule and unit."""
         return [fill.row(rule, unit) for (rule, unit), fill in sorted(self._fills.items())]
@@ -150,7 +153,10 @@ class _Fill:
         refused: bool,
         by_this: bool,
     ) -> None:
-        """Count one request that the rule refused or not, be it for this counter or another."""
+        """Count one request that the rule refused or not, be it for this counter or another.
+
+        Figures that came from another process can be merged and told, and not be added to.
+        """
         self._requests += 1
         self._refused += by_this
         for percent in self._percents:
@@ -183,7 +189,12 @@ class _Fill:
         self._refused += other._refused
         self._past = [a + b for a, b in zip(self._past, other._past, strict=True)]
         self._steps.update(other._steps)
-        self._keys.merge(other._keys, _joined)
+        self._keys.merge(other._keys)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_limit", "_verb")
+        }
 
     def row(self, rule: str, unit: str) -> Row:
         every = self._keys.every

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 MOST_KEYS = 8_192
 """How many keys of one counter are followed; from there on a sample of them is."""
 
-State = TypeVar("State")
+
+class Mergeable(Protocol):
+    """What is known of a key, and can be added to what is known of it elsewhere."""
+
+    def merge(self, other: Self) -> None:
+        """Add what is known elsewhere."""
+        ...
+
+
+State = TypeVar("State", bound=Mergeable)
 
 
 class KeySample(Generic[State]):
@@ -40,12 +49,15 @@ class KeySample(Generic[State]):
             found = self._states.get(key)
         return found
 
-    def merge(self, other: KeySample[State], join: Callable[[State, State], State]) -> None:
-        """Add what another sample knows; `join` makes one state of two of the same key."""
+    def merge(self, other: KeySample[State]) -> None:
+        """Add what another sample knows."""
         self.every = max(self.every, other.every)
         for key, state in other._states.items():
             mine = self._states.get(key)
-            self._states[key] = state if mine is None else join(mine, state)
+            if mine is None:
+                self._states[key] = state
+            else:
+                mine.merge(state)
         self._states = {key: state for key, state in self._states.items() if self._draws(key)}
         while len(self._states) > self._most:
             self._halve()
