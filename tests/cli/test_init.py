@@ -236,7 +236,7 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
         account = chance.randrange(40)
         used = {"input_tokens": chance.randrange(500), "output_tokens": chance.randrange(500)}
         asked = Request(
-            ts=ts, facts={"account.id": f"a{account}"}, usage={**used, "requests": 2}
+            ts=ts, facts={"account.id": f"a{account}", "request.model": f"m{account % 3}"}, usage={**used, "requests": 2}
         )  # fmt: skip
         whole.add(ts, asked)
         parts[account % 2].add(ts, asked)
@@ -256,6 +256,7 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
     assert parts[0].tokens_a_day == whole.tokens_a_day
     assert parts[0].requests_a_minute == whole.requests_a_minute
     assert parts[0].in_flight == whole.in_flight
+    assert (parts[0].models, parts[0].requests) == (whole.models, 2000)
 
 
 def test_requests_at_once_are_those_that_have_not_ended():

@@ -264,6 +264,7 @@ def test_figures_in_parts_are_those_of_the_whole():
         return figures.fields(tally, policies, lambda account, place: account)
 
     assert told(halves[0]) == told(whole)
+    assert told(whole)["limits"][0]["key"] == ["account.id"]
     refused = sum(row["refused"] for row in told(whole)["worst"])
     assert refused == tally.effect_requests(Effect.THROTTLE)
 
