@@ -44,3 +44,9 @@ def _without_folders(app: Sphinx, name: str, source: list[str]) -> None:
         return f"`{found[2]}`" if (here / found[2]).is_dir() else found[0]
 
     source[0] = _LINK.sub(shown, source[0])
+    if name == root_doc:
+        # A document that no section names stands among the reference, and is not lost.
+        named = set(source[0].split())
+        others = sorted(path.stem for path in here.glob("*.md") if path.stem not in named)
+        listed = "\n".join(stem for stem in others if stem != "index")
+        source[0] = source[0].replace("\nothers\n", f"\n{listed}\n")

@@ -235,9 +235,8 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
         ts += chance.expovariate(1 / 90)
         account = chance.randrange(40)
         used = {"input_tokens": chance.randrange(500), "output_tokens": chance.randrange(500)}
-        asked = Request(
-            ts=ts, facts={"account.id": f"a{account}", "request.model": f"m{account % 3}"}, usage={**used, "requests": 2}
-        )  # fmt: skip
+        facts = {"account.id": f"a{account}", "request.model": f"m{account % 3}"}
+        asked = Request(ts=ts, facts={**facts}, usage={**used, "requests": 2})
         whole.add(ts, asked)
         parts[account % 2].add(ts, asked)
         days[account, ts // 86400] = days.get((account, ts // 86400), 0) + sum(used.values())
