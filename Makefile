@@ -97,10 +97,11 @@ $(VENV)/.browser: scripts/browser.py $(READY)
 	$(BIN)/python -m scripts.browser $(VENV)/browser
 	@touch $@
 
-# So do those of editors, with a language server for YAML, where there is npm.
+# From npm, where it is there: a language server for the tests of editors, and what judges pages by
+# the rules for people who read them otherwise.
 $(VENV)/.editor: $(READY)
 	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV)/editor \
-		yaml-language-server@1 >/dev/null || echo "no language server for the tests of editors" >&2
+		yaml-language-server@1 axe-core@4 >/dev/null || echo "the tests of editors and some of pages are skipped" >&2
 	@touch $@
 
 $(VENV)/.%: pyproject.toml $(READY)

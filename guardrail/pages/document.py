@@ -63,7 +63,7 @@ th:first-child, td:first-child, td.text, th.text { text-align: left; white-space
 td.bar { width: 40%; padding: .35rem .6rem; } .bars td:last-child { white-space: normal; }
 td.bar svg { display: block; width: 100%; height: 1rem; } .back { fill: var(--panel); }
 @media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; } .limit { display: block; }
-  td.bar { width: 30%; }
+  td.bar { width: 30%; } .bars { min-width: 0; } .bars th:first-child { width: 40%; }
   th, td { padding: .25rem .4rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff;
   --panel: #eee; --rule: #bbb; --a: #0a5db8; --b: #b23a08; --c: #666a72; --d: #126b42; }
@@ -74,6 +74,9 @@ td.bar svg { display: block; width: 100%; height: 1rem; } .back { fill: var(--pa
   h2, h3, figcaption, caption { break-after: avoid; }
   figure, tr, .three, .limit { break-inside: avoid; } @page { margin: 16mm; } }
 """
+
+_FEW = 3
+"""How many columns fit on every screen."""
 
 
 def document(title: str, body: str) -> str:
@@ -110,7 +113,10 @@ def table(
     def kind(at: int) -> str:
         return ' class="text"' if at in texts else ""
 
-    heads = "".join(f'<th scope="col"{kind(at)}>{shown(cell)}</th>' for at, cell in enumerate(head))
+    heads = "".join(
+        f'<th scope="col"{kind(at)}>{shown(cell)}</th>' if cell else "<td></td>"
+        for at, cell in enumerate(head)
+    )
     lines = "".join(
         "<tr>"
         + "".join(
@@ -122,4 +128,7 @@ def table(
     )
     told = f"<caption>{shown(caption)}</caption>" if caption else ""
     opening = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
-    return f'<div class="wide"><table>{told}{opening}<tbody>{lines}</tbody></table></div>'
+    # Many columns scroll on a narrow screen: by keyboard too.
+    name = shown(caption or ", ".join(filter(None, head)))
+    reached = f' tabindex="0" role="region" aria-label="{name}"' if len(head) > _FEW else ""
+    return f'<div class="wide"{reached}><table>{told}{opening}<tbody>{lines}</tbody></table></div>'

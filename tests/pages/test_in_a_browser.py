@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,8 @@ from guardrail.traffic.requests import FactValue, Request
 from tests.pages.browsing import browser
 from tests.simulate.worlds import CARDS, TRIAL, options, policies_of
 
+AXE = Path(sys.prefix) / "editor/node_modules/axe-core/axe.min.js"
+"""Judges pages by the rules of WCAG; from npm."""
 START = 1772366400.0
 HOSTILE = "<img src=x onerror=alert(1)>\"'&‮"
 POLICY = """
@@ -97,9 +101,12 @@ def address(request, pages):
     return pages[request.param]
 
 
-def opened(chromium, address, width=1100, scheme="light"):
+def opened(chromium, address, width=1100, scheme="light", bypass_csp=False):
     context = chromium.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        offline=True,
+        bypass_csp=bypass_csp,
     )
     page = context.new_page()
     page.complaints = []
@@ -192,7 +199,7 @@ def test_series_differ_in_more_than_colour(chromium, address):
 def test_a_reader_without_a_mouse_reaches_every_part(chromium, pages):
     page = opened(chromium, pages["report"])
     reached = []
-    for _ in range(60):
+    for _ in range(90):
         page.keyboard.press("Tab")
         told = page.evaluate(
             "() => { const at = document.activeElement; "
@@ -228,6 +235,18 @@ def test_a_page_prints(chromium, address):
     printed = page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 2
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(340, "light"), (1100, "dark")])
+def test_a_page_keeps_the_rules_of_accessible_content(chromium, address, width, scheme):
+    if not AXE.exists():
+        pytest.skip("no axe-core here: `make test` installs it where there is npm")
+    page = opened(chromium, address, width, scheme, bypass_csp=True)
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run()")
+
+    assert len(found["passes"]) > 30
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
 
 
 def test_labels_of_axes_do_not_lie_on_each_other(chromium, address):
