@@ -121,7 +121,7 @@ def _facts(limits: Limits, seen: Seen | None) -> Iterator[str]:
     if strange:
         yield "  # In the traffic, and in no rule yet."
         for name, kind in strange.items():
-            yield f"  {name}: {{type: {kind}}}  # guardrail: ignore GR208 no rule needs it yet"
+            yield f"  {name}: {{type: {kind}}}"
     yield ""
 
 
