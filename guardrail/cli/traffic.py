@@ -15,6 +15,7 @@ from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
 from guardrail.replay.parts import replayed
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.sampling import Sample
 from guardrail.traffic.files import TrafficFiles
@@ -55,10 +56,12 @@ def run_traffic(
     output: Output,
     sample: Sample | None = None,
     divisions: Sequence[tuple[str, ...]] = (),
+    figures: ReportFigures | None = None,
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
 
-    `divisions` are the facts by which segments are told apart.
+    `divisions` are the facts by which segments are told apart. `figures` of a report are added up
+    too, where they are given.
     """
     with _progress(output, files) as tick:
         run = replayed(
@@ -71,6 +74,7 @@ def run_traffic(
             divisions=divisions,
             decisions=decisions,
             tick=tick,
+            figures=figures,
         )
     warn(output, run)
     return run
