@@ -414,6 +414,13 @@ GUESSED = {
         "input_tokens: {column: usage.prompt_tokens}",
         "duration: {column: latency, unit: s}",
     ],
+    '{"total": 2, "days": [\n{"day": "2026-03-01", "rows": [{"user": "u", "tokens_in": 3}]},\n'
+    '{"day": "2026-03-02", "rows": [{"user": "v", "tokens_in": 4}]}]}\n': [
+        "format: json",
+        "rows: days[].rows[]",
+        'ts: {column: day, format: "%Y-%m-%d", timezone: UTC}',
+        "input_tokens: {column: tokens_in}",
+    ],
 }
 
 
