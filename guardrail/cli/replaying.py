@@ -206,7 +206,7 @@ def _store(asked: ReplayRequest) -> str | Store:
 
 def _tell_ties(found: Found, policies: PolicySet, count: int, output: Output) -> None:
     """Say which rules keep accounts together, and how much of the traffic that is."""
-    parts_of(found, policies, count)
+    parts_of(found, policies, count)  # which ties those whose links depend on each other
     largest = largest_share(found)
     rules = [rule.id for rule in policies.rules if rule.id in found.rules]
     why = [f"`{shortened(rule, 48)}`" for rule in rules[:_NAMED]]

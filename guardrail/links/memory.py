@@ -183,6 +183,7 @@ class MemoryLinks:
                 self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
         for account in self._state.forest.gone:
             self._state.handles.pop(account, None)
+            self._state.book.left.discard(account)
         self._state.forest.gone.clear()
 
     def _whose(self, number: int) -> str:

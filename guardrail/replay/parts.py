@@ -69,11 +69,8 @@ class Job:
             )
         return policies
 
-    def guard(self, policies: PolicySet) -> Guard:
-        """Return a guard with counters of its own, those that were saved among them."""
-        store = MemoryStore()
-        if self.seed is not None:
-            seed_counters(store, policies, self.seed)
+    def guard(self, policies: PolicySet, store: MemoryStore) -> Guard:
+        """Return a guard whose counters are in a store."""
         return replay_guard(policies, store, self.geo, self.environ)
 
 
@@ -104,7 +101,7 @@ def found_in(job: Job, share: int = 0, of: int = 1) -> Found:
     """
     policies = job.loaded()
     with ExitStack() as closing:
-        guard = closing.enter_context(job.guard(policies))
+        guard = closing.enter_context(job.guard(policies, MemoryStore()))
         files = TrafficFiles(job.traffic, closing, share=(share, of))
         mapping = None if job.map is None else load_map(job.map, policies)
         ties = Ties(policies, guard)
@@ -134,15 +131,16 @@ def replayed_part(
     `tick` is called now and then, and may raise `StopReplay`. Decisions are written to a file,
     each after its place in the traffic, for `DecisionFile.merge`.
     """
-    policies = job.loaded()
+    policies, store = job.loaded(), MemoryStore()
+    seeded = None if job.seed is None else seed_counters(store, policies, job.seed)
     with ExitStack() as closing:
-        guard = closing.enter_context(job.guard(policies))
+        guard = closing.enter_context(job.guard(policies, store))
         files = TrafficFiles(job.traffic, closing)
         mapping = None if job.map is None else load_map(job.map, policies)
         writer = None
         if decisions is not None:
             writer = closing.enter_context(DecisionFile(decisions, policies, numbered=True))
-        return replayed(
+        run = replayed(
             guard,
             policies,
             files,
@@ -154,6 +152,8 @@ def replayed_part(
             tick=tick,
             divisions=job.divisions,
         )
+    run.seeded = seeded
+    return run
 
 
 def replayed(

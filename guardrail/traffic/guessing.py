@@ -168,10 +168,12 @@ def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str
         rows = [row for row in document[:LOOKED_AT] if isinstance(row, dict)]
         return [_flat(row) for row in rows], ["format: json"]
     if isinstance(document, dict):
-        decoded = (_decoded(line) for line in lines)
-        rows = [row for row in decoded if isinstance(row, dict)]
-        if len(rows) > 1 or "\n" not in lines[0].decode("utf-8", "replace"):
-            return [_flat(row) for row in rows], []
+        rows = [row for row in map(_decoded, lines) if isinstance(row, dict)]
+        within = _path_within(document)
+        if within and len(rows) <= 1:
+            rows = list(itertools.islice(rows_of(document, within), LOOKED_AT))
+            return [_flat(row) for row in rows], ["format: json", f"rows: {within}"]
+        return [_flat(row) for row in rows], []
     texts = [line.decode("utf-8", "replace") for line in lines]
     delimiter = max(",;\t|", key=lambda sign: _steady(texts, sign))
     if not _steady(texts, delimiter):
@@ -193,6 +195,15 @@ def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str
     if any(re.fullmatch(r"\d{1,3}(\.\d{3})*,\d+", str(v)) for row in rows for v in row.values()):
         layout.append('decimal: ","')
     return rows, layout
+
+
+def _path_within(part: dict[str, Any]) -> str:
+    """Return the path to the innermost list of objects in a document, empty where there is none."""
+    for name, value in part.items():
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            inner = next((path for row in value if (path := _path_within(row))), "")
+            return f"{name}[].{inner}" if inner else f"{name}[]"
+    return ""
 
 
 def _steady(texts: list[str], delimiter: str) -> int:

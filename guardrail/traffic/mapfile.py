@@ -181,7 +181,7 @@ class _Reading:
     def _layout(self, shape: MapShape) -> Layout:
         kind = shape.format
         for key, of in (
-            ("delimiter", "csv"), ("header", "csv"), ("columns", "csv"),
+            ("delimiter", "csv"), ("columns", "csv"),
             ("pattern", "line"), ("rows", "json"),
         ):  # fmt: skip
             if getattr(shape, key) is not None and kind != of:
@@ -192,16 +192,6 @@ class _Reading:
             self._report(("delimiter",), "a delimiter is one character", 'write `delimiter: ";"`')
             delimiter = ","
         columns = None if shape.columns is None else tuple(shape.columns)
-        if kind == "csv" and columns is None and shape.header is False:
-            self._report(
-                ("header",),
-                "without a header nothing names the columns",
-                "write `columns: [time, account, …]`, in their order",
-            )
-        if kind == "csv" and columns is not None and shape.header:
-            self._report(
-                ("columns",), "the header names the columns", "leave out `columns` or `header`"
-            )
         if kind == "json" and not _ROWS.fullmatch(shape.rows or "[]"):
             self._report(
                 ("rows",),

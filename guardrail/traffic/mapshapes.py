@@ -56,7 +56,6 @@ class MapShape(Shape):
     rows: str | None = None
     pattern: str | None = None
     delimiter: str | None = None
-    header: bool | None = None
     columns: list[str] | None = None
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."

@@ -24,7 +24,8 @@ def test_two_processes_and_three_shards_print_what_one_does(run, folder):
         lines = b"".join(line for line, _ in zip(week, range(3_000), strict=False))
     (folder / "part.jsonl").write_bytes(lines)
     (folder / "linked.yaml").write_text(HEAD + POLICIES["global"] + POLICIES["links"])
-    check = ("check", "linked.yaml", "--traffic", "part.jsonl", "--allow-empty")
+    check = ["check", "linked.yaml", "--traffic", "part.jsonl", "--allow-empty"]
+    check += ["--by", "account.tier,network.kind"]
     one = run(*check, "--format", "json", "--decisions", "d1")
     two = run(*check, "--format", "json", "--decisions", "d2", "--workers", "2")
     for shard in (1, 2, 3):

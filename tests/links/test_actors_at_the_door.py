@@ -92,8 +92,8 @@ def test_forty_accounts_on_one_card_share_one_allowance_at_the_door(
     )
     statuses = asyncio.run(an_hour(app, clock))
     farm = [status for number in range(40) for status in statuses[number]]
-    # Three of each count before a fourth is there; from then on they share two hundred.
-    assert 200 <= farm.count(200) <= 206, (farm.count(200), farm.count(429))
+    # Three of each count before a fourth is there; from then on they share four hundred.
+    assert 400 <= farm.count(200) <= 406, (farm.count(200), farm.count(429))
     assert farm.count(200) + farm.count(429) == len(farm)
     assert statuses[40] == statuses[41] == [200] * 12
     assert statuses[50] == [200] * 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardrail.links import MemoryLinks
 from guardrail.links.linking import MOST_LINKS
-from tests.links.test_actors import DAY, MONDAY, guard_for, shown, together
+from tests.links.test_actors import DAY, MONDAY, guard_for, shown, together, used
 
 
 def test_one_account_cannot_make_links_grow_by_showing_ever_new_values() -> None:
@@ -29,3 +29,25 @@ def test_nothing_is_kept_of_accounts_whose_links_have_expired() -> None:
     assert isinstance(links, MemoryLinks)
     assert len(links) == 0
     assert not links._state.handles
+
+
+def test_an_exempt_account_is_told_to_act_alone_once_and_again_when_others_join() -> None:
+    guard = guard_for()
+    links = guard._context.links
+    assert isinstance(links, MemoryLinks)
+    guard.decide(shown("a", card="c"), now=MONDAY)
+    versions = set()
+    for number in range(5):
+        # Its card is not shown: the link by it lasts until it expires.
+        assert used(guard, shown("a", org="acme"), MONDAY + 3600 * number) == 2 + number
+        versions.add(links.version)
+    assert len(versions) == 1
+
+    # What is settled of it goes to the counter of its own, also after others' have met that.
+    guard.decide(shown("b", card="c"), now=MONDAY + 5 * 3600)
+    decision = guard.decide(shown("a", org="acme"), now=MONDAY + 6 * 3600)
+    guard.settle(decision, {"requests": 11}, now=MONDAY + 6 * 3600)
+    assert used(guard, shown("a", org="acme"), MONDAY + 7 * 3600) == 18
+
+    guard.decide(shown("z"), now=MONDAY + 400 * DAY)
+    assert not links._state.book.left

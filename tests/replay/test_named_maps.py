@@ -335,7 +335,6 @@ WRONG = {
     "format: line\nts: {column: t}\nfacts: {}": "a line needs a pattern",
     "format: line\npattern: '$a $a'\nts: {column: t}\nfacts: {}": "`$a` stands twice",
     "format: line\npattern: abc\nts: {column: t}\nfacts: {}": "the pattern names no column",
-    "format: csv\nheader: false\nts: {column: t}\nfacts: {}": "nothing names the columns",
     "encoding: utf-99\nts: {column: t}\nfacts: {}": "unknown encoding `utf-99`",
     "ts: {column: t, format: '%Q'}\nfacts: {}": "`%Q` is no format of a time",
     "ts: {column: t, format: '%Y', unit: s}\nfacts: {}": "a time with a format has no unit",
@@ -415,6 +414,13 @@ GUESSED = {
         "input_tokens: {column: usage.prompt_tokens}",
         "duration: {column: latency, unit: s}",
     ],
+    '{"total": 2, "days": [\n{"day": "2026-03-01", "rows": [{"user": "u", "tokens_in": 3}]},\n'
+    '{"day": "2026-03-02", "rows": [{"user": "v", "tokens_in": 4}]}]}\n': [
+        "format: json",
+        "rows: days[].rows[]",
+        'ts: {column: day, format: "%Y-%m-%d", timezone: UTC}',
+        "input_tokens: {column: tokens_in}",
+    ],
 }
 
 
@@ -450,3 +456,25 @@ def test_where_nothing_can_be_proposed_that_is_said(tmp_path, log, message):
     (tmp_path / "log").write_text(log)
     with pytest.raises(DataError, match=message):
         proposed(str(tmp_path / "log"))
+
+
+def test_the_documented_map_is_one():
+    document = Path(__file__).resolve().parents[2] / "docs" / "traffic.md"
+    text = document.read_text("utf-8").partition("```text\nguardrail_map")[2].partition("```")[0]
+    policies = load_text(
+        "guardrail: 1\npolicy: p\nfacts: {account.tier: {type: level, values: [email, id]}}\n"
+        "rules: [{id: r, when: {account.tier: id}, block: {}}]\n"
+    )
+    mapping = read_map(f"guardrail_map{text}".encode(), "map", policies)
+
+    assert mapping.layout.delimiter == ";"
+    assert {source.fact.name for source in mapping.facts} > {"account.id", "geo.country"}
+
+
+def test_every_key_of_a_map_is_documented():
+    document = Path(__file__).resolve().parents[2] / "docs" / "traffic.md"
+    text = document.read_text("utf-8")
+    schema = map_schema()
+    keys = {*schema["properties"]}.union(*(part["properties"] for part in schema["$defs"].values()))
+
+    assert [key for key in sorted(keys - {"guardrail_map"}) if f"`{key}" not in text] == []
