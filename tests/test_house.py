@@ -34,6 +34,7 @@ DISTRIBUTIONS = {
     "http_sf": "http-sf",
     "jwt": "pyjwt",
     "pydantic_core": "pydantic",
+    "pydantic_sarif": "pydantic-sarif",
     "python_multipart": "python-multipart",
     "yaml": "pyyaml",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from guardrail.analysis.demands import (
     Demand,
@@ -19,6 +20,7 @@ from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, Witness, smallest, some_point
 from guardrail.engine import bind, rule_facts
 from guardrail.errors import Span
+from guardrail.model.amounts import Amount, Fixed
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Degrade, Rule, Verdict
@@ -30,9 +32,9 @@ _NOWHERE = Span("", 1, 1, 1, 1)
 class Change:
     """One class of requests of which less, or more, is asked for than before.
 
-    `rule` is the rule that asked for it, and `before` what; `after` is what stands in its place,
-    in words. `witness` is the smallest such request, and `effects` what it gets from the old and
-    from the new set when nothing was counted yet.
+    `rule` is the rule that asked for it, or asks for it now; `before` and `after` are what was
+    asked for and what is, in words. `witness` is the smallest such request, and `effects` what it
+    gets from the old and from the new set when nothing was counted yet.
     """
 
     rule: str
@@ -96,10 +98,11 @@ def compared(old: PolicySet, new: PolicySet, now: int) -> Changes:
     stricter = Standing(space, asked[1], asked[0], {b: a for a, b in unchanged}, unjudged).changes(
         True
     )
+    rules = tuple(_rule_changes(space, old, new, pairs, unchanged, unjudged))
     return Changes(
         looser=looser,
         stricter=stricter,
-        rules=tuple(_rule_changes(space, old, new, pairs, unchanged)),
+        rules=rules,
         restarts=tuple(_restarts(old, new, pairs)),
         notes=tuple(_notes(old, new)),
         unjudged=tuple(dict.fromkeys(unjudged)),
@@ -136,7 +139,7 @@ class Standing:
             try:
                 witness = self.uncovered(one)
             except EffortError:
-                self.unjudged.append(f"rule `{one.name}` is too entangled to be judged")
+                self.unjudged.append(_entangled(one.name))
                 continue
             if witness is not None:
                 found.append(self._change(one, witness, swapped))
@@ -230,7 +233,7 @@ class Standing:
         before, after = least_effect(self._own.at(chosen)), least_effect(acting)
         instead = [
             told(b, chosen)
-            for b in sorted(acting, key=lambda b: b.name != one.name)
+            for b in sorted(acting, key=partial(_distance, one))
             if (b.name == one.name and b.counts == one.counts)
             or (
                 (b.verb, b.counted) == (one.verb, one.counted)
@@ -251,6 +254,21 @@ class Standing:
             witness=witness,
             effects=(first, second),
         )
+
+
+def _distance(one: Demand, b: Demand) -> tuple[bool, ...]:
+    """Return what sorts the demand first that is most like another one."""
+    return (
+        b.name != one.name,
+        (b.escalate is None) != (one.escalate is None),
+        b.effect is not one.effect,
+        (b.obligation or ("",))[0] != (one.obligation or ("",))[0],
+        b.percent != one.percent,
+    )
+
+
+def _entangled(name: str) -> str:
+    return f"the condition of `{name}` is too entangled to be judged"
 
 
 # Rules one by one.
@@ -283,7 +301,7 @@ def _same_around(old: PolicySet, new: PolicySet, a: Rule, b: Rule) -> bool:
     """Tell whether all that a rule depends on besides itself is the same in both sets."""
     lifting = [
         [
-            replace(ex, span=_NOWHERE, rules=(), reason="", id="")
+            replace(ex, span=_NOWHERE, rules=(), raises=(), reason="", id="")
             for ex in p.exemptions
             if r.id in ex.rules
         ]
@@ -309,6 +327,7 @@ def _rule_changes(
     new: PolicySet,
     pairs: Sequence[tuple[Rule, Rule]],
     unchanged: set[tuple[str, str]],
+    unjudged: list[str],
 ) -> Iterator[RuleChange]:
     kept = {a.id for a, _ in pairs}
     found = {b.id for _, b in pairs}
@@ -333,9 +352,12 @@ def _rule_changes(
             yield RuleChange(rule=b.id, kind="changed", lines=tuple(lines))
             continue
         before, after = space.applies(0, a), space.applies(1, b)
-        if before != after:
-            gained = smallest(space, [after, space.opposite(before)])
-            lost = smallest(space, [before, space.opposite(after)])
+        try:
+            if before != after:
+                gained = smallest(space, [after, space.opposite(before)])
+                lost = smallest(space, [before, space.opposite(after)])
+        except EffortError:
+            unjudged.append(_entangled(b.id))
         if lines or gained or lost or a.id != b.id:
             yield RuleChange(
                 rule=b.id,
@@ -416,8 +438,12 @@ def _moved_to(x: int | None, y: int | None) -> str:
 
 
 def _limits(a: Rule, b: Rule) -> Iterator[str]:
-    if a.verb.allowances != b.verb.allowances or a.verb.units != b.verb.units:
-        yield "amount"
+    if a.verb.units != b.verb.units:
+        yield f"unit {', '.join(a.verb.units)} → {', '.join(b.verb.units)}"
+    elif a.verb.allowances != b.verb.allowances:
+        amounts = zip(a.verb.allowances, b.verb.allowances, strict=True)
+        shown = dict.fromkeys(_amounts(*pair) for pair in amounts if pair[0] != pair[1])
+        yield "; ".join(shown)
     if a.verb.covers != b.verb.covers:
         x, y = a.verb.covers, b.verb.covers
         yield f"window {x.text if x else 'none'} → {y.text if y else 'none'}"
@@ -426,6 +452,13 @@ def _limits(a: Rule, b: Rule) -> Iterator[str]:
     if a.verb.facts != b.verb.facts:
         before, after = (", ".join(r.verb.facts) or "global" for r in (a, b))
         yield f"key {before} → {after}"
+
+
+def _amounts(a: Amount, b: Amount) -> str:
+    if isinstance(a, Fixed) and isinstance(b, Fixed):
+        before, after = ("unlimited" if n is None else f"{n:,}" for n in (a.value, b.value))
+        return f"amount {before} → {after}"
+    return "amount"
 
 
 def _restarts(

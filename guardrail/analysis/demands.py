@@ -449,7 +449,8 @@ def told(demand: Demand, chosen: Mapping[str, int] | None = None) -> str:
     if demand.verb == "budget":
         assert demand.window is not None
         per = demand.window.text
-        return f"{_figure(figures[0], demand.counted)} per {per} for {whose}, {then}"
+        part = "" if demand.percent == 100 else f" ({demand.percent}% of the limit)"
+        return f"{_figure(figures[0], demand.counted)} per {per}{part} for {whose}, {then}"
     if demand.verb == "rate":
         pace, burst = figures
         minute = _figure(pace * 60 * 1_000_000, demand.counted)

@@ -26,7 +26,7 @@ def analyse(policies: PolicySet, now: int) -> list[Diagnostic]:
     found = [
         *(one for rule in policies.rules for one in _of_condition(space, rule)),
         *_of_rules(space, policies),
-        *(one for ex in policies.exemptions for one in _of_exemption(space, policies, ex, now)),
+        *(one for ex in policies.exemptions for one in _of_exempted(space, policies, ex, now)),
     ]
     return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
 
@@ -246,6 +246,15 @@ def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
 # Exemptions.
 
 
+def _of_exempted(
+    space: Space, policies: PolicySet, exemption: Exemption, now: int
+) -> Iterator[Diagnostic]:
+    try:
+        yield from _of_exemption(space, policies, exemption, now)
+    except EffortError:
+        return
+
+
 def _of_exemption(
     space: Space, policies: PolicySet, exemption: Exemption, now: int
 ) -> Iterator[Diagnostic]:
@@ -259,7 +268,8 @@ def _of_exemption(
         span = _place(exemption.when, exemption.span)
         yield warning("GR218", f"{what} can never apply", span, help)
         return
-    lifted = [by_id[name] for name in exemption.rules if name in by_id]
+    names = dict.fromkeys((*exemption.rules, *exemption.raises))
+    lifted = [by_id[name] for name in names if name in by_id]
     idle = [
         rule.id
         for rule in lifted
@@ -267,11 +277,11 @@ def _of_exemption(
     ]
     if not idle:
         return
-    names = "`, `".join(idle)
-    message = f"{what} never lifts `{names}`: no request that it is for is one of "
+    shown = "`, `".join(idle)
+    message = f"{what} never lifts `{shown}`: no request that it is for is one of "
     message += "theirs" if len(idle) > 1 else "its own"
     if len(idle) == len(lifted):
-        message = f"{what} lifts nothing: no request that it is for meets `{names}`"
+        message = f"{what} lifts nothing: no request that it is for meets `{shown}`"
     help = "correct its condition, or leave the rule out of it"
     yield warning("GR218", message, exemption.span, help)
 

@@ -47,7 +47,7 @@ from guardrail.model.conditions import (
     place_in,
 )
 from guardrail.model.effects import Mode
-from guardrail.model.facts import COUNTRIES, WEEKDAYS, Fact, FactType, Source, typed_value
+from guardrail.model.facts import AGES, COUNTRIES, WEEKDAYS, Fact, FactType, Source, typed_value
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Exemption, Rule
 
@@ -103,6 +103,7 @@ class Space:
         self.raw: dict[str, tuple[Any, ...]] = {CLOCK: self.instants}
         self.typed: list[dict[str, tuple[Any, ...]]] = [{} for _ in sets]
         self.outside: set[str] = set()
+        self._boundaries: dict[str, set[float]] = {}
         for name in sorted(self._named):
             self.raw[name] = self._values(name)
             for side, policies in enumerate(self.sets):
@@ -250,6 +251,12 @@ class Space:
                 boundaries.update(t / SECOND for t in self.instants)
             if several > 1 or fact.default is not None:
                 boundaries.add(0 if fact.default is None else cast(float, fact.default))
+            for age, since in AGES.items():
+                if since == fact.name and age in self._named:
+                    ages = {b for b in self._named[age].boundaries if b >= 0}
+                    ages.update(v for v in self._named[age].values if _is_number(v))
+                    boundaries.update(t / SECOND - a for t in self.instants for a in ages)
+            self._boundaries[fact.name] = boundaries
             made = numbers(fact, boundaries)
             for _ in range(several - 1):
                 made = numbers(fact, made)
@@ -508,12 +515,45 @@ class Space:
             return moment.hour if name == "time.hour" else WEEKDAYS[moment.weekday()]
         return _OF_ONE_ACCOUNT.get(name)
 
+    def followed(self, chosen: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+        """Yield the ages that a request states beside the times they follow from, each with it."""
+        for age, since in AGES.items():
+            if age in chosen and since in chosen:
+                values = self.raw[age][chosen[age]], self.raw[since][chosen[since]]
+                if None not in values and not any(isinstance(v, _Wrong) for v in values):
+                    yield age, since
+
+    def age_place(self, age: str, since: str, chosen: Mapping[str, int]) -> int | None:
+        """Return the place of the value that stands for an age as it follows from its time."""
+        start = self.raw[since][chosen[since]]
+        if start is None or isinstance(start, _Wrong):
+            return None
+        value = max(0.0, self.instants[chosen[CLOCK]] / SECOND - start)
+        known = [(v, place) for place, v in enumerate(self.raw[age]) if _is_number(v)]
+        for other, place in known:
+            if other == value:
+                return place
+        near = [pair for pair in known if pair[0] not in self._boundaries[age]]
+        between = [
+            place
+            for other, place in near
+            if not any(
+                min(other, value) <= bound <= max(other, value) for bound in self._boundaries[age]
+            )
+        ]
+        return between[0] if between else None
+
     def request(self, chosen: Mapping[str, int]) -> dict[str, object]:
         """Return the facts that a request states, as JSON has them, given the places of values."""
         facts: dict[str, object] = {}
+        follow = {
+            age
+            for age, since in self.followed(chosen)
+            if self.age_place(age, since, chosen) == chosen[age]
+        }
         for name in sorted(chosen):
             value = self.raw[name][chosen[name]]
-            if name == CLOCK or value is None:
+            if name == CLOCK or name in follow or value is None:
                 continue
             if isinstance(value, _Wrong):
                 facts[name] = value.value

@@ -53,8 +53,26 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
         return None
     chosen = _searched(space, every, more, _fewest)
     assert chosen is not None
+    chosen = _following(space, every, more, chosen)
     at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
     return Witness(space.request(chosen), at, chosen)
+
+
+def _following(
+    space: Space, every: Sequence[Formula], more: More | None, chosen: dict[str, int]
+) -> dict[str, int]:
+    """Return values of which no age need be stated, where it can follow from its time."""
+    for age, since in space.followed(chosen):
+        for place in space.plainest(since, space.full[since]):
+            trial = {**chosen, since: place}
+            follows = space.age_place(age, since, trial)
+            if follows is None:
+                continue
+            trial[age] = follows
+            if all(holds(one, trial) for one in every) and not (more and more(trial)):
+                chosen = trial
+                break
+    return chosen
 
 
 def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:

@@ -16,27 +16,36 @@ NOTHING_STRICTER = "Nothing became stricter."
 _INDENT = " " * 9
 
 
-def print_changes(output: Output, found: Changes, form: Format, old: str, new: str) -> None:
-    """Print what differs between two policy sets, for all requests."""
+def print_changes(output: Output, found: Changes, form: Format, new: str) -> None:
+    """Print what differs between two policy sets, for all requests; `new` is the new one's path."""
     if form is Format.CONCISE:
         _print_concise(output, found)
         return
     _print_rules(output, found.rules)
-    output.told("looser", _counted(found.looser, NOTHING_LOOSER))
-    for change in found.looser:
-        _print_change(output, change, (old, new))
-    output.told("stricter", _counted(found.stricter, NOTHING_STRICTER))
-    for change in found.stricter:
-        _print_change(output, change, (old, new))
+    _print_classes(output, "looser", found.looser, NOTHING_LOOSER, new)
+    _print_classes(output, "stricter", found.stricter, NOTHING_STRICTER, new)
     _print_restarts(output, found.restarts)
     for note in (*found.notes, *found.unjudged):
         output.told("note", shortened(note, 300), "yellow")
 
 
-def _counted(changes: Sequence[Change], none: str) -> str:
-    if not changes:
-        return none
-    return f"{len(changes):,} {'class' if len(changes) == 1 else 'classes'} of requests"
+def _grouped(changes: Sequence[Change]) -> list[list[Change]]:
+    """Return the changes of one rule that one request shows together."""
+    groups: dict[tuple[str, str, int | None], list[Change]] = {}
+    for one in changes:
+        key = one.rule, request_text(one.witness), one.witness.at
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def _print_classes(
+    output: Output, title: str, changes: Sequence[Change], none: str, path: str
+) -> None:
+    groups = _grouped(changes)
+    count = f"{len(groups):,} {'class' if len(groups) == 1 else 'classes'} of requests"
+    output.told(title, count if groups else none)
+    for group in groups:
+        _print_change(output, group, path)
 
 
 def _print_rules(output: Output, changes: Sequence[RuleChange]) -> None:
@@ -69,23 +78,22 @@ def _condition(change: RuleChange) -> Iterator[str]:
         yield f"no longer to {request_text(change.lost)}"
 
 
-def _print_change(output: Output, change: Change, paths: tuple[str, str]) -> None:
-    before, after = change.effects
-    output.line(_INDENT, (shortened(change.rule), "bold"))
-    room = output.width - len(_INDENT) - 2
-    for line in (
-        f"was {shortened(change.before, 200)}, is {shortened(change.after, 200)}",
-        f"e.g. {shortened(request_text(change.witness), 400)}",
-    ):
-        output.lines(wrapped(line, room), len(_INDENT) + 2)
-    output.line(
-        _INDENT,
-        "  at its first request: ",
-        (str(before), EFFECT_STYLES[str(before)]),
-        " → ",
-        (str(after), EFFECT_STYLES[str(after)]),
-    )
-    output.line(_INDENT, f"  {explain_line(change.witness, (paths[1],))}")
+def _print_change(output: Output, group: Sequence[Change], path: str) -> None:
+    first = group[0]
+    before, after = first.effects
+    output.line(_INDENT, (shortened(first.rule), "bold"))
+    room = output.width - len(_INDENT) - 6
+    for one in group:
+        for word, text in (("was ", one.before), ("is  ", one.after)):
+            told = wrapped(shortened(text, 200), room)
+            output.line(_INDENT, f"  {word}{told[0]}")
+            output.lines(told[1:], len(_INDENT) + 6)
+    *lines, last = wrapped(f"e.g. {shortened(request_text(first.witness), 400)}:", room)
+    output.lines(lines, len(_INDENT) + 2)
+    changed = (" → ", (str(after), EFFECT_STYLES[str(after)])) if before != after else ()
+    shown = (str(before), EFFECT_STYLES[str(before)])
+    output.line(_INDENT, f"  {last} ", shown, *changed, " at first")
+    output.line(_INDENT, f"  {explain_line(first.witness, (path,))}")
 
 
 def _print_restarts(output: Output, restarts: Sequence[Restart]) -> None:

@@ -95,7 +95,7 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
         if form is Format.FULL:
             output.told("old", policy_line(old))
             output.told("new", policy_line(new))
-        print_changes(output, found, form, asked.old, asked.new)
+        print_changes(output, found, form, asked.new)
         if replayed is not None:
             print_over_traffic(output, replayed, tables=form is Format.FULL)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import typer
 
+from guardrail.analysis import proved
 from guardrail.cli import options
+from guardrail.cli.claims_text import proof_findings
 from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
@@ -24,6 +26,7 @@ from guardrail.cli.policy_findings import (
 )
 from guardrail.cli.reports import Reports, Results
 from guardrail.errors import Severity
+from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import run_suite
 
@@ -60,7 +63,10 @@ def run_lint(asked: LintRequest, reports: Reports) -> int:
     policies = load(asked.paths, linted=True)
     suite = run_suite(policies, asked.setting.geo)
     made = policy_findings(policies, suite, asked.setting)
-    made.found += failed_tests(suite)
+    claims = proof_findings(proved(policies, asked.setting.now), asked.paths)
+    failed, taken = accepted(policies, claims, asked.setting.now)
+    made.found += [*failed_tests(suite), *failed]
+    made.ignored += taken
     made.found += comments_without_use(policies, made.ignored, asked.setting, traffic=False)
     made.found = sorted(with_excerpts(made.found), key=lambda one: one.sort_key)
     results = Results(

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from guardrail.cli.failures import OK, ended
+from guardrail.cli.loading import load
 from guardrail.cli.output import Color, Format, Output
 from guardrail.decisionlog import SCHEMA
-from guardrail.loading import policy_schema
+from guardrail.errors import SettingError
+from guardrail.loading import closed_schema, policy_schema
 from guardrail.traffic.schemas import TRAFFIC_SCHEMA, map_schema
 
 
@@ -33,6 +35,12 @@ _SCHEMAS: Mapping[Of, Callable[[], Mapping[str, Any]]] = {
 
 
 def print_schema(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH…]", help="A policy set: the schema then knows its names, and no others."
+        ),
+    ] = None,
     of: Annotated[Of, typer.Option("--of", help="What it is the schema of.")] = Of.POLICY,
     decision_log: Annotated[
         bool, typer.Option("--decision-log", help="The same as `--of decision-log`.")
@@ -42,7 +50,10 @@ def print_schema(
     output = Output(Color.NEVER)
 
     def run() -> int:
-        output.json(_SCHEMAS[Of.DECISION_LOG if decision_log else of]())
+        asked = Of.DECISION_LOG if decision_log else of
+        if paths and asked is not Of.POLICY:
+            raise SettingError("a set has a schema of its policy files alone: leave out `--of`")
+        output.json(closed_schema(load(paths)) if paths else _SCHEMAS[asked]())
         return OK
 
     raise typer.Exit(ended(run, output, Format.FULL))

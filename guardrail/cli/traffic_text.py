@@ -203,6 +203,10 @@ def shadow_line(run: TrafficRun, policies: PolicySet) -> str | None:
         for effect in sorted(shadow.stricter)
     )
     told = f"enforcing the shadow rules, too: {changes}"
+    refused = sum(count for effect, count in shadow.stricter.items() if effect.refuses)
+    already = refused - run.tally.harm.whole.shadow_refused
+    if already:
+        told += f", {already:,} of them refused for now already"
     if not shadow.accounts:
         return told
     worst = min(shadow.accounts, key=lambda account: (-shadow.accounts[account], account))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
-from guardrail.links.evidence import Evidence, Sighting
+from guardrail.links.evidence import Evidence, Sighting, Weak
 from guardrail.links.forest import (
     LAST_DAY,
     NOBODY,
@@ -22,6 +23,9 @@ from guardrail.model.links import Links
 
 MOST_LINKS = 256
 """How many links an account may have before no new weak value ties it: it could make up any number.
+"""
+MOST_VOUCHING = 16
+"""The most trusted accounts that making a value public ever takes, however many strangers it ties.
 """
 AT_ONCE = 64
 """How many links that may have expired one sighting looks at, so that none takes long."""
@@ -221,7 +225,7 @@ class Linking:
         if sighting.is_trusted:
             self._vouch(sighting, today)
         for pair in sighting.weak:
-            if sighting.is_trusted or self._is_public(pair.parts, today):
+            if sighting.is_trusted or self._is_public(pair, today):
                 self._untie(row, pair.name)
             elif forest.degree[row] < MOST_LINKS or pair.name in forest.index:
                 self._tie(row, pair.name, pair.kind, weak, today, now)
@@ -267,19 +271,30 @@ class Linking:
         for child in below:
             forest.cut(child)
 
-    def _is_public(self, parts: tuple[int, int], today: int) -> bool:
-        for part in parts:
+    def _is_public(self, pair: Weak, today: int) -> bool:
+        """Tell whether a part of a pair is shared by so many that it links nobody.
+
+        Where strangers are tied by the pair already, as many trusted accounts as half the root of
+        their number have to show a part of it: to set a large farm free takes many identities.
+        """
+        needed = self.links.public_after
+        row = self.forest.index.get(pair.name, NOBODY)
+        if row != NOBODY:
+            top = self.forest.root(row, today)
+            strangers = self.forest.accounts[top] - self.forest.trusted[top]
+            needed = max(needed, min(isqrt(max(0, strangers)) // 2, MOST_VOUCHING))
+        for part in pair.parts:
             bearers = self.book.bearers.of(part)
-            if len(bearers) >= self.links.public_after:
+            if len(bearers) >= needed:
                 live = sum(bearer.until >= today for bearer in bearers)
-                if live >= self.links.public_after:
+                if live >= needed:
                     return True
         return False
 
     def _vouch(self, sighting: Sighting, today: int) -> None:
         """Note a trusted account at the values it shows, if its card and its identity are its own.
 
-        Of each value twice as many accounts are kept as make it public: one may stay away.
+        Of each value twice as many accounts are kept as ever make it public: one may stay away.
         """
         if not (sighting.card and sighting.identity):
             return
@@ -294,6 +309,6 @@ class Linking:
             shared = any(
                 bearer.card == own.card or bearer.identity == own.identity for bearer in others
             )
-            if not shared and len(others) < 2 * self.links.public_after:
+            if not shared and len(others) < 2 * max(self.links.public_after, MOST_VOUCHING):
                 others.append(own)
             self.book.bearers.put(value, tuple(others), today, self.links.weak_days)

@@ -13,6 +13,7 @@ from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
 from guardrail.loading.schema import policy_schema
+from guardrail.loading.schema_closed import closed_schema
 from guardrail.loading.sets import load_policies, load_text
 from guardrail.loading.shapes import Shape
 from guardrail.loading.shaping import shaped
@@ -34,6 +35,7 @@ __all__ = [
     "Scope",
     "Shape",
     "accepted",
+    "closed_schema",
     "condition_text",
     "did_you_mean",
     "ending_soon",

@@ -55,7 +55,7 @@ _SHAPES: tuple[type[Shape], ...] = (
 )
 _EFFECTS = ["allow", "degrade", "throttle", "block"]
 _TEXT: Json = {"type": "string"}
-_VALUES: dict[FactType, Json] = {
+VALUES: dict[FactType, Json] = {
     FactType.STRING: _TEXT,
     FactType.BOOL: {"type": "boolean"},
     FactType.INTEGER: {"type": "integer"},
@@ -67,7 +67,9 @@ _VALUES: dict[FactType, Json] = {
     FactType.ENUM: _TEXT,
     FactType.LIST: _TEXT,
 }
-_LIST_NAME: Json = {"type": "string", "pattern": "^\\$"}
+LIST_NAME: Json = {"type": "string", "pattern": "^\\$", "description": "A list of `lists`."}
+TABLE_NAME: Json = {"type": "string", "pattern": "^\\$", "description": "A table of `tables`."}
+"""Where the name of any list, or of any table, may stand."""
 
 
 def policy_schema() -> dict[str, object]:
@@ -165,7 +167,6 @@ def _parts() -> Json:
     from_fact = {"fact": {"type": "string"}, "else": _ref("PlainAmount")}
     calendar = {"enum": ["hour", "day", "week", "month", "lifetime"]}
     several = {"type": "array", "minItems": 1, "items": {"type": "string"}}
-    named = {"type": "string", "pattern": "^\\$", "description": "A table of `tables`."}
     fact_table = _map(from_fact, ["fact"], False)
     return {
         "PlainAmount": amount,
@@ -184,14 +185,14 @@ def _parts() -> Json:
         },
         "Amount": {
             "anyOf": [
-                named,
+                dict(TABLE_NAME),
                 _ref("PlainAmount"),
                 _map(table, ["by"], _ref("PlainAmount")),
                 banded(_ref("PlainAmount")),
                 fact_table,
             ]
         },
-        "Rate": {"anyOf": [named, rate, _map(table, ["by"], rate), banded(rate)]},
+        "Rate": {"anyOf": [dict(TABLE_NAME), rate, _map(table, ["by"], rate), banded(rate)]},
         "Key": {"anyOf": [{"type": "string"}, several]},
         "Duration": duration,
         "Wait": {"anyOf": [duration, {"type": "number", "minimum": 0}]},
@@ -302,7 +303,7 @@ def _conditions() -> Json:
 
 
 def _test(fact: Fact) -> Json:
-    value = {"enum": list(fact.values)} if fact.values else _VALUES.get(fact.type)
+    value = {"enum": list(fact.values)} if fact.values else VALUES.get(fact.type)
     operators = _operators({name: _operand(name, value) for name in operators_of(fact)})
     described = {"description": f"{fact.type.value}, established by the {fact.source.value}"}
     return described | ({"anyOf": [value, operators]} if value is not None else operators)
@@ -316,7 +317,7 @@ def _operand(name: str, value: Json | None) -> Json:
     if name in ("in", "not_in", "cidr", "prefix") and value is not None:
         entry = value if name in ("in", "not_in") else _TEXT
         several = {"type": "array", "minItems": 1, "items": entry}
-        one = [_TEXT] if name in ("cidr", "prefix") else [_LIST_NAME]
+        one = [_TEXT] if name in ("cidr", "prefix") else [dict(LIST_NAME)]
         return {"anyOf": [several, *one]}
     return {} if name == "not" or value is None else value
 

@@ -355,6 +355,12 @@ class _Compilation:
             score=score,
             warnings=tuple(findings),
             ignores=ignores,
+            declared={
+                "lists": tuple(self.lists.named),
+                "tables": tuple(self.scope.tables),
+                "conditions": tuple(self.conditions.named),
+                "fixtures": tuple(self.scope.fixtures),
+            },
             claims=claims,
         )
 

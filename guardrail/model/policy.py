@@ -99,6 +99,8 @@ class PolicySet:
     score: Score | None = None
     warnings: tuple[Diagnostic, ...] = ()
     ignores: tuple[Ignore, ...] = ()
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of its lists, tables, conditions and fixtures, by their section."""
     claims: tuple[Claim, ...] = ()
 
     def model_named(self, name: object) -> Model | None:

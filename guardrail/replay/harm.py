@@ -61,7 +61,7 @@ class First(NamedTuple):
 class Segment:
     """The requests of one segment, by effect, and its accounts by what they met.
 
-    `shadow` counts by the effect that shadow rules would have had instead of a milder one.
+    `shadow` counts those not refused by the effect that shadow rules would have had instead.
     """
 
     decided: list[int] = field(default_factory=lambda: [0] * len(_EFFECTS))
@@ -206,15 +206,15 @@ class Harm:
         if account.__class__ is not str:
             account = None
         bits = SEEN
-        if effect is Effect.DEGRADE:
-            bits |= DEGRADED
-        elif effect.refuses:
+        if effect.refuses:
             bits |= REFUSED
         elif stricter.refuses:
             bits |= SHADOW_REFUSED
+        if effect is Effect.DEGRADE:
+            bits |= DEGRADED
         for segment in self._segments(place.ts, facts):
             segment.decided[effect] += 1
-            if stricter > effect:
+            if stricter > effect and not effect.refuses:
                 segment.shadow[stricter] += 1
             if account is not None:
                 met = segment.accounts.get(account, 0)

@@ -88,10 +88,37 @@ def loosened(cases: Iterable[Case]) -> set[str]:
     return found
 
 
+def _larger(old: PolicySet, new: PolicySet, found: Changes) -> list[str]:
+    """Return the witnesses of refusals and obligations that state more facts than need be."""
+    before, after = Reading(old), Reading(new)
+    fewest: dict[str, int] = {}
+    for request in requests(old, new):
+        for now in TIMES if timed(old) or timed(new) else TIMES[:1]:
+            was, now_asked = asked(before, request, now), asked(after, request, now)
+            refused = any(what == ("refuse",) for _, what in was)
+            for name, what in was:
+                if what[0] == "limit" or (refused and what != ("refuse",)):
+                    continue
+                if not any(as_strict(other, what) for _, other in now_asked):
+                    fewest[name] = min(fewest.get(name, 99), len(request))
+    problems = []
+    for name, count in fewest.items():
+        static = [
+            len(change.witness.facts)
+            for change in found.looser
+            if change.rule == name and "then" not in change.before
+        ]
+        # The hour is always there, and need not be stated.
+        if static and min(static) > count:
+            problems.append(f"{name}: {min(static)} facts are shown, and {count} will do")
+    return problems
+
+
 def timed(policies: PolicySet) -> bool:
     """Tell whether anything begins, ends, or is compared with a time."""
     text = repr(policies.rules) + repr(policies.exemptions)
     dated = any(rule.start or rule.end for rule in policies.rules)
+    dated = dated or "Raised" in text
     return dated or bool(policies.exemptions) or "account.created" in text or "account.age" in text
 
 
@@ -132,6 +159,7 @@ def wrong(old: PolicySet, new: PolicySet) -> list[str]:
     if swapped != tightened:
         problems.append(f"stricter: claimed {sorted(swapped)}, and it is {sorted(tightened)}")
     before, after = Reading(old), Reading(new)
+    problems += _larger(old, new, found)
     for change in found.looser:
         now = NOW if change.witness.at is None else change.witness.at
         was = asked(before, change.witness.facts, now)

@@ -185,6 +185,8 @@ def comparison(rng: Random, facts: Mapping[str, Fact], names: Sequence[str]) -> 
         operand = tuple(rng.sample(PREFIXES, rng.randint(1, 2)))
     elif operator == "cidr":
         operand = tuple(rng.sample(NETWORKS, rng.randint(1, 2)))
+    elif operator == "rollout":
+        operand = rng.choice(ROLLOUTS)
     elif operator == "same_as":
         operand = "geo.country" if fact.name == "payment.country" else "payment.country"
     elif operator in ("before", "after") and rng.random() < 0.4:
@@ -330,7 +332,7 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
     rules = list(policies.rules)
     for _ in range(rng.randint(1, 2)):
         place = rng.randrange(len(rules))
-        kind = rng.randrange(6)
+        kind = rng.randrange(9)
         one = rules[place]
         if kind == 0 and len(rules) > 1:
             rules.pop(place)
@@ -342,6 +344,8 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
             rules[place] = replace(one, verb=verb(rng, names, counting, policies.facts))
         elif kind == 4:
             rules[place] = replace(one, mode=rng.choice(tuple(Mode)))
+        elif kind > 5:
+            rules[place] = replace(one, verb=_tweaked(rng, one.verb, names, policies.facts))
         else:
             fresh = rule(rng, policies.facts, names, 90 + rng.randrange(9), counting)
             if all(other.id != fresh.id for other in rules):
@@ -355,6 +359,29 @@ def changed(rng: Random, policies: PolicySet, names: Sequence[str], counting: fl
     return made_of(facts, rules, [ex for ex in exemptions if ex.rules and rng.random() < 0.8])
 
 
+def _tweaked(rng: Random, one: Any, names: Sequence[str], facts: Mapping[str, Fact]) -> Any:
+    """Return a verb with one of its parts another way."""
+    if isinstance(one, Block | Degrade):
+        return verb(rng, names, 0.0, facts)
+    kind = rng.randrange(4)
+    if kind == 0:
+        return replace(
+            one, key=Key(rng.choice(((), ("account.id",), ("account.id", "account.org"))))
+        )
+    if kind == 1 and isinstance(one, Budget):
+        windows = (Window("day", "day"), Window("rolling", "30d", 30 * DAY))
+        return replace(one, window=rng.choice((*windows, Window("lifetime", "lifetime"))))
+    if kind == 2 and isinstance(one, Budget):
+        effect = rng.choice((Effect.THROTTLE, Effect.BLOCK))
+        last = Step(percent=100, verdict=replace(one.over, effect=effect))
+        return replace(one, steps=(*one.steps[:-1], last))
+    if isinstance(one, Budget):
+        return replace(one, amounts=((one.units[0], amount(rng, names, facts)),))
+    if isinstance(one, Rate):
+        return replace(one, amount=amount(rng, names, facts))
+    return replace(one, most=amount(rng, names, facts))
+
+
 def chosen_names(rng: Random) -> tuple[str, ...]:
     """Return a few facts that together have not too many values."""
     names = rng.sample(sorted(KNOWN), 3)
@@ -364,7 +391,7 @@ def chosen_names(rng: Random) -> tuple[str, ...]:
         names = ["account.age", "account.created", rng.choice(("x.flag", "account.tier"))]
     if rng.random() < 0.5:
         names.pop()
-    if math.prod(len(KNOWN[name].stated) for name in _with_sources(names)) > 300:
+    if math.prod(len(KNOWN[name].stated) for name in _with_sources(names)) > 120:
         return chosen_names(rng)
     return tuple(names)
 

@@ -22,9 +22,9 @@ def found(text: str) -> list[str]:
     return [f"{one.span.line} {one.code}" for one in analyse(load_text(HEAD + text), NOW)]
 
 
-@pytest.mark.parametrize("first", range(5000, 5020, 10))
+@pytest.mark.parametrize("first", range(5000, 5006, 3))
 def test_what_never_matters_is_found_and_nothing_else(first):
-    wrongly = {seed: wrong_findings(pair(seed)[0]) for seed in range(first, first + 10)}
+    wrongly = {seed: wrong_findings(pair(seed)[0]) for seed in range(first, first + 3)}
 
     assert {seed: problems for seed, problems in wrongly.items() if problems} == {}
 

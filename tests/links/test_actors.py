@@ -272,6 +272,23 @@ def test_a_crowd_without_a_trusted_account_is_held_together_until_there_are_some
     assert used(guard, shown("c", **shared_by_strangers(kind, 7)), MONDAY) == 1
 
 
+@pytest.mark.parametrize("tied", [(67, 4), (8, 3), (405, 10), (1_400, 16)])
+def test_the_more_strangers_a_pair_ties_the_more_trusted_accounts_make_it_public(
+    tied: tuple[int, int],
+) -> None:
+    guard, (farm, needed) = guard_for(limit=100_000), tied
+    for number in range(farm):
+        guard.decide(shown(f"a{number}", network="exit", device="d"), now=MONDAY)
+
+    def is_free(name: str) -> bool:
+        return used(guard, shown(name, network="exit", device="d"), MONDAY + 60) <= 2
+
+    for number in range(needed):
+        assert not is_free("a1")
+        guard.decide(trusted(f"t{number}", network="exit", device=f"d{number}"), now=MONDAY + 60)
+    assert used(guard, shown("newcomer", network="exit", device="d"), MONDAY + 60) == 1
+
+
 @pytest.mark.parametrize("accounts", [50, 2_500, 25_000])
 def test_no_number_of_accounts_on_one_card_takes_more(accounts: int) -> None:
     guard = guard_for(limit=200, most=5000)

@@ -525,6 +525,11 @@ FINE = {
     "a shared limit that nobody fills alone": budget(
         "{output_tokens: 1G, per: day, key: global}", f"{{output_tokens: 100k, per: day, {OWN}}}"
     ),
+    "an own limit that is smaller for those a ceiling is of": budget(
+        "{output_tokens: 1M, per: day, key: global}",
+        "{output_tokens: {by: account.age, bands: {0d: 100k, 60d: 9M}}, per: day, key: account.id}",
+        when="{account.tier: verified, account.age: {lt: 60d}}",
+    ),
     "an organisation's own limit": budget("{tokens: 1G, per: day, key: account.org}"),
     "equal amounts": budget(
         "{requests: {by: account.tier, email: 5, verified: 5, else: 5}, per: day, key: account.id}"

@@ -76,14 +76,10 @@ def _either(one: Answer, other: Answer) -> Answer:
     return None if one is None or other is None else False
 
 
-def covers(wide: Condition, narrow: Condition) -> bool:
-    """Tell whether one condition surely holds wherever another does: it has no part of its own."""
-    return set(_conjuncts(wide)) <= set(_conjuncts(narrow))
-
-
-def _conjuncts(condition: Condition) -> list[object]:
+def conjuncts(condition: Condition) -> frozenset[object]:
+    """Return all that has to hold for a condition: where it has more of it, it holds for less."""
     parts = condition.parts if isinstance(condition, Every) else (condition,)
-    return [_without_text(part) for part in parts]
+    return frozenset(_without_text(part) for part in parts)
 
 
 def _without_text(condition: Condition) -> object:

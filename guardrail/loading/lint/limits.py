@@ -9,12 +9,21 @@ from fractions import Fraction
 
 from guardrail.errors import Diagnostic, Severity
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.conditions import covers
+from guardrail.loading.lint.conditions import conjuncts
 from guardrail.loading.lint.tiers import allowances
 from guardrail.loading.lint.written import Written
 from guardrail.loading.text import listed, place_of, quoted
-from guardrail.model.amounts import DAY, HOUR, Amount, Banded, Fixed, Lookup, possible_amounts
-from guardrail.model.conditions import facts_of
+from guardrail.model.amounts import (
+    DAY,
+    HOUR,
+    Amount,
+    Banded,
+    Fixed,
+    Lookup,
+    possible_amounts,
+    without_raises,
+)
+from guardrail.model.conditions import Comparison, Condition, Every, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
 from guardrail.model.policy import PolicySet
@@ -52,13 +61,18 @@ _NESTED = {
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """One amount of a rule that counts, and where it is written."""
+    """One amount of a rule that counts, where it is written, and what has to hold for the rule."""
 
     rule: Rule
     verb: Limiting
     unit: str
     amount: Amount
     path: Path
+    tests: frozenset[object]
+
+    def covers(self, other: _Limit) -> bool:
+        """Tell whether its rule surely applies wherever that of another limit does."""
+        return self.tests <= other.tests
 
 
 def lint_limits(written: Written) -> None:
@@ -96,10 +110,11 @@ def _limits(policies: PolicySet) -> Iterator[_Limit]:
     for rule in policies.rules:
         verb = rule.verb
         if isinstance(verb, Limiting):
+            tests = conjuncts(rule.when)
             for path, amount in allowances(rule):
                 if path[-1] != "burst":
                     unit = {"concurrency": "in flight", "distinct": "values"}.get(verb.name)
-                    yield _Limit(rule, verb, unit or str(path[-1]), amount, path)
+                    yield _Limit(rule, verb, unit or str(path[-1]), amount, path, tests)
 
 
 def _refuses(limit: _Limit) -> bool:
@@ -132,9 +147,7 @@ def _never_reached(written: Written, limits: list[_Limit]) -> None:
 
 def _keeps_from(policies: PolicySet, outer: _Limit, inner: _Limit) -> bool:
     """Tell whether one limit refuses before another of another window can be reached."""
-    if not _refuses(outer) or _same_window(outer.verb, inner.verb):
-        return False
-    if not covers(outer.rule.when, inner.rule.when):
+    if not outer.covers(inner) or _same_window(outer.verb, inner.verb) or not _refuses(outer):
         return False
     if outer.rule.unknown == "skip" and inner.rule.unknown != "skip":
         return False
@@ -332,16 +345,16 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             continue
         if set(shared.verb.key.facts) & set(_OWN):
             continue
-        pace = _pace(shared)
+        pace = _pace(shared, shared.rule.when)
         own = [
             limit
             for limit in limits
             if limit.unit == shared.unit
             and set(limit.verb.key.facts) & set(_OWN)
             and _refuses(limit)
-            and covers(limit.rule.when, shared.rule.when)
+            and limit.covers(shared)
         ]
-        if pace == 0 or any(_pace(limit) < pace for limit in own):
+        if pace == 0 or any(_pace(limit, shared.rule.when) < pace for limit in own):
             continue
         message = f"one account can fill the limit of {quoted(shared.rule.id)} alone"
         label = "all share it, and no limit on an account is smaller"
@@ -352,12 +365,13 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
         written.scope.findings.warn("GR215", at, message, label=label, help=help)
 
 
-def _pace(limit: _Limit) -> Fraction | float:
+def _pace(limit: _Limit, when: Condition) -> Fraction | float:
     """Return how much a limit lets through in a microsecond, in the long run; in flight, at once.
 
-    An amount that a fact holds is one that somebody agreed to.
+    It is the most of what it has for requests of which a condition holds. An amount that a fact
+    holds, or that an exemption raises, is one that somebody agreed to.
     """
-    amounts = possible_amounts(limit.amount)
+    amounts = amounts_under(without_raises(limit.amount), when)
     if amounts is None:
         return 0
     if None in amounts:
@@ -371,3 +385,41 @@ def _pace(limit: _Limit) -> Fraction | float:
             return 0
         return most / verb.lasts
     return most
+
+
+def amounts_under(amount: Amount, when: Condition) -> list[int | None] | None:
+    """Return what an amount can be where a condition holds; None where it can be anything.
+
+    Rows that the condition's own tests of the same fact leave out are left out.
+    """
+    if isinstance(amount, Lookup):
+        tests = _tests_of(amount.fact, when)
+        wanted = [test.operand for test in tests if test.operator == "in"]
+        if wanted and isinstance(wanted[0], frozenset):
+            return [amount.table.get(value, amount.otherwise) for value in wanted[0]]
+    if isinstance(amount, Banded):
+        tests = _tests_of(amount.fact, when)
+        edges = [-math.inf, *amount.starts, math.inf]
+        rows = [
+            row
+            for row, low, high in zip(amount.rows, edges, edges[1:], strict=False)
+            if all(_meets(test, low, high) for test in tests)
+        ]
+        return [*rows, amount.missing]
+    amounts = possible_amounts(amount)
+    return None if amounts is None else list(amounts)
+
+
+def _tests_of(fact: str, when: Condition) -> list[Comparison]:
+    parts = when.parts if isinstance(when, Every) else (when,)
+    return [part for part in parts if isinstance(part, Comparison) and part.fact == fact]
+
+
+def _meets(test: Comparison, low: float, high: float) -> bool:
+    """Tell whether a test of a number can hold from `low` on, and below `high`."""
+    bound = test.operand
+    if not isinstance(bound, int | float) or isinstance(bound, bool):
+        return True
+    return {"gt": high > bound, "gte": high > bound, "lt": low < bound, "lte": low <= bound}.get(
+        test.operator, True
+    )

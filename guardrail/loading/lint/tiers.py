@@ -11,7 +11,7 @@ from guardrail.loading.findings import Path
 from guardrail.loading.lint.written import Written
 from guardrail.loading.nodes import Entry, MapNode
 from guardrail.loading.text import listed, quoted
-from guardrail.model.amounts import MICRO, Amount, Banded, Lookup
+from guardrail.model.amounts import MICRO, Amount, Banded, Lookup, without_raises
 from guardrail.model.facts import Fact, FactType
 from guardrail.model.rules import Budget, Concurrency, Distinct, Limiting, Rate, Rule
 
@@ -52,7 +52,8 @@ def lint_tiers(written: Written) -> None:
 def _tables(written: Written) -> Iterator[_Found]:
     """Yield the amounts that depend on a level or on what is earned, from the lowest row up."""
     for rule in written.policies.rules:
-        for path, amount in allowances(rule):
+        for path, allowed in allowances(rule):
+            amount = without_raises(allowed)
             if not isinstance(amount, Lookup | Banded):
                 continue
             fact = written.policies.facts[amount.fact]
