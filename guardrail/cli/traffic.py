@@ -13,6 +13,7 @@ from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
+from guardrail.replay.harm import USUAL_DIVISION
 from guardrail.replay.parts import replayed
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.report import ReportFigures
@@ -22,10 +23,6 @@ from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
 __all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "run_traffic"]
-
-
-BY = ("account.tier",)
-"""The division by segments where none is asked for."""
 
 
 def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
@@ -43,7 +40,7 @@ def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, .
                 meant = f"did you mean `{near}`?" if near else "declare it under `facts:`"
                 raise SettingError(f"`--by {written}`: there is no fact `{name}`; {meant}")
         found.append(names)
-    return list(dict.fromkeys(found)) or [BY]
+    return list(dict.fromkeys(found)) or [USUAL_DIVISION]
 
 
 def run_traffic(

@@ -108,6 +108,10 @@ def earliest(one: First | None, other: First | None) -> First | None:
     return min(one, other)
 
 
+USUAL_DIVISION = ("account.tier",)
+"""The facts by which segments are told apart where nothing else is asked for."""
+
+
 class Reading(NamedTuple):
     """What a rule read when it refused: the facts it tested, and the counter that was full.
 

@@ -12,7 +12,7 @@ from guardrail.guard import Guard
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
-from guardrail.replay.harm import Place
+from guardrail.replay.harm import USUAL_DIVISION, Place
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import TrafficRun
@@ -54,7 +54,7 @@ class Job:
     seed: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[str, ...] = ()
-    divisions: tuple[tuple[str, ...], ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = (USUAL_DIVISION,)
     reports: bool = False
 
     def loaded(self) -> PolicySet:
