@@ -28,7 +28,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint bench clean
+.PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint docs bench clean
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -39,7 +39,7 @@ demo: $(VENV)/.demo ## replay a week of sample traffic, then a campaign, under t
 	@echo
 	$(BIN)/guardrail simulate policies/ --beside account --accounts 250 --days 14 --seed 30 --workers 2
 
-test: $(VENV)/.test ## run every test
+test: $(VENV)/.test $(VENV)/.browser $(VENV)/.editor ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # LiteLLM's proxy weighs some 800 MB and needs versions of its own: another environment.
@@ -61,6 +61,10 @@ lint: $(VENV)/.lint ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+
+docs: $(VENV)/.docs ## build the documentation site in build/docs; a broken link is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs/site . build/docs $(ARGS)
+	@echo "open build/docs/docs/index.html"
 
 bench: $(VENV)/.bench ## measure what decisions cost
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -86,6 +90,18 @@ $(VENV)/.demo: pyproject.toml $(READY)
 $(VENV)/.lowest: pyproject.toml scripts/lowest.py $(READY)
 	$(BIN)/python scripts/lowest.py > $(VENV)/lowest.txt
 	$(INSTALL) --editable '.[fastapi,jwt,lmdb,redis]' --group lowest --constraint $(VENV)/lowest.txt
+	@touch $@
+
+# The tests of pages drive a browser; where none can be had they are skipped, and say so.
+$(VENV)/.browser: scripts/browser.py $(READY)
+	$(BIN)/python -m scripts.browser $(VENV)/browser
+	@touch $@
+
+# From npm, where it is there: a language server for the tests of editors, and what judges pages by
+# the rules for people who read them otherwise.
+$(VENV)/.editor: $(READY)
+	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV)/editor \
+		yaml-language-server@1 axe-core@4 >/dev/null || echo "the tests of editors and some of pages are skipped" >&2
 	@touch $@
 
 $(VENV)/.%: pyproject.toml $(READY)

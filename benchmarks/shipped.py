@@ -8,19 +8,17 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median, median_low
 from time import thread_time_ns
-from typing import cast
 
 from benchmarks.results import Result
-from guardrail import Decision, Effect, Guard
+from guardrail import Effect, Guard
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
-from guardrail.replay.running import Replay
+from guardrail.replay.costs import costs_by_effect
 from guardrail.traffic.lines import LineSource
 from guardrail.traffic.reading import Recorded, recorded_requests
 from guardrail.traffic.requests import BadLines
@@ -40,14 +38,7 @@ def outcome_costs(rounds: int, scale: float) -> list[Result]:
     """Return T13: each outcome's median and tail against the median allow, and the first of all."""
     policies = load_policies([POLICIES])
     week = sample_week(None if scale == 1 else SHORTENED)
-    taken = [_replayed(policies, week) for _ in range(rounds + 1)][1:]
-    effects = taken[0][0]
-    if any(others != effects for others, _ in taken):
-        raise RuntimeError("the same week was decided otherwise")
-    by_effect: dict[Effect, list[float]] = defaultdict(list)
-    # Of each request the median over the rounds, so that the machine's own pauses are no tail.
-    for effect, *nanos in zip(effects, *(nanos for _, nanos in taken), strict=True):
-        by_effect[effect].append(median(nanos))
+    by_effect = costs_by_effect(policies, week, rounds, thread_time_ns)
     allowed = median(by_effect[Effect.ALLOW])
     rows = []
     for effect in sorted(by_effect):
@@ -61,40 +52,11 @@ def sample_week(most: int | None = None) -> list[Recorded]:
         return list(islice(recorded_requests(source, BadLines()), most))
 
 
-class _Timed:
-    """A guard that notes what each decision takes, in nanoseconds."""
-
-    def __init__(self, guard: Guard) -> None:
-        self.taken: list[int] = []
-        self.settle, self.release, self.renew = guard.settle, guard.release, guard.renew
-        self._decide = guard.decide
-
-    def decide(
-        self, facts: Mapping[str, object], estimate: Mapping[str, object] | None, *, now: float
-    ) -> Decision:
-        decide = self._decide
-        began = thread_time_ns()
-        decision = decide(facts, estimate, now=now)
-        self.taken.append(thread_time_ns() - began)
-        return decision
-
-
-def _replayed(policies: PolicySet, week: Sequence[Recorded]) -> tuple[list[Effect], list[int]]:
-    """Return how each request of the week was decided by a fresh guard, and what that took."""
-    gc.collect()
-    timed = _Timed(_fresh(policies))
-    replay = Replay(cast(Guard, timed))
-    effects = [decision.effect for _, _, _, decision in replay.run(week)]
-    replay.finish()
-    return effects, timed.taken
-
-
 def _fresh(policies: PolicySet) -> Guard:
     return Guard.from_policies(policies, store="memory://", environ={})
 
 
 def _rows(effect: Effect, nanos: list[float], allowed: float) -> list[Result]:
-    nanos.sort()
     middle, tail = median(nanos), nanos[int(len(nanos) * 0.99)]
     note = f"{len(nanos):,} of them, {middle / 1e3:.1f} µs"
     what = f"shipped policies, a week, {effect}: median, against the median allow"

@@ -12,7 +12,10 @@ import json
 import logging
 import os
 import threading
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from fractions import Fraction
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -167,3 +170,26 @@ class JsonLines:
         except FileNotFoundError:
             return True
         return self._file < 0 or (found.st_dev, found.st_ino) != self._identity
+
+
+_SHARE_BYTES = 8
+
+
+class LoggedNames:
+    """Names identifiers as a decision log does: by a hash under the hash key, 16 characters."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, hash_key: bytes) -> None:
+        self._key = blake2b(hash_key, person=b"decision log").digest()[:32]
+
+    def of(self, identifier: str) -> str:
+        """Return how an identifier is named."""
+        digest = blake2b(identifier.encode("utf-8", "replace"), key=self._key, digest_size=12)
+        return urlsafe_b64encode(digest.digest()).decode("ascii")
+
+    def part(self, identifier: str) -> Fraction:
+        """Return a number from 0 to 1 that an identifier always has."""
+        data = identifier.encode("utf-8", "replace")
+        digest = blake2b(data, key=self._key, digest_size=_SHARE_BYTES, person=b"sample")
+        return Fraction(int.from_bytes(digest.digest(), "big"), 2 ** (8 * _SHARE_BYTES))

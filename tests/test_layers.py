@@ -22,7 +22,7 @@ LAYERS = (
     ("engine", "loading"),
     ("links", "analysis"),
     ("guard",),
-    ("testing", "traffic"),
+    ("testing", "traffic", "pages"),
     ("replay", "scenarios", "simulate", "http"),
     ("asgi", "wsgi", "cli"),
     ("hosts",),

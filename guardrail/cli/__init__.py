@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from guardrail.cli.actors import erase, show, unlink
+from guardrail.cli.benching import bench
 from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.diffing import diff
@@ -23,7 +24,9 @@ from guardrail.cli.merging import merge
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
+from guardrail.cli.starting import init
 from guardrail.cli.testing import run_policy_tests
+from guardrail.cli.watching import watch
 
 app = typer.Typer(
     name="guardrail",
@@ -53,9 +56,11 @@ def _options(
     del version
 
 
+app.command()(init)
 app.command()(check)
 app.command()(lint)
 app.command()(merge)
+app.command()(watch)
 app.command("test")(run_policy_tests)
 app.command()(explain)
 app.command()(diff)
@@ -81,6 +86,7 @@ maps.command("show")(show_map)
 app.add_typer(maps, name="map")
 app.command()(simulate)
 app.command()(bound)
+app.command()(bench)
 app.command("schema")(print_schema)
 app.command("rule")(print_page)
 

@@ -42,6 +42,7 @@ from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
+from guardrail.cli.reporting import write_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -95,6 +96,8 @@ def check(
     traffic: options.Traffic = None,
     map: options.Map = None,
     decisions: options.Decisions = None,
+    report: options.Report = None,
+    show_identifiers: options.ShowIdentifiers = False,
     store: options.StoreUri = MEMORY,
     store_down: options.StoreDown = False,
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
@@ -142,6 +145,8 @@ def check(
         sample_key=sample_key,
         seed_counters=seed_counters,
         save_counters=save_counters,
+        report=report,
+        show_identifiers=show_identifiers,
     )
     output = Output(color, results_to_stderr=decisions == "-")
     not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
@@ -193,10 +198,13 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         if files is not None:
             writer = None
             if asked.decisions is not None:
-                _keep_apart(asked.decisions, asked.traffic)
+                _keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
+    if asked.report is not None and run is not None:
+        write_report(asked.report, run, policies, found, asked.traffic, asked.show_identifiers)
+        output.note(f"the report is written to `{asked.report}`")
     return Checked(policies, suite, bounded, run, found, proofs)
 
 
@@ -217,10 +225,17 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
     )
 
 
-def _keep_apart(out: str, traffic: list[str]) -> None:
+def _report_is_of_traffic(asked: CheckRequest) -> None:
+    if asked.report is not None:
+        if not asked.traffic:
+            raise SettingError("`--report` tells of traffic: give it with `--traffic`")
+        _keep_apart("--report", asked.report, asked.traffic)
+
+
+def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
     for path in traffic:
         if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`--decisions {out}` would overwrite the traffic")
+            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def _findings(

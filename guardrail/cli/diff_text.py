@@ -88,11 +88,10 @@ def _print_change(output: Output, group: Sequence[Change], path: str) -> None:
             told = wrapped(shortened(text, 200), room)
             output.line(_INDENT, f"  {word}{told[0]}")
             output.lines(told[1:], len(_INDENT) + 6)
-    *lines, last = wrapped(f"e.g. {shortened(request_text(first.witness), 400)}:", room)
-    output.lines(lines, len(_INDENT) + 2)
+    shown = wrapped(f"e.g. {shortened(request_text(first.witness), 400)}", room)
+    output.lines(shown, len(_INDENT) + 2)
     changed = (" → ", (str(after), EFFECT_STYLES[str(after)])) if before != after else ()
-    shown = (str(before), EFFECT_STYLES[str(before)])
-    output.line(_INDENT, f"  {last} ", shown, *changed, " at first")
+    output.line(_INDENT, "  at first: ", (str(before), EFFECT_STYLES[str(before)]), *changed)
     output.line(_INDENT, f"  {explain_line(first.witness, (path,))}")
 
 

@@ -167,6 +167,20 @@ SaveCounters = Annotated[
     str | None,
     typer.Option("--save-counters", metavar="FILE", help="Save the counters as they end."),
 ]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="OUT.html",
+        help="Write a page about the replay: one file to read, print and hand on.",
+    ),
+]
+ShowIdentifiers = Annotated[
+    bool,
+    typer.Option(
+        "--show-identifiers", help="Name accounts in the report as the traffic names them."
+    ),
+]
 StoreUri = Annotated[
     str, typer.Option("--store", metavar="URI", help="Where to keep the replay's own counters.")
 ]

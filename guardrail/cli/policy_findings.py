@@ -14,7 +14,7 @@ from guardrail.model.policy import PolicySet
 from guardrail.scenarios import ScenarioResult, SuiteResult, suite_findings, undecided_rules
 
 DOORS_CODE, STORE_CODE, FAILED = "GR205", "GR211", "GR401"
-_OF_TRAFFIC = "GR3"
+_OF_TRAFFIC = ("GR3", "GR502", "GR503")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

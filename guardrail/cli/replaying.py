@@ -20,6 +20,7 @@ from guardrail.replay.counters import save_counters, seed_counters
 from guardrail.replay.down import DownStore
 from guardrail.replay.parts import Job, found_in, replay_guard, replayed_part
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import ShardFile, TrafficRun
 from guardrail.replay.sampling import Sample
 from guardrail.replay.ties import Found, largest_share, parts_of
@@ -54,6 +55,8 @@ class ReplayRequest:
     sample_key: str = ""
     seed_counters: str | None = None
     save_counters: str | None = None
+    report: str | None = None
+    show_identifiers: bool = False
 
     def checked(self) -> None:
         """Check that what is asked for goes together.
@@ -87,6 +90,8 @@ class ReplayRequest:
             raise SettingError(
                 "`--expect` does not go with `--shard`: write `expect:` into the policies"
             )
+        if self.shard and self.report:
+            raise SettingError("`--report` does not go with `--shard`: use `--workers`")
         if self.shard and self.decisions:
             raise SettingError("`--decisions` does not go with `--shard`: use `--workers`")
 
@@ -109,6 +114,7 @@ class ReplayRequest:
             environ=dict(environment()),
             expected=tuple(self.expect),
             divisions=tuple(self.divisions),
+            reports=self.report is not None,
         )
 
     def _wishes(self) -> Mapping[str, object]:
@@ -119,6 +125,7 @@ class ReplayRequest:
             "--sample": self.sample,
             "--seed-counters": self.seed_counters,
             "--save-counters": self.save_counters,
+            "--report": self.report,
         }
 
 
@@ -154,6 +161,7 @@ def replay(
             output,
             asked.sampled,
             asked.divisions,
+            None if asked.report is None else ReportFigures(policies),
         )
     run.seeded = seeded
     if asked.save_counters is not None:

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
+from guardrail.cli.files import write
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.simulate_text import report, side_by_side
-from guardrail.errors import SettingError
 from guardrail.simulate import (
     Attack,
     Baseline,
@@ -110,12 +110,17 @@ def simulate(
     mode: Annotated[Mode, typer.Option("--mode", help="How the figures are made.")] = Mode.PLAIN,
     baseline: Annotated[
         Baseline | None,
-        typer.Option("--baseline", help="Run under typical limits instead of the policies."),
+        typer.Option(
+            "--baseline",
+            metavar="|".join(Baseline),
+            help="Run under typical limits instead of the policies.",
+        ),
     ] = None,
     beside: Annotated[
         list[Baseline] | None,
         typer.Option(
             "--beside",
+            metavar="|".join(Baseline),
             help="Run the same attack under typical limits too, and compare them in one table; "
             "repeatable.",
         ),
@@ -234,22 +239,6 @@ def summary(jobs: Sequence[Job]) -> str:
     under = "" if jobs[0].baseline is None else f", baseline `{jobs[0].baseline}`"
     mode = "" if jobs[0].mode is Mode.PLAIN else f", mode `{jobs[0].mode}`"
     return f"{asked.accounts:,} honest accounts, {asked.days} days, {seeds}{mode}{under}"
-
-
-def write(path: str, text: str) -> None:
-    """Write a file, or to standard output for `-`.
-
-    Raises:
-        SettingError: the file cannot be written.
-    """
-    if path == "-":
-        typer.echo(text, nl=False)
-        return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as problem:
-        raise SettingError(f"`{path}` cannot be written: {problem.strerror}") from None
 
 
 @contextmanager

@@ -13,18 +13,16 @@ from guardrail.errors import SettingError
 from guardrail.guard import Guard
 from guardrail.loading import nearest
 from guardrail.model.policy import PolicySet
+from guardrail.replay.harm import USUAL_DIVISION
 from guardrail.replay.parts import replayed
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.sampling import Sample
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
 __all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "run_traffic"]
-
-
-BY = ("account.tier",)
-"""The division by segments where none is asked for."""
 
 
 def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
@@ -42,7 +40,7 @@ def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, .
                 meant = f"did you mean `{near}`?" if near else "declare it under `facts:`"
                 raise SettingError(f"`--by {written}`: there is no fact `{name}`; {meant}")
         found.append(names)
-    return list(dict.fromkeys(found)) or [BY]
+    return list(dict.fromkeys(found)) or [USUAL_DIVISION]
 
 
 def run_traffic(
@@ -55,10 +53,12 @@ def run_traffic(
     output: Output,
     sample: Sample | None = None,
     divisions: Sequence[tuple[str, ...]] = (),
+    figures: ReportFigures | None = None,
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
 
-    `divisions` are the facts by which segments are told apart.
+    `divisions` are the facts by which segments are told apart. `figures` of a report are added up
+    too, where they are given.
     """
     with _progress(output, files) as tick:
         run = replayed(
@@ -71,6 +71,7 @@ def run_traffic(
             divisions=divisions,
             decisions=decisions,
             tick=tick,
+            figures=figures,
         )
     warn(output, run)
     return run

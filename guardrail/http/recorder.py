@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
+from guardrail.decisionlog import LONGEST_TEXT, DecisionSink, LoggedNames
 from guardrail.engine import INVALID_FACT, Decision
 from guardrail.guard.supervisor import Health
 from guardrail.http.counts import MOST_SERIES, Counts
 from guardrail.http.dialects import Dialect
 from guardrail.http.recording import (
-    Names,
     TrafficRecorder,
     known_amounts,
     known_endpoint,
@@ -59,7 +58,7 @@ class DecisionRecorder:
         """
         self._sink = sink
         self._made_here = made_here
-        self._names = Names(key)
+        self._names = LoggedNames(key)
         self._traffic = traffic
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from hashlib import blake2b
 
-from guardrail.decisionlog import LONGEST_TEXT, DecisionSink
+from guardrail.decisionlog import LONGEST_TEXT, DecisionSink, LoggedNames
 from guardrail.engine import Decision
 from guardrail.errors import DataError
 from guardrail.http.parsing.endpoints import Kind, endpoint_of
@@ -21,31 +19,10 @@ from guardrail.signals import Signal
 LOG = logging.getLogger("guardrail")
 
 OTHER_ENDPOINT = "other"
-_HASH_BYTES = 12
-_SHARE_BYTES = 8
 _OPAQUE = frozenset((FactType.STRING, FactType.IP))
 _AS_IT_IS = frozenset(("request.model", "request.endpoint"))
 _LEFT_OUT = frozenset((*ACTOR_FACTS, *SCORE_FACTS, "client.ip"))
 """What a replay finds out by itself, and an address, of which country and network are kept."""
-
-
-class Names:
-    """Keyed hashes in the place of names: under one key the same for the same name."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key = blake2b(key, person=b"decision log").digest()[:32]
-
-    def of(self, text: str) -> str:
-        """Return what stands for a text."""
-        data = text.encode("utf-8", "replace")
-        digest = blake2b(data, key=self._key, digest_size=_HASH_BYTES)
-        return urlsafe_b64encode(digest.digest()).decode("ascii")
-
-    def part(self, text: str) -> Fraction:
-        """Return a number from 0 to 1 that a text always has."""
-        data = text.encode("utf-8", "replace")
-        digest = blake2b(data, key=self._key, digest_size=_SHARE_BYTES, person=b"sample")
-        return Fraction(int.from_bytes(digest.digest(), "big"), 2 ** (8 * _SHARE_BYTES))
 
 
 class TrafficRecorder:
@@ -66,7 +43,7 @@ class TrafficRecorder:
         signals: Sequence[Signal] = (),
     ) -> None:
         self._sink = sink
-        self._names = Names(key)
+        self._names = LoggedNames(key)
         self._clock = clock
         self._share = share
         self._signals = signals

@@ -98,7 +98,7 @@ class Ceilings:
                     windows=len(amounts),
                     busiest=busiest / scale,
                     busiest_at=at * length,
-                    proposed=_rounded(usual * MARGIN / scale),
+                    proposed=rounded_up(usual * MARGIN / scale),
                 )
             )
         order = list(self._rules)
@@ -114,8 +114,8 @@ class Ceilings:
         return self._rules[rule].lasts / SECOND
 
 
-def _rounded(value: float) -> float:
-    """Return a number with two digits that count, not smaller."""
+def rounded_up(value: float) -> float:
+    """Return the next number with two digits that count, at least as large."""
     if value <= 0:
         return 0.0
     digits = 10 ** (math.floor(math.log10(value)) - 1)

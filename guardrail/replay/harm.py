@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from guardrail.engine import NEVER_FITS, Decision, FactReader, LimitStatus
 from guardrail.model.amounts import MICRO
+from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
@@ -105,6 +106,10 @@ def earliest(one: First | None, other: First | None) -> First | None:
     if one is None or other is None:
         return one or other
     return min(one, other)
+
+
+USUAL_DIVISION = ("account.tier",)
+"""The facts by which segments are told apart where nothing else is asked for."""
 
 
 class Reading(NamedTuple):
@@ -350,24 +355,35 @@ class Harm:
 
 def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Reading:
     """Return what a rule read to refuse a request: its facts, and the counter that was full."""
-    told = decision.explain()
-    story = next((one for one in told.rules if one.rule == rule), None)
-    if story is None:
+    made = next((one for one in policies.rules if one.id == rule), None)
+    if made is None:
         return Reading()
-    tested = {test.fact: test.value for test in story.condition.tests}
-    facts = tuple((name, _text(value)) for name, value in tested.items())
-    if not story.counters:
-        return Reading(facts, never_fits=story.reason == NEVER_FITS)
-    verb = next(one.verb for one in policies.rules if one.id == rule)
+    case = decision.case
+    known = case.engine.read(case).facts
+    facts = tuple((name, _text(known.get(name))) for name in sorted(facts_of(made.when)))
+    asked = [
+        receipt.amount
+        for receipt, _ in case.consulted
+        if case.engine.counters[receipt.number][0].rule.id == rule
+    ]
+    statuses = [status for status in decision.limits if status.rule == rule]
+    if not statuses:
+        never_fits = decision.rule == rule and decision.reason == NEVER_FITS
+        return Reading(facts, never_fits=never_fits)
+    verb = made.verb
     names = verb.key.facts if isinstance(verb, Rate | Budget | Concurrency | Distinct) else ()
-    key = tuple((name, _value(name, told.facts)) for name in names)
+    key = tuple((name, _value(name, known)) for name in names)
 
-    def asked(status: LimitStatus) -> float:
-        amount = told.amounts.get(status.unit, 1)
-        return amount / MICRO if status.unit == MONEY else amount
+    def filled(pair: tuple[LimitStatus, float]) -> float:
+        status, amount = pair
+        return (status.used + amount) / max(status.limit, 1e-9)
 
-    full = max(story.counters, key=lambda one: (one.used + asked(one)) / max(one.limit, 1e-9))
-    return Reading(facts, key, full.unit, full.used, asked(full), full.limit)
+    amounts = [
+        amount / MICRO if status.unit == MONEY else float(amount)
+        for status, amount in zip(statuses, asked, strict=True)
+    ]
+    full, amount = max(zip(statuses, amounts, strict=True), key=filled)
+    return Reading(facts, key, full.unit, full.used, amount, full.limit)
 
 
 def _value(name: str, facts: Mapping[str, object]) -> str:

@@ -12,8 +12,9 @@ from guardrail.guard import Guard
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
-from guardrail.replay.harm import Place
+from guardrail.replay.harm import USUAL_DIVISION, Place
 from guardrail.replay.records import DecisionFile
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.running import Replay
 from guardrail.replay.sampling import Sample
@@ -40,7 +41,7 @@ class Job:
 
     `policies` are paths, `revision` what they have to hold. `warmup` is in seconds; `seed` names a
     file of saved counters. `expected` are more expectations of the traffic, `divisions` the facts
-    by which segments are told apart.
+    by which segments are told apart. `reports` tells whether the figures of a report are wanted.
     """
 
     policies: tuple[str, ...]
@@ -53,7 +54,8 @@ class Job:
     seed: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[str, ...] = ()
-    divisions: tuple[tuple[str, ...], ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = (USUAL_DIVISION,)
+    reports: bool = False
 
     def loaded(self) -> PolicySet:
         """Return the policies.
@@ -151,6 +153,7 @@ def replayed_part(
             decisions=writer,
             tick=tick,
             divisions=job.divisions,
+            figures=ReportFigures(policies) if job.reports else None,
         )
     run.seeded = seeded
     return run
@@ -168,8 +171,11 @@ def replayed(
     decisions: DecisionFile | None = None,
     tick: Callable[[], None] = lambda: None,
     divisions: Sequence[tuple[str, ...]] = (),
+    figures: ReportFigures | None = None,
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
+
+    `figures` of a report are added up too, where they are given.
 
     Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
@@ -179,6 +185,7 @@ def replayed(
     run.notes = None if mapping is None else mapping.notes
     run.sample = None if sample is None else sample.share
     run.sources = tuple(source.name for source in files.sources)
+    run.figures = figures
     several = len(files.sources) > 1
     reading = _Reading(files.requests(mapping), sample, warmup, tick)
     add = tally.add
@@ -187,6 +194,8 @@ def replayed(
             for line, ts, request, decision in decided:
                 if ts >= reading.warm_until:
                     add(ts, request, decision, Place(ts, files.current.name, line))
+                    if figures is not None:
+                        figures.add(ts, request, decision)
                 else:
                     run.warmed += 1
                 if decisions is not None:

@@ -15,6 +15,7 @@ import zstandard
 
 from guardrail.errors import DataError
 from guardrail.model.policy import PolicySet
+from guardrail.replay.report import ReportFigures
 from guardrail.replay.running import Course
 from guardrail.replay.tally import Tally
 from guardrail.traffic.notes import MapNotes
@@ -34,7 +35,8 @@ class TrafficRun:
     `notes` say what a map met. `sample` is the share of accounts that was drawn, and `passed_over`
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
-    said of its sources. `sources` are the names of the files.
+    said of its sources. `sources` are the names of the files. `figures` are those of a report,
+    where one is made.
     """
 
     tally: Tally
@@ -51,6 +53,7 @@ class TrafficRun:
     interrupted: str | None = None
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    figures: ReportFigures | None = None
 
     @property
     def readable(self) -> int:
@@ -82,8 +85,12 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         seeded=first.seeded,
         sources=first.sources,
     )
+    if all(run.figures is not None for run in runs):
+        whole.figures = ReportFigures(policies)
     for run in runs:
         tally.merge(run.tally)
+        if whole.figures is not None and run.figures is not None:
+            whole.figures.merge(run.figures)
         whole.warmed += run.warmed
         whole.warnings += tuple(line for line in run.warnings if line not in whole.warnings)
     stopped = sorted({run.interrupted for run in runs if run.interrupted is not None})

@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
-from guardrail.simulate.plots import Bar, Line, bars_plot, lines_plot
+from guardrail.pages import Bar, Line, bars_plot, document, lines_plot, shown, table
 
 Fields = Mapping[str, Any]
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --page: #fcfcfd;
-  --panel: #f3f4f6; --rule: #d9dbe0; --a: #0b68cb; --b: #c2410c; --c: #7c7f86; --d: #16794c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --soft: #a6abb3; --page: #111316;
-  --panel: #1b1e22; --rule: #363b42; --a: #6cb2ff; --b: #ff9a62; --c: #8d939c; --d: #5bd19b; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 62rem; background: var(--page);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.4rem 0 .6rem; }
-p, figcaption { color: var(--soft); } code { overflow-wrap: anywhere; }
-.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
-.three div { background: var(--panel); border-radius: .5rem; padding: .9rem 1.1rem; }
-.three b { display: block; font-size: 1.7rem; font-variant-numeric: tabular-nums; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; display: block; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-svg text.name { fill: var(--ink); }
-.a { stroke: var(--a); fill: var(--a); } .b { stroke: var(--b); fill: var(--b); }
-.c { stroke: var(--c); fill: var(--c); } .d { stroke: var(--d); fill: var(--d); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; } rect { stroke: none; }
-.fill { fill-opacity: .14; stroke: none; } .dot { fill-opacity: 0; stroke: none; }
-.dot:hover { fill-opacity: 1; }
-.key { margin-left: 1rem; white-space: nowrap; } .key::before { content: ""; display: inline-block;
-  width: .8rem; height: .2rem; margin-right: .35rem; vertical-align: middle; background: var(--k); }
-.key.a { --k: var(--a); } .key.b { --k: var(--b); } .key.c { --k: var(--c); }
-.key.d { --k: var(--d); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--rule);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 500; }
-"""
 
 
 def page(told: Fields) -> str:
@@ -54,21 +21,16 @@ def page(told: Fields) -> str:
         ),
     )
     body = "".join(_sections(told, seeds, worst))
-    title = escape(f"Simulation of {told['policy']}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
-    )
+    return document(f"Simulation of {told['policy']}", f"<main>{body}</main>")
 
 
 def _sections(told: Fields, seeds: Sequence[Fields], worst: Fields) -> Iterator[str]:
-    yield f"<h1>Simulation of <code>{escape(str(told['policy']))}</code></h1>"
+    yield f"<h1>Simulation of <code>{shown(told['policy'])}</code></h1>"
     many = f"{len(seeds)} seeds, the worst of them" if len(seeds) > 1 else "seed"
     under = f", baseline {told['baseline']}" if told["baseline"] else ""
     yield (
-        f"<p>Revision <code>{escape(str(told['revision']))}</code>. Attack: "
-        f"{escape(worst['attack'])}; mode: {escape(str(told['mode']))}{escape(under)}; "
+        f"<p>Revision <code>{shown(told['revision'])}</code>. Attack: "
+        f"{shown(worst['attack'])}; mode: {shown(told['mode'])}{shown(under)}; "
         f"{many} {worst['seed']}; {worst['accounts']:,} honest accounts, {worst['days']} days.</p>"
     )
     yield from _three(worst)
@@ -103,18 +65,17 @@ def _three(worst: Fields) -> Iterator[str]:
             + _percent(pooled["new"]["refused_share"]),
         )
     )
-    inner = "".join(f"<div><b>{value}</b>{escape(text)}</div>" for value, text in boxes)
+    inner = "".join(f"<div><b>{value}</b>{shown(text)}</div>" for value, text in boxes)
     yield f'<div class="three">{inner}</div>'
 
 
 def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
     taken, days = worst["attacker"], worst["by_day"]
-    first = days[0]["day"]
     yield "<h2>What operators wanted and got</h2>"
     yield lines_plot(
         "Exchanges for agents and code, by day of the attack",
         "",
-        first,
+        _day_names(days),
         [
             Line("wanted", "c", [day["sought"] for day in days], filled=True),
             Line("served", "b", [day["taken"] for day in days], filled=True),
@@ -142,8 +103,8 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
                 "and code",
             ]
         )
-    yield _table(["", ""], rows)
-    yield _table(
+    yield table(["", ""], rows, texts=(1,), caption="What it took, and what it cost")
+    yield table(
         ["taken through", "identity", "paid", "as one", "accounts", "served", "refused most by"],
         [
             [
@@ -157,6 +118,8 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
             ]
             for band in taken["taken_through"]
         ],
+        texts=(0, 1, 2, 3, 6),
+        caption="Through which accounts it was taken",
     )
     if len(seeds) > 1:
         yield bars_plot(
@@ -179,7 +142,7 @@ def _honest(worst: Fields) -> Iterator[str]:
     yield lines_plot(
         "Share of honest requests denied, by day of the attack",
         "%",
-        days[0]["day"],
+        _day_names(days),
         [Line("denied", "a", [day["refused"] / max(1, day["asked"]) for day in days], filled=True)],
     )
     for age, style in (("established", "a"), ("new", "d")):
@@ -195,6 +158,7 @@ def _honest(worst: Fields) -> Iterator[str]:
                 for name, ages in honest["segments"].items()
                 if age in ages
             ],
+            ("segment", "denied"),
         )
     rows = []
     for age in ("established", "new"):
@@ -202,7 +166,7 @@ def _honest(worst: Fields) -> Iterator[str]:
         for name, ages in honest["segments"].items():
             if age in ages:
                 rows.append(_harm_row(f"{age}, {name}", ages[age]))
-    yield _table(
+    yield table(
         ["", "accounts", "requests", "denied", "degraded", "asked for ID", "blocked", "gone"], rows
     )
 
@@ -232,7 +196,7 @@ def _shocks(worst: Fields) -> Iterator[str]:
         ]
         for name, shock in worst["shocks"].items()
     ]
-    yield _table(["", "accounts", "requests", "denied", "refused", "asked for ID", "blocked"], rows)
+    yield table(["", "accounts", "requests", "denied", "refused", "asked for ID", "blocked"], rows)
 
 
 def _modes(worst: Fields) -> Iterator[str]:
@@ -246,7 +210,7 @@ def _modes(worst: Fields) -> Iterator[str]:
         )
     if "placebo" in worst:
         yield "<h2>Placebo</h2>"
-        yield _table(
+        yield table(
             ["", "accounts", "served", "accounts refused"],
             [
                 [
@@ -260,7 +224,7 @@ def _modes(worst: Fields) -> Iterator[str]:
         )
     if "ablation" in worst:
         yield "<h2>Without each primitive</h2>"
-        yield _table(
+        yield table(
             ["without", "rules left out", "agents and code served", "cost", "established denied"],
             [
                 [
@@ -296,16 +260,11 @@ def _every_seed(seeds: Sequence[Fields]) -> Iterator[str]:
             ]
         )
     head = ["seed", "served", "agents and code", "cost", "established denied", "asked for ID"]
-    yield _table([*head, "new denied", "asked for ID"], rows)
+    yield table([*head, "new denied", "asked for ID"], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    opening = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
-    return f'<div class="wide"><table>{opening}<tbody>{lines}</tbody></table></div>'
+def _day_names(days: Sequence[Fields]) -> list[str]:
+    return [f"day {day['day']}" for day in days]
 
 
 def _percent(value: float | None) -> str:

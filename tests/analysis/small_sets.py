@@ -420,6 +420,18 @@ def tested(*sets: PolicySet) -> set[str]:
 
 def requests(*sets: PolicySet) -> Iterator[dict[str, object]]:
     """Yield every request that some sets could tell apart."""
+    stated = _stated(*sets)
+    for values in product(*stated.values()):
+        yield {n: v for n, v in zip(stated, values, strict=True) if v is not None}
+
+
+def how_many(*sets: PolicySet) -> int:
+    """Return how many requests some sets could tell apart."""
+    return math.prod(map(len, _stated(*sets).values()))
+
+
+def _stated(*sets: PolicySet) -> dict[str, list[Any]]:
+    """Return what a request may state of each fact that matters to some sets."""
     names: set[str] = set()
     for policies in sets:
         for one in policies.rules:
@@ -437,8 +449,7 @@ def requests(*sets: PolicySet) -> Iterator[dict[str, object]]:
         + (["?"] if name == "x.flag" and name in wrong_for else [])
         for name in ordered
     ]
-    for values in product(*rows):
-        yield {n: v for n, v in zip(ordered, values, strict=True) if v is not None}
+    return dict(zip(ordered, rows, strict=True))
 
 
 class Reading:

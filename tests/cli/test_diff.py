@@ -42,7 +42,7 @@ def test_a_country_that_is_left_out_is_named_with_a_request_that_explain_takes(r
 
     assert outcome.code == 1
     assert "~ embargo  changed: applies to fewer requests" in outcome.out
-    assert f"e.g. {request}: block → allow at first\n" in outcome.out
+    assert f"e.g. {request}\n           at first: block → allow\n" in outcome.out
     line = next(line for line in outcome.out.splitlines() if "guardrail explain" in line)
     words = shlex.split(line)
     assert run(*words[1:]).out.startswith("ALLOW")
@@ -109,7 +109,7 @@ def test_a_version_may_be_a_revision(run, folder, monkeypatch):
     outcome = run("diff", "HEAD:set/", "set")
 
     assert outcome.code == 0, outcome.err
-    assert 'e.g. {"geo.country": "IR"}: block' in outcome.out
+    assert 'e.g. {"geo.country": "IR"}\n' in outcome.out
     assert run("diff", "HEAD:set", "HEAD:set").out.count("Nothing became looser") == 1
     for wrong, said in {
         "no-such:set": "git knows no revision `no-such`",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
-from guardrail.loading import load_policies
+from guardrail.loading import load_policies, policy_schema
 from tests.cli.conftest import POLICY
 
 CHECK = ("check", "policies", "--traffic", "week.jsonl")
@@ -91,6 +93,26 @@ def test_what_is_wrong_in_a_file_is_told_at_its_place(run, folder, entry, told):
     assert outcome.code == 3
     assert outcome.out.startswith("e.yaml:3:")
     assert all(part in outcome.out for part in told), outcome.out
+
+
+@pytest.mark.parametrize(
+    ("entry", "fits"),
+    [
+        ("{when: {account.tier: verified}, refused: {lte: 0.1%}}", True),
+        ("{by: embargo, stepped_up_accounts: {gte: 5, lt: 10}}", True),
+        ("{bad_lines: {lte: 1%}}", True),
+        ("{refused: 0.1%}", False),
+        ("{refused: {}}", False),
+        ("{refused: {lte: 1.5}}", False),
+        ("{refused: {max: 1%}}", False),
+        ("{refsed: {lte: 1%}}", False),
+    ],
+)
+def test_editors_know_expectations_as_they_are_loaded(entry, fits):
+    document = yaml.safe_load(f"{FILE}  - {entry}\n")
+    problems = list(jsonschema.Draft7Validator(policy_schema()).iter_errors(document))
+
+    assert (problems == []) is fits
 
 
 def test_a_file_of_expectations_holds_nothing_else(run, folder):

@@ -117,7 +117,7 @@ def test_a_comment_is_of_use_only_where_what_it_accepts_was_looked_for(run, writ
     )
     text = Path("p.yaml").read_text()
     told = {}
-    for code in ("GR204", "GR205", "GR211", "GR307", "GR223", "GR401"):
+    for code in ("GR204", "GR205", "GR211", "GR307", "GR502", "GR223", "GR401"):
         written(text.replace("%s", code))
         told[code] = codes(run("lint", "p.yaml").out)
 

@@ -1,0 +1,265 @@
+"""The files of a first policy set: what they say, and the tests that show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from guardrail.cli.inert import inert
+from guardrail.replay.proposing import Busiest
+
+_WARNING = "80% of the daily tokens are used"
+POLICY, TESTS = "policy.yaml", "policy_test.yaml"
+_STEP = 10
+"""How many times as much the next kind of account may use, in a set that is not from traffic."""
+_OUTPUT = 1_000
+"""A model's longest answer is told in thousands of tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What traffic showed: how many requests, which models and facts, and what accounts took.
+
+    `models` maps each model to its longest answer in tokens; `strange` are facts, with their
+    types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
+    once for all accounts; `kinds` are the tiers that the traffic has.
+    """
+
+    requests: int
+    nameless: int
+    models: Mapping[str, int]
+    strange: Mapping[str, str]
+    tokens: tuple[Busiest, ...]
+    tiers: tuple[str, ...]
+    kinds: frozenset[str]
+    pace: Busiest
+    in_flight: Busiest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The numbers of a first set: tokens a day by tier, requests a minute, requests in flight.
+
+    `tiers` is empty where one number is for all accounts.
+    """
+
+    tiers: tuple[str, ...]
+    tokens: tuple[int, ...]
+    pace: int
+    in_flight: int
+
+    @classmethod
+    def starting(cls, tokens: int, tiers: tuple[str, ...]) -> Limits:
+        """Return limits to start from: each kind of account may use ten times the one before."""
+        by_tier = tuple(tokens * _STEP**place for place in range(len(tiers)))
+        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=4)
+
+    @classmethod
+    def proposed(cls, seen: Seen) -> Limits:
+        """Return limits that leave room above what was seen; a higher tier never has less."""
+        proposed = [found.proposed for found in seen.tokens]
+        return cls(
+            tiers=seen.tiers,
+            tokens=tuple(accumulate(proposed, max)),
+            # Who may have so many at once may ask for so many at once.
+            pace=max(seen.pace.proposed, seen.in_flight.proposed),
+            in_flight=seen.in_flight.proposed,
+        )
+
+
+def starter_files(name: str, key: str, limits: Limits, seen: Seen | None) -> dict[str, str]:
+    """Return the files of a first set by name: the policy, and its tests."""
+    policy = "\n".join(_policy(name, key, limits, seen)) + "\n"
+    return {POLICY: policy, TESTS: "\n".join(_tests(key, limits, seen)) + "\n"}
+
+
+def amount_text(amount: int) -> str:
+    """Return an amount as the policy language writes it: `200k`, `1.5M`, `250`."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if amount >= size and amount * 10 % size == 0:
+            return f"{amount / size:g}{letter}"
+    return str(amount)
+
+
+def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
+    yield "# What this API allows. Each rule is evaluated for each request, and the strictest wins."
+    yield "# After a change run guardrail check, with --traffic on last week's requests."
+    if seen is not None:
+        accounts = seen.pace.accounts
+        yield "#"
+        yield f"# The numbers come from {seen.requests:,} requests of {accounts:,} keys ({key})."
+        yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
+        yield "# say what was usual, not what is right. Replay the traffic to see whom they refuse."
+        if seen.nameless:
+            yield f"# {seen.nameless:,} requests had no {key}; they are not in the numbers."
+    yield "guardrail: 1"
+    yield f"policy: {_quoted(name)}" + " " * 4 + "# the namespace of its counters: keep it"
+    yield ""
+    yield from _facts(limits, seen)
+    yield from _models(seen)
+    yield "rules:"
+    yield from _pace(key, limits, seen)
+    yield ""
+    yield from _tokens(key, limits, seen)
+    yield ""
+    yield from _in_flight(key, limits, seen)
+    yield ""
+    yield from _trial(key, limits)
+
+
+def _facts(limits: Limits, seen: Seen | None) -> Iterator[str]:
+    strange = {} if seen is None else seen.strange
+    if not limits.tiers and not strange:
+        return
+    yield "facts:"
+    if limits.tiers:
+        lowest = limits.tiers[0]
+        yield "  # The lowest first. Who is not known counts as the lowest."
+        tiers = ", ".join(limits.tiers)
+        yield f"  account.tier: {{type: level, values: [{tiers}], default: {lowest}}}"
+    if strange:
+        yield "  # In the traffic, and in no rule yet."
+        for name, kind in strange.items():
+            yield f"  {name}: {{type: {kind}}}"
+    yield ""
+
+
+def _models(seen: Seen | None) -> Iterator[str]:
+    if seen is None or not any(seen.models.values()):
+        return
+    yield "# What a request reserves that does not say how long its answer may be. Put in what your"
+    yield "# models can give: these are the longest answers seen."
+    longest = max(seen.models, key=lambda model: (seen.models[model], model))
+    yield f"defaults: {{unlisted_model: {_quoted(longest)}}}"
+    yield "models:"
+    for model, most in sorted(seen.models.items()):
+        room = max(1, -(-most // _OUTPUT)) * _OUTPUT
+        yield f"  {_quoted(model)}: {{max_output: {room}}}"
+    yield ""
+
+
+def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
+    if not busiest.accounts:
+        yield f"  # {what}: nobody in the traffic, so the number is a guess."
+        return
+    yield (
+        f"  # {what}: at their busiest, half of all stayed at or below {busiest.median:,},"
+        f"\n  # 99% of all at or below {busiest.usual:,}; the most was {busiest.most:,}."
+    )
+    whom = "None" if not busiest.over else f"{busiest.over:,} of {busiest.accounts:,} accounts"
+    yield f"  # {whom} took more than this limit allows."
+
+
+def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
+    yield "  # A pace, against loops that run away: so many at once, then so many a minute."
+    if seen is not None:
+        yield from _seen_line("Requests a minute", seen.pace)
+    yield "  - id: requests-per-minute"
+    yield "    when: always"
+    yield f"    rate: {{requests: {limits.pace}/minute, key: {key}}}"
+
+
+def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
+    yield "  # An amount a day, input and output together. At 80% the client is told in a header."
+    if seen is not None:
+        for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
+            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest)
+        if any(busiest.over for busiest in seen.tokens):
+            yield "  # Who needs more gets it by a kind of account of their own, or an exemption."
+    yield "  - id: tokens-per-day"
+    yield "    when: always"
+    yield "    budget:"
+    if limits.tiers:
+        pairs = zip(limits.tiers, limits.tokens, strict=True)
+        amounts = ", ".join(f"{tier}: {amount_text(amount)}" for tier, amount in pairs)
+        yield f"      tokens: {{by: account.tier, {amounts}}}"
+    else:
+        yield f"      tokens: {amount_text(limits.tokens[0])}"
+    yield "      per: day"
+    yield f"      key: {key}"
+    yield "    steps:"
+    yield f'      - {{at: 80%, notify: {{x-budget-warning: "{_WARNING}"}}}}'
+    yield "      - {at: 100%, throttle: {reason: daily_tokens}}"
+
+
+def _in_flight(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
+    yield "  # How many requests may run at once; a lost one frees its place after ten minutes."
+    if seen is not None:
+        yield from _seen_line("Requests at once", seen.in_flight)
+    yield "  - id: in-flight"
+    yield "    when: always"
+    yield f"    concurrency: {{max: {limits.in_flight}, lease: 10m, key: {key}}}"
+
+
+def _trial(key: str, limits: Limits) -> Iterator[str]:
+    tighter = max(1, limits.pace // 2)
+    yield "  # In shadow a rule counts and reports, and refuses nothing: to try another number."
+    yield "  - id: requests-per-minute-tighter"
+    yield "    when: always"
+    yield f"    rate: {{requests: {tighter}/minute, key: {key}}}"
+    yield "    mode: shadow"
+
+
+def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
+    pace, tokens, most = limits.pace, limits.tokens[0], limits.in_flight
+    tighter = max(1, pace // 2)
+    model = "" if seen is None or not seen.models else f", request.model: {_quoted(_any(seen))}"
+    who = f"{key}: {_WHO.get(key, 'a1')}"
+    facts = f"{{{who}{model}}}"
+    yield "# What the rules are meant to do: guardrail test says whether they do."
+    yield "guardrail: 1"
+    yield "tests:"
+    yield f"  - name: {pace} requests at once are served, and the next is told to wait"
+    yield f"    facts: {facts}"
+    yield "    steps:"
+    yield f"      - {{repeat: {tighter}, tokens: 0, output_tokens: 0, expect: allow}}"
+    if pace > tighter:
+        yield (
+            f"      - {{repeat: {pace - tighter}, tokens: 0, output_tokens: 0, "
+            "expect: {allow: null, shadow: [requests-per-minute-tighter]}}"
+        )
+    yield (
+        "      - {tokens: 0, output_tokens: 0, expect: {throttle: requests-per-minute, "
+        "by: requests-per-minute}}"
+    )
+    yield f"  - name: {amount_text(tokens)} tokens are a day's, and the next day has as many"
+    yield f"    facts: {facts}"
+    yield "    steps:"
+    warned = tokens - tokens // 10
+    yield f"      - {{tokens: {warned}, output_tokens: 0, expect: {{allow: null, obligations:"
+    yield f'          {{x-budget-warning: "{_WARNING}"}}}}}}'
+    yield f"      - {{tokens: {tokens - warned}, output_tokens: 0, every: 1h}}"
+    yield (
+        "      - {tokens: 1, output_tokens: 0, "
+        "expect: {throttle: daily_tokens, by: tokens-per-day}}"
+    )
+    yield f"      - {{advance: 24h, tokens: {tokens}, output_tokens: 0, expect: allow}}"
+    for tier, amount in zip(limits.tiers[1:], limits.tokens[1:], strict=True):
+        yield f"  - name: an account that is {tier} has {amount_text(amount)} a day"
+        yield f"    facts: {{{who}, account.tier: {tier}{model}}}"
+        yield "    steps:"
+        yield f"      - {{tokens: {amount}, output_tokens: 0, every: 1h, expect: allow}}"
+        yield "      - {tokens: 1, output_tokens: 0, expect: {throttle: daily_tokens}}"
+    yield f"  - name: {most} requests run at once, and one more has to wait"
+    yield f"    facts: {facts}"
+    yield "    steps:"
+    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
+    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
+
+
+def _any(seen: Seen) -> str:
+    return min(seen.models)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a YAML scalar that is a text, whatever is in it."""
+    plain = text.replace("-", "").replace("_", "")
+    if plain.isascii() and plain.isalnum() and text[0].isalpha() and text not in _WORDS:
+        return text
+    return '"' + inert(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_WHO = {"client.ip": "192.0.2.1"}
+"""Whom tests ask for, where a name will not do."""
+_WORDS: Sequence[str] = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")

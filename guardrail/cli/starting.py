@@ -1,0 +1,332 @@
+"""`guardrail init`: a first policy set, commented and tested, by three answers or from traffic."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guardrail.cli import options
+from guardrail.cli.failures import OK, NothingToCheckError, ended
+from guardrail.cli.figures import plural, share
+from guardrail.cli.inert import shortened
+from guardrail.cli.loading import environment
+from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.starter import Limits, Seen, amount_text, starter_files
+from guardrail.cli.traffic import TrafficFiles, run_traffic
+from guardrail.errors import SettingError
+from guardrail.guard import Guard
+from guardrail.guard.loading import MEMORY
+from guardrail.loading import NotationError, load_policies, load_text, read_amount
+from guardrail.model.effects import Effect
+from guardrail.model.facts import STANDARD_FACTS
+from guardrail.model.policy import PolicySet
+from guardrail.replay.proposing import Proposal
+from guardrail.scenarios import run_suite
+from guardrail.traffic.mapfile import MapError, load_map
+from guardrail.traffic.maps import TrafficMap
+
+KEYS = ("account.id", "account.org", "credential.id", "client.network", "client.ip")
+NAME, TIERS, TOKENS = "my-api", "free,paid", "200k"
+MOST_TIERS = 8
+
+
+@dataclass(slots=True, kw_only=True)
+class Wanted:
+    """What was asked for on the command line; what is None is asked for, or has its default."""
+
+    folder: str
+    name: str | None
+    tiers: str | None
+    tokens: str | None
+    key: str
+    traffic: list[str]
+    map: str | None
+
+
+def init(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder to write; it is made.")
+    ] = "policies",
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the policy set is called.")
+    ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option(
+            "--tiers", metavar="A,B", help="The kinds of accounts there are, the lowest first."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens", metavar="N", help="How many tokens a day the lowest kind may use: `200k`."
+        ),
+    ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key", metavar="|".join(KEYS), help="The fact that says whose counter it is."
+        ),
+    ] = KEYS[0],
+    from_traffic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-traffic",
+            metavar="FILE",
+            help="Propose limits from what recorded requests took; repeatable.",
+        ),
+    ] = None,
+    map: options.Map = None,
+    color: options.ColorOption = Color.AUTO,
+) -> None:
+    """Write a first policy set with its tests; asks what options do not say."""
+    output = Output(color)
+    wanted = Wanted(
+        folder=folder,
+        name=name,
+        tiers=tiers,
+        tokens=tokens,
+        key=key,
+        traffic=from_traffic or [],
+        map=map,
+    )
+    run = lambda: run_init(wanted, output)  # noqa: E731
+    raise typer.Exit(ended(run, output, Format.FULL, not_run="; nothing was written"))
+
+
+def run_init(wanted: Wanted, output: Output) -> int:
+    """Write the files, run their tests, say what to do next, and return the exit code.
+
+    Raises:
+        SettingError: an answer is not usable, or the folder holds policies already.
+        NothingToCheckError: the traffic has no request to propose limits from.
+    """
+    folder = Path(wanted.folder)
+    _check_free(folder)
+    if wanted.key not in KEYS:
+        raise SettingError(f"`--key {wanted.key}` is not known: write `{'` or `'.join(KEYS)}`")
+    if wanted.map is not None and not wanted.traffic:
+        raise SettingError("`--map` reads traffic: give it with `--from-traffic`")
+    if wanted.tokens is not None and wanted.traffic:
+        raise SettingError("give `--tokens` or `--from-traffic`: each says how much a day allows")
+    asking = sys.stdin is not None and sys.stdin.isatty() and not wanted.traffic
+    name = _name(_answer("What is your API called?", wanted.name, _folder_name(), asking))
+    if wanted.traffic:
+        limits, seen = _proposed(wanted, output)
+    else:
+        tiers = _tiers(
+            _answer(
+                "Which kinds of accounts are there, the lowest first?", wanted.tiers, TIERS, asking
+            )
+        )
+        tokens = _tokens(
+            _answer("How many tokens a day may the lowest use?", wanted.tokens, TOKENS, asking)
+        )
+        limits, seen = Limits.starting(tokens, tiers), None
+    files = starter_files(name, wanted.key, limits, seen)
+    _write(folder, files)
+    policies = load_policies([str(folder)])
+    suite = run_suite(policies, None)
+    output.line(("answers  ", "bold"), _answers(name, wanted.key, limits))
+    for path in files:
+        output.line(("wrote    ", "bold"), str(folder / path))
+    output.line(
+        ("tests    ", "bold"),
+        f"{len(suite.results) - suite.failed} of {plural(len(suite.results), 'test')} passed",
+    )
+    if wanted.traffic and "-" not in wanted.traffic:
+        _print_refused(policies, wanted, output)
+    if seen is not None and not limits.tiers and seen.kinds:
+        kinds = ", ".join(f"`{shortened(kind, 32)}`" for kind in sorted(seen.kinds)[:MOST_TIERS])
+        output.line(
+            ("note     ", "bold"),
+            f"accounts are of kinds ({kinds}): for a number for each, say their order with "
+            "`--tiers`",
+        )
+    output.line()
+    for line in _next_steps(folder, wanted):
+        output.line(line)
+    return OK
+
+
+def _answers(name: str, key: str, limits: Limits) -> str:
+    amounts = [f"{amount_text(amount)} tokens a day" for amount in limits.tokens]
+    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers else ()
+    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or amounts[0]
+    return f"`{name}`; {allowed}; counted by `{key}`"
+
+
+def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
+    """Replay the traffic under what was proposed from it, and tell whom that refuses."""
+    with ExitStack() as closing:
+        files = TrafficFiles(wanted.traffic, closing)
+        mapping = load_map(wanted.map, policies) if wanted.map is not None else None
+        guard = closing.enter_context(
+            Guard.from_policies(policies, store=MEMORY, environ=environment())
+        )
+        tally = run_traffic(guard, policies, files, mapping, 0.0, None, output).tally
+    refused = [effect for effect in Effect if effect.refuses]
+    requests = sum(tally.effect_requests(effect) for effect in refused)
+    accounts = sum(
+        any(met & (1 << effect) for effect in refused) for met in tally.accounts.values()
+    )
+    output.line(
+        ("replay   ", "bold"),
+        f"{requests:,} of {plural(tally.requests, 'request')} refused "
+        f"({share(requests, tally.requests)}), of {accounts:,} of "
+        f"{plural(len(tally.accounts), 'account')}",
+    )
+
+
+def _next_steps(folder: Path, wanted: Wanted) -> list[str]:
+    if wanted.traffic:
+        read = f" --map {wanted.map}" if wanted.map else ""
+        files = "".join(f" --traffic {name}" for name in wanted.traffic if name != "-")
+        replay = f"guardrail check {folder}{files or ' --traffic FILE'}{read} --report report.html"
+    else:
+        replay = f"guardrail check {folder} --traffic FILE --report report.html"
+    return [
+        "next: read the files, change the numbers, then",
+        f"  guardrail check {folder}",
+        f"  {replay}",
+    ]
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise SettingError(f"`{folder}` is a file: name a folder to write")
+    held = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])
+    if held:
+        raise SettingError(
+            f"`{held[0]}` is there already, and nothing is overwritten: name another folder"
+        )
+
+
+def _answer(question: str, given: str | None, default: str, asking: bool) -> str:
+    if given is not None:
+        return given
+    if not asking:
+        return default
+    answer: str = typer.prompt(question, default=default, err=True)
+    return answer
+
+
+def _folder_name() -> str:
+    words = re.findall("[a-z0-9]+", Path.cwd().name.lower())
+    return "-".join(words)[:60] or NAME
+
+
+def _name(written: str) -> str:
+    if re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", written, re.ASCII) is None:
+        raise SettingError(
+            f"`{shortened(written)}` is no name: write small letters, digits, `-`, `_`, `.`"
+        )
+    return written
+
+
+def _tiers(written: str) -> tuple[str, ...]:
+    tiers = tuple(tier.strip() for tier in written.split(","))
+    right = all(re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", tier, re.ASCII) for tier in tiers)
+    if not right or len(set(tiers)) != len(tiers) or len(tiers) > MOST_TIERS:
+        raise SettingError(
+            f"`{shortened(written)}` are no kinds of accounts: write `free,paid`, at most "
+            f"{MOST_TIERS}, the lowest first"
+        )
+    return tiers
+
+
+def _tokens(written: str) -> int:
+    try:
+        tokens = read_amount(written, money=False)
+    except NotationError as error:
+        raise SettingError(f"`{shortened(written)}` {error.message}: {error.help}") from None
+    if tokens < 1_000:
+        raise SettingError(f"`{written}` tokens a day are less than one request: at least 1k")
+    return tokens
+
+
+def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
+    """Return the limits that traffic proposes, and what was seen in it."""
+    proposal = Proposal(wanted.key)
+    tiers = _tiers(wanted.tiers) if wanted.tiers is not None else ()
+    with ExitStack() as closing:
+        files = TrafficFiles(wanted.traffic, closing)
+        mapping = _map(wanted.map, tiers) if wanted.map is not None else None
+        for _, ts, request in files.requests(mapping):
+            proposal.add(ts, request)
+    for fault in files.faults:
+        output.warn(f"traffic could not be read to its end: {fault}")
+    if files.bad.count:
+        output.warn(f"{plural(files.bad.count, 'line')} could not be read")
+    if not proposal.requests:
+        raise NothingToCheckError("the traffic has no readable line to propose limits from")
+    if proposal.nameless == proposal.requests:
+        raise NothingToCheckError(
+            f"no request of the traffic has `{wanted.key}`: {_other_key(proposal)}"
+        )
+    unnamed = sorted(proposal.tiers - set(tiers))
+    if tiers and unnamed:
+        raise SettingError(
+            f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
+        )
+    strange = {
+        name: kind for name, kind in sorted(proposal.facts.items()) if name not in STANDARD_FACTS
+    }
+    seen = Seen(
+        requests=proposal.requests,
+        nameless=proposal.nameless,
+        models=proposal.models,
+        strange=strange,
+        kinds=frozenset(proposal.tiers),
+        tokens=(
+            tuple(proposal.tokens_of(tier) for tier in tiers) if tiers else (proposal.tokens_a_day,)
+        ),
+        tiers=tiers,
+        pace=proposal.requests_a_minute,
+        in_flight=proposal.in_flight,
+    )
+    return Limits.proposed(seen), seen
+
+
+def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:
+    """Return a map, read for facts that need no declaring, and for the kinds of accounts."""
+    kinds = f"facts: {{account.tier: {{type: level, values: [{', '.join(tiers)}]}}}}\n"
+    text = "guardrail: 1\npolicy: bare\nrules: [{id: none, when: always, block: {}}]\n"
+    try:
+        return load_map(path, load_text(text + (kinds if tiers else "")))
+    except MapError as error:
+        if not tiers and any("`account.tier`" in found.message for found in error.diagnostics):
+            raise SettingError(
+                f"`{path}` says of which kind accounts are: name the kinds, the lowest first, "
+                "with `--tiers`"
+            ) from None
+        raise
+
+
+def _other_key(proposal: Proposal) -> str:
+    there = [name for name in KEYS if name in proposal.facts]
+    if not there:
+        return "it has none of " + ", ".join(f"`{name}`" for name in KEYS)
+    return "it has " + " and ".join(f"`{name}`" for name in there) + ": name one with `--key`"
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    made: Sequence[Path] = ()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            path = folder / name
+            with path.open("x", encoding="utf-8") as file:
+                made = (*made, path)
+                file.write(text)
+    except OSError as problem:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise SettingError(f"`{folder}` cannot be written: {problem.strerror}") from None

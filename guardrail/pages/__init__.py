@@ -1,0 +1,22 @@
+"""Pages for people: one file each, complete in itself, with plots, tables and nothing to run."""
+
+from __future__ import annotations
+
+from guardrail.pages.document import document, shown, table
+from guardrail.pages.inert import inert, shortened
+from guardrail.pages.plots import Bar, Line, bars_plot, label, lines_plot, nice, times_axis
+
+__all__ = [
+    "Bar",
+    "Line",
+    "bars_plot",
+    "document",
+    "inert",
+    "label",
+    "lines_plot",
+    "nice",
+    "shortened",
+    "shown",
+    "table",
+    "times_axis",
+]

@@ -1,0 +1,8 @@
+"""What a report tells of a replay: figures that are added up, and the page made of them."""
+
+from __future__ import annotations
+
+from guardrail.replay.report.figures import ReportFigures
+from guardrail.replay.report.page import report_page
+
+__all__ = ["ReportFigures", "report_page"]

@@ -1,0 +1,273 @@
+"""`guardrail init`: a first set that loads, tests itself, and finds nothing to complain about."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+import sys
+
+import pytest
+
+from guardrail.cli.starter import amount_text
+from guardrail.loading import load_policies, read_amount
+from guardrail.model.amounts import Lookup
+from guardrail.replay.proposing import Proposal
+from guardrail.traffic.requests import FactValue, Request
+from tests.cli.conftest import MONDAY, request, write_traffic
+
+
+class Terminal(io.StringIO):
+    """Typed answers, as from a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def checked(run, folder):
+    outcome = run("check", folder, "--format", "json")
+    told = json.loads(outcome.out)
+    assert outcome.code == 0, told["findings"]
+    return told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--tiers", "anonymous,email,verified,enterprise"),
+        ("--tiers", "one", "--tokens", "1k"),
+        ("--tokens", "2.5M", "--key", "credential.id", "--name", "on"),
+        ("--tiers", "no,yes,on", "--name", "007"),
+    ],
+)
+def test_what_is_written_loads_passes_its_tests_and_has_no_findings(run, folder, options):
+    outcome = run("init", "new", *options)
+    told = checked(run, "new")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert told["tests"]
+    assert all(test["passed"] for test in told["tests"])
+    assert not any(told["coverage"].values())
+    assert "# the namespace of its counters" in (folder / "new/policy.yaml").read_text()
+
+
+def test_each_kind_of_account_may_use_ten_times_the_one_before(run):
+    run("init", "new", "--tiers", "a,b,c", "--tokens", "5k")
+    rule = next(rule for rule in load_policies(["new"]).rules if rule.id == "tokens-per-day")
+    (amount,) = rule.verb.allowances
+    assert isinstance(amount, Lookup)
+
+    assert list(amount.table.values()) == [5_000, 50_000, 500_000]
+
+
+def test_a_terminal_is_asked_three_questions(run, monkeypatch, folder):
+    monkeypatch.setattr(sys, "stdin", Terminal("shop\nguest,member\n\n"))
+    outcome = run("init", "new")
+
+    assert outcome.code == 0
+    assert outcome.err.count("?") == 3
+    text = (folder / "new/policy.yaml").read_text()
+    assert "policy: shop " in text
+    assert "tokens: {by: account.tier, guest: 200k, member: 2M}" in text
+
+
+def test_nobody_is_asked_without_a_terminal(run):
+    assert run("init", "new", stdin=b"").err == ""
+
+
+def test_nothing_is_overwritten(run, folder):
+    before = (folder / "policies/public.yaml").read_text()
+    outcome = run("init")
+
+    assert outcome.code == 2
+    assert outcome.err == (
+        "error: `policies/public.yaml` is there already, and nothing is overwritten: "
+        "name another folder\n"
+    )
+    assert (folder / "policies/public.yaml").read_text() == before
+    assert run("init", "week.jsonl").err == (
+        "error: `week.jsonl` is a file: name a folder to write\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--name", "A b"), "`A b` is no name"),
+        (("--name", "\x1b[1m"), r"`\x1b[1m` is no name"),
+        (("--tiers", "a,a"), "`a,a` are no kinds of accounts"),
+        (("--tiers", "a: b}"), "`a: b}` are no kinds of accounts"),
+        (("--tokens", "many"), "`many` "),
+        (("--tokens", "10"), "less than one request"),
+        (("--key", "client.agent"), "`--key client.agent` is not known"),
+        (("--map", "m.yaml"), "`--map` reads traffic"),
+        (("--from-traffic", "week.jsonl", "--tokens", "5k"), "give `--tokens` or"),
+        (("--from-traffic", "week.jsonl", "--tiers", "a"), "accounts of `verified`"),
+        (("--from-traffic", "week.jsonl", "--map", "tiers.yaml"), "with `--tiers`"),
+        (("--from-traffic", "gone.jsonl"), "gone.jsonl"),
+    ],
+)
+def test_an_answer_that_is_none_writes_nothing(run, folder, options, said):
+    (folder / "tiers.yaml").write_text(
+        "guardrail_map: 1\nts: {column: ts}\nfacts: {account.tier: {constant: verified}}\n"
+    )
+    outcome = run("init", "new", *options)
+
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert not (folder / "new").exists()
+
+
+def test_limits_from_traffic_say_where_they_come_from_and_whom_they_refuse(run, folder):
+    rows = [
+        request(60 * n, f"a{n % 50}", usage={"input_tokens": 900, "output_tokens": 100})
+        for n in range(500)
+    ]
+    rows += [
+        request(40_000 + n, "whale", usage={"input_tokens": 10_000, "output_tokens": 0})
+        for n in range(300)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", "--name", "shop")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert outcome.code == 0
+    assert "# The numbers come from 800 requests of 51 keys (account.id)." in text
+    assert "half of all stayed at or below 10,000" in text
+    assert "99% of all at or below 3,000,000" in text
+    told = json.loads(
+        run("check", "new", "--traffic", "week.jsonl", "--format", "json").out
+    )["traffic"]  # fmt: skip
+    refused = told["decisions"]["throttle"]["requests"] + told["decisions"]["block"]["requests"]
+    assert f"replay   {refused:,} of 800 requests refused" in outcome.out
+
+
+def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
+    rows = []
+    for number in range(30):
+        for tier, tokens in (("free", 1000), ("paid", 50_000)):
+            usage = {"input_tokens": tokens + number, "output_tokens": 0}
+            facts = {"account.tier": tier}
+            rows.append(request(60 * number, f"{tier}{number}", facts=facts, usage=usage))
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    assert "accounts are of kinds (`free`, `paid`)" in outcome.out
+    outcome = run("init", "by-kind", "--from-traffic", "week.jsonl", "--tiers", "none,free,paid")
+    (rule,) = [rule for rule in load_policies(["by-kind"]).rules if rule.id == "tokens-per-day"]
+    (amount,) = rule.verb.allowances
+    assert isinstance(amount, Lookup)
+
+    assert amount.table == {"none": 1_000, "free": 1_600, "paid": 76_000}
+    assert "of none: nobody in the traffic" in (folder / "by-kind/policy.yaml").read_text()
+    checked(run, "by-kind")
+
+
+@pytest.mark.parametrize(("requests", "seconds", "duration"), [(3000, 0.01, 0), (60, 30, 7200)])
+def test_a_set_from_extreme_traffic_passes_its_tests(run, folder, requests, seconds, duration):
+    usage = {"input_tokens": 1, "output_tokens": 0}
+    rows = [
+        request(seconds * number, "a1", usage=usage, duration=duration)
+        for number in range(requests)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl")
+
+    checked(run, "new")
+
+
+def test_another_key_is_proposed_where_there_is_one(run, folder):
+    rows = [request(number, None, facts={"client.ip": "192.0.2.7"}) for number in range(9)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    assert "it has `client.ip`: name one with `--key`" in outcome.err
+
+    assert run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip").code == 0
+    checked(run, "new")
+
+
+def test_facts_and_models_of_the_traffic_are_no_findings(run, folder):
+    facts = {
+        "shop.cart": 3,
+        "shop.tags": ["a"],
+        "request.model": 'odd "name"\\',
+        "account.tier": "x",
+    }
+    rows = [
+        request(60 * n, "a1", facts=facts, usage={"input_tokens": 9, "output_tokens": 1500})
+        for n in range(20)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    assert run("init", "new", "--from-traffic", "week.jsonl").code == 0
+    policies = load_policies(["new"])
+
+    assert policies.models['odd "name"\\'].max_output == 2000
+    assert policies.facts["shop.cart"].type.value == "number"
+    outcome = run("check", "new", "--traffic", "week.jsonl")
+    assert outcome.code == 0, outcome.out
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((), "the traffic has no readable line"),
+        ((request(0, None),), "no request of the traffic has `account.id`"),
+    ],
+)
+def test_traffic_that_says_nothing_proposes_nothing(run, folder, rows, said):
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+
+    assert outcome.code == 1
+    assert said in outcome.err
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
+    chance = random.Random(seed)
+    whole, parts = Proposal("account.id"), [Proposal("account.id"), Proposal("account.id")]
+    days: dict[tuple[int, float], int] = {}
+    minutes: dict[tuple[int, float], int] = {}
+    ts = float(MONDAY)
+    for _ in range(2000):
+        ts += chance.expovariate(1 / 90)
+        account = chance.randrange(40)
+        used = {"input_tokens": chance.randrange(500), "output_tokens": chance.randrange(500)}
+        facts = {"account.id": f"a{account}", "request.model": f"m{account % 3}"}
+        asked = Request(ts=ts, facts={**facts}, usage={**used, "requests": 2})
+        whole.add(ts, asked)
+        parts[account % 2].add(ts, asked)
+        days[account, ts // 86400] = days.get((account, ts // 86400), 0) + sum(used.values())
+        minutes[account, ts // 60] = minutes.get((account, ts // 60), 0) + 2
+    parts[0].merge(parts[1])
+
+    for found, counts in ((whole.tokens_a_day, days), (whole.requests_a_minute, minutes)):
+        peaks = sorted(
+            max(count for (who, _), count in counts.items() if who == account)
+            for account in range(40)
+        )
+        assert (found.accounts, found.median, found.most) == (40, peaks[19], peaks[-1])
+        assert found.usual == peaks[math.ceil(0.99 * 40) - 1]
+        assert found.proposed >= 1.5 * found.usual
+        assert found.over == 0
+    assert parts[0].tokens_a_day == whole.tokens_a_day
+    assert parts[0].requests_a_minute == whole.requests_a_minute
+    assert parts[0].in_flight == whole.in_flight
+    assert (parts[0].models, parts[0].requests) == (whole.models, 2000)
+
+
+def test_requests_at_once_are_those_that_have_not_ended():
+    proposal = Proposal("account.id")
+    for at, lasts in ((0.0, 100.0), (1.0, 10.0), (2.0, 1.0), (50.0, 1.0), (60.0, 1.0)):
+        facts: dict[str, FactValue] = {"account.id": "a1"}
+        proposal.add(MONDAY + at, Request(ts=MONDAY + at, facts=facts, duration=lasts))
+
+    assert proposal.in_flight.most == 3
+    assert proposal.in_flight.proposed == 5
+
+
+@pytest.mark.parametrize("amount", [1, 999, 1000, 1500, 12_345, 26_000_000, 2_500_000, 10**9])
+def test_an_amount_is_written_as_it_is_read(amount):
+    assert read_amount(amount_text(amount), money=False) == amount
