@@ -89,6 +89,8 @@ class Checked:
     run: TrafficRun | None
     found: Found
     proofs: Sequence[Proof]
+    report: str | None = None
+    """The file that a page about it was written to."""
 
 
 def check(
@@ -204,8 +206,7 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
     found = _findings(policies, suite, run, asked, proofs)
     if asked.report is not None and run is not None:
         write_report(asked.report, run, policies, found, asked.traffic, asked.show_identifiers)
-        output.note(f"the report is written to `{asked.report}`")
-    return Checked(policies, suite, bounded, run, found, proofs)
+    return Checked(policies, suite, bounded, run, found, proofs, asked.report)
 
 
 def check_results(checked: Checked, fail_on: Severity) -> Results:
@@ -308,6 +309,8 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
     elif run is not None:
         print_unreadable(output, run)
     print_found(output, checked.found, form)
+    if checked.report is not None:
+        output.told("report", f"written to `{checked.report}`")
 
 
 def _print_bounds(output: Output, bounded: Sequence[Bound]) -> None:

@@ -37,6 +37,7 @@ class _Timed:
     def __init__(self, guard: Guard, timer: Timer) -> None:
         self.taken: list[int] = []
         self.settle, self.release, self.renew = guard.settle, guard.release, guard.renew
+        self.begin_day = guard.begin_day
         self._decide, self._timer = guard.decide, timer
 
     def decide(

@@ -76,7 +76,7 @@ def test_a_report_needs_traffic_and_does_not_overwrite_it(run, folder):
     outcome = run("check", "policies", "--report", "out.html")
     assert (outcome.code, outcome.err) == (
         2,
-        "error: `--report` tells of traffic: give it with `--traffic`\n",
+        "error: `--report` replays traffic: give it with `--traffic`\n",
     )
 
     before = (folder / "week.jsonl").read_bytes()
