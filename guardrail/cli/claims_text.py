@@ -42,7 +42,7 @@ def proof_findings(proofs: Sequence[Proof], paths: Sequence[str]) -> list[Diagno
             continue
         help = "correct the rules, or the claim"
         if proof.witness is not None:
-            help += f"; see it with: {explain_line(proof.witness, paths)}"
+            help += f"; look at such a request with: {explain_line(proof.witness, paths)}"
         message = f"claim `{proof.claim.id}` {proof.failure}"
         found.append(warning("GR501", message, proof.claim.span, help))
     return found

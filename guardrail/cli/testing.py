@@ -75,7 +75,7 @@ def _results(
     allow_empty: bool,
 ) -> Results:
     empty = []
-    if not suite.results and not allow_empty:
+    if not suite.results and not proofs and not allow_empty:
         empty.append(Unplaced("nothing-to-check", Severity.ERROR, _NONE))
     return Results(
         name="test",
@@ -104,15 +104,15 @@ def _print(
 ) -> None:
     if not suite.results:
         output.lines(wrapped(_NONE, output.width), 0)
-        return
-    if form is Format.CONCISE:
+    elif form is Format.CONCISE:
         print_tests_concise(output, suite)
     else:
         print_tests(output, suite, policies)
         print_unreached(output, suite, policies)
         output.line()
-    told = f"{plural(len(suite.results), 'test')}: {tests_line(suite, policies)}"
-    output.lines(wrapped(told, output.width), 0)
+    if suite.results:
+        told = f"{plural(len(suite.results), 'test')}: {tests_line(suite, policies)}"
+        output.lines(wrapped(told, output.width), 0)
     if proofs:
         output.line(proofs_line(proofs))
     if found:
