@@ -258,9 +258,7 @@ def _findings(
         found.add(FAILED_TESTS, message, severity=Severity.ERROR)
     empty: list[str] = []
     if run is None and not suite.results and not proofs:
-        empty.append(
-            "nothing to check: the policies have no tests and no claims, and no `--traffic` was given"
-        )
+        empty.append("nothing to check: no tests and no claims, and no `--traffic` was given")
     if run is not None:
         if not run.readable:
             empty.append("the traffic has no readable line")

@@ -62,7 +62,7 @@ def test_policies_without_tests_and_traffic_are_nothing_to_check(run, folder):
     outcome = run("check", "policies")
 
     assert outcome.code == 1
-    assert "finding  nothing to check: the policies have no tests" in outcome.out
+    assert "finding  nothing to check: no tests and no claims" in outcome.out
     assert run("check", "policies", "--allow-empty").code == 0
     assert run(*CHECK, "week.jsonl").code == 0
     assert run("test", "policies").code == 1
