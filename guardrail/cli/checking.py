@@ -199,6 +199,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if files is not None:
             writer = None
+            if asked.report is not None:
+                _keep_apart("--report", asked.report, asked.traffic)
             if asked.decisions is not None:
                 _keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
@@ -224,13 +226,6 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         ],
         fail_on=fail_on,
     )
-
-
-def _report_is_of_traffic(asked: CheckRequest) -> None:
-    if asked.report is not None:
-        if not asked.traffic:
-            raise SettingError("`--report` tells of traffic: give it with `--traffic`")
-        _keep_apart("--report", asked.report, asked.traffic)
 
 
 def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
