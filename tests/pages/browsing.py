@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
@@ -42,7 +43,9 @@ def browser() -> Iterator[Browser]:
         **os.environ,
         **({"LD_LIBRARY_PATH": libraries} if libraries else {}),
     }
-    with sync_playwright() as driver:
+    # What the browser leaves behind goes with this folder.
+    with TemporaryDirectory() as scratch, sync_playwright() as driver:
+        environment["TMPDIR"] = scratch
         try:
             opened = driver.chromium.launch(
                 executable_path=path, args=SWITCHES, env=environment, timeout=60_000
