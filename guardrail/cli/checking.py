@@ -260,7 +260,9 @@ def _findings(
     if run is None and not suite.results:
         empty.append("nothing to check: the policies have no tests, and no `--traffic` was given")
     if run is not None:
-        if not run.readable:
+        if not run.readable and run.passed_over:
+            empty.append("the sample drew no account: take a larger `--sample`")
+        elif not run.readable:
             empty.append("the traffic has no readable line")
         elif not run.tally.requests:
             empty.append("no request is left after the warm-up")
