@@ -77,6 +77,12 @@ def test_an_option_that_is_none_is_wrong_usage(run, option, told):
     assert f"`--expect {option}`" in outcome.err
 
 
+def test_a_single_expectation_is_told_in_the_singular(run):
+    out = run(*CHECK, "--expect", "refused <= 100%").out
+
+    assert "1 of 1 expectation of traffic holds\n" in out
+
+
 def test_a_wrong_option_is_named_among_right_ones(run, folder):
     (folder / "e.yaml").write_text(f"{FILE}  - {{bad_lines: {{lte: 1%}}}}\n")
     right = ("--expect", "refused <= 50%", "--expect", "e.yaml", "--expect", "blocked >= 0")

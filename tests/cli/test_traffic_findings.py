@@ -182,3 +182,12 @@ def test_a_named_value_is_found_among_more_than_are_told_apart(run, folder):
 
     assert any("`Zeta` was that of 1" in message for message in about)
     assert not any("other" in message for message in about)
+
+
+@pytest.mark.parametrize(("kinds", "told"), [(4, "1 other"), (5, "2 others")])
+def test_what_else_came_is_counted_in_words(run, folder, kinds, told):
+    countries = ["DE", "FR", "GB", "IT", "NL"][:kinds]
+    rows = [plain(**{"geo.country": country}) for country in countries]
+    message = next(text for _, _, text in found(run, folder, rows) if "`embargo`" in text)
+
+    assert message.endswith(f", {told}")
