@@ -188,6 +188,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
     known_doors(asked.doors)
     if asked.expect and not asked.traffic:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
+    if asked.report is not None:
+        _keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -224,13 +226,6 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         ],
         fail_on=fail_on,
     )
-
-
-def _report_is_of_traffic(asked: CheckRequest) -> None:
-    if asked.report is not None:
-        if not asked.traffic:
-            raise SettingError("`--report` tells of traffic: give it with `--traffic`")
-        _keep_apart("--report", asked.report, asked.traffic)
 
 
 def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
