@@ -188,6 +188,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
     known_doors(asked.doors)
     if asked.expect and not asked.traffic:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
+    if asked.report is not None:
+        _keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -255,7 +257,9 @@ def _findings(
     if run is None and not suite.results and not proofs:
         empty.append("nothing to check: no tests and no claims, and no `--traffic` was given")
     if run is not None:
-        if not run.readable:
+        if not run.readable and run.passed_over:
+            empty.append("the sample drew no account: take a larger `--sample`")
+        elif not run.readable:
             empty.append("the traffic has no readable line")
         elif not run.tally.requests:
             empty.append("no request is left after the warm-up")

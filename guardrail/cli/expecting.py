@@ -52,7 +52,8 @@ def expected_line(policies: PolicySet, run: TrafficRun | None) -> str | None:
     if run is None:
         return f"{count} of traffic not looked at: give `--traffic`"
     known = [one.holds for one in measured(run)]
-    told = f"{known.count(True):,} of {count} of traffic hold"
+    verb = "holds" if len(known) == 1 else "hold"
+    told = f"{known.count(True):,} of {count} of traffic {verb}"
     empty = known.count(None)
     shows = "shows" if empty == 1 else "show"
     return f"{told}; {empty:,} {shows} nothing" if empty else told

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import typer
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.figures import moment
-from guardrail.cli.inert import wrapped
+from guardrail.cli.inert import shortened, wrapped
 from guardrail.cli.loading import environment, load, revision
 from guardrail.cli.output import EFFECT_STYLES, Color, Format, Output
 from guardrail.cli.story_text import after_lines, heading, rule_lines
@@ -20,6 +20,7 @@ from guardrail.cli.traffic import TrafficFiles
 from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
+from guardrail.loading import nearest
 from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.replay.precharge import precharge
@@ -143,8 +144,17 @@ def _used(written: str) -> tuple[str, str]:
     return name, amount
 
 
+def _unknown_facts(decision: Decision, policies: PolicySet) -> Iterator[str]:
+    """Yield a note on each fact of the request that no policy knows."""
+    for name in sorted(set(decision.facts).difference(policies.facts)):
+        near = nearest(name, policies.facts)
+        advice = f"did you mean `{near}`?" if near else "declare it under `facts:`, or leave it out"
+        yield f"fact `{shortened(name)}` is in no policy: {advice}"
+
+
 def _print(output: Output, decision: Decision, policies: PolicySet, form: Format) -> None:
     told = decision.explain()
+    told = replace(told, errors=(*told.errors, *_unknown_facts(decision, policies)))
     if form is Format.JSON:
         output.json(told.as_dict())
         return

@@ -18,7 +18,7 @@ from guardrail.model.effects import Mode
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule
-from guardrail.replay.seen import Seen, named_values, needed
+from guardrail.replay.seen import Seen, bare, named_values, needed
 
 _SHOWN = 3
 _ENOUGH = 100
@@ -110,13 +110,15 @@ def _seen_of(name: str, seen: Seen) -> str:
     missing = seen.missing(name)
     if missing == seen.requests:
         return f"`{name}` was missing in all of them"
-    values = seen.values.get(name, Counter())
+    values = seen.values(name)
     ordered = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))
     parts = [
         f"{shortened(value, 30)} {share(count, seen.requests)}" for value, count in ordered[:_SHOWN]
     ]
+    present = seen.requests - missing
     if len(ordered) > _SHOWN:
-        parts.append(f"{len(ordered) - _SHOWN:,} others")
+        others = plural(len(ordered) - _SHOWN, "other")
+        parts.append(others if values.total() == present else f"more than {others}")
     if missing:
         parts.append(f"missing {share(missing, seen.requests)}")
     return f"`{name}` was {', '.join(parts)}" if parts else f"`{name}` had other values"
@@ -126,23 +128,25 @@ def _unseen_values(seen: Seen, quiet: list[Rule]) -> Iterator[Diagnostic]:
     """Yield the values that rules name and nobody had; one that is nearly there is a fault."""
     types = {fact.name: fact.type for fact in seen.tested}
     unseen: dict[str, dict[str, Rule]] = {}
+    had: dict[str, Counter[str]] = {}
     for rule in seen.rules:
         for name, value in named_values(rule.when):
-            known = seen.values.get(name, Counter())
-            if value not in known:
+            if name not in had:
+                had[name] = seen.values(name)
+            if value not in had[name]:
                 unseen.setdefault(name, {}).setdefault(value, rule)
     for name, values in sorted(unseen.items()):
         plain = {}
         for value, rule in sorted(values.items()):
             near = None
             if types[name] is FactType.STRING:
-                near = _spelt_nearly(value, seen.values.get(name, Counter()))
+                near = _spelt_nearly(value, had[name])
             if near is None:
                 plain[value] = rule
                 continue
             message = (
                 f"rule `{rule.id}` names `{shortened(value, 60)}`, which no request's `{name}` "
-                f"was; `{shortened(near, 60)}` was that of {seen.values[name][near]:,}"
+                f"was; `{shortened(near, 60)}` was that of {had[name][near]:,}"
             )
             help = f"did you mean `{shortened(near, 60)}`?"
             yield Diagnostic("GR302", Severity.WARNING, message, rule.span, None, None, help)
@@ -153,13 +157,9 @@ def _unseen_values(seen: Seen, quiet: list[Rule]) -> Iterator[Diagnostic]:
 
 def _spelt_nearly(value: str, known: Counter[str]) -> str | None:
     """Return the most frequent value that differs in case or in separators alone."""
-    bare = _bare(value)
-    alike = [name for name in known if name != value and _bare(name) == bare]
+    letters = bare(value)
+    alike = [name for name in known if name != value and bare(name) == letters]
     return min(alike, key=lambda name: (-known[name], name), default=None)
-
-
-def _bare(value: str) -> str:
-    return "".join(filter(str.isalnum, value.casefold()))
 
 
 def _never_seen(name: str, values: Mapping[str, Rule], first: Rule) -> Diagnostic:

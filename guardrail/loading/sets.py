@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from guardrail.errors import Diagnostic, PolicyError, SettingError
+from guardrail.errors import Diagnostic, PolicyError, SettingError, Severity
 from guardrail.loading.claims import Claims
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
@@ -40,6 +40,12 @@ from guardrail.model.rules import Rule
 
 T = TypeVar("T")
 
+_WRITTEN_OUT = "--expect"
+_FIRST_LINE = 3
+"""Where the first expectation that is written out stands in the text made of all of them."""
+_NOT_YAML = "GR100"
+_ENDINGS = (".yaml", ".yml")
+
 
 def load_policies(
     paths: Sequence[Path | str], *, linted: bool = False, expected: Sequence[str] = ()
@@ -60,14 +66,34 @@ def load_policies(
     if linted:
         findings.diagnostics.extend(kept_out([Path(path) for path in paths]))
     files += _expectations(expected, findings)
-    return compile_set(files, findings, linted=linted)
+    try:
+        return compile_set(files, findings, linted=linted)
+    except PolicyError as error:
+        raise _without_options(error, expected) from None
+
+
+def _without_options(error: PolicyError, expected: Sequence[str]) -> PolicyError | SettingError:
+    """Return what is wrong with files, or else with the first wrong expectation written out."""
+    of_files = [one for one in error.diagnostics if one.span.file != _WRITTEN_OUT]
+    if any(one.severity is Severity.ERROR for one in of_files):
+        return PolicyError(of_files)
+    first = next(one for one in error.diagnostics if one.span.file == _WRITTEN_OUT)
+    options = [one for one in expected if not one.endswith(_ENDINGS)]
+    option = options[min(max(first.span.line - _FIRST_LINE, 0), len(options) - 1)]
+    if first.code == _NOT_YAML:
+        return SettingError(
+            f"`--expect {option}` cannot be read: write `account.tier=verified refused <= 0.1%`, "
+            "or a condition as in a rule, `{account.tier: {at_least: verified}}`, before it"
+        )
+    help = f"; {first.help}" if first.help is not None else ""
+    return SettingError(f"`--expect {option}`: {first.message}{help}")
 
 
 def _expectations(expected: Sequence[str], findings: Findings) -> list[PolicyFile]:
     files: list[PolicyFile] = []
     lines: list[str] = []
     for one in expected:
-        if one.endswith((".yaml", ".yml")):
+        if one.endswith(_ENDINGS):
             read = policy_files([Path(one)], findings.diagnostics)
             files += [replace(file, is_aside=True, is_test=False) for file in read]
             continue
@@ -77,7 +103,7 @@ def _expectations(expected: Sequence[str], findings: Findings) -> list[PolicyFil
             raise SettingError(f"`--expect {one}` {error}") from None
     if lines:
         text = f"guardrail: 1\nexpect:\n{''.join(lines)}"
-        name = "--expect"
+        name = _WRITTEN_OUT
         data = text.encode(errors="surrogatepass")
         files.append(
             PolicyFile(

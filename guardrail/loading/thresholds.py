@@ -114,9 +114,14 @@ def _bound(node: Node) -> tuple[Fraction, bool] | None:
     value = node.value if isinstance(node, Scalar) else None
     if type(value) is int and 0 <= value <= TOP:
         return Fraction(value), False
-    found = SHARE.fullmatch(text_in(node) or "")
+    share = _share(text_in(node) or "")
+    return None if share is None else (share, True)
+
+
+def _share(text: str) -> Fraction | None:
+    found = SHARE.fullmatch(text)
     share = None if found is None else Fraction(found[1]) / 100
-    return None if share is None or share > 1 else (share, True)
+    return None if share is None or share > 1 else share
 
 
 def _text(
@@ -145,6 +150,7 @@ _LINE = re.compile(
     r"(?:\s+by\s+(?P<by>\S+))?\s*",
     re.DOTALL,
 )
+_COUNT = re.compile(r"[0-9]{1,16}")
 _WORDS = re.compile(r"(?:(?P<when>.*\S)\s+)?(?P<measure>\S+)", re.DOTALL)
 
 
@@ -169,13 +175,20 @@ def written_out(option: str) -> str:
         near = nearest(name, measures())
         meant = f"did you mean `{near}`?" if near else f"it can be {listed(measures(), 'or', 12)}"
         raise ValueError(f"measures {quoted(name)}: {meant}")
+    bound = found["bound"]
+    is_count = _COUNT.fullmatch(bound) is not None and int(bound) <= TOP
+    if not is_count and _share(bound) is None:
+        raise ValueError(
+            f"has the bound {quoted(bound)}, which is neither a share up to 100% nor a whole "
+            "number: write `refused <= 0.1%`, or `refused <= 10`"
+        )
     parts = []
     if words["when"]:
         parts.append(f"when: {_when(words['when'])}")
     if found["by"]:
         parts.append(f"by: {found['by']}")
-    parts.append(f"{name}: {{{_SIGNS[found['sign']]}: {found['bound']}}}")
-    return "{" + ", ".join(parts) + "}"
+    parts.append(f"{name}: {{{_SIGNS[found['sign']]}: {bound}}}")
+    return "{" + " ".join(", ".join(parts).splitlines()) + "}"
 
 
 def _when(text: str) -> str:

@@ -78,6 +78,11 @@ class Matching:
         self._texts = [name for name in others if known[name].type is FactType.STRING]
         self._other = [known[name] for name in others if known[name].type is not FactType.STRING]
 
+    @property
+    def merged(self) -> list[str]:
+        """The facts of which a kind holds different texts: those that no condition names."""
+        return [name for name, _ in self._listed]
+
     def kind(self, ts: float, facts: Facts) -> Kind:
         """Return what tells a request's kind: requests of one kind match the same rules."""
         get = facts.get

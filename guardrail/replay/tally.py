@@ -71,7 +71,7 @@ class Tally:
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
         self.matching = Matching(policies)
-        self.seen = Seen(policies)
+        self.seen = Seen(policies, self.matching.merged)
         """Which values rules met."""
         self.ceilings = Ceilings(policies)
         """What was asked of budgets that all accounts share."""
@@ -97,6 +97,7 @@ class Tally:
             seen = self.accounts.get(account, 0)
             if not seen & _BITS[effect]:
                 self.accounts[account] = seen | _BITS[effect]
+        self.seen.state(facts.get)
         estimate = request.reserved
         if decision.ruling.idle:
             self.idle.update(decision.ruling.idle)
@@ -132,6 +133,7 @@ class Tally:
     def finish(self) -> None:
         """Complete the figures."""
         self._evaluate()
+        self.seen.settle()
         self.harm.finished()
 
     def merge(self, other: Tally) -> None:

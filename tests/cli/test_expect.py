@@ -59,6 +59,12 @@ WRONG = {
     "refsed <= 5%": "did you mean `refused`?",
     "account.tier:verified refused <= 5%": "has the condition `account.tier:verified`: write",
     "<= 5%": 'measures `""`',
+    "refused <= 0.1": "has the bound `0.1`, which is neither a share up to 100% nor a whole number",
+    "refused <= 105%": "has the bound `105%`, which is neither a share up to 100% nor a whole",
+    "account.tier=gold refused <= 5%": "refused <= 5%`: `gold` is not a value of `account.tier`",
+    "geo.contry=DE refused <= 5%": "did you mean `geo.country`?",
+    "blocked <= 5% by embrago": "did you mean `embargo`?",
+    "{geo.country: [} refused <= 5%": "cannot be read: write",
 }
 
 
@@ -68,6 +74,29 @@ def test_an_option_that_is_none_is_wrong_usage(run, option, told):
 
     assert (outcome.code, outcome.out) == (2, "")
     assert told in outcome.err
+    assert f"`--expect {option}`" in outcome.err
+
+
+def test_a_single_expectation_is_told_in_the_singular(run):
+    out = run(*CHECK, "--expect", "refused <= 100%").out
+
+    assert "1 of 1 expectation of traffic holds\n" in out
+
+
+def test_a_wrong_option_is_named_among_right_ones(run, folder):
+    (folder / "e.yaml").write_text(f"{FILE}  - {{bad_lines: {{lte: 1%}}}}\n")
+    right = ("--expect", "refused <= 50%", "--expect", "e.yaml", "--expect", "blocked >= 0")
+    outcome = run(*CHECK, *right, "--expect", "account.tier=gold refused <= 5%")
+
+    assert outcome.code == 2
+    assert "`--expect account.tier=gold refused <= 5%`" in outcome.err
+
+
+def test_a_policy_that_does_not_load_is_told_before_a_wrong_option(run):
+    outcome = run("check", "broken", "--traffic", "week.jsonl", "--expect", "a.b=x refused <= 5%")
+
+    assert outcome.code == 3
+    assert "--expect" not in outcome.out
 
 
 LOADED = {

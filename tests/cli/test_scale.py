@@ -98,6 +98,14 @@ def test_parts_that_are_no_whole_are_not_merged(run, folder):
     assert "have changed since the parts were replayed" in run("merge", "r13", "r23", "r33").err
 
 
+def test_a_sample_that_draws_nobody_asks_for_a_larger_one(run):
+    outcome = run("check", "policies", *TRAFFIC, "--sample", "0.0001%")
+
+    assert outcome.code == 1
+    assert "the sample drew no account: take a larger `--sample`" in outcome.out
+    assert "no readable line" not in outcome.out
+
+
 def test_a_sample_says_what_it_left_out(run):
     outcome = run("check", "policies", *TRAFFIC, "--sample", "50%", "--sample-key", "x")
     everybody = run("check", "policies", *TRAFFIC, "--sample", "100%")

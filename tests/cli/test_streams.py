@@ -120,6 +120,21 @@ def test_unknown_facts_and_wrong_values_are_remarked(run, folder):
     assert "fact `account.tier` is `'gold'`, not a level: taken as missing (1 request)" in out
 
 
+def test_facts_of_an_explained_request_that_no_policy_knows_are_noted(run):
+    stated = '{"acount.id": "x", "account.tier": "verified", "zzzz": 1}'
+    command = ("explain", "policies", "--request", stated)
+    told = [
+        "fact `acount.id` is in no policy: did you mean `account.id`?",
+        "fact `zzzz` is in no policy: declare it under `facts:`, or leave it out",
+    ]
+    out = run(*command).out
+
+    assert all(note in out for note in told)
+    assert "fact `account.tier`" not in out
+    printed = run(*command, "--format", "json").out
+    assert all(json.dumps(note) in printed for note in told)
+
+
 def test_late_requests_are_remarked(run, folder):
     write_traffic(folder / "t.jsonl", request(100), request(40), request(101))
     out = run("check", "policies", "--traffic", "t.jsonl").out

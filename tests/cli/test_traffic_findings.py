@@ -154,3 +154,40 @@ def test_a_sample_drawn_by_request_is_told_and_one_drawn_by_account_is_not(
 
     assert ("GR304 the sample looks drawn request by request" in outcome.out) is thin
     assert outcome.code == thin
+
+
+@pytest.mark.parametrize("first", ["small", "gpt-5"])
+def test_what_came_is_counted_whatever_came_first(run, folder, first):
+    second = {"small": "gpt-5", "gpt-5": "small"}[first]
+    names = [first, second, "third", second, first] * 3
+    rows = [plain(**{"request.model": name}) for name in names]
+    (folder / "p.yaml").write_text(
+        "guardrail: 1\npolicy: p\n"
+        "rules: [{id: bot, when: {request.model: Gpt-5}, unknown: skip, block: {}}]\n"
+    )
+    lines = [{"ts": MONDAY + turn, "facts": facts} for turn, facts in enumerate(rows)]
+    write_traffic(folder / "t.jsonl", *lines)
+
+    told = run("check", "p.yaml", "--traffic", "t.jsonl").out
+    told = " ".join(told.replace("│", " ").split())
+    assert "was gpt-5 40.00%, small 40.00%, third 20.00%" in told
+    assert "`gpt-5` was that of 6" in told
+
+
+def test_a_named_value_is_found_among_more_than_are_told_apart(run, folder):
+    rows = [plain(**{"request.model": f"m{turn:04}"}) for turn in range(1_200)]
+    rows += [plain(**{"request.model": "Zeta"}), plain(**{"request.model": "other"})]
+    told = found(run, folder, rows, model="other, zeta")
+    about = [message for code, _, message in told if code == "GR302" and "model" in message]
+
+    assert any("`Zeta` was that of 1" in message for message in about)
+    assert not any("other" in message for message in about)
+
+
+@pytest.mark.parametrize(("kinds", "told"), [(4, "1 other"), (5, "2 others")])
+def test_what_else_came_is_counted_in_words(run, folder, kinds, told):
+    countries = ["DE", "FR", "GB", "IT", "NL"][:kinds]
+    rows = [plain(**{"geo.country": country}) for country in countries]
+    message = next(text for _, _, text in found(run, folder, rows) if "`embargo`" in text)
+
+    assert message.endswith(f", {told}")
