@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, cast
 
-from guardrail.engine import FactReader, rule_applies, rule_facts
+from guardrail.engine import FOLLOWS_FROM, FactReader, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import (
     Comparison,
@@ -207,7 +207,7 @@ def _members(
                 members[test.fact] = None
             if test.operator == "same_as":
                 members[str(test.operand)] = None
-    members.update((AGES[name], None) for name in AGES.keys() & members.keys())
+    members.update((FOLLOWS_FROM[name], None) for name in FOLLOWS_FROM.keys() & members.keys())
     return {
         name: None
         if values is None or policies.facts[name].type is not FactType.STRING

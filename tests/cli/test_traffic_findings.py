@@ -191,3 +191,14 @@ def test_what_else_came_is_counted_in_words(run, folder, kinds, told):
     message = next(text for _, _, text in found(run, folder, rows) if "`embargo`" in text)
 
     assert message.endswith(f", {told}")
+
+
+def test_a_rule_on_an_actor_that_is_an_account_by_itself_is_known_to_match(run, folder):
+    rule = "{id: one, when: {actor.id: a7}, unknown: skip, block: {}}"
+    (folder / "p.yaml").write_text(f"guardrail: 1\npolicy: p\nrules: [{rule}]\n")
+    rows = [{"ts": MONDAY + n, "facts": {"account.id": f"a{n % 10}"}} for n in range(40)]
+    write_traffic(folder / "t.jsonl", *rows)
+    told = json.loads(run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json").out)
+
+    assert told["warnings"] == []
+    assert told["traffic"]["rules"][0]["matched"] == 4
