@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
@@ -265,6 +266,10 @@ def test_the_log_of_a_real_nginx_is_read(tmp_path):
             urllib.request.urlopen(asked).read()
     finally:
         subprocess.run([*start, "-s", "quit"], check=True, capture_output=True)
+    # A request is logged after it was answered; the server takes its pid away when all is written.
+    deadline = time.monotonic() + 20
+    while (tmp_path / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     read = Read(tmp_path / "log", load_map("nginx", POLICIES))
 
     assert [facts["request.capability"] for facts in read.facts] == ["chat", "other"]
