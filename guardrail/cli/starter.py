@@ -13,6 +13,8 @@ _WARNING = "80% of the daily tokens are used"
 POLICY, TESTS = "policy.yaml", "policy_test.yaml"
 _STEP = 10
 """How many times as much the next kind of account may use, in a set that is not from traffic."""
+_IN_FLIGHT = 4
+"""How many requests may run at once where nothing tells how many did."""
 _OUTPUT = 1_000
 """A model's longest answer is told in thousands of tokens."""
 
@@ -23,7 +25,8 @@ class Seen:
 
     `models` maps each model to its longest answer in tokens; `strange` are facts, with their
     types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
-    once for all accounts; `kinds` are the tiers that the traffic has.
+    once for all accounts; `kinds` are the tiers that the traffic has. `in_flight` is None where
+    no request told how long it took.
     """
 
     requests: int
@@ -34,7 +37,7 @@ class Seen:
     tiers: tuple[str, ...]
     kinds: frozenset[str]
     pace: Busiest
-    in_flight: Busiest
+    in_flight: Busiest | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +56,19 @@ class Limits:
     def starting(cls, tokens: int, tiers: tuple[str, ...]) -> Limits:
         """Return limits to start from: each kind of account may use ten times the one before."""
         by_tier = tuple(tokens * _STEP**place for place in range(len(tiers)))
-        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=4)
+        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=_IN_FLIGHT)
 
     @classmethod
     def proposed(cls, seen: Seen) -> Limits:
         """Return limits that leave room above what was seen; a higher tier never has less."""
         proposed = [found.proposed for found in seen.tokens]
+        in_flight = _IN_FLIGHT if seen.in_flight is None else seen.in_flight.proposed
         return cls(
             tiers=seen.tiers,
             tokens=tuple(accumulate(proposed, max)),
             # Who may have so many at once may ask for so many at once.
-            pace=max(seen.pace.proposed, seen.in_flight.proposed),
-            in_flight=seen.in_flight.proposed,
+            pace=max(seen.pace.proposed, in_flight),
+            in_flight=in_flight,
         )
 
 
@@ -185,8 +189,11 @@ def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
 
 def _in_flight(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # How many requests may run at once; a lost one frees its place after ten minutes."
-    if seen is not None:
+    if seen is not None and seen.in_flight is not None:
         yield from _seen_line("Requests at once", seen.in_flight)
+    elif seen is not None:
+        yield "  # No request of the traffic tells how long it took (a `duration`), so how many ran"
+        yield f"  # at once is not known: {_IN_FLIGHT} is where to start, not what was seen."
     yield "  - id: in-flight"
     yield "    when: always"
     yield f"    concurrency: {{max: {limits.in_flight}, lease: 10m, key: {key}}}"

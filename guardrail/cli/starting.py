@@ -290,7 +290,7 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         ),
         tiers=tiers,
         pace=proposal.requests_a_minute,
-        in_flight=proposal.in_flight,
+        in_flight=proposal.in_flight if proposal.timed else None,
     )
     return Limits.proposed(seen), seen
 

@@ -60,7 +60,8 @@ class Proposal:
     """Adds up what accounts take, by a fact that names them, of traffic in the order of time.
 
     `models` maps each model to the most output tokens of one answer, `facts` each fact
-    that is stated to the type of its first value.
+    that is stated to the type of its first value. `timed` says whether any request told how
+    long it took.
     """
 
     def __init__(self, key: str) -> None:
@@ -69,6 +70,7 @@ class Proposal:
         self.requests = self.nameless = 0
         self.models: dict[str, int] = {}
         self.facts: dict[str, str] = {}
+        self.timed = False
 
     def add(self, ts: float, request: Request) -> None:
         """Count one request at `ts` (seconds)."""
@@ -102,6 +104,7 @@ class Proposal:
         taken.requests = max(taken.requests, taken.requests_now)
         while taken.flying and taken.flying[0] <= ts:
             heapq.heappop(taken.flying)
+        self.timed = self.timed or request.duration > 0
         heapq.heappush(taken.flying, ts + request.duration)
         taken.in_flight = max(taken.in_flight, len(taken.flying))
 
@@ -110,6 +113,7 @@ class Proposal:
         self.requests += other.requests
         self.nameless += other.nameless
         self.facts = {**other.facts, **self.facts}
+        self.timed = self.timed or other.timed
         for model, most in other.models.items():
             self.models[model] = max(self.models.get(model, 0), most)
         self._taken.merge(other._taken)

@@ -144,6 +144,20 @@ def test_limits_from_traffic_say_where_they_come_from_and_whom_they_refuse(run, 
     assert f"replay   {refused:,} of 800 requests refused" in outcome.out
 
 
+@pytest.mark.parametrize(("members", "measured"), [({}, False), ({"duration": 9}, True)])
+def test_requests_at_once_are_no_claim_where_no_duration_is_told(run, folder, members, measured):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(n, f"a{n % 9}", usage=usage, **members) for n in range(90)]
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert ("Requests at once: at their busiest" in text) is measured
+    assert ("tells how long it took" in text) is not measured
+    assert ("{max: 2," if measured else "{max: 4,") in text
+    checked(run, "new")
+
+
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
     rows = []
     for number in range(30):
