@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from guardrail.cli.figures import plural
 from guardrail.cli.inert import inert
 from guardrail.replay.proposing import Busiest
 
@@ -25,8 +26,8 @@ class Seen:
 
     `models` maps each model to its longest answer in tokens; `strange` are facts, with their
     types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
-    once for all accounts; `kinds` are the tiers that the traffic has. `in_flight` is None where
-    no request told how long it took.
+    once for all accounts, or not at all where the traffic has none; `kinds` are the tiers that
+    the traffic has. `in_flight` is None where no request told how long it took.
     """
 
     requests: int
@@ -44,7 +45,7 @@ class Seen:
 class Limits:
     """The numbers of a first set: tokens a day by tier, requests a minute, requests in flight.
 
-    `tiers` is empty where one number is for all accounts.
+    `tiers` is empty where one number is for all accounts, `tokens` where tokens are not limited.
     """
 
     tiers: tuple[str, ...]
@@ -78,6 +79,13 @@ def starter_files(name: str, key: str, limits: Limits, seen: Seen | None) -> dic
     return {POLICY: policy, TESTS: "\n".join(_tests(key, limits, seen)) + "\n"}
 
 
+def counted(number: int, key: str) -> str:
+    """Return how many there are whom a key tells apart: `2 accounts`, `1 value of client.ip`."""
+    if key == "account.id":
+        return plural(number, "account")
+    return f"{plural(number, 'value')} of {key}"
+
+
 def amount_text(amount: int) -> str:
     """Return an amount as the policy language writes it: `200k`, `1.5M`, `250`."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -105,7 +113,10 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
     yield "rules:"
     yield from _pace(key, limits, seen)
     yield ""
-    yield from _tokens(key, limits, seen)
+    if limits.tokens:
+        yield from _tokens(key, limits, seen)
+    else:
+        yield from _no_tokens()
     yield ""
     yield from _in_flight(key, limits, seen)
     yield ""
@@ -143,7 +154,7 @@ def _models(seen: Seen | None) -> Iterator[str]:
     yield ""
 
 
-def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
+def _seen_line(what: str, busiest: Busiest, key: str) -> Iterator[str]:
     if not busiest.accounts:
         yield f"  # {what}: nobody in the traffic, so the number is a guess."
         return
@@ -151,14 +162,14 @@ def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
         f"  # {what}: at their busiest, half of all stayed at or below {busiest.median:,},"
         f"\n  # 99% of all at or below {busiest.usual:,}; the most was {busiest.most:,}."
     )
-    whom = "None" if not busiest.over else f"{busiest.over:,} of {busiest.accounts:,} accounts"
+    whom = f"{busiest.over:,} of {counted(busiest.accounts, key)}" if busiest.over else "None"
     yield f"  # {whom} took more than this limit allows."
 
 
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # A pace, against loops that run away: so many at once, then so many a minute."
     if seen is not None:
-        yield from _seen_line("Requests a minute", seen.pace)
+        yield from _seen_line("Requests a minute", seen.pace, key)
     yield "  - id: requests-per-minute"
     yield "    when: always"
     yield f"    rate: {{requests: {limits.pace}/minute, key: {key}}}"
@@ -168,7 +179,7 @@ def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # An amount a day, input and output together. At 80% the client is told in a header."
     if seen is not None:
         for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
-            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest)
+            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest, key)
         if any(busiest.over for busiest in seen.tokens):
             yield "  # Who needs more gets it by a kind of account of their own, or an exemption."
     yield "  - id: tokens-per-day"
@@ -187,10 +198,16 @@ def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "      - {at: 100%, throttle: {reason: daily_tokens}}"
 
 
+def _no_tokens() -> Iterator[str]:
+    yield "  # No limit of tokens: no request of the traffic tells how many it took. To add one,"
+    yield "  # map input_tokens and output_tokens and propose again, or see what guardrail init"
+    yield "  # --tokens 200k writes."
+
+
 def _in_flight(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # How many requests may run at once; a lost one frees its place after ten minutes."
     if seen is not None and seen.in_flight is not None:
-        yield from _seen_line("Requests at once", seen.in_flight)
+        yield from _seen_line("Requests at once", seen.in_flight, key)
     elif seen is not None:
         yield "  # No request of the traffic tells how long it took (a `duration`), so how many ran"
         yield f"  # at once is not known: {_IN_FLIGHT} is where to start, not what was seen."
@@ -209,7 +226,7 @@ def _trial(key: str, limits: Limits) -> Iterator[str]:
 
 
 def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
-    pace, tokens, most = limits.pace, limits.tokens[0], limits.in_flight
+    pace, most = limits.pace, limits.in_flight
     tighter = max(1, pace // 2)
     model = "" if seen is None or not seen.models else f", request.model: {_quoted(_any(seen))}"
     who = f"{key}: {_WHO.get(key, 'a1')}"
@@ -230,6 +247,17 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
         "      - {tokens: 0, output_tokens: 0, expect: {throttle: requests-per-minute, "
         "by: requests-per-minute}}"
     )
+    if limits.tokens:
+        yield from _token_tests(limits, who, model)
+    yield f"  - name: {most} requests run at once, and one more has to wait"
+    yield f"    facts: {facts}"
+    yield "    steps:"
+    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
+    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
+
+
+def _token_tests(limits: Limits, who: str, model: str) -> Iterator[str]:
+    tokens, facts = limits.tokens[0], f"{{{who}{model}}}"
     yield f"  - name: {amount_text(tokens)} tokens are a day's, and the next day has as many"
     yield f"    facts: {facts}"
     yield "    steps:"
@@ -248,11 +276,6 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
         yield "    steps:"
         yield f"      - {{tokens: {amount}, output_tokens: 0, every: 1h, expect: allow}}"
         yield "      - {tokens: 1, output_tokens: 0, expect: {throttle: daily_tokens}}"
-    yield f"  - name: {most} requests run at once, and one more has to wait"
-    yield f"    facts: {facts}"
-    yield "    steps:"
-    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
-    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
 
 
 def _any(seen: Seen) -> str:

@@ -18,7 +18,7 @@ from guardrail.cli.figures import plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.starter import Limits, Seen, amount_text, starter_files
+from guardrail.cli.starter import Limits, Seen, amount_text, counted, starter_files
 from guardrail.cli.traffic import TrafficFiles, run_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
@@ -27,7 +27,8 @@ from guardrail.loading import NotationError, load_policies, load_text, read_amou
 from guardrail.model.effects import Effect
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.model.policy import PolicySet
-from guardrail.replay.proposing import Proposal
+from guardrail.replay.harm import MISSING, OTHERS
+from guardrail.replay.proposing import Busiest, Proposal
 from guardrail.scenarios import run_suite
 from guardrail.traffic.mapfile import MapError, load_map
 from guardrail.traffic.maps import TrafficMap
@@ -158,8 +159,9 @@ def run_init(wanted: Wanted, output: Output) -> int:
 
 def _answers(name: str, key: str, limits: Limits) -> str:
     amounts = [f"{amount_text(amount)} tokens a day" for amount in limits.tokens]
-    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers else ()
-    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or amounts[0]
+    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers and amounts else ()
+    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or "".join(amounts)
+    allowed = allowed or "no limit of tokens, of which the traffic tells none"
     return f"`{name}`; {allowed}; counted by `{key}`"
 
 
@@ -171,18 +173,21 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
         guard = closing.enter_context(
             Guard.from_policies(policies, store=MEMORY, environ=environment())
         )
-        tally = run_traffic(guard, policies, files, mapping, 0.0, None, output).tally
+        tally = run_traffic(
+            guard, policies, files, mapping, 0.0, None, output, None, [(wanted.key,)]
+        ).tally
     refused = [effect for effect in Effect if effect.refuses]
     requests = sum(tally.effect_requests(effect) for effect in refused)
-    accounts = sum(
-        any(met & (1 << effect) for effect in refused) for met in tally.accounts.values()
-    )
-    output.line(
-        ("replay   ", "bold"),
+    told = (
         f"{requests:,} of {plural(tally.requests, 'request')} refused "
-        f"({share(requests, tally.requests)}), of {accounts:,} of "
-        f"{plural(len(tally.accounts), 'account')}",
+        f"({share(requests, tally.requests)})"
     )
+    (values,) = tally.harm.segments
+    if (OTHERS,) not in values:
+        known = [segment for value, segment in values.items() if value != (MISSING,)]
+        told += f", of {sum(segment.refused > 0 for segment in known):,} of "
+        told += counted(len(known), wanted.key)
+    output.line(("replay   ", "bold"), told)
 
 
 def _next_steps(folder: Path, wanted: Wanted) -> list[str]:
@@ -285,14 +290,18 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         models=proposal.models,
         strange=strange,
         kinds=frozenset(proposal.tiers),
-        tokens=(
-            tuple(proposal.tokens_of(tier) for tier in tiers) if tiers else (proposal.tokens_a_day,)
-        ),
+        tokens=_tokens_seen(proposal, tiers),
         tiers=tiers,
         pace=proposal.requests_a_minute,
         in_flight=proposal.in_flight if proposal.timed else None,
     )
     return Limits.proposed(seen), seen
+
+
+def _tokens_seen(proposal: Proposal, tiers: tuple[str, ...]) -> tuple[Busiest, ...]:
+    if not proposal.told_tokens:
+        return ()
+    return tuple(map(proposal.tokens_of, tiers)) if tiers else (proposal.tokens_a_day,)
 
 
 def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:

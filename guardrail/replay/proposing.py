@@ -124,6 +124,11 @@ class Proposal:
         return {taken.tier for taken in self._taken if taken.tier is not None}
 
     @property
+    def told_tokens(self) -> bool:
+        """Whether any account took a token."""
+        return any(taken.tokens for taken in self._taken)
+
+    @property
     def tokens_a_day(self) -> Busiest:
         """Tokens in the busiest day, in UTC."""
         return self._busiest([taken.tokens for taken in self._taken], 1_000)

@@ -158,6 +158,34 @@ def test_requests_at_once_are_no_claim_where_no_duration_is_told(run, folder, me
     checked(run, "new")
 
 
+@pytest.mark.parametrize("options", [(), ("--tiers", "free,paid")])
+def test_traffic_without_tokens_proposes_no_limit_of_them(run, folder, options):
+    facts = {"account.tier": "free"}
+    rows = [request(n, f"a{n % 9}", facts=facts, duration=9) for n in range(90)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", *options)
+
+    assert "no limit of tokens" in outcome.out
+    assert (
+        "# No limit of tokens: no request of the traffic tells"
+        in (folder / "new/policy.yaml").read_text()
+    )
+    assert not any(rule.id == "tokens-per-day" for rule in load_policies(["new"]).rules)
+    checked(run, "new")
+
+
+def test_whom_limits_meet_is_counted_by_the_key(run, folder):
+    rows = [
+        request(n / 10, None, facts={"client.ip": f"192.0.2.{n % 200 if n < 200 else 7}"})
+        for n in range(400)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip")
+
+    assert ", of 1 of 200 values of client.ip" in outcome.out
+    assert "# 1 of 200 values of client.ip took more" in (folder / "new/policy.yaml").read_text()
+
+
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
     rows = []
     for number in range(30):
