@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from guardrail.cli.figures import plural
+from guardrail.cli.figures import length, period, plural
 from guardrail.cli.inert import inert
-from guardrail.replay.proposing import Busiest
+from guardrail.replay.proposing import DAY, MINUTE, Busiest
 
 _WARNING = "80% of the daily tokens are used"
 POLICY, TESTS = "policy.yaml", "policy_test.yaml"
@@ -16,6 +16,10 @@ _STEP = 10
 """How many times as much the next kind of account may use, in a set that is not from traffic."""
 _IN_FLIGHT = 4
 """How many requests may run at once where nothing tells how many did."""
+_DAILY = "tokens-per-day"
+_WINDOWS = (("requests-per-minute", "minute", MINUTE), (_DAILY, "day", DAY))
+_NEARLY = 0.95
+"""The share of a window that traffic has to span: a day's log ends a little before midnight."""
 _OUTPUT = 1_000
 """A model's longest answer is told in thousands of tokens."""
 
@@ -27,10 +31,13 @@ class Seen:
     `models` maps each model to its longest answer in tokens; `strange` are facts, with their
     types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
     once for all accounts, or not at all where the traffic has none; `kinds` are the tiers that
-    the traffic has. `in_flight` is None where no request told how long it took.
+    the traffic has. `in_flight` is None where no request told how long it took. `first` and
+    `last` are the times of the traffic's ends, in seconds.
     """
 
     requests: int
+    first: float
+    last: float
     nameless: int
     models: Mapping[str, int]
     strange: Mapping[str, str]
@@ -39,6 +46,19 @@ class Seen:
     kinds: frozenset[str]
     pace: Busiest
     in_flight: Busiest | None
+
+    @property
+    def span(self) -> float:
+        """How many seconds the traffic spans."""
+        return self.last - self.first
+
+    def too_short_for(self, limits: Limits) -> list[tuple[str, str]]:
+        """Return the proposed rules with a longer window than the traffic, and their windows."""
+        return [
+            (rule, window)
+            for rule, window, seconds in _WINDOWS
+            if self.span < _NEARLY * seconds and (rule != _DAILY or limits.tokens)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +121,7 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
         accounts = seen.pace.accounts
         yield "#"
         yield f"# The numbers come from {seen.requests:,} requests of {accounts:,} keys ({key})."
+        yield f"# The traffic spans {length(seen.span)}, {period(seen.first, seen.last)}."
         yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
         yield "# say what was usual, not what is right. Replay the traffic to see whom they refuse."
         if seen.nameless:
@@ -166,10 +187,18 @@ def _seen_line(what: str, busiest: Busiest, key: str) -> Iterator[str]:
     yield f"  # {whom} took more than this limit allows."
 
 
+def _short(rule: str, limits: Limits, seen: Seen) -> Iterator[str]:
+    for short, window in seen.too_short_for(limits):
+        if short == rule:
+            yield f"  # The traffic spans only {length(seen.span)}: in a whole {window} one may"
+            yield "  # take more than was seen, and then the number is too small."
+
+
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # A pace, against loops that run away: so many at once, then so many a minute."
     if seen is not None:
         yield from _seen_line("Requests a minute", seen.pace, key)
+        yield from _short("requests-per-minute", limits, seen)
     yield "  - id: requests-per-minute"
     yield "    when: always"
     yield f"    rate: {{requests: {limits.pace}/minute, key: {key}}}"
@@ -180,6 +209,7 @@ def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     if seen is not None:
         for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
             yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest, key)
+        yield from _short(_DAILY, limits, seen)
         if any(busiest.over for busiest in seen.tokens):
             yield "  # Who needs more gets it by a kind of account of their own, or an exemption."
     yield "  - id: tokens-per-day"

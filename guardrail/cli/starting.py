@@ -14,7 +14,7 @@ import typer
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, NothingToCheckError, ended
-from guardrail.cli.figures import plural, share
+from guardrail.cli.figures import length, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
@@ -133,6 +133,8 @@ def run_init(wanted: Wanted, output: Output) -> int:
         limits, seen = Limits.starting(tokens, tiers), None
     files = starter_files(name, wanted.key, limits, seen)
     _write(folder, files)
+    if seen is not None:
+        _tell_span(limits, seen, output)
     policies = load_policies([str(folder)])
     suite = run_suite(policies, None)
     output.line(("answers  ", "bold"), _answers(name, wanted.key, limits))
@@ -155,6 +157,20 @@ def run_init(wanted: Wanted, output: Output) -> int:
     for line in _next_steps(folder, wanted):
         output.line(line)
     return OK
+
+
+def _tell_span(limits: Limits, seen: Seen, output: Output) -> None:
+    """Say how long the traffic is, and which limits it is too short for."""
+    span = length(seen.span)
+    output.line(
+        ("traffic  ", "bold"),
+        f"{plural(seen.requests, 'request')} in {span}: {period(seen.first, seen.last)}",
+    )
+    for rule, window in seen.too_short_for(limits):
+        output.warn(
+            f"the traffic spans {span}, and `{rule}` is for a {window}: its number is from what "
+            f"was taken in {span}; propose from a longer log, or change it"
+        )
 
 
 def _answers(name: str, key: str, limits: Limits) -> str:
@@ -286,6 +302,8 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
     }
     seen = Seen(
         requests=proposal.requests,
+        first=proposal.first,
+        last=proposal.last,
         nameless=proposal.nameless,
         models=proposal.models,
         strange=strange,

@@ -61,7 +61,7 @@ class Proposal:
 
     `models` maps each model to the most output tokens of one answer, `facts` each fact
     that is stated to the type of its first value. `timed` says whether any request told how
-    long it took.
+    long it took; `first` and `last` are the times of the traffic's ends.
     """
 
     def __init__(self, key: str) -> None:
@@ -71,10 +71,12 @@ class Proposal:
         self.models: dict[str, int] = {}
         self.facts: dict[str, str] = {}
         self.timed = False
+        self.first, self.last = math.inf, -math.inf
 
     def add(self, ts: float, request: Request) -> None:
         """Count one request at `ts` (seconds)."""
         self.requests += 1
+        self.first, self.last = min(self.first, ts), max(self.last, ts)
         facts, used = request.facts, {**(request.estimate or {}), **(request.usage or {})}
         for name, value in facts.items():
             if value is not None and name not in self.facts and len(self.facts) < MOST_FACTS:
@@ -114,6 +116,7 @@ class Proposal:
         self.nameless += other.nameless
         self.facts = {**other.facts, **self.facts}
         self.timed = self.timed or other.timed
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         for model, most in other.models.items():
             self.models[model] = max(self.models.get(model, 0), most)
         self._taken.merge(other._taken)

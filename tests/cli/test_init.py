@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from guardrail.cli.figures import length
 from guardrail.cli.starter import amount_text
 from guardrail.loading import load_policies, read_amount
 from guardrail.model.amounts import Lookup
@@ -184,6 +185,27 @@ def test_whom_limits_meet_is_counted_by_the_key(run, folder):
 
     assert ", of 1 of 200 values of client.ip" in outcome.out
     assert "# 1 of 200 values of client.ip took more" in (folder / "new/policy.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short"),
+    [
+        (30, ["requests-per-minute", "tokens-per-day"]),
+        (780, ["tokens-per-day"]),
+        (86_390, []),
+    ],
+)
+def test_traffic_that_is_shorter_than_a_limits_window_is_warned_of(run, folder, seconds, short):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(seconds * n / 50, f"a{n % 9}", usage=usage) for n in range(51)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert [line.split("`")[1] for line in outcome.err.splitlines()] == short
+    assert text.count("# The traffic spans only") == len(short)
+    assert f"traffic  51 requests in {length(seconds)}: 2026-03-02T00:00:00Z" in outcome.out
+    assert f"# The traffic spans {length(seconds)}, 2026-03-02T00:00:00Z" in text
 
 
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
