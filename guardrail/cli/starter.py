@@ -124,6 +124,9 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
         yield f"# The traffic spans {length(seen.span)}, {period(seen.first, seen.last)}."
         yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
         yield "# say what was usual, not what is right. Replay the traffic to see whom they refuse."
+        if accounts == 1:
+            yield f"# ATTENTION: {key} is the same in all of the traffic: the numbers are what"
+            yield "# all took together, as a limit for each. Map it to what tells customers apart."
         if seen.nameless:
             yield f"# {seen.nameless:,} requests had no {key}; they are not in the numbers."
     yield "guardrail: 1"

@@ -297,6 +297,12 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         raise SettingError(
             f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
         )
+    if proposal.keys == 1:
+        output.warn(
+            f"`{wanted.key}` is the same in all of the traffic: what all took together would be "
+            f"each one's limit; map `{wanted.key}` to what tells your customers apart, or name "
+            "another fact with `--key`"
+        )
     strange = {
         name: kind for name, kind in sorted(proposal.facts.items()) if name not in STANDARD_FACTS
     }

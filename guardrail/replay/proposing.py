@@ -122,6 +122,11 @@ class Proposal:
         self._taken.merge(other._taken)
 
     @property
+    def keys(self) -> int:
+        """How many values the fact has that names accounts; where there are many, about."""
+        return len(self._taken) * self._taken.every
+
+    @property
     def tiers(self) -> set[str]:
         """The values of `account.tier` that accounts have."""
         return {taken.tier for taken in self._taken if taken.tier is not None}

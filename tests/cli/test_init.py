@@ -208,6 +208,18 @@ def test_traffic_that_is_shorter_than_a_limits_window_is_warned_of(run, folder, 
     assert f"# The traffic spans {length(seconds)}, 2026-03-02T00:00:00Z" in text
 
 
+@pytest.mark.parametrize(("accounts", "warned"), [(1, True), (2, False)])
+def test_one_account_in_all_of_the_traffic_is_warned_of(run, folder, accounts, warned):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(9000 * n, f"a{n % accounts}", usage=usage) for n in range(51)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+
+    assert outcome.code == 0
+    assert ("warning: `account.id` is the same in all of the traffic" in outcome.err) is warned
+    assert ("# ATTENTION: account.id" in (folder / "new/policy.yaml").read_text()) is warned
+
+
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
     rows = []
     for number in range(30):
