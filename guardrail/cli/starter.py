@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from guardrail.cli.figures import length, period, plural
 from guardrail.cli.inert import inert
-from guardrail.replay.proposing import DAY, MINUTE, Busiest
+from guardrail.replay.proposing import DAY, MINUTE, Basis, Busiest
 
 _WARNING = "80% of the daily tokens are used"
 POLICY, TESTS = "policy.yaml", "policy_test.yaml"
@@ -16,6 +15,7 @@ _STEP = 10
 """How many times as much the next kind of account may use, in a set that is not from traffic."""
 _IN_FLIGHT = 4
 """How many requests may run at once where nothing tells how many did."""
+_FLOOR = "the least that is proposed"
 _DAILY = "tokens-per-day"
 _WINDOWS = (("requests-per-minute", "minute", MINUTE), (_DAILY, "day", DAY))
 _NEARLY = 0.95
@@ -81,14 +81,12 @@ class Limits:
 
     @classmethod
     def proposed(cls, seen: Seen) -> Limits:
-        """Return limits that leave room above what was seen; a higher tier never has less."""
-        proposed = [found.proposed for found in seen.tokens]
+        """Return limits that leave room above what was seen."""
         in_flight = _IN_FLIGHT if seen.in_flight is None else seen.in_flight.proposed
         return cls(
             tiers=seen.tiers,
-            tokens=tuple(accumulate(proposed, max)),
-            # Who may have so many at once may ask for so many at once.
-            pace=max(seen.pace.proposed, in_flight),
+            tokens=tuple(found.proposed for found in seen.tokens),
+            pace=seen.pace.proposed,
             in_flight=in_flight,
         )
 
@@ -120,10 +118,13 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
     if seen is not None:
         accounts = seen.pace.accounts
         yield "#"
-        yield f"# The numbers come from {seen.requests:,} requests of {accounts:,} keys ({key})."
+        keys = plural(accounts, "key")
+        yield f"# The numbers come from {seen.requests:,} requests of {keys} ({key})."
         yield f"# The traffic spans {length(seen.span)}, {period(seen.first, seen.last)}."
-        yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
-        yield "# say what was usual, not what is right. Replay the traffic to see whom they refuse."
+        yield "# Where a limit does not say otherwise it is half as much again as what 99% of them"
+        yield "# stayed at or below at their busiest: that was usual, and may not be right. How"
+        yield "# many took more is counted for each limit alone, by the clock's minutes and days in"
+        yield "# UTC; replay the traffic to see whom all rules refuse, by windows of their own."
         if accounts == 1:
             yield f"# ATTENTION: {key} is the same in all of the traffic: the numbers are what"
             yield "# all took together, as a limit for each. Map it to what tells customers apart."
@@ -178,7 +179,7 @@ def _models(seen: Seen | None) -> Iterator[str]:
     yield ""
 
 
-def _seen_line(what: str, busiest: Busiest, key: str) -> Iterator[str]:
+def _seen_line(what: str, busiest: Busiest, key: str, floor: str = _FLOOR) -> Iterator[str]:
     if not busiest.accounts:
         yield f"  # {what}: nobody in the traffic, so the number is a guess."
         return
@@ -186,8 +187,13 @@ def _seen_line(what: str, busiest: Busiest, key: str) -> Iterator[str]:
         f"  # {what}: at their busiest, half of all stayed at or below {busiest.median:,},"
         f"\n  # 99% of all at or below {busiest.usual:,}; the most was {busiest.most:,}."
     )
+    number = amount_text(busiest.proposed)
+    if busiest.basis is Basis.ROUNDING:
+        yield f"  # The limit is half as much again, rounded up to {number}."
+    elif busiest.basis is Basis.FLOOR:
+        yield f"  # Half as much again would be less than {number}, {floor}."
     whom = f"{busiest.over:,} of {counted(busiest.accounts, key)}" if busiest.over else "None"
-    yield f"  # {whom} took more than this limit allows."
+    yield f"  # {whom} took more than {number} at their busiest."
 
 
 def _short(rule: str, limits: Limits, seen: Seen) -> Iterator[str]:
@@ -200,7 +206,9 @@ def _short(rule: str, limits: Limits, seen: Seen) -> Iterator[str]:
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # A pace, against loops that run away: so many at once, then so many a minute."
     if seen is not None:
-        yield from _seen_line("Requests a minute", seen.pace, key)
+        flying = 0 if seen.in_flight is None else seen.in_flight.proposed
+        floor = "as many as may run at once" if flying == seen.pace.proposed else _FLOOR
+        yield from _seen_line("Requests a minute", seen.pace, key, floor)
         yield from _short("requests-per-minute", limits, seen)
     yield "  - id: requests-per-minute"
     yield "    when: always"
@@ -210,8 +218,11 @@ def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
 def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # An amount a day, input and output together. At 80% the client is told in a header."
     if seen is not None:
+        floor = _FLOOR
         for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
-            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest, key)
+            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest, key, floor)
+            if busiest.basis is not Basis.FLOOR:
+                floor = f"what {tier} has"
         yield from _short(_DAILY, limits, seen)
         if any(busiest.over for busiest in seen.tokens):
             yield "  # Who needs more gets it by a kind of account of their own, or an exemption."

@@ -201,8 +201,8 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
     (values,) = tally.harm.segments
     if (OTHERS,) not in values:
         known = [segment for value, segment in values.items() if value != (MISSING,)]
-        told += f", of {sum(segment.refused > 0 for segment in known):,} of "
-        told += counted(len(known), wanted.key)
+        told += f"; {sum(segment.refused > 0 for segment in known):,} of "
+        told += f"{counted(len(known), wanted.key)} met a refusal, by any rule"
     output.line(("replay   ", "bold"), told)
 
 
@@ -325,7 +325,13 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
 def _tokens_seen(proposal: Proposal, tiers: tuple[str, ...]) -> tuple[Busiest, ...]:
     if not proposal.told_tokens:
         return ()
-    return tuple(map(proposal.tokens_of, tiers)) if tiers else (proposal.tokens_a_day,)
+    if not tiers:
+        return (proposal.tokens_a_day,)
+    seen: list[Busiest] = []
+    for tier in tiers:
+        # A higher kind never has less.
+        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else 1_000))
+    return tuple(seen)
 
 
 def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from enum import Enum
 from typing import NamedTuple
 
 from guardrail.replay.ceilings import MARGIN, USUAL, rounded_up
@@ -18,11 +19,19 @@ MOST_FACTS = 100
 _TYPES = {bool: "bool", int: "number", float: "number", list: "list"}
 
 
+class Basis(Enum):
+    """What decided a proposed number: the room above what is usual, its rounding, or a floor."""
+
+    ROOM = "room"
+    ROUNDING = "rounding"
+    FLOOR = "floor"
+
+
 class Busiest(NamedTuple):
     """What accounts took at their busiest, of one thing; `proposed` leaves room above `usual`.
 
     `median`, `usual` (which 99% of accounts stay at or below) and `most` are of accounts' busiest
-    windows; `over` accounts of `accounts` took more than is proposed.
+    windows; `over` accounts of `accounts` took more than is proposed. `basis` is what decided it.
     """
 
     accounts: int
@@ -31,6 +40,7 @@ class Busiest(NamedTuple):
     most: int
     proposed: int
     over: int
+    basis: Basis
 
 
 class _Taken:
@@ -141,14 +151,15 @@ class Proposal:
         """Tokens in the busiest day, in UTC."""
         return self._busiest([taken.tokens for taken in self._taken], 1_000)
 
-    def tokens_of(self, tier: str) -> Busiest:
-        """Return tokens in the busiest day of accounts that are of a tier."""
-        return self._busiest([t.tokens for t in self._taken if t.tier == tier], 1_000)
+    def tokens_of(self, tier: str, least: int = 1_000) -> Busiest:
+        """Return tokens in the busiest day of a tier's accounts, to propose `least` or more."""
+        return self._busiest([t.tokens for t in self._taken if t.tier == tier], least)
 
     @property
     def requests_a_minute(self) -> Busiest:
-        """Requests in the busiest minute."""
-        return self._busiest([taken.requests for taken in self._taken], 5)
+        """Requests in the busiest minute; who may have so many at once may ask for so many."""
+        least = self.in_flight.proposed if self.timed else 0
+        return self._busiest([taken.requests for taken in self._taken], max(5, least))
 
     @property
     def in_flight(self) -> Busiest:
@@ -159,7 +170,12 @@ class Proposal:
         """Return what is proposed for some accounts' busiest windows, `least` or more."""
         ordered = sorted(each) or [0]
         usual = ordered[max(0, math.ceil(USUAL * len(ordered)) - 1)]
-        proposed = max(least, math.ceil(rounded_up(usual * MARGIN)))
+        roomy = math.ceil(rounded_up(usual * MARGIN))
+        proposed = max(least, roomy)
+        if roomy < least:
+            basis = Basis.FLOOR
+        else:
+            basis = Basis.ROOM if proposed == usual * MARGIN else Basis.ROUNDING
         every = self._taken.every
         return Busiest(
             accounts=len(each) * every,
@@ -168,4 +184,5 @@ class Proposal:
             most=ordered[-1],
             proposed=proposed,
             over=every * sum(value > proposed for value in each),
+            basis=basis,
         )

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import re
 import sys
 
 import pytest
@@ -183,7 +184,7 @@ def test_whom_limits_meet_is_counted_by_the_key(run, folder):
     write_traffic(folder / "week.jsonl", *rows)
     outcome = run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip")
 
-    assert ", of 1 of 200 values of client.ip" in outcome.out
+    assert "; 1 of 200 values of client.ip met a refusal" in outcome.out
     assert "# 1 of 200 values of client.ip took more" in (folder / "new/policy.yaml").read_text()
 
 
@@ -218,6 +219,43 @@ def test_one_account_in_all_of_the_traffic_is_warned_of(run, folder, accounts, w
     assert outcome.code == 0
     assert ("warning: `account.id` is the same in all of the traffic" in outcome.err) is warned
     assert ("# ATTENTION: account.id" in (folder / "new/policy.yaml").read_text()) is warned
+
+
+def test_a_number_that_is_not_half_as_much_again_says_what_decided_it(run, folder):
+    rows = []
+    for number in range(30):
+        for tier, tokens in (("free", 1000), ("paid", 50_001), ("big", 9)):
+            usage = {"input_tokens": tokens, "output_tokens": 0}
+            facts = {"account.tier": tier}
+            rows.append(
+                request(6000 * number, f"{tier}{number}", facts=facts, usage=usage, duration=1)
+            )
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl", "--tiers", "none,free,paid,big")
+    text = (folder / "new/policy.yaml").read_text()
+    said = {part.split(":")[0]: part for part in re.split("(?=  # (?:Requests|Tokens) a)", text)}
+
+    assert "less than 5, the least that is proposed." in said["  # Requests a minute"]
+    assert "rounded up to 2." in said["  # Requests at once"]
+    assert "rounded up to 76k." in said["  # Tokens a day of paid"]
+    assert "less than 76k, what paid has." in said["  # Tokens a day of big"]
+    assert "again" not in said["  # Tokens a day of free"]
+    assert "tokens: {by: account.tier, none: 1k, free: 1.5k, paid: 76k, big: 76k}" in text
+
+
+def test_who_took_more_and_who_is_refused_are_told_apart(run, folder):
+    usage = {"input_tokens": 100, "output_tokens": 0}
+    rows = [request(60 * n, f"a{n}", usage=usage) for n in range(200)]
+    rows += [
+        request(86_000 + n * 10, "late", usage={**usage, "input_tokens": 90}) for n in range(80)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert "# 1 of 201 accounts took more than 1k at their busiest." in text
+    assert "# 1 of 201 accounts took more than 5 at their busiest." in text
+    assert "; 1 of 201 accounts met a refusal, by any rule\n" in outcome.out
 
 
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
