@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+from guardrail.cli.figures import length, period, plural
 from guardrail.cli.inert import inert
-from guardrail.replay.proposing import Busiest
+from guardrail.replay.proposing import DAY, MINUTE, Basis, Busiest
 
 _WARNING = "80% of the daily tokens are used"
 POLICY, TESTS = "policy.yaml", "policy_test.yaml"
 _STEP = 10
 """How many times as much the next kind of account may use, in a set that is not from traffic."""
+_IN_FLIGHT = 4
+"""How many requests may run at once where nothing tells how many did."""
+_FLOOR = "the least that is proposed"
+_DAILY = "tokens-per-day"
+_WINDOWS = (("requests-per-minute", "minute", MINUTE), (_DAILY, "day", DAY))
+_NEARLY = 0.95
+"""The share of a window that traffic has to span: a day's log ends a little before midnight."""
 _OUTPUT = 1_000
 """A model's longest answer is told in thousands of tokens."""
 
@@ -23,10 +30,14 @@ class Seen:
 
     `models` maps each model to its longest answer in tokens; `strange` are facts, with their
     types, that guardrail does not know by itself. `tokens` are told for each of `tiers`, or
-    once for all accounts; `kinds` are the tiers that the traffic has.
+    once for all accounts, or not at all where the traffic has none; `kinds` are the tiers that
+    the traffic has. `in_flight` is None where no request told how long it took. `first` and
+    `last` are the times of the traffic's ends, in seconds.
     """
 
     requests: int
+    first: float
+    last: float
     nameless: int
     models: Mapping[str, int]
     strange: Mapping[str, str]
@@ -34,14 +45,27 @@ class Seen:
     tiers: tuple[str, ...]
     kinds: frozenset[str]
     pace: Busiest
-    in_flight: Busiest
+    in_flight: Busiest | None
+
+    @property
+    def span(self) -> float:
+        """How many seconds the traffic spans."""
+        return self.last - self.first
+
+    def too_short_for(self, limits: Limits) -> list[tuple[str, str]]:
+        """Return the proposed rules with a longer window than the traffic, and their windows."""
+        return [
+            (rule, window)
+            for rule, window, seconds in _WINDOWS
+            if self.span < _NEARLY * seconds and (rule != _DAILY or limits.tokens)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The numbers of a first set: tokens a day by tier, requests a minute, requests in flight.
 
-    `tiers` is empty where one number is for all accounts.
+    `tiers` is empty where one number is for all accounts, `tokens` where tokens are not limited.
     """
 
     tiers: tuple[str, ...]
@@ -53,18 +77,17 @@ class Limits:
     def starting(cls, tokens: int, tiers: tuple[str, ...]) -> Limits:
         """Return limits to start from: each kind of account may use ten times the one before."""
         by_tier = tuple(tokens * _STEP**place for place in range(len(tiers)))
-        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=4)
+        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=_IN_FLIGHT)
 
     @classmethod
     def proposed(cls, seen: Seen) -> Limits:
-        """Return limits that leave room above what was seen; a higher tier never has less."""
-        proposed = [found.proposed for found in seen.tokens]
+        """Return limits that leave room above what was seen."""
+        in_flight = _IN_FLIGHT if seen.in_flight is None else seen.in_flight.proposed
         return cls(
             tiers=seen.tiers,
-            tokens=tuple(accumulate(proposed, max)),
-            # Who may have so many at once may ask for so many at once.
-            pace=max(seen.pace.proposed, seen.in_flight.proposed),
-            in_flight=seen.in_flight.proposed,
+            tokens=tuple(found.proposed for found in seen.tokens),
+            pace=seen.pace.proposed,
+            in_flight=in_flight,
         )
 
 
@@ -72,6 +95,13 @@ def starter_files(name: str, key: str, limits: Limits, seen: Seen | None) -> dic
     """Return the files of a first set by name: the policy, and its tests."""
     policy = "\n".join(_policy(name, key, limits, seen)) + "\n"
     return {POLICY: policy, TESTS: "\n".join(_tests(key, limits, seen)) + "\n"}
+
+
+def counted(number: int, key: str) -> str:
+    """Return how many there are whom a key tells apart: `2 accounts`, `1 value of client.ip`."""
+    if key == "account.id":
+        return plural(number, "account")
+    return f"{plural(number, 'value')} of {key}"
 
 
 def amount_text(amount: int) -> str:
@@ -88,9 +118,16 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
     if seen is not None:
         accounts = seen.pace.accounts
         yield "#"
-        yield f"# The numbers come from {seen.requests:,} requests of {accounts:,} keys ({key})."
-        yield "# Each is half as much again as what 99% of them stayed below at their busiest; they"
-        yield "# say what was usual, not what is right. Replay the traffic to see whom they refuse."
+        keys = plural(accounts, "key")
+        yield f"# The numbers come from {seen.requests:,} requests of {keys} ({key})."
+        yield f"# The traffic spans {length(seen.span)}, {period(seen.first, seen.last)}."
+        yield "# Where a limit does not say otherwise it is half as much again as what 99% of them"
+        yield "# stayed at or below at their busiest: that was usual, and may not be right. How"
+        yield "# many took more is counted for each limit alone, by the clock's minutes and days in"
+        yield "# UTC; replay the traffic to see whom all rules refuse, by windows of their own."
+        if accounts == 1:
+            yield f"# ATTENTION: {key} is the same in all of the traffic: the numbers are what"
+            yield "# all took together, as a limit for each. Map it to what tells customers apart."
         if seen.nameless:
             yield f"# {seen.nameless:,} requests had no {key}; they are not in the numbers."
     yield "guardrail: 1"
@@ -101,7 +138,10 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
     yield "rules:"
     yield from _pace(key, limits, seen)
     yield ""
-    yield from _tokens(key, limits, seen)
+    if limits.tokens:
+        yield from _tokens(key, limits, seen)
+    else:
+        yield from _no_tokens()
     yield ""
     yield from _in_flight(key, limits, seen)
     yield ""
@@ -139,7 +179,7 @@ def _models(seen: Seen | None) -> Iterator[str]:
     yield ""
 
 
-def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
+def _seen_line(what: str, busiest: Busiest, key: str, floor: str = _FLOOR) -> Iterator[str]:
     if not busiest.accounts:
         yield f"  # {what}: nobody in the traffic, so the number is a guess."
         return
@@ -147,14 +187,29 @@ def _seen_line(what: str, busiest: Busiest) -> Iterator[str]:
         f"  # {what}: at their busiest, half of all stayed at or below {busiest.median:,},"
         f"\n  # 99% of all at or below {busiest.usual:,}; the most was {busiest.most:,}."
     )
-    whom = "None" if not busiest.over else f"{busiest.over:,} of {busiest.accounts:,} accounts"
-    yield f"  # {whom} took more than this limit allows."
+    number = amount_text(busiest.proposed)
+    if busiest.basis is Basis.ROUNDING:
+        yield f"  # The limit is half as much again, rounded up to {number}."
+    elif busiest.basis is Basis.FLOOR:
+        yield f"  # Half as much again would be less than {number}, {floor}."
+    whom = f"{busiest.over:,} of {counted(busiest.accounts, key)}" if busiest.over else "None"
+    yield f"  # {whom} took more than {number} at their busiest."
+
+
+def _short(rule: str, limits: Limits, seen: Seen) -> Iterator[str]:
+    for short, window in seen.too_short_for(limits):
+        if short == rule:
+            yield f"  # The traffic spans only {length(seen.span)}: in a whole {window} one may"
+            yield "  # take more than was seen, and then the number is too small."
 
 
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # A pace, against loops that run away: so many at once, then so many a minute."
     if seen is not None:
-        yield from _seen_line("Requests a minute", seen.pace)
+        flying = 0 if seen.in_flight is None else seen.in_flight.proposed
+        floor = "as many as may run at once" if flying == seen.pace.proposed else _FLOOR
+        yield from _seen_line("Requests a minute", seen.pace, key, floor)
+        yield from _short("requests-per-minute", limits, seen)
     yield "  - id: requests-per-minute"
     yield "    when: always"
     yield f"    rate: {{requests: {limits.pace}/minute, key: {key}}}"
@@ -163,8 +218,12 @@ def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
 def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # An amount a day, input and output together. At 80% the client is told in a header."
     if seen is not None:
+        floor = _FLOOR
         for tier, busiest in zip(seen.tiers or ("",), seen.tokens, strict=True):
-            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest)
+            yield from _seen_line(f"Tokens a day of {tier or 'all'}", busiest, key, floor)
+            if busiest.basis is not Basis.FLOOR:
+                floor = f"what {tier} has"
+        yield from _short(_DAILY, limits, seen)
         if any(busiest.over for busiest in seen.tokens):
             yield "  # Who needs more gets it by a kind of account of their own, or an exemption."
     yield "  - id: tokens-per-day"
@@ -183,10 +242,19 @@ def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "      - {at: 100%, throttle: {reason: daily_tokens}}"
 
 
+def _no_tokens() -> Iterator[str]:
+    yield "  # No limit of tokens: no request of the traffic tells how many it took. To add one,"
+    yield "  # map input_tokens and output_tokens and propose again, or see what guardrail init"
+    yield "  # --tokens 200k writes."
+
+
 def _in_flight(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # How many requests may run at once; a lost one frees its place after ten minutes."
-    if seen is not None:
-        yield from _seen_line("Requests at once", seen.in_flight)
+    if seen is not None and seen.in_flight is not None:
+        yield from _seen_line("Requests at once", seen.in_flight, key)
+    elif seen is not None:
+        yield "  # No request of the traffic tells how long it took (a `duration`), so how many ran"
+        yield f"  # at once is not known: {_IN_FLIGHT} is where to start, not what was seen."
     yield "  - id: in-flight"
     yield "    when: always"
     yield f"    concurrency: {{max: {limits.in_flight}, lease: 10m, key: {key}}}"
@@ -202,7 +270,7 @@ def _trial(key: str, limits: Limits) -> Iterator[str]:
 
 
 def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
-    pace, tokens, most = limits.pace, limits.tokens[0], limits.in_flight
+    pace, most = limits.pace, limits.in_flight
     tighter = max(1, pace // 2)
     model = "" if seen is None or not seen.models else f", request.model: {_quoted(_any(seen))}"
     who = f"{key}: {_WHO.get(key, 'a1')}"
@@ -223,6 +291,17 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
         "      - {tokens: 0, output_tokens: 0, expect: {throttle: requests-per-minute, "
         "by: requests-per-minute}}"
     )
+    if limits.tokens:
+        yield from _token_tests(limits, who, model)
+    yield f"  - name: {most} requests run at once, and one more has to wait"
+    yield f"    facts: {facts}"
+    yield "    steps:"
+    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
+    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
+
+
+def _token_tests(limits: Limits, who: str, model: str) -> Iterator[str]:
+    tokens, facts = limits.tokens[0], f"{{{who}{model}}}"
     yield f"  - name: {amount_text(tokens)} tokens are a day's, and the next day has as many"
     yield f"    facts: {facts}"
     yield "    steps:"
@@ -241,11 +320,6 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
         yield "    steps:"
         yield f"      - {{tokens: {amount}, output_tokens: 0, every: 1h, expect: allow}}"
         yield "      - {tokens: 1, output_tokens: 0, expect: {throttle: daily_tokens}}"
-    yield f"  - name: {most} requests run at once, and one more has to wait"
-    yield f"    facts: {facts}"
-    yield "    steps:"
-    yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 0s, duration: 5m}}"
-    yield "      - {tokens: 0, output_tokens: 0, expect: {throttle: in-flight, by: in-flight}}"
 
 
 def _any(seen: Seen) -> str:

@@ -14,11 +14,11 @@ import typer
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, NothingToCheckError, ended
-from guardrail.cli.figures import plural, share
+from guardrail.cli.figures import length, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.starter import Limits, Seen, amount_text, starter_files
+from guardrail.cli.starter import Limits, Seen, amount_text, counted, starter_files
 from guardrail.cli.traffic import TrafficFiles, run_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
@@ -27,7 +27,8 @@ from guardrail.loading import NotationError, load_policies, load_text, read_amou
 from guardrail.model.effects import Effect
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.model.policy import PolicySet
-from guardrail.replay.proposing import Proposal
+from guardrail.replay.harm import MISSING, OTHERS
+from guardrail.replay.proposing import Busiest, Proposal
 from guardrail.scenarios import run_suite
 from guardrail.traffic.mapfile import MapError, load_map
 from guardrail.traffic.maps import TrafficMap
@@ -132,6 +133,8 @@ def run_init(wanted: Wanted, output: Output) -> int:
         limits, seen = Limits.starting(tokens, tiers), None
     files = starter_files(name, wanted.key, limits, seen)
     _write(folder, files)
+    if seen is not None:
+        _tell_span(limits, seen, output)
     policies = load_policies([str(folder)])
     suite = run_suite(policies, None)
     output.line(("answers  ", "bold"), _answers(name, wanted.key, limits))
@@ -156,10 +159,25 @@ def run_init(wanted: Wanted, output: Output) -> int:
     return OK
 
 
+def _tell_span(limits: Limits, seen: Seen, output: Output) -> None:
+    """Say how long the traffic is, and which limits it is too short for."""
+    span = length(seen.span)
+    output.line(
+        ("traffic  ", "bold"),
+        f"{plural(seen.requests, 'request')} in {span}: {period(seen.first, seen.last)}",
+    )
+    for rule, window in seen.too_short_for(limits):
+        output.warn(
+            f"the traffic spans {span}, and `{rule}` is for a {window}: its number is from what "
+            f"was taken in {span}; propose from a longer log, or change it"
+        )
+
+
 def _answers(name: str, key: str, limits: Limits) -> str:
     amounts = [f"{amount_text(amount)} tokens a day" for amount in limits.tokens]
-    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers else ()
-    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or amounts[0]
+    pairs = zip(limits.tiers, amounts, strict=True) if limits.tiers and amounts else ()
+    allowed = ", ".join(f"{tier} {amount}" for tier, amount in pairs) or "".join(amounts)
+    allowed = allowed or "no limit of tokens, of which the traffic tells none"
     return f"`{name}`; {allowed}; counted by `{key}`"
 
 
@@ -171,18 +189,21 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
         guard = closing.enter_context(
             Guard.from_policies(policies, store=MEMORY, environ=environment())
         )
-        tally = run_traffic(guard, policies, files, mapping, 0.0, None, output).tally
+        tally = run_traffic(
+            guard, policies, files, mapping, 0.0, None, output, None, [(wanted.key,)]
+        ).tally
     refused = [effect for effect in Effect if effect.refuses]
     requests = sum(tally.effect_requests(effect) for effect in refused)
-    accounts = sum(
-        any(met & (1 << effect) for effect in refused) for met in tally.accounts.values()
-    )
-    output.line(
-        ("replay   ", "bold"),
+    told = (
         f"{requests:,} of {plural(tally.requests, 'request')} refused "
-        f"({share(requests, tally.requests)}), of {accounts:,} of "
-        f"{plural(len(tally.accounts), 'account')}",
+        f"({share(requests, tally.requests)})"
     )
+    (values,) = tally.harm.segments
+    if (OTHERS,) not in values:
+        known = [segment for value, segment in values.items() if value != (MISSING,)]
+        told += f"; {sum(segment.refused > 0 for segment in known):,} of "
+        told += f"{counted(len(known), wanted.key)} met a refusal, by any rule"
+    output.line(("replay   ", "bold"), told)
 
 
 def _next_steps(folder: Path, wanted: Wanted) -> list[str]:
@@ -276,23 +297,41 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         raise SettingError(
             f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
         )
+    if proposal.keys == 1:
+        output.warn(
+            f"`{wanted.key}` is the same in all of the traffic: what all took together would be "
+            f"each one's limit; map `{wanted.key}` to what tells your customers apart, or name "
+            "another fact with `--key`"
+        )
     strange = {
         name: kind for name, kind in sorted(proposal.facts.items()) if name not in STANDARD_FACTS
     }
     seen = Seen(
         requests=proposal.requests,
+        first=proposal.first,
+        last=proposal.last,
         nameless=proposal.nameless,
         models=proposal.models,
         strange=strange,
         kinds=frozenset(proposal.tiers),
-        tokens=(
-            tuple(proposal.tokens_of(tier) for tier in tiers) if tiers else (proposal.tokens_a_day,)
-        ),
+        tokens=_tokens_seen(proposal, tiers),
         tiers=tiers,
         pace=proposal.requests_a_minute,
-        in_flight=proposal.in_flight,
+        in_flight=proposal.in_flight if proposal.timed else None,
     )
     return Limits.proposed(seen), seen
+
+
+def _tokens_seen(proposal: Proposal, tiers: tuple[str, ...]) -> tuple[Busiest, ...]:
+    if not proposal.told_tokens:
+        return ()
+    if not tiers:
+        return (proposal.tokens_a_day,)
+    seen: list[Busiest] = []
+    for tier in tiers:
+        # A higher kind never has less.
+        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else 1_000))
+    return tuple(seen)
 
 
 def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from enum import Enum
 from typing import NamedTuple
 
 from guardrail.replay.ceilings import MARGIN, USUAL, rounded_up
@@ -18,11 +19,19 @@ MOST_FACTS = 100
 _TYPES = {bool: "bool", int: "number", float: "number", list: "list"}
 
 
+class Basis(Enum):
+    """What decided a proposed number: the room above what is usual, its rounding, or a floor."""
+
+    ROOM = "room"
+    ROUNDING = "rounding"
+    FLOOR = "floor"
+
+
 class Busiest(NamedTuple):
     """What accounts took at their busiest, of one thing; `proposed` leaves room above `usual`.
 
     `median`, `usual` (which 99% of accounts stay at or below) and `most` are of accounts' busiest
-    windows; `over` accounts of `accounts` took more than is proposed.
+    windows; `over` accounts of `accounts` took more than is proposed. `basis` is what decided it.
     """
 
     accounts: int
@@ -31,6 +40,7 @@ class Busiest(NamedTuple):
     most: int
     proposed: int
     over: int
+    basis: Basis
 
 
 class _Taken:
@@ -60,7 +70,8 @@ class Proposal:
     """Adds up what accounts take, by a fact that names them, of traffic in the order of time.
 
     `models` maps each model to the most output tokens of one answer, `facts` each fact
-    that is stated to the type of its first value.
+    that is stated to the type of its first value. `timed` says whether any request told how
+    long it took; `first` and `last` are the times of the traffic's ends.
     """
 
     def __init__(self, key: str) -> None:
@@ -69,10 +80,13 @@ class Proposal:
         self.requests = self.nameless = 0
         self.models: dict[str, int] = {}
         self.facts: dict[str, str] = {}
+        self.timed = False
+        self.first, self.last = math.inf, -math.inf
 
     def add(self, ts: float, request: Request) -> None:
         """Count one request at `ts` (seconds)."""
         self.requests += 1
+        self.first, self.last = min(self.first, ts), max(self.last, ts)
         facts, used = request.facts, {**(request.estimate or {}), **(request.usage or {})}
         for name, value in facts.items():
             if value is not None and name not in self.facts and len(self.facts) < MOST_FACTS:
@@ -102,6 +116,7 @@ class Proposal:
         taken.requests = max(taken.requests, taken.requests_now)
         while taken.flying and taken.flying[0] <= ts:
             heapq.heappop(taken.flying)
+        self.timed = self.timed or request.duration > 0
         heapq.heappush(taken.flying, ts + request.duration)
         taken.in_flight = max(taken.in_flight, len(taken.flying))
 
@@ -110,9 +125,16 @@ class Proposal:
         self.requests += other.requests
         self.nameless += other.nameless
         self.facts = {**other.facts, **self.facts}
+        self.timed = self.timed or other.timed
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         for model, most in other.models.items():
             self.models[model] = max(self.models.get(model, 0), most)
         self._taken.merge(other._taken)
+
+    @property
+    def keys(self) -> int:
+        """How many values the fact has that names accounts; where there are many, about."""
+        return len(self._taken) * self._taken.every
 
     @property
     def tiers(self) -> set[str]:
@@ -120,18 +142,24 @@ class Proposal:
         return {taken.tier for taken in self._taken if taken.tier is not None}
 
     @property
+    def told_tokens(self) -> bool:
+        """Whether any account took a token."""
+        return any(taken.tokens for taken in self._taken)
+
+    @property
     def tokens_a_day(self) -> Busiest:
         """Tokens in the busiest day, in UTC."""
         return self._busiest([taken.tokens for taken in self._taken], 1_000)
 
-    def tokens_of(self, tier: str) -> Busiest:
-        """Return tokens in the busiest day of accounts that are of a tier."""
-        return self._busiest([t.tokens for t in self._taken if t.tier == tier], 1_000)
+    def tokens_of(self, tier: str, least: int = 1_000) -> Busiest:
+        """Return tokens in the busiest day of a tier's accounts, to propose `least` or more."""
+        return self._busiest([t.tokens for t in self._taken if t.tier == tier], least)
 
     @property
     def requests_a_minute(self) -> Busiest:
-        """Requests in the busiest minute."""
-        return self._busiest([taken.requests for taken in self._taken], 5)
+        """Requests in the busiest minute; who may have so many at once may ask for so many."""
+        least = self.in_flight.proposed if self.timed else 0
+        return self._busiest([taken.requests for taken in self._taken], max(5, least))
 
     @property
     def in_flight(self) -> Busiest:
@@ -142,7 +170,12 @@ class Proposal:
         """Return what is proposed for some accounts' busiest windows, `least` or more."""
         ordered = sorted(each) or [0]
         usual = ordered[max(0, math.ceil(USUAL * len(ordered)) - 1)]
-        proposed = max(least, math.ceil(rounded_up(usual * MARGIN)))
+        roomy = math.ceil(rounded_up(usual * MARGIN))
+        proposed = max(least, roomy)
+        if roomy < least:
+            basis = Basis.FLOOR
+        else:
+            basis = Basis.ROOM if proposed == usual * MARGIN else Basis.ROUNDING
         every = self._taken.every
         return Busiest(
             accounts=len(each) * every,
@@ -151,4 +184,5 @@ class Proposal:
             most=ordered[-1],
             proposed=proposed,
             over=every * sum(value > proposed for value in each),
+            basis=basis,
         )

@@ -6,10 +6,12 @@ import io
 import json
 import math
 import random
+import re
 import sys
 
 import pytest
 
+from guardrail.cli.figures import length
 from guardrail.cli.starter import amount_text
 from guardrail.loading import load_policies, read_amount
 from guardrail.model.amounts import Lookup
@@ -142,6 +144,118 @@ def test_limits_from_traffic_say_where_they_come_from_and_whom_they_refuse(run, 
     )["traffic"]  # fmt: skip
     refused = told["decisions"]["throttle"]["requests"] + told["decisions"]["block"]["requests"]
     assert f"replay   {refused:,} of 800 requests refused" in outcome.out
+
+
+@pytest.mark.parametrize(("members", "measured"), [({}, False), ({"duration": 9}, True)])
+def test_requests_at_once_are_no_claim_where_no_duration_is_told(run, folder, members, measured):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(n, f"a{n % 9}", usage=usage, **members) for n in range(90)]
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert ("Requests at once: at their busiest" in text) is measured
+    assert ("tells how long it took" in text) is not measured
+    assert ("{max: 2," if measured else "{max: 4,") in text
+    checked(run, "new")
+
+
+@pytest.mark.parametrize("options", [(), ("--tiers", "free,paid")])
+def test_traffic_without_tokens_proposes_no_limit_of_them(run, folder, options):
+    facts = {"account.tier": "free"}
+    rows = [request(n, f"a{n % 9}", facts=facts, duration=9) for n in range(90)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", *options)
+
+    assert "no limit of tokens" in outcome.out
+    assert (
+        "# No limit of tokens: no request of the traffic tells"
+        in (folder / "new/policy.yaml").read_text()
+    )
+    assert not any(rule.id == "tokens-per-day" for rule in load_policies(["new"]).rules)
+    checked(run, "new")
+
+
+def test_whom_limits_meet_is_counted_by_the_key(run, folder):
+    rows = [
+        request(n / 10, None, facts={"client.ip": f"192.0.2.{n % 200 if n < 200 else 7}"})
+        for n in range(400)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip")
+
+    assert "; 1 of 200 values of client.ip met a refusal" in outcome.out
+    assert "# 1 of 200 values of client.ip took more" in (folder / "new/policy.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short"),
+    [
+        (30, ["requests-per-minute", "tokens-per-day"]),
+        (780, ["tokens-per-day"]),
+        (86_390, []),
+    ],
+)
+def test_traffic_that_is_shorter_than_a_limits_window_is_warned_of(run, folder, seconds, short):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(seconds * n / 50, f"a{n % 9}", usage=usage) for n in range(51)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert [line.split("`")[1] for line in outcome.err.splitlines()] == short
+    assert text.count("# The traffic spans only") == len(short)
+    assert f"traffic  51 requests in {length(seconds)}: 2026-03-02T00:00:00Z" in outcome.out
+    assert f"# The traffic spans {length(seconds)}, 2026-03-02T00:00:00Z" in text
+
+
+@pytest.mark.parametrize(("accounts", "warned"), [(1, True), (2, False)])
+def test_one_account_in_all_of_the_traffic_is_warned_of(run, folder, accounts, warned):
+    usage = {"input_tokens": 900, "output_tokens": 0}
+    rows = [request(9000 * n, f"a{n % accounts}", usage=usage) for n in range(51)]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+
+    assert outcome.code == 0
+    assert ("warning: `account.id` is the same in all of the traffic" in outcome.err) is warned
+    assert ("# ATTENTION: account.id" in (folder / "new/policy.yaml").read_text()) is warned
+
+
+def test_a_number_that_is_not_half_as_much_again_says_what_decided_it(run, folder):
+    rows = []
+    for number in range(30):
+        for tier, tokens in (("free", 1000), ("paid", 50_001), ("big", 9)):
+            usage = {"input_tokens": tokens, "output_tokens": 0}
+            facts = {"account.tier": tier}
+            rows.append(
+                request(6000 * number, f"{tier}{number}", facts=facts, usage=usage, duration=1)
+            )
+    write_traffic(folder / "week.jsonl", *rows)
+    run("init", "new", "--from-traffic", "week.jsonl", "--tiers", "none,free,paid,big")
+    text = (folder / "new/policy.yaml").read_text()
+    said = {part.split(":")[0]: part for part in re.split("(?=  # (?:Requests|Tokens) a)", text)}
+
+    assert "less than 5, the least that is proposed." in said["  # Requests a minute"]
+    assert "rounded up to 2." in said["  # Requests at once"]
+    assert "rounded up to 76k." in said["  # Tokens a day of paid"]
+    assert "less than 76k, what paid has." in said["  # Tokens a day of big"]
+    assert "again" not in said["  # Tokens a day of free"]
+    assert "tokens: {by: account.tier, none: 1k, free: 1.5k, paid: 76k, big: 76k}" in text
+
+
+def test_who_took_more_and_who_is_refused_are_told_apart(run, folder):
+    usage = {"input_tokens": 100, "output_tokens": 0}
+    rows = [request(60 * n, f"a{n}", usage=usage) for n in range(200)]
+    rows += [
+        request(86_000 + n * 10, "late", usage={**usage, "input_tokens": 90}) for n in range(80)
+    ]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl")
+    text = (folder / "new/policy.yaml").read_text()
+
+    assert "# 1 of 201 accounts took more than 1k at their busiest." in text
+    assert "# 1 of 201 accounts took more than 5 at their busiest." in text
+    assert "; 1 of 201 accounts met a refusal, by any rule\n" in outcome.out
 
 
 def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
