@@ -283,6 +283,32 @@ MISTAKES = {
         ),
         "verified: 2",
     ),
+    "amounts that fall where the levels' names rise": Mistake(
+        "GR220",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: "
+        f"[basic, pro, enterprise]}}\nrules:\n"
+        + rule(
+            "m",
+            "when: always",
+            "rate:",
+            "  requests: {by: account.plan, basic: 9/minute, pro: 9/minute, enterprise: 1/minute}",
+            "  key: account.id",
+        ),
+        "enterprise: 1",
+    ),
+    "amounts that fall from the default on": Mistake(
+        "GR220",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a], "
+        f"default: c}}\nrules:\n"
+        + rule(
+            "m",
+            "when: always",
+            "rate:",
+            "  requests: {by: account.plan, c: 9/minute, b: 9/minute, a: 1/minute}",
+            "  key: client.ip",
+        ),
+        "a: 1/minute",
+    ),
     "levels listed from the highest": Mistake(
         "GR221",
         f"{START}facts:\n  account.plan:\n    {{type: level, source: server, values: "
@@ -292,8 +318,8 @@ MISTAKES = {
     ),
     "tables that all fall": Mistake(
         "GR221",
-        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a], "
-        f"default: c}}\nrules:\n"
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a]}}\n"
+        f"rules:\n"
         + rule(
             "m",
             "when: always",
