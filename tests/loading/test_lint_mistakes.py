@@ -220,6 +220,14 @@ MISTAKES = {
         ),
         "key: global",
     ),
+    "an own limit that each address has anew": Mistake(
+        "GR215",
+        budget(
+            "{output_tokens: 1M, per: day, key: global}",
+            "{output_tokens: 100k, per: day, key: [account.id, client.ip]}",
+        ),
+        "key: global",
+    ),
     # Tiers.
     "the paying tier has a zero less": Mistake(
         "GR220",
@@ -555,6 +563,10 @@ FINE = {
         "{output_tokens: 1M, per: day, key: global}",
         "{output_tokens: {by: account.age, bands: {0d: 100k, 60d: 9M}}, per: day, key: account.id}",
         when="{account.tier: verified, account.age: {lt: 60d}}",
+    ),
+    "an own limit by an account and what it has one of": budget(
+        "{output_tokens: 1M, per: day, key: global}",
+        "{output_tokens: 100k, per: day, key: [account.org, account.id]}",
     ),
     "an organisation's own limit": budget("{tokens: 1G, per: day, key: account.org}"),
     "equal amounts": budget(

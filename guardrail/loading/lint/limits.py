@@ -47,6 +47,8 @@ _OWN = (
     "payment.fingerprint",
 )
 """The facts that tell one customer, or a few who belong together, from all others."""
+_OF_ACCOUNTS = ("actor.id", "kyc.subject", "payment.fingerprint")
+"""The facts that an account has one of, besides those called `account`."""
 _LONGEST: Mapping[str, int] = {**CALENDAR, "month": 31 * DAY}
 _SHORTEST: Mapping[str, int] = {**CALENDAR, "month": 28 * DAY}
 _NESTED = {
@@ -350,7 +352,7 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             limit
             for limit in limits
             if limit.unit == shared.unit
-            and set(limit.verb.key.facts) & set(_OWN)
+            and _bounds_account(limit.verb.key.facts)
             and _refuses(limit)
             and limit.covers(shared)
         ]
@@ -363,6 +365,18 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             help = "add a `concurrency` with `key: account.id`"
         at = written.place(shared.rule).key_span(shared.path)
         written.scope.findings.warn("GR215", at, message, label=label, help=help)
+
+
+def _bounds_account(key: tuple[str, ...]) -> bool:
+    """Tell whether a limit by a key bounds an account, which has no second one elsewhere.
+
+    Beside an account, an address makes a key that the account has as often as it has addresses.
+    """
+    if len(key) == 1:
+        return key[0] in _OWN
+    return bool(set(key) & set(_OWN)) and all(
+        name.startswith("account.") or name in _OF_ACCOUNTS for name in key
+    )
 
 
 def _pace(limit: _Limit, when: Condition) -> Fraction | float:
