@@ -184,7 +184,7 @@ LINT_ENTRIES = (
         _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
         "reason: pilot, expires: 2198-12-31}",
         "It switches its rules off, in a place where nobody looks for that. `mode: off` says so in "
-        "the rule.",
+        "the rule. A condition that every request meets is the same as `always`.",
     ),
     Explanation(
         "GR228",

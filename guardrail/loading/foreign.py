@@ -191,7 +191,9 @@ def operator(fact: Fact, name: str, value: Node) -> str | None:
         low, high = (part.text if isinstance(part, Scalar) else "…" for part in value.parts)
         numbers = [end.value for end in ends if isinstance(end.value, int | float)]
         if len(numbers) == 2 and numbers[0] > numbers[1]:
-            return f"write `any: [{{{fact.name}: {{gte: {low}}}}}, {{{fact.name}: {{lt: {high}}}}}]`"
+            return (
+                f"write `any: [{{{fact.name}: {{gte: {low}}}}}, {{{fact.name}: {{lt: {high}}}}}]`"
+            )
         return f"write `{fact.name}: {{gte: {low}, lte: {high}}}`"
     if name in _MISSING or name in _PRESENT:
         negated = isinstance(value, Scalar) and value.value is False
