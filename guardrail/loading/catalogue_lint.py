@@ -54,7 +54,8 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "A request that does not say how long its answer may get reserves the longest that its "
         "model gives. Where that alone is more than the limit, it is blocked, and waiting does not "
-        "help. Without `max_output` of any model, 1,000 tokens are taken as typical.",
+        "help. Without `max_output` of any model, 1,000 tokens are taken as typical. "
+        "Into a limit of 0 for `when: always` nothing fits.",
     ),
     Explanation(
         "GR211",

@@ -168,6 +168,11 @@ MISTAKES = {
         "inner",
     ),
     # What does not fit.
+    "none in flight for all": Mistake(
+        "GR210",
+        rules(rule("m", "when: always", f"concurrency: {{max: 0, {OWN}}}")),
+        "max: 0",
+    ),
     "a day of tokens below one answer": Mistake(
         "GR210", budget(f"{{tokens: 5k, per: day, {OWN}}}"), "tokens: 5k"
     ),
@@ -548,6 +553,19 @@ FINE = {
     "a rate and a bound on its burst": rules(
         rule("m0", "when: always", "rate: {requests: 100/minute, key: account.id}"),
         rule("m1", "when: always", f"budget: {{requests: 120, per: 1m, {OWN}}}"),
+    ),
+    "nobody but the exempt is to be served": (
+        rules(rule("m", "when: always", f"budget: {{requests: 0, per: day, {OWN}}}"))
+        + exemption("{account.org: o1}").removeprefix(START).replace("tokens-per-day", "m")
+    ),
+    "nobody but who is raised is to be served": (
+        rules(rule("m", "when: always", f"concurrency: {{max: 0, {OWN}}}"))
+        + exemption("{account.org: o1}", "2198-12-31", "reason: pilot", "raise: {max: 9}")
+        .removeprefix(START)
+        .replace("tokens-per-day", "m")
+    ),
+    "only what costs nothing is to be served": rules(
+        rule("m", "when: always", f"budget: {{cost_usd: 0, per: day, {OWN}}}")
     ),
     "nobody is to be served": budget(f"{{tokens: 0, per: day, {OWN}}}"),
     "a block that says what unknown is": block("{geo.country: CU}"),

@@ -23,7 +23,7 @@ from guardrail.model.amounts import (
     possible_amounts,
     without_raises,
 )
-from guardrail.model.conditions import Comparison, Condition, Every, facts_of
+from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
 from guardrail.model.policy import PolicySet
@@ -34,6 +34,8 @@ TYPICAL_TOKENS = 1000
 
 _METERED = ("tokens", "output_tokens", "cost_usd")
 _BY_TOKENS = ("tokens", "input_tokens", "output_tokens", "cost_usd")
+_OF_ALL = ("requests", "tokens", "in flight")
+"""The units of which every request needs some: it may cost nothing, or have no output."""
 _OWN = (
     "account.id",
     "account.org",
@@ -82,6 +84,7 @@ def lint_limits(written: Written) -> None:
     limits = [limit for limit in _limits(written.policies) if limit.rule.mode is Mode.ENFORCE]
     _never_reached(written, limits)
     _too_small(written, limits)
+    _without_room(written, limits)
     _capability_alone(written, limits)
     _without_concurrency(written, limits)
     _filled_alone(written, limits)
@@ -294,6 +297,20 @@ def _too_small(written: Written, limits: list[_Limit]) -> None:
 
 def _at_once(limit: _Limit) -> Amount:
     return (limit.verb.burst or limit.amount) if isinstance(limit.verb, Rate) else limit.amount
+
+
+def _without_room(written: Written, limits: list[_Limit]) -> None:
+    """Report limits of 0 that all requests meet, and that no exemption lifts or raises."""
+    lifted = {name for exemption in written.policies.exemptions for name in exemption.rules}
+    for limit in limits:
+        if limit.rule.when != ALWAYS or limit.rule.id in lifted or not _refuses(limit):
+            continue
+        if limit.unit in _OF_ALL and set(possible_amounts(_at_once(limit)) or ()) == {0}:
+            message = f"no request fits into the limit of {quoted(limit.rule.id)}"
+            label = "it refuses whatever it applies to"
+            help = "give it room, or write `block: {}` if nobody is to be served"
+            at = written.place(limit.rule).key_span(limit.path)
+            written.scope.findings.warn("GR210", at, message, label=label, help=help)
 
 
 # GR212 and GR214: what has to stand beside a limit.
