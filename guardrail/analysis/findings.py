@@ -11,10 +11,11 @@ from guardrail.analysis.formulas import EffortError, Formula, every
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import possible
 from guardrail.errors import Diagnostic, Span, warning
+from guardrail.model.amounts import Amount, Raised, larger, possible_amounts, without_raises
 from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Exemption, Rule
+from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
 
 _NAMED = 3
 """How many rules are named that stand in for another one."""
@@ -268,6 +269,11 @@ def _of_exemption(
         span = _place(exemption.when, exemption.span)
         yield warning("GR218", f"{what} can never apply", span, help)
         return
+    if exemption.when != ALWAYS and _is_for_all(space, exemption):
+        message = f"{what} is for everyone: its condition holds for every request"
+        help = "say who is exempt, or set the rules' `mode: off`"
+        yield warning("GR227", message, _place(exemption.when, exemption.span), help)
+    yield from _of_raises(exemption, [by_id[name] for name in exemption.raises if name in by_id])
     names = dict.fromkeys((*exemption.rules, *exemption.raises))
     lifted = [by_id[name] for name in names if name in by_id]
     idle = [
@@ -284,6 +290,47 @@ def _of_exemption(
         message = f"{what} lifts nothing: no request that it is for meets `{shown}`"
     help = "correct its condition, or leave the rule out of it"
     yield warning("GR218", message, exemption.span, help)
+
+
+def _is_for_all(space: Space, exemption: Exemption) -> bool:
+    holds = space.condition(0, exemption.when, exemption.unknown_holds)
+    return not possible(space, [space.opposite(holds)])
+
+
+def _of_raises(exemption: Exemption, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
+    """Find the amounts that are no larger for those whom an exemption raises them for."""
+    for rule in rules:
+        idle = [name for name, amount in _allowed(rule) if _raises_nothing(amount, exemption.id)]
+        if idle:
+            shown = "` and `".join(idle)
+            message = f"exemption `{exemption.id}` does not raise `{shown}` of rule `{rule.id}`, "
+            message += "which allows as much without it"
+            help = "raise it to more than the rule has, or leave it out"
+            yield warning("GR218", message, exemption.span, help)
+
+
+def _allowed(rule: Rule) -> Iterator[tuple[str, Amount]]:
+    """Yield the amounts of a rule by the keys they have in it."""
+    verb = rule.verb
+    if isinstance(verb, Budget):
+        yield from verb.amounts
+    elif isinstance(verb, Rate):
+        yield verb.unit, verb.amount
+        if verb.burst is not None:
+            yield "burst", verb.burst
+    elif isinstance(verb, Concurrency | Distinct):
+        yield "max", verb.most
+
+
+def _raises_nothing(amount: Amount, exemption: str) -> bool:
+    """Tell whether an exemption raises an amount to no more than it is for whoever asks."""
+    own = possible_amounts(without_raises(amount))
+    while own is not None and isinstance(amount, Raised):
+        if amount.exemption == exemption:
+            least = amount.least
+            return all(larger(most, least) == most for most in own)
+        amount = amount.own
+    return False
 
 
 def _alone(space: Space, rule: Rule) -> Formula:

@@ -98,7 +98,8 @@ class Amounts:
 
     def _amount(self, node: Node, read: _Reader) -> Amount | None:
         name = list_name(node)
-        if name is not None:
+        # A sum such as `$5` is meant as an amount, though it looks like a table's name.
+        if name is not None and not name[:1].isdigit():
             if not self.scope.partial:
                 help = did_you_mean(name, self.scope.tables, "tables")
                 self._report("GR107", node, f"unknown table {quoted(name)}", help)

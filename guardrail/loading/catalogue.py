@@ -307,7 +307,8 @@ _ENTRIES = (
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"
         "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
         "reason: pilot, expires: 2198-12-31}",
-        "No request that it is for meets the rule: who was promised something does not get it.",
+        "No request that it is for meets the rule: who was promised something does not get it. Nor "
+        "does who is promised an amount by `raise` that is not above the rule's own.",
     ),
     Explanation(
         "GR305",

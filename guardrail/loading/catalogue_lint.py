@@ -54,7 +54,8 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "A request that does not say how long its answer may get reserves the longest that its "
         "model gives. Where that alone is more than the limit, it is blocked, and waiting does not "
-        "help. Without `max_output` of any model, 1,000 tokens are taken as typical.",
+        "help. Without `max_output` of any model, 1,000 tokens are taken as typical. "
+        "Into a limit of 0 for `when: always` nothing fits.",
     ),
     Explanation(
         "GR211",
@@ -184,7 +185,7 @@ LINT_ENTRIES = (
         _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
         "reason: pilot, expires: 2198-12-31}",
         "It switches its rules off, in a place where nobody looks for that. `mode: off` says so in "
-        "the rule.",
+        "the rule. A condition that every request meets is the same as `always`.",
     ),
     Explanation(
         "GR228",

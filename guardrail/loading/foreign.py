@@ -187,7 +187,13 @@ def fact_name(name: str, known: Mapping[str, Fact], value: Node | None = None) -
 def operator(fact: Fact, name: str, value: Node) -> str | None:
     """Return the advice on an operator that other tools have, or that other types of facts have."""
     if name == "between" and isinstance(value, ListNode) and len(value.parts) == 2:
+        ends = [part for part in value.parts if isinstance(part, Scalar)]
         low, high = (part.text if isinstance(part, Scalar) else "…" for part in value.parts)
+        numbers = [end.value for end in ends if isinstance(end.value, int | float)]
+        if len(numbers) == 2 and numbers[0] > numbers[1]:
+            return (
+                f"write `any: [{{{fact.name}: {{gte: {low}}}}}, {{{fact.name}: {{lt: {high}}}}}]`"
+            )
         return f"write `{fact.name}: {{gte: {low}, lte: {high}}}`"
     if name in _MISSING or name in _PRESENT:
         negated = isinstance(value, Scalar) and value.value is False

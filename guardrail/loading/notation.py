@@ -77,7 +77,7 @@ def read_amount(written: object, *, money: bool) -> int:
     if isinstance(written, str):
         found = AMOUNT.fullmatch(written)
         if found is None:
-            raise NotationError("is not an amount", _amount_help(written) or help)
+            raise NotationError("is not an amount", _amount_help(written, money=money) or help)
         number = Decimal(found[1]) * _SUFFIXES[found[2]]
     elif isinstance(written, (int, Decimal)) and not isinstance(written, bool):
         if isinstance(written, int) and abs(written) > TOP:
@@ -105,10 +105,12 @@ def _whole(number: Decimal, *, money: bool) -> int:
     return int(scaled)
 
 
-def _amount_help(written: str) -> str | None:
+def _amount_help(written: str, *, money: bool) -> str | None:
     if unlimited(written):
         return "write `unlimited` if there is no limit"
     if written.startswith(("$", "€")) and AMOUNT.fullmatch(written[1:]):
+        if money and written[0] == "$":
+            return f"write `{written[1:]}`: `cost_usd` is in dollars"
         return f"write `{written[1:]}`, under `cost_usd`"
     counted = _NUMBER_WORDS.sub(lambda found: _NUMBERS[found[1].lower()[0]], written.strip())
     if counted != written and AMOUNT.fullmatch(counted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -26,6 +27,10 @@ _WANTED = {
     "int_type": "a whole number",
     "bool_type": "`true` or `false`",
 }
+
+
+_THOUSANDS = re.compile(r"(?<![^\s:])([1-9]\d{0,2}(?:,\d{3})*),\Z")
+_MORE = re.compile(r"\d{3}(?:,\d{3})*(?=\s*[,}])")
 
 
 def shaped(shape: type[S], place: Place, units: frozenset[str] = frozenset()) -> S | None:
@@ -70,8 +75,24 @@ def report_unknown_key(
 ) -> None:
     """Report a key that is not among those a map can have; `advice` knows what it is meant as."""
     name = str(path[-1])
-    help = advice or suggestion(name, known, f"known keys: {listed(known, most=12)}")
+    help = advice or _without_commas(place, path)
+    help = help or suggestion(name, known, f"known keys: {listed(known, most=12)}")
     place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
+
+
+def _without_commas(place: Place, path: Path) -> str | None:
+    """Return the advice on a key that is the rest of a number such as `1,000`."""
+    span = place.key_span(path)
+    source = next(one for one in place.findings.sources() if one.file == span.file)
+    before = _THOUSANDS.search(source.rest(span.line, 1)[: span.column - 1])
+    after = _MORE.match(source.rest(span.line, span.column))
+    if before is None or after is None:
+        return None
+    number = (before[1] + after[0]).replace(",", "")
+    if number.endswith("000"):
+        short = f"{number[:-6]}M" if number.endswith("000000") else f"{number[:-3]}k"
+        return f"write `{number}` or `{short}`: a comma ends a value here"
+    return f"write `{number}`: a comma ends a value here"
 
 
 def _nearest_key(shape: type[Shape], path: Path, units: frozenset[str]) -> str | None:

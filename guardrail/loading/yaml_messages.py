@@ -17,6 +17,9 @@ _ESCAPE_BEFORE = re.compile(r"\\[xuU]?\Z")
 _LONGEST_KEY = 1024
 _INDENT = "start every key or `-` of one map or list in the same column"
 _CLOSE = "close it, or put text that starts with a bracket in quotes"
+_CUT = "put the text in quotes: ` #` starts a comment, which hides the bracket that closes this"
+_QUOTED = re.compile(r"'[^']*'|" r'"(?:[^"\\]|\\.)*"')
+_HIDDEN = re.compile(r"[ \t]#.*[\]}]")
 _ESCAPE = "write `\\\\` for a backslash, or use single quotes, which have no escapes"
 MAX_LEVELS = 64
 TOO_DEEP = f"maps and lists are nested more than {MAX_LEVELS} levels deep"
@@ -244,7 +247,16 @@ def syntax_error(
     line, column = start if sentence.at_start else at
     word = _WORD.match(source.rest(line, column))
     span = source.span(line, column, len(word.group()) if word else 1)
-    return source.error(sentence.code, message, span, label=sentence.label, help=sentence.help)
+    help = sentence.help
+    if help == _CLOSE and _closed_in_comment(source, start, at[0]):
+        help = _CUT
+    return source.error(sentence.code, message, span, label=sentence.label, help=help)
+
+
+def _closed_in_comment(source: Source, start: tuple[int, int], last: int) -> bool:
+    """Tell whether a comment holds a closing bracket, from where a bracket opens to a line."""
+    texts = [source.rest(*start), *(source.rest(line, 1) for line in range(start[0] + 1, last + 1))]
+    return any(_HIDDEN.search(_QUOTED.sub("", text)) for text in texts)
 
 
 def _place(mark: Mark, source: Source) -> tuple[int, int]:

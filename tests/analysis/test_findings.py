@@ -155,3 +155,54 @@ def test_an_exemption_that_lifts_nothing_is_found(when, codes):
     text = f"{RULES}exemptions:\n  - {{id: e, rules: [embargo], when: {when}, "
 
     assert found(f"{text}reason: r, expires: 2198-12-31}}\n") == codes
+
+
+@pytest.mark.parametrize(
+    ("when", "codes"),
+    [
+        ("{account.tier: {at_least: low}}", ["7 GR227"]),
+        ("{any: [{account.id: {exists: true}}, {account.id: {exists: false}}]}", ["7 GR227"]),
+        ("{account.tier: {at_least: mid}}", []),
+        ("{account.id: {exists: true}}", []),
+    ],
+)
+def test_an_exemption_for_every_request_is_found(when, codes):
+    text = (
+        "rules:\n  - {id: pace, when: always, budget: {requests: 9, per: day, key: account.id}}\n"
+    )
+    text += f"exemptions:\n  - {{id: e, rules: [pace], when: {when}, "
+
+    assert found(f"{text}reason: r, expires: 2198-12-31}}\n") == codes
+
+
+TABLE = "{by: account.tier, low: 10, mid: 20, top: unlimited}"
+
+
+@pytest.mark.parametrize(
+    ("own", "least", "codes"),
+    [
+        ("10", "9", ["7 GR218"]),
+        ("10", "10", ["7 GR218"]),
+        ("10", "11", []),
+        ("10", "unlimited", []),
+        ("unlimited", "unlimited", ["7 GR218"]),
+        (TABLE, "10", ["7 GR218"]),
+        (TABLE, "15", []),
+        ("{fact: account.limit}", "1", []),
+    ],
+)
+def test_an_amount_that_is_raised_to_no_more_is_found(own, least, codes):
+    text = f"""\
+rules:
+  - {{id: pace, when: always, budget: {{requests: {own}, per: day, key: account.id}}}}
+exemptions:
+  - {{id: e, rules: [pace], when: {{account.id: a1}}, raise: {{requests: {least}}}, reason: r,
+     expires: 2198-12-31}}
+"""
+    declared = HEAD.replace(
+        "default: low}}", "default: low}, account.limit: {type: integer, source: server}}"
+    )
+
+    told = analyse(load_text(declared + text), NOW)
+
+    assert [f"{one.span.line} {one.code}" for one in told] == codes

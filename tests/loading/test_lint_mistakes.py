@@ -168,6 +168,11 @@ MISTAKES = {
         "inner",
     ),
     # What does not fit.
+    "none in flight for all": Mistake(
+        "GR210",
+        rules(rule("m", "when: always", f"concurrency: {{max: 0, {OWN}}}")),
+        "max: 0",
+    ),
     "a day of tokens below one answer": Mistake(
         "GR210", budget(f"{{tokens: 5k, per: day, {OWN}}}"), "tokens: 5k"
     ),
@@ -217,6 +222,14 @@ MISTAKES = {
         budget(
             "{output_tokens: 100k, per: day, key: global}",
             f"{{output_tokens: 200k, per: day, {OWN}}}",
+        ),
+        "key: global",
+    ),
+    "an own limit that each address has anew": Mistake(
+        "GR215",
+        budget(
+            "{output_tokens: 1M, per: day, key: global}",
+            "{output_tokens: 100k, per: day, key: [account.id, client.ip]}",
         ),
         "key: global",
     ),
@@ -283,6 +296,32 @@ MISTAKES = {
         ),
         "verified: 2",
     ),
+    "amounts that fall where the levels' names rise": Mistake(
+        "GR220",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: "
+        f"[basic, pro, enterprise]}}\nrules:\n"
+        + rule(
+            "m",
+            "when: always",
+            "rate:",
+            "  requests: {by: account.plan, basic: 9/minute, pro: 9/minute, enterprise: 1/minute}",
+            "  key: account.id",
+        ),
+        "enterprise: 1",
+    ),
+    "amounts that fall from the default on": Mistake(
+        "GR220",
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a], "
+        f"default: c}}\nrules:\n"
+        + rule(
+            "m",
+            "when: always",
+            "rate:",
+            "  requests: {by: account.plan, c: 9/minute, b: 9/minute, a: 1/minute}",
+            "  key: client.ip",
+        ),
+        "a: 1/minute",
+    ),
     "levels listed from the highest": Mistake(
         "GR221",
         f"{START}facts:\n  account.plan:\n    {{type: level, source: server, values: "
@@ -292,8 +331,8 @@ MISTAKES = {
     ),
     "tables that all fall": Mistake(
         "GR221",
-        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a], "
-        f"default: c}}\nrules:\n"
+        f"{START}facts:\n  account.plan: {{type: level, source: server, values: [c, b, a]}}\n"
+        f"rules:\n"
         + rule(
             "m",
             "when: always",
@@ -515,6 +554,19 @@ FINE = {
         rule("m0", "when: always", "rate: {requests: 100/minute, key: account.id}"),
         rule("m1", "when: always", f"budget: {{requests: 120, per: 1m, {OWN}}}"),
     ),
+    "nobody but the exempt is to be served": (
+        rules(rule("m", "when: always", f"budget: {{requests: 0, per: day, {OWN}}}"))
+        + exemption("{account.org: o1}").removeprefix(START).replace("tokens-per-day", "m")
+    ),
+    "nobody but who is raised is to be served": (
+        rules(rule("m", "when: always", f"concurrency: {{max: 0, {OWN}}}"))
+        + exemption("{account.org: o1}", "2198-12-31", "reason: pilot", "raise: {max: 9}")
+        .removeprefix(START)
+        .replace("tokens-per-day", "m")
+    ),
+    "only what costs nothing is to be served": rules(
+        rule("m", "when: always", f"budget: {{cost_usd: 0, per: day, {OWN}}}")
+    ),
     "nobody is to be served": budget(f"{{tokens: 0, per: day, {OWN}}}"),
     "a block that says what unknown is": block("{geo.country: CU}"),
     "a block of what is there": block("{geo.country: {exists: true, in: [CU]}}", "mode: enforce"),
@@ -529,6 +581,10 @@ FINE = {
         "{output_tokens: 1M, per: day, key: global}",
         "{output_tokens: {by: account.age, bands: {0d: 100k, 60d: 9M}}, per: day, key: account.id}",
         when="{account.tier: verified, account.age: {lt: 60d}}",
+    ),
+    "an own limit by an account and what it has one of": budget(
+        "{output_tokens: 1M, per: day, key: global}",
+        "{output_tokens: 100k, per: day, key: [account.org, account.id]}",
     ),
     "an organisation's own limit": budget("{tokens: 1G, per: day, key: account.org}"),
     "equal amounts": budget(

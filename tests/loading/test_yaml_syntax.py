@@ -11,6 +11,7 @@ from tests.loading.reading import PARSERS, marked, only
 
 INDENT = "start every key or `-` of one map or list in the same column"
 CLOSE = "close it, or put text that starts with a bracket in quotes"
+CUT = "put the text in quotes: ` #` starts a comment, which hides the bracket that closes this"
 COLON = "write `key: value` with a space after the colon, and indent keys of one map alike"
 NEITHER = "write `key: value` with a space after the colon, or `- value` with one after the `-`"
 ESCAPE = "write `\\\\` for a backslash, or use single quotes, which have no escapes"
@@ -124,6 +125,21 @@ SYNTAX = [
         "1:4",
         "[",
         "the list that opens here is not closed: expected `,` or `]` before `}`",
+        CLOSE,
+    ),
+    (
+        "a: {b: see #4}\n",
+        "1:4",
+        "{",
+        "the map that opens here is not closed: expected `,` or `}` before the end of the file"
+        " in line 2",
+        CUT,
+    ),
+    (
+        "a: [b, 'see #4]', c\nd: 1\n",
+        "1:4",
+        "[",
+        "the list that opens here is not closed: expected `,` or `]` before `:` in line 2",
         CLOSE,
     ),
     (

@@ -23,7 +23,7 @@ from guardrail.model.amounts import (
     possible_amounts,
     without_raises,
 )
-from guardrail.model.conditions import Comparison, Condition, Every, facts_of
+from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
 from guardrail.model.policy import PolicySet
@@ -34,6 +34,8 @@ TYPICAL_TOKENS = 1000
 
 _METERED = ("tokens", "output_tokens", "cost_usd")
 _BY_TOKENS = ("tokens", "input_tokens", "output_tokens", "cost_usd")
+_OF_ALL = ("requests", "tokens", "in flight")
+"""The units of which every request needs some: it may cost nothing, or have no output."""
 _OWN = (
     "account.id",
     "account.org",
@@ -47,6 +49,8 @@ _OWN = (
     "payment.fingerprint",
 )
 """The facts that tell one customer, or a few who belong together, from all others."""
+_OF_ACCOUNTS = ("actor.id", "kyc.subject", "payment.fingerprint")
+"""The facts that an account has one of, besides those called `account`."""
 _LONGEST: Mapping[str, int] = {**CALENDAR, "month": 31 * DAY}
 _SHORTEST: Mapping[str, int] = {**CALENDAR, "month": 28 * DAY}
 _NESTED = {
@@ -80,6 +84,7 @@ def lint_limits(written: Written) -> None:
     limits = [limit for limit in _limits(written.policies) if limit.rule.mode is Mode.ENFORCE]
     _never_reached(written, limits)
     _too_small(written, limits)
+    _without_room(written, limits)
     _capability_alone(written, limits)
     _without_concurrency(written, limits)
     _filled_alone(written, limits)
@@ -294,6 +299,20 @@ def _at_once(limit: _Limit) -> Amount:
     return (limit.verb.burst or limit.amount) if isinstance(limit.verb, Rate) else limit.amount
 
 
+def _without_room(written: Written, limits: list[_Limit]) -> None:
+    """Report limits of 0 that all requests meet, and that no exemption lifts or raises."""
+    lifted = {name for exemption in written.policies.exemptions for name in exemption.rules}
+    for limit in limits:
+        if limit.rule.when != ALWAYS or limit.rule.id in lifted or not _refuses(limit):
+            continue
+        if limit.unit in _OF_ALL and set(possible_amounts(_at_once(limit)) or ()) == {0}:
+            message = f"no request fits into the limit of {quoted(limit.rule.id)}"
+            label = "it refuses whatever it applies to"
+            help = "give it room, or write `block: {}` if nobody is to be served"
+            at = written.place(limit.rule).key_span(limit.path)
+            written.scope.findings.warn("GR210", at, message, label=label, help=help)
+
+
 # GR212 and GR214: what has to stand beside a limit.
 
 
@@ -350,7 +369,7 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             limit
             for limit in limits
             if limit.unit == shared.unit
-            and set(limit.verb.key.facts) & set(_OWN)
+            and _bounds_account(limit.verb.key.facts)
             and _refuses(limit)
             and limit.covers(shared)
         ]
@@ -363,6 +382,18 @@ def _filled_alone(written: Written, limits: list[_Limit]) -> None:
             help = "add a `concurrency` with `key: account.id`"
         at = written.place(shared.rule).key_span(shared.path)
         written.scope.findings.warn("GR215", at, message, label=label, help=help)
+
+
+def _bounds_account(key: tuple[str, ...]) -> bool:
+    """Tell whether a limit by a key bounds an account, which has no second one elsewhere.
+
+    Beside an account, an address makes a key that the account has as often as it has addresses.
+    """
+    if len(key) == 1:
+        return key[0] in _OWN
+    return bool(set(key) & set(_OWN)) and all(
+        name.startswith("account.") or name in _OF_ACCOUNTS for name in key
+    )
 
 
 def _pace(limit: _Limit, when: Condition) -> Fraction | float:

@@ -89,7 +89,8 @@ def _upside_down(written: Written, tables: list[_Found]) -> set[str]:
         ]
         others = [rows for _, _, of, rows in tables if of is fact and not _falls(rows)]
         named = fact.values[0] in _HIGHEST or fact.values[-1] in _LOWEST
-        if (falling and not others) or named:
+        in_order = fact.values[0] in (*_LOWEST, fact.default) or fact.values[-1] in _HIGHEST
+        if (falling and not others and not in_order) or named:
             found.add(fact.name)
             message = f"the levels of {quoted(fact.name)} seem to be listed from the highest"
             label = "a level lists its values lowest first"
