@@ -34,9 +34,6 @@ from guardrail.model.rules import (
     Window,
 )
 
-REQUIRED = "fact-missing"
-"""Stands for the rule where a request is refused as it lacks a required fact."""
-
 Obligation = tuple[str, object]
 Figures = tuple[Fraction, ...]
 Rows = tuple[tuple[Figures, Formula], ...]

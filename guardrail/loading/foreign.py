@@ -17,7 +17,6 @@ _VERBS = "write `rate` for a pace, `budget` for an amount in a window"
 _WHEN = "write `when`"
 _NOT_WHEN = "write `when: {not: {…}}`"
 _OFF, _SHADOW = "write `mode: off`", "write `mode: shadow`"
-_SPLIT = "leave it out, or write it as a comment"
 
 VERB_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("deny", "reject", "forbid", "refuse", "drop", "ban"), "write `block: {}`"),
