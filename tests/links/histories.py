@@ -61,7 +61,7 @@ class InMemory:
         """Return whom an account acts as after a request showed these facts."""
         sighting = self.links.evidence.sighting(facts, now / SECOND)
         assert sighting is not None
-        return self.links.see(sighting, POOLS, now)
+        return self.links.see(sighting, POOLS, now).standing
 
     def unlink(self, account: str, now: int) -> bool:
         """Take an account out of its actor."""
