@@ -264,7 +264,6 @@ class Linking:
             fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here
         if forest.link(row, value, expiry, today, fresh, self.links.max_accounts):
             return
-        self.settled = False
         forest.loose.append(value)
         crowd = forest.node(self.evidence.crowd(name), kind)
         forest.loose.append(crowd)

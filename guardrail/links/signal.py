@@ -156,19 +156,19 @@ class ActorSignal(ABC, Generic[K]):
         scoring = self._scoring
         if scoring is None or known.get("actor.accounts") == 1:
             return
+        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
+        if not (acted or decision.allowed):
+            return
         found = self._seen(known, now)
         if found is None or not found.actor:
             return
-        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
-        if not (decision.allowed or acted):
-            return
-        typed, _ = scoring.reader.read(known, now)
         if decision.allowed:
-            self._tallies.add(found.actor, scoring.scorer, typed, now)
+            shown, _ = scoring.signs.read(known, now)
+            self._tallies.add(found.actor, scoring.scorer, shown, now)
         if acted:
-            account = found.account
+            typed, _ = scoring.reader.read(known, now)
             is_established = scoring.established(typed, now) is True
-            self._tallies.act(account, scoring.scorer, is_established, now)
+            self._tallies.act(found.account, scoring.scorer, is_established, now)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know at `now`: that the breaker is open."""
@@ -266,7 +266,7 @@ class LinkSignal(ActorSignal["Kept"]):
         """Return what is known of an account now that days have passed or actors have changed."""
         store = self._store
         is_due, is_same_day = moment >= kept.again, moment // DAY == kept.day
-        if is_due and is_same_day and kept.version == store.version:
+        if is_due and is_same_day and kept.looked_at == store.version:
             kept.look_after(moment)
             return kept
         seen = None
@@ -279,7 +279,7 @@ class LinkSignal(ActorSignal["Kept"]):
         if is_due:
             found.look_after(moment)
         else:
-            found.day, found.again = kept.day, kept.again
+            found.day, found.again, found.looked_at = kept.day, kept.again, kept.looked_at
         # Another thread may know better by now: its version is then another than the store's.
         self._remember(shown, found)
         return found
@@ -291,6 +291,7 @@ class _Scoring:
     def __init__(self, policies: PolicySet, scorer: Scorer) -> None:
         self.scorer = scorer
         self.reader = FactReader(policies.facts, scorer.score.facts, policies.timezone)
+        self.signs = FactReader(policies.facts, scorer.score.shown, policies.timezone)
         self.rules = frozenset(
             rule.id
             for rule in policies.rules
@@ -343,18 +344,18 @@ class Shown(NamedTuple):
 class Kept(Known):
     """What is remembered where nobody else changes links, until it is looked at again."""
 
-    __slots__ = ("again", "day", "revision", "settled", "shown")
+    __slots__ = ("again", "day", "looked_at", "revision", "settled", "shown")
 
     def __init__(self, shown: Shown, since: int, until: int, seen: Seen) -> None:
         """Note what was seen; `since` and `until` when facts say so (microseconds)."""
         super().__init__(shown, since, until, seen.standing, seen.version)
         self.shown = shown
         self.revision, self.settled = seen.revision, seen.settled
-        self.day = self.again = 0
+        self.day = self.again = self.looked_at = 0
 
     def look_after(self, moment: int) -> None:
         """Have it looked at some minutes after a moment, or when the day is over."""
-        self.day = moment // DAY
+        self.day, self.looked_at = moment // DAY, self.version
         self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY)
 
     def may_be_tied(self, revision: int) -> bool:
