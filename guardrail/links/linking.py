@@ -267,7 +267,8 @@ class Linking:
         forest.loose.append(value)
         crowd = forest.node(self.evidence.crowd(name), kind)
         forest.loose.append(crowd)
-        named = forest.root(row, today) in forest.actor
+        top = forest.root(row, today)
+        named = top in forest.actor and forest.accounts[top] > 1
         if forest.kind[row] == STRANGER and (not named or forest.edge(row, crowd) != NOBODY):
             # Kept out, it shares the budget of all whom this value would have tied to the actor.
             # Who acts with others already has a budget that it shares: crowds join no two actors.
@@ -344,18 +345,14 @@ class Linking:
             before = self.book.bearers.of(value)
             if own in before:
                 continue
-            others = [
-                bearer
-                for bearer in before
-                if bearer.until >= today and bearer.account != own.account
-            ]
+            live = [bearer for bearer in before if bearer.until >= today]
+            others = [bearer for bearer in live if bearer.account != own.account]
             shared = any(
                 bearer.card == own.card or bearer.identity == own.identity for bearer in others
             )
             if not shared and len(others) < 2 * max(self.links.public_after, MOST_VOUCHING):
                 others.append(own)
-            if max(len(others), len(before)) >= self.links.public_after and len(others) != len(
-                before
-            ):
+            fewest, most = sorted((len(others), len(live)))
+            if fewest < most >= self.links.public_after:
                 self.book.revision += 1
             self.book.bearers.put(value, tuple(others), today, self.links.weak_days)

@@ -122,11 +122,13 @@ class MemoryLinks:
         """
         with self._store.lock:
             self._state.handles[sighting.account] = sighting.handle
+            revision = self._state.book.revision
             standing = self._linking.see(sighting, now)
             self._follow(pools, now)
             if sighting.account not in self._linking.forest.index:
                 self._state.handles.pop(sighting.account, None)
-            return self._seen(standing, self._state.book.revision, self._linking.settled)
+            # What it parted itself, by one value, another may tie once more.
+            return self._seen(standing, revision, self._linking.settled)
 
     def stands(self, kept: Kept, pools: Sequence[Pool], now: int) -> Seen | None:
         """Return whom an account acts as, by what is known of it already.

@@ -266,7 +266,7 @@ class LinkSignal(ActorSignal["Kept"]):
         """Return what is known of an account now that days have passed or actors have changed."""
         store = self._store
         is_due, is_same_day = moment >= kept.again, moment // DAY == kept.day
-        if is_due and is_same_day and kept.looked_at == store.version:
+        if is_due and is_same_day and kept.is_unmoved(store):
             kept.look_after(moment)
             return kept
         seen = None
@@ -357,6 +357,11 @@ class Kept(Known):
         """Have it looked at some minutes after a moment, or when the day is over."""
         self.day, self.looked_at = moment // DAY, self.version
         self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY)
+
+    def is_unmoved(self, store: LinkStore) -> bool:
+        """Tell whether nothing at all has changed since it was looked at."""
+        stands = self.looked_at == store.version and self.revision == store.revision
+        return stands and not self.shown.is_exempt
 
     def may_be_tied(self, revision: int) -> bool:
         """Tell whether what it showed may tie it otherwise by now."""
