@@ -166,6 +166,11 @@ def typed_value(fact: Fact, value: object) -> object | None:
     return _READERS[fact.type](fact, value)
 
 
+def reader_of(fact: Fact) -> Callable[[Fact, object], object | None]:
+    """Return what reads values of a fact as `typed_value` does, for who reads many."""
+    return _READERS[fact.type]
+
+
 def seconds_of(text: str) -> int | None:
     """Return a duration such as `90s` or `30d` in seconds, None if it is not one."""
     match = _DURATION.fullmatch(text)
