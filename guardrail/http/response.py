@@ -190,7 +190,7 @@ def _meter_of(decision: Decision, asked: ParsedRequest) -> Meter:
         asked.streams,
         reserved,
         reasons=asked.facts.get("request.reasoning") is True,
-        background=document.get("background") is True,
+        background=True in (document.get("background"), document.get("deferred")),
         echoes=document.get("echo") is True,
         units=engine.policies.units,
         guessed=guessed,

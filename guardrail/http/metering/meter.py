@@ -87,7 +87,12 @@ class Meter:
         self._units = units
         self._guessed = guessed
         self._as_text = as_text
-        self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
+        self._tally = Tally(
+            usage_format,
+            self._reserved.get("input_tokens"),
+            feeds=bool(units),
+            reasons=reasons,
+        )
         self._trust = _Trust.TOLD
         self._plain = False
         self._lines = False
@@ -324,7 +329,7 @@ class Meter:
         return self._reasons or tally.hidden
 
     def _is_deferred(self, tally: Tally) -> bool:
-        return tally.deferred or (self.background and not tally.ended)
+        return tally.deferred or (self.background and not (tally.ended and tally.usage))
 
     def _read_texts(self, tally: Tally, out: int | None) -> None:
         """Read what a body that came in one piece holds, unless so much is told that it fits.

@@ -51,6 +51,7 @@ _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
+_CONVERSATION = "/v1/conversations/"
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
 _TEXTS = ("prompt", "input", "text")
 REALTIME_NAMES = ("model", "deployment")
@@ -166,9 +167,13 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
             shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
         )
     capability = endpoint.capability
+    goes_on = False
     if capability == "other" and generates(members):
-        capability = "chat"
+        goes_on = endpoint.name.startswith(_CONVERSATION)
+        capability = "agentic" if goes_on else "chat"
     shape = shape_of(members, capability, caps_of(endpoint), names)
+    if goes_on:
+        shape = shape._replace(opaque=True, unseen=shape.unseen + 1)
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
@@ -463,6 +468,6 @@ def _usage_format(
         return UsageFormat.NONE
     if any(name == b"anthropic-version" for name, _ in headers):
         return UsageFormat.ANTHROPIC
-    if "messages" in document or "prompt" in document:
+    if not document.keys().isdisjoint(("messages", "prompt", "inputs")):
         return UsageFormat.OPENAI_CHAT
     return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE

@@ -39,7 +39,7 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 """Members that hold what a model is to read."""
 
 _SYSTEM_ROLES = ("system", "developer")
-_TALKS = ("previous_response_id", "conversation", "conversation_id")
+_TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
 # What an answer cited is no input: it tells where its text came from.
 _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
@@ -122,9 +122,13 @@ def _shape_of(
         # What is stored with the host may hold tools that are not seen here.
         capability = strictest(capability, "agentic")
     capability = capability_with(tools, strictest(capability, _by_members(every)))
+    counts, model = counts_of(document, rules, every), _model(every)
+    if model is not None and "," in model:
+        # LiteLLM asks each of the models named so.
+        counts, model = counts.times(model.count(",") + 1), None
     return Shape(
-        counts=counts_of(document, rules, every),
-        model=_model(every),
+        counts=counts,
+        model=model,
         tools=tools,
         capability=capability,
         stream=_flag(document, "stream"),
@@ -167,7 +171,9 @@ def merged(shapes: Iterable[Shape]) -> Shape | None:
 
 def generates(document: Mapping[str, object]) -> bool:
     """Whether a body, wherever it is sent, looks like one that makes a model speak."""
-    return "model" in document and any(name in document for name in CONTENT)
+    return "inputs" in document or (
+        "model" in document and any(name in document for name in CONTENT)
+    )
 
 
 def _model(every: Sequence[Members]) -> str | None:
