@@ -11,7 +11,8 @@ import pytest
 
 from guardrail.guard import Guard
 from guardrail.loading import load_text
-from guardrail.replay.report import ReportFigures, report_page
+from guardrail.replay.harm import Place
+from guardrail.replay.report import ReportFigures, report_divisions, report_page
 from guardrail.replay.running import Replay
 from guardrail.replay.tally import Tally
 from guardrail.simulate.modes import plain
@@ -45,7 +46,7 @@ rules:
 def figures(policy):
     """Return the figures of two days of traffic with hostile names in it."""
     policies = load_text(policy)
-    told, tally = ReportFigures(policies), Tally(policies)
+    told, tally = ReportFigures(), Tally(policies, report_divisions((), policies))
     lines = []
     for number in range(600):
         facts: dict[str, FactValue] = {
@@ -57,8 +58,8 @@ def figures(policy):
         ts = START + 288.0 * number
         lines.append((number, ts, Request(ts=ts, facts=facts)))
     guard = Guard.from_policies(policies, store="memory://")
-    for _, ts, request, decision in Replay(guard).run(iter(lines)):
-        tally.add(ts, request, decision)
+    for line, ts, request, decision in Replay(guard).run(iter(lines)):
+        tally.add(ts, request, decision, Place(ts, "week.jsonl", line))
         told.add(ts, request, decision)
     guard.close()
     tally.finish()

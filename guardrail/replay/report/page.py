@@ -384,7 +384,14 @@ def _worst(told: Fields) -> Iterator[str]:
     if not told["worst"]:
         return
     yield table(
-        ["account", "requests", "refused", "share", "first refused (UTC)", "by"],
+        [
+            "account",
+            "requests",
+            "refused",
+            "share",
+            "first refused (UTC)",
+            "refused or degraded by",
+        ],
         [
             [
                 row["account"],
@@ -400,11 +407,6 @@ def _worst(told: Fields) -> Iterator[str]:
         f"of {told['accounts_refused']:,} that were refused",
         texts=(5,),
     )
-    if told["worst_forgotten"] is not None:
-        yield (
-            "<p>There were too many accounts to follow all of them: others may have been refused "
-            f"up to {told['worst_forgotten']:,} times.</p>"
-        )
 
 
 def _shadow(told: Fields) -> Iterator[str]:
