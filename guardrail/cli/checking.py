@@ -61,6 +61,7 @@ from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
@@ -189,6 +190,7 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
     if asked.expect and not asked.traffic:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
+        check_drawing("`--report`")
         _keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
@@ -201,8 +203,6 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if files is not None:
             writer = None
-            if asked.report is not None:
-                _keep_apart("--report", asked.report, asked.traffic)
             if asked.decisions is not None:
                 _keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))

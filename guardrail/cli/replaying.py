@@ -161,7 +161,7 @@ def replay(
             output,
             asked.sampled,
             asked.divisions,
-            None if asked.report is None else ReportFigures(policies),
+            None if asked.report is None else ReportFigures(),
         )
     run.seeded = seeded
     if asked.save_counters is not None:

@@ -35,8 +35,8 @@ class TrafficRun:
     `notes` say what a map met. `sample` is the share of accounts that was drawn, and `passed_over`
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
-    said of its sources. `sources` are the names of the files. `figures` are those of a report,
-    where one is made.
+    said of its sources. `sources` are the names of the files, `divisions` the facts by which
+    segments are to be told. `figures` are those of a report, where one is made.
     """
 
     tally: Tally
@@ -53,6 +53,7 @@ class TrafficRun:
     interrupted: str | None = None
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = ()
     figures: ReportFigures | None = None
 
     @property
@@ -84,9 +85,10 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         passed_over=first.passed_over,
         seeded=first.seeded,
         sources=first.sources,
+        divisions=first.divisions,
     )
     if all(run.figures is not None for run in runs):
-        whole.figures = ReportFigures(policies)
+        whole.figures = ReportFigures()
     for run in runs:
         tally.merge(run.tally)
         if whole.figures is not None and run.figures is not None:

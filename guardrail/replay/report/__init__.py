@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guardrail.replay.report.figures import ReportFigures
+from guardrail.replay.report.figures import ReportFigures, report_divisions
 from guardrail.replay.report.page import report_page
 
-__all__ = ["ReportFigures", "report_page"]
+__all__ = ["ReportFigures", "report_divisions", "report_page"]

@@ -194,7 +194,10 @@ def _over_time(told: Fields, before: Fields | None) -> Iterator[str]:
     series = told["series"]
     if len(series) < 2:
         return
-    names = times_axis([row[0] for row in series], told["bin"])
+    starts = [row[0] for row in series]
+    names = times_axis(starts, told["bin"])
+    # Bins that do not follow each other stand side by side: years between them would hide all.
+    times = starts if all(b - a == told["bin"] for a, b in pairwise(starts)) else None
     wide = _length(told["bin"])
     lines = [
         Line("blocked", "b", _shares(series, _BLOCK), filled=True),
@@ -210,11 +213,12 @@ def _over_time(told: Fields, before: Fields | None) -> Iterator[str]:
         ]
     lines = [line for line in lines if any(line.values)]
     if lines:
-        yield lines_plot(f"Share of requests by {wide}", "%", names, lines)
+        yield lines_plot(f"Share of requests by {wide}", "%", names, lines, times)
     else:
         yield "<p>No request was refused, or served with less.</p>"
     asked = [float(sum(row[1:])) for row in series]
-    yield lines_plot(f"Requests by {wide}", "", names, [Line("requests", "c", asked, filled=True)])
+    line = Line("requests", "c", asked, filled=True)
+    yield lines_plot(f"Requests by {wide}", "", names, [line], times)
 
 
 def _by_rule(told: Fields) -> Iterator[str]:
@@ -263,30 +267,23 @@ _PAST = {"degrade": "degraded", "throttle": "told to wait", "block": "blocked"}
 def _by_segment(told: Fields) -> Iterator[str]:
     if not _refused(told):
         return
-    for found in told["segments"]:
-        if len(found["rows"]) < 2:
-            continue
-        rows, rest = found["rows"][:_MOST_VALUES], found["rows"][_MOST_VALUES:]
-        if rest:
-            rest_counts = [sum(column) for column in zip(*(row[1:] for row in rest), strict=True)]
-            rows = [*rows, [f"({len(rest):,} others)", *rest_counts]]
-        bars = []
-        for value, *counts in rows:
-            refused, asked = counts[_THROTTLE] + counts[_BLOCK], sum(counts)
-            bars.append(
-                Bar(
-                    value,
-                    "b",
-                    _part(refused, asked),
-                    f"{_share(refused, asked)} of {asked:,}",
-                )
-            )
-        yield bars_plot(
-            f"Share of requests refused, by {found['fact']}",
-            bars,
-            (found["fact"], "refused"),
-            whole=1.0,
-        )
+    plots = [_segment_plot(found) for found in told["segments"] if len(found["rows"]) > 1]
+    if plots:
+        yield f'<div class="pair">{"".join(plots)}</div>'
+
+
+def _segment_plot(found: Fields) -> str:
+    rows, rest = found["rows"][:_MOST_VALUES], found["rows"][_MOST_VALUES:]
+    if rest:
+        rest_counts = [sum(column) for column in zip(*(row[1:] for row in rest), strict=True)]
+        rows = [*rows, [f"({len(rest):,} others)", *rest_counts]]
+    bars = []
+    for value, *counts in rows:
+        refused, asked = counts[_THROTTLE] + counts[_BLOCK], sum(counts)
+        text = f"{_share(refused, asked)} of {asked:,}"
+        bars.append(Bar(value, "b", _part(refused, asked), text))
+    title = f"Share of requests refused, by {found['fact']}"
+    return bars_plot(title, bars, (found["fact"], "refused"), whole=1.0)
 
 
 def _limits(told: Fields) -> Iterator[str]:
@@ -387,7 +384,14 @@ def _worst(told: Fields) -> Iterator[str]:
     if not told["worst"]:
         return
     yield table(
-        ["account", "requests", "refused", "share", "first refused (UTC)", "by"],
+        [
+            "account",
+            "requests",
+            "refused",
+            "share",
+            "first refused (UTC)",
+            "refused or degraded by",
+        ],
         [
             [
                 row["account"],
@@ -403,11 +407,6 @@ def _worst(told: Fields) -> Iterator[str]:
         f"of {told['accounts_refused']:,} that were refused",
         texts=(5,),
     )
-    if told["worst_forgotten"] is not None:
-        yield (
-            "<p>There were too many accounts to follow all of them: others may have been refused "
-            f"up to {told['worst_forgotten']:,} times.</p>"
-        )
 
 
 def _shadow(told: Fields) -> Iterator[str]:
