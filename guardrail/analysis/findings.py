@@ -7,9 +7,11 @@ from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
-from guardrail.analysis.formulas import EffortError, Formula, every
+from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
+from guardrail.analysis.limits import lint_limits
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import possible
+from guardrail.engine import rule_facts
 from guardrail.errors import Diagnostic, Span, warning
 from guardrail.model.amounts import Amount, Raised, larger, possible_amounts, without_raises
 from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
@@ -17,32 +19,64 @@ from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
 
+UNANSWERED = "GR229"
+"""The code of a question about all requests that was given up."""
+
 _NAMED = 3
 """How many rules are named that stand in for another one."""
 
 
-def analyse(policies: PolicySet, now: int) -> list[Diagnostic]:
-    """Return what can never be or never matters, at `now` (microseconds) and later, by place."""
-    space = Space((policies,), now)
+def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnostic]:
+    """Return what can never be or never matters, at `now` (microseconds) and later, by place.
+
+    A question that takes more splits than `effort` is told as one that was given up.
+    """
+    space = Space((policies,), now, effort=effort)
+    asked = demands(space, 0)
+    gone: set[str] = set()
+    left: dict[str, Span] = {}
     found = [
-        *(one for rule in policies.rules for one in _of_condition(space, rule)),
-        *_of_rules(space, policies),
-        *(one for ex in policies.exemptions for one in _of_exempted(space, policies, ex, now)),
+        *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
+        *_of_rules(space, policies, asked, gone, left),
+        *lint_limits(space, asked, frozenset(gone), left),
+        *(
+            one
+            for ex in policies.exemptions
+            for one in _of_exempted(space, policies, ex, now, left)
+        ),
+        *_by_examples(space, policies),
     ]
+    found += [_unanswered(what, span) for what, span in left.items()]
     return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
+
+
+def _unanswered(what: str, span: Span) -> Diagnostic:
+    message = f"{what} was not looked at to the end: its condition is too entangled"
+    help = "write it with fewer choices within each other: split it, or list values with `in`"
+    return warning(UNANSWERED, message, span, help)
+
+
+def _by_examples(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
+    """Find the facts whose values are not told apart exactly, each at the first rule of it."""
+    for name in sorted(space.outside):
+        rule = next((r for r in policies.rules if name in rule_facts(r, policies.exemptions)), None)
+        if rule is not None:
+            message = f"what rests on `{name}` was judged by examples, and not for all requests"
+            help = "test it by `prefix` or by `cidr`, not both, and in fewer lists and rollouts"
+            yield warning(UNANSWERED, message, rule.span, help)
 
 
 # Conditions.
 
 
-def _of_condition(space: Space, rule: Rule) -> Iterator[Diagnostic]:
+def _of_condition(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
     """Find what of a rule's condition never or always holds, the largest such part alone."""
     if rule.mode is Mode.OFF or rule.when == ALWAYS:
         return
     try:
         yield from _of_whole(space, rule)
     except EffortError:
-        return
+        left[f"rule `{rule.id}`"] = rule.span
 
 
 def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
@@ -131,12 +165,20 @@ def _text(condition: Condition) -> str:
 # Rules and steps.
 
 
-def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
-    whole = demands(space, 0)
+def _of_rules(
+    space: Space,
+    policies: PolicySet,
+    whole: Sequence[Demand],
+    gone: set[str],
+    left: dict[str, Span],
+) -> Iterator[Diagnostic]:
+    """Find rules and steps that others stand in for; the ids of such rules are put into `gone`.
+
+    What is given up goes into `left`.
+    """
     by_rule: dict[str, list[Demand]] = {}
     for one in whole:
         by_rule.setdefault(one.name, []).append(one)
-    gone: set[str] = set()
     standing = Standing(space, whole, whole, {}, [])
     for rule in reversed(policies.rules):
         own = by_rule.get(rule.id, [])
@@ -155,7 +197,7 @@ def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
             else:
                 yield from _of_steps(space, standing, rule, own, others)
         except EffortError:
-            continue
+            left[f"rule `{rule.id}`"] = rule.span
 
 
 def _covering(
@@ -248,12 +290,12 @@ def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
 
 
 def _of_exempted(
-    space: Space, policies: PolicySet, exemption: Exemption, now: int
+    space: Space, policies: PolicySet, exemption: Exemption, now: int, left: dict[str, Span]
 ) -> Iterator[Diagnostic]:
     try:
         yield from _of_exemption(space, policies, exemption, now)
     except EffortError:
-        return
+        left[f"exemption `{exemption.id}`"] = exemption.span
 
 
 def _of_exemption(

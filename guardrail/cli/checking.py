@@ -13,7 +13,7 @@ import typer
 from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
-from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
+from guardrail.cli.claims_text import open_line, proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.expecting import (
     FAILED,
@@ -290,6 +290,9 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
         output.told("expect", expected)
     if checked.proofs:
         output.told("proved", proofs_line(checked.proofs))
+    left = open_line([*checked.found.located, *checked.found.ignored])
+    if left is not None:
+        output.told("open", left, "yellow")
     print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)

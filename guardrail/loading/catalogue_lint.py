@@ -31,9 +31,11 @@ LINT_ENTRIES = (
         "    budget: {requests: 100, per: day, key: account.id}\n"
         "  - id: month\n    when: always\n"
         "    budget: {requests: 2000, per: month, key: account.id}",
-        "Both charge each request. A hundred a day are 3,100 a month at most: the limit of 5,000 "
-        "reads as though it held something, and never does. Of tokens and money, which can be used "
-        "above their estimate, it is told from twice as much on.",
+        "Every rule counts what it applies to, so both charge each request. A hundred a day are "
+        "3,100 a month at most: the limit of 5,000 reads as though it held something, and never "
+        "does. It is told, too, of one amount of a table: paid accounts that have 5,000 a day for "
+        "agents have no more than the 1,000 a day of everyone. Of tokens and money, which can be "
+        "used above their estimate, it is told from twice as much on.",
     ),
     Explanation(
         "GR208",
@@ -79,7 +81,6 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "A capability is what the request says it is: who is refused `code` asks the same as "
         "`chat`. A ceiling on all tokens bounds that too.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR214",
@@ -196,6 +197,23 @@ LINT_ENTRIES = (
         "  - {id: embargo, when: {geo.country: CU}, unknown: skip, block: {}}",
         "A set is what ends in `.yaml` or `.yml`, in small letters. Beside them a copy, a file of "
         "another spelling, or JSON reads like policy and is none.",
+    ),
+    Explanation(
+        "GR229",
+        "question about all requests that was given up",
+        "rules:\n  - id: own\n"
+        '    when:\n      client.network: {prefix: "10."}\n'
+        "      not: {client.network: {cidr: [10.9.0.0/16]}}\n"
+        "    unknown: skip\n    block: {}",
+        "rules:\n  - id: own\n"
+        "    when:\n      client.network: {cidr: [10.0.0.0/8]}\n"
+        "      not: {client.network: {cidr: [10.9.0.0/16]}}\n"
+        "    unknown: skip\n    block: {}",
+        "What is proved is proved of all requests, by telling apart the cases that conditions "
+        "name. Where choices stand within choices over many facts, there can be too many of them, "
+        "and the search ends without an answer: nothing is known of such a rule then. A text that "
+        "is tested by `prefix` and by `cidr`, and lists that fall into thousands of cases, are "
+        "judged by examples.",
     ),
     Explanation(
         "GR230",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -169,6 +170,21 @@ def typed_value(fact: Fact, value: object) -> object | None:
 def reader_of(fact: Fact) -> Callable[[Fact, object], object | None]:
     """Return what reads values of a fact as `typed_value` does, for who reads many."""
     return _READERS[fact.type]
+
+
+def value_shown(value: object, most: int = 40) -> str:
+    """Return a value as JSON writes it, at most so many characters of it and an ellipsis.
+
+    What JSON has no word for is shown as Python writes it.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    shown = text if len(text) <= most else text[:most] + "…"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
 
 
 def seconds_of(text: str) -> int | None:

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 from guardrail.errors import Span
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.written import Written
+from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.nodes import Entry, MapNode
 from guardrail.loading.text import listed, quoted
-from guardrail.model.amounts import MICRO, Amount, Banded, Lookup, without_raises
+from guardrail.model.amounts import MICRO, Banded, Lookup, without_raises
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.rules import Budget, Concurrency, Distinct, Limiting, Rate, Rule
+from guardrail.model.rules import Limiting, Rule
 
 _EARNED = (
     "account.age",
@@ -62,19 +62,6 @@ def _tables(written: Written) -> Iterator[_Found]:
                 yield rule, path, fact, [(v, _size(amount.table[v])) for v in values]
             elif isinstance(amount, Banded) and fact.name in _EARNED:
                 yield rule, path, fact, [(b.text, _size(b.amount)) for b in amount.bands]
-
-
-def allowances(rule: Rule) -> Iterator[tuple[Path, Amount]]:
-    """Yield the amounts of a rule, each with where it is written."""
-    verb = rule.verb
-    if isinstance(verb, Budget):
-        yield from ((("budget", unit), amount) for unit, amount in verb.amounts)
-    elif isinstance(verb, Rate):
-        yield ("rate", verb.unit), verb.amount
-        if verb.burst is not None:
-            yield ("rate", "burst"), verb.burst
-    elif isinstance(verb, Concurrency | Distinct):
-        yield (verb.name, "max"), verb.most
 
 
 def _upside_down(written: Written, tables: list[_Found]) -> set[str]:
