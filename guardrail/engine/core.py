@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
@@ -425,7 +425,7 @@ class Decision:
     # Generated source sets `_ruling` and `_case`, a plain tuple, without a call: `_settled` is
     # set only once it is, and the case gets its names when it is read.
     _ruling: Ruling
-    _case: tuple[object, ...]
+    _case: tuple[Any, ...]
     _settled: bool
 
     @classmethod
@@ -538,7 +538,8 @@ class Decision:
     @property
     def facts(self) -> Mapping[str, object]:
         """The facts that the decision was made from, as stated."""
-        return self.case.facts
+        facts: Mapping[str, object] = self._case[1]
+        return facts
 
     @property
     def settled(self) -> bool:
