@@ -259,12 +259,13 @@ class Meter:
                 told["input_tokens"] = max(
                     told["input_tokens"], self._reserved.get("input_tokens", 0)
                 )
-        media = tally.usage_format in _AS_RESERVED
-        fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
         output = self._output(tally, told)
         if self._guessed and (output or not told.get("output_tokens")):
             return {}
-        return {**told, **output, **fed}
+        if self._units and self._trust is _Trust.TOLD:
+            media = tally.usage_format in _AS_RESERVED
+            return {**told, **output, **tally.fed.amounts(self._units, media)}
+        return {**told, **output}
 
     def _output(self, tally: Tally, told: Figures) -> Figures:
         """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""

@@ -289,9 +289,11 @@ def _modal(usage: Mapping[str, object], *names: str) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _LONGEST_COUNT:
-        return as_count(int(value))
-    return as_count(value)
+    return as_count(value) if value.__class__ is not str else _written(str(value))
+
+
+def _written(value: str) -> int | None:
+    return as_count(int(value)) if value.isdecimal() and len(value) <= _LONGEST_COUNT else None
 
 
 def _most(usage: Mapping[str, object], *names: str) -> int | None:
