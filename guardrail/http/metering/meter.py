@@ -158,6 +158,8 @@ class Meter:
     def _take(self, chunk: bytes) -> None:
         first = not self._read
         self._read += len(chunk)
+        if first and self._trust is _Trust.RAISE and chunk.lstrip()[:1] in (b"{", b"["):
+            self._events, self._skim = None, Skim()  # a stream of JSON, not of events
         if self._events is not None:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
