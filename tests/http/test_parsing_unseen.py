@@ -516,8 +516,9 @@ def test_another_model_that_may_answer_is_not_taken_back_further_in():
     assert "request.model" not in asked(CHAT, fallback).facts
 
 
-def test_several_models_in_one_name_are_no_name():
-    assert "request.model" not in asked(CHAT, {**ASK, "model": "small,large"}).facts
+@pytest.mark.parametrize("model", ["small,large", "@preset/mine", "small@preset/mine"])
+def test_what_may_stand_for_other_models_is_no_name(model):
+    assert "request.model" not in asked(CHAT, {**ASK, "model": model}).facts
 
 
 def test_what_goes_on_with_a_conversation_is_no_free_request():

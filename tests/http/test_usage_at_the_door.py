@@ -207,6 +207,16 @@ def test_without_a_content_type_a_usage_may_only_raise_what_is_charged():
     assert (high.counted()["in"], high.counted()["out"]) == (900, 700)
 
 
+def test_lines_of_json_without_a_content_type_are_read_as_such():
+    lines: list[dict[str, object]] = [{"message": {"content": "word "}, "done": False}] * 20
+    lines.append({"done": True, "prompt_eval_count": 40, "eval_count": 900})
+    guarded = Counted(Host([json.dumps(line).encode() + b"\n" for line in lines]))
+    asked = {"model": "small", "messages": [], "options": {"num_predict": 4_096}}
+    guarded.ask(json.dumps(asked).encode(), path="/api/chat")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (40, 900)
+
+
 def test_a_prompt_that_is_echoed_is_not_output():
     usage = {"prompt_tokens": 500, "completion_tokens": 2, "total_tokens": 502}
     body = {"choices": [{"text": "word " * 500 + "and on"}], "usage": usage}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.texts import Passed, reasoning_shown
@@ -73,6 +74,8 @@ class Tally:
     def figures(self) -> Figures:
         """The usage told so far, of all sequences together."""
         total = figures_of(self.usage, self.usage_format, self.reserved)
+        if not (self.sequences or self.beside):
+            return total
         listed = [*self.sequences.values()]
         if self.beside:
             listed.append(figures_of(self.beside, self.usage_format))
@@ -118,12 +121,16 @@ class Tally:
         """
         self.documents += 1
         kind = document.get("type")
-        within = next(filter(None, (_inner(document, name) for name in _WRAPPED)), _NOTHING)
-        model = _text_of(document, "model", "modelVersion") or _text_of(within, "model")
-        if model is not None:
-            self.model = model
-        name = _text_of(within, "id") or _text_of(document, "id")
-        if name is not None and (whole or within):
+        within = _NOTHING
+        for wrapping in _WRAPPED:
+            inner = document.get(wrapping)
+            if inner.__class__ is dict and inner:
+                within = cast("Mapping[str, object]", inner)
+                break
+        model = document.get("model") or document.get("modelVersion") or within.get("model")
+        if model.__class__ is str:
+            self.model = str(model)
+        if (whole or within) and (name := _text_of(within, "id") or _text_of(document, "id")):
             self.name = name
         self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
         named = document.get("event_type") if kind is None else kind
@@ -131,7 +138,8 @@ class Tally:
         self.ended |= whole or closes
         if whole or kind is not None or document.get("object") == _RUN:
             self._deferral(document, within, whole=whole)
-            self._reasoning(document, within)
+            if kind is not None:
+                self._reasoning(document, within)
         if self.feeds:
             self.fed.unread |= kept
             self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)

@@ -130,16 +130,15 @@ def _is_lower(value: object, before: object) -> bool:
 def _openai(usage: Mapping[str, object]) -> _Found:
     incoming = _most(usage, *_INPUTS)
     outgoing = _most(usage, *_OUTPUTS)
-    fetched = _sum(usage, _FETCHED)  # read by the model, and no part of the prompt
-    if fetched is not None and incoming is not None:
-        incoming += fetched
-    for name in ("tokens", "billed_units"):  # Cohere's
-        inner = usage.get(name)
-        if isinstance(inner, dict):
-            incoming = _larger(incoming, _most(inner, "input_tokens"))
-            outgoing = _larger(outgoing, _most(inner, "output_tokens"))
     reasoning = cached = None
     if not usage.keys() <= _PLAIN:
+        if incoming is not None:
+            incoming += _sum(usage, _FETCHED) or 0  # read by the model, and no part of the prompt
+        for name in ("tokens", "billed_units"):  # Cohere's
+            inner = usage.get(name)
+            if isinstance(inner, dict):
+                incoming = _larger(incoming, _most(inner, "input_tokens"))
+                outgoing = _larger(outgoing, _most(inner, "output_tokens"))
         reasoning = _larger(
             _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
         )
@@ -289,9 +288,11 @@ def _modal(usage: Mapping[str, object], *names: str) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _LONGEST_COUNT:
-        return as_count(int(value))
-    return as_count(value)
+    return as_count(value) if value.__class__ is not str else _written(str(value))
+
+
+def _written(value: str) -> int | None:
+    return as_count(int(value)) if value.isdecimal() and len(value) <= _LONGEST_COUNT else None
 
 
 def _most(usage: Mapping[str, object], *names: str) -> int | None:

@@ -111,6 +111,8 @@ STORED_FILES = ("file_id", "input_file_id")
 REASONING = (
     "reasoning_effort",
     "think",
+    "thinking_level",
+    "thinkingLevel",
     "reasoning",
     "reasoning_config",
     "reasoningConfig",

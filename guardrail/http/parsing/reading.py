@@ -50,6 +50,8 @@ _PARAMETERS = re.compile(
 _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
+# These stream unless they are told not to.
+_STREAMING = ("/api/chat", "/api/generate")
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
@@ -182,6 +184,8 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         shape = shape._replace(capability="agentic", opaque=True)
     elif kind != JSON and endpoint.name in _UNLABELLED:
         shape = shape._replace(capability="agentic")
+    if endpoint.name in _STREAMING and members.get("stream") is None:
+        shape = shape._replace(stream=True)
     return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
 
 

@@ -45,10 +45,11 @@ _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
 _OTHERS = frozenset(OTHER_MODELS)
 _ALSO = frozenset(ALSO_MODELS)
+_PRESET = "@preset/"  # OpenRouter's: what is stored under it may name the model
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *STORED_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
-_EFFORTS = ("reasoning_effort", "think")
+_EFFORTS = ("reasoning_effort", "think", "thinking_level", "thinkingLevel")
 _REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
 _BUDGETS = ("thinking_budget", "reasoning_budget")
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
@@ -202,7 +203,9 @@ def _model(every: Sequence[Members]) -> str | None:
             also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
-    return None if others or not also <= {found} or len(found or "") > LONGEST_MODEL else found
+    stored = found is not None and _PRESET in found
+    others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
+    return None if others else found
 
 
 def _flag(document: Mapping[str, object], name: str) -> bool:
