@@ -210,7 +210,7 @@ class StoredLinks:
             linking = Linking(self.links, evidence, excerpt.forest, book)
             results[:] = [apply(linking)]
             changes[:] = linking.changes()
-            moves = _moves(changes, excerpt)
+            moves = _moves(changes, excerpt, sighting)
             notes = _notes(book, bearers, apart, sighting.account, self.links, now // DAY)
             return _changes(excerpt, found, notes, moves, pools, now // DAY)
 
@@ -338,10 +338,15 @@ def _notes(
     return notes
 
 
-def _moves(changes: Sequence[Change], excerpt: Excerpt) -> list[Move]:
-    """Return what has become of counters."""
+def _moves(changes: Sequence[Change], excerpt: Excerpt, sighting: Sighting) -> list[Move]:
+    """Return what has become of counters.
+
+    Those of the account that was seen are named by its id: they are found under a former hash key.
+    """
 
     def party(number: int) -> Party:
+        if number == sighting.account and sighting.handle:
+            return whose_key(sighting.handle)
         return excerpt.handles.get(number) or whose_key(actor_id(number))
 
     moves: list[Move] = []

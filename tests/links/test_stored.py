@@ -188,6 +188,39 @@ def test_links_outlive_a_change_of_the_hash_key(tmp_path):
     other.close()
 
 
+@pytest.mark.parametrize("back", [(), ("a",), ("b",), ("a", "b")])
+@pytest.mark.parametrize("kind", ["lmdb", "redis"])
+def test_what_was_counted_under_a_former_hash_key_is_added_up_when_accounts_turn_out_to_be_one(
+    kind, back, tmp_path
+):
+    old, new = b"the old key, long enough", b"the new key, long enough"
+    now = START
+    server = SERVERS.empty("valkey 9") if kind == "redis" else None
+
+    def opened(*keys: bytes) -> InStore:
+        def clock() -> float:
+            return now / SECOND
+
+        if server is None:
+            return InStore(LmdbStore(tmp_path, hash_keys=keys, clock=clock))
+        made = redis_store(server.uri, host_clock=True, clock=clock, keys=keys)
+        made.open()
+        return InStore(made)
+
+    side = opened(old)
+    charged(side, {"account.id": "a", **CARD}, 5, now)
+    charged(side, {"account.id": "b"}, 7, now)
+    side.close()
+    opened(new, old).close()  # announces the new key
+    now += 2 * 3600 * SECOND
+    side = opened(new, old)
+    for account in back:  # those who come back before it turns out
+        charged(side, {"account.id": account}, 1, now)
+    assert charged(side, {"account.id": "b", **CARD}, 0, now) == 12 + len(back)
+    assert charged(side, {"account.id": "a"}, 0, now) == 12 + len(back)
+    side.close()
+
+
 def test_redis_forgets_every_row_by_itself():
     server = SERVERS.empty("valkey 9")
     side = InStore(on_server(server.uri))
