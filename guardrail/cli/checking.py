@@ -39,7 +39,12 @@ from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.policy_findings import (
+    Setting,
+    comments_without_use,
+    failed_tests,
+    with_owners,
+)
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
 from guardrail.cli.reporting import keep_apart, write_report
 from guardrail.cli.reports import Reports, Results
@@ -267,6 +272,7 @@ def _findings(
         found.unplaced += traffic.unplaced
     setting = Setting(now=now, doors=asked.doors)
     found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
+    found.located = with_owners(found.located, policies)
     for message in () if asked.allow_empty else empty:
         found.add("nothing-to-check", message, severity=Severity.ERROR)
     return found

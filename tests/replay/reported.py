@@ -12,8 +12,9 @@ TIERS = [["email", 40, 10, 20, 10], ["paid", 20, 0, 0, 0]]
 NONE = {"degrade": 0, "throttle": 0, "block": 0}
 
 
-def rule(name, mode="enforce", **counts):
-    return {"rule": name, "verb": "budget", "mode": mode, "matched": 50, **NONE, **counts}
+def rule(name, mode="enforce", **others):
+    told = {"rule": name, "verb": "budget", "mode": mode, "matched": 50, "owner": ""}
+    return {**told, "description": "", **NONE, **others}
 
 
 def limit(name, bands, refused=0, **changes):

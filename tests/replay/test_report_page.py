@@ -60,6 +60,16 @@ def test_rules_are_told_by_what_they_refused_and_the_others_by_name():
     assert "3 requests were refused by no rule" in sections(told(by_no_rule=3))["rules"]
 
 
+def test_owners_and_descriptions_stand_beside_rules_where_any_has_one():
+    rules = [rule("day", throttle=20, owner="abuse team, OPS-1"), rule("embargo", block=10)]
+    text = sections(told(rules=rules))["rules"]
+
+    assert "told to wait blocked owner day" in text
+    assert "day budget enforce 50 – 20 – abuse team, OPS-1" in text
+    assert "embargo budget enforce 50 – – 10 –" in text
+    assert "owner" not in sections(told())["rules"]
+
+
 def test_segments_of_one_value_are_left_out_and_many_values_are_added_up():
     countries = [[f"C{number:02}", 9, 0, 0, 1] for number in range(15)]
     found = told()["segments"] + [

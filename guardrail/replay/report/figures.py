@@ -132,6 +132,8 @@ def _rule_fields(tally: Tally, rule: Rule) -> Fields:
         "verb": rule.verb.name,
         "mode": rule.mode.value,
         "matched": tally.matching.matched.get(rule.id, 0),
+        "owner": rule.about.contact,
+        "description": rule.about.description or "",
         **{str(effect): counts.get((rule.id, effect), 0) for effect in Effect if effect},
     }
 

@@ -212,8 +212,10 @@ def _by_rule(told: Fields) -> Iterator[str]:
         key=lambda row: (row["mode"] == "shadow", -refused_by(row)),
     )
     if acting:
+        said = [name for name in ("owner", "description") if any(row[name] for row in acting)]
+        head = ["rule", "kind", "mode", "applied to", "degraded", "told to wait", "blocked"]
         yield table(
-            ["rule", "kind", "mode", "applied to", "degraded", "told to wait", "blocked"],
+            [*head, *said],
             [
                 [
                     row["rule"],
@@ -221,11 +223,12 @@ def _by_rule(told: Fields) -> Iterator[str]:
                     row["mode"],
                     f"{row['matched']:,}",
                     *(f"{row[effect]:,}" if row[effect] else "–" for effect in _EFFECTS),
+                    *(row[name] or "–" for name in said),
                 ]
                 for row in acting
             ],
             caption="Rules that decided; of a shadow rule, what it would have done",
-            texts=(1, 2),
+            texts=(1, 2, *range(len(head), len(head) + len(said))),
         )
     if told["by_no_rule"]:
         yield (
