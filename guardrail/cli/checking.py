@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,9 +39,14 @@ from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.policy_findings import (
+    Setting,
+    comments_without_use,
+    failed_tests,
+    with_owners,
+)
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
-from guardrail.cli.reporting import write_report
+from guardrail.cli.reporting import keep_apart, write_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -191,7 +195,7 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
         check_drawing("`--report`")
-        _keep_apart("--report", asked.report, asked.traffic)
+        keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -204,7 +208,7 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         if files is not None:
             writer = None
             if asked.decisions is not None:
-                _keep_apart("--decisions", asked.decisions, asked.traffic)
+                keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
@@ -228,12 +232,6 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         ],
         fail_on=fail_on,
     )
-
-
-def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
-    for path in traffic:
-        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def _findings(
@@ -274,6 +272,7 @@ def _findings(
         found.unplaced += traffic.unplaced
     setting = Setting(now=now, doors=asked.doors)
     found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
+    found.located = with_owners(found.located, policies)
     for message in () if asked.allow_empty else empty:
         found.add("nothing-to-check", message, severity=Severity.ERROR)
     return found

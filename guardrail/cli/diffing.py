@@ -19,11 +19,13 @@ from guardrail.cli.findings import moment_of
 from guardrail.cli.loading import environment, policy_line
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.reporting import keep_apart, write_changes_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
 from guardrail.cli.traffic import TrafficFiles, divisions_of
-from guardrail.errors import DataError, Severity
+from guardrail.errors import DataError, SettingError, Severity
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.comparing import Compared, compared_over
 from guardrail.replay.parts import replay_guard
 from guardrail.stores.memory import MemoryStore
@@ -43,6 +45,8 @@ class DiffRequest:
     warmup: float = 0.0
     by: list[str] = field(default_factory=list)
     geo: str | None = None
+    report: str | None = None
+    show_identifiers: bool = False
 
 
 def diff(
@@ -64,6 +68,8 @@ def diff(
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     by: options.By = None,
     geo: options.Geo = None,
+    report: options.Report = None,
+    show_identifiers: options.ShowIdentifiers = False,
     as_of: options.AsOf = None,
     form: options.Formats = None,
     color: options.ColorOption = Color.AUTO,
@@ -79,6 +85,8 @@ def diff(
         warmup=warmup,
         by=by or [],
         geo=geo,
+        report=report,
+        show_identifiers=show_identifiers,
     )
     output = Output(color)
     code = reported(lambda reports: run_diff(asked, reports), output, form, name="diff")
@@ -87,9 +95,19 @@ def diff(
 
 def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
+    if asked.report is not None:
+        if not asked.traffic:
+            raise SettingError("`--report` replays traffic: give it with `--traffic`")
+        check_drawing("`--report`")
+        keep_apart("--report", asked.report, asked.traffic)
     old, new = load_version(asked.old), load_version(asked.new)
     found = compared(old, new, moment_of(asked.as_of))
     replayed = _over_traffic(asked, old, new) if asked.traffic else None
+
+    if asked.report is not None and replayed is not None:
+        write_changes_report(
+            asked.report, replayed, (old, new), found, asked.traffic, asked.show_identifiers
+        )
 
     def text(output: Output, form: Format) -> None:
         if form is Format.FULL:
@@ -98,6 +116,8 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
         print_changes(output, found, form, asked.new)
         if replayed is not None:
             print_over_traffic(output, replayed, tables=form is Format.FULL)
+        if asked.report is not None:
+            output.told("report", f"written to `{asked.report}`")
 
     over = None if replayed is None else traffic_changes_fields(replayed)
     reports.tell(
@@ -119,6 +139,7 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet) -> Compare
         SettingError: a fact of `--by` is not known.
         DataError: traffic, map or country database cannot be read, or no line is a request.
     """
+    divisions_of(asked.by, old)
     divisions = divisions_of(asked.by, new)
     with ExitStack() as closing:
         files = TrafficFiles(asked.traffic, closing)
@@ -128,7 +149,13 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet) -> Compare
             for policies in (old, new)
         )
         found = compared_over(
-            (old_guard, new_guard), (old, new), files, mapping, asked.warmup, divisions
+            (old_guard, new_guard),
+            (old, new),
+            files,
+            mapping,
+            asked.warmup,
+            divisions,
+            reports=asked.report is not None,
         )
         if not found.figures.requests:
             raise DataError("the traffic has no readable line to compare decisions on")

@@ -46,10 +46,8 @@ def print_harm(output: Output, run: TrafficRun) -> None:
 
 def _asked(run: TrafficRun) -> Iterator[tuple[tuple[str, ...], dict[tuple[str, ...], Segment]]]:
     """Yield the divisions that were asked for; a report counts by others besides."""
-    harm = run.tally.harm
-    for division, segments in zip(harm.divisions, harm.segments, strict=True):
-        if division in run.divisions:
-            yield division, segments
+    for division in run.divisions:
+        yield division, run.tally.harm.of(division)
 
 
 def most_like_customers(hits: dict[str, Hit]) -> list[tuple[str, Hit]]:

@@ -100,4 +100,5 @@ def _rule_fields(run: TrafficRun, rule: Rule) -> dict[str, object]:
             str(effect): counts.get((rule.id, effect), 0)
             for effect in (Effect.DEGRADE, Effect.THROTTLE, Effect.BLOCK)
         },
+        **rule.about.as_dict(),
     }

@@ -49,6 +49,7 @@ details { margin: .3rem 0 1rem; } summary { cursor: pointer; color: var(--a); }
 table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .9rem 0 .3rem; }
+caption span { display: block; max-width: calc(100vw - 2.4rem); }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--rule);
   vertical-align: top; font-weight: 400; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; white-space: normal; }
@@ -117,7 +118,7 @@ def table(
         + "</tr>"
         for row in rows
     )
-    told = f"<caption>{shown(caption)}</caption>" if caption else ""
+    told = f"<caption><span>{shown(caption)}</span></caption>" if caption else ""
     opening = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
     # Many columns scroll on a narrow screen: by keyboard too.
     name = shown(caption or ", ".join(filter(None, head)))

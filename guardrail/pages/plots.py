@@ -6,9 +6,9 @@ sizes are fixed, and no text is measured.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,8 @@ _LINES_PADDING = {"left": 58, "right": 22, "top": 36, "bottom": 30}
 _TICKS = 6
 _MOST_POINTS = 400
 _BARS_WIDTH, _BAR_STEP = 360, 38
-_LONGEST_NAME = 36
+_LETTERS, _SHORTEST_NAME = 46, 12
+"""How many letters fit above a bar, and how many its name may have at least."""
 _LEAST = 0.004
 """How much of a column a bar is wide at least, so that what is there at all can be seen."""
 _DASHES = {"a": [1, 0], "b": [7, 3], "c": [2, 3], "d": [9, 3, 2, 3]}
@@ -49,12 +50,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: its name, its style, its value, and the value as text."""
+    """One bar: its name, its style, its value, the value as text, and where it ended before.
+
+    `before` is None where there is no before to show.
+    """
 
     name: str
     style: str
     value: float
     text: str
+    before: float | None = None
 
 
 def lines_plot(
@@ -63,17 +68,20 @@ def lines_plot(
     names: Sequence[str],
     lines: Sequence[Line],
     times: Sequence[float] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """Return a plot of series over places that have names, and its table.
 
     Values are counts of `unit`, or shares of 0 to 1 where the unit is `%`. Places stand where
     `times` has them, in seconds since the epoch; without times they are as far apart as each other.
+    `marks` are upright lines with names, each at a place counted from 0.
     """
     rows = [
         [name, *(label(line.values[at], unit) for line in lines)] for at, name in enumerate(names)
     ]
     behind = table(["", *(line.name for line in lines)], rows, caption=title)
     spec = _lines_spec(unit, names, lines, times)
+    spec["layer"] += _marks(marks)
     name = shortened(title, 200)
     return (
         f"<figure><figcaption>{shown(title)}</figcaption>"
@@ -150,6 +158,22 @@ def _lines_spec(
     }
 
 
+def _marks(marks: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
+    """Return upright lines, each with its name beside it, one name below the other."""
+    layers: list[dict[str, Any]] = []
+    for number, (place, name) in enumerate(marks):
+        at = {"x": {"datum": place, "type": "quantitative"}}
+        rule = {"type": "rule", "color": "var(--ink)", "strokeDash": [1, 0] if number else [4, 3]}
+        text = {"type": "text", "align": "left", "dx": 5, "fontSize": 12, "color": "var(--ink)"}
+        shown_at = {"y": {"value": 10 + 16 * number}, "text": {"value": shortened(name)}}
+        once: dict[str, Any] = {"data": {"values": [{}]}}
+        layers += [
+            {**once, "mark": rule, "encoding": at},
+            {**once, "mark": text, "encoding": {**at, **shown_at}},
+        ]
+    return layers
+
+
 def _places(names: Sequence[str], *, timed: bool) -> dict[str, Any]:
     if timed:
         axis = {
@@ -169,13 +193,19 @@ def _places(names: Sequence[str], *, timed: bool) -> dict[str, Any]:
         }
         return {"field": "x", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
     told = json.dumps([shortened(name, 24) for name in names])
-    step = max(1, math.ceil(len(names) / _TICKS))
+    step = next(step for step in _steps() if len(names) <= _TICKS * step + 1)
     axis = {
         "grid": False,
         "values": list(range(0, len(names), step)),
         "labelExpr": f"{told}[datum.value]",
     }
     return {**_measured("x"), "scale": {"nice": False, "zero": False}, "axis": axis}
+
+
+def _steps() -> Iterator[int]:
+    """Yield 1, 2, 5, 10, 20, 50 and so on."""
+    for power in itertools.count():
+        yield from (10**power, 2 * 10**power, 5 * 10**power)
 
 
 def bars_plot(
@@ -187,9 +217,9 @@ def bars_plot(
     """Return a plot with a bar for each name, that of `whole` as wide as there is room.
 
     `head` names what the bars stand for, and their values. Without a `whole` the longest bar fills
-    its row.
+    its row. What was before is marked on a bar.
     """
-    most = whole or max((bar.value for bar in bars), default=0.0) or 1.0
+    most = whole or max((max(bar.value, bar.before or 0.0) for bar in bars), default=0.0) or 1.0
     behind = table(head, [[bar.name, bar.text] for bar in bars], caption=title)
     told = " ".join(f"{shortened(bar.name)}: {shortened(bar.text)}." for bar in bars)
     return (
@@ -203,10 +233,11 @@ def _bars_spec(bars: Sequence[Bar], most: float) -> dict[str, Any]:
     values = [
         {
             "at": at,
-            "name": shortened(bar.name, _LONGEST_NAME),
+            "name": shortened(bar.name, max(_SHORTEST_NAME, _LETTERS - len(bar.text))),
             "share": max(_LEAST, min(1.0, bar.value / most)) if bar.value > 0 else 0.0,
             "text": shortened(bar.text),
             "color": f"var(--{bar.style})",
+            "before": None if bar.before is None else min(1.0, bar.before / most),
         }
         for at, bar in enumerate(bars)
     ]
@@ -216,6 +247,10 @@ def _bars_spec(bars: Sequence[Bar], most: float) -> dict[str, Any]:
         "axis": None,
         "scale": {"domain": [0, 1], "nice": False},
     }
+    tick = {"type": "tick", "size": 18, "thickness": 2.5, "yOffset": 9, "color": "var(--ink)"}
+    earlier = [{"mark": tick, "encoding": {"x": {**across, "field": "before"}}}]
+    if all(bar.before is None for bar in bars):
+        earlier = []
     bar = {"type": "bar", "height": 10, "yOffset": 9}
     text = {"type": "text", "yOffset": -7, "fontSize": 13}
     coloured = {**_field("color"), "scale": None}
@@ -232,6 +267,7 @@ def _bars_spec(bars: Sequence[Bar], most: float) -> dict[str, Any]:
                 "encoding": {"x": {**across, "field": None, "datum": 0}, "x2": {"datum": 1}},
             },
             {"mark": bar, "encoding": {"x": across, "color": coloured}},
+            *earlier,
             {
                 "mark": {**text, "align": "left", "x": 0, "color": "var(--ink)"},
                 "encoding": {"text": _field("name")},

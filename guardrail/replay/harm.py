@@ -306,6 +306,10 @@ class Harm:
             for account, hit in hits.items():
                 hit.requests = self.met.get(account, 0)
 
+    def of(self, division: tuple[str, ...]) -> dict[tuple[str, ...], Segment]:
+        """Return the segments of one of the divisions."""
+        return self.segments[self.divisions.index(division)]
+
     def worst(self, most: int) -> list[tuple[str, Hit]]:
         """Return the accounts with the most requests refused, then those served least."""
 

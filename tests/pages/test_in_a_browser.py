@@ -12,7 +12,12 @@ import pytest
 from guardrail.guard import Guard
 from guardrail.loading import load_text
 from guardrail.replay.harm import Place
-from guardrail.replay.report import ReportFigures, report_divisions, report_page
+from guardrail.replay.report import (
+    ReportFigures,
+    changes_page,
+    report_divisions,
+    report_page,
+)
 from guardrail.replay.running import Replay
 from guardrail.replay.tally import Tally
 from guardrail.simulate.modes import plain
@@ -24,6 +29,7 @@ from tests.simulate.worlds import CARDS, TRIAL, options, policies_of
 AXE = Path(sys.prefix) / "editor/node_modules/axe-core/axe.min.js"
 """Judges pages by the rules of WCAG; from npm."""
 START = 1772366400.0
+EFFECTS = ("allow", "degrade", "throttle", "block")
 HOSTILE = "<img src=x onerror=alert(1)>\"'&‮"
 POLICY = """
 guardrail: 1
@@ -63,7 +69,7 @@ def figures(policy):
         told.add(ts, request, decision)
     guard.close()
     tally.finish()
-    return told.fields(tally, policies, lambda account, place: account)
+    return told.fields(tally, policies, lambda account: account)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +88,27 @@ def pages(tmp_path_factory):
         "seeds": [found],
     }
     before = figures(POLICY.replace("requests: 20", "requests: 40"))
+    kind = {"before": "allow", "after": "throttle", "rule": HOSTILE, "requests": 9}
+    changes = {
+        "looser": [],
+        "stricter": [{**kind, "accounts": 2, "first": START, "where": HOSTILE}],
+        "matrix": {was: dict.fromkeys(EFFECTS, 1000) for was in EFFECTS},
+        "otherwise": 0,
+        "renamed": 0,
+        "first_refused": [
+            {"account": HOSTILE, "requests": 9, "refused": 2, "signs": [HOSTILE]}
+            | {"first": START, "rule": HOSTILE}
+        ],
+        "no_longer": 0,
+        "proved": {
+            "looser": [{"rule": HOSTILE, "was": HOSTILE, "is": HOSTILE, "example": HOSTILE}],
+            "stricter": [],
+            "unjudged": [],
+        },
+    }
     texts = {
-        "report": report_page(told, before),
+        "report": report_page(told),
+        "changes": changes_page(changes, before, told),
         "simulation": simulation_page(simulation),
     }
     for name, text in texts.items():
@@ -97,7 +122,7 @@ def chromium():
         yield opened
 
 
-@pytest.fixture(params=["report", "simulation"])
+@pytest.fixture(params=["report", "changes", "simulation"])
 def address(request, pages):
     return pages[request.param]
 
@@ -198,10 +223,11 @@ def test_series_differ_in_more_than_colour(chromium, address):
         assert len(set(strokes)) == len(strokes) >= 1
 
 
-def test_a_reader_without_a_mouse_reaches_every_part(chromium, pages):
-    page = opened(chromium, pages["report"])
+@pytest.mark.parametrize("name", ["report", "changes"])
+def test_a_reader_without_a_mouse_reaches_every_part(chromium, pages, name):
+    page = opened(chromium, pages[name])
     reached = []
-    for _ in range(90):
+    for _ in range(120):
         page.keyboard.press("Tab")
         told = page.evaluate(
             "() => { const at = document.activeElement; "
@@ -264,11 +290,13 @@ def test_labels_of_axes_do_not_lie_on_each_other(chromium, address):
     assert not any(overlaps)
 
 
-def test_a_report_says_what_changed_against_the_policies_before(chromium, pages):
-    page = opened(chromium, pages["report"])
-    text = page.locator("section[aria-labelledby=before]").inner_text()
+def test_what_changed_is_read_before_anything_else(chromium, pages):
+    page = opened(chromium, pages["changes"])
+    headings = page.locator("h2").all_inner_texts()
+    text = page.locator("section[aria-labelledby=rules]").inner_text()
 
-    assert "no such rule" not in text
-    assert re.search(r"throttle\s+\d+\s+\d+\s+\+\d+", text)
+    assert headings[1:3] == ["What became looser", "What became stricter"]
+    assert "none" in page.locator("section[aria-labelledby=looser]").inner_text()
     assert re.search(r"day\s+\d+\s+\d+\s+\+\d+", text)
     assert "roomy" not in text
+    assert page.locator("section[aria-labelledby=changed] .mark-rule.role-mark").count() == 2

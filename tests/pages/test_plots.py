@@ -42,7 +42,7 @@ def paths(text, kind):
 
 def widths(text):
     """Return how wide the bars of a plot are, after those that show the whole."""
-    _, bars = paths(text, "rect")
+    bars = paths(text, "rect")[1]
     found = [re.match(r"M0,[\d.]+h([\d.]+)v", bar.get("d")) for bar in bars]
     return [round(float(one[1]) / 360, 3) for one in found if one is not None]
 
@@ -82,6 +82,16 @@ def test_the_longest_bar_fills_its_plot_and_others_are_in_proportion():
     text = bars_plot("a", [Bar("b", "a", 0.5, "1"), Bar("c", "a", 0.25, "2")])
 
     assert widths(text) == [1.0, 0.5]
+
+
+def test_what_was_before_is_marked_on_a_bar():
+    text = bars_plot("a", [Bar("b", "a", 1.0, "1", 0.5), Bar("c", "a", 0.5, "2", 2.0)])
+
+    assert widths(text) == [0.5, 0.25]
+    _, _, marks = paths(text, "rect")
+    places = [re.match(r"M([\d.]+),", mark.get("d")) for mark in marks]
+    # The mark is as thick as it is, and where its middle is.
+    assert [float(one[1]) + 1.25 for one in places if one is not None] == [90.0, 360.0]
 
 
 def test_a_bar_of_a_share_is_that_share_and_a_small_one_can_be_seen():

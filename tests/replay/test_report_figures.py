@@ -224,7 +224,7 @@ def test_figures_in_parts_are_those_of_the_whole():
     halves[0].merge(halves[1])
 
     def told(figures):
-        return figures.fields(tally, policies, lambda account, place: account)
+        return figures.fields(tally, policies, lambda account: account)
 
     assert told(halves[0]) == told(whole)
     assert told(whole)["limits"][0]["key"] == ["account.id"]

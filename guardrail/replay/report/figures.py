@@ -17,8 +17,8 @@ from guardrail.replay.tally import Tally
 from guardrail.traffic.requests import Request
 
 Fields = dict[str, Any]
-Namer = Callable[[str, int], str]
-"""Returns how an account is named to a reader, given its id and its place in a ranking from 1."""
+Namer = Callable[[str], str]
+"""Returns how an account is named to a reader, given its id."""
 
 TOLD_BY = ("account.tier", "request.capability", "request.model", "geo.country")
 """The facts, one by one, that a report tells segments by, besides those that are asked for."""
@@ -84,13 +84,13 @@ class ReportFigures:
             "limits": [_limit_fields(rules[row.rule], row) for row in self._ordered(rules)],
             "worst": [
                 {
-                    "account": named(account, place),
+                    "account": named(account),
                     "requests": hit.requests,
                     "refused": hit.refused,
                     "first": hit.place.ts,
                     "rules": harm.rules_of(account) or ["(no rule)"],
                 }
-                for place, (account, hit) in enumerate(harm.worst(WORST), 1)
+                for account, hit in harm.worst(WORST)
             ],
             "shadow": {
                 "requests": {str(met): n for met, n in sorted(tally.shadow.stricter.items())},
@@ -132,6 +132,8 @@ def _rule_fields(tally: Tally, rule: Rule) -> Fields:
         "verb": rule.verb.name,
         "mode": rule.mode.value,
         "matched": tally.matching.matched.get(rule.id, 0),
+        "owner": rule.about.contact,
+        "description": rule.about.description or "",
         **{str(effect): counts.get((rule.id, effect), 0) for effect in Effect if effect},
     }
 
@@ -145,8 +147,20 @@ def _limit_fields(rule: Rule, row: Row) -> Fields:
         "verb": verb.name,
         "key": list(key.facts) if key is not None else [],
         "limit": limit_text(rule, row.unit),
+        "amount": only_amount(rule, row.unit),
         "per": period_text(rule),
     }
+
+
+def only_amount(rule: Rule, unit: str) -> float | None:
+    """Return a rule's amount of a unit, money in USD; None where it depends on a request."""
+    verb = rule.verb
+    at = verb.units.index(unit) if unit in verb.units else 0
+    known = possible_amounts(verb.allowances[at])
+    if known is None or len(set(known)) != 1 or known[0] is None:
+        return None
+    number = known[0]
+    return number / 1e6 if unit == "cost_usd" else float(number)
 
 
 def limit_text(rule: Rule, unit: str) -> str:
