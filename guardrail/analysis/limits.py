@@ -26,7 +26,7 @@ from guardrail.analysis.formulas import (
 from guardrail.analysis.space import CLOCK, Space
 from guardrail.analysis.witnesses import More, possible, some_point
 from guardrail.engine import in_unit
-from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, FromFact, without_raises
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
@@ -179,7 +179,7 @@ def _found(
 ) -> Diagnostic:
     places = space.sets[0].places
     at = places.get((limit.rule.id, limit.written), limit.rule.span)
-    return Diagnostic(code, Severity.WARNING, message, at, None, label, help)
+    return finding(code, message, at, help, label=label)
 
 
 # GR207: a limit that another one keeps from ever being reached.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from guardrail.errors import Severity
 from guardrail.loading.explanation import Explanation
 
 _PACE = "  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
@@ -18,7 +17,6 @@ LINT_ENTRIES = (
         "whose country nobody knows is refused. That is the safe side, and it is often not what "
         "was thought of. Say which is meant: `unknown: match`, `unknown: skip`, or "
         "`{exists: true, …}` in the test.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR207",
@@ -68,7 +66,6 @@ LINT_ENTRIES = (
         "    budget: {requests: 100, per: 1h, key: account.id}",
         "`memory://` starts empty after every restart, so a limit for life is one until the next "
         "deployment. It is looked for where the store is named: `guardrail lint --store URI`.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR212",
@@ -92,7 +89,6 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "Requests in flight may use more than they reserved, and that is counted as debt. How much "
         "it can be depends on how many are in flight at once.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR215",
@@ -232,7 +228,6 @@ LINT_ENTRIES = (
         _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {block: embargo}}",
         "The rule it names decided otherwise, or another one did. `guardrail test` shows what "
         "every rule made of the request.",
-        Severity.ERROR,
     ),
     Explanation(
         "GR402",
@@ -242,6 +237,5 @@ LINT_ENTRIES = (
         "  - name: pace\n    facts: {geo.country: DE, account.id: a1}\n"
         "    steps: [{repeat: 60, expect: allow}, {expect: {throttle: pace}}]",
         "It could be anything: a test that it decides says what it is meant to do.",
-        Severity.NOTE,
     ),
 )
