@@ -8,8 +8,9 @@ from functools import partial
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
 from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
-from guardrail.analysis.limits import lint_limits
+from guardrail.analysis.limits import limits_of, lint_limits
 from guardrail.analysis.space import Space
+from guardrail.analysis.tiers import lint_tiers
 from guardrail.analysis.witnesses import possible
 from guardrail.engine import rule_facts
 from guardrail.errors import Diagnostic, Span, finding
@@ -38,7 +39,6 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
     found = [
         *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
         *_of_rules(space, policies, asked, gone, left),
-        *lint_limits(space, asked, frozenset(gone), left),
         *(
             one
             for ex in policies.exemptions
@@ -46,6 +46,9 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
         ),
         *_by_examples(space, policies),
     ]
+    limits = [limit for limit in limits_of(space) if limit.rule.id not in gone]
+    found += lint_limits(space, limits, asked, left)
+    found += lint_tiers(space, limits, asked, left)
     found += [_unanswered(what, span) for what, span in left.items()]
     return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
 

@@ -146,13 +146,12 @@ def _rows(space: Space, amount: Amount, burst: Amount) -> tuple[Row, ...]:
 
 
 def lint_limits(
-    space: Space, asked: Sequence[Demand], gone: frozenset[str], left: dict[str, Span]
+    space: Space, limits: Sequence[Limit], asked: Sequence[Demand], left: dict[str, Span]
 ) -> Iterator[Diagnostic]:
-    """Yield what is found of limits; the rules in `gone` are told to decide nothing already.
+    """Yield what is found of limits; `asked` is all that is asked of requests.
 
     What is given up goes into `left`, by what it was about.
     """
-    limits = [limit for limit in limits_of(space) if limit.rule.id not in gone]
     elsewhere = without(space, [one for one in asked if one.refuses])
     vain: set[str] = set()
     counting = [limit for limit in limits if isinstance(limit.verb, Budget | Rate)]

@@ -114,8 +114,9 @@ LINT_ENTRIES = (
         "    rate: {requests: {by: account.tier, free: 30/minute, paid: 60/minute}, "
         "key: account.id}",
         "Who pays more, or is better known, has less: two rows were swapped, or a zero is missing. "
-        "Bands by age and payments are looked at as well. The lowest level is left out where its "
-        "amount is a network's, as that of visitors without an account is.",
+        "Bands by age and payments are looked at as well, and separate rules for separate tiers. "
+        "The lowest level is left out where its amount is a network's, as that of visitors without "
+        "an account is.",
     ),
     Explanation(
         "GR221",
