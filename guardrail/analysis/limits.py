@@ -26,7 +26,7 @@ from guardrail.analysis.formulas import (
 from guardrail.analysis.space import CLOCK, Space
 from guardrail.analysis.witnesses import More, possible, some_point
 from guardrail.engine import in_unit
-from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, FromFact, without_raises
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
@@ -146,13 +146,12 @@ def _rows(space: Space, amount: Amount, burst: Amount) -> tuple[Row, ...]:
 
 
 def lint_limits(
-    space: Space, asked: Sequence[Demand], gone: frozenset[str], left: dict[str, Span]
+    space: Space, limits: Sequence[Limit], asked: Sequence[Demand], left: dict[str, Span]
 ) -> Iterator[Diagnostic]:
-    """Yield what is found of limits; the rules in `gone` are told to decide nothing already.
+    """Yield what is found of limits; `asked` is all that is asked of requests.
 
     What is given up goes into `left`, by what it was about.
     """
-    limits = [limit for limit in limits_of(space) if limit.rule.id not in gone]
     elsewhere = without(space, [one for one in asked if one.refuses])
     vain: set[str] = set()
     counting = [limit for limit in limits if isinstance(limit.verb, Budget | Rate)]
@@ -179,7 +178,7 @@ def _found(
 ) -> Diagnostic:
     places = space.sets[0].places
     at = places.get((limit.rule.id, limit.written), limit.rule.span)
-    return Diagnostic(code, Severity.WARNING, message, at, None, label, help)
+    return finding(code, message, at, help, label=label)
 
 
 # GR207: a limit that another one keeps from ever being reached.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from guardrail.analysis import UNANSWERED, Proof, Witness
 from guardrail.cli.figures import moment, plural
 from guardrail.cli.inert import inert
-from guardrail.errors import Diagnostic, warning
+from guardrail.errors import Diagnostic, finding
 from guardrail.model.amounts import SECOND
 
 
@@ -46,7 +46,7 @@ def proof_findings(proofs: Sequence[Proof], paths: Sequence[str]) -> list[Diagno
         if proof.witness is not None:
             help += f"; look at such a request with: {explain_line(proof.witness, paths)}"
         message = f"claim `{proof.claim.id}` {proof.failure}"
-        found.append(warning("GR501", message, proof.claim.span, help))
+        found.append(finding("GR501", message, proof.claim.span, help))
     return found
 
 

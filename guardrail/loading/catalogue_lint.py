@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from guardrail.errors import Severity
 from guardrail.loading.explanation import Explanation
 
 _PACE = "  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
@@ -18,7 +17,6 @@ LINT_ENTRIES = (
         "whose country nobody knows is refused. That is the safe side, and it is often not what "
         "was thought of. Say which is meant: `unknown: match`, `unknown: skip`, or "
         "`{exists: true, …}` in the test.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR207",
@@ -68,7 +66,6 @@ LINT_ENTRIES = (
         "    budget: {requests: 100, per: 1h, key: account.id}",
         "`memory://` starts empty after every restart, so a limit for life is one until the next "
         "deployment. It is looked for where the store is named: `guardrail lint --store URI`.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR212",
@@ -92,7 +89,6 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "Requests in flight may use more than they reserved, and that is counted as debt. How much "
         "it can be depends on how many are in flight at once.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR215",
@@ -118,8 +114,9 @@ LINT_ENTRIES = (
         "    rate: {requests: {by: account.tier, free: 30/minute, paid: 60/minute}, "
         "key: account.id}",
         "Who pays more, or is better known, has less: two rows were swapped, or a zero is missing. "
-        "Bands by age and payments are looked at as well. The lowest level is left out where its "
-        "amount is a network's, as that of visitors without an account is.",
+        "Bands by age and payments are looked at as well, and separate rules for separate tiers. "
+        "The lowest level is left out where its amount is a network's, as that of visitors without "
+        "an account is.",
     ),
     Explanation(
         "GR221",
@@ -232,7 +229,6 @@ LINT_ENTRIES = (
         _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {block: embargo}}",
         "The rule it names decided otherwise, or another one did. `guardrail test` shows what "
         "every rule made of the request.",
-        Severity.ERROR,
     ),
     Explanation(
         "GR402",
@@ -242,6 +238,5 @@ LINT_ENTRIES = (
         "  - name: pace\n    facts: {geo.country: DE, account.id: a1}\n"
         "    steps: [{repeat: 60, expect: allow}, {expect: {throttle: pace}}]",
         "It could be anything: a test that it decides says what it is meant to do.",
-        Severity.NOTE,
     ),
 )

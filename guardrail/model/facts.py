@@ -132,6 +132,18 @@ AGES: Mapping[str, str] = MappingProxyType(
 )
 """The durations that follow from a time, each with that time: how long ago it is, 0 at least."""
 
+EARNED = (
+    "account.age",
+    "account.paid_age",
+    "account.paid_usd",
+    "account.verified_age",
+    "actor.trusted_accounts",
+)
+"""The numbers and durations that grow with what somebody has done or paid."""
+
+ACCOUNTS = ("account.id", "credential.id", "actor.id")
+"""The facts that tell accounts apart: what has none may stand for many."""
+
 REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
 """How the code of a country's region is written: ISO 3166-2."""
 

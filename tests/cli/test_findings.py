@@ -421,7 +421,7 @@ rules:
     when: {any: [{request.tools: {gt: 0}}, {request.capability: {in: [agentic, code]}}]}
     unknown: skip
     budget:
-      # guardrail: ignore GR210 few tokens make a short test
+      # guardrail: ignore GR210, GR212 few tokens make a short test
       tokens: {by: account.tier, anonymous: 1k, email: 10k, verified: unlimited}
       per: day
       key: account.id

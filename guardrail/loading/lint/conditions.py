@@ -26,13 +26,13 @@ def lint_conditions(written: Written) -> None:
                 label = "unknown, and so it matches"
                 help = "write `unknown: match` if that is meant, or `unknown: skip`"
                 at = written.place(rule).key_span(("when",))
-                written.scope.findings.note("GR204", at, message, label=label, help=help)
+                written.scope.findings.report("GR204", at, message, label=label, help=help)
     for exemption in written.policies.exemptions:
         if exemption.when == ALWAYS:
             message = f"exemption {quoted(exemption.id)} lifts its rules for everyone"
             help = "say who is exempt, or set the rules' `mode: off`"
             at = written.place(exemption).key_span(("when",))
-            written.scope.findings.warn("GR227", at, message, help=help)
+            written.scope.findings.report("GR227", at, message, help=help)
 
 
 def _decides_missing(condition: Condition, fact: Fact) -> bool:

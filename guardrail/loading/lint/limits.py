@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import Diagnostic, finding
 from guardrail.loading.findings import Path
 from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.text import listed, quoted
@@ -61,7 +61,7 @@ def forgetful(policies: PolicySet, store: str) -> list[Diagnostic]:
     message = f"`{store}` forgets at every restart what {listed(rule.id for rule in long)} "
     message += "counts" if len(long) == 1 else "count"
     help = "keep counters in `lmdb://…` or `redis://…`; a window of an hour forgives a restart"
-    return [Diagnostic("GR211", Severity.NOTE, message, long[0].span, None, None, help)]
+    return [finding("GR211", message, long[0].span, help)]
 
 
 def _bans_long(rule: Rule) -> bool:
@@ -113,7 +113,7 @@ def _too_small(written: Written, limits: list[_Limit]) -> None:
             help = "give it room for a few requests, or `0` if nobody is to be served"
             at = written.place(limit.rule).key_span(limit.path)
             findings = written.scope.findings
-            report = findings.warn if caps else findings.note
+            report = findings.report if caps else findings.note
             report("GR210", at, message, label=label, help=help)
 
 
@@ -132,7 +132,7 @@ def _without_room(written: Written, limits: list[_Limit]) -> None:
             label = "it refuses whatever it applies to"
             help = "give it room, or write `block: {}` if nobody is to be served"
             at = written.place(limit.rule).key_span(limit.path)
-            written.scope.findings.warn("GR210", at, message, label=label, help=help)
+            written.scope.findings.report("GR210", at, message, label=label, help=help)
 
 
 # GR214: what has to stand beside a limit.
@@ -148,4 +148,4 @@ def _without_concurrency(written: Written, limits: list[_Limit]) -> None:
         label = "each in flight may use more than it reserved"
         help = "add a `concurrency` by account: it bounds what is used above a limit"
         at = written.place(limit.rule).key_span(limit.path)
-        written.scope.findings.note("GR214", at, message, label=label, help=help)
+        written.scope.findings.report("GR214", at, message, label=label, help=help)
