@@ -86,10 +86,6 @@ class ReplayRequest:
         ):
             if is_given:
                 raise SettingError(f"`{name}` does not go with `{in_parts}`: {why}")
-        if self.shard and self.expect:
-            raise SettingError(
-                "`--expect` does not go with `--shard`: write `expect:` into the policies"
-            )
         if self.shard and self.report:
             raise SettingError("`--report` does not go with `--shard`: use `--workers`")
         if self.shard and self.decisions:
@@ -186,6 +182,7 @@ def write_shard(asked: ReplayRequest, policies: PolicySet, output: Output) -> st
         revision=policies.revision,
         traffic=tuple(asked.traffic),
         run=run,
+        expected=tuple(asked.expect),
     ).write(str(asked.result))
     return (
         f"part {part + 1} of {count}: {plural(run.readable, 'request')} decided; "
