@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay.harm import Harm, Hit, Place, Reading, reading
-from guardrail.replay.running import Course, Replay
+from guardrail.replay.running import Begun, Course, Replay
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
@@ -162,23 +162,23 @@ def compared_over(
     mapping: TrafficMap | None,
     warmup: float = 0.0,
     divisions: Iterable[tuple[str, ...]] = (),
+    mine: Callable[[Mapping[str, object]], bool] | None = None,
 ) -> Compared:
-    """Replay traffic through two guards, line by line; `warmup` is in seconds."""
+    """Replay traffic through two guards, line by line; `warmup` is in seconds.
+
+    Of the traffic only the requests are decided whose facts are `mine`.
+    """
     figures = Comparison(*policies, divisions)
-    replays = [Replay(guard) for guard in guards]
-    warmed, warm_until = 0, float("-inf")
+    replays = [Replay(guard, mine) for guard in guards]
+    warmed, begun = 0, Begun(warmup)
     with contextlib.ExitStack() as closing:
-        copies = tee(files.requests(mapping))
+        copies = tee(begun.of(files.requests(mapping)))
         decided: list[Iterator[tuple[int, float, object, Decision]]] = [
             closing.enter_context(contextlib.closing(replay.run(copy)))
             for replay, copy in zip(replays, copies, strict=True)
         ]
-        is_first = True
         for (line, ts, _, before), (_, _, _, after) in zip(*decided, strict=True):
-            if is_first and warmup:
-                warm_until = ts + warmup
-            is_first = False
-            if ts >= warm_until:
+            if ts >= begun.warm_until:
                 figures.add(Place(ts, files.current.name, line), before, after)
             else:
                 warmed += 1

@@ -194,3 +194,23 @@ def test_parts_counted_by_several_facts_are_told_by_fewer(run):
         uncounted.err
     )
     assert "with the same `--by`" in run("merge", "b12", "c22").err
+
+
+@pytest.mark.parametrize("options", [(), ("--warmup", "1d", "--by", "network.kind")])
+def test_versions_compared_in_two_processes_tell_what_one_does(run, folder, options):
+    with gzip.open(WEEK) as week:
+        lines = b"".join(line for line, _ in zip(week, range(2_500), strict=False))
+    (folder / "part.jsonl").write_bytes(lines)
+    (folder / "old.yaml").write_text(HEAD + POLICIES["global"])
+    (folder / "new.yaml").write_text(HEAD + POLICIES["global"] + POLICIES["links"])
+    diff = ["diff", "old.yaml", "new.yaml", "--traffic", "part.jsonl", *options]
+    one = run(*diff, "--format", "json")
+    two = run(*diff, "--format", "json", "--workers", "2")
+
+    assert (two.out, two.code) == (one.out, one.code)
+    assert json.loads(one.out)["traffic"]["accounts"] > 10
+    assert "note: 2 parts by account; accounts stay together that share counters of `all`" in (
+        two.err
+    )
+    alone = run("diff", "old.yaml", "new.yaml", "--workers", "2")
+    assert "`--workers` replays traffic: give it with `--traffic`" in alone.err
