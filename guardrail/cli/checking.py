@@ -176,7 +176,7 @@ def run_check(
     """
     asked.checked()
     if asked.shard is not None:
-        policies = load(asked.paths)
+        policies = load(asked.paths, expected=asked.expect)
         asked.divisions = divisions_of(asked.by, policies)
         output.told("traffic", write_shard(asked, policies, output))
         return OK
@@ -191,7 +191,7 @@ def run_check(
 def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    if asked.expect and not asked.traffic:
+    if asked.expect and not asked.traffic and run is None:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
         check_drawing("`--report`")

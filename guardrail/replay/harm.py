@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from guardrail.engine import NEVER_FITS, Decision, FactReader, LimitStatus
+from guardrail.errors import DataError
 from guardrail.model.amounts import MICRO
 from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect
@@ -296,6 +297,31 @@ class Harm:
                     hits[account].merge(hit)
                 else:
                     hits[account] = hit
+
+    def divide_by(self, divisions: Iterable[tuple[str, ...]]) -> None:
+        """Tell segments apart by other facts, as far as those that were counted tell them.
+
+        Raises:
+            DataError: they were not counted by one of these facts.
+        """
+        asked = tuple(divisions)
+        found = []
+        for division in asked:
+            finer = [one for one in self.divisions if set(division) <= set(one)]
+            if not finer:
+                counted = ", ".join(f"`{','.join(one)}`" for one in self.divisions)
+                raise DataError(
+                    f"`--by {','.join(division)}`: the parts were counted by {counted or 'no fact'}"
+                    " alone; give it to each `check --shard`"
+                )
+            source = min(finer, key=len)
+            places = [source.index(name) for name in division]
+            segments: dict[tuple[str, ...], Segment] = {}
+            for values, segment in self.segments[self.divisions.index(source)].items():
+                fewer = tuple(values[place] for place in places)
+                segments.setdefault(fewer, Segment()).merge(segment)
+            found.append(segments)
+        self.divisions, self.segments = asked, tuple(found)
 
     def finished(self) -> None:
         """Complete the figures: how many requests the accounts that were refused made in all."""

@@ -188,6 +188,15 @@ def test_a_page_tells_over_traffic_what_changed(run, versions, folder):
     assert "tokens-per-day 100 tokens per day for each `account.id`" in found["looser"]
 
 
+def test_a_page_is_the_same_from_several_processes(run, versions, folder):
+    versions(("tokens: 100,", "tokens: 200,"))
+    given = ("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl", "--report")
+    run(*given, "one.html")
+    run(*given, "two.html", "--workers", "2")
+
+    assert (folder / "one.html").read_text("utf-8") == (folder / "two.html").read_text("utf-8")
+
+
 def test_a_page_of_one_version_says_that_none_became_looser(run, versions, folder):
     versions()
     given = ("--traffic", "week.jsonl", "--report", "out.html")
@@ -273,7 +282,8 @@ def tables(run, folder):
             text = text.replace(before, after)
         (folder / "a.yaml").write_text(TABLES, "utf-8")
         (folder / "b.yaml").write_text(text, "utf-8")
-        return json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        told: dict = json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        return told
 
     return compared
 
