@@ -325,6 +325,7 @@ class Request:
                 for name, value in stated.items()
                 if name.startswith("request.") or name not in self.facts
             }
+        self.facts.pop("request.model", None)  # the path's, which may be in doubt by now
         self.facts = {**self.facts, **stated}
         if asked.problem is None:
             return None
