@@ -14,7 +14,7 @@ ends a flow.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -572,21 +572,12 @@ class Served:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
             usage = self._with_added(usage, self._request.estimate)
-        settling = self.reservation.settle(Settlement(usage, own[1].model))
-        if not others:
-            yield from settling
-            return
-        rest = iter(others)
         try:
-            yield from settling
-            yield from self._settle_each(rest)
+            yield from self.reservation.settle(Settlement(usage, own[1].model))
         finally:
             # Also where this was cancelled meanwhile.
-            yield from self._settle_each(rest)
-
-    def _settle_each(self, endings: Iterator[tuple[Decision, Settlement]]) -> Flow[None]:
-        for decision, settlement in endings:
-            yield from settled(self.reservation.guard, decision, settlement, self._flows.recorder)
+            for other in others:
+                yield from settled(self.reservation.guard, *other, self._flows.recorder)
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""

@@ -170,6 +170,7 @@ def incoming_ids(head: Head) -> dict[str, str]:
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})
+NOBODY = Caller(ClientAddress(None), None)
 NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
 LINGER = 5.0
@@ -218,7 +219,7 @@ class Request:
         self._settings = settings
         self._length = head.stated_length
         self.asked: ParsedRequest = header_only(head.method, head.path, head.headers)
-        self.caller = Caller(ClientAddress(None), None)
+        self.caller = NOBODY
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
@@ -325,6 +326,7 @@ class Request:
                 for name, value in stated.items()
                 if name.startswith("request.") or name not in self.facts
             }
+        self.facts.pop("request.model", None)  # the path's, which may be in doubt by now
         self.facts = {**self.facts, **stated}
         if asked.problem is None:
             return None

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from guardrail.http.dialects import Dialect, UsageFormat
 from guardrail.http.flow import STATE_KEY
+from guardrail.http.parsing import ParsedRequest
 from tests.http.driving import CHAT, JSON, MESSAGES, Guarded, Host, ask, completion
 from tests.http.requests import form
 from tests.http.test_asgi_websockets import connect, echo
@@ -180,6 +182,26 @@ def test_the_model_is_named_by_the_query_of_a_socket_or_the_field_of_a_form():
 
     connect(Guarded(POLICY, host), path="/v1/realtime", query_string=b"model=gem")
     assert (spoken.facts["request.model"], seen) == ("gem", ["gem"])
+
+
+def test_a_model_that_path_and_body_name_differently_is_unknown():
+    policy = POLICY.partition("  - {id: agents")[0]
+    guarded = Guarded(policy, unreadable="strictest")
+    body = {"contents": [], "model": "large"}
+
+    assert "request.model" not in decision_on(GEMINI, body, guarded).facts
+    assert decision_on(GEMINI, {"contents": []}, guarded).facts["request.model"] == "gem"
+
+
+def test_what_a_classifier_says_stands_below_what_is_established():
+    def classifier(parts):
+        facts = {"account.id": "another", "request.model": "small", "client.seat": "7"}
+        return ParsedRequest(Dialect.OTHER, facts, {"requests": 1}, UsageFormat.NONE)
+
+    facts = decision_on("/own", {}, Guarded(POLICY, classifiers=[classifier])).facts
+
+    assert facts["account.id"] == "acct-a"
+    assert (facts["request.model"], facts["client.seat"]) == ("small", "7")
 
 
 def test_an_unknown_model_costs_as_the_dearest():

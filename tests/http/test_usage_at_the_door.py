@@ -798,6 +798,36 @@ def test_what_bedrock_answers_is_charged_as_told(action, answer):
     assert (guarded.counted()["in"], guarded.counted()["out"]) == (5, 9)
 
 
+TITAN = {"results": [{"outputText": "one two", "completionReason": "FINISH"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/model/titan/invoke", "x-amzn-bedrock-{}-token-count"),
+        ("/generate", "x-{}-tokens"),
+    ],
+)
+@pytest.mark.parametrize("out", [9, 0])
+def test_what_fields_of_a_response_tell_is_charged(path, named, out):
+    names = ("input", "output") if "bedrock" in named else ("prompt", "generated")
+    told = [(named.format(n).encode(), b"%d" % c) for n, c in zip(names, (5, out), strict=True)]
+    guarded = Counted(Host([json.dumps(TITAN).encode()], headers=[*JSON, *told]))
+    guarded.ask(b'{"inputText": "hi"}', path=path)
+
+    # Nothing told for some bytes of text is not believed.
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (5, out or 4)
+
+
+def test_a_usage_within_a_result_is_charged_as_told():
+    usage = {"prompt_tokens": 5, "completion_tokens": 9}
+    body = {"result": {"response": "one two", "usage": usage}, "success": True}
+    guarded = Counted(Host([json.dumps(body).encode()], headers=JSON))
+    guarded.ask(b'{"messages": []}', path="/ai/run/llama")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (5, 9)
+
+
 def test_a_list_of_responses_is_charged_the_sum():
     usage = {"prompt_tokens": 5, "completion_tokens": 9}
     answer = [{"object": "chat.completion", "usage": usage}] * 2

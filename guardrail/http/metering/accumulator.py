@@ -153,7 +153,7 @@ class Tally:
                 self._each(usage)
             else:
                 merge_usage(self.usage, usage)
-        if told:
+        if told or (whole and self.usage):
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
                 self.mark = self.passed.mark  # what is told covers what passed
@@ -164,6 +164,10 @@ class Tally:
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
+
+    def tell(self, usage: Mapping[str, object]) -> None:
+        """Take in a usage that the head of the response tells."""
+        merge_usage(self.usage, usage)
 
     def add_unread(self, size: int) -> None:
         """Take in that a part of the response passed that cannot be read."""
@@ -266,7 +270,7 @@ class Tally:
 
 
 _NOTHING: Mapping[str, object] = {}
-_WRAPPED = ("response", "message", "interaction")
+_WRAPPED = ("response", "message", "interaction", "result")
 _OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
 """What bodies of Ollama's, and of Llama at Bedrock, tell beside what was written."""
 

@@ -28,6 +28,16 @@ _DONE = b"[DONE]"
 _AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
 _FRAMES = b"application/vnd.amazon.eventstream"
+_BEDROCK = b"x-amzn-bedrock-%b-token-count"
+_TOLD_BY: Mapping[bytes, str] = {
+    _BEDROCK % b"input": "inputTokens",
+    _BEDROCK % b"output": "outputTokens",
+    _BEDROCK % b"cache-read-input": "cacheReadInputTokens",
+    _BEDROCK % b"cache-write-input": "cacheWriteInputTokens",
+    b"x-prompt-tokens": "prompt_tokens",
+    b"x-generated-tokens": "completion_tokens",
+}
+"""Fields in which Bedrock and TGI tell what bodies of some models do not."""
 _SHOWING = (
     UsageFormat.OPENAI_CHAT,
     UsageFormat.OPENAI_COMPLETIONS,
@@ -109,12 +119,17 @@ class Meter:
         """Take the head of the response."""
         self.status = status
         kind = codings = b""
+        told: dict[str, object] = {}
         for name, value in headers:
             lowered = name.lower()
             if lowered == b"content-encoding":
                 codings += b"," + value
             elif lowered == b"content-type":
                 kind = value.strip().lower()
+            elif lowered in _TOLD_BY:
+                told[_TOLD_BY[lowered]] = value.decode("latin-1").strip()
+        if told:
+            self._tally.tell(told)
         if codings.strip(b", ").lower() not in (b"", b"identity"):
             try:
                 self._decoder = Decoder(codings)

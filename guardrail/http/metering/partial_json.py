@@ -23,7 +23,7 @@ WANTED = frozenset(
         "prompt_token_count generation_token_count "
         "response.id response.usage response.model response.status response.background "
         "response.reasoning response.meta message.id message.usage message.model "
-        "interaction.id interaction.status interaction.usage"
+        "interaction.id interaction.status interaction.usage result.usage result.model"
     ).split()
 )
 """The members that are kept, by the keys that lead to them."""
@@ -84,6 +84,7 @@ class _Top(
     prompt_token_count: Any = None
     generation_token_count: Any = None
     response: Any = None
+    result: Any = None
     message: Any = None
 
 

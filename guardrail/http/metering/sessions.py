@@ -20,6 +20,8 @@ from urllib.parse import parse_qs
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.metering.continuous import PATHS as CONTINUOUS
+from guardrail.http.metering.continuous import ContinuousMeter
 from guardrail.http.metering.realtime import RealtimeMeter
 from guardrail.http.metering.turns import (
     NOTHING,
@@ -407,6 +409,8 @@ def session_meter(
     named = parse_qs(query.decode("utf-8", "replace"))
     if endpoint == PATH:
         return ResponsesMeter(classifiers=classifiers, **known)
+    if endpoint in CONTINUOUS:
+        return ContinuousMeter(**known)
     if endpoint.startswith("/v1/realtime"):
         stored = ephemeral or "call_id" in named or endpoint != "/v1/realtime"
         transcribes = "transcription" in named.get("intent", ())

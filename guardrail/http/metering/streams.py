@@ -242,8 +242,9 @@ class EventStream:
         self._unread = Unread()
         self._kept: list[Kept] = []
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes; yield each event that ends in them."""
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes; return the events that end in them."""
+        ended: list[Event] = []
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -256,7 +257,8 @@ class EventStream:
             if ending:
                 self._after_cr = ending == b"\r" and match.end() == len(chunk)
                 if self._end_line() and self._size:
-                    yield self._end_event()
+                    ended.append(self._end_event())
+        return ended
 
     def unfinished(self) -> Event | None:
         """Return the event that would end if the stream ended here, None if there is none."""
@@ -340,8 +342,9 @@ class FrameStream:
         self._skip = self._left = self._size = 0
         self._held: bytearray | None = bytearray()
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes; yield the payload of each frame that ends in them."""
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes; return the payloads of the frames that end in them."""
+        ended: list[Event] = []
         at = 0
         while at < len(chunk) and not self.broken:
             if not self._size:
@@ -353,7 +356,8 @@ class FrameStream:
                 continue
             at += self._take(chunk, at)
             if not self._size:
-                yield self._event()
+                ended.append(self._event())
+        return ended
 
     def unfinished(self) -> Event | None:
         """Return nothing: a frame counts when it is complete."""

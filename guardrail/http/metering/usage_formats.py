@@ -288,11 +288,12 @@ def _modal(usage: Mapping[str, object], *names: str) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    return as_count(value) if value.__class__ is not str else _written(str(value))
-
-
-def _written(value: str) -> int | None:
-    return as_count(int(value)) if value.isdecimal() and len(value) <= _LONGEST_COUNT else None
+    # Nearly all are plain; what else is a count, `as_count` says.
+    if isinstance(value, int) and value.__class__ is int and 0 <= value <= TOP:
+        return value
+    if isinstance(value, str):
+        return as_count(int(value)) if value.isdecimal() and len(value) <= _LONGEST_COUNT else None
+    return as_count(value)
 
 
 def _most(usage: Mapping[str, object], *names: str) -> int | None:

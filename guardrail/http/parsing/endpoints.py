@@ -127,6 +127,10 @@ _TABLE = """
 /v1/realtime/sessions               openai    generate -           audio
 /v1/realtime/client_secrets         openai    generate -           audio
 /v1/realtime/transcription_sessions openai    generate -           audio
+/v1/realtime/translations           openai    generate -           audio
+/v1/realtime/translations/calls     openai    generate -           audio form,sdp
+/v1/realtime/translations/client_secrets openai generate -         audio
+/v1/audio/transcriptions/realtime   openai    generate -           audio
 /v1/batches                         openai    batch    -           batch
 /v1/batches/*                       openai    control  -           other
 /v1/batches/*/cancel                openai    control  -           other post

@@ -54,7 +54,9 @@ _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embed
 _STREAMING = ("/api/chat", "/api/generate")
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
-_GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
+_GOES_ON = ("/v1/threads/", "/v1/realtime/calls", "/v1/realtime/translations/calls")
+# The addresses of sessions, which name their model in the query.
+_SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")
 _TEXTS = ("prompt", "input", "text")
 REALTIME_NAMES = ("model", "deployment")
 """What names the model in the address of a session: OpenAI's name, and Azure's."""
@@ -333,7 +335,7 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
     """Return the facts that a path and a query establish by themselves."""
     facts: dict[str, object] = {}
     model = endpoint.model
-    if model is None and endpoint.name.startswith("/v1/realtime"):
+    if model is None and endpoint.name.startswith(_SESSIONS):
         named = _models_in(query, *REALTIME_NAMES)
         model = named[0] if len(set(named)) == 1 else None
     if model is not None:
@@ -368,7 +370,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
             param="model",
         )
     facts.update(established)
-    realtime = endpoint.name.startswith("/v1/realtime")
+    realtime = endpoint.name.startswith(_SESSIONS)
     asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
     known = facts.get("request.model")
     if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
@@ -389,7 +391,7 @@ def _bare(model: str) -> str:
 
 
 def _without_body(parts: RequestParts, endpoint: Endpoint) -> ParsedRequest:
-    realtime = endpoint.name.startswith("/v1/realtime")
+    realtime = endpoint.name.startswith(_SESSIONS)
     capability = endpoint.capability if realtime or endpoint.vague else "other"
     facts: dict[str, object] = {
         "request.endpoint": endpoint.name,
