@@ -15,13 +15,25 @@ from time import thread_time_ns
 from benchmarks.results import Result
 from benchmarks.timing import interleaved, micros, ratio
 from guardrail import Guard
-from guardrail.loading import load_policies
+from guardrail.loading import load_policies, load_text
 from guardrail.model.policy import PolicySet
 
 KNOWN_MOST, FIRST_MOST, BYTES_MOST = 1.2, 10.0, 64.0
 POLICIES = Path(__file__).parent.parent / "policies"
 START = 1_780_272_000.0
-ACCOUNTS, REQUESTS, NEWCOMERS, PAIRS = 200, 4_000, 2_000, 1_000_000
+ACCOUNTS, TURNS, NEWCOMERS, PAIRS = 200, 6, 2_000, 1_000_000
+COMING = {"a second": 1.0, "a minute": 60.0, "an hour": 3600.0, "a day": 86_400.0}
+ONE_RULE = """
+guardrail: 1
+policy: one
+facts: {account.tier: {type: level, values: [free, verified]}}
+links:
+  trusted: {account.tier: verified, account.verified_age: {gte: 30d}}
+  strong: [payment.fingerprint, kyc.subject]
+  weak: [client.network, device.fingerprint, request.template, request.toolset, account.signup]
+rules:
+  - {id: pool, when: always, budget: {requests: 100000, per: 30d, key: actor.id}}
+"""
 ESTIMATE: dict[str, object] = {"input_tokens": 100, "output_tokens": 100}
 
 Facts = dict[str, object]
@@ -30,25 +42,19 @@ Facts = dict[str, object]
 def linking_costs(rounds: int, scale: float) -> list[Result]:
     """Return T17: decisions on known accounts against no links, first sights, bytes a pair."""
     policies = load_policies([POLICIES])
-    linked = Guard.from_policies(policies, environ={})
-    alone = Guard.from_policies(replace(policies, links=None, score=None), environ={})
-    count = max(ACCOUNTS, int(REQUESTS * scale))
-    costs = interleaved(
-        {"linked": lambda: _known(linked, count), "alone": lambda: _known(alone, count)}, rounds
-    )
+    count = max(20, int(ACCOUNTS * scale))
+    results = [
+        result
+        for name, each in (("one rule", load_text(ONE_RULE)), ("the shipped policies", policies))
+        for result in _coming(name, each, rounds, count)
+    ]
     firsts = _Newcomers(policies, max(50, int(NEWCOMERS * scale)))
     firsts_costs = interleaved({"first": firsts.cost}, rounds)
     pairs = max(20_000, int(PAIRS * scale))
     command = [sys.executable, "-m", "benchmarks.linking", str(pairs)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return [
-        Result(
-            target="T17",
-            what="a decision on known accounts by the shipped policies, against no links",
-            value=ratio(costs, "linked", "alone"),
-            bound=KNOWN_MOST,
-            note=f"{micros(costs, 'linked'):.1f} µs against {micros(costs, 'alone'):.1f}",
-        ),
+        *results,
         Result(
             target="T17",
             what="the first sight of one value of an account, in memory",
@@ -67,15 +73,54 @@ def linking_costs(rounds: int, scale: float) -> list[Result]:
     ]
 
 
-def _known(guard: Guard, count: int) -> float:
-    """Decide for a few accounts in turn within half a minute; return seconds a request."""
-    asked = list(islice(_people(0), ACCOUNTS))
-    for facts in asked:
-        guard.settle(guard.decide(facts, ESTIMATE, now=START), ESTIMATE, now=START)
-    began = thread_time_ns()
-    for number in range(count):
-        guard.decide(asked[number % ACCOUNTS], ESTIMATE, now=START + number / count)
-    return (thread_time_ns() - began) / count / 1e9
+def _coming(name: str, policies: PolicySet, rounds: int, count: int) -> Iterator[Result]:
+    """Yield what decisions on accounts cost that come once in a while, against no links."""
+    linked = Guard.from_policies(policies, environ={})
+    scoreless = Guard.from_policies(replace(policies, score=None), environ={})
+    alone = Guard.from_policies(replace(policies, links=None, score=None), environ={})
+    for interval, seconds in COMING.items():
+        costs = interleaved(
+            {
+                "linked": _Known(linked, count, seconds).cost,
+                "scoreless": _Known(scoreless, count, seconds).cost,
+                "alone": _Known(alone, count, seconds).cost,
+            },
+            rounds,
+        )
+        note = f"{micros(costs, 'linked'):.1f} µs against {micros(costs, 'alone'):.1f}"
+        if policies.score is not None:
+            note += f"; without `score` {ratio(costs, 'scoreless', 'alone'):.2f} ×"
+        yield Result(
+            target="T17",
+            what=f"a decision by {name} on accounts that come once {interval}, against no links",
+            value=ratio(costs, "linked", "alone"),
+            bound=KNOWN_MOST,
+            note=note,
+        )
+
+
+class _Known:
+    """Accounts that come again and again, once in so many seconds."""
+
+    def __init__(self, guard: Guard, count: int, seconds: float) -> None:
+        self._guard, self._count, self._seconds = guard, count, seconds
+        self._round = 0
+
+    def cost(self) -> float:
+        """Decide for some accounts in turn, after a first sight; return seconds a request."""
+        guard, self._round = self._guard, self._round + 1
+        start = START + self._round * 10 * 86_400
+        first = int(self._seconds) * 1_000_000 + self._round * self._count
+        asked = list(islice(_people(first, start), self._count))
+        for at in (0, 1):
+            for facts in asked:
+                guard.settle(guard.decide(facts, ESTIMATE, now=start + at), ESTIMATE, now=start)
+        began = thread_time_ns()
+        for turn in range(1, TURNS + 1):
+            now = start + 1 + turn * self._seconds
+            for facts in asked:
+                guard.decide(facts, ESTIMATE, now=now)
+        return (thread_time_ns() - began) / (self._count * TURNS) / 1e9
 
 
 class _Newcomers:
@@ -115,15 +160,15 @@ def grown(pairs: int) -> float:
     return (tracemalloc.get_traced_memory()[0] - before) / (count * newcomers.values)
 
 
-def _people(first: int) -> Iterator[Facts]:
-    """Yield accounts of small customers: a card each, what others share in threes and fives."""
+def _people(first: int, now: float = START) -> Iterator[Facts]:
+    """Yield accounts that are new `now`: a card each, what others share in threes and fives."""
     number = first
     while True:
         yield {
             "account.id": f"acct-{number:09x}",
             "account.tier": "verified",
-            "account.verified_at": START - 3600,
-            "account.created": START - 7200,
+            "account.verified_at": now - 3600,
+            "account.created": now - 7200,
             "account.paid_usd": 5000,
             "geo.country": "DE",
             "network.kind": "residential",

@@ -15,7 +15,7 @@ from guardrail.analysis.witnesses import possible
 from guardrail.engine import rule_facts
 from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import Amount, Raised, larger, possible_amounts, without_raises
-from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
+from guardrail.model.conditions import ALWAYS, Comparison, Condition, Negation, Some, text_of
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
@@ -119,7 +119,7 @@ def _of_parts(space: Space, condition: Condition, span: Span) -> Iterator[Diagno
                 found.append(_never(part, span))
         yield from found
         if several and not found and _always(space, condition):
-            message = "one of these always holds: " + " or ".join(map(_text, condition.parts))
+            message = "one of these always holds: " + " or ".join(map(text_of, condition.parts))
             help = "leave the choice out, or correct one of them"
             yield finding("GR216", message, _place(condition, span), help)
 
@@ -137,7 +137,7 @@ def _of_test(space: Space, test: Comparison, span: Span) -> Iterator[Diagnostic]
 
 def _never(part: Condition, span: Span) -> Diagnostic:
     help = "correct it, or leave it out: no request is like this"
-    return finding("GR201", f"`{_text(part)}` can never be true", _place(part, span), help)
+    return finding("GR201", f"`{text_of(part)}` can never be true", _place(part, span), help)
 
 
 def _can_be(space: Space, condition: Condition) -> bool:
@@ -154,15 +154,6 @@ def _place(condition: Condition, span: Span) -> Span:
         return condition.span or span
     part = condition.part if isinstance(condition, Negation) else condition.parts[0]
     return _place(part, span) if condition is not ALWAYS else span
-
-
-def _text(condition: Condition) -> str:
-    if isinstance(condition, Comparison):
-        return condition.text
-    if isinstance(condition, Negation):
-        return f"not ({_text(condition.part)})"
-    word = " and " if isinstance(condition, Every) else " or "
-    return word.join(map(_text, condition.parts)) or "always"
 
 
 # Rules and steps.

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Format, Output
-from guardrail.engine import ANY, Bound, Fleet, Profile, all_together
+from guardrail.engine import ANY, Bound, Fleet, Profile, Trust, all_together
 
 ACCOUNTS = 1_000
 """How many accounts are reckoned with where nobody says."""
@@ -19,9 +19,13 @@ _MOST_NAMED = 3
 Table = tuple[Bound, ...]
 
 
-def print_bounds(output: Output, fleet: Fleet, found: Sequence[Bound], form: Format) -> None:
-    """Print what was found; `concise` leaves the formulas out."""
+def print_bounds(
+    output: Output, fleet: Fleet, found: Sequence[Bound], form: Format, who: Trust | None
+) -> None:
+    """Print what was found, and `who` is trusted; `concise` leaves the formulas out."""
     output.told("fleet", _fleet(fleet))
+    if who is not None:
+        output.told("trusted", _trusted(who))
     for names, table in merged(found):
         output.line()
         output.line((names, "bold"))
@@ -218,6 +222,15 @@ def _fleet(fleet: Fleet) -> str:
         words.append(plural(fleet.cards, "card"))
     assumed = (f"{name} = {value}" for name, value in fleet.assumed.items())
     return ", ".join((*words, *(shortened(text, 60) for text in assumed)))
+
+
+def _trusted(who: Trust) -> str:
+    """Say who is trusted: only such accounts act alone, whatever they share with others."""
+    if who.tiers is None:
+        tiers = "accounts of any tier"
+    else:
+        tiers = "accounts of " + ", ".join(who.tiers) if who.tiers else "no account of these"
+    return f"{tiers}, by `links`: {shortened(who.when, 300)}"
 
 
 def _print_together(output: Output, found: Sequence[Bound]) -> None:

@@ -14,7 +14,7 @@ from guardrail.cli.bound_text import ACCOUNTS, bound_fields, print_bounds
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
-from guardrail.engine import PERIODS, Bound, Fleet, all_together, bounds
+from guardrail.engine import PERIODS, Bound, Fleet, Trust, all_together, bounds, trust
 from guardrail.errors import SettingError
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import Fact, FactType, Source, typed_value
@@ -141,11 +141,12 @@ def run_bound(asked: BoundRequest, output: Output, form: Format) -> int:
     now = round((time.time() if asked.as_of is None else asked.as_of) * SECOND)
     periods = [name for name in PERIODS if not asked.windows or name in asked.windows]
     found = bounds(policies, fleet, now, periods=periods, tiers=tiers)
+    who = trust(policies, fleet, now)
     if form is Format.JSON:
-        output.json(_fields(policies, fleet, found))
+        output.json(_fields(policies, fleet, found, who))
         return OK
     output.told("policy", policy_line(policies))
-    print_bounds(output, fleet, found, form)
+    print_bounds(output, fleet, found, form, who)
     return OK
 
 
@@ -190,12 +191,15 @@ def _value(fact: Fact, text: str) -> object | None:
     return typed_value(fact, stated)
 
 
-def _fields(policies: PolicySet, fleet: Fleet, found: Sequence[Bound]) -> dict[str, object]:
+def _fields(
+    policies: PolicySet, fleet: Fleet, found: Sequence[Bound], who: Trust | None
+) -> dict[str, object]:
     asked = dict.fromkeys((one.capability, one.unit, one.period) for one in found)
     return {
         "policy": policies.name,
         "revision": policies.revision,
         "fleet": asdict(fleet),
+        "trusted": None if who is None else asdict(who),
         "bounds": bound_fields(found),
         "together": [
             {"capability": c, "unit": u, "period": p, "most": all_together(found, c, u, p)}

@@ -9,9 +9,11 @@ from guardrail.engine.bound import (
     Fleet,
     Profile,
     Term,
+    Trust,
     all_together,
     bounds,
     cheapest,
+    trust,
 )
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
@@ -88,6 +90,7 @@ __all__ = [
     "ShadowReport",
     "Sizer",
     "Term",
+    "Trust",
     "addresses",
     "all_together",
     "allowance",
@@ -110,6 +113,7 @@ __all__ = [
     "rule_facts",
     "settle_inline",
     "texts",
+    "trust",
     "unlisted",
     "whose_key",
 ]

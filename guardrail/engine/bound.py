@@ -26,7 +26,15 @@ from guardrail.engine.splits import numbers
 from guardrail.engine.verbs import in_unit
 from guardrail.engine.windows import SCALED_BELOW, pace_increment
 from guardrail.model.amounts import DAY, HOUR
-from guardrail.model.conditions import facts_of
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    evaluate,
+    facts_of,
+    text_of,
+)
 from guardrail.model.effects import Mode
 from guardrail.model.facts import COUNTRIES, FactType
 from guardrail.model.policy import PolicySet
@@ -151,6 +159,49 @@ def bounds(
         for capability in _capabilities(told, fleet)
         for found in _Worked(told, fleet, profile, capability).bounds(periods)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What makes an account trusted, by the links of a set: `when` in words.
+
+    `tiers` are those whose accounts may be, None where tiers make no difference.
+    """
+
+    when: str
+    tiers: tuple[str, ...] | None
+
+
+def trust(policies: PolicySet, fleet: Fleet, now: int) -> Trust | None:
+    """Return what makes an account of a fleet trusted, None where nothing links accounts."""
+    if policies.links is None:
+        return None
+    condition = policies.links.trusted
+    told = Distinctions(policies, in_force(policies, now), now)
+    tiers: dict[str, bool] = {}
+    for profile in _profiles(told, fleet, None):
+        if profile.tier:
+            known = {**_known(told, profile), **{n: (v,) for n, v in fleet.assumed.items()}}
+            may, _ = _answers(condition, known)
+            tiers[profile.tier] = tiers.get(profile.tier, False) or may
+    kept = tuple(name for name, may in tiers.items() if may)
+    return Trust(when=text_of(condition), tiers=None if len(kept) == len(tiers) else kept)
+
+
+def _answers(condition: Condition, known: Mapping[str, Values]) -> tuple[bool, bool]:
+    """Return whether a condition may be true, and whether it may be false, by values of facts."""
+    if isinstance(condition, Comparison):
+        if condition.fact not in known or condition.operator == "same_as":
+            return True, True
+        facts = ({} if v is None else {condition.fact: v} for v in known[condition.fact])
+        found = {evaluate(condition, each, 0.0) for each in facts}
+        return True in found, False in found
+    if isinstance(condition, Negation):
+        true, false = _answers(condition.part, known)
+        return false, true
+    every = [_answers(part, known) for part in condition.parts]
+    of_all, of_one = (all, any) if isinstance(condition, Every) else (any, all)
+    return of_all(one for one, _ in every), of_one(other for _, other in every)
 
 
 def all_together(found: Sequence[Bound], capability: str, unit: str, period: str) -> float | None:

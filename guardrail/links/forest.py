@@ -108,22 +108,28 @@ class Forest:
         row = self.index.get(name, NOBODY)
         if row != NOBODY:
             return row
-        accounts = int(kind < FIRST_EVIDENCE)
-        trusted = int(kind == TRUSTED)
+        return self._row(name, kind, NOBODY, 0, 0)
+
+    def _row(self, name: int, kind: int, above: int, expiry: int, since: int) -> int:
+        """Return the row of a new node; the node above it does not know of it yet."""
+        accounts, trusted = int(kind < FIRST_EVIDENCE), int(kind == TRUSTED)
+        degree = int(above != NOBODY)
         if self._free:
             row = self._free.pop()
-            self.name[row], self.kind[row] = name, kind
-            self.parent[row], self.accounts[row], self.trusted[row] = NOBODY, accounts, trusted
-            self.expiry[row] = self.since[row] = self.degree[row] = 0
+            self.name[row], self.kind[row], self.parent[row] = name, kind, above
+            self.accounts[row], self.trusted[row], self.degree[row] = accounts, trusted, degree
+            self.expiry[row], self.since[row] = expiry, since
         else:
             row = len(self.name)
             self.name.append(name)
             self.kind.append(kind)
-            self.parent.append(NOBODY)
+            self.parent.append(above)
             self.accounts.append(accounts)
             self.trusted.append(trusted)
-            for zero in (self.expiry, self.since, self.degree, self.entered):
-                zero.append(0)
+            self.expiry.append(expiry)
+            self.since.append(since)
+            self.degree.append(degree)
+            self.entered.append(0)
         self.index[name] = row
         return row
 
@@ -165,6 +171,15 @@ class Forest:
         if len(self.path(account)) + len(self.path(value)) > LONGEST_WALK:
             return False
         self._graft(account, value, expiry, today, tops, fresh)
+        return True
+
+    def hang(self, account: int, name: int, kind: int, expiry: int, today: int) -> bool:
+        """Hang a new value below an account; tell whether it stands, see `link`."""
+        if len(self.path(account)) >= LONGEST_WALK:
+            return False
+        row = self._row(name, kind, account, expiry, today)
+        self.degree[account] += 1
+        self._enter(row)
         return True
 
     def renew(self, account: int, value: int, expiry: int, today: int) -> bool:
@@ -402,8 +417,11 @@ class Forest:
 
     def enter(self, row: int, day: int) -> None:
         """Have a node looked at after a day."""
-        self.due.setdefault(day, array("i")).append(row)
-        self._soonest = min(self._soonest, day)
+        nodes = self.due.get(day)
+        if nodes is None:
+            nodes = self.due[day] = array("i")
+            self._soonest = min(self._soonest, day)
+        nodes.append(row)
 
     def tidy(self) -> None:
         """Let go of nodes that no edge holds any more; no row may be in use."""

@@ -257,8 +257,12 @@ class Linking:
 
     def _tie(self, row: int, name: int, kind: int, expiry: int, today: int, now: int) -> None:
         forest, fresh = self.forest, 0
-        value = forest.node(name, kind)
-        if forest.renew(row, value, expiry, today):
+        value = forest.index.get(name, NOBODY)
+        if value == NOBODY and forest.hang(row, name, kind, expiry, today):
+            return
+        if value == NOBODY:
+            value = forest.node(name, kind)
+        elif forest.renew(row, value, expiry, today):
             return
         if forest.degree[value]:
             fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here

@@ -115,6 +115,16 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
             yield from comparisons(part)
 
 
+def text_of(condition: Condition) -> str:
+    """Return a condition in words, its tests as their author wrote them."""
+    if isinstance(condition, Comparison):
+        return condition.text
+    if isinstance(condition, Negation):
+        return f"not ({text_of(condition.part)})"
+    word = " and " if isinstance(condition, Every) else " or "
+    return word.join(map(text_of, condition.parts)) or "always"
+
+
 Facts = Mapping[str, Any]
 Answer = bool | None
 Predicate = Callable[[Facts, float], Answer]

@@ -128,3 +128,33 @@ def test_check_tells_the_worst_of_each_tier(run):
         for tier in ("email", "verified")
         for period in ("day", "month", "ever")
     }
+
+
+@pytest.mark.parametrize(
+    ("trusted", "options", "tiers"),
+    [
+        ("{account.tier: verified, account.verified_age: {gte: 60d}}", [], ["verified"]),
+        ("{account.verified_age: {gte: 60d}}", [], None),
+        ("{not: {account.tier: verified}}", [], ["email"]),
+        ("{any: [{account.tier: email}, {x.vip: true}]}", [], None),
+        ("{any: [{account.tier: email}, {x.vip: true}]}", ["--assume", "x.vip=false"], ["email"]),
+        ("{account.tier: email, x.vip: true}", ["--assume", "x.vip="], []),
+    ],
+)
+def test_who_is_trusted_is_read_from_the_links(run, folder, trusted, options, tiers):
+    links = f"links: {{trusted: {trusted}, strong: [payment.fingerprint]}}\n"
+    by_actor = "  - {id: pool, when: always, budget: {requests: 9, per: 30d, key: actor.id}}\n"
+    text = TIERED.replace("exemptions:", by_actor + "exemptions:") + links
+    (folder / "tiered.yaml").write_text(text)
+    outcome = run("bound", "tiered.yaml", "--format", "json", *options)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["trusted"]["tiers"] == tiers
+    shown = run("bound", "tiered.yaml", *options).out
+    (line,) = (line for line in shown.splitlines() if line.startswith("trusted"))
+    said = {"None": "accounts of any tier", "[]": "no account of these"}.get(str(tiers))
+    assert line.startswith(f"trusted  {said or 'accounts of ' + tiers[0]}, by `links`: ")
+
+
+def test_policies_without_links_say_nothing_of_trust(run):
+    assert json.loads(run("bound", "tiered.yaml", "--format", "json").out)["trusted"] is None
+    assert "trusted" not in run("bound", "tiered.yaml").out
