@@ -200,7 +200,8 @@ def tables(run, folder):
             text = text.replace(before, after)
         (folder / "a.yaml").write_text(TABLES, "utf-8")
         (folder / "b.yaml").write_text(text, "utf-8")
-        return json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        found: dict = json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        return found
 
     return compared
 
