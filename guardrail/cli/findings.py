@@ -16,10 +16,12 @@ from guardrail.cli.output import Format, Output
 from guardrail.cli.policy_findings import Setting, policy_findings, with_excerpts
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_findings import rule_findings, thin_sample
+from guardrail.engine import no_estimate
 from guardrail.errors import Diagnostic, SettingError, Severity, finding, severity_of
 from guardrail.http.doors import DOORS
 from guardrail.loading import ending_soon, nearest
 from guardrail.model.amounts import SECOND
+from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult
 from guardrail.traffic.notes import MapNotes
@@ -122,6 +124,7 @@ def findings_of_traffic(
             help = "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
             found.add("GR306", message, help)
     found.located += rule_findings(run, policies, missing)
+    found.located += _without_tokens(run, policies)
     thin = thin_sample(run, policies)
     if thin is not None:
         found.unplaced.append(thin)
@@ -132,6 +135,31 @@ def findings_of_traffic(
         help = "list the models asked for, with their `weaker`, or refuse instead"
         found.located.append(finding("GR307", message, by_id[name].span, help))
     return found
+
+
+def _without_tokens(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
+    """Return a finding if most of what limits in tokens met does not say how many it took."""
+    lacking = run.tally.notes[no_estimate("input_tokens")]
+    limited = [
+        rule
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF and not _IN_TOKENS.isdisjoint(rule.verb.units)
+    ]
+    if not limited or 2 * lacking <= run.tally.requests:
+        return []
+    names = f"`{limited[0].id}`"
+    if len(limited) > 1:
+        names += f" and {plural(len(limited) - 1, 'other rule')}"
+    whose = "no request says how many tokens it took"
+    if lacking < run.tally.requests:
+        part = share(lacking, run.tally.requests)
+        whose = f"{part} of the requests do not say how many tokens they took"
+    message = f"{whose}: {names} counted one for each"
+    help = "say in the map which column holds `input_tokens`, or record them, else nothing is shown"
+    return [finding("GR316", message, limited[0].span, help)]
+
+
+_IN_TOKENS = frozenset(("tokens", "input_tokens", "cost_usd"))
 
 
 def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:

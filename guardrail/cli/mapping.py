@@ -42,14 +42,14 @@ def guess(log: Log, policies: Policies = None, color: options.ColorOption = Colo
 
 def run_guess(log: str, policies: list[str] | None, output: Output) -> int:
     """Print a proposal, and try it on the log."""
-    made = proposed(log)
+    known = load_text(_NO_RULES) if not policies else load(policies)
+    made = proposed(log, known.facts["account.tier"].values)
     text = made.text if made.name is None else text_of_map(made.name)
     for line in made.taken:
         output.note(line)
     if made.name is not None:
         output.note(f"read the log with `--map {made.name}`")
     _tell_unused(made, output)
-    known = load_text(_NO_RULES) if not policies else load(policies)
     mapping = read_map(text.encode(), f"the map proposed for `{log}`", known)
     bad = BadLines()
     with LineSource(log) as source:

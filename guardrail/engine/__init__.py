@@ -32,7 +32,7 @@ from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactR
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
 from guardrail.engine.reach import KINDS, Point, points_of, reached
-from guardrail.engine.sizes import Sizer, as_count, unlisted
+from guardrail.engine.sizes import Sizer, as_count, no_estimate, unlisted
 from guardrail.engine.splits import NUMERIC, addresses, numbers, texts
 from guardrail.engine.verbs import (
     BY_RULE,
@@ -104,6 +104,7 @@ __all__ = [
     "head_rules",
     "in_unit",
     "merge_obligations",
+    "no_estimate",
     "numbers",
     "pace_increment",
     "points_of",

@@ -52,6 +52,11 @@ def unusable(estimate: Mapping[str, object] | None) -> tuple[str, ...]:
     )
 
 
+def no_estimate(unit: str) -> str:
+    """Return the note on a request that does not say how much of a unit it takes."""
+    return f"the estimate has no `{unit}`: 1 is reserved"
+
+
 def unlisted(policies: PolicySet, model: object) -> tuple[str, ...]:
     """Return a note if a request asks for a model that the policies do not list, else nothing."""
     if not policies.models or not isinstance(model, str) or policies.model_named(model):
@@ -151,7 +156,7 @@ class Sizer:
         if unit == "output_tokens" and (most := self._most_output(stated, model)) is not None:
             return most
         if not stated.states(unit):
-            stated.notes.append(f"the estimate has no `{unit}`: 1 is reserved")
+            stated.notes.append(no_estimate(unit))
         return 1
 
     def _tokens(self, stated: _Stated, model: object) -> int:

@@ -437,6 +437,19 @@ _ENTRIES = (
         "They are replaced by one sign, so that two accounts may become one.",
     ),
     Explanation(
+        "GR316",
+        "limit in tokens over traffic that states none",
+        "rules:\n  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+        "# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1"}}',
+        "rules:\n  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+        "# file: traffic.jsonl\n"
+        '{"ts": 1772409600, "facts": {"account.id": "a1"}, "usage": {"input_tokens": 2000}}',
+        "A request that does not say how many tokens it took counts as one: no limit in tokens or "
+        "money ever fills, and a replay that refuses nobody shows nothing. It is told where most "
+        "requests are like that.",
+    ),
+    Explanation(
         "GR403",
         "test that expects nothing",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from guardrail.errors import DataError
-from guardrail.model.facts import CAPABILITIES, COUNTRIES
+from guardrail.model.facts import CAPABILITIES, COUNTRIES, STANDARD_FACTS
 from guardrail.traffic.lines import LineSource
 from guardrail.traffic.mapfile import compiled_pattern
 from guardrail.traffic.reading import rows_of
@@ -46,6 +46,12 @@ _COMBINED = compiled_pattern(
 )
 _EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")
 
+_DECIMAL = 'decimal: ","'
+_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d+|\d+,(\d{1,2}|\d{4,}))")
+"""A number whose decimals stand behind a comma: three digits there may as well be thousands."""
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
+_LATIN = "encoding: latin-1"
+
 _FORMATS = (
     "%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S",
     "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
@@ -57,6 +63,7 @@ _RECENT = 946_684_800.0
 _ACCOUNT = (
     "account accountid customer customerid user userid username tenant session sessionid client"
 ).split()
+_PLANS = ("tier", "plan", "accounttier", "subscription", "pricingplan")
 _WANTED: Sequence[tuple[str, Sequence[str], str]] = (
     ("account.org", ("org", "orgid", "organization", "organisation", "team", "teamid", "workspace",
                      "project", "projectid", "company"), "text"),
@@ -78,6 +85,7 @@ _AMOUNTS: Sequence[tuple[str, Sequence[str]]] = (
                       "input", "prompt")),
     ("output_tokens", ("outputtokens", "completiontokens", "tokensout", "outtokens",
                        "generatedtokens", "output", "completion")),
+    ("tokens", ("tokens", "totaltokens", "tokencount", "tokensused", "tokenstotal")),
     ("requests", ("requests", "nummodelrequests", "calls")),
     ("cost_usd", ("cost", "costusd", "spend", "usd", "price")),
 )  # fmt: skip
@@ -104,8 +112,8 @@ class Proposal:
     unused: list[str] = field(default_factory=list)
 
 
-def proposed(path: str) -> Proposal:
-    """Return a map for a log, by its first rows.
+def proposed(path: str, tiers: Sequence[str] = ()) -> Proposal:
+    """Return a map for a log, by its first rows; `tiers` are the values of `account.tier`.
 
     Raises:
         DataError: the file cannot be read, is traffic already, or shows no time.
@@ -119,7 +127,7 @@ def proposed(path: str) -> Proposal:
     name = _known(path, lines)
     if name is not None:
         return Proposal(name=name, taken=[f"the log is one that the map `{name}` reads"])
-    return _of_rows(path, *_rows_and_layout(path, lines))
+    return _of_rows(path, *_rows_and_layout(path, lines), tiers)
 
 
 def _first_lines(source: LineSource) -> Iterator[bytes]:
@@ -175,7 +183,12 @@ def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str
             rows = list(itertools.islice(rows_of(document, within), LOOKED_AT))
             return [_flat(row) for row in rows], ["format: json", f"rows: {within}"]
         return [_flat(row) for row in rows], []
-    texts = [line.decode("utf-8", "replace") for line in lines]
+    layout = ["format: csv"]
+    try:
+        texts = [line.decode("utf-8-sig") for line in lines]
+    except UnicodeDecodeError:
+        texts = [line.decode("latin-1") for line in lines]
+        layout.append(_LATIN)
     delimiter = max(",;\t|", key=lambda sign: _steady(texts, sign))
     if not _steady(texts, delimiter):
         raise DataError(
@@ -183,7 +196,6 @@ def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str
             "`format: line` and a `pattern`"
         )
     table = [cells for cells in csv.reader(texts, delimiter=delimiter) if cells]
-    layout = ["format: csv"]
     if delimiter != ",":
         layout.append(f"delimiter: {json.dumps(delimiter)}")
     header = table[0]
@@ -193,8 +205,8 @@ def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str
         header = [f"column_{number}" for number in range(1, len(header) + 1)]
         layout.append(f"columns: [{', '.join(header)}]")
     rows = [dict(zip(header, cells, strict=True)) for cells in table if len(cells) == len(header)]
-    if any(re.fullmatch(r"\d{1,3}(\.\d{3})*,\d+", str(v)) for row in rows for v in row.values()):
-        layout.append('decimal: ","')
+    if any(_COMMA.fullmatch(str(value)) for row in rows for value in row.values()):
+        layout.append(_DECIMAL)
     return rows, layout
 
 
@@ -236,23 +248,28 @@ def _is_name(cell: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w .\-/()%]*", cell.strip()) is not None
 
 
-def _of_rows(path: str, rows: list[Row], layout: list[str]) -> Proposal:
+def _of_rows(path: str, rows: list[Row], layout: list[str], tiers: Sequence[str]) -> Proposal:
     made = Proposal()
+    if _LATIN in layout:
+        made.taken.append(f"{'encoding':<20} the log is not UTF-8: taken as latin-1")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     values = {
         name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns
     }
     left = [name for name in columns if values[name]]
+    if _DECIMAL in layout:
+        values = {name: [_dotted(value) for value in seen] for name, seen in values.items()}
     time = next(_times(left, values), None)
     if time is None:
         raise DataError(
-            f"`{path}` shows no column that is a time; write a map, and say under `ts` what it is"
+            f"`{path}` shows no column that is a time{_mixed(left, values)}; write a map, and say "
+            "under `ts` what it is"
         )
     column, spec, why = time
     lines = ["guardrail_map: 1", *layout, f"ts: {{column: {_quoted(column)}{spec}}}"]
     made.taken.append(f"ts                   `{column}`: {why}")
     left.remove(column)
-    lines += _facts(left, values, made)
+    lines += _facts(left, values, made, tiers)
     lines += _amounts(left, values, made)
     for name in left:
         if _plain(name) in _DURATIONS and _all(values[name], _is_number):
@@ -261,9 +278,40 @@ def _of_rows(path: str, rows: list[Row], layout: list[str]) -> Proposal:
             made.taken.append(f"duration             `{name}`: by its name, taken as {unit}")
             left.remove(name)
             break
+    for name in left:
+        grouped = [value for value in values[name] if _THOUSANDS.fullmatch(str(value))]
+        if grouped:
+            text = (
+                f"numbers such as `{grouped[0]}` have a sign between thousands: write them without"
+            )
+            made.taken.append(f"{'nothing':<20} `{name}`: {text}")
     made.unused = [*left, *(name for name in columns if not values[name])]
     made.text = "\n".join(lines) + "\n"
     return made
+
+
+def _dotted(value: Any) -> Any:
+    """Return a number with a decimal comma as it is written with a point."""
+    if isinstance(value, str) and _COMMA.fullmatch(value):
+        return value.replace(".", "").replace(",", ".")
+    return value
+
+
+def _mixed(columns: list[str], values: Mapping[str, list[Any]]) -> str:
+    """Return, in words, the two forms of the first column that a time's name is given to."""
+    for name in columns:
+        if _plain(name) in _TIMES:
+            first = str(values[name][0])
+            shape = _shape(first)
+            other = next((str(v) for v in values[name] if _shape(str(v)) != shape), None)
+            if other is not None:
+                return f": `{name}` has `{first[:30]}` and `{other[:30]}`"
+            return f": `{name}` has `{first[:30]}`"
+    return ""
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d+", "0", text)
 
 
 def _times(columns: list[str], values: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str]]:
@@ -301,15 +349,33 @@ def _times(columns: list[str], values: Mapping[str, list[Any]]) -> Iterator[tupl
                 break
 
 
-def _facts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> Iterator[str]:
+def _facts(
+    left: list[str], values: Mapping[str, list[Any]], made: Proposal, tiers: Sequence[str]
+) -> Iterator[str]:
     checks: Mapping[str, Callable[[str], bool]] = {
         "text": lambda text: True,
         "ip": _is_address,
         "country": lambda text: text.upper() in COUNTRIES,
     }
     yield "facts:"
-    found = 0
+    done: set[str] = set()
+    for name in list(left):
+        fact = name.removeprefix("facts.")
+        if fact in STANDARD_FACTS and fact != "account.tier":
+            yield f"  {fact}: {{column: {_quoted(name)}}}"
+            made.taken.append(f"{fact:<20} `{name}`: it is the fact's own name")
+            left.remove(name)
+            done.add(fact)
+        elif _plain(name) in _PLANS and "account.tier" not in done:
+            levels = _levels(values[name], tiers)
+            if levels:
+                yield f"  account.tier: {{column: {_quoted(name)}, values: {{{levels}}}}}"
+                made.taken.append(f"{'account.tier':<20} `{name}`: by its name and its values")
+                left.remove(name)
+                done.add("account.tier")
     for fact, names, kind in _WANTED:
+        if fact in done:
+            continue
         for name in list(left):
             texts = [str(value) for value in values[name]]
             named = names
@@ -323,14 +389,22 @@ def _facts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> 
             yield f"  {fact}: {{column: {_quoted(name)}{spec}}}"
             made.taken.append(f"{fact:<20} `{name}`: by its name{why}")
             left.remove(name)
-            found += fact in ("account.id", "client.ip", "credential.id")
+            done.add(fact)
             break
-    if not found:
+    if done.isdisjoint(("account.id", "client.ip", "credential.id")):
         yield "  account.id: {constant: everybody}"
         made.taken.append(
             f"{'account.id':<20} no column names who asked: one account for all, which you should "
             "change"
         )
+
+
+def _levels(seen: Sequence[Any], tiers: Sequence[str]) -> str:
+    """Return which of a column's values is which tier, as a map has it."""
+    known = {tier.lower(): tier for tier in tiers}
+    pairs = {str(value): known.get(str(value).lower()) for value in seen}
+    listed = (f"{_quoted(text)}: {tier}" for text, tier in sorted(pairs.items()) if tier)
+    return ", ".join(listed)
 
 
 def _fact_spec(fact: str, texts: list[str]) -> tuple[str, str]:
@@ -351,8 +425,10 @@ def _fact_spec(fact: str, texts: list[str]) -> tuple[str, str]:
 
 
 def _amounts(left: list[str], values: Mapping[str, list[Any]], made: Proposal) -> Iterator[str]:
-    lines = []
+    lines: list[str] = []
     for unit, names in _AMOUNTS:
+        if unit == "tokens" and any("put_tokens:" in line for line in lines):
+            continue  # their sum says nothing more
         for name in list(left):
             if _plain(name) in names and _all(values[name], _is_number):
                 lines.append(f"  {unit}: {{column: {_quoted(name)}}}")

@@ -43,7 +43,7 @@ class RowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by name; in a JSON row a dot also steps into an object.
+    """A column by name; in a JSON row a dot also steps into an object, whose keys may have dots.
 
     The texts in `empty` are no value.
     """
@@ -55,12 +55,20 @@ class Column:
         """Return the row's value, None where the column is absent, null or empty."""
         value = row.get(self.name)
         if value is None and "." in self.name:
-            value = row
-            for part in self.name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+            value = _within(row, self.name)
         if value == "" or (self.empty and value.__class__ is str and value in self.empty):
             return None
         return value
+
+
+def _within(value: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        return None
+    found = value.get(name)
+    if found is None:
+        first, dot, rest = name.partition(".")
+        return _within(value.get(first), rest) if dot else None
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

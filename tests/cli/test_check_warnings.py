@@ -14,7 +14,8 @@ def warnings_at(time: str, folder: Path) -> str:
     """Return what the check of one request at a time says beside its results."""
     traffic = folder / "one.jsonl"
     facts = {"client.ip": "8.8.8.8", "request.capability": "chat"}
-    traffic.write_text(json.dumps({"ts": time, "facts": facts}) + "\n", "utf-8")
+    line = {"ts": time, "facts": facts, "usage": {"input_tokens": 9, "output_tokens": 9}}
+    traffic.write_text(json.dumps(line) + "\n", "utf-8")
     command = [sys.executable, "-m", "guardrail", "check", "policies/", "--traffic", str(traffic)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stderr

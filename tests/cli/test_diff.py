@@ -282,8 +282,8 @@ def tables(run, folder):
             text = text.replace(before, after)
         (folder / "a.yaml").write_text(TABLES, "utf-8")
         (folder / "b.yaml").write_text(text, "utf-8")
-        told: dict = json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
-        return told
+        found: dict = json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        return found
 
     return compared
 

@@ -434,6 +434,15 @@ GUESSED = {
         'ts: {column: day, format: "%Y-%m-%d", timezone: UTC}',
         "input_tokens: {column: tokens_in}",
     ],
+    "time;user;cost;tokens\n01.03.2026 10:00:00;u1;1.234,5;7\n01.03.2026 10:00:01;u2;0,25;8\n": [
+        'decimal: ","',
+        "cost_usd: {column: cost}",
+        "  tokens: {column: tokens}",
+    ],
+    '{"ts": "2026-03-01T09:00:00", "facts": {"account.id": "a"}, "tokens": 9, "input": 4}\n': [
+        "account.id: {column: facts.account.id}",
+        "  input_tokens: {column: input}\n",
+    ],
 }
 
 
@@ -456,13 +465,55 @@ def read_columns(text: str) -> list[Any]:
     return [source for source in mapping.facts if source.column is not None]
 
 
+def test_a_sum_of_tokens_is_left_out_beside_its_parts(tmp_path):
+    (tmp_path / "log").write_text('{"ts": 1772355600, "user": "u", "tokens": 9, "input": 4}\n')
+    made = proposed(str(tmp_path / "log"))
+
+    assert "  tokens:" not in made.text
+    assert made.unused == ["tokens"]
+
+
+def test_signs_between_thousands_are_taken_for_no_decimals(tmp_path):
+    (tmp_path / "log").write_text(
+        'time,user,input_tokens\n1772355600,u,"1,050"\n1772355601,u,"9,999"\n'
+    )
+    made = proposed(str(tmp_path / "log"))
+
+    assert "decimal" not in made.text
+    assert made.unused == ["input_tokens"]
+    assert "`1,050` have a sign between thousands" in made.taken[-1]
+
+
+def test_a_log_that_is_not_utf_8_is_read_all_the_same(tmp_path):
+    (tmp_path / "log").write_bytes("time,user\n1772355600,Jörg\n1772355601,Zoë\n".encode("latin-1"))
+    made = proposed(str(tmp_path / "log"))
+    read = Read(tmp_path / "log", read_map(made.text.encode(), "map", POLICIES))
+
+    assert made.taken[0].endswith("the log is not UTF-8: taken as latin-1")
+    assert [facts["account.id"] for facts in read.facts] == ["Jörg", "Zoë"]
+
+
+def test_a_plan_is_taken_for_a_tier_where_the_tiers_are_known(tmp_path):
+    (tmp_path / "log").write_text("time,user,plan\n1772355600,u,Free\n1772355601,v,gold\n")
+
+    assert (
+        "account.tier: {column: plan, values: {Free: free}}"
+        in proposed(str(tmp_path / "log"), ("free", "paid")).text
+    )
+    assert proposed(str(tmp_path / "log")).unused == ["plan"]
+
+
 @pytest.mark.parametrize(
     ("log", "message"),
     [
         ("", "has no line to propose a map from"),
         ('{"ts": 1, "facts": {}}\n', "own form: it needs no map"),
         ("some words\nother words here\n", "neither JSON nor CSV"),
-        ('{"a": "b"}\n', "shows no column that is a time"),
+        ('{"a": "b"}\n', "shows no column that is a time; write"),
+        (
+            "time,n\n2026-03-01T09:00:00Z,1\n03/02/2026 10:00,2\n",
+            "is a time: `time` has `2026-03-01T09:00:00Z` and `03/02/2026 10:00`; write",
+        ),
     ],
 )
 def test_where_nothing_can_be_proposed_that_is_said(tmp_path, log, message):
