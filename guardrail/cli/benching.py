@@ -148,9 +148,9 @@ def run_bench(asked: BenchRequest, output: Output, form: Format, timer: Timer) -
     if form is Format.JSON:
         output.json({**told, "regressions": worse} if base is not None else told)
     else:
-        output.line(("policy   ", "bold"), policy_line(policies))
-        output.line(
-            ("decided  ", "bold"),
+        output.told("policy", policy_line(policies))
+        output.told(
+            "decided",
             f"{plural(len(lines), 'request')}, {plural(asked.rounds, 'round')} after a warm-up; "
             "of each request the median; µs of one core's time",
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from guardrail.cli.figures import columns, plural
-from guardrail.cli.inert import shortened
+from guardrail.cli.inert import shortened, width, wrapped
 from guardrail.cli.output import Format, Output
 from guardrail.engine import ANY, Bound, Fleet, Profile, Trust, all_together
 
@@ -15,6 +15,8 @@ ACCOUNTS = 1_000
 
 _PERIODS = {"day": "a day", "month": "30 days", "ever": "ever"}
 _MOST_NAMED = 3
+_LEAST_FORMULA = 30
+"""How many cells a formula takes at least beside what it tells of."""
 
 Table = tuple[Bound, ...]
 
@@ -29,10 +31,7 @@ def print_bounds(
     for names, table in merged(found):
         output.line()
         output.line((names, "bold"))
-        rows = list(_rows(table))
-        shown = [row[:4] for row in rows] if form is Format.CONCISE else rows
-        right = (False, False, False, True, False)[: len(shown[0])]
-        output.lines(columns(shown, right, cells=output.width - 2))
+        output.lines(_table(list(_rows(table)), form, output.width - 2))
     remedies = list(_remedies(found))
     if remedies and form is Format.FULL:
         output.line()
@@ -40,6 +39,21 @@ def print_bounds(
         output.lines(columns(remedies, (False, False, False), cells=output.width - 2))
     if fleet.trusted is not None:
         _print_together(output, found)
+
+
+def _table(rows: list[tuple[str, ...]], form: Format, cells: int) -> list[str]:
+    """Return bounds as lines; where formulas have no room beside them they stand beneath."""
+    right = (False, False, False, True)
+    short = [row[:4] for row in rows]
+    if form is Format.CONCISE:
+        return columns(short, right, cells=cells)
+    alone = columns(short, right)
+    if max(map(width, alone)) + _LEAST_FORMULA <= cells:
+        return columns(rows, (*right, False), cells=cells)
+    lines = []
+    for line, row in zip(alone, rows, strict=True):
+        lines += [line, *(f"      {part}" for part in wrapped(row[4], cells - 6) if part)]
+    return lines
 
 
 def worst_lines(found: Sequence[Bound]) -> Iterator[tuple[str, str]]:

@@ -137,19 +137,19 @@ def run_init(wanted: Wanted, output: Output) -> int:
         _tell_span(limits, seen, output)
     policies = load_policies([str(folder)])
     suite = run_suite(policies, None)
-    output.line(("answers  ", "bold"), _answers(name, wanted.key, limits))
+    output.told("answers", _answers(name, wanted.key, limits))
     for path in files:
-        output.line(("wrote    ", "bold"), str(folder / path))
-    output.line(
-        ("tests    ", "bold"),
+        output.told("wrote", str(folder / path))
+    output.told(
+        "tests",
         f"{len(suite.results) - suite.failed} of {plural(len(suite.results), 'test')} passed",
     )
     if wanted.traffic and "-" not in wanted.traffic:
         _print_refused(policies, wanted, output)
     if seen is not None and not limits.tiers and seen.kinds:
         kinds = ", ".join(f"`{shortened(kind, 32)}`" for kind in sorted(seen.kinds)[:MOST_TIERS])
-        output.line(
-            ("note     ", "bold"),
+        output.told(
+            "note",
             f"accounts are of kinds ({kinds}): for a number for each, say their order with "
             "`--tiers`",
         )
@@ -162,8 +162,8 @@ def run_init(wanted: Wanted, output: Output) -> int:
 def _tell_span(limits: Limits, seen: Seen, output: Output) -> None:
     """Say how long the traffic is, and which limits it is too short for."""
     span = length(seen.span)
-    output.line(
-        ("traffic  ", "bold"),
+    output.told(
+        "traffic",
         f"{plural(seen.requests, 'request')} in {span}: {period(seen.first, seen.last)}",
     )
     for rule, window in seen.too_short_for(limits):
@@ -203,7 +203,7 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
         known = [segment for value, segment in values.items() if value != (MISSING,)]
         told += f"; {sum(segment.refused > 0 for segment in known):,} of "
         told += f"{counted(len(known), wanted.key)} met a refusal, by any rule"
-    output.line(("replay   ", "bold"), told)
+    output.told("replay", told)
 
 
 def _next_steps(folder: Path, wanted: Wanted) -> list[str]:
