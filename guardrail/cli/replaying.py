@@ -24,6 +24,7 @@ from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import ShardFile, TrafficRun
 from guardrail.replay.sampling import Sample
 from guardrail.replay.ties import Found, largest_share, parts_of
+from guardrail.replay.today import standing_on
 from guardrail.replay.workers import Workers
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
@@ -55,6 +56,7 @@ class ReplayRequest:
     sample_key: str = ""
     seed_counters: str | None = None
     save_counters: str | None = None
+    today: float | None = None
     report: str | None = None
     show_identifiers: bool = False
 
@@ -111,6 +113,7 @@ class ReplayRequest:
             expected=tuple(self.expect),
             divisions=tuple(self.divisions),
             reports=self.report is not None,
+            today=self.today,
         )
 
     def _wishes(self) -> Mapping[str, object]:
@@ -121,6 +124,7 @@ class ReplayRequest:
             "--sample": self.sample,
             "--seed-counters": self.seed_counters,
             "--save-counters": self.save_counters,
+            "--today": self.today is not None,
             "--report": self.report,
         }
 
@@ -139,6 +143,8 @@ def replay(
         run = Workers(asked.job(policies), policies, asked.workers).run(writer, told)
         warn(output, run)
         return run
+    if asked.today is not None:
+        policies = standing_on(policies, asked.today)
     store = _store(asked)
     seeded = None
     if asked.seed_counters is not None:
@@ -159,7 +165,7 @@ def replay(
             asked.divisions,
             None if asked.report is None else ReportFigures(policies),
         )
-    run.seeded = seeded
+    run.seeded, run.today = seeded, asked.today
     if asked.save_counters is not None:
         assert isinstance(store, MemoryStore)
         count = save_counters(store, policies, asked.save_counters, run.course.newest)

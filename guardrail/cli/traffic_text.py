@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from guardrail.cli.figures import NONE, columns, length, period, plural, share
+from guardrail.cli.figures import NONE, columns, length, moment, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
@@ -136,6 +136,11 @@ def whom_lines(run: TrafficRun) -> Iterator[str]:
 def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     """Yield what a reader must know to trust the figures."""
     course = run.course
+    if run.today is not None:
+        yield (
+            f"rules and exemptions stand throughout as on {moment(run.today)}, whenever they begin "
+            "or end"
+        )
     if course.late:
         yield (
             f"{plural(course.late, 'request')} came after a later one, by up to "

@@ -36,7 +36,7 @@ class TrafficRun:
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
     said of its sources. `sources` are the names of the files. `figures` are those of a report,
-    where one is made.
+    where one is made. `today` is the time (seconds since the epoch) as at which the policies stood.
     """
 
     tally: Tally
@@ -54,6 +54,7 @@ class TrafficRun:
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     figures: ReportFigures | None = None
+    today: float | None = None
 
     @property
     def readable(self) -> int:
@@ -84,6 +85,7 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         passed_over=first.passed_over,
         seeded=first.seeded,
         sources=first.sources,
+        today=first.today,
     )
     if all(run.figures is not None for run in runs):
         whole.figures = ReportFigures(policies)
@@ -118,6 +120,7 @@ def _read(run: TrafficRun) -> tuple[object, ...]:
         run.sample,
         run.passed_over,
         run.seeded,
+        run.today,
     )
 
 

@@ -214,3 +214,21 @@ def test_versions_compared_in_two_processes_tell_what_one_does(run, folder, opti
     )
     alone = run("diff", "old.yaml", "new.yaml", "--workers", "2")
     assert "`--workers` replays traffic: give it with `--traffic`" in alone.err
+
+
+def test_a_replay_as_of_today_says_so_whole_and_in_parts(run, folder):
+    (folder / "dated.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: autumn, when: always, block: {}, from: 2026-09-01}\n"
+    )
+    check = ("check", "dated.yaml", *TRAFFIC, "--format", "json")
+    now, then = run(*check, "--as-of", "2026-09-02"), run(*check, "--today", "2026-09-02")
+    two = run(*check, "--today", "2026-09-02", "--workers", "2")
+
+    blocked = [json.loads(told.out)["traffic"]["decisions"]["block"] for told in (now, then)]
+    assert [found["requests"] for found in blocked] == [0, 36]
+    assert "stand throughout as on 2026-09-02T00:00:00Z" in then.out
+    assert "stand throughout" not in now.out
+    assert (two.out, two.code) == (then.out, then.code)
+    alone = run("check", "dated.yaml", "--today", "2026-09-02")
+    assert "`--today` replays traffic: give it with `--traffic`" in alone.err
