@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from guardrail.cli.figures import plural, share
-from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import run_traffic, warn
+from guardrail.cli.traffic_text import named_rules
 from guardrail.errors import SettingError
 from guardrail.guard.loading import MEMORY
 from guardrail.model.policy import PolicySet
@@ -32,7 +32,6 @@ from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
 _MOST_SHARDS = 10_000
-_NAMED = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,9 +221,7 @@ def tell_ties(found: Found, versions: Sequence[PolicySet], count: int, output: O
     largest = largest_share(found)
     every = [rule.id for policies in versions for rule in policies.rules]
     rules = [name for name in dict.fromkeys(every) if name in found.rules]
-    why = [f"`{shortened(name, 48)}`" for name in rules[:_NAMED]]
-    if len(rules) > _NAMED:
-        why.append(f"{plural(len(rules) - _NAMED, 'more rule')}")
+    why = named_rules(rules)
     if found.linked:
         why.append("links")
     if not why:

@@ -256,6 +256,21 @@ def parts_of(found: Found, policies: PolicySet, count: int) -> Parts:
     return Parts(count, named, _thresholds(loads, total))
 
 
+def shared_rules(policies: PolicySet) -> list[str]:
+    """Return the ids of the rules whose counters several accounts may share.
+
+    A replay of some accounts alone fills these less than one of all does.
+    """
+    own = {"account.id"} if policies.links is not None else {"account.id", "actor.id"}
+    return [
+        rule.id
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF
+        and isinstance(rule.verb, CountingVerb)
+        and own.isdisjoint(rule.verb.key.facts)
+    ]
+
+
 def largest_share(found: Found) -> float:
     """Return the share of all requests that the largest group of those tied together has."""
     sizes: Counter[Token] = Counter()
