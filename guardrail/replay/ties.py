@@ -41,7 +41,7 @@ Token = str
 """Who asks: an account, or the network of a request without one, or nobody known."""
 
 DAY = 86_400.0
-MOST_SEEN = 200_000
+MOST_SEEN = 50_000
 """How many different requests of a day are remembered as looked at."""
 HEAVY = 200
 """Who has more than one part in so many of all requests is given a place by name."""
