@@ -112,6 +112,7 @@ def check(
     missing: options.Missing = "5%",  # type: ignore[assignment]
     door: options.Doors = None,
     as_of: options.AsOf = None,
+    today: options.Today = None,
     workers: options.Workers = 1,
     shard: options.ShardOf = None,
     result: options.ResultFile = None,
@@ -141,7 +142,8 @@ def check(
         bad_lines=bad_lines,
         missing=missing,
         doors=door or [],
-        as_of=as_of,
+        as_of=today if as_of is None else as_of,
+        today=today,
         by=by or [],
         expect=expect or [],
         fail_on=fail_on,

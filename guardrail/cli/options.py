@@ -257,6 +257,15 @@ AsOf = Annotated[
         help="Judge what has ended as of this time; now if left out.",
     ),
 ]
+Today = Annotated[
+    float | None,
+    typer.Option(
+        "--today",
+        metavar="TIME",
+        parser=instant,
+        help="Replay as if all were of this time: what begins and ends stands as it does then.",
+    ),
+]
 Request = Annotated[
     str | None,
     typer.Option("--request", metavar="JSON", help="The request's facts, as a JSON object."),

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from guardrail.cli.figures import plural, share
-from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import run_traffic, warn
+from guardrail.cli.traffic_text import named_rules
 from guardrail.errors import SettingError
 from guardrail.guard.loading import MEMORY
 from guardrail.model.policy import PolicySet
@@ -24,6 +24,7 @@ from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import ShardFile, TrafficRun
 from guardrail.replay.sampling import Sample
 from guardrail.replay.ties import Found, largest_share, parts_of
+from guardrail.replay.today import standing_on
 from guardrail.replay.workers import Workers
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
@@ -31,7 +32,6 @@ from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
 _MOST_SHARDS = 10_000
-_NAMED = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +55,7 @@ class ReplayRequest:
     sample_key: str = ""
     seed_counters: str | None = None
     save_counters: str | None = None
+    today: float | None = None
     report: str | None = None
     show_identifiers: bool = False
 
@@ -111,6 +112,7 @@ class ReplayRequest:
             expected=tuple(self.expect),
             divisions=tuple(self.divisions),
             reports=self.report is not None,
+            today=self.today,
         )
 
     def _wishes(self) -> Mapping[str, object]:
@@ -121,6 +123,7 @@ class ReplayRequest:
             "--sample": self.sample,
             "--seed-counters": self.seed_counters,
             "--save-counters": self.save_counters,
+            "--today": self.today is not None,
             "--report": self.report,
         }
 
@@ -139,6 +142,8 @@ def replay(
         run = Workers(asked.job(policies), policies, asked.workers).run(writer, told)
         warn(output, run)
         return run
+    if asked.today is not None:
+        policies = standing_on(policies, asked.today)
     store = _store(asked)
     seeded = None
     if asked.seed_counters is not None:
@@ -159,7 +164,7 @@ def replay(
             asked.divisions,
             None if asked.report is None else ReportFigures(),
         )
-    run.seeded = seeded
+    run.seeded, run.today = seeded, asked.today
     if asked.save_counters is not None:
         assert isinstance(store, MemoryStore)
         count = save_counters(store, policies, asked.save_counters, run.course.newest)
@@ -216,9 +221,7 @@ def tell_ties(found: Found, versions: Sequence[PolicySet], count: int, output: O
     largest = largest_share(found)
     every = [rule.id for policies in versions for rule in policies.rules]
     rules = [name for name in dict.fromkeys(every) if name in found.rules]
-    why = [f"`{shortened(name, 48)}`" for name in rules[:_NAMED]]
-    if len(rules) > _NAMED:
-        why.append(f"{plural(len(rules) - _NAMED, 'more rule')}")
+    why = named_rules(rules)
     if found.linked:
         why.append("links")
     if not why:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from guardrail.cli.figures import NONE, columns, length, period, plural, share
+from guardrail.cli.figures import NONE, columns, length, moment, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
@@ -14,6 +14,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import CALENDAR, Rule
+from guardrail.replay.ties import shared_rules
 from guardrail.traffic.notes import MapNotes
 
 PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
@@ -21,6 +22,7 @@ _FILLED = ("budget", "distinct")
 """The verbs whose windows start empty in a replay."""
 _SHOWN = 5
 _NAMED = 3
+_RULES = 5
 
 
 def print_head(output: Output, run: TrafficRun, policies: PolicySet) -> None:
@@ -136,6 +138,11 @@ def whom_lines(run: TrafficRun) -> Iterator[str]:
 def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     """Yield what a reader must know to trust the figures."""
     course = run.course
+    if run.today is not None:
+        yield (
+            f"rules and exemptions stand throughout as on {moment(run.today)}, whenever they begin "
+            "or end"
+        )
     if course.late:
         yield (
             f"{plural(course.late, 'request')} came after a later one, by up to "
@@ -147,8 +154,7 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     if run.sample is not None:
         yield (
             f"a sample of {float(100 * run.sample):g}% of the accounts: "
-            f"{plural(run.passed_over, 'request')} of others passed over; what is shared by more "
-            "than one account is filled by the sample alone"
+            f"{plural(run.passed_over, 'request')} of others passed over; {_half_filled(policies)}"
         )
     if run.seeded is not None:
         yield f"{plural(run.seeded, 'counter')} held before what they held when they were saved"
@@ -169,6 +175,24 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"
+
+
+def _half_filled(policies: PolicySet) -> str:
+    """Return what a sample of the accounts fills less than all accounts do."""
+    names = named_rules(shared_rules(policies))
+    if policies.links is not None:
+        names.append("links")
+    if not names:
+        return "no rule counts several accounts together, so the sample is exact for each of them"
+    return f"{', '.join(names)} may count several accounts together, and only those of the sample"
+
+
+def named_rules(names: Sequence[str]) -> list[str]:
+    """Return the names of rules to show, those after the first five as their number."""
+    shown = [f"`{shortened(name, 48)}`" for name in names[:_RULES]]
+    if len(names) > _RULES:
+        shown.append(plural(len(names) - _RULES, "more rule"))
+    return shown
 
 
 def map_remarks(notes: MapNotes) -> Iterator[str]:

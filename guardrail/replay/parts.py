@@ -20,6 +20,7 @@ from guardrail.replay.running import Begun, Replay
 from guardrail.replay.sampling import Sample
 from guardrail.replay.tally import Tally
 from guardrail.replay.ties import Found, Parts, Ties
+from guardrail.replay.today import standing_on
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
 from guardrail.traffic.files import TrafficFiles
@@ -42,6 +43,8 @@ class Job:
     `policies` are paths, `revision` what they have to hold. `warmup` is in seconds; `seed` names a
     file of saved counters. `expected` are more expectations of the traffic, `divisions` the facts
     by which segments are told apart. `reports` tells whether the figures of a report are wanted.
+    `today` (seconds since the epoch) is the day as on which the policies stand, None for each
+    request's own.
     """
 
     policies: tuple[str, ...]
@@ -56,6 +59,7 @@ class Job:
     expected: tuple[str, ...] = ()
     divisions: tuple[tuple[str, ...], ...] = (USUAL_DIVISION,)
     reports: bool = False
+    today: float | None = None
 
     def loaded(self) -> PolicySet:
         """Return the policies.
@@ -69,7 +73,7 @@ class Job:
             raise DataError(
                 "the policies are not those that the other parts go by: replay all of them again"
             )
-        return policies
+        return policies if self.today is None else standing_on(policies, self.today)
 
     def guard(self, policies: PolicySet, store: MemoryStore) -> Guard:
         """Return a guard whose counters are in a store."""
@@ -155,7 +159,7 @@ def replayed_part(
             divisions=job.divisions,
             figures=ReportFigures() if job.reports else None,
         )
-    run.seeded = seeded
+    run.seeded, run.today = seeded, job.today
     return run
 
 

@@ -36,7 +36,8 @@ class TrafficRun:
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
     said of its sources. `sources` are the names of the files, `divisions` the facts by which
-    segments are to be told. `figures` are those of a report, where one is made.
+    segments are to be told. `figures` are those of a report, where one is made. `today` is the time
+    (seconds since the epoch) as at which the policies stood.
     """
 
     tally: Tally
@@ -55,6 +56,7 @@ class TrafficRun:
     sources: tuple[str, ...] = ()
     divisions: tuple[tuple[str, ...], ...] = ()
     figures: ReportFigures | None = None
+    today: float | None = None
 
     @property
     def readable(self) -> int:
@@ -86,6 +88,7 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         seeded=first.seeded,
         sources=first.sources,
         divisions=first.divisions,
+        today=first.today,
     )
     if all(run.figures is not None for run in runs):
         whole.figures = ReportFigures()
@@ -120,6 +123,7 @@ def _read(run: TrafficRun) -> tuple[object, ...]:
         run.sample,
         run.passed_over,
         run.seeded,
+        run.today,
     )
 
 

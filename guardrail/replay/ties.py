@@ -41,7 +41,7 @@ Token = str
 """Who asks: an account, or the network of a request without one, or nobody known."""
 
 DAY = 86_400.0
-MOST_SEEN = 200_000
+MOST_SEEN = 50_000
 """How many different requests of a day are remembered as looked at."""
 HEAVY = 200
 """Who has more than one part in so many of all requests is given a place by name."""
@@ -254,6 +254,21 @@ def parts_of(found: Found, policies: PolicySet, count: int) -> Parts:
     named = {token: place[found.root(token)] for token in tied}
     named.update(place)
     return Parts(count, named, _thresholds(loads, total))
+
+
+def shared_rules(policies: PolicySet) -> list[str]:
+    """Return the ids of the rules whose counters several accounts may share.
+
+    A replay of some accounts alone fills these less than one of all does.
+    """
+    own = {"account.id"} if policies.links is not None else {"account.id", "actor.id"}
+    return [
+        rule.id
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF
+        and isinstance(rule.verb, CountingVerb)
+        and own.isdisjoint(rule.verb.key.facts)
+    ]
 
 
 def largest_share(found: Found) -> float:

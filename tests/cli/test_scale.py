@@ -120,6 +120,34 @@ def test_a_sample_says_what_it_left_out(run):
     assert "36 requests" in everybody.out
 
 
+SHARED = """
+  - {id: card, when: always,
+     distinct: {count: account.id, max: 3, per: 1d, key: payment.fingerprint}}
+  - {id: own, when: always, budget: {requests: 9, per: day, key: actor.id}}
+  - {id: "off", when: always, mode: "off", budget: {requests: 9, per: day, key: global}}
+"""
+
+
+def test_a_sample_names_the_rules_that_it_fills_less_than_all_accounts_do(run, folder):
+    own = "guardrail: 1\npolicy: p\nrules:\n  - {id: day, when: always,"
+    own += " budget: {requests: 9, per: day, key: account.id}}\n"
+    (folder / "own.yaml").write_text(own)
+    (folder / "shared.yaml").write_text(own + SHARED.strip("\n") + "\n")
+    (folder / "linked.yaml").write_text(
+        own + SHARED.strip("\n") + "\nlinks: {trusted: {account.paid_usd: {gte: 5}},"
+        " strong: [payment.fingerprint]}\n"
+    )
+    told = {}
+    for name in ("own", "shared", "linked"):
+        outcome = run("check", f"{name}.yaml", *TRAFFIC, "--sample", "100%", "--format", "json")
+        remarks = json.loads(outcome.out)["traffic"]["remarks"]
+        told[name] = next(one for one in remarks if one.startswith("a sample"))
+
+    assert "so the sample is exact for each of them" in told["own"]
+    assert "; `card` may count several accounts together" in told["shared"]
+    assert "; `card`, `own`, links may count several accounts together" in told["linked"]
+
+
 def test_counters_are_saved_and_gone_on_with(run, folder):
     saved = run("check", "policies", *TRAFFIC, "--save-counters", "c.jsonl")
     row = {
@@ -214,3 +242,21 @@ def test_versions_compared_in_two_processes_tell_what_one_does(run, folder, opti
     )
     alone = run("diff", "old.yaml", "new.yaml", "--workers", "2")
     assert "`--workers` replays traffic: give it with `--traffic`" in alone.err
+
+
+def test_a_replay_as_of_today_says_so_whole_and_in_parts(run, folder):
+    (folder / "dated.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: autumn, when: always, block: {}, from: 2026-09-01}\n"
+    )
+    check = ("check", "dated.yaml", *TRAFFIC, "--format", "json")
+    now, then = run(*check, "--as-of", "2026-09-02"), run(*check, "--today", "2026-09-02")
+    two = run(*check, "--today", "2026-09-02", "--workers", "2")
+
+    blocked = [json.loads(told.out)["traffic"]["decisions"]["block"] for told in (now, then)]
+    assert [found["requests"] for found in blocked] == [0, 36]
+    assert "stand throughout as on 2026-09-02T00:00:00Z" in then.out
+    assert "stand throughout" not in now.out
+    assert (two.out, two.code) == (then.out, then.code)
+    alone = run("check", "dated.yaml", "--today", "2026-09-02")
+    assert "`--today` replays traffic: give it with `--traffic`" in alone.err

@@ -57,7 +57,7 @@ def traffic(seed: int, count: int = 400) -> Iterator[Recorded]:
     ts = START
     choices: dict[str, list[object]] = {
         "account.id": ["a1", "a2", "a3", 7, None],
-        "account.org": ["o1", "o3", "o4", None, ["o1"]],
+        "account.org": ["o1", "o3", "o4", None, "", ["o1"]],
         "account.tier": ["email", "verified", "gold", None],
         "account.seats": [3, 9, "many", None],
         "account.tags": [["x"], ["z", "y"], [], None],
@@ -110,6 +110,30 @@ def test_figures_equal_those_of_explanations_one_by_one(policies, seed):
     for rule in policies.rules:
         assert hinged[rule.id] == plain["hinged", rule.id], rule.id
     assert tally.strange == {"geo.contry": plain["strange"]}
+
+
+ACTORS = """
+guardrail: 1
+policy: p
+rules:
+  - {id: alone, when: {actor.accounts: {lte: 1}}, degrade: {max_output_tokens: 9}, unknown: skip}
+  - {id: known, when: {account.id: {exists: true}}, block: {}, mode: shadow}
+  - {id: organised, when: {account.org: {exists: true}}, block: {}, mode: shadow}
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whose_requests_they_are_is_not_told_apart_where_no_rule_does(seed):
+    policies = load_text(ACTORS)
+    tally, plain = tallied(policies, seed)
+
+    for rule in policies.rules:
+        assert 0 < tally.matching.matched[rule.id] == plain["matched", rule.id], rule.id
+    named = [{"account.id": name} for name in ("a1", "a2")]
+    kinds = [tally.matching.kind(START, facts) for facts in (*named, {"account.id": ""}, {})]
+    assert kinds[0] == kinds[1]
+    assert kinds[2] not in (kinds[0], kinds[3])
+    assert kinds[3] != kinds[0]
 
 
 @pytest.mark.parametrize("seed", range(4))
