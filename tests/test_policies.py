@@ -31,10 +31,10 @@ DAY = 86400
 ACCOUNTS, EXCHANGES, DAYS = 25_000, 28_800_000, 45
 LIFETIME = EXCHANGES // ACCOUNTS
 
-# What an account of two months at most may take before it has shown an ID: agents and code for
-# life, all of it in a month; accounts without an ID that act as one, together in a month; and all
-# of them that have paid nothing, together in a week.
-TRIAL, MONTH, ACTOR, TOGETHER = 100, 300, 400, 5600
+# What an account of two months at most that has paid nothing may take before it has shown an ID:
+# agents and code for life, all of it in a week; and all such accounts together in a week: those
+# that are on their own, and those that share a card or the like.
+TRIAL, WEEK, TOGETHER, LINKED = 100, 60, 5000, 800
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
@@ -163,23 +163,25 @@ def test_customers_whose_identity_is_long_known_are_served_all_they_ask_for(
     assert [row for row in known if row.effect is not Effect.ALLOW] == []
 
 
-def test_others_are_at_worst_asked_for_an_id_or_once_it_is_shown_for_money(
+def test_others_are_at_worst_asked_for_an_id_or_if_they_pay_anyway_for_money(
     rows: list[Row],
 ) -> None:
     refused = [row for row in rows if row.honest and row.effect.refuses]
+    paying = [row for row in refused if not row.known and row.remedy != "verify"]
 
-    assert {row.remedy for row in refused if not row.known} == {"verify"}
+    assert {(row.rule, row.remedy) for row in paying} == {("tries-that-are-paid-for", "pay")}
     assert {row.remedy for row in refused if row.known} <= {"pay"}
 
 
 def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
     rows: list[Row],
 ) -> None:
+    """It shares a ceiling with a farm of accounts that are linked, too, and still gets some."""
     course = [row for row in rows if row.shock == "bootcamp card"]
     refused = [row for row in course if row.effect.refuses]
 
     assert len({row.account for row in course}) == 20
-    assert requests_of(course) - requests_of(refused) >= ACTOR
+    assert requests_of(course) - requests_of(refused) >= 10 * 20
     assert {row.remedy for row in refused} <= {"verify"}
 
 
@@ -244,7 +246,7 @@ def test_customers_who_are_known_are_never_shut_out_for_coming_too_often(
 def test_no_account_of_the_campaign_takes_more_than_its_trial(rows: list[Row]) -> None:
     farmed = [row for row in rows if not row.honest]
 
-    assert max(served_by_account(farmed).values()) <= MONTH
+    assert max(served_by_account(farmed).values()) <= WEEK
     assert max(served_by_account(row for row in farmed if row.sensitive).values()) <= TRIAL
 
 
@@ -269,9 +271,9 @@ def test_the_careful_operator_is_held_by_what_newcomers_may_take_together(
     farm = [row for row in rows if row.made_as == "careful operator"]
     refused = [row for row in farm if row.effect.refuses]
 
-    assert {row.rule for row in refused} == {"unpaid-newcomers-together"}
-    assert 0.5 < requests_of(refused) / requests_of(farm) < 1
-    assert requests_of(farm) - requests_of(refused) <= TOGETHER
+    assert {row.rule for row in refused} == {"linked-newcomers-together"}
+    assert 0.9 < requests_of(refused) / requests_of(farm) < 1
+    assert requests_of(farm) - requests_of(refused) <= LINKED
 
 
 def campaign(capability: str, tools: int) -> Iterator[tuple[float, dict[str, object]]]:
@@ -293,7 +295,7 @@ def campaign(capability: str, tools: int) -> Iterator[tuple[float, dict[str, obj
 
 @pytest.mark.parametrize(
     ("capability", "tools", "most"),
-    [("agentic", 8, TRIAL), ("chat", 8, TRIAL), ("chat", 0, 2 * MONTH)],
+    [("agentic", 8, TRIAL), ("chat", 8, TRIAL), ("chat", 0, 7 * WEEK)],
     ids=["openly", "called chat, with tools", "called chat, without tools"],
 )
 def test_an_account_is_bounded_over_the_whole_campaign(
@@ -308,8 +310,8 @@ def test_an_account_is_bounded_over_the_whole_campaign(
                 served += 1
                 guard.settle(decision, usage, now=now)
 
-    assert served == most
-    assert served / LIFETIME < 0.53
+    assert 0.99 * most < served <= most
+    assert served / LIFETIME < 0.37
 
 
 def test_what_the_campaign_takes_in_a_week_does_not_grow_with_its_accounts(
