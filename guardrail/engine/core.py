@@ -441,7 +441,9 @@ class Decision:
     def case(self) -> Case:
         """The evidence it rests on."""
         case = self._case
-        return case if isinstance(case, Case) else Case(*case[:5], self.debits)
+        return (
+            case if isinstance(case, Case) else Case._make((*case[:5], self.debits, None, (), None))
+        )
 
     @property
     def debits(self) -> tuple[Receipt | None, ...]:
