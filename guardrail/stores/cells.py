@@ -183,7 +183,7 @@ def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
     slots = windowed_slots(record)
     newest = max(slot, *slots)
     oldest = newest - span
-    if min(slots) > oldest:
+    if min(slots, default=newest) > oldest:
         return sum(slots.values()), newest
     return sum(value for k, value in slots.items() if k > oldest), newest
 
@@ -202,7 +202,7 @@ def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
             value = record >> SLOT_BITS
         return min(value + amount, TOP) << SLOT_BITS | slot
     slots = windowed_slots(record)
-    if min(slots) <= slot - span:
+    if min(slots, default=slot) <= slot - span:
         slots = {k: v for k, v in slots.items() if slot - span < k}
     slots[slot] = min(slots.get(slot, 0) + amount, TOP)
     return packed(slots)
