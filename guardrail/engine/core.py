@@ -441,9 +441,10 @@ class Decision:
     def case(self) -> Case:
         """The evidence it rests on."""
         case = self._case
-        return (
-            case if isinstance(case, Case) else Case._make((*case[:5], self.debits, None, (), None))
-        )
+        if isinstance(case, Case):
+            return case
+        engine, facts, estimate, now, serial = case[:5]
+        return Case(engine, facts, estimate, now, serial, self.debits)
 
     @property
     def debits(self) -> tuple[Receipt | None, ...]:

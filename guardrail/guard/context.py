@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TypeGuard, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 from guardrail.engine import Case, Decision, Engine, Plan, define
 from guardrail.errors import DataError, SettingError
@@ -142,7 +142,7 @@ class Context:
         if any(isinstance(signal, ActorSignal | NoLinks) for signal in self.signals):
             return
         counters = store.store if isinstance(store, AsyncMemoryStore) else store
-        signal: ActorSignal
+        signal: ActorSignal[Any]
         if isinstance(counters, MemoryStore):
             former = self.links if isinstance(self.links, MemoryLinks) else None
             self.links = MemoryLinks(links, counters, former)
