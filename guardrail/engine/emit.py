@@ -42,6 +42,7 @@ DEEPEST = 30
 SMALL = TOP // MICRO
 """A whole number of up to this many is an amount in any unit, money too."""
 TOKEN_PARTS = {"input_tokens": "tokens_in", "output_tokens": "tokens_out"}
+MONEY = "cost_usd"
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 
@@ -50,8 +51,8 @@ class Emitter(Expressions, ABC):
 
     `first` are the lines before any counter is looked at, `then` those that look at counters.
     `opening` are lines that the latter share. `head` takes the lines of the rule that is being
-    written; what a verb adds to it runs where the rule applies. `ends_early` tells that a request
-    looks at no counter once a rule refuses it: no bucket has a say too.
+    written; what a verb adds to it runs where the rule applies. A request that a
+    rule refuses here looks at no counter.
     """
 
     longest_line: float = float("inf")
@@ -71,11 +72,10 @@ class Emitter(Expressions, ABC):
         self.then: list[str] = []
         self.opening: list[str] = []
         self.head: list[str] = []
-        self.named = False
+        self.naming: list[str] = []
         self._units: dict[str, str] = {}
         self._windows: dict[str, str] = {}
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
-        self.ends_early = not engine.index.buckets
         self._outer: list[tuple[list[str], bool]] = []
         self._on = ""
         self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
@@ -186,7 +186,8 @@ class Emitter(Expressions, ABC):
 
     def decision_id(self) -> str:
         """Return the variable of the decision's id."""
-        self.named = True
+        self.constants["name_of"] = self.engine.ids.name
+        self.naming = ["name = name_of(serial)"]
         return "name"
 
     def member(self, limit: Limit) -> str:
@@ -233,7 +234,7 @@ class Emitter(Expressions, ABC):
 
         An empty condition always holds. What was found may refuse the request.
         """
-        if not (self.ends_early and finding is not None and refuses((finding,))):
+        if finding is None or not refuses((finding,)):
             self._on = f"a{limit.first}"
         self.head += conditional(where, lines)
         self._outer.append((self.head, bool(where)))
@@ -289,32 +290,28 @@ class Emitter(Expressions, ABC):
                 "if n_requests is None: n_requests = 1; given = 0",
                 "else: given = 1",
             ]
-        if units.keys() & set(TOKENS):
+        if units.keys() & {*TOKENS, MONEY}:
             read, known = [*read, *TOKEN_PARTS.values()], f"{known} + {len(TOKEN_PARTS)}"
             lines += [f'{part} = estimate.get("{unit}")' for unit, part in TOKEN_PARTS.items()]
+        checks, sized = [] if self.checked else self._checks(), self._reserved(units)
+        if not units.keys() <= {"requests", *TOKENS, MONEY} or not read:
+            return [*lines, *checks, *sized]
+        plain = " and ".join(f"{name}.__class__ is int" for name in read)
         summed = [f"n_{unit} = {part}" for unit, part in TOKEN_PARTS.items() if unit in units]
         if "tokens" in units:
             summed.append(f"n_tokens = {' + '.join(TOKEN_PARTS.values())}")
-        plain = " and ".join(f"{name}.__class__ is int" for name in read)
-        if units.keys() - {"requests", *TOKENS}:
-            summed, plain = [], ""
-        sized = self._reserved(units) if units else []
-        summed = summed or ["pass"]
-        if plain:
+        if MONEY in units:
+            self.constants["priced"] = self.engine.sizer.priced
+            model = "request.model"
+            named = self.variable(model) if model in self.engine.reader.facts else "None"
+            summed.append(f"n_{MONEY} = priced({', '.join(TOKEN_PARTS.values())}, 0, {named})")
+        else:
             top = [f"if n_tokens > {TOP}: n_tokens = {TOP}"] if "tokens" in units else []
-            sized = [f"if {plain}:", *indented([*summed, *top]), "else:", *indented(sized)]
-        checks = [] if self.checked else self._checks()
-        if not plain or not checks:
-            return [*lines, *checks, *sized]
+            sized = either(plain, [*summed, *top], sized)
         # Where an estimate states nothing but what was read here, the rest needs no look.
         small = " and ".join(f"0 <= {name} <= {SMALL}" for name in read)
-        return [
-            *lines,
-            f"if {plain} and len(estimate) == {known} and {small}:",
-            *indented(summed),
-            "else:",
-            *indented([*checks, *sized]),
-        ]
+        alone = f"{plain} and len(estimate) == {known} and {small}"
+        return [*lines, *either(alone, summed, [*checks, *sized])]
 
     def _checks(self) -> list[str]:
         """Return lines that bail out where an estimate states an amount that is none."""
@@ -330,6 +327,8 @@ class Emitter(Expressions, ABC):
         """Return lines that size a request whose estimate does not state all of its parts."""
         self.constants["reserve"] = self.engine.sizer.reserve
         self.constants["value"] = self.engine.reader.value
+        if not units:
+            return []
         return [
             'amounts, _ = reserve(estimate, value("request.model", facts))',
             *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
@@ -396,6 +395,11 @@ def conditional(where: str, lines: Sequence[str]) -> list[str]:
     if not where or not lines:
         return list(lines)
     return [f"if {where}:", *indented(lines)]
+
+
+def either(where: str, lines: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return lines that run where a condition holds, and others that run where it does not."""
+    return [f"if {where}:", *indented(lines or ["pass"]), "else:", *indented(others or ["pass"])]
 
 
 def indented(lines: Sequence[str], depth: int = 1) -> list[str]:

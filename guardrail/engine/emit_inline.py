@@ -9,7 +9,7 @@ it happens under the store's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
@@ -28,6 +28,8 @@ class FusableTable(Protocol):
     """What generated source reads and writes of a store's table, under the store's lock."""
 
     current: list[dict[str, Any]]
+    previous: list[dict[str, Any]]
+    former: dict[str, Any]
 
     def find_older(self, key: str) -> Any:
         """Return a record that the current generation lacks."""
@@ -37,8 +39,8 @@ class FusableTable(Protocol):
         """Return a record."""
         ...
 
-    def put(self, key: str, record: Any, now: int) -> None:
-        """Write a record."""
+    def put(self, key: str, record: Any, now: int) -> bool:
+        """Write a record, and tell whether other records may have moved."""
         ...
 
     def leave(self, key: str, member: str) -> None:
@@ -89,9 +91,9 @@ class FusableStore(Protocol):
 class InlineEmitter(Emitter):
     """Writes lines that read a store's records, judge them, and write them.
 
-    `writes` run once nothing refuses; `receipts` are the sources of those of all counters, None
-    for one that was not reached, and `kept` the variables that they name: a decision keeps these,
-    and makes receipts of them when it is asked.
+    `writes` run once nothing refuses; what has `moved` is not written in place. `receipts` are the
+    sources of those of all counters, None for one that was not reached, and `kept` the variables
+    that they name: a decision keeps these, and makes receipts of them when it is asked.
     A function that is called hands its writes to its caller, which makes them later.
     """
 
@@ -114,8 +116,8 @@ class InlineEmitter(Emitter):
         self.constants.update(
             read_window=codec.read_window, charged_window=codec.charged_window,
             read_members=codec.read_members, entered=codec.entered,
-            slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
-            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full,
+            copied=codec.copied, slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
+            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full, refuses=refuses,
         )  # fmt: skip
 
     def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
@@ -138,14 +140,18 @@ class InlineEmitter(Emitter):
             self.receipts.append(receipt)
             self.kept.update(dict.fromkeys(name for name in names if name.isidentifier()))
             kept = "" if limit.binding else f"{limit.first} not in left"
-            put = f"put{j}(k{j}, {record}, t)"
             self.constants[f"put{j}"] = self._table(limit, spec).put
-            write = [f"if d{j} is None: {put}", f"else: d{j}[k{j}] = {record}"]
-            if self.checked:
-                write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
-            tests = " and ".join(filter(None, (reached, kept, some)))
+            tests = " and ".join(test for test in (reached, kept, some) if test)
+            if self.checked:
+                later = f"looked.writes.append((put{j}, k{j}, {record}))"
+                self.writes += conditional(tests, [later])
+                continue
+            write = [
+                f"if moved or d{j} is None: moved |= put{j}(k{j}, {record}, t)",
+                f"else: d{j}[k{j}] = {record}",
+            ]
             self.writes += conditional(tests, write)
         return lines
 
@@ -177,22 +183,35 @@ class InlineEmitter(Emitter):
         return self.store.home(limit.idents[spec.number], spec.kept)
 
     def _find(self, limit: Limit, spec: CellSpec, key: str) -> list[str]:
-        """Return lines that read a counter's record into `r…`."""
+        """Return lines that read a counter's record into `r…`, and its shard into `d…`.
+
+        The shard is None where the record is unknown to it.
+        """
         j, table = limit.first + spec.number, self._table(limit, spec)
         current = self.constant("D", table.current)
-        older = self.constant("B", table.find_older)
         lines = [
             f"k{j} = {self._named(limit.idents[spec.number], key)}",
-            f"d{j} = {current}[hash(k{j}) & {self.store.shard_mask}]",
+            f"h = hash(k{j}) & {self.store.shard_mask}",
+            f"d{j} = {current}[h]",
             f"r{j} = d{j}.get(k{j})",
             f"if r{j} is None:",
-            f"    d{j} = None; r{j} = {older}(k{j})",
+            f"    d{j} = None",
+            *indented(self._older(f"r{j}", f"k{j}", table)),
         ]
         if limit.key_facts:
             # A key that a full store does not know may have to be counted with strangers.
             account = self.variable("account.id")
             lines.append(f"    if r{j} is None and {account} is None and full(): {self.leave}")
         return lines
+
+    def _older(self, record: str, key: str, table: FusableTable) -> list[str]:
+        """Return lines that read a record which the current generation lacks."""
+        previous, former = self.constant("G", table.previous), self.constant("H", table.former)
+        older = self.constant("B", table.find_older)
+        return [
+            f"{record} = {previous}[h].get({key})",
+            f"if {record} is None and {former}: {record} = {older}({key})",
+        ]
 
     def _named(self, ident: str, key: str) -> str:
         return f'"{ident}="' if key == '"="' else f'"{ident}" + {key}'
@@ -204,10 +223,14 @@ class InlineEmitter(Emitter):
             return []
         gates = [spec.gate for spec in specs]
         table = self.store.home(limit.ban_idents[1], escalate.block_for)
-        find, banned = self.constant("B", table.find), self.constant("J", limit.banned)
-        ban = self._named(limit.ban_idents[1], key)
+        current, banned = self.constant("D", table.current), self.constant("J", limit.banned)
         lines = [
-            f"b{j} = ban_of({find}({ban}), t, {escalate.block_for})",
+            f"k = {self._named(limit.ban_idents[1], key)}",
+            f"h = hash(k) & {self.store.shard_mask}",
+            f"b{j} = {current}[h].get(k)",
+            f"if b{j} is None:",
+            *indented(self._older(f"b{j}", "k", table)),
+            f"b{j} = 0 if b{j} is None else ban_of(b{j}, t, {escalate.block_for})",
             f"if b{j} > t:",
             f"    judged += ({banned}(b{j} - t),)",
             *indented(self._refuse(limit, key, struck=False)),
@@ -260,20 +283,25 @@ class InlineEmitter(Emitter):
         """Return lines that read a window; one of a single slot is counted as it is packed."""
         j, n, codec = limit.first + spec.number, spec.amount, self.store.codec
         bits, mask, frees = codec.SLOT_BITS, codec.SLOT_MASK, "None"
+        record = f"r{j} + ({n} << {bits})"
+        if not spec.ceiling:  # what refuses never gets so far
+            record = f"min(v{j}, {TOP}) << {bits} | r{j} & {mask}"
         if spec.span > 1:
-            record = f"charged_window(r{j}, s{j}, {spec.span}, {n})"
             frees = f"slot_frees(r{j}, s{j}, {spec.span}, v{j} - ({spec.ceiling or f'v{j}'}))"
+            held = self._held(j)
+            in_one = f"r{j}.__class__ is int and r{j} & {mask} == s{j}"
+            record = f"({record}) if {in_one} else charged_window({held}, s{j}, {spec.span}, {n})"
             lines = [
-                f"if r{j} is None: s{j} = {spec.place}; u{j} = 0",
-                f"else: u{j}, s{j} = read_window(r{j}, {spec.place}, {spec.span})",
+                f"s{j} = {spec.place}",
+                f"if r{j} is None: r{j} = s{j}",
+                f"if {in_one}: u{j} = r{j} >> {bits}",
+                "else:",
+                f"    u{j}, s{j} = read_window(r{j}, s{j}, {spec.span})",
                 # Slots so far ahead only a clock that was ahead can have written.
-                f"if s{j} > {spec.place} + {spec.span + 1}: {self.leave}",
+                f"    if s{j} > {spec.place} + {spec.span + 1}: {self.leave}",
                 f"v{j} = u{j} + {n}",
             ]
         else:
-            record = f"r{j} + ({n} << {bits})"
-            if not spec.ceiling:  # what refuses never gets so far
-                record = f"min(v{j}, {TOP}) << {bits} | r{j} & {mask}"
             lines = [f"if r{j} is None: r{j} = {spec.place}"]
             if spec.place != "0":
                 lines += [
@@ -289,20 +317,31 @@ class InlineEmitter(Emitter):
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         j, most = limit.first, spec.allowance
         lines = [
-            f"u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
+            f"if r{j} is None: u{j} = 0; g{j} = False",
+            f"elif len(r{j}) == 1 and r{j}.get({spec.place}, 0) > t: u{j} = 1; g{j} = True",
+            f"else: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
             f"if u{j} >= {most} and not g{j}:",
             f"    if max(r{j}.values()) > t + {4 * spec.length + DAY}: {self.leave}",
             *indented(self._over(limit, spec, key, f"expiry_frees(r{j}, u{j} - {most}, t)")),
         ]
-        return lines, f"entered(r{j}, {spec.place}, {spec.until}, t)"
+        return lines, f"entered({self._held(j)}, {spec.place}, {spec.until}, t)"
+
+    def _held(self, j: int) -> str:
+        """Return the source of a record to be changed in place, once it is sure to be written.
+
+        What a function that is called would write is not: its record is a copy.
+        """
+        return f"copied(r{j})" if self.checked else f"r{j}"
 
 
 class Looked:
     """What the rules of index buckets found, and would write, in one decision."""
 
-    __slots__ = ("found", "judged", "left", "receipts", "refused", "struck", "writes")
+    __slots__ = ("ended", "found", "judged", "left", "receipts", "refused", "struck", "writes")
 
-    def __init__(self) -> None:
+    def __init__(self, ended: bool) -> None:
+        """Start with whether the request is refused already, so that no counter need be read."""
+        self.ended = ended
         self.found: tuple[Finding, ...] = ()
         self.judged: tuple[Finding, ...] = ()
         self.struck: tuple[tuple[Limit, str], ...] = ()
@@ -313,15 +352,13 @@ class Looked:
 
     def add(
         self,
-        found: tuple[Finding, ...],
         judged: tuple[Finding, ...],
         struck: tuple[tuple[Limit, str], ...],
         left: tuple[int, ...],
         refused: bool,
         receipts: tuple[Any, ...],
     ) -> None:
-        """Add what one bucket's rules found."""
-        self.found += found
+        """Add what the counters of one bucket's rules said."""
         self.judged += judged
         self.struck += struck
         self.left += left
@@ -358,11 +395,16 @@ class _Inline:
         self.main = emitter
         before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
-        if any(limit.lease for limit, _ in self.engine.counters):
-            serial, naming = "serial", ["serial = next_serial()", "name = name_of(serial)"]
+        if within or emitter.naming:
+            serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
         receipts, kept = emitter.receipt_tuple, [*emitter.kept]
-        looks, put = "", []
+        looks, put, joined = "", [], []
         if within:
+            joined = [
+                "if looks:",
+                "    judged += looked.judged; struck += looked.struck; left += looked.left",
+                "    refused = refused or looked.refused",
+            ]
             looks, receipts = "not looks and ", receipts + " + more"
             kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
@@ -381,10 +423,11 @@ class _Inline:
             "    while True:",
             *indented(
                 [
-                    "judged = left = struck = (); refused = False",
+                    "judged = left = struck = (); refused = moved = False",
+                    *within,
                     *emitter.opening,
                     *emitter.then,
-                    *within,
+                    *joined,
                     "if refused:",
                     f"    return turned_down({asked}, found + judged, {receipts}, struck)",
                     *emitter.writes,
@@ -469,18 +512,15 @@ class _Inline:
     def _constants(self, emitter: Emitter) -> dict[str, Any]:
         return {
             **emitter.constants,
-            "name": "",
             "steps": self.steps,
             "acquire": self.store.lock.acquire,
             "release": self.store.lock.release,
             "engine": self.engine,
             "next_serial": self.engine.ids.next,
-            "name_of": self.engine.ids.name,
             "new": object.__new__,
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "refuses": refuses,
             "turned_down": self.turned_down,
             "admitted": self.admitted,
         }
@@ -489,10 +529,9 @@ class _Inline:
         """Return the lines that go through buckets: before the lock, and under it.
 
         Before it run rules without counters; where a bucket has others, all of its rules run under
-        it. What those asked for, charged and would write is `looked`.
+        it, before those that always apply. What they asked for and would write is `looked`.
         """
         before = ["looks = ()"]
-        within = ["if looks:", "    looked = Looked()", "    looked.refused = refused"]
         emitter.constants["bucket_of"] = self._bucket
         for name, bucket in self.buckets.items():
             held, value = emitter.constant("I", bucket), emitter.variable(name)
@@ -506,17 +545,16 @@ class _Inline:
                 f"        if b is None: {self.bail}",
                 "        found += b",
             ]
-        within += [
+        within = [
+            "more = ()",
+            "if looks:",
+            "    looked = Looked(bool(found) and refuses(found))",
             "    for b in looks:",
-            f"        if not b(facts, estimate, t, name, looked{emitter.handed_on}): break",
+            f"        if not b(facts, estimate, t, serial, looked{emitter.handed_on}): break",
             "    else: b = None",
             "    if b is not None: break",
-            "    found += looked.found; judged += looked.judged; struck += looked.struck",
-            "    left += looked.left; more = looked.receipts",
-            "    if found and refuses(found):",
-            "        return turned_down(facts, estimate, t, next_serial(), found, ())",
-            "    refused = looked.refused",
-            "else: more = ()",
+            "    found += looked.found; more = looked.receipts",
+            "    if looked.ended: return turned_down(facts, estimate, t, serial, found, ())",
         ]
         return before, within
 
@@ -530,15 +568,20 @@ class _Inline:
         if counts:
             lines = [
                 *prelude,
+                "if found:",
+                "    looked.found += found",
+                "    looked.ended = looked.ended or refuses(found)",
+                "if looked.ended: return True",
+                *emitter.naming,
                 "judged = left = struck = (); refused = False",
                 *emitter.opening,
                 *emitter.then,
-                f"looked.add(found, judged, struck, left, refused, {emitter.receipt_tuple})",
+                f"looked.add(judged, struck, left, refused, {emitter.receipt_tuple})",
                 # What is refused already will not be written.
                 *conditional("not looked.refused", emitter.writes),
                 "return True",
             ]
-            head = f"def decide(facts, estimate, t, name, looked{emitter.taken}):"
+            head = f"def decide(facts, estimate, t, serial, looked{emitter.taken}):"
         else:
             lines, head = (
                 [*prelude, "return found"],
@@ -562,14 +605,6 @@ class Bucket:
         self.counts = counts
 
 
-class _Counter(NamedTuple):
-    """What settling needs of one counter: `period` is 0 but for rates, `unit` empty for sets."""
-
-    unit: str
-    period: int
-    lease: int
-
-
 def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     """Return a function that settles a decision at a time in microseconds, None if it cannot.
 
@@ -578,16 +613,25 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     """
     if not set(engine.sizer.units) <= {"requests", *TOKENS}:
         return None
+    # Of each counter: where its unit stands among the amounts, a rate's period, a place's lease.
+    places = {unit: place for place, unit in enumerate(TOKENS)}
     counters = [
-        _Counter("" if limit.kind == MEMBERS else limit.units[part], limit.period, limit.lease)
+        (places.get("".join(limit.units[part : part + 1]), len(places)), limit.period, limit.lease)
         for limit, part in engine.counters
     ]
-    acquire, release = store.lock.acquire, store.lock.release
+    acquire, release, moved, home = store.lock.acquire, store.lock.release, store.moved, store.home
+    mask, redrained, readjusted = store.shard_mask, store.codec.redrained, store.codec.readjusted
 
     def settle(decision: Decision, usage: Mapping[str, object], now: int) -> bool:
-        amounts = _amounts(usage)
-        if amounts is None or decision.settled or decision.engine is not engine:
+        into: Any = usage.get("input_tokens")
+        out: Any = usage.get("output_tokens")
+        if into.__class__ is not int or out.__class__ is not int or "requests" in usage:
             return False
+        if into < 0 or out < 0 or into + out > TOP:
+            return False
+        if decision.settled or decision.engine is not engine:
+            return False
+        amounts = (into + out, into, out, None)
         debits = decision.debits
         decision._settled = True
         acquire()
@@ -595,47 +639,36 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
             for debit in debits:
                 if debit is None:
                     continue
-                unit, period, lease = counters[debit[0]]
-                amount = amounts.get(unit)
+                place, period, lease = counters[debit[0]]
+                amount = amounts[place]
                 if lease:
-                    key = store.moved(debit[1])
-                    store.home(key[:IDENT_LENGTH], 0).leave(key, decision.id)
+                    key = moved(debit[1])
+                    home(key[:IDENT_LENGTH], 0).leave(key, decision.id)
                 elif amount is not None and amount != debit[5]:
-                    _correct(store, debit, amount, period, now)
+                    correct(debit, amount, period, now)
         finally:
             release()
         return True
 
-    return settle
-
-
-def _correct(store: FusableStore, debit: Receipt, amount: int, period: int, now: int) -> None:
-    key, codec = debit[1], store.codec
-    moved = store.moved(key)
-    if moved != key:
-        if period and amount < debit[5]:
+    def correct(debit: Receipt, amount: int, period: int, now: int) -> None:
+        _, charged, slot, used, increment, reserved, allowance, refunded = debit
+        key = moved(charged)
+        if key != charged and period and amount < reserved:
             return  # the later of two lines stands: less may be due to the other
-        key = moved
-    table = store.home(key[:IDENT_LENGTH], 0)
-    record = table.find(key)
-    if period:
-        delta = pace_increment(amount, debit[6], period) - debit[4]
-        drain = Drain(key, delta, debit[3] + debit[4], debit[7], debit[2] + 60 * SECOND)
-        table.put(key, codec.redrained(record, drain, now), now)
-        return
-    changed = codec.readjusted(record, debit[2], amount - debit[5])
-    if changed is not None:
-        table.put(key, changed, now)
+        table = home(key[:IDENT_LENGTH], 0)
+        shard = table.current[hash(key) & mask]
+        known = record = shard.get(key)
+        if known is None:
+            record = table.find_older(key)
+        if period:
+            delta = pace_increment(amount, allowance, period) - increment
+            drain = Drain(key, delta, used + increment, refunded, slot + 60 * SECOND)
+            record = redrained(record, drain, now)
+        else:
+            record = readjusted(record, slot, amount - reserved)
+        if known is not None:
+            shard[key] = known if record is None else record
+        elif record is not None:
+            table.put(key, record, now)
 
-
-def _amounts(usage: Mapping[str, object]) -> dict[str, int] | None:
-    """Return the amounts of a usage that states whole counts of tokens, else None."""
-    incoming, outgoing = usage.get("input_tokens"), usage.get("output_tokens")
-    if not (isinstance(incoming, int) and isinstance(outgoing, int)):
-        return None
-    if incoming is True or incoming is False or outgoing is True or outgoing is False:
-        return None
-    total = incoming + outgoing
-    if "requests" in usage or incoming < 0 or outgoing < 0 or total > TOP:
-        return None
-    return {"input_tokens": incoming, "output_tokens": outgoing, "tokens": total}
+    return settle

@@ -343,15 +343,17 @@ class _Asking:
         prelude = emitter.prelude()
         self.main = self.main or emitter
         calls = self._bucket_calls(emitter, buckets)
-        emitter.constants.update(name_of=self.engine.ids.name, refuses=refuses)
+        emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
-            *(["name = name_of(question.serial)"] if emitter.named else []),
             "keys, charges, cells, members = question.form",
-            "rows = question.rows",
+            "rows = question.rows; serial = question.serial",
+            *emitter.naming,
             "if found:",
             "    question.found += found",
-            *(["    if refuses(found): return True"] if emitter.ends_early else []),
+            # No store is asked then, but buckets may have more to say.
+            "    if refuses(found):",
+            *indented([*calls, "return True"], 2),
             *emitter.opening,
             *emitter.then,
             *calls,

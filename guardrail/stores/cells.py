@@ -183,11 +183,16 @@ def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
     slots = windowed_slots(record)
     newest = max(slot, *slots)
     oldest = newest - span
+    if min(slots, default=newest) > oldest:
+        return sum(slots.values()), newest
     return sum(value for k, value in slots.items() if k > oldest), newest
 
 
 def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
-    """Return the record of a windowed counter after `amount` went to its newest slot."""
+    """Return the record of a windowed counter after `amount` went to its newest slot.
+
+    A record of several slots is changed in place.
+    """
     if record is None or span == 1:
         # One slot at most is left: this one.
         value = 0
@@ -196,7 +201,9 @@ def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
         elif record & SLOT_MASK == slot:
             value = record >> SLOT_BITS
         return min(value + amount, TOP) << SLOT_BITS | slot
-    slots = {k: v for k, v in windowed_slots(record).items() if slot - span < k}
+    slots = windowed_slots(record)
+    if min(slots, default=slot) <= slot - span:
+        slots = {k: v for k, v in slots.items() if slot - span < k}
     slots[slot] = min(slots.get(slot, 0) + amount, TOP)
     return packed(slots)
 
@@ -205,13 +212,26 @@ def read_members(record: Record | None, member: str | bytes, now: int) -> tuple[
     """Return how many members of a set are live, and whether `member` is one of them."""
     if record is None:
         return 0, False
-    return sum(expiry > now for expiry in record.values()), record.get(member, 0) > now
+    present = record.get(member, 0) > now
+    if min(record.values(), default=0) > now:
+        return len(record), present
+    return sum(expiry > now for expiry in record.values()), present
 
 
 def entered(record: Record | None, member: str | bytes, expires: int, now: int) -> Record:
-    """Return a set's record after `member` entered or was renewed."""
-    furthest = horizon(now, expires - now)
-    live = {m: expiry for m, expiry in (record or {}).items() if now < expiry <= furthest}
+    """Return a set's record after `member` entered or was renewed.
+
+    A record whose members all stay is changed in place.
+    """
+    if not record:
+        return {member: expires}
+    live, furthest = record, horizon(now, expires - now)
+    if len(record) == 1 and now < record.get(member, 0) <= furthest:
+        record[member] = max(record[member], expires)
+        return record
+    expiries = record.values()
+    if min(expiries) <= now or max(expiries) > furthest:
+        live = {m: expiry for m, expiry in record.items() if now < expiry <= furthest}
     live[member] = max(live.get(member, 0), expires)
     return live
 

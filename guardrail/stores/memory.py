@@ -187,7 +187,7 @@ class MemoryStore:
             for lifetime, table in sorted(self._tables.items()):
                 for key, record in sorted(table.records().items()):
                     if self._homes.get(key[:IDENT_LENGTH]) is table:
-                        yield lifetime, key, record
+                        yield lifetime, key, copied(record)
 
     def put_back(self, key: str, lifetime: int, record: Record, now: int) -> None:
         """Keep a record as `kept` told of it, as if written at `now` (microseconds)."""
@@ -271,24 +271,41 @@ class AsyncMemoryStore:
         """Do nothing: there is nothing to let go of."""
 
 
-SHARDS = 1024
+FEW, SHARDS = 64, 1024
+FEW_KEYS = 4096
+"""How many records a table has before it goes from few shards to all of them."""
 MASK = SHARDS - 1
 
 _NOTHING: dict[str, Record] = {}
 
 
 class Table:
-    """The records that must be kept for `lifetime` microseconds after their last write."""
+    """The records that must be kept for `lifetime` microseconds after their last write.
 
-    __slots__ = ("_cursor", "_turns_at", "current", "former", "lifetime", "previous", "size")
+    Small tables have few shards, so that they stay in the processor's cache: each stands in the
+    list in every place that has its number in its last bits.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_shards",
+        "_turns_at",
+        "current",
+        "former",
+        "lifetime",
+        "previous",
+        "size",
+    )
 
     def __init__(self, lifetime: int) -> None:
         self.lifetime = lifetime
         self.size = 0
-        self.current: list[dict[str, Record]] = [{} for _ in range(SHARDS)]
+        few: list[dict[str, Record]] = [{} for _ in range(FEW)]
+        self.current = few * (SHARDS // FEW)
         self.previous: list[dict[str, Record]] = [_NOTHING] * SHARDS
         self.former: dict[str, Table] = {}
-        self._turns_at = [0] * SHARDS
+        self._shards = FEW
+        self._turns_at = [0] * FEW
         self._cursor = 0
 
     def find(self, key: str) -> Record | None:
@@ -306,50 +323,74 @@ class Table:
                 return former.find(key)
         return record
 
-    def put(self, key: str, record: Record, now: int) -> None:
-        """Write a record, and give one shard the chance to turn if the key is new to this one."""
+    def put(self, key: str, record: Record, now: int) -> bool:
+        """Write a record, and give one shard the chance to turn if the key is new to this one.
+
+        Tells whether other records may have moved.
+        """
         shard = hash(key) & MASK
-        current = self.current[shard]
+        current, moved = self.current[shard], False
         if key not in current:
             if self.previous[shard].pop(key, None) is None:
                 self.size += 1
-            self.turn_next(now)
+            self._cursor = turning = (self._cursor + 1) % self._shards
+            # A wait that long is due to a clock that was ahead, and is right again.
+            if not 0 < self._turns_at[turning] - now <= 2 * self.lifetime:
+                moved = self._turn(turning, now)
+            if self._shards == FEW and self.size > FEW_KEYS:
+                moved = self._spread()
             # The turn may have been this very shard's.
             current = self.current[shard]
         current[key] = record
+        return moved
 
     def discard(self, key: str) -> None:
         """Forget a key."""
         shard = hash(key) & MASK
-        for generation in (self.current, self.previous):
-            if generation[shard].pop(key, None) is not None:
-                self.size -= 1
+        generation = self.current if key in self.current[shard] else self.previous
+        if generation[shard].pop(key, None) is not None:
+            self.size -= 1
 
     def leave(self, key: str, member: str) -> None:
         """End a member's stay in a set, and forget the set with its last member."""
-        members = self.find(key)
-        if members is not None:
-            members.pop(member, None)
-            if not members:
-                self.discard(key)
+        shard = hash(key) & MASK
+        members = self.current[shard].get(key)
+        if members is None:
+            members = self.find_older(key)
+            if members is None:
+                return
+        members.pop(member, None)
+        if not members:
+            self.discard(key)
 
-    def turn_next(self, now: int) -> None:
-        """Look at the next shard and turn it if its time has come."""
-        self._cursor = shard = (self._cursor + 1) & MASK
-        due = self._turns_at[shard]
-        if now < due:
-            if due - now > 2 * self.lifetime:  # the clock was ahead, and is right again
-                self._turns_at[shard] = now + self.lifetime
-            return
+    def _turn(self, shard: int, now: int) -> bool:
+        """Let a shard's current generation become the previous one, if its time has come."""
+        is_due = now >= self._turns_at[shard]
         self._turns_at[shard] = now + self.lifetime
+        if not is_due:
+            return False
         self.size -= len(self.previous[shard])
-        self.previous[shard] = self.current[shard] or _NOTHING
-        self.current[shard] = {}
+        places, times = slice(shard, None, self._shards), SHARDS // self._shards
+        self.previous[places] = [self.current[shard] or _NOTHING] * times
+        self.current[places] = [{}] * times
+        return True
+
+    def _spread(self) -> bool:
+        """Give every place a shard of its own, once."""
+        for generation in (self.current, self.previous):
+            few = generation[:FEW]
+            generation[:] = [{} for _ in range(SHARDS)]
+            for shard in few:
+                for key, record in shard.items():
+                    generation[hash(key) & MASK][key] = record
+        self._turns_at *= SHARDS // FEW
+        self._shards = SHARDS
+        return True
 
     def records(self) -> dict[str, Record]:
         """Return a copy of every record kept, for tests and tools."""
         merged: dict[str, Record] = {}
-        for shard in range(SHARDS):
+        for shard in range(self._shards):
             merged |= self.previous[shard]
             merged |= self.current[shard]
         return merged

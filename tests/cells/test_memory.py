@@ -10,7 +10,7 @@ import pytest
 
 from guardrail.errors import SettingError
 from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
-from guardrail.stores.memory import MemoryStore
+from guardrail.stores.memory import FEW_KEYS, SHARDS, MemoryStore
 from guardrail.stores.opening import open_store
 
 S = 1_000_000
@@ -39,11 +39,12 @@ def test_a_record_is_forgotten_after_one_lifetime_and_before_many_new_keys_passe
 
 @pytest.mark.parametrize("ttl", [MINUTE, 60 * MINUTE])
 @pytest.mark.parametrize("age", [0, 1, 29, 59])
-def test_a_record_lives_at_least_its_lifetime_however_many_keys_pass(age, ttl):
+@pytest.mark.parametrize("keys", [20, 1100])
+def test_a_record_lives_at_least_its_lifetime_however_many_keys_pass(keys, age, ttl):
     store = MemoryStore()
 
     def passing(moment, turn):
-        for number in range(1100):
+        for number in range(keys):
             charge(store, f"counter_=p{turn}.{number}", now=moment, ttl=ttl)
 
     passing(NOW, "first")
@@ -66,6 +67,19 @@ def test_the_number_of_records_is_counted_and_stays_flat_under_passing_keys():
         assert len(store) == kept
 
     assert most < 4 * 3000
+
+
+def test_what_was_counted_stays_when_a_table_takes_more_shards():
+    store = MemoryStore()
+    for number in range(FEW_KEYS + 2):
+        charge(store, f"counter_={number}", now=NOW + number)
+    for number in range(FEW_KEYS + 2):
+        charge(store, f"counter_={number}", now=NOW + MINUTE // 2)
+
+    (table,) = store._tables.values()
+    assert len({id(shard) for shard in table.current}) == SHARDS
+    assert len(store) == FEW_KEYS + 2
+    assert all(store.slots(f"counter_={n}") == {0: 2} for n in range(FEW_KEYS + 2))
 
 
 def test_a_longer_lifetime_keeps_what_was_counted():

@@ -117,7 +117,7 @@ def forgets_bans(
 
 
 def spills_never(self: InlineEmitter, limit: Limit, spec: CellSpec, key: str) -> list[str]:
-    return [*FIND(self, limit, spec, key)[:5]]
+    return [*FIND(self, limit, spec, key)[:8]]
 
 
 def writes_nothing(self: InlineEmitter, *asked: Any) -> list[str]:
