@@ -52,6 +52,8 @@ def changed(path, body, obligations):
         ),
         ("/inference/v1/generate", {"x": 1}, {"sampling_params": {"max_tokens": 100}}),
         ("/api/chat", {"messages": []}, {"options": {"num_predict": 100}}),
+        ("/v2/chat", {"messages": []}, {"max_tokens": 100}),
+        ("/v1/interactions", {"input": "x"}, {"generation_config": {"max_output_tokens": 100}}),
         ("/model/m/converse", {"messages": []}, {"inferenceConfig": {"maxTokens": 100}}),
     ],
 )
