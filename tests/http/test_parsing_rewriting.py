@@ -154,6 +154,19 @@ def test_a_model_in_a_path_of_bedrock_is_changed_and_its_stream_is_not():
         rewritten_path(request, {"disable": ("stream",)})
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/conversations", {"agent_id": "a", "inputs": "x"}),
+        ("/v1/agents/completions", {"agent_id": "a", "messages": []}),
+        ("/v1beta/interactions", {"agent": "deep-research", "input": "x"}),
+    ],
+)
+def test_the_model_of_a_stored_agent_is_not_changed(path, body):
+    with pytest.raises(RewriteError, match="the model of an agent is stored with the host"):
+        changed(path, body, {"model": "small"})
+
+
 @pytest.mark.parametrize("name", TOOL_MEMBERS)
 @pytest.mark.parametrize("within", ["", "extra_body", "config"])
 def test_whatever_is_read_as_tools_can_be_taken_out(name, within):
