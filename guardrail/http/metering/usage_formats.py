@@ -110,7 +110,7 @@ def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
     A figure that is told as null, or lower than before, leaves the former one.
     """
     if not kept:
-        kept.update((name, value) for name, value in told.items() if value is not None)
+        kept.update({name: value for name, value in told.items() if value is not None})
         return
     for name, value in told.items():
         before = kept.get(name)
