@@ -52,6 +52,8 @@ def changed(path, body, obligations):
         ),
         ("/inference/v1/generate", {"x": 1}, {"sampling_params": {"max_tokens": 100}}),
         ("/api/chat", {"messages": []}, {"options": {"num_predict": 100}}),
+        ("/v2/chat", {"messages": []}, {"max_tokens": 100}),
+        ("/v1/interactions", {"input": "x"}, {"generation_config": {"max_output_tokens": 100}}),
         ("/model/m/converse", {"messages": []}, {"inferenceConfig": {"maxTokens": 100}}),
     ],
 )
@@ -150,6 +152,19 @@ def test_a_model_in_a_path_of_bedrock_is_changed_and_its_stream_is_not():
     assert rewritten_path(request, {"model": "small"}) == "/model/small/converse-stream"
     with pytest.raises(RewriteError, match="its path asks for a stream"):
         rewritten_path(request, {"disable": ("stream",)})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/conversations", {"agent_id": "a", "inputs": "x"}),
+        ("/v1/agents/completions", {"agent_id": "a", "messages": []}),
+        ("/v1beta/interactions", {"agent": "deep-research", "input": "x"}),
+    ],
+)
+def test_the_model_of_a_stored_agent_is_not_changed(path, body):
+    with pytest.raises(RewriteError, match="the model of an agent is stored with the host"):
+        changed(path, body, {"model": "small"})
 
 
 @pytest.mark.parametrize("name", TOOL_MEMBERS)

@@ -7,12 +7,13 @@ import json
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guardrail.http import request
 from guardrail.http.metering import UsageFormat
 from guardrail.http.metering.partial_json import Skim, read_whole
+from guardrail.http.metering.streams import EventStream
 from guardrail.http.responses.client_view import ShownLimit
 from guardrail.http.responses.fields import Wording, ratelimit_fields
 from tests.http.driving import (
@@ -225,3 +226,41 @@ def test_limits_are_worded_alike_the_second_time(standings):
     for partition in (None, b"k" * 32, None):
         fields = ratelimit_fields(standings, partition)
         assert ratelimit_fields(standings, partition, wording) == fields
+
+
+PIECES = st.sampled_from(
+    [
+        b"data: x\n\n",
+        b"data: \n\n",
+        b"data:x\n\n",
+        b"event: a\ndata: x\n\n",
+        b"event: a\nid: 1\ndata: x\n\n",
+        b"data: a\ndata: b\n\n",
+        b"data: a\n\ndata: b\n\n",
+        b"data: a\r\n\r\n",
+        b"\xef\xbb\xbfdata: a\n\n",
+        b": c\n\n",
+        b"stray\n\n",
+        b"event: a\n",
+        b"data: a\n",
+        b"data",
+        b"d",
+        b"\n",
+        b"\r",
+    ]
+)
+
+
+@example([b"d", b"data: x\n\n"])
+@example([b"data: a\n", b"data: x\n\n"])
+@example([b"data: a\rdata: b\n\n"])
+@given(st.lists(PIECES, max_size=6))
+def test_a_chunk_that_holds_one_event_is_read_as_if_it_came_byte_by_byte(chunks):
+    quick, careful = EventStream(), EventStream()
+    whole = b"".join(chunks)
+
+    found = [event for chunk in chunks for event in quick.feed(chunk)]
+    assert found == [
+        event for at in range(len(whole)) for event in careful.feed(whole[at : at + 1])
+    ]
+    assert (quick.unfinished(), quick.stray) == (careful.unfinished(), careful.stray)

@@ -23,10 +23,9 @@ from guardrail.http.parsing import (
     members,
     reading,
     shape,
-    tools,
 )
 from guardrail.http.parsing.endpoints import Endpoint, endpoint_of
-from guardrail.http.parsing.tools import RANKS
+from guardrail.http.parsing.members import RANKS
 from guardrail.http.request import head_of_scope, is_let_through
 from tests.http.reading_hosts import Hosts, Sent, Served, served
 from tests.http.reading_requests import drawn
@@ -155,7 +154,7 @@ WEAKER: dict[str, tuple[Any, str, Any]] = {
         "members_in",
         lambda document, names=None: [members.Members("", document, settles=True)],
     ),
-    "a tool is what its type says": (tools, "_CALLED", frozenset()),
+    "a tool is what its type says": (members, "_CALLED", frozenset()),
     "a batch is where it is first found": (batches, "_requests_in", _first_of_batch),
     "a name ends at a slash": (endpoint_of, "_method_of", _last_segment),
     "path and body may disagree": (reading, "_take_address", _take_all),
@@ -166,7 +165,7 @@ WEAKER: dict[str, tuple[Any, str, Any]] = {
     ),
     "several prompts are one": (caps, "_prompts", lambda document: 1),
     "completions are not multiplied": (caps, "MULTIPLIERS", frozenset()),
-    "functions of Gemini are one tool": (tools, "_SEVERAL", ()),
+    "functions of Gemini are one tool": (members, "_SEVERAL", ()),
     "what is stored holds no tools": (shape, "_unseen", lambda every: (0, False)),
     "a cap is any number": (
         caps,

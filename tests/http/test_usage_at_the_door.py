@@ -485,6 +485,16 @@ def test_pictures_are_reserved_as_asked_for_and_charged_as_made(size):
     assert guarded.counted()["pictures"] == 3
 
 
+def test_sound_makes_no_pictures_and_speech_hears_nothing():
+    spoken = Counted(Host([b"ID3"], headers=[(b"content-type", b"audio/mpeg")]))
+    asked = {"model": "small", "input": "Say this.", "voice": "a"}
+    spoken.ask(json.dumps(asked).encode(), path="/v1/audio/speech")
+
+    assert (spoken.counted()["pictures"], spoken.counted()["sound"]) == (0, 0)
+    heard = transcribed(b'{"text": "Hi."}')
+    assert (heard["pictures"], heard["sound"]) == (0, 1)
+
+
 def test_what_has_no_pictures_and_no_sound_counts_none():
     guarded = Counted()
     guarded.ask()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.texts import Passed, reasoning_shown
@@ -122,11 +121,8 @@ class Tally:
         self.documents += 1
         kind = document.get("type")
         within = _NOTHING
-        for wrapping in _WRAPPED:
-            inner = document.get(wrapping)
-            if inner.__class__ is dict and inner:
-                within = cast("Mapping[str, object]", inner)
-                break
+        if not _WRAPPING.isdisjoint(document):
+            within = next(filter(None, (_inner(document, name) for name in _WRAPPED)), _NOTHING)
         model = document.get("model") or document.get("modelVersion") or within.get("model")
         if model.__class__ is str:
             self.model = str(model)
@@ -271,12 +267,14 @@ class Tally:
 
 _NOTHING: Mapping[str, object] = {}
 _WRAPPED = ("response", "message", "interaction", "result")
+_WRAPPING = frozenset(_WRAPPED)
 _OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
 """What bodies of Ollama's, and of Llama at Bedrock, tell beside what was written."""
 
 
 _TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
-_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta"})
+_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta"}) - {"usage"}
+"""Members that may tell a usage, but for the commonest."""
 
 
 def _usages(
@@ -288,7 +286,8 @@ def _usages(
     for choice in choices if choices.__class__ is list else ():
         if choice.__class__ is dict and "usage" in choice:  # Moonshot's
             places.append(choice["usage"])
-    if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
+    plain = _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within
+    if plain and document.get("usage") is None:
         return [place for place in places if isinstance(place, dict) and place]
     places += [document[name] for name in _TOLD_IN if name in document]
     places.append(within.get("usage"))

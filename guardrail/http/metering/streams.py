@@ -194,6 +194,7 @@ LONGEST_HELD = 65_536
 
 _LINE = re.compile(rb"([^\r\n]*+)(\r\n|\r|\n|\Z)")
 _FIELD = b"data:"
+_DATA = b"data: "
 _OTHER_LINES = (b":", b"event", b"id", b"retry", b"data")
 _MARK = b"\xef\xbb\xbf"
 _MOST_KEPT = 1_000
@@ -244,6 +245,10 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes; return the events that end in them."""
+        if not (self._size or self._head or self._after_cr) and self._is_data is None:
+            alone = _alone(chunk)
+            if alone is not None:
+                return [alone]
         ended: list[Event] = []
         if self._after_cr and chunk:
             self._after_cr = False
@@ -316,6 +321,16 @@ class EventStream:
         self._skim = None
         self._kept = []
         return event
+
+
+def _alone(chunk: bytes) -> Event | None:
+    """Return the event of the commonest chunk, which holds a whole one, None for another chunk."""
+    at = chunk.find(b"\n") + 1 if chunk.startswith(b"event: ") else 0
+    one = chunk.startswith(_DATA, at) and chunk.endswith(b"\n\n")
+    if not one or chunk.count(b"\n", at) != 2 or b"\r" in chunk or len(chunk) > LONGEST_HELD:
+        return None
+    text = chunk[at + len(_DATA) : -1]
+    return Event(text, (), len(text))
 
 
 def _value(line: bytes) -> bytes | None:

@@ -110,7 +110,7 @@ def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
     A figure that is told as null, or lower than before, leaves the former one.
     """
     if not kept:
-        kept.update((name, value) for name, value in told.items() if value is not None)
+        kept.update({name: value for name, value in told.items() if value is not None})
         return
     for name, value in told.items():
         before = kept.get(name)
@@ -353,6 +353,7 @@ its tool, or in a chat; a request for pictures reserves as many as it asks for c
 """
 
 _PICTURES = ("image_generation.completed", "image_edit.completed")
+_SPEECH = "/v1/audio/speech"
 _SECONDS = ("seconds", "audio_seconds", "prompt_audio_seconds")
 
 
@@ -375,14 +376,18 @@ def unfed_notes(units: Iterable[str]) -> tuple[str, ...]:
 def with_units(asked: ParsedRequest) -> ParsedRequest:
     """Return what a request asks for, with how much of these units it may use, where that is known.
 
-    A request for pictures asks for as many as for completions; one that makes no model work, for
-    none.
+    A request for pictures asks for as many as for completions, one about sound for none, and for
+    speech for no sound that is heard; one that makes no model work asks for neither.
     """
-    estimate = asked.estimate
-    if asked.facts.get("request.capability") == "image":
-        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
-    elif estimate.items() >= FREE.items():
+    estimate, facts = asked.estimate, asked.facts
+    if estimate.items() >= FREE.items():
         added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "image":
+        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
+    elif facts.get("request.endpoint") == _SPEECH:
+        added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "audio":
+        added = {"images": 0}
     else:
         return asked
     return asked._replace(estimate={**added, **estimate})

@@ -67,6 +67,8 @@ _BY_NAME: Mapping[str, CapRules] = {
     "/generate": CapRules(("sampling_params.max_new_tokens",)),
     "/vertex_generate": CapRules(("parameters.max_new_tokens",)),
     "/inference/v1/generate": CapRules(("sampling_params.max_tokens",)),
+    "/v2/chat": CapRules(("max_tokens",)),
+    "/v1/interactions": CapRules(("generation_config.max_output_tokens",)),
     "/model/*/converse": CapRules(("inferenceConfig.maxTokens",)),
     "/model/*/converse-stream": CapRules(("inferenceConfig.maxTokens",)),
     "/api/chat": CapRules(("options.num_predict",)),

@@ -29,8 +29,8 @@ from guardrail.http.parsing.endpoints import (
     endpoint_of,
 )
 from guardrail.http.parsing.json_body import read_document, read_named
+from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import LONGEST_MODEL, Shape, generates, shape_of
-from guardrail.http.parsing.tools import strictest
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,

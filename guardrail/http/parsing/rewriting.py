@@ -182,6 +182,7 @@ def _number(raw: msgspec.Raw | None) -> int | None:
 _TOOLS = (*TOOL_MEMBERS, *TOOL_CHOICES)
 _REASONING = (*REASONING, "include_reasoning", "thinking_token_budget")
 _REALTIME = "/v1/realtime"
+_AGENTS = ("agent_id", "agent")
 
 
 def rewritten(
@@ -409,6 +410,8 @@ def _name_model(members: Members, model: object, asked: ParsedRequest, endpoint:
     """Set the model of a request that names none."""
     if any(name in members for name in MODELS):
         return
+    if any(members.get(name) is not None for name in _AGENTS):
+        raise RewriteError("the model of an agent is stored with the host")
     session = inner_of(members, "session")
     if endpoint.name.startswith(_REALTIME) and _transcribes(session or members, endpoint):
         raise RewriteError("what transcribes is named within it")

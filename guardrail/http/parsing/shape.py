@@ -26,10 +26,12 @@ from guardrail.http.parsing.members import (
     STORED_ANYWHERE,
     STORED_FILES,
     Members,
+    capability_with,
     check_spelling,
     members_in,
+    strictest,
+    tools_in,
 )
-from guardrail.http.parsing.tools import capability_with, strictest, tools_in
 from guardrail.http.parsing.values import UnreadableError
 
 _MOST_DISTINCT = 256
