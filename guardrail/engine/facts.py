@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value
+from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value, value_shown
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
@@ -18,9 +18,6 @@ IDENTITIES = frozenset(
 INVALID_FACT = "invalid-fact"
 
 Derivation = Callable[[dict[str, Any], float], object | None]
-
-SHOWN = 40
-"""How many characters of a wrong value a note shows."""
 
 
 class FactReader:
@@ -136,8 +133,6 @@ def _age_since(time: str) -> Derivation:
 
 
 def _ill_typed(fact: Fact, value: object) -> str:
-    shown = repr(value)
-    if len(shown) > SHOWN:
-        shown = shown[:SHOWN] + "…"
+    shown = value_shown(value)
     article = "an" if fact.type.value[0] in "aeiou" else "a"
     return f"fact `{fact.name}` is `{shown}`, not {article} {fact.type.value}: taken as missing"
