@@ -192,3 +192,30 @@ def test_customers_of_one_issuer_or_reseller_are_never_one_actor(show: Growing) 
         assert decision.allowed
         assert decision.limits[0].used == 1
         assert "x-crowded" not in decision.obligations
+
+
+BY_TRUSTED = LIFETIME.replace(
+    "requests: 12", "requests: {by: actor.trusted_accounts, bands: {0: 12, 1: 20, 3: 50}}"
+)
+
+
+@pytest.mark.parametrize(("cards", "most"), [(0, 12), (1, 20), (2, 20), (3, 50), (40, 50)])
+def test_who_shows_customers_cards_has_at_most_the_highest_room_once_and_they_lose_none(
+    cards: int, most: int
+) -> None:
+    """A colleague who pays with the company's card cannot be told from who has stolen it."""
+    guard = Guard.from_policies(load_text(BY_TRUSTED), environ={})
+    customers = [trusted(f"t{number}") for number in range(40)]
+    for facts in customers:
+        guard.decide(facts, now=MONDAY)
+    pair = {"network": "n", "device": "d"}
+    served = 0
+    for number in range(600):
+        more = {"card": f"card of t{number % cards}"} if cards else {}
+        facts = shown(f"a{number % 60}", **pair, **more)
+        served += guard.decide(facts, now=MONDAY + 60 + number).allowed
+    # Some have used a request before the first of the cards shows who they are.
+    assert most <= served <= most + cards
+    for facts in customers:
+        left = [guard.decide(facts, now=MONDAY + 900 + at).allowed for at in range(21)]
+        assert left == [True] * 19 + [False] * 2
