@@ -14,12 +14,12 @@ from guardrail.engine.program import rule_applies
 from guardrail.engine.verbs import REPEATED
 from guardrail.model.amounts import Banded, Lookup, without_raises
 from guardrail.model.conditions import (
-    Comparison,
     Condition,
     Every,
     Negation,
     Some,
     compile_condition,
+    text_of,
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
@@ -158,7 +158,7 @@ def _escalation(rule: Rule) -> Point:
 
 def _branches(rule: Rule) -> Iterator[tuple[Point, Condition]]:
     for part in _alternatives(rule.when):
-        yield Point(rule.id, "branch", _text(part)), part
+        yield Point(rule.id, "branch", text_of(part)), part
 
 
 def _alternatives(condition: Condition) -> Iterator[Condition]:
@@ -169,12 +169,3 @@ def _alternatives(condition: Condition) -> Iterator[Condition]:
             if isinstance(condition, Some):
                 yield part
             yield from _alternatives(part)
-
-
-def _text(condition: Condition) -> str:
-    if isinstance(condition, Comparison):
-        return condition.text
-    if isinstance(condition, Negation):
-        return f"not {_text(condition.part)}"
-    word = " and " if isinstance(condition, Every) else " or "
-    return word.join(_text(part) for part in condition.parts) or "always"

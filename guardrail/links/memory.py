@@ -10,7 +10,7 @@ from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.forest import Alone, Forest, Join, Own
 from guardrail.links.linking import Book, Linking, Standing
-from guardrail.links.signal import Kept, Seen, actor_id
+from guardrail.links.signal import Kept, Marks, Seen, actor_id
 from guardrail.links.tally import Tallies
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Pool
@@ -106,14 +106,11 @@ class MemoryLinks:
         self._store = store
         self._state: _State = _State() if former is None else former._state
         self.evidence = Evidence(links, self._state.secret, self._state.book.kinds)
+        self.marks = self._state.marks
+        """How far they have come."""
         self.tallies = self._state.tallies
         """What tells against actors."""
         self._linking = Linking(links, self.evidence, self._state.forest, self._state.book)
-
-    @property
-    def version(self) -> int:
-        """Rises whenever an actor comes to be, grows or ends, or the book is revised."""
-        return self._state.version
 
     def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Seen:
         """Return whom an account acts as after a sighting at `now` (microseconds).
@@ -143,13 +140,8 @@ class MemoryLinks:
             self._follow(pools, now)
             return self._seen(standing, kept.revision, kept.settled)
 
-    @property
-    def revision(self) -> int:
-        """The revision of the book; see `Book.revision`."""
-        return self._state.book.revision
-
     def _seen(self, standing: Standing, revision: int, settled: bool) -> Seen:
-        return Seen(standing, self._state.version, revision, settled)
+        return Seen(standing, self.marks.version, revision, settled)
 
     def expire(self, pools: Sequence[Pool], now: int) -> None:
         """Let go of all links that have expired by `now` (microseconds)."""
@@ -180,9 +172,10 @@ class MemoryLinks:
     def _follow(self, pools: Sequence[Pool], now: int) -> None:
         """Let counters follow what has become of actors."""
         changes = self._linking.changes()
-        if changes or self._state.told != self._state.book.revision:
-            self._state.told = self._state.book.revision
-            self._state.version += 1
+        marks, revision = self.marks, self._state.book.revision
+        if changes or marks.revision != revision:
+            marks.revision = revision
+            marks.version += 1
         for change in changes:
             if isinstance(change, Join):
                 self.tallies.join(change.into, change.others)
@@ -222,6 +215,4 @@ class _State:
         self.handles: dict[int, str] = {}
         self.tallies = Tallies()
         self.secret = os.urandom(32)
-        self.version = 0
-        self.told = 0
-        """The revision of the book that the version tells of."""
+        self.marks = Marks()

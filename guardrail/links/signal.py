@@ -49,6 +49,20 @@ def actor_facts(standing: Standing, account: str) -> Mapping[str, object]:
     }
 
 
+class Marks:
+    """How far links have come.
+
+    `version` rises whenever an actor changes in this process, and with `revision`, which rises
+    whenever what accounts showed earlier in the day may tie them otherwise: see `Book.revision`.
+    """
+
+    __slots__ = ("revision", "version")
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self.revision = self.version = 0
+
+
 class Seen(NamedTuple):
     """Whom an account acts as, by the links of a version and of a revision.
 
@@ -65,13 +79,8 @@ class LinkStore(Protocol):
     """Keeps links and lets counters follow them, in one step."""
 
     @property
-    def version(self) -> int:
-        """Rises whenever an actor changes in this process, and with the revision."""
-        ...
-
-    @property
-    def revision(self) -> int:
-        """Rises whenever what accounts showed earlier in the day may tie them otherwise."""
+    def marks(self) -> Marks:
+        """Tell by what has changed whether to look again."""
         ...
 
     @property
@@ -227,12 +236,14 @@ class LinkSignal(ActorSignal["Kept"]):
 
     def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
         super().__init__(policies, store.tallies, pools)
-        self._store = store
+        self._store, self._marks = store, store.marks
 
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
         found = self._seen(known, now)
-        return {} if found is None else self._told(found, known, now)
+        if found is None:
+            return {}
+        return self._told(found, known, now) if found.actor and self._scoring else found.facts
 
     def begin_day(self, now: float) -> None:
         """Let go of all links that have expired by `now` (seconds)."""
@@ -240,12 +251,20 @@ class LinkSignal(ActorSignal["Kept"]):
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         moment = int(now * SECOND + 0.5)
+        try:
+            found = self._recent.get(tuple(map(known.get, self._names)))
+        except TypeError:  # a value of a wrong type
+            found = None
+        if (
+            found is not None
+            and found.since <= moment < found.again
+            and found.version == self._marks.version
+        ):
+            return found  # as nearly every request
         shown, found = self._recalled(known, moment)
         if found is None:
             return self._look(known, shown, now, moment)
-        if found.version != self._store.version or moment >= found.again:
-            return self._again(shown, found, moment)
-        return found
+        return self._again(shown, found, moment)
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
@@ -264,13 +283,13 @@ class LinkSignal(ActorSignal["Kept"]):
 
     def _again(self, shown: tuple[object, ...], kept: Kept, moment: int) -> Kept:
         """Return what is known of an account now that days have passed or actors have changed."""
-        store = self._store
+        store, marks = self._store, self._marks
         is_due, is_same_day = moment >= kept.again, moment // DAY == kept.day
-        if is_due and is_same_day and kept.is_unmoved(store):
+        if is_due and is_same_day and kept.is_unmoved(marks):
             kept.look_after(moment)
             return kept
         seen = None
-        if is_same_day and not (is_due and kept.may_be_tied(store.revision)):
+        if is_same_day and not (is_due and kept.may_be_tied(marks.revision)):
             seen = store.stands(kept, self._pools, moment)
         if seen is None:
             seen = store.see(kept.shown.sighting, self._pools, moment)
@@ -356,11 +375,11 @@ class Kept(Known):
     def look_after(self, moment: int) -> None:
         """Have it looked at some minutes after a moment, or when the day is over."""
         self.day, self.looked_at = moment // DAY, self.version
-        self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY)
+        self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY, self.until)
 
-    def is_unmoved(self, store: LinkStore) -> bool:
+    def is_unmoved(self, marks: Marks) -> bool:
         """Tell whether nothing at all has changed since it was looked at."""
-        stands = self.looked_at == store.version and self.revision == store.revision
+        stands = self.looked_at == marks.version and self.revision == marks.revision
         return stands and not self.shown.is_exempt
 
     def may_be_tied(self, revision: int) -> bool:

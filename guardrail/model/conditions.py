@@ -120,7 +120,8 @@ def text_of(condition: Condition) -> str:
     if isinstance(condition, Comparison):
         return condition.text
     if isinstance(condition, Negation):
-        return f"not ({text_of(condition.part)})"
+        part = text_of(condition.part)
+        return f"not {part}" if isinstance(condition.part, Comparison) else f"not ({part})"
     word = " and " if isinstance(condition, Every) else " or "
     return word.join(map(text_of, condition.parts)) or "always"
 

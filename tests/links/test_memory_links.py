@@ -40,7 +40,7 @@ def test_an_exempt_account_is_told_to_act_alone_once_and_again_when_others_join(
     for number in range(5):
         # Its card is not shown: the link by it lasts until it expires.
         assert used(guard, shown("a", org="acme"), MONDAY + 3600 * number) == 2 + number
-        versions.add(links.version)
+        versions.add(links.marks.version)
     assert len(versions) == 1
 
     # What is settled of it goes to the counter of its own, also after others' have met that.

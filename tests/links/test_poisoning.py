@@ -14,7 +14,7 @@ from guardrail.model.policy import PolicySet
 
 DAY = 86_400.0
 MONDAY = 1_780_272_000.0
-HOURS = 20
+HOURS = 9
 ESTIMATE = {"input_tokens": 200, "output_tokens": 100}
 Facts = dict[str, object]
 
