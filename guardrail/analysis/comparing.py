@@ -146,7 +146,8 @@ class Standing:
         """Return the smallest request of which `one` is asked and nothing as strict, if any."""
         if self.covering(one) is not None:
             return None
-        witness = smallest(self.space, [one.when], self._free_of(one, counting=True))
+        # Best shown by a request that no limit bounds either: what is refused at once needs none.
+        witness = smallest(self.space, [one.when], self._free_of(one, counting=one.counts))
         if witness is None:
             rivals = [b for b in self.b if b.counts and may_cover(b, one, self.space.sets)]
             rival = min(rivals, key=lambda b: b.name != one.name)

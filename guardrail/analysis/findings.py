@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import combinations
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
@@ -85,17 +86,36 @@ def _of_condition(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[D
 def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
     what = f"the condition of rule `{rule.id}`"
     if not _can_be(space, rule.when):
+        never = _exclusive(space, rule.when)
         message = f"{what} can never be true"
-        if possible(space, [space.written(0, rule)]):
-            message += ": the rule applies only where a fact is missing"
         help = "correct it: no request has all of these values at once"
-        yield finding("GR201", message, _place(rule.when, rule.span), help)
+        if len(never) == 1:
+            help = f"correct it: `{_text(never[0])}` can never be true"
+        elif len(never) == 2:
+            help = f"correct it: `{_text(never[0])}` and `{_text(never[1])}` exclude each other"
+        if possible(space, [space.written(0, rule)]):
+            help += "; as it is, the rule applies only where a fact is missing"
+        places = (_place(part, rule.span) for part in (*never, rule.when))
+        at = next((place for place in places if place != rule.span), rule.span)
+        yield finding("GR201", message, at, help)
         return
     parts = list(_of_parts(space, rule.when, rule.span))
     if not parts and not possible(space, [space.condition(0, rule.when, False, False)]):
         help = "write `when: always` if it is meant for every request"
         yield finding("GR216", f"{what} is always true", rule.span, help)
     yield from parts
+
+
+def _exclusive(space: Space, condition: Condition) -> tuple[Condition, ...]:
+    """Return what of a condition that never holds can never hold, or never together, if it is told.
+
+    It is one part of it, or two.
+    """
+    parts = condition.parts if isinstance(condition, Every) else ()
+    alone = next((part for part in parts if not _can_be(space, part)), None)
+    if alone is not None:
+        return _exclusive(space, alone) or (alone,)
+    return next((pair for pair in combinations(parts, 2) if not _can_be(space, Every(pair))), ())
 
 
 def _of_parts(space: Space, condition: Condition, span: Span) -> Iterator[Diagnostic]:
@@ -150,10 +170,25 @@ def _always(space: Space, condition: Condition) -> bool:
 
 
 def _place(condition: Condition, span: Span) -> Span:
+    """Return where the first test of a condition stands, `span` where all are written elsewhere."""
+    tests = (test.span for test in _tests(condition) if test.span is not None)
+    return next((test for test in tests if _within(test, span)), span)
+
+
+def _within(inner: Span, outer: Span) -> bool:
+    start = outer.line, outer.column
+    end = outer.end_line, outer.end_column
+    return inner.file == outer.file and start <= (inner.line, inner.column) < end
+
+
+def _tests(condition: Condition) -> Iterator[Comparison]:
     if isinstance(condition, Comparison):
-        return condition.span or span
-    part = condition.part if isinstance(condition, Negation) else condition.parts[0]
-    return _place(part, span) if condition is not ALWAYS else span
+        yield condition
+    elif isinstance(condition, Negation):
+        yield from _tests(condition.part)
+    else:
+        for part in condition.parts:
+            yield from _tests(part)
 
 
 # Rules and steps.

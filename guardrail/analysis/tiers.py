@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrail.analysis.demands import Demand, Index
-from guardrail.analysis.formulas import EffortError, Formula, every, given, variables_of
+from guardrail.analysis.formulas import (
+    And,
+    EffortError,
+    Formula,
+    Leaf,
+    every,
+    given,
+    variables_of,
+)
 from guardrail.analysis.limits import OWN, Limit
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, possible
@@ -15,13 +23,24 @@ from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.facts import ACCOUNTS, EARNED, Fact, FactType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Figure:
-    """What one limit allows where it applies, and of which requests."""
+    """What one limit allows where it applies, and of which requests.
+
+    `reads` are the facts that this depends on, `needs` the values of them that it surely takes.
+    """
 
     limit: Limit
     amount: int
     where: Formula
+    reads: frozenset[str]
+    needs: Mapping[str, int]
+
+    def meets(self, other: _Figure, apart: str) -> bool:
+        """Tell whether no fact but one keeps a request from meeting both, as far as is seen."""
+        return all(
+            mask & other.needs.get(name, mask) for name, mask in self.needs.items() if name != apart
+        )
 
 
 def lint_tiers(
@@ -42,7 +61,7 @@ def lint_tiers(
             if limit.refuses and set(limit.key) & set(OWN):
                 groups.setdefault(_kind(limit), []).extend(_figures(space, limit))
         for group in groups.values():
-            if len({one.limit.rule.id for one in group if name in _read(one)}) > 1:
+            if len({one.limit.rule.id for one in group if name in one.reads}) > 1:
                 yield from _falling(space, fact, group, refusals, left)
 
 
@@ -57,11 +76,9 @@ def _figures(space: Space, limit: Limit) -> Iterator[_Figure]:
     for most, _, where in limit.own_rows:
         here = every((limit.when, where), space.full)
         if most is not None and here is not False:
-            yield _Figure(limit, most, here)
-
-
-def _read(figure: _Figure) -> set[str]:
-    return set(variables_of(figure.where))
+            parts = here.parts if isinstance(here, And) else (here,)
+            needs = {part.variable: part.mask for part in parts if isinstance(part, Leaf)}
+            yield _Figure(limit, most, here, frozenset(variables_of(here)), needs)
 
 
 def _falling(
@@ -72,21 +89,29 @@ def _falling(
     left: dict[str, Span],
 ) -> Iterator[Diagnostic]:
     places = _rising(space, fact)
+    # Of numbers, those next to each other: what lies between two bounds is a value of its own.
+    near = len(places) if fact.type is FactType.LEVEL else 1
+    steps = [(v, w) for n, w in enumerate(places) for v in reversed(places[max(0, n - near) : n])]
+    whole = space.full[fact.name]
     told: set[str] = set()
-    for high in group:
+    reading = [one for one in group if fact.name in one.reads]
+    for high in reading:
         rule = high.limit.rule
-        for low in group:
-            if low.limit.rule is rule or low.amount <= high.amount or rule.id in told:
+        above = high.needs.get(fact.name, whole)
+        for low in reading:
+            if low.amount <= high.amount or not low.meets(high, fact.name):
                 continue
-            if fact.name not in _read(low) or fact.name not in _read(high):
+            if low.limit.rule is rule or rule.id in told:
                 continue
-            pairs = ((v, w) for n, w in enumerate(places) for v in reversed(places[:n]))
+            below = low.needs.get(fact.name, whole)
             try:
                 fell = next(
                     (
                         pair
-                        for pair in pairs
-                        if not _stands_for_many(space, fact, low.limit, pair[0])
+                        for pair in steps
+                        if below >> pair[0] & 1
+                        and above >> pair[1] & 1
+                        and not _stands_for_many(space, fact, low.limit, pair[0])
                         and _falls(space, fact, group, low, high, pair, refusals)
                     ),
                     None,

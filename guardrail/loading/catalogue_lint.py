@@ -65,7 +65,9 @@ LINT_ENTRIES = (
         "rules:\n  - id: hour\n    when: always\n"
         "    budget: {requests: 100, per: 1h, key: account.id}",
         "`memory://` starts empty after every restart, so a limit for life is one until the next "
-        "deployment. It is looked for where the store is named: `guardrail lint --store URI`.",
+        "deployment; `lmdb://` in `/tmp`, `/run` or `/dev/shm` until its host starts anew. Whether "
+        "a Redis keeps what it holds is its own setting. It is looked for where the store is "
+        "named: `guardrail lint --store URI`.",
     ),
     Explanation(
         "GR212",
@@ -221,6 +223,13 @@ LINT_ENTRIES = (
         "# guardrail: ignore GR203 few agents",
         "What it accepted is gone, has moved to another line, or the day of its `until` has "
         "passed. Left where it is, it accepts the next mistake there.",
+    ),
+    Explanation(
+        "GR231",
+        "value that is in a list twice",
+        "lists: {embargoed: [CU, IR, CU]}\n" + _ONE.replace("CU", "{in: $embargoed}"),
+        "lists: {embargoed: [CU, IR, KP]}\n" + _ONE.replace("CU", "{in: $embargoed}"),
+        "Once is enough, so one of the two may have been meant to be another.",
     ),
     Explanation(
         "GR401",

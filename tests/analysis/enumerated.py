@@ -15,11 +15,11 @@ from random import Random
 from guardrail.analysis import Changes, analyse, compared
 from guardrail.engine import FactReader, rule_applies, rule_facts
 from guardrail.errors import Diagnostic
-from guardrail.model.amounts import SECOND, Amount, possible_amounts
+from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import ALWAYS, Condition, compile_condition, facts_of
-from guardrail.model.effects import Mode
+from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Block, Degrade, Exemption
+from guardrail.model.rules import Block, Degrade, Exemption, Rule, Verdict
 from tests.analysis.small_sets import (
     NOW,
     TIMES,
@@ -193,9 +193,7 @@ def wrong_findings(policies: PolicySet) -> list[str]:
         fewer = replace(rest, rules=tuple(r for r in rest.rules if r is not rule))
         cases = every_case(_numbered(rest), _numbered(fewer))
         asks = any(name == rule.id for was, _ in cases for name, _ in was)
-        if not isinstance(rule.verb, Block) and any(0 in _least(a) for a in rule.verb.allowances):
-            continue  # where it allows nothing, its own words are told
-        if asks and rule.id not in loosened(cases):
+        if asks and not _decides(rest, rule, cases):
             problems.append(f"{rule.id} never decides")
     for rule in policies.rules:
         if rule.mode is Mode.OFF or rule.when == ALWAYS:
@@ -214,8 +212,44 @@ def wrong_findings(policies: PolicySet) -> list[str]:
     return problems
 
 
-def _least(amount: Amount) -> tuple[int | None, ...]:
-    return possible_amounts(amount) or ()
+def _decides(policies: PolicySet, rule: Rule, cases: Sequence[Case]) -> bool:
+    """Tell whether a rule asks for something that no other one does, or has words of its own.
+
+    Of two refusals that are as strong the first one's words are told to the client: a later one
+    that says something else does not stand in for it.
+    """
+    by_id = {one.id: one for one in policies.rules}
+
+    def stands_in(name: str, other: Asked, effect: Effect) -> bool:
+        if name == "required" or other != ("refuse",) or effect is not Effect.BLOCK:
+            return True
+        earlier = by_id[name].index < rule.index
+        return earlier or _words(by_id[name]) == _words(rule)
+
+    effects = {_effect(what) for was, _ in cases for name, what in was if name == rule.id}
+    for effect in effects:
+        own = [
+            (
+                [(n, w) for n, w in was if n != rule.id or _effect(w) is effect],
+                [(n, w) for n, w in now if stands_in(n, w, effect)],
+            )
+            for was, now in cases
+        ]
+        if rule.id in loosened(own):
+            return True
+    return False
+
+
+def _effect(what: Asked) -> Effect:
+    if what[0] == "limit":
+        effect: Effect = what[7]
+        return effect
+    return Effect.BLOCK if what == ("refuse",) else Effect.DEGRADE
+
+
+def _words(rule: Rule) -> Verdict:
+    """Return what a rule says where it refuses whatever was counted."""
+    return rule.verb.verdict if isinstance(rule.verb, Block) else rule.verb.verdicts[-1]
 
 
 def _numbered(policies: PolicySet) -> PolicySet:

@@ -232,7 +232,7 @@ def _amount(rng: Random, names: Sequence[str]) -> Amount:
 
 def verb(rng: Random, names: Sequence[str], counting: float, facts: Mapping[str, Fact]) -> Any:
     """Return a verb; `counting` is how likely it is one that counts."""
-    block = Verdict(effect=Effect.BLOCK, reason="no")
+    block = Verdict(effect=Effect.BLOCK, reason=rng.choice(("no", "no", "stop")))
     if rng.random() >= counting:
         if rng.random() < 0.7:
             return Block(block)

@@ -65,6 +65,28 @@ rules:
 
 
 @pytest.mark.parametrize(
+    ("when", "line", "help"),
+    [
+        ("{use: low, account.tier: mid}", 7,
+         "`account.tier = low` and `account.tier = mid` exclude each other"),
+        ("{account.id: a, not: {any: [{request.tools: {gt: 1}}, {request.tools: {lte: 1}}]}}", 7,
+         "`not (request.tools gt 1 or request.tools lte 1)` can never be true"),
+        ("{use: low, geo.country: CU, account.org: {prefix: a, not: {prefix: a}}}", 7,
+         "`account.org prefix a` and `not (account.org prefix a)` exclude each other"),
+    ],
+)  # fmt: skip
+def test_what_of_a_condition_never_holds_is_told_where_the_rule_stands(when, line, help):
+    text = (
+        "conditions: {low: {account.tier: low}}\n"
+        f"rules:\n  - id: r\n    when: {when}\n    unknown: skip\n    block: {{}}\n"
+    )
+    (told,) = [one for one in analyse(load_text(HEAD + text), NOW) if one.code == "GR201"]
+
+    assert told.span.line == line
+    assert told.help == f"correct it: {help}"
+
+
+@pytest.mark.parametrize(
     ("rule", "code"),
     [
         ("{id: r, when: {geo.country: CU}, unknown: skip, block: {}}", "GR202"),

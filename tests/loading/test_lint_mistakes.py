@@ -525,6 +525,13 @@ MISTAKES = {
         + rule("m", "when: {account.org: {in: $partners}}", SKIP, BLOCK),
         "org_1, org_2",
     ),
+    "a country twice": Mistake(
+        "GR231",
+        f"{START}lists:\n  sanctioned: [CU, SD,\n               SD]\nrules:\n"
+        + rule("m", "when: {geo.country: {in: $sanctioned}}", SKIP, BLOCK),
+        "               SD]",
+    ),
+    "an account twice": Mistake("GR231", block("{account.id: {in: [a1, a2, a1]}}"), "a1, a2"),
     # Exemptions for all.
     "an exemption for everyone": Mistake("GR227", exemption("always"), "when: always"),
     # Comments.
@@ -743,6 +750,7 @@ FINE = {
     "a number sign in quotes": rules(
         rule("m", "when: {account.id: a1}", SKIP, "block:", '  message: "Ticket #42 has it."')
     ),
+    "the same value in two lists": block("{account.id: {in: [a1, a2]}, account.org: {in: [a1]}}"),
     "organisations with spaces": block("{account.org: {in: [Acme Inc, Example Ltd]}}"),
     "a tag of a text": block("{account.signup: {in: [spring 2026]}}"),
     "a list that one condition uses for another": (

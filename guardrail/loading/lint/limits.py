@@ -24,6 +24,8 @@ TYPICAL_TOKENS = 1000
 """What a request is taken to need where no model says how long its answers may get."""
 
 _METERED = ("tokens", "output_tokens", "cost_usd")
+_FLEETING = ("/tmp/", "/dev/shm/", "/run/", "/var/run/")
+"""Folders that are empty after their host has started."""
 _OF_ALL = ("requests", "tokens", "in flight")
 """The units of which every request needs some: it may cost nothing, or have no output."""
 
@@ -49,8 +51,10 @@ def lint_limits(written: Written) -> None:
 
 def forgetful(policies: PolicySet, store: str) -> list[Diagnostic]:
     """Return a note if a store that forgets at a restart is to keep what counts for long."""
-    if store.partition("://")[0] != "memory":
+    scheme, _, path = store.partition("://")
+    if scheme != "memory" and not (scheme == "lmdb" and path.startswith(_FLEETING)):
         return []
+    when = "at every restart" if scheme == "memory" else "when its host starts anew"
     long = [
         rule
         for rule in policies.rules
@@ -58,7 +62,7 @@ def forgetful(policies: PolicySet, store: str) -> list[Diagnostic]:
     ]
     if not long:
         return []
-    message = f"`{store}` forgets at every restart what {listed(rule.id for rule in long)} "
+    message = f"`{store}` forgets {when} what {listed(rule.id for rule in long)} "
     message += "counts" if len(long) == 1 else "count"
     help = "keep counters in `lmdb://…` or `redis://…`; a window of an hour forgives a restart"
     return [finding("GR211", message, long[0].span, help)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from guardrail.loading.lint.written import Tested, Written, scalars_in
+from guardrail.loading.lint.written import TESTING, Tested, Written, lists_in, scalars_in
 from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import Scalar
-from guardrail.loading.text import Source, quoted
+from guardrail.loading.text import Source, place_of, quoted
 from guardrail.model.facts import FactType
 
 _OPENING = "\u201c\u201e\u201f\u2018\u201a\u00ab\u2039\u301d"
@@ -37,6 +37,7 @@ def lint_texts(written: Written) -> None:
     if any(_QUOTES.search(source.text) for source in sources.values()):
         _typographic(written)
     _cut_short(written, sources)
+    _twice(written)
     for tested in written.tested():
         _pattern(written, tested)
         if tested.in_list:
@@ -73,6 +74,22 @@ def _prose(written: Written) -> Iterator[Scalar]:
         for name, node in scalars_in(section):
             if name in _PROSE or name.startswith("x-"):
                 yield node
+
+
+def _twice(written: Written) -> None:
+    """Report a value that stands in one list a second time, in whatever section it is."""
+    for name, section in written.sections("lists", *TESTING):
+        for node in lists_in(section) if name != "expect" else ():
+            seen: dict[str, Scalar] = {}
+            for part in node.parts:
+                if not isinstance(part, Scalar):
+                    continue
+                first = seen.setdefault(part.text, part)
+                if first is not part:
+                    message = f"{quoted(part.text)} is in the list twice"
+                    label = f"first in {place_of(first.span)}"
+                    help = "leave it out, or write the value that was meant"
+                    written.scope.findings.report("GR231", part, message, label=label, help=help)
 
 
 def _pattern(written: Written, tested: Tested) -> None:

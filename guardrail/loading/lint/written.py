@@ -18,7 +18,7 @@ from guardrail.model.facts import Fact
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
 
-_TESTING = ("rules", "exemptions", "conditions", "links", "score", "prove", "expect")
+TESTING = ("rules", "exemptions", "conditions", "links", "score", "prove", "expect")
 """The sections in which a fact's name is the key of a test."""
 _OF_VALUES = ("in", "not_in", "not", "prefix", "cidr")
 
@@ -81,7 +81,7 @@ class Written:
 
     def tested(self) -> Iterator[Tested]:
         """Yield every value that a condition compares a fact with, those of lists too."""
-        for _, section in self.sections(*_TESTING):
+        for _, section in self.sections(*TESTING):
             for node in maps_in(section):
                 for entry in node.entries:
                     fact = self.policies.facts.get(entry.key.text)
@@ -130,6 +130,17 @@ def maps_in(node: Node) -> Iterator[MapNode]:
     elif isinstance(node, ListNode):
         for part in node.parts:
             yield from maps_in(part)
+
+
+def lists_in(node: Node) -> Iterator[ListNode]:
+    """Yield every list in a node, itself included."""
+    if isinstance(node, ListNode):
+        yield node
+        for part in node.parts:
+            yield from lists_in(part)
+    elif isinstance(node, MapNode):
+        for entry in node.entries:
+            yield from lists_in(entry.value)
 
 
 def scalars_in(node: Node, under: str = "") -> Iterator[tuple[str, Scalar]]:
