@@ -12,7 +12,7 @@ import typer
 from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
-from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
+from guardrail.cli.claims_text import open_line, proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.expecting import (
     FAILED,
@@ -176,7 +176,7 @@ def run_check(
     """
     asked.checked()
     if asked.shard is not None:
-        policies = load(asked.paths)
+        policies = load(asked.paths, expected=asked.expect)
         asked.divisions = divisions_of(asked.by, policies)
         output.told("traffic", write_shard(asked, policies, output))
         return OK
@@ -191,7 +191,7 @@ def run_check(
 def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    if asked.expect and not asked.traffic:
+    if asked.expect and not asked.traffic and run is None:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
         check_drawing("`--report`")
@@ -289,6 +289,9 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
         output.told("expect", expected)
     if checked.proofs:
         output.told("proved", proofs_line(checked.proofs))
+    left = open_line([*checked.found.located, *checked.found.ignored])
+    if left is not None:
+        output.told("open", left, "yellow")
     print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)

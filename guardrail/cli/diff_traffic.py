@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from guardrail.cli.figures import NONE, columns, period, plural, share
 from guardrail.cli.harm_text import hit_rows, hits_fields, place_fields, read_text, where
 from guardrail.cli.inert import shortened
-from guardrail.cli.output import Output
+from guardrail.cli.output import Entries, Output
 from guardrail.model.effects import Effect
 from guardrail.replay.comparing import Changed, Compared, Comparison, Kind
 from guardrail.replay.harm import REFUSED, Segment
@@ -85,7 +85,7 @@ def traffic_changes_fields(found: Compared) -> dict[str, object]:
         "stricter": [_kind_fields(*pair) for pair in figures.changed(looser=False)],
         "degraded_otherwise": figures.otherwise,
         "by_another_rule": figures.renamed,
-        "accounts_refused_first": list(hits_fields(dict(figures.first_refused))),
+        "accounts_refused_first": Entries(lambda: hits_fields(dict(figures.first_refused))),
         "accounts_no_longer_refused": figures.no_longer_refused,
         "segments": list(_segments_fields(found)),
     }

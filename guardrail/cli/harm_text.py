@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from guardrail.cli.figures import NONE, columns, length, plural, share
 from guardrail.cli.inert import shortened
-from guardrail.cli.output import Output
+from guardrail.cli.output import Entries, Output
 from guardrail.cli.traffic import TrafficRun
 from guardrail.model.effects import Effect
 from guardrail.replay.harm import (
@@ -197,8 +197,8 @@ def harm_fields(run: TrafficRun) -> dict[str, object]:
             }
             for division, segments in _asked(run)
         ],
-        "refused_accounts": list(hits_fields(harm.hits)),
-        "accounts_refused_by_shadow_rules": list(hits_fields(harm.shadow_hits)),
+        "refused_accounts": Entries(lambda: hits_fields(harm.hits)),
+        "accounts_refused_by_shadow_rules": Entries(lambda: hits_fields(harm.shadow_hits)),
     }
 
 

@@ -8,7 +8,7 @@ import typer
 
 from guardrail.analysis import proved
 from guardrail.cli import options
-from guardrail.cli.claims_text import proof_findings
+from guardrail.cli.claims_text import open_line, proof_findings
 from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
@@ -90,6 +90,9 @@ def _print(output: Output, form: Format, policies: PolicySet, made: PolicyFindin
             codes = ", ".join(sorted({one.code for one in made.ignored}))
             text = f"{plural(len(made.ignored), 'finding')} accepted by a comment ({codes})"
             output.told("note", text, "yellow")
+        left = open_line([*made.found, *made.ignored])
+        if left is not None:
+            output.told("open", left, "yellow")
         output.line()
     print_diagnostics(output, tuple(made.found), form)
     if made.found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay.harm import Harm, Hit, Place, Reading, reading
 from guardrail.replay.report import ReportFigures, report_divisions
-from guardrail.replay.running import Course, Replay
+from guardrail.replay.running import Begun, Course, Replay
 from guardrail.replay.tally import Tally
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
@@ -81,19 +81,20 @@ class Comparison:
         old: PolicySet,
         new: PolicySet,
         divisions: Iterable[tuple[str, ...]] = (),
-        sides: tuple[Side, Side] | None = None,
+        *,
+        reports: bool = False,
     ) -> None:
-        """Compare two versions; the figures of a report on each are added up in `sides`."""
+        """Compare two versions; `reports` adds up the figures of a report on each, in `sides`."""
         kept = tuple(divisions)
-        self.sides = sides
+        self.sides = (Side.of(old, kept), Side.of(new, kept)) if reports else None
         self.matrix: Counter[tuple[Effect, Effect]] = Counter()
         self.kinds: dict[Kind, Changed] = {}
         self.otherwise = 0
         self.renamed = 0
         self.before, self.after = (
             (Harm(old, kept), Harm(new, kept))
-            if sides is None
-            else (sides[0].tally.harm, sides[1].tally.harm)
+            if self.sides is None
+            else (self.sides[0].tally.harm, self.sides[1].tally.harm)
         )
         self._old = old
         self._new = new
@@ -133,7 +134,7 @@ class Comparison:
             found.accounts.add(known)
 
     def merge(self, other: Comparison) -> None:
-        """Add what was counted of other requests under the same two versions."""
+        """Add what was counted of other requests under the same two versions; both are finished."""
         self.matrix.update(other.matrix)
         self.otherwise += other.otherwise
         self.renamed += other.renamed
@@ -142,8 +143,13 @@ class Comparison:
                 self.kinds[kind].merge(changed)
             else:
                 self.kinds[kind] = changed
-        self.before.merge(other.before)
-        self.after.merge(other.after)
+        if self.sides is None or other.sides is None:
+            self.before.merge(other.before)
+            self.after.merge(other.after)
+            return
+        for mine, theirs in zip(self.sides, other.sides, strict=True):
+            mine.tally.merge(theirs.tally)
+            mine.figures.merge(theirs.figures)
 
     def finish(self) -> None:
         """Complete the figures."""
@@ -200,29 +206,25 @@ def compared_over(
     warmup: float = 0.0,
     divisions: Sequence[tuple[str, ...]] = (),
     *,
+    mine: Callable[[Mapping[str, object]], bool] | None = None,
     reports: bool = False,
 ) -> Compared:
     """Replay traffic through two guards, line by line; `warmup` is in seconds.
 
-    `reports` tells whether the figures of a report on each version are wanted.
+    Of the traffic only the requests are decided whose facts are `mine`. `reports` tells whether the
+    figures of a report on each version are wanted.
     """
-    old, new = policies
-    sides = (Side.of(old, divisions), Side.of(new, divisions)) if reports else None
-    figures = Comparison(old, new, divisions, sides)
-    replays = [Replay(guard) for guard in guards]
-    warmed, warm_until = 0, float("-inf")
+    figures = Comparison(*policies, divisions, reports=reports)
+    replays = [Replay(guard, mine) for guard in guards]
+    warmed, begun = 0, Begun(warmup)
     with contextlib.ExitStack() as closing:
-        copies = tee(files.requests(mapping))
+        copies = tee(begun.of(files.requests(mapping)))
         decided: list[Iterator[tuple[int, float, Request, Decision]]] = [
             closing.enter_context(contextlib.closing(replay.run(copy)))
             for replay, copy in zip(replays, copies, strict=True)
         ]
-        is_first = True
         for (line, ts, request, before), (_, _, _, after) in zip(*decided, strict=True):
-            if is_first and warmup:
-                warm_until = ts + warmup
-            is_first = False
-            if ts >= warm_until:
+            if ts >= begun.warm_until:
                 figures.add(Place(ts, files.current.name, line), request, before, after)
             else:
                 warmed += 1

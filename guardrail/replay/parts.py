@@ -16,7 +16,7 @@ from guardrail.replay.harm import USUAL_DIVISION, Place
 from guardrail.replay.records import DecisionFile
 from guardrail.replay.report import ReportFigures, report_divisions
 from guardrail.replay.results import TrafficRun
-from guardrail.replay.running import Replay
+from guardrail.replay.running import Begun, Replay
 from guardrail.replay.sampling import Sample
 from guardrail.replay.tally import Tally
 from guardrail.replay.ties import Found, Parts, Ties
@@ -190,11 +190,11 @@ def replayed(
     run.divisions, run.figures = tuple(divisions), figures
     several = len(files.sources) > 1
     reading = _Reading(files.requests(mapping), sample, warmup, tick)
-    add = tally.add
+    add, begun = tally.add, reading.begun
     with contextlib.closing(replay.run(iter(reading))) as decided:
         try:
             for line, ts, request, decision in decided:
-                if ts >= reading.warm_until:
+                if ts >= begun.warm_until:
                     add(ts, request, decision, Place(ts, files.current.name, line))
                     if figures is not None:
                         figures.add(ts, request, decision)
@@ -224,14 +224,16 @@ class _Reading:
     ) -> None:
         self._traffic = traffic
         self._sample = sample
-        self._warmup = warmup
         self._tick = tick
         self.line = 0
-        self.warm_until = float("-inf")
+        self.begun = Begun(warmup)
         self.passed_over = 0
 
     def __iter__(self) -> Iterator[Recorded]:
-        tick, left, sample, is_first = self._tick, TICK, self._sample, True
+        return self.begun.of(self._sampled())
+
+    def _sampled(self) -> Iterator[Recorded]:
+        tick, left, sample = self._tick, TICK, self._sample
         for recorded in self._traffic:
             left -= 1
             if not left:
@@ -241,9 +243,5 @@ class _Reading:
             if sample is not None and not sample.has(recorded[2].facts):
                 self.passed_over += 1
                 continue
-            if is_first:
-                is_first = False
-                if self._warmup:
-                    self.warm_until = recorded[1] + self._warmup
             self.line = recorded[0]
             yield recorded

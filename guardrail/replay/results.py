@@ -21,7 +21,7 @@ from guardrail.replay.tally import Tally
 from guardrail.traffic.notes import MapNotes
 from guardrail.traffic.requests import BadLines
 
-HEADING = b"guardrail replay result 1\n"
+HEADING = b"guardrail replay result 2\n"
 MOST_BYTES = 1 << 32
 """How large the figures of a result may be, in bytes."""
 
@@ -125,7 +125,10 @@ def _read(run: TrafficRun) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
-    """One part of `count`, counted from 1, as it stands in a file, and what it was made from."""
+    """One part of `count`, counted from 1, as it stands in a file, and what it was made from.
+
+    `expected` are the expectations that were given beside those of the policies.
+    """
 
     shard: int
     count: int
@@ -133,6 +136,7 @@ class ShardFile:
     revision: str
     traffic: tuple[str, ...]
     run: TrafficRun
+    expected: tuple[str, ...] = ()
 
     def write(self, path: str) -> None:
         """Write it to a file.
@@ -146,6 +150,7 @@ class ShardFile:
             "policies": self.policies,
             "revision": self.revision,
             "traffic": self.traffic,
+            "expected": self.expected,
         }
         figures = zstandard.ZstdCompressor().compress(pickle.dumps(self.run, protocol=5))
         try:
@@ -184,6 +189,7 @@ class ShardFile:
                 policies=tuple(map(str, told["policies"])),
                 revision=str(told["revision"]),
                 traffic=tuple(map(str, told["traffic"])),
+                expected=tuple(map(str, told["expected"])),
                 run=run,
             )
         except DataError:

@@ -71,7 +71,7 @@ def service(request):
 @pytest.fixture
 def both():
     """Open a store for threads and one for event loops, closed also where the test fails."""
-    opened = []
+    opened: list[Served] = []
 
     def opening(service):
         opened.extend(Served(service, is_async=is_async) for is_async in (False, True))
