@@ -62,7 +62,7 @@ def columns(
         return []
     widths = [max(width(row[place]) for row in rows) for place in range(len(right))]
     if cells:
-        gap = _narrowed(widths, right, gap, cells)
+        gap = _narrowed(rows, widths, right, gap, cells)
     return [
         gap.join(
             padded(cell, cells, right=to_right)
@@ -73,8 +73,13 @@ def columns(
     ]
 
 
-def _narrowed(widths: list[int], right: Sequence[bool], gap: str, cells: int) -> str:
-    """Make the widest columns of text narrower until the whole fits; return the gap to use."""
+def _narrowed(
+    rows: Sequence[Sequence[str]], widths: list[int], right: Sequence[bool], gap: str, cells: int
+) -> str:
+    """Make the widest columns of text narrower until the whole fits; return the gap to use.
+
+    Where that is not enough, the first row breaks above columns of numbers, between its words.
+    """
     over = sum(widths) + len(gap) * (len(widths) - 1) - cells
     texts = [place for place, to_right in enumerate(right) if not to_right]
     while over > 0 and texts:
@@ -83,7 +88,18 @@ def _narrowed(widths: list[int], right: Sequence[bool], gap: str, cells: int) ->
             break
         widths[widest] -= 1
         over -= 1
-    return " " if over > 0 else gap
+    if over <= 0:
+        return gap
+    over -= (len(gap) - 1) * (len(widths) - 1)
+    head, *others = rows
+    for place, to_right in enumerate(right):
+        if over > 0 and to_right:
+            least = max(
+                map(width, [*head[place].split(), *(row[place] for row in others)]), default=0
+            )
+            over -= max(0, widths[place] - least)
+            widths[place] = min(widths[place], least)
+    return " "
 
 
 def _broken(row: Sequence[str], widths: Sequence[int]) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The figures of simulations as text for a terminal of 80 columns."""
+"""The figures of simulations as text; tables of customers take up to 80 cells, others fit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from guardrail.cli.figures import NONE, columns, length, plural
+from guardrail.cli.inert import wrapped
 
 Fields = Mapping[str, Any]
 
@@ -43,17 +44,17 @@ def worst_of(found: Sequence[Fields]) -> Fields:
     )
 
 
-def report(found: Sequence[Fields]) -> Iterator[str]:
-    """Yield the lines of a report on one seed or several."""
+def report(found: Sequence[Fields], cells: int) -> Iterator[str]:
+    """Yield the lines of a report on one seed or several; tables take at most so many cells."""
     if len(found) > 1:
-        yield from seeds_table(found)
+        yield from seeds_table(found, cells)
         yield ""
     worst = worst_of(found)
     if len(found) > 1:
         yield f"worst seed: {worst['seed']}"
         yield ""
     if worst["attacker"] is not None:
-        yield from attacker_lines(worst)
+        yield from attacker_lines(worst, cells)
         yield ""
     yield from honest_table(worst)
     yield ""
@@ -62,14 +63,14 @@ def report(found: Sequence[Fields]) -> Iterator[str]:
         yield ""
     for name, lines in (("placebo", _placebo), ("twin", _twin), ("ablation", _ablation)):
         if name in worst:
-            yield from lines(worst[name])
+            yield from lines(worst[name], cells)
             yield ""
     total = sum(told["decisions"] for told in found)
     seconds = sum(told["seconds"] for told in found)
     yield f"{total:,} decisions in {seconds:.1f} s: {total / max(seconds, 1e-9):,.0f} a second"
 
 
-def seeds_table(found: Sequence[Fields]) -> list[str]:
+def seeds_table(found: Sequence[Fields], cells: int) -> list[str]:
     """Return a line for each seed, then their mean and their worst."""
     rows = []
     for told in found:
@@ -101,7 +102,7 @@ def seeds_table(found: Sequence[Fields]) -> list[str]:
         attacked = found[0]["attacker"] is not None
         cost = times(row[2]) if attacked else NONE
         lines.append([name, percent(row[0]), percent(row[1]), cost, *map(percent, row[3:])])
-    return columns(lines, [False, *[True] * 7])
+    return columns(lines, [False, *[True] * 7], cells=cells)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -109,11 +110,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def attacker_lines(told: Fields) -> Iterator[str]:
+def attacker_lines(told: Fields, cells: int) -> Iterator[str]:
     """Yield what operators got, what it cost them, and how soon they were met."""
     taken = told["attacker"]
     fleet = f"{told['fleet']:,} accounts, {_operators(taken['operators'])}, {_supply(told)}"
-    yield f"attack: {told['attack']}, {fleet}"
+    yield from wrapped(f"attack: {told['attack']}, {fleet}", cells)
     rows = [["", "all of it", "agents and code"]]
     for mark, shares in taken["at_day"].items():
         rows.append(
@@ -126,27 +127,36 @@ def attacker_lines(told: Fields) -> Iterator[str]:
     rows.append(["exchanges served", f"{taken['served']:,}", f"{taken['taken']:,}"])
     rows.append(["of them with an identity", f"{taken['served_with_identity']:,}", ""])
     rows.append(["exchanges wanted", f"{taken['wanted']:,}", f"{taken['sought']:,}"])
-    yield from ("  " + line for line in columns(rows, [False, True, True]))
-    yield from taken_through(taken)
-    if taken["bound"] is None:
-        yield "  bound   none: `guardrail bound` tells what is missing"
-    else:
-        yield f"  bound   {taken['bound']:,.0f} exchanges for accounts such as theirs"
+    yield from ("  " + line for line in columns(rows, [False, True, True], cells=cells - 2))
+    yield from taken_through(taken, cells)
+    bound = "none: `guardrail bound` tells what is missing"
+    if taken["bound"] is not None:
+        bound = f"{taken['bound']:,.0f} exchanges for accounts such as theirs"
+    yield from _told("bound", bound, cells)
     per = taken["cost_per_thousand_usd"]
     each = "nothing was served" if per is None else f"${per:,.2f} a thousand"
-    yield f"  cost    {times(taken['cost_multiple'])} the unopposed cost an exchange ({each})"
-    yield (
-        f"          {taken['accounts_bought']:,} accounts, {taken['cards_bought']:,} cards, "
+    multiple = f"{times(taken['cost_multiple'])} the unopposed cost an exchange ({each})"
+    yield from _told("cost", multiple, cells)
+    bought = (
+        f"{taken['accounts_bought']:,} accounts, {taken['cards_bought']:,} cards, "
         f"{taken['identities_bought']:,} identities, {taken['exits_rented']:,} addresses: "
         f"${taken['cost_usd']:,.0f}"
     )
+    yield from _told("", bought, cells)
     first, contained = taken["hours_to_first_action"], taken["hours_to_containment"]
-    yield f"  first refusal {hours(first)} after the 50th account; contained: " + (
-        "never" if contained is None else f"after {hours(contained)}"
-    )
+    within = "never" if contained is None else f"after {hours(contained)}"
+    met = f"first refusal {hours(first)} after the 50th account; contained: {within}"
+    yield from (f"  {line}" for line in wrapped(met, cells - 2))
 
 
-def taken_through(taken: Fields) -> Iterator[str]:
+def _told(label: str, text: str, cells: int) -> Iterator[str]:
+    """Yield a text beside its label, in as many lines as it takes."""
+    first, *more = wrapped(text, cells - 10)
+    yield f"  {label:<8}{first}"
+    yield from (f"{'':10}{line}" for line in more)
+
+
+def taken_through(taken: Fields, cells: int) -> Iterator[str]:
     """Yield the kinds of accounts that took most, and the rule that refused each most often."""
     bands = taken["taken_through"]
     if not bands:
@@ -165,10 +175,13 @@ def taken_through(taken: Fields) -> Iterator[str]:
         )
     if rest := sum(band["served"] for band in bands[_BANDS:]):
         rows.append(["others", "", "", f"{rest:,}", percent(rest / taken["wanted"]), ""])
-    yield from ("  " + line for line in columns(rows, [False, False, False, True, True, False]))
+    yield from (
+        "  " + line
+        for line in columns(rows, [False, False, False, True, True, False], cells=cells - 2)
+    )
 
 
-def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:
+def side_by_side(blocks: Mapping[str, Sequence[Fields]], cells: int) -> Iterator[str]:
     """Yield one table of the same seeds under several policy sets, by name: means over the seeds.
 
     A line has what attackers were served, the multiple of the unopposed cost of it, and what honest
@@ -176,7 +189,8 @@ def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:
     """
     told = next(iter(blocks.values()))[0]
     fleet, days = f"{told['fleet']:,} accounts", plural(told["days"], "day")
-    yield f"the same attack: {told['attack']}, {fleet}, {days}, {_supply(told)}"
+    said = f"the same attack: {told['attack']}, {fleet}, {days}, {_supply(told)}"
+    yield from wrapped(said, cells)
     rows = [
         ["", "served", "agents", "times the", "honest denied:", ""],
         ["under", "of all", "and code", "usual cost", "established", "new"],
@@ -194,7 +208,7 @@ def side_by_side(blocks: Mapping[str, Sequence[Fields]]) -> Iterator[str]:
                 percent(_mean([one["new"]["refused_share"] for one in pooled])),
             ]
         )
-    yield from ("  " + line for line in columns(rows, [False, *[True] * 5]))
+    yield from ("  " + line for line in columns(rows, [False, *[True] * 5], cells=cells - 2))
 
 
 def _supply(told: Fields) -> str:
@@ -252,7 +266,7 @@ def shock_table(told: Fields) -> Iterator[str]:
     yield from columns(rows, [False, *[True] * 6])
 
 
-def _placebo(told: Fields) -> Iterator[str]:
+def _placebo(told: Fields, cells: int) -> Iterator[str]:
     rows = [["placebo", "accounts", "served", "accounts refused"]]
     for name in ("attackers", "called_attackers", "honest"):
         row = told[name]
@@ -264,17 +278,18 @@ def _placebo(told: Fields) -> Iterator[str]:
                 percent(row["refused_accounts_share"]),
             ]
         )
-    yield from columns(rows, [False, True, True, True])
+    yield from columns(rows, [False, True, True, True], cells=cells)
 
 
-def _twin(told: Fields) -> Iterator[str]:
-    yield (
+def _twin(told: Fields, cells: int) -> Iterator[str]:
+    yield from wrapped(
         f"twin: {told['compared']:,} decisions on {told['accounts']:,} trusted accounts, "
-        f"{told['different']:,} of {told['accounts_different']:,} accounts changed by the attack"
+        f"{told['different']:,} of {told['accounts_different']:,} accounts changed by the attack",
+        cells,
     )
 
 
-def _ablation(rows: Sequence[Fields]) -> Iterator[str]:
+def _ablation(rows: Sequence[Fields], cells: int) -> Iterator[str]:
     lines = [["without", "rules", "served", "sought", "cost", "old denied", "new denied"]]
     for row in rows:
         if not row["dropped"]:
@@ -292,4 +307,4 @@ def _ablation(rows: Sequence[Fields]) -> Iterator[str]:
                 percent(pooled["new"]["refused_share"]),
             ]
         )
-    yield from columns(lines, [False, *[True] * 6])
+    yield from columns(lines, [False, *[True] * 6], cells=cells)

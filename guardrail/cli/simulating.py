@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.files import write
+from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.simulate_text import report, side_by_side
@@ -32,6 +33,7 @@ from guardrail.simulate import (
 )
 
 UNLIMITED = "unlimited"
+_LABEL = 11
 
 
 def seed_range(written: str) -> range:
@@ -196,15 +198,19 @@ def run_simulation(
         load(first.paths)
     policies = first.policies()
     names_of(policies, first.options.tiers)
-    output.line(("policy     ", "bold"), policy_line(policies))
-    output.line(("simulated  ", "bold"), summary(jobs[:each]))
+    for label, text in (("policy", policy_line(policies)), ("simulated", summary(jobs[:each]))):
+        first_line, *more = wrapped(text, output.width - _LABEL)
+        output.line((label.ljust(_LABEL), "bold"), first_line)
+        output.lines(more, _LABEL)
     output.line()
     with _progress(output, len(jobs)) as tick:
         ran = list(run_all(jobs, workers, tick))
     found = ran[:each]
     names = [policies.name, *(f"baseline `{under}`" for under in unders[1:])]
     blocks = {name: ran[at * each : (at + 1) * each] for at, name in enumerate(names)}
-    for line in report(found) if len(unders) == 1 else side_by_side(blocks):
+    cells = output.width
+    lines = report(found, cells) if len(unders) == 1 else side_by_side(blocks, cells)
+    for line in lines:
         output.line(line)
     told: dict[str, Any] = {
         "policy": policies.name,

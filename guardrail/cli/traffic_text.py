@@ -259,7 +259,7 @@ def ceiling_lines(run: TrafficRun) -> Iterator[str]:
         yield (
             f"ceiling `{found.rule}`: at most {found.busiest:,.0f} {found.unit} were asked for in "
             f"{length(found.length)} (from {day:%Y-%m-%d %H:%M}{limit}); "
-            f"{found.proposed:,.0f} would leave half as much again, by "
+            f"{found.proposed:,.0f} would leave half as much again, judged by "
             f"{plural(found.windows, 'window')}"
         )
 

@@ -22,7 +22,7 @@ _LINES_PADDING = {"left": 58, "right": 22, "top": 36, "bottom": 30}
 _TICKS = 6
 _MOST_POINTS = 400
 _BARS_WIDTH, _BAR_STEP = 360, 38
-_LETTERS, _SHORTEST_NAME = 46, 12
+_LETTERS, _SHORTEST_NAME = 49, 12
 """How many letters fit above a bar, and how many its name may have at least."""
 _LEAST = 0.004
 """How much of a column a bar is wide at least, so that what is there at all can be seen."""

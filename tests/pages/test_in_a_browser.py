@@ -258,7 +258,10 @@ def test_a_reader_without_a_mouse_reaches_every_part(chromium, pages, name):
 def test_a_page_prints(chromium, address):
     page = opened(chromium, address, scheme="dark")
     page.emulate_media(media="print")
+    # As wide as what is printed on A4.
+    page.set_viewport_size({"width": 672, "height": 900})
 
+    assert page.evaluate("document.documentElement.scrollWidth") <= 672
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     printed = page.pdf(format="A4")

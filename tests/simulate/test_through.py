@@ -68,7 +68,7 @@ def test_the_rule_that_holds_an_attack_off_is_named():
 
     assert band["known"] == "no ID"
     assert next(iter(band["refusals"])) == "trial"
-    assert any("trial" in line and "new, no ID" in line for line in taken_through(taken))
+    assert any("trial" in line and "new, no ID" in line for line in taken_through(taken, 100))
 
 
 def test_what_is_left_out_of_the_table_is_added_up():
@@ -77,8 +77,8 @@ def test_what_is_left_out_of_the_table_is_added_up():
         {**row, "served": served, "refusals": {}} for served in range(20, 10, -1)
     ]
 
-    lines = list(taken_through({"taken_through": bands, "wanted": 200}))
+    lines = list(taken_through({"taken_through": bands, "wanted": 200}, 100))
 
     assert len(lines) == 1 + 8 + 1
     assert lines[-1].split() == ["others", "23", "11.50%"]
-    assert list(taken_through({"taken_through": [], "wanted": 0})) == []
+    assert list(taken_through({"taken_through": [], "wanted": 0}, 100)) == []
