@@ -77,7 +77,7 @@ class Diagnostic:
     """One finding: a stable code, a sentence in the author's words, and where it applies.
 
     `excerpt` is the source line at the span (None where there is none to show); `label` stands
-    under the caret; `help` says what to do next.
+    under the caret; `help` says what to do next. `owner` is whom the rule that it is about names.
     """
 
     code: str
@@ -87,6 +87,7 @@ class Diagnostic:
     excerpt: str | None = None
     label: str | None = None
     help: str | None = None
+    owner: str | None = None
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
@@ -94,9 +95,29 @@ class Diagnostic:
         return (self.span.file, self.span.line, self.span.column, self.code)
 
 
-def warning(code: str, message: str, span: Span, help: str) -> Diagnostic:
-    """Return a finding that keeps nothing from loading."""
-    return Diagnostic(code, Severity.WARNING, message, span, None, None, help)
+_ERRORS = frozenset(("GR401", "GR502", "GR503"))
+_NOTES = frozenset(("GR204", "GR211", "GR214", "GR301", "GR402"))
+
+
+def severity_of(code: str) -> Severity:
+    """Return how grave a finding of some code is at its gravest."""
+    if code < "GR2" or code in _ERRORS:
+        return Severity.ERROR
+    return Severity.NOTE if code in _NOTES else Severity.WARNING
+
+
+def finding(
+    code: str,
+    message: str,
+    span: Span,
+    help: str | None = None,
+    *,
+    label: str | None = None,
+    is_mild: bool = False,
+) -> Diagnostic:
+    """Return a finding, as grave as its code is; `is_mild` makes a note of it."""
+    severity = Severity.NOTE if is_mild else severity_of(code)
+    return Diagnostic(code, severity, message, span, None, label, help)
 
 
 class GuardrailError(Exception):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from guardrail.engine import REPEATED, Decision, Point, points_of, reached
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import Diagnostic, finding
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, possible_amounts
 from guardrail.model.cells import Cell, Charge, Correction, Outcome
@@ -110,9 +110,7 @@ def suite_findings(
         if all(step.expect is None for step in scenario.steps):
             message = f"test `{scenario.name}` expects nothing, so it cannot fail"
             help = "say with `expect` what has to come of its requests"
-            found.append(
-                Diagnostic("GR403", Severity.WARNING, message, scenario.span, None, None, help)
-            )
+            found.append(finding("GR403", message, scenario.span, help))
     exemptions = tuple(one for one in policies.exemptions if one.expires > now)
     rules = tuple(_without_ended(rule, now) for rule in policies.rules)
     ended = [f"exemption `{one.id}`" for one in policies.exemptions if one.expires <= now]
@@ -126,7 +124,7 @@ def suite_findings(
             message = f"test `{before.scenario.name}` rests on what has ended: {names}"
             help = "expect what happens without it, or renew it"
             span = before.scenario.span
-            found.append(Diagnostic("GR404", Severity.WARNING, message, span, None, None, help))
+            found.append(finding("GR404", message, span, help))
     return found
 
 

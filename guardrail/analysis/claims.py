@@ -6,8 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from guardrail.analysis.comparing import Standing
-from guardrail.analysis.demands import Demand, amounts_of, demands, told
-from guardrail.analysis.formulas import EffortError, Formula, every, given, holds, leaf, some
+from guardrail.analysis.demands import Demand, amounts_of, demands, told, without
+from guardrail.analysis.formulas import (
+    EFFORT,
+    EffortError,
+    Formula,
+    every,
+    given,
+    holds,
+    leaf,
+    some,
+)
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, Witness, possible, smallest
 from guardrail.engine import Term, cheapest, in_unit
@@ -27,22 +36,26 @@ class Proof:
     """What became of one claim: it holds if `failure` is None.
 
     `failure` says in words what is wrong, and `witness` is a request that shows it, None where
-    there is none to show.
+    there is none to show. `is_open` tells that it may hold or not: the question was given up.
     """
 
     claim: Claim
     failure: str | None = None
     witness: Witness | None = None
+    is_open: bool = False
 
 
-def proved(policies: PolicySet, now: int) -> tuple[Proof, ...]:
-    """Return what becomes of each claim, at `now` (microseconds) and later."""
+def proved(policies: PolicySet, now: int, effort: int = EFFORT) -> tuple[Proof, ...]:
+    """Return what becomes of each claim, at `now` (microseconds) and later.
+
+    A question that takes more splits than `effort` is left open.
+    """
     if not policies.claims:
         return ()
     conditions: list[Condition] = [claim.when for claim in policies.claims]
     keys = {name for claim in policies.claims for most in claim.at_most for name in most.key}
     conditions += [Comparison(name, "exists", True, name) for name in sorted(keys)]
-    space = Space((policies,), now, conditions)
+    space = Space((policies,), now, conditions, effort)
     asked = demands(space, 0)
     return tuple(_proof(space, asked, claim) for claim in policies.claims)
 
@@ -59,7 +72,8 @@ def _proof(space: Space, asked: Sequence[Demand], claim: Claim) -> Proof:
         else:
             found = _admitted(space, asked, claim, about)
     except EffortError:
-        return Proof(claim=claim, failure="is too entangled to be proved")
+        failure = "may hold or not: the conditions that it rests on are too entangled to be judged"
+        return Proof(claim=claim, failure=failure, is_open=True)
     if found is None:
         return Proof(claim=claim)
     return Proof(claim=claim, failure=found[0], witness=found[1])
@@ -84,32 +98,20 @@ def _gets(
 ) -> Iterator[tuple[str, Witness]]:
     static = [one for one in asked if not one.counts]
     if effect is Effect.ALLOW:
-        witness = smallest(space, [about], _without(space, static))
+        witness = smallest(space, [about], without(space, static))
         if witness is not None:
             yield "does not hold: a request gets `allow`", witness
         return
     stronger = [one for one in static if one.effect > effect]
     for one in asked:
         if one.effect is effect:
-            witness = smallest(space, [about, one.when], _without(space, stronger))
+            witness = smallest(space, [about, one.when], without(space, stronger))
             if witness is not None:
                 what = f"a request gets `{effect}` by `{one.name}`"
                 if one.counts:
                     limit = told(one, witness.chosen)
                     what = f"a request can get `{effect}` by `{one.name}` ({limit})"
                 yield f"does not hold: {what}", witness
-
-
-def _without(space: Space, those: Sequence[Demand]) -> More:
-    """Return what adds that nothing of `those` is asked for."""
-
-    def more(chosen: Mapping[str, int]) -> list[Formula]:
-        for one in those:
-            if holds(one.when, chosen):
-                return [space.opposite(one.when)]
-        return []
-
-    return more
 
 
 # How much is served at most.
@@ -132,7 +134,7 @@ def _more_than(space: Space, asked: Sequence[Demand], most: AtMost, about: Formu
         leaf(name, space.full[name] & ~space.missing(0, name), space.full) for name in most.key
     ]
     here = every([about, *there], space.full)
-    elsewhere = _without(space, [one for one in asked if one.refuses])
+    elsewhere = without(space, [one for one in asked if one.refuses])
     limited: dict[str, tuple[Term, Formula]] = {}
     for rule in space.sets[0].rules:
         found = _limits(space, rule, most, here, elsewhere)

@@ -15,17 +15,14 @@ from guardrail.analysis.demands import (
     may_cover,
     told,
 )
+from guardrail.analysis.differences import NOWHERE, bare, changed_names, differences
 from guardrail.analysis.formulas import EffortError, Formula, holds
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, Witness, smallest, some_point
 from guardrail.engine import bind, rule_facts
-from guardrail.errors import Span
-from guardrail.model.amounts import Amount, Fixed
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Block, Degrade, Rule, Verdict
-
-_NOWHERE = Span("", 1, 1, 1, 1)
+from guardrail.model.rules import Block, Rule, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +287,7 @@ def paired(old: PolicySet, new: PolicySet) -> list[tuple[Rule, Rule]]:
 
 def _plain(rule: Rule) -> Rule:
     """Return a rule without its name and its place, to be compared with another."""
-    return replace(rule, id="", index=0, span=_NOWHERE, was=None)
+    return replace(rule, id="", index=0, span=NOWHERE, was=None)
 
 
 def _same_rule(a: Rule, b: Rule) -> bool:
@@ -301,7 +298,7 @@ def _same_around(old: PolicySet, new: PolicySet, a: Rule, b: Rule) -> bool:
     """Tell whether all that a rule depends on besides itself is the same in both sets."""
     lifting = [
         [
-            replace(ex, span=_NOWHERE, rules=(), raises=(), reason="", id="")
+            replace(ex, span=NOWHERE, rules=(), raises=(), reason="", id="")
             for ex in p.exemptions
             if r.id in ex.rules
         ]
@@ -346,7 +343,7 @@ def _rule_changes(
     for a, b in pairs:
         if (a.id, b.id) in unchanged and a.id == b.id:
             continue
-        lines = list(_differences(a, b))
+        lines = list(differences(a, b))
         gained = lost = None
         if Mode.OFF in (a.mode, b.mode):
             yield RuleChange(rule=b.id, kind="changed", lines=tuple(lines))
@@ -375,7 +372,7 @@ def _same_but_for_reasons(a: Rule, b: Rule) -> bool:
 
 def _unexplained(rule: Rule) -> object:
     plain = _plain(rule)
-    verdicts = tuple(_bare(v, rule.id) for v in rule.verb.verdicts)
+    verdicts = tuple(bare(v, rule.id) for v in rule.verb.verdicts)
     verb = rule.verb
     rest: tuple[object, ...] = (verb.name, verb.facts, verb.units, verb.allowances, verb.covers)
     steps = tuple(step.percent for step in verb.on_the_way)
@@ -385,80 +382,9 @@ def _unexplained(rule: Rule) -> object:
 _NO_VERDICT = Verdict(effect=Effect.BLOCK, reason="")
 
 
-def _bare(verdict: Verdict, name: str) -> Verdict:
-    return replace(verdict, reason="") if verdict.reason == name else verdict
-
-
 def _shown(rule: Rule) -> str:
     mode = "" if rule.mode is Mode.ENFORCE else f", {rule.mode.value}"
     return f"{rule.verb.name}{mode}"
-
-
-def _differences(a: Rule, b: Rule) -> Iterator[str]:
-    """Yield what is written otherwise in a rule, the condition left out."""
-    if a.verb.name != b.verb.name:
-        yield f"verb {a.verb.name} → {b.verb.name}"
-    elif not isinstance(a.verb, Block | Degrade):
-        yield from _limits(a, b)
-    words: list[tuple[str, object, object]] = [
-        ("mode", a.mode.value, b.mode.value),
-        ("unknown", a.unknown or "match", b.unknown or "match"),
-        ("on_store_error", a.on_store_error or "default", b.on_store_error or "default"),
-        ("exemptible", str(a.exemptible).lower(), str(b.exemptible).lower()),
-    ]
-    for name, before, after in words:
-        if before != after:
-            yield f"{name} {before} → {after}"
-    for name, x, y in (("from", a.start, b.start), ("until", a.end, b.end)):
-        if x != y:
-            yield f"`{name}` {'none' if x is None else 'set'} → {_moved_to(x, y)}"
-    if a.escalate != b.escalate:
-        yield "escalate " + (
-            "added" if a.escalate is None else "removed" if b.escalate is None else "changed"
-        )
-    verdicts = [_said(rule) for rule in (a, b)]
-    if verdicts[0] != verdicts[1]:
-        effects = [", ".join(str(v.effect) for v in rule.verb.verdicts) for rule in (a, b)]
-        if effects[0] == effects[1]:
-            yield "what it says or obliges to"
-        else:
-            yield f"effect {effects[0]} → {effects[1]}"
-
-
-def _said(rule: Rule) -> list[tuple[int, Verdict]]:
-    steps = [(step.percent, step.verdict) for step in rule.verb.on_the_way]
-    found = steps or [(100, verdict) for verdict in rule.verb.verdicts]
-    return [(percent, _bare(verdict, rule.id)) for percent, verdict in found]
-
-
-def _moved_to(x: int | None, y: int | None) -> str:
-    if y is None:
-        return "none"
-    return "set" if x is None else ("later" if y > x else "earlier")
-
-
-def _limits(a: Rule, b: Rule) -> Iterator[str]:
-    if a.verb.units != b.verb.units:
-        yield f"unit {', '.join(a.verb.units)} → {', '.join(b.verb.units)}"
-    elif a.verb.allowances != b.verb.allowances:
-        amounts = zip(a.verb.allowances, b.verb.allowances, strict=True)
-        shown = dict.fromkeys(_amounts(*pair) for pair in amounts if pair[0] != pair[1])
-        yield "; ".join(shown)
-    if a.verb.covers != b.verb.covers:
-        x, y = a.verb.covers, b.verb.covers
-        yield f"window {x.text if x else 'none'} → {y.text if y else 'none'}"
-    elif a.verb.lasts != b.verb.lasts:
-        yield "period"
-    if a.verb.facts != b.verb.facts:
-        before, after = (", ".join(r.verb.facts) or "global" for r in (a, b))
-        yield f"key {before} → {after}"
-
-
-def _amounts(a: Amount, b: Amount) -> str:
-    if isinstance(a, Fixed) and isinstance(b, Fixed):
-        before, after = ("unlimited" if n is None else f"{n:,}" for n in (a.value, b.value))
-        return f"amount {before} → {after}"
-    return "amount"
 
 
 def _restarts(
@@ -511,10 +437,18 @@ def _renamed(old: PolicySet, new: PolicySet, a: Rule, b: Rule) -> Iterator[str]:
 
 
 def _notes(old: PolicySet, new: PolicySet) -> Iterator[str]:
-    """Yield what else differs that decisions depend on, and is judged by nobody here."""
+    """Yield what else differs, and is judged by nobody here."""
     if old.models != new.models or old.unlisted_model != new.unlisted_model:
         yield "`models` differ: what requests cost, reserve and are moved to may change"
     if old.links != new.links or old.score != new.score:
         yield "`links` or `score` differ: which accounts act as one may change"
     if old.timezone != new.timezone:
         yield f"the time zone differs: {old.timezone} → {new.timezone}"
+    for kind, before, after in (
+        ("test", old.scenarios, new.scenarios),
+        ("claim of `prove`", old.claims, new.claims),
+        ("expectation", old.thresholds, new.thresholds),
+    ):
+        told = changed_names(kind, before, after)
+        if told is not None:
+            yield told

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from typing import cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from guardrail.analysis.formulas import And, Formula, Leaf, bits, every, holds, leaf, some
 from guardrail.analysis.space import Space
+from guardrail.analysis.witnesses import More
 from guardrail.engine import allowance, in_unit
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, Raised, larger
 from guardrail.model.effects import Effect, Mode
@@ -83,10 +84,21 @@ MOST_INDEXED = 512
 """A demand that is met by more values of a fact than this is not found by that fact."""
 
 
-class Index:
+class Conditional(Protocol):
+    """What is there for some requests."""
+
+    @property
+    def when(self) -> Formula:
+        """Of which requests."""
+
+
+T = TypeVar("T", bound=Conditional)
+
+
+class Index(Generic[T]):
     """Finds the demands that a request meets, by the values that each needs of facts."""
 
-    def __init__(self, every_demand: Sequence[Demand]) -> None:
+    def __init__(self, every_demand: Sequence[T]) -> None:
         """Take the demands, in the order in which they are to be found."""
         self._all = every_demand
         self._by: dict[str, dict[int, int]] = {}
@@ -103,7 +115,7 @@ class Index:
         self._whole = whole
         self._others = {name: whole & ~mask for name, mask in needed.items()}
 
-    def at(self, chosen: Mapping[str, int]) -> Iterator[Demand]:
+    def at(self, chosen: Mapping[str, int]) -> Iterator[T]:
         """Yield the demands that a request meets, given the places of its values."""
         found = self._whole
         for name, rows in self._by.items():
@@ -362,11 +374,14 @@ def may_cover(b: Demand, a: Demand, models: Sequence[PolicySet]) -> bool:
         x, y = b.escalate, a.escalate
         if x.after > y.after or x.within < y.within or x.block_for < y.block_for:
             return False
-    if b.rule is not None and a.rule is not None:
-        least = _STRICTNESS[a.rule.on_store_error]
-        if _STRICTNESS[b.rule.on_store_error] < least:
-            return False
+    if b.rule is not None and a.rule is not None and not as_strict_while_away(b.rule, a.rule):
+        return False
     return b.window is None or a.window is None or _contains(b.window, a.window)
+
+
+def as_strict_while_away(b: Rule, a: Rule) -> bool:
+    """Tell whether a rule does no less than another while the store is away."""
+    return _STRICTNESS[b.on_store_error] >= _STRICTNESS[a.on_store_error]
 
 
 def _obliges_as_much(
@@ -415,6 +430,21 @@ def covered(space: Space, b: Demand, a: Demand) -> Formula:
         if all(x <= y for x, y in zip(most, least, strict=True))
     ]
     return every((b.when, some(parts, space.full)), space.full)
+
+
+def without(space: Space, those: Sequence[Demand]) -> More:
+    """Return what adds that nothing of `those` is asked for."""
+    found = Index(those)
+    opposites: dict[int, Formula] = {}
+
+    def more(chosen: Mapping[str, int]) -> list[Formula]:
+        for one in found.at(chosen):
+            if id(one) not in opposites:
+                opposites[id(one)] = space.opposite(one.when)
+            return [opposites[id(one)]]
+        return []
+
+    return more
 
 
 def least_effect(acting: Iterable[Demand]) -> Demand | None:

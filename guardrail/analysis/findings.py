@@ -7,42 +7,79 @@ from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
-from guardrail.analysis.formulas import EffortError, Formula, every
+from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
+from guardrail.analysis.limits import limits_of, lint_limits
 from guardrail.analysis.space import Space
+from guardrail.analysis.tiers import lint_tiers
 from guardrail.analysis.witnesses import possible
-from guardrail.errors import Diagnostic, Span, warning
+from guardrail.engine import rule_facts
+from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import Amount, Raised, larger, possible_amounts, without_raises
 from guardrail.model.conditions import ALWAYS, Comparison, Condition, Every, Negation, Some
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
 
+UNANSWERED = "GR229"
+"""The code of a question about all requests that was given up."""
+
 _NAMED = 3
 """How many rules are named that stand in for another one."""
 
 
-def analyse(policies: PolicySet, now: int) -> list[Diagnostic]:
-    """Return what can never be or never matters, at `now` (microseconds) and later, by place."""
-    space = Space((policies,), now)
+def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnostic]:
+    """Return what can never be or never matters, at `now` (microseconds) and later, by place.
+
+    A question that takes more splits than `effort` is told as one that was given up.
+    """
+    space = Space((policies,), now, effort=effort)
+    asked = demands(space, 0)
+    gone: set[str] = set()
+    left: dict[str, Span] = {}
     found = [
-        *(one for rule in policies.rules for one in _of_condition(space, rule)),
-        *_of_rules(space, policies),
-        *(one for ex in policies.exemptions for one in _of_exempted(space, policies, ex, now)),
+        *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
+        *_of_rules(space, policies, asked, gone, left),
+        *(
+            one
+            for ex in policies.exemptions
+            for one in _of_exempted(space, policies, ex, now, left)
+        ),
+        *_by_examples(space, policies),
     ]
+    limits = [limit for limit in limits_of(space) if limit.rule.id not in gone]
+    found += lint_limits(space, limits, asked, left)
+    found += lint_tiers(space, limits, asked, left)
+    found += [_unanswered(what, span) for what, span in left.items()]
     return sorted(dict.fromkeys(found), key=lambda one: one.sort_key)
+
+
+def _unanswered(what: str, span: Span) -> Diagnostic:
+    message = f"{what} was not looked at to the end: its condition is too entangled"
+    help = "write it with fewer choices within each other: split it, or list values with `in`"
+    return finding(UNANSWERED, message, span, help)
+
+
+def _by_examples(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
+    """Find the facts whose values are not told apart exactly, each at the first rule of it."""
+    for name in sorted(space.outside):
+        rule = next((r for r in policies.rules if name in rule_facts(r, policies.exemptions)), None)
+        if rule is not None:
+            message = f"what rests on `{name}` was judged by examples, and not for all requests"
+            help = "test it by `prefix` or by `cidr`, not both, and in fewer lists and rollouts"
+            yield finding(UNANSWERED, message, rule.span, help)
 
 
 # Conditions.
 
 
-def _of_condition(space: Space, rule: Rule) -> Iterator[Diagnostic]:
+def _of_condition(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
     """Find what of a rule's condition never or always holds, the largest such part alone."""
     if rule.mode is Mode.OFF or rule.when == ALWAYS:
         return
     try:
         yield from _of_whole(space, rule)
     except EffortError:
-        return
+        left[f"rule `{rule.id}`"] = rule.span
 
 
 def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
@@ -52,12 +89,12 @@ def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
         if possible(space, [space.written(0, rule)]):
             message += ": the rule applies only where a fact is missing"
         help = "correct it: no request has all of these values at once"
-        yield warning("GR201", message, _place(rule.when, rule.span), help)
+        yield finding("GR201", message, _place(rule.when, rule.span), help)
         return
     parts = list(_of_parts(space, rule.when, rule.span))
     if not parts and not possible(space, [space.condition(0, rule.when, False, False)]):
         help = "write `when: always` if it is meant for every request"
-        yield warning("GR216", f"{what} is always true", rule.span, help)
+        yield finding("GR216", f"{what} is always true", rule.span, help)
     yield from parts
 
 
@@ -84,7 +121,7 @@ def _of_parts(space: Space, condition: Condition, span: Span) -> Iterator[Diagno
         if several and not found and _always(space, condition):
             message = "one of these always holds: " + " or ".join(map(_text, condition.parts))
             help = "leave the choice out, or correct one of them"
-            yield warning("GR216", message, _place(condition, span), help)
+            yield finding("GR216", message, _place(condition, span), help)
 
 
 def _of_test(space: Space, test: Comparison, span: Span) -> Iterator[Diagnostic]:
@@ -95,12 +132,12 @@ def _of_test(space: Space, test: Comparison, span: Span) -> Iterator[Diagnostic]
         help = "leave it out, or correct the value"
         if test.operator != "exists" and space.missing(0, test.fact):
             help += f"; to ask that it is known, write `{test.fact}: {{exists: true}}`"
-        yield warning("GR216", message, test.span or span, help)
+        yield finding("GR216", message, test.span or span, help)
 
 
 def _never(part: Condition, span: Span) -> Diagnostic:
     help = "correct it, or leave it out: no request is like this"
-    return warning("GR201", f"`{_text(part)}` can never be true", _place(part, span), help)
+    return finding("GR201", f"`{_text(part)}` can never be true", _place(part, span), help)
 
 
 def _can_be(space: Space, condition: Condition) -> bool:
@@ -131,12 +168,20 @@ def _text(condition: Condition) -> str:
 # Rules and steps.
 
 
-def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
-    whole = demands(space, 0)
+def _of_rules(
+    space: Space,
+    policies: PolicySet,
+    whole: Sequence[Demand],
+    gone: set[str],
+    left: dict[str, Span],
+) -> Iterator[Diagnostic]:
+    """Find rules and steps that others stand in for; the ids of such rules are put into `gone`.
+
+    What is given up goes into `left`.
+    """
     by_rule: dict[str, list[Demand]] = {}
     for one in whole:
         by_rule.setdefault(one.name, []).append(one)
-    gone: set[str] = set()
     standing = Standing(space, whole, whole, {}, [])
     for rule in reversed(policies.rules):
         own = by_rule.get(rule.id, [])
@@ -151,11 +196,11 @@ def _of_rules(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
                 message = f"rule `{rule.id}` never decides: {named} "
                 message += "at least as much of every request that it applies to"
                 help = "leave it out, or correct the one that is not as it is meant"
-                yield warning("GR202", message, rule.span, help)
+                yield finding("GR202", message, rule.span, help)
             else:
                 yield from _of_steps(space, standing, rule, own, others)
         except EffortError:
-            continue
+            left[f"rule `{rule.id}`"] = rule.span
 
 
 def _covering(
@@ -229,7 +274,7 @@ def _of_steps(
                 continue
             message = f"{what}: the one at {before.percent}% refuses before"
             help = "leave it out, or let the earlier one do less"
-            yield warning("GR217", message, rule.span, help)
+            yield finding("GR217", message, rule.span, help)
             continue
         asked = [d for d in own if d.counts and d.percent == step.percent]
         if len(verb.steps) > 1 and asked and not (last and not verb.on_the_way):
@@ -237,7 +282,7 @@ def _of_steps(
             if covering is not None:
                 message = f"{what}: {_named(covering)} as much before"
                 help = "leave it out, or correct the other rule"
-                yield warning("GR217", message, rule.span, help)
+                yield finding("GR217", message, rule.span, help)
 
 
 def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
@@ -248,12 +293,12 @@ def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
 
 
 def _of_exempted(
-    space: Space, policies: PolicySet, exemption: Exemption, now: int
+    space: Space, policies: PolicySet, exemption: Exemption, now: int, left: dict[str, Span]
 ) -> Iterator[Diagnostic]:
     try:
         yield from _of_exemption(space, policies, exemption, now)
     except EffortError:
-        return
+        left[f"exemption `{exemption.id}`"] = exemption.span
 
 
 def _of_exemption(
@@ -267,12 +312,12 @@ def _of_exemption(
     if not possible(space, [holds]):
         help = "correct its condition, or leave it out"
         span = _place(exemption.when, exemption.span)
-        yield warning("GR218", f"{what} can never apply", span, help)
+        yield finding("GR218", f"{what} can never apply", span, help)
         return
     if exemption.when != ALWAYS and _is_for_all(space, exemption):
         message = f"{what} is for everyone: its condition holds for every request"
         help = "say who is exempt, or set the rules' `mode: off`"
-        yield warning("GR227", message, _place(exemption.when, exemption.span), help)
+        yield finding("GR227", message, _place(exemption.when, exemption.span), help)
     yield from _of_raises(exemption, [by_id[name] for name in exemption.raises if name in by_id])
     names = dict.fromkeys((*exemption.rules, *exemption.raises))
     lifted = [by_id[name] for name in names if name in by_id]
@@ -289,7 +334,7 @@ def _of_exemption(
     if len(idle) == len(lifted):
         message = f"{what} lifts nothing: no request that it is for meets `{shown}`"
     help = "correct its condition, or leave the rule out of it"
-    yield warning("GR218", message, exemption.span, help)
+    yield finding("GR218", message, exemption.span, help)
 
 
 def _is_for_all(space: Space, exemption: Exemption) -> bool:
@@ -306,7 +351,7 @@ def _of_raises(exemption: Exemption, rules: Sequence[Rule]) -> Iterator[Diagnost
             message = f"exemption `{exemption.id}` does not raise `{shown}` of rule `{rule.id}`, "
             message += "which allows as much without it"
             help = "raise it to more than the rule has, or leave it out"
-            yield warning("GR218", message, exemption.span, help)
+            yield finding("GR218", message, exemption.span, help)
 
 
 def _allowed(rule: Rule) -> Iterator[tuple[str, Amount]]:

@@ -52,6 +52,10 @@ Domains = dict[str, int]
 """Which values each variable may have."""
 
 
+EFFORT = 100_000
+"""How many splits a search may make before it is given up."""
+
+
 class EffortError(Exception):
     """A search was given up: it took more splits than it may."""
 
@@ -224,7 +228,7 @@ class Search:
     full: Mapping[str, int]
     free: frozenset[str] = frozenset()
     most: int | None = None
-    effort: int = 100_000
+    effort: int = EFFORT
 
     def find(self, formulas: Iterable[Formula], domains: Domains) -> Domains | None:
         """Return sets of values of which each choice makes all formulas true, None if none do.

@@ -18,6 +18,7 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from guardrail.analysis.formulas import (
+    EFFORT,
     Formula,
     Pair,
     bits,
@@ -89,10 +90,18 @@ class Space:
     """The requests that some policy sets can tell apart at a time (microseconds), or later."""
 
     def __init__(
-        self, sets: Sequence[PolicySet], now: int, conditions: Iterable[Condition] = ()
+        self,
+        sets: Sequence[PolicySet],
+        now: int,
+        conditions: Iterable[Condition] = (),
+        effort: int = EFFORT,
     ) -> None:
-        """Take the policy sets, and further conditions that are to be asked about."""
+        """Take the policy sets, and further conditions that are to be asked about.
+
+        `effort` is how many splits the search for an answer may make.
+        """
         self.sets = tuple(sets)
+        self.effort = effort
         self._named: dict[str, _Named] = {}
         self._raised_until: set[int] = set()
         for policies in sets:

@@ -108,7 +108,7 @@ def _searched(
 
 
 def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
-    domains = Search(space.full).find(every, space.full)
+    domains = Search(space.full, effort=space.effort).find(every, space.full)
     if domains is None:
         return None
     # Of values that are as good, the last is the one that fewest rules name.
@@ -121,7 +121,7 @@ def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
     domains: Domains = dict(space.full)
     for name in space.optional - mentioned:
         domains[name] = 1
-    search = Search(space.full)
+    search = Search(space.full, effort=space.effort)
     best = search.find(every, domains)
     if best is None:
         return None

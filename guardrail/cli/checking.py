@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import typer
 from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
-from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
+from guardrail.cli.claims_text import open_line, proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.expecting import (
     FAILED,
@@ -40,9 +39,14 @@ from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.policy_findings import (
+    Setting,
+    comments_without_use,
+    failed_tests,
+    with_owners,
+)
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
-from guardrail.cli.reporting import write_report
+from guardrail.cli.reporting import keep_apart, write_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -61,6 +65,7 @@ from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
@@ -191,7 +196,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
     if asked.expect and not asked.traffic and run is None:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
-        _keep_apart("--report", asked.report, asked.traffic)
+        check_drawing("`--report`")
+        keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -203,10 +209,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if files is not None:
             writer = None
-            if asked.report is not None:
-                _keep_apart("--report", asked.report, asked.traffic)
             if asked.decisions is not None:
-                _keep_apart("--decisions", asked.decisions, asked.traffic)
+                keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
@@ -230,12 +234,6 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         ],
         fail_on=fail_on,
     )
-
-
-def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
-    for path in traffic:
-        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def _findings(
@@ -276,6 +274,7 @@ def _findings(
         found.unplaced += traffic.unplaced
     setting = Setting(now=now, doors=asked.doors)
     found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
+    found.located = with_owners(found.located, policies)
     for message in () if asked.allow_empty else empty:
         found.add("nothing-to-check", message, severity=Severity.ERROR)
     return found
@@ -292,6 +291,9 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
         output.told("expect", expected)
     if checked.proofs:
         output.told("proved", proofs_line(checked.proofs))
+    left = open_line([*checked.found.located, *checked.found.ignored])
+    if left is not None:
+        output.told("open", left, "yellow")
     print_notes(output, checked.found)
     if suite.failed and form is Format.CONCISE:
         print_tests_concise(output, suite)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from guardrail.analysis import Proof, Witness
+from guardrail.analysis import UNANSWERED, Proof, Witness
 from guardrail.cli.figures import moment, plural
 from guardrail.cli.inert import inert
-from guardrail.errors import Diagnostic, warning
+from guardrail.errors import Diagnostic, finding
 from guardrail.model.amounts import SECOND
 
 
@@ -41,10 +41,12 @@ def proof_findings(proofs: Sequence[Proof], paths: Sequence[str]) -> list[Diagno
         if proof.failure is None:
             continue
         help = "correct the rules, or the claim"
+        if proof.is_open:
+            help = "split the claim, or write those conditions with fewer choices within each other"
         if proof.witness is not None:
             help += f"; look at such a request with: {explain_line(proof.witness, paths)}"
         message = f"claim `{proof.claim.id}` {proof.failure}"
-        found.append(warning("GR501", message, proof.claim.span, help))
+        found.append(finding("GR501", message, proof.claim.span, help))
     return found
 
 
@@ -53,7 +55,17 @@ def proofs_line(proofs: Sequence[Proof]) -> str:
     held = sum(proof.failure is None for proof in proofs)
     if held == len(proofs):
         return f"{plural(held, 'claim')} proved of all requests"
-    return f"{held:,} of {plural(len(proofs), 'claim')} proved of all requests"
+    told = f"{held:,} of {plural(len(proofs), 'claim')} proved of all requests"
+    left = sum(proof.is_open for proof in proofs)
+    return f"{told}, {left:,} left unanswered" if left else told
+
+
+def open_line(found: Iterable[Diagnostic]) -> str | None:
+    """Return in one line how many questions about all requests were given up, None if none was."""
+    left = sum(one.code == UNANSWERED for one in found)
+    if not left:
+        return None
+    return f"{plural(left, 'question')} about all requests left unanswered ({UNANSWERED})"
 
 
 def proof_fields(proof: Proof) -> dict[str, object]:
@@ -62,5 +74,6 @@ def proof_fields(proof: Proof) -> dict[str, object]:
         "id": proof.claim.id,
         "holds": proof.failure is None,
         "failure": proof.failure,
+        "answered": not proof.is_open,
         "request": witness_fields(proof.witness),
     }

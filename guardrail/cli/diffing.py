@@ -21,11 +21,13 @@ from guardrail.cli.loading import environment, policy_line
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.replaying import tell_ties
+from guardrail.cli.reporting import keep_apart, write_changes_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
 from guardrail.cli.traffic import TrafficFiles, divisions_of
 from guardrail.errors import DataError, SettingError, Severity
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.compared_parts import CompareJob, compared_in_parts
 from guardrail.replay.comparing import Compared, compared_over
 from guardrail.traffic.mapfile import load_map
@@ -44,6 +46,8 @@ class DiffRequest:
     warmup: float = 0.0
     by: list[str] = field(default_factory=list)
     geo: str | None = None
+    report: str | None = None
+    show_identifiers: bool = False
     workers: int = 1
 
 
@@ -66,6 +70,8 @@ def diff(
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     by: options.By = None,
     geo: options.Geo = None,
+    report: options.Report = None,
+    show_identifiers: options.ShowIdentifiers = False,
     workers: options.Workers = 1,
     as_of: options.AsOf = None,
     form: options.Formats = None,
@@ -82,6 +88,8 @@ def diff(
         warmup=warmup,
         by=by or [],
         geo=geo,
+        report=report,
+        show_identifiers=show_identifiers,
         workers=workers,
     )
     output = Output(color)
@@ -91,6 +99,11 @@ def diff(
 
 def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
+    if asked.report is not None:
+        if not asked.traffic:
+            raise SettingError("`--report` replays traffic: give it with `--traffic`")
+        check_drawing("`--report`")
+        keep_apart("--report", asked.report, asked.traffic)
     if asked.workers > 1 and not asked.traffic:
         raise SettingError("`--workers` replays traffic: give it with `--traffic`")
     if asked.workers > 1 and "-" in asked.traffic:
@@ -101,6 +114,11 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
     found = compared(old, new, moment_of(asked.as_of))
     replayed = _over_traffic(asked, old, new, reports.main) if asked.traffic else None
 
+    if asked.report is not None and replayed is not None:
+        write_changes_report(
+            asked.report, replayed, (old, new), found, asked.traffic, asked.show_identifiers
+        )
+
     def text(output: Output, form: Format) -> None:
         if form is Format.FULL:
             output.told("old", policy_line(old))
@@ -108,6 +126,8 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
         print_changes(output, found, form, asked.new)
         if replayed is not None:
             print_over_traffic(output, replayed, tables=form is Format.FULL)
+        if asked.report is not None:
+            output.told("report", f"written to `{asked.report}`")
 
     over = None if replayed is None else traffic_changes_fields(replayed)
     reports.tell(
@@ -129,6 +149,7 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
         SettingError: a fact of `--by` is not known.
         DataError: traffic, map or country database cannot be read, or no line is a request.
     """
+    divisions_of(asked.by, old)
     divisions = divisions_of(asked.by, new)
     with ExitStack() as closing:
         files = TrafficFiles(asked.traffic, closing)
@@ -142,6 +163,7 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
             geo=asked.geo,
             environ=dict(environment()),
             divisions=tuple(divisions),
+            reports=asked.report is not None,
         )
         if asked.workers > 1:
             found = compared_in_parts(
@@ -152,7 +174,15 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
             )
         else:
             guards = job.guards((old, new), closing)
-            found = compared_over(guards, (old, new), files, mapping, asked.warmup, divisions)
+            found = compared_over(
+                guards,
+                (old, new),
+                files,
+                mapping,
+                asked.warmup,
+                divisions,
+                reports=job.reports,
+            )
         if not found.figures.requests:
             raise DataError("the traffic has no readable line to compare decisions on")
         if files.faults:

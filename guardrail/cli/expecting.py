@@ -10,7 +10,7 @@ from guardrail.cli.inert import inert, shortened
 from guardrail.cli.machine import Case, Unplaced
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import finding, severity_of
 from guardrail.model.policy import PolicySet
 from guardrail.replay.thresholds import Measured
 
@@ -39,9 +39,9 @@ def add_thresholds(found: Found, run: TrafficRun) -> None:
             help = "`guardrail check --by` tells whom it is, and their first refusal"
         span = one.threshold.span
         if span.file == _WRITTEN_OUT:
-            found.unplaced.append(Unplaced(code, Severity.ERROR, message, help))
+            found.unplaced.append(Unplaced(code, severity_of(code), message, help))
         else:
-            found.located.append(Diagnostic(code, Severity.ERROR, message, span, None, None, help))
+            found.located.append(finding(code, message, span, help))
 
 
 def expected_line(policies: PolicySet, run: TrafficRun | None) -> str | None:

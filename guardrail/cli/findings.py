@@ -16,9 +16,9 @@ from guardrail.cli.output import Format, Output
 from guardrail.cli.policy_findings import Setting, policy_findings, with_excerpts
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_findings import rule_findings, thin_sample
-from guardrail.errors import Diagnostic, SettingError, Severity
+from guardrail.errors import Diagnostic, SettingError, Severity, finding, severity_of
 from guardrail.http.doors import DOORS
-from guardrail.loading import ending_soon, nearest, warning
+from guardrail.loading import ending_soon, nearest
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import SuiteResult
@@ -52,10 +52,10 @@ class Found:
         code: str,
         message: str,
         help: str | None = None,
-        severity: Severity = Severity.WARNING,
+        severity: Severity | None = None,
     ) -> None:
-        """Add a finding that stands in no file."""
-        self.unplaced.append(Unplaced(code, severity, message, help))
+        """Add a finding that stands in no file; one of a code is as grave as its code is."""
+        self.unplaced.append(Unplaced(code, severity or severity_of(code), message, help))
 
     def told(self) -> list[str]:
         """Return everything as sentences, what is only noted left out."""
@@ -130,7 +130,7 @@ def findings_of_traffic(
         message = f"rule `{name}` asked for a weaker model without effect "
         message += f"({plural(count, 'request')}): they were served as they were"
         help = "list the models asked for, with their `weaker`, or refuse instead"
-        found.located.append(warning("GR307", message, by_id[name].span, help))
+        found.located.append(finding("GR307", message, by_id[name].span, help))
     return found
 
 

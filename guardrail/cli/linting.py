@@ -8,7 +8,7 @@ import typer
 
 from guardrail.analysis import proved
 from guardrail.cli import options
-from guardrail.cli.claims_text import proof_findings
+from guardrail.cli.claims_text import open_line, proof_findings
 from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
@@ -23,6 +23,7 @@ from guardrail.cli.policy_findings import (
     failed_tests,
     policy_findings,
     with_excerpts,
+    with_owners,
 )
 from guardrail.cli.reports import Reports, Results
 from guardrail.errors import Severity
@@ -68,7 +69,9 @@ def run_lint(asked: LintRequest, reports: Reports) -> int:
     made.found += [*failed_tests(suite), *failed]
     made.ignored += taken
     made.found += comments_without_use(policies, made.ignored, asked.setting, traffic=False)
-    made.found = sorted(with_excerpts(made.found), key=lambda one: one.sort_key)
+    made.found = sorted(
+        with_excerpts(with_owners(made.found, policies)), key=lambda one: one.sort_key
+    )
     results = Results(
         name="lint",
         text=lambda output, form: _print(output, form, policies, made),
@@ -87,6 +90,9 @@ def _print(output: Output, form: Format, policies: PolicySet, made: PolicyFindin
             codes = ", ".join(sorted({one.code for one in made.ignored}))
             text = f"{plural(len(made.ignored), 'finding')} accepted by a comment ({codes})"
             output.told("note", text, "yellow")
+        left = open_line([*made.found, *made.ignored])
+        if left is not None:
+            output.told("open", left, "yellow")
         output.line()
     print_diagnostics(output, tuple(made.found), form)
     if made.found:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from guardrail.analysis import analyse
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import Diagnostic, Severity, finding
 from guardrail.http.doors import unfed_by_all
-from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, warning
+from guardrail.loading import CATALOGUE, accepted, idle_comments, lint
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import ScenarioResult, SuiteResult, suite_findings, undecided_rules
 
@@ -53,7 +53,7 @@ def policy_findings(policies: PolicySet, suite: SuiteResult, setting: Setting) -
     for unfed in unfed_by_all(policies, setting.doors):
         message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
         help = "leave it to another door, or set its `mode: off` here"
-        every.append(warning(DOORS_CODE, message, unfed.rule.span, help))
+        every.append(finding(DOORS_CODE, message, unfed.rule.span, help))
     every += _undecided(policies, suite)
     return PolicyFindings(*accepted(policies, dict.fromkeys(every), now))
 
@@ -89,13 +89,10 @@ def _undecided(policies: PolicySet, suite: SuiteResult) -> list[Diagnostic]:
     if not policies.scenarios:
         undecided = undecided[:1]
     return [
-        Diagnostic(
+        finding(
             "GR402",
-            Severity.NOTE,
             f"no test decides rule `{rule.id}`" if policies.scenarios else "there are no tests",
             rule.span,
-            None,
-            None,
             "add one that it decides: `expect: {EFFECT: REASON, by: RULE}`",
         )
         for rule in undecided
@@ -109,7 +106,20 @@ def _failed(result: ScenarioResult) -> Diagnostic:
     message = f"test `{result.scenario.name}` expects {expected}, and got {got}"
     help = "`guardrail test` shows what every rule made of the request"
     span = mismatch.expectation.span
-    return Diagnostic(FAILED, Severity.ERROR, message, span, None, None, help)
+    return finding(FAILED, message, span, help)
+
+
+def with_owners(found: Iterable[Diagnostic], policies: PolicySet) -> list[Diagnostic]:
+    """Return findings with whom the rule that they stand in names, where it names someone."""
+    named = [(rule.span, rule.about.contact) for rule in policies.rules if rule.about.contact]
+
+    def owner(one: Diagnostic) -> str | None:
+        for span, contact in named:
+            if span.file == one.span.file and span.line <= one.span.line <= span.end_line:
+                return contact
+        return None
+
+    return [replace(one, owner=owner(one)) for one in found]
 
 
 def with_excerpts(found: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -162,7 +162,7 @@ def replay(
             output,
             asked.sampled,
             asked.divisions,
-            None if asked.report is None else ReportFigures(policies),
+            None if asked.report is None else ReportFigures(),
         )
     run.seeded, run.today = seeded, asked.today
     if asked.save_counters is not None:

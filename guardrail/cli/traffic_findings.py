@@ -10,7 +10,7 @@ from guardrail.cli.figures import length, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.traffic import TrafficRun
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import Diagnostic, finding, severity_of
 from guardrail.loading import condition_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import facts_of
@@ -76,7 +76,7 @@ def thin_sample(run: TrafficRun, policies: PolicySet) -> Unplaced | None:
         "that no budget can fill"
     )
     help = "draw accounts, and keep all their requests"
-    return Unplaced("GR304", Severity.WARNING, message, help)
+    return Unplaced("GR304", severity_of("GR304"), message, help)
 
 
 def _fills(policies: PolicySet) -> bool:
@@ -103,7 +103,7 @@ def _nothing_matched(rule: Rule, seen: Seen) -> Diagnostic:
         first = never[0]
         told = "; ".join(_seen_of(name, seen) for name in sorted(facts_of(first)))
         why = f"`{shortened(condition_text(first), 100)}` never held: {told}"
-    return Diagnostic("GR301", Severity.NOTE, f"{message}: {why}", rule.span)
+    return finding("GR301", f"{message}: {why}", rule.span)
 
 
 def _seen_of(name: str, seen: Seen) -> str:
@@ -149,7 +149,7 @@ def _unseen_values(seen: Seen, quiet: list[Rule]) -> Iterator[Diagnostic]:
                 f"was; `{shortened(near, 60)}` was that of {had[name][near]:,}"
             )
             help = f"did you mean `{shortened(near, 60)}`?"
-            yield Diagnostic("GR302", Severity.WARNING, message, rule.span, None, None, help)
+            yield finding("GR302", message, rule.span, help)
         rules = [rule for rule in plain.values() if rule not in quiet]
         if rules and seen.present[name] >= _ENOUGH:
             yield _never_seen(name, plain, rules[0])
@@ -172,7 +172,7 @@ def _never_seen(name: str, values: Mapping[str, Rule], first: Rule) -> Diagnosti
         f"rule `{first.id}`{others} {verb} {plural(len(values), 'value')} of `{name}` that no "
         f"request had: {shown}{more}"
     )
-    return Diagnostic("GR302", Severity.NOTE, message, first.span)
+    return finding("GR302", message, first.span, is_mild=True)
 
 
 def _missing_facts(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iterator[Diagnostic]:
@@ -194,8 +194,7 @@ def _missing_facts(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iter
         if refused:
             message += f"; that decided {plural(refused, 'request')}"
         help = "say with `unknown:` what that means, give it a `default`, or mend its source"
-        severity = Severity.WARNING if is_fault else Severity.NOTE
-        yield Diagnostic("GR303", severity, message, rules[0].span, None, None, help)
+        yield finding("GR303", message, rules[0].span, help, is_mild=not is_fault)
 
 
 def _tests(rules: list[Rule]) -> str:

@@ -6,7 +6,6 @@ same parts: nodes that know their place, shapes, findings and suggestions.
 
 from __future__ import annotations
 
-from guardrail.errors import warning
 from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.findings import Findings, Place, Scope
 from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint
@@ -53,5 +52,4 @@ __all__ = [
     "read_yaml",
     "shaped",
     "typed",
-    "warning",
 ]

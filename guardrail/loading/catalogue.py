@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
-from guardrail.errors import Severity
 from guardrail.loading.catalogue_lint import LINT_ENTRIES
 from guardrail.loading.catalogue_traffic import TRAFFIC_ENTRIES
 from guardrail.loading.explanation import Explanation
@@ -476,11 +474,11 @@ _ENTRIES = (
 
 
 def _by_code(entries: tuple[Explanation, ...]) -> Mapping[str, Explanation]:
-    graded = {
-        entry.code: replace(entry, severity=Severity.ERROR) if entry.code < "GR2" else entry
-        for entry in entries
-    }
-    return MappingProxyType(dict(sorted(graded.items())))
+    return MappingProxyType({entry.code: entry for entry in sorted(entries, key=_code)})
+
+
+def _code(entry: Explanation) -> str:
+    return entry.code
 
 
 CATALOGUE = _by_code((*_ENTRIES, *LINT_ENTRIES, *TRAFFIC_ENTRIES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from guardrail.errors import Severity
 from guardrail.loading.explanation import Explanation
 
 _PACE = "  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
@@ -18,7 +17,6 @@ LINT_ENTRIES = (
         "whose country nobody knows is refused. That is the safe side, and it is often not what "
         "was thought of. Say which is meant: `unknown: match`, `unknown: skip`, or "
         "`{exists: true, …}` in the test.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR207",
@@ -31,9 +29,11 @@ LINT_ENTRIES = (
         "    budget: {requests: 100, per: day, key: account.id}\n"
         "  - id: month\n    when: always\n"
         "    budget: {requests: 2000, per: month, key: account.id}",
-        "Both charge each request. A hundred a day are 3,100 a month at most: the limit of 5,000 "
-        "reads as though it held something, and never does. Of tokens and money, which can be used "
-        "above their estimate, it is told from twice as much on.",
+        "Every rule counts what it applies to, so both charge each request. A hundred a day are "
+        "3,100 a month at most: the limit of 5,000 reads as though it held something, and never "
+        "does. It is told, too, of one amount of a table: paid accounts that have 5,000 a day for "
+        "agents have no more than the 1,000 a day of everyone. Of tokens and money, which can be "
+        "used above their estimate, it is told from twice as much on.",
     ),
     Explanation(
         "GR208",
@@ -66,7 +66,6 @@ LINT_ENTRIES = (
         "    budget: {requests: 100, per: 1h, key: account.id}",
         "`memory://` starts empty after every restart, so a limit for life is one until the next "
         "deployment. It is looked for where the store is named: `guardrail lint --store URI`.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR212",
@@ -79,7 +78,6 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "A capability is what the request says it is: who is refused `code` asks the same as "
         "`chat`. A ceiling on all tokens bounds that too.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR214",
@@ -91,7 +89,6 @@ LINT_ENTRIES = (
         "  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}",
         "Requests in flight may use more than they reserved, and that is counted as debt. How much "
         "it can be depends on how many are in flight at once.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR215",
@@ -117,8 +114,9 @@ LINT_ENTRIES = (
         "    rate: {requests: {by: account.tier, free: 30/minute, paid: 60/minute}, "
         "key: account.id}",
         "Who pays more, or is better known, has less: two rows were swapped, or a zero is missing. "
-        "Bands by age and payments are looked at as well. The lowest level is left out where its "
-        "amount is a network's, as that of visitors without an account is.",
+        "Bands by age and payments are looked at as well, and separate rules for separate tiers. "
+        "The lowest level is left out where its amount is a network's, as that of visitors without "
+        "an account is.",
     ),
     Explanation(
         "GR221",
@@ -198,6 +196,23 @@ LINT_ENTRIES = (
         "another spelling, or JSON reads like policy and is none.",
     ),
     Explanation(
+        "GR229",
+        "question about all requests that was given up",
+        "rules:\n  - id: own\n"
+        '    when:\n      client.network: {prefix: "10."}\n'
+        "      not: {client.network: {cidr: [10.9.0.0/16]}}\n"
+        "    unknown: skip\n    block: {}",
+        "rules:\n  - id: own\n"
+        "    when:\n      client.network: {cidr: [10.0.0.0/8]}\n"
+        "      not: {client.network: {cidr: [10.9.0.0/16]}}\n"
+        "    unknown: skip\n    block: {}",
+        "What is proved is proved of all requests, by telling apart the cases that conditions "
+        "name. Where choices stand within choices over many facts, there can be too many of them, "
+        "and the search ends without an answer: nothing is known of such a rule then. A text that "
+        "is tested by `prefix` and by `cidr`, and lists that fall into thousands of cases, are "
+        "judged by examples.",
+    ),
+    Explanation(
         "GR230",
         "comment that accepts nothing",
         "rules:\n" + _PACE.replace("\n", "  # guardrail: ignore GR203 few agents\n"),
@@ -214,7 +229,6 @@ LINT_ENTRIES = (
         _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {block: embargo}}",
         "The rule it names decided otherwise, or another one did. `guardrail test` shows what "
         "every rule made of the request.",
-        Severity.ERROR,
     ),
     Explanation(
         "GR402",
@@ -224,6 +238,5 @@ LINT_ENTRIES = (
         "  - name: pace\n    facts: {geo.country: DE, account.id: a1}\n"
         "    steps: [{repeat: 60, expect: allow}, {expect: {throttle: pace}}]",
         "It could be anything: a test that it decides says what it is meant to do.",
-        Severity.NOTE,
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from guardrail.errors import Severity
 from guardrail.loading.explanation import Explanation
 
 _TRAFFIC = (
@@ -33,7 +32,6 @@ TRAFFIC_ENTRIES = (
         _EMBARGO + _TRAFFIC % "CU",
         "A rule that no request of the traffic matched may wait for what has not come yet, or may "
         "never come to anything: what was there instead stands beside it.",
-        Severity.NOTE,
     ),
     Explanation(
         "GR302",
@@ -78,7 +76,6 @@ TRAFFIC_ENTRIES = (
         + '\n{"ts": 1772409601, "facts": {"account.id": "a2", "account.tier": "email"}}',
         "`expect` says what a replay has to come to, so that a change which refuses customers does "
         "not pass unseen. The segment's figures stand beside what was expected.",
-        Severity.ERROR,
     ),
     Explanation(
         "GR503",
@@ -93,6 +90,5 @@ TRAFFIC_ENTRIES = (
         + _VERIFIED % "CU",
         "None of no requests were refused: that is no success. The condition is wrong, or the "
         "traffic holds nobody of whom it speaks.",
-        Severity.ERROR,
     ),
 )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from guardrail.errors import Severity
+from guardrail.errors import Severity, severity_of
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name.
-
-    `severity` is that of its gravest finding.
-    """
+    """One code explained; `avoid` and `prefer` are parts of a policy file, or files by name."""
 
     code: str
     title: str
     avoid: str
     prefer: str
     why: str
-    severity: Severity = Severity.WARNING
+
+    @property
+    def severity(self) -> Severity:
+        """How grave its gravest finding is."""
+        return severity_of(self.code)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guardrail.errors import Diagnostic, Severity
+from guardrail.errors import Diagnostic, finding
 from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import Source, quoted, visible
 from guardrail.loading.yaml import MAX_BYTES, too_large
@@ -117,7 +117,7 @@ def _kept_out(path: Path) -> Diagnostic | None:
     message = f"the ending of {quoted(name)} keeps this file out of the set"
     help = f"name it {quoted(f'{spelt[1]}.yaml')} if it is meant, or move it out of the folder"
     at = Source(_name(path), "").span(1, 1)
-    return Diagnostic("GR228", Severity.WARNING, message, at, None, None, help)
+    return finding("GR228", message, at, help)
 
 
 def _states_version(path: Path) -> bool:

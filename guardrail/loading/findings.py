@@ -30,17 +30,12 @@ class Findings:
         self._sources[file] = Source(file, text.removeprefix("\ufeff"))
 
     def report(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
-        """Record an error at a node or a place."""
+        """Record a finding at a node or a place, as grave as its code is."""
         span = at if isinstance(at, Span) else at.span
         self.diagnostics.append(self._sources[span.file].error(code, message, span, **advice))
 
-    def warn(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
-        """Record a finding that keeps nothing from loading."""
-        self.report(code, at, message, **advice)
-        self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.WARNING)
-
     def note(self, code: str, at: Node | Span, message: str, **advice: Unpack[Advice]) -> None:
-        """Record what is worth knowing and most likely meant."""
+        """Record a finding that is milder than others of its code: a note."""
         self.report(code, at, message, **advice)
         self.diagnostics[-1] = replace(self.diagnostics[-1], severity=Severity.NOTE)
 

@@ -458,7 +458,7 @@ class Verbs:
         message = f"{named} in a key multiplies the limit: a client has it anew {often}"
         help = f"leave {'it' if len(chosen) == 1 else 'them'} out, or say why it is meant: "
         help += "`# guardrail: ignore GR203 why`"
-        findings.warn("GR203", node, message, label="the caller chooses it", help=help)
+        findings.report("GR203", node, message, label="the caller chooses it", help=help)
         return True
 
     def _key_fact(self, node: Node) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from guardrail.errors import Diagnostic, PolicyError, SettingError, Severity
+from guardrail.errors import PolicyError, SettingError, Severity
 from guardrail.loading.claims import Claims
 from guardrail.loading.conditions import COMBINATORS, Conditions
 from guardrail.loading.declarations import (
@@ -23,7 +23,7 @@ from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
 from guardrail.loading.foreign import file_key
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
-from guardrail.loading.lint import lint_written, read_ignores
+from guardrail.loading.lint import Written, lint_written, read_ignores
 from guardrail.loading.lists import Lists
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, text_in
 from guardrail.loading.raises import with_raises
@@ -315,7 +315,7 @@ def compile_set(
     """
     compilation = _Compilation(files, Scope(findings, partial=findings.failed))
     policies = compilation.policy_set()
-    return replace(policies, warnings=compilation.lint(policies)) if linted else policies
+    return compilation.linted(policies) if linted else policies
 
 
 @dataclass(slots=True)
@@ -390,10 +390,12 @@ class _Compilation:
             claims=claims,
         )
 
-    def lint(self, policies: PolicySet) -> tuple[Diagnostic, ...]:
-        """Return what was found in the set that came of it, with what is most likely not meant."""
-        lint_written(policies, self.roots, self.scope, self.lists.named)
-        return tuple(self.scope.findings.in_order())
+    def linted(self, policies: PolicySet) -> PolicySet:
+        """Return the set that came of it with what is most likely not meant, and with places."""
+        written = Written(policies, self.roots, self.scope, self.lists.named)
+        lint_written(written)
+        found = tuple(self.scope.findings.in_order())
+        return replace(policies, warnings=found, places=written.amounts())
 
     def _documents(self) -> list[Document]:
         self.contents.extend((file.relative, file.data) for file in self.files if not file.is_aside)

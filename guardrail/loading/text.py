@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TypedDict, Unpack
 
-from guardrail.errors import Diagnostic, Severity, Span
+from guardrail.errors import Diagnostic, Span, severity_of
 
 # What YAML 1.2 does not count as printable (§5.1), and characters a reviewer is misled by: U+0085,
 # U+2028 and U+2029 break lines in YAML 1.1 only, U+202A to U+202E and U+2066 to U+2069 show a line
@@ -77,7 +77,7 @@ class Source:
     def error(self, code: str, message: str, span: Span, **advice: Unpack[Advice]) -> Diagnostic:
         """Return an error about this file, with the whole line it stands on as its excerpt."""
         excerpt = self.excerpt(span)
-        return Diagnostic(code, Severity.ERROR, message, span, excerpt=excerpt, **advice)
+        return Diagnostic(code, severity_of(code), message, span, excerpt=excerpt, **advice)
 
     def excerpt(self, span: Span) -> str | None:
         """Return the line that a span starts on, as a finding shows it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -131,6 +132,18 @@ AGES: Mapping[str, str] = MappingProxyType(
 )
 """The durations that follow from a time, each with that time: how long ago it is, 0 at least."""
 
+EARNED = (
+    "account.age",
+    "account.paid_age",
+    "account.paid_usd",
+    "account.verified_age",
+    "actor.trusted_accounts",
+)
+"""The numbers and durations that grow with what somebody has done or paid."""
+
+ACCOUNTS = ("account.id", "credential.id", "actor.id")
+"""The facts that tell accounts apart: what has none may stand for many."""
+
 REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
 """How the code of a country's region is written: ISO 3166-2."""
 
@@ -164,6 +177,26 @@ def typed_value(fact: Fact, value: object) -> object | None:
     list, a tuple of strings. A bool is never a number.
     """
     return _READERS[fact.type](fact, value)
+
+
+def reader_of(fact: Fact) -> Callable[[Fact, object], object | None]:
+    """Return what reads values of a fact as `typed_value` does, for who reads many."""
+    return _READERS[fact.type]
+
+
+def value_shown(value: object, most: int = 40) -> str:
+    """Return a value as JSON writes it, at most so many characters of it and an ellipsis.
+
+    What JSON has no word for is shown as Python writes it.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    shown = text if len(text) <= most else text[:most] + "…"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
 
 
 def seconds_of(text: str) -> int | None:

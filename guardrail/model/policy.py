@@ -102,6 +102,8 @@ class PolicySet:
     declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The names of its lists, tables, conditions and fixtures, by their section."""
     claims: tuple[Claim, ...] = ()
+    places: Mapping[tuple[str, str], Span] = field(default_factory=dict)
+    """Where amounts are written, by their rule's id and their key: in sets that are linted."""
 
     def model_named(self, name: object) -> Model | None:
         """Return the model of that name or alias, None if it is not listed."""

@@ -25,7 +25,8 @@ Version = Callable[[], PolicySet]
 class CompareJob:
     """All that a process needs to compare two versions over a part of some traffic.
 
-    `versions` load them, `revisions` are what they have to hold; `warmup` is in seconds.
+    `versions` load them, `revisions` are what they have to hold; `warmup` is in seconds. `reports`
+    tells whether the figures of a report on each version are wanted.
     """
 
     versions: tuple[Version, Version]
@@ -36,6 +37,7 @@ class CompareJob:
     geo: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     divisions: tuple[tuple[str, ...], ...] = ()
+    reports: bool = False
 
     def loaded(self) -> tuple[PolicySet, PolicySet]:
         """Return both versions.
@@ -82,20 +84,21 @@ def compared_in_parts(
         parts = parts_of(found, policies[1], count)
         told(found)
         waiting = [pool.submit(_compared_part, job, parts, part) for part in range(count)]
-        return _merged([one.result() for one in waiting], policies, job.divisions)
+        return _merged([one.result() for one in waiting], policies, job)
 
 
 def _merged(
     every: Sequence[Compared],
     policies: tuple[PolicySet, PolicySet],
-    divisions: Sequence[tuple[str, ...]],
+    job: CompareJob,
 ) -> Compared:
     """Return what came of all parts of some traffic together.
 
     Raises:
         DataError: the parts did not read the same traffic.
     """
-    whole = Comparison(*policies, divisions)
+    whole = Comparison(*policies, job.divisions, reports=job.reports)
+    whole.finish()
     for one in every:
         if one.course != every[0].course:
             raise DataError("the parts did not read the same traffic: compare them again")
@@ -133,6 +136,7 @@ def _compared_part(job: CompareJob, parts: Parts, part: int) -> Compared:
             job.warmup,
             job.divisions,
             mine=lambda facts: parts.of(facts) == part,
+            reports=job.reports,
         )
         if files.faults:
             raise DataError(f"traffic could not be read to its end: {files.faults[0]}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import nsmallest
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -112,6 +113,19 @@ def earliest(one: First | None, other: First | None) -> First | None:
 
 USUAL_DIVISION = ("account.tier",)
 """The facts by which segments are told apart where nothing else is asked for."""
+
+
+def by_impact(
+    segments: dict[tuple[str, ...], Segment], *, shadow: bool = False
+) -> list[tuple[tuple[str, ...], Segment]]:
+    """Return segments by how many requests were refused, or would be, and then by requests."""
+
+    def order(pair: tuple[tuple[str, ...], Segment]) -> tuple[object, ...]:
+        values, segment = pair
+        hurt = segment.shadow_refused if shadow else segment.refused
+        return (-hurt, -segment.requests, values)
+
+    return sorted(segments.items(), key=order)
 
 
 class Reading(NamedTuple):
@@ -317,6 +331,24 @@ class Harm:
             self._later[met].clear()
             for account, hit in hits.items():
                 hit.requests = self.met.get(account, 0)
+
+    def of(self, division: tuple[str, ...]) -> dict[tuple[str, ...], Segment]:
+        """Return the segments of one of the divisions."""
+        return self.segments[self.divisions.index(division)]
+
+    def worst(self, most: int) -> list[tuple[str, Hit]]:
+        """Return the accounts with the most requests refused, then those served least."""
+
+        def order(pair: tuple[str, Hit]) -> tuple[object, ...]:
+            account, hit = pair
+            return (-hit.refused, hit.requests, account)
+
+        return nsmallest(most, self.hits.items(), key=order)
+
+    def rules_of(self, account: str) -> list[str]:
+        """Return the rules that refused or degraded requests of an account, the most first."""
+        counts = {rule: met[account] for rule, met in self.by_rule.items() if account in met}
+        return sorted(counts, key=lambda rule: (-counts[rule], rule))
 
     @property
     def whole(self) -> Segment:

@@ -14,7 +14,7 @@ from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
 from guardrail.replay.harm import USUAL_DIVISION, Place
 from guardrail.replay.records import DecisionFile
-from guardrail.replay.report import ReportFigures
+from guardrail.replay.report import ReportFigures, report_divisions
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.running import Begun, Replay
 from guardrail.replay.sampling import Sample
@@ -157,7 +157,7 @@ def replayed_part(
             decisions=writer,
             tick=tick,
             divisions=job.divisions,
-            figures=ReportFigures(policies) if job.reports else None,
+            figures=ReportFigures() if job.reports else None,
         )
     run.seeded, run.today = seeded, job.today
     return run
@@ -179,17 +179,19 @@ def replayed(
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
 
-    `figures` of a report are added up too, where they are given.
+    Segments are told by `divisions`. `figures` of a report are added up too, where they are given,
+    and the segments that it tells.
 
     Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
-    replay, tally = Replay(guard, mine), Tally(policies, divisions)
+    counted = divisions if figures is None else report_divisions(divisions, policies)
+    replay, tally = Replay(guard, mine), Tally(policies, counted)
     run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
     run.faults, run.local_share = files.faults, guard.local_share
     run.notes = None if mapping is None else mapping.notes
     run.sample = None if sample is None else sample.share
     run.sources = tuple(source.name for source in files.sources)
-    run.figures = figures
+    run.divisions, run.figures = tuple(divisions), figures
     several = len(files.sources) > 1
     reading = _Reading(files.requests(mapping), sample, warmup, tick)
     add, begun = tally.add, reading.begun

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from guardrail.engine import Decision, Engine, Part, Plan, pace_increment
+from guardrail.engine import (
+    ConditionStory,
+    Decision,
+    Engine,
+    Part,
+    Plan,
+    RuleStory,
+    pace_increment,
+)
 from guardrail.errors import SettingError
 from guardrail.guard.context import ProcessIds
-from guardrail.loading import NotationError, read_amount
+from guardrail.loading import NotationError, nearest, read_amount
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Cell, Charge, Counter
 from guardrail.model.policy import PolicySet
 from guardrail.stores import Store
 
 Used = Mapping[str, str]
+
+_OF_A_ROLLOUT = "% of accounts"
 
 MOST_MEMBERS = 100_000
 """How many members a set can be given beforehand."""
@@ -32,6 +42,8 @@ def precharge(store: Store, policies: PolicySet, decision: Decision, used: Used)
     plan = Engine(policies, ProcessIds()).plan(decision.facts, None, now, decision.id)
     for name, written in used.items():
         cells = _cells(plan, name, written)
+        if not cells:
+            raise SettingError(f"`--used {name}`: {_why_none(policies, decision, name)}")
         store.acquire([Charge(False, None)], cells, plan.now)
 
 
@@ -43,7 +55,7 @@ def _cells(plan: Plan, name: str, written: str) -> list[Cell]:
         if part.role == "limit" and part.limit.rule.id == rule and unit in ("", _unit(part))
     ]
     if not parts:
-        raise SettingError(f"no counter of `{name}` stands to this request: it cannot be used")
+        return []
     if len(parts) > 1:
         units = " or ".join(f"`{rule}:{_unit(part)}`" for part, _ in parts)
         raise SettingError(f"`{rule}` counts several units: write {units}")
@@ -56,6 +68,58 @@ def _cells(plan: Plan, name: str, written: str) -> list[Cell]:
     return [
         cell._replace(charge=0, member=f"used {number}", ceiling=None) for number in range(amount)
     ]
+
+
+def _why_none(policies: PolicySet, decision: Decision, name: str) -> str:
+    """Return why no counter of a rule stands to a request."""
+    id, _, unit = name.partition(":")
+    rule = next((rule for rule in policies.rules if rule.id == id), None)
+    if rule is None:
+        near = nearest(id, [rule.id for rule in policies.rules])
+        return f"there is no rule `{id}`" + (f", did you mean `{near}`?" if near else "")
+    if not rule.verb.allowances:
+        return f"rule `{id}` counts nothing: it is a `{rule.verb.name}`"
+    if unit and unit not in rule.verb.units:
+        units = " and ".join(f"`{own}`" for own in rule.verb.units) or "no unit"
+        return f"rule `{id}` counts {units}, not `{unit}`"
+    story = next(told for told in decision.explain().rules if told.rule == id)
+    if story.standing == "exempt":
+        return f"exemption `{story.exemption}` lifts rule `{id}` for this request"
+    if story.standing in ("off", "not in force"):
+        return f"rule `{id}` is {story.standing}"
+    if story.standing != "match":
+        return f"rule `{id}` does not apply to this request{_failing(story)}"
+    lacking = [fact for fact in rule.verb.facts if fact not in decision.facts]
+    if lacking:
+        return f"rule `{id}` counts by `{lacking[0]}`, which this request lacks"
+    return f"rule `{id}` has no counter for this request: its amount here is 0 or unlimited"
+
+
+def _failing(story: RuleStory) -> str:
+    """Return the first test that keeps a rule from applying, in words."""
+    tests = [test for test in _tests(story.condition) if test[1] is not True]
+    if not tests:
+        return ""
+    text, answer = tests[0]
+    if text.endswith(_OF_A_ROLLOUT):
+        whose = (
+            "its account is not in the" if answer is False else "it has no account, and so is in no"
+        )
+        return f": {whose} rollout ({text})"
+    return f": `{text}` is {'false' if answer is False else 'unknown'}"
+
+
+def _tests(condition: ConditionStory) -> Iterator[tuple[str, bool | None]]:
+    if condition.test is not None:
+        yield condition.test.text, condition.test.answer
+    elif condition.word == "not":
+        text = " or ".join(dict.fromkeys(test.text for test in condition.tests))
+        yield f"not ({text})", condition.answer
+    elif condition.word == "all":
+        for part in condition.parts:
+            yield from _tests(part)
+    else:
+        yield " or ".join(dict.fromkeys(test.text for test in condition.tests)), condition.answer
 
 
 def _unit(part: Part) -> str:

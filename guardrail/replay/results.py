@@ -35,8 +35,9 @@ class TrafficRun:
     `notes` say what a map met. `sample` is the share of accounts that was drawn, and `passed_over`
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
-    said of its sources. `sources` are the names of the files. `figures` are those of a report,
-    where one is made. `today` is the time (seconds since the epoch) as at which the policies stood.
+    said of its sources. `sources` are the names of the files, `divisions` the facts by which
+    segments are to be told. `figures` are those of a report, where one is made. `today` is the time
+    (seconds since the epoch) as at which the policies stood.
     """
 
     tally: Tally
@@ -53,6 +54,7 @@ class TrafficRun:
     interrupted: str | None = None
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = ()
     figures: ReportFigures | None = None
     today: float | None = None
 
@@ -86,9 +88,10 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         seeded=first.seeded,
         sources=first.sources,
         today=first.today,
+        divisions=first.divisions,
     )
     if all(run.figures is not None for run in runs):
-        whole.figures = ReportFigures(policies)
+        whole.figures = ReportFigures()
     for run in runs:
         tally.merge(run.tally)
         if whole.figures is not None and run.figures is not None:

@@ -100,7 +100,9 @@ def test_a_limit_behind_a_stricter_one_is_found(first, second, code):
         text += f"  - {{id: {name}, when: always, budget: {LIMIT % parts}, {over}}}\n"
     line = 5 if second[0] == "5" else 6
 
-    assert found(text) == ([] if code is None else [f"{line} {code}"])
+    told = [one for one in found(text) if "GR215" not in one]
+
+    assert told == ([] if code is None else [f"{line} {code}"])
 
 
 def test_two_limits_that_share_the_requests_of_a_third_do_not_stand_in_for_it():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 
 import pytest
 
 from tests.cli.conftest import POLICY
+from tests.replay.reported import parts_of
 
 
 @pytest.fixture
@@ -154,5 +156,177 @@ def test_a_claim_that_does_not_hold_is_a_finding_of_check_and_test(run, folder):
     assert run("check", "policies").code == 0
     fields = json.loads(run("check", "policies", "--format", "json").out)
     assert fields["claims"] == [
-        {"id": "ir-blocked", "holds": True, "failure": None, "request": None}
+        {
+            "id": "ir-blocked",
+            "holds": True,
+            "failure": None,
+            "answered": True,
+            "request": None,
+        }
     ]
+
+
+def test_a_page_tells_over_traffic_what_changed(run, versions, folder):
+    versions(("tokens: 100,", "tokens: 200,"))
+    plain = run("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl")
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    outcome = run("diff", "old.yaml", "new.yaml", *given)
+    told = json.loads(run("diff", "old.yaml", "new.yaml", *given, "--format", "json").out)
+    text = (folder / "out.html").read_text("utf-8")
+    found = parts_of(text)
+
+    assert outcome.out == f"{plain.out}report   written to `out.html`\n"
+    assert told["traffic"]["looser"]
+    for one in told["traffic"]["looser"]:
+        cells = f"{one['requests']} {one['accounts']} no longer {one['rule']}"
+        assert cells in found["looser"]
+        assert f"line {one['first']['line']}" in found["looser"]
+    matrix = told["traffic"]["matrix"]
+    counts = " ".join(f"{matrix['throttle'][now]}" for now in matrix)
+    assert f"told to wait {counts}" in found["matrix"]
+    assert "before 100 per day, now 200 per day" in found["changed"]
+    assert "tokens-per-day 100 tokens per day for each `account.id`" in found["looser"]
+
+
+def test_a_page_is_the_same_from_several_processes(run, versions, folder):
+    versions(("tokens: 100,", "tokens: 200,"))
+    given = ("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl", "--report")
+    run(*given, "one.html")
+    run(*given, "two.html", "--workers", "2")
+
+    assert (folder / "one.html").read_text("utf-8") == (folder / "two.html").read_text("utf-8")
+
+
+def test_a_page_of_one_version_says_that_none_became_looser(run, versions, folder):
+    versions()
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    assert run("diff", "old.yaml", "new.yaml", *given, "--exit-code").code == 0
+    found = parts_of((folder / "out.html").read_text("utf-8"))
+
+    assert "none . No decision became looser." in found["looser"]
+    assert "and that is proved" in found["looser"]
+    assert "changed" not in found
+
+
+def test_a_page_names_accounts_by_number_unless_asked(run, versions, folder):
+    versions(("[CU, IR]", "[CU, IR, DE]"))
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    run("diff", "old.yaml", "new.yaml", *given)
+    hidden = (folder / "out.html").read_text("utf-8")
+    run("diff", "old.yaml", "new.yaml", *given, "--show-identifiers")
+    shown = (folder / "out.html").read_text("utf-8")
+
+    assert "account 1 " in parts_of(hidden)["first"]
+    assert not re.search(r"\ba[0-9]\b", hidden)
+    assert re.search(r"\ba[0-9]\b", parts_of(shown)["first"])
+
+
+def test_a_page_needs_traffic_and_does_not_overwrite_it(run, versions, folder):
+    versions()
+    outcome = run("diff", "old.yaml", "new.yaml", "--report", "out.html")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: `--report` replays traffic: give it with `--traffic`\n",
+    )
+    before = (folder / "week.jsonl").read_bytes()
+    given = ("--traffic", "week.jsonl", "--report", "week.jsonl")
+    outcome = run("diff", "old.yaml", "new.yaml", *given)
+    assert outcome.code == 2
+    assert "would overwrite the traffic" in outcome.err
+    assert (folder / "week.jsonl").read_bytes() == before
+
+
+def test_a_fact_that_one_of_the_versions_does_not_know_is_named(run, versions):
+    versions(("facts:\n", "facts:\n  account.seats: {type: integer, source: server}\n"))
+    outcome = run(
+        "diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl", "--by", "account.seats"
+    )
+
+    assert outcome.code == 2
+    assert "there is no fact `account.seats`" in outcome.err
+
+
+TABLES = """\
+guardrail: 1
+policy: p
+facts: {account.tier: {type: level, values: [free, email, paid], default: free}}
+models: {small: {price: {input: 1, output: 1}, max_output: 10}}
+tables:
+  daily: {by: account.tier, free: 10, email: 100, paid: 5000}
+  earned: {by: account.paid_usd, bands: {0: 50, 20: 500, 500: unlimited}}
+rules:
+  - {id: day, when: always, budget: {requests: $daily, per: day, key: account.id}}
+  - {id: grown, when: always, budget: {cost_usd: $earned, per: month, key: account.id}}
+  - {id: flight, when: always, concurrency: {max: 4, key: account.id}}
+exemptions:
+  - {id: pilot, rules: [flight], when: {account.id: a}, raise: {max: 9}, reason: x,
+     expires: 2198-01-01}
+tests:
+  - {name: stays, facts: {account.id: a}, expect: allow}
+  - {name: goes, facts: {account.id: a}, expect: allow}
+prove:
+  - {id: stopped, when: {account.id: b}, never: degrade}
+expect:
+  - {refused: {lte: 5%}}
+"""
+
+
+@pytest.fixture
+def tables(run, folder):
+    """Compares a set of tables with what becomes of it when some words are others."""
+
+    def compared(*words: tuple[str, str]) -> dict:
+        text = TABLES
+        for before, after in words:
+            assert before in text
+            text = text.replace(before, after)
+        (folder / "a.yaml").write_text(TABLES, "utf-8")
+        (folder / "b.yaml").write_text(text, "utf-8")
+        told: dict = json.loads(run("diff", "a.yaml", "b.yaml", "--format", "json").out)
+        return told
+
+    return compared
+
+
+def test_a_row_of_a_named_table_is_judged_by_order_with_a_request(tables):
+    found = tables(("email: 100, paid: 5000", "email: 500, paid: 400"))
+    (rule,), (looser,), (stricter,) = found["rules"], found["looser"], found["stricter"]
+
+    assert rule["differs"] == ["amount by account.tier (email: 100 → 500, paid: 5,000 → 400)"]
+    assert looser["was"].startswith("100 requests")
+    assert looser["is"].startswith("500 requests")
+    assert looser["request"]["facts"] == {"account.tier": "email"}
+    assert stricter["request"]["facts"] == {"account.tier": "paid"}
+
+
+def test_bands_are_compared_from_each_start(tables):
+    found = tables(("20: 500,", "20: 500, 100: 600,"))
+    (looser,) = found["looser"]
+
+    assert found["rules"][0]["differs"] == ["amount by account.paid_usd (from 100: 500 → 600)"]
+    assert looser["request"]["facts"] == {"account.paid_usd": 100}
+    assert found["stricter"] == []
+
+
+def test_a_raised_amount_and_another_kind_of_amount_are_told(tables):
+    raised = tables(("max: 9", "max: 12"))
+    another = tables(("max: 4", "max: {by: account.tier, paid: 8, else: 4}"))
+
+    assert raised["rules"][0]["differs"] == ["raised by pilot: 9 → 12"]
+    assert raised["looser"][0]["request"]["facts"] == {"account.id": "a"}
+    assert another["rules"][0]["differs"] == ["amount 4 → by account.tier"]
+
+
+def test_tests_and_claims_that_are_not_the_same_are_noted(tables):
+    changed = tables(("name: goes", "name: comes"), ("never: degrade", "never: throttle"))
+    expected = tables(
+        ("name: stays, facts: {account.id: a}", "name: stays, facts: {account.id: b}")
+    )
+
+    assert changed["notes"] == [
+        "test `goes` no longer there, test `comes` new",
+        "claim of `prove` `stopped` changed",
+    ]
+    assert expected["notes"] == ["test `stays` changed"]
+    assert tables()["notes"] == []
+    assert "expectation" in tables(("lte: 5%", "lte: 6%"))["notes"][0]

@@ -97,7 +97,7 @@ USAGE = {
     ("explain", "policies", "--request", "{}", "--at", "noon"): "`--at noon` is not a time",
     ("explain", "policies", "--request", "{}", "--tokens", "-1"): "for '--tokens'",
     ("explain", "policies", "--request", "{}", "--used", "r"): "`--used r` is not `RULE=AMOUNT`",
-    ("explain", "policies", "--request", "{}", "--used", "r=1"): "no counter of `r`",
+    ("explain", "policies", "--request", "{}", "--used", "r=1"): "there is no rule `r`",
     (
         "explain", "policies", "--request", '{"geo.country":"DE"}', "--used", "burst=many"
     ): "`burst=many` is not an amount",

@@ -117,7 +117,8 @@ def test_unknown_facts_and_wrong_values_are_remarked(run, folder):
     out = run("check", "policies", "--traffic", "t.jsonl").out
 
     assert "fact `geo.contry` is in no policy (2 requests); did you mean `geo.country`?" in out
-    assert "fact `account.tier` is `'gold'`, not a level: taken as missing (1 request)" in out
+    note = 'fact `account.tier` is `"gold"`, not a level: taken as missing (1 request)'
+    assert note in out
 
 
 def test_facts_of_an_explained_request_that_no_policy_knows_are_noted(run):

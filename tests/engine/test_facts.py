@@ -114,3 +114,22 @@ def test_a_note_shows_a_huge_value_cut_short() -> None:
 )
 def test_a_value_stands_in_a_key_as_it_always_did(value: object, text: str) -> None:
     assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("it's", '"it\'s"'),
+        (True, "true"),
+        (["a", None], '["a", null]'),
+        ({"a": 1.5}, '{"a": 1.5}'),
+        ("Zürich", '"Zürich"'),
+        ("a\n\u202eb", '"a\\n\\u202eb"'),
+        ("x" * 50, '"' + "x" * 39 + "…"),
+        (b"a", "b'a'"),
+    ],
+)
+def test_a_note_shows_a_value_as_json_has_it(value: object, shown: str) -> None:
+    _, notes = FactReader(FACTS, ["geo.country"], "UTC").read({"geo.country": value}, NOW)
+
+    assert notes == (f"fact `geo.country` is `{shown}`, not a country: taken as missing",)

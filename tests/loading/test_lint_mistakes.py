@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from guardrail.analysis import analyse
 from guardrail.errors import Diagnostic, PolicyError
 from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_policies
 
@@ -133,7 +134,12 @@ MISTAKES = {
     ),
     "a lifetime below a day": Mistake(
         "GR207",
-        budget(f"{{requests: 5, per: lifetime, {OWN}}}", f"{{requests: 50, per: day, {OWN}}}"),
+        rules(
+            rule("m0", "when: {account.tier: verified}", "over: throttle",
+                 f"budget: {{requests: 5, per: lifetime, {OWN}}}"),
+            rule("m1", "when: {account.tier: verified}", "over: block",
+                 f"budget: {{requests: 50, per: day, {OWN}}}"),
+        ),
         "requests: 50",
     ),
     "tiers that a day keeps from their month": Mistake(
@@ -148,6 +154,53 @@ MISTAKES = {
         "GR207",
         budget(f"{{tokens: 50k, per: day, {OWN}}}", f"{{tokens: 10M, per: month, {OWN}}}"),
         "tokens: 10M",
+    ),
+    "a month above its days, in other words": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: {account.tier: {at_least: verified}}", SKIP,
+                 f"budget: {{requests: 5, per: day, {OWN}}}"),
+            rule("m1", "when: {not: {account.tier: {below: enterprise}}, geo.country: DE}", SKIP,
+                 f"budget: {{requests: 1k, per: month, {OWN}}}"),
+        ),
+        "requests: 1k",
+    ),
+    "a month of an account above the days of all": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: {account.tier: enterprise}", SKIP,
+                 f"budget: {{input_tokens: 5k, per: day, {OWN}}}"),
+            rule("m1", "when: {account.tier: enterprise}", SKIP,
+                 "budget: {input_tokens: 1M, per: month, key: [account.id, geo.country]}"),
+        ),
+        "input_tokens: 1M",
+    ),
+    "a block above a limit that slows down before": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: {account.tier: enterprise}", SKIP,
+                 f"budget: {{requests: 50, per: day, {OWN}}}"),
+            rule("m1", "when: {account.tier: enterprise}", SKIP,
+                 f"budget: {{requests: 80, per: day, {OWN}}}", "over: block"),
+        ),
+        "requests: 80",
+    ),
+    "more for a tier that the limit of everyone takes back": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: always", f"budget: {{input_tokens: 1M, per: day, {OWN}}}"),
+            rule("m1", "when: {request.reasoning: true}", SKIP,
+                 "budget: {input_tokens: {by: account.tier, enterprise: 5M, else: 50k}, per: day, "
+                 f"{OWN}}}"),
+        ),
+        "enterprise: 5M",
+    ),
+    # What a client can call otherwise.
+    "a ceiling on agents alone": Mistake(
+        "GR212",
+        rules(rule("m", "when: {account.tier: enterprise, request.capability: agentic}", SKIP,
+                   f"budget: {{reasoning_tokens: 9M, per: 30d, {OWN}}}")),
+        "reasoning_tokens: 9M",
     ),
     # What nothing uses.
     "a list that no rule reads": Mistake(
@@ -222,6 +275,36 @@ MISTAKES = {
         budget(
             "{output_tokens: 100k, per: day, key: global}",
             f"{{output_tokens: 200k, per: day, {OWN}}}",
+        ),
+        "key: global",
+    ),
+    "an own limit that leaves out who has no organisation": Mistake(
+        "GR215",
+        budget(
+            "{output_tokens: 1M, per: day, key: global}",
+            "{output_tokens: 100k, per: day, key: [account.org, account.id]}",
+        ),
+        "key: global",
+    ),
+    "an own limit for a part in other words": Mistake(
+        "GR215",
+        rules(
+            rule("m0", "when: {account.tier: {at_least: email}}", SKIP,
+                 "budget: {output_tokens: 1G, per: day, key: global}"),
+            rule("m1", "when: {not: {account.tier: {in: [anonymous, enterprise]}}}", SKIP,
+                 f"budget: {{output_tokens: 100k, per: day, {OWN}}}"),
+        ),
+        "key: global",
+    ),
+    "own limits by what a client says, too large together": Mistake(
+        "GR215",
+        rules(
+            rule("m0", "when: {account.tier: verified}", SKIP,
+                 "budget: {output_tokens: 1M, per: day, key: global}"),
+            rule("m1", "when: {account.tier: verified, request.stream: true}", SKIP,
+                 f"budget: {{output_tokens: 600k, per: day, {OWN}}}"),
+            rule("m2", "when: {account.tier: verified, not: {request.stream: true}}",
+                 f"budget: {{output_tokens: 600k, per: day, {OWN}}}"),
         ),
         "key: global",
     ),
@@ -457,17 +540,27 @@ MISTAKES = {
         ),
         "ignore",
     ),
-}
+}  # fmt: skip
 """The mistakes by what they are."""
 
 
+OF_LIMITS = ("GR207", "GR212", "GR215", "GR229")
+"""What is found of limits by asking about all requests."""
+
+
 def found(*paths: Path) -> list[Diagnostic]:
-    """Return all that is found without running tests, as of `NOW`."""
+    """Return what is found without running tests, as of `NOW`, rules and conditions aside."""
     try:
         policies = load_policies(list(paths), linted=True)
     except PolicyError as error:
         return list(error.diagnostics)
-    return lint(policies, NOW)
+    asked = [
+        one
+        for one in analyse(policies, NOW)
+        # A small limit keeps those of the shipped policies from being reached, and rightly so.
+        if one.code in OF_LIMITS and (len(paths) == 1 or one.span.file == str(paths[-1]))
+    ]
+    return sorted([*lint(policies, NOW), *asked], key=lambda one: one.sort_key)
 
 
 @pytest.mark.parametrize("name", [name for name, one in MISTAKES.items() if one.code != "GR230"])
@@ -585,6 +678,39 @@ FINE = {
     "an own limit by an account and what it has one of": budget(
         "{output_tokens: 1M, per: day, key: global}",
         "{output_tokens: 100k, per: day, key: [account.org, account.id]}",
+        when="{account.tier: verified, account.org: {exists: true}}",
+    ),
+    "own limits by what a client says, small together": rules(
+        rule("m0", "when: {account.tier: verified}", SKIP,
+             "budget: {output_tokens: 1M, per: day, key: global}"),
+        rule("m1", "when: {account.tier: verified, request.stream: true}", SKIP,
+             f"budget: {{output_tokens: 400k, per: day, {OWN}}}"),
+        rule("m2", "when: {account.tier: verified, not: {request.stream: true}}",
+             f"budget: {{output_tokens: 400k, per: day, {OWN}}}"),
+    ),
+    "own limits by a tier, of which an account has one": rules(
+        rule("m0", "when: {account.tier: {at_least: email}}", SKIP,
+             "budget: {output_tokens: 1M, per: day, key: global}"),
+        rule("m1", "when: {account.tier: email}", SKIP,
+             f"budget: {{output_tokens: 600k, per: day, {OWN}}}"),
+        rule("m2", "when: {account.tier: {at_least: verified}}", SKIP,
+             f"budget: {{output_tokens: 600k, per: day, {OWN}}}"),
+    ),
+    "as much for a tier as everyone has": rules(
+        rule("m0", "when: always", f"budget: {{input_tokens: 5M, per: day, {OWN}}}"),
+        rule("m1", "when: {request.reasoning: true}", SKIP,
+             "budget: {input_tokens: {by: account.tier, enterprise: 5M, else: 50k}, per: day, "
+             f"{OWN}}}"),
+    ),
+    "a ceiling on images": rules(
+        rule("m", "when: {account.tier: enterprise, request.capability: image}", SKIP,
+             f"budget: {{reasoning_tokens: 9M, per: 30d, {OWN}}}")
+    ),
+    "a ceiling on agents below one on all": rules(
+        rule("m0", "when: {account.tier: enterprise, request.capability: agentic}", SKIP,
+             f"budget: {{reasoning_tokens: 9M, per: 30d, {OWN}}}"),
+        rule("m1", "when: {not: {account.tier: {below: enterprise}}}",
+             f"budget: {{tokens: 90M, per: 30d, {OWN}}}"),
     ),
     "an organisation's own limit": budget("{tokens: 1G, per: day, key: account.org}"),
     "equal amounts": budget(

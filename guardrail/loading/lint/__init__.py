@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from guardrail.errors import Diagnostic
-from guardrail.loading.findings import Scope
 from guardrail.loading.lint.comments import accepted, idle_comments, read_ignores
 from guardrail.loading.lint.conditions import lint_conditions
 from guardrail.loading.lint.ends import ended_by, ending_by, ending_soon
@@ -14,11 +11,10 @@ from guardrail.loading.lint.names import lint_names
 from guardrail.loading.lint.texts import lint_texts
 from guardrail.loading.lint.tiers import lint_tiers
 from guardrail.loading.lint.written import Written
-from guardrail.loading.lists import NamedList
-from guardrail.loading.nodes import MapNode
 from guardrail.model.policy import PolicySet
 
 __all__ = [
+    "Written",
     "accepted",
     "ending_soon",
     "idle_comments",
@@ -37,17 +33,8 @@ def lint(policies: PolicySet, now: int, store: str | None = None) -> list[Diagno
     return found if store is None else [*found, *forgetful(policies, store)]
 
 
-def lint_written(
-    policies: PolicySet,
-    roots: Sequence[MapNode],
-    scope: Scope,
-    lists: Mapping[str, NamedList],
-) -> None:
-    """Report what a set that loads most likely does not mean, each at its place.
-
-    `roots` are its files, and `lists` its named lists.
-    """
-    written = Written(policies, roots, scope, lists)
+def lint_written(written: Written) -> None:
+    """Report what a set that loads most likely does not mean, each at its place."""
     lint_texts(written)
     lint_names(written)
     lint_conditions(written)

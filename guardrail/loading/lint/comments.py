@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
-from guardrail.errors import Diagnostic, Ignore, Severity
+from guardrail.errors import Diagnostic, Ignore, finding
 from guardrail.loading.findings import Scope
 from guardrail.loading.notation import NotationError, read_instant
 from guardrail.loading.text import Source, listed, quoted
@@ -54,7 +54,7 @@ def idle_comments(
                 message = f"this comment accepts {listed(idle, 'or')}, which is not found here"
         if message:
             help = "leave it out, or put it into the line of what is found, or above that"
-            found.append(Diagnostic(IDLE, Severity.WARNING, message, span, None, None, help))
+            found.append(finding(IDLE, message, span, help))
     return found
 
 

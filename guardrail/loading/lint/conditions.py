@@ -6,7 +6,7 @@ from itertools import product
 
 from guardrail.loading.lint.written import Written
 from guardrail.loading.text import listed, quoted
-from guardrail.model.conditions import ALWAYS, Answer, Comparison, Condition, Every, Negation, Some
+from guardrail.model.conditions import ALWAYS, Answer, Comparison, Condition, Every, Negation
 from guardrail.model.conditions import facts_of as facts_read
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Fact
@@ -26,13 +26,13 @@ def lint_conditions(written: Written) -> None:
                 label = "unknown, and so it matches"
                 help = "write `unknown: match` if that is meant, or `unknown: skip`"
                 at = written.place(rule).key_span(("when",))
-                written.scope.findings.note("GR204", at, message, label=label, help=help)
+                written.scope.findings.report("GR204", at, message, label=label, help=help)
     for exemption in written.policies.exemptions:
         if exemption.when == ALWAYS:
             message = f"exemption {quoted(exemption.id)} lifts its rules for everyone"
             help = "say who is exempt, or set the rules' `mode: off`"
             at = written.place(exemption).key_span(("when",))
-            written.scope.findings.warn("GR227", at, message, help=help)
+            written.scope.findings.report("GR227", at, message, help=help)
 
 
 def _decides_missing(condition: Condition, fact: Fact) -> bool:
@@ -74,19 +74,3 @@ def _either(one: Answer, other: Answer) -> Answer:
     if one is True or other is True:
         return True
     return None if one is None or other is None else False
-
-
-def conjuncts(condition: Condition) -> frozenset[object]:
-    """Return all that has to hold for a condition: where it has more of it, it holds for less."""
-    parts = condition.parts if isinstance(condition, Every) else (condition,)
-    return frozenset(_without_text(part) for part in parts)
-
-
-def _without_text(condition: Condition) -> object:
-    """Return a condition as a value that does not depend on how it is written."""
-    if isinstance(condition, Comparison):
-        return (condition.fact, condition.operator, condition.operand)
-    if isinstance(condition, Negation):
-        return ("not", _without_text(condition.part))
-    kind = "any" if isinstance(condition, Some) else "all"
-    return (kind, *map(_without_text, condition.parts))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from guardrail.errors import Diagnostic, Severity, warning
+from guardrail.errors import Diagnostic, Severity, finding
 from guardrail.loading.text import quoted
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.effects import Mode
@@ -47,11 +47,11 @@ def _ends(policies: PolicySet) -> Iterator[tuple[int, Diagnostic]]:
         again = "the amounts it raised are the rules' own" if exemption.raises else ""
         message += f": {again or 'the rules it lifted apply'} again"
         help = "leave it out, or renew it"
-        yield exemption.expires, warning(ENDED, message, exemption.span, help)
+        yield exemption.expires, finding(ENDED, message, exemption.span, help)
     for rule in policies.rules:
         if rule.end is not None and rule.mode is not Mode.OFF:
             message = f"rule {quoted(rule.id)} ended {_last(rule.end)}: it applies no longer"
-            yield rule.end, warning(ENDED, message, rule.span, "leave it out, or renew its `until`")
+            yield rule.end, finding(ENDED, message, rule.span, "leave it out, or renew its `until`")
 
 
 def _last(end: int) -> str:

@@ -52,7 +52,7 @@ def _unused_names(written: Written) -> None:
 
 def _unused(written: Written, entry: Entry, kind: str, help: str) -> None:
     message = f"{kind} {quoted(entry.key.text)} is used nowhere"
-    written.scope.findings.warn("GR208", entry.key, message, help=help)
+    written.scope.findings.report("GR208", entry.key, message, help=help)
 
 
 def _unused_fixtures(written: Written) -> None:
@@ -103,7 +103,7 @@ def _unknown_models(written: Written) -> None:
             label = "it costs the dearest, and no degrade moves it"
             help = "list it, perhaps as an alias, or say what it counts as with `unlisted_model`"
             help = suggestion(node.text, [*policies.models, *names], help)
-            written.scope.findings.warn("GR222", node, message, label=label, help=help)
+            written.scope.findings.report("GR222", node, message, label=label, help=help)
 
 
 def _models_named(written: Written) -> Iterator[Scalar]:

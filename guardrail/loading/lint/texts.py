@@ -51,7 +51,7 @@ def _typographic(written: Written) -> None:
             if text and not node.quoted and (_AROUND.fullmatch(text) or one_word):
                 message = f"{quoted(text)} has typographic quotes, which are part of the text"
                 help = f'write `"{text.strip(_OPENING + _CLOSING)}"`, with straight quotes'
-                written.scope.findings.warn("GR224", node, message, help=help)
+                written.scope.findings.report("GR224", node, message, help=help)
 
 
 def _cut_short(written: Written, sources: dict[str, Source]) -> None:
@@ -65,7 +65,7 @@ def _cut_short(written: Written, sources: dict[str, Source]) -> None:
             message = "the text ends here: ` #` starts a comment"
             label = f"only {quoted(node.text)} is sent"
             help = "put the text in quotes, or end it with a full stop before a comment"
-            written.scope.findings.warn("GR225", node, message, label=label, help=help)
+            written.scope.findings.report("GR225", node, message, label=label, help=help)
 
 
 def _prose(written: Written) -> Iterator[Scalar]:
@@ -89,7 +89,7 @@ def _pattern(written: Written, tested: Tested) -> None:
         help = f"write `{{prefix: {plain}}}` for all that start so"
         if not re.search(r"[*+]\$?$", text):
             help = f"write `{plain}`"
-    written.scope.findings.warn("GR223", tested.node, message, help=help)
+    written.scope.findings.report("GR223", tested.node, message, help=help)
 
 
 def _comma(written: Written, tested: Tested) -> None:
@@ -105,4 +105,4 @@ def _comma(written: Written, tested: Tested) -> None:
     help = f"write a comma between entries: `[{', '.join(parts[:4])}]`"
     if tested.node.quoted and len(parts) > 1:
         help = f"quote each entry on its own: `[{', '.join(parts[:4])}]`"
-    written.scope.findings.warn("GR226", tested.node, message, help=help)
+    written.scope.findings.report("GR226", tested.node, message, help=help)

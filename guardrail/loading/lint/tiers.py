@@ -8,23 +8,15 @@ from itertools import pairwise
 
 from guardrail.errors import Span
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.written import Written
+from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.nodes import Entry, MapNode
 from guardrail.loading.text import listed, quoted
-from guardrail.model.amounts import MICRO, Amount, Banded, Lookup, without_raises
-from guardrail.model.facts import Fact, FactType
-from guardrail.model.rules import Budget, Concurrency, Distinct, Limiting, Rate, Rule
+from guardrail.model.amounts import MICRO, Banded, Lookup, without_raises
+from guardrail.model.facts import ACCOUNTS, EARNED, Fact, FactType
+from guardrail.model.rules import Limiting, Rule
 
-_EARNED = (
-    "account.age",
-    "account.paid_age",
-    "account.paid_usd",
-    "account.verified_age",
-    "actor.trusted_accounts",
-)
 _LOWEST = ("anonymous", "none", "guest", "free", "unknown", "unverified", "trial")
 _HIGHEST = ("enterprise", "internal", "partner", "premium", "trusted", "verified", "admin")
-_ACCOUNTS = ("account.id", "credential.id", "actor.id")
 
 _Found = tuple[Rule, Path, Fact, list[tuple[str, float]]]
 
@@ -46,7 +38,7 @@ def lint_tiers(written: Written) -> None:
                 label = f"{_shown(less, money)} after {_shown(more, money)}"
                 help = "let the amounts rise with their fact, or swap them"
                 at = _row(written, rule, path, higher)
-                written.scope.findings.warn("GR220", at, message, label=label, help=help)
+                written.scope.findings.report("GR220", at, message, label=label, help=help)
 
 
 def _tables(written: Written) -> Iterator[_Found]:
@@ -60,21 +52,8 @@ def _tables(written: Written) -> Iterator[_Found]:
             if isinstance(amount, Lookup) and fact.type is FactType.LEVEL:
                 values = [value for value in fact.values if value in amount.table]
                 yield rule, path, fact, [(v, _size(amount.table[v])) for v in values]
-            elif isinstance(amount, Banded) and fact.name in _EARNED:
+            elif isinstance(amount, Banded) and fact.name in EARNED:
                 yield rule, path, fact, [(b.text, _size(b.amount)) for b in amount.bands]
-
-
-def allowances(rule: Rule) -> Iterator[tuple[Path, Amount]]:
-    """Yield the amounts of a rule, each with where it is written."""
-    verb = rule.verb
-    if isinstance(verb, Budget):
-        yield from ((("budget", unit), amount) for unit, amount in verb.amounts)
-    elif isinstance(verb, Rate):
-        yield ("rate", verb.unit), verb.amount
-        if verb.burst is not None:
-            yield ("rate", "burst"), verb.burst
-    elif isinstance(verb, Concurrency | Distinct):
-        yield (verb.name, "max"), verb.most
 
 
 def _upside_down(written: Written, tables: list[_Found]) -> set[str]:
@@ -96,13 +75,13 @@ def _upside_down(written: Written, tables: list[_Found]) -> set[str]:
             label = "a level lists its values lowest first"
             help = f"write `values: [{', '.join(reversed(fact.values))}]`"
             at = _declaration(written, fact, "values")
-            written.scope.findings.warn("GR221", at, message, label=label, help=help)
+            written.scope.findings.report("GR221", at, message, label=label, help=help)
         elif fact.default is not None and fact.default == fact.values[-1]:
             message = f"whoever has no {quoted(fact.name)} counts as {quoted(str(fact.default))}"
             label = "its highest level"
             help = f"let it be the lowest: `default: {fact.values[0]}`"
             at = _declaration(written, fact, "default")
-            written.scope.findings.warn("GR221", at, message, label=label, help=help)
+            written.scope.findings.report("GR221", at, message, label=label, help=help)
     return found
 
 
@@ -112,7 +91,7 @@ def _falls(rows: list[tuple[str, float]]) -> bool:
 
 def _stands_for_many(rule: Rule, fact: Fact, lowest: str) -> bool:
     """Tell whether the lowest level is of those without an account, who share a network's limit."""
-    keyed = isinstance(rule.verb, Limiting) and set(rule.verb.key.facts) & set(_ACCOUNTS)
+    keyed = isinstance(rule.verb, Limiting) and set(rule.verb.key.facts) & set(ACCOUNTS)
     return bool(keyed) and fact.default == lowest == (fact.values or (None,))[0]
 
 

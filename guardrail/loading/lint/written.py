@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from guardrail.loading.findings import Place, Scope
+from guardrail.errors import Span
+from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.lists import NamedList, list_name
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, text_in
+from guardrail.model.amounts import Amount
 from guardrail.model.facts import Fact
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Exemption, Rule
+from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
 
 _TESTING = ("rules", "exemptions", "conditions", "links", "score", "prove", "expect")
 """The sections in which a fact's name is the key of a test."""
@@ -53,6 +55,14 @@ class Written:
     def place(self, of: Rule | Exemption) -> Place:
         """Return the node of a rule or an exemption."""
         return self._places["rules" if isinstance(of, Rule) else "exemptions", of.id]
+
+    def amounts(self) -> dict[tuple[str, str], Span]:
+        """Return where each amount of the rules is written, by its rule's id and its key."""
+        return {
+            (rule.id, str(path[-1])): self.place(rule).key_span(path)
+            for rule in self.policies.rules
+            for path, _ in allowances(rule)
+        }
 
     def parts(self, section: str) -> Iterator[MapNode]:
         """Yield the maps of a section that is a list."""
@@ -96,6 +106,19 @@ class Written:
                     yield Tested(fact, operator, part, True)
         else:
             yield Tested(fact, operator, node, in_list)
+
+
+def allowances(rule: Rule) -> Iterator[tuple[Path, Amount]]:
+    """Yield the amounts of a rule, each with where it is written."""
+    verb = rule.verb
+    if isinstance(verb, Budget):
+        yield from ((("budget", unit), amount) for unit, amount in verb.amounts)
+    elif isinstance(verb, Rate):
+        yield ("rate", verb.unit), verb.amount
+        if verb.burst is not None:
+            yield ("rate", "burst"), verb.burst
+    elif isinstance(verb, Concurrency | Distinct):
+        yield (verb.name, "max"), verb.most
 
 
 def maps_in(node: Node) -> Iterator[MapNode]:
