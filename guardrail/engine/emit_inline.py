@@ -21,7 +21,7 @@ from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import IDENT_LENGTH, LINE, MEMBERS, TOP, WINDOW, Cell, Drain, Reply
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
-Settle = Callable[[Decision, Mapping[str, object], int], bool]
+Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
 
 
 class FusableTable(Protocol):
@@ -573,20 +573,26 @@ class _Counter(NamedTuple):
 def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     """Return a function that settles a decision at a time in microseconds, None if it cannot.
 
-    It corrects the records in place where the usage states whole counts of tokens, and returns
-    False where it left the decision to the steps.
+    It corrects the records in place where the usage states whole counts of tokens, whose cost is
+    that of the model served, and returns False where it left the decision to the steps.
     """
-    if not set(engine.sizer.units) <= {"requests", *TOKENS}:
+    units = set(engine.sizer.units)
+    if not units <= {"requests", *TOKENS, "cost_usd"}:
         return None
+    counts_money = "cost_usd" in units
     counters = [
         _Counter("" if limit.kind == MEMBERS else limit.units[part], limit.period, limit.lease)
         for limit, part in engine.counters
     ]
     acquire, release = store.lock.acquire, store.lock.release
 
-    def settle(decision: Decision, usage: Mapping[str, object], now: int) -> bool:
+    def settle(
+        decision: Decision, usage: Mapping[str, object], now: int, model: str | None
+    ) -> bool:
         amounts = _amounts(usage)
         if amounts is None or decision.settled or decision.engine is not engine:
+            return False
+        if counts_money and not _add_cost(engine, decision, usage, amounts, model):
             return False
         debits = decision.debits
         decision._settled = True
@@ -607,6 +613,32 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
         return True
 
     return settle
+
+
+def _add_cost(
+    engine: Engine,
+    decision: Decision,
+    usage: Mapping[str, object],
+    amounts: dict[str, int],
+    served: str | None,
+) -> bool:
+    """Add what the tokens of a usage cost; tell whether nothing else has a say in that.
+
+    Where it is not known which model `served`, it is the one that the decision asked for.
+    """
+    cached = usage.get("cached_input_tokens", 0)
+    if not isinstance(cached, int) or isinstance(cached, bool) or not 0 <= cached <= TOP:
+        return False
+    if usage.get("cost_usd") is not None:
+        return False
+    model: object = served
+    if served is None:
+        model = decision.facts.get("request.model")
+        if decision.obligations:
+            model = decision.obligations.get("model", model)
+    incoming, outgoing = amounts["input_tokens"], amounts["output_tokens"]
+    amounts["cost_usd"] = engine.sizer.priced(incoming, outgoing, cached, model)
+    return True
 
 
 def _correct(store: FusableStore, debit: Receipt, amount: int, period: int, now: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from guardrail.model.amounts import MICRO
 from guardrail.model.cells import TOP
-from guardrail.model.facts import value_shown
 from guardrail.model.policy import PRICE_SCALE, PolicySet, Price
 
 Amounts = dict[str, int]
@@ -204,15 +204,21 @@ class Sizer:
         parts = {"input_tokens": incoming, "output_tokens": outgoing}
         return self._cost({**parts, "cached_input_tokens": cached}, served)
 
-    def _cost(self, tokens: Mapping[str, int], model: object) -> int:
+    def priced(self, incoming: int, outgoing: int, cached: int, model: object) -> int:
+        """Return what some tokens cost at a model, in micro-USD, rounded up.
+
+        `cached` ones are among the incoming.
+        """
         price = self._price(model)
         if price is None:
             return 0
-        cached = min(tokens.get("cached_input_tokens", 0), tokens.get("input_tokens", 0))
-        fresh = tokens.get("input_tokens", 0) - cached
-        output = tokens.get("output_tokens", 0)
-        exact = fresh * price.input + cached * price.cached_input + output * price.output
-        return min(-(-exact // PRICE_SCALE), TOP)
+        cached = min(cached, incoming)
+        exact = (incoming - cached) * price.input + cached * price.cached_input
+        return min(-(-(exact + outgoing * price.output) // PRICE_SCALE), TOP)
+
+    def _cost(self, tokens: Mapping[str, int], model: object) -> int:
+        incoming, outgoing = tokens.get("input_tokens", 0), tokens.get("output_tokens", 0)
+        return self.priced(incoming, outgoing, tokens.get("cached_input_tokens", 0), model)
 
     def _price(self, model: object) -> Price | None:
         known = self._policies.model_for(model)
@@ -238,4 +244,9 @@ def _amount_of(unit: str, value: object) -> int | None:
 
 
 def _no_amount(what: str, unit: str, value: object) -> str:
-    return f"{what} of `{unit}` is `{value_shown(value)}`, not an amount"
+    return f"{what} of `{unit}` is `{_short(value)}`, not an amount"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + "…"
