@@ -16,7 +16,15 @@ from guardrail.analysis.witnesses import possible
 from guardrail.engine import rule_facts
 from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import Amount, Raised, larger, possible_amounts, without_raises
-from guardrail.model.conditions import ALWAYS, Comparison, Condition, Negation, Some, text_of
+from guardrail.model.conditions import (
+    ALWAYS,
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    text_of,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
@@ -90,9 +98,9 @@ def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
         message = f"{what} can never be true"
         help = "correct it: no request has all of these values at once"
         if len(never) == 1:
-            help = f"correct it: `{_text(never[0])}` can never be true"
+            help = f"correct it: `{text_of(never[0])}` can never be true"
         elif len(never) == 2:
-            help = f"correct it: `{_text(never[0])}` and `{_text(never[1])}` exclude each other"
+            help = f"correct it: `{text_of(never[0])}` and `{text_of(never[1])}` exclude each other"
         if possible(space, [space.written(0, rule)]):
             help += "; as it is, the rule applies only where a fact is missing"
         places = (_place(part, rule.span) for part in (*never, rule.when))

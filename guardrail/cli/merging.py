@@ -99,6 +99,7 @@ def _together(shards: list[ShardFile], asked: CheckRequest, output: Output) -> T
         )
     run = merged([shard.run for shard in shards], policies)
     if asked.by:
-        run.tally.harm.divide_by(divisions_of(asked.by, policies))
+        run.divisions = tuple(divisions_of(asked.by, policies))
+        run.tally.harm.divide_by(run.divisions)
     warn(output, run)
     return run

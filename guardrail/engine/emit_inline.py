@@ -21,7 +21,7 @@ from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import IDENT_LENGTH, LINE, MEMBERS, TOP, WINDOW, Cell, Drain, Reply
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
-Settle = Callable[[Decision, Mapping[str, object], int], bool]
+Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
 
 
 class FusableTable(Protocol):
@@ -608,13 +608,15 @@ class Bucket:
 def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     """Return a function that settles a decision at a time in microseconds, None if it cannot.
 
-    It corrects the records in place where the usage states whole counts of tokens, and returns
-    False where it left the decision to the steps.
+    It corrects the records in place where the usage states whole counts of tokens, whose cost is
+    that of the model served, and returns False where it left the decision to the steps.
     """
-    if not set(engine.sizer.units) <= {"requests", *TOKENS}:
+    units = set(engine.sizer.units)
+    if not units <= {"requests", *TOKENS, "cost_usd"}:
         return None
+    counts_money = "cost_usd" in units
     # Of each counter: where its unit stands among the amounts, a rate's period, a place's lease.
-    places = {unit: place for place, unit in enumerate(TOKENS)}
+    places = {unit: place for place, unit in enumerate((*TOKENS, "cost_usd"))}
     counters = [
         (places.get("".join(limit.units[part : part + 1]), len(places)), limit.period, limit.lease)
         for limit, part in engine.counters
@@ -622,7 +624,9 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     acquire, release, moved, home = store.lock.acquire, store.lock.release, store.moved, store.home
     mask, redrained, readjusted = store.shard_mask, store.codec.redrained, store.codec.readjusted
 
-    def settle(decision: Decision, usage: Mapping[str, object], now: int) -> bool:
+    def settle(
+        decision: Decision, usage: Mapping[str, object], now: int, model: str | None
+    ) -> bool:
         into: Any = usage.get("input_tokens")
         out: Any = usage.get("output_tokens")
         if into.__class__ is not int or out.__class__ is not int or "requests" in usage:
@@ -631,7 +635,10 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
             return False
         if decision.settled or decision.engine is not engine:
             return False
-        amounts = (into + out, into, out, None)
+        cost = _cost(engine, decision, usage, model) if counts_money else None
+        if counts_money and cost is None:
+            return False
+        amounts = (into + out, into, out, cost, None)
         debits = decision.debits
         decision._settled = True
         acquire()
@@ -672,3 +679,25 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
             table.put(key, record, now)
 
     return settle
+
+
+def _cost(
+    engine: Engine, decision: Decision, usage: Mapping[str, object], served: str | None
+) -> int | None:
+    """Return what the tokens of a usage cost, None where something else has a say in that.
+
+    Where it is not known which model `served`, it is the one that the decision asked for.
+    """
+    cached = usage.get("cached_input_tokens", 0)
+    if not isinstance(cached, int) or isinstance(cached, bool) or not 0 <= cached <= TOP:
+        return None
+    if usage.get("cost_usd") is not None:
+        return None
+    model: object = served
+    if served is None:
+        model = decision.facts.get("request.model")
+        if decision.obligations:
+            model = decision.obligations.get("model", model)
+    incoming: Any = usage["input_tokens"]
+    outgoing: Any = usage["output_tokens"]
+    return engine.sizer.priced(incoming, outgoing, cached, model)

@@ -102,7 +102,8 @@ class Guard(BaseGuard[Store]):
         is what the store lost; what it cannot take now is kept and delivered later.
         """
         moment = microseconds(self._context.moment(now))
-        if self._settle is not None and usage is not None and self._settle(decision, usage, moment):
+        settled = self._settle
+        if settled is not None and usage is not None and settled(decision, usage, moment, model):
             return
         corrections = self._context.settlement(decision, usage, model)
         self._send(self._supervisor.delivery(decision, corrections, moment))

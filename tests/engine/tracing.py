@@ -176,6 +176,8 @@ def after(rng: Random, now: int, left: Subject, right: Subject) -> None:
         {},
         {"input_tokens": 5},
         {"tokens": 90, "output_tokens": -1},
+        {**whole, "cached_input_tokens": rng.choice((7, 70, -1, False))},
+        {**whole, "cost_usd": rng.choice((0.002, -1, None))},
     )
     usage = rng.choice((whole, whole, whole, *odd))
     model = rng.choice((None, "small"))
