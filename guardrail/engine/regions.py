@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from guardrail.engine.expressions import Facts, allowance, rule_facts
 from guardrail.engine.facts import IDENTITIES
@@ -46,6 +46,9 @@ MOST_COMPARED = 20_000
 
 SOMEBODY = "\x00somebody"
 """The value of an identity, or of any text, that no policy names."""
+
+Outcome = tuple[int | None, ...] | Literal[True] | None
+"""What a rule does with a request: its amounts, True where it refuses it, None: it leaves it be."""
 
 _Scorer = Callable[[Any], float]
 _BEST = -math.inf
@@ -89,8 +92,11 @@ class Distinctions:
         self._lifted = {
             rule.id: tuple(ex for ex in self.exemptions if rule.id in ex.rules) for rule in rules
         }
-        every = (rule_facts(rule, self.exemptions, stand_ins=False) for rule in rules)
-        self.names = tuple(sorted(frozenset().union(*every)))
+        self.facts = {rule.id: rule_facts(rule, self.exemptions, stand_ins=False) for rule in rules}
+        """For each rule, by which facts it tells requests apart."""
+        self.names = tuple(sorted(frozenset().union(*self.facts.values())))
+        self.outcomes: dict[tuple[object, ...], Outcome] = {}
+        """What rules do with requests of some values, found once: `Requests` remembers it here."""
         self._boundaries: dict[str, list[Any]] = {}
         self._scorers: dict[str, list[_Scorer]] = {}
         for rule in rules:
@@ -201,21 +207,63 @@ class Requests:
             self._best[widest] = self._best[widest][:1]
 
     def regions(self) -> Iterator[Region]:
-        """Yield the regions that matter: what is left out is no better for any caller."""
+        """Yield the regions that matter: what is left out is no better for any caller.
+
+        Of requests that all rules do the same with, one is a region.
+        """
         names = list(self._best)
-        for chosen in product(*self._best.values()):
+        columns = [self._column(rule, names) for rule in self.rules]
+        every = list(product(*self._best.values()))
+        alike = dict(zip(zip(*columns, strict=True), every, strict=True)) if columns else {(): ()}
+        for outcomes, chosen in alike.items():
             facts = {n: v for n, v in zip(names, chosen, strict=True) if v is not None}
             limits: dict[str, tuple[int | None, ...]] = {}
             refused: list[str] = []
-            for rule in self.rules:
-                if not self.applies(rule, facts):
-                    continue
-                found = tuple(self._limit(amount, facts) for amount in rule.verb.allowances)
-                if isinstance(rule.verb, Block) or _nothing(rule, found):
+            for rule, outcome in zip(self.rules, outcomes, strict=True):
+                if outcome is True:
                     refused.append(rule.id)
-                else:
-                    limits[rule.id] = found
+                elif outcome is not None:
+                    limits[rule.id] = outcome
             yield Region(facts, limits, tuple(refused))
+
+    def _column(self, rule: Rule, names: Sequence[str]) -> list[Outcome]:
+        """Return what a rule does with each choice of values, in the order of their product."""
+        own: list[str] = []
+        repeats = [1]  # by the facts before each of its own, and after the last: it reads none
+        for name in names:
+            if name in self.told.facts[rule.id]:
+                own.append(name)
+                repeats.append(1)
+            else:
+                repeats[-1] *= len(self._best[name])
+        kinds = tuple((name in self._open, len(self.values[name]) > 1) for name in own)
+
+        def below(place: int, chosen: Values) -> list[Outcome]:
+            if place == len(own):
+                return [self._outcome(rule, own, kinds, chosen)] * repeats[place]
+            column: list[Outcome] = []
+            for value in self._best[own[place]]:
+                column += below(place + 1, (*chosen, value))
+            return column * repeats[place]
+
+        return below(0, ())
+
+    def _outcome(
+        self, rule: Rule, own: Sequence[str], kinds: tuple[object, ...], chosen: Values
+    ) -> Outcome:
+        """Return what a rule does with requests of the values `chosen` of its `own` facts."""
+        asked = rule.id, kinds, chosen
+        known = self.told.outcomes
+        if asked not in known:
+            facts = {n: v for n, v in zip(own, chosen, strict=True) if v is not None}
+            known[asked] = self._found(rule, facts)
+        return known[asked]
+
+    def _found(self, rule: Rule, facts: Facts) -> Outcome:
+        if not self.applies(rule, facts):
+            return None
+        found = tuple(self._limit(amount, facts) for amount in rule.verb.allowances)
+        return True if isinstance(rule.verb, Block) or _nothing(rule, found) else found
 
     def rows(self, rule: Rule) -> Iterator[tuple[int | None, ...]]:
         """Yield the amounts that a rule can have, whatever the request."""
