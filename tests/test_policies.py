@@ -32,9 +32,9 @@ ACCOUNTS, EXCHANGES, DAYS = 25_000, 28_800_000, 45
 LIFETIME = EXCHANGES // ACCOUNTS
 
 # What an account of two months at most that has paid nothing may take before it has shown an ID:
-# agents and code for life, all of it in a week; and all such accounts together in a week: those
-# that are on their own, and those that share a card or the like.
-TRIAL, WEEK, TOGETHER, LINKED = 100, 60, 5000, 800
+# agents and code for life, all of it in a week; and all such accounts together in a week, and those
+# of them that share a card or the like.
+TRIAL, WEEK, TOGETHER, LINKED = 100, 60, 6200, 800
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
