@@ -228,7 +228,7 @@ MOST_WAITING = 4_096
 
 LONGEST_NAME = 256
 """The longest id of such work that is remembered, in characters."""
-_TOLD_BY = ("/v1/responses/", "/v1/threads/")
+_TOLD_BY = ("/v1/responses/", "/v1/threads/", "/v1/interactions/")
 
 
 class BackgroundWork:

@@ -880,6 +880,21 @@ def test_a_run_of_an_assistant_goes_on_when_its_stream_is_left():
     assert guarded.counted()["out"] == 321
 
 
+def test_an_interaction_in_the_background_is_charged_when_its_end_is_told():
+    usage = {"total_input_tokens": 20, "total_output_tokens": 300, "total_thought_tokens": 21}
+    begun = {"id": "v1_1", "status": "in_progress"}
+    answers = ({**begun, "usage": None}, {**begun, "status": "completed", "usage": usage})
+    guarded = Counted(Answers(*((JSON[0][1], [json.dumps(a).encode()], True) for a in answers)))
+    cap = {"generation_config": {"max_output_tokens": 500}}
+    asked = {"model": "small", "input": "hi", "background": True, **cap}
+    guarded.ask(json.dumps(asked).encode(), path="/v1beta/interactions")
+    reserved = guarded.counted()["out"]
+    guarded.ask(None, path="/v1beta/interactions/v1_1", method="GET")
+
+    assert reserved == 500
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (20, 321)
+
+
 def test_a_run_that_waits_for_its_client_is_charged_what_passed():
     guarded = left_run({"type": "", **RUN}, {"type": "", **RUN, "status": "requires_action"})
 

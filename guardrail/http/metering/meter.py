@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
 import msgspec
@@ -403,11 +403,7 @@ def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
         if not tally.ended:
             tally.add_unread(event.size)
         return
-    for part in _parts(tally, event.text, cut):
-        tally.add(part)
-
-
-def _parts(tally: Tally, text: bytes, cut: bool) -> Iterator[dict[str, object]]:
+    text = event.text
     if text.strip() == _DONE:
         tally.end()
         return
@@ -419,4 +415,4 @@ def _parts(tally: Tally, text: bytes, cut: bool) -> Iterator[dict[str, object]]:
         return
     for part in document if isinstance(document, list) else (document,):
         if isinstance(part, dict):
-            yield part
+            tally.add(part)
