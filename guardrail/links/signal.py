@@ -251,19 +251,15 @@ class LinkSignal(ActorSignal["Kept"]):
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         moment = int(now * SECOND + 0.5)
+        shown = tuple(map(known.get, self._names))
         try:
-            found = self._recent.get(tuple(map(known.get, self._names)))
-        except TypeError:  # a value of a wrong type
-            found = None
-        if (
-            found is not None
-            and found.since <= moment < found.again
-            and found.version == self._marks.version
-        ):
-            return found  # as nearly every request
-        shown, found = self._recalled(known, moment)
-        if found is None:
+            found = self._recent.get(shown) or self._older.get(shown)
+        except TypeError:  # a value of a wrong type, which is no evidence
+            return self._look(known, (), now, moment)
+        if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
+        if moment < found.again and found.version == self._marks.version:
+            return found  # as nearly every request
         return self._again(shown, found, moment)
 
     def _look(
