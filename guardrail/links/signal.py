@@ -287,6 +287,9 @@ class LinkSignal(ActorSignal["Kept"]):
         seen = None
         if is_same_day and not (is_due and kept.may_be_tied(marks.revision)):
             seen = store.stands(kept, self._pools, moment)
+            if seen is not None and not is_due and kept.stands_as(seen.standing):
+                kept.version = seen.version
+                return kept
         if seen is None:
             seen = store.see(kept.shown.sighting, self._pools, moment)
             is_due = True
@@ -372,6 +375,10 @@ class Kept(Known):
         """Have it looked at some minutes after a moment, or when the day is over."""
         self.day, self.looked_at = moment // DAY, self.version
         self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY, self.until)
+
+    def stands_as(self, standing: Standing) -> bool:
+        """Tell whether the account still acts as it did."""
+        return standing == (self.actor, self.accounts, self.facts["actor.trusted_accounts"])
 
     def is_unmoved(self, marks: Marks) -> bool:
         """Tell whether nothing at all has changed since it was looked at."""
