@@ -13,7 +13,7 @@ A node is a row of arrays, some 30 bytes. Days are whole days since the epoch, i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import NamedTuple
 
 NOBODY = -1
@@ -181,6 +181,24 @@ class Forest:
         self.degree[account] += 1
         self._enter(row)
         return True
+
+    def renewed(self, account: int, names: Sequence[int], expiry: int, today: int) -> list[int]:
+        """Let edges of an account last longer; return the names of values that it has none to."""
+        find, parent, expiries = self.index.get, self.parent, self.expiry
+        above, left = parent[account], []
+        for name in names:
+            value = find(name, NOBODY)
+            child = account if value == above else value
+            if (
+                value != NOBODY
+                and (value == above or parent[value] == account)
+                and expiries[child] >= today
+            ):
+                if expiries[child] < expiry:
+                    expiries[child] = expiry
+            else:
+                left.append(name)
+        return left
 
     def renew(self, account: int, value: int, expiry: int, today: int) -> bool:
         """Let an edge last longer, if it is there; tell whether it is."""

@@ -247,10 +247,17 @@ class Linking:
         if sighting.is_trusted:
             self._vouch(sighting, today)
         vouched = self._vouched(sighting, today)
+        tying = []
         for pair in sighting.weak:
             if sighting.is_trusted or (vouched and self._is_public(pair, vouched, today)):
                 self._untie(row, pair.name)
-            elif forest.degree[row] < MOST_LINKS or pair.name in forest.index:
+            else:
+                tying.append(pair)
+        left = forest.renewed(row, [pair.name for pair in tying], weak, today)
+        for pair in tying if left else ():
+            if pair.name not in left:
+                continue
+            if forest.degree[row] < MOST_LINKS or pair.name in forest.index:
                 self._tie(row, pair.name, pair.kind, weak, today, now)
             else:
                 self.settled = False

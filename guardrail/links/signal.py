@@ -251,19 +251,15 @@ class LinkSignal(ActorSignal["Kept"]):
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         moment = int(now * SECOND + 0.5)
+        shown = tuple(map(known.get, self._names))
         try:
-            found = self._recent.get(tuple(map(known.get, self._names)))
-        except TypeError:  # a value of a wrong type
-            found = None
-        if (
-            found is not None
-            and found.since <= moment < found.again
-            and found.version == self._marks.version
-        ):
-            return found  # as nearly every request
-        shown, found = self._recalled(known, moment)
-        if found is None:
+            found = self._recent.get(shown) or self._older.get(shown)
+        except TypeError:  # a value of a wrong type, which is no evidence
+            return self._look(known, (), now, moment)
+        if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
+        if moment < found.again and found.version == self._marks.version:
+            return found  # as nearly every request
         return self._again(shown, found, moment)
 
     def _look(
@@ -291,6 +287,9 @@ class LinkSignal(ActorSignal["Kept"]):
         seen = None
         if is_same_day and not (is_due and kept.may_be_tied(marks.revision)):
             seen = store.stands(kept, self._pools, moment)
+            if seen is not None and not is_due and kept.stands_as(seen.standing):
+                kept.version = seen.version
+                return kept
         if seen is None:
             seen = store.see(kept.shown.sighting, self._pools, moment)
             is_due = True
@@ -376,6 +375,10 @@ class Kept(Known):
         """Have it looked at some minutes after a moment, or when the day is over."""
         self.day, self.looked_at = moment // DAY, self.version
         self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY, self.until)
+
+    def stands_as(self, standing: Standing) -> bool:
+        """Tell whether the account still acts as it did."""
+        return standing == (self.actor, self.accounts, self.facts["actor.trusted_accounts"])
 
     def is_unmoved(self, marks: Marks) -> bool:
         """Tell whether nothing at all has changed since it was looked at."""

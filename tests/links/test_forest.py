@@ -64,6 +64,15 @@ def forest_components(forest: Forest, accounts: set[int], today: int) -> dict[in
     return {account: frozenset(group) for group in by_root.values() for account in group}
 
 
+def show(forest: Forest, row: int, value: int, expiry: int, today: int, fresh: int) -> None:
+    """Add an edge, or renew it, in one of the ways that there are for that."""
+    way = fresh % 3
+    if way == 0 and value not in forest.index:
+        assert forest.hang(row, value, STRONG, expiry, today)
+    elif way == 2 or forest.renewed(row, [value], expiry, today):
+        assert forest.link(row, forest.node(value, STRONG), expiry, today, fresh, HUGE)
+
+
 def history(seed: int, steps: int, accounts: int, values: int) -> None:
     """Run one random history, and compare at each of its steps."""
     dice = random.Random(seed)
@@ -81,7 +90,7 @@ def history(seed: int, steps: int, accounts: int, values: int) -> None:
             trusted ^= {account}
         forest.trust(row, account in trusted)
         fresh += 1
-        assert forest.link(row, forest.node(value, STRONG), expiry, today, fresh, HUGE)
+        show(forest, row, value, expiry, today, fresh)
         old = oracle.edges.get((account, value), 0)
         oracle.edges[account, value] = max(old, expiry)
         forest.tidy()

@@ -36,7 +36,7 @@ def test_what_was_counted_outlives_a_server_that_is_killed_again_and_again() -> 
             before = server.client.dbsize()
             for number, worker in enumerate(workers):
                 worker.ask(serve_until_it_fails, 10 * seed + number)
-            eventually(lambda: server.client.info("stats")["total_commands_processed"] > 700)
+            eventually(lambda: server.client.info("stats")["total_commands_processed"] > 700, 60)
             server.kill()  # wherever it is
             for worker in workers:
                 counted, uncertain = worker.answer()
