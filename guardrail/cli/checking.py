@@ -40,7 +40,12 @@ from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.policy_findings import Setting, comments_without_use, failed_tests
+from guardrail.cli.policy_findings import (
+    Setting,
+    comments_without_use,
+    failed_tests,
+    with_excerpts,
+)
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
 from guardrail.cli.reporting import write_report
 from guardrail.cli.reports import Reports, Results
@@ -246,7 +251,7 @@ def _findings(
     now = moment_of(asked.as_of)
     found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
     failed, accepted_claims = accepted(policies, proof_findings(proofs, asked.paths), now)
-    found.located += failed
+    found.located += with_excerpts(failed)
     found.ignored += accepted_claims
     if asked.fail_on is FailOn.NOTE:
         found.mildest = Severity.NOTE

@@ -106,6 +106,13 @@ def test_a_store_that_forgets_is_told_once_and_only_where_it_is_named(run, writt
     assert "`lmdb:///dev/shm/x` forgets when its host starts anew what `ever`" in fleeting
 
 
+def test_a_store_that_is_none_is_told_as_such(run, written):
+    outcome = run("lint", "p.yaml", "--store", "memry://")
+
+    assert outcome.code == 2
+    assert "no store is known for `memry://`: did you mean `memory://`?" in outcome.err
+
+
 def test_a_door_that_cannot_feed_a_rule_is_told(run, written):
     written(SET.replace("{account.id: b}\n", "{request.model: b}\n    unknown: skip\n"))
 
