@@ -88,6 +88,18 @@ def test_a_rule_that_no_test_decides_and_a_set_without_tests_are_notes(run, writ
     assert "there are no tests" in untested.out
 
 
+def test_many_rules_that_no_test_decides_are_told_together(run, written):
+    more = "".join(
+        f"  - {{id: r{n}, when: {{account.id: a{n}}}, unknown: skip, block: {{}}}}\n"
+        for n in range(21)
+    )
+    written(SET.replace("tests:", f"{more}tests:"))
+    outcome = run("lint", "p.yaml")
+
+    assert codes(outcome.out).count("GR402") == 1
+    assert "no test decides rules `r0`, `r1`, `r2` and 18 more" in outcome.out
+
+
 def test_a_store_that_forgets_is_told_once_and_only_where_it_is_named(run, written):
     written(
         "guardrail: 1\npolicy: p\nrules:\n"
