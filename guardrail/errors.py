@@ -77,7 +77,7 @@ class Diagnostic:
     """One finding: a stable code, a sentence in the author's words, and where it applies.
 
     `excerpt` is the source line at the span (None where there is none to show); `label` stands
-    under the caret; `help` says what to do next.
+    under the caret; `help` says what to do next. `owner` is whom the rule that it is about names.
     """
 
     code: str
@@ -87,6 +87,7 @@ class Diagnostic:
     excerpt: str | None = None
     label: str | None = None
     help: str | None = None
+    owner: str | None = None
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:

@@ -37,6 +37,7 @@ DISTRIBUTIONS = {
     "pydantic_sarif": "pydantic-sarif",
     "python_multipart": "python-multipart",
     "yaml": "pyyaml",
+    "vl_convert": "vl-convert-python",
 }
 
 

@@ -66,6 +66,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "redis": ("stores",),
     "rich": ("cli",),
     "typer": ("cli",),
+    "vl_convert": ("pages",),
     "yaml": ("loading",),
     "zstandard": ("replay", "traffic"),
 }

@@ -144,8 +144,8 @@ async def serve_http(
     request = Request(head, enforcer.settings)
     timeout = enforcer.settings.body_timeout
 
-    async def read(most: int) -> bytes:
-        return await read_body(receive, most, timeout)
+    def read(most: int) -> Awaitable[bytes]:
+        return read_body(receive, most, timeout)
 
     try:
         outcome = await enforcer.run(enforcer.admit(request), read)

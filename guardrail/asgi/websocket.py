@@ -318,7 +318,8 @@ class Session:
         held = self._held.pop(used.number, None)
         if held is not None:
             nothing = used.failed and not used.usage.get("output_tokens")
-            await held.settle(Settlement(None if nothing else {"requests": 1, **used.usage}))
+            usage = {"requests": 1, **used.fed, **used.usage}
+            await held.settle(Settlement(None if nothing else usage))
 
     async def _say(self, event: str) -> None:
         if self._closed is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -45,9 +44,10 @@ from guardrail.cli.policy_findings import (
     comments_without_use,
     failed_tests,
     with_excerpts,
+    with_owners,
 )
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
-from guardrail.cli.reporting import write_report
+from guardrail.cli.reporting import keep_apart, write_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -66,6 +66,7 @@ from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
@@ -176,7 +177,7 @@ def run_check(
     """
     asked.checked()
     if asked.shard is not None:
-        policies = load(asked.paths)
+        policies = load(asked.paths, expected=asked.expect)
         asked.divisions = divisions_of(asked.by, policies)
         output.told("traffic", write_shard(asked, policies, output))
         return OK
@@ -191,10 +192,11 @@ def run_check(
 def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    if asked.expect and not asked.traffic:
+    if asked.expect and not asked.traffic and run is None:
         raise SettingError("`--expect` is about traffic: give it with `--traffic`")
     if asked.report is not None:
-        _keep_apart("--report", asked.report, asked.traffic)
+        check_drawing("`--report`")
+        keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -206,10 +208,8 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         bounded = bounds(policies, Fleet(accounts=ACCOUNTS), moment_of(asked.as_of))
         if files is not None:
             writer = None
-            if asked.report is not None:
-                _keep_apart("--report", asked.report, asked.traffic)
             if asked.decisions is not None:
-                _keep_apart("--decisions", asked.decisions, asked.traffic)
+                keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
@@ -233,12 +233,6 @@ def check_results(checked: Checked, fail_on: Severity) -> Results:
         ],
         fail_on=fail_on,
     )
-
-
-def _keep_apart(option: str, out: str, traffic: list[str]) -> None:
-    for path in traffic:
-        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def _findings(
@@ -279,6 +273,7 @@ def _findings(
         found.unplaced += traffic.unplaced
     setting = Setting(now=now, doors=asked.doors)
     found.located += comments_without_use(policies, found.ignored, setting, traffic=run is not None)
+    found.located = with_owners(found.located, policies)
     for message in () if asked.allow_empty else empty:
         found.add("nothing-to-check", message, severity=Severity.ERROR)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from guardrail.cli.figures import NONE, columns, period, plural, share
 from guardrail.cli.harm_text import hit_rows, hits_fields, place_fields, read_text, where
 from guardrail.cli.inert import shortened
-from guardrail.cli.output import Output
+from guardrail.cli.output import Entries, Output
 from guardrail.model.effects import Effect
 from guardrail.replay.comparing import Changed, Compared, Comparison, Kind
 from guardrail.replay.harm import REFUSED, Segment
@@ -64,10 +64,8 @@ def print_over_traffic(output: Output, found: Compared, *, tables: bool) -> None
     if first:
         title = "refused now and not before, most like customers first"
         _print_table(output, title, hit_rows(first, several, cells))
-    for division, before, after in zip(
-        figures.after.divisions, figures.before.segments, figures.after.segments, strict=True
-    ):
-        lines = _segments(before, after, cells)
+    for division in found.divisions:
+        lines = _segments(figures.before.of(division), figures.after.of(division), cells)
         if lines:
             _print_table(output, f"refused by {', '.join(division)}", lines)
 
@@ -87,9 +85,9 @@ def traffic_changes_fields(found: Compared) -> dict[str, object]:
         "stricter": [_kind_fields(*pair) for pair in figures.changed(looser=False)],
         "degraded_otherwise": figures.otherwise,
         "by_another_rule": figures.renamed,
-        "accounts_refused_first": list(hits_fields(dict(figures.first_refused))),
+        "accounts_refused_first": Entries(lambda: hits_fields(dict(figures.first_refused))),
         "accounts_no_longer_refused": figures.no_longer_refused,
-        "segments": list(_segments_fields(figures)),
+        "segments": list(_segments_fields(found)),
     }
 
 
@@ -192,10 +190,9 @@ def _kind_fields(kind: Kind, changed: Changed) -> dict[str, object]:
     }
 
 
-def _segments_fields(figures: Comparison) -> Iterator[dict[str, object]]:
-    for division, before, after in zip(
-        figures.after.divisions, figures.before.segments, figures.after.segments, strict=True
-    ):
+def _segments_fields(found: Compared) -> Iterator[dict[str, object]]:
+    figures = found.figures
+    for division in found.divisions:
         yield {
             "by": list(division),
             "segments": [
@@ -207,6 +204,8 @@ def _segments_fields(figures: Comparison) -> Iterator[dict[str, object]]:
                     "accounts_refused_before": old.accounts_that(REFUSED),
                     "accounts_refused_after": new.accounts_that(REFUSED),
                 }
-                for values, (old, new) in _paired(before, after)
+                for values, (old, new) in _paired(
+                    figures.before.of(division), figures.after.of(division)
+                )
             ],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -19,14 +20,16 @@ from guardrail.cli.findings import moment_of
 from guardrail.cli.loading import environment, policy_line
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.replaying import tell_ties
+from guardrail.cli.reporting import keep_apart, write_changes_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
 from guardrail.cli.traffic import TrafficFiles, divisions_of
-from guardrail.errors import DataError, Severity
+from guardrail.errors import DataError, SettingError, Severity
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
+from guardrail.replay.compared_parts import CompareJob, compared_in_parts
 from guardrail.replay.comparing import Compared, compared_over
-from guardrail.replay.parts import replay_guard
-from guardrail.stores.memory import MemoryStore
 from guardrail.traffic.mapfile import load_map
 
 
@@ -43,6 +46,9 @@ class DiffRequest:
     warmup: float = 0.0
     by: list[str] = field(default_factory=list)
     geo: str | None = None
+    report: str | None = None
+    show_identifiers: bool = False
+    workers: int = 1
 
 
 def diff(
@@ -64,6 +70,9 @@ def diff(
     warmup: options.Warmup = "0s",  # type: ignore[assignment]
     by: options.By = None,
     geo: options.Geo = None,
+    report: options.Report = None,
+    show_identifiers: options.ShowIdentifiers = False,
+    workers: options.Workers = 1,
     as_of: options.AsOf = None,
     form: options.Formats = None,
     color: options.ColorOption = Color.AUTO,
@@ -79,6 +88,9 @@ def diff(
         warmup=warmup,
         by=by or [],
         geo=geo,
+        report=report,
+        show_identifiers=show_identifiers,
+        workers=workers,
     )
     output = Output(color)
     code = reported(lambda reports: run_diff(asked, reports), output, form, name="diff")
@@ -87,9 +99,25 @@ def diff(
 
 def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
+    if asked.report is not None:
+        if not asked.traffic:
+            raise SettingError("`--report` replays traffic: give it with `--traffic`")
+        check_drawing("`--report`")
+        keep_apart("--report", asked.report, asked.traffic)
+    if asked.workers > 1 and not asked.traffic:
+        raise SettingError("`--workers` replays traffic: give it with `--traffic`")
+    if asked.workers > 1 and "-" in asked.traffic:
+        raise SettingError(
+            "`--traffic -` does not go with `--workers`: each process reads all of the traffic"
+        )
     old, new = load_version(asked.old), load_version(asked.new)
     found = compared(old, new, moment_of(asked.as_of))
-    replayed = _over_traffic(asked, old, new) if asked.traffic else None
+    replayed = _over_traffic(asked, old, new, reports.main) if asked.traffic else None
+
+    if asked.report is not None and replayed is not None:
+        write_changes_report(
+            asked.report, replayed, (old, new), found, asked.traffic, asked.show_identifiers
+        )
 
     def text(output: Output, form: Format) -> None:
         if form is Format.FULL:
@@ -98,6 +126,8 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
         print_changes(output, found, form, asked.new)
         if replayed is not None:
             print_over_traffic(output, replayed, tables=form is Format.FULL)
+        if asked.report is not None:
+            output.told("report", f"written to `{asked.report}`")
 
     over = None if replayed is None else traffic_changes_fields(replayed)
     reports.tell(
@@ -112,24 +142,47 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
     return FINDINGS if asked.exit_code and differs else OK
 
 
-def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet) -> Compared:
-    """Replay traffic through both versions.
+def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Output) -> Compared:
+    """Replay traffic through both versions, in as many processes as were asked for.
 
     Raises:
         SettingError: a fact of `--by` is not known.
         DataError: traffic, map or country database cannot be read, or no line is a request.
     """
+    divisions_of(asked.by, old)
     divisions = divisions_of(asked.by, new)
     with ExitStack() as closing:
         files = TrafficFiles(asked.traffic, closing)
         mapping = load_map(asked.map, new) if asked.map is not None else None
-        old_guard, new_guard = (
-            closing.enter_context(replay_guard(policies, MemoryStore(), asked.geo, environment()))
-            for policies in (old, new)
+        job = CompareJob(
+            versions=(partial(load_version, asked.old), partial(load_version, asked.new)),
+            revisions=(old.revision, new.revision),
+            traffic=tuple(asked.traffic),
+            map=asked.map,
+            warmup=asked.warmup,
+            geo=asked.geo,
+            environ=dict(environment()),
+            divisions=tuple(divisions),
+            reports=asked.report is not None,
         )
-        found = compared_over(
-            (old_guard, new_guard), (old, new), files, mapping, asked.warmup, divisions
-        )
+        if asked.workers > 1:
+            found = compared_in_parts(
+                job,
+                (old, new),
+                asked.workers,
+                lambda ties: tell_ties(ties, [old, new], asked.workers, output),
+            )
+        else:
+            guards = job.guards((old, new), closing)
+            found = compared_over(
+                guards,
+                (old, new),
+                files,
+                mapping,
+                asked.warmup,
+                divisions,
+                reports=job.reports,
+            )
         if not found.figures.requests:
             raise DataError("the traffic has no readable line to compare decisions on")
         if files.faults:

@@ -38,6 +38,7 @@ def diagnostic_fields(diagnostic: Diagnostic) -> dict[str, object]:
         "end_column": span.end_column,
         "label": diagnostic.label,
         "help": diagnostic.help,
+        **({"owner": diagnostic.owner} if diagnostic.owner else {}),
     }
 
 
@@ -88,6 +89,8 @@ def _print_full(output: Output, found: Diagnostic) -> None:
         _advice(output, margin, inert(found.label))
     if found.help:
         _advice(output, margin, f"help: {inert(found.help)}")
+    if found.owner:
+        _advice(output, margin, f"owner: {inert(found.owner)}")
     output.line()
 
 

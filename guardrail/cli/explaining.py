@@ -164,7 +164,11 @@ def _print(output: Output, decision: Decision, policies: PolicySet, form: Format
     told = decision.explain()
     told = replace(told, errors=(*told.errors, *_unknown_facts(decision, policies)))
     if form is Format.JSON:
-        output.json(told.as_dict())
+        fields = told.as_dict()
+        about = {rule.id: rule.about.as_dict() for rule in policies.rules}
+        for story in fields["rules"]:
+            story.update(about[story["rule"]])
+        output.json(fields)
         return
     for line in wrapped(heading(told), output.width):
         output.line((line, EFFECT_STYLES[str(told.effect)]))

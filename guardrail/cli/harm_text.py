@@ -6,10 +6,18 @@ from collections.abc import Iterable, Iterator
 
 from guardrail.cli.figures import NONE, columns, length, plural, share
 from guardrail.cli.inert import shortened
-from guardrail.cli.output import Output
+from guardrail.cli.output import Entries, Output
 from guardrail.cli.traffic import TrafficRun
 from guardrail.model.effects import Effect
-from guardrail.replay.harm import REFUSED, SHADOW_REFUSED, Harm, Hit, Place, Reading, Segment
+from guardrail.replay.harm import (
+    REFUSED,
+    SHADOW_REFUSED,
+    Hit,
+    Place,
+    Reading,
+    Segment,
+    by_impact,
+)
 
 _SEGMENTS = 8
 _ACCOUNTS = 5
@@ -21,7 +29,7 @@ def print_harm(output: Output, run: TrafficRun) -> None:
     """Print the segments of each division, and the accounts refused most like customers."""
     harm = run.tally.harm
     several = len(run.sources) > 1
-    for division, segments in zip(harm.divisions, harm.segments, strict=True):
+    for division, segments in _asked(run):
         if not segments:
             continue
         output.line()
@@ -34,6 +42,12 @@ def print_harm(output: Output, run: TrafficRun) -> None:
     _print_accounts(output, harm.hits, "refused accounts most like customers", several)
     only = {account: hit for account, hit in harm.shadow_hits.items() if account not in harm.hits}
     _print_accounts(output, only, "accounts that only shadow rules would have refused", several)
+
+
+def _asked(run: TrafficRun) -> Iterator[tuple[tuple[str, ...], dict[tuple[str, ...], Segment]]]:
+    """Yield the divisions that were asked for; a report counts by others besides."""
+    for division in run.divisions:
+        yield division, run.tally.harm.of(division)
 
 
 def most_like_customers(hits: dict[str, Hit]) -> list[tuple[str, Hit]]:
@@ -56,19 +70,6 @@ def most_like_customers(hits: dict[str, Hit]) -> list[tuple[str, Hit]]:
         )
 
     return sorted(hits.items(), key=order)
-
-
-def by_impact(
-    segments: dict[tuple[str, ...], Segment], *, shadow: bool
-) -> list[tuple[tuple[str, ...], Segment]]:
-    """Return segments by how many requests were refused, or would be, and then by requests."""
-
-    def order(pair: tuple[tuple[str, ...], Segment]) -> tuple[object, ...]:
-        values, segment = pair
-        hurt = segment.shadow_refused if shadow else segment.refused
-        return (-hurt, -segment.requests, values)
-
-    return sorted(segments.items(), key=order)
 
 
 def read_text(read: Reading) -> str:
@@ -182,8 +183,9 @@ def _signs(hit: Hit) -> str:
     return ", ".join(words) or "none"
 
 
-def harm_fields(harm: Harm) -> dict[str, object]:
+def harm_fields(run: TrafficRun) -> dict[str, object]:
     """Return whom refusals hit as JSON takes it; times are in seconds since the epoch."""
+    harm = run.tally.harm
     return {
         "segments": [
             {
@@ -193,10 +195,10 @@ def harm_fields(harm: Harm) -> dict[str, object]:
                     for values, segment in by_impact(segments, shadow=False)
                 ],
             }
-            for division, segments in zip(harm.divisions, harm.segments, strict=True)
+            for division, segments in _asked(run)
         ],
-        "refused_accounts": list(hits_fields(harm.hits)),
-        "accounts_refused_by_shadow_rules": list(hits_fields(harm.shadow_hits)),
+        "refused_accounts": Entries(lambda: hits_fields(harm.hits)),
+        "accounts_refused_by_shadow_rules": Entries(lambda: hits_fields(harm.shadow_hits)),
     }
 
 

@@ -23,6 +23,7 @@ from guardrail.cli.policy_findings import (
     failed_tests,
     policy_findings,
     with_excerpts,
+    with_owners,
 )
 from guardrail.cli.reports import Reports, Results
 from guardrail.errors import Severity
@@ -71,7 +72,9 @@ def run_lint(asked: LintRequest, reports: Reports) -> int:
     made.found += [*failed_tests(suite), *failed]
     made.ignored += taken
     made.found += comments_without_use(policies, made.ignored, asked.setting, traffic=False)
-    made.found = sorted(with_excerpts(made.found), key=lambda one: one.sort_key)
+    made.found = sorted(
+        with_excerpts(with_owners(made.found, policies)), key=lambda one: one.sort_key
+    )
     results = Results(
         name="lint",
         text=lambda output, form: _print(output, form, policies, made),

@@ -72,6 +72,7 @@ def finding_fields(found: Finding) -> dict[str, object]:
         "end_column": span.end_column if span else None,
         "label": found.label if isinstance(found, Diagnostic) else None,
         "help": found.help,
+        **({"owner": found.owner} if isinstance(found, Diagnostic) and found.owner else {}),
     }
 
 

@@ -14,7 +14,7 @@ from guardrail.cli.loading import load
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Output
 from guardrail.cli.reports import Reports
-from guardrail.cli.traffic import warn
+from guardrail.cli.traffic import divisions_of, warn
 from guardrail.errors import SettingError
 from guardrail.replay.results import ShardFile, TrafficRun, merged
 
@@ -38,6 +38,8 @@ def merge(
     door: options.Doors = None,
     as_of: options.AsOf = None,
     geo: options.Geo = None,
+    by: options.By = None,
+    expect: options.Expect = None,
     missing: options.Missing = "5%",  # type: ignore[assignment]
     form: options.Formats = None,
     fail_on: options.FailOnOption = FailOn.WARN,
@@ -53,8 +55,9 @@ def merge(
         asked = CheckRequest(
             paths=paths, geo=geo, allow_empty=allow_empty, bad_lines=Fraction(bad_lines),
             doors=door or [], as_of=as_of, missing=Fraction(missing), fail_on=fail_on,
+            expect=expect or list(shards[0].expected), by=by or [],
         )  # fmt: skip
-        return run_check(asked, output, reports, _together(shards, paths, output))
+        return run_check(asked, output, reports, _together(shards, asked, output))
 
     raise typer.Exit(reported(run, output, form, name="merge", allow_empty=allow_empty))
 
@@ -69,10 +72,10 @@ def _whole(paths: list[str]) -> list[ShardFile]:
     shards = sorted((ShardFile.read(path) for path in paths), key=lambda found: found.shard)
     first = shards[0]
     for shard in shards:
-        if (shard.count, shard.revision) != (first.count, first.revision):
+        if _replay_of(shard) != _replay_of(first):
             raise SettingError(
-                "these are parts of different replays: all have to be of the same policies, and "
-                "of as many parts"
+                "these are parts of different replays: all have to be of the same policies, of as "
+                "many parts, and with the same `--by`"
             )
     numbers = [shard.shard for shard in shards]
     missing = sorted(set(range(1, first.count + 1)) - set(numbers))
@@ -84,12 +87,18 @@ def _whole(paths: list[str]) -> list[ShardFile]:
     return shards
 
 
-def _together(shards: list[ShardFile], paths: list[str], output: Output) -> TrafficRun:
-    policies = load(paths)
+def _replay_of(shard: ShardFile) -> tuple[object, ...]:
+    return shard.count, shard.revision, shard.run.tally.harm.divisions
+
+
+def _together(shards: list[ShardFile], asked: CheckRequest, output: Output) -> TrafficRun:
+    policies = load(asked.paths, expected=asked.expect)
     if policies.revision != shards[0].revision:
         raise SettingError(
             "the policies have changed since the parts were replayed: give those with `--policies`"
         )
     run = merged([shard.run for shard in shards], policies)
+    if asked.by:
+        run.tally.harm.divide_by(divisions_of(asked.by, policies))
     warn(output, run)
     return run

@@ -7,7 +7,7 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO
 
 from rich.console import Console
@@ -105,7 +105,11 @@ class Output:
 
     def json(self, value: object, indent: int | None = 2) -> None:
         """Print a value as JSON, in plain ASCII so that no terminal acts on what it quotes."""
-        self.text(json.dumps(value, indent=indent))
+        stream = self._results.file
+        for piece in json_pieces(value, indent):
+            stream.write(piece)
+        stream.write("\n")
+        stream.flush()
 
     def warn(self, message: str) -> None:
         """Print a warning to stderr."""
@@ -118,6 +122,45 @@ class Output:
     def error(self, message: str) -> None:
         """Print an error to stderr."""
         self._notes.print(Text.assemble(("error: ", "red"), inert(message)), soft_wrap=True)
+
+
+class Entries(Iterable[Mapping[str, object]]):
+    """The entries of a JSON array, too many to be kept: made anew whenever they are told."""
+
+    def __init__(self, made: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        self._made = made
+
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        return self._made()
+
+
+def json_pieces(value: object, indent: int | None = 2, level: int = 0) -> Iterator[str]:
+    """Yield a value as JSON, piece by piece; together they are what `json.dumps` makes of it.
+
+    A value's `Entries` stand for an array.
+    """
+    inner = outer = ""
+    if indent is not None:
+        inner = "\n" + " " * (indent * (level + 1))
+        outer = "\n" + " " * (indent * level)
+    between = ", " if indent is None else "," + inner
+    if isinstance(value, Mapping):
+        start = "{" + inner
+        for name, part in value.items():
+            text = name if isinstance(name, str) else json.dumps(name)
+            yield f"{start}{json.dumps(text)}: "
+            yield from json_pieces(part, indent, level + 1)
+            start = between
+        yield "{}" if start is not between else outer + "}"
+    elif isinstance(value, list | tuple | Entries):
+        start = "[" + inner
+        for part in value:
+            yield start
+            yield from json_pieces(part, indent, level + 1)
+            start = between
+        yield "[]" if start is not between else outer + "]"
+    else:
+        yield json.dumps(value)
 
 
 class _Console(Console):

@@ -117,6 +117,19 @@ def _failed(result: ScenarioResult) -> Diagnostic:
     return finding(FAILED, message, span, help)
 
 
+def with_owners(found: Iterable[Diagnostic], policies: PolicySet) -> list[Diagnostic]:
+    """Return findings with whom the rule that they stand in names, where it names someone."""
+    named = [(rule.span, rule.about.contact) for rule in policies.rules if rule.about.contact]
+
+    def owner(one: Diagnostic) -> str | None:
+        for span, contact in named:
+            if span.file == one.span.file and span.line <= one.span.line <= span.end_line:
+                return contact
+        return None
+
+    return [replace(one, owner=owner(one)) for one in found]
+
+
 def with_excerpts(found: Iterable[Diagnostic]) -> list[Diagnostic]:
     """Return findings with the lines they stand on, where those can be read."""
     lines: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -86,10 +86,6 @@ class ReplayRequest:
         ):
             if is_given:
                 raise SettingError(f"`{name}` does not go with `{in_parts}`: {why}")
-        if self.shard and self.expect:
-            raise SettingError(
-                "`--expect` does not go with `--shard`: write `expect:` into the policies"
-            )
         if self.shard and self.report:
             raise SettingError("`--report` does not go with `--shard`: use `--workers`")
         if self.shard and self.decisions:
@@ -139,7 +135,7 @@ def replay(
 ) -> TrafficRun:
     """Return what came of the traffic, in as many processes as were asked for."""
     if asked.workers > 1:
-        told = lambda found: _tell_ties(found, policies, asked.workers, output)  # noqa: E731
+        told = lambda found: tell_ties(found, [policies], asked.workers, output)  # noqa: E731
         run = Workers(asked.job(policies), policies, asked.workers).run(writer, told)
         warn(output, run)
         return run
@@ -161,7 +157,7 @@ def replay(
             output,
             asked.sampled,
             asked.divisions,
-            None if asked.report is None else ReportFigures(policies),
+            None if asked.report is None else ReportFigures(),
         )
     run.seeded = seeded
     if asked.save_counters is not None:
@@ -176,7 +172,7 @@ def write_shard(asked: ReplayRequest, policies: PolicySet, output: Output) -> st
     part, count = shard_of(str(asked.shard))
     job = asked.job(policies)
     found = found_in(job)
-    _tell_ties(found, policies, count, output)
+    tell_ties(found, [policies], count, output)
     run = replayed_part(job, parts_of(found, policies, count), part)
     warn(output, run)
     ShardFile(
@@ -186,6 +182,7 @@ def write_shard(asked: ReplayRequest, policies: PolicySet, output: Output) -> st
         revision=policies.revision,
         traffic=tuple(asked.traffic),
         run=run,
+        expected=tuple(asked.expect),
     ).write(str(asked.result))
     return (
         f"part {part + 1} of {count}: {plural(run.readable, 'request')} decided; "
@@ -212,12 +209,14 @@ def _store(asked: ReplayRequest) -> str | Store:
     return MemoryStore() if asked.store == MEMORY else asked.store
 
 
-def _tell_ties(found: Found, policies: PolicySet, count: int, output: Output) -> None:
+def tell_ties(found: Found, versions: Sequence[PolicySet], count: int, output: Output) -> None:
     """Say which rules keep accounts together, and how much of the traffic that is."""
-    parts_of(found, policies, count)  # which ties those whose links depend on each other
+    for policies in versions:
+        parts_of(found, policies, count)  # which ties those whose links depend on each other
     largest = largest_share(found)
-    rules = [rule.id for rule in policies.rules if rule.id in found.rules]
-    why = [f"`{shortened(rule, 48)}`" for rule in rules[:_NAMED]]
+    every = [rule.id for policies in versions for rule in policies.rules]
+    rules = [name for name in dict.fromkeys(every) if name in found.rules]
+    why = [f"`{shortened(name, 48)}`" for name in rules[:_NAMED]]
     if len(rules) > _NAMED:
         why.append(f"{plural(len(rules) - _NAMED, 'more rule')}")
     if found.linked:

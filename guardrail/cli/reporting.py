@@ -1,19 +1,36 @@
-"""The page that `check --report` writes about a replay."""
+"""The pages that `check --report` and `diff --report` write about replays."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from guardrail.analysis import Change, Changes
+from guardrail.cli.claims_text import request_text
 from guardrail.cli.figures import length
 from guardrail.cli.files import write
 from guardrail.cli.findings import Found
+from guardrail.cli.harm_text import most_like_customers, where
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_text import remarks
 from guardrail.decisionlog import LoggedNames
+from guardrail.errors import SettingError
+from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
-from guardrail.replay.report import report_page
+from guardrail.replay.comparing import Changed, Compared, Kind
+from guardrail.replay.report import changes_page, report_page
 from guardrail.stores.naming import hash_keys
+
+
+def keep_apart(option: str, out: str, traffic: Sequence[str]) -> None:
+    """Make sure that what is written is not a file of the traffic.
+
+    Raises:
+        SettingError: it is.
+    """
+    for path in traffic:
+        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
+            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def write_report(
@@ -40,16 +57,101 @@ def write_report(
     write(path, report_page(told))
 
 
-def names_of_accounts(show_identifiers: bool) -> Callable[[str, int], str]:
-    """Return how a report names accounts: by place, by the decision log's hash, or as they are.
+def write_changes_report(
+    path: str,
+    compared: Compared,
+    policies: tuple[PolicySet, PolicySet],
+    found: Changes,
+    traffic: list[str],
+    show_identifiers: bool,
+) -> None:
+    """Write the page about two versions of the policies over the same traffic.
+
+    Raises:
+        SettingError: the file cannot be written, or the hash key is not usable.
+    """
+    sides = compared.figures.sides
+    assert sides is not None
+    named = names_of_accounts(show_identifiers)
+    # Accounts are numbered as they are named: first those that the page tells first.
+    changes = _changes(compared, found, named)
+    after, before = (
+        side.figures.fields(side.tally, version, named)
+        for side, version in zip(reversed(sides), reversed(policies), strict=True)
+    )
+    after["traffic"] = [os.path.basename(name) for name in traffic]
+    after["notes"] = ["Each version began with empty counters, and had counters of its own."]
+    if compared.warmed:
+        after["notes"].append(
+            f"{compared.warmed:,} requests at the beginning warmed both up, and are left out."
+        )
+    write(path, changes_page(changes, before, after))
+
+
+def _changes(compared: Compared, found: Changes, named: Callable[[str], str]) -> dict[str, object]:
+    figures, several = compared.figures, len(compared.sources) > 1
+    return {
+        "looser": [_kind(*pair, several) for pair in figures.changed(looser=True)],
+        "stricter": [_kind(*pair, several) for pair in figures.changed(looser=False)],
+        "matrix": {
+            str(was): {str(now): figures.matrix[was, now] for now in Effect} for was in Effect
+        },
+        "otherwise": figures.otherwise,
+        "renamed": figures.renamed,
+        "first_refused": [
+            {
+                "account": named(account),
+                "requests": hit.requests,
+                "refused": hit.refused,
+                "signs": list(hit.standing.signs),
+                "first": hit.place.ts,
+                "rule": hit.rule,
+            }
+            for account, hit in most_like_customers(dict(figures.first_refused))
+        ],
+        "no_longer": figures.no_longer_refused,
+        "proved": {
+            "looser": [_proved(one) for one in found.looser],
+            "stricter": [_proved(one) for one in found.stricter],
+            "unjudged": list(found.unjudged),
+        },
+    }
+
+
+def _kind(kind: Kind, changed: Changed, several: bool) -> dict[str, object]:
+    return {
+        "before": str(kind.before),
+        "after": str(kind.after),
+        "rule": kind.rule,
+        "requests": changed.requests,
+        "accounts": len(changed.accounts),
+        "first": changed.place.ts,
+        "where": where(changed.place, several),
+    }
+
+
+def _proved(one: Change) -> dict[str, str]:
+    return {
+        "rule": one.rule,
+        "was": one.before,
+        "is": one.after,
+        "example": request_text(one.witness),
+    }
+
+
+def names_of_accounts(show_identifiers: bool) -> Callable[[str], str]:
+    """Return how a report names accounts: as they are, by the decision log's hash, or by number.
+
+    Numbers are given in the order in which accounts are named: the first is `account 1`.
 
     Raises:
         SettingError: the environment's hash key is not usable.
     """
     if show_identifiers:
-        return lambda account, place: account
+        return lambda account: account
     keys = hash_keys(None, os.environ)
     if keys:
         names = LoggedNames(keys[0])
-        return lambda account, place: names.of(account)
-    return lambda account, place: f"account {place}"
+        return names.of
+    numbers: dict[str, int] = {}
+    return lambda account: f"account {numbers.setdefault(account, len(numbers) + 1):,}"

@@ -19,6 +19,7 @@ from guardrail.cli.files import write
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.simulate_text import report, side_by_side
+from guardrail.pages import check_drawing
 from guardrail.simulate import (
     Attack,
     Baseline,
@@ -186,6 +187,8 @@ def run_simulation(
 
     The first are told of; those under another baseline than theirs stand beside them.
     """
+    if html_to is not None:
+        check_drawing("`--html`")
     first = jobs[0]
     unders = list(dict.fromkeys(job.baseline for job in jobs))
     each = len(jobs) // len(unders)

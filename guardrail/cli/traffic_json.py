@@ -46,7 +46,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
             {"rule": rule, "missing": list(missing), "requests": count}
             for (rule, missing), count in sorted(tally.matching.hinged.items())
         ],
-        **harm_fields(tally.harm),
+        **harm_fields(run),
         "ceilings": [found._asdict() for found in tally.ceilings.found()],
         "unlisted_models": dict(sorted(tally.unlisted.items())),
         **_without_store(run),
@@ -100,4 +100,5 @@ def _rule_fields(run: TrafficRun, rule: Rule) -> dict[str, object]:
             str(effect): counts.get((rule.id, effect), 0)
             for effect in (Effect.DEGRADE, Effect.THROTTLE, Effect.BLOCK)
         },
+        **rule.about.as_dict(),
     }

@@ -47,7 +47,7 @@ def print_tables(output: Output, run: TrafficRun, policies: PolicySet) -> None:
     for title, lines, more in (
         ("decisions", _effect_table(run, cells), []),
         ("rules, by requests refused", _rule_table(run, policies, cells), quiet),
-        ("shadow rules, had they been enforced", _shadow_table(run, cells), []),
+        ("shadow rules, had they been enforced", _shadow_table(run, policies, cells), []),
     ):
         if lines or more:
             output.line()
@@ -331,27 +331,48 @@ def _rule_table(run: TrafficRun, policies: PolicySet, cells: int) -> list[str]:
     rows: list[tuple[str, ...]] = [("rule", "matched", "accounts", "decided")]
     idle = [name for name in tally.idle if name in {rule.id for rule in policies.rules}]
     names = [name for name, _ in _refusals(run)]
-    for name in [*names, *(one for one in idle if one not in names)]:
+    names += [one for one in idle if one not in names]
+    for name in names:
         matched = NONE if name is None else f"{tally.matching.matched.get(name, 0):,}"
         accounts = len(tally.harm.by_rule.get(name or "", ())) if name else 0
         did = _did({effect: tally.decided[name, effect] for effect in PAST})
         if name is not None and tally.idle.get(name):
             did += (", " if did else "") + f"{tally.idle[name]:,} without effect"
         rows.append((_rule_name(name), matched, f"{accounts:,}" if accounts else NONE, did))
-    return columns(rows, (False, True, True, False), cells=cells) if len(rows) > 1 else []
+    return _with_owners(rows, names, policies, (False, True, True, False), cells)
 
 
-def _shadow_table(run: TrafficRun, cells: int) -> list[str]:
+def _shadow_table(run: TrafficRun, policies: PolicySet, cells: int) -> list[str]:
     counts = run.tally.shadow.by_rule
     rows: list[tuple[str, ...]] = [("rule", "matched", "would have")]
     acted = Counter[str]()
     for (name, _), count in counts.items():
         acted[name] += count
-    for name in sorted(acted, key=lambda name: (-acted[name], name)):
+    names = sorted(acted, key=lambda name: (-acted[name], name))
+    for name in names:
         matched = f"{run.tally.matching.matched.get(name, 0):,}"
         did = _did({effect: counts[name, effect] for effect in PAST})
         rows.append((shortened(name, 48), matched, did))
-    return columns(rows, (False, True, False), cells=cells) if len(rows) > 1 else []
+    return _with_owners(rows, names, policies, (False, True, False), cells)
+
+
+def _with_owners(
+    rows: Sequence[tuple[str, ...]],
+    names: Sequence[str | None],
+    policies: PolicySet,
+    right: tuple[bool, ...],
+    cells: int,
+) -> list[str]:
+    """Return a table of rules, with whom to ask about each where any of them says it."""
+    if len(rows) < 2:
+        return []
+    known = {rule.id: shortened(rule.about.contact, 48) for rule in policies.rules}
+    asked = [known.get(name or "", "") for name in names]
+    if any(asked):
+        told = ("owner", *(one or NONE for one in asked))
+        rows = [(*row, owner) for row, owner in zip(rows, told, strict=True)]
+        right = (*right, False)
+    return columns(rows, right, cells=cells)
 
 
 def _did(counts: dict[Effect, int]) -> str:

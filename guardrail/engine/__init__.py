@@ -25,7 +25,7 @@ from guardrail.engine.explain import (
     Explanation,
     RuleStory,
 )
-from guardrail.engine.expressions import SEPARATOR, allowance, rule_facts, whose_key
+from guardrail.engine.expressions import SEPARATOR, allowance, define, rule_facts, whose_key
 from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import Plan, rule_applies
@@ -97,6 +97,7 @@ __all__ = [
     "bounds",
     "cheapest",
     "decide_inline",
+    "define",
     "head_rules",
     "in_unit",
     "merge_obligations",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
@@ -190,7 +190,7 @@ class Engine:
         debits = tuple([receipt for receipt, charged in looked if charged])
         return Decision.of(
             ruling,
-            Case(self, facts, estimate, now, debits, serial, tuple(looked), tuple(found)),
+            Case(self, facts, estimate, now, serial, debits, tuple(looked), tuple(found)),
         )
 
     def settlement(
@@ -389,8 +389,8 @@ class Case(NamedTuple):
     facts: Mapping[str, object]
     estimate: Mapping[str, object] | None
     now: int
-    debits: tuple[Receipt | None, ...]
     serial: int
+    debits: tuple[Receipt | None, ...] = ()
     looked: tuple[tuple[Receipt, bool], ...] | None = None
     found: tuple[Finding, ...] = ()
     plan: Plan | None = None
@@ -422,10 +422,11 @@ class Decision:
     """
 
     __slots__ = ("_case", "_ruling", "_settled")
-    # Generated source sets `_ruling` and `_case`, a plain tuple, without a call: `_settled` is
-    # set only once it is, and the case gets its names when it is read.
+    # Generated source sets `_ruling` and `_case` without a call, and `_settled` is set only once
+    # it is. `_case` is a `Case`, or its first five values, a function, and what that one makes the
+    # receipts from: they are made when they are asked for.
     _ruling: Ruling
-    _case: tuple[object, ...]
+    _case: tuple[Any, ...]
     _settled: bool
 
     @classmethod
@@ -439,7 +440,24 @@ class Decision:
     @property
     def case(self) -> Case:
         """The evidence it rests on."""
-        return Case._make(self._case)
+        case = self._case
+        if isinstance(case, Case):
+            return case
+        engine, facts, estimate, now, serial = case[:5]
+        return Case(engine, facts, estimate, now, serial, self.debits)
+
+    @property
+    def debits(self) -> tuple[Receipt | None, ...]:
+        """The receipts of what was charged, as plain tuples; None for counters not reached."""
+        case = self._case
+        made: tuple[Receipt | None, ...] = case[5] if isinstance(case, Case) else case[5](*case)
+        return made
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that made it."""
+        engine: Engine = self._case[0]
+        return engine
 
     @property
     def ruling(self) -> Ruling:
@@ -507,38 +525,39 @@ class Decision:
     @property
     def limits(self) -> tuple[LimitStatus, ...]:
         """How each counter that was consulted stands now, in the order of the rules."""
-        return self.case.engine.statuses(self)
+        return self.engine.statuses(self)
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What went wrong while deciding, and which rules hinged on a missing fact."""
-        return self.case.engine.errors(self)
+        return self.engine.errors(self)
 
     @property
     def hinges(self) -> tuple[tuple[str, str], ...]:
         """The rules whose condition was unknown, each with the first fact it missed."""
-        return self.case.engine.hinges(self)
+        return self.engine.hinges(self)
 
     @property
     def id(self) -> str:
         """The decision's id: unique to the process and its start."""
-        case = self.case
-        return case.engine.ids.name(case.serial)
+        return self.engine.ids.name(self._case[4])
 
     @property
     def revision(self) -> str:
         """The digest of the policy files that decided."""
-        return self.case.engine.policies.revision
+        return self.engine.policies.revision
 
     @property
     def time(self) -> float:
         """The time of the decision, in seconds since the epoch."""
-        return self.case.now / SECOND
+        now: int = self._case[3]
+        return now / SECOND
 
     @property
     def facts(self) -> Mapping[str, object]:
         """The facts that the decision was made from, as stated."""
-        return self.case.facts
+        facts: Mapping[str, object] = self._case[1]
+        return facts
 
     @property
     def settled(self) -> bool:
@@ -557,7 +576,7 @@ class Decision:
 
     def explain(self) -> Explanation:
         """Return the whole story: every rule, whether it matched and why, every counter."""
-        return self.case.engine.explain(self)
+        return self.engine.explain(self)
 
     def __repr__(self) -> str:
         parts = [f"{self.effect}"]

@@ -13,7 +13,7 @@ tests hold the two equal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from guardrail.engine.core import Engine, absent
 from guardrail.engine.expressions import (
@@ -27,7 +27,7 @@ from guardrail.engine.expressions import (
 from guardrail.engine.facts import FOLLOWS_FROM, Derivation
 from guardrail.engine.program import member_text, static_finding
 from guardrail.engine.sizes import unusable
-from guardrail.engine.verbs import CellSpec, Limit
+from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
 from guardrail.engine.windows import Bounds, pace_increment
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
@@ -37,6 +37,11 @@ from guardrail.model.rules import Rule
 NUMBERS = frozenset((int, float))
 AT_ONCE = 32
 """Up to so many values of an index have their functions made at the start, more as they come."""
+DEEPEST = 30
+"""A rule with more places to stop at, one within the other, is left to the interpreter."""
+SMALL = TOP // MICRO
+"""A whole number of up to this many is an amount in any unit, money too."""
+TOKEN_PARTS = {"input_tokens": "tokens_in", "output_tokens": "tokens_out"}
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 
@@ -45,7 +50,8 @@ class Emitter(Expressions, ABC):
 
     `first` are the lines before any counter is looked at, `then` those that look at counters.
     `opening` are lines that the latter share. `head` takes the lines of the rule that is being
-    written; what a verb adds to it runs where the rule applies.
+    written; what a verb adds to it runs where the rule applies. `ends_early` tells that a request
+    looks at no counter once a rule refuses it: no bucket has a say too.
     """
 
     longest_line: float = float("inf")
@@ -69,7 +75,8 @@ class Emitter(Expressions, ABC):
         self._units: dict[str, str] = {}
         self._windows: dict[str, str] = {}
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
-        self._stops = False
+        self.ends_early = not engine.index.buckets
+        self._outer: list[tuple[list[str], bool]] = []
         self._on = ""
         self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
         if caller is None:
@@ -94,20 +101,27 @@ class Emitter(Expressions, ABC):
         """
 
     def _add_limit(self, rule: Rule, limit: Limit, applies: str) -> None:
-        self.head, self._stops, self._on = [], False, f"a{limit.first}"
+        self.head, self._outer = [], []
+        self._on = f"a{limit.first}" if applies else ""
         key = self._key(rule, limit, shared=not applies)
         specs = limit.specs(self)
-        if specs is None:
+        if specs is None or len(self._outer) > DEEPEST:
             self.first.append(f"if {applies or True}: {self.bail}")
             return
-        if self._stops or applies:
-            self.first.append(f"{self._on} = {applies or True}")
-            self.first += conditional(self._on, self.head)
-        else:
-            self._on = ""
-            self.first += self.head
+        if self._on:
+            self.head.append(f"{self._on} = True")
+            self.first.append(f"{self._on} = False")
+        self.first += conditional(applies, self._nested())
         if specs:
             self.then += conditional(self._on, self.look(limit, specs, key))
+
+    def _nested(self) -> list[str]:
+        """Return the rule's lines: what comes after a place where it may stop stands in an else."""
+        lines = self.head
+        for outer, goes_on in reversed(self._outer):
+            rest = ["else:", *indented(lines)] if goes_on and lines else []
+            lines = [*outer, *rest]
+        return lines
 
     # What verbs ask for.
 
@@ -138,8 +152,9 @@ class Emitter(Expressions, ABC):
 
     def refuse_all(self, limit: Limit, where: str) -> None:
         """Refuse, where a condition holds (empty: always), as the limit allows nothing."""
-        nothing = self.constant("F", (limit.nothing_allowed(),))
-        self._stop(where, [f"found += {nothing}"])
+        finding = limit.nothing_allowed()
+        nothing = self.constant("F", (finding,))
+        self._stop(limit, where, [f"found += {nothing}"], finding)
 
     def refuse_too_much(
         self, limit: Limit, number: int, amount: str, by: str, most: str, fits: str, where: str
@@ -149,17 +164,11 @@ class Emitter(Expressions, ABC):
         `where` is the condition for the limit to count (empty: always), `fits` the units told.
         """
         refuse = self.constant("X", limit.too_much)
-        units = self.amount(limit.units[number])
-        too_much = [f"found += ({refuse}({number}, {units}, {fits}),)"]
-        worked_out = [f"{amount} = {by}"] if by else []
-        if where and self._stops:
-            where = f"{self._on} and {where}"
-        elif self._stops:
-            where = self._on
-        self._stops = True
-        self.head += conditional(
-            where, [*worked_out, f"if {amount} > {most}:", *indented([*too_much, self._off])]
-        )
+        too_much = f"found += ({refuse}({number}, {self.amount(limit.units[number])}, {fits}),)"
+        if by:
+            self.head += conditional(where, [f"{amount} = {by}"])
+        beyond = f"{where} and {amount} > {most}" if where else f"{amount} > {most}"
+        self._stop(limit, beyond, [too_much], limit.too_much(number, 0, 0))
 
     def calendar_slot(self, kind: str, bounds_at: Callable[[int], Bounds]) -> str:
         """Return the variable of the calendar window's slot; its bounds are remembered."""
@@ -186,7 +195,7 @@ class Emitter(Expressions, ABC):
         fact = verb.facts[-1]
         value = self.variable(fact)
         if limit.rule.unknown == "skip":
-            self._stop(f"{value} is None", [])
+            self._stop(limit, f"{value} is None", ["pass"])
         write, stated = self.constant("M", member_text), f"{{{fact!r}: {value}}}"
         written = f"{write}({self.constant('V', verb)}, {stated})"
         if self.facts[fact].type not in TEXTUAL:
@@ -217,16 +226,18 @@ class Emitter(Expressions, ABC):
         lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
         return ["found = ()", *lines, *self.first]
 
-    @property
-    def _off(self) -> str:
-        return f"{self._on} = False"
+    def _stop(
+        self, limit: Limit, where: str, lines: list[str], finding: Finding | None = None
+    ) -> None:
+        """Leave the rule out from here on, after some lines, where a condition holds.
 
-    def _stop(self, where: str, lines: list[str]) -> None:
-        """Leave the rule out from here on, after some lines, where a condition holds."""
-        if self._stops:
-            where = f"{self._on} and {where}" if where else self._on
-        self._stops = True
-        self.head += conditional(where, [*lines, self._off])
+        An empty condition always holds. What was found may refuse the request.
+        """
+        if not (self.ends_early and finding is not None and refuses((finding,))):
+            self._on = f"a{limit.first}"
+        self.head += conditional(where, lines)
+        self._outer.append((self.head, bool(where)))
+        self.head = []
 
     def _key(self, rule: Rule, limit: Limit, *, shared: bool) -> str:
         """Return the source of a rule's key text; rules that always run share it."""
@@ -241,7 +252,7 @@ class Emitter(Expressions, ABC):
                 self._keys[names, rule.unknown] = known
             self.head += self._key_lines(known, names, rule.unknown)
         if skips:
-            self._stop(f"{known} is None", [])
+            self._stop(limit, f"{known} is None", ["pass"])
         return known
 
     def _key_lines(self, key: str, names: tuple[str, ...], unknown: str | None) -> list[str]:
@@ -267,46 +278,62 @@ class Emitter(Expressions, ABC):
             self.variable(name)
 
     def _amount_lines(self) -> list[str]:
-        lines = ["if estimate is None: estimate = {}"]
-        if not self.checked:
-            # An amount of up to this many is one in any unit, money too.
-            self.constants["unusable"] = unusable
-            lines += [
-                "for stated in estimate.values():",
-                f"    if stated.__class__ is not int or not 0 <= stated <= {TOP // MICRO}:",
-                f"        if unusable(estimate): {self.bail}",
-                "        break",
-            ]
         units = self._units
-        if not units:
-            return lines if not self.checked else []
+        if self.checked and not units:
+            return []
+        lines, read, known = ["if estimate is None: estimate = {}"], [], "0"
+        if "requests" in units:
+            read, known = ["n_requests"], "given"
+            lines += [
+                'n_requests = estimate.get("requests")',
+                "if n_requests is None: n_requests = 1; given = 0",
+                "else: given = 1",
+            ]
+        if units.keys() & set(TOKENS):
+            read, known = [*read, *TOKEN_PARTS.values()], f"{known} + {len(TOKEN_PARTS)}"
+            lines += [f'{part} = estimate.get("{unit}")' for unit, part in TOKEN_PARTS.items()]
+        summed = [f"n_{unit} = {part}" for unit, part in TOKEN_PARTS.items() if unit in units]
+        if "tokens" in units:
+            summed.append(f"n_tokens = {' + '.join(TOKEN_PARTS.values())}")
+        plain = " and ".join(f"{name}.__class__ is int" for name in read)
+        if units.keys() - {"requests", *TOKENS}:
+            summed, plain = [], ""
+        sized = self._reserved(units) if units else []
+        summed = summed or ["pass"]
+        if plain:
+            top = [f"if n_tokens > {TOP}: n_tokens = {TOP}"] if "tokens" in units else []
+            sized = [f"if {plain}:", *indented([*summed, *top]), "else:", *indented(sized)]
+        checks = [] if self.checked else self._checks()
+        if not plain or not checks:
+            return [*lines, *checks, *sized]
+        # Where an estimate states nothing but what was read here, the rest needs no look.
+        small = " and ".join(f"0 <= {name} <= {SMALL}" for name in read)
+        return [
+            *lines,
+            f"if {plain} and len(estimate) == {known} and {small}:",
+            *indented(summed),
+            "else:",
+            *indented([*checks, *sized]),
+        ]
+
+    def _checks(self) -> list[str]:
+        """Return lines that bail out where an estimate states an amount that is none."""
+        self.constants["unusable"] = unusable
+        return [
+            "for stated in estimate.values():",
+            f"    if stated.__class__ is not int or not 0 <= stated <= {SMALL}:",
+            f"        if unusable(estimate): {self.bail}",
+            "        break",
+        ]
+
+    def _reserved(self, units: Mapping[str, str]) -> list[str]:
+        """Return lines that size a request whose estimate does not state all of its parts."""
         self.constants["reserve"] = self.engine.sizer.reserve
         self.constants["value"] = self.engine.reader.value
-        reserved = [
+        return [
             'amounts, _ = reserve(estimate, value("request.model", facts))',
             *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
         ]
-        if units.keys() - {"requests", *TOKENS}:
-            return [*lines, *reserved]
-        plain, sums = [], []
-        if "requests" in units:
-            lines.append('n_requests = estimate.get("requests", 1)')
-            plain.append("n_requests.__class__ is int")
-        if units.keys() & set(TOKENS):
-            lines += [
-                'tokens_in = estimate.get("input_tokens")',
-                'tokens_out = estimate.get("output_tokens")',
-            ]
-            plain += ["tokens_in.__class__ is int", "tokens_out.__class__ is int"]
-            parts = {"input_tokens": "tokens_in", "output_tokens": "tokens_out"}
-            sums = [f"n_{unit} = {part}" for unit, part in parts.items() if unit in units]
-        if "tokens" in units:
-            sums += [
-                "n_tokens = tokens_in + tokens_out",
-                f"if n_tokens > {TOP}: n_tokens = {TOP}",
-            ]
-        lines += [f"if not ({' and '.join(plain)}):", *indented(reserved)]
-        return [*lines, "else:", *indented(sums)] if sums else lines
 
     def _fact_lines(self) -> list[str]:
         reader = self.engine.reader

@@ -90,7 +90,8 @@ class InlineEmitter(Emitter):
     """Writes lines that read a store's records, judge them, and write them.
 
     `writes` run once nothing refuses; `receipts` are the sources of those of all counters, None
-    for one that was not reached.
+    for one that was not reached, and `kept` the variables that they name: a decision keeps these,
+    and makes receipts of them when it is asked.
     A function that is called hands its writes to its caller, which makes them later.
     """
 
@@ -108,6 +109,7 @@ class InlineEmitter(Emitter):
         self.leave = leave
         self.writes: list[str] = []
         self.receipts: list[str] = []
+        self.kept: dict[str, None] = {}
         codec = store.codec
         self.constants.update(
             read_window=codec.read_window, charged_window=codec.charged_window,
@@ -124,10 +126,17 @@ class InlineEmitter(Emitter):
             read, record = {LINE: self._line, WINDOW: self._window, MEMBERS: self._set}[spec.kind](
                 limit, spec, key
             )
-            lines += conditional(spec.gate, [*self._find(limit, spec, key), *read])
-            where = f"k{j} is not None" if self._on or spec.gate else ""
-            if where:
-                self.then.append(f"k{j} = None")
+            read = [*self._find(limit, spec, key), *read]
+            receipt, names = self._receipt(limit, spec)
+            reached = ""
+            if self._on or spec.gate:
+                reached = f"y{j} is not None"
+                self.then.append(f"y{j} = None")
+                read.append(f"y{j} = {receipt}")
+                receipt, names = f"y{j}", [f"y{j}"]
+            lines += conditional(spec.gate, read)
+            self.receipts.append(receipt)
+            self.kept.update(dict.fromkeys(name for name in names if name.isidentifier()))
             kept = "" if limit.binding else f"{limit.first} not in left"
             put = f"put{j}(k{j}, {record}, t)"
             self.constants[f"put{j}"] = self._table(limit, spec).put
@@ -136,20 +145,33 @@ class InlineEmitter(Emitter):
                 write = [f"looked.writes.append((put{j}, k{j}, {record}))"]
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
-            tests = " and ".join(filter(None, (where, kept, some)))
+            tests = " and ".join(filter(None, (reached, kept, some)))
             self.writes += conditional(tests, write)
-            receipt = self._receipt(limit, spec)
-            self.receipts.append(f"{receipt} if {where} else None" if where else receipt)
         return lines
 
-    def _receipt(self, limit: Limit, spec: CellSpec) -> str:
-        j = limit.first + spec.number
-        rest = {
-            LINE: f"{spec.place}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, x{j}",
-            WINDOW: f"s{j}, u{j}, {spec.amount}, {spec.units}, {spec.allowance}, 0",
-            MEMBERS: f"0, u{j}, 0 if g{j} else 1, 1, {spec.allowance}, 0",
-        }[spec.kind]
-        return f"({j}, k{j}, {rest})"
+    def _receipt(self, limit: Limit, spec: CellSpec) -> tuple[str, list[str]]:
+        """Return the source of a counter's receipt, and the variables in it."""
+        j, codec = limit.first + spec.number, self.store.codec
+        asked = [spec.amount, spec.units, spec.allowance]
+        if spec.kind == LINE:
+            names = [spec.place, f"u{j}", *asked, f"x{j}"]
+            rest = ", ".join(names)
+        elif spec.kind == MEMBERS:
+            names = [f"u{j}", f"g{j}", spec.allowance]
+            rest = f"0, u{j}, 0 if g{j} else 1, 1, {spec.allowance}, 0"
+        elif spec.span > 1:
+            names = [f"s{j}", f"u{j}", *asked]
+            rest = f"{', '.join(names)}, 0"
+        else:
+            names = [f"r{j}", *asked]
+            packed = f"r{j} & {codec.SLOT_MASK}, r{j} >> {codec.SLOT_BITS}"
+            rest = f"{packed}, {', '.join(asked)}, 0"
+        return f"({j}, k{j}, {rest})", [f"k{j}", *names]
+
+    @property
+    def receipt_tuple(self) -> str:
+        """The source of all receipts."""
+        return "(" + "".join(f"{receipt}, " for receipt in self.receipts) + ")"
 
     def _table(self, limit: Limit, spec: CellSpec) -> FusableTable:
         return self.store.home(limit.idents[spec.number], spec.kept)
@@ -195,7 +217,7 @@ class InlineEmitter(Emitter):
     def _over(self, limit: Limit, spec: CellSpec, key: str, frees: str) -> list[str]:
         """Return lines for a counter that has something to say."""
         judge = self.constant("J", limit.judge)
-        lines = [f"judged += ({judge}(receipt({self._receipt(limit, spec)}), {frees}, t),)"]
+        lines = [f"judged += ({judge}(receipt({self._receipt(limit, spec)[0]}), {frees}, t),)"]
         if not spec.ceiling:
             return lines
         refused = self._refuse(limit, key, struck=True)
@@ -235,10 +257,9 @@ class InlineEmitter(Emitter):
         return lines, f"((v{j}, x{j}) if x{j} else v{j})"
 
     def _window(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
-        j, n, bits = limit.first + spec.number, spec.amount, self.store.codec.SLOT_BITS
-        # What refuses never gets so far.
-        value = f"v{j}" if spec.ceiling else f"min(v{j}, {TOP})"
-        record, frees = f"{value} << {bits} | s{j}", "None"
+        """Return lines that read a window; one of a single slot is counted as it is packed."""
+        j, n, codec = limit.first + spec.number, spec.amount, self.store.codec
+        bits, mask, frees = codec.SLOT_BITS, codec.SLOT_MASK, "None"
         if spec.span > 1:
             record = f"charged_window(r{j}, s{j}, {spec.span}, {n})"
             frees = f"slot_frees(r{j}, s{j}, {spec.span}, v{j} - ({spec.ceiling or f'v{j}'}))"
@@ -247,21 +268,23 @@ class InlineEmitter(Emitter):
                 f"else: u{j}, s{j} = read_window(r{j}, {spec.place}, {spec.span})",
                 # Slots so far ahead only a clock that was ahead can have written.
                 f"if s{j} > {spec.place} + {spec.span + 1}: {self.leave}",
+                f"v{j} = u{j} + {n}",
             ]
-        elif spec.place == "0":
-            lines = [f"s{j} = 0", f"u{j} = 0 if r{j} is None else r{j} >> {bits}"]
         else:
-            lines = [
-                f"s{j} = {spec.place}; u{j} = 0",
-                f"if r{j} is not None:",
-                f"    z{j} = r{j} & {self.store.codec.SLOT_MASK}",
-                f"    if z{j} > s{j} + {spec.kept // SECOND}: {self.leave}",
-                f"    if z{j} >= s{j}: s{j} = z{j}; u{j} = r{j} >> {bits}",
-            ]
+            record = f"r{j} + ({n} << {bits})"
+            if not spec.ceiling:  # what refuses never gets so far
+                record = f"min(v{j}, {TOP}) << {bits} | r{j} & {mask}"
+            lines = [f"if r{j} is None: r{j} = {spec.place}"]
+            if spec.place != "0":
+                lines += [
+                    f"elif (s{j} := r{j} & {mask}) != {spec.place}:",
+                    f"    if s{j} < {spec.place}: r{j} = {spec.place}",
+                    f"    elif s{j} > {spec.place} + {spec.kept // SECOND}: {self.leave}",
+                ]
+            lines.append(f"v{j} = (r{j} >> {bits}) + {n}")
         most = self._alert(spec)
         alert = f"v{j} > {most}" if most else f"v{j} * 100 > {spec.allowance} * {spec.alerts_at}"
-        over = conditional(alert, self._over(limit, spec, key, frees))
-        return [*lines, f"v{j} = u{j} + {n}", *over], record
+        return [*lines, *conditional(alert, self._over(limit, spec, key, frees))], record
 
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         j, most = limit.first, spec.allowance
@@ -337,10 +360,11 @@ class _Inline:
         serial, naming = "next_serial()", []
         if any(limit.lease for limit, _ in self.engine.counters):
             serial, naming = "serial", ["serial = next_serial()", "name = name_of(serial)"]
-        receipts = "(" + "".join(f"{receipt}, " for receipt in emitter.receipts) + ")"
+        receipts, kept = emitter.receipt_tuple, [*emitter.kept]
         looks, put = "", []
         if within:
             looks, receipts = "not looks and ", receipts + " + more"
+            kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
         asked = f"facts, estimate, t, {serial}"
         lines = [
@@ -370,7 +394,7 @@ class _Inline:
                     "decision = new(Decision)",
                     "decision._ruling = ALLOWED",
                     "decision._case = "
-                    f"(engine, facts, estimate, t, {receipts}, {serial}, None, (), None)",
+                    f"(engine, facts, estimate, t, {serial}, {', '.join(['receipts', *kept])})",
                     "return decision",
                 ],
                 2,
@@ -383,6 +407,9 @@ class _Inline:
             for name, bucket in self.buckets.items():
                 for value in bucket:
                     self._bucket(name, value)
+        taken = ", ".join(["engine, facts, estimate, t, serial, receipts", *kept])
+        read = [f"def receipts({taken}):", f"    return {receipts}"]
+        emitter.constants["receipts"] = define(read, {}, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
 
@@ -501,13 +528,12 @@ class _Inline:
         emitter.add(places)
         prelude = emitter.prelude()
         if counts:
-            receipts = "".join(f"{receipt}, " for receipt in emitter.receipts)
             lines = [
                 *prelude,
                 "judged = left = struck = (); refused = False",
                 *emitter.opening,
                 *emitter.then,
-                f"looked.add(found, judged, struck, left, refused, ({receipts}))",
+                f"looked.add(found, judged, struck, left, refused, {emitter.receipt_tuple})",
                 # What is refused already will not be written.
                 *conditional("not looked.refused", emitter.writes),
                 "return True",
@@ -560,13 +586,13 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
 
     def settle(decision: Decision, usage: Mapping[str, object], now: int) -> bool:
         amounts = _amounts(usage)
-        case = decision._case
-        if amounts is None or case[0] is not engine or decision.settled:
+        if amounts is None or decision.settled or decision.engine is not engine:
             return False
+        debits = decision.debits
         decision._settled = True
         acquire()
         try:
-            for debit in cast(tuple[Receipt | None, ...], case[4]):
+            for debit in debits:
                 if debit is None:
                     continue
                 unit, period, lease = counters[debit[0]]

@@ -102,7 +102,7 @@ class Question:
     @property
     def case(self) -> Case:
         """The evidence of the decision to come."""
-        return Case(self.engine, self.facts, self.estimate, self.now, (), self.serial)
+        return Case(self.engine, self.facts, self.estimate, self.now, self.serial)
 
     @property
     def charges(self) -> Sequence[Charge]:
@@ -201,12 +201,7 @@ class Question:
 
     def allowed(self, receipts: tuple[Receipt, ...]) -> Decision:
         """Return the decision that simply allows the request."""
-        decision: Decision = object.__new__(Decision)
-        decision._ruling = ALLOWED
-        decision._case = (
-            self.engine, self.facts, self.estimate, self.now, receipts, self.serial, None, (), None
-        )  # fmt: skip
-        return decision
+        return Decision.of(ALLOWED, self.case._replace(debits=receipts))
 
 
 Ask = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Question | None]
@@ -348,13 +343,15 @@ class _Asking:
         prelude = emitter.prelude()
         self.main = self.main or emitter
         calls = self._bucket_calls(emitter, buckets)
-        emitter.constants["name_of"] = self.engine.ids.name
+        emitter.constants.update(name_of=self.engine.ids.name, refuses=refuses)
         lines = [
             *prelude,
             *(["name = name_of(question.serial)"] if emitter.named else []),
             "keys, charges, cells, members = question.form",
             "rows = question.rows",
-            "if found: question.found += found",
+            "if found:",
+            "    question.found += found",
+            *(["    if refuses(found): return True"] if emitter.ends_early else []),
             *emitter.opening,
             *emitter.then,
             *calls,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from guardrail.model.facts import AGES, WEEKDAYS, Fact, typed_value, value_shown
+from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value, value_shown
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
@@ -43,6 +43,7 @@ class FactReader:
         names.update(name for name, fact in facts.items() if fact.required)
         self.used = frozenset(names)
         self.facts = {name: facts[name] for name in sorted(names)}
+        self._read = tuple((name, fact, reader_of(fact)) for name, fact in self.facts.items())
         self.identities = names & {*IDENTITIES, *identities}
         self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
         every: dict[str, Derivation] = {
@@ -78,10 +79,10 @@ class FactReader:
         known: dict[str, Any] = {}
         notes: list[str] = []
         spoiled: set[str] = set(unavailable)
-        for name, fact in self.facts.items():
+        for name, fact, read in self._read:
             stated = raw.get(name)
             if stated is not None:
-                value = typed_value(fact, stated)
+                value = read(fact, stated)
                 if value is None or (value == "" and name in self.identities):
                     spoiled.add(name)
                     notes.append(_ill_typed(fact, stated))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, Self, TypeGuard, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
-from guardrail.engine import Case, Decision, Engine, Plan
+from guardrail.engine import Case, Decision, Engine, Plan, define
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
 from guardrail.links import (
@@ -52,26 +52,11 @@ Note = Callable[[Mapping[str, object], float, Decision], None]
 
 
 class _Asked(NamedTuple):
-    """A signal, and when to ask it; a stand-in's facts only stand in for a missing account."""
+    """A signal, and when to ask it: where it may find something that is not known."""
 
     signal: Signal
-    needs: tuple[str, ...]
-    provides: tuple[str, ...]
-    is_stand_in: bool
+    is_due: Callable[[Mapping[str, object]], bool]
     is_awaited: bool
-
-    @classmethod
-    def of(cls, signal: Signal, direct: frozenset[str]) -> Self:
-        """Return a signal with what it needs; `direct` facts are read by name."""
-        needs, provides = tuple(signal.needs), tuple(signal.provides)
-        stands_in = signal.provides.isdisjoint(direct)
-        return cls(signal, needs, provides, stands_in, isinstance(signal, Lookup))
-
-    def is_due(self, facts: Mapping[str, object]) -> bool:
-        """Tell whether it may find something that is not known."""
-        if self.is_stand_in and facts.get("account.id") is not None:
-            return False
-        return _any_in(self.needs, facts) and not _all_in(self.provides, facts)
 
 
 class Context:
@@ -131,7 +116,13 @@ class Context:
         """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
-        self._asked = [_Asked.of(signal, direct) for signal in self.signals]
+        due = [_due(signal, direct) for signal in self.signals]
+        self._asked = [
+            _Asked(signal, _tests(tests), isinstance(signal, Lookup))
+            for signal, tests in zip(self.signals, due, strict=True)
+        ]
+        self.any_due = _tests(" or ".join(due))
+        """Tells of a request's facts whether a signal has to be asked at all."""
         self.looks_up = any(isinstance(signal, Lookup) for signal in self.signals)
         """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
@@ -151,7 +142,7 @@ class Context:
         if any(isinstance(signal, ActorSignal | NoLinks) for signal in self.signals):
             return
         counters = store.store if isinstance(store, AsyncMemoryStore) else store
-        signal: ActorSignal
+        signal: ActorSignal[Any]
         if isinstance(counters, MemoryStore):
             former = self.links if isinstance(self.links, MemoryLinks) else None
             self.links = MemoryLinks(links, counters, former)
@@ -289,7 +280,7 @@ class Context:
         micros = microseconds(now)
         serial = engine.ids.next()
         plan = engine.plan(facts, estimate, micros, engine.ids.name(serial), unavailable)
-        return Case(engine, facts, estimate, micros, (), serial), plan
+        return Case(engine, facts, estimate, micros, serial), plan
 
     def concluded(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
         """Return the decision on a plan."""
@@ -301,7 +292,7 @@ class Context:
         """Return what settles a decision, and mark it settled; nothing if it was already."""
         if decision.settled:
             return []
-        corrections, notes = decision.case.engine.settlement(decision, usage or {}, model)
+        corrections, notes = decision.engine.settlement(decision, usage or {}, model)
         decision.mark_settled(notes)
         return corrections
 
@@ -310,11 +301,11 @@ class Context:
         if decision.settled:
             return []
         decision.mark_settled()
-        return decision.case.engine.release(decision)
+        return decision.engine.release(decision)
 
     def renewal(self, decision: Decision, now: int) -> list[Correction]:
         """Return what extends a decision's leases, counted from `now` (microseconds)."""
-        return [] if decision.settled else decision.case.engine.renewal(decision, now)
+        return [] if decision.settled else decision.engine.renewal(decision, now)
 
     def needs_store(self, plan: Plan) -> bool:
         """Tell whether a plan has anything to ask a store."""
@@ -335,18 +326,22 @@ def _needs(signals: Sequence[Signal]) -> frozenset[str]:
     return frozenset().union(*(signal.needs for signal in signals))
 
 
-def _any_in(names: tuple[str, ...], facts: Mapping[str, object]) -> bool:
-    for name in names:
-        if name in facts:
-            return True
-    return not names
+def _due(signal: Signal, direct: frozenset[str]) -> str:
+    """Return the source of whether a signal may find something that some `facts` lack.
+
+    Facts that are not `direct`, read by name, only stand in for a missing account.
+    """
+    needed = " or ".join(f"{name!r} in facts" for name in sorted(signal.needs)) or "True"
+    known = " and ".join(f"{name!r} in facts" for name in sorted(signal.provides)) or "True"
+    due = f"({needed}) and not ({known})"
+    stands_in = signal.provides.isdisjoint(direct)
+    return f"(facts.get('account.id') is None and {due})" if stands_in else f"({due})"
 
 
-def _all_in(names: tuple[str, ...], facts: Mapping[str, object]) -> bool:
-    for name in names:  # noqa: SIM110
-        if name not in facts:
-            return False
-    return True
+def _tests(source: str) -> Callable[[Mapping[str, object]], bool]:
+    made: Callable[[Mapping[str, object]], bool]
+    made = define(["def due(facts):", f"    return {source or False}"], {}, "due", "signals")
+    return made
 
 
 MODE, UNTIL = "GUARDRAIL_MODE", "GUARDRAIL_MODE_UNTIL"

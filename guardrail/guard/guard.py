@@ -30,7 +30,7 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        self._signals = context.signals
+        self._due = context.any_due
         self._clock = context.clock
         self._note = context.note
         self._decide: Decide = self._steps
@@ -76,7 +76,7 @@ class Guard(BaseGuard[Store]):
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
-        if self._signals:
+        if self._due(facts):
             moment = self._context.moment(moment)
             facts, failed = self._context.known(facts, moment, asked, unavailable)
             unavailable |= failed

@@ -96,7 +96,7 @@ class _HeadRules:
         engine, now = self.engine, microseconds(moment)
         serial = engine.ids.next()
         plan = engine.plan(facts, estimate, now, engine.ids.name(serial), unavailable)
-        return engine.decision(Case(engine, facts, estimate, now, (), serial), plan, None)
+        return engine.decision(Case(engine, facts, estimate, now, serial), plan, None)
 
 
 def _late(signals: Sequence[Signal]) -> frozenset[str]:

@@ -118,17 +118,15 @@ class AsyncSteps:
     def _now(self) -> float | None:
         return None if self._clock is None else self._clock()
 
-    async def _decide(
+    def _decide(
         self,
         guard: AsyncGuard,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,
         unavailable: frozenset[str],
         asked: tuple[Signal, ...],
-    ) -> Decision:
-        return await guard.decide(
-            facts, estimate, unavailable=unavailable, now=self._now(), asked=asked
-        )
+    ) -> Coroutine[Any, Any, Decision]:
+        return guard.decide(facts, estimate, unavailable=unavailable, now=self._now(), asked=asked)
 
     async def _settle(self, guard: AsyncGuard, decision: Decision, how: Settlement) -> None:
         try:
@@ -185,10 +183,9 @@ class AsyncEnforcer(Flows, AsyncSteps):
         Files are looked at beside the event loop. A look that takes longer than `LONGEST_LOOK`
         seconds goes on, and nobody waits for it any more.
         """
-        if self._guard.due(self.clock()):
-            self._looking = self.start(asyncio.to_thread(self._guard.look))
-        if self._looking is not None and not self._looking.done():
-            await asyncio.wait((self._looking,), timeout=LONGEST_LOOK)
+        looking = self._begun_look()
+        if looking is not None:
+            await asyncio.wait((looking,), timeout=LONGEST_LOOK)
 
     async def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
@@ -210,12 +207,20 @@ class AsyncEnforcer(Flows, AsyncSteps):
             await guard.close()
         self.configured.close()
 
+    def _begun_look(self) -> asyncio.Task[None] | None:
+        """Begin a look where one is due; return the one that is to be waited for."""
+        if self._guard.due(self.clock()):
+            self._looking = self.start(asyncio.to_thread(self._guard.look))
+        looking = self._looking
+        return None if looking is None or looking.done() else looking
+
     async def _refresh(self) -> AsyncGuard:
-        await self.look()
+        if self._begun_look() is not None:
+            await self.look()
         return self._guard.get()
 
-    async def _look_up(self, caller: Caller) -> Identity:
-        return await self._callers.find(caller, self.clock())
+    def _look_up(self, caller: Caller) -> Coroutine[Any, Any, Identity]:
+        return self._callers.find(caller, self.clock())
 
     async def _compute(self, work: Callable[[], object], known: bool) -> object:
         """Do what a large body takes in a thread, while the loop serves others.

@@ -181,12 +181,14 @@ class Reservation:
         """Settle it, unless that is done; not `recorded` where a refusal of ours stands for it."""
         if self.held:
             self.held = False
-            recorder = self._recorder if recorded else None
+            if recorded and self._recorder is not None:
+                self._recorder.settled(self.decision, settlement)
             try:
-                yield from settled(self.guard, self.decision, settlement, recorder)
+                yield Settle(self.guard, self.decision, settlement)
             finally:
                 # Also where this was cancelled meanwhile.
-                yield from self._let_places_go()
+                if self._again is not None:
+                    yield from self._let_places_go()
 
     def decide_again(
         self, facts: Mapping[str, object], estimate: Mapping[str, object], *, served: bool
@@ -570,9 +572,13 @@ class Served:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
             usage = self._with_added(usage, self._request.estimate)
+        settling = self.reservation.settle(Settlement(usage, own[1].model))
+        if not others:
+            yield from settling
+            return
         rest = iter(others)
         try:
-            yield from self.reservation.settle(own[1]._replace(usage=usage))
+            yield from settling
             yield from self._settle_each(rest)
         finally:
             # Also where this was cancelled meanwhile.

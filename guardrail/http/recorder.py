@@ -62,7 +62,7 @@ class DecisionRecorder:
         self._traffic = traffic
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()
-        self._series: dict[tuple[str, ...], tuple[str, str]] = {}
+        self._series: dict[tuple[object, ...], tuple[str, str]] = {}
         self._unlogged = 0
 
     def decided(self, decision: Decision, dialect: Dialect, *, owes: bool = False) -> None:
@@ -70,21 +70,19 @@ class DecisionRecorder:
 
         `owes` tells of a refusal whose work runs all the same: it is recorded when it is settled.
         """
-        labels = (
-            str(decision.effect),
-            decision.rule or "",
-            decision.reason or "",
-            str(decision.mode),
-            dialect.value,
-        )
-        series = self._series.get(labels)
+        ruling = decision.ruling
+        known = ruling.effect, ruling.rule, ruling.reason, ruling.mode, dialect
+        series = self._series.get(known)
         if series is None:
-            coarser = (labels[0], "", "", labels[3], labels[4])
-            series = _decisions(labels), _decisions(coarser)
+            effect, mode = str(ruling.effect), str(ruling.mode)
+            series = (
+                _decisions(effect, ruling.rule or "", ruling.reason or "", mode, dialect.value),
+                _decisions(effect, "", "", mode, dialect.value),
+            )
             if len(self._series) < MOST_SERIES:
-                self._series[labels] = series
+                self._series[known] = series
         self._counts.add(*series)
-        if decision.reason == INVALID_FACT and self._is_news(str(decision.message)):
+        if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
         if not decision.allowed and not owes:
             self._end(decision, "refused", None, None)
@@ -271,7 +269,7 @@ def _figures(
         yield "guardrail_policy_stale", int(reloads.problem is not None)
 
 
-def _decisions(labels: tuple[str, ...]) -> str:
+def _decisions(*labels: str) -> str:
     told = ",".join(f'{k}="{_label(v)}"' for k, v in zip(_BESIDE, labels, strict=True))
     return f"guardrail_decisions_total{{{told}}}"
 

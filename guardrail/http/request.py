@@ -260,7 +260,8 @@ class Request:
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
         settings, head = self._settings, self.head
-        agent = value_of(head.headers, b"user-agent")
+        named = dict(head.headers[::-1])  # the first of each name
+        agent = named.get(b"user-agent")
         if agent:
             self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
@@ -272,7 +273,8 @@ class Request:
         note = self.caller.address.note
         self.notes = () if note is None else (note,)
         self.facts.update(self.caller.facts())
-        self.facts.update(incoming_ids(head))
+        if b"x-request-id" in named or b"traceparent" in named:
+            self.facts.update(incoming_ids(head))
         self.head_facts = dict(self.facts)
         self.facts.update(self.asked.facts)
         length = self._length
@@ -316,11 +318,14 @@ class Request:
         )
         self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
         # What the head and the directory establish stands over what a body says.
-        established = self.facts
-        self.facts = facts = {**asked.facts, **established}
-        for name, value in asked.facts.items():
-            if name.startswith("request."):
-                facts[name] = value
+        stated = asked.facts
+        if settings.classifiers:
+            stated = {
+                name: value
+                for name, value in stated.items()
+                if name.startswith("request.") or name not in self.facts
+            }
+        self.facts = {**self.facts, **stated}
         if asked.problem is None:
             return None
         if asked.status == 413 or (
@@ -427,9 +432,10 @@ def own_answer(
 def is_let_through(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
     # HTTP/2 need not state that a body follows; what a body would be is stated all the same.
-    labelled = not head.http_version.startswith("1") and value_of(head.headers, b"content-type")
-    if not labelled and is_preflight(head.method, head.headers):
-        return True
+    if head.method == "OPTIONS":
+        labelled = not head.http_version.startswith("1") and value_of(head.headers, b"content-type")
+        if not labelled and is_preflight(head.method, head.headers):
+            return True
     return head.is_one_of(settings.exempt)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from guardrail.engine import Decision
+from guardrail.engine import Decision, Engine
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering import Meter
 from guardrail.http.parsing import ParsedRequest
@@ -17,6 +17,7 @@ from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.http.parsing.values import FREE
 from guardrail.http.responses import Addressee, Style, admitted_fields
 from guardrail.http.responses.refusals import Refusal, error_frame
+from guardrail.model.policy import PolicySet
 
 Field = tuple[bytes, bytes]
 
@@ -64,7 +65,9 @@ class ResponseTracker:
         self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
-        self._meter = _meter_of(decision, asked)
+        engine = decision.case.engine
+        self._policies = engine.policies
+        self._meter = _meter_of(engine, asked)
         self._background = background
         self._watch: Meter | None = None
         if background and may_tell_ends(asked.facts.get("request.endpoint")):
@@ -141,7 +144,9 @@ class ResponseTracker:
                 usage = dict(self._watch.usage()) if self._watch.told else {}
                 if usage.get("input_tokens") == 0:
                     del usage["input_tokens"]  # there was some: it stays as reserved
-                found.append((waiting, Settlement(usage, _served(waiting, self._watch))))
+                found.append(
+                    (waiting, Settlement(usage, _served(waiting.case.engine.policies, self._watch)))
+                )
         return found
 
     def ended(self, *, failed: bool, left: bool = False) -> Settlement:
@@ -161,24 +166,34 @@ class ResponseTracker:
         if status is None or (failed and not self._bytes):
             return Settlement(None)
         if 200 <= status < 300:
-            return Settlement(self._meter.usage(), _served(self.decision, self._meter))
+            return Settlement(self._meter.usage(), _served(self._policies, self._meter))
         if 400 <= status < 500 and status != 429:
             return Settlement(self._nothing())
         return Settlement(None)
 
     def _nothing(self) -> dict[str, int]:
         others = {unit: 0 for unit in self._estimate if unit != "requests"}
-        declared = dict.fromkeys(self.decision.case.engine.policies.units, 0)
+        declared = dict.fromkeys(self._policies.units, 0)
         return {**declared, **others, **NOTHING_SERVED}
 
 
-def _meter_of(decision: Decision, asked: ParsedRequest) -> Meter:
+def _served(policies: PolicySet, meter: Meter) -> str | None:
+    """Return the model that answered, where policies know it by that name.
+
+    Hosts often answer under a longer name than was asked for: the model requested, or
+    degraded to, then stands for it, and not the dearest of all.
+    """
+    model = meter.served_model
+    return None if policies.model_named(model) is None else model
+
+
+def _meter_of(engine: Engine, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
-    engine = decision.case.engine
     reserved = dict(asked.estimate)
-    output = engine.sizer.output(reserved, asked.facts.get("request.model"))
-    if output is not None:
-        reserved["output_tokens"] = output
+    if reserved.get("output_tokens") is None:
+        output = engine.sizer.output(reserved, asked.facts.get("request.model"))
+        if output is not None:
+            reserved["output_tokens"] = output
     usage_format, guessed = asked.usage_format, False
     if usage_format is UsageFormat.NONE and not asked.estimate.items() >= FREE.items():
         # A host's own path may answer in a shape that we know.
@@ -190,7 +205,7 @@ def _meter_of(decision: Decision, asked: ParsedRequest) -> Meter:
         asked.streams,
         reserved,
         reasons=asked.facts.get("request.reasoning") is True,
-        background=document.get("background") is True,
+        background=True in (document.get("background"), document.get("deferred")),
         echoes=document.get("echo") is True,
         units=engine.policies.units,
         guessed=guessed,
@@ -206,17 +221,6 @@ def _wants_text(asked: ParsedRequest, document: Mapping[str, object]) -> bool:
         return True
     body = asked.body or b""
     return b"response_format" in body and _TEXT_FIELD.search(body) is not None
-
-
-def _served(decision: Decision, meter: Meter) -> str | None:
-    """Return the model that answered, where policies know it by that name.
-
-    Hosts often answer under a longer name than was asked for: the model requested, or
-    degraded to, then stands for it, and not the dearest of all.
-    """
-    model = meter.served_model
-    policies = decision.case.engine.policies
-    return None if policies.model_named(model) is None else model
 
 
 MOST_WAITING = 4_096

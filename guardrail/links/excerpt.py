@@ -71,7 +71,7 @@ class Excerpt:
         for name, day in due.items():
             at = forest.index.get(int.from_bytes(name, "big"), NOBODY)
             if at != NOBODY:
-                forest.due.setdefault(day, array("i")).append(at)
+                forest.enter(at, day)
 
     def _add(self, number: int, row: Row) -> None:
         forest = self.forest

@@ -94,6 +94,8 @@ class Forest:
         """For each root of an actor that has a name of its own, that name."""
         self.due: dict[int, array[int]] = {}
         """The nodes to look at after a day: their edges may have expired."""
+        self._soonest = LAST_DAY
+        """No node is due sooner."""
         self.changes: list[Change] = []
         self.loose: list[int] = []
         """The nodes that may have no edge any more."""
@@ -152,13 +154,8 @@ class Forest:
         It does not where it would make an actor of more than `most` accounts, or too deep a tree.
         `fresh` names an actor that comes to be by it.
         """
-        parent = self.parent
-        if parent[account] == value or parent[value] == account:
-            child = account if parent[account] == value else value
-            if self.expiry[child] >= today:
-                self.expiry[child] = max(self.expiry[child], expiry)
-                return True
-            self.cut(child)
+        if self.renew(account, value, expiry, today):
+            return True
         tops = self.root(account, today), self.root(value, today)
         if tops[0] == tops[1]:
             return self._close(account, value, expiry, today)
@@ -168,6 +165,18 @@ class Forest:
         if len(self.path(account)) + len(self.path(value)) > LONGEST_WALK:
             return False
         self._graft(account, value, expiry, today, tops, fresh)
+        return True
+
+    def renew(self, account: int, value: int, expiry: int, today: int) -> bool:
+        """Let an edge last longer, if it is there; tell whether it is."""
+        child = self.edge(account, value)
+        if child == NOBODY:
+            return False
+        if self.expiry[child] < today:
+            self.cut(child)
+            return False
+        if self.expiry[child] < expiry:
+            self.expiry[child] = expiry
         return True
 
     def _close(self, account: int, value: int, expiry: int, today: int) -> bool:
@@ -286,6 +295,8 @@ class Forest:
     def expire(self, today: int, most: int) -> int:
         """Cut edges that have expired, of at most so many nodes; return how many were looked at."""
         seen = 0
+        if self._soonest >= today:
+            return seen
         for day in sorted(day for day in self.due if day < today):
             nodes = self.due[day]
             while nodes and seen < most:
@@ -302,6 +313,7 @@ class Forest:
             if nodes:
                 break
             del self.due[day]
+        self._soonest = min(self.due, default=LAST_DAY)
         return seen
 
     def edges(self) -> Iterator[Edge]:
@@ -386,7 +398,12 @@ class Forest:
         day = self.expiry[row]
         if not 0 < self.entered[row] <= day:
             self.entered[row] = day
-            self.due.setdefault(day, array("i")).append(row)
+            self.enter(row, day)
+
+    def enter(self, row: int, day: int) -> None:
+        """Have a node looked at after a day."""
+        self.due.setdefault(day, array("i")).append(row)
+        self._soonest = min(self._soonest, day)
 
     def tidy(self) -> None:
         """Let go of nodes that no edge holds any more; no row may be in use."""

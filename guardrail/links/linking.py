@@ -91,6 +91,12 @@ class Book:
         """The linked accounts that were told to act alone in spite of it."""
         self.kinds: list[tuple[str, ...]] = []
         """The facts of each kind of evidence."""
+        self.revision = 0
+        """Rises with whatever may tie or part accounts by what they showed earlier in the day.
+
+        That is a link that was cut, an account that is trusted or is so no more, a value that more
+        or fewer vouch for, where it may be public.
+        """
 
 
 class Linking:
@@ -101,6 +107,11 @@ class Linking:
         self.evidence = evidence
         self.forest = forest
         self.book = book
+        self.settled = True
+        """Whether seeing the same again that day changes nothing unless the book is revised.
+
+        Else what ties the account last seen hangs on how many others there are.
+        """
 
     def see(self, sighting: Sighting, now: int) -> Standing:
         """Return whom an account acts as after a sighting at `now` (microseconds).
@@ -109,12 +120,18 @@ class Linking:
         """
         today = min(now // DAY, LAST_DAY)
         self.forest.expire(today, AT_ONCE)
+        self.settled = not sighting.is_exempt
         apart = self.book.apart.get(sighting.account, 0) >= today
         if sighting.is_exempt or apart:
             self._leave(sighting)
             return Standing(0, 1, int(sighting.is_trusted))
         self._link(sighting, now, today)
         return self.stands(sighting.account, sighting.is_trusted, today)
+
+    def agrees(self, account: int, is_trusted: bool) -> bool:
+        """Tell whether an account was last seen to be trusted, or not, as it is told to be."""
+        row = self.forest.index.get(account, NOBODY)
+        return row == NOBODY or (self.forest.kind[row] == TRUSTED) is is_trusted
 
     def stands(self, account: int, is_trusted: bool, today: int) -> Standing:
         """Return whom an account acts as."""
@@ -152,6 +169,7 @@ class Linking:
         today = now // DAY
         row = self.forest.index.get(account, NOBODY)
         self.book.apart[account] = today + self.links.strong_days
+        self.book.revision += 1
         if row == NOBODY:
             return False
         before = self.forest.changes
@@ -170,6 +188,7 @@ class Linking:
 
         What its actor had used it has used: only time ends that.
         """
+        self.book.revision += 1
         self.book.apart.pop(account, None)
         self.book.bearers.forget(account)
         row = self.forest.index.get(account, NOBODY)
@@ -187,6 +206,7 @@ class Linking:
         if weakest is not None:
             rows = self.forest.index[weakest.account], self.forest.index[weakest.value]
             self.forest.cut(self.forest.edge(*rows))
+            self.book.revision += 1
         return weakest
 
     def members(self, account: int, today: int) -> list[int]:
@@ -216,7 +236,9 @@ class Linking:
         kind = TRUSTED if sighting.is_trusted else STRANGER
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
-        forest.trust(row, sighting.is_trusted)
+        if forest.kind[row] != kind:
+            forest.trust(row, sighting.is_trusted)
+            self.book.revision += 1
         strong, weak = (
             min(today + days, LAST_DAY) for days in (links.strong_days, links.weak_days)
         )
@@ -224,15 +246,20 @@ class Linking:
             self._tie(row, value.name, value.kind, strong, today, now)
         if sighting.is_trusted:
             self._vouch(sighting, today)
+        vouched = self._vouched(sighting, today)
         for pair in sighting.weak:
-            if sighting.is_trusted or self._is_public(pair, today):
+            if sighting.is_trusted or (vouched and self._is_public(pair, vouched, today)):
                 self._untie(row, pair.name)
             elif forest.degree[row] < MOST_LINKS or pair.name in forest.index:
                 self._tie(row, pair.name, pair.kind, weak, today, now)
+            else:
+                self.settled = False
 
     def _tie(self, row: int, name: int, kind: int, expiry: int, today: int, now: int) -> None:
         forest, fresh = self.forest, 0
         value = forest.node(name, kind)
+        if forest.renew(row, value, expiry, today):
+            return
         if forest.degree[value]:
             fresh = self.evidence.fresh(forest.name[row], now)  # two accounts may meet here
         if forest.link(row, value, expiry, today, fresh, self.links.max_accounts):
@@ -240,7 +267,8 @@ class Linking:
         forest.loose.append(value)
         crowd = forest.node(self.evidence.crowd(name), kind)
         forest.loose.append(crowd)
-        named = forest.root(row, today) in forest.actor
+        top = forest.root(row, today)
+        named = top in forest.actor and forest.accounts[top] > 1
         if forest.kind[row] == STRANGER and (not named or forest.edge(row, crowd) != NOBODY):
             # Kept out, it shares the budget of all whom this value would have tied to the actor.
             # Who acts with others already has a budget that it shares: crowds join no two actors.
@@ -252,6 +280,7 @@ class Linking:
             child = NOBODY if value == NOBODY else self.forest.edge(row, value)
             if child != NOBODY:
                 self.forest.cut(child)
+                self.book.revision += 1
 
     def _leave(self, sighting: Sighting) -> None:
         row = self.forest.index.get(sighting.account, NOBODY)
@@ -271,25 +300,37 @@ class Linking:
         for child in below:
             forest.cut(child)
 
-    def _is_public(self, pair: Weak, today: int) -> bool:
+    def _vouched(self, sighting: Sighting, today: int) -> dict[int, int]:
+        """Return for each weak value that may be public how many trusted accounts show it."""
+        fewest, of = self.links.public_after, self.book.bearers.of
+        vouched: dict[int, int] = {}
+        for part in sighting.parts:
+            bearers = of(part)
+            if len(bearers) >= fewest:
+                live = sum(bearer.until >= today for bearer in bearers)
+                if live >= fewest:
+                    vouched[part] = live
+        return vouched
+
+    def _is_public(self, pair: Weak, vouched: dict[int, int], today: int) -> bool:
         """Tell whether a part of a pair is shared by so many that it links nobody.
 
         Where strangers are tied by the pair already, as many trusted accounts as half the root of
         their number have to show a part of it: to set a large farm free takes many identities.
         """
-        needed = self.links.public_after
+        one, other = pair.parts
+        live = max(vouched.get(one, 0), vouched.get(other, 0))
+        if not live:
+            return False
         row = self.forest.index.get(pair.name, NOBODY)
-        if row != NOBODY:
-            top = self.forest.root(row, today)
-            strangers = self.forest.accounts[top] - self.forest.trusted[top]
-            needed = max(needed, min(isqrt(max(0, strangers)) // 2, MOST_VOUCHING))
-        for part in pair.parts:
-            bearers = self.book.bearers.of(part)
-            if len(bearers) >= needed:
-                live = sum(bearer.until >= today for bearer in bearers)
-                if live >= needed:
-                    return True
-        return False
+        if row == NOBODY:
+            return True
+        top = self.forest.root(row, today)
+        strangers = max(0, self.forest.accounts[top] - self.forest.trusted[top])
+        is_public = live >= min(isqrt(strangers) // 2, MOST_VOUCHING)
+        if is_public:
+            self.settled = False  # more strangers, and it is not
+        return is_public
 
     def _vouch(self, sighting: Sighting, today: int) -> None:
         """Note a trusted account at the values it shows, if its card and its identity are its own.
@@ -300,15 +341,18 @@ class Linking:
             return
         until = today + self.links.weak_days
         own = Bearer(sighting.account, sighting.card, sighting.identity, until)
-        for value in {part for pair in sighting.weak for part in pair.parts}:
-            others = [
-                bearer
-                for bearer in self.book.bearers.of(value)
-                if bearer.until >= today and bearer.account != own.account
-            ]
+        for value in sighting.parts:
+            before = self.book.bearers.of(value)
+            if own in before:
+                continue
+            live = [bearer for bearer in before if bearer.until >= today]
+            others = [bearer for bearer in live if bearer.account != own.account]
             shared = any(
                 bearer.card == own.card or bearer.identity == own.identity for bearer in others
             )
             if not shared and len(others) < 2 * max(self.links.public_after, MOST_VOUCHING):
                 others.append(own)
+            fewest, most = sorted((len(others), len(live)))
+            if fewest < most >= self.links.public_after:
+                self.book.revision += 1
             self.book.bearers.put(value, tuple(others), today, self.links.weak_days)

@@ -37,7 +37,7 @@ class Watch(Protocol):
         ...
 
 
-class LinkLookup(ActorSignal):
+class LinkLookup(ActorSignal[Known]):
     """Establishes `actor.*` by links in a store that processes share.
 
     The store is asked at the first sight of what a request shows, and again when what is
@@ -97,7 +97,7 @@ class LinkLookup(ActorSignal):
     ) -> tuple[tuple[object, ...], Known | None]:
         shown, found = super()._recalled(known, moment)
         if found is not None:
-            whose = found.actor or found.sighting.account
+            whose = found.actor or found.account
             if self._links.changed(whose) > found.version:
                 return shown, None
         return shown, found
@@ -160,9 +160,8 @@ class LinkLookup(ActorSignal):
         standing = yield from self._links.see(sighting, self._pools, moment)
         if standing is None:
             return None
-        found = Known(sighting, moment, moment + REMEMBERED_FOR, self._links.version)
-        found.stand(standing)
-        return found
+        until = moment + REMEMBERED_FOR
+        return Known(sighting, moment, until, standing, self._links.version)
 
 
 class NoLinks:

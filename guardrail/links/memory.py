@@ -10,7 +10,7 @@ from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.forest import Alone, Forest, Join, Own
 from guardrail.links.linking import Book, Linking, Standing
-from guardrail.links.signal import actor_id
+from guardrail.links.signal import Kept, Seen, actor_id
 from guardrail.links.tally import Tallies
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Pool
@@ -112,28 +112,44 @@ class MemoryLinks:
 
     @property
     def version(self) -> int:
-        """Rises whenever an actor comes to be, grows or ends."""
+        """Rises whenever an actor comes to be, grows or ends, or the book is revised."""
         return self._state.version
 
-    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Seen:
         """Return whom an account acts as after a sighting at `now` (microseconds).
 
         Where actors turn out to be one, the counters of `pools` follow in the same step.
         """
         with self._store.lock:
             self._state.handles[sighting.account] = sighting.handle
+            revision = self._state.book.revision
             standing = self._linking.see(sighting, now)
             self._follow(pools, now)
             if sighting.account not in self._linking.forest.index:
                 self._state.handles.pop(sighting.account, None)
-        return standing
+            # What it parted itself, by one value, another may tie once more.
+            return self._seen(standing, revision, self._linking.settled)
 
-    def stands(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
-        """Return whom an account acts as, by what is known of it already."""
+    def stands(self, kept: Kept, pools: Sequence[Pool], now: int) -> Seen | None:
+        """Return whom an account acts as, by what is known of it already.
+
+        None where others have said meanwhile whether it is trusted: it has to be seen again.
+        """
         with self._store.lock:
-            standing = self._linking.stands(sighting.account, sighting.is_trusted, now // DAY)
+            account, _, is_trusted, is_exempt, _ = kept.shown
+            if not (is_exempt or self._linking.agrees(account, is_trusted)):
+                return None
+            standing = self._linking.stands(account, is_trusted, now // DAY)
             self._follow(pools, now)
-        return standing
+            return self._seen(standing, kept.revision, kept.settled)
+
+    @property
+    def revision(self) -> int:
+        """The revision of the book; see `Book.revision`."""
+        return self._state.book.revision
+
+    def _seen(self, standing: Standing, revision: int, settled: bool) -> Seen:
+        return Seen(standing, self._state.version, revision, settled)
 
     def expire(self, pools: Sequence[Pool], now: int) -> None:
         """Let go of all links that have expired by `now` (microseconds)."""
@@ -145,7 +161,6 @@ class MemoryLinks:
         """Take an account out of its actor and keep it apart; see `Linking.unlink`."""
         with self._store.lock:
             was_linked = self._linking.unlink(self.evidence.account(account), now)
-            self._state.version += 1
             self._follow(pools, now)
         return was_linked
 
@@ -154,7 +169,6 @@ class MemoryLinks:
         number = self.evidence.account(account)
         with self._store.lock:
             was_linked = self._linking.erase(number)
-            self._state.version += 1
             self._follow(pools, now)
             self._state.handles.pop(number, None)
         return was_linked
@@ -166,7 +180,8 @@ class MemoryLinks:
     def _follow(self, pools: Sequence[Pool], now: int) -> None:
         """Let counters follow what has become of actors."""
         changes = self._linking.changes()
-        if changes:
+        if changes or self._state.told != self._state.book.revision:
+            self._state.told = self._state.book.revision
             self._state.version += 1
         for change in changes:
             if isinstance(change, Join):
@@ -208,3 +223,5 @@ class _State:
         self.tallies = Tallies()
         self.secret = os.urandom(32)
         self.version = 0
+        self.told = 0
+        """The revision of the book that the version tells of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from guardrail.engine import Decision, FactReader, rule_facts
 from guardrail.links.evidence import Evidence, Sighting
@@ -18,14 +18,17 @@ from guardrail.model.policy import PolicySet
 
 REMEMBERED_FOR = 30 * SECOND
 """How long a process goes by what it knows of an account, in microseconds."""
-OWN_REMEMBERED_FOR = 10 * MINUTE
-"""How long it does where nobody else changes links: it is told of each change of an actor."""
+LOOKED_AFTER = 10 * MINUTE
+"""How long it does, in memory, before it looks whether what changed meanwhile ties the account."""
 MOST_REMEMBERED = 20_000
 """How many accounts are remembered, and as many again that were remembered before them."""
 
 ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
 SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
 
+
+K = TypeVar("K", bound="Known")
+"""What a signal remembers of accounts."""
 
 ALONE = Standing(0, 1, 0)
 """How an account stands that acts alone, and is not known to be trusted."""
@@ -46,12 +49,29 @@ def actor_facts(standing: Standing, account: str) -> Mapping[str, object]:
     }
 
 
+class Seen(NamedTuple):
+    """Whom an account acts as, by the links of a version and of a revision.
+
+    `settled`: seeing it again that day says the same until there is another revision.
+    """
+
+    standing: Standing
+    version: int
+    revision: int
+    settled: bool
+
+
 class LinkStore(Protocol):
     """Keeps links and lets counters follow them, in one step."""
 
     @property
     def version(self) -> int:
-        """Rises whenever an actor changes in this process."""
+        """Rises whenever an actor changes in this process, and with the revision."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Rises whenever what accounts showed earlier in the day may tie them otherwise."""
         ...
 
     @property
@@ -64,12 +84,12 @@ class LinkStore(Protocol):
         """What tells against actors."""
         ...
 
-    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
+    def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Seen:
         """Return whom an account acts as after a sighting at `now` (microseconds)."""
         ...
 
-    def stands(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Standing:
-        """Return whom an account acts as, by what is known of it already."""
+    def stands(self, kept: Kept, pools: Sequence[Pool], now: int) -> Seen | None:
+        """Return whom an account acts as by what is known already, None if it has to be seen."""
         ...
 
     def expire(self, pools: Sequence[Pool], now: int) -> None:
@@ -77,7 +97,7 @@ class LinkStore(Protocol):
         ...
 
 
-class ActorSignal(ABC):
+class ActorSignal(ABC, Generic[K]):
     """Establishes `actor.*` from what a request shows of its account.
 
     What it found is remembered for a while by all that it was found from, so that most requests
@@ -96,8 +116,8 @@ class ActorSignal(ABC):
         self.relies = FactReader(policies.facts, policies.links.relies, policies.timezone).used
         self.needs = frozenset(self._names)
         self._tallies, self._pools = tallies, tuple(pools)
-        self._recent: dict[tuple[object, ...], Known] = {}
-        self._older: dict[tuple[object, ...], Known] = {}
+        self._recent: dict[tuple[object, ...], K] = {}
+        self._older: dict[tuple[object, ...], K] = {}
         self._scoring = None
         if policies.score is not None:
             self._scoring = _Scoring(policies, Scorer(policies.score))
@@ -136,19 +156,19 @@ class ActorSignal(ABC):
         scoring = self._scoring
         if scoring is None or known.get("actor.accounts") == 1:
             return
+        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
+        if not (acted or decision.allowed):
+            return
         found = self._seen(known, now)
         if found is None or not found.actor:
             return
-        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
-        if not (decision.allowed or acted):
-            return
-        typed, _ = scoring.reader.read(known, now)
         if decision.allowed:
-            self._tallies.add(found.actor, scoring.scorer, typed, now)
+            shown, _ = scoring.signs.read(known, now)
+            self._tallies.add(found.actor, scoring.scorer, shown, now)
         if acted:
-            account = found.sighting.account
+            typed, _ = scoring.reader.read(known, now)
             is_established = scoring.established(typed, now) is True
-            self._tallies.act(account, scoring.scorer, is_established, now)
+            self._tallies.act(found.account, scoring.scorer, is_established, now)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know at `now`: that the breaker is open."""
@@ -170,7 +190,7 @@ class ActorSignal(ABC):
         result, scorer = NOTHING, scoring.scorer
         if found.accounts >= scorer.score.min_accounts:
             result = self._tallies.found(found.actor, scorer, now)
-        if result.score and self._tallies.spares(found.sighting.account, scorer, now):
+        if result.score and self._tallies.spares(found.account, scorer, now):
             typed, _ = scoring.reader.read(known, now)
             if scoring.established(typed, now) is True:
                 result = NOTHING
@@ -178,7 +198,7 @@ class ActorSignal(ABC):
 
     def _recalled(
         self, known: Mapping[str, object], moment: int
-    ) -> tuple[tuple[object, ...], Known | None]:
+    ) -> tuple[tuple[object, ...], K | None]:
         """Return what a request shows, and what is remembered of it, None if it has to be asked."""
         shown = tuple(map(known.get, self._names))
         try:
@@ -189,7 +209,7 @@ class ActorSignal(ABC):
             return shown, None
         return shown, found
 
-    def _remember(self, shown: tuple[object, ...], found: Known) -> None:
+    def _remember(self, shown: tuple[object, ...], found: K) -> None:
         """Go by what was found for as long as it is good."""
         if shown:
             if len(self._recent) >= MOST_REMEMBERED:
@@ -197,8 +217,13 @@ class ActorSignal(ABC):
             self._recent[shown] = found
 
 
-class LinkSignal(ActorSignal):
-    """Establishes `actor.*` by links in this process's memory."""
+class LinkSignal(ActorSignal["Kept"]):
+    """Establishes `actor.*` by links in this process's memory.
+
+    An account that showed itself once that day is not seen again: its links last as long as they
+    do. Only when another actor came to be somewhere it is asked for whom it acts as, and some
+    minutes later, if that may have tied it, it is seen again. On another day its links are renewed.
+    """
 
     def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
         super().__init__(policies, store.tallies, pools)
@@ -218,25 +243,44 @@ class LinkSignal(ActorSignal):
         shown, found = self._recalled(known, moment)
         if found is None:
             return self._look(known, shown, now, moment)
-        version = self._store.version
-        if found.version != version:
-            # What changes meanwhile is found by the next request: its version is another.
-            found.stand(self._store.stands(found.sighting, self._pools, moment))
-            found.version = version
+        if found.version != self._store.version or moment >= found.again:
+            return self._again(shown, found, moment)
         return found
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
     ) -> Known | None:
+        """See the account of a request for the first time, or as another than before."""
         typed, _ = self._reader.read(known, now)
-        sighting = self._store.evidence.sighting(typed, now)
+        evidence = self._store.evidence
+        sighting = evidence.sighting(typed, now)
         if sighting is None:
             return None
-        version = self._store.version
-        standing = self._store.see(sighting, self._pools, moment)
-        midnight = moment - moment % DAY + DAY
-        found = Known(sighting, moment, min(moment + OWN_REMEMBERED_FOR, midnight), version)
-        found.stand(standing)
+        seen = self._store.see(sighting, self._pools, moment)
+        found = Kept(Shown.of(sighting), moment, evidence.until(typed, moment), seen)
+        found.look_after(moment)
+        self._remember(shown, found)
+        return found
+
+    def _again(self, shown: tuple[object, ...], kept: Kept, moment: int) -> Kept:
+        """Return what is known of an account now that days have passed or actors have changed."""
+        store = self._store
+        is_due, is_same_day = moment >= kept.again, moment // DAY == kept.day
+        if is_due and is_same_day and kept.is_unmoved(store):
+            kept.look_after(moment)
+            return kept
+        seen = None
+        if is_same_day and not (is_due and kept.may_be_tied(store.revision)):
+            seen = store.stands(kept, self._pools, moment)
+        if seen is None:
+            seen = store.see(kept.shown.sighting, self._pools, moment)
+            is_due = True
+        found = Kept(kept.shown, kept.since, kept.until, seen)
+        if is_due:
+            found.look_after(moment)
+        else:
+            found.day, found.again, found.looked_at = kept.day, kept.again, kept.looked_at
+        # Another thread may know better by now: its version is then another than the store's.
         self._remember(shown, found)
         return found
 
@@ -247,6 +291,7 @@ class _Scoring:
     def __init__(self, policies: PolicySet, scorer: Scorer) -> None:
         self.scorer = scorer
         self.reader = FactReader(policies.facts, scorer.score.facts, policies.timezone)
+        self.signs = FactReader(policies.facts, scorer.score.shown, policies.timezone)
         self.rules = frozenset(
             rule.id
             for rule in policies.rules
@@ -263,18 +308,61 @@ def _nobody(facts: Mapping[str, object], now: float) -> bool | None:
 class Known:
     """What is remembered of one account as it showed itself."""
 
-    __slots__ = ("accounts", "actor", "facts", "sighting", "since", "until", "version")
+    __slots__ = ("account", "accounts", "actor", "facts", "since", "until", "version")
 
-    def __init__(self, sighting: Sighting, now: int, until: int, version: int) -> None:
-        """Start with what was seen at `now`, good `until` then (microseconds)."""
-        # What it showed is known to the links by now.
-        self.sighting = sighting._replace(strong=(), weak=())
-        self.since, self.until = now, until
-        self.version = version
-        self.actor = self.accounts = 0
-        self.facts: Mapping[str, object] = {}
-
-    def stand(self, standing: Standing) -> None:
-        """Take note of whom it acts as."""
+    def __init__(
+        self, sighting: Sighting | Shown, since: int, until: int, standing: Standing, version: int
+    ) -> None:
+        """Note what was found at a version, `since` when, and `until` when (microseconds)."""
+        self.account = sighting.account
         self.actor, self.accounts, _ = standing
-        self.facts = actor_facts(standing, self.sighting.handle)
+        self.facts = actor_facts(standing, sighting.handle)
+        self.since, self.until, self.version = since, until, version
+
+
+class Shown(NamedTuple):
+    """What an account showed, as few bytes."""
+
+    account: int
+    handle: str
+    is_trusted: bool
+    is_exempt: bool
+    data: bytes
+
+    @classmethod
+    def of(cls, sighting: Sighting) -> Self:
+        """Return what a sighting showed."""
+        account, handle, is_trusted, is_exempt, *_ = sighting
+        return cls(account, handle, is_trusted, is_exempt, sighting.data)
+
+    @property
+    def sighting(self) -> Sighting:
+        """The sighting once more."""
+        return Sighting.read(self.data, self.handle, self.is_trusted, self.is_exempt)
+
+
+class Kept(Known):
+    """What is remembered where nobody else changes links, until it is looked at again."""
+
+    __slots__ = ("again", "day", "looked_at", "revision", "settled", "shown")
+
+    def __init__(self, shown: Shown, since: int, until: int, seen: Seen) -> None:
+        """Note what was seen; `since` and `until` when facts say so (microseconds)."""
+        super().__init__(shown, since, until, seen.standing, seen.version)
+        self.shown = shown
+        self.revision, self.settled = seen.revision, seen.settled
+        self.day = self.again = self.looked_at = 0
+
+    def look_after(self, moment: int) -> None:
+        """Have it looked at some minutes after a moment, or when the day is over."""
+        self.day, self.looked_at = moment // DAY, self.version
+        self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY)
+
+    def is_unmoved(self, store: LinkStore) -> bool:
+        """Tell whether nothing at all has changed since it was looked at."""
+        stands = self.looked_at == store.version and self.revision == store.revision
+        return stands and not self.shown.is_exempt
+
+    def may_be_tied(self, revision: int) -> bool:
+        """Tell whether what it showed may tie it otherwise by now."""
+        return not self.settled or self.revision != revision

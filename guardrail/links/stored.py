@@ -97,13 +97,34 @@ class StoredLinks:
     def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Steps[Standing | None]:
         """Return whom an account acts as after a sighting at `now` (microseconds).
 
-        None where others were faster each time, and nothing is known.
+        None where others were faster each time, and nothing is known. Where an account, or what it
+        shows, is too far from its root to be read, it acts with the crowd of those that show the
+        same.
         """
+        read = False
 
         def see(linking: Linking) -> Standing:
+            nonlocal read
+            read = True
             return linking.see(sighting, now)
 
+        standing = yield from self._applied(sighting, pools, now, (), see)
+        if standing is not None or read:
+            return standing
+        if sighting.is_trusted or sighting.is_exempt:
+            return Standing(0, 1, int(sighting.is_trusted))
+        sighting = self._crowded(sighting)
         return (yield from self._applied(sighting, pools, now, (), see))
+
+    @staticmethod
+    def _crowded(sighting: Sighting) -> Sighting:
+        """Return what a sighting shows as the crowds of it, by an account that is told apart."""
+        crowd = Evidence.crowd
+        return sighting._replace(
+            account=crowd(sighting.account),
+            strong=tuple(value._replace(name=crowd(value.name)) for value in sighting.strong),
+            weak=tuple(pair._replace(name=crowd(pair.name)) for pair in sighting.weak),
+        )
 
     def unlink(self, account: str, pools: Sequence[Pool], now: int) -> Steps[bool | None]:
         """Take an account out of its actor and keep it apart; see `Linking.unlink`.
@@ -159,11 +180,28 @@ class StoredLinks:
         now: int,
         apply: Callable[[Linking, int], bool],
     ) -> Steps[bool | None]:
-        """Apply a change that takes all links from an account."""
+        """Apply a change that takes all links from an account, also as one of a crowd."""
         evidence = yield from self.evidence(now)
         if evidence is None:
             return None
         number = evidence.account(account)
+        crowd = Evidence.crowd(number)
+        done, records = yield from self._taken_out(account, number, pools, now, apply)
+        if done is not None and NODE + name_of(crowd) in records:
+            also, _ = yield from self._taken_out(account, crowd, pools, now, apply)
+            done = None if also is None else done or also
+        return done
+
+    def _taken_out(
+        self,
+        account: str,
+        number: int,
+        pools: Sequence[Pool],
+        now: int,
+        apply: Callable[[Linking, int], bool],
+    ) -> Steps[tuple[bool | None, Mapping[bytes, bytes]]]:
+        """Apply a change to an account under a number; return what came of it, and all rows."""
+        records: Mapping[bytes, bytes] = {}
 
         def checked(linking: Linking) -> bool | None:
             forest = linking.forest
@@ -176,13 +214,13 @@ class StoredLinks:
             return apply(linking, number)
 
         for _ in range(TRIES):
-            records: Mapping[bytes, bytes] = yield self.store.every, ()
+            records = yield self.store.every, ()
             more = [name for name, data in records.items() if _is_about(name, data, number)]
             own = _named(number, account)
             done = yield from self._applied(own, pools, now, more, checked)
             if done is not None:
-                return done
-        return None
+                return done, records
+        return None, records
 
     def _applied(
         self,
@@ -210,7 +248,7 @@ class StoredLinks:
             linking = Linking(self.links, evidence, excerpt.forest, book)
             results[:] = [apply(linking)]
             changes[:] = linking.changes()
-            moves = _moves(changes, excerpt)
+            moves = _moves(changes, excerpt, sighting)
             notes = _notes(book, bearers, apart, sighting.account, self.links, now // DAY)
             return _changes(excerpt, found, notes, moves, pools, now // DAY)
 
@@ -338,10 +376,15 @@ def _notes(
     return notes
 
 
-def _moves(changes: Sequence[Change], excerpt: Excerpt) -> list[Move]:
-    """Return what has become of counters."""
+def _moves(changes: Sequence[Change], excerpt: Excerpt, sighting: Sighting) -> list[Move]:
+    """Return what has become of counters.
+
+    Those of the account that was seen are named by its id: they are found under a former hash key.
+    """
 
     def party(number: int) -> Party:
+        if number == sighting.account and sighting.handle:
+            return whose_key(sighting.handle)
         return excerpt.handles.get(number) or whose_key(actor_id(number))
 
     moves: list[Move] = []

@@ -57,22 +57,27 @@ class Tally:
         half = self._at(scorer, now)
         self._found = None
         half.requests += 1
+        records = half.records
         gap, self._last = (now - self._last if self._last else 0.0), now
-        for place, sign in enumerate(scorer.signs):
-            record = half.records[place]
-            if sign.kind == "when":
-                holds = scorer.conditions[place](facts, now) is True
-                half.records[place] = (record or 0) + holds
-            elif sign.kind == "even":
-                half.records[place] = _spread(record, gap) if gap > 0 else record
-            elif sign.fact is not None and sign.fact in facts:
+        for place, kind, fact, most, holds in scorer.read:
+            if fact is not None:
+                value = facts.get(fact)
+                if value is None:
+                    continue
+                record = records[place]
                 if record is None:
-                    record = half.records[place] = {}
-                if sign.kind == "count":
-                    if len(record) <= sign.above:
-                        record[facts[sign.fact]] = True
-                else:
-                    _follow(record, facts[sign.fact])
+                    record = records[place] = {}
+                if kind == "same":
+                    if value in record:
+                        record[value] += 1
+                    else:
+                        _follow(record, value)
+                elif len(record) <= most:
+                    record[value] = True
+            elif kind == "when":
+                records[place] = (records[place] or 0) + (holds(facts, now) is True)
+            elif gap > 0:
+                records[place] = _spread(records[place], gap)
 
     def absorb(self, other: Tally) -> None:
         """Take over what another actor's tally holds: they turned out to be one."""
@@ -130,10 +135,21 @@ class Scorer:
         self.signs = score.signs
         self.half = score.window / 2_000_000
         """Half of the window, in seconds."""
-        self.conditions: list[Predicate] = [
+        conditions: list[Predicate] = [
             compile_condition(sign.condition) if sign.condition is not None else _never
             for sign in score.signs
         ]
+        self.read = tuple(
+            (
+                place,
+                sign.kind,
+                sign.fact if sign.kind in ("count", "same") else None,
+                sign.above,
+                holds,
+            )
+            for place, (sign, holds) in enumerate(zip(score.signs, conditions, strict=True))
+        )
+        """Of each sign its place, kind, fact if it is counted by its values, amount, condition."""
 
 
 def _never(facts: Mapping[str, Any], now: float) -> bool | None:
@@ -155,9 +171,9 @@ def _tells(sign: Sign, record: Any, requests: int) -> bool:
 
 
 def _follow(values: dict[object, int], value: object) -> None:
-    """Count a value among the commonest: too few are counted rather than too many."""
-    if value in values or len(values) < COMMONEST:
-        values[value] = values.get(value, 0) + 1
+    """Count a new value among the commonest: too few are counted rather than too many."""
+    if len(values) < COMMONEST:
+        values[value] = 1
         return
     for other in list(values):
         values[other] -= 1

@@ -8,7 +8,7 @@ Source: S. C. Kleene, Introduction to Metamathematics, 1952, §64 (strong tables
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
@@ -102,6 +102,17 @@ def facts_of(condition: Condition) -> frozenset[str]:
     if isinstance(condition, Negation):
         return facts_of(condition.part)
     return frozenset().union(*(facts_of(part) for part in condition.parts))
+
+
+def comparisons(condition: Condition) -> Iterator[Comparison]:
+    """Yield every test in a condition."""
+    if isinstance(condition, Comparison):
+        yield condition
+    elif isinstance(condition, Negation):
+        yield from comparisons(condition.part)
+    else:
+        for part in condition.parts:
+            yield from comparisons(part)
 
 
 Facts = Mapping[str, Any]

@@ -179,6 +179,11 @@ def typed_value(fact: Fact, value: object) -> object | None:
     return _READERS[fact.type](fact, value)
 
 
+def reader_of(fact: Fact) -> Callable[[Fact, object], object | None]:
+    """Return what reads values of a fact as `typed_value` does, for who reads many."""
+    return _READERS[fact.type]
+
+
 def value_shown(value: object, most: int = 40) -> str:
     """Return a value as JSON writes it, at most so many characters of it and an ellipsis.
 

@@ -103,10 +103,14 @@ class Score:
     breaker: Breaker | None = None
 
     @property
-    def facts(self) -> frozenset[str]:
+    def shown(self) -> frozenset[str]:
         """Every fact that evidence is read from."""
         read = {sign.fact for sign in self.signs if sign.fact is not None}
         conditions = [sign.condition for sign in self.signs if sign.condition is not None]
-        if self.breaker is not None:
-            conditions.append(self.breaker.established)
         return frozenset(read).union(*(facts_of(condition) for condition in conditions))
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """Every fact that a score is read from, and what it spares whom by."""
+        spared = frozenset() if self.breaker is None else facts_of(self.breaker.established)
+        return self.shown | spared

@@ -343,6 +343,16 @@ class About:
     ticket: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def contact(self) -> str:
+        """Whom to ask, and the ticket: `abuse team, OPS-12`; empty where neither is said."""
+        return ", ".join(filter(None, (self.owner, self.ticket)))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what is said as plain values, what is not left out."""
+        said = {name: getattr(self, name) for name in ("description", "owner", "ticket")}
+        return {name: one for name, one in {**said, "labels": dict(self.labels)}.items() if one}
+
     def lines(self) -> dict[str, str]:
         """Return what is said, by name; labels in one line."""
         said = {"about": self.description, "owner": self.owner, "ticket": self.ticket}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from guardrail.pages.document import document, shown, table
+from guardrail.pages.drawing import check_drawing
 from guardrail.pages.inert import inert, shortened
-from guardrail.pages.plots import Bar, Line, bars_plot, label, lines_plot, nice, times_axis
+from guardrail.pages.plots import Bar, Line, bars_plot, label, lines_plot, times_axis
 
 __all__ = [
     "Bar",
     "Line",
     "bars_plot",
+    "check_drawing",
     "document",
     "inert",
     "label",
     "lines_plot",
-    "nice",
     "shortened",
     "shown",
     "table",

@@ -37,16 +37,11 @@ nav ul { list-style: none; padding: 0; margin: 1rem 0; display: flex; flex-wrap:
 .three b { display: block; font-size: 1.7rem; font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0 1.4rem; } .plot { overflow-x: auto; }
 .plot svg { width: 100%; min-width: 34rem; height: auto; display: block; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-.a { stroke: var(--a); fill: var(--a); } .b { stroke: var(--b); fill: var(--b); }
-.c { stroke: var(--c); fill: var(--c); } .d { stroke: var(--d); fill: var(--d); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2.2; } rect { stroke: none; }
-.b.line { stroke-dasharray: 7 3; } .c.line { stroke-dasharray: 2 3; }
-.d.line { stroke-dasharray: 9 3 2 3; }
-.fill { fill-opacity: .13; stroke: none; } .dot { fill-opacity: 0; stroke: none; }
-.dot:hover { fill-opacity: 1; }
-.key { margin-left: 1rem; white-space: nowrap; } .key svg { width: 2rem; height: .7rem;
-  vertical-align: middle; margin-right: .35rem; }
+.bars { max-width: 27rem; } .bars svg { width: 100%; height: auto; display: block;
+  margin-top: .5rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+  gap: 0 3rem; }
+.point { fill-opacity: 0; } .point:hover, .point:only-child { fill-opacity: 1; }
 details { margin: .3rem 0 1rem; } summary { cursor: pointer; color: var(--a); }
 .wide { overflow-x: auto; margin: 0 0 .6rem; } .wide + .wide { margin-top: 1.2rem; }
 .limit { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 0 2rem; }
@@ -54,22 +49,19 @@ details { margin: .3rem 0 1rem; } summary { cursor: pointer; color: var(--a); }
 table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .9rem 0 .3rem; }
+caption span { display: block; max-width: calc(100vw - 2.4rem); }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--rule);
   vertical-align: top; font-weight: 400; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; white-space: normal;
   overflow-wrap: anywhere; min-width: 7rem; }
-.bars { table-layout: fixed; min-width: 20rem; } .bars th:first-child { width: 36%; }
-td.bar { width: 40%; padding: .35rem .6rem; } .bars td:last-child { white-space: normal; }
-td.bar svg { display: block; width: 100%; height: 1rem; } .back { fill: var(--panel); }
 @media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; } .limit { display: block; }
-  td.bar { width: 30%; } .bars { min-width: 0; } .bars th:first-child { width: 40%; }
   th, td { padding: .25rem .4rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff;
   --panel: #eee; --rule: #bbb; --a: #0a5db8; --b: #b23a08; --c: #666a72; --d: #126b42; }
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .skip, details { display: none; }
   .three { grid-template-columns: repeat(3, 1fr); } .plot, .wide { overflow: visible; }
-  .plot svg { min-width: 0; max-height: 7cm; }
+  .plot svg { min-width: 0; max-height: 7cm; } .bars { max-width: 8cm; }
   svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, figcaption, caption { break-after: avoid; }
   figure, tr, .three, .limit { break-inside: avoid; } @page { margin: 16mm; } }
@@ -126,7 +118,7 @@ def table(
         + "</tr>"
         for row in rows
     )
-    told = f"<caption>{shown(caption)}</caption>" if caption else ""
+    told = f"<caption><span>{shown(caption)}</span></caption>" if caption else ""
     opening = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
     # Many columns scroll on a narrow screen: by keyboard too.
     name = shown(caption or ", ".join(filter(None, head)))

@@ -1,27 +1,46 @@
-"""Plots as HTML with inline SVG: lines over time and bars by name, coloured by the page's style.
+"""Plots as HTML: lines over time and bars by name, drawn by Vega-Lite, each with its table.
 
-Each has its figures as a table too: bars are one, lines have one behind them. Series differ in
-their strokes, not in colour alone.
+Series differ in their strokes, not in colour alone. What is drawn depends on the figures alone:
+sizes are fixed, and no text is measured.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from guardrail.pages.document import shown, table
+from guardrail.pages.drawing import drawn
+from guardrail.pages.inert import shortened
 
-WIDTH, HEIGHT = 720, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 34
+_WIDTH, _HEIGHT = 640, 210
+_LINES_PADDING = {"left": 58, "right": 22, "top": 36, "bottom": 30}
 _TICKS = 6
-_MOST_DOTS = 400
+_MOST_POINTS = 400
+_BARS_WIDTH, _BAR_STEP = 360, 38
+_LETTERS, _SHORTEST_NAME = 46, 12
+"""How many letters fit above a bar, and how many its name may have at least."""
+_LEAST = 0.004
+"""How much of a column a bar is wide at least, so that what is there at all can be seen."""
+_DASHES = {"a": [1, 0], "b": [7, 3], "c": [2, 3], "d": [9, 3, 2, 3]}
+"""How the line of each style is broken: lengths drawn and left out, in turn."""
+_KEY = {
+    "orient": "none",
+    "direction": "horizontal",
+    "legendX": 0,
+    "legendY": -34,
+    "columnPadding": 28,
+    "symbolType": "stroke",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series: its name, its style (a class of the style sheet), its values in order."""
+    """One series: its name, its style (a colour of the style sheet), its values in order."""
 
     name: str
     style: str
@@ -31,81 +50,162 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: its name, its style, its value, and the value as text."""
+    """One bar: its name, its style, its value, the value as text, and where it ended before.
+
+    `before` is None where there is no before to show.
+    """
 
     name: str
     style: str
     value: float
     text: str
+    before: float | None = None
 
 
-def lines_plot(title: str, unit: str, names: Sequence[str], lines: Sequence[Line]) -> str:
-    """Return a plot of series over places in time, each of which has a name, and its table.
+def lines_plot(
+    title: str,
+    unit: str,
+    names: Sequence[str],
+    lines: Sequence[Line],
+    times: Sequence[float] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """Return a plot of series over places that have names, and its table.
 
-    Values are counts of `unit`, or shares of 0 to 1 where the unit is `%`.
+    Values are counts of `unit`, or shares of 0 to 1 where the unit is `%`. Places stand where
+    `times` has them, in seconds since the epoch; without times they are as far apart as each other.
+    `marks` are upright lines with names, each at a place counted from 0.
     """
-    count = len(names)
-    top = nice(max((value for line in lines for value in line.values), default=0.0))
-    if unit == "%":
-        top = min(1.0, top)
-    wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-
-    def x(at: float) -> float:
-        return _LEFT + wide * (at / max(1, count - 1))
-
-    def y(value: float) -> float:
-        return _TOP + tall * (1 - value / top)
-
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{shown(title)}">'
-        f"<desc>{shown(_described(unit, names, lines), 600)}</desc>"
-    ]
-    for step in range(5):
-        value = top * step / 4
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(value):.1f}" '
-            f'y2="{y(value):.1f}"/><text text-anchor="end" x="{_LEFT - 8}" '
-            f'y="{y(value) + 4:.1f}">{label(value, unit)}</text>'
-        )
-    for at in range(0, count, max(1, math.ceil(count / _TICKS))):
-        anchor = "middle" if x(at) < WIDTH - 60 else "end"
-        parts.append(
-            f'<text text-anchor="{anchor}" x="{x(at):.1f}" y="{HEIGHT - 12}">'
-            f"{shown(names[at])}</text>"
-        )
-    for line in lines:
-        points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in enumerate(line.values))
-        if line.filled and line.values:
-            end = x(len(line.values) - 1)
-            parts.append(
-                f'<polygon class="{line.style} fill" '
-                f'points="{_LEFT},{y(0):.1f} {points} {end:.1f},{y(0):.1f}"/>'
-            )
-        parts.append(f'<polyline class="{line.style} line" points="{points}"/>')
-        if len(line.values) > _MOST_DOTS:
-            continue
-        for at, value in enumerate(line.values):
-            told = f"{names[at]}, {line.name}: {label(value, unit)}"
-            parts.append(
-                f'<circle class="{line.style} dot" cx="{x(at):.1f}" cy="{y(value):.1f}" r="4">'
-                f"<title>{shown(told)}</title></circle>"
-            )
-    parts.append("</svg>")
-    key = "".join(
-        f'<span class="key"><svg viewBox="0 0 32 10" aria-hidden="true"><line class="{line.style} '
-        f'line" x1="0" x2="32" y1="5" y2="5"/></svg>{shown(line.name)}</span>'
-        for line in lines
-    )
     rows = [
         [name, *(label(line.values[at], unit) for line in lines)] for at, name in enumerate(names)
     ]
     behind = table(["", *(line.name for line in lines)], rows, caption=title)
+    spec = _lines_spec(unit, names, lines, times)
+    spec["layer"] += _marks(marks)
+    name = shortened(title, 200)
     return (
-        f"<figure><figcaption>{shown(title)} {key}</figcaption>"
+        f"<figure><figcaption>{shown(title)}</figcaption>"
         f'<div class="plot" tabindex="0" role="region" aria-label="{shown(title)}: plot">'
-        f"{''.join(parts)}</div>"
-        f"<details><summary>These figures as a table</summary>{behind}</details></figure>"
+        f"{drawn(spec, name, shortened(_described(unit, names, lines), 600))}</div>"
+        f"{_behind(behind)}</figure>"
     )
+
+
+def _lines_spec(
+    unit: str, names: Sequence[str], lines: Sequence[Line], times: Sequence[float] | None
+) -> dict[str, Any]:
+    places = [1000.0 * time for time in times] if times is not None else list(range(len(names)))
+    values = [
+        {
+            "x": places[at],
+            "y": value,
+            "line": shortened(line.name),
+            "told": shortened(f"{names[at]}, {line.name}: {label(value, unit)}"),
+            "filled": line.filled,
+            "color": f"var(--{line.style})",
+        }
+        for line in lines
+        for at, value in enumerate(line.values)
+    ]
+    most = max((row["y"] for row in values), default=0.0)
+    domain = [shortened(line.name) for line in lines]
+    colours = [f"var(--{line.style})" for line in lines]
+    coloured = {
+        **_field("line"),
+        "scale": {"domain": domain, "range": colours},
+        "legend": _KEY,
+    }
+    dashed = {
+        **_field("line"),
+        "scale": {"domain": domain, "range": [_DASHES[line.style] for line in lines]},
+        "legend": _KEY,
+    }
+    plain = {**_field("color"), "scale": None}
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "area", "fillOpacity": 0.13, "line": False},
+            "transform": [{"filter": "datum.filled"}],
+            "encoding": {"color": plain, "y": {"stack": None}},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 2.2, "strokeCap": "butt"},
+            "encoding": {"color": coloured, "strokeDash": dashed},
+        },
+    ]
+    if len(names) <= _MOST_POINTS:
+        layers.append(
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": {"color": plain, "description": _field("told")},
+            }
+        )
+    for layer in layers:
+        layer["encoding"]["y"] = {
+            **_measured("y"),
+            **layer["encoding"].get("y", {}),
+            "scale": {"zero": True, "nice": 4} if most else {"domain": [0, 1]},
+            "axis": {"format": "~%" if unit == "%" else "~s", "tickCount": 4, "ticks": False}
+            | ({} if unit == "%" else {"tickMinStep": 1}),
+        }
+        layer["encoding"]["x"] = _places(names, timed=times is not None)
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "autosize": "none",
+        "padding": _LINES_PADDING,
+        "data": {"values": values},
+        "layer": layers,
+    }
+
+
+def _marks(marks: Sequence[tuple[float, str]]) -> list[dict[str, Any]]:
+    """Return upright lines, each with its name beside it, one name below the other."""
+    layers: list[dict[str, Any]] = []
+    for number, (place, name) in enumerate(marks):
+        at = {"x": {"datum": place, "type": "quantitative"}}
+        rule = {"type": "rule", "color": "var(--ink)", "strokeDash": [1, 0] if number else [4, 3]}
+        text = {"type": "text", "align": "left", "dx": 5, "fontSize": 12, "color": "var(--ink)"}
+        shown_at = {"y": {"value": 10 + 16 * number}, "text": {"value": shortened(name)}}
+        once: dict[str, Any] = {"data": {"values": [{}]}}
+        layers += [
+            {**once, "mark": rule, "encoding": at},
+            {**once, "mark": text, "encoding": {**at, **shown_at}},
+        ]
+    return layers
+
+
+def _places(names: Sequence[str], *, timed: bool) -> dict[str, Any]:
+    if timed:
+        axis = {
+            "grid": False,
+            "tickCount": _TICKS,
+            "format": {
+                "year": "%Y",
+                "quarter": "%b %Y",
+                "month": "%b %Y",
+                "week": "%b %d",
+                "date": "%b %d",
+                "day": "%b %d",
+                "hours": "%H:%M",
+                "minutes": "%H:%M",
+                "seconds": "%H:%M:%S",
+            },
+        }
+        return {"field": "x", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
+    told = json.dumps([shortened(name, 24) for name in names])
+    step = next(step for step in _steps() if len(names) <= _TICKS * step + 1)
+    axis = {
+        "grid": False,
+        "values": list(range(0, len(names), step)),
+        "labelExpr": f"{told}[datum.value]",
+    }
+    return {**_measured("x"), "scale": {"nice": False, "zero": False}, "axis": axis}
+
+
+def _steps() -> Iterator[int]:
+    """Yield 1, 2, 5, 10, 20, 50 and so on."""
+    for power in itertools.count():
+        yield from (10**power, 2 * 10**power, 5 * 10**power)
 
 
 def bars_plot(
@@ -114,36 +214,82 @@ def bars_plot(
     head: tuple[str, str] = ("", ""),
     whole: float | None = None,
 ) -> str:
-    """Return a table with a bar in each row, that of `whole` as wide as its column.
+    """Return a plot with a bar for each name, that of `whole` as wide as there is room.
 
     `head` names what the bars stand for, and their values. Without a `whole` the longest bar fills
-    its column.
+    its row. What was before is marked on a bar.
     """
-    most = whole or max((bar.value for bar in bars), default=0.0) or 1.0
-    rows = "".join(
-        f'<tr><th scope="row">{shown(bar.name)}</th>'
-        '<td class="bar"><svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="back" x="0" y="0" width="1000" height="10"/>'
-        f'<rect class="{bar.style}" x="0" y="0" width="{_width(bar.value, most):.1f}" '
-        f'height="10"/></svg></td><td>{shown(bar.text)}</td></tr>'
-        for bar in bars
-    )
-    first, last = head
-    opening = ""
-    if first or last:
-        opening = (
-            f'<thead><tr><th scope="col">{shown(first)}</th><td></td>'
-            f'<th scope="col">{shown(last)}</th></tr></thead>'
-        )
+    most = whole or max((max(bar.value, bar.before or 0.0) for bar in bars), default=0.0) or 1.0
+    behind = table(head, [[bar.name, bar.text] for bar in bars], caption=title)
+    told = " ".join(f"{shortened(bar.name)}: {shortened(bar.text)}." for bar in bars)
     return (
-        f'<div class="wide"><table class="bars"><caption>{shown(title)}</caption>{opening}'
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<figure class="bars"><figcaption>{shown(title)}</figcaption>'
+        f"{drawn(_bars_spec(bars, most), shortened(title, 200), shortened(told, 600))}"
+        f"{_behind(behind)}</figure>"
     )
 
 
-def _width(value: float, most: float) -> float:
-    """Return how wide a bar is, of 1,000; what is there at all can be seen."""
-    return 0.0 if value <= 0 else max(4.0, 1000 * value / most)
+def _bars_spec(bars: Sequence[Bar], most: float) -> dict[str, Any]:
+    values = [
+        {
+            "at": at,
+            "name": shortened(bar.name, max(_SHORTEST_NAME, _LETTERS - len(bar.text))),
+            "share": max(_LEAST, min(1.0, bar.value / most)) if bar.value > 0 else 0.0,
+            "text": shortened(bar.text),
+            "color": f"var(--{bar.style})",
+            "before": None if bar.before is None else min(1.0, bar.before / most),
+        }
+        for at, bar in enumerate(bars)
+    ]
+    across = {
+        "field": "share",
+        "type": "quantitative",
+        "axis": None,
+        "scale": {"domain": [0, 1], "nice": False},
+    }
+    tick = {"type": "tick", "size": 18, "thickness": 2.5, "yOffset": 9, "color": "var(--ink)"}
+    earlier = [{"mark": tick, "encoding": {"x": {**across, "field": "before"}}}]
+    if all(bar.before is None for bar in bars):
+        earlier = []
+    bar = {"type": "bar", "height": 10, "yOffset": 9}
+    text = {"type": "text", "yOffset": -7, "fontSize": 13}
+    coloured = {**_field("color"), "scale": None}
+    return {
+        "width": _BARS_WIDTH,
+        "height": {"step": _BAR_STEP},
+        "autosize": "none",
+        "padding": 0,
+        "data": {"values": values},
+        "encoding": {"y": {"field": "at", "type": "ordinal", "axis": None}},
+        "layer": [
+            {
+                "mark": {**bar, "color": "var(--panel)"},
+                "encoding": {"x": {**across, "field": None, "datum": 0}, "x2": {"datum": 1}},
+            },
+            {"mark": bar, "encoding": {"x": across, "color": coloured}},
+            *earlier,
+            {
+                "mark": {**text, "align": "left", "x": 0, "color": "var(--ink)"},
+                "encoding": {"text": _field("name")},
+            },
+            {
+                "mark": {**text, "align": "right", "x": _BARS_WIDTH, "color": "var(--soft)"},
+                "encoding": {"text": _field("text")},
+            },
+        ],
+    }
+
+
+def _field(name: str) -> dict[str, Any]:
+    return {"field": name, "type": "nominal"}
+
+
+def _measured(name: str) -> dict[str, Any]:
+    return {"field": name, "type": "quantitative"}
+
+
+def _behind(figures: str) -> str:
+    return f"<details><summary>These figures as a table</summary>{figures}</details>"
 
 
 def times_axis(starts: Sequence[float], width: float) -> list[str]:
@@ -154,14 +300,6 @@ def times_axis(starts: Sequence[float], width: float) -> list[str]:
         clock = "%H:%M:%S" if width < 60 else "%H:%M"
         pattern = clock if same_day else f"%m-%d {clock}"
     return [f"{datetime.fromtimestamp(int(start), UTC):{pattern}}" for start in starts]
-
-
-def nice(most: float) -> float:
-    """Return the next number of 1, 2, 2.5 or 5 times a power of ten; 1 for nothing."""
-    if most <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(most))
-    return next(power * step for step in (1, 2, 2.5, 5, 10) if power * step >= most * 0.999999)
 
 
 def label(value: float, unit: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import NamedTuple
 
-from guardrail.engine import Decision
+from guardrail.engine import Decision, Receipt
 from guardrail.model.amounts import MICRO, SECOND
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
@@ -54,13 +54,21 @@ class Ceilings:
 
     def add(self, ts: float, decision: Decision) -> None:
         """Count what one request at `ts` (seconds) asked of them."""
-        for receipt, _ in decision.case.consulted:
-            number = receipt.number
+        case = decision.case
+        debits, looked = case.debits, case.looked
+        if looked is not None:
+            debits = tuple([receipt for receipt, _ in looked])
+        for debit in debits:
+            if debit is None:
+                continue
+            number = debit[0]
             if number not in self._shared:
                 self._shared[number] = self._of(decision, number)
             shared = self._shared[number]
             if shared is None:
                 continue
+            # What was charged may be a plain tuple.
+            receipt = Receipt._make(debit)
             rule, unit, length = shared
             self._asked.setdefault((rule, unit), Counter())[int(ts // length)] += receipt.amount
             known = self._limits.setdefault((rule, unit), receipt.allowance)

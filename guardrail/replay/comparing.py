@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import NamedTuple
@@ -14,9 +14,12 @@ from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay.harm import Harm, Hit, Place, Reading, reading
-from guardrail.replay.running import Course, Replay
+from guardrail.replay.report import ReportFigures, report_divisions
+from guardrail.replay.running import Begun, Course, Replay
+from guardrail.replay.tally import Tally
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
+from guardrail.traffic.requests import Request
 
 
 class Kind(NamedTuple):
@@ -53,6 +56,18 @@ class Changed:
             self.place, self.account, self.read = other.place, other.account, other.read
 
 
+class Side(NamedTuple):
+    """What a report tells of one of two versions."""
+
+    tally: Tally
+    figures: ReportFigures
+
+    @classmethod
+    def of(cls, policies: PolicySet, divisions: Sequence[tuple[str, ...]]) -> Side:
+        """Return a side that nothing was counted in yet."""
+        return cls(Tally(policies, report_divisions(divisions, policies)), ReportFigures())
+
+
 class Comparison:
     """Adds up how decisions changed from one version of the policies to the next.
 
@@ -62,15 +77,25 @@ class Comparison:
     """
 
     def __init__(
-        self, old: PolicySet, new: PolicySet, divisions: Iterable[tuple[str, ...]] = ()
+        self,
+        old: PolicySet,
+        new: PolicySet,
+        divisions: Iterable[tuple[str, ...]] = (),
+        *,
+        reports: bool = False,
     ) -> None:
+        """Compare two versions; `reports` adds up the figures of a report on each, in `sides`."""
         kept = tuple(divisions)
+        self.sides = (Side.of(old, kept), Side.of(new, kept)) if reports else None
         self.matrix: Counter[tuple[Effect, Effect]] = Counter()
         self.kinds: dict[Kind, Changed] = {}
         self.otherwise = 0
         self.renamed = 0
-        self.before = Harm(old, kept)
-        self.after = Harm(new, kept)
+        self.before, self.after = (
+            (Harm(old, kept), Harm(new, kept))
+            if self.sides is None
+            else (self.sides[0].tally.harm, self.sides[1].tally.harm)
+        )
         self._old = old
         self._new = new
 
@@ -78,12 +103,17 @@ class Comparison:
         """Return the figures alone, for another process to merge."""
         return {name: value for name, value in vars(self).items() if name not in ("_old", "_new")}
 
-    def add(self, place: Place, before: Decision, after: Decision) -> None:
+    def add(self, place: Place, request: Request, before: Decision, after: Decision) -> None:
         """Count one request, decided by both versions."""
         was, now = before.effect, after.effect
         self.matrix[was, now] += 1
-        self.before.add(place, before)
-        self.after.add(place, after)
+        if self.sides is None:
+            self.before.add(place, before)
+            self.after.add(place, after)
+        else:
+            for side, decision in zip(self.sides, (before, after), strict=True):
+                side.tally.add(place.ts, request, decision, place)
+                side.figures.add(place.ts, request, decision)
         if was is now:
             if now is Effect.DEGRADE and dict(before.obligations) != dict(after.obligations):
                 self.otherwise += 1
@@ -104,7 +134,7 @@ class Comparison:
             found.accounts.add(known)
 
     def merge(self, other: Comparison) -> None:
-        """Add what was counted of other requests under the same two versions."""
+        """Add what was counted of other requests under the same two versions; both are finished."""
         self.matrix.update(other.matrix)
         self.otherwise += other.otherwise
         self.renamed += other.renamed
@@ -113,13 +143,22 @@ class Comparison:
                 self.kinds[kind].merge(changed)
             else:
                 self.kinds[kind] = changed
-        self.before.merge(other.before)
-        self.after.merge(other.after)
+        if self.sides is None or other.sides is None:
+            self.before.merge(other.before)
+            self.after.merge(other.after)
+            return
+        for mine, theirs in zip(self.sides, other.sides, strict=True):
+            mine.tally.merge(theirs.tally)
+            mine.figures.merge(theirs.figures)
 
     def finish(self) -> None:
         """Complete the figures."""
-        self.before.finished()
-        self.after.finished()
+        if self.sides is None:
+            self.before.finished()
+            self.after.finished()
+            return
+        for side in self.sides:
+            side.tally.finish()
 
     @property
     def requests(self) -> int:
@@ -147,12 +186,16 @@ class Comparison:
 
 
 class Compared(NamedTuple):
-    """What came of a comparison: its figures, its clock, and how many requests warmed it up."""
+    """What came of a comparison: its figures, its clock, and how many requests warmed it up.
+
+    `divisions` are the facts by which segments are to be told.
+    """
 
     figures: Comparison
     course: Course
     warmed: int
     sources: Sequence[str]
+    divisions: Sequence[tuple[str, ...]]
 
 
 def compared_over(
@@ -161,27 +204,30 @@ def compared_over(
     files: TrafficFiles,
     mapping: TrafficMap | None,
     warmup: float = 0.0,
-    divisions: Iterable[tuple[str, ...]] = (),
+    divisions: Sequence[tuple[str, ...]] = (),
+    *,
+    mine: Callable[[Mapping[str, object]], bool] | None = None,
+    reports: bool = False,
 ) -> Compared:
-    """Replay traffic through two guards, line by line; `warmup` is in seconds."""
-    figures = Comparison(*policies, divisions)
-    replays = [Replay(guard) for guard in guards]
-    warmed, warm_until = 0, float("-inf")
+    """Replay traffic through two guards, line by line; `warmup` is in seconds.
+
+    Of the traffic only the requests are decided whose facts are `mine`. `reports` tells whether the
+    figures of a report on each version are wanted.
+    """
+    figures = Comparison(*policies, divisions, reports=reports)
+    replays = [Replay(guard, mine) for guard in guards]
+    warmed, begun = 0, Begun(warmup)
     with contextlib.ExitStack() as closing:
-        copies = tee(files.requests(mapping))
-        decided: list[Iterator[tuple[int, float, object, Decision]]] = [
+        copies = tee(begun.of(files.requests(mapping)))
+        decided: list[Iterator[tuple[int, float, Request, Decision]]] = [
             closing.enter_context(contextlib.closing(replay.run(copy)))
             for replay, copy in zip(replays, copies, strict=True)
         ]
-        is_first = True
-        for (line, ts, _, before), (_, _, _, after) in zip(*decided, strict=True):
-            if is_first and warmup:
-                warm_until = ts + warmup
-            is_first = False
-            if ts >= warm_until:
-                figures.add(Place(ts, files.current.name, line), before, after)
+        for (line, ts, request, before), (_, _, _, after) in zip(*decided, strict=True):
+            if ts >= begun.warm_until:
+                figures.add(Place(ts, files.current.name, line), request, before, after)
             else:
                 warmed += 1
     figures.finish()
     names = [source.name for source in files.sources]
-    return Compared(figures, replays[1].course, warmed, names)
+    return Compared(figures, replays[1].course, warmed, names, divisions)

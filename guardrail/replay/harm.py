@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import nsmallest
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from guardrail.engine import NEVER_FITS, Decision, FactReader, LimitStatus
+from guardrail.errors import DataError
 from guardrail.model.amounts import MICRO
 from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect
@@ -38,8 +40,9 @@ GROUP = 3
 
 _DAYS = (1, 7, 30, 90, 365)
 _EFFECTS = tuple(Effect)
+_REFUSING = Effect.THROTTLE
 _FIGURES = frozenset(
-    ("divisions", "segments", "whole", "hits", "shadow_hits", "met", "soon", "by_rule")
+    ("divisions", "segments", "_undivided", "hits", "shadow_hits", "met", "soon", "by_rule")
 )
 
 
@@ -112,6 +115,19 @@ USUAL_DIVISION = ("account.tier",)
 """The facts by which segments are told apart where nothing else is asked for."""
 
 
+def by_impact(
+    segments: dict[tuple[str, ...], Segment], *, shadow: bool = False
+) -> list[tuple[tuple[str, ...], Segment]]:
+    """Return segments by how many requests were refused, or would be, and then by requests."""
+
+    def order(pair: tuple[tuple[str, ...], Segment]) -> tuple[object, ...]:
+        values, segment = pair
+        hurt = segment.shadow_refused if shadow else segment.refused
+        return (-hurt, -segment.requests, values)
+
+    return sorted(segments.items(), key=order)
+
+
 class Reading(NamedTuple):
     """What a rule read when it refused: the facts it tested, and the counter that was full.
 
@@ -152,18 +168,19 @@ class Hit:
         """Whether it acts as one with others."""
         return self.together >= GROUP
 
+    def weigh(self, standing: Standing) -> None:
+        """Keep what spoke for the account at another refusal, if that is more."""
+        if standing.weight > self.standing.weight:
+            self.standing = standing
+
     def merge(self, other: Hit) -> None:
         """Take the account's refusals among other requests in; the first of all is kept."""
         self.refused += other.refused
         self.together = max(self.together, other.together)
-        self.standing = max(self.standing, other.standing, key=_weight)
+        self.weigh(other.standing)
         if other.place < self.place:
             self.place, self.rule, self.effect = other.place, other.rule, other.effect
             self.read = other.read
-
-
-def _weight(standing: Standing) -> tuple[float, ...]:
-    return (len(standing.signs), standing.paid or 0.0, standing.age or 0.0)
 
 
 class Harm:
@@ -179,9 +196,14 @@ class Harm:
         self.segments: tuple[dict[tuple[str, ...], Segment], ...] = tuple(
             {} for _ in self.divisions
         )
-        self.whole = Segment()
+        self._undivided = Segment()
         self.hits: dict[str, Hit] = {}
         self.shadow_hits: dict[str, Hit] = {}
+        # What was stated of an account at its latest refusals, and when: weighed at the end.
+        self._later: dict[int, dict[str, tuple[tuple[object, ...], float]]] = {
+            REFUSED: {},
+            SHADOW_REFUSED: {},
+        }
         self.met: dict[str, int] = {}
         self.soon = 0
         """How many requests came soon after another of their account."""
@@ -201,33 +223,36 @@ class Harm:
 
     def add(self, place: Place, decision: Decision) -> None:
         """Count one decided request."""
-        facts, effect = decision.facts, decision.effect
-        stricter = effect
+        facts, ruling = decision.facts, decision.ruling
+        effect = stricter = ruling.effect
         shadow_rule: str | None = None
-        for report in decision.shadow:
+        for report in ruling.shadow:
             if report.effect > stricter:
                 stricter, shadow_rule = report.effect, report.rule
         account = facts.get("account.id")
         if account.__class__ is not str:
             account = None
         bits = SEEN
-        if effect.refuses:
+        if effect >= _REFUSING:
             bits |= REFUSED
-        elif stricter.refuses:
+        elif stricter >= _REFUSING:
             bits |= SHADOW_REFUSED
         if effect is Effect.DEGRADE:
             bits |= DEGRADED
-        for segment in self._segments(place.ts, facts):
+        ts = place.ts
+        for segment in self._segments(ts, facts):
             segment.decided[effect] += 1
-            if stricter > effect and not effect.refuses:
+            if stricter > effect and effect < _REFUSING:
                 segment.shadow[stricter] += 1
             if account is not None:
                 met = segment.accounts.get(account, 0)
                 if met | bits != met:
                     segment.accounts[account] = met | bits
+            if bits < REFUSED:
+                continue
             if bits & REFUSED:
                 if segment.first is None or place < segment.first.place:
-                    segment.first = First(place, decision.rule or "")
+                    segment.first = First(place, ruling.rule or "")
             elif bits & SHADOW_REFUSED and (
                 segment.first_shadow is None or place < segment.first_shadow.place
             ):
@@ -236,16 +261,17 @@ class Harm:
             return
         self.met[account] = self.met.get(account, 0) + 1
         last = self._last.get(account)
-        if last is not None and abs(place.ts - last) <= SOON:
+        if last is not None and abs(ts - last) <= SOON:
             self.soon += 1
-        self._last[account] = place.ts
-        if decision.rule is not None:
-            by_account = self.by_rule.setdefault(decision.rule, {})
+        self._last[account] = ts
+        rule = ruling.rule
+        if rule is not None:
+            by_account = self.by_rule.setdefault(rule, {})
             by_account[account] = by_account.get(account, 0) + 1
         if bits & REFUSED:
-            self._hit(self.hits, account, place, decision, decision.rule, effect)
+            self._hit(REFUSED, account, place, decision, rule, effect)
         elif bits & SHADOW_REFUSED:
-            self._hit(self.shadow_hits, account, place, decision, shadow_rule, stricter)
+            self._hit(SHADOW_REFUSED, account, place, decision, shadow_rule, stricter)
 
     def __getstate__(self) -> dict[str, object]:
         """Return the figures alone, for another process to merge."""
@@ -254,7 +280,7 @@ class Harm:
     def merge(self, other: Harm) -> None:
         """Add what other requests under the same policies met."""
         self._cached.clear()
-        self.whole.merge(other.whole)
+        self._undivided.merge(other._undivided)
         for mine, theirs in zip(self.segments, other.segments, strict=True):
             for values, segment in theirs.items():
                 self._segment(mine, values).merge(segment)
@@ -272,30 +298,88 @@ class Harm:
                 else:
                     hits[account] = hit
 
+    def divide_by(self, divisions: Iterable[tuple[str, ...]]) -> None:
+        """Tell segments apart by other facts, as far as those that were counted tell them.
+
+        Raises:
+            DataError: they were not counted by one of these facts.
+        """
+        asked = tuple(divisions)
+        found = []
+        for division in asked:
+            finer = [one for one in self.divisions if set(division) <= set(one)]
+            if not finer:
+                counted = ", ".join(f"`{','.join(one)}`" for one in self.divisions)
+                raise DataError(
+                    f"`--by {','.join(division)}`: the parts were counted by {counted or 'no fact'}"
+                    " alone; give it to each `check --shard`"
+                )
+            source = min(finer, key=len)
+            places = [source.index(name) for name in division]
+            segments: dict[tuple[str, ...], Segment] = {}
+            for values, segment in self.segments[self.divisions.index(source)].items():
+                fewer = tuple(values[place] for place in places)
+                segments.setdefault(fewer, Segment()).merge(segment)
+            found.append(segments)
+        self.divisions, self.segments = asked, tuple(found)
+
     def finished(self) -> None:
         """Complete the figures: how many requests the accounts that were refused made in all."""
-        for hits in (self.hits, self.shadow_hits):
+        for met, hits in ((REFUSED, self.hits), (SHADOW_REFUSED, self.shadow_hits)):
+            for account, (stated, ts) in self._later[met].items():
+                hits[account].weigh(self.signs.of_stated(stated, ts))
+            self._later[met].clear()
             for account, hit in hits.items():
                 hit.requests = self.met.get(account, 0)
 
+    def of(self, division: tuple[str, ...]) -> dict[tuple[str, ...], Segment]:
+        """Return the segments of one of the divisions."""
+        return self.segments[self.divisions.index(division)]
+
+    def worst(self, most: int) -> list[tuple[str, Hit]]:
+        """Return the accounts with the most requests refused, then those served least."""
+
+        def order(pair: tuple[str, Hit]) -> tuple[object, ...]:
+            account, hit = pair
+            return (-hit.refused, hit.requests, account)
+
+        return nsmallest(most, self.hits.items(), key=order)
+
+    def rules_of(self, account: str) -> list[str]:
+        """Return the rules that refused or degraded requests of an account, the most first."""
+        counts = {rule: met[account] for rule, met in self.by_rule.items() if account in met}
+        return sorted(counts, key=lambda rule: (-counts[rule], rule))
+
+    @property
+    def whole(self) -> Segment:
+        """All requests as one segment."""
+        if not self.divisions:
+            return self._undivided
+        whole = Segment()
+        for segment in self.segments[0].values():
+            whole.merge(segment)
+        return whole
+
     def _hit(
         self,
-        hits: dict[str, Hit],
+        met: int,
         account: str,
         place: Place,
         decision: Decision,
         rule: str | None,
         effect: Effect,
     ) -> None:
+        hits, signs = self.hits if met == REFUSED else self.shadow_hits, self.signs
         known, facts = hits.get(account), decision.facts
         size = facts.get("actor.accounts")
         together = size if isinstance(size, int) else 1
-        standing = self.signs.of(facts, place.ts)
         if known is not None and known.place < place:
             known.refused += 1
-            known.together = max(known.together, together)
-            known.standing = max(known.standing, standing, key=_weight)
+            if together > known.together:
+                known.together = together
+            self._weigh_later(met, known, account, signs.stated(facts), place.ts)
             return
+        standing = signs.of(facts, place.ts)
         read = reading(decision, rule, self._policies)
         hit = Hit(place, rule or "", effect, read, standing, refused=1, together=together)
         if known is None:
@@ -303,9 +387,23 @@ class Harm:
         else:
             known.merge(hit)
 
+    def _weigh_later(
+        self, met: int, hit: Hit, account: str, stated: tuple[object, ...], ts: float
+    ) -> None:
+        """Weigh what speaks for an account, once for all refusals at which the same was stated."""
+        later = self._later[met]
+        known = later.get(account)
+        if known is not None:
+            if known[0] == stated and self.signs.grows:
+                if ts > known[1]:
+                    later[account] = (stated, ts)
+                return
+            hit.weigh(self.signs.of_stated(*known))
+        later[account] = (stated, ts)
+
     def _segments(self, ts: float, facts: Mapping[str, object]) -> Iterable[Segment]:
         if not self.divisions:
-            return (self.whole,)
+            return (self._undivided,)
         if self._moving:
             return self._found(ts, facts)
         key = tuple(map(facts.get, self._names))
@@ -322,7 +420,7 @@ class Harm:
 
     def _found(self, ts: float, facts: Mapping[str, object]) -> list[Segment]:
         read, _ = self._reader.read(facts, ts)
-        found = [self.whole]
+        found = []
         for division, segments in zip(self.divisions, self.segments, strict=True):
             values = tuple(self._shown(name, read.get(name)) for name in division)
             found.append(self._segment(segments, values))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from guardrail.engine import FOLLOWS_FROM, FactReader, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
@@ -24,7 +24,7 @@ from guardrail.model.conditions import (
     facts_of,
 )
 from guardrail.model.effects import Mode
-from guardrail.model.facts import AGES, FactType, typed_value
+from guardrail.model.facts import AGES, Fact, FactType, typed_value
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Exemption, Rule
 from guardrail.replay.few import FewNames
@@ -33,8 +33,16 @@ from guardrail.traffic.requests import LATEST
 MOST_NOTES = 1_000
 """How many different notes are told apart."""
 
+MOST_VALUES = 65_536
+"""How many values of facts that no condition tests are remembered as right or wrong."""
+
 Facts = Mapping[str, object]
-Kind = tuple[object, ...]
+Kind = list[object]
+
+_NUMBERS = (int, float)
+_NO_MEMBERS: frozenset[object] = frozenset()
+_EMPTY: frozenset[object] = frozenset(("",))
+"""What tells one text from all others where none is named: an empty identity is none."""
 
 _QUARTER = 900
 """Time zones are whole quarters of an hour apart: within one, the local hour does not change."""
@@ -75,8 +83,10 @@ class Matching:
         derived = self._reader.derivations.keys()
         others = sorted(self._reader.used - members.keys() - derived)
         known = policies.facts
-        self._texts = [name for name in others if known[name].type is FactType.STRING]
+        texts = [name for name in others if known[name].type is FactType.STRING]
+        self._texts = [*((name, _NO_MEMBERS) for name in texts), *self._listed]
         self._other = [known[name] for name in others if known[name].type is not FactType.STRING]
+        self._is_right: dict[object, bool] = {}
 
     @property
     def merged(self) -> list[str]:
@@ -86,26 +96,36 @@ class Matching:
     def kind(self, ts: float, facts: Facts) -> Kind:
         """Return what tells a request's kind: requests of one kind match the same rules."""
         get = facts.get
-        kind: Kind = tuple(map(get, self._plain))
-        for name in self._texts:
+        kind: list[object] = [*map(get, self._plain)]
+        add = kind.append
+        for name, members in self._texts:
             value = get(name)
-            kind += (None if value.__class__ is str else (value,),)
+            add(str if value.__class__ is str and value not in members else value)
         for fact in self._other:
             value = get(fact.name)
-            is_wrong = value is not None and typed_value(fact, value) is None
-            kind += (value if is_wrong else None,)
+            add(None if value is None or self._is_of_type(fact, value) else value)
         for span in self._spans:
-            kind += span.of(ts, get)
-        for name, members in self._listed:
-            value = get(name)
-            kind += (value if value.__class__ is not str or value in members else None.__class__,)
+            span.tell(ts, get, kind)
         if self._turns:
-            kind += (bisect_right(self._turns, ts),)
+            add(bisect_right(self._turns, ts))
         if self._ages:
-            kind += (ts,)
+            add(ts)
         elif self._clock:
-            kind += (ts // _QUARTER,)
+            add(ts // _QUARTER)
         return kind
+
+    def _is_of_type(self, fact: Fact, value: object) -> bool:
+        known = self._is_right
+        try:
+            return known[fact.name, value.__class__, value]
+        except KeyError:
+            if len(known) >= MOST_VALUES:
+                known.clear()
+        except TypeError:
+            # A list has no hash.
+            return typed_value(fact, value) is not None
+        found = known[fact.name, value.__class__, value] = typed_value(fact, value) is not None
+        return found
 
     def add(self, count: int, ts: float, raw: Facts, decided: str | None) -> None:
         """Count requests of one kind, given one of them and the rule that decided all of them."""
@@ -142,17 +162,21 @@ class _Span(NamedTuple):
     age: str | None
     lengths: tuple[float, ...]
 
-    def of(self, ts: float, get: Callable[[str], object]) -> tuple[object, ...]:
-        """Return what tells a request's answers: where the time since lies among the lengths."""
+    def tell(self, ts: float, get: Callable[[str], Any], kind: list[object]) -> None:
+        """Add what tells a request's answers: where the time since lies among the lengths."""
         if self.age is not None and (stated := get(self.age)) is not None:
-            return ("stated", stated)
+            kind += ("stated", stated)
+            return
         since = get(self.moment)
-        if since.__class__ not in (int, float) or not 0 <= cast(float, since) < LATEST:
-            return (since, ts if since is not None else None)
-        passed = ts - cast(float, since)
-        if self.age is not None:
-            passed = max(0.0, passed)
-        return (bisect_left(self.lengths, passed), bisect_right(self.lengths, passed))
+        if since.__class__ not in _NUMBERS or not 0 <= since < LATEST:
+            kind += (since, ts if since is not None else None)
+            return
+        passed = ts - since
+        if self.age is not None and passed < 0.0:
+            passed = 0.0
+        lengths = self.lengths
+        kind.append(bisect_left(lengths, passed))
+        kind.append(bisect_right(lengths, passed))
 
 
 _BY_LENGTH = frozenset(("gt", "gte", "lt", "lte"))
@@ -207,11 +231,17 @@ def _members(
                 members[test.fact] = None
             if test.operator == "same_as":
                 members[str(test.operand)] = None
-    members.update((FOLLOWS_FROM[name], None) for name in FOLLOWS_FROM.keys() & members.keys())
+    for name in FOLLOWS_FROM.keys() & members.keys():
+        source = FOLLOWS_FROM[name]
+        if name == "actor.id" or policies.facts[source].type is not FactType.STRING:
+            members[source] = None
+        else:
+            # It follows from there being an account, whichever that is.
+            members.setdefault(source, set())
     return {
         name: None
         if values is None or policies.facts[name].type is not FactType.STRING
-        else frozenset(values)
+        else _EMPTY.union(values)
         for name, values in sorted(members.items())
     }
 

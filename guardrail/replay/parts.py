@@ -14,9 +14,9 @@ from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
 from guardrail.replay.harm import USUAL_DIVISION, Place
 from guardrail.replay.records import DecisionFile
-from guardrail.replay.report import ReportFigures
+from guardrail.replay.report import ReportFigures, report_divisions
 from guardrail.replay.results import TrafficRun
-from guardrail.replay.running import Replay
+from guardrail.replay.running import Begun, Replay
 from guardrail.replay.sampling import Sample
 from guardrail.replay.tally import Tally
 from guardrail.replay.ties import Found, Parts, Ties
@@ -153,7 +153,7 @@ def replayed_part(
             decisions=writer,
             tick=tick,
             divisions=job.divisions,
-            figures=ReportFigures(policies) if job.reports else None,
+            figures=ReportFigures() if job.reports else None,
         )
     run.seeded = seeded
     return run
@@ -175,24 +175,26 @@ def replayed(
 ) -> TrafficRun:
     """Replay traffic files through a guard; add up, and write decisions where they are wanted.
 
-    `figures` of a report are added up too, where they are given.
+    Segments are told by `divisions`. `figures` of a report are added up too, where they are given,
+    and the segments that it tells.
 
     Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
-    replay, tally = Replay(guard, mine), Tally(policies, divisions)
+    counted = divisions if figures is None else report_divisions(divisions, policies)
+    replay, tally = Replay(guard, mine), Tally(policies, counted)
     run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
     run.faults, run.local_share = files.faults, guard.local_share
     run.notes = None if mapping is None else mapping.notes
     run.sample = None if sample is None else sample.share
     run.sources = tuple(source.name for source in files.sources)
-    run.figures = figures
+    run.divisions, run.figures = tuple(divisions), figures
     several = len(files.sources) > 1
     reading = _Reading(files.requests(mapping), sample, warmup, tick)
-    add = tally.add
+    add, begun = tally.add, reading.begun
     with contextlib.closing(replay.run(iter(reading))) as decided:
         try:
             for line, ts, request, decision in decided:
-                if ts >= reading.warm_until:
+                if ts >= begun.warm_until:
                     add(ts, request, decision, Place(ts, files.current.name, line))
                     if figures is not None:
                         figures.add(ts, request, decision)
@@ -222,14 +224,16 @@ class _Reading:
     ) -> None:
         self._traffic = traffic
         self._sample = sample
-        self._warmup = warmup
         self._tick = tick
         self.line = 0
-        self.warm_until = float("-inf")
+        self.begun = Begun(warmup)
         self.passed_over = 0
 
     def __iter__(self) -> Iterator[Recorded]:
-        tick, left, sample, is_first = self._tick, TICK, self._sample, True
+        return self.begun.of(self._sampled())
+
+    def _sampled(self) -> Iterator[Recorded]:
+        tick, left, sample = self._tick, TICK, self._sample
         for recorded in self._traffic:
             left -= 1
             if not left:
@@ -239,9 +243,5 @@ class _Reading:
             if sample is not None and not sample.has(recorded[2].facts):
                 self.passed_over += 1
                 continue
-            if is_first:
-                is_first = False
-                if self._warmup:
-                    self.warm_until = recorded[1] + self._warmup
             self.line = recorded[0]
             yield recorded

@@ -21,7 +21,7 @@ from guardrail.replay.tally import Tally
 from guardrail.traffic.notes import MapNotes
 from guardrail.traffic.requests import BadLines
 
-HEADING = b"guardrail replay result 1\n"
+HEADING = b"guardrail replay result 2\n"
 MOST_BYTES = 1 << 32
 """How large the figures of a result may be, in bytes."""
 
@@ -35,8 +35,8 @@ class TrafficRun:
     `notes` say what a map met. `sample` is the share of accounts that was drawn, and `passed_over`
     counts the requests of the others; `seeded` is how many counters were there before the first
     request. `interrupted` says how far a replay came that was stopped, `warnings` what the guard
-    said of its sources. `sources` are the names of the files. `figures` are those of a report,
-    where one is made.
+    said of its sources. `sources` are the names of the files, `divisions` the facts by which
+    segments are to be told. `figures` are those of a report, where one is made.
     """
 
     tally: Tally
@@ -53,6 +53,7 @@ class TrafficRun:
     interrupted: str | None = None
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    divisions: tuple[tuple[str, ...], ...] = ()
     figures: ReportFigures | None = None
 
     @property
@@ -84,9 +85,10 @@ def merged(runs: Sequence[TrafficRun], policies: PolicySet) -> TrafficRun:
         passed_over=first.passed_over,
         seeded=first.seeded,
         sources=first.sources,
+        divisions=first.divisions,
     )
     if all(run.figures is not None for run in runs):
-        whole.figures = ReportFigures(policies)
+        whole.figures = ReportFigures()
     for run in runs:
         tally.merge(run.tally)
         if whole.figures is not None and run.figures is not None:
@@ -123,7 +125,10 @@ def _read(run: TrafficRun) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
-    """One part of `count`, counted from 1, as it stands in a file, and what it was made from."""
+    """One part of `count`, counted from 1, as it stands in a file, and what it was made from.
+
+    `expected` are the expectations that were given beside those of the policies.
+    """
 
     shard: int
     count: int
@@ -131,6 +136,7 @@ class ShardFile:
     revision: str
     traffic: tuple[str, ...]
     run: TrafficRun
+    expected: tuple[str, ...] = ()
 
     def write(self, path: str) -> None:
         """Write it to a file.
@@ -144,6 +150,7 @@ class ShardFile:
             "policies": self.policies,
             "revision": self.revision,
             "traffic": self.traffic,
+            "expected": self.expected,
         }
         figures = zstandard.ZstdCompressor().compress(pickle.dumps(self.run, protocol=5))
         try:
@@ -182,6 +189,7 @@ class ShardFile:
                 policies=tuple(map(str, told["policies"])),
                 revision=str(told["revision"]),
                 traffic=tuple(map(str, told["traffic"])),
+                expected=tuple(map(str, told["expected"])),
                 run=run,
             )
         except DataError:

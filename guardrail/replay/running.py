@@ -9,7 +9,7 @@ counts it in the newest window it has, so that no limit is overrun; replays coun
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from guardrail.engine import Decision
@@ -44,6 +44,24 @@ class Course:
     def merge(self, other: Course) -> Course:
         """Return the longer of two courses through the same traffic, one of which was stopped."""
         return max(self, other, key=lambda course: (course.newest, course.late))
+
+
+class Begun:
+    """Notes when traffic begins, and until when a replay of it warms up; `warmup` is in seconds."""
+
+    def __init__(self, warmup: float) -> None:
+        self.warm_until = float("-inf")
+        self._warmup = warmup
+
+    def of(self, traffic: Iterable[Recorded]) -> Iterator[Recorded]:
+        """Pass on traffic."""
+        coming = iter(traffic)
+        if self._warmup:
+            for recorded in coming:
+                self.warm_until = recorded[1] + self._warmup
+                yield recorded
+                break
+        yield from coming
 
 
 class Replay:

@@ -24,7 +24,7 @@ MOST_KINDS = 65_536
 MOST_NAMES = 1_000
 """How many facts that no policy knows are told apart."""
 
-_BOUND = frozenset(("_policies", "_sizer", "_kinds"))
+_BOUND = frozenset(("_policies", "_has_models", "_sizer", "_kinds"))
 """What a tally counts by, and has counted in no figure yet; not among its figures."""
 _BITS = tuple(1 << effect for effect in Effect)
 
@@ -79,6 +79,7 @@ class Tally:
         """Whom refusals hit, of the requests whose place is known."""
         self.expected = Expected(policies)
         self._policies = policies
+        self._has_models = bool(policies.models)
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
         # How many requests there were of a kind, and one of them.
@@ -91,7 +92,8 @@ class Tally:
         if place is not None:
             self.harm.add(place, decision)
         self.expected.add(ts, decision)
-        effect, rule, facts = decision.effect, decision.rule, decision.facts
+        ruling, facts = decision.ruling, decision.facts
+        effect, rule = ruling.effect, ruling.rule
         account = facts.get("account.id")
         if account.__class__ is str:
             seen = self.accounts.get(account, 0)
@@ -99,15 +101,15 @@ class Tally:
                 self.accounts[account] = seen | _BITS[effect]
         self.seen.state(facts.get)
         estimate = request.reserved
-        if decision.ruling.idle:
-            self.idle.update(decision.ruling.idle)
+        if ruling.idle:
+            self.idle.update(ruling.idle)
         key = (
             rule,
             effect,
             *facts,
             None,
             *(estimate or ()),
-            facts.get("request.model") if self._policies.models else None,
+            facts.get("request.model") if self._has_models else None,
             *self.matching.kind(ts, facts),
         )
         try:
@@ -119,11 +121,11 @@ class Tally:
             self._add_kind((str(key),), rule, effect, ts, facts, estimate)
         if self.ceilings.any:
             self.ceilings.add(ts, decision)
-        if decision.shadow:
+        if ruling.shadow:
             self._add_shadow(account, decision)
-        if decision.mode is not StoreMode.NORMAL:
-            self.modes[decision.mode] += 1
-            if decision.reason == STORE_UNAVAILABLE:
+        if ruling.mode is not StoreMode.NORMAL:
+            self.modes[ruling.mode] += 1
+            if ruling.reason == STORE_UNAVAILABLE:
                 self.unavailable[rule] += 1
 
     def __getstate__(self) -> dict[str, object]:

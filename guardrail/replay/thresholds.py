@@ -9,6 +9,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from guardrail.engine import Decision, FactReader
+from guardrail.errors import DataError
+from guardrail.loading import condition_text
 from guardrail.model.conditions import compile_condition, facts_of
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet, Threshold
@@ -19,6 +21,10 @@ _HOLDS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
     "gt": operator.gt,
     "gte": operator.ge,
 }
+
+
+Counted = tuple[str, str, str | None]
+"""What is counted for a threshold, whatever its bound: its segment, its measure, its rule."""
 
 
 class Measured(NamedTuple):
@@ -66,7 +72,7 @@ class Expected:
         self.lines = [one for one in policies.thresholds if one.measure == "bad_lines"]
         names = frozenset().union(*(facts_of(one.when) for one in self.thresholds))
         self._reader = FactReader(policies.facts, names, policies.timezone)
-        self._counts = [Count() for _ in self.thresholds]
+        self._counts = {_counted(one): Count() for one in self.thresholds}
         shadow = {rule.id for rule in policies.rules if rule.mode is Mode.SHADOW}
         remedies = {
             (rule.id, verdict.reason)
@@ -74,9 +80,10 @@ class Expected:
             for verdict in rule.verb.verdicts
             if verdict.remedy is not None
         }
+        by_count = {_counted(one): one for one in self.thresholds}
         self._parts = [
-            (compile_condition(one.when), _meets(one, shadow, remedies), count)
-            for one, count in zip(self.thresholds, self._counts, strict=True)
+            (compile_condition(one.when), _meets(one, shadow, remedies), self._counts[counted])
+            for counted, one in by_count.items()
         ]
 
     def add(self, ts: float, decision: Decision) -> None:
@@ -101,19 +108,34 @@ class Expected:
         return {"_counts": self._counts}
 
     def merge(self, other: Expected) -> None:
-        """Add what other requests under the same policies came to."""
-        for mine, theirs in zip(self._counts, other._counts, strict=True):
-            mine.merge(theirs)
+        """Add what other requests under the same policies came to.
+
+        Raises:
+            DataError: nothing was counted of them for one of the thresholds.
+        """
+        for one in self.thresholds:
+            if _counted(one) not in other._counts:
+                raise DataError(
+                    f"nothing was counted for `{one.text}` when the parts were replayed: give it "
+                    "to each `check --shard` with `--expect`"
+                )
+        for counted, count in self._counts.items():
+            count.merge(other._counts[counted])
 
     def measured(self, bad_lines: int, lines: int) -> list[Measured]:
         """Return every threshold with what was measured; `bad_lines` of all `lines` were none."""
         found = []
-        for threshold, count in zip(self.thresholds, self._counts, strict=True):
+        for threshold in self.thresholds:
+            count = self._counts[_counted(threshold)]
             if threshold.accounts:
                 found.append(Measured(threshold, len(count.accounts_met), len(count.accounts)))
             else:
                 found.append(Measured(threshold, count.met, count.requests))
         return [*found, *(Measured(one, bad_lines, lines) for one in self.lines)]
+
+
+def _counted(threshold: Threshold) -> Counted:
+    return condition_text(threshold.when), threshold.measure, threshold.by
 
 
 def _meets(

@@ -46,7 +46,10 @@ class Workers:
         Raises:
             GuardrailError: a process met what the command would have met by itself.
         """
-        with tempfile.TemporaryDirectory(prefix="guardrail-") as folder, self._pool() as pool:
+        with (
+            tempfile.TemporaryDirectory(prefix="guardrail-") as folder,
+            process_pool(self._count) as pool,
+        ):
             self.found = self._look(pool)
             told(self.found)
             parts = parts_of(self.found, self._policies, self._count)
@@ -80,16 +83,18 @@ class Workers:
                     os.kill(process.pid, signal.SIGINT)
             return [future.result() for future in waiting]
 
-    @contextmanager
-    def _pool(self) -> Iterator[ProcessPoolExecutor]:
-        fresh = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._count, mp_context=fresh, initializer=_wait_to_stop) as pool:
-            try:
-                yield pool
-            except BaseException:
-                for process in list(pool._processes.values()):
-                    process.terminate()
-                raise
+
+@contextmanager
+def process_pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Give so many fresh processes, which end with whatever goes wrong."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=fresh, initializer=_wait_to_stop) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
 
 
 def _wait_to_stop() -> None:

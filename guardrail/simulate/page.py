@@ -145,8 +145,8 @@ def _honest(worst: Fields) -> Iterator[str]:
         _day_names(days),
         [Line("denied", "a", [day["refused"] / max(1, day["asked"]) for day in days], filled=True)],
     )
-    for age, style in (("established", "a"), ("new", "d")):
-        yield bars_plot(
+    plots = [
+        bars_plot(
             f"Requests denied, {age} customers",
             [
                 Bar(
@@ -160,6 +160,9 @@ def _honest(worst: Fields) -> Iterator[str]:
             ],
             ("segment", "denied"),
         )
+        for age, style in (("established", "a"), ("new", "d"))
+    ]
+    yield f'<div class="pair">{"".join(plots)}</div>'
     rows = []
     for age in ("established", "new"):
         rows.append(_harm_row(age, honest["pooled"][age]))

@@ -19,8 +19,8 @@ NAME = 8
 NO_NAME = bytes(NAME)
 LONGEST_PATH = 1024
 """The most rows that are read between one and its root; past it nothing is decided."""
-TRIES = 12
-"""How often a call is made that others were faster than."""
+TRIES, MOST_TRIES = 12, 48
+"""How often a call is made that others were faster than; more often while there is time."""
 
 NODE, DUE, NOTE, MOVED = b"n", b"d", b"o", b"m"
 """What the name of a record of links starts with, by what it is."""

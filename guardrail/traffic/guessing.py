@@ -33,6 +33,7 @@ MOST_VALUES = 30
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "cloudflare": ("EdgeStartTimestamp", "ClientIP"),
     "litellm": ("startTime", "prompt_tokens", "completion_tokens", "call_type"),
+    "bedrock": ("schemaType", "modelId", "operation", "timestamp"),
     "anthropic-csv": ("usage_date_utc", "usage_input_tokens_no_cache", "usage_output_tokens"),
 }
 _DOCUMENTS: Mapping[str, tuple[str, str]] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 
 import pytest
 
 from tests.cli.conftest import POLICY
+from tests.replay.reported import parts_of
 
 
 @pytest.fixture
@@ -162,6 +164,86 @@ def test_a_claim_that_does_not_hold_is_a_finding_of_check_and_test(run, folder):
             "request": None,
         }
     ]
+
+
+def test_a_page_tells_over_traffic_what_changed(run, versions, folder):
+    versions(("tokens: 100,", "tokens: 200,"))
+    plain = run("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl")
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    outcome = run("diff", "old.yaml", "new.yaml", *given)
+    told = json.loads(run("diff", "old.yaml", "new.yaml", *given, "--format", "json").out)
+    text = (folder / "out.html").read_text("utf-8")
+    found = parts_of(text)
+
+    assert outcome.out == f"{plain.out}report   written to `out.html`\n"
+    assert told["traffic"]["looser"]
+    for one in told["traffic"]["looser"]:
+        cells = f"{one['requests']} {one['accounts']} no longer {one['rule']}"
+        assert cells in found["looser"]
+        assert f"line {one['first']['line']}" in found["looser"]
+    matrix = told["traffic"]["matrix"]
+    counts = " ".join(f"{matrix['throttle'][now]}" for now in matrix)
+    assert f"told to wait {counts}" in found["matrix"]
+    assert "before 100 per day, now 200 per day" in found["changed"]
+    assert "tokens-per-day 100 tokens per day for each `account.id`" in found["looser"]
+
+
+def test_a_page_is_the_same_from_several_processes(run, versions, folder):
+    versions(("tokens: 100,", "tokens: 200,"))
+    given = ("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl", "--report")
+    run(*given, "one.html")
+    run(*given, "two.html", "--workers", "2")
+
+    assert (folder / "one.html").read_text("utf-8") == (folder / "two.html").read_text("utf-8")
+
+
+def test_a_page_of_one_version_says_that_none_became_looser(run, versions, folder):
+    versions()
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    assert run("diff", "old.yaml", "new.yaml", *given, "--exit-code").code == 0
+    found = parts_of((folder / "out.html").read_text("utf-8"))
+
+    assert "none . No decision became looser." in found["looser"]
+    assert "and that is proved" in found["looser"]
+    assert "changed" not in found
+
+
+def test_a_page_names_accounts_by_number_unless_asked(run, versions, folder):
+    versions(("[CU, IR]", "[CU, IR, DE]"))
+    given = ("--traffic", "week.jsonl", "--report", "out.html")
+    run("diff", "old.yaml", "new.yaml", *given)
+    hidden = (folder / "out.html").read_text("utf-8")
+    run("diff", "old.yaml", "new.yaml", *given, "--show-identifiers")
+    shown = (folder / "out.html").read_text("utf-8")
+
+    assert "account 1 " in parts_of(hidden)["first"]
+    assert not re.search(r"\ba[0-9]\b", hidden)
+    assert re.search(r"\ba[0-9]\b", parts_of(shown)["first"])
+
+
+def test_a_page_needs_traffic_and_does_not_overwrite_it(run, versions, folder):
+    versions()
+    outcome = run("diff", "old.yaml", "new.yaml", "--report", "out.html")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: `--report` replays traffic: give it with `--traffic`\n",
+    )
+    before = (folder / "week.jsonl").read_bytes()
+    given = ("--traffic", "week.jsonl", "--report", "week.jsonl")
+    outcome = run("diff", "old.yaml", "new.yaml", *given)
+    assert outcome.code == 2
+    assert "would overwrite the traffic" in outcome.err
+    assert (folder / "week.jsonl").read_bytes() == before
+
+
+def test_a_fact_that_one_of_the_versions_does_not_know_is_named(run, versions):
+    versions(("facts:\n", "facts:\n  account.seats: {type: integer, source: server}\n"))
+    outcome = run(
+        "diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl", "--by", "account.seats"
+    )
+
+    assert outcome.code == 2
+    assert "there is no fact `account.seats`" in outcome.err
 
 
 TABLES = """\

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import junitparser
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 
+from guardrail.cli.output import Entries, json_pieces
 from tests.cli.conftest import POLICY, request, write_traffic
 
 HOSTILE = "x\x1b[31m%,:\n::error::]]>&<\u202e"
@@ -209,3 +212,30 @@ def test_what_fails_is_as_grave_as_asked(run, folder, fail_on, code):
 def test_errors_fail_whatever_is_asked(run):
     assert run(*COMMANDS["check"], "--fail-on", "error").code == 1
     assert run(*COMMANDS["broken"], "--fail-on", "error").code == 3
+
+
+KEYS = st.one_of(st.text(max_size=3), st.none(), st.booleans(), st.integers(-9, 9))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(KEYS, part, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.sampled_from([None, 2]))
+def test_json_told_piece_by_piece_is_that_of_the_whole(value: object, indent: int | None):
+    assert "".join(json_pieces(value, indent)) == json.dumps(value, indent=indent)
+
+
+@pytest.mark.parametrize("rows", [[], [{"a": 1}, {"b": [2]}]])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_entries_made_when_they_are_told_stand_as_a_list(rows, indent):
+    entries = Entries(lambda: iter(rows))
+
+    for _ in range(2):
+        told = "".join(json_pieces({"x": entries}, indent))
+        assert told == json.dumps({"x": rows}, indent=indent)

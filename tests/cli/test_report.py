@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from guardrail.decisionlog import LoggedNames
@@ -40,6 +41,26 @@ def test_a_report_tells_what_check_tells(run, folder):
 
 def test_a_report_is_the_same_each_time(run, folder):
     assert report(run, folder)[1] == report(run, folder)[1]
+
+
+def test_a_report_tells_of_segments_and_accounts_what_check_tells(run, folder):
+    by = ("--by", "account.tier,geo.country", "--by", "account.tier")
+    outcome, text = report(run, folder, "--show-identifiers", "--format", "json", *by)
+    told = json.loads(outcome.out)["traffic"]
+    rows = [tuple(re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)) for row in text.split("<tr>")]
+
+    assert [found["by"] for found in told["segments"]] == [
+        ["account.tier", "geo.country"],
+        ["account.tier"],
+    ]
+    for segment in (one for found in told["segments"] for one in found["segments"]):
+        name, asked = " · ".join(segment["values"].values()), segment["requests"]
+        refused = segment["decided"]["throttle"] + segment["decided"]["block"]
+        assert (name, f"{100 * refused / asked:.1f}% of {asked}") in rows
+    assert "Share of requests refused, by geo.country" in text
+    for account in told["refused_accounts"]:
+        name, counts = account["account"], (account["requests"], account["refused"])
+        assert (name, *map(str, counts)) in [row[:3] for row in rows]
 
 
 def test_accounts_are_numbered_unless_their_names_are_asked_for(run, folder):

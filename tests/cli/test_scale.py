@@ -74,7 +74,12 @@ def test_what_does_not_go_together_is_said(run, options):
 
 def shards(run, *names):
     for name in names:
-        run("check", "policies", *TRAFFIC, "--shard", f"{name[1]}/{name[2]}", "--result", name)
+        shard(run, name)
+
+
+def shard(run, name, *options):
+    part = f"{name[1]}/{name[2]}"
+    run("check", "policies", *TRAFFIC, *options, "--shard", part, "--result", name)
 
 
 def test_parts_that_are_no_whole_are_not_merged(run, folder):
@@ -151,3 +156,61 @@ def test_an_interrupted_replay_reports_what_it_saw(folder):
     assert process.returncode == 130
     assert "traffic  " in out
     assert " 0 bad lines" in out
+
+
+EXPECTED = ("account.tier=email refused <= 1%", "blocked accounts <= 1")
+
+
+def test_parts_merged_are_judged_by_what_was_expected_of_them(run, folder):
+    options = [part for one in EXPECTED for part in ("--expect", one)]
+    one = run("check", "policies", *TRAFFIC, *options, "--format", "json")
+    for name in ("e12", "e22"):
+        shard(run, name, *options)
+    merged = run("merge", "e12", "e22", "--format", "json")
+    other = run("merge", "e12", "e22", "--expect", "account.tier=email refused <= 90%")
+    unknown = run("merge", "e12", "e22", "--expect", "account.tier=verified refused <= 1%")
+
+    assert merged.err == ""
+    assert (merged.out, merged.code) == (one.out, one.code)
+    assert one.code == 1
+    assert [row["holds"] for row in json.loads(merged.out)["expected"]] == [False, False]
+    assert "1 of 1 expectation of traffic holds" in other.out
+    assert unknown.code == 2
+    assert "nothing was counted for `account.tier = verified refused <= 1%`" in unknown.err
+
+
+def test_parts_counted_by_several_facts_are_told_by_fewer(run):
+    by = ("--by", "account.tier,geo.country")
+    for name in ("b12", "b22"):
+        shard(run, name, *by)
+    shard(run, "c22")
+    alone = run("check", "policies", *TRAFFIC, "--by", "geo.country", "--format", "json")
+
+    merged = run("merge", "b12", "b22", "--by", "geo.country", "--format", "json")
+    assert (merged.out, merged.code) == (alone.out, alone.code)
+    assert '"geo.country": "' in merged.out
+    uncounted = run("merge", "b12", "b22", "--by", "network.kind")
+    assert "`--by network.kind`: the parts were counted by `account.tier,geo.country`" in (
+        uncounted.err
+    )
+    assert "with the same `--by`" in run("merge", "b12", "c22").err
+
+
+@pytest.mark.parametrize("options", [(), ("--warmup", "1d", "--by", "network.kind")])
+def test_versions_compared_in_two_processes_tell_what_one_does(run, folder, options):
+    with gzip.open(WEEK) as week:
+        lines = b"".join(line for line, _ in zip(week, range(2_500), strict=False))
+    (folder / "part.jsonl").write_bytes(lines)
+    (folder / "old.yaml").write_text(HEAD + POLICIES["global"])
+    (folder / "new.yaml").write_text(HEAD + POLICIES["global"] + POLICIES["links"])
+    diff = ["diff", "old.yaml", "new.yaml", "--traffic", "part.jsonl", *options]
+    one = run(*diff, "--format", "json")
+    two = run(*diff, "--format", "json", "--workers", "2")
+
+    assert (two.out, two.code) == (one.out, one.code)
+    assert json.loads(one.out)["traffic"]["accounts"] > 10
+    assert "note: 2 parts by account; accounts stay together that share counters of `all`" in (
+        two.err
+    )
+    alone = run("diff", "old.yaml", "new.yaml", "--workers", "2")
+    assert "`--workers` replays traffic: give it with `--traffic`" in alone.err

@@ -344,3 +344,27 @@ def test_a_connection_is_degraded_in_its_address():
     assert addresses == [("/openai/deployments/small/realtime", b"")]
     assert [e["type"] for e in heard] == ["response.create"]
     assert said == []
+
+
+def test_a_unit_of_the_policys_own_is_settled_by_what_a_turn_tells():
+    async def host(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            kind = "conversation.item.input_audio_transcription.completed"
+            event: dict = {"type": "response.done", "response": {"usage": USED}}
+            if json.loads(message["text"])["type"] == "input_audio_buffer.commit":
+                event = {"type": kind, "item_id": "i", "usage": {"seconds": 12}}
+            await send({"type": "websocket.send", "text": json.dumps(event)})
+
+    sound = (
+        "  - {id: sound, when: always, budget: {audio_seconds: 99, per: day, key: account.id}}\n"
+    )
+    policy = POLICY.replace("policy: turns", "policy: turns\nunits: [audio_seconds]") + sound
+    guarded = Guarded(policy, host)
+    session = {"audio": {"input": {"transcription": {"model": "t"}}}}
+    update = frame(type="session.update", session=session)
+    talk(guarded, update, frame(type="input_audio_buffer.commit"), frame(**CREATE))
+    decision = asyncio.run(guarded.guard.decide({"account.id": "acct-a"}, {"audio_seconds": 0}))
+
+    assert {limit.rule: limit.used for limit in decision.limits}["sound"] == 12

@@ -108,6 +108,38 @@ INCLUSION = [
         (10, 20, 6, 15),
     ),
     (NATIVE, {"prompt_eval_count": 10, "eval_count": 20}, (10, 20, None, None)),
+    (NATIVE, {"prompt_token_count": 10, "generation_token_count": 20}, (10, 20, None, None)),
+    (
+        CHAT,  # Mistral, whose connectors' results are read by the model
+        {"prompt_tokens": 3, "connector_tokens": 7, "completion_tokens": 20, "total_tokens": 30},
+        (10, 20, None, None),
+    ),
+    (
+        CHAT,  # Perplexity, whose total leaves out citations and reasoning
+        {
+            "prompt_tokens": 3,
+            "citation_tokens": 7,
+            "completion_tokens": 5,
+            "total_tokens": 8,
+            "reasoning_tokens": 15,
+        },
+        (10, 20, None, 15),
+    ),
+    (
+        UsageFormat.GEMINI,  # interactions
+        {
+            "total_input_tokens": 8,
+            "total_tool_use_tokens": 2,
+            "total_cached_tokens": 6,
+            "total_output_tokens": 5,
+            "total_thought_tokens": 15,
+            "total_tokens": 30,
+        },
+        (10, 20, 6, 15),
+    ),
+    (UsageFormat.GEMINI, {"promptTokenCount": 10, "totalTokenCount": 10}, (10, 0, None, None)),
+    (CHAT, {"prompt_tokens": "10", "completion_tokens": "20"}, (10, 20, None, None)),
+    (UsageFormat.OPENAI_EMBEDDINGS, {"total_tokens": 10}, (10, 0, None, None)),
     (UsageFormat.OPENAI_MEDIA, {"type": "duration", "seconds": 9}, (None, None, None, None)),
 ]
 UNITS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -120,9 +152,18 @@ def test_figures_include_what_their_vendor_says_they_include(usage_format, usage
     assert tuple(figures.get(unit) for unit in UNITS) == expected
 
 
-@pytest.mark.parametrize("odd", [-1, 1.5, True, "7", None, 2**53, float("nan"), [], {}])
+@pytest.mark.parametrize(
+    "odd", [-1, 1.5, True, "-7", "7.5", "9" * 17, None, 2**53, float("nan"), [], {}]
+)
 def test_figures_that_are_no_counts_are_left_out(odd):
     assert figures_of({"prompt_tokens": odd, "completion_tokens": 3}, CHAT) == {"output_tokens": 3}
+
+
+@pytest.mark.parametrize(("reserved", "out"), [(10, 20), (30, None), (None, None)])
+def test_of_a_total_alone_the_output_is_what_it_leaves_beyond_the_input(reserved, out):
+    figures = figures_of({"total_tokens": 30}, CHAT, reserved)
+
+    assert figures == ({} if out is None else {"output_tokens": out})
 
 
 BODIES = [

@@ -26,6 +26,7 @@ TABLE = [
     (CHAT, {"n": 0, "max_tokens": 9}, 1, 9),
     (CHAT, {"n": 2, "best_of": 5, "max_tokens": 9}, 5, 45),
     (CHAT, {"n": 4, "use_beam_search": True, "max_tokens": 9}, 4, 36),
+    (CHAT, {"model": "small, large", "n": 2, "max_tokens": 9}, 4, 36),
     (CHAT, {"max_tokens": 9, "min_tokens": 20}, 1, 20),
     (CHAT, {"min_tokens": 20}, 1, None),
     (CHAT, {"max_completion_tokens": 0}, 1, None),
@@ -60,6 +61,8 @@ TABLE = [
     ("/vertex_generate", {"instances": [{}] * 3, "parameters": {"max_new_tokens": 9}}, 3, 27),
     ("/inference/v1/generate", {"token_ids": [1], "sampling_params": {"max_tokens": 9}}, 1, 9),
     ("/api/chat", {"messages": MESSAGES, "options": {"num_predict": 9}}, 1, 9),
+    ("/model/m/converse", {"messages": [], "inferenceConfig": {"maxTokens": 9}}, 1, 9),
+    ("/model/m/invoke", {"messages": [], "max_tokens": 1}, 1, None),
     ("/invocations", {"messages": MESSAGES, "max_tokens": 9, "n": 2}, 2, 18),
     # A cap that the endpoint does not heed is none.
     ("/unheard/of", {"prompt": ["x", "y"], "max_new_tokens": 9}, 2, None),

@@ -52,6 +52,7 @@ def changed(path, body, obligations):
         ),
         ("/inference/v1/generate", {"x": 1}, {"sampling_params": {"max_tokens": 100}}),
         ("/api/chat", {"messages": []}, {"options": {"num_predict": 100}}),
+        ("/model/m/converse", {"messages": []}, {"inferenceConfig": {"maxTokens": 100}}),
     ],
 )
 def test_caps_are_lowered_or_set_where_the_endpoint_reads_them(path, body, after):
@@ -141,6 +142,14 @@ def test_what_is_disabled_is_taken_out():
         )
     request = asked(GEMINI, {"contents": []})
     assert rewritten_path(request, {"disable": ("stream",)}) == "/v1beta/models/g:generateContent"
+
+
+def test_a_model_in_a_path_of_bedrock_is_changed_and_its_stream_is_not():
+    request = asked("/model/large-v1:0/converse-stream", {"messages": []})
+
+    assert rewritten_path(request, {"model": "small"}) == "/model/small/converse-stream"
+    with pytest.raises(RewriteError, match="its path asks for a stream"):
+        rewritten_path(request, {"disable": ("stream",)})
 
 
 @pytest.mark.parametrize("name", TOOL_MEMBERS)

@@ -101,10 +101,18 @@ def test_pictures_asked_for_make_a_request_one_for_images():
         ({"chat_template_kwargs": {"enable_thinking": True}}, True),
         ({"chat_template_kwargs": {"enable_thinking": False}}, False),
         ({"think": True}, True),
+        ({"generation_config": {"thinking_level": "high"}}, True),
     ],
 )
 def test_reasoning_is_what_a_body_asks_for(members, reasoning):
     assert asked(CHAT, {"messages": [], **members}).facts["request.reasoning"] is reasoning
+
+
+@pytest.mark.parametrize(("members", "streams"), [({}, True), ({"stream": False}, False)])
+def test_ollama_streams_unless_it_is_told_not_to(members, streams):
+    for path, content in (("/api/chat", {"messages": []}), ("/api/generate", {"prompt": "x"})):
+        facts = asked(path, {"model": "m", **content, **members}).facts
+        assert facts["request.stream"] is streams
 
 
 @pytest.mark.parametrize(("stream", "expected"), [(True, True), (False, False), (None, False)])

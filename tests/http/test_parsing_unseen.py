@@ -281,6 +281,9 @@ def test_media_cost_what_media_do_however_short_they_are(block):
         (MESSAGES, {"messages": [{"content": [{"thinking": "x", "signature": BYTES}]}]}),
         (GEMINI, {"contents": [{"parts": [{"thoughtSignature": BYTES}]}]}),
         ("/generate", {"text": "x", "image_data": BYTES}),
+        ("/completion", {"prompt": "x", "image_data": [{"data": BYTES, "id": 1}]}),
+        ("/completion", {"prompt": {"prompt_string": "x", "multimodal_data": [BYTES]}}),
+        (CHAT, {"messages": [{"content": [{"mediaType": "image/png", "data": BYTES}]}]}),
         ("/generate", {"text": ["x"], "image_data": [[BYTES]]}),
         (CHAT, {"messages": [{"content": [{"type": "audio_embeds", "audio_embeds": BYTES}]}]}),
         (CHAT, {"messages": [{"content": [{"type": "input_audio", "input_audio": BYTES}]}]}),
@@ -323,6 +326,8 @@ READ = [
     (CHAT, {"messages": [{"image_url": {"url": PAGES[:2_048] + "and, so " * 50_000}}]}),
     (CHAT, {"messages": [{"file": {"filename": "a.md", "file_data": BYTES}}]}),
     (CHAT, {"messages": [{"file": {"file_data": TEXT}}]}),
+    (CHAT, {"messages": [{"data": TEXT, "id": 1}]}),
+    (CHAT, {"messages": [{"mediaType": "text/plain", "data": BYTES}]}),
     (CHAT, {"messages": [{"file": {"file_data": "data:;base64," + BYTES}}]}),
     ("/m/x/converse", {"messages": [{"toolResult": {"content": [{"json": {"image": BYTES}}]}}]}),
     ("/m/x/converse", {"messages": [{"document": {"format": "txt", "source": {"bytes": BYTES}}}]}),
@@ -509,3 +514,22 @@ def test_another_model_that_may_answer_is_not_taken_back_further_in():
     fallback = {**ASK, "fallbacks": ["other"], "extra_body": {"fallbacks": [], "lora": None}}
 
     assert "request.model" not in asked(CHAT, fallback).facts
+
+
+@pytest.mark.parametrize("model", ["small,large", "@preset/mine", "small@preset/mine"])
+def test_what_may_stand_for_other_models_is_no_name(model):
+    assert "request.model" not in asked(CHAT, {**ASK, "model": model}).facts
+
+
+def test_what_goes_on_with_a_conversation_is_no_free_request():
+    asked_for = [
+        asked("/v1/conversations", {"agent_id": "a", "inputs": "hi"}),
+        asked("/v1/conversations/c", {"inputs": "hi"}),
+        asked("/v1/conversations/c/restart", {"inputs": "hi", "from_entry_id": "e"}),
+    ]
+    for request in asked_for:
+        assert request.estimate["input_tokens"] > 4_096
+        assert request.facts["request.capability"] == "agentic"
+        assert "request.tools" not in request.facts
+    kept = asked("/v1/conversations/c", {"metadata": {"a": "b"}})
+    assert (kept.estimate["input_tokens"], kept.facts["request.capability"]) == (0, "other")

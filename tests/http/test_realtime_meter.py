@@ -326,7 +326,7 @@ def test_a_turn_without_usage_is_charged_at_least_one_token():
 
     (failed,) = followed.received(frame(type="response.done", response={"status": "failed"}))
 
-    assert failed == TurnUsage(turn.number, {"output_tokens": 1}, failed=True)
+    assert (failed.number, failed.usage, failed.failed) == (turn.number, {"output_tokens": 1}, True)
 
 
 def test_a_nothing_that_is_told_for_what_passed_is_not_believed():
@@ -337,6 +337,33 @@ def test_a_nothing_that_is_told_for_what_passed_is_not_believed():
 
     usage = {"input_tokens": 3, "output_tokens": 0}
     assert followed.used(done("a", usage))[1] == {"input_tokens": 3, "output_tokens": 100}
+
+
+def test_less_than_surely_passed_and_an_input_of_nothing_are_not_believed():
+    followed = meter()
+    followed.asked(create())
+    followed.received(created("a"))
+    for _ in range(40):
+        delta = {"type": "response.output_text.delta", "delta": "word ", "response_id": "a"}
+        followed.received(frame(delta))
+
+    told = {"input_tokens": 0, "output_tokens": 1}
+    assert followed.used(done("a", told))[1] == {"output_tokens": 40}
+
+
+def test_seconds_of_sound_and_pictures_that_a_turn_tells_are_fed():
+    followed = transcribing("query")
+    followed.asked(COMMIT)
+    usage = {"type": "duration", "seconds": 2.5}
+    (heard,) = followed.received(frame(type=f"{TRANSCRIBED}completed", item_id="i", usage=usage))
+    drawing = Followed("/v1/responses")
+    drawing.asked(frame(type="response.create", model="m", input="x"))
+    output = [{"type": "image_generation_call", "result": "iVBOR"}]
+    response = {"id": "r", "output": output, "usage": {"input_tokens": 1, "output_tokens": 2}}
+    (drawn,) = drawing.received(frame(type="response.completed", response=response))
+
+    assert heard.fed == {"audio_seconds": 3, "images": 0}
+    assert drawn.fed == {"audio_seconds": 0, "images": 1}
 
 
 @pytest.mark.parametrize(
@@ -356,7 +383,8 @@ def test_an_error_ends_the_turn_that_it_is_about(error, ends):
 
     ended = followed.received(frame(type="error", error=error))
     nothing = {"input_tokens": 0, "output_tokens": 0}
-    assert ended == ([] if ends is None else [TurnUsage(turns[ends].number, nothing)])
+    told = [(one.number, one.usage, one.failed) for one in ended]
+    assert told == ([] if ends is None else [(turns[ends].number, nothing, False)])
 
 
 TRANSCRIPTS = {"type": "tokens", "input_tokens": 30, "output_tokens": 8, "total_tokens": 38}

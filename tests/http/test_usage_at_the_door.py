@@ -207,6 +207,16 @@ def test_without_a_content_type_a_usage_may_only_raise_what_is_charged():
     assert (high.counted()["in"], high.counted()["out"]) == (900, 700)
 
 
+def test_lines_of_json_without_a_content_type_are_read_as_such():
+    lines: list[dict[str, object]] = [{"message": {"content": "word "}, "done": False}] * 20
+    lines.append({"done": True, "prompt_eval_count": 40, "eval_count": 900})
+    guarded = Counted(Host([json.dumps(line).encode() + b"\n" for line in lines]))
+    asked = {"model": "small", "messages": [], "options": {"num_predict": 4_096}}
+    guarded.ask(json.dumps(asked).encode(), path="/api/chat")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (40, 900)
+
+
 def test_a_prompt_that_is_echoed_is_not_output():
     usage = {"prompt_tokens": 500, "completion_tokens": 2, "total_tokens": 502}
     body = {"choices": [{"text": "word " * 500 + "and on"}], "usage": usage}
@@ -608,7 +618,7 @@ def test_a_path_of_the_hosts_own_is_charged_as_told_and_else_as_reserved():
     counts = []
     for answer in (body, {**body, "usage": {"inputTokens": 0, "outputTokens": 0}}, {"ok": True}):
         guarded = Counted(Host([json.dumps(answer).encode()], headers=JSON))
-        guarded.ask(asked, path="/model/x/converse")
+        guarded.ask(asked, path="/llm/answer")
         counts.append(guarded.counted())
 
     assert [count["out"] for count in counts] == [9, 4_096, 4_096]
@@ -768,3 +778,69 @@ def test_what_answers_a_request_without_a_body_on_an_unknown_path_is_not_read_fo
 
     counted = guarded.counted()
     assert (counted["calls"], counted["in"], counted["out"]) == (1, 0, 0)
+
+
+BEDROCK = {"inferenceConfig": {"maxTokens": 700}, "messages": [{"role": "user", "content": []}]}
+
+
+@pytest.mark.parametrize(
+    ("action", "answer"),
+    [
+        ("converse", {"usage": {"inputTokens": 5, "outputTokens": 9, "totalTokens": 14}}),
+        ("invoke", {"usage": {"input_tokens": 5, "output_tokens": 9}}),
+        ("invoke", {"prompt_token_count": 5, "generation_token_count": 9}),
+    ],
+)
+def test_what_bedrock_answers_is_charged_as_told(action, answer):
+    guarded = Counted(Host([json.dumps(answer).encode()], headers=JSON))
+    guarded.ask(json.dumps(BEDROCK).encode(), path=f"/model/us.anthropic.claude-v1:0/{action}")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (5, 9)
+
+
+def test_a_list_of_responses_is_charged_the_sum():
+    usage = {"prompt_tokens": 5, "completion_tokens": 9}
+    answer = [{"object": "chat.completion", "usage": usage}] * 2
+    guarded = Counted(Host([json.dumps(answer).encode()], headers=JSON))
+    guarded.ask(json.dumps({**json.loads(ASK), "model": "small,large"}).encode())
+
+    counted = guarded.counted()
+    assert (counted["calls"], counted["in"], counted["out"]) == (2, 10, 18)
+
+
+def test_work_that_is_fetched_later_stays_as_reserved():
+    guarded = Counted(Host([b'{"request_id": "r"}'], headers=JSON))
+    guarded.ask(json.dumps({**json.loads(ASK), "deferred": True}).encode())
+
+    assert guarded.counted()["out"] == 100
+
+
+RUN = {"id": "run_1", "object": "thread.run", "status": "in_progress", "usage": None}
+
+
+def left_run(*documents):
+    guarded = Counted(
+        Answers(
+            stream_of(*documents, ends=False),
+            body_of(**RUN | {"status": "completed", "usage": USAGE}),
+        )
+    )
+    asked = {"assistant_id": "a", "model": "small", "stream": True, "max_completion_tokens": 500}
+    guarded.ask(json.dumps(asked).encode(), path="/v1/threads/t/runs")
+    return guarded
+
+
+def test_a_run_of_an_assistant_goes_on_when_its_stream_is_left():
+    delta = {"object": "thread.message.delta", "delta": {"content": [{"text": {"value": "Hi"}}]}}
+    guarded = left_run({"type": "", **RUN}, {"type": "", **delta})
+    reserved = guarded.counted()["out"]
+    guarded.ask(None, path="/v1/threads/t/runs/run_1", method="GET")
+
+    assert reserved == 500
+    assert guarded.counted()["out"] == 321
+
+
+def test_a_run_that_waits_for_its_client_is_charged_what_passed():
+    guarded = left_run({"type": "", **RUN}, {"type": "", **RUN, "status": "requires_action"})
+
+    assert guarded.counted()["out"] == 1

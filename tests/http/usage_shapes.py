@@ -167,6 +167,15 @@ def _last_chunk(wrap: Callable[[dict[str, object]], dict[str, object]]):
     return make
 
 
+def _choices_telling(work: Work) -> Iterator[Piece]:
+    """Yield a stream whose last choice holds the usage."""
+    for count, word in enumerate(work.words, 1):
+        yield Piece(_event({"choices": [{"index": 0, "delta": {"content": word}}]}), count)
+    stop = {"index": 0, "delta": {}, "finish_reason": "stop", **_telling(work, _openai(work))}
+    yield Piece(_event({"choices": [stop]}), work.out)
+    yield Piece(_event("[DONE]"), work.out)
+
+
 def _running(work: Work) -> Iterator[Piece]:
     for count, word in enumerate(work.words, 1):
         usage = {} if work.silent else {"usage": _openai(work, count + work.hidden)}
@@ -334,6 +343,39 @@ def _tokens(work: Work) -> dict[str, int]:
     return {"input_tokens": work.told(work.incoming), "output_tokens": work.told(work.out)}
 
 
+def _conversation(work: Work) -> Iterator[Piece]:
+    """Yield a conversation of Mistral's, whose pieces stand beside their types."""
+    kind = "message.output.delta"
+    for count, word in enumerate(work.words, 1):
+        piece = {"type": kind, "id": "m", "output_index": 0, "role": "assistant", "content": word}
+        yield Piece(_event(piece, kind), count)
+    kind = "conversation.response.done"
+    yield Piece(_event({"type": kind, **_telling(work, _openai(work))}, kind), work.out)
+
+
+def _interaction_usage(work: Work) -> dict[str, object]:
+    return {
+        "total_input_tokens": work.told(work.incoming),
+        "total_cached_tokens": work.told(work.cached),
+        "total_output_tokens": work.told(len(work.words)),
+        "total_thought_tokens": work.told(work.hidden),
+        "total_tokens": work.told(work.incoming + work.out),
+    }
+
+
+def _interaction(work: Work) -> Iterator[Piece]:
+    start = {
+        "event_type": "interaction.start",
+        "interaction": {"id": "v1", "status": "in_progress"},
+    }
+    yield Piece(_event(start), 0)
+    for count, word in enumerate(work.words, 1):
+        delta = {"type": "text", "text": word}
+        yield Piece(_event({"event_type": "content.delta", "index": 0, "delta": delta}), count)
+    done = {"id": "v1", "status": "completed", **_telling(work, _interaction_usage(work))}
+    yield Piece(_event({"event_type": "interaction.complete", "interaction": done}), work.out)
+
+
 def _transcript(work: Work) -> Iterator[Piece]:
     kind = "transcript.text.delta"
     for count, word in enumerate(work.words, 1):
@@ -407,6 +449,17 @@ def _ollama_body(work: Work) -> dict[str, object]:
     return body if work.silent else {**body, **told}
 
 
+def _conversation_body(work: Work) -> dict[str, object]:
+    outputs = [{"type": "message.output", "role": "assistant", "content": work.text}]
+    return {"conversation_id": "c", "outputs": outputs, **_telling(work, _openai(work))}
+
+
+def _interaction_body(work: Work) -> dict[str, object]:
+    outputs = [{"type": "text", "text": work.text}]
+    told = _telling(work, _interaction_usage(work))
+    return {"id": "v1", "status": "completed", "outputs": outputs, **told}
+
+
 def _sglang_body(work: Work) -> dict[str, object]:
     meta = {"prompt_tokens": work.told(work.incoming), "completion_tokens": work.told(work.out)}
     return {"text": work.text, "meta_info": {} if work.silent else meta}
@@ -423,6 +476,9 @@ STREAMED = (
     Shape("vllm, token ids", CHAT, SSE, _with_ids),
     Shape("mistral", CHAT, SSE, _last_chunk(lambda usage: {"usage": usage})),
     Shape("groq", CHAT, SSE, _last_chunk(lambda usage: {"x_groq": {"usage": usage}})),
+    Shape("moonshot", CHAT, SSE, _choices_telling),
+    Shape("mistral conversation", CHAT, SSE, _conversation),
+    Shape("gemini interaction", GEMINI, SSE, _interaction),
     Shape("openai completions", UsageFormat.OPENAI_COMPLETIONS, SSE, _completions),
     Shape("openai responses", RESPONSES, SSE, _response_events),
     Shape("anthropic messages", ANTHROPIC, SSE, _messages),
@@ -447,6 +503,8 @@ WHOLE = tuple(
         ("anthropic iterations", ANTHROPIC, _iterated_body),
         ("gemini", GEMINI, _gemini_body),
         ("bedrock converse", CHAT, _converse_body),
+        ("mistral conversation", CHAT, _conversation_body),
+        ("gemini interaction", GEMINI, _interaction_body),
         ("ollama chat", NATIVE, _ollama_body),
         ("sglang generate", NATIVE, _sglang_body),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from guardrail.engine import whose_key
@@ -61,7 +61,7 @@ class InMemory:
         """Return whom an account acts as after a request showed these facts."""
         sighting = self.links.evidence.sighting(facts, now / SECOND)
         assert sighting is not None
-        return self.links.see(sighting, POOLS, now)
+        return self.links.see(sighting, POOLS, now).standing
 
     def unlink(self, account: str, now: int) -> bool:
         """Take an account out of its actor."""
@@ -150,14 +150,52 @@ def steps(seed: int, count: int, accounts: int = 7) -> Iterator[Step]:
         yield Step(facts, dice.randrange(1, 9), corrected, now, dice.random() < 0.03)
 
 
-def difference(memory: InMemory, side: Any, seed: int, count: int) -> str | None:
+def regulars(seed: int, count: int) -> Iterator[Step]:
+    """Draw a history of accounts that show mostly the same, some times a day.
+
+    They come less often than every ten minutes.
+    """
+    dice, now = random.Random(seed), START
+    known: dict[str, list[Facts]] = {}
+    for _ in range(count):
+        now += dice.choice((11, 11, 12, 25, 25, 40, 90, 240)) * 60 * SECOND
+        now += DAY * (dice.random() < 0.08)
+        account = f"a{dice.randrange(9)}"
+        ways = known.setdefault(account, [])
+        if len(ways) < 2 or dice.random() < 0.08:
+            facts: Facts = {"account.id": account}
+            for name, chance, values in (
+                ("payment.fingerprint", 0.3, 4),
+                ("kyc.subject", 0.2, 6),
+                ("client.network", 0.8, 2),
+                ("device.fingerprint", 0.7, 3),
+                ("request.template", 0.5, 2),
+            ):
+                if dice.random() < chance:
+                    facts[name] = f"{name}{dice.randrange(values)}"
+            if dice.random() < 0.3:
+                facts |= {"account.tier": "verified", "kyc.subject": f"own of {account}"}
+                facts["payment.fingerprint"] = f"own of {account}"
+            if dice.random() < 0.04:
+                facts["account.org"] = "partner"
+            ways[:] = [*ways[-1:], facts]
+        corrected = dice.choice((0, 0, -3, 2))
+        yield Step(dice.choice(ways), dice.randrange(1, 9), corrected, now, dice.random() < 0.01)
+
+
+Draw = Callable[[int, int], Iterator[Step]]
+
+
+def difference(
+    memory: InMemory, side: Any, seed: int, count: int, draw: Draw = steps
+) -> str | None:
     """Return where a history first goes otherwise in a store than in memory, None if nowhere.
 
     Compared are who acts together, how many they are, and all that each account's counters hold.
     """
     last: dict[str, Facts] = {}
     charged: list[tuple[int, list[tuple[list[Cell], Any]]]] = []
-    for number, step in enumerate(steps(seed, count)):
+    for number, step in enumerate(draw(seed, count)):
         account = str(step.facts["account.id"])
         where = f"seed {seed}, step {number}"
         if step.appeal:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from guardrail.engine import whose_key
+from guardrail.errors import StoreError
 from guardrail.links import Standing, StoredLinks, actor_id
 from guardrail.model.cells import Charge, Counter
 from guardrail.stores.steps import performed
@@ -61,6 +62,35 @@ def serve(store: Any, seed: int, count: int) -> dict[str, int]:
         assert store.acquire([Charge(True, None)], [cell], START).admitted
         served[account] += 1
     return dict(served)
+
+
+def serve_until_it_fails(store: Any, seed: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Let requests be seen and charged until the store does not answer any more.
+
+    Return how many of each account were charged, and how many may have been: nobody said so.
+    """
+    store.share(POOLS)
+    links = StoredLinks(MANY, store, "tests")
+    served: defaultdict[str, int] = defaultdict(int)
+    unsure: defaultdict[str, int] = defaultdict(int)
+    try:
+        evidence = performed(links.evidence(START))
+        while evidence is None:
+            evidence = performed(links.evidence(START))
+        for facts in requests(seed, 100_000):
+            account = str(facts["account.id"])
+            sighting = evidence.sighting(facts, START / SECOND)
+            assert sighting is not None
+            seen = performed(links.see(sighting, POOLS, START)) or ALONE
+            key = BUDGET + whose_key(actor_id(seen.actor) if seen.actor else account)
+            cell = Counter(0, key, 7, 1, 0, 1, None, TTL)
+            unsure[account] += 1
+            assert store.acquire([Charge(True, None)], [cell], START).admitted
+            unsure[account] -= 1
+            served[account] += 1
+    except StoreError:
+        pass
+    return dict(served), dict(unsure)
 
 
 def tied(histories: list[list[Facts]]) -> dict[str, frozenset[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
-from guardrail.links import StoredLinks
+from guardrail.links import Standing, StoredLinks
 from guardrail.loading import load_text
 from guardrail.model.cells import Charge, Counter
 from guardrail.stores.lmdb import LmdbStore
@@ -188,6 +189,39 @@ def test_links_outlive_a_change_of_the_hash_key(tmp_path):
     other.close()
 
 
+@pytest.mark.parametrize("back", [(), ("a",), ("b",), ("a", "b")])
+@pytest.mark.parametrize("kind", ["lmdb", "redis"])
+def test_what_was_counted_under_a_former_hash_key_is_added_up_when_accounts_turn_out_to_be_one(
+    kind, back, tmp_path
+):
+    old, new = b"the old key, long enough", b"the new key, long enough"
+    now = START
+    server = SERVERS.empty("valkey 9") if kind == "redis" else None
+
+    def opened(*keys: bytes) -> InStore:
+        def clock() -> float:
+            return now / SECOND
+
+        if server is None:
+            return InStore(LmdbStore(tmp_path, hash_keys=keys, clock=clock))
+        made = redis_store(server.uri, host_clock=True, clock=clock, keys=keys)
+        made.open()
+        return InStore(made)
+
+    side = opened(old)
+    charged(side, {"account.id": "a", **CARD}, 5, now)
+    charged(side, {"account.id": "b"}, 7, now)
+    side.close()
+    opened(new, old).close()  # announces the new key
+    now += 2 * 3600 * SECOND
+    side = opened(new, old)
+    for account in back:  # those who come back before it turns out
+        charged(side, {"account.id": account}, 1, now)
+    assert charged(side, {"account.id": "b", **CARD}, 0, now) == 12 + len(back)
+    assert charged(side, {"account.id": "a"}, 0, now) == 12 + len(back)
+    side.close()
+
+
 def test_redis_forgets_every_row_by_itself():
     server = SERVERS.empty("valkey 9")
     side = InStore(on_server(server.uri))
@@ -306,24 +340,48 @@ def test_a_store_that_keeps_no_links_says_so_and_each_account_acts_alone(caplog)
     guard.close()
 
 
-def test_an_account_too_far_from_its_root_acts_alone_and_nothing_is_written(store, monkeypatch):
-    side = InStore(store)
-    for number in range(12):
-        shown_by = {"payment.fingerprint": f"c{number}", "kyc.subject": f"c{number + 1}"}
+def chained(side: InStore, accounts: int) -> None:
+    """Show a chain of accounts, each tied to the next by a value of its own."""
+    for number in range(accounts):
+        shown_by = {
+            "payment.fingerprint": f"c{number // 2}",
+            "kyc.subject": f"s{(number + 1) // 2}",
+        }
         side.see({"account.id": f"a{number}", **shown_by}, START)
-    before = dict(store.every())
-    monkeypatch.setattr("guardrail.stores.lmdb.links.LONGEST_PATH", 1)
-    monkeypatch.setattr("guardrail.stores.redis.links.LONGEST_PATH", 1)
+
+
+def test_who_is_too_far_from_a_root_shares_a_budget_with_those_that_show_the_same(
+    store, monkeypatch
+):
+    side = InStore(store)
+    side.links = StoredLinks(replace(LINKS, max_accounts=100), store, "tests")
+    chained(side, 12)
+    monkeypatch.setattr("guardrail.stores.lmdb.links.LONGEST_PATH", 5)
+    monkeypatch.setattr("guardrail.stores.redis.links.LONGEST_PATH", 5)
+    apart = 0
+    for number in range(6):
+        card = f"c{number}"
+        own: list[Facts] = [
+            {"account.id": f"{card} {name}", "payment.fingerprint": card} for name in "xyz"
+        ]
+        standings = [side.see(facts, START) for facts in own]
+        assert standings[2].accounts >= 3
+        apart += standings[2].accounts == 3
+        assert charged(side, own[0], 1, START) + 1 == charged(side, own[1], 1, START)
+    assert apart >= 3
+    for number in range(12):  # those of the chain are no better off
+        facts: Facts = {"account.id": f"a{number}", "payment.fingerprint": f"c{number // 2}"}
+        assert side.see(facts, START).accounts > 3
+        verified: Facts = {**facts, "account.tier": "verified"}
+        assert side.see(verified, START) == Standing(0, 1, 1)
+    assert side.unlink("c5 x", START)
+    assert side.see({"account.id": "c5 x", "payment.fingerprint": "c5"}, START).accounts == 1
     evidence = performed(side.links.evidence(START))
     assert evidence is not None
-    missed = 0
-    for number in range(12):
-        facts: Facts = {"account.id": f"a{number}", "payment.fingerprint": "another"}
-        sighting = evidence.sighting(facts, START / SECOND)
-        assert sighting is not None
-        missed += performed(side.links.see(sighting, POOLS, START)) is None
-    assert missed >= 11
-    assert len(store.every()) <= len(before) + 2
+    performed(side.links.erase("c5 y", POOLS, START))
+    number = evidence.account("c5 y")
+    for each in (number, evidence.crowd(number)):
+        assert not any(each.to_bytes(8, "big") in name for name in store.every())
 
 
 def test_rows_that_cannot_be_read_are_not_taken_for_a_store_that_is_away(store):

@@ -5,33 +5,63 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import sys
+from xml.etree import ElementTree
 
 import pytest
 
+from guardrail.errors import SettingError
 from guardrail.pages import (
     Bar,
     Line,
     bars_plot,
+    check_drawing,
     document,
     label,
     lines_plot,
-    nice,
     shown,
     table,
     times_axis,
 )
 
-HOSTILE = "<script>alert(1)</script>\"'&"
+HOSTILE = "<script>alert(1)</script>\"'&\u202e${x}\x1b[1m"
+INERT = "<script>alert(1)</script>\"'&\\u202e${x}\\x1b[1m"
+
+
+def drawings(text):
+    """Return the `svg` elements of a piece of a page, read strictly."""
+    return [ElementTree.fromstring(found) for found in re.findall("<svg.*?</svg>", text, re.DOTALL)]
+
+
+def paths(text, kind):
+    """Return the marks of a kind (`line`, `rect`, …), as Vega names their groups."""
+    [drawing] = drawings(text)
+    groups = [g for g in drawing.iter("g") if f"mark-{kind} role-mark" in g.get("class", "")]
+    return [[path for path in group if path.tag in ("path", "text")] for group in groups]
+
+
+def widths(text):
+    """Return how wide the bars of a plot are, after those that show the whole."""
+    bars = paths(text, "rect")[1]
+    found = [re.match(r"M0,[\d.]+h([\d.]+)v", bar.get("d")) for bar in bars]
+    return [round(float(one[1]) / 360, 3) for one in found if one is not None]
 
 
 def test_lines_end_where_their_values_do():
     text = lines_plot("a", "", ["x", "y", "z"], [Line("b", "a", [0.0, 50.0, 100.0], filled=True)])
 
-    points = re.search(r'polyline class="a line" points="([^"]*)"', text)
-    assert points is not None
-    assert points[1].split()[0] == "58.0,226.0"
-    assert points[1].split()[2] == "706.0,12.0"
+    [[line]] = paths(text, "line")
+    assert line.get("d") == "M0,210L320,105L640,0"
     assert "z, b: 100" in text
+
+
+def test_places_stand_where_their_times_have_them():
+    line = Line("b", "a", [1.0, 1.0, 1.0])
+    text = lines_plot("a", "", ["x", "y", "z"], [line], [0.0, 86400.0, 4 * 86400.0])
+
+    [[path]] = paths(text, "line")
+    assert path.get("d") == "M0,0L160,0L640,0"
+    assert "Jan 02" in text
 
 
 def test_lines_have_their_figures_as_a_table_and_in_words():
@@ -41,25 +71,71 @@ def test_lines_have_their_figures_as_a_table_and_in_words():
     assert "b: 25% at first, at most 50% (y), 50% at last." in text
 
 
+def test_a_plot_of_nothing_is_drawn():
+    text = lines_plot("a", "%", ["x", "y"], [Line("b", "a", [0.0, 0.0])])
+
+    [[path]] = paths(text, "line")
+    assert path.get("d") == "M0,210L640,210"
+
+
 def test_the_longest_bar_fills_its_plot_and_others_are_in_proportion():
-    text = bars_plot(HOSTILE, [Bar(HOSTILE, "a", 0.5, "1"), Bar("c", "a", 0.25, "2")])
-    widths = re.findall(r'class="a" x="0" y="0" width="([\d.]+)"', text)
+    text = bars_plot("a", [Bar("b", "a", 0.5, "1"), Bar("c", "a", 0.25, "2")])
 
-    assert widths == ["1000.0", "500.0"]
-    assert "<script" not in text
+    assert widths(text) == [1.0, 0.5]
 
 
-def test_a_bar_of_a_share_is_that_share_of_its_column():
-    text = bars_plot("a", [Bar("b", "a", 0.25, "25%"), Bar("c", "a", 0.0, "0%")], whole=1.0)
+def test_what_was_before_is_marked_on_a_bar():
+    text = bars_plot("a", [Bar("b", "a", 1.0, "1", 0.5), Bar("c", "a", 0.5, "2", 2.0)])
 
-    assert re.findall(r'class="a" x="0" y="0" width="([\d.]+)"', text) == ["250.0", "0.0"]
+    assert widths(text) == [0.5, 0.25]
+    _, _, marks = paths(text, "rect")
+    places = [re.match(r"M([\d.]+),", mark.get("d")) for mark in marks]
+    # The mark is as thick as it is, and where its middle is.
+    assert [float(one[1]) + 1.25 for one in places if one is not None] == [90.0, 360.0]
+
+
+def test_a_bar_of_a_share_is_that_share_and_a_small_one_can_be_seen():
+    bars = [Bar("b", "a", 0.25, "25%"), Bar("c", "a", 0.0, "0%"), Bar("d", "a", 1e-9, "0.0%")]
+
+    assert widths(bars_plot("a", bars, whole=1.0)) == [0.25, 0.0, 0.004]
 
 
 @pytest.mark.parametrize(
-    ("most", "top"), [(0, 1), (1, 1), (1.1, 2), (2.2, 2.5), (430, 500), (0.03, 0.05)]
+    "plot",
+    [
+        lambda: bars_plot(HOSTILE, [Bar(HOSTILE, "a", 0.5, HOSTILE)], (HOSTILE, HOSTILE)),
+        lambda: lines_plot(HOSTILE, "", [HOSTILE, "y"], [Line(HOSTILE, "a", [1.0, 2.0])]),
+        lambda: lines_plot(HOSTILE, "", [HOSTILE, "y"], [Line(HOSTILE, "a", [1, 2])], [0.0, 60.0]),
+    ],
 )
-def test_axes_end_at_round_numbers(most, top):
-    assert nice(most) == pytest.approx(top)
+def test_text_is_shown_and_not_obeyed_by_what_draws(plot):
+    text = plot()
+    [drawing] = drawings(text)
+
+    known = {"svg", "g", "path", "line", "text", "title", "desc"}
+    assert {element.tag for element in drawing.iter()} <= known
+    names = {name for element in drawing.iter() for name in element.attrib}
+    assert not any(name.startswith("on") or name in ("style", "href", "src") for name in names)
+    assert drawing.get("aria-label") == INERT
+    shown_texts = [element.text for element in drawing.iter("text")]
+    assert any(INERT.startswith((told or "").removesuffix("…")) for told in shown_texts)
+    assert "<script" not in text
+    assert "\u202e" not in text
+
+
+def test_a_plot_is_the_same_each_time():
+    def plot():
+        return lines_plot("a", "%", ["x", "y"], [Line("b", "a", [0.25, 0.5])], [0.0, 60.0])
+
+    assert plot() == plot()
+
+
+def test_without_what_draws_a_page_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+
+    message = r"`--report` needs `vl_convert`.* pip install 'guardrail-engine\[report\]'"
+    with pytest.raises(SettingError, match=message):
+        check_drawing("`--report`")
 
 
 @pytest.mark.parametrize(

@@ -100,18 +100,18 @@ def test_parts_merged_are_the_whole():
     whole, parts = Comparison(old, new, [("geo.country",)]), []
     with Guard.from_policies(old, environ={}) as a, Guard.from_policies(new, environ={}) as b:
         rows = [
-            (Place(ts, "t", line), before, after)
-            for (line, ts, _, before), (_, _, _, after) in zip(
+            (Place(ts, "t", line), request, before, after)
+            for (line, ts, request, before), (_, _, _, after) in zip(
                 Replay(a).run(traffic(2)), Replay(b).run(traffic(2)), strict=True
             )
         ]
-    for place, before, after in rows:
-        whole.add(place, before, after)
+    for row in rows:
+        whole.add(*row)
     for number in range(2):
         part = Comparison(old, new, [("geo.country",)])
-        for place, before, after in rows:
-            if (before.facts.get("account.id") in ("a1", "a2")) is bool(number):
-                part.add(place, before, after)
+        for row in rows:
+            if (row[2].facts.get("account.id") in ("a1", "a2")) is bool(number):
+                part.add(*row)
         parts.append(pickle.loads(pickle.dumps(part)))
     merged = Comparison(old, new, [("geo.country",)])
     for part in parts:

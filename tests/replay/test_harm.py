@@ -216,3 +216,28 @@ def test_who_is_trusted_is_what_links_say():
 
     assert set(signs.of({"account.tier": "verified"}, START).signs) == set()
     assert set(signs.of({"account.paid_usd": 100}, START).signs) == {"paid", "trusted"}
+
+
+TRUSTED = {
+    "once for ever": "{account.age: {gte: 1d}}",
+    "not for ever": "{account.age: {lt: 1d}}",
+    "by day": "{time.hour: {lt: 12}}",
+    "not the young": "{not: {account.age: {lt: 1d}}}",
+}
+
+
+@pytest.mark.parametrize("trusted", TRUSTED.values(), ids=list(TRUSTED))
+def test_what_speaks_for_an_account_is_the_most_that_did_at_any_refusal(trusted):
+    policies = load_text(f"{POLICIES}links: {{trusted: {trusted}, strong: [kyc.subject]}}\n")
+    assert Signs(policies).grows is (trusted == TRUSTED["once for ever"])
+    rows = decided(policies, 3)
+    harm, signs = told(policies, rows), Signs(policies)
+
+    weights: dict[object, list[tuple[float, ...]]] = defaultdict(list)
+    for place, decision in rows:
+        if decision.effect.refuses:
+            weight = signs.of(decision.facts, place.ts).weight
+            weights[decision.facts.get("account.id")].append(weight)
+    assert harm.hits
+    for account, hit in harm.hits.items():
+        assert hit.standing.weight == max(weights[account])

@@ -159,6 +159,14 @@ def test_cloudwatch_exports_are_lines_of_a_time_and_an_event(tmp_path):
     assert read.bad.first[0][2] == "`message` is not JSON"
 
 
+def test_invocations_delivered_to_s3_are_a_line_each(tmp_path):
+    read = by_name(tmp_path, "bedrock", (json.dumps(INVOKED) + "\n") * 2)
+
+    assert read.times == [MARCH, MARCH]
+    assert read.first.usage == {"input_tokens": 40, "output_tokens": 7}
+    assert read.facts[0]["account.id"].endswith("user/ada")
+
+
 def test_openais_usage_is_a_row_for_the_requests_of_a_bucket(tmp_path):
     result = {
         "object": "organization.usage.completions.result",

@@ -10,11 +10,10 @@ import pytest
 from guardrail.guard import Guard
 from guardrail.loading import load_text
 from guardrail.model.effects import Effect
-from guardrail.replay.report.accounts import Accounts
+from guardrail.replay.harm import Place
 from guardrail.replay.report.figures import ReportFigures, limit_text, period_text
 from guardrail.replay.report.fills import TIMES
 from guardrail.replay.report.sampling import KeySample
-from guardrail.replay.report.segments import MISSING, MOST_VALUES, OTHERS, Segments
 from guardrail.replay.report.series import MOST_BINS, Series
 from guardrail.replay.running import Replay
 from guardrail.replay.tally import Tally
@@ -188,70 +187,34 @@ def test_a_sample_of_keys_is_the_same_in_any_order_and_in_parts():
     assert len(kept) * every == pytest.approx(5000, rel=0.3)
 
 
-def test_the_accounts_hurt_most_are_kept_when_others_are_forgotten():
-    accounts, exact = Accounts(most=50), Accounts()
-    for number in range(400):
-        for turn in range(1 + number // 40):
-            for one in (accounts, exact):
-                one.add(START + turn, f"a{number}", Effect.BLOCK, "r")
-    for one in (accounts, exact):
-        for _ in range(30):
-            one.add(START, "worst", Effect.THROTTLE, "s")
+def test_the_accounts_hurt_most_are_those_with_most_refused_then_least_served():
+    policies = load_text(HEAD + "budget: {requests: 2, per: day, key: account.id}}\n")
+    asked = {"a": 5, "b": 9, "c": 2, "d": 5}
+    tally = Tally(policies)
+    with Guard.from_policies(policies, store="memory://") as guard:
+        for line, account in enumerate("a" * 5 + "b" * 9 + "c" * 2 + "d" * 5):
+            facts: dict[str, FactValue] = {"account.id": account}
+            request = Request(ts=START, facts=facts)
+            decision = guard.decide(facts, {}, now=START)
+            tally.add(START, request, decision, Place(START, "f", line))
+    tally.finish()
+    worst = tally.harm.worst(3)
 
-    assert accounts.worst(1)[0][0] == exact.worst(1)[0][0] == "worst"
-    assert accounts.worst(1)[0][1].rules == {"s": 30}
-    assert len(accounts) <= 100
-    assert accounts.forgotten is not None
-    assert exact.forgotten is None
-    assert exact.refused() == 401
-
-
-def test_accounts_in_parts_are_those_of_the_whole():
-    chance = random.Random(2)
-    events = [
-        (START + n, f"a{chance.randrange(20)}", chance.choice(list(Effect)), "r")
-        for n in range(500)
-    ]
-    whole, parts = Accounts(), [Accounts(), Accounts()]
-    for number, event in enumerate(events):
-        whole.add(*event)
-        parts[number % 2].add(*event)
-    parts[1].merge(parts[0])
-
-    assert parts[1].worst(20) == whole.worst(20)
-    assert all(harm.first == min(e[0] for e in events if e[1] == a and e[2].refuses)
-               for a, harm in whole.worst(20))  # fmt: skip
-
-
-def decided(policy, facts):
-    with Guard.from_policies(load_text(policy), store="memory://") as guard:
-        return guard.decide(facts, {}, now=START)
-
-
-def test_a_segment_for_each_value_one_for_none_and_one_for_too_many():
-    policy = HEAD + "block: {}}\n"
-    segments = Segments(load_text(policy).facts, ["geo.country"])
-    for number in range(MOST_VALUES + 5):
-        segments.add(decided(policy, {"geo.country": f"v{number}"}))
-    segments.add(decided(policy, {}))
-    ((fact, rows),) = segments.rows()
-    counts = dict(rows)
-
-    assert fact == "geo.country"
-    assert len(counts) == MOST_VALUES + 1
-    assert counts[OTHERS] == (0, 0, 0, 6)
-    assert MISSING not in counts
+    assert [(account, hit.refused) for account, hit in worst] == [("b", 7), ("a", 3), ("d", 3)]
+    assert all(hit.requests == asked[account] for account, hit in worst)
+    assert tally.harm.rules_of("b") == ["r"]
+    assert tally.harm.rules_of("c") == []
 
 
 def test_figures_in_parts_are_those_of_the_whole():
     policies = load_text(BUDGET.replace("N", "20"))
     lines = traffic(5, 400)
     by_half = {f"a{n}": n % 2 for n in range(12)}
-    whole, *halves = (ReportFigures(policies) for _ in range(3))
+    whole, *halves = (ReportFigures() for _ in range(3))
     tally = Tally(policies)
     guard = Guard.from_policies(policies, store="memory://")
-    for _, ts, request, decision in Replay(guard).run(iter(lines)):
-        tally.add(ts, request, decision)
+    for line, ts, request, decision in Replay(guard).run(iter(lines)):
+        tally.add(ts, request, decision, Place(ts, "f", line))
         whole.add(ts, request, decision)
         halves[by_half[str(request.facts["account.id"])]].add(ts, request, decision)
     guard.close()
@@ -261,7 +224,7 @@ def test_figures_in_parts_are_those_of_the_whole():
     halves[0].merge(halves[1])
 
     def told(figures):
-        return figures.fields(tally, policies, lambda account, place: account)
+        return figures.fields(tally, policies, lambda account: account)
 
     assert told(halves[0]) == told(whole)
     assert told(whole)["limits"][0]["key"] == ["account.id"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
+
+from redis.exceptions import ResponseError
 
 from tests.stores.servers import Server, eventually
 
@@ -75,6 +78,19 @@ class Sentinels:
         # Only a replica that told of itself can be made the primary.
         told = "info-refresh" in replica and int(replica["info-refresh"]) < FRESH
         return link == "up" and int(facts["num-slaves"]) == 1 and others and told
+
+    def fail_over(self) -> None:
+        """Make the replica the primary, by an order that is given until it was followed."""
+        eventually(self._followed)
+
+    def _followed(self) -> bool:
+        # A sentinel takes no order while it finds no replica good, and may give one up half done:
+        # both happen where it was kept from its work for seconds.
+        if self.replica.client.info("replication")["role"] == "master":
+            return True
+        with suppress(ResponseError):
+            self.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
+        return False
 
     @property
     def uri(self) -> str:

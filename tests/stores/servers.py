@@ -43,8 +43,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return what `holds` returns once that is true.
+
+    Real servers are waited for as long as a busy machine may keep them from their work.
 
     Raises:
         AssertionError: it does not come true in time.

@@ -33,6 +33,7 @@ class Served:
         store.open()
         self.state = store.state
         self.store: Any = Awaited(store.awaited()) if is_async else store
+        self.unsure = 0
 
     def charge(self, ceiling=10**9):
         cell = Counter(0, KEY, 0, 1, 0, 1, ceiling, TTL)
@@ -52,7 +53,8 @@ class Served:
     def charges(self):
         try:
             return self.charge()
-        except StoreError:
+        except StoreError as error:
+            self.unsure += error.unsure
             return False
 
 
@@ -66,9 +68,18 @@ def service(request):
     opened.close()
 
 
-def both(service):
-    """Return a store for threads and one for event loops."""
-    return [Served(service, is_async=is_async) for is_async in (False, True)]
+@pytest.fixture
+def both():
+    """Open a store for threads and one for event loops, closed also where the test fails."""
+    opened: list[Served] = []
+
+    def opening(service):
+        opened.extend(Served(service, is_async=is_async) for is_async in (False, True))
+        return opened
+
+    yield opening
+    for store in opened:
+        store.store.close()
 
 
 def counts_on(store, client, name, before):
@@ -80,32 +91,24 @@ def has_fewer(store, server, before):
     return len(server.held()) < before
 
 
-def records(service, server):
-    client = server.client
-    return [name for name in client.keys("*") if b"{meta}" not in name]
-
-
-def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service):
+def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service, both):
     stores = both(service)
     assert all(store.charge() for store in stores for _ in range(5))
     assert service.primary.client.info("replication")["role"] == "master"
-    eventually(lambda: records(service, service.replica))
-
-    assert service.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
-    new = service.replica.client
-    eventually(lambda: new.info("replication")["role"] == "master")
-    # The old primary is demoted only seconds later: until then it answers as if it still counted.
     name = stores[0].state.context().names.record(KEY)
+    new = service.replica.client
+    # What was not replicated before an ordered failover is lost by it.
+    eventually(lambda: decode(new.get(name) or b"\x90") == [0, 10])
+    service.fail_over()
+    # The old primary is demoted only seconds later: until then it answers as if it still counted.
     for store in stores:
         before = decode(new.get(name))[1]
         assert before >= 10
         eventually(partial(counts_on, store, new, name, before))
     assert {store.used() for store in stores} == {decode(new.get(name))[1]}
-    for store in stores:
-        store.store.close()
 
 
-def test_decisions_come_back_after_the_primary_was_killed(service):
+def test_decisions_come_back_after_the_primary_was_killed(service, both):
     stores = both(service)
     assert all(store.charge() for store in stores)
     name = stores[0].state.context().names.record(KEY)
@@ -119,11 +122,11 @@ def test_decisions_come_back_after_the_primary_was_killed(service):
         assert time.monotonic() - began < HANG
 
     for store in stores:
-        eventually(store.charges, 15)
+        eventually(store.charges)
     assert new.info("replication")["role"] == "master"
-    assert {store.used() for store in stores} == {4}
-    for store in stores:
-        store.store.close()
+    # What was asked and not answered in time may have been counted.
+    (used,) = {store.used() for store in stores}
+    assert 4 <= used <= 4 + sum(store.unsure for store in stores)
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def alone():
     opened.close()
 
 
-def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone):
+def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone, both):
     stores = both(alone)
     assert all(store.charge() for store in stores)
     alone.sentinels[0].client.execute_command("SENTINEL", "REMOVE", "service")
@@ -151,7 +154,6 @@ def test_a_demoted_primary_is_left_at_once_and_looked_up_anew(alone):
     alone.sentinels[0].client.execute_command("SENTINEL", "MONITOR", *watched)
     for store in stores:
         assert store.charge()
-        store.store.close()
 
 
 def test_threads_follow_a_failover_by_order_and_nothing_is_counted_twice(alone):
@@ -167,8 +169,7 @@ def test_threads_follow_a_failover_by_order_and_nothing_is_counted_twice(alone):
         thread.start()
     try:
         eventually(lambda: min(admitted) > 20)
-        alone.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", "service")
-        eventually(lambda: alone.replica.client.info("replication")["role"] == "master")
+        alone.fail_over()
         then = list(admitted)
         eventually(
             lambda: all(now > before + 20 for now, before in zip(admitted, then, strict=True))

@@ -141,7 +141,7 @@ def _carried(
     if query and CredentialKind.QUERY in reads.kinds:
         for value in _parameters(query, reads.query.encode()):
             yield value, CredentialKind.QUERY
-    if CredentialKind.SUBPROTOCOL in reads.kinds:
+    if subprotocols and CredentialKind.SUBPROTOCOL in reads.kinds:
         for offered in subprotocols:
             if offered.startswith(reads.subprotocol):
                 key = offered[len(reads.subprotocol) :]
@@ -381,8 +381,8 @@ class CallerResolver:
 
     def _joined(self, caller: Caller, told: Identity) -> Identity:
         # What the connection shows stands; no directory can say otherwise.
-        own = caller.facts()
+        facts = {**told.facts, **caller.facts()}
         essence = getattr(self.directory, "essence", None)
         if essence is not None and told.known:
-            own["credential.id"] = credential_id(essence(caller.credential), self._hash_key)
-        return told._replace(facts={**told.facts, **own})
+            facts["credential.id"] = credential_id(essence(caller.credential), self._hash_key)
+        return Identity(facts, *told[1:])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.metering.texts import BYTES_PER_TOKEN as BYTES_PER_TOKEN
 from guardrail.http.metering.texts import Passed, reasoning_shown
 from guardrail.http.metering.usage_formats import Fed, Figures, figures_of, merge_usage
 
@@ -14,10 +14,11 @@ _MOST_SEQUENCES = 4_096
 _ENDINGS = frozenset(
     "response.completed response.incomplete response.failed response.cancelled message_stop "
     "transcript.text.done speech.audio.done image_generation.completed image_edit.completed "
-    "message-end".split()
+    "message-end conversation.response.done interaction.complete interaction.completed".split()
 )
 # A host may send anything in these places: what is looked up in a tuple need not be hashable.
 _GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
+_RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
 _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
@@ -28,12 +29,14 @@ _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
 class Tally:
     """Adds documents up, one response's, in order.
 
-    `feeds` tells that a policy has units of its own, `reasons` that a model was asked to reason.
-    `ended` tells that the response said it is over, `settled` that its usage is the final one,
-    `deferred` that the work goes on after it, `hidden` that a model reasons without showing it.
+    `reserved` is the input that was reserved for it, where that is known. `feeds` tells that a
+    policy has units of its own, `reasons` that a model was asked to reason. `ended` tells that the
+    response said it is over, `settled` that its usage is the final one, `deferred` that the work
+    goes on after it, `hidden` that a model reasons without showing it.
     """
 
     usage_format: UsageFormat
+    reserved: int | None = None
     feeds: bool = False
     reasons: bool = False
     ended: bool = False
@@ -70,7 +73,9 @@ class Tally:
     @property
     def figures(self) -> Figures:
         """The usage told so far, of all sequences together."""
-        total = figures_of(self.usage, self.usage_format)
+        total = figures_of(self.usage, self.usage_format, self.reserved)
+        if not (self.sequences or self.beside):
+            return total
         listed = [*self.sequences.values()]
         if self.beside:
             listed.append(figures_of(self.beside, self.usage_format))
@@ -116,19 +121,25 @@ class Tally:
         """
         self.documents += 1
         kind = document.get("type")
-        within = _inner(document, "response") or _inner(document, "message") or _NOTHING
-        model = _text_of(document, "model", "modelVersion") or _text_of(within, "model")
-        if model is not None:
-            self.model = model
-        name = _text_of(within, "id") or _text_of(document, "id")
-        if name is not None and (whole or within):
+        within = _NOTHING
+        for wrapping in _WRAPPED:
+            inner = document.get(wrapping)
+            if inner.__class__ is dict and inner:
+                within = cast("Mapping[str, object]", inner)
+                break
+        model = document.get("model") or document.get("modelVersion") or within.get("model")
+        if model.__class__ is str:
+            self.model = str(model)
+        if (whole or within) and (name := _text_of(within, "id") or _text_of(document, "id")):
             self.name = name
         self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
-        closes = isinstance(kind, str) and kind in _ENDINGS
+        named = document.get("event_type") if kind is None else kind
+        closes = isinstance(named, str) and named in _ENDINGS
         self.ended |= whole or closes
-        if whole or kind is not None:
+        if whole or kind is not None or document.get("object") == _RUN:
             self._deferral(document, within, whole=whole)
-            self._reasoning(document, within)
+            if kind is not None:
+                self._reasoning(document, within)
         if self.feeds:
             self.fed.unread |= kept
             self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
@@ -138,7 +149,10 @@ class Tally:
             self._native(document, whole=whole, listed=listed)
         told = _usages(document, within)
         for usage in told:
-            merge_usage(self.usage, usage)
+            if listed and self.usage_format is UsageFormat.OPENAI_CHAT:
+                self._each(usage)
+            else:
+                merge_usage(self.usage, usage)
         if told:
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
@@ -194,6 +208,11 @@ class Tally:
         status = document.get("status") if whole else within.get("status")
         if within.get("background") is True or document.get("background") is True or whole:
             self.deferred = status in _GOING_ON
+        elif document.get("object") == _RUN:
+            # A run goes on when its stream is left, but for one that waits for its client.
+            status = document.get("status")
+            self.deferred = status in _GOING_ON and status != "requires_action"
+            self.name = _text_of(document, "id") or self.name
         if self.ended and not whole:
             self.deferred = False
 
@@ -232,9 +251,14 @@ class Tally:
         # An embedding of Ollama's tells its input, and is never done.
         embedded = whole and document.get("eval_count") is None
         if document.get("done") is True or embedded:
-            merge_usage(self.usage, {name: document.get(name) for name in _OLLAMA})
+            merge_usage(self.usage, {name: document.get(name) for name in _OWN})
         if document.get("done") is True:
             self.end()
+
+    def _each(self, usage: Mapping[str, object]) -> None:
+        """Take in the usage of one of several responses in a list."""
+        if len(self.sequences) < _MOST_SEQUENCES:
+            self.sequences[self.documents] = figures_of(usage, self.usage_format)
 
     def _sequence(self, document: Mapping[str, object], listed: bool) -> int:
         index = document.get("index")
@@ -242,7 +266,9 @@ class Tally:
 
 
 _NOTHING: Mapping[str, object] = {}
-_OLLAMA = ("prompt_eval_count", "eval_count")
+_WRAPPED = ("response", "message", "interaction")
+_OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
+"""What bodies of Ollama's, and of Llama at Bedrock, tell beside what was written."""
 
 
 _TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
@@ -253,9 +279,14 @@ def _usages(
     document: Mapping[str, object], within: Mapping[str, object]
 ) -> list[Mapping[str, object]]:
     """Return the usage objects in a document, from where the APIs put them and nowhere else."""
+    choices = document.get("choices")
+    places: list[object] = []
+    for choice in choices if choices.__class__ is list else ():
+        if choice.__class__ is dict and "usage" in choice:  # Moonshot's
+            places.append(choice["usage"])
     if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
-        return []
-    places = [document[name] for name in _TOLD_IN if name in document]
+        return [place for place in places if isinstance(place, dict) and place]
+    places += [document[name] for name in _TOLD_IN if name in document]
     places.append(within.get("usage"))
     if "x_groq" in document:
         places.append((_inner(document, "x_groq") or {}).get("usage"))

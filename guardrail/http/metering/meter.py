@@ -87,7 +87,12 @@ class Meter:
         self._units = units
         self._guessed = guessed
         self._as_text = as_text
-        self._tally = Tally(usage_format, feeds=bool(units), reasons=reasons)
+        self._tally = Tally(
+            usage_format,
+            self._reserved.get("input_tokens"),
+            feeds=bool(units),
+            reasons=reasons,
+        )
         self._trust = _Trust.TOLD
         self._plain = False
         self._lines = False
@@ -153,6 +158,8 @@ class Meter:
     def _take(self, chunk: bytes) -> None:
         first = not self._read
         self._read += len(chunk)
+        if first and self._trust is _Trust.RAISE and chunk.lstrip()[:1] in (b"{", b"["):
+            self._events, self._skim = None, Skim()  # a stream of JSON, not of events
         if self._events is not None:
             for event in self._events.feed(chunk):
                 _take_event(self._tally, event)
@@ -254,12 +261,13 @@ class Meter:
                 told["input_tokens"] = max(
                     told["input_tokens"], self._reserved.get("input_tokens", 0)
                 )
-        media = tally.usage_format in _AS_RESERVED
-        fed = tally.fed.amounts(self._units, media) if self._trust is _Trust.TOLD else {}
         output = self._output(tally, told)
         if self._guessed and (output or not told.get("output_tokens")):
             return {}
-        return {**told, **output, **fed}
+        if self._units and self._trust is _Trust.TOLD:
+            media = tally.usage_format in _AS_RESERVED
+            return {**told, **output, **tally.fed.amounts(self._units, media)}
+        return {**told, **output}
 
     def _output(self, tally: Tally, told: Figures) -> Figures:
         """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""
@@ -324,7 +332,7 @@ class Meter:
         return self._reasons or tally.hidden
 
     def _is_deferred(self, tally: Tally) -> bool:
-        return tally.deferred or (self.background and not tally.ended)
+        return tally.deferred or (self.background and not (tally.ended and tally.usage))
 
     def _read_texts(self, tally: Tally, out: int | None) -> None:
         """Read what a body that came in one piece holds, unless so much is told that it fits.

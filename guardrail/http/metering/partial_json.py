@@ -20,8 +20,10 @@ WANTED = frozenset(
         "id model modelVersion type event_type object status background done index usage "
         "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
         "amazon-bedrock-invocationMetrics prompt_eval_count eval_count delta.usage "
+        "prompt_token_count generation_token_count "
         "response.id response.usage response.model response.status response.background "
-        "response.reasoning response.meta message.id message.usage message.model"
+        "response.reasoning response.meta message.id message.usage message.model "
+        "interaction.id interaction.status interaction.usage"
     ).split()
 )
 """The members that are kept, by the keys that lead to them."""
@@ -79,6 +81,8 @@ class _Top(
     invocation: Any = None
     prompt_eval_count: Any = None
     eval_count: Any = None
+    prompt_token_count: Any = None
+    generation_token_count: Any = None
     response: Any = None
     message: Any = None
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.metering.accumulator import BYTES_PER_TOKEN
+from guardrail.http.metering.texts import BYTES_PER_TOKEN
 from guardrail.http.metering.turns import (
     NOTHING,
     Event,
@@ -331,16 +331,16 @@ class RealtimeMeter(EventMeter):
     def _done(self, response: Mapping[str, Any]) -> list[Event]:
         running, started = self._ending("response", text_of(response, "id"))
         told = figures_of(object_of(response, "usage"), UsageFormat.OPENAI_RESPONSES)
-        ended = self._end(running, told, failed=response.get("status") == "failed")
+        ended = self._end(running, told, response, failed=response.get("status") == "failed")
         return [*started, ended]
 
     def _transcribed(self, event: Mapping[str, Any], *, failed: bool) -> list[Event]:
         running, started = self._ending(_TRANSCRIPTION, text_of(event, "item_id"))
         text = text_of(event, "transcript", "text")
-        if text and not running.deltas:
+        if text and not running.output.pieces:
             running.passed(text)
         told = figures_of(object_of(event, "usage"), UsageFormat.OPENAI_RESPONSES)
-        return [*started, self._end(running, told, failed=failed)]
+        return [*started, self._end(running, told, event, failed=failed)]
 
     def _error(self, event: Mapping[str, Any]) -> list[Event]:
         """Take that the host refuses: the turn whose frame it names, or one that never started."""

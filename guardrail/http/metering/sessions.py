@@ -119,7 +119,7 @@ class ResponsesMeter(EventMeter):
             if running is None:
                 return started
             told = figures_of(object_of(response, "usage"), UsageFormat.OPENAI_RESPONSES)
-            return [*started, self._end(running, told, failed=kind == "response.failed")]
+            return [*started, self._end(running, told, response, failed=kind == "response.failed")]
         if kind == "error":
             return self._error(event, lane)
         delta = event.get("delta")
@@ -203,7 +203,7 @@ class ResponsesMeter(EventMeter):
         status = event.get("status")
         ours = text_of(told, "type") == "server_error"
         failed = ours or (isinstance(status, int) and (status >= 500 or status == 429))
-        return [self._end(running, {} if running.deltas else NOTHING, failed=failed)]
+        return [self._end(running, {} if running.output.pieces else NOTHING, failed=failed)]
 
 
 def _body_in(members: Members) -> Members | None:

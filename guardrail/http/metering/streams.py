@@ -53,6 +53,7 @@ _LIBRARIES: Mapping[bytes, tuple[str, ...]] = {
 }
 
 
+@lru_cache(64)
 def readable(accepted: bytes) -> bytes | None:
     """Return what of a client's `Accept-Encoding` can be read here, None where all of it can.
 
@@ -65,7 +66,6 @@ def readable(accepted: bytes) -> bytes | None:
     return b",".join(kept).strip() or b"identity"
 
 
-@lru_cache(64)
 def _is_readable(coding: bytes) -> bool:
     names = _LIBRARIES.get(coding)
     return names is not None and (not names or any(find_spec(name) for name in names))

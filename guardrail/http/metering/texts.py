@@ -47,6 +47,7 @@ _WHOLE = (
     "choices candidates delta message content text output outputs response completion "
     "generated_text generation generations token outputText results".split()
 )
+_PIECES = ("content", "text", "arguments")
 _WHOLE_TYPES = frozenset({"message", "completion"})
 _PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
 _PLAIN_CHOICE = frozenset("finish_reason index logprobs message".split())
@@ -142,9 +143,8 @@ class Passed:
         if text is None:
             text = _plain_message(document)
         if text is not None:
-            self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-            self.pieces += bool(text)
-            self._count(text)
+            if text:
+                self.take_piece(text)
             return
         tokens = tokens_listed(document)
         if tokens:
@@ -157,6 +157,12 @@ class Passed:
                 self._count(text)
         self.size += size
         self.pieces += size > 0
+
+    def take_piece(self, text: str) -> None:
+        """Count a piece of a stream that is text and nothing else; of sound, the text is empty."""
+        self.pieces += 1
+        self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self._count(text)
 
     def take_unread(self, size: int) -> None:
         """Count bytes of a document too long, or too odd, to be read."""
@@ -281,6 +287,8 @@ def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
             return
         sure = "summary" not in kind
         roots = [("delta", document.get("delta"))]
+        if "delta" not in document and kind.endswith(".delta"):  # Mistral's
+            roots = [(name, document.get(name)) for name in _PIECES]
     elif "token" in document:
         roots = [("token", document["token"])]  # the last one repeats the whole text beside it
     else:

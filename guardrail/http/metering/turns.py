@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from guardrail.http.metering.accumulator import BYTES_PER_TOKEN
+from guardrail.http.metering.texts import BYTES_PER_TOKEN, Passed
+from guardrail.http.metering.usage_formats import units_in
 from guardrail.http.parsing.json_body import UNDECODABLE, read_document
 from guardrail.http.parsing.obligations import unmet
 from guardrail.http.parsing.values import (
@@ -56,11 +57,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class TurnUsage:
-    """A turn is over: what it used, in units, and whether it failed by the host's fault."""
+    """A turn is over: what it used, in units, and whether it failed by the host's fault.
+
+    `fed` are the units that a policy may declare: see `FED_UNITS`.
+    """
 
     number: int
     usage: Mapping[str, int]
     failed: bool = False
+    fed: Mapping[str, int] = field(default_factory=dict)
 
 
 Event = Turn | TurnUsage
@@ -96,21 +101,18 @@ class Running:
 
     turn: Turn
     started: bool = False
-    deltas: int = 0
-    text_bytes: int = 0
+    output: Passed = field(default_factory=Passed)
     told: dict[str, int] = field(default_factory=dict)
 
     @property
     def streamed(self) -> int:
         """About how many output tokens passed, at most what was reserved."""
-        passed = max(self.deltas, -(-self.text_bytes // BYTES_PER_TOKEN))
+        passed = self.output.estimate
         return min(passed, self.turn.estimate.get("output_tokens", passed))
 
     def passed(self, text: str, *, media: bool = False) -> None:
         """Take a piece of output that passed."""
-        self.deltas += 1
-        if not media:
-            self.text_bytes += len(text.encode("utf-8", "replace"))
+        self.output.take_piece("" if media else text)
 
 
 class SessionMeter:
@@ -164,8 +166,7 @@ class SessionMeter:
         for running in self._running.values():
             per_token = BYTES_PER_TOKEN if isinstance(frame, str) else MEDIA_BYTES_PER_TOKEN
             size = len(frame.encode("utf-8", "replace") if isinstance(frame, str) else frame)
-            running.deltas += 1
-            running.text_bytes += size * BYTES_PER_TOKEN // per_token
+            running.output.take_unread(size * BYTES_PER_TOKEN // per_token)
         return []
 
     def cut(self) -> list[Event]:
@@ -235,17 +236,31 @@ class EventMeter(SessionMeter):
     def _oldest(self, holds: Callable[[Running], bool]) -> Running | None:
         return next((one for one in self._running.values() if holds(one)), None)
 
-    def _end(self, running: Running, told: Mapping[str, int], *, failed: bool = False) -> TurnUsage:
-        """Return that a turn is over: what it used is told, or else what passed."""
+    def _end(
+        self,
+        running: Running,
+        told: Mapping[str, int],
+        document: Mapping[str, object] | None = None,
+        *,
+        failed: bool = False,
+    ) -> TurnUsage:
+        """Return that a turn is over: what it used is told, or else what passed.
+
+        `document` is what the host says of it at its end. An input of nothing, and less output than
+        surely passed, are not believed.
+        """
         self._running.pop(running.turn.number, None)
         usage = {**running.told, **told}
+        if told is not NOTHING and not usage.get("input_tokens"):
+            usage.pop("input_tokens", None)
         if not usage.get("output_tokens"):
-            # Nothing told, or nothing for what passed: neither is believed.
             least = 0 if "output_tokens" in usage else 1
             usage["output_tokens"] = max(running.streamed, least)
+        usage["output_tokens"] = max(usage["output_tokens"], running.output.least)
         if "input_tokens" in usage:
             self._context = max(self._context, usage["input_tokens"] + usage["output_tokens"])
-        return TurnUsage(running.turn.number, usage, failed)
+        fed = units_in(document or {}, media=running.turn.family != "response")
+        return TurnUsage(running.turn.number, usage, failed, fed)
 
     def _unasked(self, turn: Turn) -> Running:
         """Take that the host has started a turn by itself."""

@@ -4,15 +4,18 @@
 |---|---|---|---|---|
 | OpenAI chat, vLLM, SGLang, Mistral | `prompt_tokens` (has cached) | `completion_tokens` (has reasoning) | in details | in details |
 | xAI, some hosts | `prompt_tokens` | `completion_tokens` + reasoning, as `total_tokens` tells | in details | in details |
+| Mistral, Perplexity | `prompt_tokens` + connectors, citations | `completion_tokens` + reasoning | in details | `reasoning_tokens` |
 | OpenAI responses, media, realtime | `input_tokens` (has cached) | `output_tokens` (has reasoning) | in details | in details |
 | Anthropic | `input_tokens` + cache read + cache creation | `output_tokens` (has thinking) | cache read | in details |
 | Bedrock | `inputTokens` + cache read + cache write | `outputTokens` | cache read | |
 | Gemini | `promptTokenCount` (has cached) + tool use | candidates + thoughts | `cachedContentTokenCount` | thoughts |
+| Gemini, interactions | `total_input_tokens` (has cached) + tool use | `total_output_tokens` + thoughts | `total_cached_tokens` | thoughts |
 | Cohere | the larger of `tokens` and `billed_units` | the same | | |
 
 Vendors and hosts disagree about what a figure includes, and some tell one of them wrong. So each
 figure is the larger of what it says, of what its parts add up to, and of what the total implies.
-Figures that are no counts (negative, not whole, beyond 2⁵³ − 1) are left out.
+Figures that are no counts (negative, not whole, beyond 2⁵³ − 1) are left out; digits in quotes are
+a count, as protocol buffers write long ones in JSON.
 
 Units of a policy's own that responses tell of (seconds of sound, pictures) are read, too. Which
 ones these are is public (`FED_UNITS`): a policy may declare others, but the middleware then
@@ -40,19 +43,28 @@ _OUTPUT_DETAILS = (
     "output_tokens_details",
     "output_token_details",
 )
+_FETCHED = ("connector_tokens", "citation_tokens")
 _INPUTS = ("prompt_tokens", "input_tokens", "prompt_eval_count")
 _OUTPUTS = ("completion_tokens", "output_tokens", "eval_count")
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _GEMINI = frozenset(
     "promptTokenCount candidatesTokenCount responseTokenCount thoughtsTokenCount totalTokenCount "
-    "prompt_token_count candidates_token_count thoughts_token_count total_token_count".split()
+    "prompt_token_count candidates_token_count thoughts_token_count total_token_count "
+    "total_input_tokens total_output_tokens".split()
 )
 _BEDROCK = frozenset("inputTokens outputTokens inputTokenCount outputTokenCount".split())
 _MOST_ITERATIONS = 10_000
+_LONGEST_COUNT = 16
 
 
-def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figures:
-    """Return what a usage object says, only the units it tells."""
+def figures_of(
+    usage: Mapping[str, object], usage_format: UsageFormat, reserved: int | None = None
+) -> Figures:
+    """Return what a usage object says, only the units it tells.
+
+    Where nothing but a total is told, it is the input of what makes no output; elsewhere the output
+    is what the total leaves beyond the input that was `reserved`.
+    """
     names = usage.keys()
     if names <= _PLAIN and usage_format not in _READ_APART:
         found = _openai(usage)
@@ -66,9 +78,21 @@ def figures_of(usage: Mapping[str, object], usage_format: UsageFormat) -> Figure
         found = _bedrock(usage)
     else:
         found = _openai(usage)
-        if usage_format is UsageFormat.OPENAI_EMBEDDINGS and found["input_tokens"] is not None:
-            found["output_tokens"] = found["output_tokens"] or 0
+    if found["input_tokens"] is None and found["output_tokens"] is None:
+        _divide(found, _most(usage, "total_tokens"), usage_format, reserved)
+    if usage_format is UsageFormat.OPENAI_EMBEDDINGS and found["input_tokens"] is not None:
+        found["output_tokens"] = found["output_tokens"] or 0
     return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
+
+
+def _divide(
+    found: _Found, total: int | None, usage_format: UsageFormat, reserved: int | None
+) -> None:
+    """Divide a total that is all that is told."""
+    if usage_format is UsageFormat.OPENAI_EMBEDDINGS:
+        found["input_tokens"] = total
+    elif total is not None and reserved is not None and total > reserved:
+        found["output_tokens"] = total - reserved
 
 
 _READ_APART = (UsageFormat.GEMINI, UsageFormat.OPENAI_EMBEDDINGS)
@@ -99,20 +123,22 @@ def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
 
 
 def _is_lower(value: object, before: object) -> bool:
-    now, then = as_count(value), as_count(before)
+    now, then = _count(value), _count(before)
     return then is not None and (now is None or now < then)
 
 
 def _openai(usage: Mapping[str, object]) -> _Found:
     incoming = _most(usage, *_INPUTS)
     outgoing = _most(usage, *_OUTPUTS)
-    for name in ("tokens", "billed_units"):  # Cohere's
-        inner = usage.get(name)
-        if isinstance(inner, dict):
-            incoming = _larger(incoming, _most(inner, "input_tokens"))
-            outgoing = _larger(outgoing, _most(inner, "output_tokens"))
     reasoning = cached = None
     if not usage.keys() <= _PLAIN:
+        if incoming is not None:
+            incoming += _sum(usage, _FETCHED) or 0  # read by the model, and no part of the prompt
+        for name in ("tokens", "billed_units"):  # Cohere's
+            inner = usage.get(name)
+            if isinstance(inner, dict):
+                incoming = _larger(incoming, _most(inner, "input_tokens"))
+                outgoing = _larger(outgoing, _most(inner, "output_tokens"))
         reasoning = _larger(
             _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
         )
@@ -212,7 +238,7 @@ def _bedrock(usage: Mapping[str, object]) -> _Found:
 
 
 def _gemini(usage: Mapping[str, object]) -> _Found:
-    prompt = _most(usage, "promptTokenCount", "prompt_token_count")
+    prompt = _most(usage, "promptTokenCount", "prompt_token_count", "total_input_tokens")
     candidates = _larger(
         _most(
             usage,
@@ -220,25 +246,32 @@ def _gemini(usage: Mapping[str, object]) -> _Found:
             "candidates_token_count",
             "responseTokenCount",
             "response_token_count",
+            "generation_token_count",
+            "total_output_tokens",
         ),
         _modal(usage, "candidatesTokensDetails", "responseTokensDetails"),
     )
-    thoughts = _most(usage, "thoughtsTokenCount", "thoughts_token_count")
-    total = _most(usage, "totalTokenCount", "total_token_count")
+    thoughts = _most(usage, "thoughtsTokenCount", "thoughts_token_count", "total_thought_tokens")
+    total = _most(usage, "totalTokenCount", "total_token_count", "total_tokens")
     incoming = _larger(prompt, _modal(usage, "promptTokensDetails"))
     if incoming is not None:
-        used = _most(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count")
+        used = _most(
+            usage,
+            "toolUsePromptTokenCount",
+            "tool_use_prompt_token_count",
+            "total_tool_use_tokens",
+        )
         incoming += _larger(used, _modal(usage, "toolUsePromptTokensDetails")) or 0
     outgoing = None
     if candidates is not None or thoughts is not None:
         outgoing = (candidates or 0) + (thoughts or 0)
-    if incoming is not None and total is not None and (outgoing is not None or total > incoming):
+    if incoming is not None and total is not None:
         outgoing = max(total - incoming, outgoing or 0)
     return {
         "input_tokens": incoming,
         "output_tokens": outgoing,
         "cached_input_tokens": _most(
-            usage, "cachedContentTokenCount", "cached_content_token_count"
+            usage, "cachedContentTokenCount", "cached_content_token_count", "total_cached_tokens"
         ),
         "reasoning_tokens": thoughts,
     }
@@ -249,16 +282,24 @@ def _modal(usage: Mapping[str, object], *names: str) -> int | None:
     for name in names:
         listed = usage.get(name)
         if isinstance(listed, list) and listed:
-            counts = [as_count(one.get("tokenCount")) for one in listed if isinstance(one, dict)]
+            counts = [_count(one.get("tokenCount")) for one in listed if isinstance(one, dict)]
             return sum(count for count in counts if count is not None)
     return None
+
+
+def _count(value: object) -> int | None:
+    return as_count(value) if value.__class__ is not str else _written(str(value))
+
+
+def _written(value: str) -> int | None:
+    return as_count(int(value)) if value.isdecimal() and len(value) <= _LONGEST_COUNT else None
 
 
 def _most(usage: Mapping[str, object], *names: str) -> int | None:
     most = None
     for name in names:
         value = usage.get(name)
-        if value is not None and (count := as_count(value)) is not None:
+        if value is not None and (count := _count(value)) is not None:
             most = count if most is None or count > most else most
     return most
 
@@ -267,7 +308,7 @@ def _sum(usage: Mapping[str, object], names: Iterable[str]) -> int | None:
     total = None
     for name in names:
         value = usage.get(name)
-        if value is not None and (count := as_count(value)) is not None:
+        if value is not None and (count := _count(value)) is not None:
             total = count + (total or 0)
     return total
 
@@ -296,7 +337,7 @@ def _parts(usage: Mapping[str, object], within: tuple[str, ...]) -> int:
 def _detail(usage: Mapping[str, object], within: tuple[str, ...], name: str) -> int | None:
     for container in within:
         details = usage.get(container)
-        if isinstance(details, dict) and (count := as_count(details.get(name))) is not None:
+        if isinstance(details, dict) and (count := _count(details.get(name))) is not None:
             return count
     return None
 
@@ -411,6 +452,13 @@ class Fed:
             return
         if 0 <= seconds <= TOP:
             self.seconds = max(self.seconds or 0.0, seconds)
+
+
+def units_in(document: Mapping[str, object], *, media: bool) -> dict[str, int]:
+    """Return what the end of a turn tells of these units, as `Fed.amounts` does."""
+    fed = Fed()
+    fed.take(document, media=media)
+    return fed.amounts(FED_UNITS, media)
 
 
 def _pictures_in(choice: Mapping[str, object]) -> int:

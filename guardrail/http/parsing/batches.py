@@ -284,6 +284,7 @@ _WRAPPERS = (
 _BODIES = ("params", "request", "body")
 _FILES = (
     "input_file_id",
+    "input_files",
     "file_id",
     "file_name",
     "fileName",

@@ -67,6 +67,8 @@ _BY_NAME: Mapping[str, CapRules] = {
     "/generate": CapRules(("sampling_params.max_new_tokens",)),
     "/vertex_generate": CapRules(("parameters.max_new_tokens",)),
     "/inference/v1/generate": CapRules(("sampling_params.max_tokens",)),
+    "/model/*/converse": CapRules(("inferenceConfig.maxTokens",)),
+    "/model/*/converse-stream": CapRules(("inferenceConfig.maxTokens",)),
     "/api/chat": CapRules(("options.num_predict",)),
     "/api/generate": CapRules(("options.num_predict",)),
 }
@@ -108,6 +110,14 @@ class Counts(NamedTuple):
 
     completions: int
     output_tokens: int | None
+
+    def times(self, factor: int) -> Counts:
+        """Return what so many of the same request ask for."""
+        output = self.output_tokens
+        return Counts(
+            min(self.completions * factor, TOP),
+            None if output is None else min(output * factor, TOP),
+        )
 
 
 def counts_of(

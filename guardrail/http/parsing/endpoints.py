@@ -68,6 +68,7 @@ _OPENAI_FORMATS = {
     "embeddings": UsageFormat.OPENAI_EMBEDDINGS,
     "media": UsageFormat.OPENAI_MEDIA,
     "anthropic": UsageFormat.ANTHROPIC,
+    "gemini": UsageFormat.GEMINI,
     "native": UsageFormat.NATIVE,
     "-": UsageFormat.NONE,
 }
@@ -81,6 +82,7 @@ _TABLE = """
 /v1/chat/completions/render         openai    count    -           other
 /v1/chat/completions/*              openai    control  -           other post
 /v1/chat/completions/*/messages     openai    control  -           other
+/v1/chat/deferred-completion/*      openai    control  -           other
 /v1/completions                     openai    generate completions chat
 /v1/completions/render              openai    count    -           other
 /v1/fim/completions                 openai    generate completions code
@@ -93,6 +95,7 @@ _TABLE = """
 /v1/conversations                   openai    control  -           other post
 /v1/conversations/*                 openai    control  -           other post
 /v1/conversations/*/items           openai    control  -           other post
+/v1/conversations/*/restart         openai    control  -           other post
 /v1/threads                         openai    control  -           other post
 /v1/threads/runs                    openai    generate chat        agentic
 /v1/threads/*                       openai    control  -           other post
@@ -127,6 +130,14 @@ _TABLE = """
 /v1/batches                         openai    batch    -           batch
 /v1/batches/*                       openai    control  -           other
 /v1/batches/*/cancel                openai    control  -           other post
+/v1/batch/jobs                      openai    batch    -           batch
+/v1/batch/jobs/*                    openai    control  -           other
+/v1/batch/jobs/*/cancel             openai    control  -           other post
+/v1/batchpredictionjobs             gemini    batch    -           batch
+/v1/batchpredictionjobs/*           gemini    control  -           other
+/v1/interactions                    gemini    generate gemini      chat
+/v1/interactions/*                  gemini    control  -           other
+/v1/interactions/*/cancel           gemini    control  -           other post
 /v1/files                           openai    upload   -           other form
 /v1/uploads                         openai    control  -           other post
 /v1/uploads/*/parts                 openai    upload   -           batch form
@@ -179,6 +190,8 @@ _TABLE = """
 /v1/messages/batches/*/cancel       anthropic control  -           other post
 /v1/messages/batches/*/results      anthropic control  -           other
 /v1/complete                        anthropic generate anthropic   chat
+/v2/chat                            other     generate chat        chat
+/v2/embed                           other     embed    embeddings  embedding
 /generate                           openai    generate native      chat
 /vertex_generate                    openai    generate native      chat
 /inference/v1/generate              openai    generate native      chat
@@ -191,8 +204,9 @@ _TABLE = """
 /detokenize                         openai    count    -           other
 """
 
+_Method = tuple[Dialect, Kind, UsageFormat, str, bool]
 # Methods of Gemini and of Vertex, after the colon: dialect, kind, usage, capability, streams.
-_METHODS: Mapping[str, tuple[Dialect, Kind, UsageFormat, str, bool]] = {
+_METHODS: Mapping[str, _Method] = {
     "generatecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", False),
     "streamgeneratecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", True),
     "batchgeneratecontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
@@ -207,12 +221,28 @@ _METHODS: Mapping[str, tuple[Dialect, Kind, UsageFormat, str, bool]] = {
     "streamrawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", True),
 }
 
+# What Bedrock does with `model/NAME/`.
+_ACTIONS: Mapping[str, _Method] = {
+    "invoke": (Dialect.OTHER, Kind.GENERATE, UsageFormat.NATIVE, "chat", False),
+    "invoke-with-response-stream": (
+        Dialect.OTHER,
+        Kind.GENERATE,
+        UsageFormat.NATIVE,
+        "chat",
+        True,
+    ),
+    "converse": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", False),
+    "converse-stream": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", True),
+    "count-tokens": (Dialect.OTHER, Kind.COUNT, UsageFormat.NONE, "other", False),
+}
+
 _TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
 _LONGEST_NAME = 128
 _DIGIT = re.compile(r"[0-9]")
 # Below these only the APIs above are served: what is none of theirs is new, or meant to look so.
 _VERSION = re.compile(r"v[0-9]\w{0,8}")
 _NAMING = ("deployments", "engines")
+_EXTENDED = "extensions"  # Azure's: before it the name ends, but not for every host
 
 
 def _segments(path: str) -> list[str]:
@@ -272,10 +302,9 @@ def _found(path: str) -> Endpoint:
     lowered = tuple(segment.lower() for segment in segments)
     if ".." in segments:
         return _unknown(lowered, vague=True)
-    if segments and ":" in segments[-1]:
-        method = _method_of(segments, lowered)
-        if method is not None:
-            return method
+    method = _method_of(segments, lowered)
+    if method is not None:
+        return method
     found_vague: Endpoint | None = None
     for length in range(min(_DEEPEST, len(lowered)), 0, -1):
         tail = lowered[-length:]
@@ -325,23 +354,29 @@ def _named(
     if not found:
         return endpoint
     name = "/".join(segments[found[0] + 1 : end]) if len(found) == 1 else ""
+    if _EXTENDED in lowered[found[0] :]:
+        name = ""
     return replace(endpoint, model=name or None, unnamed=not name)
 
 
 def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
-    """Return the endpoint of `models/NAME:method`, None if it is no such path.
+    """Return the endpoint of `models/NAME:method` or `model/NAME/method`, None for other paths.
 
-    The name is all between `models/` and the method, with slashes if it has some.
+    The name is all between the first part and the method, with slashes if it has some.
     """
-    last, _, method = segments[-1].rpartition(":")
-    known = _METHODS.get(method.lower())
-    if known is None:
+    last, colon, method = segments[-1].rpartition(":") if segments else ("", "", "")
+    known, collection, shown = _METHODS.get(method.lower()), "models", f"/v1/models:{method}"
+    if not colon:
+        known, collection, shown = _ACTIONS.get(method.lower()), "model", f"/model/*/{method}"
+    at = [place for place, segment in enumerate(lowered[:-1]) if segment == collection]
+    if known is None or not (colon or at):
         return None
     dialect, kind, usage, capability, streams = known
-    at = [place for place, segment in enumerate(lowered[:-1]) if segment == "models"]
-    name = "/".join((*segments[at[0] + 1 : -1], last)) if last and len(at) == 1 else ""
+    name = "/".join((*segments[at[0] + 1 : -1], *([last] if colon else ()))) if at else ""
+    if len(at) > 1 or (colon and not last):
+        name = ""
     return Endpoint(
-        f"/v1/models:{method}",
+        shown if colon else shown.lower(),
         dialect,
         kind,
         usage,

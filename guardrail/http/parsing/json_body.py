@@ -233,7 +233,8 @@ class _Measure:
         elif kinds <= {int, float}:
             self._numbers += len(node)
         elif kinds == {str}:
-            self._bytes += sum(map(_length, map(str, node)))
+            for text in node:
+                self._text(str(text))
         else:
             inner += [value for value in node if value.__class__ in (dict, list)]
             for value in node:
@@ -243,7 +244,7 @@ class _Measure:
                     self._numbers += 1
 
     def _text(self, text: str) -> None:
-        self._bytes += _length(text)
+        self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 class _FoldedMeasure(_Measure):
@@ -295,10 +296,6 @@ class _FoldedMeasure(_Measure):
             self._media += len(piece) // _MEDIA_BYTES_PER_TOKEN
         else:
             self._text(piece)
-
-
-def _length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _not_json() -> UnreadableError:

@@ -28,7 +28,7 @@ MEDIA_MEMBERS = _LINKS | _SEALED | _TYPED | {"input_reference", "source"}
 # What others are called that hold bytes; text in them is told by its blanks, unless it is short.
 _LIKELY = re.compile(
     "image|audio|video|b64|base64|bytes|encrypted|signature|redacted|embeds|mask|blob|screenshot"
-    "|pcm",
+    "|pcm|multimodal",
     re.IGNORECASE,
 )
 LONG = 1 << 10
@@ -129,9 +129,10 @@ def _says_bytes(node: Mapping[str, object]) -> bool:
     """Tell whether an object says of itself that it holds bytes."""
     if node.get("type") in _SEALING:
         return True
-    kind = node.get("media_type", node.get("mimeType", node.get("mime_type")))
+    kinds = (node.get(name) for name in ("media_type", "mimeType", "mime_type", "mediaType"))
+    kind = next((kind for kind in kinds if kind is not None), None)
     if kind is None:
-        return "format" in node or "transcript" in node
+        return "format" in node or "transcript" in node or node.keys() == {"data", "id"}
     read = isinstance(kind, str) and _TEXT_TYPES.fullmatch(kind[:_LONGEST_HEAD].partition(";")[0])
     return not read and node.get("type") != "text"
 

@@ -86,6 +86,7 @@ OTHER_MODELS = (
 """Members that name models which may answer instead, or what makes another of the model."""
 STORED = (
     "previous_response_id",
+    "previous_interaction_id",
     "conversation",
     "conversation_id",
     "cachedContent",
@@ -100,7 +101,8 @@ STORED = (
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
 
 STORED_ANYWHERE = frozenset(
-    "previous_response_id cachedContent cached_content assistant_id prompt_id".split()
+    "previous_response_id previous_interaction_id cachedContent cached_content assistant_id "
+    "prompt_id".split()
 )
 """Those of them that are called so nowhere else: they count wherever they stand."""
 STORED_FILES = ("file_id", "input_file_id")
@@ -109,6 +111,8 @@ STORED_FILES = ("file_id", "input_file_id")
 REASONING = (
     "reasoning_effort",
     "think",
+    "thinking_level",
+    "thinkingLevel",
     "reasoning",
     "reasoning_config",
     "reasoningConfig",

@@ -50,7 +50,10 @@ _PARAMETERS = re.compile(
 _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
+# These stream unless they are told not to.
+_STREAMING = ("/api/chat", "/api/generate")
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
+_CONVERSATION = "/v1/conversations/"
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls")
 _TEXTS = ("prompt", "input", "text")
 REALTIME_NAMES = ("model", "deployment")
@@ -166,9 +169,13 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
             shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
         )
     capability = endpoint.capability
+    goes_on = False
     if capability == "other" and generates(members):
-        capability = "chat"
+        goes_on = endpoint.name.startswith(_CONVERSATION)
+        capability = "agentic" if goes_on else "chat"
     shape = shape_of(members, capability, caps_of(endpoint), names)
+    if goes_on:
+        shape = shape._replace(opaque=True, unseen=shape.unseen + 1)
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
@@ -177,6 +184,8 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         shape = shape._replace(capability="agentic", opaque=True)
     elif kind != JSON and endpoint.name in _UNLABELLED:
         shape = shape._replace(capability="agentic")
+    if endpoint.name in _STREAMING and members.get("stream") is None:
+        shape = shape._replace(stream=True)
     return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
 
 
@@ -463,6 +472,6 @@ def _usage_format(
         return UsageFormat.NONE
     if any(name == b"anthropic-version" for name, _ in headers):
         return UsageFormat.ANTHROPIC
-    if "messages" in document or "prompt" in document:
+    if not document.keys().isdisjoint(("messages", "prompt", "inputs")):
         return UsageFormat.OPENAI_CHAT
     return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE

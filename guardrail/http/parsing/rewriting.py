@@ -267,6 +267,8 @@ def rewritten_path(asked: ParsedRequest, obligations: Mapping[str, object]) -> s
         path = _with_model(path, endpoint, model)
     if endpoint.streams and "stream" in disabled_by(obligations):
         head, _, method = path.rpartition(":")
+        if not method.lower().startswith("stream"):
+            raise RewriteError("its path asks for a stream")
         plain = method[len("stream") :]
         path = f"{head}:{plain[:1].lower()}{plain[1:]}"
     return None if path == asked.path else path

@@ -39,16 +39,17 @@ CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inpu
 """Members that hold what a model is to read."""
 
 _SYSTEM_ROLES = ("system", "developer")
-_TALKS = ("previous_response_id", "conversation", "conversation_id")
+_TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
 # What an answer cited is no input: it tells where its text came from.
 _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
 _OTHERS = frozenset(OTHER_MODELS)
 _ALSO = frozenset(ALSO_MODELS)
+_PRESET = "@preset/"  # OpenRouter's: what is stored under it may name the model
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *STORED_FILES})
 _TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
-_EFFORTS = ("reasoning_effort", "think")
+_EFFORTS = ("reasoning_effort", "think", "thinking_level", "thinkingLevel")
 _REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
 _BUDGETS = ("thinking_budget", "reasoning_budget")
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
@@ -122,9 +123,13 @@ def _shape_of(
         # What is stored with the host may hold tools that are not seen here.
         capability = strictest(capability, "agentic")
     capability = capability_with(tools, strictest(capability, _by_members(every)))
+    counts, model = counts_of(document, rules, every), _model(every)
+    if model is not None and "," in model:
+        # LiteLLM asks each of the models named so.
+        counts, model = counts.times(model.count(",") + 1), None
     return Shape(
-        counts=counts_of(document, rules, every),
-        model=_model(every),
+        counts=counts,
+        model=model,
         tools=tools,
         capability=capability,
         stream=_flag(document, "stream"),
@@ -167,7 +172,9 @@ def merged(shapes: Iterable[Shape]) -> Shape | None:
 
 def generates(document: Mapping[str, object]) -> bool:
     """Whether a body, wherever it is sent, looks like one that makes a model speak."""
-    return "model" in document and any(name in document for name in CONTENT)
+    return "inputs" in document or (
+        "model" in document and any(name in document for name in CONTENT)
+    )
 
 
 def _model(every: Sequence[Members]) -> str | None:
@@ -196,7 +203,9 @@ def _model(every: Sequence[Members]) -> str | None:
             also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
-    return None if others or not also <= {found} or len(found or "") > LONGEST_MODEL else found
+    stored = found is not None and _PRESET in found
+    others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
+    return None if others else found
 
 
 def _flag(document: Mapping[str, object], name: str) -> bool:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 
 from guardrail.http.dialects import Dialect
 from guardrail.http.responses.client_view import ShownLimit
@@ -27,6 +28,7 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
+_FIRST = itemgetter(0)
 
 Field = tuple[bytes, bytes]
 
@@ -35,18 +37,18 @@ class Wording:
     """How limits are written, kept: nearly every answer says the same of them again."""
 
     def __init__(self) -> None:
-        self._policies: dict[tuple[str, str, int, int | None], str] = {}
+        self._known: dict[tuple[str, str, int, int | None], tuple[str, str]] = {}
 
-    def policy(self, standing: ShownLimit) -> str:
-        """Return a limit's own parameters, without its partition."""
+    def of(self, standing: ShownLimit) -> tuple[str, str]:
+        """Return a limit's name, and its own parameters without its partition."""
         name, unit, quota, _, window, *_ = standing
         key = name, unit, quota, window
-        text = self._policies.get(key)
-        if text is None:
-            if len(self._policies) >= _MOST_KEPT:
-                self._policies.clear()
-            text = self._policies[key] = _policy(standing)
-        return text
+        texts = self._known.get(key)
+        if texts is None:
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+            texts = self._known[key] = _wording(standing)
+        return texts
 
 
 def ratelimit_fields(
@@ -62,16 +64,17 @@ def ratelimit_fields(
     """
     if not standings:
         return []
-    policy = _policy if wording is None else wording.policy
-    policies = [policy(s) for s in standings]
-    tightest = sorted(standings, key=_tightness)
-    limits = [_limit(s) for s in tightest]
-    if partition is not None:
-        policies = [a + _partition(s, partition) for a, s in zip(policies, standings, strict=True)]
-        limits = [a + _partition(s, partition) for a, s in zip(limits, tightest, strict=True)]
+    wordings = map(_wording if wording is None else wording.of, standings)
+    policies, limits = [], []
+    for standing, (name, policy) in zip(standings, wordings, strict=True):
+        pk = "" if partition is None else _partition(standing, partition)
+        policies.append(policy + pk)
+        tightness = standing.wait is None, standing.left / max(1, standing.quota)
+        limits.append((tightness, f"{name}{_standing(standing)}{pk}"))
+    limits.sort(key=_FIRST)
     return [
         (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
-        (b"ratelimit", ", ".join(limits).encode("ascii")),
+        (b"ratelimit", ", ".join([limit for _, limit in limits]).encode("ascii")),
     ]
 
 
@@ -84,27 +87,22 @@ def sf_string(text: str) -> str:
     return f'"{text}"'
 
 
-def _policy(standing: ShownLimit) -> str:
-    """Return a limit's own parameters; `requests` is the draft's own unit where none is named."""
-    text = f"{sf_string(standing.name)};q={_integer(standing.quota)}"
+def _wording(standing: ShownLimit) -> tuple[str, str]:
+    """Return a limit's name and parameters; `requests` is the draft's unit where none is named."""
+    name = sf_string(standing.name)
+    text = f"{name};q={_integer(standing.quota)}"
     if standing.unit != "requests":
         text += f";qu={sf_string(standing.unit)}"
     if standing.window is not None:
         text += f";w={_integer(standing.window)}"
-    return text
+    return name, text
 
 
-def _limit(standing: ShownLimit) -> str:
+def _standing(standing: ShownLimit) -> str:
     """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
-    text = f"{sf_string(standing.name)};r={_integer(standing.left)}"
     seconds = standing.resets if standing.wait is None else standing.wait
-    if seconds is not None:
-        text += f";t={_integer(math.ceil(seconds))}"
-    return text
-
-
-def _tightness(standing: ShownLimit) -> tuple[bool, float]:
-    return standing.wait is None, standing.left / max(1, standing.quota)
+    reset = "" if seconds is None else f";t={_integer(math.ceil(seconds))}"
+    return f";r={_integer(standing.left)}{reset}"
 
 
 def _integer(value: int) -> int:

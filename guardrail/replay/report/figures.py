@@ -10,44 +10,46 @@ from guardrail.model.amounts import SECOND, amount_facts, possible_amounts
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Distinct, Rate, Rule
-from guardrail.replay.report.accounts import Accounts
+from guardrail.replay.harm import MISSING, Harm, by_impact
 from guardrail.replay.report.fills import BANDS, Fills, Row
-from guardrail.replay.report.segments import USUAL, Segments
 from guardrail.replay.report.series import Series
 from guardrail.replay.tally import Tally
 from guardrail.traffic.requests import Request
 
 Fields = dict[str, Any]
-Namer = Callable[[str, int], str]
-"""Returns how an account is named to a reader, given its id and its place in a ranking from 1."""
+Namer = Callable[[str], str]
+"""Returns how an account is named to a reader, given its id."""
 
+TOLD_BY = ("account.tier", "request.capability", "request.model", "geo.country")
+"""The facts, one by one, that a report tells segments by, besides those that are asked for."""
 WORST = 15
 """How many of the accounts that are hurt most are told."""
+
+
+def report_divisions(
+    asked: Sequence[tuple[str, ...]], policies: PolicySet
+) -> tuple[tuple[str, ...], ...]:
+    """Return the facts that the tally of a report has to tell segments by."""
+    usual = ((name,) for name in TOLD_BY if name in policies.facts)
+    return tuple(dict.fromkeys((*asked, *usual)))
 
 
 class ReportFigures:
     """Adds up what a report tells beyond the tally of a replay."""
 
-    def __init__(self, policies: PolicySet, by: Sequence[str] = USUAL) -> None:
+    def __init__(self) -> None:
         self.series = Series()
         self.fills = Fills()
-        self.accounts = Accounts()
-        self.segments = Segments(policies.facts, by)
 
     def add(self, ts: float, request: Request, decision: Decision) -> None:
         """Count one decided request at `ts` (seconds)."""
         self.series.add(ts, decision.effect)
         self.fills.add(ts, request, decision)
-        account = decision.facts.get("account.id")
-        self.accounts.add(ts, account, decision.effect, decision.rule)
-        self.segments.add(decision)
 
     def merge(self, other: ReportFigures) -> None:
         """Add what was counted elsewhere, for the same policy set."""
         self.series.merge(other.series)
         self.fills.merge(other.fills)
-        self.accounts.merge(other.accounts)
-        self.segments.merge(other.segments)
 
     def fields(self, tally: Tally, policies: PolicySet, named: Namer) -> Fields:
         """Return the figures as plain values, fit for JSON; times are in seconds since the epoch.
@@ -55,7 +57,7 @@ class ReportFigures:
         `named` says how an account is named to the reader.
         """
         rules = {rule.id: rule for rule in policies.rules}
-        worst = self.accounts.worst(WORST)
+        harm = tally.harm
         return {
             "policy": policies.name,
             "revision": policies.revision,
@@ -68,7 +70,7 @@ class ReportFigures:
                 }
                 for effect in Effect
             },
-            "accounts_refused": self.accounts.refused(),
+            "accounts_refused": len(harm.hits),
             "bin": self.series.width,
             "series": [[start, *counts] for start, counts in self.series.rows()],
             "rules": [_rule_fields(tally, rule) for rule in policies.rules],
@@ -77,23 +79,19 @@ class ReportFigures:
                 for (rule, met), count in tally.decided.items()
                 if rule is None and met.refuses
             ),
-            "segments": [
-                {"fact": fact, "rows": [[value, *counts] for value, counts in rows]}
-                for fact, rows in self.segments.rows()
-            ],
+            "segments": list(_segments(harm)),
             "bands": list(BANDS),
             "limits": [_limit_fields(rules[row.rule], row) for row in self._ordered(rules)],
             "worst": [
                 {
-                    "account": named(account, place),
-                    "requests": harm.asked,
-                    "refused": harm.refused,
-                    "first": harm.first,
-                    "rules": [rule or "(no rule)" for rule, _ in _first(harm.rules.items())],
+                    "account": named(account),
+                    "requests": hit.requests,
+                    "refused": hit.refused,
+                    "first": hit.place.ts,
+                    "rules": harm.rules_of(account) or ["(no rule)"],
                 }
-                for place, (account, harm) in enumerate(worst, 1)
+                for account, hit in harm.worst(WORST)
             ],
-            "worst_forgotten": self.accounts.forgotten,
             "shadow": {
                 "requests": {str(met): n for met, n in sorted(tally.shadow.stricter.items())},
                 "accounts": len(tally.shadow.accounts),
@@ -109,6 +107,19 @@ class ReportFigures:
         yield from sorted(self.fills.rows(), key=lambda row: (rules[row.rule].index, row.unit))
 
 
+def _segments(harm: Harm) -> Iterator[Fields]:
+    """Yield the segments of each division; one whose facts no request states is left out."""
+    for division, segments in zip(harm.divisions, harm.segments, strict=True):
+        if segments.keys() <= {(MISSING,) * len(division)}:
+            continue
+        yield {
+            "fact": ", ".join(division),
+            "rows": [
+                [" · ".join(values), *segment.decided] for values, segment in by_impact(segments)
+            ],
+        }
+
+
 def _first(pairs: Any) -> list[Any]:
     return sorted(pairs, key=lambda pair: (-pair[1], str(pair[0])))
 
@@ -121,6 +132,8 @@ def _rule_fields(tally: Tally, rule: Rule) -> Fields:
         "verb": rule.verb.name,
         "mode": rule.mode.value,
         "matched": tally.matching.matched.get(rule.id, 0),
+        "owner": rule.about.contact,
+        "description": rule.about.description or "",
         **{str(effect): counts.get((rule.id, effect), 0) for effect in Effect if effect},
     }
 
@@ -134,8 +147,20 @@ def _limit_fields(rule: Rule, row: Row) -> Fields:
         "verb": verb.name,
         "key": list(key.facts) if key is not None else [],
         "limit": limit_text(rule, row.unit),
+        "amount": only_amount(rule, row.unit),
         "per": period_text(rule),
     }
+
+
+def only_amount(rule: Rule, unit: str) -> float | None:
+    """Return a rule's amount of a unit, money in USD; None where it depends on a request."""
+    verb = rule.verb
+    at = verb.units.index(unit) if unit in verb.units else 0
+    known = possible_amounts(verb.allowances[at])
+    if known is None or len(set(known)) != 1 or known[0] is None:
+        return None
+    number = known[0]
+    return number / 1e6 if unit == "cost_usd" else float(number)
 
 
 def limit_text(rule: Rule, unit: str) -> str:

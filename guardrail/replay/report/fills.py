@@ -11,8 +11,10 @@ is tried with its burst, each so many times as large.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
 from guardrail.engine import Decision, Limit, Receipt
@@ -27,6 +29,9 @@ TIMES = (0.5, 0.8, 1.0, 1.25, 2.0)
 
 BANDS = (0.1, 0.5, 0.8, 1.0, 1.25, 2.0)
 """Where the bands of the distribution over keys begin, after the first; shares of the limit."""
+
+SPREAD = tuple(number / 20 for number in range(51))
+"""The shares of the limit for which keys are counted that asked for at least so much."""
 
 _MOST_VALUES = 1_000
 """How many values of one key are told apart."""
@@ -65,7 +70,8 @@ class Row(NamedTuple):
 
     `keys` and what is counted of them are estimates where only one key in `every` was followed.
     `bands` counts keys by their most demand, `past` has (times, requests, keys) refused by a
-    limit so many times as large, and `steps` the requests that reached each step, by percent.
+    limit so many times as large; `spread` counts the keys that asked for at least each share of
+    the limit in `SPREAD`. `steps` are the requests that reached each step, by percent.
     `refused` are requests that the rule refused on this counter, as measured.
     """
 
@@ -77,6 +83,7 @@ class Row(NamedTuple):
     every: int
     bands: tuple[int, ...]
     past: tuple[tuple[float, int, int], ...]
+    spread: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
 
 
@@ -200,7 +207,10 @@ class _Fill:
         every = self._keys.every
         bands = [0] * (len(BANDS) + 1)
         reached = [0] * len(TIMES)
+        last = [0] * len(SPREAD)
         for known in self._keys:
+            # A sum of shares that falls short of a bound by a rounding has reached it.
+            last[bisect_right(SPREAD, known.peak + 1e-9) - 1] += every
             bands[sum(known.peak > start for start in BANDS)] += every
             for number in range(len(TIMES)):
                 reached[number] += every * (known.past >> number & 1)
@@ -213,6 +223,7 @@ class _Fill:
             every=every,
             bands=tuple(bands),
             past=tuple(zip(TIMES, self._past, reached, strict=True)),
+            spread=tuple(accumulate(reversed(last)))[::-1],
             steps=tuple((percent, self._steps[percent]) for percent in self._percents),
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,12 +11,12 @@ from guardrail.pages import (
     Line,
     bars_plot,
     document,
-    label,
     lines_plot,
     shown,
     table,
     times_axis,
 )
+from guardrail.replay.report.text import length, many, moment, ratio, share
 
 Fields = Mapping[str, Any]
 
@@ -29,59 +28,73 @@ _NEAR = 0.8
 """From which share of a limit on a key is near it."""
 
 
-def report_page(told: Fields, before: Fields | None = None) -> str:
-    """Return the page on the figures of a replay, beside those of the policies before.
+Section = tuple[str, str, str]
+"""A section of a page: its name in addresses, its title, its HTML."""
 
-    Both are `ReportFigures.fields` of the same traffic; `told` may also have `traffic` (names of
-    files), `notes` (what a reader must know), `ending` and `findings`, lists of sentences.
+
+def report_page(told: Fields) -> str:
+    """Return the page on the figures of a replay, `ReportFigures.fields`.
+
+    They may also have `traffic` (names of files), `notes` (what a reader must know), `ending` and
+    `findings`, lists of sentences.
     """
-    body = _body(told, before)
-    return document(f"What {told['policy']} does to this traffic", body)
+    title = f"What {told['policy']} does to this traffic"
+    shown_title = f"What <code>{shown(told['policy'])}</code> does to this traffic"
+    return framed(title, shown_title, _heading(told), _sections(told))
 
 
-def _body(told: Fields, before: Fields | None) -> str:
-    sections = [
-        section for section in _sections(told, before) if section is not None and section[2]
-    ]
-    links = "".join(f'<li><a href="#{name}">{shown(title)}</a></li>' for name, title, _ in sections)
+def framed(title: str, shown_title: str, heading: str, sections: Iterable[Section]) -> str:
+    """Return a page of sections, those without anything in them left out.
+
+    `title` is plain text, `shown_title` the same in HTML, as the heading below it is.
+    """
+    kept = [section for section in sections if section[2]]
+    links = "".join(f'<li><a href="#{name}">{shown(title)}</a></li>' for name, title, _ in kept)
     parts = "".join(
         f'<section aria-labelledby="{name}"><h2 id="{name}">{shown(title)}</h2>{html}</section>'
-        for name, title, html in sections
+        for name, title, html in kept
     )
-    return (
+    return document(
+        title,
         '<a class="skip" href="#main">Skip to the figures</a>'
-        f"<header><h1>What <code>{shown(told['policy'])}</code> does to this traffic</h1>"
-        f"{_heading(told)}</header>"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main id="main">{parts}</main>'
+        f"<header><h1>{shown_title}</h1>{heading}</header>"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main id="main">{parts}</main>',
     )
 
 
-def _sections(told: Fields, before: Fields | None) -> Iterator[tuple[str, str, str] | None]:
+def _sections(told: Fields) -> Iterator[Section]:
     yield "short", "In short", _in_short(told)
-    if before is not None:
-        yield "before", "Before and after", "".join(_before_and_after(told, before))
-    yield "time", "Over time", "".join(_over_time(told, before))
+    yield "time", "Over time", "".join(_over_time(told))
     yield "rules", "By rule", "".join(_by_rule(told))
     yield "segments", "By segment", "".join(_by_segment(told))
-    yield "limits", "Each limit, and what meets it", "".join(_limits(told))
-    yield "accounts", "Who is hurt most", "".join(_worst(told))
+    yield "limits", "Each limit, and what meets it", "".join(limits(told))
+    yield "accounts", "Who is hurt most", "".join(worst_accounts(told))
     yield "shadow", "Shadow rules", "".join(_shadow(told))
     yield "unknown", "Decided on a missing fact", "".join(_unknown(told))
     yield "steps", "Steps without effect", "".join(_steps(told))
-    yield "ends", "What ends soon", _list(told.get("ending", ()))
-    yield "findings", "What check found", _list(told.get("findings", ()))
-    yield "reading", "How to read this", _reading(told)
+    yield "ends", "What ends soon", listed(told.get("ending", ()))
+    yield "findings", "What check found", listed(told.get("findings", ()))
+    yield "reading", "How to read this", reading(told)
 
 
 def _heading(told: Fields) -> str:
-    series = told["series"]
-    parts = [f"Revision <code>{shown(told['revision'][:23])}…</code>"]
+    return f'<p class="soft">Revision <code>{revision(told)}</code>{of_traffic(told)}.</p>'
+
+
+def revision(told: Fields) -> str:
+    """Return the beginning of a revision, enough to know it by."""
+    return f"{shown(told['revision'][:23])}…"
+
+
+def of_traffic(told: Fields) -> str:
+    """Return which traffic was replayed, as HTML that goes on after a comma."""
+    series, parts = told["series"], [""]
     if series:
         first, last = series[0][0], series[-1][0] + told["bin"]
-        parts.append(f"traffic from {_moment(first)} to {_moment(last)} (UTC)")
+        parts.append(f"traffic from {moment(first)} to {moment(last)} (UTC)")
     if told.get("traffic"):
         parts.append("of " + ", ".join(f"<code>{shown(name)}</code>" for name in told["traffic"]))
-    return f'<p class="soft">{", ".join(parts)}.</p>'
+    return ", ".join(parts)
 
 
 def _in_short(told: Fields) -> str:
@@ -89,25 +102,25 @@ def _in_short(told: Fields) -> str:
 
 
 def _boxes(told: Fields) -> Iterator[str]:
-    refused = _refused(told)
+    refused = refused_of(told)
     boxes = [
-        (_share(refused, told["requests"]), f"of {told['requests']:,} requests refused"),
+        (share(refused, told["requests"]), f"of {told['requests']:,} requests refused"),
     ]
     if told["accounts"]:
         boxes.append(
             (
-                _share(told["accounts_refused"], told["accounts"]),
+                share(told["accounts_refused"], told["accounts"]),
                 f"of {told['accounts']:,} accounts refused at least once",
             )
         )
     degraded = told["effects"]["degrade"]["requests"]
-    boxes.append((_share(degraded, told["requests"]), "of requests served with less (degraded)"))
+    boxes.append((share(degraded, told["requests"]), "of requests served with less (degraded)"))
     inner = "".join(f"<div><b>{value}</b>{shown(text)}</div>" for value, text in boxes)
     yield f'<div class="three">{inner}</div>'
 
 
 def _summary(told: Fields) -> Iterator[str]:
-    requests, refused = told["requests"], _refused(told)
+    requests, refused = told["requests"], refused_of(told)
     effects = told["effects"]
     if not requests:
         yield "There was no request to decide."
@@ -116,7 +129,7 @@ def _summary(told: Fields) -> Iterator[str]:
         yield f"None of {requests:,} requests would have been refused."
     else:
         yield (
-            f"Of {requests:,} requests, {refused:,} ({_share(refused, requests)}) are refused: "
+            f"Of {requests:,} requests, {refused:,} ({share(refused, requests)}) are refused: "
             f"{effects['block']['requests']:,} blocked and {effects['throttle']['requests']:,} "
             "told to wait."
         )
@@ -126,113 +139,83 @@ def _summary(told: Fields) -> Iterator[str]:
         most = sum(row["refused"] for row in worst)
         if 1 < len(worst) < told["accounts_refused"]:
             yield (
-                f"The {len(worst)} accounts hurt most carry {_share(most, refused)} of the "
-                "refusals."
+                f"The {len(worst)} accounts hurt most carry {share(most, refused)} of the refusals."
             )
     ranked = _ranked(told["rules"])
     if ranked and refused:
         named = " and ".join(
-            f"<code>{shown(row['rule'])}</code> ({_share(_by(row), refused)})" for row in ranked[:2]
+            f"<code>{shown(row['rule'])}</code> ({share(refused_by(row), refused)})"
+            for row in ranked[:2]
         )
         yield f"The rule{'s' if len(ranked) > 1 else ''} that refuse most: {named}."
     spread = next((found for found in told["segments"] if found["fact"] == "account.tier"), None)
     if spread is not None and refused:
         shares = ", ".join(
-            f"{shown(row[0])} {_share(row[1 + _THROTTLE] + row[1 + _BLOCK], sum(row[1:]))}"
+            f"{shown(row[0])} {share(row[1 + _THROTTLE] + row[1 + _BLOCK], sum(row[1:]))}"
             for row in spread["rows"][:6]
         )
         yield f"Refused by tier: {shares}."
     would = sum(told["shadow"]["requests"].values())
     if any(row["mode"] == "shadow" for row in told["rules"]):
-        yield f"Shadow rules, if enforced, would treat {_many(would, 'request')} more strictly."
+        yield f"Shadow rules, if enforced, would treat {many(would, 'request')} more strictly."
     hinged = sum(row["requests"] for row in told["unknown"])
     if hinged:
         were = "was" if hinged == 1 else "were"
-        yield f"{_many(hinged, 'request')} {were} decided on a fact that was missing."
+        yield f"{many(hinged, 'request')} {were} decided on a fact that was missing."
     if told.get("ending"):
         yield f"Of exemptions and rules, {len(told['ending'])} end within two weeks."
 
 
-def _before_and_after(told: Fields, before: Fields) -> Iterator[str]:
-    rows = [
-        [
-            effect,
-            f"{before['effects'][effect]['requests']:,}",
-            f"{told['effects'][effect]['requests']:,}",
-            _change(before["effects"][effect]["requests"], told["effects"][effect]["requests"]),
-        ]
-        for effect in ("allow", "degrade", *REFUSING)
+def _over_time(told: Fields) -> Iterator[str]:
+    series = told["series"]
+    lines = [
+        Line("blocked", "b", shares(series, _BLOCK), filled=True),
+        Line("told to wait", "a", shares(series, _THROTTLE)),
+        Line("served with less", "d", shares(series, _DEGRADE)),
     ]
-    rows.append(
-        [
-            "accounts refused",
-            f"{before['accounts_refused']:,}",
-            f"{told['accounts_refused']:,}",
-            _change(before["accounts_refused"], told["accounts_refused"]),
-        ]
-    )
-    head = ["requests", "before", "after", "change"]
-    yield table(head, rows, caption=f"Before: revision {before['revision'][:23]}…")
-    old, new = ({row["rule"]: row for row in each["rules"]} for each in (before, told))
-    changed = []
-    for name in [*new, *(name for name in old if name not in new)]:
-        counts = [_by(each[name]) if name in each else None for each in (old, new)]
-        if counts[0] != counts[1]:
-            told_counts = ["no such rule" if count is None else f"{count:,}" for count in counts]
-            changed.append([name, *told_counts, _change(counts[0] or 0, counts[1] or 0)])
-    if changed:
-        yield table(
-            ["rule", "before", "after", "change"],
-            changed,
-            caption="Requests refused, by rules whose figure differs",
-        )
-    else:
-        yield "<p>Each rule refuses as many requests as before.</p>"
+    yield from over_time(told, [line for line in lines if any(line.values)])
 
 
-def _over_time(told: Fields, before: Fields | None) -> Iterator[str]:
+def over_time(told: Fields, lines: Sequence[Line]) -> Iterator[str]:
+    """Yield shares of the requests of each bin, and how many there were; nothing of one bin."""
     series = told["series"]
     if len(series) < 2:
         return
-    names = times_axis([row[0] for row in series], told["bin"])
-    wide = _length(told["bin"])
-    lines = [
-        Line("blocked", "b", _shares(series, _BLOCK), filled=True),
-        Line("told to wait", "a", _shares(series, _THROTTLE)),
-        Line("served with less", "d", _shares(series, _DEGRADE)),
-    ]
-    if before is not None and before["bin"] == told["bin"]:
-        old = {row[0]: row for row in before["series"]}
-        rows = [old.get(row[0], [row[0], 0, 0, 0, 0]) for row in series]
-        lines = [
-            Line("refused", "b", _shares(series, _THROTTLE, _BLOCK), filled=True),
-            Line("refused before", "c", _shares(rows, _THROTTLE, _BLOCK)),
-        ]
-    lines = [line for line in lines if any(line.values)]
+    starts = [row[0] for row in series]
+    names = times_axis(starts, told["bin"])
+    # Bins that do not follow each other stand side by side: years between them would hide all.
+    times = starts if all(b - a == told["bin"] for a, b in pairwise(starts)) else None
+    wide = length(told["bin"])
     if lines:
-        yield lines_plot(f"Share of requests by {wide}", "%", names, lines)
+        yield lines_plot(f"Share of requests by {wide}", "%", names, lines, times)
     else:
         yield "<p>No request was refused, or served with less.</p>"
     asked = [float(sum(row[1:])) for row in series]
-    yield lines_plot(f"Requests by {wide}", "", names, [Line("requests", "c", asked, filled=True)])
+    line = Line("requests", "c", asked, filled=True)
+    yield lines_plot(f"Requests by {wide}", "", names, [line], times)
 
 
 def _by_rule(told: Fields) -> Iterator[str]:
     ranked = _ranked(told["rules"])
-    refused = _refused(told)
+    refused = refused_of(told)
     if ranked:
         yield bars_plot(
             "Requests refused, by the rule that decided",
             [
-                Bar(row["rule"], "b", _by(row), f"{_by(row):,} ({_share(_by(row), refused)})")
-                for row in ranked
+                Bar(row["rule"], "b", count, f"{count:,} ({share(count, refused)})")
+                for row, count in ((row, refused_by(row)) for row in ranked)
             ],
             ("rule", "refused"),
         )
-    acting = [row for row in told["rules"] if _acts(row)]
+    acting = sorted(
+        (row for row in told["rules"] if _acts(row)),
+        key=lambda row: (row["mode"] == "shadow", -refused_by(row)),
+    )
     if acting:
+        said = [name for name in ("owner", "description") if any(row[name] for row in acting)]
+        head = ["rule", "kind", "mode", "applied to", "degraded", "told to wait", "blocked"]
         yield table(
-            ["rule", "kind", "mode", "applied to", "degraded", "told to wait", "blocked"],
+            [*head, *said],
             [
                 [
                     row["rule"],
@@ -240,11 +223,12 @@ def _by_rule(told: Fields) -> Iterator[str]:
                     row["mode"],
                     f"{row['matched']:,}",
                     *(f"{row[effect]:,}" if row[effect] else "–" for effect in _EFFECTS),
+                    *(row[name] or "–" for name in said),
                 ]
-                for row in sorted(acting, key=lambda row: (row["mode"] == "shadow", -_by(row)))
+                for row in acting
             ],
             caption="Rules that decided; of a shadow rule, what it would have done",
-            texts=(1, 2),
+            texts=(1, 2, *range(len(head), len(head) + len(said))),
         )
     if told["by_no_rule"]:
         yield (
@@ -261,35 +245,29 @@ _PAST = {"degrade": "degraded", "throttle": "told to wait", "block": "blocked"}
 
 
 def _by_segment(told: Fields) -> Iterator[str]:
-    if not _refused(told):
+    if not refused_of(told):
         return
-    for found in told["segments"]:
-        if len(found["rows"]) < 2:
-            continue
-        rows, rest = found["rows"][:_MOST_VALUES], found["rows"][_MOST_VALUES:]
-        if rest:
-            rest_counts = [sum(column) for column in zip(*(row[1:] for row in rest), strict=True)]
-            rows = [*rows, [f"({len(rest):,} others)", *rest_counts]]
-        bars = []
-        for value, *counts in rows:
-            refused, asked = counts[_THROTTLE] + counts[_BLOCK], sum(counts)
-            bars.append(
-                Bar(
-                    value,
-                    "b",
-                    _part(refused, asked),
-                    f"{_share(refused, asked)} of {asked:,}",
-                )
-            )
-        yield bars_plot(
-            f"Share of requests refused, by {found['fact']}",
-            bars,
-            (found["fact"], "refused"),
-            whole=1.0,
-        )
+    plots = [_segment_plot(found) for found in told["segments"] if len(found["rows"]) > 1]
+    if plots:
+        yield f'<div class="pair">{"".join(plots)}</div>'
 
 
-def _limits(told: Fields) -> Iterator[str]:
+def _segment_plot(found: Fields) -> str:
+    rows, rest = found["rows"][:_MOST_VALUES], found["rows"][_MOST_VALUES:]
+    if rest:
+        rest_counts = [sum(column) for column in zip(*(row[1:] for row in rest), strict=True)]
+        rows = [*rows, [f"({len(rest):,} others)", *rest_counts]]
+    bars = []
+    for value, *counts in rows:
+        refused, asked = counts[_THROTTLE] + counts[_BLOCK], sum(counts)
+        text = f"{share(refused, asked)} of {asked:,}"
+        bars.append(Bar(value, "b", ratio(refused, asked), text))
+    title = f"Share of requests refused, by {found['fact']}"
+    return bars_plot(title, bars, (found["fact"], "refused"), whole=1.0)
+
+
+def limits(told: Fields) -> Iterator[str]:
+    """Yield each limit against the traffic that meets it, and what other numbers would do."""
     rows = [row for row in told["limits"] if row["keys"]]
     if not rows:
         return
@@ -331,11 +309,11 @@ def _limit(row: Fields, bands: Sequence[float]) -> str:
     names += [f"{100 * a:.0f} to {100 * b:.0f}%" for a, b in pairwise(bands)]
     names.append(f"over {100 * bands[-1]:.0f}%")
     bars = [
-        Bar(name, _band_style(at, bands), count, f"{count:,} ({_share(count, keys)})")
+        Bar(name, _band_style(at, bands), count, f"{count:,} ({share(count, keys)})")
         for at, (name, count) in enumerate(zip(names, row["bands"], strict=True))
     ]
     html = bars_plot(
-        f"{_many(keys, 'key')} by the most they asked of the limit{sampled}; "
+        f"{many(keys, 'key')} by the most they asked of the limit{sampled}; "
         f"{_near(row, bands):,} came past 80% of it, {_over(row, bands):,} past all of it",
         bars,
         (f"share of the limit ({whose})", "keys"),
@@ -383,18 +361,26 @@ def _nearest(row: Fields, told: Fields) -> str:
     return f"{100 * bands[last - 1]:.0f} to {100 * bands[last]:.0f}%"
 
 
-def _worst(told: Fields) -> Iterator[str]:
+def worst_accounts(told: Fields) -> Iterator[str]:
+    """Yield the accounts with the most requests refused."""
     if not told["worst"]:
         return
     yield table(
-        ["account", "requests", "refused", "share", "first refused (UTC)", "by"],
+        [
+            "account",
+            "requests",
+            "refused",
+            "share",
+            "first refused (UTC)",
+            "refused or degraded by",
+        ],
         [
             [
                 row["account"],
                 f"{row['requests']:,}",
                 f"{row['refused']:,}",
-                _share(row["refused"], row["requests"]),
-                "–" if row["first"] is None else _moment(row["first"]),
+                share(row["refused"], row["requests"]),
+                "–" if row["first"] is None else moment(row["first"]),
                 ", ".join(row["rules"][:3]),
             ]
             for row in told["worst"]
@@ -403,11 +389,6 @@ def _worst(told: Fields) -> Iterator[str]:
         f"of {told['accounts_refused']:,} that were refused",
         texts=(5,),
     )
-    if told["worst_forgotten"] is not None:
-        yield (
-            "<p>There were too many accounts to follow all of them: others may have been refused "
-            f"up to {told['worst_forgotten']:,} times.</p>"
-        )
 
 
 def _shadow(told: Fields) -> Iterator[str]:
@@ -420,7 +401,7 @@ def _shadow(told: Fields) -> Iterator[str]:
         f"{count:,} {_PAST[effect]}" for effect, count in shadow["requests"].items()
     )
     yield (
-        f"<p>Were they enforced, {would:,} requests ({_share(would, told['requests'])}) of "
+        f"<p>Were they enforced, {would:,} requests ({share(would, told['requests'])}) of "
         f"{shadow['accounts']:,} accounts would be decided more strictly"
         f"{': ' + shown(changes) if changes else ''}.</p>"
     )
@@ -467,7 +448,8 @@ def _steps(told: Fields) -> Iterator[str]:
         )
 
 
-def _reading(told: Fields) -> str:
+def reading(told: Fields) -> str:
+    """Return what a reader must know to trust the figures."""
     notes = [
         "Nobody in a recording reacts: who would have waited, shown an ID or paid goes on as "
         "before, so these figures say the most that is refused.",
@@ -477,20 +459,23 @@ def _reading(told: Fields) -> str:
         "--show-identifiers.",
         *told.get("notes", ()),
     ]
-    return _list(notes)
+    return listed(notes)
 
 
-def _list(sentences: Sequence[str]) -> str:
+def listed(sentences: Sequence[str]) -> str:
+    """Return sentences as a list, nothing of none."""
     if not sentences:
         return ""
     return f"<ul>{''.join(f'<li>{shown(text, 400)}</li>' for text in sentences)}</ul>"
 
 
-def _refused(told: Fields) -> int:
+def refused_of(told: Fields) -> int:
+    """Return how many requests were refused."""
     return sum(told["effects"][effect]["requests"] for effect in REFUSING)
 
 
-def _by(row: Fields) -> int:
+def refused_by(row: Fields) -> int:
+    """Return how many requests a rule refused."""
     return sum(row[effect] for effect in REFUSING)
 
 
@@ -499,42 +484,10 @@ def _acts(row: Fields) -> bool:
 
 
 def _ranked(rules: Sequence[Fields]) -> list[Fields]:
-    enforced = [row for row in rules if row["mode"] == "enforce" and _by(row)]
-    return sorted(enforced, key=lambda row: (-_by(row), row["rule"]))
+    enforced = [row for row in rules if row["mode"] == "enforce" and refused_by(row)]
+    return sorted(enforced, key=lambda row: (-refused_by(row), row["rule"]))
 
 
-def _shares(series: Sequence[Sequence[float]], *effects: int) -> list[float]:
-    return [_part(sum(row[1 + effect] for effect in effects), sum(row[1:])) for row in series]
-
-
-def _many(count: int, noun: str) -> str:
-    if not count:
-        return f"no {noun}"
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _part(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _share(part: float, whole: float) -> str:
-    if not whole:
-        return "–"
-    value = 100 * part / whole
-    return f"{value:.3f}%" if 0 < value < 0.1 else f"{value:.1f}%"
-
-
-def _change(before: int, after: int) -> str:
-    return f"{after - before:+,}".replace("-", "−") if after != before else "none"
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%d %H:%M}"
-
-
-def _length(seconds: int) -> str:
-    for size, name in ((604800, "week"), (86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds % size == 0:
-            many = seconds // size
-            return name if many == 1 else f"{many} {name}s"
-    return "second" if seconds == 1 else f"{label(seconds, '')} seconds"
+def shares(series: Sequence[Sequence[float]], *effects: int) -> list[float]:
+    """Return which part of the requests of each bin met one of some effects."""
+    return [ratio(sum(row[1 + effect] for effect in effects), sum(row[1:])) for row in series]

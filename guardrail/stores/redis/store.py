@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome, Pool
 from guardrail.stores.cells import GarbledError, Planned, outcome_of, reply_of
-from guardrail.stores.links import TRIES, Decide, Query
+from guardrail.stores.links import MOST_TRIES, TRIES, Decide, Query
 from guardrail.stores.redis.address import Address
 from guardrail.stores.redis.blocking import BlockingServers
 from guardrail.stores.redis.cluster import Scatter, by_slot
@@ -203,10 +203,13 @@ class StoreSteps(ABC):
         if context is None:
             context = yield from self._refreshed_if_stale(until)
         send, scripts = partial(self._servers.send, until), self.state.link_scripts
-        for _ in range(TRIES):
+        half_time = time.monotonic() + self.deadline / 2
+        for tried in range(1, MOST_TRIES + 1):
             done = yield from linked(context, scripts, self.state.links_slot, query, decide, send)
             if done is not False:
                 return bool(done)
+            if tried >= TRIES and time.monotonic() >= half_time:
+                break
         return False
 
     def _every(self, now: int, until: float) -> Steps[Mapping[bytes, bytes]]:
