@@ -230,6 +230,12 @@ def _of_rules(
                 message = f"rule `{rule.id}` never decides: {named} "
                 message += "at least as much of every request that it applies to"
                 help = "leave it out, or correct the one that is not as it is meant"
+                other = next((one for one in policies.rules if (one.id,) == covering), rule)
+                if other is not rule and other.verb.allowances and rule.verb.allowances:
+                    help = (
+                        f"all rules hold at once, and none stands in for another: let `{other.id}` "
+                    )
+                    help += "leave out whom this one is for, or write both as one table of amounts"
                 yield finding("GR202", message, rule.span, help)
             else:
                 yield from _of_steps(space, standing, rule, own, others)

@@ -176,9 +176,11 @@ def lint_limits(
 def _found(
     space: Space, code: str, limit: Limit, message: str, label: str, help: str
 ) -> Diagnostic:
-    places = space.sets[0].places
-    at = places.get((limit.rule.id, limit.written), limit.rule.span)
-    return finding(code, message, at, help, label=label)
+    return finding(code, message, _at(space, limit), help, label=label)
+
+
+def _at(space: Space, limit: Limit) -> Span:
+    return space.sets[0].places.get((limit.rule.id, limit.written), limit.rule.span)
 
 
 # GR207: a limit that another one keeps from ever being reached.
@@ -188,6 +190,11 @@ def _never_reached(
     space: Space, inner: Limit, acting: Index[Limit], elsewhere: More, vain: set[str]
 ) -> Iterator[Diagnostic]:
     if not isinstance(inner.verb, Budget | Rate):
+        return
+    if inner.rows and all(most is None for most, _, _ in inner.rows):
+        message = f"rule `{inner.rule.id}` never comes to act: it is unlimited for every request"
+        help = "leave it out, or give it an amount"
+        yield finding("GR207", message, _at(space, inner), help)
         return
     left, idle, less = 0, [], []
     for most, at_once, where in inner.rows:
@@ -245,16 +252,27 @@ def _keeps_from(
         return False
     if not outer.rows or not as_strict_while_away(outer.rule, inner.rule):
         return False
-    # What is used above its estimate passes a limit once: room for that is left.
-    slack = 1 if inner.unit == "requests" else 2
+    # What is used above its estimate passes a limit once: room for that is left, but not where it
+    # fills both alike.
+    slack = 1 if inner.unit == "requests" or _same_time(outer.verb, inner.verb) else 2
+    zone = space.sets[0].timezone
     *least, here = row
     if possible(space, [here, space.opposite(outer.when)], elsewhere):
         return False
     return not any(
         possible(space, [here, where], elsewhere)
         for *most, where in outer.rows
-        if not _fits(outer, most, inner, least, slack, is_less=is_less)
+        if not _fits(outer, most, inner, least, slack, zone, is_less=is_less)
     )
+
+
+def _same_time(one: CountingVerb, other: CountingVerb) -> bool:
+    if isinstance(one, Rate) or isinstance(other, Rate):
+        return isinstance(one, Rate) and isinstance(other, Rate)
+    first, second = one.covers, other.covers
+    if first is None or second is None:
+        return False
+    return (first.kind, first.length) == (second.kind, second.length)
 
 
 def _counts_with(outer: Limit, inner: Limit) -> bool:
@@ -271,6 +289,7 @@ def _fits(
     inner: Limit,
     least: Sequence[int | None],
     slack: int,
+    zone: str,
     *,
     is_less: bool,
 ) -> bool:
@@ -295,7 +314,7 @@ def _fits(
             outer.verb, admitted, inner.verb, least[1], reached
         )
     assert isinstance(inner.verb, Budget)
-    within = slack * _within(outer, admitted, most[1], inner.verb)
+    within = slack * _within(outer, admitted, most[1], inner.verb, zone)
     return within < reached or (within == reached and not is_less)
 
 
@@ -303,16 +322,18 @@ def _at_once(allowed: Sequence[int | None]) -> float:
     return math.inf if allowed[1] is None else allowed[1]
 
 
-def _within(outer: Limit, admitted: Fraction, burst: int | None, inner: Budget) -> Fraction | float:
+def _within(
+    outer: Limit, admitted: Fraction, burst: int | None, inner: Budget, zone: str
+) -> Fraction | float:
     """Return the most that a limit lets through within the window of another."""
     kind = inner.window.kind
     if isinstance(outer.verb, Rate):
         if burst is None or kind == "lifetime":
             return math.inf
-        return burst + admitted * Fraction(_length(inner), outer.verb.period)
+        return burst + admitted * Fraction(_length(inner, zone), outer.verb.period)
     assert isinstance(outer.verb, Budget)
     window = outer.verb.window
-    if window.kind == "lifetime" or (window.kind, window.length) == (kind, inner.window.length):
+    if window.kind == "lifetime" or _same_time(outer.verb, inner):
         return admitted
     if kind == "lifetime":
         return math.inf
@@ -320,15 +341,17 @@ def _within(outer: Limit, admitted: Fraction, burst: int | None, inner: Budget) 
     if nested is not None:
         return admitted * nested
     shortest = window.length or _SHORTEST[window.kind]
-    times = math.ceil(Fraction(_length(inner), shortest))
+    if window.length is None and window.kind != "hour" and zone != "UTC":
+        shortest -= HOUR
+    times = math.ceil(Fraction(_length(inner, zone), shortest))
     return admitted * (times if window.kind == "rolling" else times + 1)
 
 
-def _length(budget: Budget) -> Fraction:
+def _length(budget: Budget, zone: str) -> Fraction:
     """Return how long the time is, in microseconds, that a window adds up at most."""
     if budget.window.length is not None:
         return Fraction(budget.window.length * 61, 60)
-    return Fraction(_LONGEST[budget.window.kind] + HOUR)
+    return Fraction(_LONGEST[budget.window.kind] + (0 if zone == "UTC" else HOUR))
 
 
 def _fills_no_rate(

@@ -43,6 +43,7 @@ from guardrail.cli.policy_findings import (
     Setting,
     comments_without_use,
     failed_tests,
+    with_excerpts,
     with_owners,
 )
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
@@ -246,7 +247,7 @@ def _findings(
     now = moment_of(asked.as_of)
     found = findings_of_policies(policies, suite, asked.doors, now, asked.geo)
     failed, accepted_claims = accepted(policies, proof_findings(proofs, asked.paths), now)
-    found.located += failed
+    found.located += with_excerpts(failed)
     found.ignored += accepted_claims
     if asked.fail_on is FailOn.NOTE:
         found.mildest = Severity.NOTE

@@ -20,7 +20,7 @@ from guardrail.cli.traffic import TrafficFiles
 from guardrail.engine import Decision
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
-from guardrail.loading import nearest
+from guardrail.loading import NotationError, nearest, read_amount
 from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.replay.precharge import precharge
@@ -35,7 +35,7 @@ class Question:
     """Which request is to be explained: a hand-written one, or a line of traffic."""
 
     request: str | None = None
-    tokens: int | None = None
+    tokens: str | None = None
     at: str | None = None
     used: list[str] = field(default_factory=list)
     traffic: str | None = None
@@ -92,7 +92,7 @@ def _handwritten(policies: PolicySet, question: Question) -> Decision:
     facts = _facts(question.request or "")
     now = time.time() if question.at is None else _time(question.at)
     # As at a door: an answer without a cap reserves the longest that its model gives.
-    estimate = None if question.tokens is None else {"input_tokens": question.tokens}
+    estimate = None if question.tokens is None else {"input_tokens": _tokens(question.tokens)}
     used = dict(_used(written) for written in question.used)
     decision = _fresh_guard(policies, question, MemoryStore()).decide(facts, estimate, now=now)
     if not used:
@@ -125,7 +125,8 @@ def _facts(written: str) -> Mapping[str, object]:
     try:
         return stated_facts(written.encode(errors="surrogateescape"))
     except ValueError as error:
-        raise SettingError(f"`--request`: {error}") from None
+        help = """; write `--request '{"account.id": "a1", "request.model": "large"}'`"""
+        raise SettingError(f"`--request`: {error}{help}") from None
 
 
 def _time(written: str) -> float:
@@ -135,6 +136,13 @@ def _time(written: str) -> float:
             f"`--at {written}` is not a time: write `2026-03-01T09:00:00Z`, or a date"
         )
     return seconds
+
+
+def _tokens(written: str) -> int:
+    try:
+        return read_amount(written, money=False)
+    except NotationError as error:
+        raise SettingError(f"`--tokens {written}` {error.message}: {error.help}") from None
 
 
 def _used(written: str) -> tuple[str, str]:

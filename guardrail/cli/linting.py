@@ -30,6 +30,7 @@ from guardrail.errors import Severity
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import run_suite
+from guardrail.stores.opening import known_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ def lint(
 def run_lint(asked: LintRequest, reports: Reports) -> int:
     """Look at the policies, print what is found, and return the exit code."""
     known_doors(asked.setting.doors)
+    if asked.setting.store is not None:
+        known_store(asked.setting.store)
     policies = load(asked.paths, linted=True)
     suite = run_suite(policies, asked.setting.geo)
     made = policy_findings(policies, suite, asked.setting)

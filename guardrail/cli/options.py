@@ -271,7 +271,10 @@ Request = Annotated[
     typer.Option("--request", metavar="JSON", help="The request's facts, as a JSON object."),
 ]
 Tokens = Annotated[
-    int | None, typer.Option("--tokens", metavar="N", min=0, help="How many input tokens it has.")
+    str | None,
+    typer.Option(
+        "--tokens", metavar="N", help="How many input tokens it has, such as 1200 or 10k."
+    ),
 ]
 At = Annotated[
     str | None,

@@ -13,6 +13,9 @@ from guardrail.loading import CATALOGUE, accepted, idle_comments, lint
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import ScenarioResult, SuiteResult, suite_findings, undecided_rules
 
+MOST_UNDECIDED = 20
+"""How many rules that no test decides are told one by one."""
+
 DOORS_CODE, STORE_CODE, FAILED = "GR205", "GR211", "GR401"
 _OF_TRAFFIC = ("GR3", "GR502", "GR503")
 
@@ -86,14 +89,19 @@ def comments_without_use(
 def _undecided(policies: PolicySet, suite: SuiteResult) -> list[Diagnostic]:
     by_id = {rule.id: rule for rule in policies.rules}
     undecided = [by_id[name] for name in undecided_rules(policies, suite.decided)]
+    help = "add one that it decides: `expect: {EFFECT: REASON, by: RULE}`"
     if not policies.scenarios:
         undecided = undecided[:1]
+    if len(undecided) > MOST_UNDECIDED:
+        named = "`, `".join(rule.id for rule in undecided[:3])
+        message = f"no test decides rules `{named}` and {len(undecided) - 3:,} more"
+        return [finding("GR402", message, undecided[0].span, help)]
     return [
         finding(
             "GR402",
             f"no test decides rule `{rule.id}`" if policies.scenarios else "there are no tests",
             rule.span,
-            "add one that it decides: `expect: {EFFECT: REASON, by: RULE}`",
+            help,
         )
         for rule in undecided
     ]

@@ -29,18 +29,27 @@ def open_store(uri: str, hash_keys: Sequence[bytes] = ()) -> Store:
         SettingError: the URI names no store, or an option it does not have.
         StoreError: the store does not answer.
     """
+    parts = known_store(uri)
+    return _SCHEMES[parts.scheme](uri, parts, hash_keys)
+
+
+def known_store(uri: str) -> SplitResult:
+    """Return the parts of a URI that names a kind of store there is; nothing is opened.
+
+    Raises:
+        SettingError: the URI names no store.
+    """
     try:
         parts = urlsplit(uri)
     except ValueError:
         scheme = uri.partition(":")[0]
         raise SettingError(f"the URI `{scheme}:…` of a store cannot be read: {ENCODED}") from None
-    opened = _SCHEMES.get(parts.scheme)
-    if opened is None:
+    if parts.scheme not in _SCHEMES:
         known = ", ".join(f"`{name}`" for name in _EXAMPLES.values())
         near = get_close_matches(parts.scheme, _EXAMPLES, 1)
         hint = f"did you mean `{_EXAMPLES[near[0]]}`?" if near else f"there are {known}"
         raise SettingError(f"no store is known for `{without_login(uri)}`: {hint}")
-    return opened(uri, parts, hash_keys)
+    return parts
 
 
 def awaited(store: Store | AsyncStore) -> AsyncStore:

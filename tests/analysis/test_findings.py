@@ -209,7 +209,7 @@ TABLE = "{by: account.tier, low: 10, mid: 20, top: unlimited}"
         ("10", "10", ["7 GR218"]),
         ("10", "11", []),
         ("10", "unlimited", []),
-        ("unlimited", "unlimited", ["7 GR218"]),
+        ("unlimited", "unlimited", ["5 GR207", "7 GR218"]),
         (TABLE, "10", ["7 GR218"]),
         (TABLE, "15", []),
         ("{fact: account.limit}", "1", []),

@@ -73,3 +73,27 @@ def test_a_counter_that_stands_to_the_request_is_filled(run, folder):
 
     assert outcome.code == 0
     assert "by month" in outcome.out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--request", "{account.id: a1}"), 'write `--request \'{"account.id": "a1"'),
+        (("--request", "{}", "--tokens", "ten"), "`--tokens ten` is not an amount: write `50k`"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_what_to_write(run, folder, options, told):
+    (folder / "p.yaml").write_text(POLICY, "utf-8")
+    outcome = run("explain", "p.yaml", *options)
+
+    assert outcome.code == 2
+    assert told in outcome.err.replace("\n", " ")
+
+
+def test_tokens_are_written_as_in_policies(run, folder):
+    (folder / "p.yaml").write_text(POLICY, "utf-8")
+    facts = '{"account.id": "a1", "account.tier": "free", "request.model": "small"}'
+    asked = ("explain", "p.yaml", "--request", facts, "--format", "json")
+    amounts = json.loads(run(*asked, "--tokens", "1.5k").out)["amounts"]
+
+    assert amounts["cost_usd"] == 1500 + 100

@@ -88,6 +88,18 @@ def test_a_rule_that_no_test_decides_and_a_set_without_tests_are_notes(run, writ
     assert "there are no tests" in untested.out
 
 
+def test_many_rules_that_no_test_decides_are_told_together(run, written):
+    more = "".join(
+        f"  - {{id: r{n}, when: {{account.id: a{n}}}, unknown: skip, block: {{}}}}\n"
+        for n in range(21)
+    )
+    written(SET.replace("tests:", f"{more}tests:"))
+    outcome = run("lint", "p.yaml")
+
+    assert codes(outcome.out).count("GR402") == 1
+    assert "no test decides rules `r0`, `r1`, `r2` and 18 more" in outcome.out
+
+
 def test_a_store_that_forgets_is_told_once_and_only_where_it_is_named(run, written):
     written(
         "guardrail: 1\npolicy: p\nrules:\n"
@@ -104,6 +116,13 @@ def test_a_store_that_forgets_is_told_once_and_only_where_it_is_named(run, writt
     assert "GR211" not in run("lint", "p.yaml", "--store", "redis://localhost/0").out
     fleeting = run("lint", "p.yaml", "--store", "lmdb:///dev/shm/x").out
     assert "`lmdb:///dev/shm/x` forgets when its host starts anew what `ever`" in fleeting
+
+
+def test_a_store_that_is_none_is_told_as_such(run, written):
+    outcome = run("lint", "p.yaml", "--store", "memry://")
+
+    assert outcome.code == 2
+    assert "no store is known for `memry://`: did you mean `memory://`?" in outcome.err
 
 
 def test_a_door_that_cannot_feed_a_rule_is_told(run, written):

@@ -55,6 +55,47 @@ def test_what_another_limit_admits_never_fills_it(seed):
                     assert decision.allowed, (seed, inner, outer, clock.now)
 
 
+CONDITIONS = (
+    "always",
+    "{geo.country: {in: [DE, FR]}}",
+    "{geo.country: {exists: true, in: [DE]}}",
+    "{not: {geo.country: {not_in: [DE, FR]}}}",
+    "{any: [{geo.country: FR}, {request.stream: true}]}",
+    "{request.stream: true, geo.country: DE}",
+)
+STATED = [
+    {"account.id": "a", **country, **stream}
+    for country in ({}, {"geo.country": "DE"}, {"geo.country": "FR"}, {"geo.country": "SE"})
+    for stream in ({}, {"request.stream": True}, {"request.stream": False})
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_that_holds_whatever_the_conditions_of_both_are(seed):
+    draw = random.Random(seed)
+    claims = 0
+    while claims < 4:
+        rules = [
+            f"when: {draw.choice(CONDITIONS)}, unknown: {draw.choice(('match', 'skip'))}, "
+            + limit(draw)
+            for _ in range(2)
+        ]
+        written = [text(one).replace("when: always, when:", "when:") for one in rules]
+        both = text(*rules).replace("when: always, when:", "when:")
+        vain = in_vain(both)
+        if not vain or rules[0].startswith("when: always") is rules[1].startswith("when: always"):
+            continue
+        claims += 1
+        inner = "ab".index(min(vain))
+        clock = MovableClock("2026-01-30T21:30:00Z")
+        it, other = (guard_of(written[n], clock=clock) for n in (inner, 1 - inner))
+        for _ in range(250):
+            clock.advance(draw.choice((0, 0, 0, 1, 20, 60, 599, 1800, 3600, 7201, 40000)))
+            facts = draw.choice(STATED)
+            if other.decide(facts).allowed:
+                assert it.decide(facts).allowed, (seed, rules, facts, clock.now)
+
+
 def test_it_is_told_where_it_is_so_and_not_where_it_is_reached():
     within = "budget: {requests: 3, per: day, key: account.id}"
 

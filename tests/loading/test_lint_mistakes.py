@@ -195,6 +195,29 @@ MISTAKES = {
         ),
         "enterprise: 5M",
     ),
+    "more tokens a day beside the day of everyone": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: always", f"budget: {{input_tokens: 1M, per: day, {OWN}}}"),
+            rule("m1", "when: {account.tier: enterprise}", "over: block",
+                 f"budget: {{input_tokens: 1500k, per: day, {OWN}}}"),
+        ),
+        "1500k",
+    ),
+    "a day beside any 24 hours": Mistake(
+        "GR207",
+        rules(
+            rule("m0", "when: always", f"budget: {{input_tokens: 1M, per: 1d, {OWN}}}"),
+            rule("m1", "when: always", "over: block",
+                 f"budget: {{input_tokens: 2M, per: day, {OWN}}}"),
+        ),
+        "per: day",
+    ),
+    "a limit without an end": Mistake(
+        "GR207",
+        rules(rule("m", "when: always", f"budget: {{requests: unlimited, per: day, {OWN}}}")),
+        "unlimited",
+    ),
     # What a client can call otherwise.
     "a ceiling on agents alone": Mistake(
         "GR212",
