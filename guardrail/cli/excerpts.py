@@ -52,7 +52,8 @@ def counted(diagnostics: tuple[Diagnostic, ...]) -> str:
 
 
 def _print_concise(output: Output, found: Diagnostic) -> None:
-    advice = f" ({found.help})" if found.help else ""
+    told = "; ".join(filter(None, (found.help, found.owner and f"owner: {found.owner}")))
+    advice = f" ({told})" if told else ""
     output.line(
         (inert(str(found.span)), "bold"),
         f": {found.code} ",

@@ -174,8 +174,10 @@ def _add_case(parent: ElementTree.Element, entry: Case) -> None:
 
 
 def _sentence(found: Finding) -> str:
-    label = found.label if isinstance(found, Diagnostic) else None
-    parts = [found.message, *filter(None, (label, found.help))]
+    label = owner = None
+    if isinstance(found, Diagnostic):
+        label, owner = found.label, found.owner and f"owner: {found.owner}"
+    parts = [found.message, *filter(None, (label, found.help, owner))]
     return "; ".join(inert(part) for part in parts)
 
 

@@ -80,6 +80,9 @@ def test_a_finding_in_a_rule_names_its_owner(run, owned, folder):
     assert not any("owner" in one for one in found if one not in mine)
     told = run("lint", owned).out
     assert told.count("= owner: abuse team, OPS-12\n") == len(mine)
+    for form in ("concise", "github", "sarif"):
+        told = run("lint", owned, "--format", form).out
+        assert told.count("owner: abuse team") == len(mine), form
 
 
 def test_the_page_names_owners(run, owned, folder):
