@@ -176,6 +176,7 @@ app.wsgi_app = GuardrailMiddleware(
 @app.get("/v1/models")
 def models(): return {"process": os.getpid()}
 """
+LOST = "lost"
 SERVERS = {
     "uvicorn": (ASGI, "uvicorn host:app --port {port} --workers 3 --log-level error"),
     "gunicorn": (WSGI, "gunicorn host:app --workers 3 --bind 127.0.0.1:{port}"),
@@ -201,18 +202,20 @@ def test_whichever_worker_is_scraped_the_counts_are_those_of_all(tmp_path, serve
             with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
                 connection.request("GET", path, headers=headers)
                 return connection.getresponse().read().decode()
-        except (OSError, HTTPException):
+        except ConnectionRefusedError:
             return ""
+        except (OSError, HTTPException):
+            return LOST  # it may have been served all the same
 
     try:
         seen: list[str] = []
 
         def two_workers_served():
             seen.append(get("/v1/models"))
-            return len({*seen} - {""}) > 1
+            return len({*seen} - {"", LOST}) > 1
 
         eventually(two_workers_served, 60)
-        served = sum(bool(answer) for answer in seen)
+        answered = sum(answer not in ("", LOST) for answer in seen)
         counted = re.compile(r'guardrail_decisions_total\{decision="allow".* (\d+)')
         found = [
             int(counted.findall(get("/metrics", Authorization=f"Bearer {TOKEN}"))[0])
@@ -222,4 +225,5 @@ def test_whichever_worker_is_scraped_the_counts_are_those_of_all(tmp_path, serve
         process.terminate()
         process.wait()
 
-    assert found == [served] * 12
+    assert found == [found[0]] * 12
+    assert answered <= found[0] <= answered + seen.count(LOST)
