@@ -40,7 +40,7 @@ def in_one_actor(number: int) -> Facts:
 Growing = Callable[[int], Facts]
 
 
-@pytest.mark.parametrize("accounts", [50, 3_000])
+@pytest.mark.parametrize("accounts", [50, 2_000])
 @pytest.mark.parametrize("show", [on_one_card, on_one_pair, in_one_actor])
 def test_an_actor_takes_no_more_however_many_accounts_it_grows_to(
     show: Growing, accounts: int
@@ -58,7 +58,7 @@ def test_an_actor_takes_no_more_however_many_accounts_it_grows_to(
 def test_whom_a_full_actor_keeps_out_takes_as_much_once_and_no_more(show: Growing) -> None:
     guard = guard_for(limit=LIMIT, most=MOST)
     served = [
-        guard.decide(show(number), now=MONDAY + number / 100).allowed for number in range(8 * MOST)
+        guard.decide(show(number), now=MONDAY + number / 100).allowed for number in range(4 * MOST)
     ]
     assert sum(served) == 2 * LIMIT
     assert not any(served[MOST + LIMIT :])

@@ -162,7 +162,7 @@ def alone(request: pytest.FixtureRequest) -> tuple[PolicySet, list[tuple[object,
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_a_trusted_customer_is_told_what_it_is_told_without_the_attack(
     alone: tuple[PolicySet, list[tuple[object, ...]]], attack: Attack, seed: int
 ) -> None:
