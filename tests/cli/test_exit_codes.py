@@ -95,7 +95,7 @@ USAGE = {
     ("explain", "policies", "--request", '{"a": NaN}'): "`NaN` is not a number",
     ("explain", "policies", "--request", '{"a": {}}'): "facts are flat",
     ("explain", "policies", "--request", "{}", "--at", "noon"): "`--at noon` is not a time",
-    ("explain", "policies", "--request", "{}", "--tokens", "-1"): "for '--tokens'",
+    ("explain", "policies", "--request", "{}", "--tokens", "-1"): "`--tokens -1` is not an amount",
     ("explain", "policies", "--request", "{}", "--used", "r"): "`--used r` is not `RULE=AMOUNT`",
     ("explain", "policies", "--request", "{}", "--used", "r=1"): "there is no rule `r`",
     (
@@ -138,7 +138,8 @@ def test_bad_lines_are_reported_and_the_others_replayed(run, folder):
         '{"ts":1,"facts":{},"usage":{"tokens":Infinity}}',
         "x" * 2_000_000,
     ]
-    write_traffic(folder / "t.jsonl", request(0), *bad, *["nonsense"] * 5, request(1))
+    good = [request(at, usage={"input_tokens": 40, "output_tokens": 5}) for at in (0, 1)]
+    write_traffic(folder / "t.jsonl", good[0], *bad, *["nonsense"] * 5, good[1])
     outcome = run(*CHECK, "t.jsonl", "--bad-lines", "80%")
 
     assert outcome.code == 0

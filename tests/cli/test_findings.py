@@ -342,14 +342,15 @@ facts:
   account.id: {column: who}
   geo.country: {column: where}
   account.tier: {column: plan, values: {free: email, pro: verified}%s}
+usage: {input_tokens: {column: in}}
 """
 
 
 def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
     (folder / "m.yaml").write_text(MAP % "")
     rows = [
-        {"t": MONDAY, "who": "a", "where": "", "plan": "free"},
-        {"t": MONDAY, "who": "b", "plan": "pro"},
+        {"t": MONDAY, "who": "a", "where": "", "plan": "free", "in": 40},
+        {"t": MONDAY, "who": "b", "plan": "pro", "in": 40},
     ]
     outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
 
@@ -358,7 +359,8 @@ def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
 
 
 def test_a_value_that_a_map_does_not_know_is_counted_and_shown(run, policy, folder):
-    rows = [{"t": MONDAY, "who": "a", "where": "DE", "plan": p} for p in ("Free", "free", "Free")]
+    row = {"t": MONDAY, "who": "a", "where": "DE", "in": 40}
+    rows = [{**row, "plan": plan} for plan in ("Free", "free", "Free")]
     (folder / "m.yaml").write_text(MAP % "")
     outcome = run(*traffic(folder, *rows), "--map", "m.yaml")
     (folder / "m.yaml").write_text(MAP % ", default: email")
