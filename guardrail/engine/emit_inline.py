@@ -115,6 +115,7 @@ class InlineEmitter(Emitter):
         codec = store.codec
         self.constants.update(
             read_window=codec.read_window, charged_window=codec.charged_window,
+            newest_slot=codec.newest_slot,
             read_members=codec.read_members, entered=codec.entered,
             copied=codec.copied, slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
             ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full, refuses=refuses,
@@ -305,9 +306,11 @@ class InlineEmitter(Emitter):
             lines = [f"if r{j} is None: r{j} = {spec.place}"]
             if spec.place != "0":
                 lines += [
-                    f"elif (s{j} := r{j} & {mask}) != {spec.place}:",
-                    f"    if s{j} < {spec.place}: r{j} = {spec.place}",
-                    f"    elif s{j} > {spec.place} + {spec.kept // SECOND}: {self.leave}",
+                    "else:",
+                    f"    if r{j}.__class__ is not int: r{j} = newest_slot(r{j})",
+                    f"    if (s{j} := r{j} & {mask}) != {spec.place}:",
+                    f"        if s{j} < {spec.place}: r{j} = {spec.place}",
+                    f"        elif s{j} > {spec.place} + {spec.kept // SECOND}: {self.leave}",
                 ]
             lines.append(f"v{j} = (r{j} >> {bits}) + {n}")
         most = self._alert(spec)

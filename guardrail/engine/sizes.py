@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from guardrail.model.amounts import MICRO
 from guardrail.model.cells import TOP
+from guardrail.model.facts import value_shown
 from guardrail.model.policy import PRICE_SCALE, PolicySet, Price
 
 Amounts = dict[str, int]
@@ -249,9 +249,4 @@ def _amount_of(unit: str, value: object) -> int | None:
 
 
 def _no_amount(what: str, unit: str, value: object) -> str:
-    return f"{what} of `{unit}` is `{_short(value)}`, not an amount"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "…"
+    return f"{what} of `{unit}` is `{value_shown(value)}`, not an amount"

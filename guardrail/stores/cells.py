@@ -188,6 +188,16 @@ def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
     return sum(value for k, value in slots.items() if k > oldest), newest
 
 
+def newest_slot(record: Record) -> Record:
+    """Return the packed newest slot of a record of several, to read a window of one slot.
+
+    Such a record comes of what was settled in a slot in which nothing had been charged.
+    """
+    slots = windowed_slots(record)
+    slot = max(slots)
+    return slots[slot] << SLOT_BITS | slot
+
+
 def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
     """Return the record of a windowed counter after `amount` went to its newest slot.
 
