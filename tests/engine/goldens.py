@@ -114,7 +114,7 @@ def sample_week(lines: int | None = None) -> Iterator[tuple[str, str]]:
                 rows = []
     if lines is not None:
         return
-    # Which of the records that are kept for less than the week are left, is for their hashes to say.
+    # Which of the records that are kept for less than a week are left, is for their hashes to say.
     kept = [(key, record) for lifetime, key, record in store.kept() if lifetime > 7 * DAY]
     rows.append(plain(sorted(kept)))
     yield f"week {number} and what it left", digest(rows)
