@@ -53,7 +53,7 @@ def test_usage_that_is_no_amount_keeps_the_reservation_and_is_named():
     decision = guarded.decide(A, {"tokens": 40})
     guarded.settle(decision, {"tokens": float("nan")})
 
-    assert decision.errors == ("usage of `tokens` is `nan`, not an amount",)
+    assert decision.errors == ("usage of `tokens` is `NaN`, not an amount",)
     assert guarded.decide(A, {"tokens": 60}).limits[0].used == 100
 
 
