@@ -23,6 +23,7 @@ from guardrail.model.conditions import (
     Every,
     Negation,
     Some,
+    comparisons,
     text_of,
 )
 from guardrail.model.effects import Effect, Mode
@@ -179,7 +180,7 @@ def _always(space: Space, condition: Condition) -> bool:
 
 def _place(condition: Condition, span: Span) -> Span:
     """Return where the first test of a condition stands, `span` where all are written elsewhere."""
-    tests = (test.span for test in _tests(condition) if test.span is not None)
+    tests = (test.span for test in comparisons(condition) if test.span is not None)
     return next((test for test in tests if _within(test, span)), span)
 
 
@@ -187,16 +188,6 @@ def _within(inner: Span, outer: Span) -> bool:
     start = outer.line, outer.column
     end = outer.end_line, outer.end_column
     return inner.file == outer.file and start <= (inner.line, inner.column) < end
-
-
-def _tests(condition: Condition) -> Iterator[Comparison]:
-    if isinstance(condition, Comparison):
-        yield condition
-    elif isinstance(condition, Negation):
-        yield from _tests(condition.part)
-    else:
-        for part in condition.parts:
-            yield from _tests(part)
 
 
 # Rules and steps.

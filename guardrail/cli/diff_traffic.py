@@ -168,14 +168,21 @@ def _segments(
     return columns(rows, (False, True, True, True, True), cells=cells) if pairs else []
 
 
-def _kind_fields(kind: Kind, changed: Changed) -> dict[str, object]:
-    read = changed.read
+def kind_counts(kind: Kind, changed: Changed) -> dict[str, object]:
+    """Return what changed alike, and how many requests and accounts it concerns."""
     return {
         "before": str(kind.before),
         "after": str(kind.after),
         "rule": kind.rule,
         "requests": changed.requests,
         "accounts": len(changed.accounts),
+    }
+
+
+def _kind_fields(kind: Kind, changed: Changed) -> dict[str, object]:
+    read = changed.read
+    return {
+        **kind_counts(kind, changed),
         "first": {
             **place_fields(changed.place),
             "account": changed.account,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from guardrail.analysis import Change, Changes
 from guardrail.cli.claims_text import request_text
+from guardrail.cli.diff_traffic import kind_counts
 from guardrail.cli.figures import length
 from guardrail.cli.files import write
 from guardrail.cli.findings import Found
@@ -119,15 +120,8 @@ def _changes(compared: Compared, found: Changes, named: Callable[[str], str]) ->
 
 
 def _kind(kind: Kind, changed: Changed, several: bool) -> dict[str, object]:
-    return {
-        "before": str(kind.before),
-        "after": str(kind.after),
-        "rule": kind.rule,
-        "requests": changed.requests,
-        "accounts": len(changed.accounts),
-        "first": changed.place.ts,
-        "where": where(changed.place, several),
-    }
+    place = changed.place
+    return {**kind_counts(kind, changed), "first": place.ts, "where": where(place, several)}
 
 
 def _proved(one: Change) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from guardrail.engine import FOLLOWS_FROM, FactReader, rule_applies, rule_facts
@@ -17,9 +17,7 @@ from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import (
     Comparison,
     Condition,
-    Every,
-    Negation,
-    Some,
+    comparisons,
     compile_condition,
     facts_of,
 )
@@ -186,7 +184,7 @@ def _spans(conditions: list[Condition]) -> list[_Span] | None:
     """Return how conditions depend on the running time, None where lengths do not tell it."""
     found: dict[tuple[str, str | None], set[float]] = {}
     for condition in conditions:
-        for test in _tests(condition):
+        for test in comparisons(condition):
             if test.fact in AGES:
                 lengths = found.setdefault((AGES[test.fact], test.fact), set())
                 if test.operator in _BY_LENGTH:
@@ -221,7 +219,7 @@ def _members(
     """
     members: dict[str, set[object] | None] = {}
     for condition in conditions:
-        for test in _tests(condition):
+        for test in comparisons(condition):
             if spanned and _is_spanned(test):
                 continue
             known = members.setdefault(test.fact, set())
@@ -249,13 +247,3 @@ def _members(
 def _is_spanned(test: Comparison) -> bool:
     """Tell whether a test compares a moment with the running time."""
     return test.fact in AGES or (test.operator in ("before", "after") and test.operand is None)
-
-
-def _tests(condition: Condition) -> Iterator[Comparison]:
-    if isinstance(condition, Comparison):
-        yield condition
-    elif isinstance(condition, Negation):
-        yield from _tests(condition.part)
-    elif isinstance(condition, Every | Some):
-        for part in condition.parts:
-            yield from _tests(part)

@@ -9,10 +9,9 @@ from typing import NamedTuple
 from guardrail.engine import FOLLOWS_FROM, FactReader
 from guardrail.model.conditions import (
     ALWAYS,
-    Comparison,
     Condition,
     Every,
-    Negation,
+    comparisons,
     compile_condition,
     facts_of,
 )
@@ -213,26 +212,14 @@ def parts_of(rule: Rule) -> tuple[Condition, ...]:
 
 def named_values(condition: Condition) -> Iterator[tuple[str, str]]:
     """Yield the facts and values that a condition names."""
-    if isinstance(condition, Comparison):
-        if condition.operator in ("in", "not_in") and isinstance(condition.operand, frozenset):
-            yield from ((condition.fact, _text(value)) for value in condition.operand)
-    elif isinstance(condition, Negation):
-        yield from named_values(condition.part)
-    else:
-        for part in condition.parts:
-            yield from named_values(part)
+    for test in comparisons(condition):
+        if test.operator in ("in", "not_in") and isinstance(test.operand, frozenset):
+            yield from ((test.fact, _text(value)) for value in test.operand)
 
 
 def needed(condition: Condition) -> Iterator[str]:
     """Yield the facts without which a condition is unknown."""
-    if isinstance(condition, Comparison):
-        if condition.operator != "exists":
-            yield condition.fact
-    elif isinstance(condition, Negation):
-        yield from needed(condition.part)
-    else:
-        for part in condition.parts:
-            yield from needed(part)
+    return (test.fact for test in comparisons(condition) if test.operator != "exists")
 
 
 def _text(value: object) -> str:
