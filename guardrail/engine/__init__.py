@@ -16,9 +16,9 @@ from guardrail.engine.bound import (
     trust,
 )
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
-from guardrail.engine.core import FACTS_UNAVAILABLE, Case, Decision, Engine
+from guardrail.engine.core import Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
-from guardrail.engine.emit_rows import Question, ask_in_rows
+from guardrail.engine.emit_rows import PlanRows, plan_in_rows
 from guardrail.engine.explain import (
     Answered,
     BandStory,
@@ -29,8 +29,9 @@ from guardrail.engine.explain import (
 )
 from guardrail.engine.expressions import SEPARATOR, allowance, define, rule_facts, whose_key
 from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
+from guardrail.engine.plan import Ban, Plan, Row, receipt_of
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
-from guardrail.engine.program import Plan, rule_applies
+from guardrail.engine.program import FACTS_UNAVAILABLE, Interpreter, rule_applies
 from guardrail.engine.reach import KINDS, Point, points_of, reached
 from guardrail.engine.sizes import Sizer, as_count, no_estimate, unlisted
 from guardrail.engine.splits import NUMERIC, addresses, numbers, texts
@@ -41,11 +42,9 @@ from guardrail.engine.verbs import (
     Finding,
     Limit,
     LimitStatus,
-    Part,
     Receipt,
     bind,
     in_unit,
-    receipt_of,
 )
 from guardrail.engine.windows import pace_increment
 
@@ -64,6 +63,7 @@ __all__ = [
     "REPEATED",
     "SEPARATOR",
     "Answered",
+    "Ban",
     "BandStory",
     "Bound",
     "Case",
@@ -76,14 +76,15 @@ __all__ = [
     "FactReader",
     "Finding",
     "Fleet",
+    "Interpreter",
     "Limit",
     "LimitStatus",
-    "Part",
     "Plan",
+    "PlanRows",
     "Point",
     "Profile",
-    "Question",
     "Receipt",
+    "Row",
     "RuleStory",
     "Ruling",
     "Settle",
@@ -95,7 +96,6 @@ __all__ = [
     "all_together",
     "allowance",
     "as_count",
-    "ask_in_rows",
     "bind",
     "bounds",
     "cheapest",
@@ -107,6 +107,7 @@ __all__ = [
     "no_estimate",
     "numbers",
     "pace_increment",
+    "plan_in_rows",
     "points_of",
     "reached",
     "receipt_of",

@@ -8,30 +8,17 @@ from typing import Any, NamedTuple, Protocol
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
 from guardrail.engine.expressions import rule_facts
-from guardrail.engine.facts import INVALID_FACT, FactReader
-from guardrail.engine.program import Plan, build_index, compose, looked_at, rule_planner
+from guardrail.engine.facts import FactReader, Reading
+from guardrail.engine.index import build_index
 from guardrail.engine.sizes import Sizer, unlisted, unusable
 from guardrail.engine.verbs import Finding, LimitStatus, Receipt, bind
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import LINE, MEMBERS, Correction, Outcome, Pool
-from guardrail.model.conditions import (
-    Comparison,
-    Condition,
-    Every,
-    Negation,
-    Some,
-    compile_condition,
-    facts_of,
-)
+from guardrail.model.cells import LINE, MEMBERS, Correction, Pool
+from guardrail.model.conditions import compile_condition, facts_of
 from guardrail.model.effects import Effect, Mode, StoreMode
-from guardrail.model.facts import Fact, FactType, Source
+from guardrail.model.facts import Fact, Source
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Rule, Verdict
-
-FACT_MISSING = "fact-missing"
-INVALID_ESTIMATE = "invalid-estimate"
-FACTS_UNAVAILABLE = "facts-unavailable"
-UNAVAILABLE_WAIT = SECOND
+from guardrail.model.rules import Rule
 
 
 class Ids(Protocol):
@@ -50,9 +37,9 @@ class Ids(Protocol):
 class Engine:
     """A policy set in a namespace, compiled.
 
-    `plan` and `decision` are the two pure halves of a decision; between them stands the one call
-    to a store. They tell what rules mean, and decide requests that are odd; all others are
-    decided by generated source (`emit_inline`, `emit_rows`), which must come to the same.
+    What rules mean is told by the interpreter (`program`), which plans what a store is asked and
+    decides requests that are odd. All others are decided by generated source (`emit_inline`,
+    `emit_rows`), which must come to the same.
     `notice` goes with every decision; `sources` name the data its facts come from.
     """
 
@@ -91,13 +78,6 @@ class Engine:
         )
         self.required = tuple(name for name, fact in self.reader.facts.items() if fact.required)
         self.index = build_index(self.rules, policies.facts)
-        self._planner = compose(
-            [
-                rule_planner(rule, limit, policies.exemptions)
-                for rule, limit in zip(self.rules, self.limits, strict=True)
-            ],
-            self.index,
-        )
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -122,53 +102,25 @@ class Engine:
         """The names of the facts that decisions depend on."""
         return self.reader.used
 
-    def plan(
+    def reading(self, case: Case) -> Reading:
+        """Return what the facts and the estimate of a decision say."""
+        if case.reading is not None:
+            return case.reading
+        return self.read(case.facts, case.estimate, case.now)
+
+    def read(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,
         now: int,
-        decision_id: str,
         unavailable: frozenset[str] = frozenset(),
-    ) -> Plan:
-        """Return the plan for a request at `now` (microseconds).
-
-        `unavailable` names facts whose source failed; whatever hinges on them is refused.
-        """
-        if unavailable:
-            unavailable = self.reader.widened(unavailable)
-        plan = self._read(facts, estimate, now, decision_id, unavailable)
-        wrong = unusable(estimate)
-        if wrong:
-            plan.findings.append(_unusable(wrong[0]))
-        mistaken = self.reader.mistaken(facts, plan.facts)
-        if mistaken is not None:
-            plan.findings.append(_mistaken(self.reader.facts[mistaken], facts[mistaken]))
-        for name in self.required:
-            if name not in plan.facts:
-                missing = _not_established(-1, name) if name in unavailable else absent(name)
-                plan.findings.append(missing)
-        self._planner(plan)
-        if unavailable:
-            self._refuse_the_unavailable(plan, unavailable)
-        return plan
-
-    def read(self, case: Case) -> Plan:
-        """Return what the facts and the estimate of a decision say, its rules left out."""
-        if case.plan is not None:
-            return case.plan
-        return self._read(case.facts, case.estimate, case.now, self.ids.name(case.serial))
-
-    def decision(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
-        """Return the decision on a plan, given the store's answer (None if it was not asked)."""
-        judged, looked = looked_at(plan, outcome)
-        found = (*plan.findings, *judged)
-        ruling = conclude(
-            self.policies, found, plan.facts.get("request.model"), plan.now, plan.notes
-        )
-        debits = tuple(receipt for receipt, charged in looked if charged)
-        return Decision.of(
-            ruling, case._replace(debits=debits, looked=tuple(looked), found=found, plan=plan)
-        )
+    ) -> Reading:
+        """Return what facts and an estimate say at `now` (microseconds)."""
+        known, notes = self.reader.read(facts, now / SECOND, unavailable)
+        model = known.get("request.model")
+        amounts, sized = self.sizer.reserve(estimate, model)
+        said = dict.fromkeys((*unusable(estimate), *sized, *unlisted(self.policies, model)))
+        return Reading(known, amounts, now, (*self.notice, *notes, *said))
 
     def concluded(
         self,
@@ -178,19 +130,23 @@ class Engine:
         serial: int,
         found: Sequence[Finding],
         looked: Sequence[tuple[Receipt, bool]],
+        reading: Reading | None = None,
     ) -> Decision:
         """Return the decision on a request of which rules asked for something.
 
-        `looked` has the receipt of each counter looked at, and whether it was charged.
+        `looked` has the receipt of each counter looked at, and whether it was charged. `reading`
+        is what the request says, where that was kept.
         """
-        model = None
-        if not (found[0].effect.refuses and len(found) == 1):
+        notes, model = () if reading is None else reading.notes, None
+        if reading is not None:
+            model = reading.facts.get("request.model")
+        elif len(found) != 1 or not found[0].effect.refuses:
             model = self.reader.value("request.model", facts)
-        ruling = conclude(self.policies, found, model, now)
+        ruling = conclude(self.policies, found, model, now, notes)
         debits = tuple([receipt for receipt, charged in looked if charged])
+        every = tuple(looked)
         return Decision.of(
-            ruling,
-            Case(self, facts, estimate, now, serial, debits, tuple(looked), tuple(found)),
+            ruling, Case(self, facts, estimate, now, serial, debits, every, tuple(found), reading)
         )
 
     def settlement(
@@ -243,8 +199,8 @@ class Engine:
         """Return the notes of a decision, and a line for each rule that hinged on the unknown."""
         case, notes = decision.case, decision.ruling.notes
         # The interpreter notes what was wrong with facts and estimate; else it is found here.
-        if case.plan is None:
-            notes = self.read(case).notes + notes
+        if case.reading is None:
+            notes = self.reading(case).notes + notes
         skipping = {rule.id for rule in self.rules if rule.unknown == "skip"}
         return notes + tuple(
             f"rule `{rule}` {'was skipped' if rule in skipping else 'matched'}: `{fact}` is missing"
@@ -255,7 +211,8 @@ class Engine:
         """Return the rules whose condition was unknown, each with the first fact it missed."""
         case = decision.case
         seconds = case.now / SECOND
-        facts = case.plan.facts if case.plan else self.reader.read(case.facts, seconds)[0]
+        reading = case.reading
+        facts = reading.facts if reading else self.reader.read(case.facts, seconds)[0]
         found = []
         for rule in self.rules:
             missing = sorted(facts_of(rule.when) - facts.keys())
@@ -266,7 +223,7 @@ class Engine:
     def explain(self, decision: Decision) -> Explanation:
         """Return the whole story of a decision."""
         case, limits = decision.case, decision.limits
-        plan = self.read(case)
+        reading = self.reading(case)
         return Explanation(
             id=decision.id,
             revision=decision.revision,
@@ -278,9 +235,9 @@ class Engine:
             message=decision.message,
             retry_after=decision.retry_after,
             obligations=dict(decision.obligations),
-            facts=dict(plan.facts),
-            amounts=plan.amounts,
-            rules=rule_stories(self.policies, plan, case.found, limits),
+            facts=dict(reading.facts),
+            amounts=reading.amounts,
+            rules=rule_stories(self.policies, reading, case.found, limits),
             shadow=decision.shadow,
             errors=decision.errors,
         )
@@ -296,64 +253,6 @@ class Engine:
             if correction is not None:
                 yield correction
 
-    def _read(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        decision_id: str,
-        unavailable: frozenset[str] = frozenset(),
-    ) -> Plan:
-        known, notes = self.reader.read(facts, now / SECOND, unavailable)
-        model = known.get("request.model")
-        amounts, sized = self.sizer.reserve(estimate, model)
-        said = dict.fromkeys((*unusable(estimate), *sized, *unlisted(self.policies, model)))
-        return Plan(known, amounts, now, decision_id, (*self.notice, *notes, *said))
-
-    def _refuse_the_unavailable(self, plan: Plan, unavailable: frozenset[str]) -> None:
-        """Refuse what rests on facts whose source failed, for that reason alone.
-
-        A rule took them as missing; what it found by that would treat a customer as another.
-        """
-        for rule, reads in zip(self.rules, self.facts_by_rule, strict=True):
-            missed = sorted(reads & unavailable - plan.facts.keys())
-            if not missed or rule.mode is Mode.SHADOW:
-                continue
-            condition = compile_condition(_blinded(rule.when, unavailable - plan.facts.keys()))
-            holds = condition(plan.facts, plan.seconds)
-            if holds is None:
-                plan.findings = [found for found in plan.findings if found.order != rule.index]
-            if holds is not False:
-                plan.findings.append(_not_established(rule.index, missed[0]))
-
-
-def _not_established(order: int, name: str) -> Finding:
-    message = f"`{name}` cannot be established right now"
-    verdict = Verdict(effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503)
-    return Finding(order, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
-
-
-def absent(name: str) -> Finding:
-    """Return the refusal of a request that lacks a required fact."""
-    message = f"the request lacks `{name}`"
-    verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
-    return Finding(-1, Effect.BLOCK, verdict)
-
-
-def _mistaken(fact: Fact, value: object) -> Finding:
-    """Return the refusal of an identity that is none, whose fault is the host's."""
-    what = "an empty text" if value == "" else f"of type `{type(value).__name__}`"
-    instead = "give the identity as text" if fact.type is FactType.STRING else "give one"
-    message = f"`{fact.name}` is {what}, not a {fact.type.value}: {instead}, or leave it out"
-    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_FACT, message=message, status=503)
-    return Finding(-1, Effect.BLOCK, verdict)
-
-
-def _unusable(note: str) -> Finding:
-    """Return the refusal of an estimate with an amount that is none."""
-    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
-    return Finding(-1, Effect.BLOCK, verdict)
-
 
 def _identities(rules: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterator[str]:
     """Yield the server facts that policies declare and count by."""
@@ -363,26 +262,14 @@ def _identities(rules: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterator[st
                 yield name
 
 
-def _blinded(condition: Condition, unavailable: frozenset[str]) -> Condition:
-    """Return a condition whose tests of unavailable facts are unknown, `exists` among them."""
-    if isinstance(condition, Comparison):
-        if condition.fact in unavailable:
-            return Comparison(condition.fact, "in", frozenset(), condition.text)
-        return condition
-    if isinstance(condition, Negation):
-        return Negation(_blinded(condition.part, unavailable))
-    parts = tuple(_blinded(part, unavailable) for part in condition.parts)
-    return Every(parts) if isinstance(condition, Every) else Some(parts)
-
-
 class Case(NamedTuple):
     """The evidence of one decision: what was asked, when, and what was found and charged.
 
     `facts` are as the host stated them, signals included; `now` is in microseconds; `serial`
     numbers the decision. `debits` are the receipts of what was charged, None for counters that
     were not reached. `looked` has every counter that was looked at, and whether it was charged;
-    it is None where those are the debits. `found` is what rules asked for. `plan` is kept where
-    the request was planned by the interpreter; what it says of facts is else read anew.
+    it is None where those are the debits. `found` is what rules asked for. `reading` is kept where
+    the request was planned by the interpreter; what it says is else read anew.
     """
 
     engine: Engine
@@ -393,12 +280,12 @@ class Case(NamedTuple):
     debits: tuple[Receipt | None, ...] = ()
     looked: tuple[tuple[Receipt, bool], ...] | None = None
     found: tuple[Finding, ...] = ()
-    plan: Plan | None = None
+    reading: Reading | None = None
 
     @property
     def simple(self) -> bool:
         """Whether nothing was found: every counter looked at was charged, none had a say."""
-        return self.looked is None and not self.found and self.plan is None
+        return self.looked is None and not self.found
 
     @property
     def charged(self) -> Iterator[Receipt]:

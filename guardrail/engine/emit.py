@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from guardrail.engine.core import Engine, absent
+from guardrail.engine.core import Engine
 from guardrail.engine.expressions import (
     LONGEST,
     SEPARATOR,
@@ -25,7 +25,7 @@ from guardrail.engine.expressions import (
     key_text,
 )
 from guardrail.engine.facts import FOLLOWS_FROM, Derivation
-from guardrail.engine.program import member_text, static_finding
+from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
 from guardrail.engine.windows import Bounds, pace_increment

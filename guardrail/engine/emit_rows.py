@@ -1,211 +1,25 @@
-"""Generated decisions over a store elsewhere: what it is asked as numbers, and its reply read.
+"""Generated plans, for stores elsewhere: the same numbers that the interpreter would write.
 
-A generated function fills in a form (see `guardrail.model.cells`): ten numbers a cell, in the order
-in which the interpreter's plan would have them, so that a reply is an answer to that plan too.
-Beside each limit's cell a row says what its receipt needs besides the reply. Whatever the reply
-says is read from the rows and the reply alone; no cell is made for it.
+A generated function fills in a plan's form (see `guardrail.model.cells`): ten numbers a cell, and
+beside them the plan's rows and bans.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from guardrail.engine.conclude import ALLOWED
-from guardrail.engine.core import Case, Decision, Engine
+from guardrail.engine.core import Engine
 from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
-from guardrail.engine.program import Plan
-from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
-from guardrail.model import cells as forms
+from guardrail.engine.plan import Plan
+from guardrail.engine.verbs import CellSpec, Limit, refuses
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import (
-    CELL,
-    COUNTER,
-    LINE,
-    MEMBERS,
-    MILLISECOND,
-    REPLY,
-    TOP,
-    WINDOW,
-    Cell,
-    Charge,
-    Form,
-)
+from guardrail.model.cells import CELL, COUNTER, LINE, MEMBERS, MILLISECOND, SET, TOP, WINDOW
 from guardrail.model.facts import FactType
 
-ESCALATION = 4
-"""How many cells stand before those of a limit that escalates."""
-
-
-class Row(NamedTuple):
-    """What the receipt of one limit's cell needs besides the reply.
-
-    `at` is where its reply starts, counted from the first cell's; `number`, `key` and `kind` name
-    the counter; `capacity` is a time line's; `alert` is the share of a window, times a hundred,
-    past which its steps have a say, 0 where only its ceiling does.
-    """
-
-    at: int
-    number: int
-    key: str
-    kind: int
-    capacity: int
-    increment: int
-    amount: int
-    allowance: int
-    alert: int
-
-
-class Verdicts(NamedTuple):
-    """What a reply says: what rules ask for, each counter with whether it was charged, and bans.
-
-    A ban is the place of its cell in the form and until when it lasts.
-    """
-
-    found: list[Finding]
-    looked: list[tuple[Receipt, bool]]
-    bans: list[tuple[int, int]]
-
-
-class Question:
-    """One request on its way to a store: a form and its rows, and what was found before it."""
-
-    __slots__ = ("_plan", "engine", "estimate", "facts", "form", "found", "now", "rows", "serial")
-
-    def __init__(
-        self,
-        engine: Engine,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        serial: int,
-    ) -> None:
-        self.engine = engine
-        self.facts = facts
-        self.estimate = estimate
-        self.now = now
-        self.serial = serial
-        self.form = Form([], [], [], [])
-        self.rows: list[tuple[Any, ...]] = []
-        self.found: tuple[Finding, ...] = ()
-        self._plan: Plan | None = None
-
-    @property
-    def plan(self) -> Plan:
-        """The request's plan, made by the interpreter: for a store that fails, or a cluster."""
-        if self._plan is None:
-            name = self.engine.ids.name(self.serial)
-            self._plan = self.engine.plan(self.facts, self.estimate, self.now, name)
-        return self._plan
-
-    @property
-    def case(self) -> Case:
-        """The evidence of the decision to come."""
-        return Case(self.engine, self.facts, self.estimate, self.now, self.serial)
-
-    @property
-    def charges(self) -> Sequence[Charge]:
-        """The charges that the form stands for."""
-        return self.plan.charges
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The cells that the form stands for."""
-        return self.plan.cells
-
-    def fits(self, reply: Sequence[int]) -> bool:
-        """Tell whether a reply has as many numbers as one to this question must have."""
-        form = self.form
-        return len(reply) == 1 + len(form.charges) // 2 + len(form.cells) // CELL * REPLY
-
-    @property
-    def needs_store(self) -> bool:
-        """Whether a store has to be asked: there are counters, and no rule refuses already."""
-        return bool(self.rows) and not (self.found and refuses(self.found))
-
-    def unasked(self) -> Decision:
-        """Return the decision where no store has to be asked."""
-        return self.concluded((), ()) if self.found else self.allowed(())
-
-    def receipts(self, reply: Sequence[int]) -> tuple[Receipt, ...] | None:
-        """Return the receipts if a reply simply allows the request, None if it says more.
-
-        That is a refusal, also one by a rule in shadow, a step of a budget, a counter kept
-        elsewhere.
-        """
-        first = 1 + len(self.form.charges) // 2
-        if self.found or not reply[0] or 1 in reply[1:first]:
-            return None
-        found: list[Any] = []
-        for at, number, key, kind, capacity, increment, amount, allowance, alert in self.rows:
-            start = first + at
-            used, second, _, refunded, spilled = reply[start : start + REPLY]
-            if spilled:
-                return None
-            if kind == LINE:
-                found.append((number, key, capacity, used, increment, amount, allowance, refunded))
-            elif kind == WINDOW:
-                if alert and (used + amount) * 100 > alert:
-                    return None
-                found.append((number, key, second, used, increment, amount, allowance, 0))
-            else:
-                found.append((number, key, 0, used, 1 - second, 1, allowance, 0))
-        return tuple(found)
-
-    def verdicts(self, reply: Sequence[int]) -> Verdicts:
-        """Return what a reply says."""
-        keys, charges, cells, _ = self.form
-        first, now, counters = 1 + len(charges) // 2, self.now, self.engine.counters
-        refused, last = reply[1:first], -1
-        read = Verdicts([], [], [])
-        for at, number, key, kind, capacity, increment, amount, allowance, _ in self.rows:
-            limit, start, cell = counters[number][0], first + at, 2 * at
-            charge = cells[cell + 1]
-            used, second, frees, refunded, spilled = reply[start : start + REPLY]
-            if limit.rule.escalate is not None and charge != last:
-                until = reply[start - ESCALATION * REPLY]
-                if until > now:
-                    read.found.append(limit.banned(until - now))
-                    read.bans.append((cell - ESCALATION * CELL, until))
-                if refused[charge] and not refused[charge + 1]:
-                    read.found.append(limit.sentenced())
-                    length = limit.rule.escalate.block_for
-                    read.bans.append((cell - CELL, now + length))
-            last = charge
-            if spilled:
-                key = keys[cells[cell + 4] - 1]
-            if kind == LINE:
-                rest = (capacity, used, increment, amount, allowance, refunded)
-            elif kind == WINDOW:
-                rest = (second, used, increment, amount, allowance, 0)
-            else:
-                rest = (0, used, 1 - second, 1, allowance, 0)
-            receipt = Receipt(number, key, *rest)
-            finding = limit.judge(receipt, None if frees < 0 else frees, now)
-            if finding is not None:
-                read.found.append(finding)
-            read.looked.append((receipt, bool(reply[0]) and not refused[charge - 1]))
-        return read
-
-    def concluded(
-        self, found: Sequence[Finding], looked: Sequence[tuple[Receipt, bool]]
-    ) -> Decision:
-        """Return the decision, given what the store's reply says."""
-        every = (*self.found, *found)
-        if not every and all(charged for _, charged in looked):
-            return self.allowed(tuple(receipt for receipt, _ in looked))
-        return self.engine.concluded(
-            self.facts, self.estimate, self.now, self.serial, every, looked
-        )
-
-    def allowed(self, receipts: tuple[Receipt, ...]) -> Decision:
-        """Return the decision that simply allows the request."""
-        return Decision.of(ALLOWED, self.case._replace(debits=receipts))
-
-
-Ask = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Question | None]
 Write = Callable[..., bool]
+PlanRows = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Plan | None]
 
 
 class RowEmitter(Emitter):
@@ -236,15 +50,13 @@ class RowEmitter(Emitter):
             numbers = f"0, 1, t, {n}, {ceiling}"
             rest = f"{spec.place}, {n}, {spec.units}, {most}, 0"
         elif spec.kind == WINDOW:
-            only = spec.ceiling == spec.allowance and spec.alerts_at == 100
-            alert = "0" if only else f"{most} * {spec.alerts_at}"
             numbers = f"{spec.place}, {spec.span}, 0, {n}, {ceiling}"
-            rest = f"0, {n}, {n}, {most}, {alert}"
+            rest = f"0, {n}, {n}, {most}, {most} * {spec.alerts_at}"
         else:
             members = ["members.append(len(cells) + 5)"]
             numbers = f"{spec.place}, {spec.until}, 0, 0, {ceiling}"
             rest = f"0, 0, 1, {most}, 0"
-        kind = forms.SET if spec.kind == MEMBERS else COUNTER
+        kind = SET if spec.kind == MEMBERS else COUNTER
         ttl = f"-(-({spec.ttl}) // {MILLISECOND})"
         if spec.ttl.isdigit():
             ttl = str(_milliseconds(int(spec.ttl)))
@@ -293,12 +105,13 @@ class RowEmitter(Emitter):
         # The numbers are those of `Limit.escalation`, in its order.
         return [
             *lines,
+            f"bans.append((len(cells) // 2, {limit.first}))",
             f"charges += ({binding}, 0, 0, c, 0, c + 1)",
             f"keys += ({ban}, {strikes})",
             "p = len(keys) - 1",
             f"members.append(len(cells) + {CELL + 5})",
             f"cells += ({COUNTER}, c, {check}, "
-            f"{forms.SET}, c + 1, p + 1, {within}, {left_out}, "
+            f"{SET}, c + 1, p + 1, {within}, {left_out}, "
             f"str(t // {SECOND}), t + {escalate.within}, 0, 0, {escalate.after - 1}, "
             f"{COUNTER}, c + 1, {check}, "
             f"{COUNTER}, c + 2, p, {kept}, 0, 0, 1, t, {escalate.block_for}, "
@@ -306,15 +119,15 @@ class RowEmitter(Emitter):
         ]
 
 
-def ask_in_rows(engine: Engine, latest: float) -> Ask:
-    """Return a function that writes what a store is asked, or None where a request is odd.
+def plan_in_rows(engine: Engine, latest: float) -> PlanRows:
+    """Return a function that plans a request, or returns None where it is odd.
 
     Times from `latest` (seconds since the epoch) on are odd too.
     """
-    return _Asking(engine, latest).ask
+    return _Planning(engine, latest).plan
 
 
-class _Asking:
+class _Planning:
     def __init__(self, engine: Engine, latest: float) -> None:
         self.engine = engine
         self.latest = latest
@@ -326,14 +139,14 @@ class _Asking:
                 for value in bucket:
                     self._bucket(name, value)
 
-    def ask(
+    def plan(
         self, facts: Mapping[str, object], estimate: Mapping[str, object] | None, moment: float
-    ) -> Question | None:
+    ) -> Plan | None:
         if not 0 <= moment < self.latest:
             return None
         now = int(moment * 1_000_000 + 0.5)
-        question = Question(self.engine, facts, estimate, now, self.engine.ids.next())
-        return question if self.write(facts, estimate, now, question) else None
+        plan = Plan(self.engine, facts, estimate, now, self.engine.ids.next())
+        return plan if self.write(facts, estimate, now, plan) else None
 
     def _function(self, places: Sequence[int], title: str, buckets: Iterable[str] = ()) -> Write:
         emitter = RowEmitter(self.engine, "return False", self.main)
@@ -346,11 +159,11 @@ class _Asking:
         emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
-            "keys, charges, cells, members = question.form",
-            "rows = question.rows; serial = question.serial",
+            "keys, charges, cells, members = plan.form",
+            "rows = plan.rows; bans = plan.bans; serial = plan.serial",
             *emitter.naming,
             "if found:",
-            "    question.found += found",
+            "    plan.found += found",
             # No store is asked then, but buckets may have more to say.
             "    if refuses(found):",
             *indented([*calls, "return True"], 2),
@@ -359,7 +172,7 @@ class _Asking:
             *calls,
             "return True",
         ]
-        head = f"def write(facts, estimate, t, question{emitter.taken}):"
+        head = f"def write(facts, estimate, t, plan{emitter.taken}):"
         write: Write = define([head, *indented(lines)], emitter.constants, "write", title)
         return write
 
@@ -372,7 +185,7 @@ class _Asking:
             lines += [
                 f"b = {held}.get({value})",
                 f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                f"if b is not None and not b(facts, estimate, t, question{emitter.handed_on}):",
+                f"if b is not None and not b(facts, estimate, t, plan{emitter.handed_on}):",
                 "    return False",
             ]
         return lines

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from guardrail.engine.conclude import ShadowReport, idle_note
 from guardrail.engine.expressions import allowance
-from guardrail.engine.program import Plan
+from guardrail.engine.facts import Reading
 from guardrail.engine.verbs import Finding, LimitStatus, in_unit
 from guardrail.model.amounts import SECOND, Banded, without_raises
 from guardrail.model.conditions import (
@@ -149,7 +149,7 @@ class Explanation:
 
 def rule_stories(
     policies: PolicySet,
-    plan: Plan,
+    reading: Reading,
     found: Sequence[Finding],
     limits: Sequence[LimitStatus],
 ) -> tuple[RuleStory, ...]:
@@ -159,7 +159,9 @@ def rule_stories(
     for status in limits:
         counters.setdefault(status.rule, []).append(status)
     return tuple(
-        _rule_story(policies, rule, plan, tuple(counters.get(rule.id, ())), asked.get(rule.index))
+        _rule_story(
+            policies, rule, reading, tuple(counters.get(rule.id, ())), asked.get(rule.index)
+        )
         for rule in policies.rules
     )
 
@@ -167,18 +169,18 @@ def rule_stories(
 def _rule_story(
     policies: PolicySet,
     rule: Rule,
-    plan: Plan,
+    reading: Reading,
     counters: tuple[LimitStatus, ...],
     finding: Finding | None,
 ) -> RuleStory:
-    answer = compile_condition(rule.when)(plan.facts, plan.seconds)
-    exemptions = tuple(_exemption_stories(policies, rule, plan))
+    answer = compile_condition(rule.when)(reading.facts, reading.seconds)
+    exemptions = tuple(_exemption_stories(policies, rule, reading))
     exemption = next((s.exemption for s in exemptions if s.applies and not s.raises), None)
     matched = rule.unknown != "skip" if answer is None else answer
     standing: Standing = "match" if matched else "no match"
     if rule.mode is Mode.OFF:
         standing = "off"
-    elif not _in_force(rule, plan.now):
+    elif not _in_force(rule, reading.now):
         standing = "not in force"
     elif matched and exemption is not None:
         standing = "exempt"
@@ -189,19 +191,19 @@ def _rule_story(
         place=f"{rule.span.file}:{rule.span.line}",
         standing=standing,
         unknown=answer is None,
-        condition=_condition_story(rule.when, plan),
+        condition=_condition_story(rule.when, reading),
         exemption=exemption if standing == "exempt" else None,
         exemptions=exemptions,
-        bands=tuple(_band_stories(rule, plan)),
+        bands=tuple(_band_stories(rule, reading)),
         counters=counters,
         effect=finding.effect if finding else None,
         reason=finding.verdict.reason if finding else None,
         retry_after=None if finding is None or finding.wait is None else finding.wait / SECOND,
-        idle=None if finding is None else _idle(policies, plan, finding),
+        idle=None if finding is None else _idle(policies, reading, finding),
     )
 
 
-def _band_stories(rule: Rule, plan: Plan) -> Iterator[BandStory]:
+def _band_stories(rule: Rule, reading: Reading) -> Iterator[BandStory]:
     verb = rule.verb
     units = verb.units or (verb.name,) * len(verb.allowances)
     if verb.name == "rate":
@@ -210,9 +212,9 @@ def _band_stories(rule: Rule, plan: Plan) -> Iterator[BandStory]:
         banded = without_raises(amount)
         if not isinstance(banded, Banded) or (place and amount is verb.allowances[0]):
             continue
-        value = plan.facts.get(banded.fact)
+        value = reading.facts.get(banded.fact)
         row = 0 if value is None else banded.row(value)
-        most = allowance(banded, plan.facts, plan.now)
+        most = allowance(banded, reading.facts, reading.now)
         counted = verb.units[0] if unit == "burst" else unit
         yield BandStory(
             unit=unit,
@@ -223,16 +225,18 @@ def _band_stories(rule: Rule, plan: Plan) -> Iterator[BandStory]:
         )
 
 
-def _idle(policies: PolicySet, plan: Plan, finding: Finding) -> str | None:
-    return idle_note(policies, plan.facts.get("request.model"), finding)
+def _idle(policies: PolicySet, reading: Reading, finding: Finding) -> str | None:
+    return idle_note(policies, reading.facts.get("request.model"), finding)
 
 
-def _exemption_stories(policies: PolicySet, rule: Rule, plan: Plan) -> Iterator[ExemptionStory]:
+def _exemption_stories(
+    policies: PolicySet, rule: Rule, reading: Reading
+) -> Iterator[ExemptionStory]:
     for exemption in policies.exemptions:
         if rule.id not in exemption.rules and rule.id not in exemption.raises:
             continue
-        answer = compile_condition(exemption.when)(plan.facts, plan.seconds)
-        ended = plan.now >= exemption.expires
+        answer = compile_condition(exemption.when)(reading.facts, reading.seconds)
+        ended = reading.now >= exemption.expires
         holds = exemption.unknown_holds if answer is None else answer
         yield ExemptionStory(
             exemption=exemption.id,
@@ -241,7 +245,7 @@ def _exemption_stories(policies: PolicySet, rule: Rule, plan: Plan) -> Iterator[
             ended=ended,
             expires=exemption.expires / SECOND,
             unknown=answer is None,
-            condition=_condition_story(exemption.when, plan),
+            condition=_condition_story(exemption.when, reading),
         )
 
 
@@ -249,19 +253,19 @@ def _in_force(rule: Rule, now: int) -> bool:
     return (rule.start is None or now >= rule.start) and (rule.end is None or now < rule.end)
 
 
-def _condition_story(condition: Condition, plan: Plan) -> ConditionStory:
+def _condition_story(condition: Condition, reading: Reading) -> ConditionStory:
     if isinstance(condition, Comparison):
-        value = plan.facts.get(condition.fact)
-        answer = evaluate(condition, plan.facts, plan.seconds)
+        value = reading.facts.get(condition.fact)
+        answer = evaluate(condition, reading.facts, reading.seconds)
         test = Answered(text=condition.text, fact=condition.fact, value=value, answer=answer)
         return ConditionStory(word="test", answer=answer, test=test)
-    answer = compile_condition(condition)(plan.facts, plan.seconds)
+    answer = compile_condition(condition)(reading.facts, reading.seconds)
     if isinstance(condition, Negation):
         return ConditionStory(
-            word="not", answer=answer, parts=(_condition_story(condition.part, plan),)
+            word="not", answer=answer, parts=(_condition_story(condition.part, reading),)
         )
     word: Literal["all", "any"] = "all" if isinstance(condition, Every) else "any"
-    parts = tuple(_condition_story(part, plan) for part in condition.parts)
+    parts = tuple(_condition_story(part, reading) for part in condition.parts)
     return ConditionStory(word=word, answer=answer, parts=parts)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from guardrail.model.amounts import SECOND
 from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value, value_shown
 
 IDENTITIES = frozenset(
@@ -18,6 +19,23 @@ IDENTITIES = frozenset(
 INVALID_FACT = "invalid-fact"
 
 Derivation = Callable[[dict[str, Any], float], object | None]
+
+
+class Reading(NamedTuple):
+    """What the facts and the estimate of a request say at `now` (microseconds).
+
+    `notes` tell what was wrong with them.
+    """
+
+    facts: Mapping[str, Any]
+    amounts: dict[str, int]
+    now: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The time in seconds since the epoch."""
+        return self.now / SECOND
 
 
 class FactReader:

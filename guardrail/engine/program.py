@@ -1,4 +1,4 @@
-"""What rules ask of a request, read plainly: a plan, what a reply makes of it, and an index.
+"""What rules ask of a request, read plainly: the interpreter, which writes plans.
 
 This is the readable meaning. Generated decisions (`guardrail.engine.emit`) have to come to the
 same, and leave to it what is odd. Planning costs some ten times what a generated decision does.
@@ -6,177 +6,110 @@ same, and leave to it what is odd. Planning costs some ten times what a generate
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+from guardrail.engine.core import Engine
 from guardrail.engine.expressions import Facts, allowance, key_text, spill_text, value_text
-from guardrail.engine.sizes import Amounts
-from guardrail.engine.verbs.base import Finding, Limit, Part, Receipt, receipt_of, refuses
+from guardrail.engine.facts import INVALID_FACT
+from guardrail.engine.plan import Plan
+from guardrail.engine.sizes import unusable
+from guardrail.engine.verbs import Finding, Limit
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Cell, Charge, CounterReply, Outcome
-from guardrail.model.conditions import Comparison, Condition, Every, compile_condition
-from guardrail.model.effects import Mode
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    Some,
+    compile_condition,
+)
+from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.rules import Block, CountingVerb, Degrade, Exemption, Rule
+from guardrail.model.rules import Block, CountingVerb, Degrade, Exemption, Rule, Verdict
+
+FACT_MISSING = "fact-missing"
+INVALID_ESTIMATE = "invalid-estimate"
+FACTS_UNAVAILABLE = "facts-unavailable"
+UNAVAILABLE_WAIT = SECOND
+
+RulePlanner = Callable[[Plan, str | None], None]
+"""Adds what one rule asks for to a plan; given under what strangers are counted, see `spill_text`.
+"""
 
 
-class Plan:
-    """A decision so far: what static rules found, and the cells that counting rules charge.
+class Interpreter:
+    """Plans requests by an engine's rules, as they are written."""
 
-    `now` is in microseconds. `parts` tells of each cell what it stands for.
-    """
-
-    __slots__ = (
-        "amounts",
-        "cells",
-        "charges",
-        "facts",
-        "findings",
-        "id",
-        "notes",
-        "now",
-        "parts",
-        "spill",
-    )
-
-    def __init__(
-        self,
-        facts: Mapping[str, Any],
-        amounts: Amounts,
-        now: int,
-        decision_id: str,
-        notes: tuple[str, ...] = (),
-    ) -> None:
-        self.facts = facts
-        self.amounts = amounts
-        self.now = now
-        self.id = decision_id
-        self.notes = notes
-        self.findings: list[Finding] = []
-        self.charges: list[Charge] = []
-        self.cells: list[Cell] = []
-        self.parts: list[Part] = []
-        self.spill = spill_text(facts)
-
-    @property
-    def seconds(self) -> float:
-        """The decision's time in seconds since the epoch."""
-        return self.now / SECOND
-
-    @property
-    def refused(self) -> bool:
-        """Whether the request is refused already, so that no counter need be asked."""
-        return refuses(self.findings)
-
-    def applied(self, outcome: Outcome) -> list[bool]:
-        """Return which of its charges the store applied."""
-        return [
-            (outcome.admitted if charge.after is None else outcome.refused[charge.after])
-            and not outcome.refused[i]
-            for i, charge in enumerate(self.charges)
+    def __init__(self, engine: Engine) -> None:
+        """Compile the engine's rules to closures."""
+        self.engine = engine
+        planners = [
+            _rule_planner(rule, limit, engine.policies.exemptions)
+            for rule, limit in zip(engine.rules, engine.limits, strict=True)
+        ]
+        self._always = [planners[place] for place in engine.index.always]
+        self._buckets = [
+            (name, {value: [planners[p] for p in places] for value, places in bucket.items()})
+            for name, bucket in engine.index.buckets.items()
         ]
 
+    def plan(
+        self,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        now: int,
+        serial: int,
+        unavailable: frozenset[str] = frozenset(),
+    ) -> Plan:
+        """Return the plan for the request numbered `serial` at `now` (microseconds).
 
-def looked_at(
-    plan: Plan, outcome: Outcome | None
-) -> tuple[list[Finding], list[tuple[Receipt, bool]]]:
-    """Return what the cells of a plan ask for, and the receipts of its limits.
+        `unavailable` names facts whose source failed; whatever hinges on them is refused.
+        """
+        engine, reader = self.engine, self.engine.reader
+        if unavailable:
+            unavailable = reader.widened(unavailable)
+        reading = engine.read(facts, estimate, now, unavailable)
+        plan = Plan(engine, facts, estimate, now, serial, reading)
+        wrong = unusable(estimate)
+        if wrong:
+            plan.found.append(_unusable(wrong[0]))
+        mistaken = reader.mistaken(facts, reading.facts)
+        if mistaken is not None:
+            plan.found.append(_mistaken(reader.facts[mistaken], facts[mistaken]))
+        for name in engine.required:
+            if name not in reading.facts:
+                missing = _not_established(-1, name) if name in unavailable else absent(name)
+                plan.found.append(missing)
+        stranger = spill_text(reading.facts)
+        for planner in self._always:
+            planner(plan, stranger)
+        for name, bucket in self._buckets:
+            for planner in bucket.get(reading.facts.get(name), ()):
+                planner(plan, stranger)
+        if unavailable:
+            self._refuse_the_unavailable(plan, unavailable)
+        return plan
 
-    Each receipt says whether it was charged; there are none where no store was asked.
-    """
-    found: list[Finding | None] = []
-    looked: list[tuple[Receipt, bool]] = []
-    if outcome is None:
-        return [], looked
-    applied, now = plan.applied(outcome), plan.now
-    for part, cell, reply in zip(plan.parts, plan.cells, outcome.replies, strict=True):
-        limit, charged = part.limit, applied[cell.charge]
-        if part.role == "limit":
-            receipt = receipt_of(limit.first + part.number, part, cell, reply)
-            looked.append((receipt, charged))
-            found.append(limit.judge(receipt, reply.frees, now))
-        elif part.role == "sentence" and charged:
-            found.append(limit.sentenced())
-        elif part.role == "ban" and isinstance(reply, CounterReply) and reply.used > now:
-            found.append(limit.banned(reply.used - now))
-    return [finding for finding in found if finding is not None], looked
+    def _refuse_the_unavailable(self, plan: Plan, unavailable: frozenset[str]) -> None:
+        """Refuse what rests on facts whose source failed, for that reason alone.
 
+        A rule took them as missing; what it found by that would treat a customer as another.
+        """
+        reading, engine = plan.read, self.engine
+        unavailable -= reading.facts.keys()
+        for rule, reads in zip(engine.rules, engine.facts_by_rule, strict=True):
+            missed = sorted(reads & unavailable)
+            if not missed or rule.mode is Mode.SHADOW:
+                continue
+            holds = compile_condition(_blinded(rule.when, unavailable))(
+                reading.facts, reading.seconds
+            )
+            if holds is None:
+                plan.found = [found for found in plan.found if found.order != rule.index]
+            if holds is not False:
+                plan.found.append(_not_established(rule.index, missed[0]))
 
-INDEX_FROM = 16
-"""A fact is indexed if at least so many rules can be; fewer are cheaper to test in line."""
-
-WIDEST = 64
-"""A rule that lists more values than this is not indexed by them."""
-
-_PLAIN = frozenset(
-    (
-        FactType.STRING,
-        FactType.COUNTRY,
-        FactType.ENUM,
-        FactType.LEVEL,
-        FactType.INTEGER,
-        FactType.BOOL,
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """How rules are found: those tried always, and per fact those tried for a value.
-
-    `buckets` maps a fact to its values' rules, by place in the set; the value None is for a
-    request without the fact, where a rule that matches the unknown is tried too.
-    """
-
-    always: tuple[int, ...]
-    buckets: Mapping[str, Mapping[object, tuple[int, ...]]]
-
-
-def build_index(rules: Sequence[Rule], facts: Mapping[str, Fact]) -> Index:
-    """Return the index of a policy set's rules."""
-    candidates = [_candidates(rule.when, facts) for rule in rules]
-    popular = Counter(name for values in candidates for name in values)
-    always: list[int] = []
-    buckets: dict[str, dict[object, list[int]]] = {}
-    for place, (rule, values) in enumerate(zip(rules, candidates, strict=True)):
-        usable = [name for name in values if popular[name] >= INDEX_FROM]
-        if not usable:
-            always.append(place)
-            continue
-        chosen = min(usable, key=lambda name: (len(values[name]), -popular[name], name))
-        bucket = buckets.setdefault(chosen, {})
-        keys: list[object] = sorted(values[chosen], key=repr)
-        if rule.unknown != "skip":
-            keys.append(None)
-        for key in keys:
-            bucket.setdefault(key, []).append(place)
-    return Index(
-        tuple(always),
-        {
-            name: {value: tuple(places) for value, places in bucket.items()}
-            for name, bucket in sorted(buckets.items())
-        },
-    )
-
-
-def _candidates(when: Condition, facts: Mapping[str, Fact]) -> dict[str, frozenset[object]]:
-    """Return the facts that a condition needs to have one of a few values."""
-    parts = when.parts if isinstance(when, Every) else (when,)
-    found: dict[str, frozenset[object]] = {}
-    for part in parts:
-        if isinstance(part, Every):
-            for name, values in _candidates(part, facts).items():
-                found.setdefault(name, values)
-        elif isinstance(part, Comparison) and part.operator == "in":
-            wanted = cast(frozenset[object], part.operand)
-            if facts[part.fact].type in _PLAIN and 0 < len(wanted) <= WIDEST:
-                found.setdefault(part.fact, wanted)
-    return found
-
-
-Planner = Callable[[Plan], None]
 
 UNSEEN = "u"
 """The member that stands for a value which is missing: all of those are one."""
@@ -225,48 +158,73 @@ def static_finding(rule: Rule) -> Finding:
     return Finding(rule.index, verb.verdict.effect, verb.verdict, None, rule.mode is Mode.SHADOW)
 
 
-def rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption]) -> Planner:
-    """Return the function by which one rule adds what it asks for to a plan."""
+def _rule_planner(rule: Rule, limit: Limit | None, exemptions: Sequence[Exemption]) -> RulePlanner:
     applies = rule_applies(rule, exemptions)
     verb = rule.verb
     if isinstance(verb, (Block, Degrade)):
         finding = static_finding(rule)
 
-        def find(plan: Plan) -> None:
-            if applies(plan.facts, plan.now):
-                plan.findings.append(finding)
+        def find(plan: Plan, stranger: str | None) -> None:
+            if applies(plan.read.facts, plan.now):
+                plan.found.append(finding)
 
         return find
     key = key_text(verb.key.facts, rule.unknown)
     amounts = verb.allowances
     skips_unseen = rule.unknown == "skip"
+    limit = cast(Limit, limit)
 
-    def count(plan: Plan) -> None:
-        if not applies(plan.facts, plan.now):
+    def count(plan: Plan, stranger: str | None) -> None:
+        facts = plan.read.facts
+        if not applies(facts, plan.now):
             return
-        whose = key(plan.facts)
-        member = member_text(verb, plan.facts)
+        whose = key(facts)
+        member = member_text(verb, facts)
         if whose is None or (skips_unseen and member == UNSEEN):
             return
-        allowances = tuple(allowance(amount, plan.facts, plan.now) for amount in amounts)
-        cast(Limit, limit).charge(plan, allowances, whose, member)
+        allowances = tuple(allowance(amount, facts, plan.now) for amount in amounts)
+        cells = limit.cells(plan, allowances, member)
+        if cells:
+            plan.look(limit, cells, whose, stranger)
 
     return count
 
 
-def compose(planners: Sequence[Planner], index: Index) -> Planner:
-    """Return one planner that runs, in order, all that the index finds for a request."""
-    always = [planners[place] for place in index.always]
-    buckets = [
-        (name, {value: [planners[p] for p in places] for value, places in bucket.items()})
-        for name, bucket in index.buckets.items()
-    ]
+def _not_established(order: int, name: str) -> Finding:
+    message = f"`{name}` cannot be established right now"
+    verdict = Verdict(effect=Effect.THROTTLE, reason=FACTS_UNAVAILABLE, message=message, status=503)
+    return Finding(order, Effect.THROTTLE, verdict, UNAVAILABLE_WAIT)
 
-    def plan_all(plan: Plan) -> None:
-        for planner in always:
-            planner(plan)
-        for name, bucket in buckets:
-            for planner in bucket.get(plan.facts.get(name), ()):
-                planner(plan)
 
-    return plan_all
+def absent(name: str) -> Finding:
+    """Return the refusal of a request that lacks a required fact."""
+    message = f"the request lacks `{name}`"
+    verdict = Verdict(effect=Effect.BLOCK, reason=FACT_MISSING, message=message)
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _mistaken(fact: Fact, value: object) -> Finding:
+    """Return the refusal of an identity that is none, whose fault is the host's."""
+    what = "an empty text" if value == "" else f"of type `{type(value).__name__}`"
+    instead = "give the identity as text" if fact.type is FactType.STRING else "give one"
+    message = f"`{fact.name}` is {what}, not a {fact.type.value}: {instead}, or leave it out"
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_FACT, message=message, status=503)
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _unusable(note: str) -> Finding:
+    """Return the refusal of an estimate with an amount that is none."""
+    verdict = Verdict(effect=Effect.BLOCK, reason=INVALID_ESTIMATE, message=f"the {note}")
+    return Finding(-1, Effect.BLOCK, verdict)
+
+
+def _blinded(condition: Condition, unavailable: frozenset[str]) -> Condition:
+    """Return a condition whose tests of unavailable facts are unknown, `exists` among them."""
+    if isinstance(condition, Comparison):
+        if condition.fact in unavailable:
+            return Comparison(condition.fact, "in", frozenset(), condition.text)
+        return condition
+    if isinstance(condition, Negation):
+        return Negation(_blinded(condition.part, unavailable))
+    parts = tuple(_blinded(part, unavailable) for part in condition.parts)
+    return Every(parts) if isinstance(condition, Every) else Some(parts)

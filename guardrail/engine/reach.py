@@ -65,7 +65,7 @@ def reached(decision: Decision, *, shadow: bool, notices: Mapping[str, object]) 
     the steps whose `x-…` entries are among `notices`; and every row without a limit that held.
     """
     engine = decision.case.engine
-    plan = engine.read(decision.case)
+    reading = engine.reading(decision.case)
     names = {decision.rule} | ({found.rule for found in decision.shadow} if shadow else set())
     found: set[Point] = set()
     acting: dict[str, set[Point]] = {}
@@ -86,11 +86,11 @@ def reached(decision: Decision, *, shadow: bool, notices: Mapping[str, object]) 
             names.add(rule.id)
     for rule in engine.policies.rules:
         if rule.id in names:
-            found |= acting.get(rule.id, set()) | _held(rule, plan.facts, plan.seconds)
+            found |= acting.get(rule.id, set()) | _held(rule, reading.facts, reading.seconds)
             if decision.rule == rule.id and decision.reason == REPEATED:
                 found.add(_escalation(rule))
         elif rule.mode is not Mode.OFF and decision.allowed:
-            found |= _unlimited(rule, engine.policies, plan.facts, plan.now)
+            found |= _unlimited(rule, engine.policies, reading.facts, reading.now)
     return found
 
 

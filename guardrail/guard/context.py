@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
-from guardrail.engine import Case, Decision, Engine, Plan, define
+from guardrail.engine import Decision, Engine, Interpreter, Plan, define
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
 from guardrail.links import (
@@ -31,7 +31,7 @@ from guardrail.links import (
     Watch,
 )
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Correction, Outcome
+from guardrail.model.cells import Correction
 from guardrail.model.effects import Mode
 from guardrail.model.facts import epoch_of
 from guardrail.model.policy import PolicySet
@@ -90,6 +90,7 @@ class Context:
                 namespace=namespace,
                 notice=(self._override.notice,),
             )
+        self._interpreters = {engine: Interpreter(engine) for engine in self.engines}
         self.note: Note | None = None
         """What is told of each decision and its facts, None where nothing is scored."""
         self.links = links
@@ -270,21 +271,16 @@ class Context:
         estimate: Mapping[str, object] | None,
         now: float,
         unavailable: frozenset[str] = frozenset(),
-    ) -> tuple[Case, Plan]:
-        """Return the case and its plan; `facts` include the signals'.
+    ) -> Plan:
+        """Return the interpreter's plan for a request; `facts` include the signals'.
 
         Raises:
             SettingError: `now` is not a time.
         """
         engine = self.engine_at(self.moment(now))
-        micros = microseconds(now)
-        serial = engine.ids.next()
-        plan = engine.plan(facts, estimate, micros, engine.ids.name(serial), unavailable)
-        return Case(engine, facts, estimate, micros, serial), plan
-
-    def concluded(self, case: Case, plan: Plan, outcome: Outcome | None) -> Decision:
-        """Return the decision on a plan."""
-        return case.engine.decision(case, plan, outcome)
+        return self._interpreters[engine].plan(
+            facts, estimate, microseconds(now), engine.ids.next(), unavailable
+        )
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object] | None, model: str | None
@@ -306,10 +302,6 @@ class Context:
     def renewal(self, decision: Decision, now: int) -> list[Correction]:
         """Return what extends a decision's leases, counted from `now` (microseconds)."""
         return [] if decision.settled else decision.engine.renewal(decision, now)
-
-    def needs_store(self, plan: Plan) -> bool:
-        """Tell whether a plan has anything to ask a store."""
-        return bool(plan.cells) and not plan.refused
 
 
 def microseconds(now: float) -> int:

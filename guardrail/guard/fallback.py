@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-from guardrail.engine import Case, Engine, Finding, Limit, Part, Plan, Question, Receipt, receipt_of
+from guardrail.engine import Ban, Decision, Engine, Finding, Limit, Plan, Receipt, Row, receipt_of
 from guardrail.errors import SettingError
 from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import (
     CELL,
+    COUNTER,
     IDENT_LENGTH,
+    LINE,
+    MEMBERS,
     MILLISECOND,
+    REPLY,
     SET,
-    Cell,
-    Charge,
     Correction,
-    Counter,
-    CounterReply,
     Drain,
-    Member,
-    Outcome,
+    Form,
 )
 from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.facts import FactType, typed_value
 from guardrail.model.rules import Rule, Verdict
+from guardrail.stores import asking
 from guardrail.stores.cells import (
     SLOT_MASK,
     Record,
@@ -63,11 +63,12 @@ def fixed_answer(limit: Limit) -> Fallback | None:
     return None if answer is None else ANSWERS[answer]
 
 
-def is_known(engine: Engine, case: Case, plan: Plan) -> bool:
+def is_known(plan: Plan) -> bool:
     """Tell whether the directory knows the account: id and tier are stated, not filled in."""
+    engine = plan.engine
     for name in (ACCOUNT, TIER):
-        stated = case.facts.get(name)
-        if name in engine.reader.facts and name not in plan.facts:
+        stated = plan.facts.get(name)
+        if name in engine.reader.facts and name not in plan.read.facts:
             return False
         fact = engine.policies.facts[name]
         undeclared = fact.type is FactType.LEVEL and not fact.values
@@ -77,26 +78,24 @@ def is_known(engine: Engine, case: Case, plan: Plan) -> bool:
 
 
 class Fallbacks(NamedTuple):
-    """The answers of all rules that one plan consults, in the order of its charges.
-
-    `by_charge` leaves out the charges that only follow others: strikes and their sentences.
-    """
+    """The answers of all rules that one plan consults, by the numbers of their charges in order."""
 
     by_charge: Mapping[int, tuple[Limit, Fallback]]
 
     @classmethod
-    def of(cls, engine: Engine, case: Case, plan: Plan) -> Fallbacks:
+    def of(cls, plan: Plan) -> Fallbacks:
         """Return what the rules of a plan answer."""
         by_charge: dict[int, tuple[Limit, Fallback]] = {}
         known: bool | None = None
-        for cell, part in zip(plan.cells, plan.parts, strict=True):
-            if cell.charge in by_charge or plan.charges[cell.charge].after is not None:
+        for at, number, *_ in plan.rows:
+            charge, limit = plan.form.cells[2 * at + 1], plan.counters[number][0]
+            if charge in by_charge:
                 continue
-            answer = fixed_answer(part.limit)
+            answer = fixed_answer(limit)
             if answer is None:
-                known = is_known(engine, case, plan) if known is None else known
+                known = is_known(plan) if known is None else known
                 answer = Fallback.LOCAL if known else Fallback.DENY
-            by_charge[cell.charge] = (part.limit, answer)
+            by_charge[charge] = (limit, answer)
         return cls(by_charge)
 
     def refusals(self) -> Iterable[Finding]:
@@ -210,19 +209,22 @@ class Share:
         """The number of the limit's first counter."""
         return self.limit.first
 
-    def charged(self, cell: Cell, part: Part, charge: int) -> tuple[Cell, Part]:
-        """Return a cell of the limit as part of a charge made here, and what it then stands for."""
-        if isinstance(cell, Member):
-            most = max(1, part.allowance // self.parts)
-            return cell._replace(charge=charge, ceiling=most), self._part(part, most)
-        if cell.floor:
-            amount = cell.amount * self.parts
-            ceiling = max(cast(int, cell.ceiling), cell.floor + amount)
-            line = cell._replace(charge=charge, amount=amount, ceiling=ceiling)
-            return line, self._part(part, max(1, part.allowance // self.parts))
-        most = part.allowance // self.parts
-        window = cell._replace(charge=charge, ceiling=self.limit.ceiling(most))
-        return window, self._part(part, most)
+    def shared(self, cell: Sequence[Any], row: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...]]:
+        """Return the five last numbers of a cell as charged here, and what its row then says."""
+        place, span, floor, amount, ceiling = cell[5:]
+        at, number, key, kind, capacity, increment, units, allowance, alert = row
+        if kind == MEMBERS:
+            allowance = ceiling = max(1, allowance // self.parts)
+        elif kind == LINE:
+            amount = increment = amount * self.parts
+            ceiling = max(ceiling, floor + amount)
+            capacity, allowance = ceiling - floor, max(1, allowance // self.parts)
+        else:
+            allowance //= self.parts
+            most = self.limit.ceiling(allowance)
+            ceiling = -1 if most is None else most
+        told = (at, number, key, kind, capacity, increment, units, allowance, alert)
+        return [place, span, floor, amount, ceiling], told
 
     def judge(self, receipt: Receipt, frees: int | None, now: int) -> Finding | None:
         """Return what a reply asks for: to be over a share does not prove to be over the limit.
@@ -248,18 +250,12 @@ class Share:
             return found._replace(effect=Effect.THROTTLE, verdict=UNAVAILABLE, wait=SHORT_WAIT)
         return found._replace(wait=None if found.wait is None else min(found.wait, LONGEST_WAIT))
 
-    def _part(self, part: Part, allowance: int) -> Part:
-        return part._replace(limit=cast(Limit, self), allowance=allowance)
-
 
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
 
 _FOLLOWED = (None, Fallback.LOCAL)
 """What a rule says of a store that is away, None where it depends, if its counters are kept."""
-
-_NEVER = Counter(0, "\0" * IDENT_LENGTH, 0, 1, 0, 1, 0, MINUTE)
-"""Refuses whatever comes with it."""
 
 
 class LocalCounters:
@@ -272,6 +268,7 @@ class LocalCounters:
     def __init__(self, engines: Sequence[Engine], parts: int, most: int = MOST_KEYS) -> None:
         self.store = MemoryStore(max_keys=most)
         self.parts = parts
+        self._ask = asking(self.store)
         self.leases: dict[str, int] = {}
         self._idents: set[str] = set()
         # Which counters of an engine are kept; an engine may decide long after its successor.
@@ -287,44 +284,28 @@ class LocalCounters:
                 if limit is not None and _is_followed(limit):
                     self._idents.update(limit.idents)
 
-    def follow(self, plan: Plan, outcome: Outcome) -> None:
-        """Count what the store admitted, and note the bans it told of."""
-        store, now, refused = self.store, plan.now, outcome.refused
-        admitted = outcome.admitted
-        with store.lock:
-            for cell, part, reply in zip(plan.cells, plan.parts, outcome.replies, strict=True):
-                if part.role == "limit":
-                    if admitted and not refused[cell.charge] and _is_followed(part.limit):
-                        self._count(cell, reply, now)
-                elif part.role == "ban":
-                    until = cast(CounterReply, reply).used
-                    if until > now:
-                        self._ban(cell.key, cell.ttl, until, now)
-                elif part.role == "sentence" and _applied(plan, outcome, cell.charge):
-                    self._ban(cell.key, cell.ttl, now + cast(Counter, cell).amount, now)
-
-    def follow_rows(
+    def follow(
         self,
-        question: Question,
-        receipts: Sequence[Receipt | None],
+        plan: Plan,
+        receipts: Sequence[Sequence[Any] | None],
         bans: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """Count what the store admitted of a question, and note the bans it told of.
+        """Count what the store admitted of a plan, and note the bans it told of.
 
         A receipt is None where the counter was not charged. A ban is the place of its cell in the
         form, and until when it lasts.
         """
-        store, now, engine = self.store, question.now, question.engine
+        store, now, engine = self.store, plan.now, plan.engine
         kept = self._kept.get(engine)
         if kept is None:
             kept = self._kept[engine] = [_is_followed(limit) for limit, _ in engine.counters]
-        keys, _, cells, _ = question.form
+        keys, _, cells, _ = plan.form
         home = store.home
         with store.lock:
             for at, until in bans:
                 _, _, place, ttl = cells[at : at + 4]
                 self._ban(keys[place - 1], ttl * MILLISECOND, until, now)
-            for receipt, row in zip(receipts, question.rows, strict=True):
+            for receipt, row in zip(receipts, plan.rows, strict=True):
                 if receipt is None:
                     continue
                 number, key, slot, used, increment, amount, _, _ = receipt
@@ -353,49 +334,78 @@ class LocalCounters:
                 else:
                     table.put(key, record, now)
 
-    def plan(self, plan: Plan, answers: Fallbacks) -> tuple[Plan, list[int]]:
-        """Return what of a plan is asked here, and the place in the plan of each of its cells.
+    def decision(self, plan: Plan, answers: Fallbacks, why: str) -> Decision:
+        """Return the decision on a plan, each rule as it answers; `why` is noted in it.
 
-        That is bans, and the limits of the rules that answer `local`; no strikes.
+        What is asked here is bans, and the limits of the rules that answer `local`; no strikes.
+        Where a rule refuses for the store, nothing is charged.
         """
-        asked = Plan(plan.facts, plan.amounts, plan.now, plan.id, plan.notes)
-        asked.findings = [*plan.findings, *answers.refusals()]
-        places: list[int] = []
+        asked, rows = self._asked(plan, answers)
+        asked.found = [*plan.found, *answers.refusals()]
+        reading = plan.read
+        asked.reading = reading._replace(notes=(*reading.notes, why))
+        reply = self._reply(asked, refuse=answers.refuse)
+        read = asked.verdicts(reply)
+        decision = asked.concluded(read.found, read.looked)
+        # What was charged here is told in whole units, not k times as many.
+        first = 1 + len(asked.form.charges) // 2
+        debits = [
+            Receipt._make(receipt_of(row, receipt.key, reply[first + at : first + at + REPLY]))
+            for (at, *_), row, (receipt, charged) in zip(asked.rows, rows, read.looked, strict=True)
+            if charged
+        ]
+        return Decision.of(
+            decision.ruling._replace(mode=answers.mode),
+            decision.case._replace(debits=tuple(debits), looked=tuple(read.looked)),
+        )
+
+    def _asked(self, plan: Plan, answers: Fallbacks) -> tuple[Plan, list[Sequence[Any]]]:
+        """Return what of a plan is asked here, and the rows of the plan that its rows stand for."""
+        shares = {limit.first: Share(limit, self.parts) for limit, _ in answers.by_charge.values()}
+        asked = Plan(plan.engine, plan.facts, plan.estimate, plan.now, plan.serial)
+        asked.counters = [
+            (cast(Limit, shares.get(limit.first, limit)), part) for limit, part in plan.counters
+        ]
+        keys, flags, cells, _ = plan.form
+        form = asked.form
+        form.keys.extend(keys)
         numbers: dict[int, int] = {}
-        for place, (cell, part) in enumerate(zip(plan.cells, plan.parts, strict=True)):
-            limit, answer = answers.by_charge.get(cell.charge, (None, None))
-            if limit is None or (part.role != "ban" and answer is not Fallback.LOCAL):
-                continue
-            if cell.charge not in numbers:
-                numbers[cell.charge] = len(asked.charges)
-                asked.charges.append(plan.charges[cell.charge])
-            charge, share = numbers[cell.charge], Share(limit, self.parts)
-            own, stands_for = cell._replace(charge=charge), part._replace(limit=cast(Limit, share))
-            if part.role != "ban":
-                own, stands_for = share.charged(cell, part, charge)
-            asked.cells.append(own)
-            asked.parts.append(stands_for)
-            places.append(place)
-        return asked, places
 
-    def acquire(self, plan: Plan, *, refuse: bool) -> Outcome:
+        def copy(at: int, charge: int, rest: Sequence[Any]) -> int:
+            """Copy a cell with other numbers into its charge here; return where its reply is."""
+            if charge not in numbers:
+                form.charges.extend((flags[2 * charge - 2], 0))
+                numbers[charge] = len(form.charges) // 2
+            kind, _, key, ttl, spill = cells[2 * at : 2 * at + 5]
+            form.cells.extend((kind, numbers[charge], key, ttl, spill, *rest))
+            return len(form.cells) // 2 - REPLY
+
+        for at, number in plan.bans:
+            place = copy(at, cells[2 * at + 1], cells[2 * at + 5 : 2 * at + CELL])
+            asked.bans.append(Ban(place, number))
+        rows: list[Sequence[Any]] = []
+        for row in plan.rows:
+            cell = cells[2 * row[0] : 2 * row[0] + CELL]
+            limit, answer = answers.by_charge[cell[1]]
+            if answer is Fallback.LOCAL:
+                numbers_here, told = shares[limit.first].shared(cell, row)
+                place = copy(row[0], cell[1], numbers_here)
+                asked.rows.append(Row(place, *told[1:]))
+                rows.append(row)
+        return asked, rows
+
+    def _reply(self, asked: Plan, *, refuse: bool) -> list[int]:
         """Return the answer of these counters; where the request is refused, charge nothing."""
+        form = asked.form
         if not refuse:
-            return self.store.acquire(plan.charges, plan.cells, plan.now)
-        never = _NEVER._replace(charge=len(plan.charges))
-        charges = [*plan.charges, Charge(True, None)]
-        found = self.store.acquire(charges, [*plan.cells, never], plan.now)
-        return Outcome(False, found.refused[:-1], found.replies[:-1])
-
-    def debits(
-        self, plan: Plan, asked: Plan, places: list[int], outcome: Outcome
-    ) -> Iterator[Receipt]:
-        """Yield the receipts of what was charged here, in whole units, not k times as many."""
-        applied = asked.applied(outcome)
-        for place, own, reply in zip(places, asked.cells, outcome.replies, strict=True):
-            cell, part = plan.cells[place], plan.parts[place]
-            if part.role == "limit" and applied[own.charge]:
-                yield receipt_of(part.limit.first + part.number, part, cell, reply)
+            return self._ask(form, asked.now)
+        # One more charge that refuses whatever comes with it.
+        never = len(form.charges) // 2 + 1
+        keys = [*form.keys, "\0" * IDENT_LENGTH]
+        cell = (COUNTER, never, len(keys), MINUTE // MILLISECOND, 0, 0, 1, 0, 1, 0)
+        whole = Form(keys, [*form.charges, 1, 0], [*form.cells, *cell], form.members)
+        reply = self._ask(whole, asked.now)
+        return [*reply[:never], *reply[never + 1 : -REPLY]]
 
     def settle(self, corrections: Sequence[Correction], now: int, *, own: bool) -> None:
         """Correct what was charged here; `own` tells that it was decided here, at the share.
@@ -414,22 +424,6 @@ class LocalCounters:
             ]
         if known:
             self.store.settle(known, now)
-
-    def _count(self, cell: Any, reply: Any, now: int) -> None:
-        # Untyped, as this runs once a cell of every decision, and a cast is a call.
-        key = cell.spill if reply.spilled else cell.key
-        table = self.store.home(key[:IDENT_LENGTH], cell.ttl)
-        record = table.find(key)
-        if record is None and cell.spill is not None and self.store.is_full():
-            key = cell.spill
-            record = table.find(key)
-        if cell.__class__ is Member:
-            record = entered(record, cell.member, cell.expires, now)
-        elif cell.floor:
-            record = _line(record, reply.used + cell.amount)
-        else:
-            record = _window(record, reply.slot, cell.span, cell.amount)
-        table.put(key, record, now)
 
     def _ban(self, key: str, ttl: int, until: int, now: int) -> None:
         table = self.store.home(key[:IDENT_LENGTH], ttl)
@@ -452,8 +446,3 @@ def _window(record: Record | None, slot: int, span: int, amount: int) -> Record:
     if record.__class__ is int and record & SLOT_MASK == slot:
         return readjusted(record, slot, amount)
     return charged_window(record, slot, span, amount)
-
-
-def _applied(plan: Plan, outcome: Outcome, charge: int) -> bool:
-    after = plan.charges[charge].after
-    return after is not None and outcome.refused[after] and not outcome.refused[charge]

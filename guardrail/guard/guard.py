@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
-from guardrail.engine import Decide, Decision, Settle, ask_in_rows, decide_inline, settle_inline
+from guardrail.engine import (
+    Decide,
+    Decision,
+    PlanRows,
+    Settle,
+    decide_inline,
+    plan_in_rows,
+    settle_inline,
+)
 from guardrail.guard.context import LATEST, Context, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Signal
-from guardrail.stores import AsyncFormStore, AsyncStore, FormStore, Store
+from guardrail.stores import AsyncStore, Store, asking, awaiting
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.opening import awaited
 
@@ -33,15 +41,15 @@ class Guard(BaseGuard[Store]):
         self._due = context.any_due
         self._clock = context.clock
         self._note = context.note
-        self._decide: Decide = self._steps
+        self._ask = asking(store)
+        self._in_rows: PlanRows | None = None
+        self._decide: Decide = self._planned
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
-            self._decide = decide_inline(context.engine, store, self._steps, LATEST)
+            self._decide = decide_inline(context.engine, store, self._planned, LATEST)
             self._settle = settle_inline(context.engine, store)
-        elif isinstance(store, FormStore) and not context.overridden:
-            self._ask = ask_in_rows(context.engine, LATEST)
-            self._forms = store
-            self._decide = self._asked
+        elif not context.overridden:
+            self._in_rows = plan_in_rows(context.engine, LATEST)
 
     def with_policies(self, policies: PolicySet) -> Guard:
         """Return a guard that decides by another policy set, over the same store and counters.
@@ -81,7 +89,7 @@ class Guard(BaseGuard[Store]):
             facts, failed = self._context.known(facts, moment, asked, unavailable)
             unavailable |= failed
         if unavailable:
-            return self._steps(facts, estimate, moment, unavailable)
+            return self._planned(facts, estimate, moment, unavailable)
         decision = self._decide(facts, estimate, moment)
         if self._note is not None:
             self._note(facts, moment, decision)
@@ -139,55 +147,33 @@ class Guard(BaseGuard[Store]):
     ) -> None:
         self.close()
 
-    def _steps(
+    def _planned(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,
         moment: float,
         unavailable: frozenset[str] = frozenset(),
     ) -> Decision:
-        """Decide in three steps: plan, acquire, conclude."""
-        context = self._context
-        case, plan = context.plan(facts, estimate, moment, unavailable)
-        if not context.needs_store(plan):
-            return context.concluded(case, plan, None)
+        """Decide in three steps: plan, ask the store, conclude."""
+        plan = None
+        if self._in_rows is not None and not unavailable:
+            plan = self._in_rows(facts, estimate, moment)
+        if plan is None:
+            plan = self._context.plan(facts, estimate, moment, unavailable)
+        if not plan.needs_store:
+            return plan.unasked()
         supervisor = self._supervisor
         permit = supervisor.permit()
         if permit is None:
-            return supervisor.unasked(case, plan)
+            return supervisor.unasked(plan)
         try:
-            outcome = self._store.acquire(plan.charges, plan.cells, plan.now)
+            reply = self._ask(plan.form, plan.now)
         except Exception as problem:
-            return supervisor.failed(case, plan, permit, problem)
+            return supervisor.failed(plan, permit, problem)
         except BaseException:
             supervisor.abandoned(permit)
             raise
-        return supervisor.answered(case, plan, permit, outcome)
-
-    def _asked(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        moment: float,
-    ) -> Decision:
-        """Decide by a question in numbers, if the request is plain enough for one."""
-        question = self._ask(facts, estimate, moment)
-        if question is None:
-            return self._steps(facts, estimate, moment)
-        if not question.needs_store:
-            return question.unasked()
-        supervisor = self._supervisor
-        permit = supervisor.permit()
-        if permit is None:
-            return supervisor.unasked(question.case, question.plan)
-        try:
-            reply = self._forms.ask(question, question.now)
-        except Exception as problem:
-            return supervisor.failed(question.case, question.plan, permit, problem)
-        except BaseException:
-            supervisor.abandoned(permit)
-            raise
-        return supervisor.replied(question, permit, reply)
+        return supervisor.replied(plan, permit, reply)
 
     def _send(self, delivery: Delivery | None) -> bool:
         """Send corrections, if there are any; tell whether they arrived."""
@@ -222,8 +208,10 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         self._sending: set[asyncio.Task[bool]] = set()
         if not inspect.iscoroutinefunction(self._remote.acquire):
             self._direct = Guard(context, cast(Store, store), self._supervisor)
-        asks = isinstance(self._remote, AsyncFormStore) and not context.overridden
-        self._ask = ask_in_rows(context.engine, LATEST) if asks else None
+        self._ask = awaiting(self._remote)
+        self._in_rows: PlanRows | None = None
+        if self._direct is None and not context.overridden:
+            self._in_rows = plan_in_rows(context.engine, LATEST)
 
     def with_policies(self, policies: PolicySet) -> AsyncGuard:
         """Return a guard that decides by another policy set, over the same store and counters."""
@@ -262,62 +250,38 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(
                 facts, estimate, unavailable=unavailable, now=moment, asked=context.signals
             )
-        decision = await self._decided(facts, estimate, moment, unavailable)
+        decision = await self._planned(facts, estimate, moment, unavailable)
         if context.note is not None and not unavailable:
             context.note(facts, moment, decision)
         return decision
 
-    async def _decided(
+    async def _planned(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,
         moment: float,
         unavailable: frozenset[str],
     ) -> Decision:
-        """Decide by a question in numbers, if the request is plain enough for one."""
-        question = None
-        if self._ask is not None and not unavailable:
-            question = self._ask(facts, estimate, moment)
-        if question is None:
-            return await self._steps(facts, estimate, moment, unavailable)
-        if not question.needs_store:
-            return question.unasked()
+        """Decide in three steps: plan, ask the store, conclude."""
+        plan = None
+        if self._in_rows is not None and not unavailable:
+            plan = self._in_rows(facts, estimate, moment)
+        if plan is None:
+            plan = self._context.plan(facts, estimate, moment, unavailable)
+        if not plan.needs_store:
+            return plan.unasked()
         supervisor = self._supervisor
         permit = supervisor.permit()
         if permit is None:
-            return supervisor.unasked(question.case, question.plan)
+            return supervisor.unasked(plan)
         try:
-            reply = await cast(AsyncFormStore, self._remote).ask(question, question.now)
+            reply = await self._ask(plan.form, plan.now)
         except Exception as problem:
-            return supervisor.failed(question.case, question.plan, permit, problem)
+            return supervisor.failed(plan, permit, problem)
         except BaseException:
             supervisor.abandoned(permit)
             raise
-        return supervisor.replied(question, permit, reply)
-
-    async def _steps(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        moment: float,
-        unavailable: frozenset[str],
-    ) -> Decision:
-        """Decide in three steps: plan, acquire, conclude."""
-        context, supervisor = self._context, self._supervisor
-        case, plan = context.plan(facts, estimate, moment, unavailable)
-        if not context.needs_store(plan):
-            return context.concluded(case, plan, None)
-        permit = supervisor.permit()
-        if permit is None:
-            return supervisor.unasked(case, plan)
-        try:
-            outcome = await self._remote.acquire(plan.charges, plan.cells, plan.now)
-        except Exception as problem:
-            return supervisor.failed(case, plan, permit, problem)
-        except BaseException:
-            supervisor.abandoned(permit)
-            raise
-        return supervisor.answered(case, plan, permit, outcome)
+        return supervisor.replied(plan, permit, reply)
 
     async def settle(
         self,

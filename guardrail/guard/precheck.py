@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from guardrail.engine import HEAD_FACTS, Case, Decide, Decision, Engine, decide_inline, head_rules
+from guardrail.engine import (
+    HEAD_FACTS,
+    Decide,
+    Decision,
+    Engine,
+    Interpreter,
+    decide_inline,
+    head_rules,
+)
 from guardrail.guard.context import LATEST, Context, microseconds
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
@@ -64,6 +72,7 @@ class _HeadRules:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._interpreter = Interpreter(engine)
         # A block has no counters: the store is only what the quick function is written over.
         self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps, LATEST)
 
@@ -93,10 +102,8 @@ class _HeadRules:
         moment: float,
         unavailable: frozenset[str] = frozenset(),
     ) -> Decision:
-        engine, now = self.engine, microseconds(moment)
-        serial = engine.ids.next()
-        plan = engine.plan(facts, estimate, now, engine.ids.name(serial), unavailable)
-        return engine.decision(Case(engine, facts, estimate, now, serial), plan, None)
+        now, serial = microseconds(moment), self.engine.ids.next()
+        return self._interpreter.plan(facts, estimate, now, serial, unavailable).unasked()
 
 
 def _late(signals: Sequence[Signal]) -> frozenset[str]:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from guardrail.engine import Case, Decision, Plan, Question
+from guardrail.engine import Decision, Plan
 from guardrail.errors import StoreError
 from guardrail.guard.breaker import Breaker
 from guardrail.guard.context import Context
 from guardrail.guard.fallback import Fallbacks, LocalCounters
 from guardrail.model.amounts import HOUR
-from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Member, Outcome, Renew
+from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Renew
 from guardrail.model.effects import StoreMode
 from guardrail.stores.cells import GarbledError, are_numbers
 
@@ -169,7 +169,7 @@ class Delivery(NamedTuple):
 class Supervisor:
     """Watches over the calls to one store.
 
-    Each call takes a permit, and hands it back by what became of it: `answered`, `failed` or
+    Each call takes a permit, and hands it back by what became of it: `replied`, `failed` or
     `abandoned` for decisions, `delivered`, `undelivered` or `interrupted` for corrections.
     `in_process` stores are never away; nothing is counted beside them. A store that `undoes` takes
     back what it charged for a call that failed, and counts by itself what it cannot.
@@ -230,49 +230,33 @@ class Supervisor:
         """Note that such a call failed."""
         self._note(permit, problem)
 
-    def answered(self, case: Case, plan: Plan, permit: int, outcome: Outcome) -> Decision:
-        """Return the decision on a plan that the store has answered."""
-        if not _fits(outcome, plan):
-            wrong = StoreError("its answer does not fit what was asked", unsure=True)
-            return self._misunderstood(case, plan, permit, wrong)
-        self._breaker.succeeded(permit, self._clock())
-        if self._follows:
-            self._local.follow(plan, outcome)
-        return case.engine.decision(case, plan, outcome)
-
-    def replied(self, question: Question, permit: int, reply: list[int]) -> Decision:
-        """Return the decision on a question that the store has replied to."""
+    def replied(self, plan: Plan, permit: int, reply: list[int]) -> Decision:
+        """Return the decision on a plan that the store has replied to."""
         try:
             if not (self._undoes or are_numbers(reply)):
                 raise GarbledError(f"the store answered `{reply!r:.100}`, which is none of ours")
-            if not question.fits(reply):
+            if not plan.form.fits(reply):
                 raise GarbledError("the store's reply is none of ours: its length is wrong")
-            receipts = question.receipts(reply)
-            read = question.verdicts(reply) if receipts is None else None
+            receipts = plan.receipts(reply)
+            read = plan.verdicts(reply) if receipts is None else None
         except Exception as problem:  # a store of the host's own may reply whatever it likes
-            return self._misunderstood(question.case, question.plan, permit, problem)
+            return self._failed(plan, permit, problem, undone=False)
         self._breaker.succeeded(permit, self._clock())
         if read is None:
             assert receipts is not None
             if self._follows:
-                self._local.follow_rows(question, receipts)
-            return question.allowed(receipts)
+                self._local.follow(plan, receipts)
+            return plan.allowed(receipts)
         if self._follows:
             charged = [receipt if charged else None for receipt, charged in read.looked]
-            self._local.follow_rows(question, charged, read.bans)
-        return question.concluded(read.found, read.looked)
+            self._local.follow(plan, charged, read.bans)
+        return plan.concluded(read.found, read.looked)
 
-    def failed(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
+    def failed(self, plan: Plan, permit: int, problem: Exception) -> Decision:
         """Return the decision on a plan that the store failed to answer."""
-        return self._failed(case, plan, permit, problem, undone=self._undoes)
+        return self._failed(plan, permit, problem, undone=self._undoes)
 
-    def _misunderstood(self, case: Case, plan: Plan, permit: int, problem: Exception) -> Decision:
-        """Return the decision on a plan whose answer tells nothing, and is not undone."""
-        return self._failed(case, plan, permit, problem, undone=False)
-
-    def _failed(
-        self, case: Case, plan: Plan, permit: int, problem: Exception, *, undone: bool
-    ) -> Decision:
+    def _failed(self, plan: Plan, permit: int, problem: Exception, *, undone: bool) -> Decision:
         self._note(permit, problem)
         if _unsure(problem):
             if not undone:
@@ -281,13 +265,13 @@ class Supervisor:
             # It may have been admitted all the same: its places in flight are given back.
             leaves = self._backlog.wrap(_places_taken(plan), plan.now)
             self._backlog.keep(leaves, plan.now, unsure=True)
-        return self._without(case, plan, f"the store failed ({_worded(problem)})")
+        return self._without(plan, f"the store failed ({_worded(problem)})")
 
-    def unasked(self, case: Case, plan: Plan) -> Decision:
+    def unasked(self, plan: Plan) -> Decision:
         """Return the decision on a plan for which the store is not asked."""
         with self._lock:
             self._unasked += 1
-        return self._without(case, plan, f"the store is not asked, as it failed ({self._problem})")
+        return self._without(plan, f"the store is not asked, as it failed ({self._problem})")
 
     def delivery(
         self, decision: Decision, corrections: Sequence[Correction], now: int
@@ -338,16 +322,10 @@ class Supervisor:
         """Count as lost what still waits: nothing will deliver it."""
         self._backlog.give_up()
 
-    def _without(self, case: Case, plan: Plan, why: str) -> Decision:
+    def _without(self, plan: Plan, why: str) -> Decision:
         """Decide without the store, each rule as it says."""
-        answers = Fallbacks.of(case.engine, case, plan)
-        asked, places = self._local.plan(plan, answers)
-        asked.notes = (*plan.notes, f"{why}: {answers.told()}")
-        outcome = self._local.acquire(asked, refuse=answers.refuse)
-        debits = tuple(self._local.debits(plan, asked, places, outcome))
-        decision = case.engine.decision(case, asked, outcome)
-        ruling = decision.ruling._replace(mode=answers.mode)
-        return Decision.of(ruling, decision.case._replace(debits=debits))
+        answers = Fallbacks.of(plan)
+        return self._local.decision(plan, answers, f"{why}: {answers.told()}")
 
     def _note(self, permit: int, problem: Exception) -> None:
         self._breaker.failed(permit, self._clock())
@@ -368,22 +346,16 @@ class Supervisor:
             decision.note(f"{why}: {what} of what was charged {'is' if lost == 1 else 'are'} lost")
 
 
-def _fits(outcome: object, plan: Plan) -> bool:
-    return (
-        isinstance(outcome, Outcome)
-        and len(outcome.replies) == len(plan.cells)
-        and len(outcome.refused) == len(plan.charges)
-    )
-
-
 def _places_taken(plan: Plan) -> list[Correction]:
-    return [
-        Leave(key, cell.member)
-        for cell, part in zip(plan.cells, plan.parts, strict=True)
-        if part.limit.lease and isinstance(cell, Member)
-        for key in (cell.key, cell.spill)
-        if part.role == "limit" and key
-    ]
+    keys, _, cells, _ = plan.form
+    found: list[Correction] = []
+    for at, number, key, *_ in plan.rows:
+        if plan.counters[number][0].lease:
+            spill, member = cells[2 * at + 4 : 2 * at + 6]
+            found.append(Leave(key, member))
+            if spill > 0:
+                found.append(Leave(keys[spill - 1], member))
+    return found
 
 
 def _unsure(problem: Exception) -> bool:

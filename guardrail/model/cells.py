@@ -3,14 +3,14 @@
 Times and expiries are whole microseconds since the epoch; values are whole units of the limit's
 own kind (requests, tokens, micro-USD, microseconds of a rate's time line).
 
-A *form* is the same call as flat numbers, for which no cell need be made: its numbers are written
-by the engine, or from charges and cells; a store answers both alike.
+A *form* is the same call as flat numbers, which is what the engine writes and stores are asked.
+Charges and cells are how tests, tools and hosts' own stores read and write it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 TOP = 2**53 - 1
 """The largest value a cell holds and the largest amount it takes (exact in a double)."""
@@ -191,24 +191,32 @@ class Form(NamedTuple):
     cells: list[Any]
     members: list[int]
 
-
-class Asked(Protocol):
-    """A decision's call in both of its shapes; one of them is made from what the other stands for.
-
-    The cells are needed where a form does not do: in a cluster, and to take back what came late.
-    """
+    def fits(self, reply: Sequence[int]) -> bool:
+        """Tell whether a reply has as many numbers as one to this form must have."""
+        return len(reply) == 1 + len(self.charges) // 2 + len(self.cells) // CELL * REPLY
 
     @property
-    def form(self) -> Form:
-        """The call as numbers."""
-        ...
+    def as_charges(self) -> list[Charge]:
+        """The charges, made from the numbers."""
+        after = self.charges[1::2]
+        return [
+            Charge(binding == 1, follows - 1 if follows else None)
+            for binding, follows in zip(self.charges[::2], after, strict=True)
+        ]
 
     @property
-    def charges(self) -> Sequence[Charge]:
-        """The charges that the form stands for."""
-        ...
-
-    @property
-    def cells(self) -> Sequence[Cell]:
-        """The cells that the form stands for."""
-        ...
+    def as_cells(self) -> list[Cell]:
+        """The cells, made from the numbers: for a store that takes no numbers, and a cluster."""
+        found: list[Cell] = []
+        for at in range(0, len(self.cells), CELL):
+            kind, charge, key, kept, spilled, place, span, floor, amount, most = self.cells[
+                at : at + CELL
+            ]
+            name, number = self.keys[key - 1], charge - 1
+            spill = LEFT_OUT if spilled < 0 else self.keys[spilled - 1] if spilled else None
+            ceiling, ttl = None if most < 0 else most, kept * MILLISECOND
+            if kind == SET:
+                found.append(Member(number, name, place, span, ceiling, ttl, spill))
+            else:
+                found.append(Counter(number, name, place, span, floor, amount, ceiling, ttl, spill))
+        return found

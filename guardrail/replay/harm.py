@@ -457,7 +457,7 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
     if made is None:
         return Reading()
     case = decision.case
-    known = case.engine.read(case).facts
+    known = case.engine.reading(case).facts
     facts = tuple((name, _text(known.get(name))) for name in sorted(facts_of(made.when)))
     asked = [
         receipt.amount

@@ -8,8 +8,9 @@ from guardrail.engine import (
     ConditionStory,
     Decision,
     Engine,
-    Part,
+    Interpreter,
     Plan,
+    Row,
     RuleStory,
     pace_increment,
 )
@@ -17,7 +18,7 @@ from guardrail.errors import SettingError
 from guardrail.guard.context import ProcessIds
 from guardrail.loading import NotationError, nearest, read_amount
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import Cell, Charge, Counter
+from guardrail.model.cells import REPLY, Cell, Charge, Counter
 from guardrail.model.policy import PolicySet
 from guardrail.stores import Store
 
@@ -39,7 +40,7 @@ def precharge(store: Store, policies: PolicySet, decision: Decision, used: Used)
         SettingError: an amount is none, or no such rule counts this request.
     """
     now = round(decision.time * SECOND)
-    plan = Engine(policies, ProcessIds()).plan(decision.facts, None, now, decision.id)
+    plan = Interpreter(Engine(policies, ProcessIds())).plan(decision.facts, None, now, 0)
     for name, written in used.items():
         cells = _cells(plan, name, written)
         if not cells:
@@ -49,25 +50,34 @@ def precharge(store: Store, policies: PolicySet, decision: Decision, used: Used)
 
 def _cells(plan: Plan, name: str, written: str) -> list[Cell]:
     rule, _, unit = name.partition(":")
-    parts = [
-        (part, cell)
-        for part, cell in zip(plan.parts, plan.cells, strict=True)
-        if part.role == "limit" and part.limit.rule.id == rule and unit in ("", _unit(part))
+    rows = [
+        (row, counted)
+        for row in plan.rows
+        for counted in [_unit(plan, row)]
+        if plan.counters[row.number][0].rule.id == rule and unit in ("", counted)
     ]
-    if not parts:
+    if not rows:
         return []
-    if len(parts) > 1:
-        units = " or ".join(f"`{rule}:{_unit(part)}`" for part, _ in parts)
+    if len(rows) > 1:
+        units = " or ".join(f"`{rule}:{counted}`" for _, counted in rows)
         raise SettingError(f"`{rule}` counts several units: write {units}")
-    part, cell = parts[0]
-    amount = _amount(name, written, money=_unit(part) == "cost_usd")
+    row, counted = rows[0]
+    cell = plan.form.as_cells[row.at // REPLY]
+    amount = _amount(name, written, money=counted == "cost_usd")
     if isinstance(cell, Counter):
-        return [cell._replace(charge=0, amount=_increment(part, amount), ceiling=None)]
+        period = plan.counters[row.number][0].period
+        held = pace_increment(amount, row.allowance, period) if period else amount
+        return [cell._replace(charge=0, amount=held, ceiling=None)]
     if amount > MOST_MEMBERS:
         raise SettingError(f"`{name}={written}` is too much: at most {MOST_MEMBERS:,}")
     return [
         cell._replace(charge=0, member=f"used {number}", ceiling=None) for number in range(amount)
     ]
+
+
+def _unit(plan: Plan, row: Row) -> str:
+    limit, part = plan.counters[row.number]
+    return limit.units[part] if limit.units else ""
 
 
 def _why_none(policies: PolicySet, decision: Decision, name: str) -> str:
@@ -120,16 +130,6 @@ def _tests(condition: ConditionStory) -> Iterator[tuple[str, bool | None]]:
             yield from _tests(part)
     else:
         yield " or ".join(dict.fromkeys(test.text for test in condition.tests)), condition.answer
-
-
-def _unit(part: Part) -> str:
-    units = part.limit.units
-    return units[part.number] if units else ""
-
-
-def _increment(part: Part, amount: int) -> int:
-    period = part.limit.period
-    return pace_increment(amount, part.allowance, period) if period else amount
 
 
 def _amount(name: str, written: str, *, money: bool) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
+from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome
+from guardrail.stores.cells import reply_to
 
 
 class Store(Protocol):
@@ -69,10 +70,10 @@ class AsyncStore(Protocol):
 
 @runtime_checkable
 class FormStore(Store, Protocol):
-    """A store that can also be asked in numbers, for which no cells need be made."""
+    """A store that is asked in numbers, for which no cells need be made."""
 
-    def ask(self, asked: Asked, now: int) -> list[int]:
-        """Acquire what a form asks for; return the outcome as `forms.reply_of` writes it.
+    def ask(self, form: Form, now: int) -> list[int]:
+        """Acquire what a form asks for; return the outcome as `cells.reply_of` writes it.
 
         Raises:
             StoreError: the store did not answer; nothing is known of what was applied.
@@ -84,6 +85,35 @@ class FormStore(Store, Protocol):
 class AsyncFormStore(AsyncStore, Protocol):
     """The same, awaited."""
 
-    async def ask(self, asked: Asked, now: int) -> list[int]:
+    async def ask(self, form: Form, now: int) -> list[int]:
         """Acquire; see `FormStore.ask`."""
         ...
+
+
+Ask = Callable[[Form, int], list[int]]
+AsyncAsk = Callable[[Form, int], Awaitable[list[int]]]
+
+
+def asking(store: Store) -> Ask:
+    """Return how a store is asked in numbers; one that takes no form is handed its cells.
+
+    Asking it raises StoreError where it does not answer, or its outcome is none of such a form.
+    """
+    if isinstance(store, FormStore):
+        return store.ask
+
+    def ask(form: Form, now: int) -> list[int]:
+        return reply_to(form, store.acquire(form.as_charges, form.as_cells, now))
+
+    return ask
+
+
+def awaiting(store: AsyncStore) -> AsyncAsk:
+    """Return the same of a store that is awaited."""
+    if isinstance(store, AsyncFormStore):
+        return store.ask
+
+    async def ask(form: Form, now: int) -> list[int]:
+        return reply_to(form, await store.acquire(form.as_charges, form.as_cells, now))
+
+    return ask

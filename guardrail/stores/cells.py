@@ -8,8 +8,8 @@ draining counter is an int, or a pair once something was refunded; a set is a di
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 from guardrail.errors import StoreError
 from guardrail.model.amounts import DAY, SECOND
@@ -345,6 +345,33 @@ def member_of(cell: Cell | Correction) -> str:
     return getattr(cell, "member", "")
 
 
+def acquired(
+    charges: Sequence[Charge],
+    cells: Sequence[Cell],
+    read: Callable[[Cell], Reply],
+    apply: Callable[[Cell, Reply], None],
+) -> Outcome:
+    """Return the outcome of cells that `read` answers, after charging by `apply` what is admitted.
+
+    Each is called with one cell at a time, in their order; all are read before one is charged.
+    """
+    refused = [False] * len(charges)
+    left_out: set[int] = set()
+    replies: list[Reply] = []
+    for cell in cells:
+        reply = read(cell)
+        if refuses(cell, reply):
+            refused[cell.charge] = True
+        replies.append(reply)
+        if reply.spilled and cell.spill == LEFT_OUT:
+            left_out.add(cell.charge)
+    admitted, applied = admission(charges, refused, left_out)
+    for cell, reply in zip(cells, replies, strict=True):
+        if applied[cell.charge]:
+            apply(cell, reply)
+    return Outcome(admitted, refused, replies)
+
+
 def admission(
     charges: Sequence[Charge], refused: list[bool], left_out: Collection[int]
 ) -> tuple[bool, list[bool]]:
@@ -368,22 +395,6 @@ def admission(
         for i, charge in enumerate(charges)
     ]
     return admitted, applied
-
-
-class Planned(NamedTuple):
-    """A call whose cells are there already."""
-
-    charges: Sequence[Charge]
-    cells: Sequence[Cell]
-
-    @property
-    def form(self) -> Form:
-        """The call as numbers.
-
-        Raises:
-            StoreError: a number is not whole, negative, or past 2⁵³ − 1.
-        """
-        return form_of(self.charges, self.cells)
 
 
 def form_of(charges: Sequence[Charge], cells: Sequence[Cell]) -> Form:
@@ -462,6 +473,21 @@ def outcome_of(reply: Sequence[int], charges: int, cells: Sequence[Cell]) -> Out
         else:
             replies.append(MemberReply(used, second == 1, left, spilled == 1))
     return Outcome(reply[0] == 1, [flag == 1 for flag in reply[1 : 1 + charges]], replies)
+
+
+def reply_to(form: Form, outcome: object) -> list[int]:
+    """Return a store's answer to a form as numbers; see `outcome_of`.
+
+    Raises:
+        GarbledError: it is no outcome, or not one of this form.
+    """
+    try:
+        reply = reply_of(cast(Outcome, outcome))
+    except Exception as problem:  # a store of the host's own may answer whatever it likes
+        raise GarbledError(f"the store answered `{outcome!r:.100}`, which is none") from problem
+    if not form.fits(reply):
+        raise GarbledError("the store's answer does not fit what was asked")
+    return reply
 
 
 def reply_of(outcome: Outcome) -> list[int]:

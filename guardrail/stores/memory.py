@@ -34,7 +34,7 @@ from guardrail.model.cells import (
 from guardrail.stores import cells
 from guardrail.stores.cells import (
     Record,
-    admission,
+    acquired,
     charged,
     copied,
     corrected,
@@ -211,21 +211,12 @@ class MemoryStore:
         return table.find(key) if table is not None else None
 
     def _acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
-        refused = [False] * len(charges)
-        left_out: set[int] = set()
-        replies: list[Reply] = []
-        for cell in cells:
-            reply = self.read(cell, now)
-            if refuses(cell, reply):
-                refused[cell.charge] = True
-            replies.append(reply)
-            if reply.spilled and cell.spill == LEFT_OUT:
-                left_out.add(cell.charge)
-        admitted, applied = admission(charges, refused, left_out)
-        for cell, reply in zip(cells, replies, strict=True):
-            if applied[cell.charge]:
-                self.apply(cell, reply, now)
-        return Outcome(admitted, refused, replies)
+        return acquired(
+            charges,
+            cells,
+            lambda cell: self.read(cell, now),
+            lambda cell, reply: self.apply(cell, reply, now),
+        )
 
     def _locate(self, cell: Cell) -> tuple[Record | None, bool]:
         record = self.home(cell.key[:IDENT_LENGTH], cell.ttl).find(cell.key)

@@ -90,12 +90,12 @@ def test_the_mutant_that_settles_twice_is_found_out(monkeypatch, kind):
 
 @pytest.mark.parametrize("kind", VERBS)
 def test_the_mutant_that_refuses_too_late_is_found_out(monkeypatch, kind):
-    original = BudgetLimit.charge
+    original = BudgetLimit.cells
 
-    def lenient(self, plan, allowances, key, member):
-        original(self, plan, tuple(limit + 30 for limit in allowances), key, member)
+    def lenient(self, plan, allowances, member):
+        return original(self, plan, tuple(limit + 30 for limit in allowances), member)
 
-    monkeypatch.setattr(BudgetLimit, "charge", lenient)
+    monkeypatch.setattr(BudgetLimit, "cells", lenient)
     monkeypatch.setattr(
         "guardrail.guard.guard.decide_inline", lambda engine, store, steps, end: steps
     )

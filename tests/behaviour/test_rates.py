@@ -94,13 +94,13 @@ def test_the_mutant_that_refunds_what_has_drained_is_found_out(monkeypatch):
 
 
 def test_the_mutant_that_counts_a_request_as_one_is_found_out(monkeypatch):
-    original = RateLimit.charge
+    original = RateLimit.cells
 
-    def cheap(self, plan, allowances, key, member):
-        plan.amounts = {**plan.amounts, "tokens": 1}
-        original(self, plan, allowances, key, member)
+    def cheap(self, plan, allowances, member):
+        plan.amounts["tokens"] = 1
+        return original(self, plan, allowances, member)
 
-    monkeypatch.setattr(RateLimit, "charge", cheap)
+    monkeypatch.setattr(RateLimit, "cells", cheap)
     monkeypatch.setattr(
         "guardrail.guard.guard.decide_inline", lambda engine, store, steps, end: steps
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from guardrail.model.cells import Cell, Charge, Outcome
 from guardrail.stores import Store
-from guardrail.stores.cells import Planned, outcome_of
+from guardrail.stores.cells import form_of, outcome_of
 from guardrail.stores.lmdb import AsyncLmdbStore, LmdbStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.cells.awaited import Awaited
@@ -36,7 +36,7 @@ class HousedInNumbers(Housed):
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Acquire by a form."""
-        return outcome_of(self.ask(Planned(charges, cells), now), len(charges), cells)
+        return outcome_of(self.ask(form_of(charges, cells), now), len(charges), cells)
 
 
 def on_server(kind: str, is_async: bool) -> Store:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Engine, core
-from guardrail.engine.program import Index, Plan, build_index, compose, rule_planner
+from guardrail.engine import Engine, Interpreter, Plan, core
+from guardrail.engine.index import Index, build_index
+from guardrail.model.cells import REPLY
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, policy_set, request
 from tests.engine.tracing import MOVES, Numbered
@@ -22,41 +23,35 @@ INDEXED = ("geo.country", "request.tools", "account.id", "request.model", "x.fla
 
 def asked_for(plan: Plan) -> Counter[object]:
     """Return what a plan asks for, rule by rule, whatever the order of the rules."""
-    found: Counter[object] = Counter((f.order, repr(f)) for f in plan.findings)
-    for part, cell in zip(plan.parts, plan.cells, strict=True):
-        charge = plan.charges[cell.charge]
-        first = next(i for i, c in enumerate(plan.cells) if plan.parts[i].limit is part.limit)
-        base = plan.cells[first].charge
+    found: Counter[object] = Counter((f.order, repr(f)) for f in plan.found)
+    cells, charges = plan.form.as_cells, plan.form.as_charges
+    limits = {row.at // REPLY: row for row in plan.rows}
+    bans = {ban.at // REPLY: ban.number for ban in plan.bans}
+    base = 0
+    for place, cell in enumerate(cells):
+        charge = charges[cell.charge]
+        if charge.after is None:
+            base = cell.charge
         after = None if charge.after is None else charge.after - base
-        placed = cell._replace(charge=cell.charge - base)
-        entry = (part.limit.rule.id, part.role, part.number, part.allowance, part.amount)
-        found[(entry, placed, charge.binding, after)] += 1
+        row = limits[place]._replace(at=0) if place in limits else bans.get(place)
+        found[(row, cell._replace(charge=cell.charge - base), charge.binding, after)] += 1
     return found
 
 
 def compare(policies: PolicySet, seed: int, length: int = 12) -> int:
     """Plan random requests both ways and return how many things they asked for."""
     rng, ids, now, asked = Random(seed), Numbered(), START, 0
-    quick, readable = Engine(policies, ids), Engine(policies, ids)
-    readable._planner = compose(
-        [
-            rule_planner(rule, limit, policies.exemptions)
-            for rule, limit in zip(readable.rules, readable.limits, strict=True)
-        ],
-        Index(tuple(range(len(readable.rules))), {}),
-    )
+    engines = [Engine(policies, ids), Engine(policies, ids)]
+    engines[1].index = Index(tuple(range(len(engines[1].rules))), {})
+    interpreters = [Interpreter(engine) for engine in engines]
     for _ in range(length):
         now += rng.choice(MOVES)
         made = request(rng, odd=0.05)
-        plans = [e.plan(made.facts, made.estimate, now, "d1") for e in (quick, readable)]
+        plans = [each.plan(made.facts, made.estimate, now, 1) for each in interpreters]
         counts = [asked_for(plan) for plan in plans]
         assert counts[0] == counts[1]
-        assert [len(p.charges) for p in plans] == [len(plans[0].charges)] * 2
-        assert (plans[0].facts, plans[0].amounts, plans[0].notes) == (
-            plans[1].facts,
-            plans[1].amounts,
-            plans[1].notes,
-        )
+        assert len(plans[0].form.charges) == len(plans[1].form.charges)
+        assert plans[0].read == plans[1].read
         asked += counts[0].total()
     return asked
 

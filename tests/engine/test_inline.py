@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Engine
+from guardrail.engine import Engine, Plan
 from guardrail.engine.emit_inline import InlineEmitter, _Inline
-from guardrail.engine.verbs import CellSpec, Limit
+from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
@@ -132,7 +132,12 @@ def keeps_no_receipt(self: InlineEmitter, *asked: Any) -> list[str]:
     return lines
 
 
-LOOK, FIND = InlineEmitter.look, InlineEmitter._find
+def bans_nobody(self: Plan, reply: list[int]) -> Any:
+    read = VERDICTS(self, reply)
+    return read._replace(found=[f for f in read.found if f.number != BY_BAN])
+
+
+LOOK, FIND, VERDICTS = InlineEmitter.look, InlineEmitter._find, Plan.verdicts
 MUTANTS = {
     "leaves the limit open": (InlineEmitter, "_refuse", never_refuses),
     "charges what a rule in shadow refused": (InlineEmitter, "_refuse", charges_all),
@@ -140,6 +145,7 @@ MUTANTS = {
     "lets the banned in": (InlineEmitter, "_ban", forgets_bans),
     "forgets to write": (InlineEmitter, "look", writes_nothing),
     "keeps no receipt": (InlineEmitter, "look", keeps_no_receipt),
+    "tells of a ban that a plan's reply does not": (Plan, "verdicts", bans_nobody),
 }
 
 

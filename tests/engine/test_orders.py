@@ -17,6 +17,7 @@ from guardrail.model.conditions import ALWAYS
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Budget, Escalate, Key, Rate, Rule, Step, Verdict, Window
+from guardrail.stores import asking
 from tests.engine.policies import SPAN, START, Request, policy_set, policy_sets, request
 from tests.engine.tracing import MOVES, Subject
 
@@ -111,8 +112,8 @@ def allowed_under(limit: int, used: int, amount: int) -> bool:
     facts = {"account.id": "a", "x.quota": 1}
     charged = Subject(budget_set(1000), fused=True)
     charged.decide(Request(facts, {"requests": used}), START)
-    subject.guard._store = charged.store
-    subject.guard._decide = subject.guard._steps
+    subject.guard._ask = asking(charged.store)
+    subject.guard._decide = subject.guard._planned
     return subject.decide(Request(facts, {"requests": amount}), START).allowed
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from guardrail.engine import conclude as combining
-from guardrail.engine.program import Plan
+from guardrail.engine.plan import Plan
+from guardrail.engine.verbs import CellValues
 from guardrail.engine.verbs.budget import BudgetLimit
 from guardrail.model.cells import Correction
 from guardrail.model.policy import PolicySet
@@ -39,14 +40,13 @@ def test_the_order_of_rules_finds_the_first_refusal_winning(
 
 
 def test_a_higher_limit_finds_odd_limits_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    charge = BudgetLimit.charge
+    cells = BudgetLimit.cells
 
-    def halved(self: BudgetLimit, plan: Plan, allowances: Any, key: str, member: str) -> None:
-        charge(
-            self, plan, tuple(most // 2 if most % 2 else most for most in allowances), key, member
-        )
+    def halved(self: BudgetLimit, plan: Plan, allowances: Any, member: str) -> list[CellValues]:
+        odd_ones = tuple(most // 2 if most % 2 else most for most in allowances)
+        return cells(self, plan, odd_ones, member)
 
-    monkeypatch.setattr(BudgetLimit, "charge", halved)
+    monkeypatch.setattr(BudgetLimit, "cells", halved)
 
     assert any(
         orders.allowed_under(most, used, 1) and not orders.allowed_under(most + 1, used, 1)

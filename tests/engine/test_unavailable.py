@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Engine, core
+from guardrail.engine import Engine, Interpreter, program
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import (
@@ -111,11 +111,11 @@ def compare(seed: int) -> str:
     gone = frozenset(name for name in TESTED if rng.random() < 0.3)
     asked = {name: value for name, value in asked.items() if name not in gone}
     engine = Engine(policies, Numbered())
-    plan = engine.plan(asked, None, START, "d", gone)
+    plan = Interpreter(engine).plan(asked, None, START, 0, gone)
     gone = engine.reader.widened(gone)
-    missed = engine.facts_by_rule[0] & gone - plan.facts.keys()
-    found = [finding.verdict.reason for finding in plan.findings]
-    answer = judged(rule.when, plan.facts, gone - plan.facts.keys())
+    missed = engine.facts_by_rule[0] & gone - plan.read.facts.keys()
+    found = [finding.verdict.reason for finding in plan.found]
+    answer = judged(rule.when, plan.read.facts, gone - plan.read.facts.keys())
     if not missed:
         assert REASON not in found
         return "not missed"
@@ -147,14 +147,14 @@ def test_the_comparison_meets_every_answer() -> None:
 
 
 def test_the_comparison_finds_a_negation_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = core._blinded
+    honest = program._blinded
 
     def forgetful(when: Condition, unavailable: frozenset[str]) -> Condition:
         if isinstance(when, Negation):
             return honest(when.part, unavailable)
         return honest(when, unavailable)
 
-    monkeypatch.setattr(core, "_blinded", forgetful)
+    monkeypatch.setattr(program, "_blinded", forgetful)
     with pytest.raises(AssertionError):
         compare_many()
 
@@ -176,6 +176,8 @@ def test_an_actor_cannot_be_told_where_the_account_is_unavailable() -> None:
 def test_nothing_is_unavailable_that_was_stated_all_the_same() -> None:
     policies = load_text(POLICY % ("{account.tier: free}", "match"))
     engine = Engine(policies, Numbered())
-    plan = engine.plan({"account.tier": "paid"}, None, START, "d", frozenset({"account.tier"}))
+    plan = Interpreter(engine).plan(
+        {"account.tier": "paid"}, None, START, 0, frozenset({"account.tier"})
+    )
 
-    assert plan.findings == []
+    assert plan.found == []

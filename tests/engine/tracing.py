@@ -12,7 +12,7 @@ from guardrail.guard import Guard
 from guardrail.guard.context import Context
 from guardrail.guard.supervisor import Supervisor
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
-from guardrail.model.cells import Asked
+from guardrail.model.cells import Form
 from guardrail.model.policy import PolicySet
 from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
@@ -43,8 +43,8 @@ class AskedMemory:
         self.settle = store.settle
         self.close = store.close
 
-    def ask(self, asked: Asked, now: int) -> list[int]:
-        return reply_of(self.acquire(asked.charges, asked.cells, now))
+    def ask(self, form: Form, now: int) -> list[int]:
+        return reply_of(self.acquire(form.as_charges, form.as_cells, now))
 
 
 class Subject:
@@ -68,7 +68,7 @@ class Subject:
             self.guard._supervisor = Supervisor(frame, in_process=False)
         self.local = self.guard._supervisor._local.store
         if not (fused or asking):
-            self.guard._decide = self.guard._steps
+            self.guard._decide = self.guard._planned
             self.guard._settle = None
         self.decisions: list[Decision] = []
 
@@ -81,7 +81,7 @@ class Subject:
     @property
     def fused_share(self) -> float:
         """How many of the decisions were made without the three steps."""
-        return sum(d.case.plan is None for d in self.decisions) / len(self.decisions)
+        return sum(d.case.reading is None for d in self.decisions) / len(self.decisions)
 
     def contents(self) -> Mapping[str, object]:
         """Return every record, as the store would read it."""
@@ -157,10 +157,9 @@ def run_refunds(seed: int, left: Subject, right: Subject) -> int:
         for subject in (left, right):
             subject.guard.settle(subject.decisions[settled], used, now=later / SECOND)
         assert left.contents() == right.contents()
-        debits = right.decisions[settled].case.debits
         cut += sum(
-            debit is not None and debit.used + debit.increment - later < debit.increment
-            for debit in debits
+            debit.used + debit.increment - later < debit.increment
+            for debit in right.decisions[settled].case.charged
         )
     return cut
 

@@ -10,7 +10,7 @@ from typing import Any
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.loading import load_text
-from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome
+from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome
 from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock
@@ -71,8 +71,8 @@ class ScriptedStore:
 class NumberedStore(ScriptedStore):
     """The same, which can also be asked in numbers."""
 
-    def ask(self, asked: Asked, now: int) -> Any:
-        return numbers(self.acquire(asked.charges, asked.cells, now))
+    def ask(self, form: Form, now: int) -> Any:
+        return numbers(self.acquire(form.as_charges, form.as_cells, now))
 
 
 class AwaitedStore:
@@ -107,8 +107,8 @@ class AwaitedStore:
 class AwaitedNumberedStore(AwaitedStore):
     """The same, awaited and asked in numbers."""
 
-    async def ask(self, asked: Asked, now: int) -> Any:
-        return numbers(await self.acquire(asked.charges, asked.cells, now))
+    async def ask(self, form: Form, now: int) -> Any:
+        return numbers(await self.acquire(form.as_charges, form.as_cells, now))
 
 
 def numbers(outcome: Outcome | None) -> list[int] | None:

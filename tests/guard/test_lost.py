@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from guardrail.model.cells import CounterReply, MemberReply, Outcome
 from tests.guard.failing import DOWN, KINDS, KNOWN, LOST, Driver
 
 RULES = """
@@ -57,14 +58,33 @@ NONSENSE: list[Any] = [
 @pytest.mark.parametrize("reply", NONSENSE, ids=repr)
 def test_a_reply_that_is_none_refuses_and_its_charge_is_counted(kind, reply):
     with Driver(kind, RULES) as driver:
-        if kind.startswith("async"):
 
-            async def ask(asked: object, now: int) -> Any:
-                return reply
+        def answered(form: object, now: int) -> Any:
+            return reply
 
-            driver.awaited.ask = ask  # type: ignore[attr-defined]
-        else:
-            driver.store.ask = lambda asked, now: reply  # type: ignore[attr-defined]
+        async def awaited(form: object, now: int) -> Any:
+            return reply
+
+        guard: Any = driver.guard
+        guard._ask = awaited if kind.startswith("async") else answered
+        decision = driver.decide(KNOWN, {"input_tokens": 1, "output_tokens": 1})
+
+        assert decision.status == 503
+        assert (driver.health.lost, driver.health.failures) == (1, 1)
+
+
+NO_OUTCOMES: list[Any] = [
+    None, 5, (), Outcome(True, [False], []), Outcome(True, [False, False], [None, None]),  # type: ignore[list-item]
+    Outcome(True, [False, False], [CounterReply(0, 0, None, None), MemberReply(0, False, None)]),  # type: ignore[arg-type]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("outcome", NO_OUTCOMES, ids=repr)
+def test_an_outcome_that_is_none_refuses_and_its_charge_is_counted(kind, outcome):
+    with Driver(kind, RULES) as driver:
+        inner: Any = driver.store.inner
+        inner.acquire = lambda charges, cells, now: outcome
         decision = driver.decide(KNOWN, {"input_tokens": 1, "output_tokens": 1})
 
         assert decision.status == 503

@@ -87,8 +87,7 @@ def request(key: str | None, *more: tuple[bytes, bytes]) -> list[tuple[bytes, by
 def status(guard: Guard, found: Identity) -> int:
     """Return the status that a decision on these facts has at the door, 200 if admitted."""
     frame = guard._context
-    case, plan = frame.plan(found.facts, None, NOW, found.unavailable)
-    decision = frame.concluded(case, plan, None)
+    decision = frame.plan(found.facts, None, NOW, found.unavailable).unasked()
     return 200 if decision.allowed else decision.status or 403
 
 

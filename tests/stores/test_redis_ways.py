@@ -14,7 +14,7 @@ import pytest
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import SettingError, StoreError
 from guardrail.loading import load_text
-from guardrail.stores.cells import Planned, reply_of
+from guardrail.stores.cells import form_of, reply_of
 from guardrail.stores.naming import KEY
 from guardrail.stores.opening import open_store
 from guardrail.stores.redis.address import read_address
@@ -195,7 +195,7 @@ class Asked:
         self.store: Any = shown.store
 
     def ask(self, *cells: Any) -> list[int]:
-        question = Planned(BINDING, list(cells))
+        question = form_of(BINDING, list(cells))
         if hasattr(self.store, "runner"):
             return list(self.store.runner.run(self.store.store.ask(question, NOW)))
         return list(self.store.ask(question, NOW))
@@ -245,7 +245,7 @@ def test_a_question_and_a_plan_are_answered_alike():
     store = redis_store(server.uri)
     store.open()
     first = reply_of(decide(store, budget(5)))
-    assert store.ask(Planned(BINDING, [budget(5)]), NOW)[:2] == first[:2]
+    assert store.ask(form_of(BINDING, [budget(5)]), NOW)[:2] == first[:2]
     assert used(store) == 10
     store.close()
 

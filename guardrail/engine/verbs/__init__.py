@@ -8,14 +8,13 @@ from guardrail.engine.verbs.base import (
     NEVER_FITS,
     REPEATED,
     CellSpec,
+    CellValues,
     Finding,
     Limit,
     LimitStatus,
-    Part,
     Receipt,
     Stand,
     in_unit,
-    receipt_of,
     refuses,
 )
 from guardrail.engine.verbs.budget import BudgetLimit
@@ -29,15 +28,14 @@ __all__ = [
     "NEVER_FITS",
     "REPEATED",
     "CellSpec",
+    "CellValues",
     "Finding",
     "Limit",
     "LimitStatus",
-    "Part",
     "Receipt",
     "Stand",
     "bind",
     "in_unit",
-    "receipt_of",
     "refuses",
 ]
 

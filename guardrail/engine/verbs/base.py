@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, cast
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from guardrail.engine.expressions import counter_ident
 from guardrail.engine.windows import Bounds
@@ -19,13 +19,9 @@ from guardrail.model.cells import (
     IDENT_LENGTH,
     LEFT_OUT,
     Cell,
-    Charge,
     Correction,
     Counter,
-    CounterReply,
     Member,
-    MemberReply,
-    Reply,
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import Key, Rule, Verdict
@@ -55,32 +51,26 @@ class Finding(NamedTuple):
     number: int = BY_RULE
 
 
-class Part(NamedTuple):
-    """What one cell stands for: its limit, and the allowance and amount in the limit's unit."""
-
-    limit: Limit
-    role: str
-    number: int
-    allowance: int
-    amount: int
-
-
 def refuses(findings: Iterable[Finding]) -> bool:
     """Tell whether a rule in force refuses."""
     return any(f.effect.refuses and not f.shadow for f in findings)
 
 
 class OpenPlan(Protocol):
-    """What a rule adds to when a request is planned; see `guardrail.engine.program.Plan`."""
+    """What a rule reads and adds to when it is planned; see `guardrail.engine.plan.Plan`."""
 
-    amounts: dict[str, int]
+    found: list[Finding]
     now: int
-    id: str
-    spill: str | None
-    findings: list[Finding]
-    charges: list[Charge]
-    cells: list[Cell]
-    parts: list[Part]
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """The request's amounts by unit."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The decision's id."""
+        ...
 
 
 class RuleEmitter(Protocol):
@@ -221,6 +211,26 @@ class CellSpec:
     gate: str = ""
 
 
+class CellValues(NamedTuple):
+    """One cell of a rule for one request: what `CellSpec` says, as values.
+
+    `ceiling` is None where nothing refuses. `place` is a window's slot, a set's member or a time
+    line's capacity.
+    """
+
+    kind: int
+    number: int
+    ttl: int
+    amount: int
+    units: int
+    allowance: int
+    ceiling: int | None
+    place: int | str
+    span: int = 1
+    until: int = 0
+    alerts_at: int = 100
+
+
 class Limit(ABC):
     """A counting rule at work: its counters, what their replies mean, what corrects them."""
 
@@ -260,12 +270,15 @@ class Limit(ABC):
             )
 
     @abstractmethod
-    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
-        """Add the cells of this rule for one request to the plan."""
+    def cells(self, plan: OpenPlan, allowances: Allowances, member: str) -> list[CellValues]:
+        """Return the cells of this rule for one request; none where it is not limited.
+
+        What it refuses without looking at a counter is added to the plan's findings.
+        """
 
     @abstractmethod
     def specs(self, emitter: RuleEmitter) -> list[CellSpec] | None:
-        """Return the cells of this rule as source, and add what comes before to the emitter.
+        """Return the same as source, and add what comes before to the emitter.
 
         None leaves requests to which the rule applies to the interpreter.
         """
@@ -369,41 +382,8 @@ class Limit(ABC):
             Counter(charge + 2, ban, 0, 1, now, length, now + length, length),
         )
 
-    def _open(self, plan: OpenPlan, key: str) -> int:
-        """Start a charge, with its ban check and what follows a refusal; return its index."""
-        charge = len(plan.charges)
-        plan.charges.append(Charge(self.binding, None))
-        if self.rule.escalate is not None:
-            plan.charges += (Charge(False, charge), Charge(False, charge + 1))
-            plan.cells += self.escalation(charge, key, plan.spill, plan.now)
-            plan.parts += (Part(self, role, 0, 0, 0) for role in BAN_ROLES)
-        return charge
-
-    def _place(self, plan: OpenPlan, number: int, key: str) -> tuple[str, str | None]:
-        ident = self.idents[number]
-        # A key that is the same for everyone cannot multiply.
-        spill = None if plan.spill is None or key == "=" else ident + plan.spill
-        return ident + key, spill
-
     def _static(self, verdict: Verdict) -> Finding:
         return self.finding(self.over if self.over.effect is Effect.DEGRADE else verdict, None)
-
-
-BAN_ROLES = ("ban", "strike", "strike", "sentence")
-"""What the cells of `Limit.escalation` stand for, in their order."""
-
-
-def receipt_of(number: int, part: Part, cell: Cell, reply: Reply) -> Receipt:
-    """Return the receipt for a cell of a limit, given the store's reply to it."""
-    key = cast(str, cell.spill) if reply.spilled else cell.key
-    if isinstance(cell, Member):
-        seen = cast(MemberReply, reply)
-        return Receipt(number, key, 0, seen.live, int(not seen.present), 1, part.allowance, 0)
-    answer = cast(CounterReply, reply)
-    slot = cast(int, cell.ceiling) - cell.floor if cell.floor else answer.slot
-    return Receipt(
-        number, key, slot, answer.used, cell.amount, part.amount, part.allowance, answer.refunded
-    )
 
 
 def in_unit(value: int, unit: str) -> float:

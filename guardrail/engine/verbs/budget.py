@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 from guardrail.engine.verbs.base import (
     Allowances,
     CellSpec,
+    CellValues,
     Finding,
     Limit,
     OpenPlan,
-    Part,
     Receipt,
     RuleEmitter,
     Stand,
@@ -26,7 +26,7 @@ from guardrail.engine.windows import (
     rolling_width,
 )
 from guardrail.model.amounts import DAY, HOUR, SECOND, Fixed
-from guardrail.model.cells import WINDOW, Adjust, Correction, Counter
+from guardrail.model.cells import WINDOW, Adjust, Correction
 from guardrail.model.rules import Budget, Rule
 
 KEPT = {
@@ -64,28 +64,27 @@ class BudgetLimit(Limit):
         if self.percent is None:
             self.binding = False
 
-    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
-        """Charge every unit's counter of the window that now falls in."""
-        cells: list[tuple[Counter, Part]] = []
+    def cells(self, plan: OpenPlan, allowances: Allowances, member: str) -> list[CellValues]:
+        """Return a counter for each limited unit, of the window that now falls in."""
         slot, span = self.slot_at(plan.now)
-        opening = len(plan.charges)
+        found: list[CellValues] = []
         for number, (unit, limit) in enumerate(zip(self.units, allowances, strict=True)):
             if limit is None:
                 continue
             if limit == 0:
-                plan.findings.append(self.nothing_allowed())
-                return
+                plan.found.append(self.nothing_allowed())
+                return []
             amount, ceiling = plan.amounts[unit], self.ceiling(limit)
             if ceiling is not None and amount > ceiling:
-                plan.findings.append(self.too_much(number, amount, ceiling))
-                return
-            place, spill = self._place(plan, number, key)
-            counter = Counter(opening, place, slot, span, 0, amount, ceiling, self.ttl, spill)
-            cells.append((counter, Part(self, "limit", number, limit, amount)))
-        if cells:
-            self._open(plan, key)
-            plan.cells += (cell for cell, _ in cells)
-            plan.parts += (part for _, part in cells)
+                plan.found.append(self.too_much(number, amount, ceiling))
+                return []
+            found.append(
+                CellValues(
+                    WINDOW, number, self.ttl, amount, amount, limit, ceiling, slot, span,
+                    alerts_at=self.alerts_at,
+                )
+            )  # fmt: skip
+        return found
 
     def specs(self, emitter: RuleEmitter) -> list[CellSpec]:
         """Return a window for each unit that is limited at all."""

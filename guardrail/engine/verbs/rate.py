@@ -8,10 +8,10 @@ from typing import Any, cast
 from guardrail.engine.verbs.base import (
     Allowances,
     CellSpec,
+    CellValues,
     Finding,
     Limit,
     OpenPlan,
-    Part,
     Receipt,
     RuleEmitter,
     Stand,
@@ -26,7 +26,7 @@ from guardrail.model.amounts import (
     Raised,
     possible_amounts,
 )
-from guardrail.model.cells import LINE, Correction, Counter, Drain
+from guardrail.model.cells import LINE, Correction, Drain
 from guardrail.model.rules import Rate, Rule
 
 OTHERS = object()
@@ -46,25 +46,22 @@ class RateLimit(Limit):
         self.units = (self.verb.unit,)
         self.name(namespace, "rate", whose, [(self.verb.unit, str(self.verb.period))])
 
-    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
-        """Charge the time line with the request's amount."""
+    def cells(self, plan: OpenPlan, allowances: Allowances, member: str) -> list[CellValues]:
+        """Return the time line, which takes the request's amount."""
         limit, burst = allowances
         if limit is None or burst is None:
-            return
+            return []
         if limit == 0 or burst == 0:
-            plan.findings.append(self.nothing_allowed())
-            return
+            plan.found.append(self.nothing_allowed())
+            return []
         amount = plan.amounts[self.verb.unit]
         increment = pace_increment(amount, limit, self.period)
         capacity = pace_increment(burst, limit, self.period)
         if increment > capacity:
-            plan.findings.append(self.too_much(0, amount, burst))
-            return
-        charge = self._open(plan, key)
-        place, spill = self._place(plan, 0, key)
-        now, ttl = plan.now, capacity + MINUTE
-        plan.cells.append(Counter(charge, place, 0, 1, now, increment, now + capacity, ttl, spill))
-        plan.parts.append(Part(self, "limit", 0, limit, amount))
+            plan.found.append(self.too_much(0, amount, burst))
+            return []
+        ceiling, kept = plan.now + capacity, capacity + MINUTE
+        return [CellValues(LINE, 0, kept, increment, amount, limit, ceiling, capacity)]
 
     def specs(self, emitter: RuleEmitter) -> list[CellSpec] | None:
         """Return the time line, None where no table tells the pace.

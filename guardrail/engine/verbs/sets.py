@@ -8,16 +8,16 @@ from typing import ClassVar, Literal, cast
 from guardrail.engine.verbs.base import (
     Allowances,
     CellSpec,
+    CellValues,
     Finding,
     Limit,
     OpenPlan,
-    Part,
     Receipt,
     RuleEmitter,
     Stand,
 )
 from guardrail.model.amounts import MINUTE, SECOND, Amount, Fixed
-from guardrail.model.cells import MEMBERS, Correction, Leave, Member, Renew
+from guardrail.model.cells import MEMBERS, Correction, Leave, Renew
 from guardrail.model.rules import Concurrency, Distinct, Rule
 
 LEASE_WAIT = SECOND
@@ -32,19 +32,16 @@ class SetLimit(Limit):
     length: int
     kept: int
 
-    def charge(self, plan: OpenPlan, allowances: Allowances, key: str, member: str) -> None:
-        """Enter the request, or what it shows, into the set."""
+    def cells(self, plan: OpenPlan, allowances: Allowances, member: str) -> list[CellValues]:
+        """Return the set, which the request enters, or what it shows."""
         (most,) = allowances
         if most is None:
-            return
+            return []
         if most == 0:
-            plan.findings.append(self.nothing_allowed())
-            return
-        charge = self._open(plan, key)
-        place, spill = self._place(plan, 0, key)
-        until, name = plan.now + self.length, self.member(plan, member)
-        plan.cells.append(Member(charge, place, name, until, most, self.kept, spill))
-        plan.parts.append(Part(self, "limit", 0, most, 1))
+            plan.found.append(self.nothing_allowed())
+            return []
+        name, until = self.member(plan, member), plan.now + self.length
+        return [CellValues(MEMBERS, 0, self.kept, 0, 1, most, most, name, until=until)]
 
     def member(self, plan: OpenPlan, shown: str) -> str:
         """Return the member that a request enters, which shows a value of the counted fact."""

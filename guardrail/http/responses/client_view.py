@@ -83,7 +83,7 @@ def view_of(decision: Decision) -> ClientView:
     """Return what of a decision concerns its client."""
     case = decision.case
     engine, rules = case.engine, case.engine.policies.rules
-    facts = engine.read(case).facts
+    facts = engine.reading(case).facts
     receipts = {receipt.number: (receipt, charged) for receipt, charged in case.consulted}
     waits: dict[int, int | None] = {}
     enforced: list[tuple[Finding, bool]] = []

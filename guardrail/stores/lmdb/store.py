@@ -6,6 +6,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,6 @@ from guardrail.model.cells import (
     LEFT_OUT,
     MILLISECOND,
     TOP,
-    Asked,
     Cell,
     Charge,
     Correction,
@@ -32,7 +32,7 @@ from guardrail.model.cells import (
 from guardrail.model.cells import SET as SET_ROW
 from guardrail.stores.cells import (
     Record,
-    admission,
+    acquired,
     charged,
     charged_window,
     corrected,
@@ -44,7 +44,6 @@ from guardrail.stores.cells import (
     read_members,
     read_set,
     read_window,
-    refuses,
     reply_of,
     windowed_slots,
 )
@@ -137,10 +136,10 @@ class LmdbStore:
         with self._begin(now) as transaction:
             return self._acquire(transaction, charges, cells)
 
-    def ask(self, asked: Asked, now: int) -> list[int]:
+    def ask(self, form: Form, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
         with self._begin(now) as transaction:
-            return self._ask(transaction, asked)
+            return self._ask(transaction, form)
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before."""
@@ -199,21 +198,8 @@ class LmdbStore:
     def _acquire(
         self, transaction: Transaction, charges: Sequence[Charge], cells: Sequence[Cell]
     ) -> Outcome:
-        refused = [False] * len(charges)
-        left_out: set[int] = set()
-        replies: list[Reply] = []
-        for cell in cells:
-            reply = self._read(transaction, cell)
-            if refuses(cell, reply):
-                refused[cell.charge] = True
-            replies.append(reply)
-            if reply.spilled and cell.spill == LEFT_OUT:
-                left_out.add(cell.charge)
-        admitted, applied = admission(charges, refused, left_out)
-        for cell, reply in zip(cells, replies, strict=True):
-            if applied[cell.charge]:
-                self._apply(transaction, cell, reply)
-        return Outcome(admitted, refused, replies)
+        read, apply = partial(self._read, transaction), partial(self._apply, transaction)
+        return acquired(charges, cells, read, apply)
 
     def _read(self, transaction: Transaction, cell: Cell) -> Reply:
         record, spilled = _located(transaction, cell)
@@ -231,10 +217,10 @@ class LmdbStore:
         if record is not None:
             entry.put(record, expiry(transaction.now, cell.ttl))
 
-    def _ask(self, transaction: Transaction, asked: Asked) -> list[int]:
-        reply = _admit(transaction, asked.form)
+    def _ask(self, transaction: Transaction, form: Form) -> list[int]:
+        reply = _admit(transaction, form)
         if reply is None:
-            reply = reply_of(self._acquire(transaction, asked.charges, asked.cells))
+            reply = reply_of(self._acquire(transaction, form.as_charges, form.as_cells))
         return reply
 
     def _correct(self, transaction: Transaction, correction: Correction) -> None:
@@ -267,10 +253,10 @@ class AsyncLmdbStore:
         with await self._begin(now) as transaction:
             return self.store._acquire(transaction, charges, cells)
 
-    async def ask(self, asked: Asked, now: int) -> list[int]:
+    async def ask(self, form: Form, now: int) -> list[int]:
         """Acquire; see `FormStore.ask`. Cancelled in time, nothing is applied."""
         with await self._begin(now) as transaction:
-            return self.store._ask(transaction, asked)
+            return self.store._ask(transaction, form)
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections; see `Store.settle`."""

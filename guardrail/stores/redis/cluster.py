@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from guardrail.errors import StoreError
 from guardrail.model.cells import (
     LEFT_OUT,
-    Asked,
     Cell,
     Charge,
     Counter,
     CounterReply,
+    Form,
     Outcome,
     Reply,
 )
-from guardrail.stores.cells import Planned, outcome_of
+from guardrail.stores.cells import form_of, outcome_of
 from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.protocol import CallContext, Compensation, compensating
 from guardrail.stores.steps import Steps
@@ -71,7 +71,7 @@ class SlotTable:
         return {place for _, _, place in self._rows} | set(self._moved.values())
 
 
-AskSlot = Callable[[Asked, int, bool], Steps[list[int]]]
+AskSlot = Callable[[Form, int, bool], Steps[list[int]]]
 """Asks a slot for charges, or, where that is true, has them refused whatever the cells say."""
 
 
@@ -163,7 +163,7 @@ class Scatter:
             for c in (self.charges[number] for number in numbers)
         ]
         cells = [self._cell(place, index, spilling) for place in places]
-        reply = yield from self.ask(Planned(charges, cells), slot, not self.admitted)
+        reply = yield from self.ask(form_of(charges, cells), slot, not self.admitted)
         outcome = outcome_of(reply, len(charges), cells)
         self._note(numbers, places, cells, outcome, spilling)
         for number, each in compensating(charges, cells, outcome, strikes=False):

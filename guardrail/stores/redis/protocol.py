@@ -22,7 +22,6 @@ from guardrail.model.cells import (
     MILLISECOND,
     TOP,
     Adjust,
-    Asked,
     Cell,
     Charge,
     Correction,
@@ -225,7 +224,7 @@ class Call(NamedTuple):
     slot: int
     parts: Command
     script: Script | None = None
-    asked: Asked | None = None
+    asked: Form | None = None
 
     def command(self) -> bytes:
         """Return the command as it is sent, a script by its name."""
@@ -262,13 +261,12 @@ def answered(commands: Commands, ask: Callable[[Command], Steps[object]]) -> Ste
         return
 
 
-def acquired(context: CallContext, asked: Asked, now: int, slot: int, ask: Ask) -> Steps[list[int]]:
+def acquired(context: CallContext, form: Form, now: int, slot: int, ask: Ask) -> Steps[list[int]]:
     """Ask the server of a slot for charges; return its reply, in numbers.
 
     Raises:
         GarbledError: the reply is not one of the script's.
     """
-    form = asked.form
     names = context.names
     keys = [names.record(key) for key in form.keys]
     argument = _acquiring(form, now, names, context.preconditions)
@@ -276,7 +274,7 @@ def acquired(context: CallContext, asked: Asked, now: int, slot: int, ask: Ask) 
     if context.former is not None:
         taken = yield from taken_over(context, form.keys, keys, argument, ask)
     parts: Command = (len(keys), *keys, encode(argument), *taken)
-    return read_reply((yield from ask(Call(slot, parts, context.acquire, asked))))
+    return read_reply((yield from ask(Call(slot, parts, context.acquire, form))))
 
 
 def read_reply(reply: object) -> list[int]:

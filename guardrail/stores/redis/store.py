@@ -18,8 +18,8 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.model.cells import Asked, Cell, Charge, Correction, Outcome, Pool
-from guardrail.stores.cells import GarbledError, Planned, outcome_of, reply_of
+from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome, Pool
+from guardrail.stores.cells import GarbledError, form_of, outcome_of, reply_of
 from guardrail.stores.links import MOST_TRIES, TRIES, Decide, Query
 from guardrail.stores.redis.address import Address
 from guardrail.stores.redis.blocking import BlockingServers
@@ -133,15 +133,15 @@ class StoreSteps(ABC):
         self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
     ) -> Steps[Outcome]:
         if not self._is_cluster:
-            reply = yield from self._replied(Planned(charges, cells), now, until)
+            reply = yield from self._replied(form_of(charges, cells), now, until)
             return outcome_of(reply, len(charges), cells)
         context = yield from self._refreshed_if_stale(until)
         send: Ask = partial(self._servers.send, until)
 
-        def ask(asked: Asked, slot: int, refuse: bool) -> Steps[list[int]]:
+        def ask(form: Form, slot: int, refuse: bool) -> Steps[list[int]]:
             conditions = context.preconditions._replace(refuse=refuse)
             stated = context._replace(preconditions=conditions)
-            return acquired(stated, asked, now, slot, send)
+            return acquired(stated, form, now, slot, send)
 
         scatter = Scatter(context, charges, cells, ask)
         try:
@@ -154,14 +154,14 @@ class StoreSteps(ABC):
         self._owe(scatter.owed)
         return outcome
 
-    def _replied(self, asked: Asked, now: int, until: float) -> Steps[list[int]]:
+    def _replied(self, form: Form, now: int, until: float) -> Steps[list[int]]:
         if self._is_cluster:
-            outcome = yield from self._acquired(asked.charges, asked.cells, now, until)
+            outcome = yield from self._acquired(form.as_charges, form.as_cells, now, until)
             return reply_of(outcome)
         context = self.state.current()
         if context is None:
             context = yield from self._refreshed_if_stale(until)
-        return (yield from acquired(context, asked, now, 0, partial(self._servers.send, until)))
+        return (yield from acquired(context, form, now, 0, partial(self._servers.send, until)))
 
     def _settled(self, corrections: Sequence[Correction], now: int, until: float) -> Steps[None]:
         context = self.state.current()
@@ -286,7 +286,7 @@ class StoreSteps(ABC):
         if asked is None or isinstance(reply, Exception):
             # An error was answered before anything was written.
             return
-        charges, cells = asked.charges, asked.cells
+        charges, cells = asked.as_charges, asked.as_cells
         try:
             outcome = outcome_of(read_reply(reply), len(charges), cells)
         except StoreError:
@@ -376,9 +376,9 @@ class RedisStore(StoreSteps):
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
         return performed(self._done(self._acquired, now, charges, cells))
 
-    def ask(self, asked: Asked, now: int) -> list[int]:
+    def ask(self, form: Form, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        return performed(self._done(self._replied, now, asked))
+        return performed(self._done(self._replied, now, form))
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
@@ -447,9 +447,9 @@ class AsyncRedisStore(StoreSteps):
         """
         return await awaited(self._done(self._acquired, now, charges, cells))
 
-    async def ask(self, asked: Asked, now: int) -> list[int]:
+    async def ask(self, form: Form, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        return await awaited(self._done(self._replied, now, asked))
+        return await awaited(self._done(self._replied, now, form))
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
