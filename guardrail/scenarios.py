@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from guardrail.engine import REPEATED, Decision, Point, points_of, reached
+from guardrail.analysis import Point, points_of, reached
+from guardrail.engine import REPEATED, Decision
 from guardrail.errors import Diagnostic, finding
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, possible_amounts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from guardrail.analysis.bound import Term, cheapest
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, amounts_of, demands, told, without
 from guardrail.analysis.formulas import (
@@ -19,7 +20,7 @@ from guardrail.analysis.formulas import (
 )
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More, Witness, possible, smallest
-from guardrail.engine import Term, cheapest, in_unit
+from guardrail.engine import in_unit
 from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.claims import AtMost, Claim
 from guardrail.model.conditions import Comparison, Condition

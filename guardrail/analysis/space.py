@@ -27,7 +27,8 @@ from guardrail.analysis.formulas import (
     opposite,
     some,
 )
-from guardrail.engine import FOLLOWS_FROM, IDENTITIES, NUMERIC, addresses, numbers, texts
+from guardrail.analysis.splits import NUMERIC, addresses, numbers, texts
+from guardrail.engine import FOLLOWS_FROM, IDENTITIES
 from guardrail.model.amounts import (
     SECOND,
     Amount,

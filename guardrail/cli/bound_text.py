@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
+from guardrail.analysis import ANY, Bound, Fleet, Profile, Trust, all_together
 from guardrail.cli.figures import columns, plural
 from guardrail.cli.inert import shortened, width, wrapped
 from guardrail.cli.output import Format, Output
-from guardrail.engine import ANY, Bound, Fleet, Profile, Trust, all_together
 
 ACCOUNTS = 1_000
 """How many accounts are reckoned with where nobody says."""

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from guardrail.analysis import PERIODS, Bound, Fleet, Trust, all_together, bounds, trust
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, bound_fields, print_bounds
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
-from guardrail.engine import PERIODS, Bound, Fleet, Trust, all_together, bounds, trust
 from guardrail.errors import SettingError
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import Fact, FactType, Source, typed_value

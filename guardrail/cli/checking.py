@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import typer
 
-from guardrail.analysis import Proof, proved
+from guardrail.analysis import Bound, Fleet, Proof, bounds, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.claims_text import open_line, proof_fields, proof_findings, proofs_line
@@ -61,7 +61,6 @@ from guardrail.cli.tests_text import (
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of
 from guardrail.cli.traffic_json import traffic_fields
 from guardrail.cli.traffic_text import print_head, print_remarks, print_tables, print_unreadable
-from guardrail.engine import Bound, Fleet, bounds
 from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from guardrail.analysis import KINDS, Point, points_of
 from guardrail.cli.figures import columns, length, plural
 from guardrail.cli.inert import padded, shortened, width, wrapped
 from guardrail.cli.machine import Case
 from guardrail.cli.output import Output
 from guardrail.cli.story_text import rule_lines
-from guardrail.engine import KINDS, Point, points_of
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.scenarios import (

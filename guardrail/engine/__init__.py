@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from guardrail.engine.bound import (
-    ANY,
-    PERIODS,
-    Bound,
-    Fleet,
-    Profile,
-    Term,
-    Trust,
-    all_together,
-    bounds,
-    cheapest,
-    trust,
-)
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import Case, Decision, Engine
 from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
@@ -32,9 +19,7 @@ from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactR
 from guardrail.engine.plan import Ban, Plan, Row, receipt_of
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import FACTS_UNAVAILABLE, Interpreter, rule_applies
-from guardrail.engine.reach import KINDS, Point, points_of, reached
 from guardrail.engine.sizes import Sizer, as_count, no_estimate, unlisted
-from guardrail.engine.splits import NUMERIC, addresses, numbers, texts
 from guardrail.engine.verbs import (
     BY_RULE,
     NEVER_FITS,
@@ -49,23 +34,18 @@ from guardrail.engine.verbs import (
 from guardrail.engine.windows import pace_increment
 
 __all__ = [
-    "ANY",
     "BY_RULE",
     "FACTS_UNAVAILABLE",
     "FOLLOWS_FROM",
     "HEAD_FACTS",
     "IDENTITIES",
     "INVALID_FACT",
-    "KINDS",
     "NEVER_FITS",
-    "NUMERIC",
-    "PERIODS",
     "REPEATED",
     "SEPARATOR",
     "Answered",
     "Ban",
     "BandStory",
-    "Bound",
     "Case",
     "ConditionStory",
     "Decide",
@@ -75,14 +55,11 @@ __all__ = [
     "Explanation",
     "FactReader",
     "Finding",
-    "Fleet",
     "Interpreter",
     "Limit",
     "LimitStatus",
     "Plan",
     "PlanRows",
-    "Point",
-    "Profile",
     "Receipt",
     "Row",
     "RuleStory",
@@ -90,32 +67,21 @@ __all__ = [
     "Settle",
     "ShadowReport",
     "Sizer",
-    "Term",
-    "Trust",
-    "addresses",
-    "all_together",
     "allowance",
     "as_count",
     "bind",
-    "bounds",
-    "cheapest",
     "decide_inline",
     "define",
     "head_rules",
     "in_unit",
     "merge_obligations",
     "no_estimate",
-    "numbers",
     "pace_increment",
     "plan_in_rows",
-    "points_of",
-    "reached",
     "receipt_of",
     "rule_applies",
     "rule_facts",
     "settle_inline",
-    "texts",
-    "trust",
     "unlisted",
     "whose_key",
 ]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from guardrail.engine import Fleet, all_together, bounds
+from guardrail.analysis import Fleet, all_together, bounds
 from guardrail.model.amounts import SECOND
 from guardrail.simulate.operators import Operator, Take
 from guardrail.simulate.population import START, Account

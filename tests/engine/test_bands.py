@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Point, points_of, reached
+from guardrail.analysis import Point, points_of, reached
 from guardrail.engine.expressions import allowance
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND, Amount, Band, Banded

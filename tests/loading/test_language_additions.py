@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.engine import Fleet, bounds
+from guardrail.analysis import Fleet, bounds
 from guardrail.errors import PolicyError
 from guardrail.loading import load_text
 from guardrail.model.amounts import Lookup

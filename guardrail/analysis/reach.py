@@ -7,11 +7,9 @@ could be anything. Points are named by rule, kind and text, in the order of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from guardrail.engine.expressions import allowance
-from guardrail.engine.program import rule_applies
-from guardrail.engine.verbs import REPEATED
+from guardrail.engine import REPEATED, Decision, allowance, rule_applies
 from guardrail.model.amounts import Banded, Lookup, without_raises
 from guardrail.model.conditions import (
     Condition,
@@ -24,9 +22,6 @@ from guardrail.model.conditions import (
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule, Step
-
-if TYPE_CHECKING:
-    from guardrail.engine.core import Decision
 
 KINDS = ("row", "step", "branch")
 """The kinds of points, as they are counted and told."""

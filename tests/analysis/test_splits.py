@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from guardrail.engine import addresses, numbers, texts
+from guardrail.analysis.splits import addresses, numbers, texts
 from guardrail.model.facts import Fact, FactType, Source
 
 

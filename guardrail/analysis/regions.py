@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
+from guardrail.analysis.splits import NUMERIC, numbers
 from guardrail.engine.expressions import Facts, allowance, rule_facts
 from guardrail.engine.facts import IDENTITIES
-from guardrail.engine.splits import NUMERIC, numbers
 from guardrail.model.amounts import (
     Amount,
     Banded,

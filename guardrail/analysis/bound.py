@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from guardrail.engine.regions import (
+from guardrail.analysis.regions import (
     SOMEBODY,
     Distinctions,
     Region,
@@ -22,9 +22,9 @@ from guardrail.engine.regions import (
     Values,
     in_force,
 )
-from guardrail.engine.splits import numbers
-from guardrail.engine.verbs import in_unit
-from guardrail.engine.windows import SCALED_BELOW, pace_increment
+from guardrail.analysis.splits import numbers
+from guardrail.engine import in_unit, pace_increment
+from guardrail.engine.windows import SCALED_BELOW
 from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.conditions import (
     Comparison,

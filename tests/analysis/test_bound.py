@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import ANY, Bound, Fleet, all_together, bounds
-from guardrail.engine.splits import numbers
+from guardrail.analysis import ANY, Bound, Fleet, all_together, bounds
+from guardrail.analysis.splits import numbers
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.testing import guard_of
