@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import AT_ONCE, TOKENS, Emitter, conditional, indented
-from guardrail.engine.expressions import define
+from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.engine.windows import pace_increment
 from guardrail.model.amounts import DAY, SECOND
@@ -153,6 +153,12 @@ class InlineEmitter(Emitter):
                 f"if moved or d{j} is None: moved |= put{j}(k{j}, {record}, t)",
                 f"else: d{j}[k{j}] = {record}",
             ]
+            if spec.kind == MEMBERS:
+                write = [
+                    f"if o{j} and d{j} is not None: r{j}[{spec.place}] = {spec.until}",
+                    f"el{write[0]}",
+                    f"else: d{j}[k{j}] = {record} if r{j} else {{{spec.place}: {spec.until}}}",
+                ]
             self.writes += conditional(tests, write)
         return lines
 
@@ -320,9 +326,13 @@ class InlineEmitter(Emitter):
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         j, most = limit.first, spec.allowance
         lines = [
-            f"if r{j} is None: u{j} = 0; g{j} = False",
-            f"elif len(r{j}) == 1 and r{j}.get({spec.place}, 0) > t: u{j} = 1; g{j} = True",
-            f"else: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
+            # Where all members stay, and none for longer than this one, it is entered in place.
+            f"if not r{j}: u{j} = 0; g{j} = o{j} = False",
+            "else:",
+            f"    e = r{j}.values()",
+            f"    o{j} = t < min(e) and max(e) <= {spec.until}",
+            f"    if o{j}: u{j} = len(r{j}); g{j} = {spec.place} in r{j}",
+            f"    else: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
             f"if u{j} >= {most} and not g{j}:",
             f"    if max(r{j}.values()) > t + {4 * spec.length + DAY}: {self.leave}",
             *indented(self._over(limit, spec, key, f"expiry_frees(r{j}, u{j} - {most}, t)")),
@@ -473,7 +483,7 @@ class _Inline:
     ) -> Decision:
         """Refuse a request; nothing is charged but strikes."""
         if struck:
-            found = self._strike(struck, now) + found
+            found = self._strike(facts, struck, now) + found
         make = Receipt._make
         looked = [(make(each), False) for each in receipts if each is not None]
         return self.engine.concluded(facts, estimate, now, serial, found, looked)
@@ -490,7 +500,7 @@ class _Inline:
         struck: Sequence[tuple[Limit, str]],
     ) -> Decision:
         """Admit a request of which rules ask for something; those `left` were not charged."""
-        found = self._strike(struck, now) + found
+        found = self._strike(facts, struck, now) + found
         counters, looked = self.engine.counters, []
         for each in receipts:
             if each is not None:
@@ -498,13 +508,17 @@ class _Inline:
                 looked.append((receipt, counters[receipt.number][0].first not in left))
         return self.engine.concluded(facts, estimate, now, serial, found, looked)
 
-    def _strike(self, struck: Sequence[tuple[Limit, str]], now: int) -> tuple[Finding, ...]:
+    def _strike(
+        self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int
+    ) -> tuple[Finding, ...]:
         """Count a refusal against each key, and begin the bans of those that had one too many."""
         found: list[Finding] = []
-        store = self.store
+        store, stranger = self.store, spill_text(facts)
         for limit, key in struck:
-            _, strike, _, ban = limit.escalation(0, key, None, now)
+            _, strike, _, ban = limit.escalation(0, key, stranger, now)
             reply = store.read(strike, now)
+            if reply.spilled:
+                continue  # a full store leaves the strikes of strangers out
             if not store.refuses(strike, reply):
                 store.apply(strike, reply, now)
                 continue

@@ -186,7 +186,7 @@ class MemoryStore:
         with self.lock:
             for lifetime, table in sorted(self._tables.items()):
                 for key, record in sorted(table.records().items()):
-                    if self._homes.get(key[:IDENT_LENGTH]) is table:
+                    if self._homes.get(key[:IDENT_LENGTH]) is table and record is not EMPTIED:
                         yield lifetime, key, copied(record)
 
     def put_back(self, key: str, lifetime: int, record: Record, now: int) -> None:
@@ -268,6 +268,8 @@ FEW_KEYS = 4096
 MASK = SHARDS - 1
 
 _NOTHING: dict[str, Record] = {}
+EMPTIED: Record = {}
+"""Stands for a set without members; it is never changed in place, so that one will do for all."""
 
 
 class Table:
@@ -343,16 +345,22 @@ class Table:
             self.size -= 1
 
     def leave(self, key: str, member: str) -> None:
-        """End a member's stay in a set, and forget the set with its last member."""
-        shard = hash(key) & MASK
-        members = self.current[shard].get(key)
+        """End a member's stay in a set; an emptied one takes its time to be forgotten.
+
+        Its next member will then find its place, as with other records.
+        """
+        current = self.current[hash(key) & MASK]
+        members = current.get(key)
         if members is None:
             members = self.find_older(key)
-            if members is None:
-                return
+        if not members:
+            return
         members.pop(member, None)
         if not members:
-            self.discard(key)
+            if key in current:
+                current[key] = EMPTIED
+            else:
+                self.discard(key)
 
     def _turn(self, shard: int, now: int) -> bool:
         """Let a shard's current generation become the previous one, if its time has come."""

@@ -9,10 +9,13 @@ import pytest
 
 from tests.engine.goldens import SEEDS, WAYS, differing, known, sample_week
 
+ONCE_WRONG = (583,)
+"""Histories in which one of the ways was wrong: a full store counted a stranger's strike."""
+
 
 @pytest.mark.parametrize("way", WAYS)
 def test_random_histories_tell_what_they_told(way: str) -> None:
-    assert differing(range(0, SEEDS, 40), (way,)) == []
+    assert differing((*range(0, SEEDS, 40), *ONCE_WRONG), (way,)) == []
 
 
 def test_the_shipped_policies_decide_the_start_of_the_sample_week_as_they_did() -> None:

@@ -106,7 +106,7 @@ def charges_all(self: InlineEmitter, limit: Limit, key: str, *, struck: bool) ->
     return ["refused = True"] if limit.binding else []
 
 
-def never_strikes(self: _Inline, struck: object, now: int) -> tuple[()]:
+def never_strikes(self: _Inline, facts: object, struck: object, now: int) -> tuple[()]:
     return ()
 
 

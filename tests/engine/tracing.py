@@ -89,10 +89,11 @@ class Subject:
 
 
 def records(store: MemoryStore) -> Mapping[str, object]:
-    """Return every record of a store."""
+    """Return every record of a store; a set without members is none."""
     tables = store._tables.values()
     shards = chain.from_iterable((*table.previous, *table.current) for table in tables)
-    return {key: store._known(key) for key in sorted(set().union(*filter(None, shards)))}
+    found = {key: store._known(key) for key in sorted(set().union(*filter(None, shards)))}
+    return {key: record for key, record in found.items() if record != {}}
 
 
 def told(decision: Decision) -> dict[str, Any]:
