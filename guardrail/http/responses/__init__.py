@@ -76,11 +76,6 @@ class Style:
     receipts: Receipts = field(default_factory=Receipts, compare=False, repr=False)
     wording: Wording = field(default_factory=Wording, compare=False, repr=False)
 
-    @property
-    def shows(self) -> bool:
-        """Whether any field tells how limits stand."""
-        return self.vendor or self.fields is not None
-
 
 class Addressee(NamedTuple):
     """What of a request decides how it is answered."""
@@ -167,7 +162,8 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
     standings: Sequence[ShownLimit] | None = None
     if case.simple:
         # Nothing was found: its receipts tell all that may show.
-        standings = style.receipts.standings(case) if style.shows else ()
+        shows = style.vendor or style.fields is not None
+        standings = style.receipts.standings(case) if shows else ()
     if standings is not None:
         fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
     else:

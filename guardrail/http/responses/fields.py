@@ -12,7 +12,7 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -28,7 +28,7 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
-_FIRST = itemgetter(0)
+_TIGHTNESS = itemgetter(0, 1)
 
 Field = tuple[bytes, bytes]
 
@@ -39,16 +39,19 @@ class Wording:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int, int | None], tuple[str, str]] = {}
 
-    def of(self, standing: ShownLimit) -> tuple[str, str]:
-        """Return a limit's name, and its own parameters without its partition."""
-        name, unit, quota, _, window, *_ = standing
-        key = name, unit, quota, window
-        texts = self._known.get(key)
-        if texts is None:
-            if len(self._known) >= _MOST_KEPT:
-                self._known.clear()
-            texts = self._known[key] = _wording(standing)
-        return texts
+    def of(self, standings: Sequence[ShownLimit]) -> list[tuple[str, str]]:
+        """Return the name of each limit, and its own parameters without its partition."""
+        every = []
+        for standing in standings:
+            name, unit, quota, _, window, *_ = standing
+            key = name, unit, quota, window
+            texts = self._known.get(key)
+            if texts is None:
+                if len(self._known) >= _MOST_KEPT:
+                    self._known.clear()
+                texts = self._known[key] = _wording(standing)
+            every.append(texts)
+        return every
 
 
 def ratelimit_fields(
@@ -64,17 +67,21 @@ def ratelimit_fields(
     """
     if not standings:
         return []
-    wordings = map(_wording if wording is None else wording.of, standings)
+    wordings = (wording or Wording()).of(standings)
     policies, limits = [], []
     for standing, (name, policy) in zip(standings, wordings, strict=True):
+        _, _, quota, left, _, resets, wait, _ = standing
         pk = "" if partition is None else _partition(standing, partition)
         policies.append(policy + pk)
-        tightness = standing.wait is None, standing.left / max(1, standing.quota)
-        limits.append((tightness, f"{name}{_standing(standing)}{pk}"))
-    limits.sort(key=_FIRST)
+        # `t` is the wait of one that refuses, else the time to full.
+        seconds = resets if wait is None else wait
+        until = "" if seconds is None else f";t={math.ceil(seconds)}"
+        stands = f"{name};r={left if left <= LARGEST else LARGEST}{until}{pk}"
+        limits.append((wait is None, left / (quota or 1), stands))
+    limits.sort(key=_TIGHTNESS)
     return [
         (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
-        (b"ratelimit", ", ".join([limit for _, limit in limits]).encode("ascii")),
+        (b"ratelimit", ", ".join([stands for _, _, stands in limits]).encode("ascii")),
     ]
 
 
@@ -96,13 +103,6 @@ def _wording(standing: ShownLimit) -> tuple[str, str]:
     if standing.window is not None:
         text += f";w={_integer(standing.window)}"
     return name, text
-
-
-def _standing(standing: ShownLimit) -> str:
-    """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
-    seconds = standing.resets if standing.wait is None else standing.wait
-    reset = "" if seconds is None else f";t={_integer(math.ceil(seconds))}"
-    return f";r={_integer(standing.left)}{reset}"
 
 
 def _integer(value: int) -> int:
@@ -136,17 +136,35 @@ ANTHROPIC_NAMES: Mapping[str, Names] = {
 }
 
 
+_NAMES = {Dialect.OPENAI: OPENAI_NAMES, Dialect.ANTHROPIC: ANTHROPIC_NAMES}
+
+
 def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: float) -> list[Field]:
     """Return a dialect's own quota headers, by the tightest limit of each unit.
 
     OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
     counted from `now` (seconds since the epoch).
     """
-    if dialect is Dialect.OPENAI:
-        return _openai(standings)
-    if dialect is Dialect.ANTHROPIC:
-        return _anthropic(standings, now)
-    return []
+    named = _NAMES.get(dialect)
+    if named is None or not standings:
+        return []
+    tightest: dict[str, ShownLimit] = {}
+    for standing in standings:
+        known = tightest.get(standing.unit)
+        if known is None or standing.left < known.left:
+            tightest[standing.unit] = standing
+    fields: list[Field] = []
+    for unit, (limit, remaining, reset) in named.items():
+        found = tightest.get(unit)
+        if found is None:
+            continue
+        fields.append((limit, b"%d" % found.quota))
+        fields.append((remaining, b"%d" % found.left))
+        if found.resets is not None:
+            span = found.resets
+            until = go_duration(span) if dialect is Dialect.OPENAI else rfc3339(now + span)
+            fields.append((reset, until.encode("ascii")))
+    return fields
 
 
 def go_duration(seconds: float) -> str:
@@ -166,40 +184,6 @@ def go_duration(seconds: float) -> str:
 def rfc3339(moment: float) -> str:
     """Return a time (seconds since the epoch) in RFC 3339, rounded up to whole seconds."""
     return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _openai(standings: Sequence[ShownLimit]) -> list[Field]:
-    fields: list[Field] = []
-    for (limit, remaining, reset), standing in _by_unit(OPENAI_NAMES, standings):
-        fields.append((limit, b"%d" % standing.quota))
-        fields.append((remaining, b"%d" % standing.left))
-        if standing.resets is not None:
-            fields.append((reset, go_duration(standing.resets).encode("ascii")))
-    return fields
-
-
-def _anthropic(standings: Sequence[ShownLimit], now: float) -> list[Field]:
-    fields: list[Field] = []
-    for (limit, remaining, reset), standing in _by_unit(ANTHROPIC_NAMES, standings):
-        fields.append((limit, b"%d" % standing.quota))
-        fields.append((remaining, b"%d" % standing.left))
-        if standing.resets is not None:
-            fields.append((reset, rfc3339(now + standing.resets).encode("ascii")))
-    return fields
-
-
-def _by_unit(
-    named: Mapping[str, Names], standings: Sequence[ShownLimit]
-) -> Iterator[tuple[Names, ShownLimit]]:
-    """Yield the names of each unit's fields with its tightest limit."""
-    tightest: dict[str, ShownLimit] = {}
-    for standing in standings:
-        known = tightest.get(standing.unit)
-        if known is None or standing.left < known.left:
-            tightest[standing.unit] = standing
-    for unit, names in named.items():
-        if unit in tightest:
-            yield names, tightest[unit]
 
 
 EXPOSED = (
