@@ -19,6 +19,7 @@ from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
 from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import OwnRefusal
+from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType, typed_value
 from guardrail.signals.directory import SourceHealth
 
@@ -89,7 +90,7 @@ class DecisionRecorder:
         self._counts.add(*series)
         if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
-        if ruling.effect.refuses and not owes:
+        if ruling.effect >= Effect.THROTTLE and not owes:
             self._end(decision, "refused", None, None)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:

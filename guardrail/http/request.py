@@ -366,15 +366,16 @@ class Request:
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
-        if not decision.allowed:
-            wait = decision.retry_after
-            holds = decision.effect is Effect.THROTTLE and wait is not None
+        ruling = decision.ruling
+        if ruling.effect >= Effect.THROTTLE:
+            wait = ruling.retry_after
+            holds = ruling.effect is Effect.THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
         body: bytes | None = None
         path: str | None = None
-        obliged = decision.obligations
+        obliged = ruling.obligations
         if obliged and CHANGES & obliged.keys():
             try:
                 if not self.is_seen:

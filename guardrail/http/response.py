@@ -184,6 +184,8 @@ def _served(policies: PolicySet, meter: Meter) -> str | None:
     Hosts often answer under a longer name than was asked for: the model requested, or
     degraded to, then stands for it, and not the dearest of all.
     """
+    if not policies.models:
+        return None
     model = meter.served_model
     return None if policies.model_named(model) is None else model
 

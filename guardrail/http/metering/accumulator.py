@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 
+import msgspec
+
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.metering.streams import Event
 from guardrail.http.metering.texts import (
     BYTES_PER_TOKEN,
+    ROOTS,
     reasoning_shown,
     texts_of,
     tokens_listed,
@@ -25,6 +29,7 @@ _GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
 _RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
+_DONE = b"[DONE]"
 _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
 """What makes no model write: the texts in its responses are the client's own."""
 
@@ -33,8 +38,10 @@ _LONGEST_TOKEN = 16
 """Characters without a blank that one token holds at most, on the average of a text."""
 _LONGEST_PIECE = 8
 """The same where each piece of a stream may be a token of its own."""
-_PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
-_PLAIN_CHOICE = frozenset("delta finish_reason index logprobs message".split())
+_SAID_ELSEWHERE = frozenset({*ROOTS, "type", "token", "token_ids", "tokens"}) - {"choices"}
+_PLAIN_CHOICE = frozenset(
+    "delta finish_reason index logprobs message native_finish_reason stop_reason".split()
+)
 _PLAIN_SAID = frozenset("content refusal role".split())
 
 
@@ -115,26 +122,25 @@ class Passed:
 def _plain_text(document: Mapping[str, object]) -> str | None:
     """Return the text of the commonest response, or of a piece of it, None if it is another."""
     choices = document.get("choices")
-    if choices.__class__ is not list or len(choices) > 1:
+    if (
+        choices.__class__ is not list
+        or len(choices) > 1
+        or not _SAID_ELSEWHERE.isdisjoint(document)
+    ):
         return None
     if not choices:
-        return "" if document.keys() <= _PLAIN_RESPONSE else None
+        return ""
     choice = choices[0]
-    if choice.__class__ is not dict or choice.get("logprobs") or "token_ids" in choice:
+    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
         return None
     said = choice.get("delta")
-    if said.__class__ is dict and len(said) == 1 and "content" in said:
-        text = said["content"]
-    elif not document.keys() <= _PLAIN_RESPONSE or not choice.keys() <= _PLAIN_CHOICE:
+    if said is None:
+        said = choice.get("message")
+    elif "message" in choice:
         return None
-    else:
-        if said is None:
-            said = choice.get("message")
-        elif "message" in choice:
-            return None
-        if said.__class__ is not dict or not said.keys() <= _PLAIN_SAID or said.get("refusal"):
-            return None
-        text = said.get("content")
+    if said.__class__ is not dict or not said.keys() <= _PLAIN_SAID or said.get("refusal"):
+        return None
+    text = said.get("content")
     if text is None:
         return ""
     return text if isinstance(text, str) and not text.startswith("data:") else None
@@ -284,6 +290,28 @@ class Tally:
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
+
+    def take_event(self, event: Event, *, cut: bool = False) -> None:
+        """Take in what an event holds; where it is `cut`, the stream ended within it."""
+        if event.text is None:
+            for kept in event.kept:
+                self.add(kept, kept=True)
+            if not self.ended:
+                self.add_unread(event.size)
+            return
+        text = event.text
+        if text.strip() == _DONE:
+            self.end()
+            return
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            if not cut:
+                self.add_unread(len(text))
+            return
+        for part in document if isinstance(document, list) else (document,):
+            if isinstance(part, dict):
+                self.add(part)
 
     def tell(self, usage: Mapping[str, object]) -> None:
         """Take in a usage that the head of the response tells."""

@@ -12,7 +12,6 @@ from guardrail.http.metering.accumulator import Tally
 from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, read_whole
 from guardrail.http.metering.streams import (
     Decoder,
-    Event,
     EventStream,
     FrameStream,
     UndecodableError,
@@ -23,7 +22,6 @@ from guardrail.http.metering.usage_formats import Figures
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
 for six bytes, or one for ten and, but for a fifth, for each blank."""
-_DONE = b"[DONE]"
 # The bytes of pictures and sounds say nothing of their tokens.
 _AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
@@ -171,7 +169,7 @@ class Meter:
             self._events, self._skim = None, Skim()  # a stream of JSON, not of events
         if self._events is not None:
             for event in self._events.feed(chunk):
-                _take_event(self._tally, event)
+                self._tally.take_event(event)
             self._opaque = self._events.broken
         elif self._skim is not None:
             self._take_json(self._skim, chunk, first)
@@ -369,7 +367,7 @@ class Meter:
         pending = self._events.unfinished() if self._events is not None else None
         if pending is not None:
             tally = tally.copy()
-            _take_event(tally, pending, cut=True)
+            tally.take_event(pending, cut=True)
         elif self._skim is not None and not self._skim.complete:
             document = self._skim.document()
             if document:
@@ -385,25 +383,3 @@ def _decoded(text: bytes | None) -> dict[str, object] | None:
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
-    if event.text is None:
-        for document in event.kept:
-            tally.add(document, kept=True)
-        if not tally.ended:
-            tally.add_unread(event.size)
-        return
-    text = event.text
-    if text.strip() == _DONE:
-        tally.end()
-        return
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        if not cut:
-            tally.add_unread(len(text))
-        return
-    for part in document if isinstance(document, list) else (document,):
-        if isinstance(part, dict):
-            tally.add(part)

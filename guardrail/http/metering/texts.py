@@ -38,10 +38,11 @@ _NOT_TEXT = frozenset(
 )
 _CALLED_WITH = frozenset({"input", "args", "arguments", "parameters"})
 _TOOL_RESULT = ("_result", "_output")
-_WHOLE = (
+ROOTS = (
     "choices candidates delta message content text output outputs response completion "
     "generated_text generation generations token outputText results".split()
 )
+"""The members of a response that hold what a model wrote."""
 _PIECES = ("content", "text", "arguments")
 _WHOLE_TYPES = frozenset({"message", "completion"})
 _FRAGMENT = 1_024
@@ -167,7 +168,7 @@ def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
     elif "token" in document:
         roots = [("token", document["token"])]  # the last one repeats the whole text beside it
     else:
-        roots = [(name, document[name]) for name in _WHOLE if name in document]
+        roots = [(name, document[name]) for name in ROOTS if name in document]
         # An object under `response` wraps a whole response that came in pieces.
         roots = [root for root in roots if root[0] != "response" or isinstance(root[1], str)]
         if not roots and kind is None and not _is_known_frame(document):
