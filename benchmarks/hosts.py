@@ -29,7 +29,7 @@ ANSWER = json.dumps(
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 31, "completion_tokens": 17, "total_tokens": 48},
+        "usage": {"prompt_tokens": 31, "completion_tokens": 37, "total_tokens": 68},
     }
 ).encode()
 

@@ -118,7 +118,7 @@ class Authorizer:
         if head is None:
             return Answer(403, [(b"content-length", b"0")], b"")
         # Whether a preflight has a body only the proxy's own question tells.
-        if is_let_through(head._replace(headers=(*head.headers, *framing_of(asked))), settings):
+        if is_let_through(head.changed(headers=(*head.headers, *framing_of(asked))), settings):
             return Answer(200, [(b"content-length", b"0")], b"")
         request = Request(head, settings, is_seen=False)
         outcome = await self.door.run(self.door.admit(request))

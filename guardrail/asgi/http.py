@@ -7,6 +7,7 @@ import logging
 import types
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from guardrail.engine import Decision
@@ -38,50 +39,35 @@ async def read_body(receive: Receive, most: int, timeout: float) -> bytes:
         TooLargeError: there is more.
         TooSlowError: it takes longer.
     """
-    pieces = _Pieces(most)
+    pieces: list[bytes] = []
     # What is there already needs no timer, which would cost more than all the rest.
-    while True:
+    more = True
+    while more:
         steps = receive().__await__()
         try:
             waited = next(steps)
         except StopIteration as end:
-            if pieces.take(end.value):
-                return pieces.whole
+            more = _takes(end.value, pieces, most)
             continue
-        break
-    try:
-        async with asyncio.timeout(timeout):
-            complete = pieces.take(await _resumed(steps, waited))
-            while not complete:
-                complete = pieces.take(await receive())
-    except TimeoutError:
-        raise TooSlowError from None
-    return pieces.whole
+        try:
+            async with asyncio.timeout(timeout):
+                more = _takes(await _resumed(steps, waited), pieces, most)
+                while more:
+                    more = _takes(await receive(), pieces, most)
+        except TimeoutError:
+            raise TooSlowError from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class _Pieces:
-    """The pieces of a body that have come."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._taken: list[bytes] = []
-
-    def take(self, message: Message) -> bool:
-        """Take a message in, and tell whether the body is complete."""
-        if message["type"] != "http.request":
-            raise ClientLeftError
-        piece = message.get("body", b"")
-        self._left -= len(piece)
-        if self._left < 0:
-            raise TooLargeError
-        self._taken.append(piece)
-        return not message.get("more_body", False)
-
-    @property
-    def whole(self) -> bytes:
-        """All of them, joined."""
-        taken = self._taken
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+def _takes(message: Message, pieces: list[bytes], most: int) -> bool:
+    """Take in a message of a body, and tell whether more of it comes."""
+    if message["type"] != "http.request":
+        raise ClientLeftError
+    pieces.append(message.get("body", b""))
+    if len(pieces[-1]) > most or (len(pieces) > 1 and sum(map(len, pieces)) > most):
+        raise TooLargeError
+    more: bool = message.get("more_body", False)
+    return more
 
 
 @types.coroutine
@@ -141,12 +127,9 @@ async def serve_http(
     enforcer: AsyncEnforcer, app: App, head: Head, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Guard one request; what the host raises goes through unchanged."""
-    request = Request(head, enforcer.settings)
-    timeout = enforcer.settings.body_timeout
-
-    def read(most: int) -> Awaitable[bytes]:
-        return read_body(receive, most, timeout)
-
+    settings = enforcer.settings
+    request = Request(head, settings)
+    read = partial(read_body, receive, timeout=settings.body_timeout)
     try:
         outcome = await enforcer.run(enforcer.admit(request), read)
     except ClientLeftError:
@@ -155,7 +138,7 @@ async def serve_http(
         unread = request.body is None and head.sends_body
         await send_answer(outcome, send, head.method, ends=not unread)
         if unread:
-            await discard_body(receive, min(LINGER, timeout))
+            await discard_body(receive, min(LINGER, settings.body_timeout))
             await send({"type": "http.response.body"})
         return
     try:
@@ -204,7 +187,8 @@ class _Served(Served):
             await self._break_off()
             raise
         finally:
-            await self._finish(failed=failed, left=replay.left)
+            if self.reservation.held or self._timer is not None:
+                await self._finish(failed=failed, left=replay.left)
 
     async def _finish(self, *, failed: bool, left: bool) -> None:
         if self._timer is not None:

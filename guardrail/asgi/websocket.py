@@ -75,7 +75,7 @@ class Session:
         self._receive = receive
         self._send = send
         self._held: dict[int, _Held] = {}
-        self._estimate = dict(request.estimate)
+        self._estimate = dict(request.asked.estimate)
         self._state: RequestState | None = None
         self._first: Message | None = None
         self._accepted = False
@@ -121,7 +121,7 @@ class Session:
                 opened = event.number > 0 or self._accepted
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
                 if usage is not None and event.number == 0 and self._state is not None:
-                    usage = self._state.used(usage, self._request.estimate)
+                    usage = self._state.used(usage, self._request.asked.estimate)
                 tasks.append(self._enforcer.start(held.settle(Settlement(usage))))
         for held in self._held.values():
             tasks.append(self._enforcer.start(held.settle(RELEASED)))

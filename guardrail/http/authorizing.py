@@ -68,7 +68,7 @@ def original(head: Head, profile: Profile) -> Head | None:
         return None
     path = unquote(raw.decode("latin-1"))
     kept = tuple(field for field in head.headers if field[0] not in names)
-    whole = head._replace(
+    whole = head.changed(
         method=method.decode("latin-1").upper(),
         path=path,
         whole_path=path,
@@ -103,7 +103,7 @@ def framing_of(head: Head) -> tuple[Field, ...]:
 
 def without_body(head: Head) -> Head:
     """Return a head without what it says of a body that does not come with it."""
-    return head._replace(
+    return head.changed(
         headers=tuple(field for field in head.headers if field[0] not in _FRAMING),
         http_version="1.1",
     )

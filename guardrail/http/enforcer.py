@@ -42,7 +42,6 @@ from guardrail.signals.directory import Identity
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
-Clock = Callable[[], float]
 
 LONGEST_LOOK = 2.0
 """How many seconds a request waits for changed policies to be loaded."""
@@ -56,11 +55,12 @@ Read = Callable[[int], Awaitable[bytes]]
 class AsyncSteps:
     """Performs those steps of flows that only ask a guard, awaited.
 
-    `clock` tells the time of decisions and settlements, None for that of the guard that is asked.
+    `clock` tells the time of decisions and settlements, that of the guard that is asked if it
+    tells none.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float | None] = lambda: None) -> None:
+        self._now = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._perform: dict[type[tuple[Any, ...]], Callable[..., Any]] = {
             Decide: self._decide,
@@ -114,9 +114,6 @@ class AsyncSteps:
         renewal = reservation.renewal(now)
         if renewal is not None:
             self.start(self.run(renewal))
-
-    def _now(self) -> float | None:
-        return None if self._clock is None else self._clock()
 
     def _decide(
         self,
@@ -183,8 +180,10 @@ class AsyncEnforcer(Flows, AsyncSteps):
         Files are looked at beside the event loop. A look that takes longer than `LONGEST_LOOK`
         seconds goes on, and nobody waits for it any more.
         """
-        looking = self._begun_look()
-        if looking is not None:
+        if self._guard.due(self.clock()):
+            self._looking = self.start(asyncio.to_thread(self._guard.look))
+        looking = self._looking
+        if looking is not None and not looking.done():
             await asyncio.wait((looking,), timeout=LONGEST_LOOK)
 
     async def reload(self) -> Reloads | None:
@@ -207,15 +206,8 @@ class AsyncEnforcer(Flows, AsyncSteps):
             await guard.close()
         self.configured.close()
 
-    def _begun_look(self) -> asyncio.Task[None] | None:
-        """Begin a look where one is due; return the one that is to be waited for."""
-        if self._guard.due(self.clock()):
-            self._looking = self.start(asyncio.to_thread(self._guard.look))
-        looking = self._looking
-        return None if looking is None or looking.done() else looking
-
     async def _refresh(self) -> AsyncGuard:
-        if self._begun_look() is not None:
+        if self._guard.looks:
             await self.look()
         return self._guard.get()
 
@@ -340,7 +332,7 @@ class SyncEnforcer(Flows):
         self.configured.close()
 
     def _refresh(self) -> Guard:
-        if self._guard.due(self.clock()):
+        if self._guard.looks and self._guard.due(self.clock()):
             self._guard.look()
         return self._guard.get()
 

@@ -25,13 +25,15 @@ from guardrail.guard import AsyncGuard, Guard
 from guardrail.http.delays import DelaySlots, caller_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.identity import Caller
-from guardrail.http.leases import Lease, Renewal
+from guardrail.http.leases import Lease, Renewal, lease_of
+from guardrail.http.metering import unfed_notes
 from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
+from guardrail.model.policy import PolicySet
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
@@ -134,6 +136,7 @@ class Reservation:
         "guard",
         "held",
         "owes",
+        "renews_every",
         "unavailable",
     )
 
@@ -158,13 +161,10 @@ class Reservation:
         self.unavailable = unavailable
         self._recorder = recorder
         self._dialect = dialect
-        self._lease = Lease(lease, now)
-        self._again: Decision | None = None
-
-    @property
-    def renews_every(self) -> float | None:
+        self._lease = None if lease is None else Lease(lease, now)
+        self.renews_every = None if self._lease is None else self._lease.every
         """How many seconds pass between two renewals, None where nothing is to be renewed."""
-        return self._lease.every
+        self._again: Decision | None = None
 
     def renewal(self, now: float) -> Flow[None] | None:
         """Return what renews its places at `now`, None if nothing is due; then it is taken as done.
@@ -172,7 +172,7 @@ class Reservation:
         Leases are extended. Places whose leases ran out, for the process was suspended, say, are
         taken anew: others may hold them by now, and the request then goes on without.
         """
-        due = self._lease.due(now) if self.held else None
+        due = self._lease.due(now) if self._lease is not None and self.held else None
         if due is Renewal.EXTEND:
             return _extended(self.guard, self._again or self.decision)
         return self._reacquired() if due is Renewal.REACQUIRE else None
@@ -235,7 +235,8 @@ class Reservation:
 
     def taken(self, now: float) -> None:
         """Count the leases of its places from `now`."""
-        self._lease.taken(now)
+        if self._lease is not None:
+            self._lease.taken(now)
 
     def _owe(self, decision: Decision) -> None:
         """Hold what a decision would charge, nothing of it reserved: usage is charged in full."""
@@ -259,7 +260,7 @@ class Reservation:
         elif not self.held or before != (self.decision, self._again):
             # It ended meanwhile, or another decision holds its places by now.
             yield Settle(self.guard, again, RELEASED)
-        else:
+        elif self._lease is not None:
             self._lease.reacquired()
             self._again = again
 
@@ -362,6 +363,7 @@ class Flows:
         self.recorder = configured.recorder
         self.background = BackgroundWork()
         self._delayed = DelaySlots(self.settings.max_held)
+        self._leased: tuple[PolicySet | None, float | None] = (None, None)
 
     @property
     def most_delayed(self) -> int | None:
@@ -420,8 +422,13 @@ class Flows:
         waited = 0.0
         while True:
             decision: Decision = yield Decide(
-                guard, request.facts, request.estimate, request.unavailable, request.signals_asked
+                guard,
+                request.facts,
+                request.asked.estimate,
+                request.unavailable,
+                request.signals_asked,
             )
+            allowed = decision.allowed
             try:
                 step: Answer | Delay | Forward
                 if request.changes_large_body(decision):
@@ -442,10 +449,10 @@ class Flows:
                     waited += step.seconds
                     continue
                 step = refuse(decision, request.addressee, self.settings.style)
-            if isinstance(step, Answer) and decision.allowed:
+            if allowed and isinstance(step, Answer):
                 # It was refused by an answer of our own, which is recorded by itself.
                 yield Settle(guard, decision, RELEASED)
-            elif decision.allowed or isinstance(step, Answer):
+            elif allowed or isinstance(step, Answer):
                 # A session that is refused only for what its turns may ask for is let in.
                 self.recorder.decided(decision, request.dialect)
             return step
@@ -486,9 +493,18 @@ class Flows:
             self.recorder,
             request.dialect,
             unavailable=request.unavailable,
-            lease=self.configured.lease(request.guard.policies),
+            lease=self._lease(request.guard.policies),
             now=self.clock(),
         )
+
+    def _lease(self, policies: PolicySet) -> float | None:
+        """Return the shortest lease that the policies in force give, in seconds, None for none."""
+        made_for, lease = self._leased
+        if made_for is not policies:
+            lease = lease_of(policies)
+            self._leased = policies, lease
+            self.configured.note(unfed_notes(policies.units))
+        return lease
 
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""
@@ -511,7 +527,7 @@ class Served:
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
         self._flows = flows
         self._request = request
-        self._estimate: Amounts = request.estimate
+        self._estimate: Amounts = request.asked.estimate
         self._over = False
         addressee = request.addressee
         self.reservation = flows.held(request, forward.decision)
@@ -565,15 +581,16 @@ class Served:
             return
         self._over = True
         estimate, self._estimate = self._estimate, {**dict.fromkeys(self._estimate, 0), **NOTHING}
-        own, *others = self.response.endings(failed=failed, left=left)
-        usage = own[1].usage
+        (_, ending), *others = self.response.endings(failed=failed, left=left)
+        usage = ending.usage
         if usage is not None:
             if self.reservation.owes:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
-            usage = self._with_added(usage, self._request.estimate)
+            if self.state.added:
+                usage = self._with_added(usage, self._request.asked.estimate)
         try:
-            yield from self.reservation.settle(Settlement(usage, own[1].model))
+            yield from self.reservation.settle(Settlement(usage, ending.model))
         finally:
             # Also where this was cancelled meanwhile.
             for other in others:
@@ -581,8 +598,6 @@ class Served:
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""
-        if not self.state.added:
-            return usage
         used = self.state.used(usage, estimate)
         self.state.added.clear()
         return used

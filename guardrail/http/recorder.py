@@ -19,6 +19,7 @@ from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
 from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import OwnRefusal
+from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType, typed_value
 from guardrail.signals.directory import SourceHealth
 
@@ -31,6 +32,11 @@ WHO = {
     "network": "client.network",
 }
 INCOMING = {"request_id": REQUEST_ID, "trace_id": TRACE_ID}
+ENDINGS = {
+    ending: f'guardrail_endings_total{{ending="{ending}"}}'
+    for ending in ("settled", "released", "refused")
+}
+"""The series that count how requests ended."""
 MOST_LINES = 100
 FAILURES = "guardrail_failures_total"
 _BESIDE = ("decision", "rule", "reason", "mode", "dialect")
@@ -84,7 +90,7 @@ class DecisionRecorder:
         self._counts.add(*series)
         if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
-        if not decision.allowed and not owes:
+        if ruling.effect >= Effect.THROTTLE and not owes:
             self._end(decision, "refused", None, None)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
@@ -98,7 +104,7 @@ class DecisionRecorder:
         """Take a refusal of the door's own at `now`: by an unreadable body, say."""
         series = f'guardrail_door_refusals_total{{reason="{refusal.code}"}}'
         self._counts.add(series, series)
-        self._count_ending("refused")
+        self._counts.add(ENDINGS["refused"], ENDINGS["refused"])
         ours = refusal.status >= 500
         self._write(
             lambda: {
@@ -152,14 +158,11 @@ class DecisionRecorder:
         usage: Mapping[str, int] | None,
         model: str | None,
     ) -> None:
-        self._count_ending(ending)
-        self._write(lambda: self._record(decision, ending, usage, model))
+        self._counts.add(ENDINGS[ending], ENDINGS[ending])
+        if self._sink is not None:
+            self._write(lambda: self._record(decision, ending, usage, model))
         if self._traffic is not None:
             self._traffic.ended(decision, ending, usage)
-
-    def _count_ending(self, ending: str) -> None:
-        series = f'guardrail_endings_total{{ending="{ending}"}}'
-        self._counts.add(series, series)
 
     def _write(self, record: Callable[[], dict[str, object]]) -> None:
         if self._sink is None:

@@ -29,7 +29,7 @@ from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.parsing.values import FREE
 from guardrail.http.responses import Addressee, Answer, answer, refuse
 from guardrail.http.responses.client_view import NO_WAIT, Wait
-from guardrail.http.responses.fields import is_preflight, value_of
+from guardrail.http.responses.fields import is_preflight
 from guardrail.http.responses.refusals import Refusal
 from guardrail.http.settings.values import HttpSettings, OwnRefusal
 from guardrail.model.effects import Effect
@@ -39,51 +39,76 @@ from guardrail.signals.directory import Identity
 Field = tuple[bytes, bytes]
 
 
-class Head(NamedTuple):
+class Head:
     """What is known of a request before its body; header names are in lower case.
 
     `path` is decoded and without the prefix the host is mounted under, as routers see it;
     `whole_path` is with it, `raw_path` as it was sent, where the server tells. `peer` is the
     address at the other end of the connection, None on a Unix socket. `connection` is the scope or
-    the environ it was taken from.
+    the environ it was taken from. `named` has the first value of each header.
     """
 
-    method: str
-    path: str
-    whole_path: str
-    raw_path: bytes | None
-    query: bytes
-    headers: tuple[Field, ...]
-    peer: str | None
-    http_version: str = "1.1"
-    subprotocols: tuple[str, ...] = ()
-    connection: Mapping[str, Any] = MappingProxyType({})
+    _given = (
+        "method",
+        "path",
+        "whole_path",
+        "raw_path",
+        "query",
+        "headers",
+        "peer",
+        "http_version",
+        "subprotocols",
+        "connection",
+    )
+    __slots__ = (*_given, "announces_body", "named", "stated_length")
 
-    @property
-    def announces_body(self) -> bool:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        whole_path: str,
+        raw_path: bytes | None,
+        query: bytes,
+        headers: tuple[Field, ...],
+        peer: str | None,
+        http_version: str = "1.1",
+        subprotocols: tuple[str, ...] = (),
+        connection: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.whole_path = whole_path
+        self.raw_path = raw_path
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self.http_version = http_version
+        self.subprotocols = subprotocols
+        self.connection = connection
+        self.named = named = dict(headers[::-1])
+        length = named.get(b"content-length", b"")
+        if len(named) != len(headers):
+            # Of several lengths any may be meant: the first that is not nought counts.
+            stated = [value for name, value in headers if name == b"content-length"]
+            length = next((value for value in stated if value.strip(b" \t0")), length)
+        self.stated_length = int(length) if length.isdigit() and len(length) < 20 else None
+        """The length that the request states for its body, None if it states none."""
+        self.announces_body = (
+            length.strip(b" \t0") != b""
+            or b"transfer-encoding" in named
+            or not http_version.startswith("1")
+        )
         """Whether a body may follow: HTTP/1.x frames every body it has (RFC 9112 §6.3)."""
-        if not self.http_version.startswith("1"):
-            return True
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                return True
-            if name == b"content-length" and value.strip(b" \t0") != b"":
-                return True
-        return False
+
+    def changed(self, **parts: Any) -> Head:
+        """Return the head with some of its parts in the place of its own."""
+        return Head(**{**{name: getattr(self, name) for name in self._given}, **parts})
 
     @property
     def sends_body(self) -> bool:
         """Whether a body is on its way, asked for or not (RFC 9110 §10.1.1)."""
         waits = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         return self.announces_body and not waits
-
-    @property
-    def stated_length(self) -> int | None:
-        """The length that the request states for its body, None if it states none."""
-        for name, value in self.headers:
-            if name == b"content-length" and value.isdigit() and len(value) < 20:
-                return int(value)
-        return None
 
     def is_one_of(self, paths: Collection[str]) -> bool:
         """Tell whether the path, as routes see it, is exactly one of `paths`, nothing escaped."""
@@ -100,16 +125,16 @@ def head_of_scope(scope: Mapping[str, Any]) -> Head:
     inside = prefix and (whole == prefix or whole.startswith(f"{prefix}/"))
     client = scope.get("client")
     return Head(
-        method=scope.get("method", "GET"),
-        path=whole[len(prefix) :] or "/" if inside else whole,
-        whole_path=whole,
-        raw_path=scope.get("raw_path"),
-        query=scope.get("query_string", b""),
-        headers=tuple([(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]),
-        peer=client[0] if client else None,
-        http_version=scope.get("http_version", "1.1"),
-        subprotocols=tuple(scope.get("subprotocols", ())),
-        connection=scope,
+        scope.get("method", "GET"),
+        whole[len(prefix) :] or "/" if inside else whole,
+        whole,
+        scope.get("raw_path"),
+        scope.get("query_string", b""),
+        tuple([(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]),
+        client[0] if client else None,
+        scope.get("http_version", "1.1"),
+        tuple(scope.get("subprotocols", ())),
+        scope,
     )
 
 
@@ -170,7 +195,7 @@ def incoming_ids(head: Head) -> dict[str, str]:
 
 LONGEST_AGENT = 256
 CHANGES = frozenset({"model", "max_output_tokens", "disable"})
-NOBODY = Caller(ClientAddress(None), None)
+NOBODY = Caller(ClientAddress(None), None, {})
 NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
 LINGER = 5.0
@@ -217,43 +242,35 @@ class Request:
         self.body: bytes | None = None
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
-        self._length = head.stated_length
-        self.asked: ParsedRequest = header_only(head.method, head.path, head.headers)
+        self.asked: ParsedRequest = header_only(head.path, head.headers)
+        known = self.asked.dialect
+        self.dialect = settings.dialect if known is Dialect.OTHER else known
+        """Whose clients read the answer."""
         self.caller = NOBODY
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
         self.unavailable: frozenset[str] = frozenset()
         self.notes: tuple[str, ...] = ()
         self.known = settings.callers.directory is None
+        reading = settings.reading
+        self.max_body = (
+            reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
+        )
+        """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
         self.own_id = ""
         self._parts: RequestParts | None = None
-
-    @property
-    def dialect(self) -> Dialect:
-        """Whose clients read the answer."""
-        known = self.asked.dialect
-        return self._settings.dialect if known is Dialect.OTHER else known
 
     @property
     def addressee(self) -> Addressee:
         """What of the request decides how it is answered."""
         return Addressee(self.dialect, self.head.headers)
 
-    @property
-    def estimate(self) -> Mapping[str, int]:
-        """What the request may cost."""
-        return self.asked.estimate
-
-    @property
-    def max_body(self) -> int:
-        """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
-        reading = self._settings.reading
-        return reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
-
     def changes_large_body(self, decision: Decision) -> bool:
         """Tell whether a decision may change a body that is large."""
+        body = self.asked.body
         return (
-            len(self.asked.body or b"") > AT_ONCE
+            body is not None
+            and len(body) > AT_ONCE
             and decision.allowed
             and bool(self._settings.stream_usage or CHANGES & decision.obligations.keys())
         )
@@ -261,10 +278,10 @@ class Request:
     def opened(self) -> Answer | None:
         """Read the head: who asks from where, and whether the body can be taken at all."""
         settings, head = self._settings, self.head
-        named = dict(head.headers[::-1])  # the first of each name
-        agent = named.get(b"user-agent")
+        facts = self.facts
+        agent = head.named.get(b"user-agent")
         if agent:
-            self.facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
+            facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
             self.caller = settings.callers.read(
                 head.peer, head.headers, head.query, head.subprotocols, head.connection
@@ -272,25 +289,26 @@ class Request:
         except AmbiguousCredentialError as problem:
             return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")
         note = self.caller.address.note
-        self.notes = () if note is None else (note,)
-        self.facts.update(self.caller.facts())
-        if b"x-request-id" in named or b"traceparent" in named:
-            self.facts.update(incoming_ids(head))
-        self.head_facts = dict(self.facts)
-        self.facts.update(self.asked.facts)
-        length = self._length
+        if note is not None:
+            self.notes = (note,)
+        facts.update(self.caller.facts)
+        if b"x-request-id" in head.named or b"traceparent" in head.named:
+            facts.update(incoming_ids(head))
+        self.head_facts = dict(facts)
+        facts.update(self.asked.facts)
+        length = head.stated_length
         too_large = length is not None and length > settings.reading.max_body
         return self.too_large() if too_large else None
 
     def identified(self, identity: Identity) -> Answer | None:
         """Take what the directory says of the credential; refuse a body too long for its caller."""
         self.facts.update(identity.facts)
-        self.unavailable = identity.unavailable - self.facts.keys()
+        if identity.unavailable:
+            self.unavailable = identity.unavailable - self.facts.keys()
         # While the directory does not answer, nobody is refused for being unknown to it.
-        self.known = (
-            self.known or "account.id" in identity.facts or "account.id" in identity.unavailable
-        )
-        length = self._length
+        if "account.id" in identity.facts or "account.id" in identity.unavailable:
+            self.known, self.max_body = True, self._settings.reading.max_body
+        length = self.head.stated_length
         return self.too_large() if length is not None and length > self.max_body else None
 
     def prechecked(self, found: Prechecked) -> Answer | None:
@@ -313,11 +331,17 @@ class Request:
             self.facts = {**self.asked.facts, **self.facts}
             return None
         settings, head = self._settings, self.head
-        method, key = head.method.upper(), settings.hash_key
         self._parts = RequestParts(
-            method, head.path, head.query, head.headers, body or b"", key, settings.reading
+            head.method.upper(),
+            head.path,
+            head.query,
+            head.headers,
+            body or b"",
+            settings.hash_key,
+            settings.reading,
         )
         self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
+        self.dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
         # What the head and the directory establish stands over what a body says.
         stated = asked.facts
         if settings.classifiers:
@@ -326,8 +350,9 @@ class Request:
                 for name, value in stated.items()
                 if name.startswith("request.") or name not in self.facts
             }
-        self.facts.pop("request.model", None)  # the path's, which may be in doubt by now
-        self.facts = {**self.facts, **stated}
+        self.facts = facts = {**self.facts, **stated}
+        if "request.model" not in stated:
+            facts.pop("request.model", None)  # the path's, which may be in doubt by now
         if asked.problem is None:
             return None
         if asked.status == 413 or (
@@ -341,25 +366,27 @@ class Request:
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
-        if not decision.allowed:
-            wait = decision.retry_after
-            holds = decision.effect is Effect.THROTTLE and wait is not None
+        ruling = decision.ruling
+        if ruling.effect >= Effect.THROTTLE:
+            wait = ruling.retry_after
+            holds = ruling.effect is Effect.THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
         body: bytes | None = None
         path: str | None = None
-        try:
-            if CHANGES & decision.obligations.keys():
+        obliged = ruling.obligations
+        if obliged and CHANGES & obliged.keys():
+            try:
                 if not self.is_seen:
                     raise RewriteError("its body is not seen here")
-                body = rewritten(self.asked, decision.obligations, self._parts)
-                path = rewritten_path(self.asked, decision.obligations)
-        except RewriteError as problem:
-            message = (
-                f"This request could only be served with less than it asks for, and {problem}."
-            )
-            return self.refused(403, "degrade_not_possible", message)
+                body = rewritten(self.asked, obliged, self._parts)
+                path = rewritten_path(self.asked, obliged)
+            except RewriteError as problem:
+                message = (
+                    f"This request could only be served with less than it asks for, and {problem}."
+                )
+                return self.refused(403, "degrade_not_possible", message)
         strips = False
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
@@ -435,15 +462,15 @@ def is_let_through(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request is none of ours: a preflight, or an exempt path exactly."""
     # HTTP/2 need not state that a body follows; what a body would be is stated all the same.
     if head.method == "OPTIONS":
-        labelled = not head.http_version.startswith("1") and value_of(head.headers, b"content-type")
+        labelled = not head.http_version.startswith("1") and head.named.get(b"content-type")
         if not labelled and is_preflight(head.method, head.headers):
             return True
-    return head.is_one_of(settings.exempt)
+    return head.path in settings.exempt and head.is_one_of(settings.exempt)
 
 
 def is_scrape(head: Head, settings: HttpSettings) -> bool:
     """Tell whether a request asks for the counts of all workers, and may be told."""
-    if settings.metrics is None or head.method != "GET" or not head.is_one_of({settings.metrics}):
+    if head.method != "GET" or settings.metrics is None or not head.is_one_of({settings.metrics}):
         return False
     sent = [value for name, value in head.headers if name == b"authorization"]
     return len(sent) == 1 and compare_digest(sent[0], b"Bearer " + settings.metrics_token)

@@ -65,12 +65,12 @@ class ResponseTracker:
         self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
-        engine = decision.case.engine
+        engine = decision.engine
         self._policies = engine.policies
         self._meter = _meter_of(engine, asked)
         self._background = background
         self._watch: Meter | None = None
-        if background and may_tell_ends(asked.facts.get("request.endpoint")):
+        if background is not None and background.waiting and may_tell_ends(asked):
             self._watch = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
         self._strips_usage = strips_usage
         self._stripper: UsageStripper | None = None
@@ -85,18 +85,19 @@ class ResponseTracker:
         """
         self._status = status
         fields = [(bytes(name), bytes(value)) for name, value in headers]
-        present = {name.lower(): value for name, value in fields}
-        self._meter.start(status, fields)
+        named = [(name.lower(), value) for name, value in fields]
+        present = dict(named)
+        self._meter.start(status, named)
         if self._watch is not None:
-            self._watch.start(status, fields)
-        kind = present.get(b"content-type", b"")
-        plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
-        # Nothing can be put into a compressed stream, or taken out of it.
-        self._streams = plain and kind.lower().startswith(b"text/event-stream")
-        if self._strips_usage and self._streams:
-            self._stripper = UsageStripper()
-        ours = admitted_fields(self.decision, self._asking, self._style)
-        fields += [field for field in ours if field[0] not in present]
+            self._watch.start(status, named)
+        if present.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
+            # Nothing can be put into a compressed stream, or taken out of it.
+            plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
+            self._streams = plain
+            self._stripper = UsageStripper() if plain and self._strips_usage else None
+        for field in admitted_fields(self.decision, self._asking, self._style):
+            if field[0] not in present:
+                fields.append(field)
         return fields
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
@@ -183,17 +184,19 @@ def _served(policies: PolicySet, meter: Meter) -> str | None:
     Hosts often answer under a longer name than was asked for: the model requested, or
     degraded to, then stands for it, and not the dearest of all.
     """
+    if not policies.models:
+        return None
     model = meter.served_model
     return None if policies.model_named(model) is None else model
 
 
 def _meter_of(engine: Engine, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
-    reserved = dict(asked.estimate)
+    reserved = asked.estimate
     if reserved.get("output_tokens") is None:
         output = engine.sizer.output(reserved, asked.facts.get("request.model"))
         if output is not None:
-            reserved["output_tokens"] = output
+            reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False
     if usage_format is UsageFormat.NONE and not asked.estimate.items() >= FREE.items():
         # A host's own path may answer in a shape that we know.
@@ -202,21 +205,19 @@ def _meter_of(engine: Engine, asked: ParsedRequest) -> Meter:
     document = asked.document if isinstance(asked.document, dict) else {}
     return Meter(
         usage_format,
-        asked.streams,
+        asked.facts.get("request.stream") is True,
         reserved,
         reasons=asked.facts.get("request.reasoning") is True,
         background=True in (document.get("background"), document.get("deferred")),
         echoes=document.get("echo") is True,
         units=engine.policies.units,
         guessed=guessed,
-        as_text=_wants_text(asked, document),
+        as_text=usage_format is UsageFormat.OPENAI_MEDIA and _wants_text(asked, document),
     )
 
 
 def _wants_text(asked: ParsedRequest, document: Mapping[str, object]) -> bool:
     """Whether a transcription is asked for as text, which tells nothing of its usage."""
-    if asked.usage_format is not UsageFormat.OPENAI_MEDIA:
-        return False
     if document.get("response_format") in _TEXTS:
         return True
     body = asked.body or b""
@@ -241,11 +242,8 @@ class BackgroundWork:
     def __init__(self, most: int = MOST_WAITING) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._waiting: dict[str, Decision] = {}
-
-    def __bool__(self) -> bool:
-        """Whether any decision waits."""
-        return bool(self._waiting)
+        self.waiting: dict[str, Decision] = {}
+        """The decisions that wait."""
 
     def keep(self, name: str, decision: Decision) -> None:
         """Let a decision wait that is not settled; of too many, the oldest is forgotten.
@@ -255,19 +253,20 @@ class BackgroundWork:
         if len(name) > LONGEST_NAME:
             return
         with self._lock:
-            self._waiting.pop(name, None)
-            if len(self._waiting) >= self._most:
-                self._waiting.pop(next(iter(self._waiting)))
-            self._waiting[name] = decision
+            self.waiting.pop(name, None)
+            if len(self.waiting) >= self._most:
+                self.waiting.pop(next(iter(self.waiting)))
+            self.waiting[name] = decision
 
     def take(self, name: str) -> Decision | None:
         """Return the decision that waits for the end of some work, and forget it."""
         with self._lock:
-            return self._waiting.pop(name, None)
+            return self.waiting.pop(name, None)
 
 
-def may_tell_ends(endpoint: object) -> bool:
-    """Whether a response of an endpoint may tell the end of work that was begun before."""
+def may_tell_ends(asked: ParsedRequest) -> bool:
+    """Whether the response to a request may tell the end of work that was begun before."""
+    endpoint = asked.facts.get("request.endpoint")
     return isinstance(endpoint, str) and endpoint.startswith(_TOLD_BY)
 
 

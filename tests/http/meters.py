@@ -32,7 +32,7 @@ def metered(
 ) -> Metered:
     """Feed a response to a meter and return what it says."""
     meter = Meter(usage_format, headers is EVENTS, reserved)
-    meter.start(status, headers)
+    meter.start(status, [(name.lower(), value) for name, value in headers])
     for chunk in chunks:
         meter.feed(chunk)
     return Metered(dict(meter.usage()), meter.ended, meter.failed, meter.served_model)

@@ -161,7 +161,7 @@ def test_a_secret_is_shown_nowhere(place, caplog):
         read(
             headers=[(b"authorization", b"Bearer " + CANARY.encode()), (b"x-api-key", b"CANARY")],
         )
-    shown = [repr(found), str(found), f"{caller}", caplog.text, repr(callers), str(caller.facts())]
+    shown = [repr(found), str(found), f"{caller}", caplog.text, repr(callers), str(caller.facts)]
     shown += [str(caught.value), repr(caught.value), repr(caught.value.args)]
     shown += [repr(found.secret), str(found.secret), f"{found.secret!s:>40}"]
 

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 
 from guardrail.http import request
 from guardrail.http.metering import UsageFormat
+from guardrail.http.metering.accumulator import Tally
 from guardrail.http.metering.partial_json import Skim, read_whole
 from guardrail.http.metering.streams import EventStream
+from guardrail.http.metering.usage_formats import figures_of
+from guardrail.http.parsing import ReadingLimits
+from guardrail.http.parsing.caps import caps_of
+from guardrail.http.parsing.endpoints import endpoint_of
+from guardrail.http.parsing.json_body import read_named
+from guardrail.http.parsing.shape import shape_of
+from guardrail.http.parsing.values import UnreadableError
 from guardrail.http.responses.client_view import ShownLimit
 from guardrail.http.responses.fields import Wording, ratelimit_fields
 from tests.http.driving import (
@@ -91,6 +99,101 @@ def test_a_response_that_is_not_one_object_is_followed(end):
 
     whole = metered(UsageFormat.OPENAI_CHAT, [text], headers=JSON)
     assert whole == metered(UsageFormat.OPENAI_CHAT, [text[:1], text[1:]], headers=JSON)
+
+
+TOKENS = st.integers(-1, 9) | st.none() | st.sampled_from(["7", 1.5, True, 1 << 60])
+
+
+@given(TOKENS, TOKENS, TOKENS | st.just(11))
+def test_plain_figures_are_read_like_figures_with_more_beside_them(into, out, total):
+    usage = {"prompt_tokens": into, "completion_tokens": out, "total_tokens": total}
+    beside = {**usage, "prompt_tokens_details": None}
+
+    for kind in FORMATS:
+        if kind is not UsageFormat.ANTHROPIC:
+            assert figures_of(usage, kind, 3) == figures_of(beside, kind, 3)
+
+
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.none() | st.sampled_from(["", "a b", "long" * 9, "data:x"]),
+        "refusal": st.none() | st.just("I will not."),
+        "tool_calls": st.just([{"function": {"name": "f", "arguments": '{"a": 1}'}}]),
+    },
+)
+CHOICES = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "delta": SAID,
+            "message": SAID,
+            "finish_reason": st.just("stop"),
+            "logprobs": st.none() | st.just({"content": [{}, {}]}),
+            "token_ids": st.just([1, 2, 3]),
+        },
+    ),
+    max_size=2,
+)
+
+
+@given(CHOICES, st.booleans())
+def test_a_plain_piece_counts_like_one_with_a_member_that_says_nothing(choices, whole):
+    odd = [
+        {
+            at: {**said, "odd": None} if at in ("delta", "message") else said
+            for at, said in one.items()
+        }
+        for one in choices
+    ]
+    both = []
+    for listed in (choices, odd):
+        tally = Tally(UsageFormat.OPENAI_CHAT)
+        tally.add(
+            {"id": "c", "choices": listed, "odd": None}
+            if listed is odd
+            else {"id": "c", "choices": listed},
+            whole=whole,
+        )
+        both.append((tally.estimate, tally.least, tally.passed.pieces))
+
+    assert both[0] == both[1]
+
+
+SETTINGS = {
+    "model": st.sampled_from(["small", "a,b", "", 7, None, "@preset/x"]),
+    "messages": st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["system", "user", "developer"])},
+            optional={"content": st.just("Do.") | st.just([{"type": "text", "text": "Do."}])},
+        )
+        | st.just([{"role": "user", "content": "a"}]),
+        max_size=3,
+    ),
+    "system": st.just("Be brief.") | st.none(),
+    "max_tokens": st.sampled_from([0, 5, -1, None, "9"]),
+    "max_completion_tokens": st.sampled_from([7, None]),
+    "n": st.sampled_from([1, 3, None, 1.5]),
+    "stream": st.sampled_from([True, False, None, 1]),
+    "metadata": st.just({"a": "b"}),
+    "stop": st.just(["x"]),
+    "response_format": st.just({"type": "json_schema", "json_schema": {"name": "n"}}),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=SETTINGS), st.sampled_from(["chat", "agentic", "other"]))
+def test_a_usual_body_asks_for_the_same_when_it_is_searched(document, capability):
+    rules = caps_of(endpoint_of("/v1/chat/completions"))
+    _, names = read_named(json.dumps(document).encode(), ReadingLimits())
+
+    def shape(known):
+        try:
+            return shape_of(document, capability, rules, known)
+        except UnreadableError as problem:
+            return str(problem), problem.param, problem.completions
+
+    assert shape(names) == shape(None)
 
 
 LONG = [{"role": "user", "content": "Over and over. " * 100}]

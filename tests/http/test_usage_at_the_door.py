@@ -354,11 +354,11 @@ def test_work_that_was_cancelled_without_a_usage_stays_as_reserved():
 def test_of_too_much_work_the_oldest_is_no_longer_waited_for():
     later: Any = BackgroundWork(most=2)
 
-    assert not later
+    assert not later.waiting
     for name in ("a", "b", "c", "c"):
         later.keep(name, name)
     assert [later.take(name) for name in ("a", "b", "c", "c")] == [None, "b", "c", None]
-    assert not later
+    assert not later.waiting
 
 
 def test_background_work_over_wsgi_waits_for_its_end_too():

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.loading import nearest
 from guardrail.model.facts import Fact
-from guardrail.signals import ClientAddress, Proxies, client_address
+from guardrail.signals import ClientAddress, Proxies, client_address, is_proxy
 from guardrail.signals.directory import (
     TRIMMED,
     Credential,
@@ -110,8 +110,15 @@ def credential_of(
     Raises:
         AmbiguousCredentialError: the request carries two different ones.
     """
+    found = _carried(headers, reads)
+    if query and CredentialKind.QUERY in reads.kinds:
+        found += [(v, CredentialKind.QUERY) for v in _parameters(query, reads.query.encode())]
+    if subprotocols and CredentialKind.SUBPROTOCOL in reads.kinds:
+        start = reads.subprotocol
+        keys = [text[len(start) :] for text in subprotocols if text.startswith(start)]
+        found += [(k.encode("utf-8", "surrogateescape"), CredentialKind.SUBPROTOCOL) for k in keys]
     first: tuple[bytes, CredentialKind] | None = None
-    for raw, kind in _carried(headers, query, subprotocols, reads):
+    for raw, kind in found:
         value = raw.strip(TRIMMED)
         if not value:
             continue
@@ -124,28 +131,23 @@ def credential_of(
     return Credential(credential_id(first[0], hash_key), first[1], Secret(first[0]), origin)
 
 
-def _carried(
-    headers: Headers, query: bytes, subprotocols: Sequence[str], reads: CredentialSource
-) -> Iterator[tuple[bytes, CredentialKind]]:
+def _carried(headers: Headers, reads: CredentialSource) -> list[tuple[bytes, CredentialKind]]:
+    """Return what header fields carry, as it was sent."""
     wanted = reads.wanted
+    found: list[tuple[bytes, CredentialKind]] = []
     for name, value in headers:
         kind = wanted.get(name.lower())
-        if kind is CredentialKind.BEARER:
-            # Servers of WSGI join the lines of a field that is sent twice.
-            for line in _JOINED.split(value) if b"," in value else (value,):
-                parts = line.strip(TRIMMED).split(None, 1)
-                if len(parts) == 2 and parts[0].lower() == b"bearer":
-                    yield parts[1], kind
-        elif kind is not None:
-            yield value, kind
-    if query and CredentialKind.QUERY in reads.kinds:
-        for value in _parameters(query, reads.query.encode()):
-            yield value, CredentialKind.QUERY
-    if subprotocols and CredentialKind.SUBPROTOCOL in reads.kinds:
-        for offered in subprotocols:
-            if offered.startswith(reads.subprotocol):
-                key = offered[len(reads.subprotocol) :]
-                yield key.encode("utf-8", "surrogateescape"), CredentialKind.SUBPROTOCOL
+        if kind is None:
+            continue
+        if kind is not CredentialKind.BEARER:
+            found.append((value, kind))
+            continue
+        # Servers of WSGI join the lines of a field that is sent twice.
+        for line in _JOINED.split(value) if b"," in value else (value,):
+            parts = line.strip(TRIMMED).split(None, 1)
+            if len(parts) == 2 and parts[0].lower() == b"bearer":
+                found.append((parts[1], kind))
+    return found
 
 
 def _parameters(query: bytes, name: bytes) -> Iterator[bytes]:
@@ -253,24 +255,21 @@ def _listed(names: list[str]) -> str:
 
 
 _MOST_NOTES = 16
+_MOST_PEERS = 4_096
+"""How many peers are remembered whose address is their own, so that it is read once."""
 
 
 class Caller(NamedTuple):
     """What a request itself says of who asks: an address and a credential, either may be none.
 
+    `facts` are `client.ip` (or `client.network`) and `credential.id`, as far as known.
     `connection` is the ASGI scope or the WSGI environ, for a host that knows more.
     """
 
     address: ClientAddress
     credential: Credential | None
+    facts: Mapping[str, object]
     connection: Mapping[str, Any] = MappingProxyType({})
-
-    def facts(self) -> dict[str, object]:
-        """Return `client.ip` (or `client.network`) and `credential.id`, as far as known."""
-        facts = self.address.facts()
-        if self.credential is not None:
-            facts["credential.id"] = self.credential.id
-        return facts
 
 
 class CallerResolver:
@@ -281,7 +280,7 @@ class CallerResolver:
     of itself elsewhere, in user ids say, is not read.
     """
 
-    __slots__ = ("_hash_key", "_notes", "directory", "established", "proxies", "reads")
+    __slots__ = ("_hash_key", "_notes", "_peers", "directory", "established", "proxies", "reads")
 
     def __init__(
         self,
@@ -294,6 +293,7 @@ class CallerResolver:
     ) -> None:
         self._hash_key = hash_key
         self._notes: dict[str, None] = {}
+        self._peers: dict[str | None, tuple[ClientAddress, Mapping[str, object]]] = {}
         self.proxies = proxies or Proxies()
         self.reads = reads or CredentialSource()
         self.directory = directory
@@ -312,21 +312,29 @@ class CallerResolver:
         Raises:
             AmbiguousCredentialError: it carries two different credentials.
         """
-        address = client_address(peer, headers, self.proxies)
-        if address.note is not None and len(self._notes) < _MOST_NOTES:
-            self._notes.setdefault(address.note)
-        return Caller(
-            address,
-            credential_of(
-                headers,
-                query,
-                subprotocols,
-                reads=self.reads,
-                hash_key=self._hash_key,
-                origin=address.ip or address.hop,
-            ),
-            connection,
+        known = self._peers.get(peer)
+        if known is not None:
+            address, shown = known
+        else:
+            address = client_address(peer, headers, self.proxies)
+            shown = address.facts()
+            if not is_proxy(peer, self.proxies):
+                # It is the peer's own, whatever else it sends.
+                if len(self._peers) >= _MOST_PEERS:
+                    self._peers.clear()
+                self._peers[peer] = address, shown
+            if address.note is not None and len(self._notes) < _MOST_NOTES:
+                self._notes.setdefault(address.note)
+        credential = credential_of(
+            headers,
+            query,
+            subprotocols,
+            reads=self.reads,
+            hash_key=self._hash_key,
+            origin=address.ip or address.hop,
         )
+        facts = shown if credential is None else {**shown, "credential.id": credential.id}
+        return Caller(address, credential, facts, connection)
 
     def look_up(self, caller: Caller, now: float) -> Identity:
         """Return who asks at `now` (seconds since the epoch), with all facts; may wait, bounded.
@@ -337,9 +345,9 @@ class CallerResolver:
         if self.established is not None:
             told = self.established.look_up(caller.connection, now)
             if told is not None:
-                return told._replace(facts={**told.facts, **caller.facts()})
+                return told._replace(facts={**told.facts, **caller.facts})
         if self.directory is None or caller.credential is None:
-            return Identity(caller.facts())
+            return Identity(caller.facts)
         return self._joined(caller, self.directory.look_up(caller.credential, now))
 
     async def find(self, caller: Caller, now: float) -> Identity:
@@ -351,9 +359,9 @@ class CallerResolver:
         if self.established is not None:
             told = await self.established.find(caller.connection, now)
             if told is not None:
-                return told._replace(facts={**told.facts, **caller.facts()})
+                return told._replace(facts={**told.facts, **caller.facts})
         if self.directory is None or caller.credential is None:
-            return Identity(caller.facts())
+            return Identity(caller.facts)
         return self._joined(caller, await self.directory.find(caller.credential, now))
 
     @property
@@ -381,7 +389,7 @@ class CallerResolver:
 
     def _joined(self, caller: Caller, told: Identity) -> Identity:
         # What the connection shows stands; no directory can say otherwise.
-        facts = {**told.facts, **caller.facts()}
+        facts = {**told.facts, **caller.facts}
         essence = getattr(self.directory, "essence", None)
         if essence is not None and told.known:
             facts["credential.id"] = credential_id(essence(caller.credential), self._hash_key)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+
+import msgspec
 
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.metering.texts import Passed, reasoning_shown
+from guardrail.http.metering.streams import Event
+from guardrail.http.metering.texts import (
+    BYTES_PER_TOKEN,
+    ROOTS,
+    reasoning_shown,
+    texts_of,
+    tokens_listed,
+)
 from guardrail.http.metering.usage_formats import Fed, Figures, figures_of, merge_usage
 
 _MOST_SEQUENCES = 4_096
@@ -20,11 +29,123 @@ _GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
 _RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
+_DONE = b"[DONE]"
 _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
 """What makes no model write: the texts in its responses are the client's own."""
 
 
-@dataclass(slots=True)
+_LONGEST_TOKEN = 16
+"""Characters without a blank that one token holds at most, on the average of a text."""
+_LONGEST_PIECE = 8
+"""The same where each piece of a stream may be a token of its own."""
+_SAID_ELSEWHERE = frozenset({*ROOTS, "type", "token", "token_ids", "tokens"}) - {"choices"}
+_PLAIN_CHOICE = frozenset(
+    "delta finish_reason index logprobs message native_finish_reason stop_reason".split()
+)
+_PLAIN_SAID = frozenset("content refusal role".split())
+
+
+class Passed:
+    """Counts what passed: text, pieces of it, and tokens that were listed one by one."""
+
+    listed = pieces = size = words = characters = dense = 0
+    open_word = False
+
+    @property
+    def estimate(self) -> int:
+        """About how many tokens passed: four bytes each, and one a piece."""
+        return self.listed + max(self.pieces, -(-self.size // BYTES_PER_TOKEN))
+
+    @property
+    def least(self) -> int:
+        """How many tokens it was at the very least."""
+        pieces = min(self.pieces, self.characters // _LONGEST_PIECE)
+        return self.listed + max(self.words, pieces, self.dense // _LONGEST_TOKEN)
+
+    @property
+    def mark(self) -> tuple[int, int, int]:
+        """Where the counts stand; see `since`."""
+        return self.listed, self.pieces, self.size
+
+    def since(self, mark: tuple[int, int, int]) -> int:
+        """Return about how many tokens passed since a mark."""
+        listed, pieces, size = mark
+        rest = max(self.pieces - pieces, -(-(self.size - size) // BYTES_PER_TOKEN))
+        return self.listed - listed + rest
+
+    def take(self, document: Mapping[str, object]) -> None:
+        """Count what a document of a response adds."""
+        text = _plain_text(document)
+        if text is not None:
+            if text:
+                self.take_piece(text)
+            return
+        tokens = tokens_listed(document)
+        if tokens:
+            self.listed += tokens
+            return
+        size = 0
+        for text, sure in texts_of(document):
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            if sure:
+                self._count(text)
+        self.size += size
+        self.pieces += size > 0
+
+    def take_piece(self, text: str) -> None:
+        """Count a piece of a stream that is text and nothing else; of sound, the text is empty."""
+        self.pieces += 1
+        self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self._count(text)
+
+    def take_unread(self, size: int) -> None:
+        """Count bytes of a document too long, or too odd, to be read."""
+        self.size += size
+        self.pieces += size > 0
+
+    def take_plain(self, chunk: bytes) -> None:
+        """Count a part of a response that is text and nothing else."""
+        self.size += len(chunk)
+        self._count(chunk.decode("utf-8", "replace"))
+
+    def _count(self, text: str) -> None:
+        if not text:
+            return
+        words = text.split()
+        self.characters += len(text)
+        self.dense += sum(map(len, words))
+        joins = self.open_word and not text[0].isspace()
+        self.words += len(words) - (joins and bool(words))
+        self.open_word = not text[-1].isspace()
+
+
+def _plain_text(document: Mapping[str, object]) -> str | None:
+    """Return the text of the commonest response, or of a piece of it, None if it is another."""
+    choices = document.get("choices")
+    if (
+        choices.__class__ is not list
+        or len(choices) > 1
+        or not _SAID_ELSEWHERE.isdisjoint(document)
+    ):
+        return None
+    if not choices:
+        return ""
+    choice = choices[0]
+    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
+        return None
+    said = choice.get("delta")
+    if said is None:
+        said = choice.get("message")
+    elif "message" in choice:
+        return None
+    if said.__class__ is not dict or not said.keys() <= _PLAIN_SAID or said.get("refusal"):
+        return None
+    text = said.get("content")
+    if text is None:
+        return ""
+    return text if isinstance(text, str) and not text.startswith("data:") else None
+
+
 class Tally:
     """Adds documents up, one response's, in order.
 
@@ -34,40 +155,40 @@ class Tally:
     goes on after it, `hidden` that a model reasons without showing it.
     """
 
-    usage_format: UsageFormat
-    reserved: int | None = None
-    feeds: bool = False
-    reasons: bool = False
-    ended: bool = False
-    settled: bool = False
-    deferred: bool = False
-    failed: bool = False
-    hidden: bool = False
-    shows_reasoning: bool = False
+    # Most responses change few of these: an instance holds what is its own.
+    ended = settled = deferred = failed = hidden = shows_reasoning = False
     model: str | None = None
     name: str | None = None
-    usage: dict[str, object] = field(default_factory=dict)
-    beside: dict[str, object] = field(default_factory=dict)
-    sequences: dict[int, Figures] = field(default_factory=dict)
-    passed: Passed = field(default_factory=Passed)
     mark: tuple[int, int, int] = (0, 0, 0)
-    whole: Passed = field(default_factory=Passed)
-    by_sequence: dict[int, Passed] = field(default_factory=dict)
-    fed: Fed = field(default_factory=Fed)
-    documents: int = 0
+    documents = 0
+
+    def __init__(
+        self,
+        usage_format: UsageFormat,
+        reserved: int | None = None,
+        *,
+        feeds: bool = False,
+        reasons: bool = False,
+    ) -> None:
+        self.usage_format = usage_format
+        self.reserved = reserved
+        self.feeds = feeds
+        self.reasons = reasons
+        self.usage: dict[str, object] = {}
+        self.beside: dict[str, object] = {}
+        self.sequences: dict[int, Figures] = {}
+        self.passed = Passed()
+        self.whole = Passed()
+        self.by_sequence: dict[int, Passed] = {}
+        self.fed = Fed()
 
     def copy(self) -> Tally:
         """Return a tally that goes on from here by itself."""
-        return replace(
-            self,
-            usage=dict(self.usage),
-            beside=dict(self.beside),
-            sequences=dict(self.sequences),
-            passed=self.passed.copy(),
-            whole=self.whole.copy(),
-            by_sequence=dict(self.by_sequence),
-            fed=self.fed.copy(),
-        )
+        other = copy(self)
+        other.usage, other.beside = dict(self.usage), dict(self.beside)
+        other.sequences, other.by_sequence = dict(self.sequences), dict(self.by_sequence)
+        other.passed, other.whole, other.fed = copy(self.passed), copy(self.whole), copy(self.fed)
+        return other
 
     @property
     def figures(self) -> Figures:
@@ -124,18 +245,25 @@ class Tally:
         if not _WRAPPING.isdisjoint(document):
             within = next(filter(None, (_inner(document, name) for name in _WRAPPED)), _NOTHING)
         model = document.get("model") or document.get("modelVersion") or within.get("model")
-        if model.__class__ is str:
-            self.model = str(model)
-        if (whole or within) and (name := _text_of(within, "id") or _text_of(document, "id")):
-            self.name = name
-        self.failed |= document.get("error") not in (None, {}) or kind in ("error", "exception")
+        if isinstance(model, str):
+            self.model = model
+        if whole or within:
+            for name in (within.get("id"), document.get("id")):
+                if isinstance(name, str) and name:
+                    self.name = name
+                    break
+        if document.get("error") not in (None, {}) or kind in ("error", "exception"):
+            self.failed = True
         named = document.get("event_type") if kind is None else kind
         closes = isinstance(named, str) and named in _ENDINGS
-        self.ended |= whole or closes
-        if whole or kind is not None or document.get("object") == _RUN:
+        if whole or closes:
+            self.ended = True
+        if kind is not None or document.get("object") == _RUN or (whole and "status" in document):
             self._deferral(document, within, whole=whole)
             if kind is not None:
                 self._reasoning(document, within)
+        elif whole:
+            self.deferred = False
         if self.feeds:
             self.fed.unread |= kept
             self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
@@ -147,8 +275,10 @@ class Tally:
         for usage in told:
             if listed and self.usage_format is UsageFormat.OPENAI_CHAT:
                 self._each(usage)
-            else:
+            elif self.usage:
                 merge_usage(self.usage, usage)
+            else:
+                self.usage = {name: amount for name, amount in usage.items() if amount is not None}
         if told or (whole and self.usage):
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
@@ -160,6 +290,28 @@ class Tally:
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
+
+    def take_event(self, event: Event, *, cut: bool = False) -> None:
+        """Take in what an event holds; where it is `cut`, the stream ended within it."""
+        if event.text is None:
+            for kept in event.kept:
+                self.add(kept, kept=True)
+            if not self.ended:
+                self.add_unread(event.size)
+            return
+        text = event.text
+        if text.strip() == _DONE:
+            self.end()
+            return
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            if not cut:
+                self.add_unread(len(text))
+            return
+        for part in document if isinstance(document, list) else (document,):
+            if isinstance(part, dict):
+                self.add(part)
 
     def tell(self, usage: Mapping[str, object]) -> None:
         """Take in a usage that the head of the response tells."""
@@ -286,9 +438,11 @@ def _usages(
     for choice in choices if choices.__class__ is list else ():
         if choice.__class__ is dict and "usage" in choice:  # Moonshot's
             places.append(choice["usage"])
-    plain = _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within
-    if plain and document.get("usage") is None:
-        return [place for place in places if isinstance(place, dict) and place]
+    if _TELLING.isdisjoint(document) and "usage" not in within and "meta" not in within:
+        usage = document.get("usage")
+        if not places:
+            return [usage] if isinstance(usage, dict) and usage else []
+        return [place for place in (*places, usage) if isinstance(place, dict) and place]
     places += [document[name] for name in _TOLD_IN if name in document]
     places.append(within.get("usage"))
     if "x_groq" in document:
@@ -307,12 +461,9 @@ def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | 
     return inner if isinstance(inner, dict) else None
 
 
-def _text_of(document: Mapping[str, object], *names: str) -> str | None:
-    for name in names:
-        value = document.get(name)
-        if isinstance(value, str) and value:
-            return value
-    return None
+def _text_of(document: Mapping[str, object], name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def _finished(document: Mapping[str, object]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 
 import msgspec
@@ -12,7 +12,6 @@ from guardrail.http.metering.accumulator import Tally
 from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, read_whole
 from guardrail.http.metering.streams import (
     Decoder,
-    Event,
     EventStream,
     FrameStream,
     UndecodableError,
@@ -23,7 +22,6 @@ from guardrail.http.metering.usage_formats import Figures
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
 for six bytes, or one for ten and, but for a fifth, for each blank."""
-_DONE = b"[DONE]"
 # The bytes of pictures and sounds say nothing of their tokens.
 _AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
@@ -90,7 +88,7 @@ class Meter:
         """
         self.status: int | None = None
         self._streaming = streaming
-        self._reserved = dict(reserved or {})
+        self._reserved = reserved or {}
         self._reasons = reasons
         self.background = background
         self._echoes = echoes
@@ -115,27 +113,21 @@ class Meter:
         # The tally as if the response ended after so many bytes, as it was asked for last.
         self._cut_at: tuple[int, Tally] = (0, self._tally)
 
-    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take the head of the response."""
+    def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take the head of the response, the names of its fields in lower case."""
         self.status = status
-        kind = codings = b""
-        told: dict[str, object] = {}
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered == b"content-encoding":
-                codings += b"," + value
-            elif lowered == b"content-type":
-                kind = value.strip().lower()
-            elif lowered in _TOLD_BY:
-                told[_TOLD_BY[lowered]] = value.decode("latin-1").strip()
-        if told:
-            self._tally.tell(told)
-        if codings.strip(b", ").lower() not in (b"", b"identity"):
-            try:
-                self._decoder = Decoder(codings)
-            except UndecodableError:
-                self._opaque = True
-        self._frame(kind.partition(b";")[0].strip())
+        named = dict(headers)
+        if not _TOLD_BY.keys().isdisjoint(named):
+            told = {at: named[name] for name, at in _TOLD_BY.items() if name in named}
+            self._tally.tell({at: text.decode("latin-1").strip() for at, text in told.items()})
+        if b"content-encoding" in named:
+            codings = b",".join(value for name, value in headers if name == b"content-encoding")
+            if codings.strip(b", ").lower() not in (b"", b"identity"):
+                try:
+                    self._decoder = Decoder(codings)
+                except UndecodableError:
+                    self._opaque = True
+        self._frame(named.get(b"content-type", b"").lower().partition(b";")[0].strip())
 
     def _frame(self, kind: bytes) -> None:
         """Take the media type: how the body is cut into documents, and whether it is believed."""
@@ -177,7 +169,7 @@ class Meter:
             self._events, self._skim = None, Skim()  # a stream of JSON, not of events
         if self._events is not None:
             for event in self._events.feed(chunk):
-                _take_event(self._tally, event)
+                self._tally.take_event(event)
             self._opaque = self._events.broken
         elif self._skim is not None:
             self._take_json(self._skim, chunk, first)
@@ -236,7 +228,8 @@ class Meter:
     def goes_on(self) -> str | None:
         """The id of work that goes on after the response, None where it does not, or has none."""
         tally = self._now()
-        return tally.name if self._is_deferred(tally) else None
+        may = tally.deferred or self.background
+        return tally.name if may and self._is_deferred(tally) else None
 
     @property
     def told_end(self) -> str | None:
@@ -265,7 +258,7 @@ class Meter:
         tally = self._now()
         if tally.usage_format is UsageFormat.NONE or not self.answered:
             return {}
-        if self._is_deferred(tally):
+        if (tally.deferred or self.background) and self._is_deferred(tally):
             return {}
         told = tally.figures if self._trust is not _Trust.NOTHING else {}
         if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
@@ -293,7 +286,9 @@ class Meter:
             return {}
         if self._opaque and not (tally.settled and out):
             return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
-        least, passed = self._least(tally, out), 0
+        if self._first is not None:
+            self._read_texts(tally, self._first, out)
+        least, passed = 0 if self._echoes else tally.least, 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
         if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
             return {}
@@ -307,10 +302,6 @@ class Meter:
             return {} if out is None else {"output_tokens": max(out, passed, least)}
         capped = min(max(passed, 1), passed or 1 if reserved is None else reserved)
         return {"output_tokens": max(capped, out or 0, least)}
-
-    def _least(self, tally: Tally, out: int | None) -> int:
-        self._read_texts(tally, out)
-        return 0 if self._echoes else tally.least
 
     def _wrote(self, tally: Tally) -> bool:
         """Whether any text passed, so that an output of nothing cannot be."""
@@ -349,14 +340,12 @@ class Meter:
     def _is_deferred(self, tally: Tally) -> bool:
         return tally.deferred or (self.background and not (tally.ended and tally.usage))
 
-    def _read_texts(self, tally: Tally, out: int | None) -> None:
+    def _read_texts(self, tally: Tally, body: bytes, out: int | None) -> None:
         """Read what a body that came in one piece holds, unless so much is told that it fits.
 
         Only words and text without blanks count: a body with few of both needs no look.
         """
-        body, self._first = self._first, None
-        if body is None:
-            return
+        self._first = None
         if out and (
             out * _USUAL_BYTES >= len(body)
             or out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
@@ -378,7 +367,7 @@ class Meter:
         pending = self._events.unfinished() if self._events is not None else None
         if pending is not None:
             tally = tally.copy()
-            _take_event(tally, pending, cut=True)
+            tally.take_event(pending, cut=True)
         elif self._skim is not None and not self._skim.complete:
             document = self._skim.document()
             if document:
@@ -394,25 +383,3 @@ def _decoded(text: bytes | None) -> dict[str, object] | None:
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _take_event(tally: Tally, event: Event, *, cut: bool = False) -> None:
-    if event.text is None:
-        for document in event.kept:
-            tally.add(document, kept=True)
-        if not tally.ended:
-            tally.add_unread(event.size)
-        return
-    text = event.text
-    if text.strip() == _DONE:
-        tally.end()
-        return
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        if not cut:
-            tally.add_unread(len(text))
-        return
-    for part in document if isinstance(document, list) else (document,):
-        if isinstance(part, dict):
-            tally.add(part)

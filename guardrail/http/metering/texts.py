@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from guardrail.http.parsing.media import is_base64
 
 BYTES_PER_TOKEN = 4
 """How many bytes of text count as a token where no usage tells."""
 
-_LONGEST_TOKEN = 16
-"""Characters without a blank that one token holds at most, on the average of a text."""
-_LONGEST_PIECE = 8
-"""The same where each piece of a stream may be a token of its own."""
 
 # Text that is surely the model's own, by the names of the members that lead to it.
 _WRITTEN = frozenset(
@@ -43,15 +38,13 @@ _NOT_TEXT = frozenset(
 )
 _CALLED_WITH = frozenset({"input", "args", "arguments", "parameters"})
 _TOOL_RESULT = ("_result", "_output")
-_WHOLE = (
+ROOTS = (
     "choices candidates delta message content text output outputs response completion "
     "generated_text generation generations token outputText results".split()
 )
+"""The members of a response that hold what a model wrote."""
 _PIECES = ("content", "text", "arguments")
 _WHOLE_TYPES = frozenset({"message", "completion"})
-_PLAIN_RESPONSE = frozenset("choices created id model object system_fingerprint usage".split())
-_PLAIN_CHOICE = frozenset("finish_reason index logprobs message".split())
-_PLAIN_SAID = frozenset("content refusal role".split())
 _FRAGMENT = 1_024
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\r\n-]+\Z")
 _MOST_NODES = 200_000
@@ -65,13 +58,10 @@ _RUN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=
 _RUN = re.compile(rb"(?<![A-Za-z0-9+/=_\\-])[A-Za-z0-9+/=_\\-]{%d,}+" % _MEDIA_RUN)
 
 
-@dataclass(slots=True)
 class Unread:
     """Counts bytes that are not read, cut anywhere: long runs of base64 are pictures or sound."""
 
-    text: int = 0
-    media: int = 0
-    run: int = 0
+    text = media = run = 0
 
     @property
     def size(self) -> int:
@@ -97,120 +87,6 @@ class Unread:
         if self.run < _MEDIA_RUN:
             return self.text + self.run, self.media
         return self.text, self.media + self.run
-
-
-@dataclass(slots=True)
-class Passed:
-    """Counts what passed: text, pieces of it, and tokens that were listed one by one."""
-
-    listed: int = 0
-    pieces: int = 0
-    size: int = 0
-    words: int = 0
-    characters: int = 0
-    dense: int = 0
-    open_word: bool = False
-
-    def copy(self) -> Passed:
-        """Return counts that go on from here by themselves."""
-        return replace(self)
-
-    @property
-    def estimate(self) -> int:
-        """About how many tokens passed: four bytes each, and one a piece."""
-        return self.listed + max(self.pieces, -(-self.size // BYTES_PER_TOKEN))
-
-    @property
-    def least(self) -> int:
-        """How many tokens it was at the very least."""
-        pieces = min(self.pieces, self.characters // _LONGEST_PIECE)
-        return self.listed + max(self.words, pieces, self.dense // _LONGEST_TOKEN)
-
-    @property
-    def mark(self) -> tuple[int, int, int]:
-        """Where the counts stand; see `since`."""
-        return self.listed, self.pieces, self.size
-
-    def since(self, mark: tuple[int, int, int]) -> int:
-        """Return about how many tokens passed since a mark."""
-        listed, pieces, size = mark
-        rest = max(self.pieces - pieces, -(-(self.size - size) // BYTES_PER_TOKEN))
-        return self.listed - listed + rest
-
-    def take(self, document: Mapping[str, object]) -> None:
-        """Count what a document of a response adds."""
-        text = _plain_piece(document)
-        if text is None:
-            text = _plain_message(document)
-        if text is not None:
-            if text:
-                self.take_piece(text)
-            return
-        tokens = tokens_listed(document)
-        if tokens:
-            self.listed += tokens
-            return
-        size = 0
-        for text, sure in texts_of(document):
-            size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-            if sure:
-                self._count(text)
-        self.size += size
-        self.pieces += size > 0
-
-    def take_piece(self, text: str) -> None:
-        """Count a piece of a stream that is text and nothing else; of sound, the text is empty."""
-        self.pieces += 1
-        self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        self._count(text)
-
-    def take_unread(self, size: int) -> None:
-        """Count bytes of a document too long, or too odd, to be read."""
-        self.size += size
-        self.pieces += size > 0
-
-    def take_plain(self, chunk: bytes) -> None:
-        """Count a part of a response that is text and nothing else."""
-        self.size += len(chunk)
-        self._count(chunk.decode("utf-8", "replace"))
-
-    def _count(self, text: str) -> None:
-        if not text:
-            return
-        words = text.split()
-        self.characters += len(text)
-        self.dense += sum(map(len, words))
-        joins = self.open_word and not text[0].isspace()
-        self.words += len(words) - (joins and bool(words))
-        self.open_word = not text[-1].isspace()
-
-
-def _plain_piece(document: Mapping[str, object]) -> str | None:
-    """Return the text of the commonest piece of a stream, None if it is another."""
-    choices = document.get("choices")
-    if choices.__class__ is not list or len(choices) != 1:
-        return None
-    choice = choices[0]
-    if choice.__class__ is not dict or choice.get("logprobs") or "token_ids" in choice:
-        return None
-    delta = choice.get("delta")
-    text = delta.get("content") if delta.__class__ is dict and len(delta) == 1 else None
-    return text if text.__class__ is str and not text.startswith("data:") else None
-
-
-def _plain_message(document: Mapping[str, object]) -> str | None:
-    """Return the text of the commonest whole response, None if it is another."""
-    choices = document.get("choices")
-    if choices.__class__ is not list or len(choices) != 1 or not document.keys() <= _PLAIN_RESPONSE:
-        return None
-    choice = choices[0]
-    if choice.__class__ is not dict or not choice.keys() <= _PLAIN_CHOICE or choice.get("logprobs"):
-        return None
-    message = choice.get("message")
-    if message.__class__ is not dict or not message.keys() <= _PLAIN_SAID or message.get("refusal"):
-        return None
-    text = message.get("content")
-    return text if text.__class__ is str and not text.startswith("data:") else None
 
 
 def tokens_listed(document: Mapping[str, object]) -> int:
@@ -292,7 +168,7 @@ def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
     elif "token" in document:
         roots = [("token", document["token"])]  # the last one repeats the whole text beside it
     else:
-        roots = [(name, document[name]) for name in _WHOLE if name in document]
+        roots = [(name, document[name]) for name in ROOTS if name in document]
         # An object under `response` wraps a whole response that came in pieces.
         roots = [root for root in roots if root[0] != "response" or isinstance(root[1], str)]
         if not roots and kind is None and not _is_known_frame(document):

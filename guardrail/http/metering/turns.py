@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from guardrail.http.metering.texts import BYTES_PER_TOKEN, Passed
+from guardrail.http.metering.accumulator import Passed
+from guardrail.http.metering.texts import BYTES_PER_TOKEN
 from guardrail.http.metering.usage_formats import units_in
 from guardrail.http.parsing.json_body import UNDECODABLE, read_document
 from guardrail.http.parsing.obligations import unmet

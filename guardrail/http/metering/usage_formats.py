@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from typing import Any
 
 from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
@@ -67,6 +67,11 @@ def figures_of(
     """
     names = usage.keys()
     if names <= _PLAIN and usage_format not in _READ_APART:
+        into: Any = usage.get("prompt_tokens")
+        out: Any = usage.get("completion_tokens")
+        numbers = into.__class__ is int and out.__class__ is int and into >= 0 <= out
+        if numbers and TOP >= into + out == usage.get("total_tokens"):
+            return {"input_tokens": into, "output_tokens": out}
         found = _openai(usage)
     elif names.isdisjoint(_OPENAI_ONLY) and (
         usage_format is UsageFormat.ANTHROPIC or not names.isdisjoint(_ANTHROPIC_ONLY)
@@ -393,18 +398,13 @@ def with_units(asked: ParsedRequest) -> ParsedRequest:
     return asked._replace(estimate={**added, **estimate})
 
 
-@dataclass(slots=True)
 class Fed:
     """What a response told of seconds and pictures."""
 
     seconds: float | None = None
-    pictures: int = 0
-    unread: bool = False
+    pictures = 0
+    unread = False
     """Whether a part of the response was too long to be read."""
-
-    def copy(self) -> Fed:
-        """Return what goes on from here by itself."""
-        return replace(self)
 
     def take(self, document: Mapping[str, object], *, media: bool) -> None:
         """Take in a document of the response; `media` tells that it is of pictures or sound."""

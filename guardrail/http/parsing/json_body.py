@@ -193,6 +193,8 @@ class _Measure:
                     if is_thought(key, node):
                         picture = min(picture, len(value) // _TEXT_BYTES_PER_TOKEN + 1)
                     self._media += picture
+                elif value.isascii():
+                    self._bytes += len(value)
                 else:
                     self._text(value)
             elif value.__class__ is dict:

@@ -140,7 +140,7 @@ REASONING = (
 OUTPUT_CONFIG = "output_config"
 """What may hold an effort of reasoning, and other settings."""
 
-_DECIDING = frozenset(
+DECIDING = frozenset(
     {
         *SETTINGS,
         *TOOL_MEMBERS,
@@ -157,7 +157,8 @@ _DECIDING = frozenset(
         "container",
     }
 )
-_SPELLED = _DECIDING | frozenset(
+"""Members that decide wherever they stand."""
+_SPELLED = DECIDING | frozenset(
     "messages prompt input contents stream requests batch purpose system instructions".split()
 )
 _LOWERED = {name.lower(): name for name in sorted(_SPELLED)}
@@ -189,7 +190,7 @@ def members_in(
     `names` are the keys of all objects within it, where they are known: most bodies have none that
     decides anything below the first level, which is seen at once.
     """
-    if names is not None and _DECIDING.isdisjoint(names) and SETTINGS.isdisjoint(document):
+    if names is not None and DECIDING.isdisjoint(names) and SETTINGS.isdisjoint(document):
         return [Members("", document, settles=True)]
     return list(_walked(document))
 

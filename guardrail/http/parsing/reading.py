@@ -98,50 +98,41 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
     for classifier in classifiers:
         if (known := classifier(parts)) is not None:
             return known
-    path, pairs, body, limits = parts.path, parts.headers, parts.body, parts.limits
-    endpoint = _asked_of(endpoint_of(path), parts.method, body)
-    if not body and parts.method in _WITHOUT_BODY:
+    path, pairs, body = parts.path, parts.headers, parts.body
+    endpoint = endpoint_of(path)
+    bare = not body and parts.method in _WITHOUT_BODY
+    if endpoint.kind is Kind.CONTROL and not (bare or (parts.method == "POST" and endpoint.posts)):
+        # What is not documented may do anything.
+        endpoint = replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
+    if bare:
         return _without_body(parts, endpoint)
     try:
         content = _content(parts, endpoint)
         facts = content.shape.facts(parts.hash_key)
         facts["request.endpoint"] = endpoint.name
-        _take_address(facts, endpoint, parts.query)
+        vague = endpoint.vague or endpoint.unnamed
+        if parts.query or vague or endpoint.streams or endpoint.model is not None:
+            _take_address(facts, endpoint, parts.query)
     except UnreadableError as error:
         return _unread(parts, endpoint, error)
     return ParsedRequest(
-        dialect=_dialect(endpoint, pairs),
-        facts=facts,
-        estimate=_estimate(content, endpoint, limits),
-        usage_format=_usage_format(endpoint, content.document, pairs),
+        _dialect(endpoint, pairs),
+        facts,
+        _estimate(content, endpoint, parts.limits),
+        _usage_format(endpoint, content.document, pairs),
         document=content.document,
         body=body,
         path=path,
     )
 
 
-def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
-    """Return the endpoint as a method makes it: one that is not documented may do anything."""
-    if endpoint.kind is not Kind.CONTROL or (method == "POST" and endpoint.posts):
-        return endpoint
-    if method in _WITHOUT_BODY and not body:
-        return endpoint
-    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
-
-
-def header_only(method: str, path: str, headers: Mapping[bytes, bytes] | Headers) -> ParsedRequest:
+def header_only(path: str, headers: Headers) -> ParsedRequest:
     """Return what is known of a request before its body is read: its endpoint and dialect."""
     endpoint = endpoint_of(path)
     facts: dict[str, object] = {"request.endpoint": endpoint.name}
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
-    return ParsedRequest(
-        dialect=_dialect(endpoint, headers),
-        facts=facts,
-        estimate={},
-        usage_format=endpoint.usage,
-        path=path,
-    )
+    return ParsedRequest(_dialect(endpoint, headers), facts, {}, endpoint.usage, path=path)
 
 
 def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes], ...]:
@@ -150,12 +141,12 @@ def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes
 
 
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
-    body = _readable(parts)
-    limits = parts.limits
+    content_type = _content_type(parts)
+    body, limits, kind = parts.body or b"", parts.limits, JSON
     if not body and endpoint.kind in (Kind.CONTROL, Kind.UNKNOWN):
         return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
-    content_type = _content_type(parts)
-    kind = _media_type(content_type, endpoint)
+    if content_type != JSON or JSON not in endpoint.takes:
+        kind = _media_type(content_type, endpoint)
     if kind in _FORMS and endpoint.name not in _UNLABELLED:
         content = _of_form(body, content_type, endpoint, limits)
         return content._replace(shape=_vaguely(content.shape, endpoint))
@@ -204,12 +195,26 @@ def _content_type(parts: RequestParts) -> str:
     """Return the media type of a body and its parameters, empty if none is stated.
 
     Raises:
-        UnreadableError: it is stated twice: hosts take the one or the other.
+        UnreadableError: the body was not read, or is compressed, or its type is stated twice:
+            hosts take the one or the other.
     """
-    stated = [value for name, value in parts.headers if name == b"content-type"]
-    if len(stated) > 1:
+    stated: bytes | None = None
+    twice = False
+    for name, value in parts.headers:
+        if name == b"content-type":
+            twice, stated = twice or stated is not None, value
+        elif name == b"x-body-compressed" or (
+            name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
+        ):
+            raise UnreadableError("the body is compressed; send it plain", status=415)
+    if parts.body is None or len(parts.body) > parts.limits.max_body:
+        raise UnreadableError(
+            f"the body is longer than {parts.limits.max_body} bytes; send less at once",
+            status=413,
+        )
+    if twice:
         raise UnreadableError("the body's content type is stated twice; send it once", status=415)
-    return stated[0].decode("latin-1").strip() if stated else ""
+    return "" if stated is None else stated.decode("latin-1").strip()
 
 
 def _media_type(content_type: str, endpoint: Endpoint) -> str:
@@ -218,8 +223,6 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     Raises:
         UnreadableError: the endpoint takes no such bodies, or hosts could read it differently.
     """
-    if content_type == JSON and JSON in endpoint.takes:
-        return JSON
     kind = content_type.partition(";")[0].strip().lower()
     if endpoint.takes and kind not in endpoint.takes and endpoint.name not in _UNLABELLED:
         stated = f"`{shown(kind)}` is" if kind else "a body without a content type is"
@@ -238,25 +241,6 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
             status=415,
         )
     return kind
-
-
-def _readable(parts: RequestParts) -> bytes:
-    """Return the body.
-
-    Raises:
-        UnreadableError: it was not read, or is compressed.
-    """
-    for name, value in parts.headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise UnreadableError("the body is compressed; send it plain", status=415)
-        if name == b"x-body-compressed":
-            raise UnreadableError("the body is compressed; send it plain", status=415)
-    if parts.body is None or len(parts.body) > parts.limits.max_body:
-        raise UnreadableError(
-            f"the body is longer than {parts.limits.max_body} bytes; send less at once",
-            status=413,
-        )
-    return parts.body
 
 
 def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:

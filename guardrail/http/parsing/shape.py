@@ -18,6 +18,7 @@ import msgspec
 from guardrail.http.parsing.caps import NO_CAPS, CapRules, Counts, counts_of, likely_completions
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
+    DECIDING,
     MODELS,
     OTHER_MODELS,
     OUTPUT_CONFIG,
@@ -40,6 +41,12 @@ LONGEST_MODEL = 256
 CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inputs", "instances")
 """Members that hold what a model is to read."""
 
+_USUAL = frozenset(
+    "model messages system max_tokens max_completion_tokens n stream stream_options temperature "
+    "top_p top_k stop stop_sequences seed user metadata frequency_penalty presence_penalty "
+    "response_format".split()
+)
+"""What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
 _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
 # What an answer cited is no input: it tells where its text came from.
@@ -80,18 +87,19 @@ class Shape(NamedTuple):
         """Return the facts of a request with this body, but for its endpoint."""
         facts: dict[str, object] = {
             "request.capability": self.capability,
-            "request.tools": len(self.tools),
             "request.stream": self.stream,
-            "request.reasoning": self.reasoning,
-            "request.model": self.model,
-            "request.template": template_of(self.system, hash_key),
-            "request.toolset": toolset_of(self.tools, hash_key),
         }
-        if self.opaque:
-            facts["request.tools"] = len(self.tools) or None
-            facts["request.reasoning"] = self.reasoning or None
-            facts["request.toolset"] = None
-        return {name: value for name, value in facts.items() if value is not None}
+        if self.tools or not self.opaque:
+            facts["request.tools"] = len(self.tools)
+        if self.reasoning or not self.opaque:
+            facts["request.reasoning"] = self.reasoning
+        if self.model is not None:
+            facts["request.model"] = self.model
+        if self.system and (template := template_of(self.system, hash_key)) is not None:
+            facts["request.template"] = template
+        if self.tools and not self.opaque:
+            facts["request.toolset"] = toolset_of(self.tools, hash_key)
+        return facts
 
 
 def shape_of(
@@ -107,39 +115,42 @@ def shape_of(
     Raises:
         UnreadableError: a member that decides is not of its type, or there twice in two ways.
     """
-    every = members_in(document, names)
+    usual = names is not None and document.keys() <= _USUAL and DECIDING.isdisjoint(names)
+    every = [Members("", document, True)] if usual else members_in(document, names)
     try:
-        return _shape_of(document, every, capability, rules)
+        return _shape_of(document, every, capability, rules, usual=usual)
     except UnreadableError as error:
         error.completions = likely_completions(every)
         raise
 
 
 def _shape_of(
-    document: Mapping[str, object], every: Sequence[Members], capability: str, rules: CapRules
+    document: Mapping[str, object],
+    every: Sequence[Members],
+    capability: str,
+    rules: CapRules,
+    *,
+    usual: bool,
 ) -> Shape:
-    check_spelling(every)
-    tools = tuple(tools_in(every))
-    unseen, opaque = _unseen(every)
-    if opaque and not _only_goes_on(every):
-        # What is stored with the host may hold tools that are not seen here.
-        capability = strictest(capability, "agentic")
-    capability = capability_with(tools, strictest(capability, _by_members(every)))
+    """Read the objects of a body; a `usual` one has a model, messages and caps."""
+    tools: tuple[object, ...] = ()
+    unseen, opaque, reasoning = 0, False, False
+    if not usual:
+        check_spelling(every)
+        tools = tuple(tools_in(every))
+        unseen, opaque = _unseen(every)
+        reasoning = _reasons(every)
+        if opaque and not _only_goes_on(every):
+            # What is stored with the host may hold tools that are not seen here.
+            capability = strictest(capability, "agentic")
+        capability = capability_with(tools, strictest(capability, _by_members(every)))
     counts, model = counts_of(document, rules, every), _model(every)
     if model is not None and "," in model:
         # LiteLLM asks each of the models named so.
         counts, model = counts.times(model.count(",") + 1), None
-    return Shape(
-        counts=counts,
-        model=model,
-        tools=tools,
-        capability=capability,
-        stream=_flag(document, "stream"),
-        reasoning=_reasons(every),
-        system=tuple(_system_texts(document)),
-        unseen=unseen,
-        opaque=opaque,
-    )
+    stream = _flag(document, "stream")
+    system = tuple(_system_texts(document))
+    return Shape(counts, model, tools, capability, stream, reasoning, system, unseen, opaque)
 
 
 def merged(shapes: Iterable[Shape]) -> Shape | None:

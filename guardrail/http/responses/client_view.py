@@ -117,19 +117,32 @@ def view_of(decision: Decision) -> ClientView:
 
 
 class Shown(NamedTuple):
-    """What does not change of a counter that may show; `window` is None for a rate."""
+    """What does not change of a counter that may show.
+
+    `window` is None for a rate. `own` tells that it is keyed by what belongs to one caller, and
+    `joins` how many facts of its key follow the first.
+    """
 
     limit: Limit
     name: str
     unit: str
     window: int | None
+    own: bool
+    joins: int
 
 
 def shown_of(limit: Limit, part: int) -> Shown:
     """Return how one of a limit's counters shows."""
     unit, rule = limit.unit(part), limit.rule
     name = rule.id if len(limit.idents) == 1 else f"{rule.id}.{unit}"
-    return Shown(limit, name, MONEY if unit == "cost_usd" else unit, window_of(rule))
+    return Shown(
+        limit,
+        name,
+        MONEY if unit == "cost_usd" else unit,
+        window_of(rule),
+        own=not OWN.isdisjoint(limit.key_facts),
+        joins=max(len(limit.key_facts) - 1, 0),
+    )
 
 
 def standing_of(
@@ -240,13 +253,11 @@ class Receipts:
             if row is None or (shown := known[row[0]]) is None:
                 continue
             receipt = Receipt._make(row)
-            stated = receipt.key.startswith("=", IDENT_LENGTH)
-            if len(shown.limit.key_facts) > 1:
-                parts = receipt.key.count(f"{SEPARATOR}=")
-                stated = stated and parts == len(shown.limit.key_facts) - 1
-            if not stated:
+            if not receipt.key.startswith("=", IDENT_LENGTH) or (
+                shown.joins and receipt.key.count(f"{SEPARATOR}=") != shown.joins
+            ):
                 return None
-            if not OWN.isdisjoint(shown.limit.key_facts):
+            if shown.own:
                 standings.append(standing_of(shown, receipt, case.now, True, None))
         return standings
 

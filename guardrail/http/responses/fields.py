@@ -1,4 +1,4 @@
-"""The fields of an answer: RateLimit, the vendors' own, and what browsers' pages may read.
+"""The fields of an answer: RateLimit, the vendors' own, obligations, and what pages may read.
 
 RateLimit follows draft-ietf-httpapi-ratelimit-headers-11, as RFC 9651 lists. The draft may still
 rename its parameters: all that knows them is here, under one version. The vendors' fields are
@@ -12,13 +12,23 @@ import base64
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
+from typing import NamedTuple
 
+from guardrail.engine import Decision
 from guardrail.http.dialects import Dialect
-from guardrail.http.responses.client_view import ShownLimit
+from guardrail.http.responses.client_view import (
+    ClientView,
+    Jitter,
+    Receipts,
+    ShownLimit,
+    view_of,
+)
+from guardrail.model.amounts import SECOND
 
 VERSION = "ietf-11"
 """The revision of the draft that these fields follow."""
@@ -28,7 +38,7 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
-_FIRST = itemgetter(0)
+_TIGHTNESS = itemgetter(0, 1)
 
 Field = tuple[bytes, bytes]
 
@@ -39,16 +49,19 @@ class Wording:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int, int | None], tuple[str, str]] = {}
 
-    def of(self, standing: ShownLimit) -> tuple[str, str]:
-        """Return a limit's name, and its own parameters without its partition."""
-        name, unit, quota, _, window, *_ = standing
-        key = name, unit, quota, window
-        texts = self._known.get(key)
-        if texts is None:
-            if len(self._known) >= _MOST_KEPT:
-                self._known.clear()
-            texts = self._known[key] = _wording(standing)
-        return texts
+    def of(self, standings: Sequence[ShownLimit]) -> list[tuple[str, str]]:
+        """Return the name of each limit, and its own parameters without its partition."""
+        every = []
+        for standing in standings:
+            name, unit, quota, _, window, *_ = standing
+            key = name, unit, quota, window
+            texts = self._known.get(key)
+            if texts is None:
+                if len(self._known) >= _MOST_KEPT:
+                    self._known.clear()
+                texts = self._known[key] = _wording(standing)
+            every.append(texts)
+        return every
 
 
 def ratelimit_fields(
@@ -64,17 +77,21 @@ def ratelimit_fields(
     """
     if not standings:
         return []
-    wordings = map(_wording if wording is None else wording.of, standings)
+    wordings = (wording or Wording()).of(standings)
     policies, limits = [], []
     for standing, (name, policy) in zip(standings, wordings, strict=True):
+        _, _, quota, left, _, resets, wait, _ = standing
         pk = "" if partition is None else _partition(standing, partition)
         policies.append(policy + pk)
-        tightness = standing.wait is None, standing.left / max(1, standing.quota)
-        limits.append((tightness, f"{name}{_standing(standing)}{pk}"))
-    limits.sort(key=_FIRST)
+        # `t` is the wait of one that refuses, else the time to full.
+        seconds = resets if wait is None else wait
+        until = "" if seconds is None else f";t={math.ceil(seconds)}"
+        stands = f"{name};r={left if left <= LARGEST else LARGEST}{until}{pk}"
+        limits.append((wait is None, left / (quota or 1), stands))
+    limits.sort(key=_TIGHTNESS)
     return [
         (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
-        (b"ratelimit", ", ".join([limit for _, limit in limits]).encode("ascii")),
+        (b"ratelimit", ", ".join([stands for _, _, stands in limits]).encode("ascii")),
     ]
 
 
@@ -96,13 +113,6 @@ def _wording(standing: ShownLimit) -> tuple[str, str]:
     if standing.window is not None:
         text += f";w={_integer(standing.window)}"
     return name, text
-
-
-def _standing(standing: ShownLimit) -> str:
-    """Return how a limit stands; `t` is the wait of one that refuses, else the time to full."""
-    seconds = standing.resets if standing.wait is None else standing.wait
-    reset = "" if seconds is None else f";t={_integer(math.ceil(seconds))}"
-    return f";r={_integer(standing.left)}{reset}"
 
 
 def _integer(value: int) -> int:
@@ -136,17 +146,35 @@ ANTHROPIC_NAMES: Mapping[str, Names] = {
 }
 
 
+_NAMES = {Dialect.OPENAI: OPENAI_NAMES, Dialect.ANTHROPIC: ANTHROPIC_NAMES}
+
+
 def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: float) -> list[Field]:
     """Return a dialect's own quota headers, by the tightest limit of each unit.
 
     OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
     counted from `now` (seconds since the epoch).
     """
-    if dialect is Dialect.OPENAI:
-        return _openai(standings)
-    if dialect is Dialect.ANTHROPIC:
-        return _anthropic(standings, now)
-    return []
+    named = _NAMES.get(dialect)
+    if named is None or not standings:
+        return []
+    tightest: dict[str, ShownLimit] = {}
+    for standing in standings:
+        known = tightest.get(standing.unit)
+        if known is None or standing.left < known.left:
+            tightest[standing.unit] = standing
+    fields: list[Field] = []
+    for unit, (limit, remaining, reset) in named.items():
+        found = tightest.get(unit)
+        if found is None:
+            continue
+        fields.append((limit, b"%d" % found.quota))
+        fields.append((remaining, b"%d" % found.left))
+        if found.resets is not None:
+            span = found.resets
+            until = go_duration(span) if dialect is Dialect.OPENAI else rfc3339(now + span)
+            fields.append((reset, until.encode("ascii")))
+    return fields
 
 
 def go_duration(seconds: float) -> str:
@@ -166,40 +194,6 @@ def go_duration(seconds: float) -> str:
 def rfc3339(moment: float) -> str:
     """Return a time (seconds since the epoch) in RFC 3339, rounded up to whole seconds."""
     return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _openai(standings: Sequence[ShownLimit]) -> list[Field]:
-    fields: list[Field] = []
-    for (limit, remaining, reset), standing in _by_unit(OPENAI_NAMES, standings):
-        fields.append((limit, b"%d" % standing.quota))
-        fields.append((remaining, b"%d" % standing.left))
-        if standing.resets is not None:
-            fields.append((reset, go_duration(standing.resets).encode("ascii")))
-    return fields
-
-
-def _anthropic(standings: Sequence[ShownLimit], now: float) -> list[Field]:
-    fields: list[Field] = []
-    for (limit, remaining, reset), standing in _by_unit(ANTHROPIC_NAMES, standings):
-        fields.append((limit, b"%d" % standing.quota))
-        fields.append((remaining, b"%d" % standing.left))
-        if standing.resets is not None:
-            fields.append((reset, rfc3339(now + standing.resets).encode("ascii")))
-    return fields
-
-
-def _by_unit(
-    named: Mapping[str, Names], standings: Sequence[ShownLimit]
-) -> Iterator[tuple[Names, ShownLimit]]:
-    """Yield the names of each unit's fields with its tightest limit."""
-    tightest: dict[str, ShownLimit] = {}
-    for standing in standings:
-        known = tightest.get(standing.unit)
-        if known is None or standing.left < known.left:
-            tightest[standing.unit] = standing
-    for unit, names in named.items():
-        if unit in tightest:
-            yield names, tightest[unit]
 
 
 EXPOSED = (
@@ -257,3 +251,113 @@ def value_of(request: Iterable[Field], name: bytes) -> bytes | None:
         if key == name or key.lower() == name:
             return value
     return None
+
+
+DEGRADED_BY = "x-guardrail-decision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How answers are written.
+
+    `fields` is the version of the RateLimit fields, None for none; `vendor` whether a dialect's
+    own quota headers are sent. `partition` is the key of `pk`, None to leave it out. `links` maps
+    remedies to addresses, `blocked_by` is who implements legal blocks (RFC 7725): this server.
+    Waits that end at a calendar reset are spread over `spread` seconds by `jitter`. `receipts`
+    and `wording` remember what does not change from one answer to the next. `units` are those
+    whose limits are enforced here, and so may show, None for all.
+    """
+
+    fields: str | None = VERSION
+    vendor: bool = True
+    partition: bytes | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    blocked_by: str = "/"
+    cross_origin: CrossOrigin | None = None
+    spread: float = 30.0
+    units: frozenset[str] | None = None
+    jitter: Jitter = random.random
+    receipts: Receipts = field(default_factory=Receipts, compare=False, repr=False)
+    wording: Wording = field(default_factory=Wording, compare=False, repr=False)
+
+
+class Addressee(NamedTuple):
+    """What of a request decides how it is answered."""
+
+    dialect: Dialect
+    headers: Sequence[Field]
+
+
+def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> list[Field]:
+    """Return the fields that go with the host's response to a request that was admitted.
+
+    Only what the caller's own limits say shows; that less is served than was asked always does.
+    """
+    case = decision.case
+    fields: list[Field] = []
+    standings: Sequence[ShownLimit] | None = None
+    if case.simple:
+        # Nothing was found: its receipts tell all that may show.
+        shows = style.vendor or style.fields is not None
+        standings = style.receipts.standings(case) if shows else ()
+    if standings is not None:
+        fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
+    else:
+        reading = view_of(decision)
+        fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
+        fields += _declared(decision, reading)
+    name = case.engine.ids.name(case.serial)
+    fields.append((id_field(addressee.dialect), name.encode("ascii")))
+    if style.cross_origin is not None:
+        fields += style.cross_origin.fields(addressee.headers)
+    return fields
+
+
+def quota_fields(
+    standings: Sequence[ShownLimit], dialect: Dialect, style: Style, now: float
+) -> list[Field]:
+    """Return the RateLimit fields and the dialect's own, for limits that may show."""
+    fields: list[Field] = []
+    if style.units is not None:
+        standings = [standing for standing in standings if standing.unit in style.units]
+    if style.fields is not None:
+        fields += ratelimit_fields(standings, style.partition, style.wording)
+    if style.vendor:
+        fields += vendor_fields(dialect, standings, now)
+    return fields
+
+
+def id_field(dialect: Dialect) -> bytes:
+    """Return the header that a dialect's clients read a request's id from."""
+    return b"request-id" if dialect is Dialect.ANTHROPIC else b"x-request-id"
+
+
+def _declared(decision: Decision, reading: ClientView) -> list[Field]:
+    """Return what declares obligations: a degrade, and the `x-…` entries that may show."""
+    obligations = decision.obligations
+    if not obligations:
+        return []
+    fields: list[Field] = []
+    served = [f";{name}={obligations[name]}" for name in SERVED if name in obligations]
+    if decision.reason is not None or served:
+        reason = "abnormal_usage_detected" if reading.shared else decision.reason
+        disabled = obligations.get("disable")
+        if isinstance(disabled, (list, tuple)):
+            served.append(f";disable={'+'.join(map(str, disabled))}")
+        fields.append((DEGRADED_BY.encode(), _visible(f"degrade; reason={reason}", *served)))
+    shown: set[str] = set()
+    for finding in reading.obliged:
+        extra = finding.verdict.obligations.extra if finding.verdict.obligations else {}
+        for name in extra:
+            if name in obligations and name not in shown and name.lower() != DEGRADED_BY:
+                shown.add(name)
+                fields.append((name.lower().encode("ascii"), _visible(str(obligations[name]))))
+    return fields
+
+
+SERVED = ("model", "max_output_tokens")
+
+
+def _visible(*parts: str) -> bytes:
+    """Return text that can stand in a field: printable ASCII, the rest as `?` (RFC 9110 §5.5)."""
+    return "".join(c if " " <= c <= "~" else "?" for c in "".join(parts)).encode("ascii")

@@ -23,7 +23,6 @@ from guardrail.http.counts import SharedCounts
 from guardrail.http.identity import CallerResolver, CredentialSource
 from guardrail.http.identity.caller import Established
 from guardrail.http.identity.directory_file import FileDirectory
-from guardrail.http.leases import lease_of
 from guardrail.http.metering.usage_formats import unfed_notes
 from guardrail.http.parsing import Dialect, ReadingLimits
 from guardrail.http.recorder import DecisionRecorder
@@ -285,7 +284,6 @@ class Configured:
         if not self._keys and (sink or made or record) is not None:
             self.note((UNJOINABLE,))
         self.note(unfed_notes(self.policies.units))
-        self._lease: tuple[PolicySet | None, float | None] = (None, None)
 
     @property
     def policies(self) -> PolicySet:
@@ -323,15 +321,6 @@ class Configured:
         self.recorder.close()
         if self._made_directory:
             self.callers.close()
-
-    def lease(self, policies: PolicySet) -> float | None:
-        """Return the shortest lease that the policies in force give, in seconds, None for none."""
-        made_for, lease = self._lease
-        if made_for is not policies:
-            lease = lease_of(policies)
-            self._lease = (policies, lease)
-            self.note(unfed_notes(policies.units))
-        return lease
 
     def note(self, lines: Iterable[str]) -> None:
         """Log each of some warnings once."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from guardrail.errors import GuardrailError, PolicyError
 from guardrail.guard import AsyncGuard, Guard
@@ -105,7 +105,8 @@ class Reloading:
         """
         self._paths = tuple(paths)
         self._beside = tuple(beside)
-        self._every = every
+        self.every = every
+        """How many seconds pass between two looks, 0 if none is made."""
         self._pause = pause
         self._lock = threading.Lock()
         self._next = 0.0
@@ -123,9 +124,9 @@ class Reloading:
 
     def due(self, now: float) -> bool:
         """Tell whether to look at `now`, and take it that the caller does."""
-        if not self._every or 0 < self._next - now <= self._every:
+        if not self.every or 0 < self._next - now <= self.every:
             return False
-        self._next = now + self._every
+        self._next = now + self.every
         return True
 
     def look(self, take: Take) -> None:
@@ -200,7 +201,7 @@ def _first_line(problem: GuardrailError) -> str:
 G = TypeVar("G", Guard, AsyncGuard)
 
 
-class InForce(Generic[G]):
+class InForce(PerProcess[G]):
     """Gives the guard, and replaces it by its successor when policies change.
 
     Safe between threads: of two reloads at once, the one that read the files later stands.
@@ -208,16 +209,10 @@ class InForce(Generic[G]):
 
     def __init__(self, make: Callable[[], G], reloading: Reloading | None) -> None:
         """Take what makes a guard of the policies of `reloading`, None for a host's own guard."""
-        self._guard: PerProcess[G] = PerProcess(make)
+        super().__init__(cast(Callable[[], Any], make))
         self._reloading = reloading
-
-    def get(self) -> G:
-        """Return this process's guard."""
-        return self._guard.get()
-
-    def taken(self) -> G | None:
-        """Return the guard and forget it, None if this process has made none."""
-        return self._guard.taken()
+        self.looks = reloading is not None and reloading.every > 0
+        """Whether files are ever looked at by themselves."""
 
     @property
     def reloads(self) -> Reloads | None:
@@ -246,4 +241,4 @@ class InForce(Generic[G]):
                 self._reloading.policies = policies
             return after
 
-        self._guard.change(successor)
+        self.change(successor)
