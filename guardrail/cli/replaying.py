@@ -67,6 +67,9 @@ class ReplayRequest:
         """
         if self.store_down and self.store != MEMORY:
             raise SettingError("`--store-down` replays without a store: leave `--store` out")
+        for name, file in (("seed", self.seed_counters), ("save", self.save_counters)):
+            if self.store_down and file:
+                raise SettingError(f"`--store-down` has no counters: leave `--{name}-counters` out")
         for name, wish in self._wishes().items():
             if wish and not self.traffic:
                 raise SettingError(f"`{name}` replays traffic: give it with `--traffic`")
@@ -117,6 +120,9 @@ class ReplayRequest:
 
     def _wishes(self) -> Mapping[str, object]:
         return {
+            "--map": self.map,
+            "--decisions": self.decisions,
+            "--warmup": self.warmup,
             "--store-down": self.store_down,
             "--workers": self.workers > 1,
             "--shard": self.shard,
