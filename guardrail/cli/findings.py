@@ -105,15 +105,6 @@ def findings_of_traffic(
     """
     found = findings_of_reading(run, policies, most)
     tally = run.tally
-    for name, count in _first(tally.strange):
-        near = nearest(name, policies.facts)
-        advice = "declare it under `facts:`, or leave it out of the traffic"
-        if near:
-            advice = f"did you mean `{near}`?"
-        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
-        found.add("GR309", message, advice)
-    for note, count in _first(tally.matching.notes):
-        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     if policies.unlisted_model is None:
         for model, count in _first(tally.unlisted):
             message = (
@@ -139,6 +130,15 @@ def findings_of_reading(run: TrafficRun, policies: PolicySet, most: Fraction) ->
     """
     found = Found()
     _of_lines(found, run, most)
+    for name, count in _first(run.tally.strange):
+        near = nearest(name, policies.facts)
+        advice = "declare it under `facts:`, or leave it out of the traffic"
+        if near:
+            advice = f"did you mean `{near}`?"
+        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
+        found.add("GR309", message, advice)
+    for note, count in _first(run.tally.matching.notes):
+        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     found.located += _without_tokens(run, policies)
     thin = thin_sample(run, policies)
     if thin is not None:

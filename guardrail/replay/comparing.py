@@ -123,7 +123,10 @@ class Comparison:
 
 
 class Compared(NamedTuple):
-    """What came of a comparison: how decisions changed, and what came of each version alone."""
+    """What came of a comparison: how decisions changed, and what came of each version alone.
+
+    What rules matched is counted of the new version alone, unless a report is made.
+    """
 
     figures: Comparison
     before: TrafficRun
@@ -164,13 +167,21 @@ def compared_over(
     """
     figures = Comparison(*policies)
     replays = [Replay(guard, mine) for guard in guards]
-    runs = [
+    old, new = runs = [
         begun_run(
-            guard, version, files, mapping, replay, divisions, ReportFigures() if reports else None
+            guard,
+            version,
+            files,
+            mapping,
+            replay,
+            divisions,
+            ReportFigures() if reports else None,
+            rules=reports or is_new,
         )
-        for guard, version, replay in zip(guards, policies, replays, strict=True)
+        for guard, version, replay, is_new in zip(
+            guards, policies, replays, (False, True), strict=True
+        )
     ]
-    old, new = runs
     source = TrafficReading(files.requests(mapping), sample, warmup, tick)
     with contextlib.ExitStack() as closing:
         decided: list[Iterator[Replayed]] = [

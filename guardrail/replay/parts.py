@@ -214,10 +214,16 @@ def begun_run(
     replay: Replay,
     divisions: Sequence[tuple[str, ...]],
     figures: ReportFigures | None,
+    *,
+    rules: bool = True,
 ) -> TrafficRun:
-    """Return what is to come of a replay, with nothing counted yet."""
+    """Return what is to come of a replay, with nothing counted yet.
+
+    `rules` tells whether what rules matched is wanted.
+    """
     told = divisions if figures is None else report_divisions(divisions, policies)
-    run = TrafficRun(tally=Tally(policies, told), course=replay.course, bad=files.bad, warmup=0.0)
+    tally = Tally(policies, told, rules=rules)
+    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=0.0)
     run.faults, run.local_share = files.faults, guard.local_share
     run.notes = None if mapping is None else mapping.notes
     run.sources = tuple(source.name for source in files.sources)

@@ -127,10 +127,18 @@ def test_what_did_not_change_is_said_to_be_nothing(tmp_path, capsys, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("p.yaml").write_text(POLICIES)
     write_traffic(Path("t.jsonl"), 1)
-    code = main(["diff", "p.yaml", "p.yaml", "--traffic", "t.jsonl", "--exit-code"])
+    lines = Path("t.jsonl").read_text().splitlines(keepends=True)
+    mistakes = ('"account.id": 7', '"account.tier": "gold"')
+    typed = [row for row in lines if not any(one in row for one in mistakes)]
+    Path("typed.jsonl").write_text("".join(typed))
+    command = ["diff", "p.yaml", "p.yaml", "--exit-code", "--traffic"]
+    code = main([*command, "typed.jsonl"])
     out = capsys.readouterr().out
+    mistyped = main([*command, "t.jsonl"])
 
     assert code == 0
+    assert mistyped == 1
+    assert "GR311 fact `account.id` is `7`, not a string" in capsys.readouterr().out
     assert "looser   no decision became looser\n" in out
     assert "decisions that became looser\n  none\n" in out
 
