@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -233,7 +234,13 @@ def tell_ties(found: Found, versions: Sequence[PolicySet], count: int, output: O
     if not why:
         output.note(f"{count} parts by account: no rule counts for several accounts together")
         return
-    output.note(
+    told = (
         f"{count} parts by account; accounts stay together that share counters of "
         f"{', '.join(why)}: the largest such group has {share(largest, 1)} of the requests"
     )
+    if largest == 1:
+        told += ", so one process decides them all, and several are no faster"
+    elif largest * count > 1:
+        fastest = math.ceil(10 / largest) / 10
+        told += f", so several processes are at most {fastest} times as fast as one"
+    output.note(told)
