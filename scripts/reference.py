@@ -101,7 +101,10 @@ def _default(option: object) -> str:
 
 def _cell(text: str) -> str:
     """Return a text as a cell of a table takes it."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    # What stands between backticks is shown as it is.
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def main() -> int:

@@ -60,7 +60,15 @@ from guardrail.cli.tests_text import (
 )
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of
 from guardrail.cli.traffic_json import traffic_fields
-from guardrail.cli.traffic_text import print_head, print_remarks, print_tables, print_unreadable
+from guardrail.cli.traffic_text import (
+    ceiling_lines,
+    hinge_lines,
+    print_head,
+    print_remarks,
+    print_tables,
+    print_unreadable,
+    remarks,
+)
 from guardrail.errors import SettingError, Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
@@ -193,8 +201,9 @@ def run_check(
 def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    if asked.expect and not asked.traffic and run is None:
-        raise SettingError("`--expect` is about traffic: give it with `--traffic`")
+    for name, wish in (("--expect", asked.expect), ("--by", asked.by)):
+        if wish and not asked.traffic and run is None:
+            raise SettingError(f"`{name}` is about traffic: give it with `--traffic`")
     if asked.report is not None:
         check_drawing("`--report`")
         keep_apart("--report", asked.report, asked.traffic)
@@ -306,7 +315,8 @@ def _print(output: Output, checked: Checked, form: Format) -> None:
             print_tables(output, run, policies)
             print_harm(output, run)
         if run is not None:
-            print_remarks(output, run, policies)
+            told = (*remarks(run, policies), *hinge_lines(run), *ceiling_lines(run))
+            print_remarks(output, run, told)
         _print_bounds(output, checked.bounded)
         print_unreached(output, suite, policies)
     elif run is not None:

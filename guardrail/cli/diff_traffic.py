@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from guardrail.cli.figures import NONE, columns, period, plural, share
+from guardrail.cli.expecting import expected_fields, expected_line, print_expected
+from guardrail.cli.figures import NONE, columns, plural, share
+from guardrail.cli.findings import Found
 from guardrail.cli.harm_text import hit_rows, hits_fields, place_fields, read_text, where
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Entries, Output
+from guardrail.cli.traffic_json import reading_fields
+from guardrail.cli.traffic_text import headline, print_remarks, print_unreadable, remarks
 from guardrail.model.effects import Effect
+from guardrail.model.policy import PolicySet
 from guardrail.replay.comparing import Changed, Compared, Comparison, Kind
 from guardrail.replay.harm import REFUSED, Segment
 
@@ -16,22 +21,17 @@ _SEGMENTS = 8
 NOTHING_LOOSER = "no decision became looser"
 
 
-def headlines(found: Compared) -> Iterator[tuple[str, str]]:
+def headlines(found: Compared, new: PolicySet) -> Iterator[tuple[str, str]]:
     """Yield the label and the text of each line that matters first."""
     figures = found.figures
-    told = [plural(figures.requests, "request"), plural(len(figures.after.met), "account")]
-    if found.course.first is not None:
-        told.append(period(found.course.first, found.course.newest))
-    if found.warmed:
-        told.append(f"{found.warmed:,} more to warm up")
-    yield "traffic", ", ".join(told)
+    yield "traffic", headline(found.after)
     for label, is_looser in (("looser", True), ("stricter", False)):
         kinds = figures.changed(looser=is_looser)
         if kinds:
             yield label, _counted(kinds, figures.requests)
         else:
             yield label, NOTHING_LOOSER if is_looser else "no decision became stricter"
-    first, gone = len(figures.first_refused), figures.no_longer_refused
+    first, gone = len(found.first_refused), found.no_longer_refused
     yield (
         "accounts",
         f"{first:,} refused that were not before, {gone:,} no longer",
@@ -42,16 +42,21 @@ def headlines(found: Compared) -> Iterator[tuple[str, str]]:
             f"{figures.otherwise:,} degraded to something else, {figures.renamed:,} with the same "
             "effect by another rule",
         )
+    expected = expected_line(new, found.after)
+    if expected is not None:
+        yield "expect", expected
 
 
-def print_over_traffic(output: Output, found: Compared, *, tables: bool) -> None:
+def print_over_traffic(output: Output, found: Compared, new: PolicySet, *, tables: bool) -> None:
     """Print how decisions changed; `tables` adds the figures by effect, cause and segment."""
-    figures, several = found.figures, len(found.sources) > 1
+    figures, several = found.figures, len(found.after.sources) > 1
     output.line()
-    for label, text in headlines(found):
+    for label, text in headlines(found, new):
         output.told(label, text)
     if not tables:
+        print_unreadable(output, found.after)
         return
+    print_expected(output, found.after)
     cells = output.width - 2
     _print_table(output, "decisions: before ↓, after →", _matrix(figures, cells))
     for title, is_looser in (("decisions that became looser", True), ("stricter", False)):
@@ -60,23 +65,25 @@ def print_over_traffic(output: Output, found: Compared, *, tables: bool) -> None
             title = "decisions that became stricter"
         lines = _kinds(kinds, several, cells) if kinds else ["none"]
         _print_table(output, title, lines)
-    first = dict(figures.first_refused)
+    first = dict(found.first_refused)
     if first:
         title = "refused now and not before, most like customers first"
         _print_table(output, title, hit_rows(first, several, cells))
-    for division in found.divisions:
-        lines = _segments(figures.before.of(division), figures.after.of(division), cells)
+    for division in found.after.divisions:
+        lines = _segments(found, division, cells)
         if lines:
             _print_table(output, f"refused by {', '.join(division)}", lines)
+    print_remarks(output, found.after, remarks(found.after, new))
 
 
-def traffic_changes_fields(found: Compared) -> dict[str, object]:
-    """Return how decisions changed as JSON takes it."""
+def traffic_changes_fields(found: Compared, new: PolicySet, met: Found) -> dict[str, object]:
+    """Return how decisions changed, and what was `met` on the way, as JSON takes it."""
     figures = found.figures
     return {
         "requests": figures.requests,
-        "warmup_requests": found.warmed,
-        "accounts": len(figures.after.met),
+        "warmup_requests": found.after.warmed,
+        "accounts": len(found.after.tally.harm.met),
+        **reading_fields(found.after),
         "matrix": {
             str(before): {str(after): figures.matrix[before, after] for after in Effect}
             for before in Effect
@@ -85,9 +92,12 @@ def traffic_changes_fields(found: Compared) -> dict[str, object]:
         "stricter": [_kind_fields(*pair) for pair in figures.changed(looser=False)],
         "degraded_otherwise": figures.otherwise,
         "by_another_rule": figures.renamed,
-        "accounts_refused_first": Entries(lambda: hits_fields(dict(figures.first_refused))),
-        "accounts_no_longer_refused": figures.no_longer_refused,
+        "accounts_refused_first": Entries(lambda: hits_fields(dict(found.first_refused))),
+        "accounts_no_longer_refused": found.no_longer_refused,
         "segments": list(_segments_fields(found)),
+        "expected": expected_fields(found.after),
+        "remarks": list(remarks(found.after, new)),
+        "findings": met.told(),
     }
 
 
@@ -132,10 +142,9 @@ def _kinds(kinds: list[tuple[Kind, Changed]], several: bool, cells: int) -> list
 Pair = tuple[Segment, Segment]
 
 
-def _paired(
-    before: dict[tuple[str, ...], Segment], after: dict[tuple[str, ...], Segment]
-) -> list[tuple[tuple[str, ...], Pair]]:
+def _paired(found: Compared, division: tuple[str, ...]) -> list[tuple[tuple[str, ...], Pair]]:
     """Return the segments of both versions, those whose refusals changed most first."""
+    before, after = (run.tally.harm.of(division) for run in (found.before, found.after))
     names = before.keys() | after.keys()
     pairs = {name: (before.get(name, Segment()), after.get(name, Segment())) for name in names}
     return sorted(
@@ -144,10 +153,8 @@ def _paired(
     )
 
 
-def _segments(
-    before: dict[tuple[str, ...], Segment], after: dict[tuple[str, ...], Segment], cells: int
-) -> list[str]:
-    pairs = _paired(before, after)
+def _segments(found: Compared, division: tuple[str, ...], cells: int) -> list[str]:
+    pairs = _paired(found, division)
     rows: list[tuple[str, ...]] = [("segment", "requests", "before", "after", "accounts hit")]
     for values, (old, new) in pairs[:_SEGMENTS]:
         rows.append(
@@ -198,8 +205,7 @@ def _kind_fields(kind: Kind, changed: Changed) -> dict[str, object]:
 
 
 def _segments_fields(found: Compared) -> Iterator[dict[str, object]]:
-    figures = found.figures
-    for division in found.divisions:
+    for division in found.after.divisions:
         yield {
             "by": list(division),
             "segments": [
@@ -211,8 +217,6 @@ def _segments_fields(found: Compared) -> Iterator[dict[str, object]]:
                     "accounts_refused_before": old.accounts_that(REFUSED),
                     "accounts_refused_after": new.accounts_that(REFUSED),
                 }
-                for values, (old, new) in _paired(
-                    figures.before.of(division), figures.after.of(division)
-                )
+                for values, (old, new) in _paired(found, division)
             ],
         }

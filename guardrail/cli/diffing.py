@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from typing import Annotated
 
@@ -14,41 +15,49 @@ from guardrail.analysis import Changes, compared
 from guardrail.cli import options
 from guardrail.cli.diff_text import changes_fields, print_changes
 from guardrail.cli.diff_traffic import print_over_traffic, traffic_changes_fields
-from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.expecting import FAILED, add_thresholds, expected_cases
+from guardrail.cli.failures import FINDINGS, INTERRUPTED, OK, reported
 from guardrail.cli.figures import plural
-from guardrail.cli.findings import moment_of
+from guardrail.cli.findings import Found, findings_of_reading, moment_of, print_found
 from guardrail.cli.loading import environment, policy_line
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.replaying import tell_ties
+from guardrail.cli.policy_findings import with_owners
+from guardrail.cli.replaying import ReplayRequest, tell_ties
 from guardrail.cli.reporting import keep_apart, write_changes_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
-from guardrail.cli.traffic import TrafficFiles, divisions_of
+from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of, progress, warn
 from guardrail.errors import DataError, SettingError, Severity
+from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
 from guardrail.pages import check_drawing
 from guardrail.replay.compared_parts import CompareJob, compared_in_parts
-from guardrail.replay.comparing import Compared, compared_over
+from guardrail.replay.comparing import Compared
 from guardrail.traffic.mapfile import load_map
 
 
 @dataclass(slots=True, kw_only=True)
-class DiffRequest:
-    """What was asked for on the command line; `as_of` is in seconds since the epoch."""
+class DiffRequest(ReplayRequest):
+    """What was asked for on the command line; `as_of` is in seconds since the epoch.
 
-    old: str
-    new: str
+    `paths` are the old version and the new one.
+    """
+
     as_of: float | None = None
     exit_code: bool = False
-    traffic: list[str] = field(default_factory=list)
-    map: str | None = None
-    warmup: float = 0.0
     by: list[str] = field(default_factory=list)
-    geo: str | None = None
-    report: str | None = None
-    show_identifiers: bool = False
-    workers: int = 1
+    bad_lines: Fraction = Fraction(1, 100)
+
+    @property
+    def old(self) -> str:
+        """Where the old version is."""
+        return self.paths[0]
+
+    @property
+    def new(self) -> str:
+        """Where the new version is."""
+        return self.paths[1]
 
 
 def diff(
@@ -67,30 +76,43 @@ def diff(
     ] = False,
     traffic: options.Traffic = None,
     map: options.Map = None,
-    warmup: options.Warmup = "0s",  # type: ignore[assignment]
-    by: options.By = None,
-    geo: options.Geo = None,
     report: options.Report = None,
     show_identifiers: options.ShowIdentifiers = False,
-    workers: options.Workers = 1,
+    store_down: options.StoreDown = False,
+    warmup: options.Warmup = "0s",  # type: ignore[assignment]
+    bad_lines: options.BadShare = "1%",  # type: ignore[assignment]
     as_of: options.AsOf = None,
+    today: options.Today = None,
+    workers: options.Workers = 1,
+    sample: options.SampleShare = None,
+    sample_key: options.SampleKey = "",
+    seed_counters: options.SeedCounters = None,
+    geo: options.Geo = None,
+    by: options.By = None,
+    expect: options.Expect = None,
     form: options.Formats = None,
     color: options.ColorOption = Color.AUTO,
 ) -> None:
     """Tell what became looser and what stricter between two versions of the policies."""
     asked = DiffRequest(
-        old=old,
-        new=new,
-        as_of=as_of,
+        paths=[old, new],
+        as_of=today if as_of is None else as_of,
+        today=today,
         exit_code=exit_code,
         traffic=traffic or [],
         map=map,
+        store_down=store_down,
         warmup=warmup,
+        bad_lines=bad_lines,
         by=by or [],
+        expect=expect or [],
         geo=geo,
         report=report,
         show_identifiers=show_identifiers,
         workers=workers,
+        sample=sample,
+        sample_key=sample_key,
+        seed_counters=seed_counters,
     )
     output = Output(color)
     code = reported(lambda reports: run_diff(asked, reports), output, form, name="diff")
@@ -99,24 +121,21 @@ def diff(
 
 def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
+    asked.checked()
+    for name, wish in (("--expect", asked.expect), ("--by", asked.by)):
+        if wish and not asked.traffic:
+            raise SettingError(f"`{name}` is about traffic: give it with `--traffic`")
     if asked.report is not None:
-        if not asked.traffic:
-            raise SettingError("`--report` replays traffic: give it with `--traffic`")
         check_drawing("`--report`")
         keep_apart("--report", asked.report, asked.traffic)
-    if asked.workers > 1 and not asked.traffic:
-        raise SettingError("`--workers` replays traffic: give it with `--traffic`")
-    if asked.workers > 1 and "-" in asked.traffic:
-        raise SettingError(
-            "`--traffic -` does not go with `--workers`: each process reads all of the traffic"
-        )
-    old, new = load_version(asked.old), load_version(asked.new)
+    old, new = load_version(asked.old), load_version(asked.new, expected=asked.expect)
     found = compared(old, new, moment_of(asked.as_of))
     replayed = _over_traffic(asked, old, new, reports.main) if asked.traffic else None
+    met = Found() if replayed is None else _met(replayed, new, asked)
 
     if asked.report is not None and replayed is not None:
         write_changes_report(
-            asked.report, replayed, (old, new), found, asked.traffic, asked.show_identifiers
+            asked.report, replayed, (old, new), found, met, asked.traffic, asked.show_identifiers
         )
 
     def text(output: Output, form: Format) -> None:
@@ -125,21 +144,38 @@ def run_diff(asked: DiffRequest, reports: Reports) -> int:
             output.told("new", policy_line(new))
         print_changes(output, found, form, asked.new)
         if replayed is not None:
-            print_over_traffic(output, replayed, tables=form is Format.FULL)
+            print_over_traffic(output, replayed, new, tables=form is Format.FULL)
+            if met.every:
+                print_found(output, met, form)
         if asked.report is not None:
             output.told("report", f"written to `{asked.report}`")
 
-    over = None if replayed is None else traffic_changes_fields(replayed)
-    reports.tell(
-        Results(
-            name="diff",
-            text=text,
-            fields={**_versions(old, new), **changes_fields(found), "traffic": over},
-            findings=list(_looser(found, replayed, asked)),
-        )
+    over = None if replayed is None else traffic_changes_fields(replayed, new, met)
+    results = Results(
+        name="diff",
+        text=text,
+        fields={**_versions(old, new), **changes_fields(found), "traffic": over},
+        findings=[
+            *_looser(found, replayed, asked),
+            *(one for one in met.every if one.code != FAILED),
+        ],
+        cases=list(expected_cases(None if replayed is None else replayed.after)),
+        failures=[one for one in met.every if one.code == FAILED],
     )
+    reports.tell(results)
+    if replayed is not None and replayed.after.interrupted is not None:
+        return INTERRUPTED
     differs = _differs(found) or (replayed is not None and bool(replayed.figures.kinds))
-    return FINDINGS if asked.exit_code and differs else OK
+    return FINDINGS if results.failed or (asked.exit_code and differs) else OK
+
+
+def _met(replayed: Compared, new: PolicySet, asked: DiffRequest) -> Found:
+    """Return what makes a comparison over traffic doubtful, and expectations that fail."""
+    found = findings_of_reading(replayed.after, new, asked.bad_lines)
+    add_thresholds(found, replayed.after)
+    located, found.ignored = accepted(new, found.located, moment_of(asked.as_of))
+    found.located = with_owners(located, new)
+    return found
 
 
 def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Output) -> Compared:
@@ -153,9 +189,13 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
     divisions = divisions_of(asked.by, new)
     with ExitStack() as closing:
         files = TrafficFiles(asked.traffic, closing)
-        mapping = load_map(asked.map, new) if asked.map is not None else None
+        if asked.map is not None:
+            load_map(asked.map, new)
         job = CompareJob(
-            versions=(partial(load_version, asked.old), partial(load_version, asked.new)),
+            versions=(
+                partial(load_version, asked.old),
+                partial(load_version, asked.new, expected=asked.expect),
+            ),
             revisions=(old.revision, new.revision),
             traffic=tuple(asked.traffic),
             map=asked.map,
@@ -164,6 +204,10 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
             environ=dict(environment()),
             divisions=tuple(divisions),
             reports=asked.report is not None,
+            sample=asked.sampled,
+            seed=asked.seed_counters,
+            today=asked.today,
+            store_down=asked.store_down,
         )
         if asked.workers > 1:
             found = compared_in_parts(
@@ -173,21 +217,26 @@ def _over_traffic(asked: DiffRequest, old: PolicySet, new: PolicySet, output: Ou
                 lambda ties: tell_ties(ties, [old, new], asked.workers, output),
             )
         else:
-            guards = job.guards((old, new), closing)
-            found = compared_over(
-                guards,
-                (old, new),
-                files,
-                mapping,
-                asked.warmup,
-                divisions,
-                reports=job.reports,
-            )
-        if not found.figures.requests:
-            raise DataError("the traffic has no readable line to compare decisions on")
-        if files.faults:
-            raise DataError(f"traffic could not be read to its end: {files.faults[0]}")
-        return found
+            with progress(output, files) as tick:
+                found = job.compared(job.standing((old, new)), files, tick)
+    for run in (found.before, found.after):
+        warn(output, run)
+    if found.after.faults:
+        raise DataError(f"traffic could not be read to its end: {found.after.faults[0]}")
+    if not found.figures.requests and found.after.interrupted is None:
+        raise DataError(_nothing_compared(found.after))
+    return found
+
+
+def _nothing_compared(run: TrafficRun) -> str:
+    if run.warmed:
+        return "no request is left after the warm-up to compare decisions on"
+    if run.passed_over:
+        return "the sample drew no account: take a larger `--sample`"
+    told = "the traffic has no readable line to compare decisions on"
+    for file, line, reason in run.bad.first[:1]:
+        told += f": {file}:{line}: {reason}"
+    return told
 
 
 def _looser(found: Changes, replayed: Compared | None, asked: DiffRequest) -> Iterator[Unplaced]:

@@ -103,18 +103,8 @@ def findings_of_traffic(
     `most` is the share of lines that may be unreadable, `missing` that of requests which may lack
     a fact that a rule tests.
     """
-    found = Found()
-    _of_lines(found, run, most)
+    found = findings_of_reading(run, policies, most)
     tally = run.tally
-    for name, count in _first(tally.strange):
-        near = nearest(name, policies.facts)
-        advice = "declare it under `facts:`, or leave it out of the traffic"
-        if near:
-            advice = f"did you mean `{near}`?"
-        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
-        found.add("GR309", message, advice)
-    for note, count in _first(tally.matching.notes):
-        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     if policies.unlisted_model is None:
         for model, count in _first(tally.unlisted):
             message = (
@@ -124,16 +114,35 @@ def findings_of_traffic(
             help = "list it, or say what it counts as with `defaults: {unlisted_model: MODEL}`"
             found.add("GR306", message, help)
     found.located += rule_findings(run, policies, missing)
-    found.located += _without_tokens(run, policies)
-    thin = thin_sample(run, policies)
-    if thin is not None:
-        found.unplaced.append(thin)
     by_id = {rule.id: rule for rule in policies.rules}
     for name, count in _first(tally.idle):
         message = f"rule `{name}` asked for a weaker model without effect "
         message += f"({plural(count, 'request')}): they were served as they were"
         help = "list the models asked for, with their `weaker`, or refuse instead"
         found.located.append(finding("GR307", message, by_id[name].span, help))
+    return found
+
+
+def findings_of_reading(run: TrafficRun, policies: PolicySet, most: Fraction) -> Found:
+    """Return why traffic, as it was read, may show less of policies than it seems to.
+
+    `most` is the share of lines that may be unreadable.
+    """
+    found = Found()
+    _of_lines(found, run, most)
+    for name, count in _first(run.tally.strange):
+        near = nearest(name, policies.facts)
+        advice = "declare it under `facts:`, or leave it out of the traffic"
+        if near:
+            advice = f"did you mean `{near}`?"
+        message = f"fact `{shortened(name)}` is in no policy ({plural(count, 'request')})"
+        found.add("GR309", message, advice)
+    for note, count in _first(run.tally.matching.notes):
+        found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
+    found.located += _without_tokens(run, policies)
+    thin = thin_sample(run, policies)
+    if thin is not None:
+        found.unplaced.append(thin)
     return found
 
 

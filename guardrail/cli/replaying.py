@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,9 @@ class ReplayRequest:
         """
         if self.store_down and self.store != MEMORY:
             raise SettingError("`--store-down` replays without a store: leave `--store` out")
+        for name, file in (("seed", self.seed_counters), ("save", self.save_counters)):
+            if self.store_down and file:
+                raise SettingError(f"`--store-down` has no counters: leave `--{name}-counters` out")
         for name, wish in self._wishes().items():
             if wish and not self.traffic:
                 raise SettingError(f"`{name}` replays traffic: give it with `--traffic`")
@@ -117,6 +121,9 @@ class ReplayRequest:
 
     def _wishes(self) -> Mapping[str, object]:
         return {
+            "--map": self.map,
+            "--decisions": self.decisions,
+            "--warmup": self.warmup,
             "--store-down": self.store_down,
             "--workers": self.workers > 1,
             "--shard": self.shard,
@@ -227,7 +234,13 @@ def tell_ties(found: Found, versions: Sequence[PolicySet], count: int, output: O
     if not why:
         output.note(f"{count} parts by account: no rule counts for several accounts together")
         return
-    output.note(
+    told = (
         f"{count} parts by account; accounts stay together that share counters of "
         f"{', '.join(why)}: the largest such group has {share(largest, 1)} of the requests"
     )
+    if largest == 1:
+        told += ", so one process decides them all, and several are no faster"
+    elif largest * count > 1:
+        fastest = math.ceil(10 / largest) / 10
+        told += f", so several processes are at most {fastest} times as fast as one"
+    output.note(told)

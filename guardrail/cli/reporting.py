@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from guardrail.analysis import Change, Changes
 from guardrail.cli.claims_text import request_text
@@ -47,8 +48,7 @@ def write_report(
     Raises:
         SettingError: the file cannot be written, or the hash key is not usable.
     """
-    assert run.figures is not None
-    told = run.figures.fields(run.tally, policies, names_of_accounts(show_identifiers))
+    told = _figures(run, policies, names_of_accounts(show_identifiers))
     told["traffic"] = [os.path.basename(name) for name in traffic]
     told["ending"] = found.notes
     told["findings"] = found.told()
@@ -63,6 +63,7 @@ def write_changes_report(
     compared: Compared,
     policies: tuple[PolicySet, PolicySet],
     found: Changes,
+    met: Found,
     traffic: list[str],
     show_identifiers: bool,
 ) -> None:
@@ -71,26 +72,30 @@ def write_changes_report(
     Raises:
         SettingError: the file cannot be written, or the hash key is not usable.
     """
-    sides = compared.figures.sides
-    assert sides is not None
     named = names_of_accounts(show_identifiers)
     # Accounts are numbered as they are named: first those that the page tells first.
     changes = _changes(compared, found, named)
+    old, new = policies
     after, before = (
-        side.figures.fields(side.tally, version, named)
-        for side, version in zip(reversed(sides), reversed(policies), strict=True)
+        _figures(run, version, named)
+        for run, version in ((compared.after, new), (compared.before, old))
     )
     after["traffic"] = [os.path.basename(name) for name in traffic]
-    after["notes"] = ["Each version began with empty counters, and had counters of its own."]
-    if compared.warmed:
-        after["notes"].append(
-            f"{compared.warmed:,} requests at the beginning warmed both up, and are left out."
-        )
+    after["notes"] = [
+        "Each version had counters of its own.",
+        *remarks(compared.after, new),
+        *met.told(),
+    ]
     write(path, changes_page(changes, before, after))
 
 
+def _figures(run: TrafficRun, policies: PolicySet, named: Callable[[str], str]) -> dict[str, Any]:
+    assert run.figures is not None
+    return run.figures.fields(run.tally, policies, named)
+
+
 def _changes(compared: Compared, found: Changes, named: Callable[[str], str]) -> dict[str, object]:
-    figures, several = compared.figures, len(compared.sources) > 1
+    figures, several = compared.figures, len(compared.after.sources) > 1
     return {
         "looser": [_kind(*pair, several) for pair in figures.changed(looser=True)],
         "stricter": [_kind(*pair, several) for pair in figures.changed(looser=False)],
@@ -108,9 +113,9 @@ def _changes(compared: Compared, found: Changes, named: Callable[[str], str]) ->
                 "first": hit.place.ts,
                 "rule": hit.rule,
             }
-            for account, hit in most_like_customers(dict(figures.first_refused))
+            for account, hit in most_like_customers(dict(compared.first_refused))
         ],
-        "no_longer": figures.no_longer_refused,
+        "no_longer": compared.no_longer_refused,
         "proved": {
             "looser": [_proved(one) for one in found.looser],
             "stricter": [_proved(one) for one in found.stricter],

@@ -6,6 +6,7 @@ import io
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +18,10 @@ _PATIENCE = 60
 """How many seconds git may take."""
 
 
-def load_version(name: str) -> PolicySet:
+def load_version(name: str, *, expected: Sequence[str] = ()) -> PolicySet:
     """Return the policy set under a path, or in a git revision if that is what the name says.
+
+    `expected` are more expectations of traffic, in files or written out.
 
     Raises:
         SettingError: there is no such path, git is not there, or it knows no such revision.
@@ -27,7 +30,7 @@ def load_version(name: str) -> PolicySet:
     """
     revision, colon, path = name.partition(":")
     if Path(name).exists() or not colon or not revision:
-        return load([name])
+        return load([name], expected=expected)
     archive = _archive(name, revision, path or ".")
     with tempfile.TemporaryDirectory(prefix="guardrail-diff-") as folder:
         _unpack(archive, Path(folder))
@@ -36,7 +39,7 @@ def load_version(name: str) -> PolicySet:
             raise SettingError(f"`{name}`: there is nothing at `{path}` in `{revision}`")
         prefix = f"{PurePosixPath(folder).as_posix()}/"
         try:
-            return _renamed(load([str(inside)]), prefix, f"{revision}:")
+            return _renamed(load([str(inside)], expected=expected), prefix, f"{revision}:")
         except PolicyError as error:
             raise PolicyError(
                 [replace(d, span=_moved(d.span, prefix, f"{revision}:")) for d in error.diagnostics]
@@ -110,4 +113,5 @@ def _renamed(policies: PolicySet, prefix: str, revision: str) -> PolicySet:
         exemptions=tuple(replace(one, span=at(one.span)) for one in policies.exemptions),
         warnings=tuple(replace(one, span=at(one.span)) for one in policies.warnings),
         ignores=tuple(replace(one, span=at(one.span)) for one in policies.ignores),
+        thresholds=tuple(replace(one, span=at(one.span)) for one in policies.thresholds),
     )

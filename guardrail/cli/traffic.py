@@ -22,7 +22,7 @@ from guardrail.replay.sampling import Sample
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
 
-__all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "run_traffic"]
+__all__ = ["TrafficFiles", "TrafficRun", "divisions_of", "progress", "run_traffic", "warn"]
 
 
 def divisions_of(asked: Sequence[str], policies: PolicySet) -> list[tuple[str, ...]]:
@@ -60,7 +60,7 @@ def run_traffic(
     `divisions` are the facts by which segments are told apart. `figures` of a report are added up
     too, where they are given.
     """
-    with _progress(output, files) as tick:
+    with progress(output, files) as tick:
         run = replayed(
             guard,
             policies,
@@ -86,7 +86,7 @@ def warn(output: Output, run: TrafficRun) -> None:
 
 
 @contextmanager
-def _progress(output: Output, files: TrafficFiles) -> Iterator[Callable[[], None]]:
+def progress(output: Output, files: TrafficFiles) -> Iterator[Callable[[], None]]:
     """Give a function that moves a progress bar; there is one only on a terminal."""
     if not output.interactive:
         yield lambda: None

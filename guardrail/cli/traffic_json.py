@@ -21,15 +21,7 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
         "last": course.newest if course.first is not None else None,
         "late": course.late,
         "latest_step_back": course.furthest,
-        "bad_lines": {
-            "count": run.bad.count,
-            "first": [
-                {"file": file, "line": line, "reason": reason}
-                for file, line, reason in run.bad.first
-            ],
-        },
-        "damaged": run.faults,
-        **_of_map(run),
+        **reading_fields(run),
         "decisions": {
             str(effect): {
                 "requests": tally.effect_requests(effect),
@@ -51,6 +43,21 @@ def traffic_fields(run: TrafficRun, policies: PolicySet) -> dict[str, object]:
         "unlisted_models": dict(sorted(tally.unlisted.items())),
         **_without_store(run),
         "remarks": list(remarks(run, policies)),
+    }
+
+
+def reading_fields(run: TrafficRun) -> dict[str, object]:
+    """Return what could not be read, and what a map met."""
+    return {
+        "bad_lines": {
+            "count": run.bad.count,
+            "first": [
+                {"file": file, "line": line, "reason": reason}
+                for file, line, reason in run.bad.first
+            ],
+        },
+        "damaged": run.faults,
+        **_of_map(run),
     }
 
 

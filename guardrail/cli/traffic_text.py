@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from guardrail.cli.figures import NONE, columns, length, moment, period, plural, share
@@ -59,13 +59,13 @@ def print_tables(output: Output, run: TrafficRun, policies: PolicySet) -> None:
             output.paragraph(line)
 
 
-def print_remarks(output: Output, run: TrafficRun, policies: PolicySet) -> None:
+def print_remarks(output: Output, run: TrafficRun, told: Iterable[str]) -> None:
     """Print what a reader must know to trust the figures, and what could not be read."""
-    told = [*remarks(run, policies), *hinge_lines(run), *ceiling_lines(run)]
-    if told:
+    every = list(told)
+    if every:
         output.line()
         output.line(("remarks", "bold"))
-    for remark in told:
+    for remark in every:
         output.paragraph(remark)
     print_unreadable(output, run)
 

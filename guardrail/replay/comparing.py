@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import NamedTuple
@@ -13,13 +13,14 @@ from guardrail.engine import Decision
 from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
-from guardrail.replay.harm import Harm, Hit, Place, Reading, reading
-from guardrail.replay.report import ReportFigures, report_divisions
-from guardrail.replay.running import Begun, Course, Replay
-from guardrail.replay.tally import Tally
+from guardrail.replay.harm import Hit, Place, Reading, reading
+from guardrail.replay.parts import StopReplay, TrafficReading, begun_run, count, end_run
+from guardrail.replay.report import ReportFigures
+from guardrail.replay.results import TrafficRun
+from guardrail.replay.running import Replay, Replayed
+from guardrail.replay.sampling import Sample
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.maps import TrafficMap
-from guardrail.traffic.requests import Request
 
 
 class Kind(NamedTuple):
@@ -56,46 +57,19 @@ class Changed:
             self.place, self.account, self.read = other.place, other.account, other.read
 
 
-class Side(NamedTuple):
-    """What a report tells of one of two versions."""
-
-    tally: Tally
-    figures: ReportFigures
-
-    @classmethod
-    def of(cls, policies: PolicySet, divisions: Sequence[tuple[str, ...]]) -> Side:
-        """Return a side that nothing was counted in yet."""
-        return cls(Tally(policies, report_divisions(divisions, policies)), ReportFigures())
-
-
 class Comparison:
     """Adds up how decisions changed from one version of the policies to the next.
 
     `matrix` counts requests by both effects, `kinds` has those that changed. `otherwise` counts
     the requests that are degraded in both, with other obligations; `renamed` those with the same
-    effect by another rule. `before` and `after` tell whom refusals hit under each version.
+    effect by another rule.
     """
 
-    def __init__(
-        self,
-        old: PolicySet,
-        new: PolicySet,
-        divisions: Iterable[tuple[str, ...]] = (),
-        *,
-        reports: bool = False,
-    ) -> None:
-        """Compare two versions; `reports` adds up the figures of a report on each, in `sides`."""
-        kept = tuple(divisions)
-        self.sides = (Side.of(old, kept), Side.of(new, kept)) if reports else None
+    def __init__(self, old: PolicySet, new: PolicySet) -> None:
         self.matrix: Counter[tuple[Effect, Effect]] = Counter()
         self.kinds: dict[Kind, Changed] = {}
         self.otherwise = 0
         self.renamed = 0
-        self.before, self.after = (
-            (Harm(old, kept), Harm(new, kept))
-            if self.sides is None
-            else (self.sides[0].tally.harm, self.sides[1].tally.harm)
-        )
         self._old = old
         self._new = new
 
@@ -103,17 +77,10 @@ class Comparison:
         """Return the figures alone, for another process to merge."""
         return {name: value for name, value in vars(self).items() if name not in ("_old", "_new")}
 
-    def add(self, place: Place, request: Request, before: Decision, after: Decision) -> None:
+    def add(self, place: Place, before: Decision, after: Decision) -> None:
         """Count one request, decided by both versions."""
         was, now = before.effect, after.effect
         self.matrix[was, now] += 1
-        if self.sides is None:
-            self.before.add(place, before)
-            self.after.add(place, after)
-        else:
-            for side, decision in zip(self.sides, (before, after), strict=True):
-                side.tally.add(place.ts, request, decision, place)
-                side.figures.add(place.ts, request, decision)
         if was is now:
             if now is Effect.DEGRADE and dict(before.obligations) != dict(after.obligations):
                 self.otherwise += 1
@@ -134,7 +101,7 @@ class Comparison:
             found.accounts.add(known)
 
     def merge(self, other: Comparison) -> None:
-        """Add what was counted of other requests under the same two versions; both are finished."""
+        """Add what was counted of other requests under the same two versions."""
         self.matrix.update(other.matrix)
         self.otherwise += other.otherwise
         self.renamed += other.renamed
@@ -143,22 +110,6 @@ class Comparison:
                 self.kinds[kind].merge(changed)
             else:
                 self.kinds[kind] = changed
-        if self.sides is None or other.sides is None:
-            self.before.merge(other.before)
-            self.after.merge(other.after)
-            return
-        for mine, theirs in zip(self.sides, other.sides, strict=True):
-            mine.tally.merge(theirs.tally)
-            mine.figures.merge(theirs.figures)
-
-    def finish(self) -> None:
-        """Complete the figures."""
-        if self.sides is None:
-            self.before.finished()
-            self.after.finished()
-            return
-        for side in self.sides:
-            side.tally.finish()
 
     @property
     def requests(self) -> int:
@@ -170,32 +121,28 @@ class Comparison:
         kinds = [pair for pair in self.kinds.items() if pair[0].looser is looser]
         return sorted(kinds, key=lambda pair: (-pair[1].requests, pair[0].after, str(pair[0].rule)))
 
+
+class Compared(NamedTuple):
+    """What came of a comparison: how decisions changed, and what came of each version alone.
+
+    What rules matched is counted of the new version alone, unless a report is made.
+    """
+
+    figures: Comparison
+    before: TrafficRun
+    after: TrafficRun
+
     @property
     def first_refused(self) -> Mapping[str, Hit]:
         """The accounts that are refused now and were not before."""
-        return {
-            account: hit
-            for account, hit in self.after.hits.items()
-            if account not in self.before.hits
-        }
+        old, new = self.before.tally.harm.hits, self.after.tally.harm.hits
+        return {account: hit for account, hit in new.items() if account not in old}
 
     @property
     def no_longer_refused(self) -> int:
         """How many accounts were refused before and are not now."""
-        return sum(account not in self.after.hits for account in self.before.hits)
-
-
-class Compared(NamedTuple):
-    """What came of a comparison: its figures, its clock, and how many requests warmed it up.
-
-    `divisions` are the facts by which segments are to be told.
-    """
-
-    figures: Comparison
-    course: Course
-    warmed: int
-    sources: Sequence[str]
-    divisions: Sequence[tuple[str, ...]]
+        old, new = self.before.tally.harm.hits, self.after.tally.harm.hits
+        return sum(account not in new for account in old)
 
 
 def compared_over(
@@ -203,31 +150,56 @@ def compared_over(
     policies: tuple[PolicySet, PolicySet],
     files: TrafficFiles,
     mapping: TrafficMap | None,
-    warmup: float = 0.0,
-    divisions: Sequence[tuple[str, ...]] = (),
     *,
+    warmup: float = 0.0,
+    sample: Sample | None = None,
+    divisions: Sequence[tuple[str, ...]] = (),
     mine: Callable[[Mapping[str, object]], bool] | None = None,
     reports: bool = False,
+    tick: Callable[[], None] = lambda: None,
 ) -> Compared:
     """Replay traffic through two guards, line by line; `warmup` is in seconds.
 
     Of the traffic only the requests are decided whose facts are `mine`. `reports` tells whether the
     figures of a report on each version are wanted.
+
+    Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
-    figures = Comparison(*policies, divisions, reports=reports)
+    figures = Comparison(*policies)
     replays = [Replay(guard, mine) for guard in guards]
-    warmed, begun = 0, Begun(warmup)
+    old, new = runs = [
+        begun_run(
+            guard,
+            version,
+            files,
+            mapping,
+            replay,
+            divisions,
+            ReportFigures() if reports else None,
+            rules=reports or is_new,
+        )
+        for guard, version, replay, is_new in zip(
+            guards, policies, replays, (False, True), strict=True
+        )
+    ]
+    source = TrafficReading(files.requests(mapping), sample, warmup, tick)
     with contextlib.ExitStack() as closing:
-        copies = tee(begun.of(files.requests(mapping)))
-        decided: list[Iterator[tuple[int, float, Request, Decision]]] = [
+        decided: list[Iterator[Replayed]] = [
             closing.enter_context(contextlib.closing(replay.run(copy)))
-            for replay, copy in zip(replays, copies, strict=True)
+            for replay, copy in zip(replays, tee(source), strict=True)
         ]
-        for (line, ts, request, before), (_, _, _, after) in zip(*decided, strict=True):
-            if ts >= begun.warm_until:
-                figures.add(Place(ts, files.current.name, line), request, before, after)
-            else:
-                warmed += 1
-    figures.finish()
-    names = [source.name for source in files.sources]
-    return Compared(figures, replays[1].course, warmed, names, divisions)
+        try:
+            for (line, ts, request, before), (_, _, _, after) in zip(*decided, strict=True):
+                if ts >= source.begun.warm_until:
+                    place = Place(ts, files.current.name, line)
+                    figures.add(place, before, after)
+                    count(old, place, request, before)
+                    count(new, place, request, after)
+                else:
+                    old.warmed += 1
+                    new.warmed += 1
+        except (KeyboardInterrupt, StopReplay):
+            old.interrupted = new.interrupted = source.place(files)
+    for run, guard, replay in zip(runs, guards, replays, strict=True):
+        end_run(run, guard, replay, source)
+    return Compared(figures, old, new)

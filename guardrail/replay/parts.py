@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from guardrail.engine import Decision
 from guardrail.errors import DataError
 from guardrail.guard import Guard
 from guardrail.loading import load_policies
@@ -27,6 +28,7 @@ from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.mapfile import load_map
 from guardrail.traffic.maps import TrafficMap
 from guardrail.traffic.reading import Recorded
+from guardrail.traffic.requests import Request
 
 TICK = 1 << 12
 """How many requests pass between two looks at what goes on outside of a replay."""
@@ -184,40 +186,73 @@ def replayed(
 
     Where it is interrupted, or `tick` raises `StopReplay`, what was seen so far is returned.
     """
-    counted = divisions if figures is None else report_divisions(divisions, policies)
-    replay, tally = Replay(guard, mine), Tally(policies, counted)
-    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=warmup)
-    run.faults, run.local_share = files.faults, guard.local_share
-    run.notes = None if mapping is None else mapping.notes
-    run.sample = None if sample is None else sample.share
-    run.sources = tuple(source.name for source in files.sources)
-    run.divisions, run.figures = tuple(divisions), figures
-    several = len(files.sources) > 1
-    reading = _Reading(files.requests(mapping), sample, warmup, tick)
-    add, begun = tally.add, reading.begun
+    replay = Replay(guard, mine)
+    run = begun_run(guard, policies, files, mapping, replay, divisions, figures)
+    reading = TrafficReading(files.requests(mapping), sample, warmup, tick)
+    several, begun = len(files.sources) > 1, reading.begun
     with contextlib.closing(replay.run(iter(reading))) as decided:
         try:
             for line, ts, request, decision in decided:
                 if ts >= begun.warm_until:
-                    add(ts, request, decision, Place(ts, files.current.name, line))
-                    if figures is not None:
-                        figures.add(ts, request, decision)
+                    count(run, Place(ts, files.current.name, line), request, decision)
                 else:
                     run.warmed += 1
                 if decisions is not None:
                     name = files.current.name if several else None
                     decisions.write(line, ts, request, decision, name, files.number)
         except (KeyboardInterrupt, StopReplay):
-            run.interrupted = f"`{files.current.name}` line {reading.line:,}"
-    replay.finish()
-    tally.finish()
-    run.passed_over = reading.passed_over
-    run.warnings = guard.warnings(now=replay.course.newest)
+            run.interrupted = reading.place(files)
+    end_run(run, guard, replay, reading)
     return run
 
 
-class _Reading:
-    """The requests that are replayed, with what is noted of them on the way."""
+def begun_run(
+    guard: Guard,
+    policies: PolicySet,
+    files: TrafficFiles,
+    mapping: TrafficMap | None,
+    replay: Replay,
+    divisions: Sequence[tuple[str, ...]],
+    figures: ReportFigures | None,
+    *,
+    rules: bool = True,
+) -> TrafficRun:
+    """Return what is to come of a replay, with nothing counted yet.
+
+    `rules` tells whether what rules matched is wanted.
+    """
+    told = divisions if figures is None else report_divisions(divisions, policies)
+    tally = Tally(policies, told, rules=rules)
+    run = TrafficRun(tally=tally, course=replay.course, bad=files.bad, warmup=0.0)
+    run.faults, run.local_share = files.faults, guard.local_share
+    run.notes = None if mapping is None else mapping.notes
+    run.sources = tuple(source.name for source in files.sources)
+    run.divisions, run.figures = tuple(divisions), figures
+    return run
+
+
+def count(run: TrafficRun, place: Place, request: Request, decision: Decision) -> None:
+    """Count one decided request of a replay."""
+    run.tally.add(place.ts, request, decision, place)
+    if run.figures is not None:
+        run.figures.add(place.ts, request, decision)
+
+
+def end_run(run: TrafficRun, guard: Guard, replay: Replay, reading: TrafficReading) -> None:
+    """Settle what is in flight at the end of a replay, and complete what came of it."""
+    replay.finish()
+    run.tally.finish()
+    run.warmup, run.passed_over = reading.warmup, reading.passed_over
+    run.sample = None if reading.sample is None else reading.sample.share
+    run.warnings = guard.warnings(now=replay.course.newest)
+
+
+class TrafficReading:
+    """The requests that are replayed, with what is noted of them on the way.
+
+    `sample` draws from them, None for all; `warmup` is in seconds. `tick` is called now and then.
+    `passed_over` counts the requests of those who were not drawn.
+    """
 
     def __init__(
         self,
@@ -226,26 +261,31 @@ class _Reading:
         warmup: float,
         tick: Callable[[], None],
     ) -> None:
-        self._traffic = traffic
-        self._sample = sample
-        self._tick = tick
-        self.line = 0
+        self.sample = sample
+        self.warmup = warmup
         self.begun = Begun(warmup)
         self.passed_over = 0
+        self._traffic = traffic
+        self._tick = tick
+        self._line = 0
+
+    def place(self, files: TrafficFiles) -> str:
+        """Return how far the reading came."""
+        return f"`{files.current.name}` line {self._line:,}"
 
     def __iter__(self) -> Iterator[Recorded]:
         return self.begun.of(self._sampled())
 
     def _sampled(self) -> Iterator[Recorded]:
-        tick, left, sample = self._tick, TICK, self._sample
+        tick, left, sample = self._tick, TICK, self.sample
         for recorded in self._traffic:
             left -= 1
             if not left:
                 left = TICK
-                self.line = recorded[0]
+                self._line = recorded[0]
                 tick()
             if sample is not None and not sample.has(recorded[2].facts):
                 self.passed_over += 1
                 continue
-            self.line = recorded[0]
+            self._line = recorded[0]
             yield recorded

@@ -24,7 +24,7 @@ MOST_KINDS = 65_536
 MOST_NAMES = 1_000
 """How many facts that no policy knows are told apart."""
 
-_BOUND = frozenset(("_policies", "_has_models", "_sizer", "_kinds"))
+_BOUND = frozenset(("_policies", "_has_rules", "_has_models", "_sizer", "_kinds"))
 """What a tally counts by, and has counted in no figure yet; not among its figures."""
 _BITS = tuple(1 << effect for effect in Effect)
 
@@ -59,7 +59,17 @@ class Tally:
     `unavailable` those refused for want of it, by rule.
     """
 
-    def __init__(self, policies: PolicySet, divisions: Iterable[tuple[str, ...]] = ()) -> None:
+    def __init__(
+        self,
+        policies: PolicySet,
+        divisions: Iterable[tuple[str, ...]] = (),
+        *,
+        rules: bool = True,
+    ) -> None:
+        """Count by segments of `divisions`; `rules` tells whether what rules matched is wanted.
+
+        Without it `matching` and `seen` stay empty.
+        """
         self.requests = 0
         self.decided: Counter[tuple[str | None, Effect]] = Counter()
         self.accounts: dict[str, int] = {}
@@ -79,6 +89,7 @@ class Tally:
         """Whom refusals hit, of the requests whose place is known."""
         self.expected = Expected(policies)
         self._policies = policies
+        self._has_rules = rules
         self._has_models = bool(policies.models)
         verbs = [rule.verb for rule in policies.rules if rule.mode is not Mode.OFF]
         self._sizer = Sizer(policies, [unit for verb in verbs for unit in verb.units])
@@ -99,7 +110,8 @@ class Tally:
             seen = self.accounts.get(account, 0)
             if not seen & _BITS[effect]:
                 self.accounts[account] = seen | _BITS[effect]
-        self.seen.state(facts.get)
+        if self._has_rules:
+            self.seen.state(facts.get)
         estimate = request.reserved
         if ruling.idle:
             self.idle.update(ruling.idle)
@@ -110,7 +122,7 @@ class Tally:
             None,
             *(estimate or ()),
             facts.get("request.model") if self._has_models else None,
-            *self.matching.kind(ts, facts),
+            *(self.matching.kind(ts, facts) if self._has_rules else ()),
         )
         try:
             self._kinds[key][0] += 1
@@ -180,8 +192,9 @@ class Tally:
         for count, rule, effect, ts, facts, estimate in self._kinds.values():
             self.requests += count
             self.decided[rule, effect] += count
-            self.matching.add(count, ts, facts, rule)
-            self.seen.add(count, ts, facts)
+            if self._has_rules:
+                self.matching.add(count, ts, facts, rule)
+                self.seen.add(count, ts, facts)
             for name in facts:
                 if name not in known:
                     self.strange.add(name, count)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +58,7 @@ class Workers:
                 pool.submit(_replayed, self._job, parts, part, paths[part] if decisions else None)
                 for part in range(self._count)
             ]
-            runs = self._awaited(pool, waiting)
+            runs = awaited(pool, waiting)
             if decisions is not None:
                 decisions.merge(paths)
         return merged(runs, self._policies)
@@ -72,16 +72,16 @@ class Workers:
             found.merge(share.result())
         return found
 
-    @staticmethod
-    def _awaited(pool: ProcessPoolExecutor, waiting: list[Future[TrafficRun]]) -> list[TrafficRun]:
-        """Return all results; an interrupt is passed on once, and then waited for."""
-        try:
-            return [future.result() for future in waiting]
-        except KeyboardInterrupt:
-            for process in list(pool._processes.values()):
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)
-            return [future.result() for future in waiting]
+
+def awaited(pool: ProcessPoolExecutor, waiting: Sequence[Future[Result]]) -> list[Result]:
+    """Return all results; an interrupt is passed on once, and then waited for."""
+    try:
+        return [future.result() for future in waiting]
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        return [future.result() for future in waiting]
 
 
 @contextmanager
@@ -102,7 +102,8 @@ def _wait_to_stop() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _replayed(job: Job, parts: Parts, part: int, decisions: str | None) -> TrafficRun:
+def stoppable(run: Callable[[Callable[[], None]], Result]) -> Result:
+    """Return what a replay comes to in a process that an interrupt stops at its next tick."""
     stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -115,6 +116,10 @@ def _replayed(job: Job, parts: Parts, part: int, decisions: str | None) -> Traff
 
     former = signal.signal(signal.SIGINT, stop)
     try:
-        return replayed_part(job, parts, part, tick, decisions)
+        return run(tick)
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+def _replayed(job: Job, parts: Parts, part: int, decisions: str | None) -> TrafficRun:
+    return stoppable(lambda tick: replayed_part(job, parts, part, tick, decisions))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import request, write_traffic
 from tests.replay.test_parts import HEAD, POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,30 @@ def test_a_part_says_what_it_is_and_that_all_are_to_be_merged(run):
     assert "part 2 of 2" in outcome.out
     assert "merge all 2 with `guardrail merge`" in outcome.out
     assert "note: 2 parts by account: no rule counts for several accounts together" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("always", "`all`: the largest such group has 100.00% of the requests, so one process"),
+        (
+            "{account.id: {in: [a, b]}}",
+            "66.67% of the requests, so several processes are at most 1.5",
+        ),
+        ("{account.id: a}", "no rule counts for several accounts together"),
+    ],
+)
+def test_how_far_accounts_can_be_divided_is_said(run, folder, when, told):
+    (folder / "all.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        f"  - {{id: all, when: {when}, budget: {{requests: 9, per: day, key: global}}}}\n"
+    )
+    write_traffic(folder / "abc.jsonl", *(request(0, account) for account in "abc"))
+    shard = ("--traffic", "abc.jsonl", "--shard", "1/2", "--result", "r")
+    outcome = run("check", "all.yaml", *shard)
+
+    assert outcome.code == 0
+    assert told in outcome.err
 
 
 WRONG = {

@@ -97,43 +97,48 @@ def test_a_comparison_is_that_of_two_files_of_decisions(tmp_path, capsys, monkey
 def test_parts_merged_are_the_whole():
     old = load_text(POLICIES)
     new = load_text(POLICIES.replace("requests: 6,", "requests: 9,"))
-    whole, parts = Comparison(old, new, [("geo.country",)]), []
+    whole, parts = Comparison(old, new), []
     with Guard.from_policies(old, environ={}) as a, Guard.from_policies(new, environ={}) as b:
         rows = [
-            (Place(ts, "t", line), request, before, after)
-            for (line, ts, request, before), (_, _, _, after) in zip(
+            (Place(ts, "t", line), before, after)
+            for (line, ts, _, before), (_, _, _, after) in zip(
                 Replay(a).run(traffic(2)), Replay(b).run(traffic(2)), strict=True
             )
         ]
     for row in rows:
         whole.add(*row)
     for number in range(2):
-        part = Comparison(old, new, [("geo.country",)])
+        part = Comparison(old, new)
         for row in rows:
-            if (row[2].facts.get("account.id") in ("a1", "a2")) is bool(number):
+            if (row[1].facts.get("account.id") in ("a1", "a2")) is bool(number):
                 part.add(*row)
         parts.append(pickle.loads(pickle.dumps(part)))
-    merged = Comparison(old, new, [("geo.country",)])
+    merged = Comparison(old, new)
     for part in parts:
         merged.merge(part)
-    whole.finish()
-    merged.finish()
 
     assert whole.kinds
     assert merged.matrix == whole.matrix
     assert merged.kinds == whole.kinds
-    assert merged.first_refused == whole.first_refused
-    assert merged.after.segments == whole.after.segments
+    assert (merged.otherwise, merged.renamed) == (whole.otherwise, whole.renamed)
 
 
 def test_what_did_not_change_is_said_to_be_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("p.yaml").write_text(POLICIES)
     write_traffic(Path("t.jsonl"), 1)
-    code = main(["diff", "p.yaml", "p.yaml", "--traffic", "t.jsonl", "--exit-code"])
+    lines = Path("t.jsonl").read_text().splitlines(keepends=True)
+    mistakes = ('"account.id": 7', '"account.tier": "gold"')
+    typed = [row for row in lines if not any(one in row for one in mistakes)]
+    Path("typed.jsonl").write_text("".join(typed))
+    command = ["diff", "p.yaml", "p.yaml", "--exit-code", "--traffic"]
+    code = main([*command, "typed.jsonl"])
     out = capsys.readouterr().out
+    mistyped = main([*command, "t.jsonl"])
 
     assert code == 0
+    assert mistyped == 1
+    assert "GR311 fact `account.id` is `7`, not a string" in capsys.readouterr().out
     assert "looser   no decision became looser\n" in out
     assert "decisions that became looser\n  none\n" in out
 
