@@ -12,6 +12,7 @@ from guardrail.analysis.formulas import (
     Leaf,
     Search,
     holds,
+    renamed,
     some,
     variables_of,
 )
@@ -62,6 +63,33 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
 def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:
     """Tell whether there is a request that makes all formulas true; `more` as for `smallest`."""
     return some_point(space, formulas, more) is not None
+
+
+def possible_twice(
+    space: Space,
+    first: Iterable[Formula],
+    second: Iterable[Formula],
+    apart: Collection[str],
+    more: More,
+) -> bool:
+    """Tell whether two requests that are alike but for some facts make their formulas true each.
+
+    `apart` are those facts; `more` is asked about both, as for `smallest`.
+    """
+    names = {name: f"{name} of the second" for name in space.full if name in apart}
+    full = {**space.full, **{other: space.full[name] for name, other in names.items()}}
+    rules = space.rules_of_requests
+    every = [*first, *rules, *(renamed(one, names) for one in (*second, *rules))]
+    while True:
+        domains = Search(full, effort=space.effort).find(every, full)
+        if domains is None:
+            return False
+        chosen = {name: mask.bit_length() - 1 for name, mask in domains.items()}
+        other = {name: chosen[names.get(name, name)] for name in space.full}
+        added = [*more(chosen), *(renamed(one, names) for one in more(other))]
+        if not added:
+            return True
+        every += added
 
 
 def some_point(
