@@ -18,6 +18,7 @@ from guardrail.analysis.formulas import (
     holds,
     leaf,
     some,
+    variables_of,
 )
 from guardrail.analysis.space import CLOCK, Space
 from guardrail.analysis.witnesses import More, possible, possible_twice, some_point
@@ -188,6 +189,8 @@ def _never_reached(
     if not isinstance(inner.verb, Budget | Rate):
         return
     if inner.rows and all(most is None for most, _, _ in inner.rows):
+        if not possible(space, [inner.when]):
+            return
         message = f"rule `{inner.rule.id}` never comes to act: it is unlimited for every request"
         help = "leave it out, or give it an amount"
         yield finding("GR207", message, _at(space, inner), help)
@@ -366,7 +369,7 @@ def _fills_no_rate(
 def _capability_alone(
     space: Space, limit: Limit, limits: Sequence[Limit], elsewhere: More
 ) -> Diagnostic | None:
-    if _CAPABILITY not in space.full or not _bounds(limit):
+    if not _bounds(limit) or _CAPABILITY not in variables_of(limit.when):
         return None
     called = space.typed[0][_CAPABILITY]
     sensitive = sum(1 << place for place, value in enumerate(called) if value in _RENAMED)

@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from guardrail.analysis import analyse
-from guardrail.engine import allowance, in_unit
+from guardrail.engine import allowance, in_unit, rule_facts
 from guardrail.model.amounts import DAY, Amount, without_raises
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import EARNED, Fact, FactType, Source
@@ -307,6 +307,8 @@ def escaped(policies: PolicySet, amounts: Sequence[Amounts], cases: Sequence[Cas
             same = tuple(sorted((n, str(v)) for n, v in case.request.items() if n not in said))
             groups.setdefault((same, case.now), []).append(case)
     for one in every:
+        if "request.capability" not in rule_facts(one.rule, policies.exemptions):
+            continue
         for alike in groups.values():
             bounded = any(
                 one.rule.id in case.counting
