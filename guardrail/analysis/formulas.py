@@ -136,6 +136,18 @@ def variables_of(formula: Formula) -> Iterator[str]:
             yield from variables_of(part)
 
 
+def renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
+    """Return a formula with some of its variables under other names."""
+    if isinstance(formula, bool):
+        return formula
+    if isinstance(formula, Leaf):
+        return Leaf(names.get(formula.variable, formula.variable), formula.mask)
+    if isinstance(formula, Pair):
+        first, second = (names.get(name, name) for name in (formula.first, formula.second))
+        return Pair(first, second, formula.rows)
+    return type(formula)(tuple(renamed(part, names) for part in formula.parts))
+
+
 def holds(formula: Formula, chosen: Mapping[str, int]) -> bool:
     """Tell whether a formula is true where each variable has one value, given by its number."""
     if isinstance(formula, bool):

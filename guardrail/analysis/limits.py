@@ -12,19 +12,16 @@ from fractions import Fraction
 
 from guardrail.analysis.demands import Demand, Index, amounts_of, as_strict_while_away, without
 from guardrail.analysis.formulas import (
-    And,
     EffortError,
     Formula,
-    Leaf,
-    Or,
-    Pair,
     every,
     holds,
     leaf,
     some,
+    variables_of,
 )
 from guardrail.analysis.space import CLOCK, Space
-from guardrail.analysis.witnesses import More, possible, some_point
+from guardrail.analysis.witnesses import More, possible, possible_twice, some_point
 from guardrail.engine import in_unit
 from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, FromFact, without_raises
@@ -192,6 +189,8 @@ def _never_reached(
     if not isinstance(inner.verb, Budget | Rate):
         return
     if inner.rows and all(most is None for most, _, _ in inner.rows):
+        if not possible(space, [inner.when]):
+            return
         message = f"rule `{inner.rule.id}` never comes to act: it is unlimited for every request"
         help = "leave it out, or give it an amount"
         yield finding("GR207", message, _at(space, inner), help)
@@ -370,7 +369,7 @@ def _fills_no_rate(
 def _capability_alone(
     space: Space, limit: Limit, limits: Sequence[Limit], elsewhere: More
 ) -> Diagnostic | None:
-    if _CAPABILITY not in space.full or not _bounds(limit):
+    if not _bounds(limit) or _CAPABILITY not in variables_of(limit.when):
         return None
     called = space.typed[0][_CAPABILITY]
     sensitive = sum(1 << place for place, value in enumerate(called) if value in _RENAMED)
@@ -378,15 +377,14 @@ def _capability_alone(
     facts = space.sets[0].facts
     said = {name for name in space.full if name in facts and facts[name].source is Source.CLIENT}
     here = every((limit.when, leaf(_CAPABILITY, sensitive, space.full)), space.full)
-    if here is False or not possible(space, [here], elsewhere):
+    if here is False:
         return None
-    renamed = [
-        _whatever(here, said, space.full),
+    broad = [one for one in limits if _bounds(one) and one.unit in _BY_TOKENS]
+    escaping = [
         leaf(_CAPABILITY, chat, space.full),
-        space.opposite(limit.when),
-        *(space.opposite(one.when) for one in limits if _bounds(one) and one.unit in _BY_TOKENS),
+        *(space.opposite(one.when) for one in (limit, *broad)),
     ]
-    if not possible(space, renamed, elsewhere):
+    if not possible_twice(space, [here], escaping, said, elsewhere):
         return None
     message = f"rule `{limit.rule.id}` bounds a capability, and nothing bounds all tokens"
     label = "a client can call it `chat`"
@@ -396,19 +394,6 @@ def _capability_alone(
 
 def _bounds(limit: Limit) -> bool:
     return isinstance(limit.verb, Budget) and limit.refuses
-
-
-def _whatever(formula: Formula, names: set[str], full: Mapping[str, int]) -> Formula:
-    """Return where a formula can be true, whatever the facts of some names are."""
-    if isinstance(formula, Leaf):
-        return True if formula.variable in names else formula
-    if isinstance(formula, Pair):
-        return True if {formula.first, formula.second} & names else formula
-    if isinstance(formula, And):
-        return every((_whatever(part, names, full) for part in formula.parts), full)
-    if isinstance(formula, Or):
-        return some((_whatever(part, names, full) for part in formula.parts), full)
-    return formula
 
 
 # GR215: a limit for all that one account can use up.
@@ -448,7 +433,7 @@ def _bounds_account(key: tuple[str, ...]) -> bool:
 def _can_fill(space: Space, shared: Limit, own: Sequence[Limit], elsewhere: More) -> bool:
     """Tell whether the requests of a limit leave one account as much as all have together."""
     full = space.full
-    paced = [(_pace(shared, most), where) for most, _, where in shared.own_rows if most]
+    paced = [(_pace(shared, most, shared), where) for most, _, where in shared.own_rows if most]
     if not paced:
         return False
     least = min(pace for pace, _ in paced)
@@ -456,20 +441,20 @@ def _can_fill(space: Space, shared: Limit, own: Sequence[Limit], elsewhere: More
     if _ACCOUNT in full:
         there = full[_ACCOUNT] & ~space.missing(0, _ACCOUNT)
         filled = every((filled, leaf(_ACCOUNT, there, full)), full)
-    bounding: list[tuple[Limit, Formula, Fraction]] = []
+    bounding: list[tuple[Limit, Formula, Fraction | float]] = []
     for limit in own:
         rows: Sequence[Row] = limit.own_rows or ((0, None, True),)
         smaller = [
-            (every((where, there), full), _pace(limit, most))
+            (every((where, there), full), _pace(limit, most, shared))
             for most, _, where in rows
             for pace, there in paced
-            if most is not None and _pace(limit, most) < pace
+            if most is not None and _pace(limit, most, shared) < pace
         ]
         where = every((limit.when, some((one for one, _ in smaller), full)), full)
         if where is not False:
             bounding.append((limit, where, max(pace for _, pace in smaller)))
     # Collects the limits that bound some request each, until every request meets one of them.
-    chosen: list[tuple[Limit, Formula, Fraction]] = []
+    chosen: list[tuple[Limit, Formula, Fraction | float]] = []
     while True:
         left = [space.opposite(where) for _, where, _ in chosen]
         point = some_point(space, [filled, *left], elsewhere)
@@ -482,13 +467,19 @@ def _can_fill(space: Space, shared: Limit, own: Sequence[Limit], elsewhere: More
     if any(not possible(space, [filled, space.opposite(w)], elsewhere) for _, w, _ in bounding):
         return False
     return any(
-        sum(pace for _, there, pace in chosen if _of_one_account(space, filled, where, there))
+        sum(
+            pace
+            for _, there, pace in chosen
+            if _of_one_account(space, filled, where, there, elsewhere)
+        )
         >= least
         for _, where, _ in chosen
     )
 
 
-def _of_one_account(space: Space, filled: Formula, one: Formula, other: Formula) -> bool:
+def _of_one_account(
+    space: Space, filled: Formula, one: Formula, other: Formula, elsewhere: More
+) -> bool:
     """Tell whether an account can meet both of two limits, by requests that differ."""
     facts = space.sets[0].facts
     varying = {
@@ -498,20 +489,25 @@ def _of_one_account(space: Space, filled: Formula, one: Formula, other: Formula)
         and name in facts
         and (facts[name].source is Source.CLIENT or name.startswith(_VARYING))
     }
-    parts = [
-        _whatever(every((filled, part), space.full), varying, space.full) for part in (one, other)
-    ]
-    return possible(space, parts)
+    return possible_twice(space, [filled, one], [filled, other], varying, elsewhere)
 
 
-def _pace(limit: Limit, most: int) -> Fraction:
+def _pace(limit: Limit, most: int, shared: Limit) -> Fraction | float:
     """Return how much a limit lets through in a microsecond, in the long run; in flight, at once.
 
-    An amount that a fact holds, or that an exemption raises, is one that somebody agreed to.
+    What an account has for ever is nothing in the long run, and all that counts beside what is
+    shared for ever. An amount that a fact holds, or that an exemption raises, is one that somebody
+    agreed to.
     """
     verb = limit.verb
     if not limit.own_rows:
         return Fraction(0)
-    if isinstance(verb, Budget) and verb.window.kind == "lifetime" and set(limit.key) & set(OWN):
-        return Fraction(0)
-    return Fraction(most, verb.lasts or 1) if isinstance(verb, Budget | Rate) else Fraction(most)
+    if not isinstance(verb, Budget | Rate) or (_is_for_ever(verb) and _is_for_ever(shared.verb)):
+        return Fraction(most)
+    if _is_for_ever(shared.verb):
+        return math.inf
+    return Fraction(0) if _is_for_ever(verb) else Fraction(most, verb.lasts)
+
+
+def _is_for_ever(verb: CountingVerb) -> bool:
+    return isinstance(verb, Budget) and verb.window.kind == "lifetime"

@@ -23,6 +23,7 @@ from guardrail.analysis.formulas import (
     Pair,
     bits,
     every,
+    holds,
     leaf,
     opposite,
     some,
@@ -129,6 +130,7 @@ class Space:
         self._rules: dict[tuple[int, int], Formula] = {}
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
         self.rules_of_requests = tuple(self._derived())
+        self.unstated = {name: where for name in self.raw if (where := self._unstated(name))}
 
     # What is compared.
 
@@ -270,6 +272,7 @@ class Space:
             made = numbers(fact, boundaries)
             for _ in range(several - 1):
                 made = numbers(fact, made)
+            made = tuple(sorted({*made, *self._following(fact.name)}))
             yield from (n for n in made if typed_value(fact, n) is not None)
         elif fact.type is FactType.BOOL:
             yield from (False, True)
@@ -349,6 +352,86 @@ class Space:
                 yield some(
                     (leaf(name, there, self.full), leaf(source, absent, self.full)), self.full
                 )
+
+    def _following(self, name: str) -> Iterator[float]:
+        """Yield the numbers that a fact can have where it follows from the time or an account."""
+        if name in _ALWAYS_THERE:
+            hours = (self._now(name, at) for at in self.instants)
+            yield from (hour for hour in hours if isinstance(hour, int))
+        found = _OF_ONE_ACCOUNT.get(name)
+        if isinstance(found, int):
+            yield found
+
+    def _now(self, name: str, at: int) -> object:
+        """Return the hour or the weekday of a time, None where the sets' time zones differ."""
+        found: set[object] = set()
+        for zone in {policies.timezone for policies in self.sets}:
+            moment = datetime.fromtimestamp(at // SECOND, UTC if zone == "UTC" else ZoneInfo(zone))
+            found.add(moment.hour if name == "time.hour" else WEEKDAYS[moment.weekday()])
+        return found.pop() if len(found) == 1 else None
+
+    def _unstated(self, name: str) -> Formula | None:
+        """Return where a request need not state a fact, as it is missing or follows from others.
+
+        None is for facts that follow from nothing here.
+        """
+        if name in _ALWAYS_THERE:
+            return some(self._at_its_time(name), self.full)
+        source = FOLLOWS_FROM.get(name)
+        if source is None or source not in self.raw or self._has_default(name):
+            return None
+        missing = leaf(name, 1, self.full)
+        if name in AGES:
+            return some((missing, *self._of_its_age(name, source)), self.full)
+        rows = tuple(self._following_mask(name, value) for value in self.raw[source])
+        return some((missing, Pair(source, name, rows)), self.full)
+
+    def _has_default(self, name: str) -> bool:
+        facts = (policies.facts.get(name) for policies in self.sets)
+        return any(fact is not None and fact.default is not None for fact in facts)
+
+    def _at_its_time(self, name: str) -> Iterator[Formula]:
+        for place, at in enumerate(self.instants):
+            own = self._now(name, at)
+            mask = sum(1 << p for p, value in enumerate(self.raw[name]) if value == own)
+            when = leaf(CLOCK, 1 << place, self.full)
+            yield every((when, leaf(name, mask, self.full)), self.full)
+
+    def _of_its_age(self, age: str, since: str) -> Iterator[Formula]:
+        for place in range(len(self.instants)):
+            rows = []
+            for start in range(len(self.raw[since])):
+                found = self._age_place(age, since, start, place)
+                rows.append(0 if found is None else 1 << found)
+            when = leaf(CLOCK, 1 << place, self.full)
+            yield every((when, Pair(since, age, tuple(rows))), self.full)
+
+    def _age_place(self, age: str, since: str, start_place: int, at: int) -> int | None:
+        """Return the place of the value that stands for an age as it follows from its time."""
+        start = self.raw[since][start_place]
+        if start is None or isinstance(start, _Wrong):
+            return None
+        value = max(0.0, self.instants[at] / SECOND - start)
+        known = [(v, place) for place, v in enumerate(self.raw[age]) if _is_number(v)]
+        for other, place in known:
+            if other == value:
+                return place
+        near = [pair for pair in known if pair[0] not in self._boundaries[age]]
+        between = [
+            place
+            for other, place in near
+            if not any(
+                min(other, value) <= bound <= max(other, value) for bound in self._boundaries[age]
+            )
+        ]
+        return between[0] if between else None
+
+    def _following_mask(self, name: str, source: Any) -> int:
+        """Return the values that a fact has where what it follows from has a value."""
+        if source is None or isinstance(source, _Wrong):
+            return 0
+        own = _OF_ONE_ACCOUNT.get(name, source)
+        return sum(1 << place for place, value in enumerate(self.raw[name]) if value == own)
 
     # Formulas.
 
@@ -508,7 +591,9 @@ class Space:
         """Yield the places of the values in a set, those that are plainest to read first."""
         ranks = self._ranks.get(name)
         if ranks is None:
-            derived = self._derived_value(name)
+            derived = _OF_ONE_ACCOUNT.get(name)
+            if name in _ALWAYS_THERE:
+                derived = self._now(name, self.instants[0])
             ranks = [(*_plain(value, derived), p) for p, value in enumerate(self.raw[name])]
             self._ranks[name] = ranks
         if mask & 1 and ranks[0][0] == 0:
@@ -516,63 +601,18 @@ class Space:
             mask &= ~1
         yield from sorted(bits(mask), key=ranks.__getitem__)
 
-    def _derived_value(self, name: str) -> object:
-        if name in _ALWAYS_THERE:
-            zone = self.sets[0].timezone
-            moment = datetime.fromtimestamp(
-                self.instants[0] // SECOND, UTC if zone == "UTC" else ZoneInfo(zone)
-            )
-            return moment.hour if name == "time.hour" else WEEKDAYS[moment.weekday()]
-        return _OF_ONE_ACCOUNT.get(name)
-
-    def followed(self, chosen: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-        """Yield the ages that a request states beside the times they follow from, each with it."""
-        for age, since in AGES.items():
-            if age in chosen and since in chosen:
-                values = self.raw[age][chosen[age]], self.raw[since][chosen[since]]
-                if None not in values and not any(isinstance(v, _Wrong) for v in values):
-                    yield age, since
-
-    def age_place(self, age: str, since: str, chosen: Mapping[str, int]) -> int | None:
-        """Return the place of the value that stands for an age as it follows from its time."""
-        start = self.raw[since][chosen[since]]
-        if start is None or isinstance(start, _Wrong):
-            return None
-        value = max(0.0, self.instants[chosen[CLOCK]] / SECOND - start)
-        known = [(v, place) for place, v in enumerate(self.raw[age]) if _is_number(v)]
-        for other, place in known:
-            if other == value:
-                return place
-        near = [pair for pair in known if pair[0] not in self._boundaries[age]]
-        between = [
-            place
-            for other, place in near
-            if not any(
-                min(other, value) <= bound <= max(other, value) for bound in self._boundaries[age]
-            )
-        ]
-        return between[0] if between else None
-
     def request(self, chosen: Mapping[str, int]) -> dict[str, object]:
         """Return the facts that a request states, as JSON has them, given the places of values."""
         facts: dict[str, object] = {}
-        follow = {
-            age
-            for age, since in self.followed(chosen)
-            if self.age_place(age, since, chosen) == chosen[age]
-        }
         for name in sorted(chosen):
             value = self.raw[name][chosen[name]]
-            if name == CLOCK or name in follow or value is None:
+            unstated = self.unstated.get(name)
+            if name == CLOCK or value is None or (unstated is not None and holds(unstated, chosen)):
                 continue
             if isinstance(value, _Wrong):
                 facts[name] = value.value
-                continue
-            if value == self._derived_value(name) and (
-                name in _ALWAYS_THERE or "account.id" in facts
-            ):
-                continue
-            facts[name] = _stated(self.sets, name, value)
+            else:
+                facts[name] = _stated(self.sets, name, value)
         return facts
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrail.analysis.formulas import (
     Domains,
     EffortError,
     Formula,
+    Leaf,
     Search,
     holds,
+    renamed,
+    some,
     variables_of,
 )
 from guardrail.analysis.space import CLOCK, Space
@@ -53,31 +56,40 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
         return None
     chosen = _searched(space, every, more, _fewest)
     assert chosen is not None
-    chosen = _following(space, every, more, chosen)
     at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
     return Witness(space.request(chosen), at, chosen)
-
-
-def _following(
-    space: Space, every: Sequence[Formula], more: More | None, chosen: dict[str, int]
-) -> dict[str, int]:
-    """Return values of which no age need be stated, where it can follow from its time."""
-    for age, since in space.followed(chosen):
-        for place in space.plainest(since, space.full[since]):
-            trial = {**chosen, since: place}
-            follows = space.age_place(age, since, trial)
-            if follows is None:
-                continue
-            trial[age] = follows
-            if all(holds(one, trial) for one in every) and not (more and more(trial)):
-                chosen = trial
-                break
-    return chosen
 
 
 def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:
     """Tell whether there is a request that makes all formulas true; `more` as for `smallest`."""
     return some_point(space, formulas, more) is not None
+
+
+def possible_twice(
+    space: Space,
+    first: Iterable[Formula],
+    second: Iterable[Formula],
+    apart: Collection[str],
+    more: More,
+) -> bool:
+    """Tell whether two requests that are alike but for some facts make their formulas true each.
+
+    `apart` are those facts; `more` is asked about both, as for `smallest`.
+    """
+    names = {name: f"{name} of the second" for name in space.full if name in apart}
+    full = {**space.full, **{other: space.full[name] for name, other in names.items()}}
+    rules = space.rules_of_requests
+    every = [*first, *rules, *(renamed(one, names) for one in (*second, *rules))]
+    while True:
+        domains = Search(full, effort=space.effort).find(every, full)
+        if domains is None:
+            return False
+        chosen = {name: mask.bit_length() - 1 for name, mask in domains.items()}
+        other = {name: chosen[names.get(name, name)] for name in space.full}
+        added = [*more(chosen), *(renamed(one, names) for one in more(other))]
+        if not added:
+            return True
+        every += added
 
 
 def some_point(
@@ -118,30 +130,35 @@ def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
 def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
     """Return the places of values that make formulas true, as few as can be of facts stated."""
     mentioned = {name for formula in every for name in variables_of(formula)}
-    domains: Domains = dict(space.full)
+    full, every = _with_stated(space, every, mentioned)
+    costly = sorted(
+        name for name in full if name not in space.full or _is_costly(space, name, mentioned)
+    )
+    domains: Domains = dict(full)
     for name in space.optional - mentioned:
         domains[name] = 1
-    search = Search(space.full, effort=space.effort)
+    search = Search(full, effort=space.effort)
     best = search.find(every, domains)
     if best is None:
         return None
     # None can be left out of these any more ...
-    for name in sorted(mentioned & space.optional):
+    for name in costly:
         left = search.find(every, {**domains, name: 1})
         if left is not None:
             domains[name], best = 1, left
     # ... and perhaps fewer of others will do.
-    stated = [name for name in space.optional if not best[name] & 1]
+    stated = [name for name in costly if not best[name] & 1]
+    start = {name: 1 if name in space.optional - mentioned else mask for name, mask in full.items()}
     for most in range(len(stated)):
         try:
-            fewer = Search(space.full, space.optional, most, TRIES).find(every, space.full)
+            fewer = Search(full, frozenset(costly), most, TRIES).find(every, start)
         except EffortError:
             break
         if fewer is not None:
             best = fewer
             break
     domains = {
-        name: 1 if name in space.optional and mask & 1 else space.full[name]
+        name: 1 if mask & 1 and (name in space.optional or name not in space.full) else full[name]
         for name, mask in best.items()
     }
     for name in sorted(mentioned):
@@ -152,4 +169,24 @@ def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
                 if left is not None:
                     domains[name], best = 1 << place, left
                     break
-    return point(space, best)
+    return point(space, {name: best[name] for name in space.full})
+
+
+def _is_costly(space: Space, name: str, mentioned: Collection[str]) -> bool:
+    return name in mentioned and name in space.optional and name not in space.unstated
+
+
+def _with_stated(
+    space: Space, every: Sequence[Formula], mentioned: Collection[str]
+) -> tuple[dict[str, int], list[Formula]]:
+    """Return the formulas, and all variables, with one more for each fact that can follow.
+
+    Its value is 0 where the fact need not be stated.
+    """
+    full, found = dict(space.full), list(every)
+    for name, where in space.unstated.items():
+        if name in mentioned:
+            variable = f"whether {name} is stated"
+            full[variable] = 0b11
+            found.append(some((Leaf(variable, 0b10), where), full))
+    return full, found

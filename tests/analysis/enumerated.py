@@ -104,8 +104,8 @@ def _larger(old: PolicySet, new: PolicySet, found: Changes) -> list[str]:
                 if what[0] == "limit" or (refused and what != ("refuse",)):
                     continue
                 if not any(as_strict(other, what) for _, other in now_asked):
-                    # A later time counts as one more thing to state.
-                    count = len(request) + (now != TIMES[0])
+                    # A later time counts as one more thing to state; each begins a day.
+                    count = len(request) - (request.get("time.hour") == 0) + (now != TIMES[0])
                     fewest[name] = min(fewest.get(name, 99), count)
     problems = []
     for name, count in fewest.items():
@@ -114,7 +114,6 @@ def _larger(old: PolicySet, new: PolicySet, found: Changes) -> list[str]:
             for change in found.looser
             if change.rule == name and "then" not in change.before
         ]
-        # The hour is always there, and need not be stated.
         if static and min(static) > count:
             problems.append(f"{name}: {min(static)} facts are shown, and {count} will do")
     return problems

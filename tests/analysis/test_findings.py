@@ -8,6 +8,9 @@ from guardrail.analysis import analyse
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from tests.analysis.enumerated import pair, wrong_findings
+from tests.analysis.enumerated_limits import limited
+from tests.analysis.enumerated_parts import MOST_REQUESTS, wrong_parts
+from tests.analysis.small_sets import how_many
 
 HEAD = """\
 guardrail: 1
@@ -230,3 +233,13 @@ exemptions:
     told = analyse(load_text(declared + text), NOW)
 
     assert [f"{one.span.line} {one.code}" for one in told] == codes
+
+
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_what_of_a_rule_never_matters_is_found_and_nothing_else(first):
+    sets = {seed: limited(seed) for seed in range(first, first + 10)}
+    small = [seed for seed, one in sets.items() if how_many(one) <= MOST_REQUESTS // 10]
+    wrongly = {seed: wrong_parts(sets[seed]) for seed in small}
+
+    assert small
+    assert {seed: problems for seed, problems in wrongly.items() if problems} == {}
