@@ -34,7 +34,7 @@ LIFETIME = EXCHANGES // ACCOUNTS
 # What an account of two months at most that has paid nothing may take before it has shown an ID:
 # agents and code for life, all of it in a week; and all such accounts together in a week, and those
 # of them that share a card or the like.
-TRIAL, WEEK, TOGETHER, LINKED = 100, 60, 6200, 800
+TRIAL, WEEK, TOGETHER, LINKED = 100, 40, 5500, 800
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
@@ -169,11 +169,14 @@ def test_others_are_at_worst_asked_for_an_id_or_if_they_pay_anyway_for_money(
     refused = [row for row in rows if row.honest and row.effect.refuses]
     paying = [row for row in refused if not row.known and row.remedy != "verify"]
 
-    assert {(row.rule, row.remedy) for row in paying} == {("tries-that-are-paid-for", "pay")}
+    assert {(row.rule, row.remedy) for row in paying} == {
+        ("tries-that-are-paid-for", "pay"),
+        ("newcomer-week", "pay"),
+    }
     assert {row.remedy for row in refused if row.known} <= {"pay"}
 
 
-def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
+def test_a_course_on_one_card_is_asked_for_ids_or_money_and_not_before_it_has_tried(
     rows: list[Row],
 ) -> None:
     """It shares a ceiling with a farm of accounts that are linked, too, and still gets some."""
@@ -182,7 +185,8 @@ def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
 
     assert len({row.account for row in course}) == 20
     assert requests_of(course) - requests_of(refused) >= 10 * 20
-    assert {row.remedy for row in refused} <= {"verify"}
+    assert {row.remedy for row in refused} <= {"verify", "pay"}
+    assert len({row.account for row in refused if row.remedy == "verify"}) >= 10
 
 
 IDENTITIES = {None: "no ID shown", "fresh": "ID shown lately", "long known": "ID long known"}

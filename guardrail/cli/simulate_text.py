@@ -223,7 +223,8 @@ def _operators(count: int) -> str:
 def honest_table(told: Fields) -> Iterator[str]:
     """Yield the harm to honest customers: pooled and by segment, established and new."""
     honest = told["honest"]
-    head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "blocked", "gone"]
+    head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "asked $", "blocked"]
+    head.append("gone")
     rows = [head]
     for age in ("established", "new"):
         rows.append(_harm_row(age, honest["pooled"][age]))
@@ -231,7 +232,7 @@ def honest_table(told: Fields) -> Iterator[str]:
             if age in ages:
                 mark = " ←" if honest["worst"][age] == name else ""
                 rows.append(_harm_row(f"  {name}{mark}", ages[age]))
-    yield from columns(rows, [False, *[True] * 7])
+    yield from columns(rows, [False, *[True] * 8])
 
 
 def _harm_row(name: str, harm: Fields) -> list[str]:
@@ -242,6 +243,7 @@ def _harm_row(name: str, harm: Fields) -> list[str]:
         percent(harm["refused_share"]),
         percent(harm["degraded_share"]),
         percent(harm["stepped_up_share"]),
+        percent(harm["asked_to_pay_share"]),
         percent(harm["blocked_share"]),
         percent(harm["gone_share"]),
     ]

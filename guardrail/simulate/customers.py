@@ -43,6 +43,7 @@ _OUT_CAP = 1024
 _STEPS = 24
 _PART = 3
 _PAYS_UP_TO = 0.85
+_AHEAD = 45
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
 
@@ -341,7 +342,14 @@ class Customers:
         if account.first_action is None:
             account.first_action = moment
         shock = None if ask.shock is None else self.shocks[ask.shock]
-        if decision.remedy == "verify" and account.tier == "email":
+        verify = decision.remedy == "verify"
+        if decision.remedy == "pay":
+            account.asked_to_pay = True
+            verify = _far_ahead(account)
+            if not verify and self._pays_more(account, moment):
+                push(moment + 60, ask._replace(attempt=0))
+                return
+        if verify and account.tier == "email":
             if not account.stepped:
                 account.stepped = True
                 self._start_verifying(account, moment, ask, wait)
@@ -351,9 +359,6 @@ class Customers:
             account.stepped_requests += ask.size
             if shock is not None:
                 shock.stepped.add(account)
-        elif decision.remedy == "pay" and self._pays_more(account, moment):
-            push(moment + 60, ask._replace(attempt=0))
-            return
         elif wait is None:
             account.blocked += ask.size
             if shock is not None:
@@ -376,7 +381,7 @@ class Customers:
         self._lost(ask)
 
     def _pays_more(self, account: Account, moment: float) -> bool:
-        """Pay for some days in advance, as asked, up to two months' worth.
+        """Pay for five days in advance, as asked, a hundred dollars at least.
 
         Most who pay do at once, the others when a hundred of their requests were refused. A program
         for which nobody has paid so far is paid for then.
@@ -385,7 +390,7 @@ class Customers:
         late = account.answers > _PAYS_UP_TO or (never and account.program)
         if (never and not account.program) or (late and account.throttled < 100):
             return False
-        if account.spent < -40 * account.reload:
+        if _far_ahead(account):
             return False
         if account.paid_since is None:
             account.paid_since = moment
@@ -445,6 +450,12 @@ class ShockTally:
 def trusted(account: Account, moment: float) -> bool:
     """Tell whether an account is known and has been for 30 days."""
     return account.tier != "email" and moment - account.created >= 30 * DAY
+
+
+def _far_ahead(account: Account) -> bool:
+    """Tell whether paying more would be two months ahead of use, and 900 USD."""
+    ahead = 5 * account.reload - account.spent
+    return account.paid_since is not None and ahead > _AHEAD * account.reload
 
 
 def split(ask: Ask, count: int) -> tuple[Ask, Ask]:

@@ -169,9 +169,8 @@ def _honest(worst: Fields) -> Iterator[str]:
         for name, ages in honest["segments"].items():
             if age in ages:
                 rows.append(_harm_row(f"{age}, {name}", ages[age]))
-    yield table(
-        ["", "accounts", "requests", "denied", "degraded", "asked for ID", "blocked", "gone"], rows
-    )
+    head = ["", "accounts", "requests", "denied", "degraded", "asked for ID", "asked to pay"]
+    yield table([*head, "blocked", "gone"], rows)
 
 
 def _harm_row(name: str, harm: Fields) -> list[str]:
@@ -179,6 +178,7 @@ def _harm_row(name: str, harm: Fields) -> list[str]:
         "refused_share",
         "degraded_share",
         "stepped_up_share",
+        "asked_to_pay_share",
         "blocked_share",
         "gone_share",
     )

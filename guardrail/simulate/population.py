@@ -189,6 +189,7 @@ class Account:
         "agentic",
         "answers",
         "asked",
+        "asked_to_pay",
         "blocked",
         "cached",
         "clock",
@@ -271,7 +272,7 @@ class Account:
         # What became of its requests, and of itself.
         self.asked = self.served = self.degraded = self.refused = self.held = 0
         self.stepped_requests = self.throttled = self.blocked = 0
-        self.stepped = self.gone = False
+        self.stepped = self.asked_to_pay = self.gone = False
         self.waited = 0.0
         self.denied_days: set[int] = set()
         self.first_action: float | None = None

@@ -189,6 +189,8 @@ def harm(accounts: Sequence[Account]) -> Fields:
     refused = sum(account.refused for account in accounts)
     active = sum(account.asked > 0 for account in accounts)
     stepped = sum(account.stepped for account in accounts)
+    asked_to_pay = sum(account.asked_to_pay for account in accounts)
+    asked_for_either = sum(account.stepped or account.asked_to_pay for account in accounts)
     blocked = sum(account.blocked > 0 for account in accounts)
     gone = sum(account.gone for account in accounts)
     return {
@@ -204,9 +206,12 @@ def harm(accounts: Sequence[Account]) -> Fields:
         "degraded_share": share(sum(account.degraded for account in accounts), asked),
         "accounts_refused": sum(account.refused > 0 for account in accounts),
         "accounts_stepped_up": stepped,
+        "accounts_asked_to_pay": asked_to_pay,
         "accounts_blocked": blocked,
         "accounts_gone": gone,
         "stepped_up_share": share(stepped, active),
+        "asked_to_pay_share": share(asked_to_pay, active),
+        "asked_for_either_share": share(asked_for_either, active),
         "blocked_share": share(blocked, active),
         "gone_share": share(gone, active),
         "hours_waited": round(sum(account.waited for account in accounts) / 3600, 1),

@@ -187,6 +187,19 @@ def test_a_customer_who_pays_pays_in_advance_when_he_is_asked_to():
     assert account.paid == 120.0
     assert account.served == 10
     assert account.refused == 0
+    assert account.asked_to_pay
+    assert not account.stepped
+
+
+@pytest.mark.parametrize(("ahead", "paid", "stepped"), [(800.0, 120.0, False), (801.0, 20.0, True)])
+def test_a_customer_who_has_paid_far_ahead_shows_an_id_instead(ahead, paid, stepped):
+    world = World(PREPAID)
+    account = world.account
+    account.pays_after, account.paid_since, account.paid = 0.0, START - DAY, 20.0
+    account.reload, account.answers, account.spent = 20.0, 0.5, -ahead
+    world.deliver(START, size=10)
+
+    assert (account.paid, account.stepped, account.asked_to_pay) == (paid, stepped, True)
 
 
 @pytest.mark.parametrize(("answers", "paying"), [(0.9, True), (0.5, False)])
@@ -199,6 +212,8 @@ def test_others_go_without(answers, paying):
 
     assert account.served == 3
     assert account.refused == 7
+    assert account.asked_to_pay
+    assert not account.stepped
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 7])
