@@ -8,15 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
-from guardrail.engine import (
-    Decide,
-    Decision,
-    PlanRows,
-    Settle,
-    decide_inline,
-    plan_in_rows,
-    settle_inline,
-)
+from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
 from guardrail.guard.context import LATEST, Context, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
@@ -42,14 +34,13 @@ class Guard(BaseGuard[Store]):
         self._clock = context.clock
         self._note = context.note
         self._ask = asking(store)
-        self._in_rows: PlanRows | None = None
         self._decide: Decide = self._planned
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
             self._decide = decide_inline(context.engine, store, self._planned, LATEST)
             self._settle = settle_inline(context.engine, store)
-        elif not context.overridden:
-            self._in_rows = plan_in_rows(context.engine, LATEST)
+        else:
+            context.plan_in_rows()
 
     def with_policies(self, policies: PolicySet) -> Guard:
         """Return a guard that decides by another policy set, over the same store and counters.
@@ -155,11 +146,7 @@ class Guard(BaseGuard[Store]):
         unavailable: frozenset[str] = frozenset(),
     ) -> Decision:
         """Decide in three steps: plan, ask the store, conclude."""
-        plan = None
-        if self._in_rows is not None and not unavailable:
-            plan = self._in_rows(facts, estimate, moment)
-        if plan is None:
-            plan = self._context.plan(facts, estimate, moment, unavailable)
+        plan = self._context.plan(facts, estimate, moment, unavailable)
         if not plan.needs_store:
             return plan.unasked()
         supervisor = self._supervisor
@@ -209,9 +196,8 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         if not inspect.iscoroutinefunction(self._remote.acquire):
             self._direct = Guard(context, cast(Store, store), self._supervisor)
         self._ask = awaiting(self._remote)
-        self._in_rows: PlanRows | None = None
-        if self._direct is None and not context.overridden:
-            self._in_rows = plan_in_rows(context.engine, LATEST)
+        if self._direct is None:
+            context.plan_in_rows()
 
     def with_policies(self, policies: PolicySet) -> AsyncGuard:
         """Return a guard that decides by another policy set, over the same store and counters."""
@@ -263,11 +249,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         unavailable: frozenset[str],
     ) -> Decision:
         """Decide in three steps: plan, ask the store, conclude."""
-        plan = None
-        if self._in_rows is not None and not unavailable:
-            plan = self._in_rows(facts, estimate, moment)
-        if plan is None:
-            plan = self._context.plan(facts, estimate, moment, unavailable)
+        plan = self._context.plan(facts, estimate, moment, unavailable)
         if not plan.needs_store:
             return plan.unasked()
         supervisor = self._supervisor
