@@ -100,11 +100,9 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
             return known
     path, pairs, body = parts.path, parts.headers, parts.body
     endpoint = endpoint_of(path)
-    bare = not body and parts.method in _WITHOUT_BODY
-    if endpoint.kind is Kind.CONTROL and not (bare or (parts.method == "POST" and endpoint.posts)):
-        # What is not documented may do anything.
-        endpoint = replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
-    if bare:
+    if endpoint.kind is Kind.CONTROL:
+        endpoint = _asked_of(endpoint, parts.method, body)
+    if not body and parts.method in _WITHOUT_BODY:
         return _without_body(parts, endpoint)
     try:
         content = _content(parts, endpoint)
@@ -124,6 +122,13 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
         body=body,
         path=path,
     )
+
+
+def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
+    """Return what a method makes of stored things: what is not documented may do anything."""
+    if (method == "POST" and endpoint.posts) or (method in _WITHOUT_BODY and not body):
+        return endpoint
+    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
 
 
 def header_only(path: str, headers: Headers) -> ParsedRequest:
@@ -458,6 +463,6 @@ def _usage_format(
         return UsageFormat.NONE
     if any(name == b"anthropic-version" for name, _ in headers):
         return UsageFormat.ANTHROPIC
-    if not document.keys().isdisjoint(("messages", "prompt", "inputs")):
+    if not document.keys().isdisjoint(("messages", "message", "prompt", "inputs")):
         return UsageFormat.OPENAI_CHAT
     return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE
