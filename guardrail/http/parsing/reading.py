@@ -158,14 +158,12 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if kind == SDP:
         shape = shape_of({}, endpoint.capability)._replace(opaque=True)
         return _Content(shape, len(body) // 4 + 1, None)
-    document, names = read_named(body, limits)
-    members = document.value if isinstance(document.value, dict) else {}
-    if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
+    document, tokens, names = read_named(body, limits)
+    members = document if isinstance(document, dict) else {}
+    if document.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
     if endpoint.kind is Kind.BATCH:
-        return _Content(
-            shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
-        )
+        return _Content(shape_of_batch(members, caps_of(endpoint), limits), tokens, document)
     capability = endpoint.capability
     goes_on = False
     if capability == "other" and generates(members):
@@ -177,14 +175,14 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
-    elif document.value.__class__ is list:
+    elif document.__class__ is list:
         # A list of requests, or of what else may ask for something.
         shape = shape._replace(capability="agentic", opaque=True)
     elif kind != JSON and endpoint.name in _UNLABELLED:
         shape = shape._replace(capability="agentic")
     if endpoint.name in _STREAMING and members.get("stream") is None:
         shape = shape._replace(stream=True)
-    return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
+    return _Content(_vaguely(shape, endpoint), tokens, document)
 
 
 def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
