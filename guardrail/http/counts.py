@@ -33,18 +33,20 @@ class Counts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
 
     def add(self, series: str, otherwise: str) -> None:
         """Count one event of a series, or of the coarser one where there are too many."""
         with self._lock:
-            known = series in self._counts or len(self._counts) < MOST_SERIES
-            self._counts[series if known else otherwise] += 1
+            count = self._counts.get(series)
+            if count is None and len(self._counts) >= MOST_SERIES:
+                series, count = otherwise, self._counts.get(otherwise)
+            self._counts[series] = 1 if count is None else count + 1
 
     def put(self, figures: Mapping[str, int]) -> None:
         """Take figures of this process that are counted elsewhere, or that go up and down."""
         with self._lock:
-            self._counts.update({s: n - self._counts[s] for s, n in figures.items()})
+            self._counts.update(figures)
 
     def totals(self) -> dict[str, int]:
         """Return every series and its count."""
@@ -101,7 +103,7 @@ class SharedCounts(Counts):
         with self._lock:
             self._begin()
             for series, figure in figures.items():
-                self._raise(series, figure - self._counts[series])
+                self._raise(series, figure - self._counts.get(series, 0))
 
     def totals(self) -> dict[str, int]:
         """Return every series and its count over all processes, ended ones included."""
@@ -136,7 +138,7 @@ class SharedCounts(Counts):
             self._counts.clear()
 
     def _raise(self, series: str, by: int) -> None:
-        self._counts[series] += by
+        self._counts[series] = self._counts.get(series, 0) + by
         try:
             if self._file < 0:
                 self._open()

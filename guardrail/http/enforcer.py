@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError, SettingError
@@ -98,7 +98,8 @@ class AsyncSteps:
                 else:
                     step = flow.send(outcome)
         except StopIteration as end:
-            return cast(T, end.value)
+            value: T = end.value
+            return value
         except ClosedError:
             raise GeneratorExit from None
 
@@ -291,7 +292,8 @@ class SyncEnforcer(Flows):
                 else:
                     step = flow.send(outcome)
         except StopIteration as end:
-            return cast(T, end.value)
+            value: T = end.value
+            return value
         except ClosedError:
             raise GeneratorExit from None
 

@@ -65,6 +65,9 @@ class Refresh(NamedTuple):
     """Put changed policies in force where it is time to look for them. Gives the guard."""
 
 
+REFRESH = Refresh()
+
+
 class LookUp(NamedTuple):
     """Ask who sends a request. Gives an `Identity`."""
 
@@ -380,7 +383,7 @@ class Flows:
         The body is not read of a request that its head already refuses.
         """
         try:
-            guard = request.guard = yield Refresh()
+            guard = request.guard = yield REFRESH
             answer = request.opened()
             if answer is None:
                 identity = yield LookUp(request.caller)
@@ -464,7 +467,7 @@ class Flows:
 
         It is for the caller to record, who knows whether the turn can be served so.
         """
-        guard = request.guard = yield Refresh()
+        guard = request.guard = yield REFRESH
         identity = yield LookUp(request.caller)
         every = {**request.head_facts, **facts, **identity.facts}
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
@@ -475,7 +478,7 @@ class Flows:
     ) -> Flow[Decision | None]:
         """Decide on a question whose end nobody tells, None where the guard fails over it."""
         try:
-            guard = yield Refresh()
+            guard = yield REFRESH
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
             self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
@@ -589,8 +592,10 @@ class Served:
                 usage = {**estimate, **usage}
             if self.state.added:
                 usage = self._with_added(usage, self._request.asked.estimate)
+            if usage is not ending.usage:
+                ending = Settlement(usage, ending.model)
         try:
-            yield from self.reservation.settle(Settlement(usage, ending.model))
+            yield from self.reservation.settle(ending)
         finally:
             # Also where this was cancelled meanwhile.
             for other in others:

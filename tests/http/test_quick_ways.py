@@ -185,7 +185,7 @@ SETTINGS = {
 @given(st.fixed_dictionaries({}, optional=SETTINGS), st.sampled_from(["chat", "agentic", "other"]))
 def test_a_usual_body_asks_for_the_same_when_it_is_searched(document, capability):
     rules = caps_of(endpoint_of("/v1/chat/completions"))
-    _, names = read_named(json.dumps(document).encode(), ReadingLimits())
+    *_, names = read_named(json.dumps(document).encode(), ReadingLimits())
 
     def shape(known):
         try:

@@ -7,12 +7,14 @@ from copy import copy
 
 import msgspec
 
+from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.streams import Event
 from guardrail.http.metering.texts import (
     BYTES_PER_TOKEN,
     ROOTS,
     reasoning_shown,
+    text_so_far,
     texts_of,
     tokens_listed,
 )
@@ -30,6 +32,8 @@ _RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
 _DONE = b"[DONE]"
+_LONGEST_SHOWN = 1 << 16
+"""How many characters of a text are kept that the next document may repeat."""
 _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
 """What makes no model write: the texts in its responses are the client's own."""
 
@@ -161,6 +165,8 @@ class Tally:
     name: str | None = None
     mark: tuple[int, int, int] = (0, 0, 0)
     documents = 0
+    shown = ""
+    repeats: bool | None = None
 
     def __init__(
         self,
@@ -348,10 +354,24 @@ class Tally:
                 self.by_sequence[name] = passed
         elif closes:
             self.whole.take({"output": within.get("output")})
+        elif not whole and "output" in document and (text := text_so_far(document)) is not None:
+            self._repeated(text)
         elif whole:
             self.whole.take(document)
         else:
             self.passed.take(document)
+
+    def _repeated(self, text: str) -> None:
+        """Count what a text adds to the one before it, where each repeats what came before."""
+        before, added = self.shown, text
+        if text and before and self.repeats is not False:
+            grows = text.startswith(before) and (self.repeats or len(text) > len(before))
+            self.repeats = grows
+            added = text[len(before) :] if grows else text
+        if added:
+            self.passed.take_piece(added)
+        if text:
+            self.shown = text if len(text) <= _LONGEST_SHOWN else ""
 
     def _deferral(
         self, document: Mapping[str, object], within: Mapping[str, object], *, whole: bool
@@ -383,6 +403,8 @@ class Tally:
             return kind == "message_delta" and delta.get("stop_reason") is not None
         if "metrics" in document or document.get("event_type") == "stream-end":
             return True  # Bedrock's, Cohere's
+        if _generating(document):
+            return True  # TGI's
         if self.usage_format in (UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS):
             return document.get("choices") == []
         return False
@@ -425,7 +447,7 @@ _OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_tok
 
 
 _TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
-_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta"}) - {"usage"}
+_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta", "details"}) - {"usage"}
 """Members that may tell a usage, but for the commonest."""
 
 
@@ -449,11 +471,33 @@ def _usages(
         places.append((_inner(document, "x_groq") or {}).get("usage"))
     if document.get("type") == "message-end":
         places.append((_inner(document, "delta") or {}).get("usage"))
+    if details := _generating(document):
+        places.append(_generated(details))
     if "meta" in document or "meta" in within:
         for meta in (_inner(document, "meta"), _inner(within, "meta")):
             if meta is not None and ("billed_units" in meta or "tokens" in meta):
                 places.append(meta)
     return [place for place in places if isinstance(place, dict) and place]
+
+
+def _generating(document: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return the details in which TGI tells how much it generated, None if there are none."""
+    details = _inner(document, "details")
+    return details if details and details.get("generated_tokens") is not None else None
+
+
+def _generated(details: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what TGI tells in the details of a text, in the names of OpenAI's."""
+    prefill, others = details.get("prefill"), details.get("best_of_sequences")
+    told = [details.get("generated_tokens")]
+    if isinstance(others, list):
+        told += [one.get("generated_tokens") for one in others if isinstance(one, dict)]
+    counts = [count for count in map(as_count, told) if count is not None]
+    read = details.get("input_length") or (len(prefill) if isinstance(prefill, list) else 0)
+    return {
+        "prompt_tokens": read or None,
+        "completion_tokens": sum(counts) if counts else None,
+    }
 
 
 def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | None:

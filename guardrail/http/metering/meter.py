@@ -9,7 +9,7 @@ import msgspec
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import Tally
-from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, read_whole
+from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, predicted, read_whole
 from guardrail.http.metering.streams import (
     Decoder,
     EventStream,
@@ -185,6 +185,7 @@ class Meter:
                 skim.unread.take(chunk)
             if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
                 self._tally.fed.listed(items_of(chunk))
+                self._tally.tell(predicted(chunk))
             read = _decoded(skim.text) if self._units else None
             self._first = skim.text if read is None else None
             self._tally.add(read or whole, whole=True, kept=read is None)
@@ -194,6 +195,8 @@ class Meter:
             document = kept if read is None else read
             listed = skim.listed
             ends = not listed and not self._lines and document.get("done") is not False
+            if ends and self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+                self._tally.tell(predicted(skim.text))
             self._tally.add(document, whole=ends, listed=listed, kept=read is None)
             if skim.text is None and (listed or self._lines):
                 self._tally.add_unread(skim.unread.size)

@@ -121,6 +121,58 @@ def items_of(data: bytes) -> int:
     return len(listed) if isinstance(listed, list) else 0
 
 
+class _Statistics(msgspec.Struct):
+    token_count: int = 0
+
+
+class _Embedding(msgspec.Struct):
+    statistics: _Statistics | None = None
+
+
+class _Prediction(msgspec.Struct):
+    embeddings: _Embedding | None = None
+
+
+class _Count(msgspec.Struct):
+    totalTokens: int = 0  # noqa: N815 - as it is written
+
+
+class _Counts(msgspec.Struct):
+    inputTokenCount: _Count  # noqa: N815 - as it is written
+    outputTokenCount: _Count  # noqa: N815 - as it is written
+
+
+class _Metadata(msgspec.Struct):
+    tokenMetadata: _Counts | None = None  # noqa: N815 - as it is written
+
+
+class _Predicted(msgspec.Struct):
+    """What Vertex tells of what it predicted: of texts beside them all, of vectors in each."""
+
+    predictions: list[_Prediction]
+    metadata: _Metadata | None = None
+
+
+_PREDICTED = msgspec.json.Decoder(_Predicted)
+
+
+def predicted(data: bytes | None) -> dict[str, object]:
+    """Return the usage that Vertex's predictions tell, in the names of Gemini's."""
+    try:
+        told = _PREDICTED.decode(data or b"")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return {}
+    counts = None if told.metadata is None else told.metadata.tokenMetadata
+    if counts is not None:
+        into, out = counts.inputTokenCount.totalTokens, counts.outputTokenCount.totalTokens
+        return {"promptTokenCount": into, "candidatesTokenCount": out}
+    embedded = [one.embeddings for one in told.predictions if one.embeddings is not None]
+    read = [one.statistics.token_count for one in embedded if one.statistics is not None]
+    if not read or len(read) < len(told.predictions):
+        return {}
+    return {"promptTokenCount": sum(read), "candidatesTokenCount": 0}
+
+
 class Skim:
     """Follows JSON text cut anywhere, and hands out each document that ends.
 

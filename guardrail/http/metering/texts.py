@@ -176,6 +176,29 @@ def texts_of(document: Mapping[str, object]) -> Iterator[tuple[str, bool]]:
     yield from _walk(roots, sure)
 
 
+def text_so_far(document: Mapping[str, object]) -> str | None:
+    """Return what a document of DashScope's streams says, None for another document.
+
+    Each of them may repeat the text of those before it, or go on where they ended.
+    """
+    output = document.get("output")
+    if not isinstance(output, dict) or "type" in document or "object" in document:
+        return None
+    text = output.get("text")
+    choices = output.get("choices")
+    if isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], dict):
+        said = choices[0].get("message")
+        if not isinstance(said, dict) or said.get("tool_calls"):
+            return None
+        thought, text = said.get("reasoning_content"), said.get("content")
+        if isinstance(text, list):
+            parts = [part.get("text") for part in text if isinstance(part, dict)]
+            text = "".join(part for part in parts if isinstance(part, str))
+        if isinstance(thought, str) and isinstance(text, str):
+            text = thought + text
+    return text if isinstance(text, str) else None
+
+
 def _is_known_frame(document: Mapping[str, object]) -> bool:
     """Whether a document tells something about the response, and is no part of it."""
     return "error" in document or "object" in document or "usageMetadata" in document

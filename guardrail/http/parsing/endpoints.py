@@ -219,7 +219,7 @@ _METHODS: Mapping[str, _Method] = {
     "embedcontent": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
     "batchembedcontents": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
     "cancel": (Dialect.GEMINI, Kind.CONTROL, UsageFormat.NONE, "other", False),
-    "predict": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
+    "predict": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.OPENAI_MEDIA, "image", False),
     "predictlongrunning": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
     "rawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", False),
     "streamrawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", True),

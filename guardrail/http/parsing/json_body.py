@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from operator import call
 from typing import NamedTuple
@@ -61,10 +61,11 @@ def read_document(text: bytes, limits: ReadingLimits) -> Document:
     Raises:
         UnreadableError: it is too long, not JSON, or ambiguous; the message says which.
     """
-    return read_named(text, limits)[0]
+    value, tokens, _ = read_named(text, limits)
+    return Document(value, tokens)
 
 
-def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
+def read_named(text: bytes, limits: ReadingLimits) -> tuple[object, int, Set[str]]:
     """Decode JSON in the same way, and return the keys of the objects within it besides.
 
     Raises:
@@ -86,10 +87,10 @@ def read_named(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[
     tokens = measure.of(value)
     if not _is_canonical(text, value) and measure.members != sum(map(len, _KEY.findall(text))):
         raise _doubled()
-    return Document(value, tokens), frozenset(measure.names)
+    return value, tokens, measure.names
 
 
-def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, frozenset[str]]:
+def _large_document(text: bytes, limits: ReadingLimits) -> tuple[object, int, Set[str]]:
     """Decode a text in pieces. Of a string that is very long, the document holds the beginning."""
     folded = fold(text, limits)
     value = _decoded(folded.outline)
@@ -97,11 +98,11 @@ def _large_document(text: bytes, limits: ReadingLimits) -> tuple[Document, froze
     if value.__class__ is str:
         alone: list[object] = [value]
         tokens = measure.of(alone)
-        return Document(alone[0], tokens), frozenset()
+        return alone[0], tokens, frozenset()
     tokens = measure.of(value)
     if measure.members != folded.keys:
         raise _doubled()
-    return Document(value, tokens), frozenset(measure.names)
+    return value, tokens, measure.names
 
 
 def _decoded(text: bytes) -> object:

@@ -96,6 +96,9 @@ def is_thought(key: str, node: Mapping[str, object]) -> bool:
 
 def is_read(key: str, node: Mapping[str, object]) -> bool:
     """Tell whether all within a member is told to a model word for word."""
+    if key == "args":
+        # Calls have an object of them; a list is of settings, such as ControlNet's pictures.
+        return not isinstance(node.get(key), list)
     if key in _WORDS:
         return True
     if key == "input":

@@ -100,11 +100,9 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
             return known
     path, pairs, body = parts.path, parts.headers, parts.body
     endpoint = endpoint_of(path)
-    bare = not body and parts.method in _WITHOUT_BODY
-    if endpoint.kind is Kind.CONTROL and not (bare or (parts.method == "POST" and endpoint.posts)):
-        # What is not documented may do anything.
-        endpoint = replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
-    if bare:
+    if endpoint.kind is Kind.CONTROL:
+        endpoint = _asked_of(endpoint, parts.method, body)
+    if not body and parts.method in _WITHOUT_BODY:
         return _without_body(parts, endpoint)
     try:
         content = _content(parts, endpoint)
@@ -124,6 +122,13 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
         body=body,
         path=path,
     )
+
+
+def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
+    """Return what a method makes of stored things: what is not documented may do anything."""
+    if (method == "POST" and endpoint.posts) or (method in _WITHOUT_BODY and not body):
+        return endpoint
+    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
 
 
 def header_only(path: str, headers: Headers) -> ParsedRequest:
@@ -153,14 +158,12 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if kind == SDP:
         shape = shape_of({}, endpoint.capability)._replace(opaque=True)
         return _Content(shape, len(body) // 4 + 1, None)
-    document, names = read_named(body, limits)
-    members = document.value if isinstance(document.value, dict) else {}
-    if document.value.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
+    document, tokens, names = read_named(body, limits)
+    members = document if isinstance(document, dict) else {}
+    if document.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
     if endpoint.kind is Kind.BATCH:
-        return _Content(
-            shape_of_batch(members, caps_of(endpoint), limits), document.tokens, document.value
-        )
+        return _Content(shape_of_batch(members, caps_of(endpoint), limits), tokens, document)
     capability = endpoint.capability
     goes_on = False
     if capability == "other" and generates(members):
@@ -172,14 +175,14 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if endpoint.kind is Kind.COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
-    elif document.value.__class__ is list:
+    elif document.__class__ is list:
         # A list of requests, or of what else may ask for something.
         shape = shape._replace(capability="agentic", opaque=True)
     elif kind != JSON and endpoint.name in _UNLABELLED:
         shape = shape._replace(capability="agentic")
     if endpoint.name in _STREAMING and members.get("stream") is None:
         shape = shape._replace(stream=True)
-    return _Content(_vaguely(shape, endpoint), document.tokens, document.value)
+    return _Content(_vaguely(shape, endpoint), tokens, document)
 
 
 def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
@@ -458,6 +461,6 @@ def _usage_format(
         return UsageFormat.NONE
     if any(name == b"anthropic-version" for name, _ in headers):
         return UsageFormat.ANTHROPIC
-    if not document.keys().isdisjoint(("messages", "prompt", "inputs")):
+    if not document.keys().isdisjoint(("messages", "message", "prompt", "inputs")):
         return UsageFormat.OPENAI_CHAT
     return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE

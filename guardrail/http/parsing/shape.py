@@ -38,7 +38,17 @@ from guardrail.http.parsing.values import UnreadableError
 _MOST_DISTINCT = 256
 LONGEST_MODEL = 256
 """The longest name of a model that is believed, in characters."""
-CONTENT = ("messages", "prompt", "input", "contents", "text", "input_ids", "inputs", "instances")
+CONTENT = (
+    "messages",
+    "message",
+    "prompt",
+    "input",
+    "contents",
+    "text",
+    "input_ids",
+    "inputs",
+    "instances",
+)
 """Members that hold what a model is to read."""
 
 _USUAL = frozenset(

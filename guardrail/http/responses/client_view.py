@@ -252,7 +252,7 @@ class Receipts:
         for row in case.debits:
             if row is None or (shown := known[row[0]]) is None:
                 continue
-            receipt = Receipt._make(row)
+            receipt = tuple.__new__(Receipt, row)
             if not receipt.key.startswith("=", IDENT_LENGTH) or (
                 shown.joins and receipt.key.count(f"{SEPARATOR}=") != shown.joins
             ):

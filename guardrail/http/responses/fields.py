@@ -146,17 +146,17 @@ ANTHROPIC_NAMES: Mapping[str, Names] = {
 }
 
 
-_NAMES = {Dialect.OPENAI: OPENAI_NAMES, Dialect.ANTHROPIC: ANTHROPIC_NAMES}
-
-
 def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: float) -> list[Field]:
     """Return a dialect's own quota headers, by the tightest limit of each unit.
 
     OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
     counted from `now` (seconds since the epoch).
     """
-    named = _NAMES.get(dialect)
-    if named is None or not standings:
+    if dialect is Dialect.OPENAI:
+        named = OPENAI_NAMES
+    elif dialect is Dialect.ANTHROPIC:
+        named = ANTHROPIC_NAMES
+    else:
         return []
     tightest: dict[str, ShownLimit] = {}
     for standing in standings:
