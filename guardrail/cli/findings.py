@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TypeVar
 
@@ -194,10 +196,10 @@ def _of_map(found: Found, notes: MapNotes) -> None:
         found.add("GR308", message)
     for (fact, text), count in _first(notes.unknown):
         message = (
-            f"`{shortened(text)}` is not among the `values` of `{fact}` "
+            f"`{shortened(text)}` is no value of `{fact}` that the map knows "
             f"({plural(count, 'request')}): the fact was left out"
         )
-        found.add("GR310", message, "list it, or add a `default`")
+        found.add("GR310", message, "list it in `values`, let `match` find it, or add a `default`")
     for name, count in _first(notes.missing):
         # What no line has at all is told by its column.
         is_told = count == notes.rows and bool(notes.unseen)
@@ -224,10 +226,25 @@ def _of_map(found: Found, notes: MapNotes) -> None:
         message = (
             f"{plural(notes.early, 'time')} lay before 1980, such as `{examples.get('early', '')}`"
         )
-        found.add("GR314", message, "say with `offset` when the first line was")
+        found.add("GR314", message, _early_help(examples.get("early", "")))
     if notes.undecoded:
         message = f"{plural(notes.undecoded, 'character')} could not be decoded and were replaced"
         found.add("GR315", message, "say the file's `encoding` in the map")
+
+
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_OURS = (946_684_800, 4_102_444_800)
+"""The seconds of 2000 and 2100, between which times that are meant lie."""
+
+
+def _early_help(example: str) -> str:
+    """Return what to do about a time before 1980: read it in another unit, if it is one of ours."""
+    number = int(example) if re.fullmatch(r"\d{9,20}", example) else 0
+    for unit, of_a_second in _UNITS.items():
+        if _OURS[0] <= number / of_a_second < _OURS[1]:
+            day = datetime.fromtimestamp(number / of_a_second, UTC)
+            return f"in {unit} that is {day:%Y-%m-%d}: say so with `unit`, or with `numbers`"
+    return "say with `offset` when the first line was"
 
 
 def _first(counts: Mapping[Counted, int]) -> list[tuple[Counted, int]]:

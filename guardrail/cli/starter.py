@@ -254,10 +254,13 @@ def _in_flight(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
         yield from _seen_line("Requests at once", seen.in_flight, key)
     elif seen is not None:
         yield "  # No request of the traffic tells how long it took (a `duration`), so how many ran"
-        yield f"  # at once is not known: {_IN_FLIGHT} is where to start, not what was seen."
+        yield f"  # at once is not known: {_IN_FLIGHT} is where to start, not what was seen. In"
+        yield "  # shadow it refuses nothing until you have a number of your own."
     yield "  - id: in-flight"
     yield "    when: always"
     yield f"    concurrency: {{max: {limits.in_flight}, lease: 10m, key: {key}}}"
+    if seen is not None and seen.in_flight is None:
+        yield "    mode: shadow"
 
 
 def _trial(key: str, limits: Limits) -> Iterator[str]:
@@ -293,6 +296,13 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     )
     if limits.tokens:
         yield from _token_tests(limits, who, model)
+    if seen is not None and seen.in_flight is None:
+        yield f"  - name: {most} requests run at once, and one more would have to wait"
+        yield f"    facts: {facts}"
+        yield "    steps:"
+        yield f"      - {{repeat: {most}, tokens: 0, output_tokens: 0, every: 1m, duration: 9m}}"
+        yield "      - {tokens: 0, output_tokens: 0, expect: {allow: null, shadow: [in-flight]}}"
+        return
     yield f"  - name: {most} requests run at once, and one more has to wait"
     yield f"    facts: {facts}"
     yield "    steps:"

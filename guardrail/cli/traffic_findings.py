@@ -41,7 +41,7 @@ def rule_findings(run: TrafficRun, policies: PolicySet, most: Fraction) -> Itera
     """Yield what traffic shows of rules; `most` is the share of requests that may lack a fact.
 
     GR301: a rule matched nothing. GR302: a rule names a value that never came. GR303: a fact that
-    a rule tests is missing too often.
+    a rule tests, or counts by, is missing too often.
     """
     seen = run.tally.seen
     if not seen.requests:
@@ -51,6 +51,7 @@ def rule_findings(run: TrafficRun, policies: PolicySet, most: Fraction) -> Itera
         yield _nothing_matched(rule, seen)
     yield from _unseen_values(seen, quiet)
     yield from _missing_facts(run, policies, most)
+    yield from _missing_keys(run, policies, most)
 
 
 def thin_sample(run: TrafficRun, policies: PolicySet) -> Unplaced | None:
@@ -195,6 +196,32 @@ def _missing_facts(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iter
             message += f"; that decided {plural(refused, 'request')}"
         help = "say with `unknown:` what that means, give it a `default`, or mend its source"
         yield finding("GR303", message, rules[0].span, help, is_mild=not is_fault)
+
+
+def _missing_keys(run: TrafficRun, policies: PolicySet, most: Fraction) -> Iterator[Diagnostic]:
+    matching, requests = run.tally.matching, run.tally.seen.requests
+    by_id = {rule.id: rule for rule in policies.rules}
+    by_fact: dict[str, list[str]] = {}
+    for rule, name in sorted(matching.keyless):
+        if matching.keyless[rule, name] > most * matching.matched[rule]:
+            by_fact.setdefault(name, []).append(rule)
+    for name, rules in sorted(by_fact.items()):
+        first = max(rules, key=lambda rule: (matching.keyless[rule, name], rule))
+        decided = sum(matching.keyless_decided[rule, name] for rule in rules)
+        others = len(rules) - 1
+        whose = f"rule `{first}` counts" + (f", as {plural(others, 'other')} do" if others else "")
+        missing = share(matching.keyless[first, name], matching.matched[first])
+        message = (
+            f"fact `{name}`, by which {whose}, is missing in {missing} of the requests that "
+            "it matched: what stands in for it was counted"
+        )
+        if decided:
+            message += f", and decided {plural(decided, 'request')}"
+        help = (
+            "the account stands in, without one the network, else one counter for all; mend its "
+            "source, count by another fact, or test that it `exists`"
+        )
+        yield finding("GR303", message, by_id[first].span, help, is_mild=decided <= most * requests)
 
 
 def _tests(rules: list[Rule]) -> str:

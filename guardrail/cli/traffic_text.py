@@ -13,7 +13,7 @@ from guardrail.cli.traffic import TrafficRun
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import CALENDAR, Rule
+from guardrail.model.rules import CALENDAR, Concurrency, Rule
 from guardrail.replay.ties import shared_rules
 from guardrail.traffic.notes import MapNotes
 
@@ -164,6 +164,7 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         yield f"warm-up: the first {plural(run.warmed, 'request')} are decided but not counted"
     else:
         yield from _cold_counters(run, policies)
+    yield from _without_durations(run, policies)
     if policies.unlisted_model is not None and run.tally.unlisted:
         count, names = run.tally.unlisted.total(), list(run.tally.unlisted)
         shown = ", ".join(f"`{shortened(name, 40)}`" for name in sorted(names)[:_SHOWN])
@@ -175,6 +176,25 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"
+
+
+def _without_durations(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
+    """Yield that limits of what runs at once met requests that do not say how long they took."""
+    requests, timed = run.tally.requests, run.tally.timed
+    limits = [
+        rule.id
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF and isinstance(rule.verb, Concurrency)
+    ]
+    if not limits or 2 * timed >= requests:
+        return
+    whose = "no request says how long it took"
+    if timed:
+        whose = f"{share(requests - timed, requests)} of the requests do not say how long they took"
+    yield (
+        f"{whose} (`duration`), and counts as over at once: what {', '.join(named_rules(limits))} "
+        "would refuse is not shown"
+    )
 
 
 def _half_filled(policies: PolicySet) -> str:

@@ -52,7 +52,8 @@ TRAFFIC_ENTRIES = (
         "A rule decides by `unknown` for each request that lacks a fact it tests. Where many do, "
         "the figures are about the fact's source more than about the rule. `--missing` sets the "
         "share from which on that is told, 5% if it is left out; it is a fault where that many "
-        "requests were decided by it.",
+        "requests were decided by it. The same holds of a fact that a rule counts by: where it is "
+        "missing the account stands in, without one the network, else one counter for all.",
     ),
     Explanation(
         "GR304",

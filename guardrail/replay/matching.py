@@ -24,7 +24,7 @@ from guardrail.model.conditions import (
 from guardrail.model.effects import Mode
 from guardrail.model.facts import AGES, Fact, FactType, typed_value
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Exemption, Rule
+from guardrail.model.rules import CountingVerb, Exemption, Rule
 from guardrail.replay.few import FewNames
 from guardrail.traffic.requests import LATEST
 
@@ -51,19 +51,25 @@ _CLOCK_FACTS = frozenset(("time.hour", "time.weekday"))
 class Matching:
     """Counts, for each rule, the requests it matched and those it decided on a missing fact.
 
-    `hinged` counts the latter by rule and missing facts; `notes` counts what was wrong with the
-    facts that rules read.
+    `hinged` counts the latter by rule and missing facts; `keyless` counts the requests that a rule
+    matched and that lack a fact of its key, by rule and fact, and `keyless_decided` those of them
+    that it decided. `notes` counts what was wrong with the facts that rules read.
     """
 
     def __init__(self, policies: PolicySet) -> None:
         self.matched: Counter[str] = Counter()
         self.hinged: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self.keyless: Counter[tuple[str, str]] = Counter()
+        self.keyless_decided: Counter[tuple[str, str]] = Counter()
         self.notes: FewNames[str] = FewNames(MOST_NOTES)
         rules = [rule for rule in policies.rules if rule.mode is not Mode.OFF]
         self._rules = [
             (rule, compile_condition(rule.when), rule_applies(rule, policies.exemptions))
             for rule in rules
         ]
+        self._keys = {
+            rule.id: rule.verb.key.facts for rule in rules if isinstance(rule.verb, CountingVerb)
+        }
         lifted = {rule.id for rule in rules}
         exemptions = [found for found in policies.exemptions if lifted.intersection(found.rules)]
         conditions = [rule.when for rule in rules] + [found.when for found in exemptions]
@@ -135,18 +141,26 @@ class Matching:
             if not applies(facts, now):
                 continue
             self.matched[rule.id] += count
+            for name in self._keys.get(rule.id, ()):
+                if name not in facts:
+                    self.keyless[rule.id, name] += count
+                    if rule.id == decided:
+                        self.keyless_decided[rule.id, name] += count
             if rule.id == decided and condition(facts, ts) is None:
                 missing = tuple(sorted(facts_of(rule.when) - facts.keys()))
                 self.hinged[rule.id, missing] += count
 
     def __getstate__(self) -> dict[str, object]:
         """Return the figures alone, for another process to merge."""
-        return {"matched": self.matched, "hinged": self.hinged, "notes": self.notes}
+        figures = ("matched", "hinged", "keyless", "keyless_decided", "notes")
+        return {name: getattr(self, name) for name in figures}
 
     def merge(self, other: Matching) -> None:
         """Add what was counted of other requests by the same policies."""
         self.matched.update(other.matched)
         self.hinged.update(other.hinged)
+        self.keyless.update(other.keyless)
+        self.keyless_decided.update(other.keyless_decided)
         self.notes.merge(other.notes)
 
 

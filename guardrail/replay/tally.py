@@ -77,6 +77,8 @@ class Tally:
         self.strange: FewNames[str] = FewNames(MOST_NAMES)
         self.notes: Counter[str] = Counter()
         self.unlisted: FewNames[str] = FewNames(MOST_NAMES)
+        self.timed = 0
+        """How many requests said how long they took."""
         self.idle: Counter[str] = Counter()
         self.modes: Counter[StoreMode] = Counter()
         self.unavailable: Counter[str | None] = Counter()
@@ -113,6 +115,8 @@ class Tally:
         if self._has_rules:
             self.seen.state(facts.get)
         estimate = request.reserved
+        if request.duration:
+            self.timed += 1
         if ruling.idle:
             self.idle.update(ruling.idle)
         key = (
@@ -153,6 +157,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         """Add what was counted of other requests by the same policies; both are finished."""
         self.requests += other.requests
+        self.timed += other.timed
         for account, met in other.accounts.items():
             self.accounts[account] = self.accounts.get(account, 0) | met
         self.shadow.merge(other.shadow)

@@ -71,13 +71,17 @@ def _within(value: Any, name: str) -> Any:
     return found
 
 
+_NUMERAL = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """The time of a request: a column, its unit, and what is added to it in seconds.
 
     A text is read by `format` (as `strptime` does) where the unit says so. A text without an
-    offset stands in `zone`; without a zone it is refused. A number where texts are expected is in
-    the unit `numbers`. Of an hour that a clock showed twice, `second` takes the later one.
+    offset stands in `zone`; without a zone it is refused. A number where texts are expected, also
+    one written as a text as in a csv, is in the unit `numbers`. Of an hour that a clock showed
+    twice, `second` takes the later one.
     """
 
     column: Column
@@ -113,8 +117,8 @@ class Moment:
         if self.unit in SCALES:
             number = number_of(value, self.column, self.decimal)
             return number / SCALES[self.unit]
-        if self.numbers is not None and not isinstance(value, str):
-            return number_of(value, self.column) / SCALES[self.numbers]
+        if self.numbers is not None and (not isinstance(value, str) or _NUMERAL.fullmatch(value)):
+            return number_of(value, self.column, self.decimal) / SCALES[self.numbers]
         text = str(value)
         found = self._read_before.get(text)
         if found is None:
@@ -241,7 +245,8 @@ class FactSource:
             text = text_of(value)
             found = self.match.search(text)
             if found is None:
-                return self._unknown(text, notes)
+                lacks = self.optional and self.default is None
+                return self._missing(notes) if lacks else self._unknown(text, notes)
             value = found[1]
             if not value:
                 return self._missing(notes)

@@ -367,7 +367,9 @@ def test_a_value_that_a_map_does_not_know_is_counted_and_shown(run, policy, fold
     defaulted = run(*traffic(folder, *rows), "--map", "m.yaml")
 
     assert (outcome.code, codes(outcome.out)) == (1, {"GR310"})
-    assert "GR310 `Free` is not among the `values` of `account.tier` (2 requests)" in outcome.out
+    assert (
+        "GR310 `Free` is no value of `account.tier` that the map knows (2 requests)" in outcome.out
+    )
     assert defaulted.code == 0
 
 
@@ -475,7 +477,7 @@ def test_what_is_found_is_in_the_json_too(run, policy, folder):
     policy(KEY % "[account.id, client.agent]", TESTS.replace("{block: closed}", "allow"))
     found = json.loads(run(*traffic(folder, "nonsense", plain()), "--format", "json").out)
 
-    assert [one["code"] for one in found["warnings"]] == ["GR203"]
+    assert [one["code"] for one in found["warnings"]] == ["GR203", "GR303"]
     assert [line[:5] for line in found["findings"]] == ["GR203", "GR305"]
 
 
@@ -598,3 +600,44 @@ def test_refusals_that_no_rule_stands_behind_are_told_of_as_made(run, policy, fo
     out = run("check", "p.yaml", "--traffic", "t.jsonl").out
 
     assert re.search(r"\(no rule\) +– +– +3 blocked\n", out), out
+
+
+@pytest.mark.parametrize(
+    ("at", "help"),
+    [
+        ("17.5", "say with `offset` when the first line was"),
+        ("1752738859", "in s that is 2025-07-17: say so with `unit`, or with `numbers`"),
+        ("1752738859000", "in ms that is 2025-07-17: say so with `unit`, or with `numbers`"),
+    ],
+)
+def test_a_time_of_our_days_in_another_unit_is_told_as_such(run, policy, folder, at, help):
+    policy(RULES, TESTS)
+    (folder / "m.yaml").write_text(
+        "guardrail_map: 1\nts: {column: at, unit: ns}\nfacts: {account.id: {column: who}}\n"
+    )
+    if at == "17.5":
+        text = (folder / "m.yaml").read_text()
+        (folder / "m.yaml").write_text(text.replace("unit: ns", "unit: s"))
+    write_traffic(folder / "log.jsonl", f'{{"at": {at}, "who": "a"}}')
+    outcome = run("check", "p.yaml", "--traffic", "log.jsonl", "--map", "m.yaml")
+
+    assert outcome.code == 1
+    assert f"GR314 1 time lay before 1980, such as `{at}`; {help}\n" in outcome.out
+
+
+def test_limits_of_what_runs_at_once_over_requests_without_a_duration_are_remarked(
+    run, policy, folder
+):
+    policy(RULES.replace("rules:\n", "rules:\n" + FLYING), TESTS)
+    timed = [{**plain(), "duration": 2.5}, {**plain(), "duration": 2.5}]
+    none = run(*traffic(folder, plain(), plain()))
+    most = run(*traffic(folder, plain(), plain(), timed[0]))
+    half = run(*traffic(folder, plain(), timed[0]))
+
+    remark = "counts as over at once: what `flying` would refuse is not shown"
+    assert f"no request says how long it took (`duration`), and {remark}" in none.out
+    assert "66.67% of the requests do not say how long they took (`duration`)" in most.out
+    assert "over at once" not in half.out
+
+
+FLYING = "  - {id: flying, when: always, concurrency: {max: 1, key: account.id}}\n"

@@ -202,3 +202,44 @@ def test_a_rule_on_an_actor_that_is_an_account_by_itself_is_known_to_match(run, 
 
     assert told["warnings"] == []
     assert told["traffic"]["rules"][0]["matched"] == 4
+
+
+KEYED = """\
+guardrail: 1
+policy: p
+rules:
+  - {id: day, when: always, budget: {requests: %s, per: day, key: account.id}}
+  - {id: key, when: always, rate: {requests: 900k/minute, key: credential.id}}
+  - {id: known, when: {credential.id: {exists: true}},
+     rate: {requests: 9/minute, key: credential.id}}
+tests:
+  - {name: t, facts: {account.id: a}, expect: allow}
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "nameless", "expected"),
+    [
+        # Each rule lacks its fact in as many requests as say so; `known` never does.
+        ("900k", 0, {("credential.id", "note")}),
+        ("900k", 4, {("account.id", "note"), ("credential.id", "note")}),
+        ("1", 4, {("account.id", "warning"), ("credential.id", "note")}),
+    ],
+)
+def test_a_fact_that_a_rule_counts_by_and_that_is_often_missing_is_told(
+    run, folder, limit, nameless, expected
+):
+    (folder / "p.yaml").write_text(KEYED % limit)
+    rows = [{"geo.country": "DE"}] * nameless
+    rows += [{"account.id": f"a{turn}", "geo.country": "DE"} for turn in range(12 - nameless)]
+    rows[-1]["credential.id"] = "k"
+    write_traffic(folder / "t.jsonl", *({"ts": MONDAY, "facts": facts} for facts in rows))
+    told = json.loads(
+        run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json").out,
+    )["warnings"]
+    keys = [one for one in told if "by which rule" in one["message"]]
+
+    assert {(one["message"].split("`")[1], one["severity"]) for one in keys} == expected
+    assert "is missing in 91.67% of the requests that it matched" in keys[-1]["message"]
+    if ("account.id", "warning") in expected:
+        assert "and decided 3 requests" in keys[0]["message"]

@@ -98,7 +98,8 @@ def test_access_logs_tell_who_and_which_endpoint(tmp_path, name):
     }
     assert read.facts[2]["request.capability"] == "other"
     assert read.bad.first == [(str(tmp_path / "log"), 4, "the line does not fit the pattern")]
-    assert read.notes.missing == {"account.id": 2, "client.agent": 2}
+    assert read.notes.missing == {"account.id": 2, "client.agent": 2, "request.endpoint": 1}
+    assert not read.notes.unknown
     assert set(read.notes.replaced) == {
         ("request.capability", "/metrics"),
         ("request.capability", "\\x16\\x03"),
@@ -240,8 +241,9 @@ def test_litellms_spend_logs_are_read_as_a_list_and_by_line(tmp_path):
         assert read.bad.count == 0
 
 
-def test_a_plain_csv_needs_no_header(tmp_path):
-    read = by_name(tmp_path, "csv", "1772355600,a1,chat,large,12,3\n1772355601,a2,code,,12,3\n")
+@pytest.mark.parametrize("first", ["1772355600", "1772355600.0", "2026-03-01T09:00:00Z"])
+def test_a_plain_csv_needs_no_header(tmp_path, first):
+    read = by_name(tmp_path, "csv", f"{first},a1,chat,large,12,3\n1772355601,a2,code,,12,3\n")
 
     assert read.times == [MARCH, MARCH + 1]
     assert read.facts[1] == {"account.id": "a2", "request.capability": "code"}
