@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Generic, Protocol, TypeVar, cast
 
-from guardrail.analysis.formulas import And, Formula, Leaf, bits, every, holds, leaf, some
+from guardrail.analysis.formulas import And, Formula, Leaf, Or, bits, every, holds, leaf, some
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More
 from guardrail.engine import allowance, in_unit
@@ -81,7 +81,7 @@ class Demand:
 
 
 MOST_INDEXED = 512
-"""A demand that is met by more values of a fact than this is not found by that fact."""
+"""A demand that is met by more values of facts than this is not found by those facts."""
 
 
 class Conditional(Protocol):
@@ -96,34 +96,49 @@ T = TypeVar("T", bound=Conditional)
 
 
 class Index(Generic[T]):
-    """Finds the demands that a request meets, by the values that each needs of facts."""
+    """Finds the demands that a request meets, by the values that each needs of facts.
+
+    Of a demand that needs several choices of values, the first is in the first row, and so on.
+    """
 
     def __init__(self, every_demand: Sequence[T]) -> None:
         """Take the demands, in the order in which they are to be found."""
         self._all = every_demand
-        self._by: dict[str, dict[int, int]] = {}
-        needed: dict[str, int] = {}
+        rows: list[tuple[int, dict[str, dict[int, int]]]] = []
         for place, one in enumerate(every_demand):
             parts = one.when.parts if isinstance(one.when, And) else (one.when,)
-            for part in parts:
-                if isinstance(part, Leaf) and part.mask.bit_count() <= MOST_INDEXED:
-                    needed[part.variable] = needed.get(part.variable, 0) | 1 << place
-                    rows = self._by.setdefault(part.variable, {})
+            for number, leaves in enumerate(filter(None, map(_choice, parts))):
+                if number == len(rows):
+                    rows.append((0, {}))
+                needed, by = rows[number]
+                rows[number] = needed | 1 << place, by
+                for part in leaves:
+                    values = by.setdefault(part.variable, {})
                     for value in bits(part.mask):
-                        rows[value] = rows.get(value, 0) | 1 << place
-        whole = (1 << len(every_demand)) - 1
-        self._whole = whole
-        self._others = {name: whole & ~mask for name, mask in needed.items()}
+                        values[value] = values.get(value, 0) | 1 << place
+        self._whole = (1 << len(every_demand)) - 1
+        self._rows = [(self._whole & ~needed, by) for needed, by in rows]
 
     def at(self, chosen: Mapping[str, int]) -> Iterator[T]:
         """Yield the demands that a request meets, given the places of its values."""
         found = self._whole
-        for name, rows in self._by.items():
-            found &= self._others[name] | rows.get(chosen[name], 0)
+        for others, by in self._rows:
+            met = others
+            for name, values in by.items():
+                met |= values.get(chosen[name], 0)
+            found &= met
         for place in bits(found):
             one = self._all[place]
             if holds(one.when, chosen):
                 yield one
+
+
+def _choice(part: Formula) -> tuple[Leaf, ...]:
+    """Return the sets of values of which a part needs one, none if it is no such choice."""
+    parts = part.parts if isinstance(part, Or) else (part,)
+    leaves = tuple(one for one in parts if isinstance(one, Leaf))
+    few = sum(one.mask.bit_count() for one in leaves) <= MOST_INDEXED
+    return leaves if few and len(leaves) == len(parts) else ()
 
 
 def demands(space: Space, side: int) -> tuple[Demand, ...]:

@@ -172,35 +172,38 @@ def given(formula: Formula, domains: Mapping[str, int], full: Mapping[str, int])
         return formula if may & ~formula.mask else True
     if isinstance(formula, Pair):
         return _given_pair(formula, domains)
-    if isinstance(formula, And):
-        kept: list[Formula] = []
-        for part in formula.parts:
-            left = given(part, domains, full)
-            if left is False:
-                return False
-            if left is not True:
-                kept.append(left)
-        if not kept:
-            return True
-        if len(kept) == 1:
-            return kept[0]
-        return formula if _same(kept, formula.parts) else And(tuple(kept))
-    kept = []
+    is_and = isinstance(formula, And)
+    kept: list[Formula] = []
+    changed = nested = False
     for part in formula.parts:
-        left = given(part, domains, full)
-        if left is True:
-            return True
-        if left is not False:
-            kept.append(left)
+        left: Formula
+        if type(part) is Leaf:
+            # Most parts are: a call for each would take most of the time.
+            may = domains[part.variable]
+            left = part
+            if not part.mask & may:
+                left = False
+            elif not may & ~part.mask:
+                left = True
+        else:
+            left = given(part, domains, full)
+            nested = True
+        if left is True or left is False:
+            if left is not is_and:
+                return left
+            changed = True
+            continue
+        changed = changed or left is not part
+        kept.append(left)
     if not kept:
-        return False
+        return is_and
     if len(kept) == 1:
         return kept[0]
-    return formula if _same(kept, formula.parts) else some(kept, full)
-
-
-def _same(kept: Sequence[Formula], parts: Sequence[Formula]) -> bool:
-    return len(kept) == len(parts) and all(a is b for a, b in zip(kept, parts, strict=True))
+    if not changed:
+        return formula
+    if is_and:
+        return And(tuple(kept))
+    return some(kept, full) if nested else Or(tuple(kept))
 
 
 def _given_pair(pair: Pair, domains: Mapping[str, int]) -> Formula:

@@ -11,13 +11,17 @@ from guardrail.analysis.formulas import (
     EffortError,
     Formula,
     Leaf,
+    Or,
+    Pair,
+    bits,
     every,
     given,
+    some,
     variables_of,
 )
 from guardrail.analysis.limits import OWN, Limit
 from guardrail.analysis.space import Space
-from guardrail.analysis.witnesses import More, possible
+from guardrail.analysis.witnesses import some_point
 from guardrail.engine import in_unit
 from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.facts import ACCOUNTS, EARNED, Fact, FactType
@@ -32,7 +36,7 @@ class _Figure:
 
     limit: Limit
     amount: int
-    where: Formula
+    when: Formula
     reads: frozenset[str]
     needs: Mapping[str, int]
 
@@ -92,36 +96,43 @@ def _falling(
     # Of numbers, those next to each other: what lies between two bounds is a value of its own.
     near = len(places) if fact.type is FactType.LEVEL else 1
     steps = [(v, w) for n, w in enumerate(places) for v in reversed(places[max(0, n - near) : n])]
-    whole = space.full[fact.name]
+    index = Index(group)
     told: set[str] = set()
-    reading = [one for one in group if fact.name in one.reads]
-    for high in reading:
+    for high in group:
         rule = high.limit.rule
-        above = high.needs.get(fact.name, whole)
-        for low in reading:
-            if low.amount <= high.amount or not low.meets(high, fact.name):
-                continue
-            if low.limit.rule is rule or rule.id in told:
-                continue
-            below = low.needs.get(fact.name, whole)
-            try:
-                fell = next(
-                    (
-                        pair
-                        for pair in steps
-                        if below >> pair[0] & 1
-                        and above >> pair[1] & 1
-                        and not _stands_for_many(space, fact, low.limit, pair[0])
-                        and _falls(space, fact, group, low, high, pair, refusals)
-                    ),
-                    None,
-                )
-            except EffortError:
-                left[f"rule `{rule.id}`"] = rule.span
-                continue
-            if fell is not None:
-                told.add(rule.id)
-                yield _told(space, fact, low, high, fell)
+        if fact.name not in high.reads or rule.id in told:
+            continue
+        try:
+            for pair in _begins(space, fact, high, steps):
+                low = _falls(space, fact, index, group, high, pair, refusals)
+                if low is not None:
+                    told.add(rule.id)
+                    yield _told(space, fact, low, high, pair)
+                    break
+        except EffortError:
+            left[f"rule `{rule.id}`"] = rule.span
+
+
+def _begins(
+    space: Space, fact: Fact, high: _Figure, steps: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield the steps at which a limit can begin to apply: it bounds the lower one itself else."""
+    masks = set(_masks(high.when, fact.name, space.full[fact.name]))
+    above = high.needs.get(fact.name, space.full[fact.name])
+    for below, value in steps:
+        if above >> value & 1 and any((m >> below ^ m >> value) & 1 for m in masks):
+            yield below, value
+
+
+def _masks(formula: Formula, name: str, whole: int) -> Iterator[int]:
+    """Yield the sets of values of a fact that parts of a formula tell from the others."""
+    if isinstance(formula, Leaf) and formula.variable == name:
+        yield formula.mask
+    elif isinstance(formula, Pair) and name in (formula.first, formula.second):
+        yield from (1 << place for place in bits(whole))
+    elif isinstance(formula, And | Or):
+        for part in formula.parts:
+            yield from _masks(part, name, whole)
 
 
 def _rising(space: Space, fact: Fact) -> list[int]:
@@ -142,36 +153,39 @@ def _stands_for_many(space: Space, fact: Fact, limit: Limit, place: int) -> bool
 def _falls(
     space: Space,
     fact: Fact,
+    index: Index[_Figure],
     group: Sequence[_Figure],
-    low: _Figure,
     high: _Figure,
     pair: tuple[int, int],
     refusals: Index[Demand],
-) -> bool:
-    """Tell whether a request, alike but for one fact, is bounded by less where that is higher."""
+) -> _Figure | None:
+    """Return what bounds a request by more that a limit bounds where its fact is higher."""
     below, above = pair
 
     def at(formula: Formula, place: int) -> Formula:
         return given(formula, {**space.full, fact.name: 1 << place}, space.full)
 
-    both = every((at(low.where, below), at(high.where, above)), space.full)
-    if both is False:
-        return False
-    as_low = [space.opposite(at(one.where, below)) for one in group if one.amount <= high.amount]
-    return possible(space, [both, *as_low], _unless_refused(space, fact, pair, refusals))
+    def is_more(low: _Figure) -> bool:
+        apart = low.limit.rule is not high.limit.rule and fact.name in low.reads
+        more = apart and low.amount > high.amount and low.meets(high, fact.name)
+        return more and not _stands_for_many(space, fact, low.limit, below)
 
-
-def _unless_refused(
-    space: Space, fact: Fact, pair: tuple[int, int], refusals: Index[Demand]
-) -> More:
     def more(chosen: Mapping[str, int]) -> list[Formula]:
         for place in pair:
-            for one in refusals.at({**chosen, fact.name: place}):
-                domains = {**space.full, fact.name: 1 << place}
-                return [space.opposite(given(one.when, domains, space.full))]
-        return []
+            for refusal in refusals.at({**chosen, fact.name: place}):
+                return [space.opposite(at(refusal.when, place))]
+        met = list(index.at({**chosen, fact.name: below}))
+        for one in met:
+            if one.amount <= high.amount:
+                return [space.opposite(at(one.when, below))]
+        if any(map(is_more, met)):
+            return []
+        return [some((at(one.when, below) for one in group if is_more(one)), space.full)]
 
-    return more
+    point = some_point(space, [at(high.when, above)], more)
+    if point is None:
+        return None
+    return next(one for one in index.at({**point, fact.name: below}) if is_more(one))
 
 
 def _told(
