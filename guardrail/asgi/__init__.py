@@ -7,6 +7,7 @@ from typing import Unpack
 
 from guardrail.asgi.http import (
     App,
+    Bodiless,
     NotStarted,
     Receive,
     Scope,
@@ -91,7 +92,9 @@ class GuardrailMiddleware:
         elif is_scrape(head, enforcer.settings):
             await send_answer(counts_answer(self.metrics()), send, head.method)
         elif is_let_through(head, enforcer.settings):
-            await self.app(scope, receive, send)
+            # HTTP/2 need not state that a body follows: a preflight has none.
+            bare = head.method == "OPTIONS" and not head.is_one_of(enforcer.settings.exempt)
+            await self.app(scope, Bodiless(receive) if bare else receive, send)
         else:
             await serve_http(enforcer, self.app, head, scope, receive, send)
 

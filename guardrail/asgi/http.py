@@ -119,6 +119,24 @@ class Replay:
         return message
 
 
+class Bodiless:
+    """The `receive` of a host whose request has no body, whatever its client sends."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._told = False
+
+    async def __call__(self) -> Message:
+        """Return that the body is empty, then what comes after it."""
+        if not self._told:
+            self._told = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        message = await self._receive()
+        while message["type"] == "http.request":
+            message = await self._receive()
+        return message
+
+
 _UNSEEN = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
+from io import BytesIO
 from typing import Unpack
 
 from guardrail.errors import GuardrailError
@@ -79,6 +80,9 @@ class GuardrailMiddleware:
         if is_scrape(head, settings):
             return _send(counts_answer(self.metrics()), start_response, head.method)
         if is_let_through(head, settings):
+            if head.method == "OPTIONS" and not head.is_one_of(settings.exempt):
+                # HTTP/2 need not state that a body follows: a preflight has none.
+                environ = {**environ, "wsgi.input": BytesIO()}
             return self.app(environ, start_response)
         request = Request(head, settings)
         self.door.seen()

@@ -445,7 +445,12 @@ def test_a_turn_that_runs_although_it_is_refused_is_one_line_of_the_log():
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("{", "invalid_request"), ('{"type":"x","type":"y"}', "invalid_request")]
+    ("text", "code"),
+    [
+        ("{", "invalid_request"),
+        ('{"type":"x","type":"y"}', "invalid_request"),
+        ('[{"type":"response.create","model":"large","input":"hi"}]', "invalid_request"),
+    ],
 )
 def test_a_turn_that_no_decision_refuses_is_in_the_log_by_the_id_its_client_sees(text, code):
     sink = Kept()

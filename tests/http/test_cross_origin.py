@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.http.driving import Guarded, Host
+from tests.http.driving import ASK, Guarded, Host, body_messages
 
 POLICY = """
 guardrail: 1
@@ -20,6 +20,26 @@ def test_a_preflight_is_never_limited():
         call = guarded.ask(None, method="OPTIONS", headers=PREFLIGHT, key=None)
         assert call.status == 204
         assert "ratelimit" not in call.headers
+
+
+def test_a_host_sees_no_body_with_a_preflight_that_need_not_frame_one():
+    guarded = Guarded(POLICY)
+
+    call = guarded.ask(
+        None,
+        messages=body_messages(b"{", ASK),
+        method="OPTIONS",
+        headers=PREFLIGHT,
+        http_version="2",
+    )
+    assert (call.status, guarded.host.bodies) == (200, [b""])
+
+
+def test_an_exempt_path_gets_the_body_of_whatever_is_sent_to_it():
+    guarded = Guarded(POLICY, exempt=["/own"])
+
+    guarded.ask(ASK, path="/own", method="OPTIONS", headers=PREFLIGHT, http_version="2")
+    assert guarded.host.bodies == [ASK]
 
 
 def test_options_that_are_no_preflight_are_guarded():

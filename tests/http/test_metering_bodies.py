@@ -140,6 +140,24 @@ INCLUSION = [
     (UsageFormat.GEMINI, {"promptTokenCount": 10, "totalTokenCount": 10}, (10, 0, None, None)),
     (CHAT, {"prompt_tokens": "10", "completion_tokens": "20"}, (10, 20, None, None)),
     (UsageFormat.OPENAI_EMBEDDINGS, {"total_tokens": 10}, (10, 0, None, None)),
+    (
+        CHAT,  # a prediction that was not taken, told beside the completion
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "completion_tokens_details": {"rejected_prediction_tokens": 15},
+        },
+        (10, 20, None, None),
+    ),
+    (
+        CHAT,  # and within it
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 20,
+            "completion_tokens_details": {"rejected_prediction_tokens": 15},
+        },
+        (10, 20, None, None),
+    ),
     (UsageFormat.OPENAI_MEDIA, {"type": "duration", "seconds": 9}, (None, None, None, None)),
 ]
 UNITS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -150,6 +168,20 @@ def test_figures_include_what_their_vendor_says_they_include(usage_format, usage
     figures = figures_of(usage, usage_format)
 
     assert tuple(figures.get(unit) for unit in UNITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("usage_format", "name"),
+    [
+        (CHAT, "total_tokens"),
+        (CHAT, "totalTokens"),
+        (UsageFormat.GEMINI, "totalTokenCount"),
+        (UsageFormat.GEMINI, "total_token_count"),
+    ],
+)
+def test_of_a_total_alone_is_output_what_the_reserved_input_leaves(usage_format, name):
+    assert figures_of({name: 600}, usage_format, 90) == {"output_tokens": 510}
+    assert figures_of({name: 60}, usage_format, 90) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from urllib.parse import urlencode
 
 import pytest
 
@@ -235,11 +236,34 @@ def test_an_endless_answer_of_ollama_has_no_cap(endless):
     assert asked("/api/chat", {**ASK, "options": {"num_predict": -3}}).param
 
 
-@pytest.mark.parametrize("name", ["Model", "TOOLS", "N", "Max_Tokens", "generationconfig"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Model",
+        "TOOLS",
+        "N",
+        "Max_Tokens",
+        "generationconfig",
+        "tool\u017f",
+        "max_to\u212aens",
+        "\u017fTREAM",
+    ],
+)
 def test_a_setting_in_other_letters_is_refused(name):
     request = asked(CHAT, {**ASK, name: 1})
 
     assert (request.status, request.param) == (400, name)
+
+
+@pytest.mark.parametrize(
+    "name", [" large", "large ", "lar\0", "lar\u200bge", "large\n", "\u202elarge"]
+)
+def test_a_name_that_hosts_may_trim_is_none(name):
+    assert asked(CHAT, {**ASK, "model": name}).param == "model"
+    assert "request.model" not in asked(f"/v1beta/models/{name}:generateContent", {}).facts
+    assert "request.model" not in asked(f"/openai/deployments/{name}/embeddings", {}).facts
+    query = urlencode({"model": name}).encode()
+    assert "request.model" not in asked("/v1/realtime", None, method="GET", query=query).facts
 
 
 SHORT = "iVBORw0K"
@@ -296,6 +320,10 @@ def test_media_cost_what_media_do_however_short_they_are(block):
         (MESSAGES, {"messages": [{"content": [{"content": {"encrypted_stdout": BYTES}}]}]}),
         ("/m/x/converse", {"messages": [{"content": [{"c": {"redactedContent": BYTES}}]}]}),
         ("/m/x/invoke", {"inputText": "x", "inputImage": BYTES}),
+        ("/v1/audio/speech", {"input": "x", "speaker_wav": BYTES}),
+        ("/swap", {"prompt": "x", "source_img": BYTES}),
+        (CHAT, {"messages": [{"content": [{"type": "picture", "picture": BYTES}]}]}),
+        (CHAT, {"messages": [{"content": [{"frames": [BYTES]}]}]}),
         ("/v1/audio/speech", {"input": "x", "ref_audio": "data:audio/wav;base64," + BYTES}),
         ("/v1/responses", {"prompt": {"id": "p", "variables": {"v": {"image_url": PAGES}}}}),
         (GEMINI, {"contents": [{"parts": [{"inlineData": {"mimeType": "a/b", "data": LINES}}]}]}),

@@ -30,11 +30,12 @@ from guardrail.http.metering.turns import (
 )
 from guardrail.http.metering.usage_formats import figures_of
 from guardrail.http.parsing.caps import REALTIME
+from guardrail.http.parsing.endpoints import LONGEST_MODEL
 from guardrail.http.parsing.json_body import inner_of, members_of
 from guardrail.http.parsing.members import members_in, strictest, tools_in
 from guardrail.http.parsing.obligations import disabled_by
 from guardrail.http.parsing.rewriting import rewritten_response
-from guardrail.http.parsing.shape import LONGEST_MODEL, shape_of
+from guardrail.http.parsing.shape import shape_of
 from guardrail.http.parsing.values import RewriteError, UnreadableError
 
 CAPS = REALTIME.names

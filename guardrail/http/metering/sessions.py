@@ -39,12 +39,12 @@ from guardrail.http.metering.turns import (
 )
 from guardrail.http.metering.usage_formats import figures_of
 from guardrail.http.parsing.caps import caps_by_usage
-from guardrail.http.parsing.endpoints import JSON_FIELDS, endpoint_of
+from guardrail.http.parsing.endpoints import JSON_FIELDS, LONGEST_MODEL, endpoint_of
 from guardrail.http.parsing.json_body import Members, inner_of, members_of
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.reading import read_parts
 from guardrail.http.parsing.rewriting import rewritten
-from guardrail.http.parsing.shape import LONGEST_MODEL, shape_of
+from guardrail.http.parsing.shape import shape_of
 from guardrail.http.parsing.values import (
     Classifier,
     ParsedRequest,

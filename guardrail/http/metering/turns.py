@@ -232,7 +232,11 @@ class EventMeter(SessionMeter):
         except UnreadableError as error:
             size = len(text) // BYTES_PER_TOKEN + 1
             return Frame(text=text, event={}, tokens=size, problem=str(error))
-        return Frame(text=text, event=value if isinstance(value, dict) else {}, tokens=tokens)
+        # A host that takes a list of events would be asked for more than is seen here.
+        several = isinstance(value, list) and bool(value)
+        problem = "the message is a list; send its events one by one" if several else None
+        event = value if isinstance(value, dict) else {}
+        return Frame(text=text, event=event, tokens=tokens, problem=problem)
 
     def _oldest(self, holds: Callable[[Running], bool]) -> Running | None:
         return next((one for one in self._running.values() if holds(one)), None)

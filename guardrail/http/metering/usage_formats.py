@@ -84,7 +84,7 @@ def figures_of(
     else:
         found = _openai(usage)
     if found["input_tokens"] is None and found["output_tokens"] is None:
-        _divide(found, _most(usage, "total_tokens"), usage_format, reserved)
+        _divide(found, _most(usage, *_TOTALS), usage_format, reserved)
     if usage_format is UsageFormat.OPENAI_EMBEDDINGS and found["input_tokens"] is not None:
         found["output_tokens"] = found["output_tokens"] or 0
     return {unit: min(amount, TOP) for unit, amount in found.items() if amount is not None}
@@ -100,6 +100,7 @@ def _divide(
         found["output_tokens"] = total - reserved
 
 
+_TOTALS = ("total_tokens", "totalTokens", "totalTokenCount", "total_token_count")
 _READ_APART = (UsageFormat.GEMINI, UsageFormat.OPENAI_EMBEDDINGS)
 # Most usage objects of OpenAI's kind have no more, and nothing to look for.
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
@@ -160,8 +161,9 @@ def _openai(usage: Mapping[str, object]) -> _Found:
             hits = _sum(usage, ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"))
             incoming = max(incoming, parts, hits or 0)
         if outgoing is not None:
-            if (reasoning or 0) > outgoing:
-                outgoing += reasoning or 0
+            rejected = _detail(usage, _OUTPUT_DETAILS, "rejected_prediction_tokens")
+            for hidden in (reasoning or 0, rejected or 0):
+                outgoing += hidden if hidden > outgoing else 0
             outgoing = max(outgoing, _parts(usage, _OUTPUT_DETAILS))
     total = _most(usage, "total_tokens")
     if total is not None:

@@ -242,6 +242,8 @@ _ACTIONS: Mapping[str, _Method] = {
 
 _TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
 _LONGEST_NAME = 128
+LONGEST_MODEL = 256
+"""The longest name of a model that is believed, in characters."""
 _DIGIT = re.compile(r"[0-9]")
 # Below these only the APIs above are served: what is none of theirs is new, or meant to look so.
 _VERSION = re.compile(r"v[0-9]\w{0,8}")
@@ -284,6 +286,11 @@ _WITH_STARS = {
 }
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text can be a model's name: what cannot be seen hosts may cut off, or not."""
+    return 0 < len(text) <= LONGEST_MODEL and text.isprintable() and text == text.strip()
+
+
 def endpoint_of(path: str) -> Endpoint:
     """Return the endpoint a decoded path leads to, of kind `UNKNOWN` if it is none we know.
 
@@ -295,7 +302,8 @@ def endpoint_of(path: str) -> Endpoint:
     if known is not None:
         return known
     found = _found(path)
-    if found.model is not None and (";" in path or "%" in found.model):
+    name = found.model
+    if name is not None and (";" in path or "%" in name or not is_name(name)):
         # Hosts take parameters, and what is encoded twice, for a part of the name, or not.
         return replace(found, model=None, unnamed=True)
     return found

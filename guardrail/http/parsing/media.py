@@ -27,8 +27,8 @@ MEDIA_MEMBERS = _LINKS | _SEALED | _TYPED | {"input_reference", "source"}
 """Members that may hold media, however short."""
 # What others are called that hold bytes; text in them is told by its blanks, unless it is short.
 _LIKELY = re.compile(
-    "image|audio|video|b64|base64|bytes|encrypted|signature|redacted|embeds|mask|blob|screenshot"
-    "|pcm|multimodal",
+    "image|img|picture|photo|frame|audio|video|wav|mp3|b64|base64|bytes|encrypted|signature"
+    "|redacted|embeds|mask|blob|screenshot|pcm|multimodal",
     re.IGNORECASE,
 )
 LONG = 1 << 10

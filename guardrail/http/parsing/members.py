@@ -161,7 +161,7 @@ DECIDING = frozenset(
 _SPELLED = DECIDING | frozenset(
     "messages prompt input contents stream requests batch purpose system instructions".split()
 )
-_LOWERED = {name.lower(): name for name in sorted(_SPELLED)}
+_FOLDED = {name.casefold(): name for name in sorted(_SPELLED)}
 # What stands there is described for a model, told to it as data, or kept for the caller; choices
 # among tools name those that are handed over elsewhere.
 _APART = frozenset(
@@ -220,7 +220,8 @@ def _walked(document: Mapping[str, object]) -> Iterator[Members]:
 def check_spelling(every: Iterable[Members]) -> None:
     """Refuse a setting whose name differs from a known one in upper and lower case alone.
 
-    Some hosts, those in Go for one, read names in any case, and take the last.
+    Some hosts, those in Go for one, read names in any case, a long s and the sign of Kelvin among
+    them, and take the last.
 
     Raises:
         UnreadableError: there is one.
@@ -229,7 +230,7 @@ def check_spelling(every: Iterable[Members]) -> None:
         if not members.settles or _SPELLED.issuperset(members.of):
             continue
         for name in members.of:
-            if name not in _SPELLED and (meant := _LOWERED.get(name.lower())) is not None:
+            if name not in _SPELLED and (meant := _FOLDED.get(name.casefold())) is not None:
                 raise UnreadableError(
                     f"`{shown(name)}` is `{meant}` in other letters, which hosts read differently; "
                     f"send `{meant}`",

@@ -22,15 +22,17 @@ from guardrail.http.parsing.caps import caps_of
 from guardrail.http.parsing.endpoints import (
     FORM,
     JSON,
+    LONGEST_MODEL,
     MULTIPART,
     SDP,
     Endpoint,
     Kind,
     endpoint_of,
+    is_name,
 )
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
-from guardrail.http.parsing.shape import LONGEST_MODEL, Shape, generates, shape_of
+from guardrail.http.parsing.shape import Shape, generates, shape_of
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,
@@ -324,7 +326,7 @@ def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:
     model = endpoint.model
     if model is None and endpoint.name.startswith(_SESSIONS):
         named = _models_in(query, *REALTIME_NAMES)
-        model = named[0] if len(set(named)) == 1 else None
+        model = named[0] if len(set(named)) == 1 and is_name(named[0]) else None
     if model is not None:
         facts["request.model"] = model[:LONGEST_MODEL]
     if endpoint.streams:

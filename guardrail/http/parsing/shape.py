@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from guardrail.http.parsing.caps import NO_CAPS, CapRules, Counts, counts_of, likely_completions
+from guardrail.http.parsing.endpoints import LONGEST_MODEL, is_name
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
     DECIDING,
@@ -36,8 +37,6 @@ from guardrail.http.parsing.members import (
 from guardrail.http.parsing.values import UnreadableError
 
 _MOST_DISTINCT = 256
-LONGEST_MODEL = 256
-"""The longest name of a model that is believed, in characters."""
 CONTENT = (
     "messages",
     "message",
@@ -212,9 +211,11 @@ def _model(every: Sequence[Members]) -> str | None:
             model = members.get(name)
             if model is None:
                 continue
-            if not isinstance(model, str) or not 0 < len(model) <= LONGEST_MODEL:
+            if not isinstance(model, str) or not is_name(model):
                 raise UnreadableError(
-                    f"`{name}` is not a name; send up to {LONGEST_MODEL} characters", param=name
+                    f"`{name}` is not a name; send up to {LONGEST_MODEL} characters that can be "
+                    "printed, and no blanks around them",
+                    param=name,
                 )
             if found not in (None, model):
                 raise UnreadableError("the body names two models; send one", param=name)
