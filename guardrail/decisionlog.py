@@ -54,6 +54,13 @@ SCHEMA: Mapping[str, Any] = {
         "effect": {"enum": EFFECTS},
         "rule": _OR_NONE,
         "reason": _OR_NONE,
+        "owner": {"type": "string", "description": "whom the policies name for the rule"},
+        "ticket": {"type": "string", "description": "the rule's"},
+        "labels": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "the rule's",
+        },
         "retry_after": {"type": ["number", "null"], "minimum": 0},
         "mode": {"enum": MODES},
         "ending": {"enum": ENDINGS, "description": "how the request ended for its limits"},

@@ -155,7 +155,7 @@ def run_bench(asked: BenchRequest, output: Output, form: Format, timer: Timer) -
             "of each request the median; µs of one core's time",
         )
         output.line()
-        for line in _table(costs, base):
+        for line in _table(costs, base, output.width - 2):
             output.line("  ", line)
         if base is not None:
             output.line()
@@ -213,7 +213,7 @@ def regressions(
     return found
 
 
-def _table(costs: Mapping[str, Cost], base: Mapping[str, Any] | None) -> list[str]:
+def _table(costs: Mapping[str, Cost], base: Mapping[str, Any] | None, cells: int) -> list[str]:
     head = ("outcome", "requests", *(f"p{percent}" for percent in PERCENTILES))
     rows: list[tuple[str, ...]] = [head if base is None else (*head, "p50 before", "change")]
     for name, cost in costs.items():
@@ -224,7 +224,7 @@ def _table(costs: Mapping[str, Cost], base: Mapping[str, Any] | None) -> list[st
             old = None if before is None else before["p50"]
             row += ("–", "–") if not old else (f"{old:.1f}", f"{100 * (cost.p50 / old - 1):+.0f}%")
         rows.append(row)
-    return columns(rows, (False, *[True] * (len(rows[0]) - 1)))
+    return columns(rows, (False, *[True] * (len(rows[0]) - 1)), cells=cells)
 
 
 def _print_compared(

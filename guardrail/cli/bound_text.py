@@ -50,6 +50,8 @@ def _table(rows: list[tuple[str, ...]], form: Format, cells: int) -> list[str]:
     alone = columns(short, right)
     if max(map(width, alone)) + _LEAST_FORMULA <= cells:
         return columns(rows, (*right, False), cells=cells)
+    if max(map(width, alone)) > cells:
+        alone = columns(short, right, gap=" ")
     lines = []
     for line, row in zip(alone, rows, strict=True):
         lines += [line, *(f"      {part}" for part in wrapped(row[4], cells - 6) if part)]

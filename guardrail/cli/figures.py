@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from guardrail.cli.inert import padded, width, wrapped
@@ -76,18 +77,15 @@ def columns(
 def _narrowed(
     rows: Sequence[Sequence[str]], widths: list[int], right: Sequence[bool], gap: str, cells: int
 ) -> str:
-    """Make the widest columns of text narrower until the whole fits; return the gap to use.
+    """Make columns narrower until the whole fits; return the gap to use.
 
-    Where that is not enough, the first row breaks above columns of numbers, between its words.
+    First texts break between their words, the widest first. Where that is not enough columns stand
+    closer, and the first row breaks above columns of numbers; only then words are broken.
     """
     over = sum(widths) + len(gap) * (len(widths) - 1) - cells
     texts = [place for place, to_right in enumerate(right) if not to_right]
-    while over > 0 and texts:
-        widest = max(texts, key=lambda place: widths[place])
-        if widths[widest] <= LEAST:
-            break
-        widths[widest] -= 1
-        over -= 1
+    whole = {place: max(LEAST, max(_longest(row[place]) for row in rows)) for place in texts}
+    over = _less_text(widths, whole, over)
     if over <= 0:
         return gap
     over -= (len(gap) - 1) * (len(widths) - 1)
@@ -99,7 +97,43 @@ def _narrowed(
             )
             over -= max(0, widths[place] - least)
             widths[place] = min(widths[place], least)
+    _less_text(widths, dict.fromkeys(texts, LEAST), over)
     return " "
+
+
+def _less_text(widths: list[int], least: Mapping[int, int], over: int) -> int:
+    """Make the widest columns of text narrower, to what is the least of each; return what is over.
+
+    What is over is in cells.
+    """
+    while over > 0:
+        wide = [place for place in least if widths[place] > least[place]]
+        if not wide:
+            break
+        widths[max(wide, key=lambda place: widths[place])] -= 1
+        over -= 1
+    return over
+
+
+def _longest(text: str) -> int:
+    """Return how many cells the longest part of a text takes that nothing inside breaks."""
+    return max((width(part) for part in re.findall(r"[^ \-/_.]+[\-/_.]?", text)), default=0)
+
+
+def stacked(rows: Sequence[Sequence[str]], right: Sequence[bool], cells: int) -> list[str]:
+    """Return rows as `columns` does, in two tables beneath each other where one has no room.
+
+    Each has the first column, and one half of the others.
+    """
+    lines = columns(rows, right)
+    if not rows or max(map(width, lines)) <= cells:
+        return lines
+    half = (len(right) + 2) // 2
+    parts: list[str] = []
+    for places in (range(1, half), range(half, len(right))):
+        shown = [[row[0], *(row[place] for place in places)] for row in rows]
+        parts += ["", *columns(shown, [right[0], *(right[place] for place in places)], cells=cells)]
+    return parts[1:]
 
 
 def _broken(row: Sequence[str], widths: Sequence[int]) -> Iterator[tuple[str, ...]]:

@@ -48,7 +48,7 @@ def _first_part(word: str, cells: int) -> str:
     end = 1
     while end < len(word) and width(word[: end + 1]) <= cells:
         end += 1
-    for at in range(end - 1, end // 2, -1):
+    for at in range(end - 1, end // 3, -1):
         if word[at] in "-/_.":
             return word[: at + 1]
     return word[:end]

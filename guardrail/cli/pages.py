@@ -10,7 +10,7 @@ import typer
 
 from guardrail.cli.failures import OK, ended
 from guardrail.cli.figures import columns
-from guardrail.cli.output import Color, Format, Output
+from guardrail.cli.output import USUAL, Color, Format, Output
 from guardrail.errors import SettingError
 from guardrail.loading import CATALOGUE
 
@@ -45,7 +45,7 @@ def print_page(
         output.text(f"{entry.code}  {entry.title}\n")
         for title, example in (("avoid", entry.avoid), ("prefer", entry.prefer)):
             output.text(f"{title}\n\n{textwrap.indent(example.rstrip(), '  ')}\n")
-        output.text(textwrap.fill(entry.why, 80))
+        output.text(textwrap.fill(entry.why, min(output.width, USUAL)))
         return OK
 
     raise typer.Exit(ended(run, output, Format.FULL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guardrail.cli.figures import NONE, columns, length, plural
+from guardrail.cli.figures import NONE, columns, length, plural, stacked
 from guardrail.cli.inert import wrapped
 
 Fields = Mapping[str, Any]
@@ -56,10 +56,10 @@ def report(found: Sequence[Fields], cells: int) -> Iterator[str]:
     if worst["attacker"] is not None:
         yield from attacker_lines(worst, cells)
         yield ""
-    yield from honest_table(worst)
+    yield from honest_table(worst, cells)
     yield ""
     if worst["shocks"]:
-        yield from shock_table(worst)
+        yield from shock_table(worst, cells)
         yield ""
     for name, lines in (("placebo", _placebo), ("twin", _twin), ("ablation", _ablation)):
         if name in worst:
@@ -220,7 +220,7 @@ def _operators(count: int) -> str:
     return "1 operator" if count == 1 else f"{count} operators"
 
 
-def honest_table(told: Fields) -> Iterator[str]:
+def honest_table(told: Fields, cells: int) -> Iterator[str]:
     """Yield the harm to honest customers: pooled and by segment, established and new."""
     honest = told["honest"]
     head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "asked $", "blocked"]
@@ -232,7 +232,7 @@ def honest_table(told: Fields) -> Iterator[str]:
             if age in ages:
                 mark = " ←" if honest["worst"][age] == name else ""
                 rows.append(_harm_row(f"  {name}{mark}", ages[age]))
-    yield from columns(rows, [False, *[True] * 8])
+    yield from stacked(rows, [False, *[True] * 8], cells)
 
 
 def _harm_row(name: str, harm: Fields) -> list[str]:
@@ -249,7 +249,7 @@ def _harm_row(name: str, harm: Fields) -> list[str]:
     ]
 
 
-def shock_table(told: Fields) -> Iterator[str]:
+def shock_table(told: Fields, cells: int) -> Iterator[str]:
     """Yield how the customers in each shock fared."""
     rows = [["shock", "accounts", "asked", "denied", "refused", "asked ID", "blocked"]]
     for name, shock in told["shocks"].items():
@@ -265,7 +265,7 @@ def shock_table(told: Fields) -> Iterator[str]:
                 ),
             ]
         )
-    yield from columns(rows, [False, *[True] * 6])
+    yield from stacked(rows, [False, *[True] * 6], cells)
 
 
 def _placebo(told: Fields, cells: int) -> Iterator[str]:

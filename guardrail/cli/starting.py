@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -36,6 +37,7 @@ from guardrail.traffic.maps import TrafficMap
 KEYS = ("account.id", "account.org", "credential.id", "client.network", "client.ip")
 NAME, TIERS, TOKENS = "my-api", "free,paid", "200k"
 MOST_TIERS = 8
+Answer = TypeVar("Answer")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,18 +119,17 @@ def run_init(wanted: Wanted, output: Output) -> int:
         raise SettingError("`--map` reads traffic: give it with `--from-traffic`")
     if wanted.tokens is not None and wanted.traffic:
         raise SettingError("give `--tokens` or `--from-traffic`: each says how much a day allows")
-    asking = sys.stdin is not None and sys.stdin.isatty() and not wanted.traffic
-    name = _name(_answer("What is your API called?", wanted.name, _folder_name(), asking))
+    is_asking = sys.stdin is not None and sys.stdin.isatty() and not wanted.traffic
+    ask = Asking(output, is_asking)
+    name = ask.answer("What is your API called?", wanted.name, _folder_name(), _name)
     if wanted.traffic:
         limits, seen = _proposed(wanted, output)
     else:
-        tiers = _tiers(
-            _answer(
-                "Which kinds of accounts are there, the lowest first?", wanted.tiers, TIERS, asking
-            )
+        tiers = ask.answer(
+            "Which kinds of accounts are there, the lowest first?", wanted.tiers, TIERS, _tiers
         )
-        tokens = _tokens(
-            _answer("How many tokens a day may the lowest use?", wanted.tokens, TOKENS, asking)
+        tokens = ask.answer(
+            "How many tokens a day may the lowest use?", wanted.tokens, TOKENS, _tokens
         )
         limits, seen = Limits.starting(tokens, tiers), None
     files = starter_files(name, wanted.key, limits, seen)
@@ -207,16 +208,14 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
 
 
 def _next_steps(folder: Path, wanted: Wanted) -> list[str]:
-    if wanted.traffic:
-        read = f" --map {wanted.map}" if wanted.map else ""
-        files = "".join(f" --traffic {name}" for name in wanted.traffic if name != "-")
-        replay = f"guardrail check {folder}{files or ' --traffic FILE'}{read} --report report.html"
-    else:
-        replay = f"guardrail check {folder} --traffic FILE --report report.html"
+    written = shlex.quote(str(folder))
+    files = [f"--traffic {shlex.quote(name)}" for name in wanted.traffic if name != "-"]
+    read = [f"--map {shlex.quote(wanted.map)}"] if wanted.map else []
+    replay = ["guardrail check", written, *(files or ["--traffic FILE"]), *read]
     return [
         "next: read the files, change the numbers, then",
-        f"  guardrail check {folder}",
-        f"  {replay}",
+        f"  guardrail check {written}",
+        f"  {' '.join(replay)} --report report.html",
     ]
 
 
@@ -230,13 +229,31 @@ def _check_free(folder: Path) -> None:
         )
 
 
-def _answer(question: str, given: str | None, default: str, asking: bool) -> str:
-    if given is not None:
-        return given
-    if not asking:
-        return default
-    answer: str = typer.prompt(question, default=default, err=True)
-    return answer
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Asks whoever sits at the terminal, if anybody does."""
+
+    output: Output
+    is_asking: bool
+
+    def answer(
+        self, question: str, given: str | None, usual: str, read: Callable[[str], Answer]
+    ) -> Answer:
+        """Return what an option or an answer says, the usual where nobody is asked.
+
+        An answer that is not usable is asked for again.
+
+        Raises:
+            SettingError: an option is not usable.
+        """
+        if given is not None or not self.is_asking:
+            return read(usual if given is None else given)
+        while True:
+            answer: str = typer.prompt(question, default=usual, err=True)
+            try:
+                return read(answer)
+            except SettingError as error:
+                self.output.error(str(error))
 
 
 def _folder_name() -> str:

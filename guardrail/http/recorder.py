@@ -209,7 +209,7 @@ class DecisionRecorder:
             "usage": None if usage is None else known_amounts(usage, decision),
             "errors": len(decision.errors),
         }
-        return record | self._who(facts)
+        return record | _contact(decision) | self._who(facts)
 
     def _who(self, facts: Mapping[str, object]) -> dict[str, object]:
         """Return who asked, by keyed hashes, and the ids that the request came with."""
@@ -283,6 +283,16 @@ def _label(text: str) -> str:
 
 def _text(value: object) -> str | None:
     return value[:LONGEST_TEXT] if isinstance(value, str) else None
+
+
+def _contact(decision: Decision) -> dict[str, object]:
+    """Return whom the policies name for the rule that decided: what is not said is left out."""
+    rules = decision.case.engine.policies.rules if decision.rule is not None else ()
+    for rule in rules:
+        if rule.id == decision.rule:
+            about = rule.about.as_dict()
+            return {name: about[name] for name in ("owner", "ticket", "labels") if name in about}
+    return {}
 
 
 def _endpoint(name: object) -> str | None:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -55,7 +55,8 @@ _LATIN = "encoding: latin-1"
 _FORMATS = (
     "%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S",
     "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %I:%M:%S %p", "%Y%m%d%H%M%S", "%Y-%m-%d",
+    "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p",
+    "%Y%m%d%H%M%S", "%Y-%m-%d",
 )  # fmt: skip
 _UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
 _RECENT = 946_684_800.0
@@ -93,7 +94,14 @@ _TIMES = (
     "ts timestamp time datetime date start starttime started startedat createdat created "
     "requesttime eventtime timelocal at"
 ).split()
-_DURATIONS = "duration latency elapsed responsetime requestduration took".split()
+_DURATIONS = (
+    "duration latency elapsed elapsedtime responsetime requestduration requesttime took"
+).split()
+_DURATION_UNITS = {
+    "milliseconds": "ms", "millis": "ms", "ms": "ms", "microseconds": "us", "us": "us",
+    "nanoseconds": "ns", "ns": "ns", "seconds": "s", "secs": "s", "sec": "s", "s": "s",
+}  # fmt: skip
+"""What a duration's name may end in, and the unit that says."""
 
 Row = dict[str, Any]
 
@@ -118,16 +126,35 @@ def proposed(path: str, tiers: Sequence[str] = ()) -> Proposal:
     Raises:
         DataError: the file cannot be read, is traffic already, or shows no time.
     """
-    with LineSource(path) as source:
+    if path == "-":
+        raise DataError("`-` can be read once, and a proposal is tried on the log: give a file")
+    encoding = _encoding(path)
+    with _opened(path, encoding) as source:
         lines = [line for line in _first_lines(source) if line.strip()]
     if not lines:
         raise DataError(f"`{path}` has no line to propose a map from")
     if decoded_loosely(lines[0]) is not None:
         raise DataError(f"`{path}` is traffic in guardrail's own form: it needs no map")
-    name = _known(path, lines)
+    document = _document(path, lines, encoding)
+    name = _known(document, lines) if encoding is None else None
     if name is not None:
         return Proposal(name=name, taken=[f"the log is one that the map `{name}` reads"])
-    return _of_rows(path, *_rows_and_layout(path, lines), tiers)
+    rows, layout = _rows_and_layout(path, lines, document)
+    if encoding is not None:
+        layout.append(f"encoding: {encoding}")
+    return _of_rows(path, rows, layout, tiers)
+
+
+def _encoding(path: str) -> str | None:
+    """Return the encoding that a log's first bytes say, None if they say none."""
+    with LineSource(path) as source:
+        return "utf-16" if source.is_utf16() else None
+
+
+def _opened(path: str, encoding: str | None) -> LineSource:
+    source = LineSource(path)
+    source.encoding = encoding or source.encoding
+    return source
 
 
 def _first_lines(source: LineSource) -> Iterator[bytes]:
@@ -135,14 +162,13 @@ def _first_lines(source: LineSource) -> Iterator[bytes]:
     return itertools.islice(lines, LOOKED_AT)
 
 
-def _known(path: str, lines: list[bytes]) -> str | None:
+def _known(document: Any, lines: list[bytes]) -> str | None:
     """Return the name of the map that reads a log, None if none is known to."""
     texts = [line.decode("utf-8", "replace") for line in lines]
     if sum(_COMBINED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
         return "nginx"
     if sum(_EXPORTED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
         return "cloudwatch-export"
-    document = _document(path, lines)
     if document is not None:
         for name, (rows, column) in _DOCUMENTS.items():
             first = next(rows_of(document, rows), None)
@@ -155,7 +181,7 @@ def _known(path: str, lines: list[bytes]) -> str | None:
     return next((name for name, wanted in _KNOWN.items() if columns.issuperset(wanted)), None)
 
 
-def _document(path: str, lines: list[bytes]) -> Any:
+def _document(path: str, lines: list[bytes], encoding: str | None) -> Any:
     """Return the first line's JSON, or the whole file's, None if neither is any."""
     try:
         return msgspec.json.decode(lines[0])
@@ -164,15 +190,14 @@ def _document(path: str, lines: list[bytes]) -> Any:
     if lines[0].lstrip()[:1] not in (b"{", b"["):
         return None
     try:
-        with LineSource(path) as source:
+        with _opened(path, encoding) as source:
             return msgspec.json.decode(source.whole())
     except UNDECODABLE:
         return None
 
 
-def _rows_and_layout(path: str, lines: list[bytes]) -> tuple[list[Row], list[str]]:
+def _rows_and_layout(path: str, lines: list[bytes], document: Any) -> tuple[list[Row], list[str]]:
     """Return the first rows of a log, and how they stand in it as lines of a map."""
-    document = _document(path, lines)
     if isinstance(document, list):
         rows = [row for row in document[:LOOKED_AT] if isinstance(row, dict)]
         return [_flat(row) for row in rows], ["format: json"]
@@ -250,6 +275,8 @@ def _is_name(cell: str) -> bool:
 
 def _of_rows(path: str, rows: list[Row], layout: list[str], tiers: Sequence[str]) -> Proposal:
     made = Proposal()
+    if any(line.startswith("encoding: utf") for line in layout):
+        made.taken.append(f"{'encoding':<20} by its first two bytes: UTF-16")
     if _LATIN in layout:
         made.taken.append(f"{'encoding':<20} the log is not UTF-8: taken as latin-1")
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -272,10 +299,10 @@ def _of_rows(path: str, rows: list[Row], layout: list[str], tiers: Sequence[str]
     lines += _facts(left, values, made, tiers)
     lines += _amounts(left, values, made)
     for name in left:
-        if _plain(name) in _DURATIONS and _all(values[name], _is_number):
-            unit = "ms" if any(float(v) > 1000 for v in values[name]) else "s"
+        if (found := _duration(name, values[name])) is not None:
+            unit, why = found
             lines.append(f"duration: {{column: {_quoted(name)}, unit: {unit}}}")
-            made.taken.append(f"duration             `{name}`: by its name, taken as {unit}")
+            made.taken.append(f"duration             `{name}`: {why}")
             left.remove(name)
             break
     for name in left:
@@ -288,6 +315,26 @@ def _of_rows(path: str, rows: list[Row], layout: list[str], tiers: Sequence[str]
     made.unused = [*left, *(name for name in columns if not values[name])]
     made.text = "\n".join(lines) + "\n"
     return made
+
+
+def _duration(name: str, seen: Sequence[Any]) -> tuple[str, str] | None:
+    """Return in which unit a column says how long a request took, and why; None if it does not."""
+    plain = _plain(name)
+    if not _all(seen, _is_number):
+        return None
+    for ending, unit in _DURATION_UNITS.items():
+        if plain.endswith(ending) and plain.removesuffix(ending) in _DURATIONS:
+            return unit, "by its name"
+    if plain not in _DURATIONS:
+        return None
+    numbers = sorted(float(value) for value in seen if _is_number(value))
+    are_whole = all(number == int(number) for number in numbers)
+    is_long = numbers[-1] > 1000 or (are_whole and numbers[len(numbers) // 2] >= 100)
+    unit = "ms" if is_long else "s"
+    return (
+        unit,
+        f"by its name, and by its numbers taken as {unit}: change the unit if it is another",
+    )
 
 
 def _dotted(value: Any) -> Any:
@@ -341,12 +388,27 @@ def _times(columns: list[str], values: Mapping[str, list[Any]]) -> Iterator[tupl
             why = "RFC 3339" if not zone else "RFC 3339 without an offset: taken as UTC"
             yield name, f", unit: rfc3339{zone}", why
             continue
-        for form in _FORMATS:
-            if _all(texts, lambda text, form=form: _fits(text, form)):  # type: ignore[misc]
-                zone = "" if "%z" in form else ", timezone: UTC"
-                why = f"of the format `{form}`" + ("" if not zone else ", taken as UTC")
-                yield name, f", format: {json.dumps(form)}{zone}", why
-                break
+        spans = {form: span for form in _FORMATS if (span := _span(texts, form)) is not None}
+        if not spans:
+            continue
+        # Of days and months in either order, that which puts the log into the shorter time.
+        form = min(spans, key=lambda form: spans[form])
+        zone = "" if "%z" in form else ", timezone: UTC"
+        why = f"of the format `{form}`" + ("" if not zone else ", taken as UTC")
+        for other in spans.keys() - {form}:
+            days, more = (round(spans[which].total_seconds() / 86_400) for which in (form, other))
+            why += (
+                f"; `{other}` fits as well, over {more:,} days instead of {days:,}: change it if so"
+            )
+        yield name, f", format: {json.dumps(form)}{zone}", why
+
+
+def _span(texts: Sequence[str], form: str) -> timedelta | None:
+    """Return how long a time some texts span by a format, None if nearly all are not of it."""
+    moments = [moment for text in texts if (moment := _by(form, text)) is not None]
+    if not moments or len(moments) * 100 < len(texts) * 98:
+        return None
+    return max(moments) - min(moments)
 
 
 def _facts(
@@ -383,7 +445,7 @@ def _facts(
                 named = (*names, *_ACCOUNT)  # a log may name who asks by where from
             elif fact == "account.id" and _all(texts, _is_address):
                 continue
-            if _plain(name) not in named or not _all(texts, checks[kind]):
+            if not _is_named(name, named) or not _all(texts, checks[kind]):
                 continue
             spec, why = _fact_spec(fact, texts)
             yield f"  {fact}: {{column: {_quoted(name)}{spec}}}"
@@ -450,6 +512,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower())
 
 
+def _is_named(name: str, names: Sequence[str]) -> bool:
+    """Tell whether a column's last part is one of some names, or its last two, as in `user.id`."""
+    before, _, last = name.rpartition(".")
+    return _plain(name) in names or _plain(f"{before.rpartition('.')[2]}{last}") in names
+
+
 def _quoted(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else json.dumps(name, ensure_ascii=False)
 
@@ -486,9 +554,8 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _fits(text: str, form: str) -> bool:
+def _by(form: str, text: str) -> datetime | None:
     try:
-        datetime.strptime(text, form)
+        return datetime.strptime(text, form)
     except ValueError:
-        return False
-    return True
+        return None

@@ -22,6 +22,7 @@ MAX_LINE = 1 << 20
 _BLOCK = 1 << 18
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
+_DAMAGES = (EOFError, zlib.error, zstandard.ZstdError, OSError)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # 256 bytes of Zstandard can stand for at most 8 MiB, which bounds what one step may allocate.
 _ZSTD_STEP = 1 << 8
@@ -97,6 +98,17 @@ class LineSource:
         """How many bytes of the file, as stored, have been read."""
         return self._counted.position
 
+    def is_utf16(self) -> bool:
+        """Tell whether the first bytes, which this reads, are the mark of UTF-16 text.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            return next(self._unpacked(), b"").startswith(_UTF16)
+        except _DAMAGES as error:
+            raise self._damaged(error) from error
+
     def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """Yield runs of consecutive lines, each with the number of its first one, from 1.
 
@@ -165,10 +177,11 @@ class LineSource:
                 )
             yield first.removeprefix(_BOM)
             yield from chunks
-        except (EOFError, zlib.error, zstandard.ZstdError, OSError) as error:
-            raise DataError(
-                f"`{self.name}` could not be read to its end: {_reason(error)}"
-            ) from error
+        except _DAMAGES as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> DataError:
+        return DataError(f"`{self.name}` could not be read to its end: {_reason(error)}")
 
     def _decoded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(self.encoding)("replace")

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import shlex
 import sys
 
 import pytest
@@ -73,6 +74,36 @@ def test_a_terminal_is_asked_three_questions(run, monkeypatch, folder):
     text = (folder / "new/policy.yaml").read_text()
     assert "policy: shop " in text
     assert "tokens: {by: account.tier, guest: 200k, member: 2M}" in text
+
+
+def test_an_answer_that_is_not_usable_is_asked_for_again(run, monkeypatch):
+    answers = "My Shop!\nshop\nfree,free\nguest,member\nlots\n5k\n"
+    monkeypatch.setattr(sys, "stdin", Terminal(answers))
+    outcome = run("init", "new")
+
+    assert outcome.code == 0
+    assert outcome.err.count("?") == 6
+    assert "error: `My Shop!` is no name" in outcome.err
+    assert "error: `free,free` are no kinds of accounts" in outcome.err
+    assert "error: `lots` " in outcome.err
+    assert "answers  `shop`; guest 5k tokens a day, member 50k tokens a day" in outcome.out
+
+
+def test_an_option_that_is_not_usable_is_not_asked_for(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal("shop\n"))
+    outcome = run("init", "new", "--tiers", "free,free")
+
+    assert outcome.code == 2
+    assert "`free,free` are no kinds of accounts" in outcome.err
+
+
+def test_what_to_do_next_can_be_pasted_into_a_shell(run, folder):
+    write_traffic(folder / "last week.jsonl", request(0, usage={"input_tokens": 9}))
+    outcome = run("init", "my set", "--from-traffic", "last week.jsonl", "--name", "p")
+    *_, check, replay = outcome.out.splitlines()
+
+    assert run(*shlex.split(check)[1:]).code == 0
+    assert shlex.split(replay)[2:5] == ["my set", "--traffic", "last week.jsonl"]
 
 
 def test_nobody_is_asked_without_a_terminal(run):
@@ -385,3 +416,18 @@ def test_requests_at_once_are_those_that_have_not_ended():
 @pytest.mark.parametrize("amount", [1, 999, 1000, 1500, 12_345, 26_000_000, 2_500_000, 10**9])
 def test_an_amount_is_written_as_it_is_read(amount):
     assert read_amount(amount_text(amount), money=False) == amount
+
+
+def test_a_number_in_flight_that_nothing_showed_only_counts(run, folder):
+    rows = [request(turn * 70, usage={"input_tokens": 9}) for turn in range(9)]
+    write_traffic(folder / "bare.jsonl", *rows)
+    write_traffic(folder / "timed.jsonl", *({**row, "duration": 2.5} for row in rows))
+    for name in ("bare", "timed"):
+        run("init", name, "--from-traffic", f"{name}.jsonl", "--name", "p")
+        assert checked(run, name)["tests"][-1]["passed"]
+    modes = {
+        name: {rule.id: rule.mode.value for rule in load_policies([name]).rules}["in-flight"]
+        for name in ("bare", "timed")
+    }
+
+    assert modes == {"bare": "shadow", "timed": "enforce"}

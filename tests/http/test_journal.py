@@ -95,6 +95,29 @@ def test_a_line_that_is_no_record_is_found():
         assert not VALID.is_valid({**records[0], **change})
 
 
+OWNED = POLICY.replace(
+    'block: {reason: "closed"}}',
+    'block: {reason: "closed"}, owner: abuse team, ticket: OPS-12, labels: {area: models}}',
+)
+
+
+def test_a_line_names_the_owner_of_the_rule_that_decided_where_it_has_one():
+    sink = Kept()
+    door = Guarded(OWNED, None, decision_sink=sink)
+    for model in ("small", "large", "closed"):
+        door.ask(body(model))
+    told = [
+        {name: record[name] for name in ("owner", "ticket", "labels") if name in record}
+        for record in sink.records
+    ]
+
+    for record in sink.records:
+        VALID.validate(record)
+    assert [record["rule"] for record in sink.records] == [None, "less", "closed"]
+    owned = {"owner": "abuse team", "ticket": "OPS-12", "labels": {"area": "models"}}
+    assert told == [{}, {}, owned]
+
+
 def test_the_schema_is_published():
     printed = CliRunner().invoke(cli, ["schema", "--decision-log"])
 

@@ -441,6 +441,25 @@ GUESSED = {
         "cost_usd: {column: cost}",
         "  tokens: {column: tokens}",
     ],
+    "time,user\n03/01/2026 10:00,u1\n03/02/2026 10:00,u2\n": [
+        'ts: {column: time, format: "%m/%d/%Y %H:%M", timezone: UTC}',
+    ],
+    "time,user\n01/03/2026 10:00,u1\n02/03/2026 10:00,u2\n": [
+        'ts: {column: time, format: "%d/%m/%Y %H:%M", timezone: UTC}',
+    ],
+    '{"@timestamp": "2026-03-01T09:00:00Z", "caller": {"user": {"id": "u"}}, "latency_ms": 3}\n': [
+        "account.id: {column: caller.user.id}",
+        "duration: {column: latency_ms, unit: ms}",
+    ],
+    '{"ts": 1772355600, "user": "u", "elapsed_seconds": 2500}\n': [
+        "duration: {column: elapsed_seconds, unit: s}",
+    ],
+    '{"ts": 1772355600, "user": "u", "latency": 250}\n': [
+        "duration: {column: latency, unit: ms}",
+    ],
+    '{"ts": 1772355600, "user": "u", "latency": 250.5}\n': [
+        "duration: {column: latency, unit: s}",
+    ],
     '{"ts": "2026-03-01T09:00:00", "facts": {"account.id": "a"}, "tokens": 9, "input": 4}\n': [
         "account.id: {column: facts.account.id}",
         "  input_tokens: {column: input}\n",
@@ -495,6 +514,34 @@ def test_a_log_that_is_not_utf_8_is_read_all_the_same(tmp_path):
     assert [facts["account.id"] for facts in read.facts] == ["Jörg", "Zoë"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "log",
+    [
+        "time,user\n1772355600,Jörg\n1772355601,Zoë\n",
+        '{"time": 1772355600, "user": "Jörg"}\n{"time": 1772355601, "user": "Zoë"}\n',
+        '[{"time": 1772355600, "user": "Jörg"},\n{"time": 1772355601, "user": "Zoë"}]\n',
+    ],
+)
+def test_a_log_in_utf_16_is_read_all_the_same(tmp_path, encoding, log):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    (tmp_path / "log").write_bytes(f"{mark}{log}".encode(encoding))
+    made = proposed(str(tmp_path / "log"))
+    read = Read(tmp_path / "log", read_map(made.text.encode(), "map", POLICIES))
+
+    assert made.taken[0].endswith("by its first two bytes: UTF-16")
+    assert [facts["account.id"] for facts in read.facts] == ["Jörg", "Zoë"]
+
+
+def test_days_and_months_that_may_be_either_are_said(tmp_path):
+    (tmp_path / "log").write_text("time,user\n03/01/2026 10:00,u\n03/02/2026 10:00,u\n")
+    made = proposed(str(tmp_path / "log"))
+    (tmp_path / "log").write_text("time,user\n03/14/2026 10:00,u\n03/15/2026 10:00,u\n")
+
+    assert "`%d/%m/%Y %H:%M` fits as well, over 31 days instead of 1" in made.taken[0]
+    assert "fits as well" not in proposed(str(tmp_path / "log")).taken[0]
+
+
 def test_a_plan_is_taken_for_a_tier_where_the_tiers_are_known(tmp_path):
     (tmp_path / "log").write_text("time,user,plan\n1772355600,u,Free\n1772355601,v,gold\n")
 
@@ -522,6 +569,11 @@ def test_where_nothing_can_be_proposed_that_is_said(tmp_path, log, message):
     (tmp_path / "log").write_text(log)
     with pytest.raises(DataError, match=message):
         proposed(str(tmp_path / "log"))
+
+
+def test_standard_input_is_not_proposed_from():
+    with pytest.raises(DataError, match="`-` can be read once"):
+        proposed("-")
 
 
 def test_the_documented_map_is_one():
