@@ -54,8 +54,10 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
     every = [*formulas, *space.rules_of_requests]
     if _searched(space, every, more, _any) is None:
         return None
-    chosen = _searched(space, every, more, _fewest)
-    assert chosen is not None
+    found = _searched(space, every, more, _fewest)
+    assert found is not None
+    unstated = {name for name, place in found.items() if not place and _is_free(space, name)}
+    chosen = _plainest(space, every, more, unstated)
     at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
     return Witness(space.request(chosen), at, chosen)
 
@@ -147,29 +149,55 @@ def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
         if left is not None:
             domains[name], best = 1, left
     # ... and perhaps fewer of others will do.
-    stated = [name for name in costly if not best[name] & 1]
     start = {name: 1 if name in space.optional - mentioned else mask for name, mask in full.items()}
-    for most in range(len(stated)):
+    for most in range(sum(1 for name in costly if not best[name] & 1) - 1, -1, -1):
         try:
             fewer = Search(full, frozenset(costly), most, TRIES).find(every, start)
         except EffortError:
             break
-        if fewer is not None:
-            best = fewer
+        if fewer is None:
             break
-    domains = {
-        name: 1 if mask & 1 and (name in space.optional or name not in space.full) else full[name]
+        best = fewer
+    return {
+        name: 0 if mask & 1 and _is_free(space, name) else mask.bit_length() - 1
         for name, mask in best.items()
     }
-    for name in sorted(mentioned):
-        if domains[name] != 1 or name not in space.optional:
-            plain = space.plainest(name, domains[name] & ~(name in space.optional))
-            for _, place in zip(range(TRIED_VALUES), plain, strict=False):
-                left = search.find(every, {**domains, name: 1 << place})
-                if left is not None:
-                    domains[name], best = 1 << place, left
-                    break
-    return point(space, {name: best[name] for name in space.full})
+
+
+def _is_free(space: Space, name: str) -> bool:
+    """Tell whether a variable's first value says that something is not stated."""
+    return name in space.optional or name not in space.full
+
+
+def _plainest(
+    space: Space, every: list[Formula], more: More | None, unstated: Collection[str]
+) -> dict[str, int]:
+    """Return the places of the plainest values that make formulas true, some facts not stated.
+
+    One fact after the other gets its value, so that what `more` adds is asked for once.
+    """
+    domains = {name: 1 if name in unstated else mask for name, mask in space.full.items()}
+
+    def within(tried: Mapping[str, int]) -> dict[str, int] | None:
+        def search(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
+            full, found = _with_stated(space, every, {n for f in every for n in variables_of(f)})
+            start = {name: 1 if name in unstated else mask for name, mask in full.items()}
+            best = Search(full, effort=space.effort).find(found, {**start, **tried})
+            return None if best is None else point(space, {name: best[name] for name in tried})
+
+        return _searched(space, every, more, search)
+
+    chosen = within(domains)
+    assert chosen is not None
+    for name in sorted(space.full.keys() - {*unstated}):
+        plain = space.plainest(name, domains[name] & ~(name in space.optional))
+        for _, place in zip(range(TRIED_VALUES), plain, strict=False):
+            tried = {**domains, name: 1 << place}
+            found = chosen if chosen[name] == place else within(tried)
+            if found is not None:
+                domains, chosen = tried, found
+                break
+    return chosen
 
 
 def _is_costly(space: Space, name: str, mentioned: Collection[str]) -> bool:
