@@ -80,7 +80,7 @@ class Demand:
         return not self.verb and self.effect.refuses
 
 
-MOST_INDEXED = 512
+MOST_INDEXED = 256
 """A demand that is met by more values of facts than this is not found by those facts."""
 
 

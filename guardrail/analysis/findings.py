@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import combinations
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
@@ -124,7 +123,13 @@ def _exclusive(space: Space, condition: Condition) -> tuple[Condition, ...]:
     alone = next((part for part in parts if not _can_be(space, part)), None)
     if alone is not None:
         return _exclusive(space, alone) or (alone,)
-    return next((pair for pair in combinations(parts, 2) if not _can_be(space, Every(pair))), ())
+    # Each is left out that the others can do without; to ask of each pair takes too long.
+    needed = list(parts)
+    for part in parts:
+        others = [one for one in needed if one is not part]
+        if not _can_be(space, Every(tuple(others))):
+            needed = others
+    return tuple(needed) if len(needed) == 2 else ()
 
 
 def _of_parts(space: Space, condition: Condition, span: Span) -> Iterator[Diagnostic]:

@@ -41,11 +41,13 @@ from guardrail.model.amounts import (
 )
 from guardrail.model.conditions import (
     WHOLE,
+    Address,
     Comparison,
     Condition,
     Every,
     Negation,
     Rollout,
+    address_in,
     evaluate,
     place_in,
 )
@@ -126,6 +128,7 @@ class Space:
         )
         self._places = [self._indexed(side) for side in range(len(self.sets))]
         self._sorted = [self._in_order(side) for side in range(len(self.sets))]
+        self._parsed: dict[tuple[int, str], list[Address | None]] = {}
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
@@ -501,11 +504,33 @@ class Space:
             if default is not None:
                 below |= upto((default,), bound)
             return below if operator in ("lt", "lte", "before") else there & ~below
+        if operator == "prefix":
+            start: Any = operand
+            return sum(
+                1 << place
+                for place, value in enumerate(self.typed[side][name])
+                if value is not None and value.startswith(start)
+            )
+        if operator == "cidr":
+            networks: Any = operand
+            return sum(
+                1 << place
+                for place, address in enumerate(self._addresses(side, name))
+                if address is not None
+                and any(address in one for one in networks if one.version == address.version)
+            )
         now = self.instants[0] / SECOND
         found = 0
         for place, value in enumerate(self.typed[side][name]):
             if value is not None and evaluate(test, {name: value}, now):
                 found |= 1 << place
+        return found
+
+    def _addresses(self, side: int, name: str) -> Sequence[Address | None]:
+        """Return the values of a fact as addresses: of a network the first, None for other text."""
+        found = self._parsed.get((side, name))
+        if found is None:
+            found = self._parsed[side, name] = [address_in(v) for v in self.typed[side][name]]
         return found
 
     def _same(self, side: int, test: Comparison, unknown: bool) -> Formula:

@@ -14,7 +14,6 @@ from guardrail.analysis.formulas import (
     holds,
     renamed,
     some,
-    variables_of,
 )
 from guardrail.analysis.space import CLOCK, Space
 
@@ -54,8 +53,7 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
     every = [*formulas, *space.rules_of_requests]
     if _searched(space, every, more, _any) is None:
         return None
-    chosen = _searched(space, every, more, _fewest)
-    assert chosen is not None
+    chosen = _Shrinking(space, every, more).smallest()
     at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
     return Witness(space.request(chosen), at, chosen)
 
@@ -127,66 +125,73 @@ def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
     return {name: mask.bit_length() - 1 for name, mask in domains.items()}
 
 
-def _fewest(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
-    """Return the places of values that make formulas true, as few as can be of facts stated."""
-    mentioned = {name for formula in every for name in variables_of(formula)}
-    full, every = _with_stated(space, every, mentioned)
-    costly = sorted(
-        name for name in full if name not in space.full or _is_costly(space, name, mentioned)
-    )
-    domains: Domains = dict(full)
-    for name in space.optional - mentioned:
-        domains[name] = 1
-    search = Search(full, effort=space.effort)
-    best = search.find(every, domains)
-    if best is None:
-        return None
-    # None can be left out of these any more ...
-    for name in costly:
-        left = search.find(every, {**domains, name: 1})
-        if left is not None:
-            domains[name], best = 1, left
-    # ... and perhaps fewer of others will do.
-    stated = [name for name in costly if not best[name] & 1]
-    start = {name: 1 if name in space.optional - mentioned else mask for name, mask in full.items()}
-    for most in range(len(stated)):
-        try:
-            fewer = Search(full, frozenset(costly), most, TRIES).find(every, start)
-        except EffortError:
-            break
-        if fewer is not None:
-            best = fewer
-            break
-    domains = {
-        name: 1 if mask & 1 and (name in space.optional or name not in space.full) else full[name]
-        for name, mask in best.items()
-    }
-    for name in sorted(mentioned):
-        if domains[name] != 1 or name not in space.optional:
-            plain = space.plainest(name, domains[name] & ~(name in space.optional))
-            for _, place in zip(range(TRIED_VALUES), plain, strict=False):
-                left = search.find(every, {**domains, name: 1 << place})
-                if left is not None:
-                    domains[name], best = 1 << place, left
-                    break
-    return point(space, {name: best[name] for name in space.full})
+class _Shrinking:
+    """The search for a request of fewer facts, and then of plainer values.
 
-
-def _is_costly(space: Space, name: str, mentioned: Collection[str]) -> bool:
-    return name in mentioned and name in space.optional and name not in space.unstated
-
-
-def _with_stated(
-    space: Space, every: Sequence[Formula], mentioned: Collection[str]
-) -> tuple[dict[str, int], list[Formula]]:
-    """Return the formulas, and all variables, with one more for each fact that can follow.
-
-    Its value is 0 where the fact need not be stated.
+    There is one more variable for each fact that can follow from others: its value is 0 where the
+    fact need not be stated. What is asked for has to be possible.
     """
-    full, found = dict(space.full), list(every)
-    for name, where in space.unstated.items():
-        if name in mentioned:
+
+    def __init__(self, space: Space, every: Sequence[Formula], more: More | None) -> None:
+        self.space, self.every, self.more = space, [*every], more
+        self.full = dict(space.full)
+        for name, where in space.unstated.items():
             variable = f"whether {name} is stated"
-            full[variable] = 0b11
-            found.append(some((Leaf(variable, 0b10), where), full))
-    return full, found
+            self.full[variable] = 0b11
+            self.every.append(some((Leaf(variable, 0b10), where), self.full))
+        follow = self.full.keys() - space.full.keys()
+        self.costly = frozenset({*(space.optional - space.unstated.keys()), *follow})
+
+    def smallest(self) -> dict[str, int]:
+        """Return the places of values, as few as can be of facts stated."""
+        chosen = self._fewest()
+        free = {*self.costly, *self.space.optional}
+        domains = {n: 1 if n in free and not chosen[n] else mask for n, mask in self.full.items()}
+        for name in sorted(self.space.full):
+            if domains[name] != 1 or name not in free:
+                plain = self.space.plainest(name, domains[name] & ~(name in free))
+                for _, place in zip(range(TRIED_VALUES), plain, strict=False):
+                    tried = {**domains, name: 1 << place}
+                    found = chosen if chosen[name] == place else self._within(tried)
+                    if found is not None:
+                        domains, chosen = tried, found
+                        break
+        return {name: chosen[name] for name in self.space.full}
+
+    def _fewest(self) -> dict[str, int]:
+        domains: Domains = dict(self.full)
+        chosen = self._within(domains)
+        assert chosen is not None
+        # None can be left out of these any more ...
+        for name in sorted(self.costly):
+            tried = {**domains, name: 1}
+            found = self._within(tried) if chosen[name] else chosen
+            if found is not None:
+                domains, chosen = tried, found
+        # ... and perhaps fewer of others will do.
+        while most := sum(1 for name in self.costly if chosen[name]):
+            try:
+                found = self._within(self.full, most - 1)
+            except EffortError:
+                break
+            if found is None:
+                break
+            chosen = found
+        return chosen
+
+    def _within(self, domains: Domains, most: int | None = None) -> dict[str, int] | None:
+        """Return a request out of sets of values, of so many facts at most if that is given."""
+        while True:
+            search = Search(self.full, effort=self.space.effort)
+            if most is not None:
+                search = Search(self.full, self.costly, most, TRIES)
+            best = search.find(self.every, domains)
+            if best is None:
+                return None
+            facts = {name: best[name] for name in self.space.full}
+            chosen = {name: 0 if mask & 1 else 1 for name, mask in best.items()}
+            chosen.update(point(self.space, facts))
+            added = [] if self.more is None else self.more(chosen)
+            if not added:
+                return chosen
+            self.every += added

@@ -164,13 +164,23 @@ def in_rollout(value: str, rollout: Rollout) -> bool:
     return place_in(value, rollout.salt) < rollout.parts
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def address_in(text: str | None) -> Address | None:
+    """Return the address that a text is, or the first one of a network; None for other text."""
+    try:
+        return None if text is None else ipaddress.ip_address(text.partition("/")[0])
+    except ValueError:
+        return None
+
+
 def in_networks(
     address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
 ) -> bool:
     """Tell whether an address (or a network, by its first address) lies in one of `networks`."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("/")[0])
-    except ValueError:
+    parsed = address_in(address)
+    if parsed is None:
         return False
     return any(parsed in network for network in networks if network.version == parsed.version)
 
