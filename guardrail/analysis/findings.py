@@ -27,7 +27,7 @@ from guardrail.model.conditions import (
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
+from guardrail.model.rules import Budget, Exemption, Rule
 
 UNANSWERED = "GR229"
 """The code of a question about all requests that was given up."""
@@ -381,26 +381,13 @@ def _is_for_all(space: Space, exemption: Exemption) -> bool:
 def _of_raises(exemption: Exemption, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
     """Find the amounts that are no larger for those whom an exemption raises them for."""
     for rule in rules:
-        idle = [name for name, amount in _allowed(rule) if _raises_nothing(amount, exemption.id)]
+        idle = [name for name, amount in rule.verb.written if _raises_nothing(amount, exemption.id)]
         if idle:
             shown = "` and `".join(idle)
             message = f"exemption `{exemption.id}` does not raise `{shown}` of rule `{rule.id}`, "
             message += "which allows as much without it"
             help = "raise it to more than the rule has, or leave it out"
             yield finding("GR218", message, exemption.span, help)
-
-
-def _allowed(rule: Rule) -> Iterator[tuple[str, Amount]]:
-    """Yield the amounts of a rule by the keys they have in it."""
-    verb = rule.verb
-    if isinstance(verb, Budget):
-        yield from verb.amounts
-    elif isinstance(verb, Rate):
-        yield verb.unit, verb.amount
-        if verb.burst is not None:
-            yield "burst", verb.burst
-    elif isinstance(verb, Concurrency | Distinct):
-        yield "max", verb.most
 
 
 def _raises_nothing(amount: Amount, exemption: str) -> bool:

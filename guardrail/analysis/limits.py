@@ -27,7 +27,17 @@ from guardrail.errors import Diagnostic, Span, finding
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, FromFact, without_raises
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
-from guardrail.model.rules import CALENDAR, Budget, Concurrency, CountingVerb, Distinct, Rate, Rule
+from guardrail.model.rules import (
+    BURST,
+    CALENDAR,
+    Block,
+    Budget,
+    CountingVerb,
+    Degrade,
+    Distinct,
+    Rate,
+    Rule,
+)
 
 OWN = (
     "account.id",
@@ -107,23 +117,17 @@ def limits_of(space: Space) -> tuple[Limit, ...]:
 
 def _of_rule(space: Space, rule: Rule) -> Iterator[Limit]:
     verb = rule.verb
-    amounts: tuple[tuple[str, Amount], ...]
-    burst: Amount = Fixed(None)
-    if isinstance(verb, Budget):
-        amounts = verb.amounts
-    elif isinstance(verb, Rate):
-        amounts, burst = ((verb.unit, verb.amount),), verb.burst or verb.amount
-    elif isinstance(verb, Concurrency | Distinct):
-        amounts = (("max", verb.most),)
-    else:
+    if isinstance(verb, Block | Degrade):
         return
-    unit = {"concurrency": "in flight", "distinct": "values"}.get(verb.name)
+    burst = verb.burst or verb.amount if isinstance(verb, Rate) else Fixed(None)
     when = space.applies(0, rule)
-    for written, amount in amounts:
+    for written, amount in verb.written:
+        if written == BURST:
+            continue
         yield Limit(
             rule=rule,
             verb=verb,
-            unit=unit or written,
+            unit=verb.counted or written,
             written=written,
             when=when,
             rows=_rows(space, amount, burst),

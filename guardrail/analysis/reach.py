@@ -21,7 +21,7 @@ from guardrail.model.conditions import (
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Rule, Step
+from guardrail.model.rules import BURST, Rule, Step
 
 KINDS = ("row", "step", "branch")
 """The kinds of points, as they are counted and told."""
@@ -117,7 +117,7 @@ def _rows(table: Lookup | Banded, values: tuple[str, ...]) -> list[object]:
 def _tables(rule: Rule) -> Iterator[tuple[str, Lookup | Banded]]:
     verb = rule.verb
     # A rate has one unit and a burst beside it.
-    units = ("", "burst") if len(verb.allowances) > len(verb.units) else verb.units
+    units = ("", BURST) if len(verb.allowances) > len(verb.units) else verb.units
     every = tuple(map(without_raises, verb.allowances))
     for place, amount in enumerate(every):
         if isinstance(amount, Lookup | Banded) and (place == 0 or amount is not every[0]):

@@ -22,7 +22,7 @@ from guardrail.model.conditions import (
 )
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Rule
+from guardrail.model.rules import BURST, Rule
 
 Standing = Literal["match", "no match", "exempt", "off", "not in force"]
 
@@ -205,17 +205,15 @@ def _rule_story(
 
 def _band_stories(rule: Rule, reading: Reading) -> Iterator[BandStory]:
     verb = rule.verb
-    units = verb.units or (verb.name,) * len(verb.allowances)
-    if verb.name == "rate":
-        units = (*units, "burst")
-    for place, (unit, amount) in enumerate(zip(units, verb.allowances, strict=True)):
+    for key, amount in verb.written:
         banded = without_raises(amount)
-        if not isinstance(banded, Banded) or (place and amount is verb.allowances[0]):
+        if not isinstance(banded, Banded):
             continue
+        unit = key if verb.units else verb.name
         value = reading.facts.get(banded.fact)
         row = 0 if value is None else banded.row(value)
         most = allowance(banded, reading.facts, reading.now)
-        counted = verb.units[0] if unit == "burst" else unit
+        counted = verb.units[0] if unit == BURST else unit
         yield BandStory(
             unit=unit,
             fact=banded.fact,

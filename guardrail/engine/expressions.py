@@ -38,7 +38,7 @@ from guardrail.model.conditions import (
 )
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Fact, FactType
-from guardrail.model.rules import Exemption, Rule
+from guardrail.model.rules import Exemption, Limiting, Rule
 
 INLINE_VALUES = 32
 """Sets of up to so many values stand in the source, where they are constants to the compiler."""
@@ -238,7 +238,7 @@ def rule_facts(
     verb = rule.verb
     for amount in verb.allowances:
         names |= amount_facts(amount)
-    if stand_ins and verb.allowances:
+    if stand_ins and isinstance(verb, Limiting):
         names.update(STAND_INS)
     return frozenset((*names, *verb.facts))
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
+from guardrail.loading.shapes import VERBS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
 
 _STRONGEST = "leave it out: every rule is evaluated, and the strongest effect wins"
@@ -143,7 +144,7 @@ def rule_key(name: str, value: Node | None) -> str | None:
 def rule_under_its_name(name: str, value: Node | None) -> str | None:
     """Return the advice on a rule that is the value of its own name."""
     inner = {entry.key.text for entry in value.entries} if isinstance(value, MapNode) else set()
-    if inner & {"when", "block", "degrade", "rate", "budget", "concurrency", "distinct"}:
+    if inner & {"when", *VERBS}:
         return f"write `- id: {name}`, and what stands below it beside that"
     return None
 

@@ -12,6 +12,8 @@ from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import quoted
 from guardrail.model.amounts import Amount, Fixed, Raised
 from guardrail.model.rules import (
+    BURST,
+    MOST,
     Block,
     Budget,
     Concurrency,
@@ -24,7 +26,6 @@ from guardrail.model.rules import (
 )
 
 MONEY = "cost_usd"
-MOST, BURST = "max", "burst"
 
 Raises = Mapping[str, Amount]
 """What an exemption raises the amounts of a rule to, by the key they have in the rule."""

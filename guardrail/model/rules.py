@@ -72,14 +72,20 @@ class Window:
     length: int | None = None
 
 
+BURST, MOST = "burst", "max"
+"""The keys of amounts that are not named by their unit."""
+
+
 class Clause(ABC):
     """What can be asked of every verb: what it reads and counts, what it may ask for, for how long.
 
-    `name` is the verb's word in the policy language.
+    `name` is the verb's word in the policy language, `counted` what it counts where that is no
+    unit, as people read it.
     """
 
     __slots__ = ()
     name: ClassVar[str]
+    counted: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -98,7 +104,15 @@ class Clause(ABC):
 
     @property
     def allowances(self) -> tuple[Amount, ...]:
-        """The amounts it looks up for each request, in the order its limit takes them."""
+        """The amounts it looks up for each request, in the order its limit takes them.
+
+        What counts units has one for each, in their order, and may have more.
+        """
+        return ()
+
+    @property
+    def written(self) -> tuple[tuple[str, Amount], ...]:
+        """The amounts that its author wrote, by their keys in the policy language."""
         return ()
 
     @property
@@ -192,6 +206,12 @@ class Rate(Limiting):
         return (self.amount, self.burst or self.amount)
 
     @property
+    def written(self) -> tuple[tuple[str, Amount], ...]:
+        """The amount by its unit, and the burst where there is one."""
+        amount = (self.unit, self.amount)
+        return (amount,) if self.burst is None else (amount, (BURST, self.burst))
+
+    @property
     def lasts(self) -> int:
         """Its period."""
         return self.period
@@ -232,6 +252,11 @@ class Budget(Limiting):
         return tuple(amount for _, amount in self.amounts)
 
     @property
+    def written(self) -> tuple[tuple[str, Amount], ...]:
+        """The amount of each unit."""
+        return self.amounts
+
+    @property
     def on_the_way(self) -> tuple[Step, ...]:
         """Its steps, where it has more than the last one."""
         return self.steps if len(self.steps) > 1 else ()
@@ -256,6 +281,7 @@ class Concurrency(Limiting):
     key: Key
     over: Verdict
     name: ClassVar[str] = "concurrency"
+    counted: ClassVar[str] = "in flight"
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -266,6 +292,11 @@ class Concurrency(Limiting):
     def allowances(self) -> tuple[Amount, ...]:
         """How many there may be."""
         return (self.most,)
+
+    @property
+    def written(self) -> tuple[tuple[str, Amount], ...]:
+        """How many there may be."""
+        return ((MOST, self.most),)
 
     @property
     def in_flight(self) -> int:
@@ -283,6 +314,7 @@ class Distinct(Limiting):
     key: Key
     over: Verdict
     name: ClassVar[str] = "distinct"
+    counted: ClassVar[str] = "values"
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -298,6 +330,11 @@ class Distinct(Limiting):
     def allowances(self) -> tuple[Amount, ...]:
         """How many values there may be."""
         return (self.most,)
+
+    @property
+    def written(self) -> tuple[tuple[str, Amount], ...]:
+        """How many there may be."""
+        return ((MOST, self.most),)
 
     @property
     def lasts(self) -> int:

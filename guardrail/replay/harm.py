@@ -20,7 +20,7 @@ from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Concurrency, Distinct, Rate
+from guardrail.model.rules import Limiting
 from guardrail.replay.signs import Signs, Standing
 from guardrail.traffic.requests import MONEY
 
@@ -469,7 +469,7 @@ def reading(decision: Decision, rule: str | None, policies: PolicySet) -> Readin
         never_fits = decision.rule == rule and decision.reason == NEVER_FITS
         return Reading(facts, never_fits=never_fits)
     verb = made.verb
-    names = verb.key.facts if isinstance(verb, Rate | Budget | Concurrency | Distinct) else ()
+    names = verb.key.facts if isinstance(verb, Limiting) else ()
     key = tuple((name, _value(name, known)) for name in names)
 
     def filled(pair: tuple[LimitStatus, float]) -> float:

@@ -239,7 +239,7 @@ class Limit(ABC):
     shown: ClassVar[bool] = True
     """Whether a client may be told how it stands."""
     period = 0
-    """Microseconds in which a rate's amount passes, 0 for all else."""
+    """Microseconds in which the allowance of a line passes, 0 for all else."""
     lease = 0
     """Microseconds after which a place in flight is free by itself, 0 for all else."""
     without_store: ClassVar[Literal["local", "deny"] | None] = "local"

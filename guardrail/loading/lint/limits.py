@@ -18,7 +18,7 @@ from guardrail.model.amounts import (
 from guardrail.model.conditions import ALWAYS
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Concurrency, Limiting, Rate, Rule
+from guardrail.model.rules import BURST, Budget, Concurrency, Limiting, Rate, Rule
 
 TYPICAL_TOKENS = 1000
 """What a request is taken to need where no model says how long its answers may get."""
@@ -77,9 +77,8 @@ def _limits(policies: PolicySet) -> Iterator[_Limit]:
         verb = rule.verb
         if isinstance(verb, Limiting):
             for path, amount in allowances(rule):
-                if path[-1] != "burst":
-                    unit = {"concurrency": "in flight", "distinct": "values"}.get(verb.name)
-                    yield _Limit(rule, verb, unit or str(path[-1]), amount, path)
+                if path[-1] != BURST:
+                    yield _Limit(rule, verb, verb.counted or str(path[-1]), amount, path)
 
 
 def _refuses(limit: _Limit) -> bool:

@@ -16,7 +16,7 @@ from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, text_in
 from guardrail.model.amounts import Amount
 from guardrail.model.facts import Fact
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Concurrency, Distinct, Exemption, Rate, Rule
+from guardrail.model.rules import Exemption, Rule
 
 TESTING = ("rules", "exemptions", "conditions", "links", "score", "prove", "expect")
 """The sections in which a fact's name is the key of a test."""
@@ -109,16 +109,8 @@ class Written:
 
 
 def allowances(rule: Rule) -> Iterator[tuple[Path, Amount]]:
-    """Yield the amounts of a rule, each with where it is written."""
-    verb = rule.verb
-    if isinstance(verb, Budget):
-        yield from ((("budget", unit), amount) for unit, amount in verb.amounts)
-    elif isinstance(verb, Rate):
-        yield ("rate", verb.unit), verb.amount
-        if verb.burst is not None:
-            yield ("rate", "burst"), verb.burst
-    elif isinstance(verb, Concurrency | Distinct):
-        yield (verb.name, "max"), verb.most
+    """Return the amounts of a rule, each with where it is written."""
+    return (((rule.verb.name, key), amount) for key, amount in rule.verb.written)
 
 
 def maps_in(node: Node) -> Iterator[MapNode]:
