@@ -25,7 +25,9 @@ from guardrail.http.parsing import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.shape import names_models
 from guardrail.http.parsing.values import FREE
 from guardrail.http.responses import Addressee, Answer, answer, refuse
 from guardrail.http.responses.client_view import NO_WAIT, Wait
@@ -373,6 +375,8 @@ class Request:
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
+        if ruling.idle and "request.model" not in self.facts and self._evades(decision):
+            return self._not_possible("which model would answer cannot be told")
         body: bytes | None = None
         path: str | None = None
         obliged = ruling.obligations
@@ -383,15 +387,27 @@ class Request:
                 body = rewritten(self.asked, obliged, self._parts)
                 path = rewritten_path(self.asked, obliged)
             except RewriteError as problem:
-                message = (
-                    f"This request could only be served with less than it asks for, and {problem}."
-                )
-                return self.refused(403, "degrade_not_possible", message)
+                return self._not_possible(str(problem))
         strips = False
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
         return Forward(decision, body, path, strips)
+
+    def _evades(self, decision: Decision) -> bool:
+        """Tell whether a weaker model is asked for where the request leaves open which it names."""
+        rules, idle = decision.engine.policies.rules, decision.ruling.idle
+        found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
+        if not any(rules[finding.order].id in idle for finding in found):
+            return False
+        endpoint = endpoint_of(self.head.path)
+        if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:
+            return not self.asked.estimate.items() >= FREE.items()
+        return names_models(self.asked.document, batched=endpoint.kind is Kind.BATCH)
+
+    def _not_possible(self, why: str) -> Answer:
+        message = f"This request could only be served with less than it asks for, and {why}."
+        return self.refused(403, "degrade_not_possible", message)
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""
