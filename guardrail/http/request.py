@@ -375,8 +375,8 @@ class Request:
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
-        if ruling.idle and "request.model" not in self.facts and self._evades(decision):
-            return self._not_possible("which model would answer cannot be told")
+        if ruling.idle and leaves_model_open(decision, self.asked):
+            return self._not_possible(MODEL_LEFT_OPEN)
         body: bytes | None = None
         path: str | None = None
         obliged = ruling.obligations
@@ -393,17 +393,6 @@ class Request:
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
         return Forward(decision, body, path, strips)
-
-    def _evades(self, decision: Decision) -> bool:
-        """Tell whether a weaker model is asked for where the request leaves open which it names."""
-        rules, idle = decision.engine.policies.rules, decision.ruling.idle
-        found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
-        if not any(rules[finding.order].id in idle for finding in found):
-            return False
-        endpoint = endpoint_of(self.head.path)
-        if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:
-            return not self.asked.estimate.items() >= FREE.items()
-        return names_models(self.asked.document, batched=endpoint.kind is Kind.BATCH)
 
     def _not_possible(self, why: str) -> Answer:
         message = f"This request could only be served with less than it asks for, and {why}."
@@ -448,6 +437,23 @@ class Request:
         facts = {**incoming_ids(self.head), **self.facts}
         self._settings.on_refusal(OwnRefusal(request_id, status, code, facts))
         return request_id
+
+
+MODEL_LEFT_OPEN = "which model would answer cannot be told"
+
+
+def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
+    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+    rules, idle = decision.engine.policies.rules, decision.ruling.idle
+    if not idle or "request.model" in decision.facts:
+        return False
+    found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
+    if not any(rules[finding.order].id in idle for finding in found):
+        return False
+    endpoint = endpoint_of(asked.path)
+    if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:
+        return not asked.estimate.items() >= FREE.items()
+    return names_models(asked.document, batched=endpoint.kind is Kind.BATCH)
 
 
 def own_answer(
