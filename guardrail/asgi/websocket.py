@@ -26,7 +26,15 @@ from guardrail.http.metering import Frame, SessionMeter, Turn, TurnUsage, sessio
 from guardrail.http.parsing import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.parsing.reading import REALTIME_NAMES
-from guardrail.http.request import CHANGES, Delay, Forward, Head, Request
+from guardrail.http.request import (
+    CHANGES,
+    MODEL_LEFT_OPEN,
+    Delay,
+    Forward,
+    Head,
+    Request,
+    leaves_model_open,
+)
 from guardrail.http.response import Settlement
 from guardrail.http.responses import (
     Answer,
@@ -253,8 +261,12 @@ class Session:
             own = _obligations(obligations)
             chain = () if own.model is None else (own.model,)
             obligations = merge_obligations((own, _obligations(self._obliged)), chain)
-        if CHANGES & obligations.keys():
+        asked = None if frame is None else frame.asked
+        left_open = asked is not None and leaves_model_open(decision, asked)
+        if CHANGES & obligations.keys() or left_open:
             try:
+                if left_open:
+                    raise RewriteError(MODEL_LEFT_OPEN)
                 changed = self._meter.changed(
                     frame or Frame(text=b"", event={}, tokens=0), turn, obligations
                 )

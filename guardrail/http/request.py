@@ -25,7 +25,9 @@ from guardrail.http.parsing import (
     rewritten_path,
     with_stream_usage,
 )
+from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.shape import names_models
 from guardrail.http.parsing.values import FREE
 from guardrail.http.responses import Addressee, Answer, answer, refuse
 from guardrail.http.responses.client_view import NO_WAIT, Wait
@@ -373,6 +375,8 @@ class Request:
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)
+        if ruling.idle and leaves_model_open(decision, self.asked):
+            return self._not_possible(MODEL_LEFT_OPEN)
         body: bytes | None = None
         path: str | None = None
         obliged = ruling.obligations
@@ -383,15 +387,16 @@ class Request:
                 body = rewritten(self.asked, obliged, self._parts)
                 path = rewritten_path(self.asked, obliged)
             except RewriteError as problem:
-                message = (
-                    f"This request could only be served with less than it asks for, and {problem}."
-                )
-                return self.refused(403, "degrade_not_possible", message)
+                return self._not_possible(str(problem))
         strips = False
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
         return Forward(decision, body, path, strips)
+
+    def _not_possible(self, why: str) -> Answer:
+        message = f"This request could only be served with less than it asks for, and {why}."
+        return self.refused(403, "degrade_not_possible", message)
 
     def too_large(self) -> Answer:
         """Return the answer to a body over the bound."""
@@ -432,6 +437,23 @@ class Request:
         facts = {**incoming_ids(self.head), **self.facts}
         self._settings.on_refusal(OwnRefusal(request_id, status, code, facts))
         return request_id
+
+
+MODEL_LEFT_OPEN = "which model would answer cannot be told"
+
+
+def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
+    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+    rules, idle = decision.engine.policies.rules, decision.ruling.idle
+    if not idle or "request.model" in decision.facts:
+        return False
+    found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
+    if not any(rules[finding.order].id in idle for finding in found):
+        return False
+    endpoint = endpoint_of(asked.path)
+    if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:
+        return not asked.estimate.items() >= FREE.items()
+    return names_models(asked.document, batched=endpoint.kind is Kind.BATCH)
 
 
 def own_answer(

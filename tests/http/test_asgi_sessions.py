@@ -116,6 +116,16 @@ def test_a_block_on_tools_refuses_the_requests_that_have_some(body):
     assert len(errors(call)) == 2
 
 
+@pytest.mark.parametrize("more", [{"models": ["huge"]}, {"fallbacks": ["huge"]}, {"lora": "x"}])
+def test_a_turn_that_leaves_open_which_model_answers_is_not_served_a_stronger_one(more):
+    less = WIDE + "  - {id: less, when: always, degrade: {model: small}}\n"
+    guarded = Guarded(less, Host(responses))
+    call = run(guarded, create(**more), create())
+
+    assert [event["model"] for event in guarded.host.heard] == ["small"]
+    assert [event["code"] for event in errors(call)] == ["degrade_not_possible"]
+
+
 def test_a_request_in_two_places_of_one_frame_is_refused():
     guarded = Guarded(TOOLLESS, Host(responses))
     call = run(guarded, create(response={"tools": [TOOL]}))

@@ -16,6 +16,7 @@ from guardrail.http.parsing import (
 )
 from guardrail.http.parsing.endpoints import ENDPOINTS, Kind, endpoint_of
 from guardrail.http.parsing.values import FREE
+from tests.http.driving import Guarded
 from tests.http.requests import asked, form
 
 TOOL = {"type": "function", "name": "f", "function": {"name": "f"}}
@@ -333,3 +334,72 @@ def test_the_model_of_a_path_is_changed_where_it_stands_and_nowhere_else():
     assert path("/v1beta/models/models:generateContent") == "/v1beta/models/small:generateContent"
     with pytest.raises(RewriteError):
         path("/openai/deployments/large/chat/completions", ".")
+
+
+WEAKER = """
+guardrail: 1
+policy: weaker
+models: {huge: {weaker: large}, large: {weaker: small}, small: {}}
+rules:
+  - {id: less, when: always, degrade: {model: small}}
+"""
+PLAIN = {"model": "large", "messages": []}
+
+
+def lines(*models):
+    """Return a file of requests for models, as a form."""
+    asking = [{"body": {"model": model, "messages": []}} for model in models]
+    text = "\n".join(json.dumps({"url": "/v1/chat/completions", **one}) for one in asking)
+    return form(("purpose", "batch"), ("file", text.encode()))
+
+
+def batch(*models):
+    return {"requests": [{"params": {"model": model, "messages": []}} for model in models]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {**PLAIN, "models": ["small"]}),
+        ("/v1/chat/completions", {**PLAIN, "fallbacks": ["huge"]}),
+        ("/v1/chat/completions", {**PLAIN, "model": "large,huge"}),
+        ("/v1/chat/completions", {**PLAIN, "model": "@preset/mine"}),
+        ("/v1/chat/completions", {**PLAIN, "engine": "huge"}),
+        ("/v1/chat/completions", {**PLAIN, "extra_body": {"lora_path": "x"}}),
+        ("/v1/chat/completions", {"models": ["huge"], "messages": []}),
+        ("/engines/large/deployments/huge/chat/completions", {"messages": []}),
+        ("/v1/messages/batches", batch("large", "huge")),
+    ],
+)
+def test_who_leaves_open_which_model_answers_is_not_served_the_one_that_is_taken_away(path, body):
+    guarded = Guarded(WEAKER)
+
+    refused = guarded.ask(json.dumps(body).encode(), path=path)
+    assert (refused.status, guarded.host.bodies) == (403, [])
+    assert b"which model would answer cannot be told" in refused.body
+    shadow = Guarded(WEAKER.replace("when: always,", "when: always, mode: shadow,"))
+    assert shadow.ask(json.dumps(body).encode(), path=path).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": []}),
+        ("/v1/chat/completions", {"messages": [{"content": "x", "model": "huge"}]}),
+        ("/v1/messages/batches", batch("large", "large")),
+        ("/ask", {"question": "?"}),
+    ],
+)
+def test_who_names_no_model_or_one_is_served(path, body):
+    assert Guarded(WEAKER).ask(json.dumps(body).encode(), path=path).status == 200
+
+
+@pytest.mark.parametrize(
+    ("models", "status"), [(("large", "huge"), 403), (("small", "small"), 200)]
+)
+def test_a_file_of_requests_for_several_models_is_refused_where_a_weaker_one_is_obliged(
+    models, status
+):
+    headers, body = lines(*models)
+
+    assert Guarded(WEAKER).ask(body, path="/v1/files", headers=headers).status == status

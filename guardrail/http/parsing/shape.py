@@ -232,6 +232,16 @@ def _model(every: Sequence[Members]) -> str | None:
     return None if others else found
 
 
+def names_models(document: object, *, batched: bool) -> bool:
+    """Whether a body names a model at all, wherever hosts may look; `batched` in its requests."""
+    if not isinstance(document, dict):
+        return False
+    return any(
+        (settles or batched) and any(members.get(name) for name in _MODEL_MEMBERS)
+        for _, members, settles in members_in(document)
+    )
+
+
 def _flag(document: Mapping[str, object], name: str) -> bool:
     value = document.get(name)
     if value is None or value.__class__ is bool:
