@@ -108,6 +108,11 @@ class Context:
         """The signals that say whom an account acts as."""
         return tuple(s for s in self.signals if isinstance(s, ActorSignal | NoLinks))
 
+    def unasked(self, names: frozenset[str]) -> tuple[Signal, ...]:
+        """Return the signals that establish some of these facts for no rule, in their order."""
+        found = in_order(self._given[0], names - self.engine.used_facts)
+        return tuple(signal for signal in found if signal not in self.signals)
+
     def begin_day(self, now: float) -> None:
         """Let go of links that have expired by `now` (seconds), where they are in memory."""
         for signal in self.signals:

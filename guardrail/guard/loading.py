@@ -157,6 +157,10 @@ class BaseGuard(Generic[S]):
         """The names of the facts that signals establish others from."""
         return frozenset().union(*(signal.needs for signal in self._context.signals))
 
+    def unasked_signals(self, names: frozenset[str]) -> tuple[Signal, ...]:
+        """Return, in order, the signals for some of these facts that no rule needs."""
+        return self._context.unasked(names)
+
     def established(self, facts: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return the facts with those of the signals at `now` (seconds).
 

@@ -61,7 +61,8 @@ th:first-child, td:first-child, td.text, th.text { text-align: left; white-space
   --panel: #eee; --rule: #bbb; --a: #0a5db8; --b: #b23a08; --c: #666a72; --d: #126b42; }
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .skip, details { display: none; }
   .three { grid-template-columns: repeat(3, 1fr); } .plot, .wide { overflow: visible; }
-  th, td, td.text, th.text, th:first-child { white-space: normal; min-width: 0; }
+  th, td { white-space: normal; }
+  th:first-child, td:first-child, td.text, th.text { min-width: 5.5em; }
   .plot svg { min-width: 0; max-height: 7cm; } .bars { max-width: 8cm; }
   svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, figcaption, caption { break-after: avoid; }

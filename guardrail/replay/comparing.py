@@ -14,7 +14,14 @@ from guardrail.guard import Guard
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay.harm import Hit, Place, Reading, reading
-from guardrail.replay.parts import StopReplay, TrafficReading, begun_run, count, end_run
+from guardrail.replay.parts import (
+    StopReplay,
+    TrafficReading,
+    begun_run,
+    count,
+    end_run,
+    told_facts,
+)
 from guardrail.replay.report import ReportFigures
 from guardrail.replay.results import TrafficRun
 from guardrail.replay.running import Replay, Replayed
@@ -182,7 +189,8 @@ def compared_over(
             guards, policies, replays, (False, True), strict=True
         )
     ]
-    source = TrafficReading(files.requests(mapping), sample, warmup, tick)
+    told = told_facts(guards[1], policies[1], new.tally.harm.divisions)
+    source = TrafficReading(files.requests(mapping), sample, warmup, tick, told)
     with contextlib.ExitStack() as closing:
         decided: list[Iterator[Replayed]] = [
             closing.enter_context(contextlib.closing(replay.run(copy)))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import cast
 
 from guardrail.engine import Decision
 from guardrail.errors import DataError
 from guardrail.guard import Guard
 from guardrail.loading import load_policies
+from guardrail.model.conditions import facts_of
+from guardrail.model.facts import typed_value
 from guardrail.model.policy import PolicySet
 from guardrail.replay.counters import seed_counters
 from guardrail.replay.harm import USUAL_DIVISION, Place
@@ -22,13 +25,14 @@ from guardrail.replay.sampling import Sample
 from guardrail.replay.tally import Tally
 from guardrail.replay.ties import Found, Parts, Ties
 from guardrail.replay.today import standing_on
+from guardrail.signals import Signal
 from guardrail.stores import Store
 from guardrail.stores.memory import MemoryStore
 from guardrail.traffic.files import TrafficFiles
 from guardrail.traffic.mapfile import load_map
 from guardrail.traffic.maps import TrafficMap
 from guardrail.traffic.reading import Recorded
-from guardrail.traffic.requests import Request
+from guardrail.traffic.requests import FactValue, Request
 
 TICK = 1 << 12
 """How many requests pass between two looks at what goes on outside of a replay."""
@@ -188,7 +192,8 @@ def replayed(
     """
     replay = Replay(guard, mine)
     run = begun_run(guard, policies, files, mapping, replay, divisions, figures)
-    reading = TrafficReading(files.requests(mapping), sample, warmup, tick)
+    told = told_facts(guard, policies, run.tally.harm.divisions)
+    reading = TrafficReading(files.requests(mapping), sample, warmup, tick, told)
     several, begun = len(files.sources) > 1, reading.begun
     with contextlib.closing(replay.run(iter(reading))) as decided:
         try:
@@ -247,11 +252,47 @@ def end_run(run: TrafficRun, guard: Guard, replay: Replay, reading: TrafficReadi
     run.warnings = guard.warnings(now=replay.course.newest)
 
 
+def told_facts(guard: Guard, policies: PolicySet, divisions: Iterable[Sequence[str]]) -> Facts:
+    """Return what adds the facts by which segments are told, and that traffic is expected by."""
+    names = {name for division in divisions for name in division}
+    for threshold in policies.thresholds:
+        names |= facts_of(threshold.when)
+    return Facts(policies, guard.unasked_signals(frozenset(names)))
+
+
+class Facts:
+    """Adds to requests the facts that `signals` establish: those that are told of and no rule uses.
+
+    A guard asks its signals for what rules use alone.
+    """
+
+    def __init__(self, policies: PolicySet, signals: Sequence[Signal]) -> None:
+        self._known = policies.facts
+        self._signals = signals
+
+    def add(self, ts: float, request: Request) -> None:
+        """Add the facts of a request at `ts` (seconds) that it does not state.
+
+        Raises:
+            DataError: a source of facts failed.
+        """
+        for signal in self._signals:
+            stated = request.facts
+            known = {
+                name: value
+                for name in signal.needs
+                if name in stated
+                and (value := typed_value(self._known[name], stated[name])) is not None
+            }
+            found = cast(dict[str, FactValue], dict(signal.facts(known, ts)))
+            request.facts = found | stated
+
+
 class TrafficReading:
     """The requests that are replayed, with what is noted of them on the way.
 
     `sample` draws from them, None for all; `warmup` is in seconds. `tick` is called now and then.
-    `passed_over` counts the requests of those who were not drawn.
+    `told` adds facts to them. `passed_over` counts the requests of those who were not drawn.
     """
 
     def __init__(
@@ -260,6 +301,7 @@ class TrafficReading:
         sample: Sample | None,
         warmup: float,
         tick: Callable[[], None],
+        told: Facts,
     ) -> None:
         self.sample = sample
         self.warmup = warmup
@@ -267,6 +309,7 @@ class TrafficReading:
         self.passed_over = 0
         self._traffic = traffic
         self._tick = tick
+        self._told = told
         self._line = 0
 
     def place(self, files: TrafficFiles) -> str:
@@ -288,4 +331,5 @@ class TrafficReading:
                 self.passed_over += 1
                 continue
             self._line = recorded[0]
+            self._told.add(recorded[1], recorded[2])
             yield recorded

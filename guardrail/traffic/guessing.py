@@ -169,6 +169,8 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
         return "nginx"
     if sum(_EXPORTED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
         return "cloudwatch-export"
+    if document is None and all(map(_is_plain, csv.reader(texts))):
+        return "csv"
     if document is not None:
         for name, (rows, column) in _DOCUMENTS.items():
             first = next(rows_of(document, rows), None)
@@ -179,6 +181,15 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
     else:
         columns = set(next(csv.reader([texts[0]]), []))
     return next((name for name, wanted in _KNOWN.items() if columns.issuperset(wanted)), None)
+
+
+def _is_plain(cells: Sequence[str]) -> bool:
+    """Tell whether a line without a header is as the map `csv` has it."""
+    if len(cells) != 6:
+        return False
+    time, _, capability, _, *tokens = cells
+    is_time = re.fullmatch(r"\d{9,10}(\.\d+)?", time) is not None or _has_zone(time)
+    return is_time and capability in CAPABILITIES and all(part.isdigit() for part in tokens)
 
 
 def _document(path: str, lines: list[bytes], encoding: str | None) -> Any:

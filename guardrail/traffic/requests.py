@@ -197,6 +197,8 @@ def _why_no_json(line: bytes, report: str) -> str:
             return f"not JSON: `{word.decode()}` is not a number there"
     if "out of range" in report:
         return "a number is too large"
+    if line.strip() in (b"{", b"["):
+        return "not JSON by itself: a document over several lines needs a map with `format: json`"
     return "not JSON"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -56,12 +57,17 @@ def test_the_hook_checks_a_whole_set(checkout):
 def test_each_step_of_the_workflow_succeeds(checkout):
     workflow = yaml.safe_load((ROOT / "examples/ci/github.yaml").read_text("utf-8"))
     steps = [step for step in workflow["jobs"]["check"]["steps"] if "run" in step]
-    ours = [step["run"] for step in steps if not step["run"].startswith("pip ")]
+    lines = [line for step in steps for line in step["run"].splitlines()]
+    ours = [line for line in lines if line.startswith("guardrail ")]
+    shutil.copytree(checkout / "policies", checkout / "base/policies")
 
-    assert len(ours) == 3
+    assert [line.split()[0] for line in lines if line not in ours] == ["pip", "git"]
+    assert [line.split()[1] for line in ours] == ["check", "check", "diff", "bench", "bench"]
     for command in ours:
         done = run(command, checkout)
-        assert done.returncode == 0, done.stdout + done.stderr
+        # On a machine with other work the second measurement may really be slower.
+        slower = "--compare" in command and "slower:" in done.stdout
+        assert done.returncode == (1 if slower else 0), done.stdout + done.stderr
     (kept,) = [step["with"]["path"] for step in workflow["jobs"]["check"]["steps"]
                if "upload-artifact" in step.get("uses", "")]  # fmt: skip
     assert all((checkout / name).exists() for name in kept.split())

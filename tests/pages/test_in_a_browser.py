@@ -255,6 +255,30 @@ def test_a_reader_without_a_mouse_reaches_every_part(chromium, pages, name):
         assert page.locator(f"[id={target[1:]}]").count() == 1
 
 
+BROKEN_WORDS = """() => [...document.querySelectorAll("thead th")].flatMap(head => {
+  const text = head.textContent;
+  return [...text.matchAll(/(?<!\\S)\\p{L}+(?!\\S)/gu)].filter(word => {
+    const walker = document.createTreeWalker(head, NodeFilter.SHOW_TEXT);
+    let node, start = word.index;
+    while ((node = walker.nextNode()) && start >= node.length) start -= node.length;
+    if (!node || start + word[0].length > node.length) return false;
+    const range = document.createRange();
+    range.setStart(node, start);
+    range.setEnd(node, start + word[0].length);
+    return range.getClientRects().length > 1;
+  }).map(word => word[0]);
+})"""
+
+
+@pytest.mark.parametrize(("media", "width"), [("print", 672), ("screen", 320), ("screen", 1100)])
+def test_no_word_of_a_heading_is_broken(chromium, address, media, width):
+    page = opened(chromium, address, width=width)
+    page.emulate_media(media=media)
+    page.set_viewport_size({"width": width, "height": 900})
+
+    assert [word for word in page.evaluate(BROKEN_WORDS) if word not in HOSTILE] == []
+
+
 def test_a_page_prints(chromium, address):
     page = opened(chromium, address, scheme="dark")
     page.emulate_media(media="print")

@@ -571,6 +571,24 @@ def test_where_nothing_can_be_proposed_that_is_said(tmp_path, log, message):
         proposed(str(tmp_path / "log"))
 
 
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ("2026-03-01T09:00:00Z,a1,chat,large,12,3", "csv"),
+        ("1772355600.5,a1,code,,12,3", "csv"),
+        ("2026-03-01T09:00:00,a1,chat,large,12,3", None),
+        ("1772355600000,a1,chat,large,12,3", None),
+        ("1772355600,a1,chat,large,12,3,9", None),
+        ("1772355600,a1,talk,large,12,3", None),
+        ('1772355600,a1,chat,large,"1,200",3', None),
+    ],
+)
+def test_a_plain_csv_is_known_by_its_six_columns(tmp_path, row, name):
+    (tmp_path / "log").write_text(f"{row}\n{row}\n")
+
+    assert proposed(str(tmp_path / "log")).name == name
+
+
 def test_standard_input_is_not_proposed_from():
     with pytest.raises(DataError, match="`-` can be read once"):
         proposed("-")

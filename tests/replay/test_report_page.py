@@ -21,7 +21,13 @@ def test_the_summary_names_how_much_whom_and_which_rules():
     assert "That meets 8 of 40 accounts." in text
     assert "The rules that refuse most: day (66.7%) and embargo (33.3%)." in text
     assert "Refused by tier: email 37.5%, paid 0.0%." in text
-    assert "Of exemptions and rules, 1 end within two weeks." in text
+    assert "Of exemptions and rules, 1 ends within two weeks." in text
+
+
+def test_one_rule_that_refuses_is_one():
+    text = sections(told(rules=[rule("day", throttle=30)]))["short"]
+
+    assert "The rule that refuses most: day (100.0%)." in text
 
 
 def test_where_nothing_is_refused_nothing_is_made_of_it():

@@ -181,7 +181,8 @@ def test_amounts_and_durations_come_from_columns_and_constants(tmp_path, policie
         ({"t": 1, "i": True}, "`i` is not a number"),
         ({"t": 1, "i": 1, "d": 10**7}, "the duration is over a week"),
         ([1], "not a JSON object"),
-        ("{", "not JSON"),
+        ('{"ts": 1', "not JSON"),
+        ("[", "not JSON by itself: a document over several lines needs a map with `format: json`"),
     ],
 )
 def test_a_row_that_is_no_request_is_bad(tmp_path, policies, row, reason):

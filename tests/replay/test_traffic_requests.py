@@ -78,7 +78,8 @@ def test_empty_lines_are_neither_requests_nor_bad(tmp_path):
 BAD = {
     "[]": "not a JSON object",
     '"x"': "not a JSON object",
-    "{": "not JSON",
+    "{": "not JSON by itself: a document over several lines needs a map with `format: json`",
+    '{"ts": 1': "not JSON",
     "nonsense": "not JSON",
     '{"ts":NaN,"facts":{}}': "not JSON: `NaN` is not a number there",
     '{"ts":-Infinity,"facts":{}}': "not JSON: `Infinity` is not a number there",

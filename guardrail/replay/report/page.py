@@ -147,7 +147,8 @@ def _summary(told: Fields) -> Iterator[str]:
             f"<code>{shown(row['rule'])}</code> ({share(refused_by(row), refused)})"
             for row in ranked[:2]
         )
-        yield f"The rule{'s' if len(ranked) > 1 else ''} that refuse most: {named}."
+        which = "rules that refuse" if len(ranked) > 1 else "rule that refuses"
+        yield f"The {which} most: {named}."
     spread = next((found for found in told["segments"] if found["fact"] == "account.tier"), None)
     if spread is not None and refused:
         shares = ", ".join(
@@ -163,7 +164,9 @@ def _summary(told: Fields) -> Iterator[str]:
         were = "was" if hinged == 1 else "were"
         yield f"{many(hinged, 'request')} {were} decided on a fact that was missing."
     if told.get("ending"):
-        yield f"Of exemptions and rules, {len(told['ending'])} end within two weeks."
+        count = len(told["ending"])
+        verb = "ends" if count == 1 else "end"
+        yield f"Of exemptions and rules, {count} {verb} within two weeks."
 
 
 def _over_time(told: Fields) -> Iterator[str]:
