@@ -232,6 +232,14 @@ LINT_ENTRIES = (
         "Once is enough, so one of the two may have been meant to be another.",
     ),
     Explanation(
+        "GR232",
+        "value with what nobody sees",
+        'rules:\n  - {id: partner, when: {account.id: "acct_42 "}, unknown: skip, block: {}}',
+        'rules:\n  - {id: partner, when: {account.id: "acct_42"}, unknown: skip, block: {}}',
+        "A value is compared as it stands. A space at its end, or a character without width that "
+        "came with it from a web page or a table, makes it another value, which no request has.",
+    ),
+    Explanation(
         "GR401",
         "test that expects what does not happen",
         _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {throttle: embargo}}",
