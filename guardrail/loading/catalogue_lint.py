@@ -185,7 +185,8 @@ LINT_ENTRIES = (
         _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
         "reason: pilot, expires: 2198-12-31}",
         "It switches its rules off, in a place where nobody looks for that. `mode: off` says so in "
-        "the rule. A condition that every request meets is the same as `always`.",
+        "the rule. A condition that every request meets is the same as `always`, and so is, but "
+        "for a few, one that holds for all whom it does not name: `not_in` where `in` was meant.",
     ),
     Explanation(
         "GR228",
