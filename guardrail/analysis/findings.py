@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
 from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
-from guardrail.analysis.limits import limits_of, lint_limits
+from guardrail.analysis.limits import OWN, limits_of, lint_limits
 from guardrail.analysis.space import Space
 from guardrail.analysis.tiers import lint_tiers
 from guardrail.analysis.witnesses import possible
@@ -315,9 +316,13 @@ def _of_steps(
         asked = [d for d in own if d.counts and d.percent == step.percent]
         if len(verb.steps) > 1 and asked and not (last and not verb.on_the_way):
             covering = _covering(space, standing, asked, others)
-            if covering is not None:
+            if covering:
                 message = f"{what}: {_named(covering)} as much before"
                 help = "leave it out, or correct the other rule"
+                yield finding("GR217", message, rule.span, help)
+            elif covering is not None and not last:
+                message = f"{what}: whatever it applies to is refused at once"
+                help = "leave it out, or correct an amount of 0"
                 yield finding("GR217", message, rule.span, help)
 
 
@@ -354,6 +359,10 @@ def _of_exemption(
         message = f"{what} is for everyone: its condition holds for every request"
         help = "say who is exempt, or set the rules' `mode: off`"
         yield finding("GR227", message, _place(exemption.when, exemption.span), help)
+    elif _is_for_others(space, exemption):
+        message = f"{what} is for everyone but those it names"
+        help = "name who is exempt, or let the rules leave out whom they are not for"
+        yield finding("GR227", message, _place(exemption.when, exemption.span), help)
     yield from _of_raises(exemption, [by_id[name] for name in exemption.raises if name in by_id])
     names = dict.fromkeys((*exemption.rules, *exemption.raises))
     lifted = [by_id[name] for name in names if name in by_id]
@@ -376,6 +385,21 @@ def _of_exemption(
 def _is_for_all(space: Space, exemption: Exemption) -> bool:
     holds = space.condition(0, exemption.when, exemption.unknown_holds)
     return not possible(space, [space.opposite(holds)])
+
+
+def _is_for_others(space: Space, exemption: Exemption) -> bool:
+    """Tell whether an exemption holds for each customer that it does not name."""
+    tests = [test for test in comparisons(exemption.when) if test.fact in OWN]
+    outside: list[Formula] = []
+    for test in tests:
+        if test.operator in ("in", "not_in", "prefix", "cidr"):
+            names = replace(test, operator="in") if test.operator == "not_in" else test
+            there = Comparison(test.fact, "exists", True, test.text)
+            outside += [space.test(0, there, False), space.opposite(space.test(0, names, False))]
+    holds = space.condition(0, exemption.when, exemption.unknown_holds)
+    if not outside or not possible(space, outside):
+        return False
+    return not possible(space, [*outside, space.opposite(holds)])
 
 
 def _of_raises(exemption: Exemption, rules: Sequence[Rule]) -> Iterator[Diagnostic]:

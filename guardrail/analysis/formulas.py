@@ -55,9 +55,12 @@ Domains = dict[str, int]
 EFFORT = 100_000
 """How many splits a search may make before it is given up."""
 
+STEPS = 5_000_000
+"""How many formulas all searches about one set, or two, may look at before the rest is given up."""
+
 
 class EffortError(Exception):
-    """A search was given up: it took more splits than it may."""
+    """A search was given up: it took more splits than it may, or all of them too many steps."""
 
 
 def every(parts: Iterable[Formula], full: Mapping[str, int]) -> Formula:
@@ -237,13 +240,15 @@ class Search:
     """A search for values that make formulas true, which may make so many splits in all.
 
     Of each variable in `free`, the value numbered 0 costs nothing and any other one; `most` is
-    what the values found may cost together, None for anything.
+    what the values found may cost together, None for anything. `steps` are how many formulas may
+    be looked at.
     """
 
     full: Mapping[str, int]
     free: frozenset[str] = frozenset()
     most: int | None = None
     effort: int = EFFORT
+    steps: int = STEPS
 
     def find(self, formulas: Iterable[Formula], domains: Domains) -> Domains | None:
         """Return sets of values of which each choice makes all formulas true, None if none do.
@@ -258,7 +263,7 @@ class Search:
         if not left:
             return domains
         self.effort -= 1
-        if self.effort < 0:
+        if self.effort < 0 or self.steps < 0:
             raise EffortError
         variable, mask = _to_split(left, domains)
         for part in (domains[variable] & mask, domains[variable] & ~mask):
@@ -274,6 +279,7 @@ class Search:
             left: list[Formula] = []
             queue = formulas
             while queue:
+                self.steps -= 1
                 formula = given(queue.pop(), domains, self.full)
                 if formula is False:
                     return None

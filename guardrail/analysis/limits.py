@@ -191,6 +191,7 @@ def _never_reached(
     space: Space, inner: Limit, acting: Index[Limit], elsewhere: More, vain: set[str]
 ) -> Iterator[Diagnostic]:
     if not isinstance(inner.verb, Budget | Rate):
+        yield from _counts_one(space, inner)
         return
     if inner.rows and all(most is None for most, _, _ in inner.rows):
         if not possible(space, [inner.when]):
@@ -220,6 +221,18 @@ def _never_reached(
         yield _in_vain(space, inner, idle[0], is_whole=True)
     elif less:
         yield _in_vain(space, inner, less[0], is_whole=False)
+
+
+def _counts_one(space: Space, limit: Limit) -> Iterator[Diagnostic]:
+    """Find a rule that counts the values of a fact, and keeps a counter for each of them."""
+    verb = limit.verb
+    if isinstance(verb, Distinct) and verb.count in limit.key and possible(space, [limit.when]):
+        if any(most == 0 for most, _, _ in limit.rows):
+            return
+        message = f"rule `{limit.rule.id}` never comes to act: it keeps a counter for each "
+        message += f"`{verb.count}`, and finds one in it"
+        help = "let `key` be what they have in common, such as `device.fingerprint`"
+        yield finding("GR207", message, _at(space, limit), help)
 
 
 def _in_vain(

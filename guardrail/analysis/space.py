@@ -19,8 +19,11 @@ from zoneinfo import ZoneInfo
 
 from guardrail.analysis.formulas import (
     EFFORT,
+    STEPS,
+    Domains,
     Formula,
     Pair,
+    Search,
     bits,
     every,
     holds,
@@ -105,7 +108,7 @@ class Space:
         `effort` is how many splits the search for an answer may make.
         """
         self.sets = tuple(sets)
-        self.effort = effort
+        self.effort, self.steps = effort, STEPS
         self._named: dict[str, _Named] = {}
         self._raised_until: set[int] = set()
         for policies in sets:
@@ -435,6 +438,20 @@ class Space:
             return 0
         own = _OF_ONE_ACCOUNT.get(name, source)
         return sum(1 << place for place, value in enumerate(self.raw[name]) if value == own)
+
+    # Searches.
+
+    def find(self, search: Search, formulas: Iterable[Formula], domains: Domains) -> Domains | None:
+        """Return what a search finds; all searches of a space share the steps that they may take.
+
+        Raises:
+            EffortError: it takes too many splits, or the steps are used up.
+        """
+        search.steps = self.steps
+        try:
+            return search.find(formulas, domains)
+        finally:
+            self.steps = search.steps
 
     # Formulas.
 

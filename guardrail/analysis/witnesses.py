@@ -79,7 +79,7 @@ def possible_twice(
     rules = space.rules_of_requests
     every = [*first, *rules, *(renamed(one, names) for one in (*second, *rules))]
     while True:
-        domains = Search(full, effort=space.effort).find(every, full)
+        domains = space.find(Search(full, effort=space.effort), every, full)
         if domains is None:
             return False
         chosen = {name: mask.bit_length() - 1 for name, mask in domains.items()}
@@ -118,7 +118,7 @@ def _searched(
 
 
 def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
-    domains = Search(space.full, effort=space.effort).find(every, space.full)
+    domains = space.find(Search(space.full, effort=space.effort), every, space.full)
     if domains is None:
         return None
     # Of values that are as good, the last is the one that fewest rules name.
@@ -185,7 +185,7 @@ class _Shrinking:
             search = Search(self.full, effort=self.space.effort)
             if most is not None:
                 search = Search(self.full, self.costly, most, TRIES)
-            best = search.find(self.every, domains)
+            best = self.space.find(search, self.every, domains)
             if best is None:
                 return None
             facts = {name: best[name] for name in self.space.full}

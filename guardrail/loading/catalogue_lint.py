@@ -185,7 +185,8 @@ LINT_ENTRIES = (
         _ONE + "exemptions:\n  - {id: pilot, rules: [embargo], when: {account.id: a1}, "
         "reason: pilot, expires: 2198-12-31}",
         "It switches its rules off, in a place where nobody looks for that. `mode: off` says so in "
-        "the rule. A condition that every request meets is the same as `always`.",
+        "the rule. A condition that every request meets is the same as `always`, and so is, but "
+        "for a few, one that holds for all whom it does not name: `not_in` where `in` was meant.",
     ),
     Explanation(
         "GR228",
@@ -230,6 +231,14 @@ LINT_ENTRIES = (
         "lists: {embargoed: [CU, IR, CU]}\n" + _ONE.replace("CU", "{in: $embargoed}"),
         "lists: {embargoed: [CU, IR, KP]}\n" + _ONE.replace("CU", "{in: $embargoed}"),
         "Once is enough, so one of the two may have been meant to be another.",
+    ),
+    Explanation(
+        "GR232",
+        "value with what nobody sees",
+        'rules:\n  - {id: partner, when: {account.id: "acct_42 "}, unknown: skip, block: {}}',
+        'rules:\n  - {id: partner, when: {account.id: "acct_42"}, unknown: skip, block: {}}',
+        "A value is compared as it stands. A space at its end, or a character without width that "
+        "came with it from a web page or a table, makes it another value, which no request has.",
     ),
     Explanation(
         "GR401",

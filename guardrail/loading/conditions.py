@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from guardrail.loading.findings import Scope
-from guardrail.loading.foreign import COMBINATOR_WORDS, always, expression, fact_name
+from guardrail.loading.foreign import COMBINATOR_WORDS, always, expression, fact_name, higher
 from guardrail.loading.foreign import operator as operator_advice
 from guardrail.loading.foreign_values import NO_ENVIRONMENT, environment
 from guardrail.loading.lists import Lists, list_name
@@ -22,6 +22,8 @@ from guardrail.loading.nodes import (
     text_in,
 )
 from guardrail.loading.notation import NotationError, is_date, read_instant, report_notation, typed
+from guardrail.loading.shapes import ExemptionShape, RuleShape
+from guardrail.loading.shaping import keys_of
 from guardrail.loading.suggest import did_you_mean, nearest, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import SECOND
@@ -36,6 +38,9 @@ from guardrail.model.conditions import (
     facts_of,
 )
 from guardrail.model.facts import Fact, FactType
+
+_BESIDE = frozenset({*keys_of(RuleShape), *keys_of(ExemptionShape)})
+"""The keys that stand beside a condition, not in it."""
 
 COMBINATORS = ("any", "all", "not", "use")
 """The keys of a condition that are not facts."""
@@ -149,7 +154,8 @@ class Conditions:
         if name in self.named:
             help = f"`{name}` is a named condition: write `use: {name}`"
         elif name not in self.scope.facts:
-            help = COMBINATOR_WORDS.get(name) or fact_name(name, self.scope.facts, entry.value)
+            help = COMBINATOR_WORDS.get(name) or higher(name, _BESIDE, "when")
+            help = help or fact_name(name, self.scope.facts, entry.value)
         fact = self.scope.fact(name, entry.key.span, help=help)
         if fact is None:
             return None

@@ -83,6 +83,11 @@ def read_amount(written: object, *, money: bool) -> int:
         if isinstance(written, int) and abs(written) > TOP:
             raise NotationError("is too large", f"the largest amount is {TOP:,}")
         number = Decimal(written)
+        if not money and number.as_tuple().exponent == -3:
+            whole = f"{number:f}".replace(".", "").lstrip("0") or "0"
+            raise NotationError(
+                "has a point among its digits", f"write `{whole}`: a point separates no thousands"
+            )
     else:
         raise NotationError("is not an amount", help)
     if number < 0:

@@ -18,8 +18,9 @@ from random import Random
 from typing import Any
 
 from guardrail.analysis import analyse
-from guardrail.engine import allowance, in_unit, rule_facts
+from guardrail.engine import allowance, in_unit
 from guardrail.model.amounts import DAY, Amount, without_raises
+from guardrail.model.conditions import facts_of
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.facts import EARNED, Fact, FactType, Source
 from guardrail.model.policy import PolicySet
@@ -307,7 +308,8 @@ def escaped(policies: PolicySet, amounts: Sequence[Amounts], cases: Sequence[Cas
             same = tuple(sorted((n, str(v)) for n, v in case.request.items() if n not in said))
             groups.setdefault((same, case.now), []).append(case)
     for one in every:
-        if "request.capability" not in rule_facts(one.rule, policies.exemptions):
+        lifting = [ex.when for ex in policies.exemptions if one.rule.id in ex.rules]
+        if all("request.capability" not in facts_of(w) for w in (one.rule.when, *lifting)):
             continue
         for alike in groups.values():
             bounded = any(

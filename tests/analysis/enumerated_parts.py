@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from guardrail.analysis import analyse
@@ -29,7 +30,7 @@ from guardrail.model.conditions import (
 )
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Rule, Step
+from guardrail.model.rules import Budget, Exemption, Rule, Step
 from tests.analysis.enumerated import loosened
 from tests.analysis.enumerated_limits import limited
 from tests.analysis.small_sets import (
@@ -145,9 +146,13 @@ def _wrong_steps(policies: PolicySet, told: Sequence[Diagnostic]) -> list[str]:
 
 def _is_idle(policies: PolicySet, rule: Rule, verb: Budget, step: Step) -> bool:
     """Tell whether a step asks for nothing that earlier ones, or other rules, do not ask for."""
-    own = _by_step(policies, rule, step)
+    every = _by_step(policies, rule, step)
+    own = [(was, others) for was, others in every if ("refuse",) not in dict(was).values()]
     if not any(what for was, _ in own for _, what in was):
-        return False
+        asked_of_any = any(
+            name == rule.id and w[0] == "limit" for was, _ in every for name, w in was
+        )
+        return asked_of_any and step is not verb.steps[-1]
     earlier = [s.verdict.effect for s in verb.steps if s.percent < step.percent]
     if any(effect.refuses and effect >= step.verdict.effect for effect in earlier):
         return True
@@ -172,7 +177,7 @@ def _by_step(
                 if n != rule.id and (n not in exemptible or rule.exemptible)
             ]
             found.append(([*own, *refusing], others))
-    return [(was, now_asked) for was, now_asked in found if ("refuse",) not in dict(was).values()]
+    return found
 
 
 def _wrong_for_all(policies: PolicySet, answers: Answers, told: Sequence[Diagnostic]) -> list[str]:
@@ -180,9 +185,40 @@ def _wrong_for_all(policies: PolicySet, answers: Answers, told: Sequence[Diagnos
     expected = set()
     for one in policies.exemptions:
         holds = {one.unknown_holds if found is None else found for found in answers[one.when]}
-        if holds == {True} and one.expires > NOW and one.when != ALWAYS:
+        for_all = holds == {True} or _holds_for_others(policies, one)
+        if one.expires > NOW and one.when != ALWAYS and for_all:
             expected.add(one.id)
     return [] if claimed == expected else [f"GR227: claimed {claimed}, and it is {expected}"]
+
+
+def _holds_for_others(policies: PolicySet, exemption: Exemption) -> bool:
+    """Tell whether an exemption holds for every account and organisation that it does not name."""
+    reader = FactReader(policies.facts, set(facts_of(exemption.when)), "UTC")
+    holds = compile_condition(exemption.when)
+    tests = [
+        test
+        for test in _parts(exemption.when)
+        if isinstance(test, Comparison)
+        and test.fact in ("account.id", "account.org", "client.ip")
+        and test.operator in ("in", "not_in", "prefix", "cidr")
+    ]
+    answers = set()
+    for request in requests(policies):
+        for now in TIMES:
+            typed = reader.read(request, now / SECOND)[0]
+            if all(t.fact in typed and not _names(t, typed[t.fact]) for t in tests):
+                found = holds(typed, now / SECOND)
+                answers.add(exemption.unknown_holds if found is None else found)
+    return bool(tests) and answers == {True}
+
+
+def _names(test: Comparison, value: str) -> bool:
+    operand: Any = test.operand
+    if test.operator == "prefix":
+        return value.startswith(operand)
+    if test.operator == "cidr":
+        return any(ip_address(value) in one for one in operand)
+    return value in operand
 
 
 def main(count: int, seed: int) -> None:

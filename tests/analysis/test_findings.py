@@ -169,6 +169,14 @@ def test_a_step_behind_one_that_refuses_is_found(steps, codes):
     assert found(STEPS % steps) == codes
 
 
+def test_a_step_of_what_is_refused_anyway_is_found():
+    text = STEPS.replace("tokens: 100", "tokens: 100, requests: 0")
+
+    assert found(text % "{at: 50%, degrade: {disable: [tools]}}, {at: 100%, block: {}}") == [
+        "5 GR217"
+    ]
+
+
 @pytest.mark.parametrize(
     ("when", "codes"),
     [
@@ -191,6 +199,10 @@ def test_an_exemption_that_lifts_nothing_is_found(when, codes):
         ("{any: [{account.id: {exists: true}}, {account.id: {exists: false}}]}", ["7 GR227"]),
         ("{account.tier: {at_least: mid}}", []),
         ("{account.id: {exists: true}}", []),
+        ("{account.id: {not_in: [a1, a2]}}", ["7 GR227"]),
+        ("{not: {account.org: {prefix: test-}}}", ["7 GR227"]),
+        ("{account.id: {not_in: [a1, a2]}, account.tier: top}", []),
+        ("{account.org: o1, account.id: {not_in: [a1]}}", []),
     ],
 )
 def test_an_exemption_for_every_request_is_found(when, codes):

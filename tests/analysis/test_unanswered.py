@@ -83,3 +83,12 @@ def test_what_is_judged_by_examples_is_told():
 
     assert [one.code for one in analyse(load_text(text), NOW)] == ["GR229"]
     assert compared(load_text(text), load_text(text), NOW).unjudged
+
+
+def test_what_is_asked_after_the_steps_of_a_set_is_told(monkeypatch):
+    monkeypatch.setattr("guardrail.analysis.space.STEPS", 5)
+    policies = load_text(tangled() + EXEMPTION + CLAIMS)
+    told = {one.message.split(":")[0]: one.code for one in analyse(policies, NOW)}
+
+    assert told["rule `tangled` was not looked at to the end"] == "GR229"
+    assert any(proof.is_open for proof in proved(policies, NOW))

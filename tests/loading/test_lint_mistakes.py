@@ -554,6 +554,27 @@ MISTAKES = {
         + rule("m", "when: {geo.country: {in: $sanctioned}}", SKIP, BLOCK),
         "               SD]",
     ),
+    "a space after an account": Mistake("GR232", block('{account.id: "acct_42 "}'), "acct_42 "),
+    "a character without width in an organisation": Mistake(
+        "GR232", block('{account.org: {in: ["org\\u200b1", org2]}}'), "org"
+    ),
+    "a pace of 0 for some": Mistake(
+        "GR210",
+        rules(rule("m", "when: {account.id: a1}", SKIP, "rate: {requests: 0/minute, key: global}")),
+        "0/minute",
+    ),
+    "nothing at once": Mistake(
+        "GR210",
+        rules(rule("m", "when: {account.id: a1}", SKIP,
+                   "rate: {requests: 5/minute, burst: 0, key: global}")),
+        "5/minute",
+    ),
+    "the accounts of each account": Mistake(
+        "GR207",
+        rules(rule("m", "when: {account.tier: email}",
+                   "distinct: {count: account.id, max: 5, per: 30d, key: account.id}")),
+        "max: 5",
+    ),
     "an account twice": Mistake("GR231", block("{account.id: {in: [a1, a2, a1]}}"), "a1, a2"),
     # Exemptions for all.
     "an exemption for everyone": Mistake("GR227", exemption("always"), "when: always"),

@@ -125,15 +125,21 @@ def _at_once(limit: _Limit) -> Amount:
 
 
 def _without_room(written: Written, limits: list[_Limit]) -> None:
-    """Report limits of 0 that all requests meet, and that no exemption lifts or raises."""
+    """Report limits of 0 that all requests meet, and paces of 0, that no exemption lifts or raises.
+
+    Other software takes a pace of 0 for none.
+    """
     lifted = {name for exemption in written.policies.exemptions for name in exemption.rules}
     for limit in limits:
-        if limit.rule.when != ALWAYS or limit.rule.id in lifted or not _refuses(limit):
+        is_meant = limit.rule.when != ALWAYS and not isinstance(limit.verb, Rate)
+        if is_meant or limit.rule.id in lifted or not _refuses(limit):
             continue
         if limit.unit in _OF_ALL and set(possible_amounts(_at_once(limit)) or ()) == {0}:
             message = f"no request fits into the limit of {quoted(limit.rule.id)}"
             label = "it refuses whatever it applies to"
             help = "give it room, or write `block: {}` if nobody is to be served"
+            if isinstance(limit.verb, Rate):
+                help += "; what has no limit is `unlimited`"
             at = written.place(limit.rule).key_span(limit.path)
             written.scope.findings.report("GR210", at, message, label=label, help=help)
 

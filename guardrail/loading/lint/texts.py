@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from guardrail.loading.lint.written import TESTING, Tested, Written, lists_in, scalars_in
@@ -39,6 +40,7 @@ def lint_texts(written: Written) -> None:
     _cut_short(written, sources)
     _twice(written)
     for tested in written.tested():
+        _unseen(written, tested)
         _pattern(written, tested)
         if tested.in_list:
             _comma(written, tested)
@@ -90,6 +92,25 @@ def _twice(written: Written) -> None:
                     label = f"first in {place_of(first.span)}"
                     help = "leave it out, or write the value that was meant"
                     written.scope.findings.report("GR231", part, message, label=label, help=help)
+
+
+def _unseen(written: Written, tested: Tested) -> None:
+    """Report a value that a fact is compared with for what nobody sees of it."""
+    text = tested.node.text
+    if tested.fact.type not in (FactType.STRING, FactType.LIST) or list_name(tested.node):
+        return
+    bare = "".join(c for c in text if c.isprintable() or unicodedata.category(c) == "Cn").strip()
+    hidden = next((c for c in text.strip() if not c.isprintable()), None)
+    if tested.operator == "prefix" and hidden is None:
+        # `Mozilla/5.0 ` is a start that ends where a word does.
+        bare, text = bare.lstrip(), text.rstrip()
+    if text == bare:
+        return
+    message = f"{quoted(text)} begins or ends with a space, which is part of it"
+    if hidden is not None:
+        message = f"{quoted(bare)} has a character that is not seen: U+{ord(hidden):04X}"
+    help = f'write `"{bare}"`' if bare else "leave it out"
+    written.scope.findings.report("GR232", tested.node, message, help=help)
 
 
 def _pattern(written: Written, tested: Tested) -> None:
