@@ -72,11 +72,11 @@ def _acquiring(guard: Any, store: LmdbStore, stated: Sequence[tuple[Any, Any]]) 
         plans = []
         for facts, estimate in stated:
             clock.now += clock.step
-            plans.append(guard._context.plan(facts, estimate, clock.now)[1])
-        acquire = store.acquire
+            plans.append(guard._context.plan(facts, estimate, clock.now))
+        ask = store.ask
         began = perf_counter()
         for plan in plans:
-            acquire(plan.charges, plan.cells, plan.now)
+            ask(plan.form, plan.now)
         return (perf_counter() - began) / len(stated)
 
     return run
