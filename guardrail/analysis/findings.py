@@ -234,8 +234,15 @@ def _of_rules(
                     )
                     help += "leave out whom this one is for, or write both as one table of amounts"
                 yield finding("GR202", message, rule.span, help)
-            else:
-                yield from _of_steps(space, standing, rule, own, others)
+        except EffortError:
+            left[f"rule `{rule.id}`"] = rule.span
+    # Steps are held against the rules that stay: of two alike, one is gone, and its steps with it.
+    for rule in policies.rules:
+        own = by_rule.get(rule.id, [])
+        if rule.mode is not Mode.ENFORCE or not own or rule.id in gone:
+            continue
+        try:
+            yield from _of_steps(space, standing, rule, own, partial(_instead, gone=gone))
         except EffortError:
             left[f"rule `{rule.id}`"] = rule.span
 

@@ -169,6 +169,14 @@ def test_a_step_behind_one_that_refuses_is_found(steps, codes):
     assert found(STEPS % steps) == codes
 
 
+def test_of_two_rules_alike_one_is_found_and_no_step_of_the_other():
+    day = "when: always\n    budget: {requests: 9, per: day, key: account.id}\n"
+    steps = "    steps: [{at: 80%%, throttle: {}}, {at: 100%%, %s: {}}]\n"
+    text = f"rules:\n  - id: a\n    {day}{steps % 'throttle'}  - id: b\n    {day}{steps % 'block'}"
+
+    assert found(text) == ["5 GR202"]
+
+
 def test_a_step_of_what_is_refused_anyway_is_found():
     text = STEPS.replace("tokens: 100", "tokens: 100, requests: 0")
 
