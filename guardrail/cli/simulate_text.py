@@ -223,7 +223,7 @@ def _operators(count: int) -> str:
 def honest_table(told: Fields) -> Iterator[str]:
     """Yield the harm to honest customers: pooled and by segment, established and new."""
     honest = told["honest"]
-    head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "asked $", "blocked"]
+    head = ["honest", "active", "asked", "denied", "weaker", "for ID", "to pay", "blocked"]
     head.append("gone")
     rows = [head]
     for age in ("established", "new"):
