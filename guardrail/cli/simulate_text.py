@@ -220,17 +220,10 @@ def _operators(count: int) -> str:
     return "1 operator" if count == 1 else f"{count} operators"
 
 
-_DEGRADED = 4
-"""Which column tells of those who were served degraded."""
-
-
 def honest_table(told: Fields, cells: int) -> Iterator[str]:
-    """Yield the harm to honest customers: pooled and by segment, established and new.
-
-    Where nobody was served degraded, there is no column about it.
-    """
+    """Yield the harm to honest customers: pooled and by segment, established and new."""
     honest = told["honest"]
-    head = ["honest", "accounts", "asked", "denied", "degraded", "asked ID", "asked $", "blocked"]
+    head = ["honest", "active", "asked", "denied", "weaker", "for ID", "to pay", "blocked"]
     head.append("gone")
     rows = [head]
     for age in ("established", "new"):
@@ -239,9 +232,7 @@ def honest_table(told: Fields, cells: int) -> Iterator[str]:
             if age in ages:
                 mark = " ←" if honest["worst"][age] == name else ""
                 rows.append(_harm_row(f"  {name}{mark}", ages[age]))
-    if not any(honest["pooled"][age]["degraded_share"] for age in honest["pooled"]):
-        rows = [[*row[:_DEGRADED], *row[_DEGRADED + 1 :]] for row in rows]
-    yield from stacked(rows, [False, *[True] * (len(rows[0]) - 1)], cells)
+    yield from stacked(rows, [False, *[True] * 8], cells)
 
 
 def _harm_row(name: str, harm: Fields) -> list[str]:
