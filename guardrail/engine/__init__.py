@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import Case, Decision, Engine
-from guardrail.engine.emit_inline import Decide, Settle, decide_inline, settle_inline
+from guardrail.engine.emit_inline import Decide, decide_inline
 from guardrail.engine.emit_rows import PlanRows, plan_in_rows
 from guardrail.engine.explain import (
     Answered,
@@ -19,6 +19,7 @@ from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactR
 from guardrail.engine.plan import Ban, Plan, Row, receipt_of
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import FACTS_UNAVAILABLE, Interpreter, rule_applies
+from guardrail.engine.settling import Settle, settle_inline
 from guardrail.engine.sizes import Sizer, as_count, no_estimate, unlisted
 from guardrail.engine.verbs import (
     BY_RULE,

@@ -13,15 +13,13 @@ from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, TOKENS, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
-from guardrail.engine.windows import pace_increment
 from guardrail.model.amounts import DAY, SECOND
-from guardrail.model.cells import IDENT_LENGTH, LINE, MEMBERS, TOP, WINDOW, Cell, Drain, Reply
+from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Reply
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
-Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
 
 
 class FusableTable(Protocol):
@@ -620,101 +618,3 @@ class Bucket:
     def __init__(self, function: Callable[..., Any], counts: bool) -> None:
         self.function = function
         self.counts = counts
-
-
-def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
-    """Return a function that settles a decision at a time in microseconds, None if it cannot.
-
-    It corrects the records in place where the usage states whole counts of tokens, whose cost is
-    that of the model served, and returns False where it left the decision to the steps.
-    """
-    units = set(engine.sizer.units)
-    if not units <= {"requests", *TOKENS, "cost_usd"}:
-        return None
-    counts_money = "cost_usd" in units
-    # Of each counter: where its unit stands among the amounts, a rate's period, a place's lease.
-    places = {unit: place for place, unit in enumerate((*TOKENS, "cost_usd"))}
-    counters = [
-        (places.get("".join(limit.units[part : part + 1]), len(places)), limit.period, limit.lease)
-        for limit, part in engine.counters
-    ]
-    acquire, release, moved, home = store.lock.acquire, store.lock.release, store.moved, store.home
-    mask, redrained, readjusted = store.shard_mask, store.codec.redrained, store.codec.readjusted
-
-    def settle(
-        decision: Decision, usage: Mapping[str, object], now: int, model: str | None
-    ) -> bool:
-        into: Any = usage.get("input_tokens")
-        out: Any = usage.get("output_tokens")
-        if into.__class__ is not int or out.__class__ is not int or "requests" in usage:
-            return False
-        if into < 0 or out < 0 or into + out > TOP:
-            return False
-        if decision.settled or decision.engine is not engine:
-            return False
-        cost = _cost(engine, decision, usage, model) if counts_money else None
-        if counts_money and cost is None:
-            return False
-        amounts = (into + out, into, out, cost, None)
-        debits = decision.debits
-        decision._settled = True
-        acquire()
-        try:
-            for debit in debits:
-                if debit is None:
-                    continue
-                place, period, lease = counters[debit[0]]
-                amount = amounts[place]
-                if lease:
-                    key = moved(debit[1])
-                    home(key[:IDENT_LENGTH], 0).leave(key, decision.id)
-                elif amount is not None and amount != debit[5]:
-                    correct(debit, amount, period, now)
-        finally:
-            release()
-        return True
-
-    def correct(debit: Receipt, amount: int, period: int, now: int) -> None:
-        _, charged, slot, used, increment, reserved, allowance, refunded = debit
-        key = moved(charged)
-        if key != charged and period and amount < reserved:
-            return  # the later of two lines stands: less may be due to the other
-        table = home(key[:IDENT_LENGTH], 0)
-        shard = table.current[hash(key) & mask]
-        known = record = shard.get(key)
-        if known is None:
-            record = table.find_older(key)
-        if period:
-            delta = pace_increment(amount, allowance, period) - increment
-            drain = Drain(key, delta, used + increment, refunded, slot + 60 * SECOND)
-            record = redrained(record, drain, now)
-        else:
-            record = readjusted(record, slot, amount - reserved)
-        if known is not None:
-            shard[key] = known if record is None else record
-        elif record is not None:
-            table.put(key, record, now)
-
-    return settle
-
-
-def _cost(
-    engine: Engine, decision: Decision, usage: Mapping[str, object], served: str | None
-) -> int | None:
-    """Return what the tokens of a usage cost, None where something else has a say in that.
-
-    Where it is not known which model `served`, it is the one that the decision asked for.
-    """
-    cached = usage.get("cached_input_tokens", 0)
-    if not isinstance(cached, int) or isinstance(cached, bool) or not 0 <= cached <= TOP:
-        return None
-    if usage.get("cost_usd") is not None:
-        return None
-    model: object = served
-    if served is None:
-        model = decision.facts.get("request.model")
-        if decision.obligations:
-            model = decision.obligations.get("model", model)
-    incoming: Any = usage["input_tokens"]
-    outgoing: Any = usage["output_tokens"]
-    return engine.sizer.priced(incoming, outgoing, cached, model)
