@@ -480,8 +480,7 @@ class _Inline:
         struck: Sequence[tuple[Limit, str]] = (),
     ) -> Decision:
         """Refuse a request; nothing is charged but strikes."""
-        if struck:
-            found = self._strike(facts, struck, now) + found
+        found = self._strike(facts, struck, now) + found
         make = Receipt._make
         looked = [(make(each), False) for each in receipts if each is not None]
         return self.engine.concluded(facts, estimate, now, serial, found, looked)
@@ -510,6 +509,8 @@ class _Inline:
         self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int
     ) -> tuple[Finding, ...]:
         """Count a refusal against each key, and begin the bans of those that had one too many."""
+        if not struck:
+            return ()
         found: list[Finding] = []
         store, stranger = self.store, spill_text(facts)
         for limit, key in struck:

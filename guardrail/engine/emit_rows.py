@@ -15,7 +15,17 @@ from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.plan import Plan
 from guardrail.engine.verbs import CellSpec, Limit, refuses
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import CELL, COUNTER, LINE, MEMBERS, MILLISECOND, SET, TOP, WINDOW
+from guardrail.model.cells import (
+    CELL,
+    COUNTER,
+    LINE,
+    MEMBERS,
+    MILLISECOND,
+    SET,
+    TOP,
+    WINDOW,
+    milliseconds,
+)
 from guardrail.model.facts import FactType
 
 Write = Callable[..., bool]
@@ -59,7 +69,7 @@ class RowEmitter(Emitter):
         kind = SET if spec.kind == MEMBERS else COUNTER
         ttl = f"-(-({spec.ttl}) // {MILLISECOND})"
         if spec.ttl.isdigit():
-            ttl = str(_milliseconds(int(spec.ttl)))
+            ttl = str(milliseconds(int(spec.ttl)))
         return [
             f"rows.append((len(cells) // 2, {j}, k{j}, {spec.kind}, {rest}))",
             *members,
@@ -99,7 +109,7 @@ class RowEmitter(Emitter):
         if escalate is None:
             return [*lines, f"charges += ({binding}, 0)"]
         strikes, ban = (f'"{ident}" + {key}' for ident in limit.ban_idents)
-        within, kept = _milliseconds(escalate.within), _milliseconds(escalate.block_for)
+        within, kept = milliseconds(escalate.within), milliseconds(escalate.block_for)
         check = f"p, {kept}, 0, 0, 1, t, 0, t"
         left_out = f"0 if {self._spill()} is None else -1"
         # The numbers are those of `Limit.escalation`, in its order.
@@ -194,7 +204,3 @@ class _Planning:
         bucket: dict[object, Any] = self.buckets[name]
         bucket[value] = self._function(bucket[value], f"rows of {name}")
         return bucket[value]
-
-
-def _milliseconds(ttl: int) -> int:
-    return -(-ttl // MILLISECOND) or 1

@@ -19,13 +19,13 @@ from guardrail.model.cells import (
     COUNTER,
     LINE,
     MEMBERS,
-    MILLISECOND,
     REPLY,
     SET,
     WINDOW,
     Cell,
     Form,
     Member,
+    milliseconds,
 )
 
 
@@ -185,7 +185,7 @@ class Plan:
                 keys.append(ident + stranger)
                 spill = place + 1
             kind = SET if cell.kind == MEMBERS else COUNTER
-            numbers += (kind, charge, place, _milliseconds(cell.ttl), spill)
+            numbers += (kind, charge, place, milliseconds(cell.ttl), spill)
             numbers += (*rest, -1 if cell.ceiling is None else cell.ceiling)
 
     def _escalate(self, cells: Sequence[Cell]) -> None:
@@ -194,7 +194,7 @@ class Plan:
         ban = len(keys) + 1
         keys += (cells[0].key, cells[1].key)
         for cell in cells:
-            kept = _milliseconds(cell.ttl)
+            kept = milliseconds(cell.ttl)
             if isinstance(cell, Member):
                 members.append(len(numbers) + 5)
                 spill = 0 if cell.spill is None else -1
@@ -280,7 +280,3 @@ class Plan:
                 reading=reading,
             ),
         )  # fmt: skip
-
-
-def _milliseconds(ttl: int) -> int:
-    return -(-ttl // MILLISECOND) or 1

@@ -176,6 +176,11 @@ COUNTER, SET = 0, 1
 MILLISECOND = 1000
 
 
+def milliseconds(ttl: int) -> int:
+    """Return a `ttl` in microseconds as forms have it: in whole milliseconds, one at least."""
+    return -(-ttl // MILLISECOND) or 1
+
+
 class Form(NamedTuple):
     """One decision's call: the keys it names, each once, and the numbers about them.
 

@@ -17,7 +17,6 @@ from guardrail.model.cells import (
     COUNTER,
     LEFT_OUT,
     LINE,
-    MILLISECOND,
     REPLY,
     SET,
     TOP,
@@ -35,6 +34,7 @@ from guardrail.model.cells import (
     Outcome,
     Renew,
     Reply,
+    milliseconds,
 )
 
 Record = Any
@@ -412,7 +412,7 @@ def form_of(charges: Sequence[Charge], cells: Sequence[Cell]) -> Form:
         if cell.spill is not None:
             spill = -1 if cell.spill == LEFT_OUT else places.setdefault(cell.spill, len(places) + 1)
         ceiling = -1 if cell.ceiling is None else cell.ceiling
-        ttl = -(-cell.ttl // MILLISECOND) or 1
+        ttl = milliseconds(cell.ttl)
         if isinstance(cell, Counter):
             charge, _, slot, span, floor, amount, _, _, _ = cell
             check_whole(amount, ceiling, slot, floor)

@@ -19,7 +19,6 @@ from guardrail.model.cells import (
     CELL,
     IDENT_LENGTH,
     LEFT_OUT,
-    MILLISECOND,
     TOP,
     Adjust,
     Cell,
@@ -33,6 +32,7 @@ from guardrail.model.cells import (
     MemberReply,
     Outcome,
     Reply,
+    milliseconds,
 )
 from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
@@ -356,7 +356,7 @@ def _correcting(each: Compensation, place: int, names: Names) -> tuple[object, .
     if isinstance(each, (Leave, EndStay)):
         expires = each.expires if isinstance(each, EndStay) else 0
         return (_LEAVE, place, 0, names.member(each.member), expires, 0)
-    ttl = -(-each.ttl // MILLISECOND) or 1
+    ttl = milliseconds(each.ttl)
     if isinstance(each, Adjust):
         return (_ADJUST, place, ttl, each.slot, each.delta, 0)
     if isinstance(each, Drain):
