@@ -16,25 +16,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from guardrail.engine.core import Engine
+from guardrail.engine.emit_facts import FactEmitter, conditional, either, indented
 from guardrail.engine.expressions import (
     LONGEST,
     SEPARATOR,
     STAND_INS,
     TEXTUAL,
-    Expressions,
     key_text,
 )
-from guardrail.engine.facts import FOLLOWS_FROM, Derivation
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
 from guardrail.engine.windows import Bounds, pace_increment
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 from guardrail.model.rules import Rule
 
-NUMBERS = frozenset((int, float))
 AT_ONCE = 32
 """Up to so many values of an index have their functions made at the start, more as they come."""
 DEEPEST = 30
@@ -46,7 +43,7 @@ MONEY = "cost_usd"
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 
-class Emitter(Expressions, ABC):
+class Emitter(FactEmitter, ABC):
     """Writes one generated function for some of an engine's rules.
 
     `first` are the lines before any counter is looked at, `then` those that look at counters.
@@ -63,9 +60,9 @@ class Emitter(Expressions, ABC):
 
         One that is called by another takes what that has read as parameters; see `handed_on`.
         """
-        super().__init__(engine.policies.facts, None if caller is None else caller.variables)
+        given = None if caller is None else caller.variables
+        super().__init__(engine.reader, engine.policies.facts, bail, given)
         self.engine = engine
-        self.bail = bail
         self.checked = caller is not None
         self._given_units = {} if caller is None else dict(caller._units)
         self.first: list[str] = []
@@ -78,7 +75,7 @@ class Emitter(Expressions, ABC):
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
         self._outer: list[tuple[list[str], bool]] = []
         self._on = ""
-        self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
+        self.constants.update(pace_increment=pace_increment)
         if caller is None:
             self._require()
 
@@ -221,7 +218,7 @@ class Emitter(Expressions, ABC):
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, before `first`."""
         sized = self._amount_lines()
-        reads = ["get = facts.get", *self._fact_lines(), *sized]
+        reads = [*self.fact_lines(), *sized]
         lines = ["now = t / 1000000"] if self.timed else []
         # A value that cannot be looked up in a set is not of its fact's type.
         lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
@@ -275,7 +272,7 @@ class Emitter(Expressions, ABC):
             missing = self.constant("F", (absent(name),))
             self.first.append(f"if {self.variable(name)} is None: found += {missing}")
         # A wrong value for an identity is refused also where no rule asks for it this time.
-        for name in sorted(self.engine.reader.identities):
+        for name in sorted(self.reader.identities):
             self.variable(name)
 
     def _amount_lines(self) -> list[str]:
@@ -303,7 +300,7 @@ class Emitter(Expressions, ABC):
         if MONEY in units:
             self.constants["priced"] = self.engine.sizer.priced
             model = "request.model"
-            named = self.variable(model) if model in self.engine.reader.facts else "None"
+            named = self.variable(model) if model in self.reader.facts else "None"
             summed.append(f"n_{MONEY} = priced({', '.join(TOKEN_PARTS.values())}, 0, {named})")
         else:
             top = [f"if n_tokens > {TOP}: n_tokens = {TOP}"] if "tokens" in units else []
@@ -326,85 +323,13 @@ class Emitter(Expressions, ABC):
     def _reserved(self, units: Mapping[str, str]) -> list[str]:
         """Return lines that size a request whose estimate does not state all of its parts."""
         self.constants["reserve"] = self.engine.sizer.reserve
-        self.constants["value"] = self.engine.reader.value
+        self.constants["value"] = self.reader.value
         if not units:
             return []
         return [
             'amounts, _ = reserve(estimate, value("request.model", facts))',
             *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
         ]
-
-    def _fact_lines(self) -> list[str]:
-        reader = self.engine.reader
-        derived = [name for name in reader.derivations if name in self.variables]
-        for name in derived:
-            if name in FOLLOWS_FROM:
-                self.variable(FOLLOWS_FROM[name])
-        lines: list[str] = []
-        for name, variable in self.variables.items():
-            lines += self._read(reader.facts[name], variable)
-        for name in derived:
-            lines += self._derive(name, reader.derivations[name])
-        return lines
-
-    def _read(self, fact: Fact, variable: str) -> list[str]:
-        lines = [f"{variable} = get({fact.name!r})"]
-        if fact.default is not None:
-            lines.append(f"if {variable} is None: {variable} = {fact.default!r}")
-        return [*lines, *self._typed(fact, variable)]
-
-    def _typed(self, fact: Fact, variable: str) -> list[str]:
-        """Return lines that bail out where a fact has a value not of its type."""
-        kind, bail = fact.type, self.bail
-        if kind in (FactType.COUNTRY, FactType.ENUM, FactType.LEVEL):
-            values = COUNTRIES if kind is FactType.COUNTRY else frozenset(fact.values)
-            return [f"if {variable} not in {self.constant('N', values | {None})}: {bail}"]
-        number = f"-{TOP} <= {variable} <= {TOP}"
-        wrong = {
-            FactType.STRING: f"{variable}.__class__ is not str",
-            FactType.BOOL: f"{variable}.__class__ is not bool",
-            FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
-            FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
-        }.get(kind)
-        if fact.name in self.engine.reader.identities and kind is FactType.STRING:
-            wrong = f"({wrong} or not {variable})"
-        if wrong is not None:
-            return [f"if {wrong} and {variable} is not None: {bail}"]
-        self.constants["typed_value"] = typed_value
-        typed = f"typed_value({self.constant('Y', fact)}, {variable})"
-        return [
-            f"if {variable} is not None:",
-            f"    {variable} = {typed}",
-            f"    if {variable} is None: {bail}",
-        ]
-
-    def _derive(self, name: str, derivation: Derivation) -> list[str]:
-        variable = self.variable(name)
-        made = self.constant("E", derivation)
-        known = "{}"
-        if name in FOLLOWS_FROM:
-            source = FOLLOWS_FROM[name]
-            value = self.variable(source)
-            known = f"({{}} if {value} is None else {{{source!r}: {value}}})"
-        self.timed = True
-        return [f"if {variable} is None: {variable} = {made}({known}, now)"]
-
-
-def conditional(where: str, lines: Sequence[str]) -> list[str]:
-    """Return lines that run where a condition holds; empty: always."""
-    if not where or not lines:
-        return list(lines)
-    return [f"if {where}:", *indented(lines)]
-
-
-def either(where: str, lines: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return lines that run where a condition holds, and others that run where it does not."""
-    return [f"if {where}:", *indented(lines or ["pass"]), "else:", *indented(others or ["pass"])]
-
-
-def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
-    """Return lines moved in by so many levels."""
-    return ["    " * depth + line for line in lines]
 
 
 def _roller(

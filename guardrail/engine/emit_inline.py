@@ -13,11 +13,13 @@ from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter
+from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Reply
+from guardrail.model.facts import LATEST
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
 
@@ -377,20 +379,19 @@ class Looked:
         self.receipts += receipts
 
 
-def decide_inline(engine: Engine, store: FusableStore, steps: Decide, latest: float) -> Decide:
+def decide_inline(engine: Engine, store: FusableStore, steps: Decide) -> Decide:
     """Return a function that decides as `steps` does, in one pass over a memory store.
 
-    Times from `latest` (seconds since the epoch) on, and odd requests, are left to `steps`.
+    What is no time, and odd requests, are left to `steps`.
     """
-    return _Inline(engine, store, steps, latest).decide()
+    return _Inline(engine, store, steps).decide()
 
 
 class _Inline:
-    def __init__(self, engine: Engine, store: FusableStore, steps: Decide, latest: float) -> None:
+    def __init__(self, engine: Engine, store: FusableStore, steps: Decide) -> None:
         self.engine = engine
         self.store = store
         self.steps = steps
-        self.latest = latest
         self.buckets: dict[str, dict[object, Any]] = {
             name: dict(bucket) for name, bucket in engine.index.buckets.items()
         }
@@ -421,7 +422,7 @@ class _Inline:
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
         asked = f"facts, estimate, t, {serial}"
         lines = [
-            f"if not 0 <= moment < {self.latest!r}: {self.bail}",
+            f"if not 0 <= moment < {LATEST!r}: {self.bail}",
             "t = int(moment * 1000000 + 0.5)",
             *prelude,
             *before,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.engine.core import Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter
+from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.plan import Plan
 from guardrail.engine.verbs import CellSpec, Limit, refuses
@@ -26,7 +27,7 @@ from guardrail.model.cells import (
     WINDOW,
     milliseconds,
 )
-from guardrail.model.facts import FactType
+from guardrail.model.facts import LATEST, FactType
 
 Write = Callable[..., bool]
 PlanRows = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Plan | None]
@@ -129,18 +130,14 @@ class RowEmitter(Emitter):
         ]
 
 
-def plan_in_rows(engine: Engine, latest: float) -> PlanRows:
-    """Return a function that plans a request, or returns None where it is odd.
-
-    Times from `latest` (seconds since the epoch) on are odd too.
-    """
-    return _Planning(engine, latest).plan
+def plan_in_rows(engine: Engine) -> PlanRows:
+    """Return a function that plans a request, or returns None where it, or its time, is odd."""
+    return _Planning(engine).plan
 
 
 class _Planning:
-    def __init__(self, engine: Engine, latest: float) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.latest = latest
         self.buckets = {name: dict(b) for name, b in engine.index.buckets.items()}
         self.main: RowEmitter | None = None
         self.write = self._function(engine.index.always, "rows", self.buckets)
@@ -152,7 +149,7 @@ class _Planning:
     def plan(
         self, facts: Mapping[str, object], estimate: Mapping[str, object] | None, moment: float
     ) -> Plan | None:
-        if not 0 <= moment < self.latest:
+        if not 0 <= moment < LATEST:
             return None
         now = int(moment * 1_000_000 + 0.5)
         plan = Plan(self.engine, facts, estimate, now, self.engine.ids.next())

@@ -33,15 +33,13 @@ from guardrail.links import (
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Correction
 from guardrail.model.effects import Mode
-from guardrail.model.facts import epoch_of
+from guardrail.model.facts import LATEST, epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
 from guardrail.stores.links import AsyncLinkedStore, LinkedStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 
 Clock = Callable[[], float]
-LATEST = 7258118400.0
-"""Times past the year 2200 are taken for a mistake of units."""
 
 
 Established = tuple[Mapping[str, object], frozenset[str]]
@@ -274,7 +272,7 @@ class Context:
     def plan_in_rows(self) -> None:
         """Have plain requests planned by generated source, which is made now and far cheaper."""
         if self._in_rows is None and not self.overridden:
-            self._in_rows = plan_in_rows(self.engine, LATEST)
+            self._in_rows = plan_in_rows(self.engine)
 
     def plan(
         self,

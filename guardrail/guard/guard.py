@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
-from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.guard.context import Context, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
 from guardrail.model.policy import PolicySet
@@ -37,7 +37,7 @@ class Guard(BaseGuard[Store]):
         self._decide: Decide = self._planned
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
-            self._decide = decide_inline(context.engine, store, self._planned, LATEST)
+            self._decide = decide_inline(context.engine, store, self._planned)
             self._settle = settle_inline(context.engine, store)
         else:
             context.plan_in_rows()

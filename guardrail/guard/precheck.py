@@ -14,7 +14,7 @@ from guardrail.engine import (
     decide_inline,
     head_rules,
 )
-from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.guard.context import Context, microseconds
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
@@ -74,7 +74,7 @@ class _HeadRules:
         self.engine = engine
         self._interpreter = Interpreter(engine)
         # A block has no counters: the store is only what the quick function is written over.
-        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps, LATEST)
+        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps)
 
     @classmethod
     def of(cls, engine: Engine, known: frozenset[str]) -> _HeadRules | None:
