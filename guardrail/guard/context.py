@@ -126,8 +126,9 @@ class Context:
             _Asked(signal, _tests(tests), isinstance(signal, Lookup))
             for signal, tests in zip(self.signals, due, strict=True)
         ]
-        self.any_due = _tests(" or ".join(due))
-        """Tells of a request's facts whether a signal has to be asked at all."""
+        places = "".join(f"{place} if {tests} else " for place, tests in enumerate(due))
+        self.first_due: Callable[[Mapping[str, object]], int] = _tests(f"{places}-1")
+        """Returns the place of the first signal to ask about a request's facts, -1 for none."""
         self.looks_up = any(isinstance(signal, Lookup) for signal in self.signals)
         """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
@@ -214,15 +215,15 @@ class Context:
         now: float,
         leave: Sequence[Signal] = (),
         unavailable: frozenset[str] = frozenset(),
+        first: int = 0,
     ) -> Established:
         """Return the facts with those of the signals, and which of all are unavailable.
 
         The signals in `leave` are not asked: they were already, or are asked later. Nor are those
-        that rely on what is unavailable.
+        that rely on what is unavailable. `first` is the place of the first that may be due.
         """
-        for asked in self._asked:
-            signal = asked.signal
-            if (leave and signal in leave) or not asked.is_due(facts):
+        for signal, is_due, _ in self._asked[first:]:
+            if (leave and signal in leave) or not is_due(facts):
                 continue
             try:
                 if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
@@ -233,7 +234,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = {**found, **facts}
+                facts = _joined(found, facts)
         return facts, unavailable
 
     async def awaited(
@@ -246,14 +247,13 @@ class Context:
         """Return what `known` does, waiting for signals without holding up the event loop."""
         if not self.looks_up:
             return self.known(facts, now, leave, unavailable)
-        for asked in self._asked:
-            signal = asked.signal
-            if (leave and signal in leave) or not asked.is_due(facts):
+        for signal, is_due, is_awaited in self._asked:
+            if (leave and signal in leave) or not is_due(facts):
                 continue
             try:
                 if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
                     found = signal.without(facts, now)
-                elif asked.is_awaited:
+                elif is_awaited:
                     found = await cast(Lookup, signal).look_up(facts, now)
                 else:
                     found = signal.facts(facts, now)
@@ -261,7 +261,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = {**found, **facts}
+                facts = _joined(found, facts)
         return facts, unavailable
 
     def warnings(self, now: float) -> tuple[str, ...]:
@@ -327,6 +327,15 @@ def keeps_links(store: object) -> TypeGuard[LinkedStore | AsyncLinkedStore]:
     return isinstance(store, LinkedStore | AsyncLinkedStore)
 
 
+def _joined(found: Mapping[str, object], facts: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a request's facts with what a signal found; what the request states goes before."""
+    if facts.__class__ is dict and found.__class__ is dict:
+        both = facts | found  # in half the time, but `found` goes before
+        if len(both) == len(facts) + len(found):
+            return both
+    return {**found, **facts}
+
+
 def _needs(signals: Sequence[Signal]) -> frozenset[str]:
     return frozenset().union(*(signal.needs for signal in signals))
 
@@ -343,9 +352,9 @@ def _due(signal: Signal, direct: frozenset[str]) -> str:
     return f"(facts.get('account.id') is None and {due})" if stands_in else f"({due})"
 
 
-def _tests(source: str) -> Callable[[Mapping[str, object]], bool]:
-    made: Callable[[Mapping[str, object]], bool]
-    made = define(["def due(facts):", f"    return {source or False}"], {}, "due", "signals")
+def _tests(source: str) -> Callable[[Mapping[str, object]], Any]:
+    made: Callable[[Mapping[str, object]], Any]
+    made = define(["def due(facts):", f"    return {source}"], {}, "due", "signals")
     return made
 
 

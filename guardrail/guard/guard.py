@@ -30,7 +30,7 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        self._due = context.any_due
+        self._first_due = context.first_due
         self._clock = context.clock
         self._note = context.note
         self._ask = asking(store)
@@ -75,10 +75,10 @@ class Guard(BaseGuard[Store]):
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
-        if self._due(facts):
+        first = self._first_due(facts)
+        if first >= 0:
             moment = self._context.moment(moment)
-            facts, failed = self._context.known(facts, moment, asked, unavailable)
-            unavailable |= failed
+            facts, unavailable = self._context.known(facts, moment, asked, unavailable, first)
         if unavailable:
             return self._planned(facts, estimate, moment, unavailable)
         decision = self._decide(facts, estimate, moment)
@@ -230,8 +230,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
         moment = context.moment(now)
         if context.signals:
-            facts, failed = await context.awaited(facts, moment, asked, unavailable)
-            unavailable |= failed
+            facts, unavailable = await context.awaited(facts, moment, asked, unavailable)
         if direct is not None:
             return direct.decide(
                 facts, estimate, unavailable=unavailable, now=moment, asked=context.signals

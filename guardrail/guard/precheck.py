@@ -60,8 +60,7 @@ class Precheck:
         """
         moment = self._context.moment(now)
         if self._asked:
-            facts, failed = self._context.known(facts, moment, self._left, unavailable)
-            unavailable |= failed
+            facts, unavailable = self._context.known(facts, moment, self._left, unavailable)
         rules = self._rules[id(self._context.engine_at(moment))]
         refusal = None if rules is None else rules.refusal(facts, unavailable, moment)
         return Prechecked(facts, unavailable, self._asked, refusal)

@@ -270,9 +270,9 @@ class LinkSignal(ActorSignal["Kept"]):
             return self._look(known, (), now, moment)
         if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
-        if moment < found.again and found.version == self._marks.version:
-            return found  # as nearly every request
-        return self._again(shown, found, moment)
+        if moment >= found.again or found.version != self._marks.version:
+            return self._again(shown, found, moment)
+        return found  # as nearly always
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int

@@ -180,7 +180,7 @@ def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(se
 
 
 ODD: tuple[object, ...] = (
-    None, "", "DE", "FR", "vpn", "n", 3, -1, 2.5, float("nan"), True, [], ["a"], {}, ("x", "y"), b"n",
+    None, "", "DE", "FR", "vpn", "n", 3, -1, 2.5, float("nan"), True, [], ["a"], {}, ("x", "y"),
 )  # fmt: skip
 
 
