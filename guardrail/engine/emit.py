@@ -13,7 +13,9 @@ tests hold the two equal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from guardrail.engine.core import Engine
 from guardrail.engine.emit_facts import FactEmitter, conditional, either, indented
@@ -22,6 +24,7 @@ from guardrail.engine.expressions import (
     SEPARATOR,
     STAND_INS,
     TEXTUAL,
+    define,
     key_text,
 )
 from guardrail.engine.program import absent, member_text, static_finding
@@ -46,7 +49,8 @@ TOKENS = ("tokens", "input_tokens", "output_tokens")
 class Emitter(FactEmitter, ABC):
     """Writes one generated function for some of an engine's rules.
 
-    `first` are the lines before any counter is looked at, `then` those that look at counters.
+    `shared` are the lines of keys that several rules have, `first` the others before any counter is
+    looked at, `then` those that look at counters.
     `opening` are lines that the latter share. `head` takes the lines of the rule that is being
     written; what a verb adds to it runs where the rule applies. A request that a
     rule refuses here looks at no counter.
@@ -55,16 +59,17 @@ class Emitter(FactEmitter, ABC):
     longest_line: float = float("inf")
     """The longest time line, in microseconds, that the store can count."""
 
-    def __init__(self, engine: Engine, bail: str, caller: Emitter | None = None) -> None:
-        """Start a function that leaves by `bail`.
+    def __init__(
+        self, engine: Engine, bail: str, fixed: Mapping[str, object] | None, *, called: bool
+    ) -> None:
+        """Start a function that leaves by `bail`, for requests with the facts that are `fixed`.
 
-        One that is called by another takes what that has read as parameters; see `handed_on`.
+        One that is `called` by another has rules of an index bucket, and no others.
         """
-        given = None if caller is None else caller.variables
-        super().__init__(engine.reader, engine.policies.facts, bail, given)
+        super().__init__(engine.reader, engine.policies.facts, bail, fixed)
         self.engine = engine
-        self.checked = caller is not None
-        self._given_units = {} if caller is None else dict(caller._units)
+        self.called = called
+        self.shared: list[str] = []
         self.first: list[str] = []
         self.then: list[str] = []
         self.opening: list[str] = []
@@ -73,17 +78,25 @@ class Emitter(FactEmitter, ABC):
         self._units: dict[str, str] = {}
         self._windows: dict[str, str] = {}
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
+        self._sharing: Counter[tuple[tuple[str, ...], str | None]] = Counter()
         self._outer: list[tuple[list[str], bool]] = []
         self._on = ""
         self.constants.update(pace_increment=pace_increment)
-        if caller is None:
+        if not called:
             self._require()
 
     def add(self, places: Iterable[int]) -> None:
         """Add the lines of the rules at these places in the set."""
+        found = []
         for place in places:
             rule, limit = self.engine.rules[place], self.engine.limits[place]
             applies = self.applies(rule, self.engine.policies.exemptions)
+            if applies != "False":
+                found.append((rule, limit, applies))
+        self._sharing = Counter(
+            (limit.key_facts, rule.unknown) for rule, limit, _ in found if limit is not None
+        )
+        for rule, limit, applies in found:
             if limit is None:
                 finding = self.constant("F", (static_finding(rule),))
                 self.first += conditional(applies, [f"found += {finding}"])
@@ -124,8 +137,6 @@ class Emitter(FactEmitter, ABC):
 
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
-        if unit in self._given_units:
-            return self._given_units[unit]
         # A declared unit may be called what no variable can.
         name = f"n_{unit if unit.isidentifier() else unit.encode().hex()}"
         return self._units.setdefault(unit, name)
@@ -205,16 +216,6 @@ class Emitter(FactEmitter, ABC):
 
     # Parts of a function.
 
-    @property
-    def handed_on(self) -> str:
-        """What a function that is called takes of its caller's, as parameters and arguments."""
-        return "".join(f", {name}" for name in (*self.variables.values(), *self._units.values()))
-
-    @property
-    def taken(self) -> str:
-        """The same, as the called function has it."""
-        return "".join(f", {name}" for name in (*self.given.values(), *self._given_units.values()))
-
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, before `first`."""
         sized = self._amount_lines()
@@ -222,7 +223,7 @@ class Emitter(FactEmitter, ABC):
         lines = ["now = t / 1000000"] if self.timed else []
         # A value that cannot be looked up in a set is not of its fact's type.
         lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
-        return ["found = ()", *lines, *self.first]
+        return ["found = ()", *lines, *self.shared, *self.first]
 
     def _stop(
         self, limit: Limit, where: str, lines: list[str], finding: Finding | None = None
@@ -238,17 +239,21 @@ class Emitter(FactEmitter, ABC):
         self.head = []
 
     def _key(self, rule: Rule, limit: Limit, *, shared: bool) -> str:
-        """Return the source of a rule's key text; rules that always run share it."""
+        """Return the source of a rule's key text, which rules share that have the same.
+
+        `shared` tells whether the rule always runs.
+        """
         names = limit.key_facts
         if not names:
             return '"="'
         known = self._keys.get((names, rule.unknown))
         skips = rule.unknown == "skip"
         if known is None:
-            known = f"q{limit.first}"
-            if shared:
+            known, lines = f"q{limit.first}", self.head
+            if shared or self._sharing[names, rule.unknown] > 1:
                 self._keys[names, rule.unknown] = known
-            self.head += self._key_lines(known, names, rule.unknown)
+                lines = self.shared
+            lines += self._key_lines(known, names, rule.unknown)
         if skips:
             self._stop(limit, f"{known} is None", ["pass"])
         return known
@@ -261,6 +266,14 @@ class Emitter(FactEmitter, ABC):
         if any(self.facts[name].type not in TEXTUAL for name in names):
             return [written]
         variables = [self.variable(name) for name in names]
+        if len(names) == 1 and unknown is None and names != STAND_INS[:1]:
+            (value,), account = variables, self.variable(STAND_INS[0])
+            return [
+                f"if {value} is None and {account} is not None and len({account}) <= {LONGEST}:",
+                f'    {key} = "a" + {account}',
+                f"elif {self.unplain(names[0], joined=False)}: {written}",
+                f'else: {key} = "=" + {value}',
+            ]
         odd = " or ".join(self.unplain(name, len(names) > 1) for name in names)
         plain = f'"=" + {variables[0]}'
         if len(names) > 1:
@@ -272,12 +285,13 @@ class Emitter(FactEmitter, ABC):
             missing = self.constant("F", (absent(name),))
             self.first.append(f"if {self.variable(name)} is None: found += {missing}")
         # A wrong value for an identity is refused also where no rule asks for it this time.
-        for name in sorted(self.reader.identities):
+        # So is a value that an index does not know, or that equals one of another type.
+        for name in (*sorted(self.reader.identities), *self.engine.index.buckets):
             self.variable(name)
 
     def _amount_lines(self) -> list[str]:
         units = self._units
-        if self.checked and not units:
+        if self.called and not units:
             return []
         lines, read, known = ["if estimate is None: estimate = {}"], [], "0"
         if "requests" in units:
@@ -290,7 +304,7 @@ class Emitter(FactEmitter, ABC):
         if units.keys() & {*TOKENS, MONEY}:
             read, known = [*read, *TOKEN_PARTS.values()], f"{known} + {len(TOKEN_PARTS)}"
             lines += [f'{part} = estimate.get("{unit}")' for unit, part in TOKEN_PARTS.items()]
-        checks, sized = [] if self.checked else self._checks(), self._reserved(units)
+        checks, sized = [] if self.called else self._checks(), self._reserved(units)
         if not units.keys() <= {"requests", *TOKENS, MONEY} or not read:
             return [*lines, *checks, *sized]
         plain = " and ".join(f"{name}.__class__ is int" for name in read)
@@ -341,3 +355,45 @@ def _roller(
         return bounds.slot
 
     return roll
+
+
+def by_value(
+    engine: Engine,
+    make: Callable[[Iterable[int], Mapping[str, object]], Callable[..., Any]],
+    arguments: str,
+) -> Callable[..., Any]:
+    """Return a function that calls the one made for the rules that may concern a request.
+
+    Rules are found by the value of the fact that most of them are indexed by; `make` takes their
+    places, and that value. Where the index has many values, each has its function made when it is
+    first asked for.
+    """
+    index, name = engine.index, engine.index.main
+    if name is None:
+        return make(index.always, {})
+    bucket = index.buckets[name]
+    functions: dict[object, Callable[..., Any] | None] = dict.fromkeys(bucket)
+    otherwise = make(index.always, {})
+
+    def made(value: object) -> Callable[..., Any]:
+        # What equals a value may be of another type: the function is for the one that is listed.
+        (listed,) = (each for each in bucket if each == value)
+        function = make((*index.always, *bucket[listed]), {name: listed})
+        functions[listed] = function
+        return function
+
+    if len(bucket) <= AT_ONCE:
+        for value in bucket:
+            made(value)
+    lines = [
+        f"def find({arguments}):",
+        f"    value = facts.get({name!r})",
+        f"    if value is None: value = {engine.reader.facts[name].default!r}",
+        "    try: function = functions.get(value, otherwise)",
+        "    except TypeError: function = otherwise  # no value of the fact's type",
+        f"    if function is None: return made(value)({arguments})",
+        f"    return function({arguments})",
+    ]
+    constants = {"functions": functions, "otherwise": otherwise, "made": made}
+    found: Callable[..., Any] = define(lines, constants, "find", f"rules by {name}")
+    return found

@@ -23,10 +23,10 @@ class FactEmitter(Expressions):
         reader: FactReader,
         facts: Mapping[str, Fact],
         bail: str,
-        given: Mapping[str, str] | None = None,
+        fixed: Mapping[str, object] | None = None,
     ) -> None:
-        """Start without variables, but for those of the facts that are `given`: read already."""
-        super().__init__(facts, given)
+        """Start without variables; of `fixed` facts the value is known (None: it is missing)."""
+        super().__init__(facts, fixed)
         self.reader = reader
         self.bail = bail
         self.constants["NUMBERS"] = NUMBERS

@@ -8,12 +8,12 @@ it happens under the store's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, Emitter
+from guardrail.engine.emit import AT_ONCE, Emitter, by_value
 from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
@@ -103,10 +103,12 @@ class InlineEmitter(Emitter):
         store: FusableStore,
         bail: str,
         leave: str,
-        caller: Emitter | None = None,
+        fixed: Mapping[str, object] | None = None,
+        *,
+        called: bool = False,
     ) -> None:
         """Start a function that leaves by `bail`, and under the lock by `leave`."""
-        super().__init__(engine, bail, caller)
+        super().__init__(engine, bail, fixed, called=called)
         self.store = store
         self.leave = leave
         self.writes: list[str] = []
@@ -145,7 +147,7 @@ class InlineEmitter(Emitter):
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
             tests = " and ".join(test for test in (reached, kept, some) if test)
-            if self.checked:
+            if self.called:
                 later = f"looked.writes.append((put{j}, k{j}, {record}))"
                 self.writes += conditional(tests, [later])
                 continue
@@ -344,7 +346,7 @@ class InlineEmitter(Emitter):
 
         What a function that is called would write is not: its record is a copy.
         """
-        return f"copied(r{j})" if self.checked else f"r{j}"
+        return f"copied(r{j})" if self.called else f"r{j}"
 
 
 class Looked:
@@ -392,19 +394,24 @@ class _Inline:
         self.engine = engine
         self.store = store
         self.steps = steps
+        index = engine.index
         self.buckets: dict[str, dict[object, Any]] = {
-            name: dict(bucket) for name, bucket in engine.index.buckets.items()
+            name: dict(bucket) for name, bucket in index.buckets.items() if name != index.main
         }
-        self.main: InlineEmitter | None = None
 
     def decide(self) -> Decide:
-        """Return the function for the rules that always apply; it calls those of the buckets."""
-        emitter = InlineEmitter(self.engine, self.store, self.bail, "break")
-        emitter.add(self.engine.index.always)
-        for name in self.buckets:
-            emitter.variable(name)
+        """Return the function that decides."""
+        if sum(map(len, self.buckets.values())) <= AT_ONCE:
+            for name, bucket in self.buckets.items():
+                for value in bucket:
+                    self._bucket(name, value)
+        return by_value(self.engine, self._function, "facts, estimate, moment")
+
+    def _function(self, places: Iterable[int], fixed: Mapping[str, object]) -> Decide:
+        """Return the function for the rules at some places; it calls those of further buckets."""
+        emitter = InlineEmitter(self.engine, self.store, self.bail, "break", fixed)
+        emitter.add(places)
         prelude = emitter.prelude()
-        self.main = emitter
         before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
         if within or emitter.naming:
@@ -458,10 +465,6 @@ class _Inline:
             "    release()",
             self.bail,
         ]
-        if sum(map(len, self.buckets.values())) <= AT_ONCE:
-            for name, bucket in self.buckets.items():
-                for value in bucket:
-                    self._bucket(name, value)
         taken = ", ".join(["engine, facts, estimate, t, serial, receipts", *kept])
         read = [f"def receipts({taken}):", f"    return {receipts}"]
         emitter.constants["receipts"] = define(read, {}, "receipts", "receipts")
@@ -558,7 +561,7 @@ class _Inline:
                 f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
                 "    if b.counts: looks += (b.function,)",
                 "    else:",
-                f"        b = b.function(facts, estimate, t{emitter.handed_on})",
+                "        b = b.function(facts, estimate, t)",
                 f"        if b is None: {self.bail}",
                 "        found += b",
             ]
@@ -567,7 +570,7 @@ class _Inline:
             "if looks:",
             "    looked = Looked(bool(found) and refuses(found))",
             "    for b in looks:",
-            f"        if not b(facts, estimate, t, serial, looked{emitter.handed_on}): break",
+            "        if not b(facts, estimate, t, serial, looked): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
@@ -579,7 +582,7 @@ class _Inline:
         places = self.buckets[name][value]
         counts = any(self.engine.limits[place] is not None for place in places)
         bail = "return False" if counts else "return None"
-        emitter = InlineEmitter(self.engine, self.store, bail, bail, self.main)
+        emitter = InlineEmitter(self.engine, self.store, bail, bail, called=True)
         emitter.add(places)
         prelude = emitter.prelude()
         if counts:
@@ -598,12 +601,9 @@ class _Inline:
                 *conditional("not looked.refused", emitter.writes),
                 "return True",
             ]
-            head = f"def decide(facts, estimate, t, serial, looked{emitter.taken}):"
+            head = "def decide(facts, estimate, t, serial, looked):"
         else:
-            lines, head = (
-                [*prelude, "return found"],
-                f"def decide(facts, estimate, t{emitter.taken}):",
-            )
+            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
         function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
         self.buckets[name][value] = made = Bucket(function, counts)
         return made

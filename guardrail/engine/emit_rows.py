@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.engine.core import Engine
-from guardrail.engine.emit import AT_ONCE, Emitter
+from guardrail.engine.emit import AT_ONCE, Emitter, by_value
 from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.plan import Plan
@@ -138,9 +138,12 @@ def plan_in_rows(engine: Engine) -> PlanRows:
 class _Planning:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.buckets = {name: dict(b) for name, b in engine.index.buckets.items()}
-        self.main: RowEmitter | None = None
-        self.write = self._function(engine.index.always, "rows", self.buckets)
+        self.buckets: dict[str, dict[object, Any]] = {
+            name: dict(bucket)
+            for name, bucket in engine.index.buckets.items()
+            if name != engine.index.main
+        }
+        self.write: Write = by_value(engine, self._function, "facts, estimate, t, plan")
         if sum(map(len, self.buckets.values())) <= AT_ONCE:
             for name, bucket in self.buckets.items():
                 for value in bucket:
@@ -155,14 +158,14 @@ class _Planning:
         plan = Plan(self.engine, facts, estimate, now, self.engine.ids.next())
         return plan if self.write(facts, estimate, now, plan) else None
 
-    def _function(self, places: Sequence[int], title: str, buckets: Iterable[str] = ()) -> Write:
-        emitter = RowEmitter(self.engine, "return False", self.main)
+    def _function(
+        self, places: Iterable[int], fixed: Mapping[str, object], *, called: bool = False
+    ) -> Write:
+        """Return the function for the rules at some places; it calls those of further buckets."""
+        emitter = RowEmitter(self.engine, "return False", fixed, called=called)
         emitter.add(places)
-        for name in buckets:
-            emitter.variable(name)
         prelude = emitter.prelude()
-        self.main = self.main or emitter
-        calls = self._bucket_calls(emitter, buckets)
+        calls = [] if called else self._bucket_calls(emitter)
         emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
@@ -179,25 +182,24 @@ class _Planning:
             *calls,
             "return True",
         ]
-        head = f"def write(facts, estimate, t, plan{emitter.taken}):"
-        write: Write = define([head, *indented(lines)], emitter.constants, "write", title)
+        head = "def write(facts, estimate, t, plan):"
+        write: Write = define([head, *indented(lines)], emitter.constants, "write", "rows")
         return write
 
-    def _bucket_calls(self, emitter: Emitter, names: Iterable[str]) -> list[str]:
+    def _bucket_calls(self, emitter: Emitter) -> list[str]:
         lines = []
         emitter.constants["bucket_of"] = self._bucket
-        for name in names:
+        for name in self.buckets:
             held = emitter.constant("I", self.buckets[name])
             value = emitter.variable(name)
             lines += [
                 f"b = {held}.get({value})",
                 f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                f"if b is not None and not b(facts, estimate, t, plan{emitter.handed_on}):",
-                "    return False",
+                "if b is not None and not b(facts, estimate, t, plan): return False",
             ]
         return lines
 
     def _bucket(self, name: str, value: object) -> Any:
-        bucket: dict[object, Any] = self.buckets[name]
-        bucket[value] = self._function(bucket[value], f"rows of {name}")
+        bucket = self.buckets[name]
+        bucket[value] = self._function(bucket[value], {}, called=True)
         return bucket[value]

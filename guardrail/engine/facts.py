@@ -137,6 +137,9 @@ FOLLOWING: Mapping[str, tuple[str, str]] = {
 }
 """For each fact that follows from another: from which, and the source of its value by that."""
 
+DERIVED = frozenset((*FOLLOWING, "time.hour", "time.weekday"))
+"""The facts that a request need not state to have them."""
+
 FOLLOWS_FROM: Mapping[str, str] = {name: source for name, (source, _) in FOLLOWING.items()}
 """Which fact of a request a derived one follows from, where it follows from one."""
 

@@ -68,6 +68,8 @@ def test_questions_of_index_buckets_tell_and_leave_what_the_three_steps_do(
 ) -> None:
     compare_forms(policy_set(rules, 3, fact), seed)
     compare(policy_set(rules, 3, fact), seed, length=10)
+    if seed % 4 == 0:
+        compare(policy_set(rules, 1, fact, "x.flag"), seed, length=5)
 
 
 @settings(max_examples=25)

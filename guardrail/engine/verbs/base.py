@@ -91,6 +91,10 @@ class RuleEmitter(Protocol):
         """Return the local variable that holds a fact."""
         ...
 
+    def settled(self, amount: Amount) -> Amount:
+        """Return an amount as the facts leave it whose value is known."""
+        ...
+
     def allowance(self, amount: Amount) -> str:
         """Return the expression for an amount; it gives None for unlimited."""
         ...

@@ -90,7 +90,8 @@ class BudgetLimit(Limit):
         """Return a window for each unit that is limited at all."""
         window, percent = self.verb.window, self.percent
         found: list[CellSpec] = []
-        for number, (unit, amount) in enumerate(self.verb.amounts):
+        for number, (unit, stated) in enumerate(self.verb.amounts):
+            amount = emitter.settled(stated)
             if amount == Fixed(None):
                 continue
             n, j = emitter.amount(unit), self.first + number
