@@ -46,6 +46,7 @@ Established = tuple[Mapping[str, object], frozenset[str]]
 """The facts, and which are unavailable."""
 
 
+Establish = Callable[[Mapping[str, object], float], Mapping[str, object] | None]
 Note = Callable[[Mapping[str, object], float, Decision], None]
 
 
@@ -126,13 +127,33 @@ class Context:
             _Asked(signal, _tests(tests), isinstance(signal, Lookup))
             for signal, tests in zip(self.signals, due, strict=True)
         ]
-        places = "".join(f"{place} if {tests} else " for place, tests in enumerate(due))
-        self.first_due: Callable[[Mapping[str, object]], int] = _tests(f"{places}-1")
-        """Returns the place of the first signal to ask about a request's facts, -1 for none."""
+        self.establish = self._establishing(due)
+        """Returns a request's facts with those of the signals at a time in seconds.
+
+        None where a source fails; a SettingError where it is asked and the time is none.
+        """
         self.looks_up = any(isinstance(signal, Lookup) for signal in self.signals)
         """Whether there are signals to be waited for."""
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
+
+    def _establishing(self, due: Sequence[str]) -> Establish:
+        """Return the generated function that does what `known` does where all sources answer."""
+        lines = ["def establish(facts, now):", "    try:"]
+        constants: dict[str, object] = {
+            "moment": self.moment, "joined": _joined, "DataError": DataError,
+        }  # fmt: skip
+        for place, (signal, is_due) in enumerate(zip(self.signals, due, strict=True)):
+            constants[f"ask{place}"] = signal.facts
+            lines += [
+                f"        if {is_due}:",
+                f"            if not 0 <= now < {LATEST!r}: moment(now)",
+                f"            found = ask{place}(facts, now)",
+                "            if found: facts = joined(found, facts)",
+            ]
+        lines += ["        return facts", "    except DataError:", "        return None"]
+        made: Establish = define(lines, constants, "establish", "signals")
+        return made
 
     def link(self, store: object, watch: Watch) -> None:
         """Find out which accounts act as one, over a store, if the policies say how.
@@ -215,14 +236,13 @@ class Context:
         now: float,
         leave: Sequence[Signal] = (),
         unavailable: frozenset[str] = frozenset(),
-        first: int = 0,
     ) -> Established:
         """Return the facts with those of the signals, and which of all are unavailable.
 
         The signals in `leave` are not asked: they were already, or are asked later. Nor are those
-        that rely on what is unavailable. `first` is the place of the first that may be due.
+        that rely on what is unavailable.
         """
-        for signal, is_due, _ in self._asked[first:]:
+        for signal, is_due, _ in self._asked:
             if (leave and signal in leave) or not is_due(facts):
                 continue
             try:
@@ -352,8 +372,8 @@ def _due(signal: Signal, direct: frozenset[str]) -> str:
     return f"(facts.get('account.id') is None and {due})" if stands_in else f"({due})"
 
 
-def _tests(source: str) -> Callable[[Mapping[str, object]], Any]:
-    made: Callable[[Mapping[str, object]], Any]
+def _tests(source: str) -> Callable[[Mapping[str, object]], bool]:
+    made: Callable[[Mapping[str, object]], bool]
     made = define(["def due(facts):", f"    return {source}"], {}, "due", "signals")
     return made
 

@@ -30,7 +30,7 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        self._first_due = context.first_due
+        self._establish = context.establish
         self._clock = context.clock
         self._note = context.note
         self._ask = asking(store)
@@ -75,15 +75,15 @@ class Guard(BaseGuard[Store]):
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
-        first = self._first_due(facts)
-        if first >= 0:
-            moment = self._context.moment(moment)
-            facts, unavailable = self._context.known(facts, moment, asked, unavailable, first)
-        if unavailable:
-            return self._planned(facts, estimate, moment, unavailable)
-        decision = self._decide(facts, estimate, moment)
+        known = None if asked or unavailable else self._establish(facts, moment)
+        if known is None:
+            context = self._context
+            known, failed = context.known(facts, context.moment(moment), asked, unavailable)
+            if failed:
+                return self._planned(known, estimate, moment, failed)
+        decision = self._decide(known, estimate, moment)
         if self._note is not None:
-            self._note(facts, moment, decision)
+            self._note(known, moment, decision)
         return decision
 
     def settle(
