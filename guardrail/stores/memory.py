@@ -262,7 +262,7 @@ class AsyncMemoryStore:
         """Do nothing: there is nothing to let go of."""
 
 
-FEW, SHARDS = 64, 1024
+FEW, SHARDS = 16, 1024
 FEW_KEYS = 4096
 """How many records a table has before it goes from few shards to all of them."""
 MASK = SHARDS - 1
