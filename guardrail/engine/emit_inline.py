@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import AT_ONCE, Emitter, by_value
-from guardrail.engine.emit_facts import conditional, indented
+from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model.amounts import DAY, SECOND
@@ -416,7 +416,7 @@ class _Inline:
         serial, naming = "next_serial()", []
         if within or emitter.naming:
             serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
-        receipts, kept = emitter.receipt_tuple, [*emitter.kept]
+        receipts, kept = emitter.receipt_tuple, ["receipts", "found", "left", *emitter.kept]
         looks, put, joined = "", [], []
         if within:
             joined = [
@@ -427,14 +427,14 @@ class _Inline:
             looks, receipts = "not looks and ", receipts + " + more"
             kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
-        asked = f"facts, estimate, t, {serial}"
+        rest = ", ".join(kept)
         lines = [
             f"if not 0 <= moment < {LATEST!r}: {self.bail}",
             "t = int(moment * 1000000 + 0.5)",
             *prelude,
             *before,
             f"if found and {looks}refuses(found):",
-            "    return turned_down(facts, estimate, t, next_serial(), found, ())",
+            "    return concluded(facts, estimate, t, next_serial(), found, ())",
             *naming,
             # Bound methods in a try statement cost a quarter of a with statement.
             "acquire()",
@@ -447,16 +447,12 @@ class _Inline:
                     *emitter.opening,
                     *emitter.then,
                     *joined,
-                    "if refused:",
-                    f"    return turned_down({asked}, found + judged, {receipts}, struck)",
-                    *emitter.writes,
-                    *put,
-                    "if judged or found:",
-                    f"    return admitted({asked}, found + judged, {receipts}, left, struck)",
+                    *either("refused", ["left = None"], [*emitter.writes, *put]),
+                    "if judged: found += judged",
+                    "if struck: found = strike(facts, struck, t) + found",
                     "decision = new(Decision)",
-                    "decision._ruling = ALLOWED",
-                    "decision._case = "
-                    f"(engine, facts, estimate, t, {serial}, {', '.join(['receipts', *kept])})",
+                    "decision._ruling = ruled(found, facts, t) if found else ALLOWED",
+                    f"decision._case = (engine, facts, estimate, t, {serial}, {rest})",
                     "return decision",
                 ],
                 2,
@@ -465,56 +461,20 @@ class _Inline:
             "    release()",
             self.bail,
         ]
-        taken = ", ".join(["engine, facts, estimate, t, serial, receipts", *kept])
-        read = [f"def receipts({taken}):", f"    return {receipts}"]
+        read = [
+            f"def receipts(engine, facts, estimate, t, serial, {rest}):",
+            f"    return {receipts}",
+        ]
         emitter.constants["receipts"] = define(read, {}, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
 
     bail = "return steps(facts, estimate, moment)"
 
-    def turned_down(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        serial: int,
-        found: tuple[Finding, ...],
-        receipts: Sequence[Any],
-        struck: Sequence[tuple[Limit, str]] = (),
-    ) -> Decision:
-        """Refuse a request; nothing is charged but strikes."""
-        found = self._strike(facts, struck, now) + found
-        make = Receipt._make
-        looked = [(make(each), False) for each in receipts if each is not None]
-        return self.engine.concluded(facts, estimate, now, serial, found, looked)
-
-    def admitted(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        serial: int,
-        found: tuple[Finding, ...],
-        receipts: Sequence[Any],
-        left: tuple[int, ...],
-        struck: Sequence[tuple[Limit, str]],
-    ) -> Decision:
-        """Admit a request of which rules ask for something; those `left` were not charged."""
-        found = self._strike(facts, struck, now) + found
-        counters, looked = self.engine.counters, []
-        for each in receipts:
-            if each is not None:
-                receipt = Receipt._make(each)
-                looked.append((receipt, counters[receipt.number][0].first not in left))
-        return self.engine.concluded(facts, estimate, now, serial, found, looked)
-
     def _strike(
         self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int
     ) -> tuple[Finding, ...]:
         """Count a refusal against each key, and begin the bans of those that had one too many."""
-        if not struck:
-            return ()
         found: list[Finding] = []
         store, stranger = self.store, spill_text(facts)
         for limit, key in struck:
@@ -541,8 +501,9 @@ class _Inline:
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "turned_down": self.turned_down,
-            "admitted": self.admitted,
+            "concluded": self.engine.concluded,
+            "ruled": self.engine.ruled,
+            "strike": self._strike,
         }
 
     def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
@@ -574,7 +535,7 @@ class _Inline:
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
-            "    if looked.ended: return turned_down(facts, estimate, t, serial, found, ())",
+            "    if looked.ended: return concluded(facts, estimate, t, serial, found, ())",
         ]
         return before, within
 
