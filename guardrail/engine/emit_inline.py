@@ -52,6 +52,8 @@ class FusableStore(Protocol):
     """A store that generated source may look into: its lock, its tables, how it writes records."""
 
     lock: Any
+    homes: dict[str, Any]
+    """The table of each counter that was ever looked for."""
 
     def home(self, ident: str, ttl: int) -> FusableTable:
         """Return the table where the records of a counter are kept."""
