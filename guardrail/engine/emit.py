@@ -76,6 +76,7 @@ class Emitter(FactEmitter, ABC):
         self.head: list[str] = []
         self.naming: list[str] = []
         self._units: dict[str, str] = {}
+        self._locals: dict[int, int] = {}
         self._windows: dict[str, str] = {}
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
         self._sharing: Counter[tuple[tuple[str, ...], str | None]] = Counter()
@@ -112,7 +113,7 @@ class Emitter(FactEmitter, ABC):
 
     def _add_limit(self, rule: Rule, limit: Limit, applies: str) -> None:
         self.head, self._outer = [], []
-        self._on = f"a{limit.first}" if applies else ""
+        self._on = f"a{self.local(limit)}" if applies else ""
         key = self._key(rule, limit, shared=not applies)
         specs = limit.specs(self)
         if specs is None or len(self._outer) > DEEPEST:
@@ -135,6 +136,10 @@ class Emitter(FactEmitter, ABC):
 
     # What verbs ask for.
 
+    def local(self, limit: Limit, part: int = 0) -> int:
+        """Return the number that a rule's counter has among those of this function."""
+        return self._locals.setdefault(limit.first + part, len(self._locals))
+
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
         # A declared unit may be called what no variable can.
@@ -149,7 +154,7 @@ class Emitter(FactEmitter, ABC):
         if isinstance(amount, Fixed):
             if amount.value == 0:
                 self.refuse_all(limit, "")
-            return repr(amount.value), ""
+            return self.constant("Z", amount.value), ""
         self.head.append(f"l{j} = {self.allowance(amount)}")
         values = possible_amounts(amount)
         if values is None:
@@ -200,7 +205,7 @@ class Emitter(FactEmitter, ABC):
 
     def member(self, limit: Limit) -> str:
         """Return the variable of the value that a request shows to a set."""
-        verb, j = limit.rule.verb, limit.first
+        verb, j = limit.rule.verb, self.local(limit)
         fact = verb.facts[-1]
         value = self.variable(fact)
         if limit.rule.unknown == "skip":
@@ -233,7 +238,7 @@ class Emitter(FactEmitter, ABC):
         An empty condition always holds. What was found may refuse the request.
         """
         if finding is None or not refuses((finding,)):
-            self._on = f"a{limit.first}"
+            self._on = f"a{self.local(limit)}"
         self.head += conditional(where, lines)
         self._outer.append((self.head, bool(where)))
         self.head = []
@@ -249,7 +254,7 @@ class Emitter(FactEmitter, ABC):
         known = self._keys.get((names, rule.unknown))
         skips = rule.unknown == "skip"
         if known is None:
-            known, lines = f"q{limit.first}", self.head
+            known, lines = f"q{self.local(limit)}", self.head
             if shared or self._sharing[names, rule.unknown] > 1:
                 self._keys[names, rule.unknown] = known
                 lines = self.shared

@@ -129,7 +129,7 @@ class InlineEmitter(Emitter):
         """Return the lines that read the counters of a rule, and judge them."""
         lines = self._ban(limit, specs, key)
         for spec in specs:
-            j = limit.first + spec.number
+            j = self.local(limit, spec.number)
             read, record = {LINE: self._line, WINDOW: self._window, MEMBERS: self._set}[spec.kind](
                 limit, spec, key
             )
@@ -144,7 +144,7 @@ class InlineEmitter(Emitter):
             lines += conditional(spec.gate, read)
             self.receipts.append(receipt)
             self.kept.update(dict.fromkeys(name for name in names if name.isidentifier()))
-            kept = "" if limit.binding else f"{limit.first} not in left"
+            kept = "" if limit.binding else f"{self._number(limit)} not in left"
             self.constants[f"put{j}"] = self._table(limit, spec).put
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
@@ -168,7 +168,7 @@ class InlineEmitter(Emitter):
 
     def _receipt(self, limit: Limit, spec: CellSpec) -> tuple[str, list[str]]:
         """Return the source of a counter's receipt, and the variables in it."""
-        j, codec = limit.first + spec.number, self.store.codec
+        j, codec = self.local(limit, spec.number), self.store.codec
         asked = [spec.amount, spec.units, spec.allowance]
         if spec.kind == LINE:
             names = [spec.place, f"u{j}", *asked, f"x{j}"]
@@ -183,7 +183,13 @@ class InlineEmitter(Emitter):
             names = [f"r{j}", *asked]
             packed = f"r{j} & {codec.SLOT_MASK}, r{j} >> {codec.SLOT_BITS}"
             rest = f"{packed}, {', '.join(asked)}, 0"
-        return f"({j}, k{j}, {rest})", [f"k{j}", *names]
+        return f"({self._number(limit, spec.number)}, k{j}, {rest})", [f"k{j}", *names]
+
+    def _number(self, limit: Limit, part: int = 0) -> str:
+        """Return the constant that is the number of a rule's counter."""
+        name = f"N{self.local(limit, part)}"
+        self.constants[name] = limit.first + part
+        return name
 
     @property
     def receipt_tuple(self) -> str:
@@ -198,7 +204,7 @@ class InlineEmitter(Emitter):
 
         The shard is None where the record is unknown to it.
         """
-        j, table = limit.first + spec.number, self._table(limit, spec)
+        j, table = self.local(limit, spec.number), self._table(limit, spec)
         current = self.constant("D", table.current)
         lines = [
             f"k{j} = {self._named(limit.idents[spec.number], key)}",
@@ -225,11 +231,13 @@ class InlineEmitter(Emitter):
         ]
 
     def _named(self, ident: str, key: str) -> str:
-        return f'"{ident}="' if key == '"="' else f'"{ident}" + {key}'
+        if key == '"="':
+            return self.constant("U", f"{ident}=")
+        return f"{self.constant('U', ident)} + {key}"
 
     def _ban(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
         """Return lines that judge a ban; it is looked at if one of the counters is."""
-        escalate, j = limit.rule.escalate, limit.first
+        escalate, j = limit.rule.escalate, self.local(limit)
         if escalate is None:
             return []
         gates = [spec.gate for spec in specs]
@@ -256,12 +264,15 @@ class InlineEmitter(Emitter):
             return lines
         refused = self._refuse(limit, key, struck=True)
         if spec.kind == WINDOW and spec.ceiling != self._alert(spec):
-            return [*lines, *conditional(f"v{limit.first + spec.number} > {spec.ceiling}", refused)]
+            return [
+                *lines,
+                *conditional(f"v{self.local(limit, spec.number)} > {spec.ceiling}", refused),
+            ]
         return [*lines, *refused]
 
     def _refuse(self, limit: Limit, key: str, *, struck: bool) -> list[str]:
-        j = limit.first
-        lines = ["refused = True"] if limit.binding else [f"left += ({j},)"]
+        j = self.local(limit)
+        lines = ["refused = True"] if limit.binding else [f"left += ({self._number(limit)},)"]
         if struck and limit.rule.escalate is not None:
             named = self.constant("L", limit)
             lines.append(f"if b{j} <= t and ({named}, {key}) not in struck:")
@@ -273,7 +284,7 @@ class InlineEmitter(Emitter):
         return spec.allowance if spec.alerts_at == 100 else ""
 
     def _line(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
-        j = limit.first
+        j = self.local(limit)
         # No debt reaches as far as that: it was written by a clock that was ahead.
         beyond = f"t + 4 * ({spec.ttl}) + {DAY}"
         lines = [
@@ -292,7 +303,7 @@ class InlineEmitter(Emitter):
 
     def _window(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         """Return lines that read a window; one of a single slot is counted as it is packed."""
-        j, n, codec = limit.first + spec.number, spec.amount, self.store.codec
+        j, n, codec = self.local(limit, spec.number), spec.amount, self.store.codec
         bits, mask, frees = codec.SLOT_BITS, codec.SLOT_MASK, "None"
         record = f"r{j} + ({n} << {bits})"
         if not spec.ceiling:  # what refuses never gets so far
@@ -328,7 +339,7 @@ class InlineEmitter(Emitter):
         return [*lines, *conditional(alert, self._over(limit, spec, key, frees))], record
 
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
-        j, most = limit.first, spec.allowance
+        j, most = self.local(limit), spec.allowance
         lines = [
             # Where all members stay, and none for longer than this one, it is entered in place.
             f"if not r{j}: u{j} = 0; g{j} = o{j} = False",
@@ -467,7 +478,7 @@ class _Inline:
             f"def receipts(engine, facts, estimate, t, serial, {rest}):",
             f"    return {receipts}",
         ]
-        emitter.constants["receipts"] = define(read, {}, "receipts", "receipts")
+        emitter.constants["receipts"] = define(read, emitter.constants, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
 

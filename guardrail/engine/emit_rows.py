@@ -55,7 +55,8 @@ class RowEmitter(Emitter):
         return lines
 
     def _row(self, limit: Limit, spec: CellSpec) -> list[str]:
-        j, n, most = limit.first + spec.number, spec.amount, spec.allowance
+        j, n, most = self.local(limit, spec.number), spec.amount, spec.allowance
+        number = self.constant("N", limit.first + spec.number)
         ceiling, members = spec.ceiling or "-1", []
         if spec.kind == LINE:
             numbers = f"0, 1, t, {n}, {ceiling}"
@@ -72,7 +73,7 @@ class RowEmitter(Emitter):
         if spec.ttl.isdigit():
             ttl = str(milliseconds(int(spec.ttl)))
         return [
-            f"rows.append((len(cells) // 2, {j}, k{j}, {spec.kind}, {rest}))",
+            f"rows.append((len(cells) // 2, {number}, k{j}, {spec.kind}, {rest}))",
             *members,
             f"cells += ({kind}, c, p, {ttl}, z, {numbers})",
         ]
@@ -89,8 +90,9 @@ class RowEmitter(Emitter):
 
     def _placed(self, limit: Limit, spec: CellSpec, key: str) -> list[str]:
         """Return lines that name a counter's key `k…`, at place `p`, and its spill, at `z`."""
-        ident, j = limit.idents[spec.number], limit.first + spec.number
-        lines = [f'k{j} = "{ident}" + {key}', f"keys.append(k{j})", "p = len(keys)"]
+        ident = self.constant("U", limit.idents[spec.number])
+        j = self.local(limit, spec.number)
+        lines = [f"k{j} = {ident} + {key}", f"keys.append(k{j})", "p = len(keys)"]
         if not limit.key_facts:
             return [*lines, "z = 0"]
         common = ""
@@ -100,7 +102,7 @@ class RowEmitter(Emitter):
         return [
             *lines,
             f"if {self._spill()} is None{common}: z = 0",
-            f'else: keys.append("{ident}" + spill); z = p + 1',
+            f"else: keys.append({ident} + spill); z = p + 1",
         ]
 
     def _opened(self, limit: Limit, key: str) -> list[str]:
@@ -109,14 +111,14 @@ class RowEmitter(Emitter):
         lines = ["c = len(charges) // 2 + 1"]
         if escalate is None:
             return [*lines, f"charges += ({binding}, 0)"]
-        strikes, ban = (f'"{ident}" + {key}' for ident in limit.ban_idents)
+        strikes, ban = (f"{self.constant('U', ident)} + {key}" for ident in limit.ban_idents)
         within, kept = milliseconds(escalate.within), milliseconds(escalate.block_for)
         check = f"p, {kept}, 0, 0, 1, t, 0, t"
         left_out = f"0 if {self._spill()} is None else -1"
         # The numbers are those of `Limit.escalation`, in its order.
         return [
             *lines,
-            f"bans.append((len(cells) // 2, {limit.first}))",
+            f"bans.append((len(cells) // 2, {self.constant('N', limit.first)}))",
             f"charges += ({binding}, 0, 0, c, 0, c + 1)",
             f"keys += ({ban}, {strikes})",
             "p = len(keys) - 1",

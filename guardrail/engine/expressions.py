@@ -14,7 +14,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from types import CodeType
 from typing import Any
 
 from guardrail.model.amounts import (
@@ -272,15 +271,21 @@ def rule_facts(
 
 def define(lines: Sequence[str], constants: Mapping[str, Any], name: str, title: str) -> Any:
     """Return the function `name` that source lines define over some constants."""
-    namespace = dict(constants)
-    exec(_compiled("\n".join(lines), f"<guardrail {title}>"), namespace)
-    return namespace[name]
+    head = f"def make({', '.join(constants)}):"
+    text = "\n".join([head, *("    " + line for line in lines), f"    return {name}"])
+    return _maker(text, f"<guardrail {title}>")(*constants.values())
 
 
 @lru_cache(256)
-def _compiled(text: str, title: str) -> CodeType:
-    """Compile a text; guards of the same policies have the same, and compiling it costs most."""
-    return compile(text, title, "exec")
+def _maker(text: str, title: str) -> Callable[..., Any]:
+    """Return the function `make` that a text defines; rules that differ in constants share it.
+
+    Compiling a text costs most, and one that many functions share stays in the processor's cache.
+    """
+    namespace: dict[str, Any] = {}
+    exec(compile(text, title, "exec"), namespace)
+    made: Callable[..., Any] = namespace["make"]
+    return made
 
 
 LONGEST = 128

@@ -79,6 +79,10 @@ class RuleEmitter(Protocol):
     head: list[str]
     longest_line: float
 
+    def local(self, limit: Limit, part: int = 0) -> int:
+        """Return the number that a rule's counter has among those of the function."""
+        ...
+
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
         ...

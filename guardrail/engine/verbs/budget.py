@@ -94,7 +94,7 @@ class BudgetLimit(Limit):
             amount = emitter.settled(stated)
             if amount == Fixed(None):
                 continue
-            n, j = emitter.amount(unit), self.first + number
+            n, j = emitter.amount(unit), emitter.local(self, number)
             most, gate = emitter.looked_up(self, amount, j)
             ceiling = ""
             if percent is not None:

@@ -68,7 +68,7 @@ class RateLimit(Limit):
 
         Its record is kept for as long as a full line takes to drain: that has to be known.
         """
-        verb, j = self.verb, self.first
+        verb, j = self.verb, emitter.local(self)
         amount = burst = emitter.settled(verb.amount)
         if verb.burst is not None:
             burst = emitter.settled(verb.burst)

@@ -54,7 +54,7 @@ class SetLimit(Limit):
             return []
         # A value that is missing may skip the rule, before its amount has a say.
         member = self.shown_member(emitter)
-        most, gate = emitter.looked_up(self, amount, self.first)
+        most, gate = emitter.looked_up(self, amount, emitter.local(self))
         return [
             CellSpec(
                 MEMBERS, 0, self.kept, str(self.kept), "0", "1", most, most, member,
