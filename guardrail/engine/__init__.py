@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import Case, Decision, Engine
+from guardrail.engine.emit_facts import FactEmitter, conditional, indented
 from guardrail.engine.emit_inline import Decide, decide_inline
 from guardrail.engine.emit_rows import PlanRows, plan_in_rows
 from guardrail.engine.explain import (
@@ -54,6 +55,7 @@ __all__ = [
     "Engine",
     "ExemptionStory",
     "Explanation",
+    "FactEmitter",
     "FactReader",
     "Finding",
     "Interpreter",
@@ -71,10 +73,12 @@ __all__ = [
     "allowance",
     "as_count",
     "bind",
+    "conditional",
     "decide_inline",
     "define",
     "head_rules",
     "in_unit",
+    "indented",
     "merge_obligations",
     "no_estimate",
     "pace_increment",

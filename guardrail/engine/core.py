@@ -137,17 +137,27 @@ class Engine:
         `looked` has the receipt of each counter looked at, and whether it was charged. `reading`
         is what the request says, where that was kept.
         """
-        notes, model = () if reading is None else reading.notes, None
-        if reading is not None:
-            model = reading.facts.get("request.model")
-        elif len(found) != 1 or not found[0].effect.refuses:
-            model = self.reader.value("request.model", facts)
-        ruling = conclude(self.policies, found, model, now, notes)
+        ruling = self.ruled(found, facts, now, reading)
         debits = tuple([receipt for receipt, charged in looked if charged])
         every = tuple(looked)
         return Decision.of(
             ruling, Case(self, facts, estimate, now, serial, debits, every, tuple(found), reading)
         )
+
+    def ruled(
+        self,
+        found: Sequence[Finding],
+        facts: Mapping[str, object],
+        now: int,
+        reading: Reading | None = None,
+    ) -> Ruling:
+        """Return the answer to what rules asked for of a request at `now` (microseconds)."""
+        notes, model = () if reading is None else reading.notes, None
+        if reading is not None:
+            model = reading.facts.get("request.model")
+        elif len(found) != 1 or not found[0].effect.refuses:
+            model = self.reader.value("request.model", facts)
+        return conclude(self.policies, found, model, now, notes)
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object], model: str | None
@@ -310,8 +320,9 @@ class Decision:
 
     __slots__ = ("_case", "_ruling", "_settled")
     # Generated source sets `_ruling` and `_case` without a call, and `_settled` is set only once
-    # it is. `_case` is a `Case`, or its first five values, a function, and what that one makes the
-    # receipts from: they are made when they are asked for.
+    # it is. `_case` is a `Case`, or what it is made of when it is asked for: its first five values,
+    # the function that makes receipts of them all, what was found, the first counters of the rules
+    # that were not charged (None: no rule was), and then whatever that function needs.
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
@@ -328,16 +339,17 @@ class Decision:
     def case(self) -> Case:
         """The evidence it rests on."""
         case = self._case
-        if isinstance(case, Case):
-            return case
-        engine, facts, estimate, now, serial = case[:5]
-        return Case(engine, facts, estimate, now, serial, self.debits)
+        if not isinstance(case, Case):
+            self._case = case = _case_of(case[5](*case), *case[:8])
+        return case
 
     @property
     def debits(self) -> tuple[Receipt | None, ...]:
         """The receipts of what was charged, as plain tuples; None for counters not reached."""
         case = self._case
-        made: tuple[Receipt | None, ...] = case[5] if isinstance(case, Case) else case[5](*case)
+        if isinstance(case, Case) or case[6]:
+            return self.case.debits
+        made: tuple[Receipt | None, ...] = case[5](*case)
         return made
 
     @property
@@ -472,6 +484,28 @@ class Decision:
         if self.retry_after is not None:
             parts.append(f"retry after {self.retry_after:g} s")
         return f"<Decision {' '.join(parts)}>"
+
+
+def _case_of(
+    made: tuple[Any, ...],
+    engine: Engine,
+    facts: Mapping[str, object],
+    estimate: Mapping[str, object] | None,
+    now: int,
+    serial: int,
+    receipts: object,
+    found: tuple[Finding, ...],
+    left: tuple[int, ...] | None,
+) -> Case:
+    """Return the case of a decision, given the receipts that were `made` for it."""
+    if not found:
+        return Case(engine, facts, estimate, now, serial, made)
+    looked = []
+    for receipt in map(Receipt._make, filter(None, made)):
+        charged = left is not None and engine.counters[receipt.number][0].first not in left
+        looked.append((receipt, charged))
+    debits = tuple([receipt for receipt, charged in looked if charged])
+    return Case(engine, facts, estimate, now, serial, debits, tuple(looked), found)
 
 
 def _standard_message(ruling: Ruling) -> str:

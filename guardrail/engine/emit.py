@@ -13,28 +13,28 @@ tests hold the two equal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from guardrail.engine.core import Engine
+from guardrail.engine.emit_facts import FactEmitter, conditional, either, indented
 from guardrail.engine.expressions import (
     LONGEST,
     SEPARATOR,
     STAND_INS,
     TEXTUAL,
-    Expressions,
+    define,
     key_text,
 )
-from guardrail.engine.facts import FOLLOWS_FROM, Derivation
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
 from guardrail.engine.windows import Bounds, pace_increment
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
-from guardrail.model.facts import COUNTRIES, Fact, FactType, typed_value
 from guardrail.model.rules import Rule
 
-NUMBERS = frozenset((int, float))
 AT_ONCE = 32
 """Up to so many values of an index have their functions made at the start, more as they come."""
 DEEPEST = 30
@@ -46,10 +46,11 @@ MONEY = "cost_usd"
 TOKENS = ("tokens", "input_tokens", "output_tokens")
 
 
-class Emitter(Expressions, ABC):
+class Emitter(FactEmitter, ABC):
     """Writes one generated function for some of an engine's rules.
 
-    `first` are the lines before any counter is looked at, `then` those that look at counters.
+    `shared` are the lines of keys that several rules have, `first` the others before any counter is
+    looked at, `then` those that look at counters.
     `opening` are lines that the latter share. `head` takes the lines of the rule that is being
     written; what a verb adds to it runs where the rule applies. A request that a
     rule refuses here looks at no counter.
@@ -58,35 +59,45 @@ class Emitter(Expressions, ABC):
     longest_line: float = float("inf")
     """The longest time line, in microseconds, that the store can count."""
 
-    def __init__(self, engine: Engine, bail: str, caller: Emitter | None = None) -> None:
-        """Start a function that leaves by `bail`.
+    def __init__(
+        self, engine: Engine, bail: str, fixed: Mapping[str, object] | None, *, called: bool
+    ) -> None:
+        """Start a function that leaves by `bail`, for requests with the facts that are `fixed`.
 
-        One that is called by another takes what that has read as parameters; see `handed_on`.
+        One that is `called` by another has rules of an index bucket, and no others.
         """
-        super().__init__(engine.policies.facts, None if caller is None else caller.variables)
+        super().__init__(engine.reader, engine.policies.facts, bail, fixed)
         self.engine = engine
-        self.bail = bail
-        self.checked = caller is not None
-        self._given_units = {} if caller is None else dict(caller._units)
+        self.called = called
+        self.shared: list[str] = []
         self.first: list[str] = []
         self.then: list[str] = []
         self.opening: list[str] = []
         self.head: list[str] = []
         self.naming: list[str] = []
         self._units: dict[str, str] = {}
+        self._locals: dict[int, int] = {}
         self._windows: dict[str, str] = {}
         self._keys: dict[tuple[tuple[str, ...], str | None], str] = {}
+        self._sharing: Counter[tuple[tuple[str, ...], str | None]] = Counter()
         self._outer: list[tuple[list[str], bool]] = []
         self._on = ""
-        self.constants.update(NUMBERS=NUMBERS, pace_increment=pace_increment)
-        if caller is None:
+        self.constants.update(pace_increment=pace_increment)
+        if not called:
             self._require()
 
     def add(self, places: Iterable[int]) -> None:
         """Add the lines of the rules at these places in the set."""
+        found = []
         for place in places:
             rule, limit = self.engine.rules[place], self.engine.limits[place]
             applies = self.applies(rule, self.engine.policies.exemptions)
+            if applies != "False":
+                found.append((rule, limit, applies))
+        self._sharing = Counter(
+            (limit.key_facts, rule.unknown) for rule, limit, _ in found if limit is not None
+        )
+        for rule, limit, applies in found:
             if limit is None:
                 finding = self.constant("F", (static_finding(rule),))
                 self.first += conditional(applies, [f"found += {finding}"])
@@ -102,7 +113,7 @@ class Emitter(Expressions, ABC):
 
     def _add_limit(self, rule: Rule, limit: Limit, applies: str) -> None:
         self.head, self._outer = [], []
-        self._on = f"a{limit.first}" if applies else ""
+        self._on = f"a{self.local(limit)}" if applies else ""
         key = self._key(rule, limit, shared=not applies)
         specs = limit.specs(self)
         if specs is None or len(self._outer) > DEEPEST:
@@ -125,10 +136,12 @@ class Emitter(Expressions, ABC):
 
     # What verbs ask for.
 
+    def local(self, limit: Limit, part: int = 0) -> int:
+        """Return the number that a rule's counter has among those of this function."""
+        return self._locals.setdefault(limit.first + part, len(self._locals))
+
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
-        if unit in self._given_units:
-            return self._given_units[unit]
         # A declared unit may be called what no variable can.
         name = f"n_{unit if unit.isidentifier() else unit.encode().hex()}"
         return self._units.setdefault(unit, name)
@@ -141,7 +154,7 @@ class Emitter(Expressions, ABC):
         if isinstance(amount, Fixed):
             if amount.value == 0:
                 self.refuse_all(limit, "")
-            return repr(amount.value), ""
+            return self.constant("Z", amount.value), ""
         self.head.append(f"l{j} = {self.allowance(amount)}")
         values = possible_amounts(amount)
         if values is None:
@@ -192,7 +205,7 @@ class Emitter(Expressions, ABC):
 
     def member(self, limit: Limit) -> str:
         """Return the variable of the value that a request shows to a set."""
-        verb, j = limit.rule.verb, limit.first
+        verb, j = limit.rule.verb, self.local(limit)
         fact = verb.facts[-1]
         value = self.variable(fact)
         if limit.rule.unknown == "skip":
@@ -208,24 +221,14 @@ class Emitter(Expressions, ABC):
 
     # Parts of a function.
 
-    @property
-    def handed_on(self) -> str:
-        """What a function that is called takes of its caller's, as parameters and arguments."""
-        return "".join(f", {name}" for name in (*self.variables.values(), *self._units.values()))
-
-    @property
-    def taken(self) -> str:
-        """The same, as the called function has it."""
-        return "".join(f", {name}" for name in (*self.given.values(), *self._given_units.values()))
-
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, before `first`."""
         sized = self._amount_lines()
-        reads = ["get = facts.get", *self._fact_lines(), *sized]
+        reads = [*self.fact_lines(), *sized]
         lines = ["now = t / 1000000"] if self.timed else []
         # A value that cannot be looked up in a set is not of its fact's type.
         lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
-        return ["found = ()", *lines, *self.first]
+        return ["found = ()", *lines, *self.shared, *self.first]
 
     def _stop(
         self, limit: Limit, where: str, lines: list[str], finding: Finding | None = None
@@ -235,23 +238,27 @@ class Emitter(Expressions, ABC):
         An empty condition always holds. What was found may refuse the request.
         """
         if finding is None or not refuses((finding,)):
-            self._on = f"a{limit.first}"
+            self._on = f"a{self.local(limit)}"
         self.head += conditional(where, lines)
         self._outer.append((self.head, bool(where)))
         self.head = []
 
     def _key(self, rule: Rule, limit: Limit, *, shared: bool) -> str:
-        """Return the source of a rule's key text; rules that always run share it."""
+        """Return the source of a rule's key text, which rules share that have the same.
+
+        `shared` tells whether the rule always runs.
+        """
         names = limit.key_facts
         if not names:
             return '"="'
         known = self._keys.get((names, rule.unknown))
         skips = rule.unknown == "skip"
         if known is None:
-            known = f"q{limit.first}"
-            if shared:
+            known, lines = f"q{self.local(limit)}", self.head
+            if shared or self._sharing[names, rule.unknown] > 1:
                 self._keys[names, rule.unknown] = known
-            self.head += self._key_lines(known, names, rule.unknown)
+                lines = self.shared
+            lines += self._key_lines(known, names, rule.unknown)
         if skips:
             self._stop(limit, f"{known} is None", ["pass"])
         return known
@@ -264,6 +271,14 @@ class Emitter(Expressions, ABC):
         if any(self.facts[name].type not in TEXTUAL for name in names):
             return [written]
         variables = [self.variable(name) for name in names]
+        if len(names) == 1 and unknown is None and names != STAND_INS[:1]:
+            (value,), account = variables, self.variable(STAND_INS[0])
+            return [
+                f"if {value} is None and {account} is not None and len({account}) <= {LONGEST}:",
+                f'    {key} = "a" + {account}',
+                f"elif {self.unplain(names[0], joined=False)}: {written}",
+                f'else: {key} = "=" + {value}',
+            ]
         odd = " or ".join(self.unplain(name, len(names) > 1) for name in names)
         plain = f'"=" + {variables[0]}'
         if len(names) > 1:
@@ -275,12 +290,13 @@ class Emitter(Expressions, ABC):
             missing = self.constant("F", (absent(name),))
             self.first.append(f"if {self.variable(name)} is None: found += {missing}")
         # A wrong value for an identity is refused also where no rule asks for it this time.
-        for name in sorted(self.engine.reader.identities):
+        # So is a value that an index does not know, or that equals one of another type.
+        for name in (*sorted(self.reader.identities), *self.engine.index.buckets):
             self.variable(name)
 
     def _amount_lines(self) -> list[str]:
         units = self._units
-        if self.checked and not units:
+        if self.called and not units:
             return []
         lines, read, known = ["if estimate is None: estimate = {}"], [], "0"
         if "requests" in units:
@@ -293,7 +309,7 @@ class Emitter(Expressions, ABC):
         if units.keys() & {*TOKENS, MONEY}:
             read, known = [*read, *TOKEN_PARTS.values()], f"{known} + {len(TOKEN_PARTS)}"
             lines += [f'{part} = estimate.get("{unit}")' for unit, part in TOKEN_PARTS.items()]
-        checks, sized = [] if self.checked else self._checks(), self._reserved(units)
+        checks, sized = [] if self.called else self._checks(), self._reserved(units)
         if not units.keys() <= {"requests", *TOKENS, MONEY} or not read:
             return [*lines, *checks, *sized]
         plain = " and ".join(f"{name}.__class__ is int" for name in read)
@@ -303,7 +319,7 @@ class Emitter(Expressions, ABC):
         if MONEY in units:
             self.constants["priced"] = self.engine.sizer.priced
             model = "request.model"
-            named = self.variable(model) if model in self.engine.reader.facts else "None"
+            named = self.variable(model) if model in self.reader.facts else "None"
             summed.append(f"n_{MONEY} = priced({', '.join(TOKEN_PARTS.values())}, 0, {named})")
         else:
             top = [f"if n_tokens > {TOP}: n_tokens = {TOP}"] if "tokens" in units else []
@@ -326,85 +342,13 @@ class Emitter(Expressions, ABC):
     def _reserved(self, units: Mapping[str, str]) -> list[str]:
         """Return lines that size a request whose estimate does not state all of its parts."""
         self.constants["reserve"] = self.engine.sizer.reserve
-        self.constants["value"] = self.engine.reader.value
+        self.constants["value"] = self.reader.value
         if not units:
             return []
         return [
             'amounts, _ = reserve(estimate, value("request.model", facts))',
             *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
         ]
-
-    def _fact_lines(self) -> list[str]:
-        reader = self.engine.reader
-        derived = [name for name in reader.derivations if name in self.variables]
-        for name in derived:
-            if name in FOLLOWS_FROM:
-                self.variable(FOLLOWS_FROM[name])
-        lines: list[str] = []
-        for name, variable in self.variables.items():
-            lines += self._read(reader.facts[name], variable)
-        for name in derived:
-            lines += self._derive(name, reader.derivations[name])
-        return lines
-
-    def _read(self, fact: Fact, variable: str) -> list[str]:
-        lines = [f"{variable} = get({fact.name!r})"]
-        if fact.default is not None:
-            lines.append(f"if {variable} is None: {variable} = {fact.default!r}")
-        return [*lines, *self._typed(fact, variable)]
-
-    def _typed(self, fact: Fact, variable: str) -> list[str]:
-        """Return lines that bail out where a fact has a value not of its type."""
-        kind, bail = fact.type, self.bail
-        if kind in (FactType.COUNTRY, FactType.ENUM, FactType.LEVEL):
-            values = COUNTRIES if kind is FactType.COUNTRY else frozenset(fact.values)
-            return [f"if {variable} not in {self.constant('N', values | {None})}: {bail}"]
-        number = f"-{TOP} <= {variable} <= {TOP}"
-        wrong = {
-            FactType.STRING: f"{variable}.__class__ is not str",
-            FactType.BOOL: f"{variable}.__class__ is not bool",
-            FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
-            FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
-        }.get(kind)
-        if fact.name in self.engine.reader.identities and kind is FactType.STRING:
-            wrong = f"({wrong} or not {variable})"
-        if wrong is not None:
-            return [f"if {wrong} and {variable} is not None: {bail}"]
-        self.constants["typed_value"] = typed_value
-        typed = f"typed_value({self.constant('Y', fact)}, {variable})"
-        return [
-            f"if {variable} is not None:",
-            f"    {variable} = {typed}",
-            f"    if {variable} is None: {bail}",
-        ]
-
-    def _derive(self, name: str, derivation: Derivation) -> list[str]:
-        variable = self.variable(name)
-        made = self.constant("E", derivation)
-        known = "{}"
-        if name in FOLLOWS_FROM:
-            source = FOLLOWS_FROM[name]
-            value = self.variable(source)
-            known = f"({{}} if {value} is None else {{{source!r}: {value}}})"
-        self.timed = True
-        return [f"if {variable} is None: {variable} = {made}({known}, now)"]
-
-
-def conditional(where: str, lines: Sequence[str]) -> list[str]:
-    """Return lines that run where a condition holds; empty: always."""
-    if not where or not lines:
-        return list(lines)
-    return [f"if {where}:", *indented(lines)]
-
-
-def either(where: str, lines: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return lines that run where a condition holds, and others that run where it does not."""
-    return [f"if {where}:", *indented(lines or ["pass"]), "else:", *indented(others or ["pass"])]
-
-
-def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
-    """Return lines moved in by so many levels."""
-    return ["    " * depth + line for line in lines]
 
 
 def _roller(
@@ -416,3 +360,45 @@ def _roller(
         return bounds.slot
 
     return roll
+
+
+def by_value(
+    engine: Engine,
+    make: Callable[[Iterable[int], Mapping[str, object]], Callable[..., Any]],
+    arguments: str,
+) -> Callable[..., Any]:
+    """Return a function that calls the one made for the rules that may concern a request.
+
+    Rules are found by the value of the fact that most of them are indexed by; `make` takes their
+    places, and that value. Where the index has many values, each has its function made when it is
+    first asked for.
+    """
+    index, name = engine.index, engine.index.main
+    if name is None:
+        return make(index.always, {})
+    bucket = index.buckets[name]
+    functions: dict[object, Callable[..., Any] | None] = dict.fromkeys(bucket)
+    otherwise = make(index.always, {})
+
+    def made(value: object) -> Callable[..., Any]:
+        # What equals a value may be of another type: the function is for the one that is listed.
+        (listed,) = (each for each in bucket if each == value)
+        function = make((*index.always, *bucket[listed]), {name: listed})
+        functions[listed] = function
+        return function
+
+    if len(bucket) <= AT_ONCE:
+        for value in bucket:
+            made(value)
+    lines = [
+        f"def find({arguments}):",
+        f"    value = facts.get({name!r})",
+        f"    if value is None: value = {engine.reader.facts[name].default!r}",
+        "    try: function = functions.get(value, otherwise)",
+        "    except TypeError: function = otherwise  # no value of the fact's type",
+        f"    if function is None: return made(value)({arguments})",
+        f"    return function({arguments})",
+    ]
+    constants = {"functions": functions, "otherwise": otherwise, "made": made}
+    found: Callable[..., Any] = define(lines, constants, "find", f"rules by {name}")
+    return found

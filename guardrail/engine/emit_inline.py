@@ -8,16 +8,18 @@ it happens under the store's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Reply
+from guardrail.model.facts import LATEST
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
 
@@ -50,6 +52,8 @@ class FusableStore(Protocol):
     """A store that generated source may look into: its lock, its tables, how it writes records."""
 
     lock: Any
+    homes: dict[str, Any]
+    """The table of each counter that was ever looked for."""
 
     def home(self, ident: str, ttl: int) -> FusableTable:
         """Return the table where the records of a counter are kept."""
@@ -101,10 +105,12 @@ class InlineEmitter(Emitter):
         store: FusableStore,
         bail: str,
         leave: str,
-        caller: Emitter | None = None,
+        fixed: Mapping[str, object] | None = None,
+        *,
+        called: bool = False,
     ) -> None:
         """Start a function that leaves by `bail`, and under the lock by `leave`."""
-        super().__init__(engine, bail, caller)
+        super().__init__(engine, bail, fixed, called=called)
         self.store = store
         self.leave = leave
         self.writes: list[str] = []
@@ -123,7 +129,7 @@ class InlineEmitter(Emitter):
         """Return the lines that read the counters of a rule, and judge them."""
         lines = self._ban(limit, specs, key)
         for spec in specs:
-            j = limit.first + spec.number
+            j = self.local(limit, spec.number)
             read, record = {LINE: self._line, WINDOW: self._window, MEMBERS: self._set}[spec.kind](
                 limit, spec, key
             )
@@ -138,12 +144,12 @@ class InlineEmitter(Emitter):
             lines += conditional(spec.gate, read)
             self.receipts.append(receipt)
             self.kept.update(dict.fromkeys(name for name in names if name.isidentifier()))
-            kept = "" if limit.binding else f"{limit.first} not in left"
+            kept = "" if limit.binding else f"{self._number(limit)} not in left"
             self.constants[f"put{j}"] = self._table(limit, spec).put
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
             tests = " and ".join(test for test in (reached, kept, some) if test)
-            if self.checked:
+            if self.called:
                 later = f"looked.writes.append((put{j}, k{j}, {record}))"
                 self.writes += conditional(tests, [later])
                 continue
@@ -162,7 +168,7 @@ class InlineEmitter(Emitter):
 
     def _receipt(self, limit: Limit, spec: CellSpec) -> tuple[str, list[str]]:
         """Return the source of a counter's receipt, and the variables in it."""
-        j, codec = limit.first + spec.number, self.store.codec
+        j, codec = self.local(limit, spec.number), self.store.codec
         asked = [spec.amount, spec.units, spec.allowance]
         if spec.kind == LINE:
             names = [spec.place, f"u{j}", *asked, f"x{j}"]
@@ -177,7 +183,13 @@ class InlineEmitter(Emitter):
             names = [f"r{j}", *asked]
             packed = f"r{j} & {codec.SLOT_MASK}, r{j} >> {codec.SLOT_BITS}"
             rest = f"{packed}, {', '.join(asked)}, 0"
-        return f"({j}, k{j}, {rest})", [f"k{j}", *names]
+        return f"({self._number(limit, spec.number)}, k{j}, {rest})", [f"k{j}", *names]
+
+    def _number(self, limit: Limit, part: int = 0) -> str:
+        """Return the constant that is the number of a rule's counter."""
+        name = f"N{self.local(limit, part)}"
+        self.constants[name] = limit.first + part
+        return name
 
     @property
     def receipt_tuple(self) -> str:
@@ -192,7 +204,7 @@ class InlineEmitter(Emitter):
 
         The shard is None where the record is unknown to it.
         """
-        j, table = limit.first + spec.number, self._table(limit, spec)
+        j, table = self.local(limit, spec.number), self._table(limit, spec)
         current = self.constant("D", table.current)
         lines = [
             f"k{j} = {self._named(limit.idents[spec.number], key)}",
@@ -219,11 +231,13 @@ class InlineEmitter(Emitter):
         ]
 
     def _named(self, ident: str, key: str) -> str:
-        return f'"{ident}="' if key == '"="' else f'"{ident}" + {key}'
+        if key == '"="':
+            return self.constant("U", f"{ident}=")
+        return f"{self.constant('U', ident)} + {key}"
 
     def _ban(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
         """Return lines that judge a ban; it is looked at if one of the counters is."""
-        escalate, j = limit.rule.escalate, limit.first
+        escalate, j = limit.rule.escalate, self.local(limit)
         if escalate is None:
             return []
         gates = [spec.gate for spec in specs]
@@ -250,12 +264,15 @@ class InlineEmitter(Emitter):
             return lines
         refused = self._refuse(limit, key, struck=True)
         if spec.kind == WINDOW and spec.ceiling != self._alert(spec):
-            return [*lines, *conditional(f"v{limit.first + spec.number} > {spec.ceiling}", refused)]
+            return [
+                *lines,
+                *conditional(f"v{self.local(limit, spec.number)} > {spec.ceiling}", refused),
+            ]
         return [*lines, *refused]
 
     def _refuse(self, limit: Limit, key: str, *, struck: bool) -> list[str]:
-        j = limit.first
-        lines = ["refused = True"] if limit.binding else [f"left += ({j},)"]
+        j = self.local(limit)
+        lines = ["refused = True"] if limit.binding else [f"left += ({self._number(limit)},)"]
         if struck and limit.rule.escalate is not None:
             named = self.constant("L", limit)
             lines.append(f"if b{j} <= t and ({named}, {key}) not in struck:")
@@ -267,7 +284,7 @@ class InlineEmitter(Emitter):
         return spec.allowance if spec.alerts_at == 100 else ""
 
     def _line(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
-        j = limit.first
+        j = self.local(limit)
         # No debt reaches as far as that: it was written by a clock that was ahead.
         beyond = f"t + 4 * ({spec.ttl}) + {DAY}"
         lines = [
@@ -286,7 +303,7 @@ class InlineEmitter(Emitter):
 
     def _window(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         """Return lines that read a window; one of a single slot is counted as it is packed."""
-        j, n, codec = limit.first + spec.number, spec.amount, self.store.codec
+        j, n, codec = self.local(limit, spec.number), spec.amount, self.store.codec
         bits, mask, frees = codec.SLOT_BITS, codec.SLOT_MASK, "None"
         record = f"r{j} + ({n} << {bits})"
         if not spec.ceiling:  # what refuses never gets so far
@@ -322,7 +339,7 @@ class InlineEmitter(Emitter):
         return [*lines, *conditional(alert, self._over(limit, spec, key, frees))], record
 
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
-        j, most = limit.first, spec.allowance
+        j, most = self.local(limit), spec.allowance
         lines = [
             # Where all members stay, and none for longer than this one, it is entered in place.
             f"if not r{j}: u{j} = 0; g{j} = o{j} = False",
@@ -342,7 +359,7 @@ class InlineEmitter(Emitter):
 
         What a function that is called would write is not: its record is a copy.
         """
-        return f"copied(r{j})" if self.checked else f"r{j}"
+        return f"copied(r{j})" if self.called else f"r{j}"
 
 
 class Looked:
@@ -377,38 +394,42 @@ class Looked:
         self.receipts += receipts
 
 
-def decide_inline(engine: Engine, store: FusableStore, steps: Decide, latest: float) -> Decide:
+def decide_inline(engine: Engine, store: FusableStore, steps: Decide) -> Decide:
     """Return a function that decides as `steps` does, in one pass over a memory store.
 
-    Times from `latest` (seconds since the epoch) on, and odd requests, are left to `steps`.
+    What is no time, and odd requests, are left to `steps`.
     """
-    return _Inline(engine, store, steps, latest).decide()
+    return _Inline(engine, store, steps).decide()
 
 
 class _Inline:
-    def __init__(self, engine: Engine, store: FusableStore, steps: Decide, latest: float) -> None:
+    def __init__(self, engine: Engine, store: FusableStore, steps: Decide) -> None:
         self.engine = engine
         self.store = store
         self.steps = steps
-        self.latest = latest
+        index = engine.index
         self.buckets: dict[str, dict[object, Any]] = {
-            name: dict(bucket) for name, bucket in engine.index.buckets.items()
+            name: dict(bucket) for name, bucket in index.buckets.items() if name != index.main
         }
-        self.main: InlineEmitter | None = None
 
     def decide(self) -> Decide:
-        """Return the function for the rules that always apply; it calls those of the buckets."""
-        emitter = InlineEmitter(self.engine, self.store, self.bail, "break")
-        emitter.add(self.engine.index.always)
-        for name in self.buckets:
-            emitter.variable(name)
+        """Return the function that decides."""
+        if sum(map(len, self.buckets.values())) <= AT_ONCE:
+            for name, bucket in self.buckets.items():
+                for value in bucket:
+                    self._bucket(name, value)
+        return by_value(self.engine, self._function, "facts, estimate, moment")
+
+    def _function(self, places: Iterable[int], fixed: Mapping[str, object]) -> Decide:
+        """Return the function for the rules at some places; it calls those of further buckets."""
+        emitter = InlineEmitter(self.engine, self.store, self.bail, "break", fixed)
+        emitter.add(places)
         prelude = emitter.prelude()
-        self.main = emitter
         before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
         if within or emitter.naming:
             serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
-        receipts, kept = emitter.receipt_tuple, [*emitter.kept]
+        receipts, kept = emitter.receipt_tuple, ["receipts", "found", "left", *emitter.kept]
         looks, put, joined = "", [], []
         if within:
             joined = [
@@ -419,14 +440,14 @@ class _Inline:
             looks, receipts = "not looks and ", receipts + " + more"
             kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
-        asked = f"facts, estimate, t, {serial}"
+        rest = ", ".join(kept)
         lines = [
-            f"if not 0 <= moment < {self.latest!r}: {self.bail}",
+            f"if not 0 <= moment < {LATEST!r}: {self.bail}",
             "t = int(moment * 1000000 + 0.5)",
             *prelude,
             *before,
             f"if found and {looks}refuses(found):",
-            "    return turned_down(facts, estimate, t, next_serial(), found, ())",
+            "    return concluded(facts, estimate, t, next_serial(), found, ())",
             *naming,
             # Bound methods in a try statement cost a quarter of a with statement.
             "acquire()",
@@ -439,16 +460,12 @@ class _Inline:
                     *emitter.opening,
                     *emitter.then,
                     *joined,
-                    "if refused:",
-                    f"    return turned_down({asked}, found + judged, {receipts}, struck)",
-                    *emitter.writes,
-                    *put,
-                    "if judged or found:",
-                    f"    return admitted({asked}, found + judged, {receipts}, left, struck)",
+                    *either("refused", ["left = None"], [*emitter.writes, *put]),
+                    "if judged: found += judged",
+                    "if struck: found = strike(facts, struck, t) + found",
                     "decision = new(Decision)",
-                    "decision._ruling = ALLOWED",
-                    "decision._case = "
-                    f"(engine, facts, estimate, t, {serial}, {', '.join(['receipts', *kept])})",
+                    "decision._ruling = ruled(found, facts, t) if found else ALLOWED",
+                    f"decision._case = (engine, facts, estimate, t, {serial}, {rest})",
                     "return decision",
                 ],
                 2,
@@ -457,60 +474,20 @@ class _Inline:
             "    release()",
             self.bail,
         ]
-        if sum(map(len, self.buckets.values())) <= AT_ONCE:
-            for name, bucket in self.buckets.items():
-                for value in bucket:
-                    self._bucket(name, value)
-        taken = ", ".join(["engine, facts, estimate, t, serial, receipts", *kept])
-        read = [f"def receipts({taken}):", f"    return {receipts}"]
-        emitter.constants["receipts"] = define(read, {}, "receipts", "receipts")
+        read = [
+            f"def receipts(engine, facts, estimate, t, serial, {rest}):",
+            f"    return {receipts}",
+        ]
+        emitter.constants["receipts"] = define(read, emitter.constants, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
 
     bail = "return steps(facts, estimate, moment)"
 
-    def turned_down(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        serial: int,
-        found: tuple[Finding, ...],
-        receipts: Sequence[Any],
-        struck: Sequence[tuple[Limit, str]] = (),
-    ) -> Decision:
-        """Refuse a request; nothing is charged but strikes."""
-        found = self._strike(facts, struck, now) + found
-        make = Receipt._make
-        looked = [(make(each), False) for each in receipts if each is not None]
-        return self.engine.concluded(facts, estimate, now, serial, found, looked)
-
-    def admitted(
-        self,
-        facts: Mapping[str, object],
-        estimate: Mapping[str, object] | None,
-        now: int,
-        serial: int,
-        found: tuple[Finding, ...],
-        receipts: Sequence[Any],
-        left: tuple[int, ...],
-        struck: Sequence[tuple[Limit, str]],
-    ) -> Decision:
-        """Admit a request of which rules ask for something; those `left` were not charged."""
-        found = self._strike(facts, struck, now) + found
-        counters, looked = self.engine.counters, []
-        for each in receipts:
-            if each is not None:
-                receipt = Receipt._make(each)
-                looked.append((receipt, counters[receipt.number][0].first not in left))
-        return self.engine.concluded(facts, estimate, now, serial, found, looked)
-
     def _strike(
         self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int
     ) -> tuple[Finding, ...]:
         """Count a refusal against each key, and begin the bans of those that had one too many."""
-        if not struck:
-            return ()
         found: list[Finding] = []
         store, stranger = self.store, spill_text(facts)
         for limit, key in struck:
@@ -537,8 +514,9 @@ class _Inline:
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "turned_down": self.turned_down,
-            "admitted": self.admitted,
+            "concluded": self.engine.concluded,
+            "ruled": self.engine.ruled,
+            "strike": self._strike,
         }
 
     def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
@@ -557,7 +535,7 @@ class _Inline:
                 f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
                 "    if b.counts: looks += (b.function,)",
                 "    else:",
-                f"        b = b.function(facts, estimate, t{emitter.handed_on})",
+                "        b = b.function(facts, estimate, t)",
                 f"        if b is None: {self.bail}",
                 "        found += b",
             ]
@@ -566,11 +544,11 @@ class _Inline:
             "if looks:",
             "    looked = Looked(bool(found) and refuses(found))",
             "    for b in looks:",
-            f"        if not b(facts, estimate, t, serial, looked{emitter.handed_on}): break",
+            "        if not b(facts, estimate, t, serial, looked): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
-            "    if looked.ended: return turned_down(facts, estimate, t, serial, found, ())",
+            "    if looked.ended: return concluded(facts, estimate, t, serial, found, ())",
         ]
         return before, within
 
@@ -578,7 +556,7 @@ class _Inline:
         places = self.buckets[name][value]
         counts = any(self.engine.limits[place] is not None for place in places)
         bail = "return False" if counts else "return None"
-        emitter = InlineEmitter(self.engine, self.store, bail, bail, self.main)
+        emitter = InlineEmitter(self.engine, self.store, bail, bail, called=True)
         emitter.add(places)
         prelude = emitter.prelude()
         if counts:
@@ -597,12 +575,9 @@ class _Inline:
                 *conditional("not looked.refused", emitter.writes),
                 "return True",
             ]
-            head = f"def decide(facts, estimate, t, serial, looked{emitter.taken}):"
+            head = "def decide(facts, estimate, t, serial, looked):"
         else:
-            lines, head = (
-                [*prelude, "return found"],
-                f"def decide(facts, estimate, t{emitter.taken}):",
-            )
+            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
         function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
         self.buckets[name][value] = made = Bucket(function, counts)
         return made

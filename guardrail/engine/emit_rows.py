@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.engine.core import Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, conditional, indented
+from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.plan import Plan
 from guardrail.engine.verbs import CellSpec, Limit, refuses
@@ -26,7 +27,7 @@ from guardrail.model.cells import (
     WINDOW,
     milliseconds,
 )
-from guardrail.model.facts import FactType
+from guardrail.model.facts import LATEST, FactType
 
 Write = Callable[..., bool]
 PlanRows = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Plan | None]
@@ -54,7 +55,8 @@ class RowEmitter(Emitter):
         return lines
 
     def _row(self, limit: Limit, spec: CellSpec) -> list[str]:
-        j, n, most = limit.first + spec.number, spec.amount, spec.allowance
+        j, n, most = self.local(limit, spec.number), spec.amount, spec.allowance
+        number = self.constant("N", limit.first + spec.number)
         ceiling, members = spec.ceiling or "-1", []
         if spec.kind == LINE:
             numbers = f"0, 1, t, {n}, {ceiling}"
@@ -71,7 +73,7 @@ class RowEmitter(Emitter):
         if spec.ttl.isdigit():
             ttl = str(milliseconds(int(spec.ttl)))
         return [
-            f"rows.append((len(cells) // 2, {j}, k{j}, {spec.kind}, {rest}))",
+            f"rows.append((len(cells) // 2, {number}, k{j}, {spec.kind}, {rest}))",
             *members,
             f"cells += ({kind}, c, p, {ttl}, z, {numbers})",
         ]
@@ -88,8 +90,9 @@ class RowEmitter(Emitter):
 
     def _placed(self, limit: Limit, spec: CellSpec, key: str) -> list[str]:
         """Return lines that name a counter's key `k…`, at place `p`, and its spill, at `z`."""
-        ident, j = limit.idents[spec.number], limit.first + spec.number
-        lines = [f'k{j} = "{ident}" + {key}', f"keys.append(k{j})", "p = len(keys)"]
+        ident = self.constant("U", limit.idents[spec.number])
+        j = self.local(limit, spec.number)
+        lines = [f"k{j} = {ident} + {key}", f"keys.append(k{j})", "p = len(keys)"]
         if not limit.key_facts:
             return [*lines, "z = 0"]
         common = ""
@@ -99,7 +102,7 @@ class RowEmitter(Emitter):
         return [
             *lines,
             f"if {self._spill()} is None{common}: z = 0",
-            f'else: keys.append("{ident}" + spill); z = p + 1',
+            f"else: keys.append({ident} + spill); z = p + 1",
         ]
 
     def _opened(self, limit: Limit, key: str) -> list[str]:
@@ -108,14 +111,14 @@ class RowEmitter(Emitter):
         lines = ["c = len(charges) // 2 + 1"]
         if escalate is None:
             return [*lines, f"charges += ({binding}, 0)"]
-        strikes, ban = (f'"{ident}" + {key}' for ident in limit.ban_idents)
+        strikes, ban = (f"{self.constant('U', ident)} + {key}" for ident in limit.ban_idents)
         within, kept = milliseconds(escalate.within), milliseconds(escalate.block_for)
         check = f"p, {kept}, 0, 0, 1, t, 0, t"
         left_out = f"0 if {self._spill()} is None else -1"
         # The numbers are those of `Limit.escalation`, in its order.
         return [
             *lines,
-            f"bans.append((len(cells) // 2, {limit.first}))",
+            f"bans.append((len(cells) // 2, {self.constant('N', limit.first)}))",
             f"charges += ({binding}, 0, 0, c, 0, c + 1)",
             f"keys += ({ban}, {strikes})",
             "p = len(keys) - 1",
@@ -129,21 +132,20 @@ class RowEmitter(Emitter):
         ]
 
 
-def plan_in_rows(engine: Engine, latest: float) -> PlanRows:
-    """Return a function that plans a request, or returns None where it is odd.
-
-    Times from `latest` (seconds since the epoch) on are odd too.
-    """
-    return _Planning(engine, latest).plan
+def plan_in_rows(engine: Engine) -> PlanRows:
+    """Return a function that plans a request, or returns None where it, or its time, is odd."""
+    return _Planning(engine).plan
 
 
 class _Planning:
-    def __init__(self, engine: Engine, latest: float) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.latest = latest
-        self.buckets = {name: dict(b) for name, b in engine.index.buckets.items()}
-        self.main: RowEmitter | None = None
-        self.write = self._function(engine.index.always, "rows", self.buckets)
+        self.buckets: dict[str, dict[object, Any]] = {
+            name: dict(bucket)
+            for name, bucket in engine.index.buckets.items()
+            if name != engine.index.main
+        }
+        self.write: Write = by_value(engine, self._function, "facts, estimate, t, plan")
         if sum(map(len, self.buckets.values())) <= AT_ONCE:
             for name, bucket in self.buckets.items():
                 for value in bucket:
@@ -152,20 +154,20 @@ class _Planning:
     def plan(
         self, facts: Mapping[str, object], estimate: Mapping[str, object] | None, moment: float
     ) -> Plan | None:
-        if not 0 <= moment < self.latest:
+        if not 0 <= moment < LATEST:
             return None
         now = int(moment * 1_000_000 + 0.5)
         plan = Plan(self.engine, facts, estimate, now, self.engine.ids.next())
         return plan if self.write(facts, estimate, now, plan) else None
 
-    def _function(self, places: Sequence[int], title: str, buckets: Iterable[str] = ()) -> Write:
-        emitter = RowEmitter(self.engine, "return False", self.main)
+    def _function(
+        self, places: Iterable[int], fixed: Mapping[str, object], *, called: bool = False
+    ) -> Write:
+        """Return the function for the rules at some places; it calls those of further buckets."""
+        emitter = RowEmitter(self.engine, "return False", fixed, called=called)
         emitter.add(places)
-        for name in buckets:
-            emitter.variable(name)
         prelude = emitter.prelude()
-        self.main = self.main or emitter
-        calls = self._bucket_calls(emitter, buckets)
+        calls = [] if called else self._bucket_calls(emitter)
         emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
@@ -182,25 +184,24 @@ class _Planning:
             *calls,
             "return True",
         ]
-        head = f"def write(facts, estimate, t, plan{emitter.taken}):"
-        write: Write = define([head, *indented(lines)], emitter.constants, "write", title)
+        head = "def write(facts, estimate, t, plan):"
+        write: Write = define([head, *indented(lines)], emitter.constants, "write", "rows")
         return write
 
-    def _bucket_calls(self, emitter: Emitter, names: Iterable[str]) -> list[str]:
+    def _bucket_calls(self, emitter: Emitter) -> list[str]:
         lines = []
         emitter.constants["bucket_of"] = self._bucket
-        for name in names:
+        for name in self.buckets:
             held = emitter.constant("I", self.buckets[name])
             value = emitter.variable(name)
             lines += [
                 f"b = {held}.get({value})",
                 f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                f"if b is not None and not b(facts, estimate, t, plan{emitter.handed_on}):",
-                "    return False",
+                "if b is not None and not b(facts, estimate, t, plan): return False",
             ]
         return lines
 
     def _bucket(self, name: str, value: object) -> Any:
-        bucket: dict[object, Any] = self.buckets[name]
-        bucket[value] = self._function(bucket[value], f"rows of {name}")
+        bucket = self.buckets[name]
+        bucket[value] = self._function(bucket[value], {}, called=True)
         return bucket[value]

@@ -12,8 +12,8 @@ import hashlib
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from types import CodeType
 from typing import Any
 
 from guardrail.model.amounts import (
@@ -32,6 +32,7 @@ from guardrail.model.conditions import (
     Condition,
     Every,
     Negation,
+    compile_condition,
     facts_of,
     in_networks,
     in_rollout,
@@ -82,10 +83,10 @@ class Expressions:
     `timed` tells that one of them reads `now`.
     """
 
-    def __init__(self, facts: Mapping[str, Fact], given: Mapping[str, str] | None = None) -> None:
-        """Start without variables, but for those of the facts that are `given`: read already."""
+    def __init__(self, facts: Mapping[str, Fact], fixed: Facts | None = None) -> None:
+        """Start without variables; of `fixed` facts the value is known (None: it is missing)."""
         self.facts = facts
-        self.given = given or {}
+        self.fixed = fixed or {}
         self.constants: dict[str, Any] = {}
         self.timed = False
         self._variables: dict[str, str] = {}
@@ -98,9 +99,7 @@ class Expressions:
 
     def variable(self, fact: str) -> str:
         """Return the local variable that holds a fact."""
-        if fact in self.given:
-            return self.given[fact]
-        return self._variables.setdefault(fact, f"f{len(self.given) + len(self._variables)}")
+        return self._variables.setdefault(fact, f"f{len(self._variables)}")
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -108,19 +107,25 @@ class Expressions:
         return self._variables
 
     def applies(self, rule: Rule, exemptions: Sequence[Exemption]) -> str:
-        """Return the expression for whether a rule applies; empty if it always does."""
+        """Return the expression for whether a rule applies; empty if it always does.
+
+        It is `False` where the fixed facts say that it never does.
+        """
         terms: list[str] = []
         if rule.start is not None:
             terms.append(f"t >= {rule.start}")
         if rule.end is not None:
             terms.append(f"t < {rule.end}")
         condition = self.condition(rule.when, unknown=rule.unknown != "skip")
+        if condition == "False":
+            return condition
         if condition != "True":
             terms.append(condition)
         for exemption in exemptions:
             if rule.id in exemption.rules:
                 holds = self.condition(exemption.when, unknown=exemption.unknown_holds)
-                terms.append(f"not (t < {exemption.expires} and {holds})")
+                if holds != "False":
+                    terms.append(f"not (t < {exemption.expires} and {holds})")
         return " and ".join(terms)
 
     def condition(self, condition: Condition, *, unknown: bool) -> str:
@@ -128,13 +133,25 @@ class Expressions:
         if isinstance(condition, Comparison):
             return self._test(condition, unknown)
         if isinstance(condition, Negation):
-            return f"(not {self.condition(condition.part, unknown=not unknown)})"
-        parts = [self.condition(part, unknown=unknown) for part in condition.parts]
+            part = self.condition(condition.part, unknown=not unknown)
+            return {"True": "False", "False": "True"}.get(part, f"(not {part})")
+        word, settles, otherwise = ("or", "True", "False")
         if isinstance(condition, Every):
-            return f"({' and '.join(parts)})" if parts else "True"
-        return f"({' or '.join(parts)})" if parts else "False"
+            word, settles, otherwise = ("and", "False", "True")
+        parts = []
+        for each in condition.parts:
+            part = self.condition(each, unknown=unknown)
+            if part == settles:
+                return part
+            if part != otherwise:
+                parts.append(part)
+        return f"({f' {word} '.join(parts)})" if parts else otherwise
 
     def _test(self, test: Comparison, unknown: bool) -> str:
+        if test.fact in self.fixed and test.operator != "same_as":
+            known = self.fixed[test.fact]
+            answer = compile_condition(test)({} if known is None else {test.fact: known}, 0.0)
+            return str(unknown if answer is None else answer)
         value = self.variable(test.fact)
         if test.operator == "exists":
             return f"({value} is {'not ' if test.operand else ''}None)"
@@ -179,6 +196,15 @@ class Expressions:
             return f"in_networks({value}, {self.constant('C', operand)})"
         signs = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
         return f"{value} {signs[operator]} {operand!r}"
+
+    def settled(self, amount: Amount) -> Amount:
+        """Return an amount as the fixed facts leave it."""
+        if isinstance(amount, Raised):
+            return replace(amount, own=self.settled(amount.own))
+        if isinstance(amount, Fixed) or amount.fact not in self.fixed:
+            return amount
+        value = self.fixed[amount.fact]
+        return Fixed(allowance(amount, {} if value is None else {amount.fact: value}, 0))
 
     def allowance(self, amount: Amount) -> str:
         """Return the expression for an amount; it gives None for unlimited."""
@@ -245,15 +271,21 @@ def rule_facts(
 
 def define(lines: Sequence[str], constants: Mapping[str, Any], name: str, title: str) -> Any:
     """Return the function `name` that source lines define over some constants."""
-    namespace = dict(constants)
-    exec(_compiled("\n".join(lines), f"<guardrail {title}>"), namespace)
-    return namespace[name]
+    head = f"def make({', '.join(constants)}):"
+    text = "\n".join([head, *("    " + line for line in lines), f"    return {name}"])
+    return _maker(text, f"<guardrail {title}>")(*constants.values())
 
 
 @lru_cache(256)
-def _compiled(text: str, title: str) -> CodeType:
-    """Compile a text; guards of the same policies have the same, and compiling it costs most."""
-    return compile(text, title, "exec")
+def _maker(text: str, title: str) -> Callable[..., Any]:
+    """Return the function `make` that a text defines; rules that differ in constants share it.
+
+    Compiling a text costs most, and one that many functions share stays in the processor's cache.
+    """
+    namespace: dict[str, Any] = {}
+    exec(compile(text, title, "exec"), namespace)
+    made: Callable[..., Any] = namespace["make"]
+    return made
 
 
 LONGEST = 128

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from guardrail.engine.expressions import define
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value, value_shown
 
@@ -65,14 +66,9 @@ class FactReader:
         self.identities = names & {*IDENTITIES, *identities}
         self.zone = None if timezone == "UTC" else ZoneInfo(timezone)
         every: dict[str, Derivation] = {
-            **{age: _age_since(time) for age, time in AGES.items()},
+            **{name: _following(name) for name in FOLLOWING},
             "time.hour": lambda facts, now: self.local(now).hour,
             "time.weekday": lambda facts, now: WEEKDAYS[self.local(now).weekday()],
-            "actor.id": lambda facts, now: facts.get("account.id"),
-            "actor.accounts": lambda facts, now: 1 if "account.id" in facts else None,
-            "actor.trusted_accounts": lambda facts, now: 0 if "account.id" in facts else None,
-            "actor.score": lambda facts, now: 0 if "account.id" in facts else None,
-            "actor.evidence": lambda facts, now: () if "account.id" in facts else None,
         }
         self.derivations = {name: every[name] for name in every if name in names}
 
@@ -131,23 +127,32 @@ class FactReader:
         return None
 
 
-FOLLOWS_FROM: Mapping[str, str] = {
-    **AGES,
-    "actor.id": "account.id",
-    "actor.accounts": "account.id",
-    "actor.trusted_accounts": "account.id",
-    "actor.score": "account.id",
-    "actor.evidence": "account.id",
+FOLLOWING: Mapping[str, tuple[str, str]] = {
+    **{age: (time, "max(0.0, now - {value})") for age, time in AGES.items()},
+    "actor.id": ("account.id", "{value}"),
+    "actor.accounts": ("account.id", "1"),
+    "actor.trusted_accounts": ("account.id", "0"),
+    "actor.score": ("account.id", "0"),
+    "actor.evidence": ("account.id", "()"),
 }
+"""For each fact that follows from another: from which, and the source of its value by that."""
+
+DERIVED = frozenset((*FOLLOWING, "time.hour", "time.weekday"))
+"""The facts that a request need not state to have them."""
+
+FOLLOWS_FROM: Mapping[str, str] = {name: source for name, (source, _) in FOLLOWING.items()}
 """Which fact of a request a derived one follows from, where it follows from one."""
 
 
-def _age_since(time: str) -> Derivation:
-    def age(facts: dict[str, Any], now: float) -> object | None:
-        since = facts.get(time)
-        return None if since is None else max(0.0, now - since)
-
-    return age
+def _following(name: str) -> Derivation:
+    source, value = FOLLOWING[name]
+    lines = [
+        "def follow(facts, now):",
+        f"    value = facts.get({source!r})",
+        f"    return None if value is None else {value.format(value='value')}",
+    ]
+    made: Derivation = define(lines, {}, "follow", name)
+    return made
 
 
 def _ill_typed(fact: Fact, value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from guardrail.engine.facts import DERIVED
 from guardrail.model.conditions import Comparison, Condition, Every
 from guardrail.model.facts import Fact, FactType
 from guardrail.model.rules import Rule
@@ -39,6 +40,14 @@ class Index:
 
     always: tuple[int, ...]
     buckets: Mapping[str, Mapping[object, tuple[int, ...]]]
+
+    @property
+    def main(self) -> str | None:
+        """The fact by which most rules are found, of those that requests state; None for none."""
+        stated = [name for name in self.buckets if name not in DERIVED]
+        return max(
+            stated, key=lambda name: sum(map(len, self.buckets[name].values())), default=None
+        )
 
 
 def build_index(rules: Sequence[Rule], facts: Mapping[str, Fact]) -> Index:

@@ -15,7 +15,7 @@ from guardrail.engine.emit_inline import FusableStore
 from guardrail.engine.verbs import Receipt
 from guardrail.engine.windows import pace_increment
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import IDENT_LENGTH, TOP, Drain
+from guardrail.model.cells import TOP, Drain
 
 Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
 
@@ -30,14 +30,22 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     if not units <= {"requests", *TOKENS, "cost_usd"}:
         return None
     counts_money = "cost_usd" in units
-    # Of each counter: where its unit stands among the amounts, a rate's period, a place's lease.
+    # Of each counter: its ident, where its unit stands among the amounts, a rate's period, a lease.
     places = {unit: place for place, unit in enumerate((*TOKENS, "cost_usd"))}
-    counters = [
-        (places.get("".join(limit.units[part : part + 1]), len(places)), limit.period, limit.lease)
-        for limit, part in engine.counters
-    ]
-    acquire, release, moved, home = store.lock.acquire, store.lock.release, store.moved, store.home
-    mask, redrained, readjusted = store.shard_mask, store.codec.redrained, store.codec.readjusted
+    counters = []
+    for limit, part in engine.counters:
+        place = places.get("".join(limit.units[part : part + 1]), len(places))
+        counters.append((limit.idents[part], place, limit.period, limit.lease))
+    acquire, release, moved, homes = (
+        store.lock.acquire,
+        store.lock.release,
+        store.moved,
+        store.homes,
+    )
+    codec, mask = store.codec, store.shard_mask
+    bits, slots, redrained, readjusted = (
+        codec.SLOT_BITS, codec.SLOT_MASK, codec.redrained, codec.readjusted,
+    )  # fmt: skip
 
     def settle(
         decision: Decision, usage: Mapping[str, object], now: int, model: str | None
@@ -61,23 +69,33 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
             for debit in debits:
                 if debit is None:
                     continue
-                place, period, lease = counters[debit[0]]
+                number, charged, slot, _, _, reserved, _, _ = debit
+                ident, place, period, lease = counters[number]
                 amount = amounts[place]
                 if lease:
-                    key = moved(debit[1])
-                    home(key[:IDENT_LENGTH], 0).leave(key, decision.id)
-                elif amount is not None and amount != debit[5]:
-                    correct(debit, amount, period, now)
+                    homes[ident].leave(moved(charged), decision.id)
+                elif amount is not None and amount != reserved:
+                    key = moved(charged)
+                    shard = homes[ident].current[hash(key) & mask]
+                    record = shard.get(key)
+                    if (
+                        not period
+                        and record.__class__ is int
+                        and record & slots == slot
+                        and (left := (record >> bits) + amount - reserved) >= 0
+                    ):
+                        shard[key] = min(left, TOP) << bits | slot  # as nearly always
+                    else:
+                        correct(debit, key, amount, period, now)
         finally:
             release()
         return True
 
-    def correct(debit: Receipt, amount: int, period: int, now: int) -> None:
-        _, charged, slot, used, increment, reserved, allowance, refunded = debit
-        key = moved(charged)
+    def correct(debit: Receipt, key: str, amount: int, period: int, now: int) -> None:
+        number, charged, slot, used, increment, reserved, allowance, refunded = debit
         if key != charged and period and amount < reserved:
             return  # the later of two lines stands: less may be due to the other
-        table = home(key[:IDENT_LENGTH], 0)
+        table = homes[counters[number][0]]
         shard = table.current[hash(key) & mask]
         known = record = shard.get(key)
         if known is None:

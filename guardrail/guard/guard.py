@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
-from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.guard.context import Context, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
 from guardrail.model.policy import PolicySet
@@ -30,14 +30,14 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        self._due = context.any_due
+        self._establish = context.establish
         self._clock = context.clock
         self._note = context.note
         self._ask = asking(store)
         self._decide: Decide = self._planned
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
-            self._decide = decide_inline(context.engine, store, self._planned, LATEST)
+            self._decide = decide_inline(context.engine, store, self._planned)
             self._settle = settle_inline(context.engine, store)
         else:
             context.plan_in_rows()
@@ -75,15 +75,15 @@ class Guard(BaseGuard[Store]):
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
-        if self._due(facts):
-            moment = self._context.moment(moment)
-            facts, failed = self._context.known(facts, moment, asked, unavailable)
-            unavailable |= failed
-        if unavailable:
-            return self._planned(facts, estimate, moment, unavailable)
-        decision = self._decide(facts, estimate, moment)
+        known = None if asked or unavailable else self._establish(facts, moment)
+        if known is None:
+            context = self._context
+            known, failed = context.known(facts, context.moment(moment), asked, unavailable)
+            if failed:
+                return self._planned(known, estimate, moment, failed)
+        decision = self._decide(known, estimate, moment)
         if self._note is not None:
-            self._note(facts, moment, decision)
+            self._note(known, moment, decision)
         return decision
 
     def settle(
@@ -230,8 +230,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
         moment = context.moment(now)
         if context.signals:
-            facts, failed = await context.awaited(facts, moment, asked, unavailable)
-            unavailable |= failed
+            facts, unavailable = await context.awaited(facts, moment, asked, unavailable)
         if direct is not None:
             return direct.decide(
                 facts, estimate, unavailable=unavailable, now=moment, asked=context.signals

@@ -14,7 +14,7 @@ from guardrail.engine import (
     decide_inline,
     head_rules,
 )
-from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.guard.context import Context, microseconds
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
@@ -60,8 +60,7 @@ class Precheck:
         """
         moment = self._context.moment(now)
         if self._asked:
-            facts, failed = self._context.known(facts, moment, self._left, unavailable)
-            unavailable |= failed
+            facts, unavailable = self._context.known(facts, moment, self._left, unavailable)
         rules = self._rules[id(self._context.engine_at(moment))]
         refusal = None if rules is None else rules.refusal(facts, unavailable, moment)
         return Prechecked(facts, unavailable, self._asked, refusal)
@@ -74,7 +73,7 @@ class _HeadRules:
         self.engine = engine
         self._interpreter = Interpreter(engine)
         # A block has no counters: the store is only what the quick function is written over.
-        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps, LATEST)
+        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps)
 
     @classmethod
     def of(cls, engine: Engine, known: frozenset[str]) -> _HeadRules | None:

@@ -161,7 +161,8 @@ class LinkLookup(ActorSignal[Known]):
         if standing is None:
             return None
         until = moment + REMEMBERED_FOR
-        return Known(sighting, moment, until, standing, self._links.version)
+        version = self._links.version
+        return Known(sighting, moment, until, standing, version, scored=self.scores)
 
 
 class NoLinks:

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 from guardrail.engine import Decision, FactReader, rule_facts
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.linking import Standing
-from guardrail.links.tally import NOTHING, Scorer, Tallies
+from guardrail.links.tally import Scorer, Tallies
 from guardrail.model.amounts import DAY, MINUTE, SECOND
 from guardrail.model.cells import Pool
 from guardrail.model.conditions import compile_condition
@@ -24,8 +24,9 @@ MOST_REMEMBERED = 20_000
 """How many accounts are remembered, and as many again that were remembered before them."""
 
 ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
-SCORE_FACTS = frozenset({"actor.score", "actor.evidence"})
-
+UNSCORED: Mapping[str, object] = {"actor.score": 0, "actor.evidence": ()}
+"""What is told of an actor against which nothing tells."""
+SCORE_FACTS = frozenset(UNSCORED)
 
 K = TypeVar("K", bound="Known")
 """What a signal remembers of accounts."""
@@ -127,9 +128,11 @@ class ActorSignal(ABC, Generic[K]):
         self._tallies, self._pools = tallies, tuple(pools)
         self._recent: dict[tuple[object, ...], K] = {}
         self._older: dict[tuple[object, ...], K] = {}
+        self._told_last: tuple[float, Known | None] = (-1.0, None)
+        """When whom a request acts as was told last, where scores are kept, and what."""
         self._scoring = None
         if policies.score is not None:
-            self._scoring = _Scoring(policies, Scorer(policies.score))
+            self._scoring = _Scoring(policies)
             self.provides |= SCORE_FACTS
             self.needs |= self._scoring.reader.used
 
@@ -153,9 +156,17 @@ class ActorSignal(ABC, Generic[K]):
 
     def _told(self, found: Known, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return the facts of what was found, its score included."""
-        if found.actor and self._scoring is not None:
-            return {**found.facts, **self._scored(found, self._scoring, known, now)}
-        return found.facts
+        scoring = self._scoring
+        if scoring is None or not found.actor:
+            return found.facts
+        self._told_last = now, found
+        if found.accounts < scoring.scorer.score.min_accounts:
+            return found.facts
+        scorer = scoring.scorer
+        result = self._tallies.found(found.actor, scorer, now)
+        if not result.score or self._is_spared(found, scoring, known, now):
+            return found.facts
+        return {**found.facts, "actor.score": result.score, "actor.evidence": result.evidence}
 
     def note(self, known: Mapping[str, object], now: float, decision: Decision) -> None:
         """Count what a decided request showed, and whom a score has acted on.
@@ -165,15 +176,19 @@ class ActorSignal(ABC, Generic[K]):
         scoring = self._scoring
         if scoring is None or known.get("actor.accounts") == 1:
             return
-        acted = decision.effect is not Effect.ALLOW and decision.rule in scoring.rules
-        if not (acted or decision.allowed):
-            return
-        found = self._seen(known, now)
+        acted = refused = False
+        if decision.effect is not Effect.ALLOW:
+            acted, refused = decision.rule in scoring.rules, not decision.allowed
+            if refused and not acted:
+                return
+        moment, found = self._told_last
+        # Mostly it is what this request was told; but another thread may have asked since.
+        if moment != now or found is None or found.facts["actor.id"] is not known.get("actor.id"):
+            found = self._seen(known, now)
         if found is None or not found.actor:
             return
-        if decision.allowed:
-            shown, _ = scoring.signs.read(known, now)
-            self._tallies.add(found.actor, scoring.scorer, shown, now)
+        if not refused:
+            self._tallies.add(found.actor, scoring.scorer, known, now)
         if acted:
             typed, _ = scoring.reader.read(known, now)
             is_established = scoring.established(typed, now) is True
@@ -193,17 +208,14 @@ class ActorSignal(ABC, Generic[K]):
             "as they are",
         )
 
-    def _scored(
+    def _is_spared(
         self, found: Known, scoring: _Scoring, known: Mapping[str, object], now: float
-    ) -> Mapping[str, object]:
-        result, scorer = NOTHING, scoring.scorer
-        if found.accounts >= scorer.score.min_accounts:
-            result = self._tallies.found(found.actor, scorer, now)
-        if result.score and self._tallies.spares(found.account, scorer, now):
-            typed, _ = scoring.reader.read(known, now)
-            if scoring.established(typed, now) is True:
-                result = NOTHING
-        return {"actor.score": result.score, "actor.evidence": result.evidence}
+    ) -> bool:
+        """Tell whether the breaker keeps the score from telling against an account."""
+        if not self._tallies.spares(found.account, scoring.scorer, now):
+            return False
+        typed, _ = scoring.reader.read(known, now)
+        return scoring.established(typed, now) is True
 
     def _recalled(
         self, known: Mapping[str, object], moment: int
@@ -243,7 +255,7 @@ class LinkSignal(ActorSignal["Kept"]):
         found = self._seen(known, now)
         if found is None:
             return {}
-        return self._told(found, known, now) if found.actor and self._scoring else found.facts
+        return self._told(found, known, now)
 
     def begin_day(self, now: float) -> None:
         """Let go of all links that have expired by `now` (seconds)."""
@@ -258,9 +270,9 @@ class LinkSignal(ActorSignal["Kept"]):
             return self._look(known, (), now, moment)
         if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
-        if moment < found.again and found.version == self._marks.version:
-            return found  # as nearly every request
-        return self._again(shown, found, moment)
+        if moment >= found.again or found.version != self._marks.version:
+            return self._again(shown, found, moment)
+        return found  # as nearly always
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
@@ -272,7 +284,8 @@ class LinkSignal(ActorSignal["Kept"]):
         if sighting is None:
             return None
         seen = self._store.see(sighting, self._pools, moment)
-        found = Kept(Shown.of(sighting), moment, evidence.until(typed, moment), seen)
+        until, shows = evidence.until(typed, moment), Shown.of(sighting)
+        found = Kept(shows, moment, until, seen, scored=self.scores)
         found.look_after(moment)
         self._remember(shown, found)
         return found
@@ -293,7 +306,7 @@ class LinkSignal(ActorSignal["Kept"]):
         if seen is None:
             seen = store.see(kept.shown.sighting, self._pools, moment)
             is_due = True
-        found = Kept(kept.shown, kept.since, kept.until, seen)
+        found = Kept(kept.shown, kept.since, kept.until, seen, scored=self.scores)
         if is_due:
             found.look_after(moment)
         else:
@@ -306,16 +319,16 @@ class LinkSignal(ActorSignal["Kept"]):
 class _Scoring:
     """What scores need of a policy set: its evidence, and the rules that go by it."""
 
-    def __init__(self, policies: PolicySet, scorer: Scorer) -> None:
-        self.scorer = scorer
-        self.reader = FactReader(policies.facts, scorer.score.facts, policies.timezone)
-        self.signs = FactReader(policies.facts, scorer.score.shown, policies.timezone)
+    def __init__(self, policies: PolicySet) -> None:
+        self.scorer = Scorer(policies)
+        score = self.scorer.score
+        self.reader = FactReader(policies.facts, score.facts, policies.timezone)
         self.rules = frozenset(
             rule.id
             for rule in policies.rules
             if rule_facts(rule, policies.exemptions) & SCORE_FACTS
         )
-        breaker = scorer.score.breaker
+        breaker = score.breaker
         self.established = compile_condition(breaker.established) if breaker else _nobody
 
 
@@ -329,12 +342,24 @@ class Known:
     __slots__ = ("account", "accounts", "actor", "facts", "since", "until", "version")
 
     def __init__(
-        self, sighting: Sighting | Shown, since: int, until: int, standing: Standing, version: int
+        self,
+        sighting: Sighting | Shown,
+        since: int,
+        until: int,
+        standing: Standing,
+        version: int,
+        *,
+        scored: bool,
     ) -> None:
-        """Note what was found at a version, `since` when, and `until` when (microseconds)."""
+        """Note what was found at a version, `since` when, and `until` when (microseconds).
+
+        An actor that is `scored` has a score of 0 until something tells against it.
+        """
         self.account = sighting.account
         self.actor, self.accounts, _ = standing
         self.facts = actor_facts(standing, sighting.handle)
+        if scored and self.actor:
+            self.facts = {**self.facts, **UNSCORED}
         self.since, self.until, self.version = since, until, version
 
 
@@ -364,9 +389,9 @@ class Kept(Known):
 
     __slots__ = ("again", "day", "looked_at", "revision", "settled", "shown")
 
-    def __init__(self, shown: Shown, since: int, until: int, seen: Seen) -> None:
+    def __init__(self, shown: Shown, since: int, until: int, seen: Seen, *, scored: bool) -> None:
         """Note what was seen; `since` and `until` when facts say so (microseconds)."""
-        super().__init__(shown, since, until, seen.standing, seen.version)
+        super().__init__(shown, since, until, seen.standing, seen.version, scored=scored)
         self.shown = shown
         self.revision, self.settled = seen.revision, seen.settled
         self.day = self.again = self.looked_at = 0

@@ -8,12 +8,13 @@ at most. Of a fact's values no more are kept than its evidence needs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from guardrail.model.conditions import Predicate, compile_condition
+from guardrail.engine import FactEmitter, FactReader, conditional, define, indented
 from guardrail.model.links import Score, Sign
+from guardrail.model.policy import PolicySet
 
 MOST_SEEN = 1001
 """One more value of a fact than any evidence asks for."""
@@ -53,31 +54,12 @@ class Tally:
         self._turn, self._last = 0, 0.0
 
     def add(self, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
-        """Count a served request at `now` (seconds) by its typed facts."""
+        """Count a served request at `now` (seconds) by its facts."""
         half = self._at(scorer, now)
         self._found = None
         half.requests += 1
-        records = half.records
         gap, self._last = (now - self._last if self._last else 0.0), now
-        for place, kind, fact, most, holds in scorer.read:
-            if fact is not None:
-                value = facts.get(fact)
-                if value is None:
-                    continue
-                record = records[place]
-                if record is None:
-                    record = records[place] = {}
-                if kind == "same":
-                    if value in record:
-                        record[value] += 1
-                    else:
-                        _follow(record, value)
-                elif len(record) <= most:
-                    record[value] = True
-            elif kind == "when":
-                records[place] = (records[place] or 0) + (holds(facts, now) is True)
-            elif gap > 0:
-                records[place] = _spread(records[place], gap)
+        scorer.count(facts, now, half.records, gap)
 
     def absorb(self, other: Tally) -> None:
         """Take over what another actor's tally holds: they turned out to be one."""
@@ -128,32 +110,58 @@ class Tally:
 
 
 class Scorer:
-    """A set's score, ready to be read from tallies."""
+    """The score of a set that has one, ready to be read from tallies."""
 
-    def __init__(self, score: Score) -> None:
-        self.score = score
-        self.signs = score.signs
-        self.half = score.window / 2_000_000
+    def __init__(self, policies: PolicySet) -> None:
+        assert policies.score is not None
+        self.score = policies.score
+        self.signs = self.score.signs
+        self.half = self.score.window / 2_000_000
         """Half of the window, in seconds."""
-        conditions: list[Predicate] = [
-            compile_condition(sign.condition) if sign.condition is not None else _never
-            for sign in score.signs
-        ]
-        self.read = tuple(
-            (
-                place,
-                sign.kind,
-                sign.fact if sign.kind in ("count", "same") else None,
-                sign.above,
-                holds,
-            )
-            for place, (sign, holds) in enumerate(zip(score.signs, conditions, strict=True))
-        )
-        """Of each sign its place, kind, fact if it is counted by its values, amount, condition."""
+        self.count: Callable[[Mapping[str, object], float, list[Any], float], None]
+        """Adds what a request's facts show at a time to a record for each sign.
+
+        The last argument is how many seconds it came after the one before, 0 for the first.
+        """
+        self.count = _counting(policies, self.score)
 
 
-def _never(facts: Mapping[str, Any], now: float) -> bool | None:
-    return None
+def _counting(policies: PolicySet, score: Score) -> Callable[..., None]:
+    """Return the generated function that counts what one request shows."""
+    reader = FactReader(policies.facts, score.shown, policies.timezone)
+    emitter = FactEmitter(reader, policies.facts, "raise TypeError")
+    counted = [line for place in enumerate(score.signs) for line in _sign_lines(emitter, *place)]
+    emitter.constants.update(read=reader.read, follow=_follow, spread=_spread)
+    # What is of another type than its fact's is missing: then all are read with more care.
+    read = [f"{variable} = get({name!r})" for name, variable in emitter.variables.items()]
+    lines = [
+        "try:",
+        *indented(emitter.fact_lines()),
+        "except TypeError:",
+        "    get = read(facts, now)[0].get",
+        *indented(read),
+        *counted,
+    ]
+    source = ["def count(facts, now, records, gap):", *indented(lines)]
+    made: Callable[..., None] = define(source, emitter.constants, "count", "evidence")
+    return made
+
+
+def _sign_lines(emitter: FactEmitter, place: int, sign: Sign) -> list[str]:
+    """Return the lines that add what a request shows to the record of one sign."""
+    record = f"records[{place}]"
+    if sign.kind == "even":
+        return [f"if gap > 0: {record} = spread({record}, gap)"]
+    if sign.condition is not None:
+        holds = emitter.condition(sign.condition, unknown=False)
+        return [f"if {holds}: {record} = ({record} or 0) + 1"]
+    value = emitter.variable(str(sign.fact))
+    first = [f"r = {record}", f"if r is None: {record} = {{{value}: {sign.kind == 'count' or 1}}}"]
+    if sign.kind == "count":
+        more = [f"elif len(r) <= {sign.above}: r[{value}] = True"]
+    else:
+        more = [f"elif {value} in r: r[{value}] += 1", f"else: follow(r, {value})"]
+    return conditional(f"{value} is not None", [*first, *more])
 
 
 def _tells(sign: Sign, record: Any, requests: int) -> bool:
@@ -236,7 +244,7 @@ class Tallies:
             return NOTHING if tally is None else tally.found(scorer, now)
 
     def add(self, actor: int, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
-        """Count a served request of an actor."""
+        """Count a served request of an actor by its facts."""
         with self._lock:
             tally = self._kept.pop(actor, None)
             if tally is None:

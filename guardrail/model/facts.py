@@ -165,7 +165,8 @@ COUNTRIES = frozenset(
 
 _DURATION = re.compile(r"(\d{1,15})(s|m|h|d)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_EARLIEST, _LATEST = 0.0, 7258118400.0
+_EARLIEST, LATEST = 0.0, 7258118400.0
+"""Times from the year 2200 on are taken for a mistake of units."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -222,7 +223,7 @@ def epoch_of(text: str) -> float | None:
         seconds = (moment - _EPOCH) / timedelta(seconds=1)
     except (ValueError, OverflowError):
         return None
-    return seconds if _EARLIEST <= seconds < _LATEST else None
+    return seconds if _EARLIEST <= seconds < LATEST else None
 
 
 def _string(fact: Fact, value: object) -> object | None:
@@ -263,7 +264,7 @@ def _timestamp(fact: Fact, value: object) -> object | None:
     if isinstance(value, str):
         return epoch_of(value)
     number = _number(fact, value)
-    if isinstance(number, (int, float)) and _EARLIEST <= number < _LATEST:
+    if isinstance(number, (int, float)) and _EARLIEST <= number < LATEST:
         return float(number)
     return None
 

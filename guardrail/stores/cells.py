@@ -2,8 +2,8 @@
 
 A store finds records and writes them down; between the two it asks here. None stands for no record
 and, as an answer, for nothing to write. Records are as few objects as their content allows: a
-windowed counter with one slot is a single int, value above slot, else a dict of slots; a
-draining counter is an int, or a pair once something was refunded; a set is a dict of expiries.
+windowed counter with one slot is a single int, value above slot, else a dict of slots, which rise;
+a draining counter is an int, or a pair once something was refunded; a set is a dict of expiries.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def furthest_slot(slot: int, span: int, ttl: int) -> int:
 def believed_window(record: Record | None, slot: int, span: int, ttl: int) -> Record | None:
     """Return a windowed counter's record without slots that only a wrong clock can have written."""
     furthest = furthest_slot(slot, span, ttl)
-    if record is None or (record.__class__ is int and record & SLOT_MASK <= furthest):
+    if record is None or newest_in(record) <= furthest:
         return record
     slots = {k: v for k, v in windowed_slots(record).items() if k <= furthest}
     return packed(slots) if slots else None
@@ -83,7 +83,7 @@ def believed_members(record: Record | None, now: int, expires: int) -> Record | 
 
 
 def windowed_slots(record: Record | None) -> dict[int, int]:
-    """Return a windowed counter's slots and values."""
+    """Return a windowed counter's slots and values, the oldest first."""
     if record is None:
         return {}
     if isinstance(record, int):
@@ -91,8 +91,14 @@ def windowed_slots(record: Record | None) -> dict[int, int]:
     return cast(dict[int, int], record)
 
 
+def newest_in(record: Record) -> int:
+    """Return the newest slot of a windowed counter's record."""
+    newest: int = record & SLOT_MASK if record.__class__ is int else next(reversed(record))
+    return newest
+
+
 def packed(slots: dict[int, int]) -> Record:
-    """Return the record of at least one slot."""
+    """Return the record of at least one slot, the oldest first."""
     if len(slots) > 1:
         return slots
     ((slot, value),) = slots.items()
@@ -143,7 +149,7 @@ def ban_of(record: Record | None, now: int, ttl: int) -> int:
 def adjusted(slots: dict[int, int], slot: int, delta: int) -> dict[int, int]:
     """Return the slots after a correction; empty if there is nothing to correct."""
     if delta > 0:
-        slot = max(slot, *slots) if slots else slot
+        slot = max(slot, newest_in(slots)) if slots else slot
     elif slot not in slots:
         return {}
     return {**slots, slot: min(max(0, slots.get(slot, 0) + delta), TOP)}
@@ -180,12 +186,11 @@ def read_window(record: Record, slot: int, span: int) -> tuple[int, int]:
         if recorded >= slot:
             return record >> SLOT_BITS, recorded
         return (record >> SLOT_BITS if recorded > slot - span else 0), slot
-    slots = windowed_slots(record)
-    newest = max(slot, *slots)
+    newest = max(slot, newest_in(record))
     oldest = newest - span
-    if min(slots, default=newest) > oldest:
-        return sum(slots.values()), newest
-    return sum(value for k, value in slots.items() if k > oldest), newest
+    if next(iter(record)) > oldest:
+        return sum(record.values()), newest
+    return sum(value for k, value in record.items() if k > oldest), newest
 
 
 def newest_slot(record: Record) -> Record:
@@ -193,9 +198,8 @@ def newest_slot(record: Record) -> Record:
 
     Such a record comes of what was settled in a slot in which nothing had been charged.
     """
-    slots = windowed_slots(record)
-    slot = max(slots)
-    return slots[slot] << SLOT_BITS | slot
+    slot = newest_in(record)
+    return record[slot] << SLOT_BITS | slot
 
 
 def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
@@ -212,7 +216,7 @@ def charged_window(record: Record, slot: int, span: int, amount: int) -> Record:
             value = record >> SLOT_BITS
         return min(value + amount, TOP) << SLOT_BITS | slot
     slots = windowed_slots(record)
-    if min(slots, default=slot) <= slot - span:
+    if next(iter(slots)) <= slot - span:
         slots = {k: v for k, v in slots.items() if slot - span < k}
     slots[slot] = min(slots.get(slot, 0) + amount, TOP)
     return packed(slots)
@@ -325,7 +329,7 @@ def united(kind: int, one: Record | None, other: Record | None) -> Record | None
         slots = dict(windowed_slots(one))
         for slot, value in windowed_slots(other).items():
             slots[slot] = min(slots.get(slot, 0) + value, TOP)
-        return packed(slots)
+        return packed(dict(sorted(slots.items())))
     if kind == LINE:
         (value, refunded), (later, returned) = drained_pair(one), drained_pair(other)
         return draining(max(value, later), max(refunded, returned))

@@ -64,7 +64,8 @@ class MemoryStore:
         self.lock = threading.Lock()
         self.max_keys = max_keys
         self._tables: dict[int, Table] = {}
-        self._homes: dict[str, Table] = {}
+        self.homes: dict[str, Table] = {}
+        """The table of each counter that was ever looked for, by its ident."""
         self._moved = Table(MOVED_FOR)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
@@ -104,7 +105,7 @@ class MemoryStore:
 
         A longer `ttl` than before moves them to another table, each at its next use.
         """
-        table = self._homes.get(ident)
+        table = self.homes.get(ident)
         if table is not None and table.lifetime >= ttl:
             return table
         lifetime = MINUTE
@@ -115,7 +116,7 @@ class MemoryStore:
             longer = self._tables[lifetime] = Table(lifetime)
         if table is not None:
             longer.former[ident] = table
-        self._homes[ident] = longer
+        self.homes[ident] = longer
         return longer
 
     def read(self, cell: Cell, now: int) -> Reply:
@@ -145,7 +146,7 @@ class MemoryStore:
         what is settled of them from now on goes to `into`.
         """
         for ident, kind in pools:
-            table = self._homes.get(ident)
+            table = self.homes.get(ident)
             if table is None:
                 continue
             key, record = ident + into, table.find(ident + into)
@@ -161,7 +162,7 @@ class MemoryStore:
     def hand_on(self, pools: Sequence[Pool], whole: str, part: str, now: int) -> None:
         """Let `part` have used what `whole` has; whoever calls holds the lock."""
         for ident, _ in pools:
-            table = self._homes.get(ident)
+            table = self.homes.get(ident)
             record = None if table is None else table.find(ident + whole)
             self._moved.discard(ident + part)
             if table is not None and record is not None:
@@ -186,7 +187,7 @@ class MemoryStore:
         with self.lock:
             for lifetime, table in sorted(self._tables.items()):
                 for key, record in sorted(table.records().items()):
-                    if self._homes.get(key[:IDENT_LENGTH]) is table and record is not EMPTIED:
+                    if self.homes.get(key[:IDENT_LENGTH]) is table and record is not EMPTIED:
                         yield lifetime, key, copied(record)
 
     def put_back(self, key: str, lifetime: int, record: Record, now: int) -> None:
@@ -207,7 +208,7 @@ class MemoryStore:
         return dict(self._known(key) or {})
 
     def _known(self, key: str) -> Record | None:
-        table = self._homes.get(key[:IDENT_LENGTH])
+        table = self.homes.get(key[:IDENT_LENGTH])
         return table.find(key) if table is not None else None
 
     def _acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
@@ -234,8 +235,8 @@ class MemoryStore:
             correction = correction._replace(key=key)
         ident = correction.key[:IDENT_LENGTH]
         if isinstance(correction, Leave):
-            if ident in self._homes:
-                self._homes[ident].leave(correction.key, correction.member)
+            if ident in self.homes:
+                self.homes[ident].leave(correction.key, correction.member)
             return
         table = self.home(ident, correction.ttl)
         found = table.find(correction.key)
@@ -262,7 +263,7 @@ class AsyncMemoryStore:
         """Do nothing: there is nothing to let go of."""
 
 
-FEW, SHARDS = 64, 1024
+FEW, SHARDS = 16, 1024
 FEW_KEYS = 4096
 """How many records a table has before it goes from few shards to all of them."""
 MASK = SHARDS - 1

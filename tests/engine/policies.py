@@ -199,13 +199,13 @@ def rule(rng: Random, index: int, facts: Mapping[str, Fact], indexed: str | None
     return made
 
 
-def policy_set(seed: int, count: int, indexed: str | None = None) -> PolicySet:
-    """Return a random set of `count` rules and, with `indexed`, 18 more found by that fact."""
+def policy_set(seed: int, count: int, *indexed: str | None) -> PolicySet:
+    """Return a random set of `count` rules, and 18 more found by each fact that is `indexed`."""
     rng = Random(seed)
     facts = declared_facts(rng)
     rules = [rule(rng, i, facts, None) for i in range(count)]
-    if indexed is not None:
-        rules += [rule(rng, count + i, facts, indexed) for i in range(18)]
+    for name in filter(None, indexed):
+        rules += [rule(rng, len(rules) + i, facts, name) for i in range(18)]
     exemptions = tuple(
         Exemption(
             id=f"e{i}",
@@ -273,7 +273,6 @@ ODD_AMOUNTS = (
 )  # fmt: skip
 
 
-def policy_sets(indexed: str | None = None) -> st.SearchStrategy[PolicySet]:
-    """Return a strategy for policy sets, with 18 rules found by the fact `indexed` if named."""
-    counts = st.integers(1, 8)
-    return st.builds(policy_set, st.integers(0, 2**32), counts, st.just(indexed))
+def policy_sets() -> st.SearchStrategy[PolicySet]:
+    """Return a strategy for policy sets."""
+    return st.builds(policy_set, st.integers(0, 2**32), st.integers(1, 8))

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Engine, Interpreter, Plan, core
+from guardrail import Guard
+from guardrail.engine import Engine, Interpreter, Plan, core, expressions
 from guardrail.engine.index import Index, build_index
+from guardrail.loading import load_text
 from guardrail.model.cells import REPLY
 from guardrail.model.policy import PolicySet
 from tests.engine.policies import START, policy_set, request
@@ -103,3 +105,19 @@ def test_the_comparison_finds_an_index_that_drops_a_rule(monkeypatch: pytest.Mon
     monkeypatch.setattr(core, "build_index", dropping)
     with pytest.raises(AssertionError):
         compare_indexed(20)
+
+
+def test_values_whose_rules_are_alike_share_one_compiled_text() -> None:
+    rules = "".join(
+        f"  - {{id: r{org}, when: {{account.org: o{org}}}, unknown: skip, "
+        f"budget: {{requests: {org + 1}, per: day, key: account.id}}}}\n"
+        for org in range(60)
+    )
+    policies = load_text(f"guardrail: 1\npolicy: alike\nrules:\n{rules}")
+    guard = Guard.from_policies(policies, environ={})
+    before = expressions._maker.cache_info().misses
+    for org in range(60):
+        facts = {"account.id": "a", "account.org": f"o{org}"}
+        allowed = [guard.decide(facts, now=START / 1e6).allowed for _ in range(org + 2)]
+        assert allowed == [True] * (org + 1) + [False]
+    assert expressions._maker.cache_info().misses - before <= 2

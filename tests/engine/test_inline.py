@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from guardrail.engine import Engine, Plan
 from guardrail.engine.emit_inline import InlineEmitter, _Inline
+from guardrail.engine.index import build_index
 from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
@@ -44,6 +45,16 @@ def test_fused_index_buckets_tell_and_leave_what_the_three_steps_do(
     fact: str, rules: int, seed: int
 ) -> None:
     compare(policy_set(rules, 3, fact), seed, length=20)
+
+
+@settings(max_examples=15)
+@given(SEEDS, SEEDS)
+def test_rules_found_by_two_facts_tell_and_leave_what_the_three_steps_do(
+    rules: int, seed: int
+) -> None:
+    policies = policy_set(rules, 1, "geo.country", "request.tools")
+    assert len(build_index(policies.rules, policies.facts).buckets) == 2
+    compare(policies, seed, length=10)
 
 
 @settings(max_examples=25)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from guardrail.engine import Interpreter
 from guardrail.engine.emit_rows import RowEmitter, plan_in_rows
 from guardrail.engine.verbs import CellSpec, Limit, refuses
-from guardrail.guard.context import LATEST
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 from guardrail.model.policy import PolicySet
@@ -33,7 +32,7 @@ def compare_forms(policies: PolicySet, seed: int) -> int:
     """Compare forms with those of plans, over random requests; return how many there were."""
     rng, now, found = Random(seed), START, 0
     engine = Subject(policies, fused=False).guard._context.engine
-    in_rows, interpreter = plan_in_rows(engine, LATEST), Interpreter(engine)
+    in_rows, interpreter = plan_in_rows(engine), Interpreter(engine)
     for _ in range(20):
         now += rng.choice(MOVES)
         asked = request(rng)
@@ -69,6 +68,8 @@ def test_questions_of_index_buckets_tell_and_leave_what_the_three_steps_do(
 ) -> None:
     compare_forms(policy_set(rules, 3, fact), seed)
     compare(policy_set(rules, 3, fact), seed, length=10)
+    if seed % 4 == 0:
+        compare(policy_set(rules, 1, fact, "x.flag"), seed, length=5)
 
 
 @settings(max_examples=25)

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from guardrail import Guard
+from guardrail.engine import FactReader
 from guardrail.errors import PolicyError
 from guardrail.links.tally import Scorer, Tallies, Tally, _spread, _united
 from guardrail.loading import load_text
+from guardrail.model.conditions import Comparison, compile_condition
 
 MONDAY = 1_780_272_000.0
 DAY = 86_400.0
@@ -177,10 +179,35 @@ def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(se
     assert squares == pytest.approx(sum((gap - average) ** 2 for gap in gaps))
 
 
-def test_threads_count_every_request_of_an_actor_once() -> None:
-    score = load_text(POLICY).score
+ODD: tuple[object, ...] = (
+    None, "", "DE", "FR", "vpn", "n", 3, -1, 2.5, float("nan"), True, [], ["a"], {}, ("x", "y"),
+)  # fmt: skip
+
+
+def test_a_value_of_another_type_shows_nothing() -> None:
+    policies = load_text(POLICY.replace("geo.country: {not: DE}", "account.age: {lt: 30d}"))
+    score, dice = policies.score, random.Random(5)
     assert score is not None
-    scorer, tallies = Scorer(score), Tallies()
+    scorer = Scorer(policies)
+    reader = FactReader(policies.facts, score.shown, policies.timezone)
+    young = compile_condition(Comparison("account.age", "lt", 30 * DAY, ""))
+    records: list[object] = [None] * 5
+    as_read: list[object] = [None] * 5
+    were_young = 0
+    for _ in range(2_000):
+        names = ("client.network", "network.kind", "request.template", "account.created")
+        facts = {name: dice.choice((*ODD, MONDAY - DAY, MONDAY + DAY)) for name in names}
+        typed, _notes = reader.read(facts, MONDAY)
+        gap = dice.random()
+        scorer.count(facts, MONDAY, records, gap)
+        scorer.count(typed, MONDAY, as_read, gap)
+        were_young += young(typed, MONDAY) is True
+        assert records == as_read
+    assert records[3] == were_young > 0
+
+
+def test_threads_count_every_request_of_an_actor_once() -> None:
+    scorer, tallies = Scorer(load_text(POLICY)), Tallies()
     facts: dict[str, object] = {"geo.country": "FR", "client.network": "n"}
 
     def work() -> None:
@@ -202,9 +229,7 @@ def test_threads_count_every_request_of_an_actor_once() -> None:
 
 
 def test_the_commonest_values_stay_few_however_many_actors_join() -> None:
-    score = load_text(POLICY).score
-    assert score is not None
-    scorer, tallies = Scorer(score), Tallies()
+    scorer, tallies = Scorer(load_text(POLICY)), Tallies()
     for actor in range(1, 400):
         for number in range(8):
             facts: dict[str, object] = {"request.template": f"t{actor}-{number}"}

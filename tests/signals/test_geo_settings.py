@@ -7,7 +7,7 @@ import math
 import pytest
 
 from guardrail.errors import SettingError
-from guardrail.signals.geo import GeoSignal
+from guardrail.signals.geo import MOST_REMEMBERED, GeoSignal
 
 BUILT = 1_780_000_000  # what `write_database` dates its files
 DAY = 86_400.0
@@ -73,6 +73,21 @@ def test_the_greatest_age_can_be_set(write_database):
     assert "over 7, it no longer counts" in weekly.warnings(BUILT + 8 * DAY)[0]
     assert country(forever, "5.1.2.3", BUILT + 9000 * DAY) == "DE"
     assert forever.warnings(BUILT + 9000 * DAY)[0].endswith("(of 2026-05-28); replace it")
+
+
+def test_what_is_remembered_of_an_address_counts_as_long_as_the_database_does(write_database):
+    signal = GeoSignal.open(write_database({"8.8.8.0/24": "DE"}), max_age=7 * DAY)
+    for age, expected in ((1, "DE"), (6, "DE"), (8, None), (1, "DE"), (8, None)):
+        assert country(signal, "8.8.8.8", BUILT + age * DAY) == expected
+        assert country(signal, f"8.8.8.{age}", BUILT + age * DAY) == expected
+    assert country(signal, "8.8.8.8", BUILT + DAY) == "DE"
+
+
+def test_no_more_addresses_are_remembered_than_there_is_room_for(write_database):
+    signal = GeoSignal.open(write_database({"8.0.0.0/8": "DE"}))
+    for number in range(MOST_REMEMBERED * 2 + 5):
+        assert country(signal, f"8.{number >> 16}.{number >> 8 & 255}.{number & 255}", BUILT)
+        assert len(signal._recent) <= MOST_REMEMBERED
 
 
 @pytest.mark.parametrize("max_age", [0, -1.0, math.nan])

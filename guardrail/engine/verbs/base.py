@@ -79,6 +79,10 @@ class RuleEmitter(Protocol):
     head: list[str]
     longest_line: float
 
+    def local(self, limit: Limit, part: int = 0) -> int:
+        """Return the number that a rule's counter has among those of the function."""
+        ...
+
     def amount(self, unit: str) -> str:
         """Return the variable that holds the request's amount of a unit."""
         ...
@@ -89,6 +93,10 @@ class RuleEmitter(Protocol):
 
     def variable(self, fact: str) -> str:
         """Return the local variable that holds a fact."""
+        ...
+
+    def settled(self, amount: Amount) -> Amount:
+        """Return an amount as the facts leave it whose value is known."""
         ...
 
     def allowance(self, amount: Amount) -> str:

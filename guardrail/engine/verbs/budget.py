@@ -90,10 +90,11 @@ class BudgetLimit(Limit):
         """Return a window for each unit that is limited at all."""
         window, percent = self.verb.window, self.percent
         found: list[CellSpec] = []
-        for number, (unit, amount) in enumerate(self.verb.amounts):
+        for number, (unit, stated) in enumerate(self.verb.amounts):
+            amount = emitter.settled(stated)
             if amount == Fixed(None):
                 continue
-            n, j = emitter.amount(unit), self.first + number
+            n, j = emitter.amount(unit), emitter.local(self, number)
             most, gate = emitter.looked_up(self, amount, j)
             ceiling = ""
             if percent is not None:

@@ -68,8 +68,10 @@ class RateLimit(Limit):
 
         Its record is kept for as long as a full line takes to drain: that has to be known.
         """
-        verb, j = self.verb, self.first
-        amount, burst = verb.amount, verb.burst or verb.amount
+        verb, j = self.verb, emitter.local(self)
+        amount = burst = emitter.settled(verb.amount)
+        if verb.burst is not None:
+            burst = emitter.settled(verb.burst)
         paces = self._paces(amount, burst)
         known = [pace for pace in paces.values() if pace]
         if not paces or any(pace[2] > emitter.longest_line for pace in known):

@@ -49,11 +49,12 @@ class SetLimit(Limit):
 
     def specs(self, emitter: RuleEmitter) -> list[CellSpec]:
         """Return the set, if it is limited at all."""
-        if self.most == Fixed(None):
+        amount = emitter.settled(self.most)
+        if amount == Fixed(None):
             return []
         # A value that is missing may skip the rule, before its amount has a say.
         member = self.shown_member(emitter)
-        most, gate = emitter.looked_up(self, self.most, self.first)
+        most, gate = emitter.looked_up(self, amount, emitter.local(self))
         return [
             CellSpec(
                 MEMBERS, 0, self.kept, str(self.kept), "0", "1", most, most, member,

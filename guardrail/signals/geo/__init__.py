@@ -20,6 +20,9 @@ from guardrail.signals.geo.databases import (
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "country.mmdb"
 """The country database that comes with the package; the README beside it has source and licence."""
 
+MOST_REMEMBERED = 10_000
+"""How many addresses a signal remembers before it forgets all: some 4 MB."""
+
 EMBEDDED_DIGEST = "037bcd403864d3029622c6eb00a865ff664ae821"
 """What the embedded database's bytes are known by: they need not be walked at every start."""
 
@@ -45,6 +48,8 @@ class GeoSignal:
     __slots__ = (
         "_asn",
         "_country",
+        "_expires",
+        "_recent",
         "asn_of",
         "country_of",
         "needs",
@@ -67,6 +72,8 @@ class GeoSignal:
         if asn is not None:
             self.asn_of = asn_lookup(asn)
             self.provides |= {"geo.asn"}
+        self._recent: dict[str, Mapping[str, object]] = {}
+        self._expires = min(file.expires for file in self._files())
         self.sources = tuple(f"{file.path.name} {file.type} {file.day}" for file in self._files())
 
     @classmethod
@@ -120,10 +127,20 @@ class GeoSignal:
         Raises:
             DataError: a database is broken.
         """
-        found: dict[str, object] = {}
         ip = known.get("client.ip")
-        if not isinstance(ip, str):
-            return found
+        if ip.__class__ is not str:
+            return {}
+        if now > self._expires:
+            return self._looked_up(ip, now)
+        found = self._recent.get(ip)
+        if found is None:
+            if len(self._recent) >= MOST_REMEMBERED:
+                self._recent.clear()
+            found = self._recent[ip] = self._looked_up(ip, now)
+        return found
+
+    def _looked_up(self, ip: str, now: float) -> Mapping[str, object]:
+        found: dict[str, object] = {}
         country = self.country_of(ip, now)
         if country is not None:
             found["geo.country"] = country
