@@ -226,7 +226,11 @@ class _Served(Served):
             return
         if kind == "http.response.body":
             chunk, last = message.get("body", b""), not message.get("more_body", False)
-            passed = self.response.sent(chunk, last=last)
+            passed, response = chunk, self.response
+            if response.stripper is not None:
+                passed = response.sent(chunk, last=last)
+            elif chunk:
+                response.take(chunk)
             self._ended = self._ended or last
             if self._renews:
                 self._renew_if_due()

@@ -29,6 +29,7 @@ from guardrail.engine.verbs import (
     Limit,
     LimitStatus,
     Receipt,
+    Stand,
     bind,
     in_unit,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Settle",
     "ShadowReport",
     "Sizer",
+    "Stand",
     "allowance",
     "as_count",
     "bind",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol, cast
 
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
@@ -315,6 +316,9 @@ class Decision:
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
+    ruling: Ruling = cast(
+        Any, property(attrgetter("_ruling"), doc="The combined answer, apart from its evidence.")
+    )
 
     @classmethod
     def of(cls, ruling: Ruling, case: Case) -> Decision:
@@ -345,11 +349,6 @@ class Decision:
         """The engine that made it."""
         engine: Engine = self._case[0]
         return engine
-
-    @property
-    def ruling(self) -> Ruling:
-        """The combined answer, apart from its evidence."""
-        return self._ruling
 
     @property
     def effect(self) -> Effect:

@@ -15,6 +15,7 @@ from guardrail.engine import (
     head_rules,
 )
 from guardrail.guard.context import LATEST, Context, microseconds
+from guardrail.model.effects import Effect
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
@@ -93,7 +94,7 @@ class _HeadRules:
             decision = self._steps(facts, None, moment, unavailable)
         else:
             decision = self._decide(facts, None, moment)
-        return None if decision.allowed else decision
+        return None if decision.ruling.effect < Effect.THROTTLE else decision
 
     def _steps(
         self,

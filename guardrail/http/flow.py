@@ -33,7 +33,8 @@ from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
-from guardrail.model.policy import PolicySet
+from guardrail.http.settings.reload import InForce
+from guardrail.model.effects import Effect
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
@@ -62,16 +63,17 @@ class ClosedError(BaseException):
 
 
 class Refresh(NamedTuple):
-    """Put changed policies in force where it is time to look for them. Gives the guard."""
+    """Put changed policies in force if it is time to look for them. Gives the guard."""
 
 
 REFRESH = Refresh()
 
 
 class LookUp(NamedTuple):
-    """Ask who sends a request. Gives an `Identity`."""
+    """Ask who sends a request at a time, in seconds since the epoch. Gives an `Identity`."""
 
     caller: Caller
+    now: float
 
 
 class ReadBody(NamedTuple):
@@ -359,6 +361,9 @@ class Flows:
     `most_delayed` bounds how many are delayed at once beside `max_held`, None for no bound.
     """
 
+    in_force: InForce[Any]
+    """This process's guard, by the policies in force."""
+
     def __init__(self, configured: Configured) -> None:
         self.configured = configured
         self.settings = configured.http
@@ -366,7 +371,7 @@ class Flows:
         self.recorder = configured.recorder
         self.background = BackgroundWork()
         self._delayed = DelaySlots(self.settings.max_held)
-        self._leased: tuple[PolicySet | None, float | None] = (None, None)
+        self._leased: tuple[AnyGuard | None, float | None] = (None, None)
 
     @property
     def most_delayed(self) -> int | None:
@@ -383,10 +388,10 @@ class Flows:
         The body is not read of a request that its head already refuses.
         """
         try:
-            guard = request.guard = yield REFRESH
+            guard = request.guard = self.in_force.ready() or (yield REFRESH)
             answer = request.opened()
             if answer is None:
-                identity = yield LookUp(request.caller)
+                identity = yield LookUp(request.caller, self.clock())
                 if request.notes:
                     self.configured.note(request.notes)
                 answer = request.identified(identity)
@@ -431,7 +436,7 @@ class Flows:
                 request.unavailable,
                 request.signals_asked,
             )
-            allowed = decision.allowed
+            allowed = decision.ruling.effect < Effect.THROTTLE
             try:
                 step: Answer | Delay | Forward
                 if request.changes_large_body(decision):
@@ -467,8 +472,8 @@ class Flows:
 
         It is for the caller to record, who knows whether the turn can be served so.
         """
-        guard = request.guard = yield REFRESH
-        identity = yield LookUp(request.caller)
+        guard = request.guard = self.in_force.ready() or (yield REFRESH)
+        identity = yield LookUp(request.caller, self.clock())
         every = {**request.head_facts, **facts, **identity.facts}
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
         return decision
@@ -478,7 +483,7 @@ class Flows:
     ) -> Flow[Decision | None]:
         """Decide on a question whose end nobody tells, None where the guard fails over it."""
         try:
-            guard = yield REFRESH
+            guard = self.in_force.ready() or (yield REFRESH)
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
             self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
@@ -496,17 +501,17 @@ class Flows:
             self.recorder,
             request.dialect,
             unavailable=request.unavailable,
-            lease=self._lease(request.guard.policies),
+            lease=self._lease(request.guard),
             now=self.clock(),
         )
 
-    def _lease(self, policies: PolicySet) -> float | None:
+    def _lease(self, guard: AnyGuard) -> float | None:
         """Return the shortest lease that the policies in force give, in seconds, None for none."""
         made_for, lease = self._leased
-        if made_for is not policies:
-            lease = lease_of(policies)
-            self._leased = policies, lease
-            self.configured.note(unfed_notes(policies.units))
+        if made_for is not guard:
+            lease = lease_of(guard.policies)
+            self._leased = guard, lease
+            self.configured.note(unfed_notes(guard.policies.units))
         return lease
 
     def note_failure(self) -> None:

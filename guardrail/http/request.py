@@ -248,6 +248,8 @@ class Request:
         known = self.asked.dialect
         self.dialect = settings.dialect if known is Dialect.OTHER else known
         """Whose clients read the answer."""
+        self.addressee = Addressee(self.dialect, head.headers)
+        """What of the request decides how it is answered."""
         self.caller = NOBODY
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
@@ -261,11 +263,6 @@ class Request:
         """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
         self.own_id = ""
         self._parts: RequestParts | None = None
-
-    @property
-    def addressee(self) -> Addressee:
-        """What of the request decides how it is answered."""
-        return Addressee(self.dialect, self.head.headers)
 
     def changes_large_body(self, decision: Decision) -> bool:
         """Tell whether a decision may change a body that is large."""
@@ -344,6 +341,7 @@ class Request:
         )
         self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
         self.dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
+        self.addressee = Addressee(self.dialect, head.headers)
         # What the head and the directory establish stands over what a body says.
         stated = asked.facts
         if settings.classifiers:
