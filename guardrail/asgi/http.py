@@ -188,7 +188,6 @@ class _Served(Served):
         self._renews = self.reservation.renews_every is not None
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
-        self.state.anew = self._decide_anew
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have the host serve it, to its end."""
@@ -239,7 +238,7 @@ class _Served(Served):
                 if not passed and not last:
                     return
         elif kind == "http.response.start":
-            refusal = self.state.refusal
+            refusal = self.exchange.refusal
             if refusal is not None:
                 self._replaced = self._ended = True
                 self.response.started(refusal.status, refusal.headers)
@@ -261,7 +260,7 @@ class _Served(Served):
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, STATE_KEY: self.state}
+        changed = {**scope, STATE_KEY: self.state(self._decide_anew)}
         extensions = scope.get("extensions")
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.

@@ -16,6 +16,7 @@ from guardrail.http.flow import (
     RELEASED,
     STATE_KEY,
     Amounts,
+    Exchange,
     RequestState,
     Reservation,
     plus,
@@ -84,7 +85,7 @@ class Session:
         self._send = send
         self._held: dict[int, _Held] = {}
         self._estimate = dict(request.asked.estimate)
-        self._state: RequestState | None = None
+        self._exchange: Exchange | None = None
         self._first: Message | None = None
         self._accepted = False
         self._closed: int | None = None
@@ -104,9 +105,10 @@ class Session:
             await self._enforcer.run(settled(guard, decision, RELEASED, recorder))
         self._first = first
         addressee, style = self._request.addressee, self._enforcer.settings.style
-        self._state = RequestState(
+        self._exchange = Exchange(decision)
+        state = RequestState(
+            self._exchange,
             self._request.guard,
-            decision,
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
@@ -115,7 +117,7 @@ class Session:
             unavailable=self._request.unavailable,
         )
         try:
-            await app({**scope, STATE_KEY: self._state}, self._receiving, self._sending)
+            await app({**scope, STATE_KEY: state}, self._receiving, self._sending)
         finally:
             if self._pending is not None:
                 self._pending.cancel()
@@ -128,8 +130,8 @@ class Session:
             if isinstance(event, TurnUsage) and (held := self._held.pop(event.number, None)):
                 opened = event.number > 0 or self._accepted
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
-                if usage is not None and event.number == 0 and self._state is not None:
-                    usage = self._state.used(usage, self._request.asked.estimate)
+                if usage is not None and event.number == 0 and self._exchange is not None:
+                    usage = self._exchange.used(usage, self._request.asked.estimate)
                 tasks.append(self._enforcer.start(held.settle(Settlement(usage))))
         for held in self._held.values():
             tasks.append(self._enforcer.start(held.settle(RELEASED)))

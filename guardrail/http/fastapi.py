@@ -68,7 +68,7 @@ def limited(
             raise _refusal(decision, state, connection)
         allowance = Allowance(decision)
         if state is not None and beside is None:
-            state.added.append((added, lambda: allowance.usage))
+            state.exchange.added.append((added, lambda: allowance.usage))
         try:
             yield allowance
         except BaseException:
@@ -146,7 +146,7 @@ def _refusal(
 ) -> HTTPException:
     if state is not None:
         answer: Answer = refuse(decision, state.addressee, state.style)
-        state.refusal = answer
+        state.exchange.refusal = answer
     else:
         headers = tuple(connection.scope["headers"])
         answer = refuse(decision, Addressee(Dialect.OTHER, headers), Style())

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -310,30 +309,21 @@ def _extended(guard: AnyGuard, decision: Decision) -> Flow[None]:
     yield Renew(guard, decision)
 
 
-@dataclass(slots=True)
-class RequestState:
-    """The decision on the request being served, and the guard that made it.
+class Exchange:
+    """What the host's own code and what serves its request tell each other.
 
-    A host that asks the guard again, and is refused, may leave the `refusal` here: it is then
-    sent in the place of the host's response, if that has not started.
-
-    `anew` decides on the whole request once more, with further facts and amounts, in the place of
-    `decision`, which is given back before; None where that cannot be: over WSGI, and in sessions
-    whose turns are decided one by one. `added` holds what was so added, each with what the
-    host says in the end that it used of it. `recorder` and `clock` are for decisions that a host
-    makes beside, and `unavailable` names the facts whose source failed.
+    `decision` is the last on the request. A host that asks the guard again, and is refused, may
+    leave the `refusal` here: it is then sent in the place of the host's response, if that has not
+    started. `added` holds what was added to the request, each with what the host says in the end
+    that it used of it.
     """
 
-    guard: AnyGuard
-    decision: Decision
-    addressee: Addressee
-    style: Style
-    refusal: Answer | None = None
-    anew: Anew | None = None
-    recorder: DecisionRecorder | None = None
-    clock: Callable[[], float] | None = None
-    unavailable: frozenset[str] = frozenset()
-    added: list[tuple[Amounts, Callable[[], Amounts]]] = field(default_factory=list)
+    __slots__ = ("added", "decision", "refusal")
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.refusal: Answer | None = None
+        self.added: list[tuple[Amounts, Callable[[], Amounts]]] = []
 
     def used(self, metered: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used, from what was metered and what the host added to the request.
@@ -346,6 +336,34 @@ class RequestState:
             for unit, amount in {**reserved, **stated()}.items():
                 used[unit] = plus(used.get(unit, estimate.get(unit, 0)), amount)
         return used
+
+
+class RequestState(NamedTuple):
+    """The request being served, for the host's own code: what it is told, and whom it may ask.
+
+    `guard` is the one that decided. `anew` decides on the whole request once more, with further
+    facts and amounts, in the place of `decision`, which is given back before; None where that
+    cannot be: over WSGI, and in sessions whose turns are decided one by one. `recorder` and
+    `clock` are for decisions that a host makes beside, and `unavailable` names the facts whose
+    source failed.
+
+    Whoever serves the request knows the `exchange` alone, so that nothing of it waits for the
+    collector of garbage once it is over.
+    """
+
+    exchange: Exchange
+    guard: AnyGuard
+    addressee: Addressee
+    style: Style
+    anew: Anew | None = None
+    recorder: DecisionRecorder | None = None
+    clock: Callable[[], float] | None = None
+    unavailable: frozenset[str] = frozenset()
+
+    @property
+    def decision(self) -> Decision:
+        """The last decision on the request."""
+        return self.exchange.decision
 
 
 def plus(amount: int, more: Any) -> int:
@@ -529,7 +547,8 @@ class Flows:
 class Served:
     """An admitted request while the host serves it over HTTP; it ends once, whatever happens.
 
-    `response` follows what the host sends; `state` is what the host's own code may ask.
+    `response` follows what the host sends; `exchange` is what the host's own code is told, and
+    tells.
     """
 
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
@@ -539,15 +558,7 @@ class Served:
         self._over = False
         addressee = request.addressee
         self.reservation = flows.held(request, forward.decision)
-        self.state = RequestState(
-            request.guard,
-            forward.decision,
-            addressee,
-            flows.settings.style,
-            recorder=flows.recorder,
-            clock=flows.clock,
-            unavailable=request.unavailable,
-        )
+        self.exchange = Exchange(forward.decision)
         self.response = ResponseTracker(
             forward.decision,
             request.asked,
@@ -555,6 +566,20 @@ class Served:
             flows.settings.style,
             strips_usage=forward.strips_usage,
             background=flows.background,
+        )
+
+    def state(self, anew: Anew | None = None) -> RequestState:
+        """Return the request for the host's own code, with what decides on it `anew`."""
+        request, flows = self._request, self._flows
+        return RequestState(
+            self.exchange,
+            request.guard,
+            request.addressee,
+            flows.settings.style,
+            anew,
+            flows.recorder,
+            flows.clock,
+            request.unavailable,
         )
 
     def decide_again(self, facts: Mapping[str, object], added: Amounts) -> Flow[Decision]:
@@ -569,7 +594,7 @@ class Served:
         decision = yield from self.reservation.decide_again(
             facts, estimate, served=self.response.has_started
         )
-        self.state.decision = decision
+        self.exchange.decision = decision
         if self.reservation.held:
             self.response.decision = self.reservation.decision
             self.reservation.taken(self._flows.clock())
@@ -595,7 +620,7 @@ class Served:
             if self.reservation.owes:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
-            if self.state.added:
+            if self.exchange.added:
                 usage = self._with_added(usage, self._request.asked.estimate)
             if usage is not ending.usage:
                 ending = Settlement(usage, ending.model)
@@ -608,6 +633,6 @@ class Served:
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""
-        used = self.state.used(usage, estimate)
-        self.state.added.clear()
+        used = self.exchange.used(usage, estimate)
+        self.exchange.added.clear()
         return used
