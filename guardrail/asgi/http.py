@@ -186,6 +186,8 @@ class _Served(Served):
         self._send = send
         self._ended = self._replaced = False
         self._renews = self.reservation.renews_every is not None
+        # Of this request it knows what is renewed alone: a timer is no reason to keep it.
+        self._renew = partial(enforcer.renew_if_due, self.reservation)
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
 
@@ -196,7 +198,7 @@ class _Served(Served):
         replay = Replay(receive, body)
         failed = True
         if self._renews:
-            self._timer = LeaseTimer(self.reservation.renews_every, self._renew_if_due)
+            self._timer = LeaseTimer(self.reservation.renews_every, self._renew)
         try:
             await app(self._scope(scope), replay, self._pass_on)
             failed = False
@@ -232,7 +234,7 @@ class _Served(Served):
                 response.take(chunk)
             self._ended = self._ended or last
             if self._renews:
-                self._renew_if_due()
+                self._renew()
             if passed is not chunk:
                 message = {**message, "body": passed}
                 if not passed and not last:
@@ -278,9 +280,6 @@ class _Served(Served):
             changed["path"] = prefix + self._forward.path
             changed["raw_path"] = changed["path"].encode("utf-8")
         return changed
-
-    def _renew_if_due(self) -> None:
-        self._enforcer.renew(self.reservation, self._enforcer.clock())
 
 
 def _readable(headers: list[Field]) -> list[Field]:

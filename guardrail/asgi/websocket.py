@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote_plus, unquote_plus
 
@@ -213,7 +214,7 @@ class Session:
             return
         kind = message["type"]
         for held in self._held.values():
-            held.renew_if_due()
+            held.renew()
         if kind == "websocket.accept":
             self._accepted = True
             if self._decision.allowed:
@@ -355,7 +356,9 @@ class _Held:
     def __init__(self, enforcer: AsyncEnforcer, reservation: Reservation) -> None:
         self._enforcer = enforcer
         self._reservation = reservation
-        self._timer = LeaseTimer(reservation.renews_every, self.renew_if_due)
+        self.renew = partial(enforcer.renew_if_due, reservation)
+        """Renews its places in flight, if that is due."""
+        self._timer = LeaseTimer(reservation.renews_every, self.renew)
 
     async def settle(self, settlement: Settlement, *, recorded: bool = True) -> None:
         """Settle it, once."""
@@ -372,10 +375,6 @@ class _Held:
             self._reservation.taken(self._enforcer.clock())
             self._timer.start()
         return decision
-
-    def renew_if_due(self) -> None:
-        """Renew its places in flight, if that is due."""
-        self._enforcer.renew(self._reservation, self._enforcer.clock())
 
 
 EXTENSION = "websocket.http.response"

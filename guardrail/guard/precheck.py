@@ -52,13 +52,22 @@ class Precheck:
         self._left = tuple(signal for signal in context.signals if signal not in self._asked)
 
     def __call__(
-        self, facts: Mapping[str, object], unavailable: frozenset[str], now: float | None
-    ) -> Prechecked:
-        """Return what the head settles at `now`, in seconds since the epoch.
+        self,
+        facts: Mapping[str, object],
+        *,
+        unavailable: frozenset[str] = frozenset(),
+        now: float | None = None,
+    ) -> Prechecked | None:
+        """Return what the head settles, None where no static rule can be decided by a head.
+
+        Nothing is charged. `facts` are those of the head and of its caller; the arguments are
+        those of `decide`.
 
         Raises:
             SettingError: `now` is not a time.
         """
+        if not self.is_needed:
+            return None
         moment = self._context.moment(now)
         if self._asked:
             facts, failed = self._context.known(facts, moment, self._left, unavailable)

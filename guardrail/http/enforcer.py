@@ -175,6 +175,10 @@ class AsyncEnforcer(Flows, AsyncSteps):
         """Return what was counted in this process, in the text format of Prometheus."""
         return self.recorder.metrics(self.guard.health, self.in_force.reloads, self._callers.health)
 
+    def renew_if_due(self, reservation: Reservation) -> None:
+        """Renew in a task the places of what is being served, if that is due now."""
+        self.renew(reservation, self.clock())
+
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.
 

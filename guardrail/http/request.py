@@ -244,7 +244,8 @@ class Request:
         self.body: bytes | None = None
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
-        self.asked: ParsedRequest = header_only(head.path, head.headers)
+        self._endpoint = endpoint_of(head.path)
+        self.asked: ParsedRequest = header_only(self._endpoint, head.path, head.headers)
         known = self.asked.dialect
         self.dialect = settings.dialect if known is Dialect.OTHER else known
         """Whose clients read the answer."""
@@ -339,7 +340,9 @@ class Request:
             settings.hash_key,
             settings.reading,
         )
-        self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
+        self.asked = asked = with_units(
+            read_parts(self._parts, settings.classifiers, self._endpoint)
+        )
         self.dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
         self.addressee = Addressee(self.dialect, head.headers)
         # What the head and the directory establish stands over what a body says.

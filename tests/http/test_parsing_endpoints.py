@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.http.parsing import Dialect, UsageFormat, header_only
+from guardrail.http.parsing import Dialect, ParsedRequest, UsageFormat, header_only
 from guardrail.http.parsing.endpoints import ENDPOINTS, endpoint_of
 from tests.http.requests import asked, form
 
@@ -139,18 +139,22 @@ def test_a_realtime_connection_names_its_model_in_the_query():
     assert "request.model" not in opened(b"model=a&model=b")
 
 
+def by_head(path: str, *headers: tuple[bytes, bytes]) -> ParsedRequest:
+    return header_only(endpoint_of(path), path, headers)
+
+
 @pytest.mark.parametrize(
     ("header", "dialect"),
     [(b"anthropic-version", Dialect.ANTHROPIC), (b"X-Goog-Api-Key", Dialect.GEMINI)],
 )
 def test_headers_tell_the_dialect_where_the_path_does_not(header, dialect):
     assert asked("/unheard/of", CHAT, headers=((header, b"1"),)).dialect is dialect
-    assert header_only("/v1/models", ((header, b"1"),)).dialect is dialect
-    assert header_only("/v1/embeddings", ((header, b"1"),)).dialect is Dialect.OPENAI
+    assert by_head("/v1/models", (header, b"1")).dialect is dialect
+    assert by_head("/v1/embeddings", (header, b"1")).dialect is Dialect.OPENAI
 
 
 def test_headers_alone_tell_endpoint_and_model_in_the_path():
-    known = header_only("/v1beta/models/g-1:generateContent", ())
+    known = by_head("/v1beta/models/g-1:generateContent")
 
     assert known.facts == {
         "request.endpoint": "/v1/models:generateContent",

@@ -95,13 +95,20 @@ def read_request(
     )
 
 
-def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> ParsedRequest:
-    """Return the same for a request in parts, its header names in lower case."""
+def read_parts(
+    parts: RequestParts,
+    classifiers: Sequence[Classifier] = (),
+    endpoint: Endpoint | None = None,
+) -> ParsedRequest:
+    """Return the same for a request in parts, its header names in lower case.
+
+    `endpoint` is that of its path, where it is known.
+    """
     for classifier in classifiers:
         if (known := classifier(parts)) is not None:
             return known
     path, pairs, body = parts.path, parts.headers, parts.body
-    endpoint = endpoint_of(path)
+    endpoint = endpoint or endpoint_of(path)
     if endpoint.kind is Kind.CONTROL:
         endpoint = _asked_of(endpoint, parts.method, body)
     if not body and parts.method in _WITHOUT_BODY:
@@ -133,9 +140,8 @@ def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
     return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
 
 
-def header_only(path: str, headers: Headers) -> ParsedRequest:
-    """Return what is known of a request before its body is read: its endpoint and dialect."""
-    endpoint = endpoint_of(path)
+def header_only(endpoint: Endpoint, path: str, headers: Headers) -> ParsedRequest:
+    """Return what is known of a request before its body is read."""
     facts: dict[str, object] = {"request.endpoint": endpoint.name}
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
@@ -184,7 +190,9 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         shape = shape._replace(capability="agentic")
     if endpoint.name in _STREAMING and members.get("stream") is None:
         shape = shape._replace(stream=True)
-    return _Content(_vaguely(shape, endpoint), tokens, document)
+    if endpoint.vague or endpoint.name.startswith(_GOES_ON):
+        shape = _vaguely(shape, endpoint)
+    return _Content(shape, tokens, document)
 
 
 def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
