@@ -27,6 +27,7 @@ from guardrail.http.identity import Caller
 from guardrail.http.leases import Lease, Renewal, lease_of
 from guardrail.http.metering import unfed_notes
 from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.spellings import Spellings
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
@@ -373,6 +374,17 @@ def plus(amount: int, more: Any) -> int:
     return total
 
 
+class _Known(NamedTuple):
+    """What is known of the policies that a guard decides by.
+
+    `lease` is the shortest that they give, in seconds, None for none.
+    """
+
+    guard: AnyGuard
+    lease: float | None
+    spellings: Spellings
+
+
 class Flows:
     """The flows of one application, over what its requests share.
 
@@ -389,7 +401,7 @@ class Flows:
         self.recorder = configured.recorder
         self.background = BackgroundWork()
         self._delayed = DelaySlots(self.settings.max_held)
-        self._leased: tuple[AnyGuard | None, float | None] = (None, None)
+        self._known: _Known | None = None
 
     @property
     def most_delayed(self) -> int | None:
@@ -449,7 +461,7 @@ class Flows:
         while True:
             decision: Decision = yield Decide(
                 guard,
-                request.facts,
+                self._with_listed_model(guard, request.facts),
                 request.asked.estimate,
                 request.unavailable,
                 request.signals_asked,
@@ -492,7 +504,7 @@ class Flows:
         """
         guard = request.guard = self.in_force.ready() or (yield REFRESH)
         identity = yield LookUp(request.caller, self.clock())
-        every = {**request.head_facts, **facts, **identity.facts}
+        every = self._with_listed_model(guard, {**request.head_facts, **facts, **identity.facts})
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
         return decision
 
@@ -519,18 +531,28 @@ class Flows:
             self.recorder,
             request.dialect,
             unavailable=request.unavailable,
-            lease=self._lease(request.guard),
+            lease=self._known_of(request.guard).lease,
             now=self.clock(),
         )
 
-    def _lease(self, guard: AnyGuard) -> float | None:
-        """Return the shortest lease that the policies in force give, in seconds, None for none."""
-        made_for, lease = self._leased
-        if made_for is not guard:
-            lease = lease_of(guard.policies)
-            self._leased = guard, lease
-            self.configured.note(unfed_notes(guard.policies.units))
-        return lease
+    def _known_of(self, guard: AnyGuard) -> _Known:
+        """Return what is known of the policies that a guard decides by."""
+        known = self._known
+        if known is None or known.guard is not guard:
+            policies = guard.policies
+            known = self._known = _Known(guard, lease_of(policies), Spellings(policies.models))
+            self.configured.note(unfed_notes(policies.units))
+        return known
+
+    def _with_listed_model(
+        self, guard: AnyGuard, facts: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        """Return facts in which a listed model has its listed name, however a client spells it."""
+        model = facts.get("request.model")
+        if not isinstance(model, str):
+            return facts
+        name = self._known_of(guard).spellings.listed(model)
+        return facts if name == model else {**facts, "request.model": name}
 
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""

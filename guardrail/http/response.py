@@ -67,7 +67,7 @@ class ResponseTracker:
         self._estimate = asked.estimate
         engine = decision.engine
         self._policies = engine.policies
-        self._meter = _meter_of(engine, asked)
+        self._meter = _meter_of(decision, engine, asked)
         self._background = background
         watches = None
         if background is not None and background.waiting and may_tell_ends(asked):
@@ -194,11 +194,11 @@ def _served(policies: PolicySet, meter: Meter) -> str | None:
     return None if policies.model_named(model) is None else model
 
 
-def _meter_of(engine: Engine, asked: ParsedRequest) -> Meter:
+def _meter_of(decision: Decision, engine: Engine, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
     reserved = asked.estimate
     if reserved.get("output_tokens") is None:
-        output = engine.sizer.output(reserved, asked.facts.get("request.model"))
+        output = engine.sizer.output(reserved, decision.facts.get("request.model"))
         if output is not None:
             reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False

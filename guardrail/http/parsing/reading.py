@@ -33,6 +33,7 @@ from guardrail.http.parsing.endpoints import (
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import Shape, generates, shape_of
+from guardrail.http.parsing.spellings import is_alike
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,
@@ -360,7 +361,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
     """
     established = _of_address(endpoint, query)
     named, stated = established.get("request.model"), facts.get("request.model")
-    if isinstance(named, str) and isinstance(stated, str) and _bare(named) != _bare(stated):
+    if isinstance(named, str) and isinstance(stated, str) and not is_alike(named, stated):
         raise UnreadableError(
             f"the path asks for the model `{shown(named)}` and the body for `{shown(stated)}`; "
             "send one",
@@ -370,7 +371,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
     realtime = endpoint.name.startswith(_SESSIONS)
     asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
     known = facts.get("request.model")
-    if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
+    if isinstance(known, str) and not all(is_alike(model, known) for model in asked_for):
         if endpoint.kind is not Kind.UNKNOWN:
             raise UnreadableError(
                 f"the query asks for the model `{shown(asked_for[0])}` and the request for "
@@ -380,11 +381,6 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
         facts.pop("request.model")
     if endpoint.unnamed or endpoint.vague or len(asked_for) > 1:
         facts.pop("request.model", None)
-
-
-def _bare(model: str) -> str:
-    """Return a model's name without the collection that Gemini writes before it."""
-    return model.removeprefix("models/")
 
 
 def _without_body(parts: RequestParts, endpoint: Endpoint) -> ParsedRequest:
