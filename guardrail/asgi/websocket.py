@@ -36,6 +36,7 @@ from guardrail.http.request import (
     Head,
     Request,
     leaves_model_open,
+    wants_known_model,
 )
 from guardrail.http.response import Settlement
 from guardrail.http.responses import (
@@ -265,7 +266,10 @@ class Session:
             chain = () if own.model is None else (own.model,)
             obligations = merge_obligations((own, _obligations(self._obliged)), chain)
         asked = None if frame is None else frame.asked
-        left_open = asked is not None and leaves_model_open(decision, asked)
+        if asked is None:
+            left_open = wants_known_model(decision)
+        else:
+            left_open = leaves_model_open(decision, asked)
         if CHANGES & obligations.keys() or left_open:
             try:
                 if left_open:
@@ -466,7 +470,7 @@ class _Handshake(Request):
     def received(self, body: bytes | None) -> Answer | None:
         """Take that there is no body, and that its absence says nothing."""
         answer = super().received(body)
-        for name in TOLD_BY_TURNS:
+        for name in self._told_by_turns:
             self.facts.pop(name, None)
         model = self.facts.get("request.model")
         self.meter = self._follow(model if isinstance(model, str) else None)
@@ -475,7 +479,7 @@ class _Handshake(Request):
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision on the connection itself."""
         if not decision.allowed:
-            if self.meter.opens or _is_certain(decision, Effect.THROTTLE):
+            if self.meter.opens or self._is_certain(decision, Effect.THROTTLE):
                 return super().decided(decision, waited)
             return Forward(decision, None, None, False)
         try:
@@ -497,7 +501,7 @@ class _Handshake(Request):
         model = obligations.get("model")
         if not isinstance(model, str) or self.facts.get("request.model") in (None, model):
             return
-        if parts is None or not _is_certain(decision, Effect.DEGRADE):
+        if parts is None or not self._is_certain(decision, Effect.DEGRADE):
             return
         path = rewritten_path(self.asked, {"model": model}) or parts.path
         weaker = parts._replace(path=path, query=_with_model(parts.query, model))
@@ -508,23 +512,25 @@ class _Handshake(Request):
         self.obliged = {n: v for n, v in obligations.items() if n in CHANGES and n != "model"}
         self.meter = self._follow(model)
 
+    @property
+    def _told_by_turns(self) -> frozenset[str]:
+        return TOLD_BY_TURNS | {"request.model"} if self.meter.names_model else TOLD_BY_TURNS
 
-def _is_certain(decision: Decision, least: Effect) -> bool:
-    """Whether a decision stands whatever the turns ask for."""
-    asking = [
-        rule
-        for rule in decision.explain().rules
-        if rule.effect is not None and rule.effect >= least and rule.mode is Mode.ENFORCE
-    ]
-    if decision.rule not in {rule.rule for rule in asking}:
-        return True
-    return any(
-        not rule.unknown
-        or any(
-            test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.condition.tests
+    def _is_certain(self, decision: Decision, least: Effect) -> bool:
+        """Whether a decision stands whatever the turns ask for."""
+        asking = [
+            rule
+            for rule in decision.explain().rules
+            if rule.effect is not None and rule.effect >= least and rule.mode is Mode.ENFORCE
+        ]
+        if decision.rule not in {rule.rule for rule in asking}:
+            return True
+        told = self._told_by_turns
+        return any(
+            not rule.unknown
+            or any(test.answer is None and test.fact not in told for test in rule.condition.tests)
+            for rule in asking
         )
-        for rule in asking
-    )
 
 
 def _is_ephemeral(head: Head) -> bool:

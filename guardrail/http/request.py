@@ -443,13 +443,18 @@ class Request:
 MODEL_LEFT_OPEN = "which model would answer cannot be told"
 
 
-def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
-    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+def wants_known_model(decision: Decision) -> bool:
+    """Tell whether a weaker model is obliged, while it is not known which one would answer."""
     rules, idle = decision.engine.policies.rules, decision.ruling.idle
     if not idle or "request.model" in decision.facts:
         return False
     found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
-    if not any(rules[finding.order].id in idle for finding in found):
+    return any(rules[finding.order].id in idle for finding in found)
+
+
+def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
+    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+    if not wants_known_model(decision):
         return False
     endpoint = endpoint_of(asked.path)
     if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:
