@@ -119,3 +119,11 @@ def test_a_name_that_two_models_are_spelled_by_is_neither():
         "azure/m",
     ]
     assert (listed("openai/N"), listed("azure/n")) == ("n", "azure/n")
+
+
+def test_a_path_that_may_name_the_model_is_not_passed_by_another_one_in_the_body():
+    guarded = Guarded(POLICY)
+
+    assert guarded.ask(chat("large"), path="/models/large/v1/chat/completions").status == 403
+    assert guarded.ask(chat("small"), path="/models/large/v1/chat/completions").status == 403
+    assert guarded.ask(chat("small"), path="/models/small/v1/chat/completions").status == 200

@@ -118,7 +118,7 @@ def read_parts(
         content = _content(parts, endpoint)
         facts = content.shape.facts(parts.hash_key)
         facts["request.endpoint"] = endpoint.name
-        vague = endpoint.vague or endpoint.unnamed
+        vague = endpoint.vague or endpoint.unnamed or endpoint.perhaps is not None
         if parts.query or vague or endpoint.streams or endpoint.model is not None:
             _take_address(facts, endpoint, parts.query)
     except UnreadableError as error:
@@ -379,7 +379,9 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
                 param="model",
             )
         facts.pop("request.model")
-    if endpoint.unnamed or endpoint.vague or len(asked_for) > 1:
+    perhaps = endpoint.perhaps
+    doubtful = perhaps is not None and not is_alike(str(facts.get("request.model")), perhaps)
+    if endpoint.unnamed or endpoint.vague or doubtful or len(asked_for) > 1:
         facts.pop("request.model", None)
 
 
