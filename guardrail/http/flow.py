@@ -548,11 +548,10 @@ class Flows:
         self, guard: AnyGuard, facts: Mapping[str, object]
     ) -> Mapping[str, object]:
         """Return facts in which a listed model has its listed name, however a client spells it."""
-        model = facts.get("request.model")
-        if not isinstance(model, str):
+        model, spellings = facts.get("request.model"), self._known_of(guard).spellings
+        if not spellings.names or not isinstance(model, str) or model in spellings.names:
             return facts
-        name = self._known_of(guard).spellings.listed(model)
-        return facts if name == model else {**facts, "request.model": name}
+        return {**facts, "request.model": spellings.listed(model)}
 
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""

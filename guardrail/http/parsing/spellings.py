@@ -62,7 +62,8 @@ class Spellings:
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         whose = {name: m.name for m in models.values() for name in (m.name, *m.aliases)}
-        self._listed = frozenset(whose)
+        self.names = frozenset(whose)
+        """The names and aliases themselves."""
         self._by_bare: dict[str, str] = {}
         for name in whose:
             self._by_bare.setdefault(bare(name), name)
@@ -73,6 +74,6 @@ class Spellings:
 
     def listed(self, name: str) -> str:
         """Return the listed name or alias that `name` spells, itself where it spells none."""
-        if name in self._listed or not self._by_bare:
+        if name in self.names:
             return name
         return self._by_bare.get(bare(name), name)
