@@ -39,6 +39,7 @@ _SEALING = ("redacted_thinking", "image_generation_call", "base64", "reasoning.e
 # A link beside one of these is told to a model, or is where it finds tools: nothing is fetched.
 _TOLD = frozenset({"title", "cited_text", "start_index", "name", "server_label"})
 _LONGEST_LINK = 8 << 10
+_LONGEST_REMEMBERED = 64
 _LONGEST_HEAD = 256
 
 _WORDS = frozenset(
@@ -150,10 +151,9 @@ def _is_link(text: str) -> bool:
     return text.startswith(("http://", "https://")) and not any(map(str.isspace, text))
 
 
-@lru_cache(1024)
 def may_list_media(key: str) -> bool:
     """Tell whether a list of that name may hold the bytes of media."""
-    return key in _SEALED or _LIKELY.search(key) is not None
+    return key in _SEALED or _is_likely(key)
 
 
 def is_thought(key: str, node: Mapping[str, object]) -> bool:
@@ -182,7 +182,18 @@ def is_base64(text: str) -> bool:
 
 
 def _is_named(key: str) -> bool:
-    return key in MEDIA_MEMBERS or _LIKELY.search(key) is not None
+    return key in MEDIA_MEMBERS or _is_likely(key)
+
+
+def _is_likely(key: str) -> bool:
+    # Clients choose names: only short ones are remembered.
+    short = len(key) <= _LONGEST_REMEMBERED
+    return _is_known_likely(key) if short else _LIKELY.search(key) is not None
+
+
+@lru_cache(1024)
+def _is_known_likely(key: str) -> bool:
+    return _LIKELY.search(key) is not None
 
 
 def _is_data_url(key: str, value: str, node: Mapping[str, object]) -> bool:
