@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -22,9 +23,9 @@ from guardrail.model.policy import PolicySet
 Field = tuple[bytes, bytes]
 
 _TEXTS = ("text", "srt", "vtt")
-_TEXT_FIELD = re.compile(
-    rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
-)
+_FORMAT = re.compile(rb'name="?response_format"?')
+_IS_TEXT = re.compile(rb"[^\r\n]{0,128}\r?\n(?:[^\r\n]{1,128}\r?\n){0,4}\r?\n(?:text|srt|vtt)\s")
+_MOST_FORMATS = 8
 BROKEN_OFF = Refusal(
     status=500,
     kind="server_error",
@@ -224,8 +225,11 @@ def _wants_text(asked: ParsedRequest, document: Mapping[str, object]) -> bool:
     """Whether a transcription is asked for as text, which tells nothing of its usage."""
     if document.get("response_format") in _TEXTS:
         return True
-    body = asked.body or b""
-    return b"response_format" in body and _TEXT_FIELD.search(body) is not None
+    # A file may hold what looks like the field: of many none is looked at.
+    found = list(islice(_FORMAT.finditer(asked.body or b""), _MOST_FORMATS + 1))
+    return len(found) > _MOST_FORMATS or any(
+        _IS_TEXT.match(asked.body or b"", field.end()) for field in found
+    )
 
 
 MOST_WAITING = 4_096
