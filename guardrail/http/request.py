@@ -343,8 +343,10 @@ class Request:
         self.asked = asked = with_units(
             read_parts(self._parts, settings.classifiers, self._endpoint)
         )
-        self.dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
-        self.addressee = Addressee(self.dialect, head.headers)
+        dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
+        if dialect is not self.dialect:
+            self.dialect = dialect
+            self.addressee = Addressee(dialect, head.headers)
         # What the head and the directory establish stands over what a body says.
         stated = asked.facts
         if settings.classifiers:
