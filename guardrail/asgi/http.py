@@ -186,9 +186,10 @@ class _Served(Served):
         self._send = send
         self._ended = self._replaced = False
         self._renews = self.reservation.renews_every is not None
+        # Of this request it knows what is renewed alone: a timer is no reason to keep it.
+        self._renew = partial(enforcer.renew_if_due, self.reservation)
         self._timer: LeaseTimer | None = None
         self._metered = request.asked.usage_format is not UsageFormat.NONE
-        self.state.anew = self._decide_anew
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have the host serve it, to its end."""
@@ -197,7 +198,7 @@ class _Served(Served):
         replay = Replay(receive, body)
         failed = True
         if self._renews:
-            self._timer = LeaseTimer(self.reservation.renews_every, self._renew_if_due)
+            self._timer = LeaseTimer(self.reservation.renews_every, self._renew)
         try:
             await app(self._scope(scope), replay, self._pass_on)
             failed = False
@@ -226,16 +227,20 @@ class _Served(Served):
             return
         if kind == "http.response.body":
             chunk, last = message.get("body", b""), not message.get("more_body", False)
-            passed = self.response.sent(chunk, last=last)
+            passed, response = chunk, self.response
+            if response.stripper is not None:
+                passed = response.sent(chunk, last=last)
+            elif chunk:
+                response.take(chunk)
             self._ended = self._ended or last
             if self._renews:
-                self._renew_if_due()
+                self._renew()
             if passed is not chunk:
                 message = {**message, "body": passed}
                 if not passed and not last:
                     return
         elif kind == "http.response.start":
-            refusal = self.state.refusal
+            refusal = self.exchange.refusal
             if refusal is not None:
                 self._replaced = self._ended = True
                 self.response.started(refusal.status, refusal.headers)
@@ -257,7 +262,7 @@ class _Served(Served):
 
     def _scope(self, scope: Scope) -> Scope:
         """Return the host's own copy of the scope, with what was changed in the request."""
-        changed = {**scope, STATE_KEY: self.state}
+        changed = {**scope, STATE_KEY: self.state(self._decide_anew)}
         extensions = scope.get("extensions")
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.
@@ -275,9 +280,6 @@ class _Served(Served):
             changed["path"] = prefix + self._forward.path
             changed["raw_path"] = changed["path"].encode("utf-8")
         return changed
-
-    def _renew_if_due(self) -> None:
-        self._enforcer.renew(self.reservation, self._enforcer.clock())
 
 
 def _readable(headers: list[Field]) -> list[Field]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote_plus, unquote_plus
 
@@ -16,6 +17,7 @@ from guardrail.http.flow import (
     RELEASED,
     STATE_KEY,
     Amounts,
+    Exchange,
     RequestState,
     Reservation,
     plus,
@@ -34,6 +36,7 @@ from guardrail.http.request import (
     Head,
     Request,
     leaves_model_open,
+    wants_known_model,
 )
 from guardrail.http.response import Settlement
 from guardrail.http.responses import (
@@ -84,7 +87,7 @@ class Session:
         self._send = send
         self._held: dict[int, _Held] = {}
         self._estimate = dict(request.asked.estimate)
-        self._state: RequestState | None = None
+        self._exchange: Exchange | None = None
         self._first: Message | None = None
         self._accepted = False
         self._closed: int | None = None
@@ -104,9 +107,10 @@ class Session:
             await self._enforcer.run(settled(guard, decision, RELEASED, recorder))
         self._first = first
         addressee, style = self._request.addressee, self._enforcer.settings.style
-        self._state = RequestState(
+        self._exchange = Exchange(decision)
+        state = RequestState(
+            self._exchange,
             self._request.guard,
-            decision,
             addressee,
             style,
             anew=self._decide_anew if self._meter.opens else None,
@@ -115,7 +119,7 @@ class Session:
             unavailable=self._request.unavailable,
         )
         try:
-            await app({**scope, STATE_KEY: self._state}, self._receiving, self._sending)
+            await app({**scope, STATE_KEY: state}, self._receiving, self._sending)
         finally:
             if self._pending is not None:
                 self._pending.cancel()
@@ -128,8 +132,8 @@ class Session:
             if isinstance(event, TurnUsage) and (held := self._held.pop(event.number, None)):
                 opened = event.number > 0 or self._accepted
                 usage: Amounts | None = {"requests": 1, **event.usage} if opened else None
-                if usage is not None and event.number == 0 and self._state is not None:
-                    usage = self._state.used(usage, self._request.asked.estimate)
+                if usage is not None and event.number == 0 and self._exchange is not None:
+                    usage = self._exchange.used(usage, self._request.asked.estimate)
                 tasks.append(self._enforcer.start(held.settle(Settlement(usage))))
         for held in self._held.values():
             tasks.append(self._enforcer.start(held.settle(RELEASED)))
@@ -211,7 +215,7 @@ class Session:
             return
         kind = message["type"]
         for held in self._held.values():
-            held.renew_if_due()
+            held.renew()
         if kind == "websocket.accept":
             self._accepted = True
             if self._decision.allowed:
@@ -262,7 +266,10 @@ class Session:
             chain = () if own.model is None else (own.model,)
             obligations = merge_obligations((own, _obligations(self._obliged)), chain)
         asked = None if frame is None else frame.asked
-        left_open = asked is not None and leaves_model_open(decision, asked)
+        if asked is None:
+            left_open = wants_known_model(decision)
+        else:
+            left_open = leaves_model_open(decision, asked)
         if CHANGES & obligations.keys() or left_open:
             try:
                 if left_open:
@@ -353,7 +360,9 @@ class _Held:
     def __init__(self, enforcer: AsyncEnforcer, reservation: Reservation) -> None:
         self._enforcer = enforcer
         self._reservation = reservation
-        self._timer = LeaseTimer(reservation.renews_every, self.renew_if_due)
+        self.renew = partial(enforcer.renew_if_due, reservation)
+        """Renews its places in flight, if that is due."""
+        self._timer = LeaseTimer(reservation.renews_every, self.renew)
 
     async def settle(self, settlement: Settlement, *, recorded: bool = True) -> None:
         """Settle it, once."""
@@ -370,10 +379,6 @@ class _Held:
             self._reservation.taken(self._enforcer.clock())
             self._timer.start()
         return decision
-
-    def renew_if_due(self) -> None:
-        """Renew its places in flight, if that is due."""
-        self._enforcer.renew(self._reservation, self._enforcer.clock())
 
 
 EXTENSION = "websocket.http.response"
@@ -465,7 +470,7 @@ class _Handshake(Request):
     def received(self, body: bytes | None) -> Answer | None:
         """Take that there is no body, and that its absence says nothing."""
         answer = super().received(body)
-        for name in TOLD_BY_TURNS:
+        for name in self._told_by_turns:
             self.facts.pop(name, None)
         model = self.facts.get("request.model")
         self.meter = self._follow(model if isinstance(model, str) else None)
@@ -474,7 +479,7 @@ class _Handshake(Request):
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision on the connection itself."""
         if not decision.allowed:
-            if self.meter.opens or _is_certain(decision, Effect.THROTTLE):
+            if self.meter.opens or self._is_certain(decision, Effect.THROTTLE):
                 return super().decided(decision, waited)
             return Forward(decision, None, None, False)
         try:
@@ -496,7 +501,7 @@ class _Handshake(Request):
         model = obligations.get("model")
         if not isinstance(model, str) or self.facts.get("request.model") in (None, model):
             return
-        if parts is None or not _is_certain(decision, Effect.DEGRADE):
+        if parts is None or not self._is_certain(decision, Effect.DEGRADE):
             return
         path = rewritten_path(self.asked, {"model": model}) or parts.path
         weaker = parts._replace(path=path, query=_with_model(parts.query, model))
@@ -507,23 +512,25 @@ class _Handshake(Request):
         self.obliged = {n: v for n, v in obligations.items() if n in CHANGES and n != "model"}
         self.meter = self._follow(model)
 
+    @property
+    def _told_by_turns(self) -> frozenset[str]:
+        return TOLD_BY_TURNS | {"request.model"} if self.meter.names_model else TOLD_BY_TURNS
 
-def _is_certain(decision: Decision, least: Effect) -> bool:
-    """Whether a decision stands whatever the turns ask for."""
-    asking = [
-        rule
-        for rule in decision.explain().rules
-        if rule.effect is not None and rule.effect >= least and rule.mode is Mode.ENFORCE
-    ]
-    if decision.rule not in {rule.rule for rule in asking}:
-        return True
-    return any(
-        not rule.unknown
-        or any(
-            test.answer is None and test.fact not in TOLD_BY_TURNS for test in rule.condition.tests
+    def _is_certain(self, decision: Decision, least: Effect) -> bool:
+        """Whether a decision stands whatever the turns ask for."""
+        asking = [
+            rule
+            for rule in decision.explain().rules
+            if rule.effect is not None and rule.effect >= least and rule.mode is Mode.ENFORCE
+        ]
+        if decision.rule not in {rule.rule for rule in asking}:
+            return True
+        told = self._told_by_turns
+        return any(
+            not rule.unknown
+            or any(test.answer is None and test.fact not in told for test in rule.condition.tests)
+            for rule in asking
         )
-        for rule in asking
-    )
 
 
 def _is_ephemeral(head: Head) -> bool:

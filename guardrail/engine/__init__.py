@@ -30,6 +30,7 @@ from guardrail.engine.verbs import (
     Limit,
     LimitStatus,
     Receipt,
+    Stand,
     bind,
     in_unit,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Settle",
     "ShadowReport",
     "Sizer",
+    "Stand",
     "allowance",
     "as_count",
     "bind",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol, cast
 
 from guardrail.engine.conclude import Ruling, ShadowReport, conclude
 from guardrail.engine.explain import Explanation, rule_stories
@@ -67,6 +68,7 @@ class Engine:
         for number, (limit, part) in enumerate(self.counters):
             if part == 0:
                 limit.first = number
+        self._leases = any(limit.lease for limit, _ in self.counters)
         self.facts_by_rule = [rule_facts(rule, policies.exemptions) for rule in self.rules]
         units = [unit for limit in self.limits if limit is not None for unit in limit.units]
         self.sizer = Sizer(policies, units)
@@ -169,11 +171,11 @@ class Engine:
         if model is None and decision.obligations:
             served = decision.obligations.get("model", requested)
         final, notes = self.sizer.settle(usage, case.estimate, requested, served)
-        return list(self._corrections(decision, final.get)), notes
+        return self._corrections(decision, final.get), notes
 
     def release(self, decision: Decision) -> list[Correction]:
         """Return the corrections that give everything back."""
-        return list(self._corrections(decision, lambda unit: 0))
+        return self._corrections(decision, lambda unit: 0)
 
     def owing(self, decision: Decision) -> Decision:
         """Return a decision that reserved nothing, to settle what a refused request used.
@@ -254,14 +256,15 @@ class Engine:
 
     def _corrections(
         self, decision: Decision, amount_of: Callable[[str], int | None]
-    ) -> Iterator[Correction]:
-        name = decision.id
-        for debit in decision.case.charged:
+    ) -> list[Correction]:
+        # Only a place in flight is known by whose it is.
+        name = decision.id if self._leases else ""
+        found = []
+        for debit in [*decision.case.charged]:
             limit, part = self.counters[debit.number]
             amount = amount_of(limit.units[part]) if limit.units else None
-            correction = limit.correction(debit, amount, name)
-            if correction is not None:
-                yield correction
+            found.append(limit.correction(debit, amount, name))
+        return [correction for correction in found if correction is not None]
 
 
 def _identities(rules: Iterable[Rule], facts: Mapping[str, Fact]) -> Iterator[str]:
@@ -326,6 +329,9 @@ class Decision:
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
+    ruling: Ruling = cast(
+        Any, property(attrgetter("_ruling"), doc="The combined answer, apart from its evidence.")
+    )
 
     @classmethod
     def of(cls, ruling: Ruling, case: Case) -> Decision:
@@ -357,11 +363,6 @@ class Decision:
         """The engine that made it."""
         engine: Engine = self._case[0]
         return engine
-
-    @property
-    def ruling(self) -> Ruling:
-        """The combined answer, apart from its evidence."""
-        return self._ruling
 
     @property
     def effect(self) -> Effect:

@@ -8,12 +8,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, Self, TypeVar, cast
 
 from guardrail.guard.context import Clock, Context, standard_signals
 from guardrail.guard.fallback import WORKERS, workers_from
-from guardrail.guard.precheck import Precheck, Prechecked
+from guardrail.guard.precheck import Precheck
 from guardrail.guard.supervisor import Health, Supervisor
 from guardrail.model.amounts import HOUR
 from guardrail.model.effects import Mode
@@ -43,7 +44,6 @@ class BaseGuard(Generic[S]):
         )
         context.link(self._counting, self._supervisor)
         self._notice: MemoryNotice | None = None
-        self._precheck: Precheck | None = None
 
     @classmethod
     def load(
@@ -127,25 +127,10 @@ class BaseGuard(Generic[S]):
         """The policy set in force."""
         return self._context.policies
 
-    def precheck(
-        self,
-        facts: Mapping[str, object],
-        *,
-        unavailable: frozenset[str] = frozenset(),
-        now: float | None = None,
-    ) -> Prechecked | None:
-        """Return what the head of a request settles alone, before its body is read.
-
-        None where no static rule can be decided by a head. Nothing is charged. `facts` are those
-        of the head and of its caller; the arguments are those of `decide`.
-
-        Raises:
-            SettingError: `now` is not a time.
-        """
-        check = self._precheck
-        if check is None:
-            check = self._precheck = Precheck(self._context)
-        return check(facts, unavailable, now) if check.is_needed else None
+    @cached_property
+    def precheck(self) -> Precheck:
+        """What the head of a request settles alone, before its body is read: call it."""
+        return Precheck(self._context)
 
     @property
     def used_facts(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from guardrail.engine import (
     head_rules,
 )
 from guardrail.guard.context import Context, microseconds
+from guardrail.model.effects import Effect
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
@@ -51,13 +52,22 @@ class Precheck:
         self._left = tuple(signal for signal in context.signals if signal not in self._asked)
 
     def __call__(
-        self, facts: Mapping[str, object], unavailable: frozenset[str], now: float | None
-    ) -> Prechecked:
-        """Return what the head settles at `now`, in seconds since the epoch.
+        self,
+        facts: Mapping[str, object],
+        *,
+        unavailable: frozenset[str] = frozenset(),
+        now: float | None = None,
+    ) -> Prechecked | None:
+        """Return what the head settles, None where no static rule can be decided by a head.
+
+        Nothing is charged. `facts` are those of the head and of its caller; the arguments are
+        those of `decide`.
 
         Raises:
             SettingError: `now` is not a time.
         """
+        if not self.is_needed:
+            return None
         moment = self._context.moment(now)
         if self._asked:
             facts, unavailable = self._context.known(facts, moment, self._left, unavailable)
@@ -92,7 +102,7 @@ class _HeadRules:
             decision = self._steps(facts, None, moment, unavailable)
         else:
             decision = self._decide(facts, None, moment)
-        return None if decision.allowed else decision
+        return None if decision.ruling.effect < Effect.THROTTLE else decision
 
     def _steps(
         self,

@@ -279,7 +279,7 @@ class Supervisor:
         """Return what to send for a decision, None if there is nothing to send, or not now."""
         if not corrections:
             return None
-        own = decision.mode is not StoreMode.NORMAL
+        own = decision.ruling.mode is not StoreMode.NORMAL
         if own or self._follows:
             self._local.settle(corrections, now, own=own)
         if own:

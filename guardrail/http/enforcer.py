@@ -30,7 +30,6 @@ from guardrail.http.flow import (
     Reservation,
     Settle,
 )
-from guardrail.http.identity import Caller
 from guardrail.http.identity.caller import NOT_AWAITED
 from guardrail.http.leases import LeaseThread
 from guardrail.http.request import Delay
@@ -38,7 +37,6 @@ from guardrail.http.response import Settlement
 from guardrail.http.settings.build import Configured
 from guardrail.http.settings.reload import InForce, PerProcess, Reloads
 from guardrail.signals import Signal
-from guardrail.signals.directory import Identity
 
 LOG = logging.getLogger("guardrail")
 Sleep = Callable[[float], Awaitable[object]]
@@ -145,17 +143,19 @@ class AsyncSteps:
 class AsyncEnforcer(Flows, AsyncSteps):
     """Admits requests and settles them, in the event loop of one process."""
 
+    in_force: InForce[AsyncGuard]
+
     def __init__(self, configured: Configured, sleep: Sleep = asyncio.sleep) -> None:
         Flows.__init__(self, configured)
         AsyncSteps.__init__(self, configured.clock)
         self._perform |= {
             Refresh: self._refresh,
-            LookUp: self._look_up,
+            LookUp: configured.callers.find,
             Compute: self._compute,
             Delay: sleep,
         }
         self._callers = configured.callers
-        self._guard = InForce(configured.async_guard, configured.reloading)
+        self.in_force = InForce(configured.async_guard, configured.reloading)
         self.closed = False
         self._looking: asyncio.Task[None] | None = None
         self._unknown_reading = 0
@@ -165,7 +165,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
     @property
     def guard(self) -> AsyncGuard:
         """This process's guard."""
-        return self._guard.get()
+        return self.in_force.get()
 
     def is_busy(self, *, known: bool) -> bool:
         """Whether too many large bodies wait to be read of callers who are `known`, or not."""
@@ -173,7 +173,11 @@ class AsyncEnforcer(Flows, AsyncSteps):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._callers.health)
+        return self.recorder.metrics(self.guard.health, self.in_force.reloads, self._callers.health)
+
+    def renew_if_due(self, reservation: Reservation) -> None:
+        """Renew in a task the places of what is being served, if that is due now."""
+        self.renew(reservation, self.clock())
 
     async def look(self) -> None:
         """Look for changed policies where that is set and due, and wait until they are in force.
@@ -181,20 +185,20 @@ class AsyncEnforcer(Flows, AsyncSteps):
         Files are looked at beside the event loop. A look that takes longer than `LONGEST_LOOK`
         seconds goes on, and nobody waits for it any more.
         """
-        if self._guard.due(self.clock()):
-            self._looking = self.start(asyncio.to_thread(self._guard.look))
+        if self.in_force.due(self.clock()):
+            self._looking = self.start(asyncio.to_thread(self.in_force.look))
         looking = self._looking
         if looking is not None and not looking.done():
             await asyncio.wait((looking,), timeout=LONGEST_LOOK)
 
     async def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        await asyncio.to_thread(self._guard.load)
-        return self._guard.reloads
+        await asyncio.to_thread(self.in_force.load)
+        return self.in_force.reloads
 
     def open(self) -> None:
         """Make the guard now, not at the first request."""
-        guard = self._guard.get()
+        guard = self.in_force.get()
         self.configured.note(guard.warnings(now=self.clock()))
 
     async def close(self) -> None:
@@ -202,18 +206,15 @@ class AsyncEnforcer(Flows, AsyncSteps):
         self.closed = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        guard = self._guard.taken()
+        guard = self.in_force.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()
         self.configured.close()
 
     async def _refresh(self) -> AsyncGuard:
-        if self._guard.looks:
+        if self.in_force.looks:
             await self.look()
-        return self._guard.get()
-
-    def _look_up(self, caller: Caller) -> Coroutine[Any, Any, Identity]:
-        return self._callers.find(caller, self.clock())
+        return self.in_force.get()
 
     async def _compute(self, work: Callable[[], object], known: bool) -> object:
         """Do what a large body takes in a thread, while the loop serves others.
@@ -235,6 +236,8 @@ class AsyncEnforcer(Flows, AsyncSteps):
 class SyncEnforcer(Flows):
     """Admits requests and settles them, in the threads of one process."""
 
+    in_force: InForce[Guard]
+
     def __init__(
         self, configured: Configured, sleep: Callable[[float], object] = time.sleep
     ) -> None:
@@ -244,7 +247,7 @@ class SyncEnforcer(Flows):
             raise SettingError(NOT_AWAITED)
         self._perform: dict[type[tuple[Any, ...]], Callable[..., Any]] = {
             Refresh: self._refresh,
-            LookUp: self._look_up,
+            LookUp: configured.callers.look_up,
             Compute: self._compute,
             Delay: sleep,
             Decide: self._decide,
@@ -252,7 +255,7 @@ class SyncEnforcer(Flows):
             Renew: self._renew,
         }
         self._callers = configured.callers
-        self._guard = InForce(configured.sync_guard, configured.reloading)
+        self.in_force = InForce(configured.sync_guard, configured.reloading)
         self._leases = PerProcess(LeaseThread)
         self.closed = False
         self._threads = Threads(self.settings.threads)
@@ -267,7 +270,7 @@ class SyncEnforcer(Flows):
     @property
     def guard(self) -> Guard:
         """This process's guard."""
-        return self._guard.get()
+        return self.in_force.get()
 
     @property
     def most_delayed(self) -> int:
@@ -304,12 +307,12 @@ class SyncEnforcer(Flows):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self._guard.reloads, self._callers.health)
+        return self.recorder.metrics(self.guard.health, self.in_force.reloads, self._callers.health)
 
     def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        self._guard.load()
-        return self._guard.reloads
+        self.in_force.load()
+        return self.in_force.reloads
 
     def check(self) -> None:
         """Make a guard as each process will, and let go of it: what is wrong is told now.
@@ -328,18 +331,15 @@ class SyncEnforcer(Flows):
         leases = self._leases.taken()
         if leases is not None:
             leases.close()
-        guard = self._guard.taken()
+        guard = self.in_force.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()
         self.configured.close()
 
     def _refresh(self) -> Guard:
-        if self._guard.looks and self._guard.due(self.clock()):
-            self._guard.look()
-        return self._guard.get()
-
-    def _look_up(self, caller: Caller) -> Identity:
-        return self._callers.look_up(caller, self.clock())
+        if self.in_force.looks and self.in_force.due(self.clock()):
+            self.in_force.look()
+        return self.in_force.get()
 
     def _compute(self, work: Callable[[], object], known: bool) -> object:
         with self._reading[known]:

@@ -52,6 +52,7 @@ def limited(
     answered as the middleware's are. An endpoint that raises is charged nothing of what it added.
     """
     added = dict(estimate or {})
+    steps = AsyncSteps()
 
     async def dependency(connection: HTTPConnection) -> AsyncIterator[Allowance]:
         found = connection.scope.get(STATE_KEY)
@@ -60,7 +61,7 @@ def limited(
         anew = None if state is None else state.anew
         beside: _Beside | None = None
         if state is None or anew is None or (guard is not None and guard is not state.guard):
-            beside = _Beside(_guard(guard, state), state)
+            beside = _Beside(steps, _guard(guard, state), state)
             decision = await beside.decide(stated, estimate)
         else:
             decision = await anew(stated, added)
@@ -68,7 +69,7 @@ def limited(
             raise _refusal(decision, state, connection)
         allowance = Allowance(decision)
         if state is not None and beside is None:
-            state.added.append((added, lambda: allowance.usage))
+            state.exchange.added.append((added, lambda: allowance.usage))
         try:
             yield allowance
         except BaseException:
@@ -85,10 +86,10 @@ def limited(
 class _Beside:
     """A decision that is not the middleware's: made, recorded, renewed and settled here."""
 
-    def __init__(self, guard: AsyncGuard, state: RequestState | None) -> None:
+    def __init__(self, steps: AsyncSteps, guard: AsyncGuard, state: RequestState | None) -> None:
+        self._steps = steps
         self._guard = guard
         self._state = state
-        self._steps = AsyncSteps()
         self._clock = None if state is None else state.clock
         self._timer: LeaseTimer | None = None
         self._reservation: Reservation | None = None
@@ -118,6 +119,7 @@ class _Beside:
         """Settle it."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._reservation is not None:
             await self._steps.run(self._reservation.settle(settlement))
 
@@ -146,7 +148,7 @@ def _refusal(
 ) -> HTTPException:
     if state is not None:
         answer: Answer = refuse(decision, state.addressee, state.style)
-        state.refusal = answer
+        state.exchange.refusal = answer
     else:
         headers = tuple(connection.scope["headers"])
         answer = refuse(decision, Addressee(Dialect.OTHER, headers), Style())

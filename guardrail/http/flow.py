@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,12 +27,14 @@ from guardrail.http.identity import Caller
 from guardrail.http.leases import Lease, Renewal, lease_of
 from guardrail.http.metering import unfed_notes
 from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.spellings import Spellings
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
-from guardrail.model.policy import PolicySet
+from guardrail.http.settings.reload import InForce
+from guardrail.model.effects import Effect
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
@@ -62,16 +63,17 @@ class ClosedError(BaseException):
 
 
 class Refresh(NamedTuple):
-    """Put changed policies in force where it is time to look for them. Gives the guard."""
+    """Put changed policies in force if it is time to look for them. Gives the guard."""
 
 
 REFRESH = Refresh()
 
 
 class LookUp(NamedTuple):
-    """Ask who sends a request. Gives an `Identity`."""
+    """Ask who sends a request at a time, in seconds since the epoch. Gives an `Identity`."""
 
     caller: Caller
+    now: float
 
 
 class ReadBody(NamedTuple):
@@ -308,30 +310,21 @@ def _extended(guard: AnyGuard, decision: Decision) -> Flow[None]:
     yield Renew(guard, decision)
 
 
-@dataclass(slots=True)
-class RequestState:
-    """The decision on the request being served, and the guard that made it.
+class Exchange:
+    """What the host's own code and what serves its request tell each other.
 
-    A host that asks the guard again, and is refused, may leave the `refusal` here: it is then
-    sent in the place of the host's response, if that has not started.
-
-    `anew` decides on the whole request once more, with further facts and amounts, in the place of
-    `decision`, which is given back before; None where that cannot be: over WSGI, and in sessions
-    whose turns are decided one by one. `added` holds what was so added, each with what the
-    host says in the end that it used of it. `recorder` and `clock` are for decisions that a host
-    makes beside, and `unavailable` names the facts whose source failed.
+    `decision` is the last on the request. A host that asks the guard again, and is refused, may
+    leave the `refusal` here: it is then sent in the place of the host's response, if that has not
+    started. `added` holds what was added to the request, each with what the host says in the end
+    that it used of it.
     """
 
-    guard: AnyGuard
-    decision: Decision
-    addressee: Addressee
-    style: Style
-    refusal: Answer | None = None
-    anew: Anew | None = None
-    recorder: DecisionRecorder | None = None
-    clock: Callable[[], float] | None = None
-    unavailable: frozenset[str] = frozenset()
-    added: list[tuple[Amounts, Callable[[], Amounts]]] = field(default_factory=list)
+    __slots__ = ("added", "decision", "refusal")
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.refusal: Answer | None = None
+        self.added: list[tuple[Amounts, Callable[[], Amounts]]] = []
 
     def used(self, metered: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used, from what was metered and what the host added to the request.
@@ -346,11 +339,50 @@ class RequestState:
         return used
 
 
+class RequestState(NamedTuple):
+    """The request being served, for the host's own code: what it is told, and whom it may ask.
+
+    `guard` is the one that decided. `anew` decides on the whole request once more, with further
+    facts and amounts, in the place of `decision`, which is given back before; None where that
+    cannot be: over WSGI, and in sessions whose turns are decided one by one. `recorder` and
+    `clock` are for decisions that a host makes beside, and `unavailable` names the facts whose
+    source failed.
+
+    Whoever serves the request knows the `exchange` alone, so that nothing of it waits for the
+    collector of garbage once it is over.
+    """
+
+    exchange: Exchange
+    guard: AnyGuard
+    addressee: Addressee
+    style: Style
+    anew: Anew | None = None
+    recorder: DecisionRecorder | None = None
+    clock: Callable[[], float] | None = None
+    unavailable: frozenset[str] = frozenset()
+
+    @property
+    def decision(self) -> Decision:
+        """The last decision on the request."""
+        return self.exchange.decision
+
+
 def plus(amount: int, more: Any) -> int:
     """Return the sum of two amounts; `more` as it is where it is none, for the guard to refuse."""
     number = isinstance(more, (int, float)) and not isinstance(more, bool) and more >= 0
     total: int = amount + more if number else more
     return total
+
+
+class _Known(NamedTuple):
+    """What is known of the policies that a guard decides by.
+
+    `lease` is the shortest that they give, in seconds, None for none.
+    """
+
+    guard: AnyGuard
+    lease: float | None
+    spellings: Spellings
 
 
 class Flows:
@@ -359,6 +391,9 @@ class Flows:
     `most_delayed` bounds how many are delayed at once beside `max_held`, None for no bound.
     """
 
+    in_force: InForce[Any]
+    """This process's guard, by the policies in force."""
+
     def __init__(self, configured: Configured) -> None:
         self.configured = configured
         self.settings = configured.http
@@ -366,7 +401,7 @@ class Flows:
         self.recorder = configured.recorder
         self.background = BackgroundWork()
         self._delayed = DelaySlots(self.settings.max_held)
-        self._leased: tuple[PolicySet | None, float | None] = (None, None)
+        self._known: _Known | None = None
 
     @property
     def most_delayed(self) -> int | None:
@@ -383,10 +418,10 @@ class Flows:
         The body is not read of a request that its head already refuses.
         """
         try:
-            guard = request.guard = yield REFRESH
+            guard = request.guard = self.in_force.ready() or (yield REFRESH)
             answer = request.opened()
             if answer is None:
-                identity = yield LookUp(request.caller)
+                identity = yield LookUp(request.caller, self.clock())
                 if request.notes:
                     self.configured.note(request.notes)
                 answer = request.identified(identity)
@@ -426,12 +461,12 @@ class Flows:
         while True:
             decision: Decision = yield Decide(
                 guard,
-                request.facts,
+                self._with_listed_model(guard, request.facts),
                 request.asked.estimate,
                 request.unavailable,
                 request.signals_asked,
             )
-            allowed = decision.allowed
+            allowed = decision.ruling.effect < Effect.THROTTLE
             try:
                 step: Answer | Delay | Forward
                 if request.changes_large_body(decision):
@@ -467,9 +502,9 @@ class Flows:
 
         It is for the caller to record, who knows whether the turn can be served so.
         """
-        guard = request.guard = yield REFRESH
-        identity = yield LookUp(request.caller)
-        every = {**request.head_facts, **facts, **identity.facts}
+        guard = request.guard = self.in_force.ready() or (yield REFRESH)
+        identity = yield LookUp(request.caller, self.clock())
+        every = self._with_listed_model(guard, {**request.head_facts, **facts, **identity.facts})
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
         return decision
 
@@ -478,7 +513,7 @@ class Flows:
     ) -> Flow[Decision | None]:
         """Decide on a question whose end nobody tells, None where the guard fails over it."""
         try:
-            guard = yield REFRESH
+            guard = self.in_force.ready() or (yield REFRESH)
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
             self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
@@ -496,18 +531,27 @@ class Flows:
             self.recorder,
             request.dialect,
             unavailable=request.unavailable,
-            lease=self._lease(request.guard.policies),
+            lease=self._known_of(request.guard).lease,
             now=self.clock(),
         )
 
-    def _lease(self, policies: PolicySet) -> float | None:
-        """Return the shortest lease that the policies in force give, in seconds, None for none."""
-        made_for, lease = self._leased
-        if made_for is not policies:
-            lease = lease_of(policies)
-            self._leased = policies, lease
+    def _known_of(self, guard: AnyGuard) -> _Known:
+        """Return what is known of the policies that a guard decides by."""
+        known = self._known
+        if known is None or known.guard is not guard:
+            policies = guard.policies
+            known = self._known = _Known(guard, lease_of(policies), Spellings(policies.models))
             self.configured.note(unfed_notes(policies.units))
-        return lease
+        return known
+
+    def _with_listed_model(
+        self, guard: AnyGuard, facts: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        """Return facts in which a listed model has its listed name, however a client spells it."""
+        model, spellings = facts.get("request.model"), self._known_of(guard).spellings
+        if not spellings.names or not isinstance(model, str) or model in spellings.names:
+            return facts
+        return {**facts, "request.model": spellings.listed(model)}
 
     def note_failure(self) -> None:
         """Note that the guard failed over what is being handled, which is refused."""
@@ -524,7 +568,8 @@ class Flows:
 class Served:
     """An admitted request while the host serves it over HTTP; it ends once, whatever happens.
 
-    `response` follows what the host sends; `state` is what the host's own code may ask.
+    `response` follows what the host sends; `exchange` is what the host's own code is told, and
+    tells.
     """
 
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
@@ -534,15 +579,7 @@ class Served:
         self._over = False
         addressee = request.addressee
         self.reservation = flows.held(request, forward.decision)
-        self.state = RequestState(
-            request.guard,
-            forward.decision,
-            addressee,
-            flows.settings.style,
-            recorder=flows.recorder,
-            clock=flows.clock,
-            unavailable=request.unavailable,
-        )
+        self.exchange = Exchange(forward.decision)
         self.response = ResponseTracker(
             forward.decision,
             request.asked,
@@ -550,6 +587,20 @@ class Served:
             flows.settings.style,
             strips_usage=forward.strips_usage,
             background=flows.background,
+        )
+
+    def state(self, anew: Anew | None = None) -> RequestState:
+        """Return the request for the host's own code, with what decides on it `anew`."""
+        request, flows = self._request, self._flows
+        return RequestState(
+            self.exchange,
+            request.guard,
+            request.addressee,
+            flows.settings.style,
+            anew,
+            flows.recorder,
+            flows.clock,
+            request.unavailable,
         )
 
     def decide_again(self, facts: Mapping[str, object], added: Amounts) -> Flow[Decision]:
@@ -564,7 +615,7 @@ class Served:
         decision = yield from self.reservation.decide_again(
             facts, estimate, served=self.response.has_started
         )
-        self.state.decision = decision
+        self.exchange.decision = decision
         if self.reservation.held:
             self.response.decision = self.reservation.decision
             self.reservation.taken(self._flows.clock())
@@ -590,7 +641,7 @@ class Served:
             if self.reservation.owes:
                 # It reserved nothing: what is not metered was used as it was estimated.
                 usage = {**estimate, **usage}
-            if self.state.added:
+            if self.exchange.added:
                 usage = self._with_added(usage, self._request.asked.estimate)
             if usage is not ending.usage:
                 ending = Settlement(usage, ending.model)
@@ -603,6 +654,6 @@ class Served:
 
     def _with_added(self, usage: Amounts, estimate: Amounts) -> Amounts:
         """Return what was used with what the host added; that is charged with it, and once."""
-        used = self.state.used(usage, estimate)
-        self.state.added.clear()
+        used = self.exchange.used(usage, estimate)
+        self.exchange.added.clear()
         return used

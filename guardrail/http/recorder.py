@@ -96,7 +96,7 @@ class DecisionRecorder:
     def settled(self, decision: Decision, settlement: Settlement) -> None:
         """Take how a request ended that was admitted, or that ran although it was refused."""
         ending = "released" if settlement.usage is None else "settled"
-        if not decision.allowed:
+        if decision.ruling.effect >= Effect.THROTTLE:
             ending = "refused"
         self._end(decision, ending, settlement.usage, settlement.model)
 

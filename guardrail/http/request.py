@@ -244,10 +244,13 @@ class Request:
         self.body: bytes | None = None
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
-        self.asked: ParsedRequest = header_only(head.path, head.headers)
+        self._endpoint = endpoint_of(head.path)
+        self.asked: ParsedRequest = header_only(self._endpoint, head.path, head.headers)
         known = self.asked.dialect
         self.dialect = settings.dialect if known is Dialect.OTHER else known
         """Whose clients read the answer."""
+        self.addressee = Addressee(self.dialect, head.headers)
+        """What of the request decides how it is answered."""
         self.caller = NOBODY
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
@@ -261,11 +264,6 @@ class Request:
         """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
         self.own_id = ""
         self._parts: RequestParts | None = None
-
-    @property
-    def addressee(self) -> Addressee:
-        """What of the request decides how it is answered."""
-        return Addressee(self.dialect, self.head.headers)
 
     def changes_large_body(self, decision: Decision) -> bool:
         """Tell whether a decision may change a body that is large."""
@@ -342,8 +340,13 @@ class Request:
             settings.hash_key,
             settings.reading,
         )
-        self.asked = asked = with_units(read_parts(self._parts, settings.classifiers))
-        self.dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
+        self.asked = asked = with_units(
+            read_parts(self._parts, settings.classifiers, self._endpoint)
+        )
+        dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
+        if dialect is not self.dialect:
+            self.dialect = dialect
+            self.addressee = Addressee(dialect, head.headers)
         # What the head and the directory establish stands over what a body says.
         stated = asked.facts
         if settings.classifiers:
@@ -442,13 +445,18 @@ class Request:
 MODEL_LEFT_OPEN = "which model would answer cannot be told"
 
 
-def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
-    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+def wants_known_model(decision: Decision) -> bool:
+    """Tell whether a weaker model is obliged, while it is not known which one would answer."""
     rules, idle = decision.engine.policies.rules, decision.ruling.idle
     if not idle or "request.model" in decision.facts:
         return False
     found = (f for f in decision.case.found if not f.shadow and f.order >= 0)
-    if not any(rules[finding.order].id in idle for finding in found):
+    return any(rules[finding.order].id in idle for finding in found)
+
+
+def leaves_model_open(decision: Decision, asked: ParsedRequest) -> bool:
+    """Tell whether a weaker model is obliged, while the request leaves open which one it names."""
+    if not wants_known_model(decision):
         return False
     endpoint = endpoint_of(asked.path)
     if endpoint.unnamed or endpoint.kind is Kind.UPLOAD:

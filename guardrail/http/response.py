@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -22,9 +23,9 @@ from guardrail.model.policy import PolicySet
 Field = tuple[bytes, bytes]
 
 _TEXTS = ("text", "srt", "vtt")
-_TEXT_FIELD = re.compile(
-    rb'name="?response_format"?[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n(?:text|srt|vtt)\s'
-)
+_FORMAT = re.compile(rb'name="?response_format"?')
+_IS_TEXT = re.compile(rb"[^\r\n]{0,128}\r?\n(?:[^\r\n]{1,128}\r?\n){0,4}\r?\n(?:text|srt|vtt)\s")
+_MOST_FORMATS = 8
 BROKEN_OFF = Refusal(
     status=500,
     kind="server_error",
@@ -67,16 +68,19 @@ class ResponseTracker:
         self._estimate = asked.estimate
         engine = decision.engine
         self._policies = engine.policies
-        self._meter = _meter_of(engine, asked)
+        self._meter = _meter_of(decision, engine, asked)
         self._background = background
-        self._watch: Meter | None = None
+        watches = None
         if background is not None and background.waiting and may_tell_ends(asked):
-            self._watch = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
+            watches = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
+        self._watch: Meter | None = watches
         self._strips_usage = strips_usage
-        self._stripper: UsageStripper | None = None
+        self.stripper: UsageStripper | None = None
+        """What takes the usage out of a stream that only we asked for, None for another stream."""
+        self.take: Callable[[bytes], None] = self._meter.feed if watches is None else self._take
+        """Meters a piece of the host's body."""
         self._streams = False
         self._status: int | None = None
-        self._bytes = 0
 
     def started(self, status: int, headers: Sequence[Field]) -> list[Field]:
         """Take the host's status and fields; return the fields to send.
@@ -94,7 +98,7 @@ class ResponseTracker:
             # Nothing can be put into a compressed stream, or taken out of it.
             plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
             self._streams = plain
-            self._stripper = UsageStripper() if plain and self._strips_usage else None
+            self.stripper = UsageStripper() if plain and self._strips_usage else None
         for field in admitted_fields(self.decision, self._asking, self._style):
             if field[0] not in present:
                 fields.append(field)
@@ -102,12 +106,14 @@ class ResponseTracker:
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
         """Meter a piece of the host's body; return what of it to send."""
-        self._bytes += len(chunk)
         if chunk:
-            self._meter.feed(chunk)
-            if self._watch is not None:
-                self._watch.feed(chunk)
-        return chunk if self._stripper is None else self._stripper.feed(chunk, last=last)
+            self.take(chunk)
+        return chunk if self.stripper is None else self.stripper.feed(chunk, last=last)
+
+    def _take(self, chunk: bytes) -> None:
+        self._meter.feed(chunk)
+        if self._watch is not None:
+            self._watch.feed(chunk)
 
     @property
     def has_started(self) -> bool:
@@ -121,7 +127,7 @@ class ResponseTracker:
         """
         if not self._streams or self._meter.ended:
             return b""
-        rest = b"" if self._stripper is None else self._stripper.feed(b"", last=True)
+        rest = b"" if self.stripper is None else self.stripper.feed(b"", last=True)
         # What came of an unfinished event must not swallow the one that follows.
         return rest + b"\n\n" + error_frame(BROKEN_OFF, self._asking.dialect, self.decision.id)
 
@@ -164,10 +170,11 @@ class ResponseTracker:
                 return Settlement({})
             incoming = self._estimate.get("input_tokens", 0)
             return Settlement({**self._nothing(), "input_tokens": incoming})
-        if status is None or (failed and not self._bytes):
+        if status is None or (failed and not self._meter.size):
             return Settlement(None)
         if 200 <= status < 300:
-            return Settlement(self._meter.usage(), _served(self._policies, self._meter))
+            policies, meter = self._policies, self._meter
+            return Settlement(meter.usage(), _served(policies, meter) if policies.models else None)
         if 400 <= status < 500 and status != 429:
             return Settlement(self._nothing())
         return Settlement(None)
@@ -184,17 +191,15 @@ def _served(policies: PolicySet, meter: Meter) -> str | None:
     Hosts often answer under a longer name than was asked for: the model requested, or
     degraded to, then stands for it, and not the dearest of all.
     """
-    if not policies.models:
-        return None
     model = meter.served_model
     return None if policies.model_named(model) is None else model
 
 
-def _meter_of(engine: Engine, asked: ParsedRequest) -> Meter:
+def _meter_of(decision: Decision, engine: Engine, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
     reserved = asked.estimate
     if reserved.get("output_tokens") is None:
-        output = engine.sizer.output(reserved, asked.facts.get("request.model"))
+        output = engine.sizer.output(reserved, decision.facts.get("request.model"))
         if output is not None:
             reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False
@@ -220,8 +225,11 @@ def _wants_text(asked: ParsedRequest, document: Mapping[str, object]) -> bool:
     """Whether a transcription is asked for as text, which tells nothing of its usage."""
     if document.get("response_format") in _TEXTS:
         return True
-    body = asked.body or b""
-    return b"response_format" in body and _TEXT_FIELD.search(body) is not None
+    # A file may hold what looks like the field: of many none is looked at.
+    found = list(islice(_FORMAT.finditer(asked.body or b""), _MOST_FORMATS + 1))
+    return len(found) > _MOST_FORMATS or any(
+        _IS_TEXT.match(asked.body or b"", field.end()) for field in found
+    )
 
 
 MOST_WAITING = 4_096

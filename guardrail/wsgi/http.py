@@ -220,7 +220,7 @@ class ServedIterable(Served):
     def _changed(self, environ: Mapping[str, Any]) -> Environ:
         """Return the host's own copy of the environ, with what was changed in the request."""
         forward, body = self._forward, self._request.body
-        changed = {**environ, STATE_KEY: self.state}
+        changed = {**environ, STATE_KEY: self.state()}
         if forward.path is not None:
             changed["PATH_INFO"] = forward.path.encode("utf-8").decode("latin-1")
         if forward.body is not None:

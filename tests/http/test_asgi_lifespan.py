@@ -56,7 +56,7 @@ def live(app, *more):
 def counted(app):
     """Count how often the guard is made and closed."""
     counts = {"made": 0, "closed": 0}
-    kept = app.door._guard
+    kept = app.door.in_force
     make = kept._make
 
     def made():

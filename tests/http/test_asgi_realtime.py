@@ -368,3 +368,19 @@ def test_a_unit_of_the_policys_own_is_settled_by_what_a_turn_tells():
     decision = asyncio.run(guarded.guard.decide({"account.id": "acct-a"}, {"audio_seconds": 0}))
 
     assert {limit.rule: limit.used for limit in decision.limits}["sound"] == 12
+
+
+@pytest.mark.parametrize("query", [b"", b"model=", b"api-version=2025-08-28"])
+@pytest.mark.parametrize("event", [frame(type="response.create"), frame(**SPEAK)])
+def test_a_session_that_leaves_its_model_open_is_not_served_a_stronger_one(query, event):
+    heard, said, _ = degraded("{model: small}", event, query=query)
+
+    assert [e["error"]["code"] for e in said] == ["degrade_not_possible"]
+    assert "response.create" not in [e["type"] for e in heard]
+
+
+def test_a_session_may_leave_its_model_open_where_nothing_asks_for_another():
+    heard, said, _ = degraded("{max_output_tokens: 64}", frame(type="response.create"), query=b"")
+
+    assert heard[0]["response"] == {"max_output_tokens": 64}
+    assert [e["type"] for e in said] == ["guardrail.degraded"]

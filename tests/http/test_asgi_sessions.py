@@ -530,3 +530,31 @@ def test_a_connection_degraded_in_its_address_degrades_each_of_its_turns():
     for event in sent:
         assert event["response"]["tools"] == []
         assert event["response"]["max_output_tokens"] <= 64
+
+
+CLOSED = WIDE + "  - {id: closed, when: {request.model: large}, block: {reason: closed}}\n"
+
+
+def test_a_block_on_a_model_is_left_to_the_turns_that_name_it():
+    guarded = Guarded(CLOSED, Host(responses))
+    models: tuple[dict[str, str], ...] = (
+        {"model": "large"},
+        {"model": "openai/Large"},
+        {"model": "small"},
+        {},
+    )
+    frames = [frame(type="response.create", input="hi", **model) for model in models]
+    call = run(guarded, *frames)
+
+    assert [event["model"] for event in guarded.host.heard] == ["small"]
+    assert [event["code"] for event in errors(call)] == ["closed"] * 3
+
+
+@pytest.mark.parametrize(("model", "turns"), [("small", 1), ("large", 0), (None, 0)])
+def test_a_block_on_a_model_is_left_to_the_setup_of_a_live_session(model, turns):
+    guarded = Guarded(CLOSED, Host(lambda event: ()))
+    setup = [] if model is None else [frame(setup={"model": f"models/{model}"})]
+    asks = frame(clientContent={"turns": [], "turnComplete": True})
+    run(guarded, *setup, asks, path=LIVE)
+
+    assert [*map(list, guarded.host.heard)].count(["clientContent"]) == turns

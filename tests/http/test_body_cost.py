@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import tracemalloc
 from functools import partial
 
@@ -16,6 +17,7 @@ from benchmarks.bodies import BODIES
 from guardrail.http.parsing import ReadingLimits, folding, json_body, read_request, rewritten
 from guardrail.http.parsing.folding import fold, unfold
 from guardrail.http.parsing.json_body import read_document
+from guardrail.http.parsing.media import is_media, may_list_media
 from guardrail.http.parsing.values import UnreadableError
 from tests.effort import calls_of
 from tests.http.driving import ASK, Call, Guarded, body_messages, scope_of
@@ -327,3 +329,12 @@ def test_large_bodies_are_read_one_at_a_time_and_strangers_wait_for_each_other(m
     assert most == {True: 1, False: 1}
     # One was read, sixteen waited.
     assert sorted(rest) == [200] * 17 + [503] * 3
+
+
+def test_no_name_that_a_client_chose_is_kept_but_a_short_one():
+    names = ["".join(map(str, range(100_000))), "x" * 100_000 + "b64"]
+    before = [sys.getrefcount(name) for name in names]
+
+    assert [may_list_media(name) for name in names] == [False, True]
+    assert [is_media(name, "A" * 2_000, {}) for name in names] == [False, True]
+    assert [sys.getrefcount(name) for name in names] == before

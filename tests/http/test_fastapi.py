@@ -443,7 +443,7 @@ def test_what_is_decided_on_after_a_response_is_charged_by_itself():
     @app.post(CHAT)
     async def chat(connection: HTTPConnection, tasks: BackgroundTasks) -> Response:
         passage = connection.scope["guardrail.passage"]
-        passage.added.append(({}, lambda: {"images": 1}))
+        passage.exchange.added.append(({}, lambda: {"images": 1}))
 
         async def draw() -> None:
             assert (await passage.anew(IMAGES, {"images": 3})).allowed

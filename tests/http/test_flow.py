@@ -215,7 +215,16 @@ def test_the_steps_of_a_request_in_their_order(made):
     one = made()
     one.whole()
 
-    assert one.steps == [Refresh, LookUp, ReadBody, Decide, Renew, Decide, Settle, Settle]
+    assert one.steps == [LookUp, ReadBody, Decide, Renew, Decide, Settle, Settle]
+    assert one.held == SERVED
+
+
+def test_changed_policies_are_looked_for_before_all_else(made):
+    one = made()
+    one.enforcer.in_force.looks = True
+    one.whole()
+
+    assert one.steps[:3] == [Refresh, LookUp, ReadBody]
     assert one.held == SERVED
 
 
@@ -226,7 +235,7 @@ def test_a_delay_is_a_step_between_two_decisions(made):
     one.clock.advance(-14)
     one.whole()
 
-    assert one.steps[:6] == [Refresh, LookUp, ReadBody, Decide, Delay, Decide]
+    assert one.steps[:5] == [LookUp, ReadBody, Decide, Delay, Decide]
     assert one.held == {"calls": 2, "places": 0}
 
 
@@ -234,7 +243,7 @@ def test_a_large_body_is_read_and_changed_by_itself(made):
     one = made(POLICY + LESS)
     one.whole(LARGE)
 
-    assert one.steps[:6] == [Refresh, LookUp, ReadBody, Compute, Decide, Compute]
+    assert one.steps[:5] == [LookUp, ReadBody, Compute, Decide, Compute]
     assert one.held == SERVED
 
 
@@ -242,7 +251,7 @@ def test_a_request_that_its_head_refuses_is_not_read(made):
     one = made(POLICY.replace("account.id: bad", "account.id: acct-a"))
 
     assert one.whole().status == 403
-    assert one.steps == [Refresh, LookUp]
+    assert one.steps == [LookUp]
 
 
 @pytest.mark.parametrize("number", range(9))

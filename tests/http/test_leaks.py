@@ -9,7 +9,19 @@ import random
 import sys
 from collections import Counter
 
-from tests.http.driving import JSON, Call, Guarded, body_messages, completion, scope_of
+from guardrail.http.flow import Served
+from guardrail.http.metering import Meter
+from tests.http.driving import (
+    ASK,
+    JSON,
+    Call,
+    Guarded,
+    Host,
+    body_messages,
+    chat_stream,
+    completion,
+    scope_of,
+)
 from tests.http.visits import (
     ABORTED,
     LENGTH,
@@ -109,3 +121,26 @@ def test_parallel_calls_without_a_cap_never_overrun_a_budget_by_their_output():
     while 200 in asyncio.run(wave()):
         assert guarded.used("tokens") == sum(served) <= most
     assert sum(served) > most - 200 - 2 * PROMPT
+
+
+def test_a_request_that_is_over_leaves_nothing_to_the_collector_of_garbage():
+    hosts = (
+        Host([completion()], headers=JSON),
+        Host(chat_stream(), headers=[(b"content-type", b"text/event-stream")]),
+    )
+    for host in hosts:
+        guarded = Guarded(POLICY, host)
+        with asyncio.Runner() as runner:
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(3):
+                    call = Call(scope_of(body=ASK), body_messages(ASK))
+                    runner.run(call.run(guarded.app))
+                    assert call.status == 200
+                host.scopes.clear()
+                del call
+                left = [one for one in gc.get_objects() if isinstance(one, (Served, Meter))]
+            finally:
+                gc.enable()
+        assert left == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -244,3 +245,32 @@ def test_media_count_as_media_and_text_as_text():
     assert tokens({"type": "image_url", "image_url": {"url": f"data:,{data}"}}) >= 16_000
     assert tokens({"data": "data: " + data}) >= 16_000
     assert tokens({"image_url": f"data:text/plain;base64,{data}"}) >= 16_000
+
+
+@pytest.mark.parametrize("size", [3_000, 400_000, 2_000_000], ids=["short", "long", "longest"])
+def test_pictures_that_a_text_shows_in_markdown_are_no_words(size):
+    def tokens(text):
+        return asked("/generate", {"inputs": text}).estimate["input_tokens"]
+
+    data = base64.b64encode(bytes(range(256)) * (size // 341)).decode()
+    picture = f"![](data:image/png;base64,{data})"
+    words = "What is it? " * (size // 12)
+    plain, media = tokens(words), 1_600 + len(picture) // 64
+
+    assert plain - 10 <= tokens(words + picture) - media <= plain + 40
+    assert plain - 10 <= tokens(picture + words) - media <= plain + 40
+    assert tokens(picture * 2) >= 2 * media - 10
+    assert tokens("![](https://host.example/a.png)Is it so?") >= 1_600
+    for text in (
+        f"![](data:text/plain;base64,{data})",
+        f"![](data:image/png;base64,{base64.b64encode(words.encode()).decode()})",
+        f"![](data:image/png;base64,{words})",
+        f"![]({words})",
+        picture.replace("![", "[["),
+        "![](" * (size // 4),
+        "![]()" * (size // 5),
+    ):
+        assert tokens(text) >= len(text) // 4 - 10
+    assert asked("/v1/chat/completions", {"messages": [{"content": picture}]}).estimate[
+        "input_tokens"
+    ] >= (len(picture) // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrail.http.parsing import Dialect, UsageFormat, header_only
+from guardrail.http.parsing import Dialect, ParsedRequest, UsageFormat, header_only
 from guardrail.http.parsing.endpoints import ENDPOINTS, endpoint_of
 from tests.http.requests import asked, form
 
@@ -79,6 +79,22 @@ TABLE = [
     ("/inference/v1/generate", {"token_ids": [1, 2]}, "openai", "chat", None, "native"),
     ("/invocations", CHAT, "openai", "chat", "m", "openai chat"),
     ("/api/chat", CHAT, "other", "chat", "m", "native"),
+    ("/models/m/v1/chat/completions", CHAT, "openai", "chat", "m", "openai chat"),
+    ("/models/n/v1/chat/completions", CHAT, "openai", "chat", None, "openai chat"),
+    (
+        "/v1/models/org/n/v1/embeddings",
+        {"model": "n", "input": "x"},
+        "openai",
+        "embedding",
+        None,
+        "openai",
+    ),
+    ("/models/chat/completions", CHAT, "openai", "chat", "m", "openai chat"),
+    ("/serving-endpoints/n/invocations", CHAT, "openai", "chat", None, "openai chat"),
+    ("/serving-endpoints/m/invocations", CHAT, "openai", "chat", "m", "openai chat"),
+    ("/endpoints/n/invocations", CHAT, "openai", "chat", None, "openai chat"),
+    ("/serving-endpoints/chat/completions", CHAT, "openai", "chat", "m", "openai chat"),
+    ("/v1/p/endpoints/openapi/chat/completions", CHAT, "openai", "chat", "m", "openai chat"),
     ("/unheard/of", CHAT, "other", "chat", "m", "openai chat"),
     ("/unheard/of", {"x": 1}, "other", "other", None, "none"),
 ]
@@ -104,7 +120,6 @@ def test_a_request_is_told_by_its_path_and_body(path, body, dialect, capability,
         "/V1/Chat/COMPLETIONS",
         "/v1/./chat/completions",
         "/mounted/here/v1/chat/completions",
-        "/models/of/us/v1/chat/completions",
         "/chat/completions",
     ],
 )
@@ -139,18 +154,22 @@ def test_a_realtime_connection_names_its_model_in_the_query():
     assert "request.model" not in opened(b"model=a&model=b")
 
 
+def by_head(path: str, *headers: tuple[bytes, bytes]) -> ParsedRequest:
+    return header_only(endpoint_of(path), path, headers)
+
+
 @pytest.mark.parametrize(
     ("header", "dialect"),
     [(b"anthropic-version", Dialect.ANTHROPIC), (b"X-Goog-Api-Key", Dialect.GEMINI)],
 )
 def test_headers_tell_the_dialect_where_the_path_does_not(header, dialect):
     assert asked("/unheard/of", CHAT, headers=((header, b"1"),)).dialect is dialect
-    assert header_only("/v1/models", ((header, b"1"),)).dialect is dialect
-    assert header_only("/v1/embeddings", ((header, b"1"),)).dialect is Dialect.OPENAI
+    assert by_head("/v1/models", (header, b"1")).dialect is dialect
+    assert by_head("/v1/embeddings", (header, b"1")).dialect is Dialect.OPENAI
 
 
 def test_headers_alone_tell_endpoint_and_model_in_the_path():
-    known = header_only("/v1beta/models/g-1:generateContent", ())
+    known = by_head("/v1beta/models/g-1:generateContent")
 
     assert known.facts == {
         "request.endpoint": "/v1/models:generateContent",

@@ -148,7 +148,7 @@ def test_a_reload_while_no_guard_is_open_makes_none(folder):
     written(folder, 1)
     asyncio.run(app.reload())
 
-    assert app.door._guard.taken() is None
+    assert app.door.in_force.taken() is None
     assert statuses(app, 2) == [200, 429]
 
 
@@ -162,7 +162,7 @@ def test_what_changes_while_policies_are_loaded_at_the_start_is_loaded_again(fol
     app = asgi(folder, reload=1)
     monkeypatch.setattr(reload, "load_policies", load_policies)
     before = in_force(app)
-    app.door._guard.look()
+    app.door.in_force.look()
 
     assert in_force(app) != before
 

@@ -465,6 +465,15 @@ def test_a_transcription_that_was_asked_for_as_text_tells_nothing(wanted, out):
     assert transcribed(spoken, f"{head}\r\n\r\n{wanted}\r\n".encode())["out"] == out
 
 
+@pytest.mark.parametrize("line", ['name="response_format"\n', "name=response_format\r\nx\r\n"])
+def test_a_file_of_nothing_but_what_looks_like_that_wish_is_not_searched_for_ever(line):
+    spoken = b'{"text": "Hi.", "usage": {"type": "tokens", "input_tokens": 1, "output_tokens": 1}}'
+    head = '--b\r\ncontent-disposition: form-data; name="other"; filename="a.wav"'
+    file = f"{head}\r\n\r\n{line * 100_000}\r\n".encode()
+
+    assert transcribed(spoken, file)["out"] == 4_096
+
+
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_pictures_are_reserved_as_asked_for_and_charged_as_made(size):
     pictures = [{"b64_json": "iVBOR" * size, "revised_prompt": "[{"}] * 3

@@ -240,7 +240,7 @@ def test_another_process_reads_what_one_has_taken(host, tmp_path):
 
 def test_the_door_refuses_whoever_is_not_verified(host):
     guarded = Guarded(POLICY)
-    guarded.app.door._guard.change(lambda _: host.guard)
+    guarded.app.door.in_force.change(lambda _: host.guard)
     refused = guarded.ask()
     host.send("stripe", webhook("stripe", "verified"))
 

@@ -147,7 +147,8 @@ class BudgetLimit(Limit):
         """Return what is left of the window's amount."""
         most, ends = receipt.allowance, self._ends(receipt.slot)
         used = receipt.used + receipt.increment if charged else receipt.used
-        return Stand(most, used, max(0, most - used), None if ends is None else max(0, ends - now))
+        resets = None if ends is None else max(0, ends - now)
+        return tuple.__new__(Stand, (most, used, max(0, most - used), resets))
 
     def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
         """Add or take back the difference."""

@@ -172,7 +172,7 @@ class RateLimit(Limit):
         line = receipt.used + receipt.increment if charged else receipt.used
         most = pace_room(receipt.slot, receipt.allowance, self.period)
         left = min(pace_room(now + receipt.slot - line, receipt.allowance, self.period), most)
-        return Stand(most, most - left, left, max(0, line - now))
+        return tuple.__new__(Stand, (most, most - left, left, max(0, line - now)))
 
     def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
         """Move the time line by the difference, back no further than has not drained."""

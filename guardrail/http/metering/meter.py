@@ -106,7 +106,9 @@ class Meter:
         self._lines = False
         self._decoder: Decoder | None = None
         self._opaque = False
-        self._bytes = self._read = 0
+        self.size = 0
+        """How many bytes of the body passed."""
+        self._read = 0
         self._events: EventStream | FrameStream | None = None
         self._skim: Skim | None = None
         self._first: bytes | None = None
@@ -150,7 +152,7 @@ class Meter:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
-        self._bytes += len(chunk)
+        self.size += len(chunk)
         if self._opaque or self._tally.usage_format is UsageFormat.NONE:
             return
         if self._decoder is None:
@@ -288,7 +290,7 @@ class Meter:
         if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
             return {}
         if self._opaque and not (tally.settled and out):
-            return {"output_tokens": max(self._bytes, reserved or 0, out or 0)}
+            return {"output_tokens": max(self.size, reserved or 0, out or 0)}
         if self._first is not None:
             self._read_texts(tally, self._first, out)
         least, passed = 0 if self._echoes else tally.least, 0
@@ -364,7 +366,7 @@ class Meter:
         It is asked for several times at the end, and made once.
         """
         at, tally = self._cut_at
-        if at == self._bytes:
+        if at == self.size:
             return tally
         tally = self._tally
         pending = self._events.unfinished() if self._events is not None else None
@@ -376,7 +378,7 @@ class Meter:
             if document:
                 tally = tally.copy()
                 tally.add(document, kept=True)
-        self._cut_at = self._bytes, tally
+        self._cut_at = self.size, tally
         return tally
 
 

@@ -67,6 +67,7 @@ class ResponsesMeter(EventMeter):
     """Follows a connection to the Responses API."""
 
     speaks_errors = True
+    names_model = True
 
     def __init__(self, *, classifiers: Sequence[Classifier] = (), **more: Any) -> None:
         """Take the readers of the host's own."""
@@ -245,6 +246,8 @@ _TELLS = {
 
 class LiveMeter(EventMeter):
     """Follows a connection to the Live API."""
+
+    names_model = True
 
     def __init__(self, *, stored: bool = False, **more: Any) -> None:
         """Take whether a token fixes a setup that is not seen here."""

@@ -128,6 +128,8 @@ class SessionMeter:
     """Whether a client is told of a refusal by an event: elsewhere the connection is closed."""
     opens = True
     """Whether the connection itself is a turn, which runs until the first frame."""
+    names_model = False
+    """Whether frames name the model: elsewhere the address of the connection does."""
 
     def __init__(
         self,

@@ -45,7 +45,8 @@ class Endpoint:
     media types of bodies that its API documents, empty where any may be taken. `posts` tells
     whether stored things are changed here by `POST`. `vague` marks what nobody documents below the
     path of a known API: it may be anything. `unnamed` marks a path that names a model in a way that
-    cannot be told.
+    cannot be told. `perhaps` is a model that the path may name or not: below `models/NAME/` some
+    hosts serve that one whatever the body says, and others are only mounted there.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Endpoint:
     posts: bool = False
     vague: bool = False
     unnamed: bool = False
+    perhaps: str | None = None
 
 
 _OPENAI_FORMATS = {
@@ -248,6 +250,9 @@ _DIGIT = re.compile(r"[0-9]")
 # Below these only the APIs above are served: what is none of theirs is new, or meant to look so.
 _VERSION = re.compile(r"v[0-9]\w{0,8}")
 _NAMING = ("deployments", "engines")
+# Below these a host may serve what the path names; below the others, models of Databricks' and
+# SageMaker's alone.
+_SERVING = ("models", "serving-endpoints", "endpoints")
 _EXTENDED = "extensions"  # Azure's: before it the name ends, but not for every host
 
 
@@ -364,7 +369,10 @@ def _named(
         end -= 1
     found = [at for at in range(end) if lowered[at] in _NAMING]
     if not found:
-        return endpoint
+        words = _SERVING if endpoint.name == "/invocations" else _SERVING[:1]
+        at = next((place for place in range(end) if lowered[place] in words), end)
+        within = "/".join(segments[at + 1 : end])
+        return replace(endpoint, perhaps=within) if within else endpoint
     name = "/".join(segments[found[0] + 1 : end]) if len(found) == 1 else ""
     if _EXTENDED in lowered[found[0] :]:
         name = ""

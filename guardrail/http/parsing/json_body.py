@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from operator import call
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from guardrail.http.parsing.media import (
     LONG,
     MEDIA_MEMBERS,
     READ_MEMBERS,
+    SHOWING,
+    ShownPictures,
     is_base64,
     is_media,
     is_read,
@@ -194,6 +196,10 @@ class _Measure:
                     if is_thought(key, node):
                         picture = min(picture, len(value) // _TEXT_BYTES_PER_TOKEN + 1)
                     self._media += picture
+                elif key == SHOWING and ShownPictures.OPENS in value:
+                    shown = ShownPictures()
+                    shown.take(value)
+                    self._show(shown)
                 elif value.isascii():
                     self._bytes += len(value)
                 else:
@@ -210,6 +216,13 @@ class _Measure:
                     inner.append(self._without_media(key, value, node))
                 else:
                     inner.append(value)
+
+    def _show(self, shown: ShownPictures, *, times: int = 1) -> None:
+        """Count what a text shows; minus once takes back what is counted elsewhere."""
+        limits = self._limits
+        pictures = shown.pictures * limits.media_tokens + shown.media // _MEDIA_BYTES_PER_TOKEN
+        self._bytes += times * shown.text
+        self._media += times * pictures
 
     def _holds_media(self, key: str, value: str, node: dict[str, object]) -> bool:
         known = self._reading or id(node) in self._filled_in
@@ -285,6 +298,8 @@ class _FoldedMeasure(_Measure):
         begin, end = self._strings[int(mark[1:])]
         pieces = pieces_of(self._source, begin, end)
         first = next(pieces, "")
+        if key == SHOWING and self._kept <= _MOST_KEPT:
+            return self._shown(first, pieces)
         media = node is not None and self._holds_media(key, first, node)
         if self._kept > _MOST_KEPT:
             self._left(first[_BEGINNING:], media)
@@ -292,6 +307,17 @@ class _FoldedMeasure(_Measure):
         self._kept += end - begin if end - begin < PIECE else PIECE
         for piece in pieces:
             self._left(piece, media)
+        return first
+
+    def _shown(self, first: str, pieces: Iterator[str]) -> str:
+        """Count the pictures and the words that follow the first piece of a text; return that."""
+        shown = ShownPictures()
+        shown.take(first)
+        self._show(shown, times=-1)
+        self._kept += len(first)
+        for piece in pieces:
+            shown.take(piece)
+        self._show(shown)
         return first
 
     def _left(self, piece: str, media: bool) -> None:

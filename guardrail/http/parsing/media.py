@@ -39,6 +39,7 @@ _SEALING = ("redacted_thinking", "image_generation_call", "base64", "reasoning.e
 # A link beside one of these is told to a model, or is where it finds tools: nothing is fetched.
 _TOLD = frozenset({"title", "cited_text", "start_index", "name", "server_label"})
 _LONGEST_LINK = 8 << 10
+_LONGEST_REMEMBERED = 64
 _LONGEST_HEAD = 256
 
 _WORDS = frozenset(
@@ -82,10 +83,77 @@ def is_media(key: str, value: str, node: Mapping[str, object]) -> bool:
     return sealed and not _is_text_file(node) and is_base64(value) and not _reads_as_text(value)
 
 
-@lru_cache(1024)
+SHOWING = "inputs"
+"""The member in which TGI shows pictures in Markdown, `![](…)`, among what is to be read."""
+
+
+class ShownPictures:
+    """Tells pictures from words in a text that shows some in Markdown; fed piece by piece.
+
+    `text` counts the bytes of words, `media` those of pictures, and `pictures` how many there are.
+    What stands where a picture would, and is neither its bytes nor a link to it, is words, and so
+    is what follows very many of them.
+    """
+
+    OPENS, CLOSES = "![](", ")"
+    MOST = 1_000
+
+    def __init__(self) -> None:
+        self.text = self.media = self.pictures = 0
+        self._opened = 0
+        self._is_open = self._is_picture = False
+
+    def take(self, piece: str) -> None:
+        """Take the next piece of the text."""
+        at = 0
+        while at < len(piece):
+            sign = self.CLOSES if self._is_open else self.OPENS
+            found = piece.find(sign, at) if self._opened <= self.MOST else -1
+            part = piece[at:] if found < 0 else piece[at:found]
+            if self._is_open:
+                self._show(part)
+            else:
+                self._add(part)
+            if found < 0:
+                return
+            at = found + len(sign)
+            self.text += len(sign)
+            self._is_open = not self._is_open
+            if self._is_open:
+                self._opened += 1
+                self._is_picture = _begins_picture(piece[at : at + _LONGEST_HEAD])
+                self.pictures += self._is_picture
+
+    def _show(self, part: str) -> None:
+        payload = part[part.find(",") + 1 :] if part[:5].lower() == "data:" else part
+        if self._is_picture and (is_base64(payload) or _is_link(part)):
+            self.media += len(part)
+        else:
+            self._add(part)
+
+    def _add(self, words: str) -> None:
+        self.text += len(words) if words.isascii() else len(words.encode("utf-8", "replace"))
+
+
+def _begins_picture(text: str) -> bool:
+    if _is_link(text.partition(ShownPictures.CLOSES)[0]):
+        return True
+    head, comma, payload = text.partition(",")
+    return (
+        head[:11].lower() == "data:image/"
+        and bool(comma)
+        and head.lower().endswith(";base64")
+        and not _reads_as_text(payload.partition(ShownPictures.CLOSES)[0])
+    )
+
+
+def _is_link(text: str) -> bool:
+    return text.startswith(("http://", "https://")) and not any(map(str.isspace, text))
+
+
 def may_list_media(key: str) -> bool:
     """Tell whether a list of that name may hold the bytes of media."""
-    return key in _SEALED or _LIKELY.search(key) is not None
+    return key in _SEALED or _is_likely(key)
 
 
 def is_thought(key: str, node: Mapping[str, object]) -> bool:
@@ -114,7 +182,18 @@ def is_base64(text: str) -> bool:
 
 
 def _is_named(key: str) -> bool:
-    return key in MEDIA_MEMBERS or _LIKELY.search(key) is not None
+    return key in MEDIA_MEMBERS or _is_likely(key)
+
+
+def _is_likely(key: str) -> bool:
+    # Clients choose names: only short ones are remembered.
+    short = len(key) <= _LONGEST_REMEMBERED
+    return _is_known_likely(key) if short else _LIKELY.search(key) is not None
+
+
+@lru_cache(1024)
+def _is_known_likely(key: str) -> bool:
+    return _LIKELY.search(key) is not None
 
 
 def _is_data_url(key: str, value: str, node: Mapping[str, object]) -> bool:

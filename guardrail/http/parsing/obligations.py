@@ -14,6 +14,7 @@ from guardrail.http.parsing.members import (
     TOOL_LISTS,
     TOOL_MEMBERS,
 )
+from guardrail.http.parsing.spellings import is_alike
 
 CONTAINERS = (*sorted(SETTINGS), "requests", "request", "params")
 """Members that hold settings of a request, to be changed as those beside them are."""
@@ -54,7 +55,8 @@ def unmet(
     sound, transcripts.
     """
     model, limit = obligations.get("model"), obligations.get("max_output_tokens")
-    if model is not None and facts.get("request.model") != model:
+    named = facts.get("request.model")
+    if model is not None and not (isinstance(named, str) and is_alike(named, str(model))):
         return "its model cannot be changed"
     if isinstance(limit, int):
         output = estimate.get("output_tokens")
@@ -87,7 +89,7 @@ def unkept(document: object, obligations: Mapping[str, object]) -> str | None:
                 and name in MODELS
                 and where in _NAMING
                 and isinstance(value, str)
-                and value.removeprefix("models/") != model.removeprefix("models/")
+                and not is_alike(value, model)
             )
         )
         if problem:

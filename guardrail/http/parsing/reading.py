@@ -33,6 +33,7 @@ from guardrail.http.parsing.endpoints import (
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import Shape, generates, shape_of
+from guardrail.http.parsing.spellings import is_alike
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,
@@ -95,13 +96,20 @@ def read_request(
     )
 
 
-def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> ParsedRequest:
-    """Return the same for a request in parts, its header names in lower case."""
+def read_parts(
+    parts: RequestParts,
+    classifiers: Sequence[Classifier] = (),
+    endpoint: Endpoint | None = None,
+) -> ParsedRequest:
+    """Return the same for a request in parts, its header names in lower case.
+
+    `endpoint` is that of its path, where it is known.
+    """
     for classifier in classifiers:
         if (known := classifier(parts)) is not None:
             return known
     path, pairs, body = parts.path, parts.headers, parts.body
-    endpoint = endpoint_of(path)
+    endpoint = endpoint or endpoint_of(path)
     if endpoint.kind is Kind.CONTROL:
         endpoint = _asked_of(endpoint, parts.method, body)
     if not body and parts.method in _WITHOUT_BODY:
@@ -110,7 +118,7 @@ def read_parts(parts: RequestParts, classifiers: Sequence[Classifier] = ()) -> P
         content = _content(parts, endpoint)
         facts = content.shape.facts(parts.hash_key)
         facts["request.endpoint"] = endpoint.name
-        vague = endpoint.vague or endpoint.unnamed
+        vague = endpoint.vague or endpoint.unnamed or endpoint.perhaps is not None
         if parts.query or vague or endpoint.streams or endpoint.model is not None:
             _take_address(facts, endpoint, parts.query)
     except UnreadableError as error:
@@ -133,9 +141,8 @@ def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
     return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
 
 
-def header_only(path: str, headers: Headers) -> ParsedRequest:
-    """Return what is known of a request before its body is read: its endpoint and dialect."""
-    endpoint = endpoint_of(path)
+def header_only(endpoint: Endpoint, path: str, headers: Headers) -> ParsedRequest:
+    """Return what is known of a request before its body is read."""
     facts: dict[str, object] = {"request.endpoint": endpoint.name}
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
@@ -184,7 +191,9 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         shape = shape._replace(capability="agentic")
     if endpoint.name in _STREAMING and members.get("stream") is None:
         shape = shape._replace(stream=True)
-    return _Content(_vaguely(shape, endpoint), tokens, document)
+    if endpoint.vague or endpoint.name.startswith(_GOES_ON):
+        shape = _vaguely(shape, endpoint)
+    return _Content(shape, tokens, document)
 
 
 def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
@@ -352,7 +361,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
     """
     established = _of_address(endpoint, query)
     named, stated = established.get("request.model"), facts.get("request.model")
-    if isinstance(named, str) and isinstance(stated, str) and _bare(named) != _bare(stated):
+    if isinstance(named, str) and isinstance(stated, str) and not is_alike(named, stated):
         raise UnreadableError(
             f"the path asks for the model `{shown(named)}` and the body for `{shown(stated)}`; "
             "send one",
@@ -362,7 +371,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
     realtime = endpoint.name.startswith(_SESSIONS)
     asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
     known = facts.get("request.model")
-    if isinstance(known, str) and any(_bare(model) != _bare(known) for model in asked_for):
+    if isinstance(known, str) and not all(is_alike(model, known) for model in asked_for):
         if endpoint.kind is not Kind.UNKNOWN:
             raise UnreadableError(
                 f"the query asks for the model `{shown(asked_for[0])}` and the request for "
@@ -370,13 +379,10 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
                 param="model",
             )
         facts.pop("request.model")
-    if endpoint.unnamed or endpoint.vague or len(asked_for) > 1:
+    perhaps = endpoint.perhaps
+    doubtful = perhaps is not None and not is_alike(str(facts.get("request.model")), perhaps)
+    if endpoint.unnamed or endpoint.vague or doubtful or len(asked_for) > 1:
         facts.pop("request.model", None)
-
-
-def _bare(model: str) -> str:
-    """Return a model's name without the collection that Gemini writes before it."""
-    return model.removeprefix("models/")
 
 
 def _without_body(parts: RequestParts, endpoint: Endpoint) -> ParsedRequest:

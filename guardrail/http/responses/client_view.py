@@ -21,6 +21,7 @@ from guardrail.engine import (
     Finding,
     Limit,
     Receipt,
+    Stand,
 )
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import IDENT_LENGTH
@@ -99,8 +100,8 @@ def view_of(decision: Decision) -> ClientView:
         limit, part = engine.counters[number]
         shows = limit.shown and limit.rule.mode is Mode.ENFORCE and not receipt.spilled
         if shows and is_own(limit.rule, facts, limit.key_facts):
-            shown = shown_of(limit, part)
-            standings.append(standing_of(shown, receipt, case.now, charged, waits.get(number)))
+            stands = limit.stand(receipt, case.now, charged)
+            standings.append(standing_of(shown_of(limit, part), receipt, stands, waits.get(number)))
     refusals = tuple(
         Refused(
             rules[f.order] if f.order >= 0 else None,
@@ -145,21 +146,18 @@ def shown_of(limit: Limit, part: int) -> Shown:
     )
 
 
-def standing_of(
-    shown: Shown, receipt: Receipt, now: int, charged: bool, wait: int | None
-) -> ShownLimit:
-    """Return how a counter stands at `now` (microseconds), by its receipt of that moment."""
-    most, _, left, resets = shown.limit.stand(receipt, now, charged)
-    return ShownLimit(
-        shown.name,
-        shown.unit,
-        most,
-        left,
-        filling(receipt.slot) if shown.limit.period else shown.window,
-        None if resets is None else resets / SECOND,
-        None if wait is None else wait / SECOND,
-        receipt.key,
-    )
+def standing_of(shown: Shown, receipt: Receipt, stands: Stand, wait: int | None) -> ShownLimit:
+    """Return how a counter `stands`, by its receipt of that moment; `wait` is in microseconds."""
+    limit, name, unit, window, *_ = shown
+    most, _, left, resets = stands
+    if limit.period:
+        # A full bucket and the time it takes to fill state the pace and the burst at once.
+        window = max(1, -(-receipt.slot // SECOND))
+    seconds = None if resets is None else resets / SECOND
+    waits = None if wait is None else wait / SECOND
+    # Several are made for each answer: a named tuple's own constructor takes thrice as long.
+    told = (name, unit, most, left, window, seconds, waits, receipt.key)
+    return tuple.__new__(ShownLimit, told)
 
 
 def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> bool:
@@ -181,14 +179,6 @@ def window_of(rule: Rule) -> int | None:
     if window is None:
         return None
     return CALENDAR.get(window.kind) if window.length is None else window.length // SECOND
-
-
-def filling(capacity: int) -> int:
-    """Return the window of a rate whose full time line is so many microseconds.
-
-    A full bucket and the time it takes to fill state the pace and the burst at once.
-    """
-    return max(1, -(-capacity // SECOND))
 
 
 def _shows(rules: tuple[Rule, ...], finding: Finding, facts: Mapping[str, Any]) -> bool:
@@ -248,18 +238,20 @@ class Receipts:
         known = self._known.get(case.engine)
         if known is None:
             known = self._seen(case.engine)
-        standings: list[ShownLimit] = []
+        stands: list[tuple[Shown, Receipt, Stand]] = []
+        now = case.now
         for row in case.debits:
             if row is None or (shown := known[row[0]]) is None:
                 continue
             receipt = tuple.__new__(Receipt, row)
-            if not receipt.key.startswith("=", IDENT_LENGTH) or (
-                shown.joins and receipt.key.count(f"{SEPARATOR}=") != shown.joins
+            key = receipt.key
+            if not key.startswith("=", IDENT_LENGTH) or (
+                shown.joins and key.count(f"{SEPARATOR}=") != shown.joins
             ):
                 return None
             if shown.own:
-                standings.append(standing_of(shown, receipt, case.now, True, None))
-        return standings
+                stands.append((shown, receipt, shown.limit.stand(receipt, now, True)))
+        return [standing_of(shown, receipt, stood, None) for shown, receipt, stood in stands]
 
     def _seen(self, engine: Engine) -> tuple[Shown | None, ...]:
         if len(self._known) >= _ENGINES_KEPT:

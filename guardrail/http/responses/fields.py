@@ -16,7 +16,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -38,30 +37,40 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
-_TIGHTNESS = itemgetter(0, 1)
 
 Field = tuple[bytes, bytes]
 
 
+class Worded(NamedTuple):
+    """What does not change of how some limits are written, in their order.
+
+    `names` are their names, `policies` what `RateLimit-Policy` says of each without its
+    partition, and `field` all of that in one.
+    """
+
+    names: list[str]
+    policies: list[str]
+    field: bytes
+
+
 class Wording:
-    """How limits are written, kept: nearly every answer says the same of them again."""
+    """How the limits of an answer are written, kept: nearly every answer says the same again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, int, int | None], tuple[str, str]] = {}
+        self._known: dict[tuple[tuple[str, str, int, int | None], ...], Worded] = {}
 
-    def of(self, standings: Sequence[ShownLimit]) -> list[tuple[str, str]]:
-        """Return the name of each limit, and its own parameters without its partition."""
-        every = []
-        for standing in standings:
-            name, unit, quota, _, window, *_ = standing
-            key = name, unit, quota, window
-            texts = self._known.get(key)
-            if texts is None:
-                if len(self._known) >= _MOST_KEPT:
-                    self._known.clear()
-                texts = self._known[key] = _wording(standing)
-            every.append(texts)
-        return every
+    def of(self, standings: Sequence[ShownLimit]) -> Worded:
+        """Return what does not change of how limits are written."""
+        key = tuple([(name, unit, quota, window) for name, unit, quota, _, window, *_ in standings])
+        worded = self._known.get(key)
+        if worded is None:
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+            texts = [_wording(standing) for standing in standings]
+            policies = [policy for _, policy in texts]
+            joined = ", ".join(policies).encode("ascii")
+            worded = self._known[key] = Worded([name for name, _ in texts], policies, joined)
+        return worded
 
 
 def ratelimit_fields(
@@ -77,22 +86,22 @@ def ratelimit_fields(
     """
     if not standings:
         return []
-    wordings = (wording or Wording()).of(standings)
-    policies, limits = [], []
-    for standing, (name, policy) in zip(standings, wordings, strict=True):
-        _, _, quota, left, _, resets, wait, _ = standing
-        pk = "" if partition is None else _partition(standing, partition)
-        policies.append(policy + pk)
+    worded = (wording or Wording()).of(standings)
+    policy = worded.field
+    partitions = [""] * len(standings)
+    if partition is not None:
+        partitions = [_partition(standing, partition) for standing in standings]
+        policy = ", ".join(map("".join, zip(worded.policies, partitions, strict=True))).encode()
+    limits = []
+    for place, (_, _, quota, left, _, resets, wait, _) in enumerate(standings):
         # `t` is the wait of one that refuses, else the time to full.
         seconds = resets if wait is None else wait
         until = "" if seconds is None else f";t={math.ceil(seconds)}"
-        stands = f"{name};r={left if left <= LARGEST else LARGEST}{until}{pk}"
-        limits.append((wait is None, left / (quota or 1), stands))
-    limits.sort(key=_TIGHTNESS)
-    return [
-        (b"ratelimit-policy", ", ".join(policies).encode("ascii")),
-        (b"ratelimit", ", ".join([stands for _, _, stands in limits]).encode("ascii")),
-    ]
+        stands = f"{worded.names[place]};r={left if left <= LARGEST else LARGEST}{until}"
+        limits.append((wait is None, left / (quota or 1), place, stands + partitions[place]))
+    limits.sort()
+    every = ", ".join([stands for *_, stands in limits])
+    return [(b"ratelimit-policy", policy), (b"ratelimit", every.encode("ascii"))]
 
 
 def sf_string(text: str) -> str:
@@ -306,8 +315,8 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
         reading = view_of(decision)
         fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
         fields += _declared(decision, reading)
-    name = case.engine.ids.name(case.serial)
-    fields.append((id_field(addressee.dialect), name.encode("ascii")))
+    named = id_field(addressee.dialect)
+    fields.append((named, case.engine.ids.name(case.serial).encode("ascii")))
     if style.cross_origin is not None:
         fields += style.cross_origin.fields(addressee.headers)
     return fields

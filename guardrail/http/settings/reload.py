@@ -214,6 +214,10 @@ class InForce(PerProcess[G]):
         self.looks = reloading is not None and reloading.every > 0
         """Whether files are ever looked at by themselves."""
 
+    def ready(self) -> G | None:
+        """Return the guard, None where it is first to be seen whether policies changed."""
+        return None if self.looks else self.get()
+
     @property
     def reloads(self) -> Reloads | None:
         """How reloads went so far; None where the guard is the host's own."""

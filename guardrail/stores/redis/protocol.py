@@ -299,9 +299,10 @@ def settled(
     names = context.names
     places: dict[str, int] = {}
     argument: list[Any] = [now, context.preconditions.before, len(corrections)]
-    for each in corrections:
+    ttls = [milliseconds(getattr(each, "ttl", 0)) for each in corrections]
+    for each, ttl in zip(corrections, ttls, strict=True):
         place = places.setdefault(each.key, len(places) + 1)
-        argument += _correcting(each, place, names)
+        argument += _correcting(each, place, ttl, names)
     check_whole(*[abs(number) for number in argument if not isinstance(number, str)])
     keys = [names.record(key) for key in places]
     taken: tuple[bytes, ...] = ()
@@ -351,12 +352,11 @@ def _acquiring(form: Form, now: int, names: Names, preconditions: Preconditions)
     return argument
 
 
-def _correcting(each: Compensation, place: int, names: Names) -> tuple[object, ...]:
-    """Return the six values that a call states a correction with."""
+def _correcting(each: Compensation, place: int, ttl: int, names: Names) -> tuple[object, ...]:
+    """Return the six values that a call states a correction with; `ttl` is in milliseconds."""
     if isinstance(each, (Leave, EndStay)):
         expires = each.expires if isinstance(each, EndStay) else 0
         return (_LEAVE, place, 0, names.member(each.member), expires, 0)
-    ttl = milliseconds(each.ttl)
     if isinstance(each, Adjust):
         return (_ADJUST, place, ttl, each.slot, each.delta, 0)
     if isinstance(each, Drain):
