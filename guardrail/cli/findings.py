@@ -193,7 +193,7 @@ def _of_map(found: Found, notes: MapNotes) -> None:
     """Add what a map met that may make figures wrong."""
     for name in sorted(notes.unseen):
         message = f"column `{shortened(name)}`, which the map names, has no value in any line"
-        found.add("GR308", message)
+        found.add("GR308", message, severity=None if notes.is_missed(name) else Severity.NOTE)
     for (fact, text), count in _first(notes.unknown):
         message = (
             f"`{shortened(text)}` is no value of `{fact}` that the map knows "

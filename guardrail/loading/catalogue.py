@@ -352,7 +352,8 @@ _ENTRIES = (
         "facts: {account.id: {column: user}, account.org: {column: org}}\n"
         '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "org": "o1"}',
         "A misspelt column is a fact that no request has, and every rule that reads it decides "
-        "by its absence.",
+        "by its absence. It is a note where the map says what holds then: the fact is `optional`, "
+        "there is a `default`, or another column of the same list or sum had values.",
     ),
     Explanation(
         "GR309",
