@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -64,9 +64,41 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
 
 
 def _unanswered(what: str, span: Span) -> Diagnostic:
-    message = f"{what} was not looked at to the end: its condition is too entangled"
-    help = "write it with fewer choices within each other: split it, or list values with `in`"
-    return finding(UNANSWERED, message, span, help)
+    message = f"{what} was not looked at to the end: {_WHY_UNANSWERED}"
+    return replace(finding(UNANSWERED, message, span, _HELP_UNANSWERED), about=(what,))
+
+
+_WHY_UNANSWERED = "too many choices stand within each other, or overlap those of other rules"
+_HELP_UNANSWERED = "split its condition, list values with `in`, or look at a part of the set alone"
+
+
+def folded(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Return findings with the questions of a file that were given up as one, at the first of them.
+
+    Its `about` names all of them.
+    """
+    by_file: dict[str, list[Diagnostic]] = {}
+    every = list(found)
+    for one in every:
+        if one.code == UNANSWERED and one.about:
+            by_file.setdefault(one.span.file, []).append(one)
+    first = {min(those, key=lambda one: one.sort_key): those for those in by_file.values()}
+    gone = {one for those in by_file.values() for one in those}
+    return [
+        _as_one(one, first[one]) if one in first else one
+        for one in every
+        if one in first or one not in gone
+    ]
+
+
+def _as_one(first: Diagnostic, those: Sequence[Diagnostic]) -> Diagnostic:
+    if len(those) == 1:
+        return first
+    ordered = sorted(those, key=lambda one: one.sort_key)
+    names = [name for one in ordered for name in one.about]
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    message = f"{', '.join(names[:_NAMED])}{more} were not looked at to the end: {_WHY_UNANSWERED}"
+    return replace(first, message=message, about=tuple(names))
 
 
 def _by_examples(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:

@@ -211,7 +211,9 @@ LINT_ENTRIES = (
         "    unknown: skip\n    block: {}",
         "What is proved is proved of all requests, by telling apart the cases that conditions "
         "name. Where choices stand within choices over many facts, there can be too many of them, "
-        "and the search ends without an answer: nothing is known of such a rule then. A text that "
+        "and the search ends without an answer: nothing is known of such a rule then. So it is "
+        "where hundreds of wide rules overlap each other. What was given up in one file is told "
+        "once, at the first; JSON and SARIF name all of it, under `about`. A text that "
         "is tested by `prefix` and by `cidr`, and lists that fall into thousands of cases, are "
         "judged by examples.",
     ),
