@@ -103,10 +103,10 @@ def _gets(
         if witness is not None:
             yield "does not hold: a request gets `allow`", witness
         return
-    stronger = [one for one in static if one.effect > effect]
+    elsewhere = without(space, [one for one in static if one.effect > effect])
     for one in asked:
         if one.effect is effect:
-            witness = smallest(space, [about, one.when], without(space, stronger))
+            witness = smallest(space, [about, one.when], elsewhere)
             if witness is not None:
                 what = f"a request gets `{effect}` by `{one.name}`"
                 if one.counts:

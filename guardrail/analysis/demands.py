@@ -105,9 +105,13 @@ class Index(Generic[T]):
         """Take the demands, in the order in which they are to be found."""
         self._all = every_demand
         rows: list[tuple[int, dict[str, dict[int, int]]]] = []
+        self._sure = 0
         for place, one in enumerate(every_demand):
             parts = one.when.parts if isinstance(one.when, And) else (one.when,)
-            for number, leaves in enumerate(filter(None, map(_choice, parts))):
+            choices = list(map(_choice, parts))
+            if all(choices):
+                self._sure |= 1 << place
+            for number, leaves in enumerate(filter(None, choices)):
                 if number == len(rows):
                     rows.append((0, {}))
                 needed, by = rows[number]
@@ -129,7 +133,7 @@ class Index(Generic[T]):
             found &= met
         for place in bits(found):
             one = self._all[place]
-            if holds(one.when, chosen):
+            if self._sure >> place & 1 or holds(one.when, chosen):
                 yield one
 
 
