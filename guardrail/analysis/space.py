@@ -664,9 +664,10 @@ class Space:
         order = self._rarity.get(name)
         if order is None:
             order = self._rarity[name] = self._by_rarity(name)
-        return next(place for place in order if mask >> place & 1)
+        return next(bit for bit in order if mask & bit).bit_length() - 1
 
     def _by_rarity(self, name: str) -> list[int]:
+        """Return the values of a fact as bits, those that the fewest rules apply to first."""
         met = [0] * len(self.raw[name])
         for side, policies in enumerate(self.sets):
             for rule in policies.rules:
@@ -678,7 +679,8 @@ class Space:
                     if isinstance(part, Leaf) and part.variable == name:
                         for place in bits(part.mask):
                             met[place] += 1
-        return sorted(range(len(met)), key=lambda place: (met[place], -place))
+        places = sorted(range(len(met)), key=lambda place: (met[place], -place))
+        return [1 << place for place in places]
 
     def plainest(self, name: str, mask: int) -> Iterator[int]:
         """Yield the places of the values in a set, those that are plainest to read first."""

@@ -97,6 +97,7 @@ def _falling(
     near = len(places) if fact.type is FactType.LEVEL else 1
     steps = [(v, w) for n, w in enumerate(places) for v in reversed(places[max(0, n - near) : n])]
     index = Index(group)
+    opposites: dict[tuple[int, int], tuple[Formula, Formula]] = {}
     told: set[str] = set()
     for high in group:
         rule = high.limit.rule
@@ -105,7 +106,7 @@ def _falling(
         larger = _larger(fact, group, high)
         try:
             for pair in _begins(space, fact, high, steps) if larger else ():
-                low = _falls(space, fact, index, larger, high, pair, refusals)
+                low = _falls(space, fact, index, larger, high, pair, refusals, opposites)
                 if low is not None:
                     told.add(rule.id)
                     yield _told(space, fact, low, high, pair)
@@ -171,12 +172,20 @@ def _falls(
     high: _Figure,
     pair: tuple[int, int],
     refusals: Index[Demand],
+    opposites: dict[tuple[int, int], tuple[Formula, Formula]],
 ) -> _Figure | None:
     """Return what of some bounds a request by more that a limit bounds where its fact is higher."""
     below, above = pair
 
     def at(formula: Formula, place: int) -> Formula:
         return given(formula, {**space.full, fact.name: 1 << place}, space.full)
+
+    def unmet(formula: Formula, place: int) -> Formula:
+        key = id(formula), place
+        if key not in opposites:
+            # The formula is kept, so that no other one is known by its number.
+            opposites[key] = formula, space.opposite(at(formula, place))
+        return opposites[key][1]
 
     larger = [one for one in larger if not _stands_for_many(space, fact, one.limit, below)]
     if not larger:
@@ -186,12 +195,13 @@ def _falls(
 
     def more(chosen: Mapping[str, int]) -> list[Formula]:
         for place in pair:
-            for refusal in refusals.at({**chosen, fact.name: place}):
-                return [space.opposite(at(refusal.when, place))]
+            refused = [unmet(one.when, place) for one in refusals.at({**chosen, fact.name: place})]
+            if refused:
+                return refused
         met = list(index.at({**chosen, fact.name: below}))
-        for one in met:
-            if one.amount <= high.amount:
-                return [space.opposite(at(one.when, below))]
+        smaller = [unmet(one.when, below) for one in met if one.amount <= high.amount]
+        if smaller:
+            return smaller
         if any(id(one) in known for one in met):
             return []
         if not any_larger:
