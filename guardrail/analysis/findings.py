@@ -8,7 +8,7 @@ from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
-from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
+from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every, leaf
 from guardrail.analysis.limits import OWN, limits_of, lint_limits
 from guardrail.analysis.space import Space
 from guardrail.analysis.tiers import lint_tiers
@@ -48,6 +48,7 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
     left: dict[str, Span] = {}
     found = [
         *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
+        *(one for rule in policies.rules for one in _of_key(space, rule, left)),
         *_of_rules(space, policies, asked, gone, left),
         *(
             one
@@ -226,6 +227,28 @@ def _within(inner: Span, outer: Span) -> bool:
     start = outer.line, outer.column
     end = outer.end_line, outer.end_column
     return inner.file == outer.file and start <= (inner.line, inner.column) < end
+
+
+def _of_key(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
+    """Find a fact that a rule counts by, and that no request has of which its condition holds."""
+    if rule.mode is not Mode.ENFORCE:
+        return
+    try:
+        for name in rule.verb.facts:
+            if name not in space.full:
+                continue
+            there = leaf(name, space.full[name] & ~space.missing(0, name), space.full)
+            written = space.written(0, rule)
+            if possible(space, [written]) and not possible(space, [written, there]):
+                message = f"rule `{rule.id}` counts by `{name}`, which none of its requests has"
+                help = "count by another fact, or correct the condition: "
+                help += "what stands in for a missing fact is the account, or all without one"
+                if rule.unknown == "skip":
+                    help = "count by another fact, or correct the condition: as it is, the rule "
+                    help += "never applies"
+                yield finding("GR233", message, rule.span, help)
+    except EffortError:
+        left[f"rule `{rule.id}`"] = rule.span
 
 
 # Rules and steps.
