@@ -61,7 +61,7 @@ def test_a_window_of_the_calendar_touches_as_many_others_as_it_does_there(kind, 
 
 def test_hours_of_a_day_are_more_where_clocks_are_set_back():
     assert windows(HOURS["hour"], days(1), "UTC") == 24
-    assert windows(HOURS["hour"], days(1), "Europe/Berlin") >= 25
+    assert windows(HOURS["hour"], days(1), "Europe/Berlin") == 27
     assert windows(HOURS["day"], time_of(HOURS["hour"]), "UTC") == 1
 
 
@@ -69,7 +69,10 @@ def test_hours_of_a_day_are_more_where_clocks_are_set_back():
 @pytest.mark.parametrize("kind", ["day", "week", "month"])
 def test_a_time_that_begins_anywhere_never_touches_more_than_is_said(kind, length):
     starts = begins(kind, "UTC")
-    times = ((start - SECOND, start - SECOND + length) for start in starts[:-40:7])
+    times = (
+        (start - SECOND, start - SECOND + length)
+        for start in starts[: -40 if kind == "day" else -7]
+    )
     said = windows(HOURS[kind], Time(length), "UTC")
 
     assert said is not None
