@@ -451,6 +451,21 @@ _ENTRIES = (
         "requests are like that.",
     ),
     Explanation(
+        "GR317",
+        "limit on a pace over totals of a time",
+        "rules:\n  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
+        "# file: map.yaml\nguardrail_map: 1\ntotals: true\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {input_tokens: {column: tokens}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "key": "k1", "tokens": 200000}',
+        "rules:\n  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+        "# file: map.yaml\nguardrail_map: 1\ntotals: true\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {input_tokens: {column: tokens}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "key": "k1", "tokens": 200000}',
+        "A usage report has a line for all requests of a key in an hour or a day. A replay takes "
+        "it for requests of one moment, so that a pace is never met, or always. It is a note where "
+        "all such rules are in shadow.",
+    ),
+    Explanation(
         "GR403",
         "test that expects nothing",
         "rules:\n  - {id: embargo, when: {geo.country: CU}, block: {}}\n"

@@ -178,6 +178,7 @@ class _Reading:
             usage=self._amounts("usage", shape.usage),
             duration=self._duration(shape.duration, moment),
             layout=layout,
+            totals=shape.totals,
         )
 
     def _report(self, path: tuple[str, ...], message: str, help: str | None = None) -> None:

@@ -319,7 +319,8 @@ class Layout:
 class TrafficMap:
     """A map bound to a policy set's facts and units.
 
-    `notes` count what it met in the rows so far.
+    Where rows are `totals`, each stands for all requests of a time. `notes` count what it met in
+    the rows so far.
     """
 
     moment: Moment
@@ -328,10 +329,12 @@ class TrafficMap:
     usage: tuple[tuple[str, Amount], ...] = ()
     duration: Amount | Lasting | None = None
     layout: Layout = field(default_factory=Layout)
+    totals: bool = False
     notes: MapNotes = field(default_factory=MapNotes, init=False)
 
     def __post_init__(self) -> None:
         self.notes.unseen = set(self.columns)
+        self.notes.totals = self.totals
         self.notes.optional = frozenset(
             source.fact.name for source in self.facts if source.optional
         )

@@ -60,6 +60,7 @@ class MapShape(Shape):
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."
     empty: list[str] | None = None
+    totals: bool = False
     unpack: list[str] | None = None
     ts: TimeShape
     facts: dict[str, FactSourceShape]
