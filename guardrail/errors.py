@@ -78,6 +78,7 @@ class Diagnostic:
 
     `excerpt` is the source line at the span (None where there is none to show); `label` stands
     under the caret; `help` says what to do next. `owner` is whom the rule that it is about names.
+    `about` names all that it is about, where that may be more than its message tells.
     """
 
     code: str
@@ -88,6 +89,7 @@ class Diagnostic:
     label: str | None = None
     help: str | None = None
     owner: str | None = None
+    about: tuple[str, ...] = ()
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
@@ -96,7 +98,7 @@ class Diagnostic:
 
 
 _ERRORS = frozenset(("GR401", "GR502", "GR503"))
-_NOTES = frozenset(("GR204", "GR211", "GR214", "GR301", "GR402"))
+_NOTES = frozenset(("GR204", "GR211", "GR214", "GR236", "GR301", "GR402"))
 
 
 def severity_of(code: str) -> Severity:

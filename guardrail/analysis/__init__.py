@@ -15,7 +15,7 @@ from guardrail.analysis.bound import (
 )
 from guardrail.analysis.claims import Proof, proved
 from guardrail.analysis.comparing import Change, Changes, Restart, RuleChange, compared
-from guardrail.analysis.findings import UNANSWERED, analyse
+from guardrail.analysis.findings import UNANSWERED, analyse, folded
 from guardrail.analysis.reach import KINDS, Point, points_of, reached
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import Witness, smallest
@@ -41,6 +41,7 @@ __all__ = [
     "analyse",
     "bounds",
     "compared",
+    "folded",
     "points_of",
     "proved",
     "reached",

@@ -23,9 +23,8 @@ from guardrail.analysis.regions import (
     in_force,
 )
 from guardrail.analysis.splits import numbers
-from guardrail.engine import in_unit, pace_increment
-from guardrail.engine.windows import SCALED_BELOW
-from guardrail.model.amounts import DAY, HOUR
+from guardrail.analysis.through import days, of_budget, of_rate
+from guardrail.engine import in_unit
 from guardrail.model.conditions import (
     Comparison,
     Condition,
@@ -320,7 +319,8 @@ class _Worked:
                 continue
             most = max(limit for limit in limits if limit is not None)
             keys = self._keys(rule, {})
-            times = -(-_length(self.policies, period) // verb.period)
+            longest = days(PERIODS[period]).longest(self.policies.timezone) or 0
+            times = -(-longest // verb.period)
             count = keys.number * most * times
             if count < found.get(verb.count, self._count(verb.count, {})).number:
                 why = f"{most:,} for each of {keys.text}" if keys.text else f"{most:,} in all"
@@ -409,46 +409,31 @@ class _Worked:
         return Term(rule=rule.id, keys=int(keys.number), each=amount, formula=formula)
 
     def _each(self, rule: Rule, unit: str, period: str) -> tuple[int, str] | None:
-        verb = rule.verb
-        if isinstance(verb, Budget):
-            place = verb.units.index(unit)
-            times = _windows(verb.window, period, self.policies)
-            if times is None:
-                return None
-            limits = [
-                region.limits[rule.id][place]
-                for region in self.live
-                if _limited(rule, unit, region)
+        """Return what a rule lets through for each of its keys, and that in words."""
+        verb, time, zone = rule.verb, days(PERIODS[period]), self.policies.timezone
+        if isinstance(verb, Rate):
+            amounts = [
+                (limit, at_once) for limit, at_once in self.requests.rows(rule) if limit and at_once
             ]
-            percent = min(s.percent for s in verb.steps if s.verdict.effect.refuses)
-            most = max(limit for limit in limits if limit is not None) * percent // 100
-            text = _shown(most, unit)
-            if times > 1:
-                text += f" × {times:,} windows of {_article(verb.window)}"
-            return most * times, text
-        if not isinstance(verb, Rate) or period == "ever":
+            through = of_rate(verb, amounts, time, zone)
+            if through is None:
+                return None
+            at_once, due = _shown(through.each, unit), _shown(through.due, unit)
+            return through.total, f"({at_once} at once + {due} in the time)"
+        if not isinstance(verb, Budget):
             return None
-        return self._paced(rule, verb, unit, period)
-
-    def _paced(self, rule: Rule, verb: Rate, unit: str, period: str) -> tuple[int, str]:
-        """Return what a pace lets through: what is due in the period, and what may come at once.
-
-        Of several amounts that share a counter, that is the quickest and the longest line.
-        """
-        length = _length(self.policies, period)
-        lines = [
-            (limit, burst, pace_increment(burst, limit, verb.period))
-            for limit, burst in self.requests.rows(rule)
-            if limit and burst
+        place = verb.units.index(unit)
+        limits = [
+            region.limits[rule.id][place] for region in self.live if _limited(rule, unit, region)
         ]
-        limit = max(found for found, _, _ in lines)
-        longest = max(line for _, _, line in lines)
-        interval = -(-verb.period // limit)
-        most = (length + longest) * limit // verb.period
-        if interval >= SCALED_BELOW:
-            most = (length + longest) // interval
-        due = most - longest * limit // verb.period
-        return most, f"({_shown(most - due, unit)} at once + {_shown(due, unit)} in the time)"
+        most = max(limit for limit in limits if limit is not None)
+        through = of_budget(verb, most, time, zone)
+        if through is None:
+            return None
+        text = _shown(through.each, unit)
+        if through.times > 1:
+            text += f" × {through.times:,} windows of {_article(verb.window)}"
+        return through.total, text
 
     # What is not bounded.
 
@@ -582,34 +567,6 @@ def _good(names: Sequence[str], needed: Sequence[frozenset[str]]) -> tuple[str, 
         else:
             chosen.append(name)
     return tuple(chosen)
-
-
-def _length(policies: PolicySet, period: str) -> int:
-    """Return how long a period can be at most, in microseconds; the clocks may change in it."""
-    days = PERIODS[period] or 0
-    return days * DAY + (0 if policies.timezone == "UTC" else LONGEST_CHANGE)
-
-
-LONGEST_CHANGE = 2 * HOUR
-"""By how much clocks are set back, at most."""
-
-
-def _windows(window: Window, period: str, policies: PolicySet) -> int | None:
-    """Return how many windows a period can touch, None if any number."""
-    if window.kind == "lifetime":
-        return 1
-    days = PERIODS[period]
-    if days is None:
-        return None
-    length = _length(policies, period)
-    if window.length is not None:
-        return -(-length // window.length)
-    if window.kind == "hour":
-        return -(-length // HOUR) + (length > days * DAY)
-    # A period that starts on the last day of one window: of a week, or of a February.
-    return {"day": days, "week": (days + 5) // 7 + 1, "month": max(1, (days - 2) // 28 + 2)}[
-        window.kind
-    ]
 
 
 def _article(window: Window) -> str:

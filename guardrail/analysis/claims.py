@@ -19,16 +19,15 @@ from guardrail.analysis.formulas import (
     some,
 )
 from guardrail.analysis.space import Space
+from guardrail.analysis.through import Through, Time, of_budget, of_rate, time_of
 from guardrail.analysis.witnesses import More, Witness, possible, smallest
 from guardrail.engine import in_unit
-from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.claims import AtMost, Claim
 from guardrail.model.conditions import Comparison, Condition
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import Budget, Rate, Rule, Window
+from guardrail.model.rules import Budget, Rate, Rule
 
-_CHANGE = 2 * HOUR
 _NAMED = 3
 
 
@@ -103,10 +102,10 @@ def _gets(
         if witness is not None:
             yield "does not hold: a request gets `allow`", witness
         return
-    stronger = [one for one in static if one.effect > effect]
+    elsewhere = without(space, [one for one in static if one.effect > effect])
     for one in asked:
         if one.effect is effect:
-            witness = smallest(space, [about, one.when], without(space, stronger))
+            witness = smallest(space, [about, one.when], elsewhere)
             if witness is not None:
                 what = f"a request gets `{effect}` by `{one.name}`"
                 if one.counts:
@@ -186,74 +185,44 @@ def _limits(
     same = {*most.key, *(("actor.id",) if "account.id" in most.key else ())}
     if not set(verb.key.facts) <= same or not verb.verdicts[-1].effect.refuses:
         return None
-    zone = space.sets[0].timezone
-    if isinstance(verb, Budget):
-        times = _windows(verb.window, most.over, zone)
-        amount = verb.amounts[verb.units.index(most.unit)][1]
-        percent = min(s.percent for s in verb.steps if s.verdict.effect.refuses)
-        rows = [
-            (None if value is None else value * percent // 100, where)
-            for value, where in amounts_of(space, 0, amount).items()
-        ]
-        if times is None:
-            return None
-    else:
-        length = _length(most.over, zone)
-        times = 1
-        if length is None:
-            return None
-        bursts = amounts_of(space, 0, verb.burst or verb.amount)
-        rows = [
-            (
-                None if value is None or burst is None else burst + value * length // verb.period,
-                every((where, there), space.full),
-            )
-            for value, where in amounts_of(space, 0, verb.amount).items()
-            for burst, there in bursts.items()
-        ]
+    through = _through(space, rule, verb, most)
     applies = space.applies(0, rule)
-    where = every(
-        (applies, some((w for value, w in rows if value is not None), space.full)), space.full
-    )
+    bounded = some((where for found, where in through if found is not None), space.full)
+    where = every((applies, bounded), space.full)
     if where is False:
         return None
-    for value, there in sorted(
-        ((v, w) for v, w in rows if v is not None), key=lambda row: row[0], reverse=True
-    ):
+    found = ((found.total, there) for found, there in through if found is not None)
+    for total, there in sorted(found, key=lambda row: row[0], reverse=True):
         if possible(space, [here, applies, there], elsewhere):
-            term = Term(rule=rule.id, keys=1, each=value * times, formula="")
-            return term, where
+            return Term(rule=rule.id, keys=1, each=total, formula=""), where
     return None
 
 
-def _length(over: Window, zone: str) -> int | None:
-    """Return how long a time can be at most, in microseconds, None for ever."""
-    if over.kind == "lifetime":
-        return None
-    longest = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}
-    length = over.length or longest[over.kind]
-    return length + (_CHANGE if over.length is None and zone != "UTC" else 0)
+def _through(
+    space: Space, rule: Rule, verb: Budget | Rate, most: AtMost
+) -> list[tuple[Through | None, Formula]]:
+    """Return what a rule lets through in a time by each of its amounts, and of which requests."""
+    time, zone = time_of(most.over), space.sets[0].timezone
+    if isinstance(verb, Budget):
+        amount = verb.amounts[verb.units.index(most.unit)][1]
+        return [
+            (None if value is None else of_budget(verb, value, time, zone), where)
+            for value, where in amounts_of(space, 0, amount).items()
+        ]
+    bursts = amounts_of(space, 0, verb.burst or verb.amount)
+    return [
+        (_paced(verb, value, burst, time, zone), every((where, there), space.full))
+        for value, where in amounts_of(space, 0, verb.amount).items()
+        for burst, there in bursts.items()
+    ]
 
 
-def _windows(window: Window, over: Window, zone: str) -> int | None:
-    """Return how many windows a time can touch at most, None for any number."""
-    if window.kind == "lifetime":
-        return 1
-    length = _length(over, zone)
-    if length is None:
+def _paced(
+    rate: Rate, value: int | None, burst: int | None, time: Time, zone: str
+) -> Through | None:
+    if value is None or burst is None:
         return None
-    if window.length is not None:
-        return -(-length // window.length)
-    if over.length is None:
-        if window.kind == over.kind or (window.kind, over.kind) == ("month", "day"):
-            return 1
-        if over.kind == "hour" or (window.kind, over.kind) == ("week", "day"):
-            return 1
-    shortest = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 28 * DAY}[window.kind]
-    if zone != "UTC" and window.kind != "hour":
-        shortest -= _CHANGE
-    aligned = over.length is None and window.kind in ("hour", "day") and zone == "UTC"
-    return -(-length // shortest) + (0 if aligned else 1)
+    return of_rate(rate, [(value, burst)], time, zone) if value and burst else Through(0)
 
 
 def _amount(value: int, unit: str) -> str:

@@ -105,9 +105,13 @@ class Index(Generic[T]):
         """Take the demands, in the order in which they are to be found."""
         self._all = every_demand
         rows: list[tuple[int, dict[str, dict[int, int]]]] = []
+        # What of each demand is not in the rows.
+        self._rest: list[tuple[Formula, ...]] = []
         for place, one in enumerate(every_demand):
             parts = one.when.parts if isinstance(one.when, And) else (one.when,)
-            for number, leaves in enumerate(filter(None, map(_choice, parts))):
+            choices = [(_choice(part), part) for part in parts]
+            self._rest.append(tuple(part for choice, part in choices if not choice))
+            for number, leaves in enumerate(choice for choice, _ in choices if choice):
                 if number == len(rows):
                     rows.append((0, {}))
                 needed, by = rows[number]
@@ -128,9 +132,11 @@ class Index(Generic[T]):
                 met |= values.get(chosen[name], 0)
             found &= met
         for place in bits(found):
-            one = self._all[place]
-            if holds(one.when, chosen):
-                yield one
+            for part in self._rest[place]:
+                if not holds(part, chosen):
+                    break
+            else:
+                yield self._all[place]
 
 
 def _choice(part: Formula) -> tuple[Leaf, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from guardrail.analysis.comparing import Standing
 from guardrail.analysis.demands import Demand, demands
-from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every
+from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every, leaf
 from guardrail.analysis.limits import OWN, limits_of, lint_limits
 from guardrail.analysis.space import Space
 from guardrail.analysis.tiers import lint_tiers
@@ -48,6 +48,7 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
     left: dict[str, Span] = {}
     found = [
         *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
+        *(one for rule in policies.rules for one in _of_key(space, rule, left)),
         *_of_rules(space, policies, asked, gone, left),
         *(
             one
@@ -64,9 +65,41 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
 
 
 def _unanswered(what: str, span: Span) -> Diagnostic:
-    message = f"{what} was not looked at to the end: its condition is too entangled"
-    help = "write it with fewer choices within each other: split it, or list values with `in`"
-    return finding(UNANSWERED, message, span, help)
+    message = f"{what} was not looked at to the end: {_WHY_UNANSWERED}"
+    return replace(finding(UNANSWERED, message, span, _HELP_UNANSWERED), about=(what,))
+
+
+_WHY_UNANSWERED = "too many choices stand within each other, or overlap those of other rules"
+_HELP_UNANSWERED = "split its condition, list values with `in`, or look at a part of the set alone"
+
+
+def folded(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Return findings with the questions of a file that were given up as one, at the first of them.
+
+    Its `about` names all of them.
+    """
+    by_file: dict[str, list[Diagnostic]] = {}
+    every = list(found)
+    for one in every:
+        if one.code == UNANSWERED and one.about:
+            by_file.setdefault(one.span.file, []).append(one)
+    first = {min(those, key=lambda one: one.sort_key): those for those in by_file.values()}
+    gone = {one for those in by_file.values() for one in those}
+    return [
+        _as_one(one, first[one]) if one in first else one
+        for one in every
+        if one in first or one not in gone
+    ]
+
+
+def _as_one(first: Diagnostic, those: Sequence[Diagnostic]) -> Diagnostic:
+    if len(those) == 1:
+        return first
+    ordered = sorted(those, key=lambda one: one.sort_key)
+    names = [name for one in ordered for name in one.about]
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    message = f"{', '.join(names[:_NAMED])}{more} were not looked at to the end: {_WHY_UNANSWERED}"
+    return replace(first, message=message, about=tuple(names))
 
 
 def _by_examples(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
@@ -194,6 +227,28 @@ def _within(inner: Span, outer: Span) -> bool:
     start = outer.line, outer.column
     end = outer.end_line, outer.end_column
     return inner.file == outer.file and start <= (inner.line, inner.column) < end
+
+
+def _of_key(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
+    """Find a fact that a rule counts by, and that no request has of which its condition holds."""
+    if rule.mode is not Mode.ENFORCE:
+        return
+    try:
+        for name in rule.verb.facts:
+            if name not in space.full:
+                continue
+            there = leaf(name, space.full[name] & ~space.missing(0, name), space.full)
+            written = space.written(0, rule)
+            if possible(space, [written]) and not possible(space, [written, there]):
+                message = f"rule `{rule.id}` counts by `{name}`, which none of its requests has"
+                help = "count by another fact, or correct the condition: "
+                help += "what stands in for a missing fact is the account, or all without one"
+                if rule.unknown == "skip":
+                    help = "count by another fact, or correct the condition: as it is, the rule "
+                    help += "never applies"
+                yield finding("GR233", message, rule.span, help)
+    except EffortError:
+        left[f"rule `{rule.id}`"] = rule.span
 
 
 # Rules and steps.

@@ -206,12 +206,13 @@ def _never_reached(
         first = None if most is None else some_point(space, [here], elsewhere)
         if first is None:
             continue
+        shown = [first]
         for outer in acting.at(first):
             row = most, at_once, here
-            if outer.rule.id in vain or not _keeps_from(space, outer, inner, row, elsewhere):
+            if outer.rule.id in vain or not _keeps_from(space, outer, inner, row, elsewhere, shown):
                 continue
             idle.append((most, outer))
-            if _keeps_from(space, outer, inner, row, elsewhere, is_less=True):
+            if _keeps_from(space, outer, inner, row, elsewhere, shown, is_less=True):
                 less.append((most, outer))
             break
         else:
@@ -257,12 +258,14 @@ def _keeps_from(
     inner: Limit,
     row: Row,
     elsewhere: More,
+    shown: list[dict[str, int]],
     *,
     is_less: bool = False,
 ) -> bool:
     """Tell whether one limit refuses before an amount of another is reached by any request.
 
-    `is_less`: it lets less through than that amount, and not as much.
+    `is_less`: it lets less through than that amount, and not as much. `shown` are requests that
+    the other one counts; one that shows that it is not so is added.
     """
     if inner.rule is outer.rule or inner.unit != outer.unit or not _counts_with(outer, inner):
         return False
@@ -273,13 +276,19 @@ def _keeps_from(
     slack = 1 if inner.unit == "requests" or _same_time(outer.verb, inner.verb) else 2
     zone = space.sets[0].timezone
     *least, here = row
-    if possible(space, [here, space.opposite(outer.when)], elsewhere):
-        return False
-    return not any(
-        possible(space, [here, where], elsewhere)
+    more = [
+        where
         for *most, where in outer.rows
         if not _fits(outer, most, inner, least, slack, zone, is_less=is_less)
-    )
+    ]
+    if any(not holds(outer.when, one) or any(holds(w, one) for w in more) for one in shown):
+        return False
+    for where in (space.opposite(outer.when), *more):
+        found = some_point(space, [here, where], elsewhere)
+        if found is not None:
+            shown.append(found)
+            return False
+    return True
 
 
 def _same_time(one: CountingVerb, other: CountingVerb) -> bool:

@@ -17,11 +17,14 @@ from math import prod
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+from guardrail.analysis.clauses import Clause, Clauses, clauses_of
 from guardrail.analysis.formulas import (
     EFFORT,
     STEPS,
+    And,
     Domains,
     Formula,
+    Leaf,
     Pair,
     Search,
     bits,
@@ -132,8 +135,10 @@ class Space:
         self._places = [self._indexed(side) for side in range(len(self.sets))]
         self._sorted = [self._in_order(side) for side in range(len(self.sets))]
         self._parsed: dict[tuple[int, str], list[Address | None]] = {}
+        self._clauses: dict[int, tuple[Formula, list[Clause] | None]] = {}
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
+        self._rarity: dict[str, list[int]] = {}
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
         self.rules_of_requests = tuple(self._derived())
         self.unstated = {name: where for name in self.raw if (where := self._unstated(name))}
@@ -453,6 +458,26 @@ class Space:
         finally:
             self.steps = search.steps
 
+    def find_by(self, clauses: Clauses) -> Domains | None:
+        """Return sets of values of which each choice makes clauses true, as `find` does.
+
+        Raises:
+            EffortError: it takes too many splits, or the steps are used up.
+        """
+        search = Search(self.full, effort=self.effort, steps=self.steps)
+        try:
+            return clauses.find(search)
+        finally:
+            self.steps = search.steps
+
+    def clauses_of(self, formula: Formula) -> list[Clause] | None:
+        """Return clauses that are all true where a formula is, None if it has other parts."""
+        known = self._clauses.get(id(formula))
+        if known is None:
+            # The formula is kept, so that no other one is known by its number.
+            known = self._clauses[id(formula)] = formula, clauses_of(formula, self.full)
+        return known[1]
+
     # Formulas.
 
     def _indexed(self, side: int) -> dict[str, dict[Any, int]]:
@@ -628,6 +653,34 @@ class Space:
         return self._rules[key]
 
     # Requests.
+
+    def rarest(self, name: str, mask: int) -> int:
+        """Return the place of the value in a set that the fewest rules apply to, the last of them.
+
+        What other rules ask of it is then least likely to matter.
+        """
+        if mask & (mask - 1) == 0:
+            return mask.bit_length() - 1
+        order = self._rarity.get(name)
+        if order is None:
+            order = self._rarity[name] = self._by_rarity(name)
+        return next(bit for bit in order if mask & bit).bit_length() - 1
+
+    def _by_rarity(self, name: str) -> list[int]:
+        """Return the values of a fact as bits, those that the fewest rules apply to first."""
+        met = [0] * len(self.raw[name])
+        for side, policies in enumerate(self.sets):
+            for rule in policies.rules:
+                if rule.mode is Mode.OFF:
+                    continue
+                applies = self.applies(side, rule)
+                parts = applies.parts if isinstance(applies, And) else (applies,)
+                for part in parts:
+                    if isinstance(part, Leaf) and part.variable == name:
+                        for place in bits(part.mask):
+                            met[place] += 1
+        places = sorted(range(len(met)), key=lambda place: (met[place], -place))
+        return [1 << place for place in places]
 
     def plainest(self, name: str, mask: int) -> Iterator[int]:
         """Yield the places of the values in a set, those that are plainest to read first."""

@@ -97,20 +97,34 @@ def _falling(
     near = len(places) if fact.type is FactType.LEVEL else 1
     steps = [(v, w) for n, w in enumerate(places) for v in reversed(places[max(0, n - near) : n])]
     index = Index(group)
+    opposites: dict[tuple[int, int], tuple[Formula, Formula]] = {}
     told: set[str] = set()
     for high in group:
         rule = high.limit.rule
         if fact.name not in high.reads or rule.id in told:
             continue
+        larger = _larger(fact, group, high)
         try:
-            for pair in _begins(space, fact, high, steps):
-                low = _falls(space, fact, index, group, high, pair, refusals)
+            for pair in _begins(space, fact, high, steps) if larger else ():
+                low = _falls(space, fact, index, larger, high, pair, refusals, opposites)
                 if low is not None:
                     told.add(rule.id)
                     yield _told(space, fact, low, high, pair)
                     break
         except EffortError:
             left[f"rule `{rule.id}`"] = rule.span
+
+
+def _larger(fact: Fact, group: Sequence[_Figure], high: _Figure) -> list[_Figure]:
+    """Return what allows more than a limit, and may be met where its fact is lower."""
+    return [
+        low
+        for low in group
+        if low.amount > high.amount
+        and fact.name in low.reads
+        and low.limit.rule is not high.limit.rule
+        and low.meets(high, fact.name)
+    ]
 
 
 def _begins(
@@ -154,38 +168,50 @@ def _falls(
     space: Space,
     fact: Fact,
     index: Index[_Figure],
-    group: Sequence[_Figure],
+    larger: Sequence[_Figure],
     high: _Figure,
     pair: tuple[int, int],
     refusals: Index[Demand],
+    opposites: dict[tuple[int, int], tuple[Formula, Formula]],
 ) -> _Figure | None:
-    """Return what bounds a request by more that a limit bounds where its fact is higher."""
+    """Return what of some bounds a request by more that a limit bounds where its fact is higher."""
     below, above = pair
 
     def at(formula: Formula, place: int) -> Formula:
         return given(formula, {**space.full, fact.name: 1 << place}, space.full)
 
-    def is_more(low: _Figure) -> bool:
-        apart = low.limit.rule is not high.limit.rule and fact.name in low.reads
-        more = apart and low.amount > high.amount and low.meets(high, fact.name)
-        return more and not _stands_for_many(space, fact, low.limit, below)
+    def unmet(formula: Formula, place: int) -> Formula:
+        key = id(formula), place
+        if key not in opposites:
+            # The formula is kept, so that no other one is known by its number.
+            opposites[key] = formula, space.opposite(at(formula, place))
+        return opposites[key][1]
+
+    larger = [one for one in larger if not _stands_for_many(space, fact, one.limit, below)]
+    if not larger:
+        return None
+    known = set(map(id, larger))
+    any_larger: list[Formula] = []
 
     def more(chosen: Mapping[str, int]) -> list[Formula]:
         for place in pair:
-            for refusal in refusals.at({**chosen, fact.name: place}):
-                return [space.opposite(at(refusal.when, place))]
+            refused = [unmet(one.when, place) for one in refusals.at({**chosen, fact.name: place})]
+            if refused:
+                return refused
         met = list(index.at({**chosen, fact.name: below}))
-        for one in met:
-            if one.amount <= high.amount:
-                return [space.opposite(at(one.when, below))]
-        if any(map(is_more, met)):
+        smaller = [unmet(one.when, below) for one in met if one.amount <= high.amount]
+        if smaller:
+            return smaller
+        if any(id(one) in known for one in met):
             return []
-        return [some((at(one.when, below) for one in group if is_more(one)), space.full)]
+        if not any_larger:
+            any_larger.append(some((at(one.when, below) for one in larger), space.full))
+        return any_larger
 
     point = some_point(space, [at(high.when, above)], more)
     if point is None:
         return None
-    return next(one for one in index.at({**point, fact.name: below}) if is_more(one))
+    return next(one for one in index.at({**point, fact.name: below}) if id(one) in known)
 
 
 def _told(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from guardrail.analysis.clauses import Clauses
 from guardrail.analysis.formulas import (
     Domains,
     EffortError,
@@ -51,7 +52,7 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
     `more` is asked about each candidate: what it adds has to hold as well.
     """
     every = [*formulas, *space.rules_of_requests]
-    if _searched(space, every, more, _any) is None:
+    if _searched(space, every, more) is None:
         return None
     chosen = _Shrinking(space, every, more).smallest()
     at = space.instants[chosen[CLOCK]] if chosen[CLOCK] else None
@@ -98,31 +99,32 @@ def some_point(
     `more` is as for `smallest`.
     """
     every = [*formulas, *space.rules_of_requests]
-    return _searched(space, every, more, _any)
+    return _searched(space, every, more)
 
 
-def _searched(
-    space: Space,
-    every: list[Formula],
-    more: More | None,
-    search: Callable[[Space, Sequence[Formula]], dict[str, int] | None],
-) -> dict[str, int] | None:
-    """Return what a search finds once nothing more has to hold; what had to is added."""
+def _searched(space: Space, every: list[Formula], more: More | None) -> dict[str, int] | None:
+    """Return what a search finds once nothing more has to hold; what had to is added to `every`."""
+    clauses: Clauses | None = Clauses(space.full)
+    added: list[Formula] = every
     while True:
-        chosen = search(space, every)
-        added = more(chosen) if more is not None and chosen is not None else []
-        if chosen is None or not added:
+        for formula in added:
+            parts = None if clauses is None else space.clauses_of(formula)
+            if clauses is None or parts is None:
+                clauses = None
+                break
+            clauses.add(parts)
+        if clauses is None:
+            domains = space.find(Search(space.full, effort=space.effort), every, space.full)
+        else:
+            domains = space.find_by(clauses)
+        if domains is None:
+            return None
+        chosen = {name: space.rarest(name, mask) for name, mask in domains.items()}
+        added = [] if more is None else more(chosen)
+        if not added:
             return chosen
         assert not any(holds(formula, chosen) for formula in added)
         every += added
-
-
-def _any(space: Space, every: Sequence[Formula]) -> dict[str, int] | None:
-    domains = space.find(Search(space.full, effort=space.effort), every, space.full)
-    if domains is None:
-        return None
-    # Of values that are as good, the last is the one that fewest rules name.
-    return {name: mask.bit_length() - 1 for name, mask in domains.items()}
 
 
 class _Shrinking:

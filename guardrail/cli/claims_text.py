@@ -62,7 +62,7 @@ def proofs_line(proofs: Sequence[Proof]) -> str:
 
 def open_line(found: Iterable[Diagnostic]) -> str | None:
     """Return in one line how many questions about all requests were given up, None if none was."""
-    left = sum(one.code == UNANSWERED for one in found)
+    left = sum(max(1, len(one.about)) for one in found if one.code == UNANSWERED)
     if not left:
         return None
     return f"{plural(left, 'question')} about all requests left unanswered ({UNANSWERED})"

@@ -42,6 +42,17 @@ def ended(
     `not_run` says, after a policy that could not be loaded, which stages were not reached.
     """
     try:
+        return _ended(run, output, form, not_run, allow_empty)
+    except BrokenPipeError:
+        silence_stdout()
+        return PIPE_CLOSED
+
+
+def _ended(
+    run: Callable[[], int], output: Output, form: Format, not_run: str, allow_empty: bool
+) -> int:
+    """Run a command, and tell what went wrong; whoever reads that may have gone."""
+    try:
         return run()
     except PolicyError as error:
         _print_unloaded(output, error, form, not_run)
@@ -57,8 +68,7 @@ def ended(
         output.error(str(error))
         return OK if allow_empty else FINDINGS
     except BrokenPipeError:
-        silence_stdout()
-        return PIPE_CLOSED
+        raise
     except KeyboardInterrupt:
         output.error("interrupted")
         return INTERRUPTED

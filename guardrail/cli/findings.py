@@ -25,6 +25,7 @@ from guardrail.loading import ending_soon, nearest
 from guardrail.model.amounts import SECOND
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
+from guardrail.model.rules import Concurrency, Rate
 from guardrail.scenarios import SuiteResult
 from guardrail.traffic.notes import MapNotes
 
@@ -142,6 +143,7 @@ def findings_of_reading(run: TrafficRun, policies: PolicySet, most: Fraction) ->
     for note, count in _first(run.tally.matching.notes):
         found.add("GR311", f"{shortened(note, 160)} ({plural(count, 'request')})")
     found.located += _without_tokens(run, policies)
+    found.located += _of_totals(run, policies)
     thin = thin_sample(run, policies)
     if thin is not None:
         found.unplaced.append(thin)
@@ -170,6 +172,23 @@ def _without_tokens(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
     return [finding("GR316", message, limited[0].span, help)]
 
 
+def _of_totals(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
+    """Return a finding if rules limit a pace, or what runs at once, which totals do not show."""
+    paced = [
+        rule
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF and isinstance(rule.verb, Rate | Concurrency)
+    ]
+    if run.notes is None or not run.notes.totals or not run.notes.rows or not paced:
+        return []
+    others = plural(len(paced) - 1, "other rule")
+    whose = f"`{paced[0].id}` and {others} limit" if paced[1:] else f"`{paced[0].id}` limits"
+    message = f"each line stands for all requests of a time: {whose} how many come, or run, at once"
+    help = "what such rules would refuse is shown by a log of single requests alone"
+    is_mild = all(rule.mode is Mode.SHADOW for rule in paced)
+    return [finding("GR317", message, paced[0].span, help, is_mild=is_mild)]
+
+
 _IN_TOKENS = frozenset(("tokens", "input_tokens", "cost_usd"))
 
 
@@ -193,7 +212,7 @@ def _of_map(found: Found, notes: MapNotes) -> None:
     """Add what a map met that may make figures wrong."""
     for name in sorted(notes.unseen):
         message = f"column `{shortened(name)}`, which the map names, has no value in any line"
-        found.add("GR308", message)
+        found.add("GR308", message, severity=None if notes.is_missed(name) else Severity.NOTE)
     for (fact, text), count in _first(notes.unknown):
         message = (
             f"`{shortened(text)}` is no value of `{fact}` that the map knows "

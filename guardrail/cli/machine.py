@@ -73,6 +73,7 @@ def finding_fields(found: Finding) -> dict[str, object]:
         "label": found.label if isinstance(found, Diagnostic) else None,
         "help": found.help,
         **({"owner": found.owner} if isinstance(found, Diagnostic) and found.owner else {}),
+        **({"about": list(found.about)} if isinstance(found, Diagnostic) and found.about else {}),
     }
 
 
@@ -201,6 +202,8 @@ def _result(found: Finding, codes: Sequence[str]) -> dict[str, Any]:
         "level": _LEVELS[found.severity],
         "message": {"text": _sentence(found)},
     }
+    if isinstance(found, Diagnostic) and found.about:
+        result["properties"] = {"about": list(found.about)}
     span = span_of(found)
     if span is not None:
         result["locations"] = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from guardrail.analysis import analyse
+from guardrail.analysis import analyse, folded
 from guardrail.errors import Diagnostic, Severity, finding
 from guardrail.http.doors import unfed_by_all
 from guardrail.loading import CATALOGUE, accepted, idle_comments, lint
@@ -58,7 +58,8 @@ def policy_findings(policies: PolicySet, suite: SuiteResult, setting: Setting) -
         help = "leave it to another door, or set its `mode: off` here"
         every.append(finding(DOORS_CODE, message, unfed.rule.span, help))
     every += _undecided(policies, suite)
-    return PolicyFindings(*accepted(policies, dict.fromkeys(every), now))
+    found, ignored = accepted(policies, dict.fromkeys(every), now)
+    return PolicyFindings(folded(found), ignored)
 
 
 def failed_tests(suite: SuiteResult) -> list[Diagnostic]:

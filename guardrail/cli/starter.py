@@ -15,6 +15,8 @@ _STEP = 10
 """How many times as much the next kind of account may use, in a set that is not from traffic."""
 _IN_FLIGHT = 4
 """How many requests may run at once where nothing tells how many did."""
+_PACE = 20
+"""How many requests may come in a minute where nothing tells how many did."""
 _FLOOR = "the least that is proposed"
 _DAILY = "tokens-per-day"
 _WINDOWS = (("requests-per-minute", "minute", MINUTE), (_DAILY, "day", DAY))
@@ -46,6 +48,8 @@ class Seen:
     kinds: frozenset[str]
     pace: Busiest
     in_flight: Busiest | None
+    totals: bool = False
+    """Whether what stands for a request is all of a time, so that nobody knows a pace."""
 
     @property
     def span(self) -> float:
@@ -57,7 +61,8 @@ class Seen:
         return [
             (rule, window)
             for rule, window, seconds in _WINDOWS
-            if self.span < _NEARLY * seconds and (rule != _DAILY or limits.tokens)
+            if self.span < _NEARLY * seconds
+            and (limits.tokens if rule == _DAILY else not self.totals)
         ]
 
 
@@ -77,7 +82,7 @@ class Limits:
     def starting(cls, tokens: int, tiers: tuple[str, ...]) -> Limits:
         """Return limits to start from: each kind of account may use ten times the one before."""
         by_tier = tuple(tokens * _STEP**place for place in range(len(tiers)))
-        return cls(tiers=tiers, tokens=by_tier, pace=20, in_flight=_IN_FLIGHT)
+        return cls(tiers=tiers, tokens=by_tier, pace=_PACE, in_flight=_IN_FLIGHT)
 
     @classmethod
     def proposed(cls, seen: Seen) -> Limits:
@@ -86,7 +91,7 @@ class Limits:
         return cls(
             tiers=seen.tiers,
             tokens=tuple(found.proposed for found in seen.tokens),
-            pace=seen.pace.proposed,
+            pace=_PACE if seen.totals else seen.pace.proposed,
             in_flight=in_flight,
         )
 
@@ -119,7 +124,8 @@ def _policy(name: str, key: str, limits: Limits, seen: Seen | None) -> Iterator[
         accounts = seen.pace.accounts
         yield "#"
         keys = plural(accounts, "key")
-        yield f"# The numbers come from {seen.requests:,} requests of {keys} ({key})."
+        what = "totals" if seen.totals else "requests"
+        yield f"# The numbers come from {seen.requests:,} {what} of {keys} ({key})."
         yield f"# The traffic spans {length(seen.span)}, {period(seen.first, seen.last)}."
         yield "# Where a limit does not say otherwise it is half as much again as what 99% of them"
         yield "# stayed at or below at their busiest: that was usual, and may not be right. How"
@@ -166,6 +172,12 @@ def _facts(limits: Limits, seen: Seen | None) -> Iterator[str]:
 
 
 def _models(seen: Seen | None) -> Iterator[str]:
+    if seen is not None and seen.totals:
+        yield "# What a request reserves that does not say how long its answer may be: the longest"
+        yield "# of its model, which totals do not tell. Put in what your models can give, such as"
+        yield "# models: {large: {max_output: 8192}}"
+        yield ""
+        return
     if seen is None or not any(seen.models.values()):
         return
     yield "# What a request reserves that does not say how long its answer may be. Put in what your"
@@ -205,7 +217,11 @@ def _short(rule: str, limits: Limits, seen: Seen) -> Iterator[str]:
 
 def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  # A pace, against loops that run away: so many at once, then so many a minute."
-    if seen is not None:
+    if seen is not None and seen.totals:
+        yield "  # Each line of the traffic stands for all requests of a time, so how many came"
+        yield f"  # in a minute is not known: {_PACE} is where to start, not what was seen. In"
+        yield "  # shadow it refuses nothing until you have a number of your own."
+    elif seen is not None:
         flying = 0 if seen.in_flight is None else seen.in_flight.proposed
         floor = "as many as may run at once" if flying == seen.pace.proposed else _FLOOR
         yield from _seen_line("Requests a minute", seen.pace, key, floor)
@@ -213,6 +229,8 @@ def _pace(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "  - id: requests-per-minute"
     yield "    when: always"
     yield f"    rate: {{requests: {limits.pace}/minute, key: {key}}}"
+    if seen is not None and seen.totals:
+        yield "    mode: shadow"
 
 
 def _tokens(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
@@ -281,7 +299,8 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
     yield "# What the rules are meant to do: guardrail test says whether they do."
     yield "guardrail: 1"
     yield "tests:"
-    yield f"  - name: {pace} requests at once are served, and the next is told to wait"
+    waits = "would have" if seen is not None and seen.totals else "is told"
+    yield f"  - name: {pace} requests at once are served, and the next {waits} to wait"
     yield f"    facts: {facts}"
     yield "    steps:"
     yield f"      - {{repeat: {tighter}, tokens: 0, output_tokens: 0, expect: allow}}"
@@ -290,10 +309,10 @@ def _tests(key: str, limits: Limits, seen: Seen | None) -> Iterator[str]:
             f"      - {{repeat: {pace - tighter}, tokens: 0, output_tokens: 0, "
             "expect: {allow: null, shadow: [requests-per-minute-tighter]}}"
         )
-    yield (
-        "      - {tokens: 0, output_tokens: 0, expect: {throttle: requests-per-minute, "
-        "by: requests-per-minute}}"
-    )
+    expected = "{throttle: requests-per-minute, by: requests-per-minute}"
+    if seen is not None and seen.totals:
+        expected = "{allow: null, shadow: [requests-per-minute, requests-per-minute-tighter]}"
+    yield f"      - {{tokens: 0, output_tokens: 0, expect: {expected}}}"
     if limits.tokens:
         yield from _token_tests(limits, who, model)
     if seen is not None and seen.in_flight is None:

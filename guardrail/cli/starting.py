@@ -335,6 +335,7 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         tiers=tiers,
         pace=proposal.requests_a_minute,
         in_flight=proposal.in_flight if proposal.timed else None,
+        totals=mapping is not None and mapping.totals,
     )
     return Limits.proposed(seen), seen
 

@@ -14,7 +14,7 @@ from guardrail.loading.notation import NotationError, read_amount, read_duration
 from guardrail.loading.schema import policy_schema
 from guardrail.loading.schema_closed import closed_schema
 from guardrail.loading.sets import load_policies, load_text
-from guardrail.loading.shapes import Shape
+from guardrail.loading.shapes import Shape, Texts
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import quoted
@@ -33,6 +33,7 @@ __all__ = [
     "Scalar",
     "Scope",
     "Shape",
+    "Texts",
     "accepted",
     "closed_schema",
     "condition_text",

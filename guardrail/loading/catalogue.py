@@ -352,7 +352,8 @@ _ENTRIES = (
         "facts: {account.id: {column: user}, account.org: {column: org}}\n"
         '# file: traffic.jsonl\n{"t": 1772409600, "user": "a1", "org": "o1"}',
         "A misspelt column is a fact that no request has, and every rule that reads it decides "
-        "by its absence.",
+        "by its absence. It is a note where the map says what holds then: the fact is `optional`, "
+        "there is a `default`, or another column of the same list or sum had values.",
     ),
     Explanation(
         "GR309",
@@ -448,6 +449,21 @@ _ENTRIES = (
         "A request that does not say how many tokens it took counts as one: no limit in tokens or "
         "money ever fills, and a replay that refuses nobody shows nothing. It is told where most "
         "requests are like that.",
+    ),
+    Explanation(
+        "GR317",
+        "limit on a pace over totals of a time",
+        "rules:\n  - {id: pace, when: always, rate: {requests: 60/minute, key: account.id}}\n"
+        "# file: map.yaml\nguardrail_map: 1\ntotals: true\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {input_tokens: {column: tokens}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "key": "k1", "tokens": 200000}',
+        "rules:\n  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+        "# file: map.yaml\nguardrail_map: 1\ntotals: true\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {input_tokens: {column: tokens}}\n"
+        '# file: traffic.jsonl\n{"t": 1772409600, "key": "k1", "tokens": 200000}',
+        "A usage report has a line for all requests of a key in an hour or a day. A replay takes "
+        "it for requests of one moment, so that a pace is never met, or always. It is a note where "
+        "all such rules are in shadow.",
     ),
     Explanation(
         "GR403",

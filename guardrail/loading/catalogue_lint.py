@@ -211,7 +211,9 @@ LINT_ENTRIES = (
         "    unknown: skip\n    block: {}",
         "What is proved is proved of all requests, by telling apart the cases that conditions "
         "name. Where choices stand within choices over many facts, there can be too many of them, "
-        "and the search ends without an answer: nothing is known of such a rule then. A text that "
+        "and the search ends without an answer: nothing is known of such a rule then. So it is "
+        "where hundreds of wide rules overlap each other. What was given up in one file is told "
+        "once, at the first; JSON and SARIF name all of it, under `about`. A text that "
         "is tested by `prefix` and by `cidr`, and lists that fall into thousands of cases, are "
         "judged by examples.",
     ),
@@ -239,6 +241,59 @@ LINT_ENTRIES = (
         'rules:\n  - {id: partner, when: {account.id: "acct_42"}, unknown: skip, block: {}}',
         "A value is compared as it stands. A space at its end, or a character without width that "
         "came with it from a web page or a table, makes it another value, which no request has.",
+    ),
+    Explanation(
+        "GR233",
+        "limit by a fact that its requests lack",
+        "rules:\n  - id: cardless\n    when: {payment.fingerprint: {exists: false}}\n"
+        "    budget: {requests: 50, per: day, key: payment.fingerprint}",
+        "rules:\n  - id: cardless\n    when: {payment.fingerprint: {exists: false}}\n"
+        "    budget: {requests: 50, per: day, key: account.id}",
+        "A counter is kept for each value of its key. Where the condition holds for nobody who "
+        "has one, what stands in for it is counted, or the rule never applies (`unknown: skip`).",
+    ),
+    Explanation(
+        "GR234",
+        "ban that is over before it is felt",
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 10/minute, key: account.id}\n"
+        "    escalate: {after: 20, within: 10m, block_for: 1s}",
+        "rules:\n  - id: pace\n    when: always\n"
+        "    rate: {requests: 10/minute, key: account.id}\n"
+        "    escalate: {after: 20, within: 10m, block_for: 1h}",
+        "Whom a pace refuses has to wait for the next request anyway, and nobody is told to wait "
+        "for less than a second. A ban that takes no longer keeps nobody away.",
+    ),
+    Explanation(
+        "GR235",
+        "bands that begin above 0",
+        "rules:\n  - id: earned\n    when: always\n    budget:\n"
+        "      requests: {by: account.paid_usd, bands: {5: 50, 20: 500}}\n"
+        "      per: day\n      key: account.id",
+        "rules:\n  - id: earned\n    when: always\n    budget:\n"
+        "      requests: {by: account.paid_usd, bands: {5: 50, 20: 500}, else: 10}\n"
+        "      per: day\n      key: account.id",
+        "Below the first band it is the smallest of the bands, if no `else` says another amount: "
+        "who paid nothing has what was meant for those who paid something.",
+    ),
+    Explanation(
+        "GR236",
+        "points beyond what any rule asks for",
+        "links: {trusted: {account.verified_age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "score:\n  window: 7d\n  evidence:\n"
+        "    - {id: cards, family: payment, count: payment.fingerprint, above: 8, points: 300}\n"
+        "    - {id: networks, family: network, count: client.network, above: 60, points: 20}\n"
+        "rules:\n  - id: suspected\n    when: {actor.score: {gte: 50}}\n    unknown: skip\n"
+        "    block: {remedy: verify}",
+        "links: {trusted: {account.verified_age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "score:\n  window: 7d\n  evidence:\n"
+        "    - {id: cards, family: payment, count: payment.fingerprint, above: 8, points: 30}\n"
+        "    - {id: networks, family: network, count: client.network, above: 60, points: 20}\n"
+        "rules:\n  - id: suspected\n    when: {actor.score: {gte: 50}}\n    unknown: skip\n"
+        "    block: {remedy: verify}",
+        "A score acts from the bound of a rule on; what is above the highest bound does nothing. "
+        "So many points of one sign let any sign of another family suffice, which may be a slip: "
+        "300 for 30.",
     ),
     Explanation(
         "GR401",

@@ -47,6 +47,19 @@ AnyBound: TypeAlias = Annotated[Any, described_as("Bound")]
 AnyInstant: TypeAlias = Annotated[str, described_as("Instant")]
 
 
+def _listed(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
+_TEXT = {"type": "string"}
+Texts: TypeAlias = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+]
+"""A text, or several of which the first counts that fits."""
+
+
 class Shape(BaseModel):
     """A construct with a fixed set of keys, made from the node of a map.
 

@@ -21,7 +21,7 @@ import msgspec
 from guardrail.errors import DataError
 from guardrail.model.facts import CAPABILITIES, COUNTRIES, STANDARD_FACTS
 from guardrail.traffic.lines import LineSource
-from guardrail.traffic.mapfile import compiled_pattern
+from guardrail.traffic.mapfile import patterns_of, text_of_map
 from guardrail.traffic.reading import rows_of
 from guardrail.traffic.requests import LATEST, UNDECODABLE, decoded_loosely
 
@@ -36,14 +36,13 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "bedrock": ("schemaType", "modelId", "operation", "timestamp"),
     "anthropic-csv": ("usage_date_utc", "usage_input_tokens_no_cache", "usage_output_tokens"),
 }
-_DOCUMENTS: Mapping[str, tuple[str, str]] = {
-    "openai": ("data[].results[]", "num_model_requests"),
-    "anthropic": ("data[].results[]", "uncached_input_tokens"),
-    "cloudwatch": ("events[]", "message"),
+_DOCUMENTS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "openai": (("data[].results[]", "[].results[]"), "num_model_requests"),
+    "openai-older": (("data[]",), "aggregation_timestamp"),
+    "anthropic": (("data[].results[]",), "uncached_input_tokens"),
+    "cloudwatch": (("events[]",), "message"),
 }
-_COMBINED = compiled_pattern(
-    '$host $ident $user [$time] "$request" $status $bytes "$referer" "$agent"'
-)
+_ACCESS_LOGS = ("nginx", "apache")
 _EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")
 
 _DECIMAL = 'decimal: ","'
@@ -137,6 +136,10 @@ def proposed(path: str, tiers: Sequence[str] = ()) -> Proposal:
         raise DataError(f"`{path}` is traffic in guardrail's own form: it needs no map")
     document = _document(path, lines, encoding)
     name = _known(document, lines) if encoding is None else None
+    if name is not None and _is_spread(lines, name):
+        taken = f"the log is one that the map `{name}` reads a line at a time: this is a document"
+        text = text_of_map(name).replace("guardrail_map: 1\n", "guardrail_map: 1\nformat: json\n")
+        return Proposal(text=text, taken=[taken])
     if name is not None:
         return Proposal(name=name, taken=[f"the log is one that the map `{name}` reads"])
     rows, layout = _rows_and_layout(path, lines, document)
@@ -165,22 +168,30 @@ def _first_lines(source: LineSource) -> Iterator[bytes]:
 def _known(document: Any, lines: list[bytes]) -> str | None:
     """Return the name of the map that reads a log, None if none is known to."""
     texts = [line.decode("utf-8", "replace") for line in lines]
-    if sum(_COMBINED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
-        return "nginx"
+    for name in _ACCESS_LOGS:
+        patterns = patterns_of(name)
+        fitting = sum(any(one.fullmatch(text) for one in patterns) for text in texts)
+        if fitting * 10 >= len(texts) * 9:
+            return name
     if sum(_EXPORTED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
         return "cloudwatch-export"
     if document is None and all(map(_is_plain, csv.reader(texts))):
         return "csv"
     if document is not None:
         for name, (rows, column) in _DOCUMENTS.items():
-            first = next(rows_of(document, rows), None)
+            first = next(rows_of(document, *rows), None)
             if isinstance(first, dict) and column in first:
                 return name
-        first = next(rows_of(document, "[]"), None)
+        first = next(rows_of(document, "data[]", "[]"), None)
         columns = set(first) if isinstance(first, dict) else set()
     else:
         columns = set(next(csv.reader([texts[0]]), []))
     return next((name for name, wanted in _KNOWN.items() if columns.issuperset(wanted)), None)
+
+
+def _is_spread(lines: list[bytes], name: str) -> bool:
+    """Tell whether a log is one JSON document over several lines, and a map reads JSON lines."""
+    return _decoded(lines[0]) is None and "\nformat:" not in text_of_map(name)
 
 
 def _is_plain(cells: Sequence[str]) -> bool:

@@ -115,6 +115,14 @@ def text_of_map(name: str) -> str:
     return (MAPS / f"{name}.yaml").read_text("utf-8")
 
 
+def patterns_of(name: str) -> tuple[re.Pattern[str], ...]:
+    """Return the patterns of the lines that a map reads which comes with guardrail."""
+    findings = Findings()
+    node = _parsed(text_of_map(name).encode(), name, findings)
+    shape = None if node is None else shaped(MapShape, Place(node, findings))
+    return () if shape is None else tuple(map(compiled_pattern, shape.pattern or ()))
+
+
 def _meant(written: str) -> str:
     if "/" in written or written.endswith((".yaml", ".yml")):
         return ""
@@ -170,6 +178,7 @@ class _Reading:
             usage=self._amounts("usage", shape.usage),
             duration=self._duration(shape.duration, moment),
             layout=layout,
+            totals=shape.totals,
         )
 
     def _report(self, path: tuple[str, ...], message: str, help: str | None = None) -> None:
@@ -192,18 +201,18 @@ class _Reading:
             self._report(("delimiter",), "a delimiter is one character", 'write `delimiter: ";"`')
             delimiter = ","
         columns = None if shape.columns is None else tuple(shape.columns)
-        if kind == "json" and not _ROWS.fullmatch(shape.rows or "[]"):
-            self._report(
-                ("rows",),
-                f"{quoted(str(shape.rows))} is no path to rows",
-                "write `data[].results[]`",
-            )
+        rows = tuple(shape.rows or ("[]",))
+        for path in rows:
+            if kind == "json" and not _ROWS.fullmatch(path):
+                self._report(
+                    ("rows",), f"{quoted(path)} is no path to rows", "write `data[].results[]`"
+                )
         return Layout(
             kind=kind,
             delimiter=delimiter,
             columns=columns,
-            pattern=self._pattern(shape) if kind == "line" else None,
-            rows=shape.rows or "[]",
+            patterns=self._patterns(shape) if kind == "line" else (),
+            rows=rows,
             unpack=tuple(shape.unpack or ()),
             encoding=self._encoding(shape.encoding),
         )
@@ -220,25 +229,28 @@ class _Reading:
             return "utf-8"
         return found.name
 
-    def _pattern(self, shape: MapShape) -> re.Pattern[str] | None:
-        if shape.pattern is None:
+    def _patterns(self, shape: MapShape) -> tuple[re.Pattern[str], ...]:
+        written = shape.pattern or ()
+        if not written:
             self._report(
                 ("format",),
                 "a line needs a pattern",
                 "write `pattern:` with the `log_format` of your server, such as `$remote_addr …`",
             )
-            return None
-        names = _VARIABLE.findall(shape.pattern)
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if not names or repeated:
-            message = (
-                f"`${repeated[0]}` stands twice in the pattern"
-                if repeated
-                else "the pattern names no column"
-            )
-            self._report(("pattern",), message, "write each column once, as `$name`")
-            return None
-        return compiled_pattern(shape.pattern)
+        found: list[re.Pattern[str]] = []
+        for pattern in written:
+            names = _VARIABLE.findall(pattern)
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if not names or repeated:
+                message = (
+                    f"`${repeated[0]}` stands twice in the pattern"
+                    if repeated
+                    else "the pattern names no column"
+                )
+                self._report(("pattern",), message, "write each column once, as `$name`")
+            else:
+                found.append(compiled_pattern(pattern))
+        return tuple(found)
 
     def _moment(self, shape: TimeShape) -> Moment:
         unit: TimeUnit = shape.unit or ("s" if shape.format is None else "format")
@@ -315,7 +327,7 @@ class _Reading:
         default = None if shape.default is None else self._value(fact, shape.default)
         return FactSource(
             fact=fact,
-            column=self._column(str(shape.column)),
+            columns=tuple(map(self._column, shape.column or ())),
             match=self._match((*path, "match"), shape.match),
             case=shape.case,
             values=values,
@@ -345,7 +357,7 @@ class _Reading:
 
     def _one_source(self, path: tuple[str, ...], shape: FactSourceShape | AmountShape) -> bool:
         summed = isinstance(shape, AmountShape) and bool(shape.sum)
-        if (shape.column is not None) + (shape.constant is not None) + summed != 1:
+        if bool(shape.column) + (shape.constant is not None) + summed != 1:
             name = quoted(path[-1])
             self._place.report_key(
                 "GR102",
@@ -410,7 +422,9 @@ class _Reading:
 
 
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
-_ROWS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*(?:\[\])?\.)*(?:[A-Za-z_][A-Za-z0-9_]*)?\[\]")
+_ROWS = re.compile(
+    r"(?:\[\]\.)?(?:[A-Za-z_][A-Za-z0-9_]*(?:\[\])?\.)*(?:[A-Za-z_][A-Za-z0-9_]*)?\[\]"
+)
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,7 @@ from guardrail.traffic.requests import (
     UNDECODABLE,
     FactValue,
     Request,
+    known_beforehand,
     quoted,
 )
 
@@ -71,6 +73,15 @@ def _within(value: Any, name: str) -> Any:
     return found
 
 
+def first_value(columns: tuple[Column, ...], row: Row) -> Any:
+    """Return the row's value in the first of some columns that has one, None if none has."""
+    for column in columns:
+        value = column.of(row)
+        if value is not None:
+            return value
+    return None
+
+
 _NUMERAL = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
 
 
@@ -80,8 +91,8 @@ class Moment:
 
     A text is read by `format` (as `strptime` does) where the unit says so. A text without an
     offset stands in `zone`; without a zone it is refused. A number where texts are expected, also
-    one written as a text as in a csv, is in the unit `numbers`. Of an hour that a clock showed
-    twice, `second` takes the later one.
+    one written as a text as in a csv, is in the unit `numbers`, or in that which its size tells
+    where this is `any`. Of an hour that a clock showed twice, `second` takes the later one.
     """
 
     column: Column
@@ -118,7 +129,10 @@ class Moment:
             number = number_of(value, self.column, self.decimal)
             return number / SCALES[self.unit]
         if self.numbers is not None and (not isinstance(value, str) or _NUMERAL.fullmatch(value)):
-            return number_of(value, self.column, self.decimal) / SCALES[self.numbers]
+            number = number_of(value, self.column, self.decimal)
+            return number / (
+                _scale_by_size(number) if self.numbers == "any" else SCALES[self.numbers]
+            )
         text = str(value)
         found = self._read_before.get(text)
         if found is None:
@@ -155,6 +169,11 @@ class Moment:
         if shown != moment:
             return first.timestamp(), "skipped"
         return (second if self.second else first).timestamp(), "doubled"
+
+
+def _scale_by_size(number: float) -> int:
+    """Return how many of its units make a second: from 1980 to 2200, no two units share a size."""
+    return next((scale for scale in SCALES.values() if number < LATEST * scale), SCALES["ns"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +239,14 @@ class Lasting:
 class FactSource:
     """Where a fact comes from: a column, perhaps translated, or a constant (`default` alone).
 
-    Of a text, `match` takes what its first group finds; `case` makes it upper or lower. A value
-    that `values` does not list becomes `default`, like a missing one; without a default the fact
-    is left out. That an `optional` fact is missing is no news.
+    Of several `columns` the first counts that has a value. Of a text, `match` takes what its first
+    group finds; `case` makes it upper or lower. A value that `values` does not list becomes
+    `default`, like a missing one; without a default the fact is left out. That an `optional` fact
+    is missing is no news.
     """
 
     fact: Fact
-    column: Column | None = None
+    columns: tuple[Column, ...] = ()
     match: re.Pattern[str] | None = None
     case: str | None = None
     values: Mapping[str, FactValue] | None = None
@@ -236,9 +256,9 @@ class FactSource:
 
     def of(self, row: Row, notes: MapNotes) -> FactValue:
         """Return the fact's value for a row, None if it is missing; note what is not known."""
-        if self.column is None:
+        if not self.columns:
             return self.default
-        value = self.column.of(row)
+        value = first_value(self.columns, row)
         if value is None:
             return self._missing(notes)
         if self.match is not None:
@@ -281,15 +301,16 @@ class Layout:
     """How a log's rows stand in its file.
 
     `kind` is jsonl, csv, line or json. A csv has a `delimiter`, and either a header line or
-    `columns`; a line is matched by `pattern`, each of whose groups is a column; `rows` is the path
-    to the rows of a JSON document. The texts of the columns in `unpack` are JSON themselves.
+    `columns`; a line is matched by the first of `patterns` that fits, each of whose groups is a
+    column; `rows` are paths to the rows of a JSON document, of which the first counts that finds
+    any. The texts of the columns in `unpack` are JSON themselves.
     """
 
     kind: Literal["jsonl", "csv", "line", "json"] = "jsonl"
     delimiter: str = ","
     columns: tuple[str, ...] | None = None
-    pattern: re.Pattern[str] | None = None
-    rows: str = "[]"
+    patterns: tuple[re.Pattern[str], ...] = ()
+    rows: tuple[str, ...] = ("[]",)
     unpack: tuple[str, ...] = ()
     encoding: str = "utf-8"
 
@@ -298,7 +319,8 @@ class Layout:
 class TrafficMap:
     """A map bound to a policy set's facts and units.
 
-    `notes` count what it met in the rows so far.
+    Where rows are `totals`, each stands for all requests of a time. `notes` count what it met in
+    the rows so far.
     """
 
     moment: Moment
@@ -307,12 +329,20 @@ class TrafficMap:
     usage: tuple[tuple[str, Amount], ...] = ()
     duration: Amount | Lasting | None = None
     layout: Layout = field(default_factory=Layout)
+    totals: bool = False
     notes: MapNotes = field(default_factory=MapNotes, init=False)
 
     def __post_init__(self) -> None:
         self.notes.unseen = set(self.columns)
+        self.notes.totals = self.totals
         self.notes.optional = frozenset(
             source.fact.name for source in self.facts if source.optional
+        )
+        self.notes.dispensable = self._dispensable()
+        self.notes.together = tuple(
+            frozenset(column.name for column in columns)
+            for columns in self._sources()
+            if len(columns) > 1
         )
 
     @property
@@ -323,7 +353,7 @@ class TrafficMap:
     @property
     def columns(self) -> frozenset[str]:
         """The names of the columns the map reads."""
-        return frozenset(column.name for column in self._columns())
+        return frozenset(column.name for columns in self._sources() for column in columns)
 
     def request(self, row: Row) -> tuple[float, Request]:
         """Return a row's time and the request it stands for.
@@ -343,6 +373,8 @@ class TrafficMap:
         if duration > LONGEST:
             raise RowError("the duration is over a week")
         estimate, usage = _amounts(self.estimate, row), _amounts(self.usage, row)
+        if estimate is not None and usage is not None:
+            estimate = known_beforehand(usage) | estimate
         # From here on the row is a request, and what it lacks is counted.
         notes.rows += 1
         if notes.unseen:
@@ -354,15 +386,26 @@ class TrafficMap:
                 facts[source.fact.name] = value
         return ts, Request(ts=ts, facts=facts, estimate=estimate, usage=usage, duration=duration)
 
-    def _columns(self) -> Iterator[Column]:
-        yield self.moment.column
-        yield from (source.column for source in self.facts if source.column is not None)
-        for _, amount in (*self.estimate, *self.usage):
-            yield from amount.columns
+    def _sources(self) -> Iterator[tuple[Column, ...]]:
+        """Yield the columns that the map reads, those together that one thing is read from."""
+        yield (self.moment.column,)
+        yield from (source.columns for source in self.facts)
+        yield from (amount.columns for _, amount in (*self.estimate, *self.usage))
         if isinstance(self.duration, Lasting):
-            yield self.duration.until.column
+            yield (self.duration.until.column,)
         elif self.duration is not None:
-            yield from self.duration.columns
+            yield self.duration.columns
+
+    def _dispensable(self) -> frozenset[str]:
+        """Return the columns of which the map says what holds where they have no value."""
+        spared = [
+            source.columns for source in self.facts if source.optional or source.default is not None
+        ]
+        amounts = (amount for _, amount in (*self.estimate, *self.usage))
+        spared += (amount.columns for amount in amounts if amount.default is not None)
+        every = Counter(column.name for columns in self._sources() for column in columns)
+        every.subtract(column.name for columns in spared for column in columns)
+        return frozenset(name for name, needed in every.items() if not needed)
 
 
 def _unpack(row: Row, name: str) -> None:

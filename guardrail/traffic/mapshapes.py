@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from guardrail.loading import Shape
+from guardrail.loading import Shape, Texts
 
 
 class TimeShape(Shape):
@@ -13,7 +13,7 @@ class TimeShape(Shape):
     column: str
     unit: Literal["s", "ms", "us", "ns", "rfc3339"] | None = None
     format: str | None = None
-    numbers: Literal["s", "ms", "us", "ns"] | None = None
+    numbers: Literal["s", "ms", "us", "ns", "any"] | None = None
     offset: Any = None
     timezone: str | None = None
     doubled: Literal["first", "second"] = "first"
@@ -22,7 +22,7 @@ class TimeShape(Shape):
 class FactSourceShape(Shape):
     """Where a fact comes from."""
 
-    column: str | None = None
+    column: Texts | None = None
     match: str | None = None
     case: Literal["upper", "lower"] | None = None
     values: dict[str, Any] | None = None
@@ -53,13 +53,14 @@ class MapShape(Shape):
 
     guardrail_map: Any
     format: Literal["jsonl", "csv", "line", "json"] = "jsonl"
-    rows: str | None = None
-    pattern: str | None = None
+    rows: Texts | None = None
+    pattern: Texts | None = None
     delimiter: str | None = None
     columns: list[str] | None = None
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."
     empty: list[str] | None = None
+    totals: bool = False
     unpack: list[str] | None = None
     ts: TimeShape
     facts: dict[str, FactSourceShape]

@@ -15,26 +15,38 @@ SHOWN = 60
 class MapNotes:
     """What was met in the rows that a map read.
 
-    `unseen` holds the columns that no row has had a value in so far. `unknown` counts by fact and
-    text the values that `values` do not list and that have no default, `replaced` those that took
-    the default instead. `missing` counts by fact the rows that have no value for it; `optional`
-    names the facts of which that is no news. `doubled` counts local times in an hour that a clock
-    showed twice, `skipped` those in one that it never showed, and `undecoded` the lines with bytes
-    that are not of the file's encoding; of each an example is kept in `examples`. `early` counts
-    the times before 1980.
+    `totals` says that a row stands for all requests of a time. `unseen` holds the columns that no
+    row has had a value in so far. `unknown` counts by fact and text the values that `values` do not
+    list and that have no default, `replaced` those that took the default instead. `missing` counts
+    by fact the rows that have no value for it; `optional` names the facts of which that is no news.
+    A column without a value is no fault if the map says what holds then (`dispensable`), or if
+    another had one that the same thing is read from (`together`). `doubled` counts local times in
+    an hour that a clock showed twice, `skipped` those in one that it never showed, and `undecoded`
+    the lines with bytes that are not of the file's encoding; of each an example is kept in
+    `examples`. `early` counts the times before 1980.
     """
 
     rows: int = 0
+    totals: bool = False
     unseen: set[str] = field(default_factory=set)
     unknown: Counter[tuple[str, str]] = field(default_factory=Counter)
     replaced: Counter[tuple[str, str]] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     optional: frozenset[str] = frozenset()
+    dispensable: frozenset[str] = frozenset()
+    together: tuple[frozenset[str], ...] = ()
     doubled: int = 0
     skipped: int = 0
     undecoded: int = 0
     early: int = 0
     examples: dict[str, str] = field(default_factory=dict)
+
+    def is_missed(self, column: str) -> bool:
+        """Tell whether something is lost because a column had no value in any row."""
+        if column in self.dispensable:
+            return False
+        shared = [names for names in self.together if column in names]
+        return not shared or any(names <= self.unseen for names in shared)
 
     def merge(self, other: MapNotes) -> None:
         """Add what was met in other rows by the same map."""

@@ -141,13 +141,13 @@ def _mapped_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> 
 
 
 def _line_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
-    pattern = mapping.layout.pattern
-    assert pattern is not None
+    patterns = mapping.layout.patterns
     for number, text in _texts(source, bad):
         line = text.rstrip("\r\n")
         if not line or line.isspace():
             continue
-        found = pattern.fullmatch(line)
+        fitting = (found for pattern in patterns if (found := pattern.fullmatch(line)) is not None)
+        found = next(fitting, None)
         try:
             if found is None:
                 raise RowError("the line does not fit the pattern")
@@ -194,7 +194,7 @@ def _document_requests(
     found: list[Recorded] = []
     number = 0
     for document in _documents(source, bad):
-        for row in rows_of(document, mapping.layout.rows):
+        for row in rows_of(document, *mapping.layout.rows):
             number += 1
             try:
                 if row.__class__ is not dict:
@@ -205,7 +205,11 @@ def _document_requests(
                 continue
             found.append((number, ts, request))
     if not number:
-        raise DataError(f"`{source.name}` has no rows at `{mapping.layout.rows}`")
+        paths = " or ".join(f"`{path}`" for path in mapping.layout.rows)
+        raise DataError(
+            f"`{source.name}` has no rows at {paths}: see with `guardrail map guess` which map "
+            "reads it"
+        )
     found.sort(key=lambda recorded: recorded[1])
     yield from found
 
@@ -227,12 +231,18 @@ def _documents(source: LineSource, bad: BadLines) -> Iterator[Any]:
             bad.add(source.name, number, why_bad(line))
 
 
-def rows_of(document: Any, path: str) -> Iterator[Any]:
-    """Yield the rows of a document; what stands beside a list above them is theirs too.
+def rows_of(document: Any, *paths: str) -> Iterator[Any]:
+    """Yield the rows of a document at the first of some paths that finds any.
 
-    A document that is no list where one is expected is a row by itself.
+    What stands beside a list above them is theirs too. A document that is no list where one is
+    expected is a row by itself.
     """
-    yield from _rows(document, path.split("."), {})
+    for path in paths:
+        rows = _rows(document, path.split("."), {})
+        for row in rows:
+            yield row
+            yield from rows
+            return
 
 
 def _rows(part: Any, path: list[str], beside: dict[str, Any]) -> Iterator[Any]:

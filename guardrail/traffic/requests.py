@@ -74,16 +74,21 @@ class Request(msgspec.Struct, gc=False):
         """
         if self.estimate is not None or self.usage is None:
             return self.estimate
-        known = {unit: n for unit, n in self.usage.items() if unit not in _KNOWN_AFTERWARDS}
-        total = self.usage.get("tokens")
-        if "input_tokens" not in known and total is not None:
-            known["input_tokens"] = max(0, total - self.usage.get("output_tokens", 0))
-        return known
+        return known_beforehand(self.usage)
 
     @property
     def released(self) -> bool:
         """Whether everything was given back, as a decision log tells of a host's failure."""
         return bool(self.ending == RELEASED)
+
+
+def known_beforehand(usage: Amounts) -> Amounts:
+    """Return what of a request's usage a door knows before its answer is there."""
+    known = {unit: n for unit, n in usage.items() if unit not in _KNOWN_AFTERWARDS}
+    total = usage.get("tokens")
+    if "input_tokens" not in known and total is not None:
+        known["input_tokens"] = max(0, total - usage.get("output_tokens", 0))
+    return known
 
 
 class WholeRequest(Request, gc=False):

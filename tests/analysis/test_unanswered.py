@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from guardrail.analysis import analyse, compared, proved
+from guardrail.analysis import analyse, compared, folded, proved
 from guardrail.cli.claims_text import open_line, proofs_line
+from guardrail.cli.machine import finding_fields, sarif
 from guardrail.loading import load_text
 
 NOW = 1_780_000_000_000_000
@@ -72,6 +73,20 @@ def test_what_was_given_up_is_counted():
 
     assert open_line(found) == "2 questions about all requests left unanswered (GR229)"
     assert open_line([]) is None
+
+
+def test_what_was_given_up_in_a_file_is_one_finding_that_names_all_of_it():
+    found = analyse(load_text(tangled() + EXEMPTION), NOW, effort=20)
+    one = folded(found)
+    names = ("rule `tangled`", "exemption `pilot`")
+
+    assert [each.about for each in found] == [names[:1], names[1:]]
+    assert [each.about for each in one] == [names]
+    assert one[0].message.startswith("rule `tangled`, exemption `pilot` were not looked at")
+    assert one[0].span == found[0].span
+    assert open_line(one) == open_line(found)
+    assert finding_fields(one[0])["about"] == list(names)
+    assert sarif(one)["runs"][0]["results"][0]["properties"] == {"about": list(names)}
 
 
 def test_what_is_judged_by_examples_is_told():

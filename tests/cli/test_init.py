@@ -431,3 +431,29 @@ def test_a_number_in_flight_that_nothing_showed_only_counts(run, folder):
     }
 
     assert modes == {"bare": "shadow", "timed": "enforce"}
+
+
+def test_totals_of_a_time_propose_no_pace_and_no_longest_answer(run, folder):
+    rows = [
+        f"2026-03-{day:02},large,key-{day % 3},Default,standard,short,900000,0,0,0,250000,0,,\n"
+        for day in range(2, 30)
+    ]
+    (folder / "usage.csv").write_text(
+        "usage_date_utc,model_version,api_key,workspace,usage_type,context_window,"
+        "usage_input_tokens_no_cache,usage_input_tokens_cache_write_5m,"
+        "usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,usage_output_tokens,"
+        "web_search_count,inference_geo,speed\n" + "".join(rows)
+    )
+    outcome = run("init", "new", "--from-traffic", "usage.csv", "--map", "anthropic-csv")
+    written = (folder / "new/policy.yaml").read_text()
+    paces = [rule for rule in load_policies(["new"]).rules if rule.verb.name == "rate"]
+    replayed = run("check", "new", "--traffic", "usage.csv", "--map", "anthropic-csv")
+
+    assert outcome.code == 0
+    assert "minute is not known" in " ".join(written.split())
+    assert {rule.mode.value for rule in paces} == {"shadow"}
+    assert "max_output: 250000" not in written
+    assert "tokens: 1.8M" in written
+    assert checked(run, "new")["tests"]
+    assert replayed.code == 0
+    assert "GR317 each line stands for all requests of a time" in " ".join(replayed.out.split())

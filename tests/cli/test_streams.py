@@ -219,8 +219,11 @@ def test_no_progress_is_drawn_where_nobody_watches(environment):
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("arguments", [CHECK, (*CHECK, "--decisions", "-"), ("schema",)])
+@pytest.mark.parametrize(
+    "arguments", [CHECK, (*CHECK, "--decisions", "-"), ("schema",), ("check", "bad.yaml")]
+)
 def test_a_closed_pipe_is_no_fault(arguments, environment, folder):
+    (folder / "bad.yaml").write_text("guardrail: 1\nrules: [{id: one, where: always}]\n")
     write_traffic(folder / "week.jsonl", *week() * 300)
     command = (*GUARDRAIL, *arguments)
     with subprocess.Popen(

@@ -554,6 +554,56 @@ MISTAKES = {
         + rule("m", "when: {geo.country: {in: $sanctioned}}", SKIP, BLOCK),
         "               SD]",
     ),
+    "a limit by a fact that its requests lack": Mistake(
+        "GR233",
+        rules(
+            rule(
+                "m", "when: {account.tier: email, kyc.subject: {exists: false}}",
+                "concurrency: {max: 2, key: kyc.subject}",
+            )
+        ),
+        "- id: m",
+    ),
+    "a ban of a second": Mistake(
+        "GR234",
+        rules(
+            rule(
+                "m", "when: {account.tier: email, request.capability: chat}", SKIP,
+                "rate: {requests: 5/minute, burst: 2, key: account.id}",
+                "escalate: {after: 20, within: 10m, block_for: 1s}",
+            )
+        ),
+        "block_for",
+    ),
+    "a ban that is shorter than the pace": Mistake(
+        "GR234",
+        rules(
+            rule(
+                "m", "when: {account.tier: email, request.capability: chat}", SKIP,
+                "rate: {requests: 2/minute, key: account.id}",
+                "escalate: {after: 20, within: 10m, block_for: 30s}",
+            )
+        ),
+        "block_for",
+    ),
+    "bands that begin above nothing": Mistake(
+        "GR235",
+        budget(
+            "{requests: {by: account.paid_usd, bands: {5: 50, 20: 500}}, per: hour, "
+            "key: account.org}"
+        ),
+        "bands",
+    ),
+    "no device at all": Mistake(
+        "GR210",
+        rules(
+            rule(
+                "m", "when: {account.tier: verified}", SKIP,
+                "distinct: {count: device.fingerprint, max: 0, per: 7d, key: account.org}",
+            )
+        ),
+        "max: 0",
+    ),
     "a space after an account": Mistake("GR232", block('{account.id: "acct_42 "}'), "acct_42 "),
     "a character without width in an organisation": Mistake(
         "GR232", block('{account.org: {in: ["org\\u200b1", org2]}}'), "org"
@@ -595,7 +645,7 @@ MISTAKES = {
 """The mistakes by what they are."""
 
 
-OF_LIMITS = ("GR207", "GR212", "GR215", "GR229")
+OF_LIMITS = ("GR233", "GR207", "GR212", "GR215", "GR229")
 """What is found of limits by asking about all requests."""
 
 

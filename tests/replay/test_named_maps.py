@@ -106,13 +106,19 @@ def test_access_logs_tell_who_and_which_endpoint(tmp_path, name):
     }
 
 
-@pytest.mark.parametrize("stamp", ['"2026-03-01T09:00:00Z"', "1772355600000000000"])
-def test_cloudflare_logs_have_times_of_both_kinds(tmp_path, stamp):
+@pytest.mark.parametrize(
+    "stamp",
+    ['"2026-03-01T09:00:00Z"', "1772355600000000000", '"1772355600000000000"', "1772355600"],
+)
+def test_cloudflare_logs_have_times_of_each_kind(tmp_path, stamp):
     line = (
         '{"ClientIP":"203.0.113.9","ClientCountry":"de","ClientASN":64500,"ClientRequestUserAgent":'
-        f'"x","ClientRequestURI":"/v1/embeddings?a","EdgeStartTimestamp":{stamp}}}'
+        f'"x","ClientRequestURI":"/v1/embeddings?a","EdgeStartTimestamp":{stamp},'
+        '"EdgeEndTimestamp":"2026-03-01T09:00:02Z"}'
     )
     read = by_name(tmp_path, "cloudflare", line + "\n")
+
+    assert read.first.duration == 2
 
     assert read.times == [MARCH]
     assert read.facts[0]["geo.country"] == "DE"
@@ -120,7 +126,37 @@ def test_cloudflare_logs_have_times_of_both_kinds(tmp_path, stamp):
     assert read.facts[0]["request.capability"] == "embedding"
 
 
-INVOKED = {
+ASKED = '203.0.113.9 - ada [01/Mar/2026:09:00:00 +0000] "POST /v1/messages HTTP/1.1"'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{ASKED} 200 12",
+        f'{ASKED} 200 - "-" "x" 7',
+        f'api.example:443 {ASKED} 200 12 "-" "x"',
+    ],
+)
+def test_apaches_other_usual_formats_are_read(tmp_path, line):
+    read = by_name(tmp_path, "apache", line + "\n")
+
+    assert read.times == [MARCH]
+    assert read.facts[0]["client.ip"] == "203.0.113.9"
+    assert read.facts[0]["account.id"] == "ada"
+    assert read.facts[0]["request.capability"] == "chat"
+    assert proposed(str(tmp_path / "log")).name in ("nginx", "apache")
+
+
+def test_the_format_that_packages_of_nginx_set_up_is_read(tmp_path):
+    line = f'{ASKED} 200 12 "-" "x" "198.51.100.7, 203.0.113.9"\n'
+    read = by_name(tmp_path, "nginx", line + "no such line\n")
+
+    assert read.facts[0]["client.ip"] == "203.0.113.9"
+    assert read.facts[0]["client.agent"] == "x"
+    assert read.bad.count == 1
+
+
+INVOKED: dict[str, Any] = {
     "schemaType": "ModelInvocationLog",
     "timestamp": "2026-03-01T09:00:00Z",
     "accountId": "111122223333",
@@ -131,6 +167,9 @@ INVOKED = {
     "input": {"inputContentType": "application/json", "inputTokenCount": 40},
     "output": {"outputContentType": "application/json", "outputTokenCount": 7},
 }
+
+
+USED = {"input_tokens": 40, "cached_input_tokens": 0, "output_tokens": 7}
 
 
 def test_cloudwatch_events_are_unpacked_in_the_order_of_their_times(tmp_path):
@@ -146,7 +185,7 @@ def test_cloudwatch_events_are_unpacked_in_the_order_of_their_times(tmp_path):
 
     assert whole.times == pages.times == [MARCH, MARCH + 5]
     assert [line for line, _, _ in whole.rows] == [2, 1]
-    assert whole.first.usage == {"input_tokens": 40, "output_tokens": 7}
+    assert whole.first.usage == USED
     assert whole.facts[0]["account.id"].endswith("user/ada")
     assert whole.facts[0]["request.model"] == "large"
 
@@ -156,7 +195,7 @@ def test_cloudwatch_exports_are_lines_of_a_time_and_an_event(tmp_path):
     read = by_name(tmp_path, "cloudwatch-export", line + "2026-03-01T09:00:00.000Z no json\n")
 
     assert read.times == [MARCH]
-    assert read.first.usage == {"input_tokens": 40, "output_tokens": 7}
+    assert read.first.usage == USED
     assert read.bad.first[0][2] == "`message` is not JSON"
 
 
@@ -164,7 +203,7 @@ def test_invocations_delivered_to_s3_are_a_line_each(tmp_path):
     read = by_name(tmp_path, "bedrock", (json.dumps(INVOKED) + "\n") * 2)
 
     assert read.times == [MARCH, MARCH]
-    assert read.first.usage == {"input_tokens": 40, "output_tokens": 7}
+    assert read.first.usage == USED
     assert read.facts[0]["account.id"].endswith("user/ada")
 
 
@@ -187,11 +226,48 @@ def test_openais_usage_is_a_row_for_the_requests_of_a_bucket(tmp_path):
     read = by_name(tmp_path, "openai", json.dumps(page))
 
     assert read.times == [MARCH, MARCH]
-    assert read.first.estimate == {"requests": 5}
+    assert read.first.reserved == {"requests": 5, "input_tokens": 1000}
     assert read.first.usage == {
         "requests": 5, "input_tokens": 1000, "cached_input_tokens": 800, "output_tokens": 500,
     }  # fmt: skip
     assert read.facts[0]["credential.id"] == "key_1"
+
+
+def test_buckets_of_several_pages_are_read_as_a_list_and_without_a_user_by_key(tmp_path):
+    result = {
+        "input_tokens": 10, "output_tokens": 5, "num_model_requests": 2, "user_id": None,
+        "api_key_id": "key_1", "model": "large",
+    }  # fmt: skip
+    buckets = [{"start_time": int(MARCH) + n, "end_time": 0, "results": [result]} for n in (0, 60)]
+    read = by_name(tmp_path, "openai", json.dumps([*buckets, {"start_time": 0, "results": []}]))
+
+    assert read.times == [MARCH, MARCH + 60]
+    assert read.facts[0]["account.id"] == "key_1"
+    assert proposed(str(tmp_path / "log")).name == "openai"
+
+
+def test_openais_older_usage_is_a_row_for_five_minutes(tmp_path):
+    row = {
+        "aggregation_timestamp": int(MARCH), "n_requests": 2, "operation": "completion",
+        "snapshot_id": "large", "n_context": 2, "n_context_tokens_total": 244, "n_generated": 2,
+        "n_generated_tokens_total": 128,
+    }  # fmt: skip
+    document = {"object": "list", "data": [row], "dalle_api_data": [], "current_usage_usd": 0}
+    (tmp_path / "log").write_text(json.dumps(document, indent=2))
+    read = Read(tmp_path / "log", load_map("openai-older", POLICIES))
+
+    assert read.times == [MARCH]
+    assert read.first.usage == {
+        "requests": 2, "input_tokens": 244, "cached_input_tokens": 0, "output_tokens": 128,
+    }  # fmt: skip
+    assert read.facts[0] == {
+        "account.id": "everybody", "request.model": "large", "request.capability": "chat",
+    }  # fmt: skip
+    assert proposed(str(tmp_path / "log")).name == "openai-older"
+    with ExitStack() as closing:
+        files = TrafficFiles([str(tmp_path / "log")], closing)
+        assert not list(files.requests(load_map("openai", POLICIES)))
+    assert "see with `guardrail map guess` which map reads it" in files.faults[0]
 
 
 def test_anthropics_usage_adds_up_what_went_in(tmp_path):
@@ -212,11 +288,16 @@ def test_anthropics_usage_adds_up_what_went_in(tmp_path):
         "2026-03-01,large,key,Default,standard,≤ 200k,100,2,4,30,9,0,global,\n",
     )
 
-    for found in (read, table):
+    hourly = by_name(
+        tmp_path, "anthropic-csv", (tmp_path / "log").read_text().replace("-01,", "-01 09:00,")
+    )
+
+    for found in (read, table, hourly):
         assert found.first.usage == {
             "input_tokens": 136, "cached_input_tokens": 30, "output_tokens": 9,
         }  # fmt: skip
     assert (read.times, table.times) == ([MARCH], [MARCH - 9 * 3600])
+    assert hourly.times == [MARCH]
 
 
 def test_litellms_spend_logs_are_read_as_a_list_and_by_line(tmp_path):
@@ -233,12 +314,49 @@ def test_litellms_spend_logs_are_read_as_a_list_and_by_line(tmp_path):
     listed = by_name(tmp_path, "litellm", json.dumps(rows))
     lines = by_name(tmp_path, "litellm", "".join(json.dumps(row) + "\n" for row in rows))
 
-    for read in (listed, lines):
+    page = by_name(tmp_path, "litellm", json.dumps({"data": rows, "total": 2, "page": 1}))
+
+    for read in (listed, lines, page):
         assert read.times == [MARCH + 1, MARCH + 4]
         assert [request.duration for _, _, request in read.rows] == [8, 5]
         assert [facts["request.capability"] for facts in read.facts] == ["embedding", "chat"]
         assert read.first.usage == {"input_tokens": 10, "output_tokens": 5}
         assert read.bad.count == 0
+
+
+def test_a_key_stands_in_for_a_user_that_a_spend_log_lacks(tmp_path):
+    row = {
+        "call_type": "acompletion", "api_key": "hash", "prompt_tokens": 1, "completion_tokens": 1,
+        "startTime": "2026-03-01T09:00:00Z", "user": "", "model": "large", "model_group": "",
+    }  # fmt: skip
+    read = by_name(tmp_path, "litellm", json.dumps(row, indent=2))
+
+    assert read.facts[0]["account.id"] == "hash"
+    assert read.facts[0]["request.model"] == "large"
+    assert not read.notes.is_missed("user")
+    assert not read.notes.is_missed("team_id")
+    assert read.notes.is_missed("endTime")
+
+
+def test_what_was_read_from_a_cache_counts_as_input(tmp_path):
+    counts = {"inputTokenCount": 40, "cacheReadInputTokenCount": 100}
+    row = {**INVOKED, "input": {**INVOKED["input"], **counts}}
+    read = by_name(tmp_path, "bedrock", json.dumps(row) + "\n")
+
+    assert read.first.usage == {
+        "input_tokens": 140, "cached_input_tokens": 100, "output_tokens": 7,
+    }  # fmt: skip
+    assert not read.notes.is_missed("input.cacheWriteInputTokenCount")
+
+
+def test_one_document_of_what_is_a_line_each_is_proposed_as_a_document(tmp_path):
+    (tmp_path / "log").write_text(json.dumps(INVOKED, indent=2))
+    made = proposed(str(tmp_path / "log"))
+    read = Read(tmp_path / "log", read_map(made.text.encode(), "map", POLICIES))
+
+    assert made.name is None
+    assert "a line at a time: this is a document" in made.taken[0]
+    assert read.first.usage == USED
 
 
 @pytest.mark.parametrize("first", ["1772355600", "1772355600.0", "2026-03-01T09:00:00Z"])
@@ -477,13 +595,13 @@ def test_a_proposal_reads_the_log_and_says_what_it_took_for_what(tmp_path, log):
     assert read.bad.count == 0
     assert read.rows
     columns = {column for line in made.taken for column in line.split("`")[1::2]}
-    assert all(source.column.name in columns for source in read_columns(made.text))
+    assert all(column.name in columns for column in read_columns(made.text))
     assert not columns & set(made.unused)
 
 
 def read_columns(text: str) -> list[Any]:
     mapping = read_map(text.encode(), "map", POLICIES)
-    return [source for source in mapping.facts if source.column is not None]
+    return [column for source in mapping.facts for column in source.columns]
 
 
 def test_a_sum_of_tokens_is_left_out_beside_its_parts(tmp_path):

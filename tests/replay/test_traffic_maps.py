@@ -161,7 +161,7 @@ def test_amounts_and_durations_come_from_columns_and_constants(tmp_path, policie
     row = {"t": 1, "i": "5", "usd": "0.25", "n": 2.0, "ms": 1500}
     [(_, _, request)], _ = mapped(tmp_path, policies, text, row)
 
-    assert request.estimate == {"input_tokens": 5, "output_tokens": 100}
+    assert request.estimate == {"images": 2, "input_tokens": 5, "output_tokens": 100}
     assert request.usage == {"output_tokens": 7, "cost_usd": 0.25, "images": 2}
     assert request.duration == 1.5
 

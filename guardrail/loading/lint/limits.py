@@ -8,17 +8,22 @@ from fractions import Fraction
 
 from guardrail.errors import Diagnostic, finding
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.written import Written, allowances
+from guardrail.loading.lint.written import Written, allowances, maps_in
+from guardrail.loading.lists import list_name
+from guardrail.loading.nodes import MapNode, Node, Scalar
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import (
     HOUR,
+    SECOND,
     Amount,
+    Banded,
     possible_amounts,
+    without_raises,
 )
-from guardrail.model.conditions import ALWAYS
+from guardrail.model.conditions import ALWAYS, comparisons, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
-from guardrail.model.rules import BURST, Budget, Concurrency, Limiting, Rate, Rule
+from guardrail.model.rules import BURST, Budget, Concurrency, Distinct, Limiting, Rate, Rule
 
 TYPICAL_TOKENS = 1000
 """What a request is taken to need where no model says how long its answers may get."""
@@ -46,6 +51,10 @@ def lint_limits(written: Written) -> None:
     limits = [limit for limit in _limits(written.policies) if limit.rule.mode is Mode.ENFORCE]
     _too_small(written, limits)
     _without_room(written, limits)
+    _of_no_value(written, limits)
+    _short_bans(written)
+    _late_bands(written)
+    _idle_points(written)
     _without_concurrency(written, limits)
 
 
@@ -142,6 +151,118 @@ def _without_room(written: Written, limits: list[_Limit]) -> None:
                 help += "; what has no limit is `unlimited`"
             at = written.place(limit.rule).key_span(limit.path)
             written.scope.findings.report("GR210", at, message, label=label, help=help)
+
+
+def _of_no_value(written: Written, limits: list[_Limit]) -> None:
+    """Report limits of no different value at all: the first one is refused."""
+    for limit in limits:
+        verb = limit.verb
+        if isinstance(verb, Distinct) and set(possible_amounts(limit.amount) or ()) == {0}:
+            message = f"no request fits into the limit of {quoted(limit.rule.id)}"
+            label = f"it refuses whoever has {quoted(verb.count)}"
+            help = "write how many there may be, at least 1, or `block: {}` if none may be"
+            at = written.place(limit.rule).key_span(limit.path)
+            written.scope.findings.report("GR210", at, message, label=label, help=help)
+
+
+# GR234: a ban that is over before it is felt.
+
+
+def _short_bans(written: Written) -> None:
+    for rule in written.policies.rules:
+        ban = rule.escalate
+        if ban is None or rule.mode is not Mode.ENFORCE:
+            continue
+        wait = _wait(rule)
+        if ban.block_for > max(SECOND, wait):
+            continue
+        message = f"the ban of rule {quoted(rule.id)} is over when whom it is for may come again"
+        label = "nobody is told to wait for less than a second"
+        if wait > SECOND:
+            label = f"the limit itself makes whom it refuses wait up to {wait // SECOND:,} s"
+        help = "let `block_for` be minutes or hours, or leave `escalate` out"
+        at = written.place(rule).key_span(("escalate", "block_for"))
+        written.scope.findings.report("GR234", at, message, label=label, help=help)
+
+
+def _wait(rule: Rule) -> int:
+    """Return how long, in microseconds, a pace makes wait for one more request, 0 for others."""
+    verb = rule.verb
+    if not isinstance(verb, Rate) or verb.unit != "requests":
+        return 0
+    amounts = possible_amounts(verb.amount)
+    if amounts is None or None in amounts:
+        return 0
+    most = max((amount for amount in amounts if amount), default=0)
+    return verb.period // most if most else 0
+
+
+# GR235: bands whose first one is no other than what lies below it.
+
+
+def _late_bands(written: Written) -> None:
+    told: set[int] = set()
+    for rule in written.policies.rules:
+        for path, amount in allowances(rule):
+            banded = without_raises(amount)
+            # Whoever asks what a customer paid may leave out who paid less than the first band.
+            if not isinstance(banded, Banded) or banded.fact in facts_of(rule.when):
+                continue
+            node = _written_amount(written, rule, path)
+            bands = node.get("bands") if isinstance(node, MapNode) else None
+            if not isinstance(node, MapNode) or not isinstance(bands, MapNode):
+                continue
+            if not bands.entries or node.get("else") is not None:
+                continue
+            first = bands.entries[0].key
+            if banded.starts[0] > 0 and id(first) not in told:
+                told.add(id(first))
+                message = f"the first band starts at {quoted(first.text)}"
+                label = "whoever is below gets the smallest amount of the bands all the same"
+                help = "let it start at 0, or say with `else` what holds below it"
+                written.scope.findings.report("GR235", first, message, label=label, help=help)
+
+
+def _written_amount(written: Written, rule: Rule, path: Path) -> Node:
+    """Return where an amount of a rule is written, in a table if it names one."""
+    node = written.place(rule).at(*path)
+    name = list_name(node) if isinstance(node, Scalar) else None
+    if name is not None:
+        for _, section in written.sections("tables"):
+            table = section.get(name) if isinstance(section, MapNode) else None
+            if table is not None:
+                return table
+    return node
+
+
+# GR236: points of a score beyond what any rule asks for.
+
+
+def _idle_points(written: Written) -> None:
+    score = written.policies.score
+    conditions = [rule.when for rule in written.policies.rules if rule.mode is not Mode.OFF]
+    conditions += [exemption.when for exemption in written.policies.exemptions]
+    tests = [test for when in conditions for test in comparisons(when) if test.fact == _SCORE]
+    amounts = (amount for rule in written.policies.rules for _, amount in allowances(rule))
+    read = any(getattr(without_raises(amount), "fact", "") == _SCORE for amount in amounts)
+    bounds = [test.operand for test in tests if isinstance(test.operand, int | float)]
+    if score is None or read or not bounds or len(bounds) < len(tests):
+        return
+    most = max(bounds)
+    for _, section in written.sections("score"):
+        for node in maps_in(section):
+            points = node.get("points")
+            if not isinstance(points, Scalar) or not isinstance(points.value, int):
+                continue
+            # A test for more than a bound takes one point more.
+            if points.value > most + 1:
+                message = f"no rule asks for as many as {quoted(points.text)} points"
+                label = f"the most that any asks for is {most:g}"
+                help = f"write `{most:g}`, if one sign is to do as much as all others together"
+                written.scope.findings.note("GR236", points, message, label=label, help=help)
+
+
+_SCORE = "actor.score"
 
 
 # GR214: what has to stand beside a limit.
