@@ -35,6 +35,7 @@ SEEDS = 2000
 LENGTH = 12
 INDEXED = (None, None, None, "geo.country", "request.tools", "account.id")
 CHUNK = 1000
+MINUTE = 60.0
 EXPLAINED = 20
 """Of so many requests of the week, one is explained."""
 
@@ -64,14 +65,29 @@ def history(seed: int, way: str) -> str:
     subject = Subject(policies, max_keys=most, **WAYS[way])
     rng, now = Random(seed), START
     rows: list[object] = []
+    written: dict[str, tuple[object, float]] = {}
     for _ in range(LENGTH):
         now += rng.choice(MOVES)
         decision = subject.decide(request(rng), now)
         row = {**told_shortly(decision), "explained": decision.explain().as_dict()}
         rows.append(plain(row))
         after(rng, now, subject, subject)
-        rows.append(plain(subject.contents()["shared"]))
+        rows.append(plain(just_written(subject.contents()["shared"], written, now)))
     return digest(rows)
+
+
+def just_written(
+    records: Mapping[str, object], written: dict[str, tuple[object, float]], now: float
+) -> dict[str, object]:
+    """Return the records that changed within the last minute: no store forgets them sooner.
+
+    Of older ones it is for their hashes to say which are still there, and those differ in each
+    process. `written` has each record as it last changed, with the time (seconds).
+    """
+    for key, record in records.items():
+        if key not in written or written[key][0] != record:
+            written[key] = record, now
+    return {key: record for key, record in records.items() if now - written[key][1] <= MINUTE}
 
 
 def plain(value: Any) -> Any:
