@@ -72,7 +72,7 @@ def history(seed: int, way: str) -> str:
         row = {**told_shortly(decision), "explained": decision.explain().as_dict()}
         rows.append(plain(row))
         after(rng, now, subject, subject)
-        rows.append(plain(just_written(subject.contents()["shared"], written, now)))
+        rows.append(just_written(plain(subject.contents()["shared"]), written, now))
     return digest(rows)
 
 
