@@ -18,7 +18,7 @@ from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import define, spill_text
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
 from guardrail.model.amounts import DAY, SECOND
-from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Reply
+from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Correction, Reply
 from guardrail.model.facts import LATEST
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
@@ -33,10 +33,6 @@ class FusableTable(Protocol):
 
     def find_older(self, key: str) -> Any:
         """Return a record that the current generation lacks."""
-        ...
-
-    def find(self, key: str) -> Any:
-        """Return a record."""
         ...
 
     def put(self, key: str, record: Any, now: int) -> bool:
@@ -73,6 +69,10 @@ class FusableStore(Protocol):
 
     def apply(self, cell: Cell, reply: Reply, now: int) -> None:
         """Charge a cell; the lock is held."""
+        ...
+
+    def correct(self, correction: Correction, now: int) -> None:
+        """Apply a correction; the lock is held."""
         ...
 
     @property
