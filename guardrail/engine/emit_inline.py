@@ -520,10 +520,10 @@ class _Inline:
         }
 
     def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
-        """Return the lines that go through buckets: before the lock, and under it.
+        """Return the lines that find the functions of buckets, and those that call them.
 
-        Before it run rules without counters; where a bucket has others, all of its rules run under
-        it, before those that always apply. What they asked for and would write is `looked`.
+        They run under the lock, before any counter of the rules here is read; what they asked for
+        and would write is `looked`.
         """
         before = ["looks = ()"]
         emitter.constants["bucket_of"] = self._bucket
@@ -531,13 +531,8 @@ class _Inline:
             held, value = emitter.constant("I", bucket), emitter.variable(name)
             before += [
                 f"b = {held}.get({value})",
-                "if b is not None:",
-                f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                "    if b.counts: looks += (b.function,)",
-                "    else:",
-                "        b = b.function(facts, estimate, t)",
-                f"        if b is None: {self.bail}",
-                "        found += b",
+                f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
+                "if b is not None: looks += (b,)",
             ]
         within = [
             "more = ()",
@@ -553,44 +548,26 @@ class _Inline:
         return before, within
 
     def _bucket(self, name: str, value: object) -> Any:
-        places = self.buckets[name][value]
-        counts = any(self.engine.limits[place] is not None for place in places)
-        bail = "return False" if counts else "return None"
-        emitter = InlineEmitter(self.engine, self.store, bail, bail, called=True)
-        emitter.add(places)
-        prelude = emitter.prelude()
-        if counts:
-            lines = [
-                *prelude,
-                "if found:",
-                "    looked.found += found",
-                "    looked.ended = looked.ended or refuses(found)",
-                "if looked.ended: return True",
-                *emitter.naming,
-                "judged = left = struck = (); refused = False",
-                *emitter.opening,
-                *emitter.then,
-                f"looked.add(judged, struck, left, refused, {emitter.receipt_tuple})",
-                # What is refused already will not be written.
-                *conditional("not looked.refused", emitter.writes),
-                "return True",
-            ]
-            head = "def decide(facts, estimate, t, serial, looked):"
-        else:
-            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
-        function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
-        self.buckets[name][value] = made = Bucket(function, counts)
+        leave = "return False"
+        emitter = InlineEmitter(self.engine, self.store, leave, leave, called=True)
+        emitter.add(self.buckets[name][value])
+        lines = [
+            *emitter.prelude(),
+            "if found:",
+            "    looked.found += found",
+            "    looked.ended = looked.ended or refuses(found)",
+            "if looked.ended: return True",
+            *emitter.naming,
+            "judged = left = struck = (); refused = False",
+            *emitter.opening,
+            *emitter.then,
+            f"looked.add(judged, struck, left, refused, {emitter.receipt_tuple})",
+            # What is refused already will not be written.
+            *conditional("not looked.refused", emitter.writes),
+            "return True",
+        ]
+        source = ["def look(facts, estimate, t, serial, looked):", *indented(lines)]
+        self.buckets[name][value] = made = define(
+            source, emitter.constants, "look", f"inline {name}"
+        )
         return made
-
-
-class Bucket:
-    """The generated function for the rules that an index finds for one value.
-
-    `counts` tells whether one of them has counters.
-    """
-
-    __slots__ = ("counts", "function")
-
-    def __init__(self, function: Callable[..., Any], counts: bool) -> None:
-        self.function = function
-        self.counts = counts
