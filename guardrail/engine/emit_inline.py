@@ -16,7 +16,7 @@ from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import AT_ONCE, Emitter, by_value
 from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import define, spill_text
-from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
+from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Correction, Reply
 from guardrail.model.facts import LATEST
@@ -122,7 +122,7 @@ class InlineEmitter(Emitter):
             newest_slot=codec.newest_slot,
             read_members=codec.read_members, entered=codec.entered,
             copied=codec.copied, slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
-            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full, refuses=refuses,
+            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full,
         )  # fmt: skip
 
     def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
@@ -402,6 +402,11 @@ def decide_inline(engine: Engine, store: FusableStore, steps: Decide) -> Decide:
     return _Inline(engine, store, steps).decide()
 
 
+def _unread(*case: object) -> tuple[()]:
+    """Return the receipts of a decision that looked at no counter."""
+    return ()
+
+
 class _Inline:
     def __init__(self, engine: Engine, store: FusableStore, steps: Decide) -> None:
         self.engine = engine
@@ -425,7 +430,14 @@ class _Inline:
         emitter = InlineEmitter(self.engine, self.store, self.bail, "break", fixed)
         emitter.add(places)
         prelude = emitter.prelude()
-        before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
+        # No counter is read where a rule without any refuses.
+        refused = [
+            "decision = new(Decision)",
+            "decision._ruling = ruled(found, facts, t)",
+            "decision._case = (engine, facts, estimate, t, next_serial(), unread, found, None)",
+            "return decision",
+        ]
+        before, within = self._bucket_calls(emitter, refused) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
         if within or emitter.naming:
             serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
@@ -437,7 +449,7 @@ class _Inline:
                 "    judged += looked.judged; struck += looked.struck; left += looked.left",
                 "    refused = refused or looked.refused",
             ]
-            looks, receipts = "not looks and ", receipts + " + more"
+            looks, receipts = " and not looks", receipts + " + more"
             kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
         rest = ", ".join(kept)
@@ -446,8 +458,7 @@ class _Inline:
             "t = int(moment * 1000000 + 0.5)",
             *prelude,
             *before,
-            f"if found and {looks}refuses(found):",
-            "    return concluded(facts, estimate, t, next_serial(), found, ())",
+            *conditional(f"ended{looks}", refused),
             *naming,
             # Bound methods in a try statement cost a quarter of a with statement.
             "acquire()",
@@ -514,16 +525,18 @@ class _Inline:
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "concluded": self.engine.concluded,
+            "unread": _unread,
             "ruled": self.engine.ruled,
             "strike": self._strike,
         }
 
-    def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
+    def _bucket_calls(
+        self, emitter: InlineEmitter, refused: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
         """Return the lines that find the functions of buckets, and those that call them.
 
         They run under the lock, before any counter of the rules here is read; what they asked for
-        and would write is `looked`.
+        and would write is `looked`; `refused` are the lines that refuse before that.
         """
         before = ["looks = ()"]
         emitter.constants["bucket_of"] = self._bucket
@@ -537,13 +550,13 @@ class _Inline:
         within = [
             "more = ()",
             "if looks:",
-            "    looked = Looked(bool(found) and refuses(found))",
+            "    looked = Looked(ended)",
             "    for b in looks:",
             "        if not b(facts, estimate, t, serial, looked): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
-            "    if looked.ended: return concluded(facts, estimate, t, serial, found, ())",
+            *indented(conditional("looked.ended", refused)),
         ]
         return before, within
 
@@ -553,9 +566,8 @@ class _Inline:
         emitter.add(self.buckets[name][value])
         lines = [
             *emitter.prelude(),
-            "if found:",
-            "    looked.found += found",
-            "    looked.ended = looked.ended or refuses(found)",
+            "looked.found += found",
+            "if ended: looked.ended = True",
             "if looked.ended: return True",
             *emitter.naming,
             "judged = left = struck = (); refused = False",

@@ -14,7 +14,7 @@ from guardrail.engine.emit import AT_ONCE, Emitter, by_value
 from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.expressions import STAND_INS, define, spill_text
 from guardrail.engine.plan import Plan
-from guardrail.engine.verbs import CellSpec, Limit, refuses
+from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import (
     CELL,
@@ -168,7 +168,6 @@ class _Planning:
         emitter.add(places)
         prelude = emitter.prelude()
         calls = [] if called else self._bucket_calls(emitter)
-        emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
             "keys, charges, cells, members = plan.form",
@@ -177,7 +176,7 @@ class _Planning:
             "if found:",
             "    plan.found += found",
             # No store is asked then, but buckets may have more to say.
-            "    if refuses(found):",
+            "    if ended:",
             *indented([*calls, "return True"], 2),
             *emitter.opening,
             *emitter.then,
