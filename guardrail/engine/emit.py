@@ -27,6 +27,7 @@ from guardrail.engine.expressions import (
     define,
     key_text,
 )
+from guardrail.engine.index import AT_ONCE
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
@@ -35,8 +36,6 @@ from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amo
 from guardrail.model.cells import TOP
 from guardrail.model.rules import Rule
 
-AT_ONCE = 32
-"""Up to so many values of an index have their functions made at the start, more as they come."""
 DEEPEST = 30
 """A rule with more places to stop at, one within the other, is left to the interpreter."""
 SMALL = TOP // MICRO
@@ -222,6 +221,11 @@ class Emitter(FactEmitter, ABC):
         return f"m{j}"
 
     # Parts of a function.
+
+    def defined(self, lines: Sequence[str], name: str, title: str) -> Any:
+        """Return the function `name` that lines define over the constants of this one."""
+        shared = self.engine.index.is_wide
+        return define(lines, self.constants, name, title, shared=shared)
 
     def prelude(self) -> list[str]:
         """Return the lines that read facts and amounts, then `shared` and `first`.

@@ -13,9 +13,10 @@ from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit import Emitter, by_value
 from guardrail.engine.emit_facts import conditional, either, indented
-from guardrail.engine.expressions import define, spill_text
+from guardrail.engine.expressions import spill_text
+from guardrail.engine.index import AT_ONCE
 from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt
 from guardrail.model.amounts import DAY, SECOND
 from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Correction, Reply
@@ -489,9 +490,10 @@ class _Inline:
             f"def receipts(engine, facts, estimate, t, serial, {rest}):",
             f"    return {receipts}",
         ]
-        emitter.constants["receipts"] = define(read, emitter.constants, "receipts", "receipts")
+        emitter.constants["receipts"] = emitter.defined(read, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
-        return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
+        emitter.constants.update(self._constants())
+        return cast(Decide, emitter.defined(source, "decide", "inline"))
 
     bail = "return steps(facts, estimate, moment)"
 
@@ -513,9 +515,8 @@ class _Inline:
             found.append(limit.sentenced())
         return tuple(found)
 
-    def _constants(self, emitter: Emitter) -> dict[str, Any]:
+    def _constants(self) -> dict[str, Any]:
         return {
-            **emitter.constants,
             "steps": self.steps,
             "acquire": self.store.lock.acquire,
             "release": self.store.lock.release,
@@ -579,7 +580,5 @@ class _Inline:
             "return True",
         ]
         source = ["def look(facts, estimate, t, serial, looked):", *indented(lines)]
-        self.buckets[name][value] = made = define(
-            source, emitter.constants, "look", f"inline {name}"
-        )
+        self.buckets[name][value] = made = emitter.defined(source, "look", f"inline {name}")
         return made

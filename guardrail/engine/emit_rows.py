@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.engine.core import Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit import Emitter, by_value
 from guardrail.engine.emit_facts import conditional, indented
-from guardrail.engine.expressions import STAND_INS, define, spill_text
+from guardrail.engine.expressions import STAND_INS, spill_text
+from guardrail.engine.index import AT_ONCE
 from guardrail.engine.plan import Plan
 from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.model.amounts import SECOND
@@ -184,7 +185,7 @@ class _Planning:
             "return True",
         ]
         head = "def write(facts, estimate, t, plan):"
-        write: Write = define([head, *indented(lines)], emitter.constants, "write", "rows")
+        write: Write = emitter.defined([head, *indented(lines)], "write", "rows")
         return write
 
     def _bucket_calls(self, emitter: Emitter) -> list[str]:
