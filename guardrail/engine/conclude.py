@@ -60,8 +60,6 @@ def conclude(
     """Return the ruling on all that was found at `now` (microseconds) of a request for a model."""
     if not found:
         return Ruling(notes=notes) if notes else ALLOWED
-    if len(found) == 1 and found[0].effect.refuses and not found[0].shadow:
-        return _refused(policies.rules, found[0], found, now, (), notes)
     ruling = _combined(policies, found, model, now, notes)
     if ruling.effect.refuses:
         return ruling
@@ -72,6 +70,11 @@ def conclude(
     names = tuple(rules[order].id for order in sorted(idle))
     said = tuple(f"rule `{rules[order].id}` {note}" for order, note in sorted(idle.items()))
     return ruling._replace(idle=names, notes=notes + said)
+
+
+def refused_by(policies: PolicySet, finding: Finding, now: int) -> Ruling:
+    """Return the ruling where a rule in force refuses and nothing else was found."""
+    return _refused(policies.rules, finding, (finding,), now, (), ())
 
 
 def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, cast
 
-from guardrail.engine.conclude import Ruling, ShadowReport, conclude
+from guardrail.engine.conclude import Ruling, ShadowReport, conclude, refused_by
 from guardrail.engine.explain import Explanation, rule_stories
 from guardrail.engine.expressions import rule_facts
 from guardrail.engine.facts import FactReader, Reading
@@ -154,12 +154,12 @@ class Engine:
         reading: Reading | None = None,
     ) -> Ruling:
         """Return the answer to what rules asked for of a request at `now` (microseconds)."""
-        notes, model = () if reading is None else reading.notes, None
         if reading is not None:
             model = reading.facts.get("request.model")
-        elif len(found) != 1 or not found[0].effect.refuses:
-            model = self.reader.value("request.model", facts)
-        return conclude(self.policies, found, model, now, notes)
+            return conclude(self.policies, found, model, now, reading.notes)
+        if len(found) == 1 and found[0].effect.refuses and not found[0].shadow:
+            return refused_by(self.policies, found[0], now)
+        return conclude(self.policies, found, self.reader.value("request.model", facts), now)
 
     def settlement(
         self, decision: Decision, usage: Mapping[str, object], model: str | None

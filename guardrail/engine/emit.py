@@ -27,6 +27,7 @@ from guardrail.engine.expressions import (
     define,
     key_text,
 )
+from guardrail.engine.index import AT_ONCE
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
 from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
@@ -35,8 +36,6 @@ from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amo
 from guardrail.model.cells import TOP
 from guardrail.model.rules import Rule
 
-AT_ONCE = 32
-"""Up to so many values of an index have their functions made at the start, more as they come."""
 DEEPEST = 30
 """A rule with more places to stop at, one within the other, is left to the interpreter."""
 SMALL = TOP // MICRO
@@ -99,8 +98,9 @@ class Emitter(FactEmitter, ABC):
         )
         for rule, limit, applies in found:
             if limit is None:
-                finding = self.constant("F", (static_finding(rule),))
-                self.first += conditional(applies, [f"found += {finding}"])
+                finding = static_finding(rule)
+                named = self.constant("F", (finding,))
+                self.first += conditional(applies, [_finds(named, finding)])
             else:
                 self._add_limit(rule, limit, applies)
 
@@ -167,7 +167,7 @@ class Emitter(FactEmitter, ABC):
         """Refuse, where a condition holds (empty: always), as the limit allows nothing."""
         finding = limit.nothing_allowed()
         nothing = self.constant("F", (finding,))
-        self._stop(limit, where, [f"found += {nothing}"], finding)
+        self._stop(limit, where, [_finds(nothing, finding)], finding)
 
     def refuse_too_much(
         self, limit: Limit, number: int, amount: str, by: str, most: str, fits: str, where: str
@@ -177,11 +177,12 @@ class Emitter(FactEmitter, ABC):
         `where` is the condition for the limit to count (empty: always), `fits` the units told.
         """
         refuse = self.constant("X", limit.too_much)
-        too_much = f"found += ({refuse}({number}, {self.amount(limit.units[number])}, {fits}),)"
+        told, finding = self.amount(limit.units[number]), limit.too_much(number, 0, 0)
+        too_much = _finds(f"({refuse}({number}, {told}, {fits}),)", finding)
         if by:
             self.head += conditional(where, [f"{amount} = {by}"])
         beyond = f"{where} and {amount} > {most}" if where else f"{amount} > {most}"
-        self._stop(limit, beyond, [too_much], limit.too_much(number, 0, 0))
+        self._stop(limit, beyond, [too_much], finding)
 
     def calendar_slot(self, kind: str, bounds_at: Callable[[int], Bounds]) -> str:
         """Return the variable of the calendar window's slot; its bounds are remembered."""
@@ -221,14 +222,22 @@ class Emitter(FactEmitter, ABC):
 
     # Parts of a function.
 
+    def defined(self, lines: Sequence[str], name: str, title: str) -> Any:
+        """Return the function `name` that lines define over the constants of this one."""
+        shared = self.engine.index.is_wide
+        return define(lines, self.constants, name, title, shared=shared)
+
     def prelude(self) -> list[str]:
-        """Return the lines that read facts and amounts, before `first`."""
+        """Return the lines that read facts and amounts, then `shared` and `first`.
+
+        They leave what was `found`, and whether a request is refused by it and so has `ended`.
+        """
         sized = self._amount_lines()
         reads = [*self.fact_lines(), *sized]
         lines = ["now = t / 1000000"] if self.timed else []
         # A value that cannot be looked up in a set is not of its fact's type.
         lines += ["try:", *indented(reads), "except TypeError:", f"    {self.bail}"]
-        return ["found = ()", *lines, *self.shared, *self.first]
+        return ["found = (); ended = False", *lines, *self.shared, *self.first]
 
     def _stop(
         self, limit: Limit, where: str, lines: list[str], finding: Finding | None = None
@@ -287,8 +296,8 @@ class Emitter(FactEmitter, ABC):
 
     def _require(self) -> None:
         for name in self.engine.required:
-            missing = self.constant("F", (absent(name),))
-            self.first.append(f"if {self.variable(name)} is None: found += {missing}")
+            missing = _finds(self.constant("F", (absent(name),)), absent(name))
+            self.first += conditional(f"{self.variable(name)} is None", [missing])
         # A wrong value for an identity is refused also where no rule asks for it this time.
         # So is a value that an index does not know, or that equals one of another type.
         for name in (*sorted(self.reader.identities), *self.engine.index.buckets):
@@ -349,6 +358,11 @@ class Emitter(FactEmitter, ABC):
             'amounts, _ = reserve(estimate, value("request.model", facts))',
             *(f"{name} = amounts[{unit!r}]" for unit, name in units.items()),
         ]
+
+
+def _finds(source: str, finding: Finding) -> str:
+    """Return the line that adds to what was found; `source` is a tuple of one like `finding`."""
+    return f"found += {source}" + ("; ended = True" if refuses((finding,)) else "")
 
 
 def _roller(

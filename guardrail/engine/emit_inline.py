@@ -13,12 +13,13 @@ from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit import Emitter, by_value
 from guardrail.engine.emit_facts import conditional, either, indented
-from guardrail.engine.expressions import define, spill_text
-from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt, refuses
+from guardrail.engine.expressions import spill_text
+from guardrail.engine.index import AT_ONCE
+from guardrail.engine.verbs import CellSpec, Finding, Limit, Receipt
 from guardrail.model.amounts import DAY, SECOND
-from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Reply
+from guardrail.model.cells import LINE, MEMBERS, TOP, WINDOW, Cell, Correction, Reply
 from guardrail.model.facts import LATEST
 
 Decide = Callable[[Mapping[str, object], Mapping[str, object] | None, float], Decision]
@@ -33,10 +34,6 @@ class FusableTable(Protocol):
 
     def find_older(self, key: str) -> Any:
         """Return a record that the current generation lacks."""
-        ...
-
-    def find(self, key: str) -> Any:
-        """Return a record."""
         ...
 
     def put(self, key: str, record: Any, now: int) -> bool:
@@ -73,6 +70,10 @@ class FusableStore(Protocol):
 
     def apply(self, cell: Cell, reply: Reply, now: int) -> None:
         """Charge a cell; the lock is held."""
+        ...
+
+    def correct(self, correction: Correction, now: int) -> None:
+        """Apply a correction; the lock is held."""
         ...
 
     @property
@@ -122,7 +123,7 @@ class InlineEmitter(Emitter):
             newest_slot=codec.newest_slot,
             read_members=codec.read_members, entered=codec.entered,
             copied=codec.copied, slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
-            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full, refuses=refuses,
+            ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full,
         )  # fmt: skip
 
     def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
@@ -402,6 +403,11 @@ def decide_inline(engine: Engine, store: FusableStore, steps: Decide) -> Decide:
     return _Inline(engine, store, steps).decide()
 
 
+def _unread(*case: object) -> tuple[()]:
+    """Return the receipts of a decision that looked at no counter."""
+    return ()
+
+
 class _Inline:
     def __init__(self, engine: Engine, store: FusableStore, steps: Decide) -> None:
         self.engine = engine
@@ -425,7 +431,14 @@ class _Inline:
         emitter = InlineEmitter(self.engine, self.store, self.bail, "break", fixed)
         emitter.add(places)
         prelude = emitter.prelude()
-        before, within = self._bucket_calls(emitter) if self.buckets else ([], [])
+        # No counter is read where a rule without any refuses.
+        refused = [
+            "decision = new(Decision)",
+            "decision._ruling = ruled(found, facts, t)",
+            "decision._case = (engine, facts, estimate, t, next_serial(), unread, found, None)",
+            "return decision",
+        ]
+        before, within = self._bucket_calls(emitter, refused) if self.buckets else ([], [])
         serial, naming = "next_serial()", []
         if within or emitter.naming:
             serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
@@ -437,7 +450,7 @@ class _Inline:
                 "    judged += looked.judged; struck += looked.struck; left += looked.left",
                 "    refused = refused or looked.refused",
             ]
-            looks, receipts = "not looks and ", receipts + " + more"
+            looks, receipts = " and not looks", receipts + " + more"
             kept.append("more")
             put = ["if looks:", "    for put, key, record in looked.writes: put(key, record, t)"]
         rest = ", ".join(kept)
@@ -446,8 +459,7 @@ class _Inline:
             "t = int(moment * 1000000 + 0.5)",
             *prelude,
             *before,
-            f"if found and {looks}refuses(found):",
-            "    return concluded(facts, estimate, t, next_serial(), found, ())",
+            *conditional(f"ended{looks}", refused),
             *naming,
             # Bound methods in a try statement cost a quarter of a with statement.
             "acquire()",
@@ -478,9 +490,10 @@ class _Inline:
             f"def receipts(engine, facts, estimate, t, serial, {rest}):",
             f"    return {receipts}",
         ]
-        emitter.constants["receipts"] = define(read, emitter.constants, "receipts", "receipts")
+        emitter.constants["receipts"] = emitter.defined(read, "receipts", "receipts")
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
-        return cast(Decide, define(source, self._constants(emitter), "decide", "inline"))
+        emitter.constants.update(self._constants())
+        return cast(Decide, emitter.defined(source, "decide", "inline"))
 
     bail = "return steps(facts, estimate, moment)"
 
@@ -502,9 +515,8 @@ class _Inline:
             found.append(limit.sentenced())
         return tuple(found)
 
-    def _constants(self, emitter: Emitter) -> dict[str, Any]:
+    def _constants(self) -> dict[str, Any]:
         return {
-            **emitter.constants,
             "steps": self.steps,
             "acquire": self.store.lock.acquire,
             "release": self.store.lock.release,
@@ -514,16 +526,18 @@ class _Inline:
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "concluded": self.engine.concluded,
+            "unread": _unread,
             "ruled": self.engine.ruled,
             "strike": self._strike,
         }
 
-    def _bucket_calls(self, emitter: InlineEmitter) -> tuple[list[str], list[str]]:
-        """Return the lines that go through buckets: before the lock, and under it.
+    def _bucket_calls(
+        self, emitter: InlineEmitter, refused: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """Return the lines that find the functions of buckets, and those that call them.
 
-        Before it run rules without counters; where a bucket has others, all of its rules run under
-        it, before those that always apply. What they asked for and would write is `looked`.
+        They run under the lock, before any counter of the rules here is read; what they asked for
+        and would write is `looked`; `refused` are the lines that refuse before that.
         """
         before = ["looks = ()"]
         emitter.constants["bucket_of"] = self._bucket
@@ -531,66 +545,40 @@ class _Inline:
             held, value = emitter.constant("I", bucket), emitter.variable(name)
             before += [
                 f"b = {held}.get({value})",
-                "if b is not None:",
-                f"    if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
-                "    if b.counts: looks += (b.function,)",
-                "    else:",
-                "        b = b.function(facts, estimate, t)",
-                f"        if b is None: {self.bail}",
-                "        found += b",
+                f"if b.__class__ is tuple: b = bucket_of({name!r}, {value})",
+                "if b is not None: looks += (b,)",
             ]
         within = [
             "more = ()",
             "if looks:",
-            "    looked = Looked(bool(found) and refuses(found))",
+            "    looked = Looked(ended)",
             "    for b in looks:",
             "        if not b(facts, estimate, t, serial, looked): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
-            "    if looked.ended: return concluded(facts, estimate, t, serial, found, ())",
+            *indented(conditional("looked.ended", refused)),
         ]
         return before, within
 
     def _bucket(self, name: str, value: object) -> Any:
-        places = self.buckets[name][value]
-        counts = any(self.engine.limits[place] is not None for place in places)
-        bail = "return False" if counts else "return None"
-        emitter = InlineEmitter(self.engine, self.store, bail, bail, called=True)
-        emitter.add(places)
-        prelude = emitter.prelude()
-        if counts:
-            lines = [
-                *prelude,
-                "if found:",
-                "    looked.found += found",
-                "    looked.ended = looked.ended or refuses(found)",
-                "if looked.ended: return True",
-                *emitter.naming,
-                "judged = left = struck = (); refused = False",
-                *emitter.opening,
-                *emitter.then,
-                f"looked.add(judged, struck, left, refused, {emitter.receipt_tuple})",
-                # What is refused already will not be written.
-                *conditional("not looked.refused", emitter.writes),
-                "return True",
-            ]
-            head = "def decide(facts, estimate, t, serial, looked):"
-        else:
-            lines, head = [*prelude, "return found"], "def decide(facts, estimate, t):"
-        function = define([head, *indented(lines)], emitter.constants, "decide", f"inline {name}")
-        self.buckets[name][value] = made = Bucket(function, counts)
+        leave = "return False"
+        emitter = InlineEmitter(self.engine, self.store, leave, leave, called=True)
+        emitter.add(self.buckets[name][value])
+        lines = [
+            *emitter.prelude(),
+            "looked.found += found",
+            "if ended: looked.ended = True",
+            "if looked.ended: return True",
+            *emitter.naming,
+            "judged = left = struck = (); refused = False",
+            *emitter.opening,
+            *emitter.then,
+            f"looked.add(judged, struck, left, refused, {emitter.receipt_tuple})",
+            # What is refused already will not be written.
+            *conditional("not looked.refused", emitter.writes),
+            "return True",
+        ]
+        source = ["def look(facts, estimate, t, serial, looked):", *indented(lines)]
+        self.buckets[name][value] = made = emitter.defined(source, "look", f"inline {name}")
         return made
-
-
-class Bucket:
-    """The generated function for the rules that an index finds for one value.
-
-    `counts` tells whether one of them has counters.
-    """
-
-    __slots__ = ("counts", "function")
-
-    def __init__(self, function: Callable[..., Any], counts: bool) -> None:
-        self.function = function
-        self.counts = counts

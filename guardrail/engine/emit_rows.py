@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.engine.core import Engine
-from guardrail.engine.emit import AT_ONCE, Emitter, by_value
+from guardrail.engine.emit import Emitter, by_value
 from guardrail.engine.emit_facts import conditional, indented
-from guardrail.engine.expressions import STAND_INS, define, spill_text
+from guardrail.engine.expressions import STAND_INS, spill_text
+from guardrail.engine.index import AT_ONCE
 from guardrail.engine.plan import Plan
-from guardrail.engine.verbs import CellSpec, Limit, refuses
+from guardrail.engine.verbs import CellSpec, Limit
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import (
     CELL,
@@ -168,7 +169,6 @@ class _Planning:
         emitter.add(places)
         prelude = emitter.prelude()
         calls = [] if called else self._bucket_calls(emitter)
-        emitter.constants["refuses"] = refuses
         lines = [
             *prelude,
             "keys, charges, cells, members = plan.form",
@@ -177,7 +177,7 @@ class _Planning:
             "if found:",
             "    plan.found += found",
             # No store is asked then, but buckets may have more to say.
-            "    if refuses(found):",
+            "    if ended:",
             *indented([*calls, "return True"], 2),
             *emitter.opening,
             *emitter.then,
@@ -185,7 +185,7 @@ class _Planning:
             "return True",
         ]
         head = "def write(facts, estimate, t, plan):"
-        write: Write = define([head, *indented(lines)], emitter.constants, "write", "rows")
+        write: Write = emitter.defined([head, *indented(lines)], "write", "rows")
         return write
 
     def _bucket_calls(self, emitter: Emitter) -> list[str]:

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from guardrail.model.amounts import (
@@ -269,23 +270,34 @@ def rule_facts(
     return frozenset((*names, *verb.facts))
 
 
-def define(lines: Sequence[str], constants: Mapping[str, Any], name: str, title: str) -> Any:
-    """Return the function `name` that source lines define over some constants."""
+def define(
+    lines: Sequence[str],
+    constants: Mapping[str, Any],
+    name: str,
+    title: str,
+    *,
+    shared: bool = False,
+) -> Any:
+    """Return the function `name` that source lines define over some constants.
+
+    Functions that differ in constants alone have their code in common where they are `shared`: of
+    many of them it stays in the processor's cache. Each constant then costs a little in every call.
+    """
+    if not shared:
+        namespace = dict(constants)
+        exec(_compiled("\n".join(lines), f"<guardrail {title}>"), namespace)
+        return namespace[name]
     head = f"def make({', '.join(constants)}):"
     text = "\n".join([head, *("    " + line for line in lines), f"    return {name}"])
-    return _maker(text, f"<guardrail {title}>")(*constants.values())
+    namespace = {}
+    exec(_compiled(text, f"<guardrail {title}>"), namespace)
+    return namespace["make"](*constants.values())
 
 
 @lru_cache(256)
-def _maker(text: str, title: str) -> Callable[..., Any]:
-    """Return the function `make` that a text defines; rules that differ in constants share it.
-
-    Compiling a text costs most, and one that many functions share stays in the processor's cache.
-    """
-    namespace: dict[str, Any] = {}
-    exec(compile(text, title, "exec"), namespace)
-    made: Callable[..., Any] = namespace["make"]
-    return made
+def _compiled(text: str, title: str) -> CodeType:
+    """Compile a text; guards of the same policies have the same, and compiling it costs most."""
+    return compile(text, title, "exec")
 
 
 LONGEST = 128

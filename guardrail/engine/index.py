@@ -15,6 +15,9 @@ from guardrail.model.rules import Rule
 INDEX_FROM = 16
 """A fact is indexed if at least so many rules can be; fewer are cheaper to test in line."""
 
+AT_ONCE = 32
+"""Up to so many values of an index have their functions made at the start, more as they come."""
+
 WIDEST = 64
 """A rule that lists more values than this is not indexed by them."""
 
@@ -40,6 +43,11 @@ class Index:
 
     always: tuple[int, ...]
     buckets: Mapping[str, Mapping[object, tuple[int, ...]]]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a fact has more values to find rules by than have functions made at once."""
+        return any(len(bucket) > AT_ONCE for bucket in self.buckets.values())
 
     @property
     def main(self) -> str | None:

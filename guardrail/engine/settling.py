@@ -1,7 +1,7 @@
 """Settling in memory: what was used takes the place of an estimate, in the records themselves.
 
-Where the usage states whole counts of tokens, the corrections that verbs would make (see
-`Limit.correction`) are worked out by the kind of cell and written at once, without a list of them.
+Where the usage states whole counts of tokens, windows of one slot are corrected where their records
+are; all else is corrected as its verb says, at once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from guardrail.engine.core import Decision, Engine
 from guardrail.engine.emit import TOKENS
 from guardrail.engine.emit_inline import FusableStore
 from guardrail.engine.verbs import Receipt
-from guardrail.engine.windows import pace_increment
-from guardrail.model.amounts import SECOND
-from guardrail.model.cells import TOP, Drain
+from guardrail.model.cells import TOP, WINDOW
 
 Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
 
@@ -30,22 +28,15 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     if not units <= {"requests", *TOKENS, "cost_usd"}:
         return None
     counts_money = "cost_usd" in units
-    # Of each counter: its ident, where its unit stands among the amounts, a rate's period, a lease.
+    # Of each counter: its rule, its ident, where its unit stands among the amounts.
     places = {unit: place for place, unit in enumerate((*TOKENS, "cost_usd"))}
-    counters = []
-    for limit, part in engine.counters:
-        place = places.get("".join(limit.units[part : part + 1]), len(places))
-        counters.append((limit.idents[part], place, limit.period, limit.lease))
-    acquire, release, moved, homes = (
-        store.lock.acquire,
-        store.lock.release,
-        store.moved,
-        store.homes,
-    )
-    codec, mask = store.codec, store.shard_mask
-    bits, slots, redrained, readjusted = (
-        codec.SLOT_BITS, codec.SLOT_MASK, codec.redrained, codec.readjusted,
-    )  # fmt: skip
+    counters = [
+        (limit, limit.idents[part], places.get("".join(limit.units[part : part + 1]), len(places)))
+        for limit, part in engine.counters
+    ]
+    acquire, release, correct = store.lock.acquire, store.lock.release, store.correct
+    moved, homes, mask = store.moved, store.homes, store.shard_mask
+    bits, slots = store.codec.SLOT_BITS, store.codec.SLOT_MASK
 
     def settle(
         decision: Decision, usage: Mapping[str, object], now: int, model: str | None
@@ -70,46 +61,28 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
                 if debit is None:
                     continue
                 number, charged, slot, _, _, reserved, _, _ = debit
-                ident, place, period, lease = counters[number]
+                limit, ident, place = counters[number]
                 amount = amounts[place]
-                if lease:
+                if limit.lease:
                     homes[ident].leave(moved(charged), decision.id)
                 elif amount is not None and amount != reserved:
                     key = moved(charged)
                     shard = homes[ident].current[hash(key) & mask]
                     record = shard.get(key)
                     if (
-                        not period
+                        limit.kind == WINDOW
                         and record.__class__ is int
                         and record & slots == slot
                         and (left := (record >> bits) + amount - reserved) >= 0
                     ):
                         shard[key] = min(left, TOP) << bits | slot  # as nearly always
-                    else:
-                        correct(debit, key, amount, period, now)
+                        continue
+                    correction = limit.correction(Receipt._make(debit), amount, "")
+                    if correction is not None:
+                        correct(correction, now)
         finally:
             release()
         return True
-
-    def correct(debit: Receipt, key: str, amount: int, period: int, now: int) -> None:
-        number, charged, slot, used, increment, reserved, allowance, refunded = debit
-        if key != charged and period and amount < reserved:
-            return  # the later of two lines stands: less may be due to the other
-        table = homes[counters[number][0]]
-        shard = table.current[hash(key) & mask]
-        known = record = shard.get(key)
-        if known is None:
-            record = table.find_older(key)
-        if period:
-            delta = pace_increment(amount, allowance, period) - increment
-            drain = Drain(key, delta, used + increment, refunded, slot + 60 * SECOND)
-            record = redrained(record, drain, now)
-        else:
-            record = readjusted(record, slot, amount - reserved)
-        if known is not None:
-            shard[key] = known if record is None else record
-        elif record is not None:
-            table.put(key, record, now)
 
     return settle
 

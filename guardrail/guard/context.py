@@ -442,23 +442,24 @@ class ProcessIds:
         self._hash = _drawn()
         self.next = itertools.count(1).__next__
         self._process = os.getpid()
-        self._last = (-1, "")
+        self._last = (0, "")
 
     def name(self, serial: int) -> str:
         """Return the id of a serial number: 24 hex digits, the same at every call."""
         if self._process != os.getpid():
             # Drawn first: no other thread of a child may take the parent's for its own.
-            self._hash, self._last = _drawn(), (-1, "")
+            self._hash, self._last = _drawn(), (0, "")
             self._process = os.getpid()
-        block, place = divmod(serial, _IDS_AT_ONCE)
         # Read in one piece, as another thread may move it on.
-        made, digits = self._last
-        if made != block:
+        first, digits = self._last
+        at = (serial - first) * _ID_DIGITS
+        if not 0 <= at < len(digits):
+            block, place = divmod(serial, _IDS_AT_ONCE)
             digest = self._hash.copy()
             digest.update(block.to_bytes(8, "big"))
-            digits = digest.hexdigest()
-            self._last = block, digits
-        return digits[place * _ID_DIGITS : (place + 1) * _ID_DIGITS]
+            digits, at = digest.hexdigest(), place * _ID_DIGITS
+            self._last = serial - place, digits
+        return digits[at : at + _ID_DIGITS]
 
 
 def _drawn() -> blake2b:

@@ -77,7 +77,7 @@ class MemoryStore:
         """Apply corrections to what was charged before."""
         with self.lock:
             for correction in corrections:
-                self._correct(correction, now)
+                self.correct(correction, now)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -227,7 +227,8 @@ class MemoryStore:
             return self.home(cell.spill[:IDENT_LENGTH], cell.ttl).find(cell.spill), True
         return record, False
 
-    def _correct(self, correction: Correction, now: int) -> None:
+    def correct(self, correction: Correction, now: int) -> None:
+        """Apply a correction; whoever calls holds the lock."""
         key = self.moved(correction.key)
         if key != correction.key:
             if isinstance(correction, Drain) and correction.delta < 0:

@@ -74,15 +74,15 @@ class ForgetsTheFloor(MemoryStore):
 
 
 class RefundsWhatDrained(MemoryStore):
-    def _correct(self, correction, now):
+    def correct(self, correction, now):
         if hasattr(correction, "charged"):
             correction = correction._replace(charged=correction.charged + 10**9)
-        super()._correct(correction, now)
+        super().correct(correction, now)
 
 
 class RenewsTheDead(MemoryStore):
-    def _correct(self, correction, now):
-        super()._correct(correction, 0 if hasattr(correction, "expires") else now)
+    def correct(self, correction, now):
+        super().correct(correction, 0 if hasattr(correction, "expires") else now)
 
 
 class SaysNothingOfRoom(MemoryStore):

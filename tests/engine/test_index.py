@@ -115,9 +115,9 @@ def test_values_whose_rules_are_alike_share_one_compiled_text() -> None:
     )
     policies = load_text(f"guardrail: 1\npolicy: alike\nrules:\n{rules}")
     guard = Guard.from_policies(policies, environ={})
-    before = expressions._maker.cache_info().misses
+    before = expressions._compiled.cache_info().misses
     for org in range(60):
         facts = {"account.id": "a", "account.org": f"o{org}"}
         allowed = [guard.decide(facts, now=START / 1e6).allowed for _ in range(org + 2)]
         assert allowed == [True] * (org + 1) + [False]
-    assert expressions._maker.cache_info().misses - before <= 2
+    assert expressions._compiled.cache_info().misses - before <= 2
