@@ -282,6 +282,7 @@ LONGEST = 1 << 20
 """An event longer than this many bytes is none of usage; it is passed on as it comes."""
 
 _END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
+_LONGEST_END = 4
 
 
 class UsageStripper:
@@ -306,7 +307,8 @@ class UsageStripper:
             if chunk.startswith(b"\n"):
                 before, chunk = b"\n" if self._open else b"", chunk[1:]
             self._open = None
-        whole, self._held = _whole_events(self._held + chunk)
+        # What is held has no end in it but, perhaps, the beginning of one.
+        whole, self._held = _whole_events(self._held + chunk, len(self._held) - _LONGEST_END)
         kept = [event for event in whole if not _is_usage(event)]
         passed = before + b"".join(kept)
         if whole and not self._held and whole[-1].endswith(b"\r"):
@@ -317,11 +319,14 @@ class UsageStripper:
         return passed
 
 
-def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
-    """Split a stream after each blank line; the rest is an event still being written."""
+def _whole_events(text: bytes, seen: int) -> tuple[list[bytes], bytes]:
+    """Split a stream after each blank line; the rest is an event still being written.
+
+    So many bytes have been `seen` to hold none.
+    """
     events: list[bytes] = []
     start = 0
-    for end in _END.finditer(text):
+    for end in _END.finditer(text, max(0, seen)):
         events.append(text[start : end.end()])
         start = end.end()
     return events, text[start:]
