@@ -99,10 +99,8 @@ class ResponseTracker:
             plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
             self._streams = plain
             self.stripper = UsageStripper() if plain and self._strips_usage else None
-        for field in admitted_fields(self.decision, self._asking, self._style):
-            if field[0] not in present:
-                fields.append(field)
-        return fields
+        ours = admitted_fields(self.decision, self._asking, self._style)
+        return fields + [field for field in ours if field[0] not in present]
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
         """Meter a piece of the host's body; return what of it to send."""

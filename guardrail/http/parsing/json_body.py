@@ -170,6 +170,8 @@ class _Measure:
             inner: list[object] = []
             self._words = []
             for self._reading, level in enumerate(levels):
+                if not level:
+                    continue
                 found = self._words if self._reading else inner
                 for node in level:
                     if node.__class__ is dict:
