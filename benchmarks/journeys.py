@@ -1,6 +1,7 @@
 """What a reader who follows one request through the package has to read: calls, files and moves.
 
-`python -m benchmarks.journeys` counts them by the profiler; a count does not depend on the machine.
+`python -m benchmarks.journeys` counts them by a tracer, and beside them the steps that the
+interpreter takes in the package; a count does not depend on the machine.
 `--size` counts lines of code instead, without blank lines, comments and docstrings. Both print a
 table, and the same as JSON on the last line.
 """
@@ -92,34 +93,45 @@ class Journey:
     """What some work takes: calls of the package's functions, files entered, moves between files.
 
     A coroutine that goes on is called again. A move is a call in another file than the call before
-    it; code generated for a policy set is a file of its own.
+    it; code generated for a policy set is a file of its own. `steps` are those of the interpreter
+    in these functions, one for each instruction of its bytecode.
     """
 
     name: str
     calls: int
     files: int
     moves: int
+    steps: int
 
 
 def counted(name: str, work: Callable[[], object]) -> Journey:
     """Return what some work takes in the package, on this thread."""
     paths: list[str] = []
+    steps = 0
     starts = (GENERATED, f"{PACKAGE}{os.sep}")
 
-    def count(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and (path := frame.f_code.co_filename).startswith(starts):
-            paths.append(path)
+    def count(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if event != "call" or not (path := frame.f_code.co_filename).startswith(starts):
+            return None
+        paths.append(path)
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step
 
-    before = sys.getprofile()
+    def step(_: FrameType, event: str, __: object) -> Callable[..., Any]:
+        nonlocal steps
+        steps += event == "opcode"
+        return step
+
+    before = sys.gettrace()
     gc.disable()
-    sys.setprofile(count)
+    sys.settrace(count)
     try:
         work()
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
         gc.enable()
     moves = sum(one != following for one, following in pairwise(paths))
-    return Journey(name, len(paths), len(set(paths)), moves)
+    return Journey(name, len(paths), len(set(paths)), moves, steps)
 
 
 def journeys() -> Iterator[Journey]:
@@ -296,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         header: tuple[str, ...] = ("", "files", "lines of code")
     else:
         rows = [astuple(journey) for journey in journeys()]
-        header = ("", "calls", "files", "moves")
+        header = ("", "calls", "files", "moves", "steps")
     print(_table(header, rows))
     told = {str(name): dict(zip(header[1:], counts, strict=True)) for name, *counts in rows}
     print(json.dumps(told, ensure_ascii=False))

@@ -40,7 +40,7 @@ def test_journeys_are_counted_and_told_as_a_table_and_as_json(capsys):
     counts = json.loads(told)
     assert [line.split("  ")[0] for line in shown[1:]] == list(counts)
     for journey in counts.values():
-        assert journey["calls"] > journey["moves"] >= journey["files"] - 1 > 0
+        assert journey["steps"] > journey["calls"] > journey["moves"] >= journey["files"] - 1 > 0
 
 
 def test_calls_files_and_moves_are_those_of_the_package_alone():
@@ -53,7 +53,11 @@ def test_calls_files_and_moves_are_those_of_the_package_alone():
         rolling_width(120)
         json.dumps({})
 
-    assert journeys.counted("four calls", work) == journeys.Journey("four calls", 4, 2, 2)
+    once, again = journeys.counted("four calls", work), journeys.counted("four calls", work)
+
+    assert once == journeys.Journey("four calls", 4, 2, 2, once.steps)
+    assert 4 < once.steps < 400
+    assert again == once
 
 
 def test_lines_of_code_are_neither_blank_nor_comments_nor_docstrings():

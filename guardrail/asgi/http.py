@@ -267,7 +267,9 @@ class _Served(Served):
         if self._metered and extensions and not _UNSEEN.isdisjoint(extensions):
             # What a server sends out of a file by itself is not seen here.
             changed["extensions"] = {k: v for k, v in extensions.items() if k not in _UNSEEN}
-        if self._metered:
+        head = self._request.head
+        accepted = head.named.get(b"accept-encoding")
+        if self._metered and accepted is not None and (head.repeats or readable(accepted)):
             changed["headers"] = _readable(scope["headers"])
         if self._forward.body is not None:
             length = str(len(self._forward.body)).encode("ascii")

@@ -62,7 +62,7 @@ class Head:
         "subprotocols",
         "connection",
     )
-    __slots__ = (*_given, "announces_body", "named", "stated_length")
+    __slots__ = (*_given, "announces_body", "named", "repeats", "stated_length")
 
     def __init__(
         self,
@@ -88,8 +88,10 @@ class Head:
         self.subprotocols = subprotocols
         self.connection = connection
         self.named = named = dict(headers[::-1])
+        self.repeats = len(named) != len(headers)
+        """Whether a field is there more than once."""
         length = named.get(b"content-length", b"")
-        if len(named) != len(headers):
+        if self.repeats:
             # Of several lengths any may be meant: the first that is not nought counts.
             stated = [value for name, value in headers if name == b"content-length"]
             length = next((value for value in stated if value.strip(b" \t0")), length)
@@ -284,7 +286,12 @@ class Request:
             facts["client.agent"] = agent.decode("latin-1")[:LONGEST_AGENT]
         try:
             self.caller = settings.callers.read(
-                head.peer, head.headers, head.query, head.subprotocols, head.connection
+                head.peer,
+                head.headers,
+                head.query,
+                head.subprotocols,
+                head.connection,
+                named=None if head.repeats else head.named,
             )
         except AmbiguousCredentialError as problem:
             return self.refused(400, "ambiguous_credentials", f"Refused: {problem}.")

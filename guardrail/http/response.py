@@ -99,10 +99,8 @@ class ResponseTracker:
             plain = present.get(b"content-encoding", b"identity").lower() == b"identity"
             self._streams = plain
             self.stripper = UsageStripper() if plain and self._strips_usage else None
-        for field in admitted_fields(self.decision, self._asking, self._style):
-            if field[0] not in present:
-                fields.append(field)
-        return fields
+        ours = admitted_fields(self.decision, self._asking, self._style)
+        return fields + [field for field in ours if field[0] not in present]
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
         """Meter a piece of the host's body; return what of it to send."""
@@ -282,6 +280,7 @@ LONGEST = 1 << 20
 """An event longer than this many bytes is none of usage; it is passed on as it comes."""
 
 _END = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
+_LONGEST_END = 4
 
 
 class UsageStripper:
@@ -306,7 +305,8 @@ class UsageStripper:
             if chunk.startswith(b"\n"):
                 before, chunk = b"\n" if self._open else b"", chunk[1:]
             self._open = None
-        whole, self._held = _whole_events(self._held + chunk)
+        # What is held has no end in it but, perhaps, the beginning of one.
+        whole, self._held = _whole_events(self._held + chunk, len(self._held) - _LONGEST_END)
         kept = [event for event in whole if not _is_usage(event)]
         passed = before + b"".join(kept)
         if whole and not self._held and whole[-1].endswith(b"\r"):
@@ -317,11 +317,14 @@ class UsageStripper:
         return passed
 
 
-def _whole_events(text: bytes) -> tuple[list[bytes], bytes]:
-    """Split a stream after each blank line; the rest is an event still being written."""
+def _whole_events(text: bytes, seen: int) -> tuple[list[bytes], bytes]:
+    """Split a stream after each blank line; the rest is an event still being written.
+
+    So many bytes have been `seen` to hold none.
+    """
     events: list[bytes] = []
     start = 0
-    for end in _END.finditer(text):
+    for end in _END.finditer(text, max(0, seen)):
         events.append(text[start : end.end()])
         start = end.end()
     return events, text[start:]

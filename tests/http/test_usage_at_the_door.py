@@ -14,6 +14,7 @@ from fastapi.background import BackgroundTasks
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from guardrail.http import response
 from guardrail.http.metering import FED_UNITS, Meter, UsageFormat, unfed_units
 from guardrail.http.response import BackgroundWork, UsageStripper
 from tests.http.driving import (
@@ -908,3 +909,21 @@ def test_a_run_that_waits_for_its_client_is_charged_what_passed():
     guarded = left_run({"type": "", **RUN}, {"type": "", **RUN, "status": "requires_action"})
 
     assert guarded.counted()["out"] == 1
+
+
+def test_a_long_event_that_comes_in_small_pieces_is_looked_through_once(monkeypatch):
+    looked, end = 0, response._END
+
+    class Counting:
+        def finditer(self, text, start):
+            nonlocal looked
+            looked += len(text) - start
+            return end.finditer(text, start)
+
+    monkeypatch.setattr(response, "_END", Counting())
+    event, stripper = b"data: " + b"a" * 50_000, UsageStripper()
+    for at in range(0, len(event), 50):
+        assert stripper.feed(event[at : at + 50], last=False) == b""
+
+    assert stripper.feed(b"\n\n", last=False) == event + b"\n\n"
+    assert looked < 2 * len(event)

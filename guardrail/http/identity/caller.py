@@ -306,8 +306,12 @@ class CallerResolver:
         query: bytes = b"",
         subprotocols: Sequence[str] = (),
         connection: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        named: Mapping[bytes, bytes] | None = None,
     ) -> Caller:
         """Return the address and the credential of a request.
+
+        `named` has the same headers by their names in lower case, where none is there twice.
 
         Raises:
             AmbiguousCredentialError: it carries two different credentials.
@@ -325,6 +329,11 @@ class CallerResolver:
                 self._peers[peer] = address, shown
             if address.note is not None and len(self._notes) < _MOST_NOTES:
                 self._notes.setdefault(address.note)
+        if named is not None:
+            # Of hundreds of fields a few at most are read.
+            sent = self.reads.wanted.keys() & named.keys()
+            if len(sent) < 2:  # the order of several tells
+                headers = [(name, named[name]) for name in sent]
         credential = credential_of(
             headers,
             query,

@@ -170,6 +170,8 @@ class _Measure:
             inner: list[object] = []
             self._words = []
             for self._reading, level in enumerate(levels):
+                if not level:
+                    continue
                 found = self._words if self._reading else inner
                 for node in level:
                     if node.__class__ is dict:
@@ -296,6 +298,10 @@ class _FoldedMeasure(_Measure):
     def _unfolded(self, mark: str, key: str, node: dict[str, object] | None) -> str:
         """Return the string a mark stands for, or its beginning, and count what is left of it."""
         begin, end = self._strings[int(mark[1:])]
+        if end - begin <= PIECE and self._kept <= _MOST_KEPT:
+            # All of it is kept, between its quotes.
+            self._kept += end - begin
+            return msgspec.json.decode(self._source[begin - 1 : end + 1], type=str)
         pieces = pieces_of(self._source, begin, end)
         first = next(pieces, "")
         if key == SHOWING and self._kept <= _MOST_KEPT:

@@ -47,6 +47,7 @@ from guardrail.http.parsing.values import (
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
+_CODED = frozenset({b"content-encoding", b"x-body-compressed"})
 _PARAMETERS = re.compile(
     r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
 )
@@ -212,15 +213,17 @@ def _content_type(parts: RequestParts) -> str:
         UnreadableError: the body was not read, or is compressed, or its type is stated twice:
             hosts take the one or the other.
     """
-    stated: bytes | None = None
-    twice = False
-    for name, value in parts.headers:
-        if name == b"content-type":
-            twice, stated = twice or stated is not None, value
-        elif name == b"x-body-compressed" or (
-            name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
-        ):
-            raise UnreadableError("the body is compressed; send it plain", status=415)
+    headers = parts.headers
+    named = dict(headers)
+    if not _CODED.isdisjoint(named) and any(
+        name == b"x-body-compressed"
+        or (name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"))
+        for name, value in headers
+    ):
+        raise UnreadableError("the body is compressed; send it plain", status=415)
+    stated = named.get(b"content-type")
+    repeats = len(named) != len(headers)
+    twice = repeats and sum(name == b"content-type" for name, _ in headers) > 1
     if parts.body is None or len(parts.body) > parts.limits.max_body:
         raise UnreadableError(
             f"the body is longer than {parts.limits.max_body} bytes; send less at once",

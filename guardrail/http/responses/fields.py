@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from guardrail.engine import Decision
@@ -37,6 +38,7 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
+_TIGHTNESS = itemgetter(0, 1)
 
 Field = tuple[bytes, bytes]
 
@@ -93,14 +95,15 @@ def ratelimit_fields(
         partitions = [_partition(standing, partition) for standing in standings]
         policy = ", ".join(map("".join, zip(worded.policies, partitions, strict=True))).encode()
     limits = []
-    for place, (_, _, quota, left, _, resets, wait, _) in enumerate(standings):
+    for name, standing, pk in zip(worded.names, standings, partitions, strict=True):
+        _, _, quota, left, _, resets, wait, _ = standing
         # `t` is the wait of one that refuses, else the time to full.
         seconds = resets if wait is None else wait
-        until = "" if seconds is None else f";t={math.ceil(seconds)}"
-        stands = f"{worded.names[place]};r={left if left <= LARGEST else LARGEST}{until}"
-        limits.append((wait is None, left / (quota or 1), place, stands + partitions[place]))
-    limits.sort()
-    every = ", ".join([stands for *_, stands in limits])
+        until = pk if seconds is None else f";t={math.ceil(seconds)}{pk}"
+        stands = f"{name};r={left if left <= LARGEST else LARGEST}{until}"
+        limits.append((wait is None, left / (quota or 1), stands))
+    limits.sort(key=_TIGHTNESS)
+    every = ", ".join([stands for _, _, stands in limits])
     return [(b"ratelimit-policy", policy), (b"ratelimit", every.encode("ascii"))]
 
 
