@@ -314,9 +314,15 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         raise SettingError(
             f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
         )
-    if proposal.keys == 1:
+    if 2 * proposal.nameless > proposal.requests:
         output.warn(
-            f"`{wanted.key}` is the same in all of the traffic: what all took together would be "
+            f"{share(proposal.nameless, proposal.requests)} of the requests have no "
+            f"`{wanted.key}`, and are not in the numbers; {_other_key(proposal, wanted.key)}"
+        )
+    if proposal.keys == 1:
+        told = "has one value in" if proposal.nameless else "is the same in all of"
+        output.warn(
+            f"`{wanted.key}` {told} the traffic: what all took together would be "
             f"each one's limit; map `{wanted.key}` to what tells your customers apart, or name "
             "another fact with `--key`"
         )
@@ -367,10 +373,11 @@ def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:
         raise
 
 
-def _other_key(proposal: Proposal) -> str:
-    there = [name for name in KEYS if name in proposal.facts]
+def _other_key(proposal: Proposal, but: str = "") -> str:
+    there = [name for name in KEYS if name in proposal.facts and name != but]
     if not there:
-        return "it has none of " + ", ".join(f"`{name}`" for name in KEYS)
+        others = [f"`{name}`" for name in KEYS if name != but]
+        return "it has none of " + ", ".join(others)
     return "it has " + " and ".join(f"`{name}`" for name in there) + ": name one with `--key`"
 
 

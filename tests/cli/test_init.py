@@ -457,3 +457,14 @@ def test_totals_of_a_time_propose_no_pace_and_no_longest_answer(run, folder):
     assert checked(run, "new")["tests"]
     assert replayed.code == 0
     assert "GR317 each line stands for all requests of a time" in " ".join(replayed.out.split())
+
+
+def test_a_key_that_most_requests_lack_is_warned_of(run, folder):
+    rows = [request(n, None, facts={"client.ip": "192.0.2.9"}) for n in range(9)]
+    write_traffic(folder / "log.jsonl", request(0), *rows)
+    outcome = run("init", "new", "--from-traffic", "log.jsonl")
+    told = " ".join(outcome.err.split())
+
+    assert "90.00% of the requests have no `account.id`, and are not in the numbers" in told
+    assert "it has `client.ip`: name one with `--key`" in told
+    assert "`account.id` has one value in the traffic" in told
