@@ -199,7 +199,15 @@ def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:
             f"{bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
-        found.add("GR305", message)
+        help = None
+        # A map that fits a log reads nearly all of it.
+        if run.notes is not None and 2 * bad > every:
+            message += ": the map does not fit the log"
+            help = "see with `guardrail map guess` which does"
+        elif run.notes is None and not run.readable:
+            message += ": this is not guardrail's own form"
+            help = "say with `--map` how to read it: `guardrail map guess` tells which map does"
+        found.add("GR305", message, help)
     if run.notes is not None and run.notes.rows:
         _of_map(found, run.notes)
 
