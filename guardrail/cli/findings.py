@@ -174,16 +174,18 @@ def _without_tokens(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
 
 def _of_totals(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
     """Return a finding if rules limit a pace, or what runs at once, which totals do not show."""
+    uncounted = () if run.notes is None or run.notes.tells_requests else (("requests",),)
     paced = [
         rule
         for rule in policies.rules
-        if rule.mode is not Mode.OFF and isinstance(rule.verb, Rate | Concurrency)
+        if rule.mode is not Mode.OFF
+        and (isinstance(rule.verb, Rate | Concurrency) or rule.verb.units in uncounted)
     ]
     if run.notes is None or not run.notes.totals or not run.notes.rows or not paced:
         return []
     others = plural(len(paced) - 1, "other rule")
     whose = f"`{paced[0].id}` and {others} limit" if paced[1:] else f"`{paced[0].id}` limits"
-    message = f"each line stands for all requests of a time: {whose} how many come, or run, at once"
+    message = f"each line stands for all requests of a time: {whose} how many come, or run at once"
     help = "what such rules would refuse is shown by a log of single requests alone"
     is_mild = all(rule.mode is Mode.SHADOW for rule in paced)
     return [finding("GR317", message, paced[0].span, help, is_mild=is_mild)]
