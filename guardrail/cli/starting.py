@@ -19,7 +19,7 @@ from guardrail.cli.figures import length, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.starter import Limits, Seen, amount_text, counted, starter_files
+from guardrail.cli.starter import Limits, Seen, amount_text, counted, roomy, starter_files
 from guardrail.cli.traffic import TrafficFiles, run_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
@@ -337,7 +337,7 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         models=proposal.models,
         strange=strange,
         kinds=frozenset(proposal.tiers),
-        tokens=_tokens_seen(proposal, tiers),
+        tokens=_tokens_seen(proposal, tiers, totals=mapping is not None and mapping.totals),
         tiers=tiers,
         pace=proposal.requests_a_minute,
         in_flight=proposal.in_flight if proposal.timed else None,
@@ -346,15 +346,21 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
     return Limits.proposed(seen), seen
 
 
-def _tokens_seen(proposal: Proposal, tiers: tuple[str, ...]) -> tuple[Busiest, ...]:
+def _tokens_seen(
+    proposal: Proposal, tiers: tuple[str, ...], *, totals: bool
+) -> tuple[Busiest, ...]:
     if not proposal.told_tokens:
         return ()
+    # A request that does not say how long its answer may be reserves the longest of its model: a
+    # day is to have room for two of them.
+    longest = max(proposal.models.values(), default=0)
+    least = 2 * roomy(longest) if longest and not totals else 1_000
     if not tiers:
-        return (proposal.tokens_a_day,)
+        return (proposal.tokens_a_day(least),)
     seen: list[Busiest] = []
     for tier in tiers:
         # A higher kind never has less.
-        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else 1_000))
+        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else least))
     return tuple(seen)
 
 
