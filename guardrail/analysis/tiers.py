@@ -42,9 +42,10 @@ class _Figure:
 
     def meets(self, other: _Figure, apart: str) -> bool:
         """Tell whether no fact but one keeps a request from meeting both, as far as is seen."""
-        return all(
-            mask & other.needs.get(name, mask) for name, mask in self.needs.items() if name != apart
-        )
+        for name, mask in self.needs.items():
+            if name != apart and not mask & other.needs.get(name, mask):
+                return False
+        return True
 
 
 def lint_tiers(
@@ -158,10 +159,10 @@ def _rising(space: Space, fact: Fact) -> list[int]:
     return sorted(places, key=lambda place: float(values[place]))
 
 
-def _stands_for_many(space: Space, fact: Fact, limit: Limit, place: int) -> bool:
-    """Tell whether the lower level is of those without an account, who share a network's limit."""
+def _is_of_many(space: Space, fact: Fact, place: int) -> bool:
+    """Tell whether a level is of those without an account, who share a network's limit."""
     lowest = fact.values[:1] == (space.typed[0][fact.name][place],)
-    return lowest and fact.default in fact.values[:1] and bool(set(limit.key) & set(ACCOUNTS))
+    return lowest and fact.default in fact.values[:1]
 
 
 def _falls(
@@ -187,7 +188,8 @@ def _falls(
             opposites[key] = formula, space.opposite(at(formula, place))
         return opposites[key][1]
 
-    larger = [one for one in larger if not _stands_for_many(space, fact, one.limit, below)]
+    if _is_of_many(space, fact, below):
+        larger = [one for one in larger if not set(one.limit.key) & set(ACCOUNTS)]
     if not larger:
         return None
     known = set(map(id, larger))

@@ -174,16 +174,18 @@ def _without_tokens(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
 
 def _of_totals(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
     """Return a finding if rules limit a pace, or what runs at once, which totals do not show."""
+    uncounted = () if run.notes is None or run.notes.tells_requests else (("requests",),)
     paced = [
         rule
         for rule in policies.rules
-        if rule.mode is not Mode.OFF and isinstance(rule.verb, Rate | Concurrency)
+        if rule.mode is not Mode.OFF
+        and (isinstance(rule.verb, Rate | Concurrency) or rule.verb.units in uncounted)
     ]
     if run.notes is None or not run.notes.totals or not run.notes.rows or not paced:
         return []
     others = plural(len(paced) - 1, "other rule")
     whose = f"`{paced[0].id}` and {others} limit" if paced[1:] else f"`{paced[0].id}` limits"
-    message = f"each line stands for all requests of a time: {whose} how many come, or run, at once"
+    message = f"each line stands for all requests of a time: {whose} how many come, or run at once"
     help = "what such rules would refuse is shown by a log of single requests alone"
     is_mild = all(rule.mode is Mode.SHADOW for rule in paced)
     return [finding("GR317", message, paced[0].span, help, is_mild=is_mild)]
@@ -199,7 +201,15 @@ def _of_lines(found: Found, run: TrafficRun, most: Fraction) -> None:
             f"{bad:,} of {plural(every, 'line')} could not be read ({share(bad, every)}), "
             f"more than `--bad-lines {float(100 * most):g}%`"
         )
-        found.add("GR305", message)
+        help = None
+        # A map that fits a log reads nearly all of it.
+        if run.notes is not None and 2 * bad > every:
+            message += ": the map does not fit the log"
+            help = "see with `guardrail map guess` which does"
+        elif run.notes is None and not run.readable:
+            message += ": this is not guardrail's own form"
+            help = "say with `--map` how to read it: `guardrail map guess` tells which map does"
+        found.add("GR305", message, help)
     if run.notes is not None and run.notes.rows:
         _of_map(found, run.notes)
 

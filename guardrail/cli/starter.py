@@ -186,9 +186,13 @@ def _models(seen: Seen | None) -> Iterator[str]:
     yield f"defaults: {{unlisted_model: {_quoted(longest)}}}"
     yield "models:"
     for model, most in sorted(seen.models.items()):
-        room = max(1, -(-most // _OUTPUT)) * _OUTPUT
-        yield f"  {_quoted(model)}: {{max_output: {room}}}"
+        yield f"  {_quoted(model)}: {{max_output: {roomy(most)}}}"
     yield ""
+
+
+def roomy(most: int) -> int:
+    """Return the longest answer of a model, in tokens, as it is written where this is the most."""
+    return max(1, -(-most // _OUTPUT)) * _OUTPUT
 
 
 def _seen_line(what: str, busiest: Busiest, key: str, floor: str = _FLOOR) -> Iterator[str]:

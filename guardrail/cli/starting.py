@@ -19,7 +19,7 @@ from guardrail.cli.figures import length, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Color, Format, Output
-from guardrail.cli.starter import Limits, Seen, amount_text, counted, starter_files
+from guardrail.cli.starter import Limits, Seen, amount_text, counted, roomy, starter_files
 from guardrail.cli.traffic import TrafficFiles, run_traffic
 from guardrail.errors import SettingError
 from guardrail.guard import Guard
@@ -314,9 +314,15 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         raise SettingError(
             f"the traffic has accounts of `{'`, `'.join(unnamed)}`, which `--tiers` does not name"
         )
-    if proposal.keys == 1:
+    if 2 * proposal.nameless > proposal.requests:
         output.warn(
-            f"`{wanted.key}` is the same in all of the traffic: what all took together would be "
+            f"{share(proposal.nameless, proposal.requests)} of the requests have no "
+            f"`{wanted.key}`, and are not in the numbers; {_other_key(proposal, wanted.key)}"
+        )
+    if proposal.keys == 1:
+        told = "has one value in" if proposal.nameless else "is the same in all of"
+        output.warn(
+            f"`{wanted.key}` {told} the traffic: what all took together would be "
             f"each one's limit; map `{wanted.key}` to what tells your customers apart, or name "
             "another fact with `--key`"
         )
@@ -331,7 +337,7 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         models=proposal.models,
         strange=strange,
         kinds=frozenset(proposal.tiers),
-        tokens=_tokens_seen(proposal, tiers),
+        tokens=_tokens_seen(proposal, tiers, totals=mapping is not None and mapping.totals),
         tiers=tiers,
         pace=proposal.requests_a_minute,
         in_flight=proposal.in_flight if proposal.timed else None,
@@ -340,15 +346,21 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
     return Limits.proposed(seen), seen
 
 
-def _tokens_seen(proposal: Proposal, tiers: tuple[str, ...]) -> tuple[Busiest, ...]:
+def _tokens_seen(
+    proposal: Proposal, tiers: tuple[str, ...], *, totals: bool
+) -> tuple[Busiest, ...]:
     if not proposal.told_tokens:
         return ()
+    # A request that does not say how long its answer may be reserves the longest of its model: a
+    # day is to have room for two of them.
+    longest = max(proposal.models.values(), default=0)
+    least = 2 * roomy(longest) if longest and not totals else 1_000
     if not tiers:
-        return (proposal.tokens_a_day,)
+        return (proposal.tokens_a_day(least),)
     seen: list[Busiest] = []
     for tier in tiers:
         # A higher kind never has less.
-        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else 1_000))
+        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else least))
     return tuple(seen)
 
 
@@ -367,10 +379,11 @@ def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:
         raise
 
 
-def _other_key(proposal: Proposal) -> str:
-    there = [name for name in KEYS if name in proposal.facts]
+def _other_key(proposal: Proposal, but: str = "") -> str:
+    there = [name for name in KEYS if name in proposal.facts and name != but]
     if not there:
-        return "it has none of " + ", ".join(f"`{name}`" for name in KEYS)
+        others = [f"`{name}`" for name in KEYS if name != but]
+        return "it has none of " + ", ".join(others)
     return "it has " + " and ".join(f"`{name}`" for name in there) + ": name one with `--key`"
 
 

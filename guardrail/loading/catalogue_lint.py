@@ -261,8 +261,8 @@ LINT_ENTRIES = (
         "rules:\n  - id: pace\n    when: always\n"
         "    rate: {requests: 10/minute, key: account.id}\n"
         "    escalate: {after: 20, within: 10m, block_for: 1h}",
-        "Whom a pace refuses has to wait for the next request anyway, and nobody is told to wait "
-        "for less than a second. A ban that takes no longer keeps nobody away.",
+        "Whoever is refused is told to come again in a second at the least, so that a ban which "
+        "takes no longer keeps nobody away: an hour, or a day, may have been meant.",
     ),
     Explanation(
         "GR235",

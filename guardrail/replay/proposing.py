@@ -146,12 +146,11 @@ class Proposal:
         """Whether any account took a token."""
         return any(taken.tokens for taken in self._taken)
 
-    @property
-    def tokens_a_day(self) -> Busiest:
-        """Tokens in the busiest day, in UTC."""
-        return self._busiest([taken.tokens for taken in self._taken], 1_000)
+    def tokens_a_day(self, least: int) -> Busiest:
+        """Return tokens in the busiest day, in UTC, to propose `least` or more."""
+        return self._busiest([taken.tokens for taken in self._taken], least)
 
-    def tokens_of(self, tier: str, least: int = 1_000) -> Busiest:
+    def tokens_of(self, tier: str, least: int) -> Busiest:
         """Return tokens in the busiest day of a tier's accounts, to propose `least` or more."""
         return self._busiest([t.tokens for t in self._taken if t.tier == tier], least)
 

@@ -40,7 +40,7 @@ _DOCUMENTS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "openai": (("data[].results[]", "[].results[]"), "num_model_requests"),
     "openai-older": (("data[]",), "aggregation_timestamp"),
     "anthropic": (("data[].results[]",), "uncached_input_tokens"),
-    "cloudwatch": (("events[]",), "message"),
+    "cloudwatch": (("events[]", "logEvents[]"), "message"),
 }
 _ACCESS_LOGS = ("nginx", "apache")
 _EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")

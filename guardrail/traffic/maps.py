@@ -335,6 +335,7 @@ class TrafficMap:
     def __post_init__(self) -> None:
         self.notes.unseen = set(self.columns)
         self.notes.totals = self.totals
+        self.notes.tells_requests = any(unit == "requests" for unit, _ in self.usage)
         self.notes.optional = frozenset(
             source.fact.name for source in self.facts if source.optional
         )

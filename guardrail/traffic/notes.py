@@ -15,19 +15,20 @@ SHOWN = 60
 class MapNotes:
     """What was met in the rows that a map read.
 
-    `totals` says that a row stands for all requests of a time. `unseen` holds the columns that no
-    row has had a value in so far. `unknown` counts by fact and text the values that `values` do not
-    list and that have no default, `replaced` those that took the default instead. `missing` counts
-    by fact the rows that have no value for it; `optional` names the facts of which that is no news.
-    A column without a value is no fault if the map says what holds then (`dispensable`), or if
-    another had one that the same thing is read from (`together`). `doubled` counts local times in
-    an hour that a clock showed twice, `skipped` those in one that it never showed, and `undecoded`
-    the lines with bytes that are not of the file's encoding; of each an example is kept in
-    `examples`. `early` counts the times before 1980.
+    `totals` says that a row stands for all requests of a time, `tells_requests` that it says for
+    how many. `unseen` holds the columns that no row has had a value in so far. `unknown` counts by
+    fact and text the values that `values` do not list and that have no default, `replaced` those
+    that took the default instead. `missing` counts by fact the rows that have no value for it;
+    `optional` names the facts of which that is no news. A column without a value is no fault if the
+    map says what holds then (`dispensable`), or if another had one that the same thing is read from
+    (`together`). `doubled` counts local times in an hour that a clock showed twice, `skipped` those
+    in one that it never showed, and `undecoded` the lines with bytes that are not of the file's
+    encoding; of each an example is kept in `examples`. `early` counts the times before 1980.
     """
 
     rows: int = 0
     totals: bool = False
+    tells_requests: bool = False
     unseen: set[str] = field(default_factory=set)
     unknown: Counter[tuple[str, str]] = field(default_factory=Counter)
     replaced: Counter[tuple[str, str]] = field(default_factory=Counter)

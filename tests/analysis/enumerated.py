@@ -206,9 +206,34 @@ def wrong_findings(policies: PolicySet) -> list[str]:
             inner and answers == {True}
         ):
             problems.append(f"{rule.id}: claimed {claimed}, answers {answers}")
+    problems += _wrong_keys(policies, told)
     for exemption in policies.exemptions:
         problems += _wrong_exemption(policies, exemption, told)
     return problems
+
+
+def _wrong_keys(policies: PolicySet, told: Sequence[Diagnostic]) -> list[str]:
+    """Return where it is told wrongly, or not at all, that no request has what a rule counts by."""
+    claimed = {tuple(d.message.split("`")[1:4:2]) for d in told if d.code == "GR233"}
+    tested = {name for rule in policies.rules for name in facts_of(rule.when)}
+    expected: set[tuple[str, ...]] = set()
+    for rule in policies.rules:
+        # What no condition tests is there or not, whatever else a request states.
+        names = [name for name in rule.verb.facts if name in tested]
+        if rule.mode is not Mode.ENFORCE or not names:
+            continue
+        holds = compile_condition(rule.when)
+        reader = FactReader(policies.facts, tuple(sorted({*facts_of(rule.when), *names})), "UTC")
+        met: list[set[str]] = []
+        for request in requests(policies):
+            for now in TIMES:
+                typed = reader.read(request, now / SECOND)[0]
+                answer = holds(typed, now / SECOND)
+                if rule.unknown != "skip" if answer is None else answer:
+                    met.append({name for name in names if typed.get(name) is not None})
+        lacking = [name for name in names if met and not any(name in there for there in met)]
+        expected |= {(rule.id, name) for name in lacking}
+    return [f"GR233: claimed {claimed}, and it is {expected}"] if claimed != expected else []
 
 
 def _decides(policies: PolicySet, rule: Rule, cases: Sequence[Case]) -> bool:

@@ -346,6 +346,19 @@ usage: {input_tokens: {column: in}}
 """
 
 
+def test_a_log_that_is_read_by_no_map_or_by_another_is_told_where_to_look(run, policy, folder):
+    (folder / "m.yaml").write_text(MAP % "")
+    (folder / "log").write_text('203.0.113.9 - - [01/Mar/2026:10:00:00 +0100] "GET / HTTP/1.1"\n')
+    arguments = ("check", "policies", "--traffic", "log")
+    bare, wrong = run(*arguments), run(*arguments, "--map", "m.yaml")
+
+    for outcome, said in ((bare, "not guardrail's own form"), (wrong, "the map does not fit")):
+        told = " ".join(outcome.out.split())
+        assert outcome.code == 1
+        assert said in told
+        assert "`guardrail map guess`" in told
+
+
 def test_a_column_that_is_always_empty_is_a_finding(run, policy, folder):
     (folder / "m.yaml").write_text(MAP % "")
     rows = [

@@ -388,7 +388,7 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
         minutes[account, ts // 60] = minutes.get((account, ts // 60), 0) + 2
     parts[0].merge(parts[1])
 
-    for found, counts in ((whole.tokens_a_day, days), (whole.requests_a_minute, minutes)):
+    for found, counts in ((whole.tokens_a_day(1_000), days), (whole.requests_a_minute, minutes)):
         peaks = sorted(
             max(count for (who, _), count in counts.items() if who == account)
             for account in range(40)
@@ -397,7 +397,7 @@ def test_what_is_proposed_is_counted_right_whole_and_in_parts(seed):
         assert found.usual == peaks[math.ceil(0.99 * 40) - 1]
         assert found.proposed >= 1.5 * found.usual
         assert found.over == 0
-    assert parts[0].tokens_a_day == whole.tokens_a_day
+    assert parts[0].tokens_a_day(1_000) == whole.tokens_a_day(1_000)
     assert parts[0].requests_a_minute == whole.requests_a_minute
     assert parts[0].in_flight == whole.in_flight
     assert (parts[0].models, parts[0].requests) == (whole.models, 2000)
@@ -457,3 +457,24 @@ def test_totals_of_a_time_propose_no_pace_and_no_longest_answer(run, folder):
     assert checked(run, "new")["tests"]
     assert replayed.code == 0
     assert "GR317 each line stands for all requests of a time" in " ".join(replayed.out.split())
+
+
+def test_a_key_that_most_requests_lack_is_warned_of(run, folder):
+    rows = [request(n, None, facts={"client.ip": "192.0.2.9"}) for n in range(9)]
+    write_traffic(folder / "log.jsonl", request(0), *rows)
+    outcome = run("init", "new", "--from-traffic", "log.jsonl")
+    told = " ".join(outcome.err.split())
+
+    assert "90.00% of the requests have no `account.id`, and are not in the numbers" in told
+    assert "it has `client.ip`: name one with `--key`" in told
+    assert "`account.id` has one value in the traffic" in told
+
+
+def test_what_is_proposed_from_little_has_room_for_what_a_request_reserves(run, folder):
+    used = {"input_tokens": 10, "output_tokens": 20}
+    rows = [request(n * 3600, facts={"request.model": "tiny"}, usage=used) for n in range(3)]
+    write_traffic(folder / "log.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "log.jsonl")
+
+    assert "tokens: 2k" in (folder / "new/policy.yaml").read_text()
+    assert "0 of 3 requests refused" in outcome.out

@@ -575,17 +575,6 @@ MISTAKES = {
         ),
         "block_for",
     ),
-    "a ban that is shorter than the pace": Mistake(
-        "GR234",
-        rules(
-            rule(
-                "m", "when: {account.tier: email, request.capability: chat}", SKIP,
-                "rate: {requests: 2/minute, key: account.id}",
-                "escalate: {after: 20, within: 10m, block_for: 30s}",
-            )
-        ),
-        "block_for",
-    ),
     "bands that begin above nothing": Mistake(
         "GR235",
         budget(

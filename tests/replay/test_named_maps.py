@@ -183,7 +183,11 @@ def test_cloudwatch_events_are_unpacked_in_the_order_of_their_times(tmp_path):
         tmp_path, "cloudwatch", "".join(json.dumps({"events": [e]}) + "\n" for e in events)
     )
 
-    assert whole.times == pages.times == [MARCH, MARCH + 5]
+    delivered = {"messageType": "DATA_MESSAGE", "logGroup": "g", "logEvents": events}
+    subscribed = by_name(tmp_path, "cloudwatch", json.dumps(delivered) + "\n")
+
+    assert proposed(str(tmp_path / "log")).name == "cloudwatch"
+    assert whole.times == pages.times == subscribed.times == [MARCH, MARCH + 5]
     assert [line for line, _, _ in whole.rows] == [2, 1]
     assert whole.first.usage == USED
     assert whole.facts[0]["account.id"].endswith("user/ada")

@@ -173,28 +173,13 @@ def _short_bans(written: Written) -> None:
         ban = rule.escalate
         if ban is None or rule.mode is not Mode.ENFORCE:
             continue
-        wait = _wait(rule)
-        if ban.block_for > max(SECOND, wait):
-            continue
-        message = f"the ban of rule {quoted(rule.id)} is over when whom it is for may come again"
-        label = "nobody is told to wait for less than a second"
-        if wait > SECOND:
-            label = f"the limit itself makes whom it refuses wait up to {wait // SECOND:,} s"
-        help = "let `block_for` be minutes or hours, or leave `escalate` out"
-        at = written.place(rule).key_span(("escalate", "block_for"))
-        written.scope.findings.report("GR234", at, message, label=label, help=help)
-
-
-def _wait(rule: Rule) -> int:
-    """Return how long, in microseconds, a pace makes wait for one more request, 0 for others."""
-    verb = rule.verb
-    if not isinstance(verb, Rate) or verb.unit != "requests":
-        return 0
-    amounts = possible_amounts(verb.amount)
-    if amounts is None or None in amounts:
-        return 0
-    most = max((amount for amount in amounts if amount), default=0)
-    return verb.period // most if most else 0
+        # Whoever is refused is told to come again in a second at the least.
+        if ban.block_for <= SECOND:
+            message = f"the ban of rule {quoted(rule.id)} is over when it may be felt"
+            label = "nobody is told to wait for less than a second"
+            help = "let `block_for` be minutes or hours, or leave `escalate` out"
+            at = written.place(rule).key_span(("escalate", "block_for"))
+            written.scope.findings.report("GR234", at, message, label=label, help=help)
 
 
 # GR235: bands whose first one is no other than what lies below it.
