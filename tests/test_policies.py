@@ -34,7 +34,7 @@ LIFETIME = EXCHANGES // ACCOUNTS
 # What an account of two months at most that has paid nothing may take before it has shown an ID:
 # agents and code for life, all of it in a week; and all such accounts together in a week, and those
 # of them that share a card or the like.
-TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 6000, 800
+TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 5700, 600
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
@@ -170,6 +170,7 @@ def test_others_are_at_worst_asked_for_an_id_or_for_money_or_wait_for_next_week(
     paying = [row for row in refused if not row.known and row.remedy != "verify"]
 
     assert {(row.rule, row.remedy) for row in paying} == {
+        ("months-that-are-paid-for", "pay"),
         ("tries-that-are-paid-for", "pay"),
         ("newcomer-week", None),
     }
