@@ -44,6 +44,7 @@ _STEPS = 24
 _PART = 3
 _PAYS_UP_TO = 0.85
 _AHEAD = 45
+_TRUSTED_AFTER = 60 * DAY
 
 _SENSITIVE_WALL, _EVERY_WALL = 1, 2
 
@@ -448,8 +449,12 @@ class ShockTally:
 
 
 def trusted(account: Account, moment: float) -> bool:
-    """Tell whether an account is known and has been for 30 days."""
-    return account.tier != "email" and moment - account.created >= 30 * DAY
+    """Tell whether an account's ID has been known for two months.
+
+    An account that shows one when it is asked to, which an attack may bring about, is not meant.
+    """
+    since = account.facts.get("account.verified_at", ENDED)
+    return account.tier != "email" and moment - float(str(since)) >= _TRUSTED_AFTER
 
 
 def _far_ahead(account: Account) -> bool:

@@ -229,14 +229,14 @@ def test_parts_of_an_ask_add_up_to_it(count):
     assert first.span + rest.span == pytest.approx(70.0)
 
 
-def test_an_account_is_trusted_when_it_is_known_for_thirty_days():
+def test_an_account_is_trusted_when_its_id_has_been_known_for_two_months():
     world = World(OPEN)
     account = world.account
-    account.created = START
-    assert not trusted(account, START + 40 * DAY)
-    account.tier = "verified"
-    assert trusted(account, START + 30 * DAY)
-    assert not trusted(account, START + 29 * DAY)
+    account.created = START - 300 * DAY
+    assert not trusted(account, START + 70 * DAY)
+    world.population.verify(account, START)
+    assert not trusted(account, START + 59 * DAY)
+    assert trusted(account, START + 60 * DAY)
 
 
 @pytest.mark.parametrize("volume", [1, 30, 49, 5000])
