@@ -90,6 +90,13 @@ def test_no_more_addresses_are_remembered_than_there_is_room_for(write_database)
         assert len(signal._recent) <= MOST_REMEMBERED
 
 
+def test_what_is_too_long_for_an_address_is_not_remembered(write_database):
+    signal = GeoSignal.open(write_database({"8.0.0.0/8": "DE"}))
+    for number in range(100):
+        assert country(signal, f"{number}" + "x" * 100_000, BUILT) is None
+    assert not signal._recent
+
+
 @pytest.mark.parametrize("max_age", [0, -1.0, math.nan])
 def test_a_greatest_age_that_is_no_time_is_refused(max_age):
     with pytest.raises(SettingError, match="give one above 0"):

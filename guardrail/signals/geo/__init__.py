@@ -22,6 +22,8 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "country.mmdb"
 
 MOST_REMEMBERED = 10_000
 """How many addresses a signal remembers before it forgets all: some 4 MB."""
+LONGEST = 64
+"""The longest text that is remembered: an address has 45 characters, a client may send more."""
 
 EMBEDDED_DIGEST = "037bcd403864d3029622c6eb00a865ff664ae821"
 """What the embedded database's bytes are known by: they need not be walked at every start."""
@@ -130,7 +132,7 @@ class GeoSignal:
         ip = known.get("client.ip")
         if ip.__class__ is not str:
             return {}
-        if now > self._expires:
+        if now > self._expires or len(ip) > LONGEST:
             return self._looked_up(ip, now)
         found = self._recent.get(ip)
         if found is None:
