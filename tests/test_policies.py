@@ -34,7 +34,7 @@ LIFETIME = EXCHANGES // ACCOUNTS
 # What an account of two months at most that has paid nothing may take before it has shown an ID:
 # agents and code for life, all of it in a week; and all such accounts together in a week, and those
 # of them that share a card or the like.
-TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 5000, 600
+TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 5700, 600
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
