@@ -53,7 +53,7 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
         if counts_money and cost is None:
             return False
         amounts = (into + out, into, out, cost, None)
-        debits = decision.debits
+        debits, lease = decision.debits, engine.lease(decision._case[4])
         decision._settled = True
         acquire()
         try:
@@ -64,7 +64,7 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
                 limit, ident, place = counters[number]
                 amount = amounts[place]
                 if limit.lease:
-                    homes[ident].leave(moved(charged), decision.id)
+                    homes[ident].leave(moved(charged), lease)
                 elif amount is not None and amount != reserved:
                     key = moved(charged)
                     shard = homes[ident].current[hash(key) & mask]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -436,20 +437,26 @@ class ProcessIds:
     """Ids unique to a decision, under a key of this process; drawn anew in a forked child.
 
     Clients see them: neither how many requests there were nor which process served one shows.
+    `mark` is what the process's places in flight begin with, which no client sees.
     """
 
     def __init__(self) -> None:
-        self._hash = _drawn()
         self.next = itertools.count(1).__next__
-        self._process = os.getpid()
-        self._last = (0, "")
+        self._draw()
+        reference = weakref.WeakMethod(self._draw)
+
+        def draw() -> None:
+            if (living := reference()) is not None:
+                living()
+
+        if hasattr(os, "register_at_fork"):  # else processes do not fork
+            os.register_at_fork(after_in_child=draw)
+
+    def _draw(self) -> None:
+        self._hash, self.mark, self._last = _drawn(), os.urandom(8).hex() + "-", (0, "")
 
     def name(self, serial: int) -> str:
         """Return the id of a serial number: 24 hex digits, the same at every call."""
-        if self._process != os.getpid():
-            # Drawn first: no other thread of a child may take the parent's for its own.
-            self._hash, self._last = _drawn(), (0, "")
-            self._process = os.getpid()
         # Read in one piece, as another thread may move it on.
         first, digits = self._last
         at = (serial - first) * _ID_DIGITS

@@ -353,16 +353,18 @@ class Table:
         """
         current = self.current[hash(key) & MASK]
         members = current.get(key)
-        if members is None:
+        is_current = members is not None
+        if not is_current:
             members = self.find_older(key)
         if not members:
             return
         members.pop(member, None)
-        if not members:
-            if key in current:
-                current[key] = EMPTIED
-            else:
-                self.discard(key)
+        if members:
+            return
+        if is_current:
+            current[key] = EMPTIED
+        else:
+            self.discard(key)
 
     def _turn(self, shard: int, now: int) -> bool:
         """Let a shard's current generation become the previous one, if its time has come."""
