@@ -141,16 +141,21 @@ class Context:
     def _establishing(self, due: Sequence[str]) -> Establish:
         """Return the generated function that does what `known` does where all sources answer."""
         lines = ["def establish(facts, now):", "    try:"]
-        constants: dict[str, object] = {
-            "moment": self.moment, "joined": _joined, "DataError": DataError,
-        }  # fmt: skip
+        constants: dict[str, object] = {"moment": self.moment, "DataError": DataError}
         for place, (signal, is_due) in enumerate(zip(self.signals, due, strict=True)):
-            constants[f"ask{place}"] = signal.facts
+            constants[f"ask{place}"] = (
+                signal.recall if isinstance(signal, LinkSignal) else signal.facts
+            )
             lines += [
                 f"        if {is_due}:",
-                f"            if not 0 <= now < {LATEST!r}: moment(now)",
+                f"            if not (0.0 <= now and now < {LATEST!r}): moment(now)",
                 f"            found = ask{place}(facts, now)",
-                "            if found: facts = joined(found, facts)",
+                "            if found:",
+                # What the request states goes before; two dicts are put together in half the time.
+                "                dicts = facts.__class__ is found.__class__ is dict",
+                "                both = facts | found if dicts else ()",
+                "                if len(both) == len(facts) + len(found): facts = both",
+                "                else: facts = {**found, **facts}",
             ]
         lines += ["        return facts", "    except DataError:", "        return None"]
         made: Establish = define(lines, constants, "establish", "signals")
@@ -255,7 +260,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = _joined(found, facts)
+                facts = {**found, **facts}
         return facts, unavailable
 
     async def awaited(
@@ -282,7 +287,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = _joined(found, facts)
+                facts = {**found, **facts}
         return facts, unavailable
 
     def warnings(self, now: float) -> tuple[str, ...]:
@@ -346,15 +351,6 @@ def microseconds(now: float) -> int:
 def keeps_links(store: object) -> TypeGuard[LinkedStore | AsyncLinkedStore]:
     """Tell whether a store keeps links."""
     return isinstance(store, LinkedStore | AsyncLinkedStore)
-
-
-def _joined(found: Mapping[str, object], facts: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a request's facts with what a signal found; what the request states goes before."""
-    if facts.__class__ is dict and found.__class__ is dict:
-        both = facts | found  # in half the time, but `found` goes before
-        if len(both) == len(facts) + len(found):
-            return both
-    return {**found, **facts}
 
 
 def _needs(signals: Sequence[Signal]) -> frozenset[str]:
