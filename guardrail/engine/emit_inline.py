@@ -51,6 +51,8 @@ class FusableStore(Protocol):
     lock: Any
     homes: dict[str, Any]
     """The table of each counter that was ever looked for."""
+    moves: Any
+    """The table of keys that were moved; its `size` is 0 where none was."""
 
     def home(self, ident: str, ttl: int) -> FusableTable:
         """Return the table where the records of a counter are kept."""
@@ -358,10 +360,10 @@ class InlineEmitter(Emitter):
             # Where all members stay, and none for longer than this one, it is entered in place.
             f"if not r{j}: u{j} = 0; g{j} = o{j} = False",
             "else:",
-            f"    e = r{j}.values()",
-            f"    o{j} = t < min(e) and max(e) <= {spec.until}",
-            f"    if o{j}: u{j} = len(r{j}); g{j} = {spec.place} in r{j}",
-            f"    else: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
+            f"    u{j} = len(r{j}); g{j} = {spec.place} in r{j}",
+            f"    if g{j} and u{j} == 1: o{j} = t < r{j}[{spec.place}] <= {spec.until}",
+            f"    else: e = r{j}.values(); o{j} = t < min(e) and max(e) <= {spec.until}",
+            f"    if not o{j}: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
             f"if u{j} >= {most} and not g{j}:",
             f"    if max(r{j}.values()) > t + {4 * spec.length + DAY}: {self.leave}",
             *indented(self._over(limit, spec, key, f"expiry_frees(r{j}, u{j} - {most}, t)")),
