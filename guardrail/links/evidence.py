@@ -201,7 +201,6 @@ def _next(since: object, ages: tuple[float, ...], moment: int) -> int:
     for age in ages:
         # A float of seconds is a little more or less than the microsecond it stands for.
         turned = int((since + age) * SECOND)
-        for at in range(turned - 2, turned + 4):
-            if moment < at < found:
-                found = at
+        if moment < turned + 3:
+            found = min(found, max(moment + 1, turned - 2))
     return found

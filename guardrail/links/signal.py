@@ -384,9 +384,8 @@ class Known:
         """
         self.account = sighting.account
         self.actor, self.accounts, _ = standing
-        self.facts = actor_facts(standing, sighting.handle)
-        if scored and self.actor:
-            self.facts = {**self.facts, **UNSCORED}
+        facts = actor_facts(standing, sighting.handle)
+        self.facts = {**facts, **UNSCORED} if scored and self.actor else facts
         self.since, self.until, self.version = since, until, version
 
 
