@@ -217,18 +217,13 @@ class ActorSignal(ABC, Generic[K]):
         typed, _ = scoring.reader.read(known, now)
         return scoring.established(typed, now) is True
 
-    def _recalled(
-        self, known: Mapping[str, object], moment: int
-    ) -> tuple[tuple[object, ...], K | None]:
-        """Return what a request shows, and what is remembered of it, None if it has to be asked."""
+    def _remembered(self, known: Mapping[str, object]) -> tuple[tuple[object, ...], K | None]:
+        """Return what a request shows, and what is remembered of it, however old that is."""
         shown = tuple(map(known.get, self._names))
         try:
-            found = self._recent.get(shown) or self._older.get(shown)
+            return shown, self._recent.get(shown) or self._older.get(shown)
         except TypeError:  # a value of a wrong type, which is no evidence
             return (), None
-        if found is None or not found.since <= moment < found.until:
-            return shown, None
-        return shown, found
 
     def _remember(self, shown: tuple[object, ...], found: K) -> None:
         """Go by what was found for as long as it is good."""
@@ -262,11 +257,12 @@ class LinkSignal(ActorSignal["Kept"]):
         lines = [
             "def recall(known, now):",
             "    get = known.get",
-            f"    try: found = signal._recent.get(({shown},))",
-            "    except TypeError: found = None",
+            f"    shown = ({shown},)",
+            "    try: found = signal._recent.get(shown) or signal._older.get(shown)",
+            "    except TypeError: shown = (); found = None",
             "    if found is None or now < found.fresh or now >= found.stale "
             "or found.version != marks.version:",
-            "        found = seen(known, now)",
+            "        found = checked(known, shown, found, now)",
             "        if found is None: return {}",
         ]
         if self._scoring is not None:
@@ -277,7 +273,7 @@ class LinkSignal(ActorSignal["Kept"]):
                 f"        if found.accounts >= {least}: return told(found, known, now)",
             ]
         constants = {
-            "signal": self, "marks": self._marks, "seen": self._seen, "told": self._told,
+            "signal": self, "marks": self._marks, "checked": self._checked, "told": self._told,
         }  # fmt: skip
         made: Callable[[Mapping[str, object], float], Mapping[str, object]]
         made = define([*lines, "    return found.facts"], constants, "recall", "links")
@@ -288,17 +284,22 @@ class LinkSignal(ActorSignal["Kept"]):
         self._store.expire(self._pools, int(now * SECOND + 0.5))
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        return self._checked(known, *self._remembered(known), now)
+
+    def _checked(
+        self,
+        known: Mapping[str, object],
+        shown: tuple[object, ...],
+        found: Kept | None,
+        now: float,
+    ) -> Known | None:
+        """Return what is known of an account by now, given what was found of all that it shows."""
         moment = int(now * SECOND + 0.5)
-        shown = tuple(map(known.get, self._names))
-        try:
-            found = self._recent.get(shown) or self._older.get(shown)
-        except TypeError:  # a value of a wrong type, which is no evidence
-            return self._look(known, (), now, moment)
         if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
         if moment >= found.again or found.version != self._marks.version:
             return self._again(shown, found, moment)
-        return found  # as nearly always
+        return found
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
