@@ -198,11 +198,11 @@ class Emitter(FactEmitter, ABC):
             ]
         return slot
 
-    def decision_id(self) -> str:
-        """Return the variable of the decision's id."""
-        self.constants["name_of"] = self.engine.ids.name
-        self.naming = ["name = name_of(serial)"]
-        return "name"
+    def lease(self) -> str:
+        """Return the variable of what the decision's places in flight are known by."""
+        self.constants["ids"] = self.engine.ids
+        self.naming = ["lease = f'{ids.mark}{serial}'"]
+        return "lease"
 
     def member(self, limit: Limit) -> str:
         """Return the variable of the value that a request shows to a set."""

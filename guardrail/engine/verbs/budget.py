@@ -150,7 +150,7 @@ class BudgetLimit(Limit):
         resets = None if ends is None else max(0, ends - now)
         return tuple.__new__(Stand, (most, used, max(0, most - used), resets))
 
-    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+    def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Add or take back the difference."""
         if amount is None or amount == debit.amount:
             return None

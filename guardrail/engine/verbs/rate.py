@@ -174,7 +174,7 @@ class RateLimit(Limit):
         left = min(pace_room(now + receipt.slot - line, receipt.allowance, self.period), most)
         return tuple.__new__(Stand, (most, most - left, left, max(0, line - now)))
 
-    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+    def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Move the time line by the difference, back no further than has not drained."""
         if amount is None or amount == debit.amount:
             return None

@@ -132,13 +132,15 @@ class GeoSignal:
         ip = known.get("client.ip")
         if ip.__class__ is not str:
             return {}
-        if now > self._expires or len(ip) > LONGEST:
+        if now > self._expires:
             return self._looked_up(ip, now)
         found = self._recent.get(ip)
         if found is None:
-            if len(self._recent) >= MOST_REMEMBERED:
-                self._recent.clear()
-            found = self._recent[ip] = self._looked_up(ip, now)
+            found = self._looked_up(ip, now)
+            if len(ip) <= LONGEST:
+                if len(self._recent) >= MOST_REMEMBERED:
+                    self._recent.clear()
+                self._recent[ip] = found
         return found
 
     def _looked_up(self, ip: str, now: float) -> Mapping[str, object]:
