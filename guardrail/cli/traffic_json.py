@@ -68,6 +68,7 @@ def _of_map(run: TrafficRun) -> dict[str, object]:
         return {}
     met = {
         "rows": notes.rows,
+        "rows_passed_over": notes.passed_over,
         "missing": dict(sorted(notes.missing.items())),
         "unlisted": [
             {"fact": fact, "value": text, "requests": count, "took_default": where == "replaced"}

@@ -217,6 +217,10 @@ def named_rules(names: Sequence[str]) -> list[str]:
 
 def map_remarks(notes: MapNotes) -> Iterator[str]:
     """Yield what a map met that is no finding: what is missing, and what took a default."""
+    if notes.passed_over:
+        rows = plural(notes.passed_over, "row")
+        column = shortened(notes.rows_with or "", 40)
+        yield f"{rows} without a value of `{column}` stand for no request"
     lacking = sorted(notes.missing.items(), key=lambda pair: (-pair[1], pair[0]))
     if lacking:
         shown = ", ".join(f"{name} {share(count, notes.rows)}" for name, count in lacking[:_SHOWN])

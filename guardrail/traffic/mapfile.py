@@ -179,6 +179,7 @@ class _Reading:
             duration=self._duration(shape.duration, moment),
             layout=layout,
             totals=shape.totals,
+            rows_with=None if shape.rows_with is None else self._column(shape.rows_with),
         )
 
     def _report(self, path: tuple[str, ...], message: str, help: str | None = None) -> None:
@@ -191,11 +192,15 @@ class _Reading:
         kind = shape.format
         for key, of in (
             ("delimiter", "csv"), ("columns", "csv"),
-            ("pattern", "line"), ("rows", "json"),
+            ("pattern", "line"), ("rows", "json"), ("pairs", "json"),
         ):  # fmt: skip
             if getattr(shape, key) is not None and kind != of:
                 article = "a csv" if of == "csv" else f"`format: {of}`"
                 self._report((key,), f"only {article} has a {key}", f"write `format: {of}`")
+        if shape.pairs is not None and len(shape.pairs) != 2:
+            self._report(
+                ("pairs",), "pairs have two members: a name and its value", "write `[field, value]`"
+            )
         delimiter = shape.delimiter or ","
         if len(delimiter) != 1 or delimiter in '"\r\n':
             self._report(("delimiter",), "a delimiter is one character", 'write `delimiter: ";"`')
@@ -213,7 +218,9 @@ class _Reading:
             columns=columns,
             patterns=self._patterns(shape) if kind == "line" else (),
             rows=rows,
+            pairs=(shape.pairs[0], shape.pairs[-1]) if shape.pairs else None,
             unpack=tuple(shape.unpack or ()),
+            lift=tuple(shape.lift or ()),
             encoding=self._encoding(shape.encoding),
         )
 
@@ -280,7 +287,8 @@ class _Reading:
                 ("ts", "numbers"), "the unit says already what numbers are", "leave it out"
             )
         return Moment(
-            column=self._column(shape.column),
+            columns=tuple(map(self._column, shape.column)),
+            match=self._match(("ts", "match"), shape.match),
             unit=unit,
             offset=self._offset(shape.offset),
             zone=zone,
@@ -413,7 +421,7 @@ class _Reading:
             )
             return None
         if shape.until is not None:
-            return Lasting(until=replace(moment, column=self._column(shape.until)))
+            return Lasting(until=replace(moment, columns=(self._column(shape.until),)))
         return Amount(
             columns=(self._column(str(shape.column)),),
             scale=SCALES[shape.unit],

@@ -23,7 +23,8 @@ class MapNotes:
     map says what holds then (`dispensable`), or if another had one that the same thing is read from
     (`together`). `doubled` counts local times in an hour that a clock showed twice, `skipped` those
     in one that it never showed, and `undecoded` the lines with bytes that are not of the file's
-    encoding; of each an example is kept in `examples`. `early` counts the times before 1980.
+    encoding; of each an example is kept in `examples`. `early` counts the times before 1980,
+    `passed_over` the rows that stand for no request, as they have no value in `rows_with`.
     """
 
     rows: int = 0
@@ -40,6 +41,8 @@ class MapNotes:
     skipped: int = 0
     undecoded: int = 0
     early: int = 0
+    rows_with: str | None = None
+    passed_over: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
     def is_missed(self, column: str) -> bool:
@@ -62,6 +65,7 @@ class MapNotes:
         self.skipped += other.skipped
         self.undecoded += other.undecoded
         self.early += other.early
+        self.passed_over += other.passed_over
         for what, text in other.examples.items():
             self.examples.setdefault(what, text)
 

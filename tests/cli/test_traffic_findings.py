@@ -243,3 +243,18 @@ def test_a_fact_that_a_rule_counts_by_and_that_is_often_missing_is_told(
     assert "is missing in 91.67% of the requests that it matched" in keys[-1]["message"]
     if ("account.id", "warning") in expected:
         assert "and decided 3 requests" in keys[0]["message"]
+
+
+def test_rows_that_stand_for_no_request_are_told_not_hidden(run, folder):
+    (folder / "m.yaml").write_text(
+        "guardrail_map: 1\nformat: csv\nrows_with: n\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {requests: {column: n}}\n"
+    )
+    (folder / "log.csv").write_text(f"t,key,n\n{MONDAY},,\n{MONDAY + 60},k1,4\n")
+    command = ("check", "policies", "--traffic", "log.csv", "--map", "m.yaml")
+    told = run(*command, "--format", "json")
+
+    assert json.loads(told.out)["traffic"]["map"]["rows_passed_over"] == 1
+    assert json.loads(told.out)["traffic"]["requests"] == 1
+    shown = " ".join(run(*command).out.split())
+    assert "1 row without a value of `n` stand for no request" in shown
