@@ -258,3 +258,20 @@ def test_rows_that_stand_for_no_request_are_told_not_hidden(run, folder):
     assert json.loads(told.out)["traffic"]["requests"] == 1
     shown = " ".join(run(*command).out.split())
     assert "1 row without a value of `n` stand for no request" in shown
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_traffic_without_tokens_is_told_where_to_state_them(run, folder, mapped):
+    (folder / "p.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+    )
+    write_traffic(folder / "t.jsonl", {"ts": MONDAY, "facts": {"account.id": "a1"}})
+    (folder / "m.yaml").write_text(
+        "guardrail_map: 1\nts: {column: ts}\nfacts: {account.id: {column: facts.account.id}}\n"
+    )
+    options = ("--map", "m.yaml") if mapped else ()
+    told = run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json", *options)
+    (help,) = (one["help"] for one in json.loads(told.out)["warnings"] if one["code"] == "GR316")
+
+    assert help.startswith("say in the map" if mapped else "record `usage`, or an `estimate`")
