@@ -33,6 +33,7 @@ from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, epoch_of
 from guardrail.model.policy import PolicySet
+from guardrail.model.spellings import Spellings
 from guardrail.traffic.maps import (
     SCALES,
     Amount,
@@ -154,6 +155,7 @@ class _Reading:
         self._findings = findings
         self._scope = Scope(findings, facts=dict(policies.facts))
         self._units = frozenset((*UNITS, *policies.units))
+        self._spellings = Spellings(policies.models) if policies.models else None
 
     def map(self) -> TrafficMap | None:
         shape = shaped(MapShape, self._place)
@@ -342,6 +344,7 @@ class _Reading:
             default=default,
             optional=shape.optional,
             decimal=self._decimal,
+            spellings=self._spellings if name == "request.model" else None,
         )
 
     def _match(self, path: tuple[str, ...], written: str | None) -> re.Pattern[str] | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, FactType
+from guardrail.model.spellings import Spellings
 from guardrail.traffic.notes import MapNotes
 from guardrail.traffic.requests import (
     LATEST,
@@ -261,7 +262,7 @@ class FactSource:
     Of several `columns` the first counts that has a value. Of a text, `match` takes what its first
     group finds; `case` makes it upper or lower. A value that `values` does not list becomes
     `default`, like a missing one; without a default the fact is left out. That an `optional` fact
-    is missing is no news.
+    is missing is no news. A value that is another spelling of one of `spellings` is that one.
     """
 
     fact: Fact
@@ -272,6 +273,7 @@ class FactSource:
     default: FactValue = None
     optional: bool = False
     decimal: str = "."
+    spellings: Spellings | None = None
 
     def of(self, row: Row, notes: MapNotes) -> FactValue:
         """Return the fact's value for a row, None if it is missing; note what is not known."""
@@ -299,7 +301,13 @@ class FactSource:
         if self.decimal != "." and value.__class__ is str and self.fact.type in _NUMBERS:
             number = _number(value, self.decimal)
             value = value if number is None else number
-        return shaped(self.fact, value)
+        made = shaped(self.fact, value)
+        if self.spellings is not None and isinstance(made, str):
+            listed = self.spellings.listed(made)
+            if listed != made:
+                notes.count(notes.respelt, listed, made)
+                return listed
+        return made
 
     def _missing(self, notes: MapNotes) -> FactValue:
         if self.default is None:

@@ -18,8 +18,9 @@ class MapNotes:
     `totals` says that a row stands for all requests of a time, `tells_requests` that it says for
     how many. `unseen` holds the columns that no row has had a value in so far. `unknown` counts by
     fact and text the values that `values` do not list and that have no default, `replaced` those
-    that took the default instead. `missing` counts by fact the rows that have no value for it;
-    `optional` names the facts of which that is no news. A column without a value is no fault if the
+    that took the default instead. `respelt` counts by listed name and text the models that the log
+    names otherwise. `missing` counts by fact the rows that have no value for it; `optional` names
+    the facts of which that is no news. A column without a value is no fault if the
     map says what holds then (`dispensable`), or if another had one that the same thing is read from
     (`together`). `doubled` counts local times in an hour that a clock showed twice, `skipped` those
     in one that it never showed, and `undecoded` the lines with bytes that are not of the file's
@@ -33,6 +34,7 @@ class MapNotes:
     unseen: set[str] = field(default_factory=set)
     unknown: Counter[tuple[str, str]] = field(default_factory=Counter)
     replaced: Counter[tuple[str, str]] = field(default_factory=Counter)
+    respelt: Counter[tuple[str, str]] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     optional: frozenset[str] = frozenset()
     dispensable: frozenset[str] = frozenset()
@@ -60,6 +62,8 @@ class MapNotes:
             self.count(self.unknown, *fact_and_text, by=count)
         for fact_and_text, count in other.replaced.items():
             self.count(self.replaced, *fact_and_text, by=count)
+        for name_and_text, count in other.respelt.items():
+            self.count(self.respelt, *name_and_text, by=count)
         self.missing.update(other.missing)
         self.doubled += other.doubled
         self.skipped += other.skipped

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from guardrail.cli.traffic_text import map_remarks
 from guardrail.errors import DataError
+from guardrail.loading import load_text
 from guardrail.traffic.guessing import proposed
 from guardrail.traffic.mapfile import MapError, read_map
-from tests.replay.test_named_maps import MARCH, POLICIES, by_map, by_name
+from tests.replay.test_named_maps import MARCH, POLICIES, Read, by_map, by_name
 
 INVOCATION = {
     "timestamp": "2026-03-01T09:00:00Z",
@@ -196,6 +198,28 @@ def test_other_events_of_cloudwatch_are_proposed_by_what_their_texts_hold(tmp_pa
     read = by_map(tmp_path, made.text.removeprefix("guardrail_map: 1\n"), log.read_text())
     assert "pairs: [field, value]" in made.text
     assert read.times == [MARCH]
+
+
+def test_a_model_of_another_spelling_is_the_listed_one_as_at_a_door(tmp_path):
+    policies = load_text(
+        "guardrail: 1\npolicy: p\nmodels: {large: {aliases: [anthropic.claude-large]}}\n"
+        "rules: [{id: r, when: {request.model: large}, block: {}}]\n"
+    )
+    text = b"guardrail_map: 1\nts: {column: t}\nfacts: {request.model: {column: model}}\n"
+    names = ["openai/large", "us.anthropic.claude-large", "large", "large-2026-03-01", "other"]
+    rows = [{"t": 1772355600 + n, "model": name} for n, name in enumerate(names)]
+    (tmp_path / "log").write_text("\n".join(map(json.dumps, rows)))
+    read = Read(tmp_path / "log", read_map(text, "map", policies))
+
+    assert [facts["request.model"] for facts in read.facts] == [
+        "large", "anthropic.claude-large", "large", "large-2026-03-01", "other",
+    ]  # fmt: skip
+    assert read.notes.respelt == {
+        ("large", "openai/large"): 1,
+        ("anthropic.claude-large", "us.anthropic.claude-large"): 1,
+    }
+    told = "models that the log names otherwise, in 2 requests, as a door takes them: "
+    assert any(line.startswith(told) for line in map_remarks(read.notes))
 
 
 @pytest.mark.parametrize(
