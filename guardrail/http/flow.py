@@ -27,7 +27,6 @@ from guardrail.http.identity import Caller
 from guardrail.http.leases import Lease, Renewal, lease_of
 from guardrail.http.metering import unfed_notes
 from guardrail.http.parsing.folding import AT_ONCE
-from guardrail.http.parsing.spellings import Spellings
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
@@ -35,6 +34,7 @@ from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
 from guardrail.http.settings.reload import InForce
 from guardrail.model.effects import Effect
+from guardrail.model.spellings import Spellings
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")

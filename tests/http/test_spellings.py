@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from guardrail.http.parsing.spellings import Spellings
 from guardrail.loading import load_text
+from guardrail.model.spellings import Spellings
 from tests.http.driving import Guarded
 
 POLICY = """

@@ -583,6 +583,12 @@ MISTAKES = {
         ),
         "bands",
     ),
+    "a score that nobody has": Mistake(
+        "GR237", block("{actor.score: {gte: 96}}"), "when: {actor.score"
+    ),
+    "a score above the highest": Mistake(
+        "GR237", block("{actor.score: {gt: 95}}"), "when: {actor.score"
+    ),
     "no device at all": Mistake(
         "GR210",
         rules(
@@ -703,7 +709,27 @@ def test_what_nobody_takes_for_policy_may_lie_beside_it(name, tmp_path):
     assert found(tmp_path / "set") == []
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "code"),
+    [
+        ("api.yaml", "cached_input: 0.3", "cached_input: 30", "GR238"),
+        ("api.yaml", "price: {input: 3, output: 15,", "price: {input: 30, output: 150,", "GR238"),
+        ("api.yaml", "price: {input: 3, output: 15,", "price: {input: 30, output: 15,", None),
+        ("coordination.yaml", "{strong: 180d, weak: 14d}", "{strong: 14d, weak: 180d}", "GR239"),
+    ],
+)
+def test_what_stands_the_wrong_way_round_is_found(tmp_path, file, old, new, code):
+    shutil.copytree(POLICIES, tmp_path / "set")
+    path = tmp_path / "set" / file
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+    assert text.count(old) == 1
+    assert {one.code for one in found(tmp_path / "set")} == ({code} if code else set())
+
+
 FINE = {
+    "the highest score there is": block("{actor.score: {gte: 95}}"),
     "a month that its days can fill": budget(
         f"{{requests: 5, per: day, {OWN}}}", f"{{requests: 100, per: month, {OWN}}}"
     ),

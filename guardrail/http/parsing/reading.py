@@ -33,7 +33,6 @@ from guardrail.http.parsing.endpoints import (
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import Shape, generates, shape_of
-from guardrail.http.parsing.spellings import is_alike
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,
@@ -44,6 +43,7 @@ from guardrail.http.parsing.values import (
     UnreadableError,
     shown,
 )
+from guardrail.model.spellings import is_alike
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
