@@ -167,6 +167,7 @@ class Tally:
     documents = 0
     shown = ""
     repeats: bool | None = None
+    _figures: Figures | None = None
 
     def __init__(
         self,
@@ -198,7 +199,12 @@ class Tally:
 
     @property
     def figures(self) -> Figures:
-        """The usage told so far, of all sequences together."""
+        """The usage told so far, of all sequences together; not to be changed."""
+        if self._figures is None:
+            self._figures = self._summed()
+        return self._figures
+
+    def _summed(self) -> Figures:
         total = figures_of(self.usage, self.usage_format, self.reserved)
         if not (self.sequences or self.beside):
             return total
@@ -246,6 +252,7 @@ class Tally:
         Of one that is only `kept` in parts, what the model wrote is not there.
         """
         self.documents += 1
+        self._figures = None
         kind = document.get("type")
         within = _NOTHING
         if not _WRAPPING.isdisjoint(document):
@@ -293,6 +300,7 @@ class Tally:
             self.settled |= bool(self.usage)
         if (beside := document.get("svg_usage")) and isinstance(beside, dict):
             merge_usage(self.beside, beside)
+            self._figures = None
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
@@ -321,6 +329,7 @@ class Tally:
 
     def tell(self, usage: Mapping[str, object]) -> None:
         """Take in a usage that the head of the response tells."""
+        self._figures = None
         merge_usage(self.usage, usage)
 
     def add_unread(self, size: int) -> None:

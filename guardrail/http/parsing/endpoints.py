@@ -283,12 +283,17 @@ def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
 
 ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = dict(_table())
 """Endpoints by the last segments of their paths; `*` stands for any one."""
-_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
+DOCUMENTED = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
+"""Endpoints by the paths that their APIs document; `endpoint_of` knows all others, too."""
 _DEEPEST = max(map(len, ENDPOINTS))
 _WITH_STARS = {
     length: [parts for parts in ENDPOINTS if len(parts) == length and "*" in parts]
     for length in range(1, _DEEPEST + 1)
 }
+
+
+PLAIN_NAME = re.compile(rf"[A-Za-z0-9._:/@+-]{{1,{LONGEST_MODEL}}}")
+"""What nearly all names of models consist of; `is_name` need not be asked about them."""
 
 
 def is_name(text: str) -> bool:
@@ -303,7 +308,7 @@ def endpoint_of(path: str) -> Endpoint:
     before the known part make no difference: a host may be mounted anywhere, and its router may
     forgive more than we know. A path that climbs (`..`) leads nowhere that is known.
     """
-    known = _BY_NAME.get(path)
+    known = DOCUMENTED.get(path)
     if known is not None:
         return known
     found = _found(path)

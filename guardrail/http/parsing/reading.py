@@ -56,6 +56,7 @@ _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These stream unless they are told not to.
 _STREAMING = ("/api/chat", "/api/generate")
+_SPEECH = "/v1/audio/speech"
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
 _GOES_ON = ("/v1/threads/", "/v1/realtime/calls", "/v1/realtime/translations/calls")
@@ -330,6 +331,26 @@ def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> d
     if shape.counts.output_tokens is not None:
         estimate["output_tokens"] = shape.counts.output_tokens
     return estimate
+
+
+def with_units(asked: ParsedRequest) -> ParsedRequest:
+    """Return what a request asks for, with how many pictures and seconds, where that is known.
+
+    A request for pictures asks for as many as for completions, one about sound for none, and for
+    speech for no sound that is heard; one that makes no model work asks for neither.
+    """
+    estimate, facts = asked.estimate, asked.facts
+    if estimate.items() >= FREE.items():
+        added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "image":
+        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
+    elif facts.get("request.endpoint") == _SPEECH:
+        added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "audio":
+        added = {"images": 0}
+    else:
+        return asked
+    return asked._replace(estimate={**added, **estimate})
 
 
 def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from guardrail.http.parsing.caps import NO_CAPS, CapRules, Counts, counts_of, likely_completions
-from guardrail.http.parsing.endpoints import LONGEST_MODEL, is_name
+from guardrail.http.parsing.endpoints import LONGEST_MODEL, PLAIN_NAME, is_name
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
     DECIDING,
@@ -211,7 +211,7 @@ def _model(every: Sequence[Members]) -> str | None:
             model = members.get(name)
             if model is None:
                 continue
-            if not isinstance(model, str) or not is_name(model):
+            if not isinstance(model, str) or not (PLAIN_NAME.fullmatch(model) or is_name(model)):
                 raise UnreadableError(
                     f"`{name}` is not a name; send up to {LONGEST_MODEL} characters that can be "
                     "printed, and no blanks around them",
