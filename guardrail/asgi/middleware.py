@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack, cast
@@ -355,9 +355,12 @@ class _Served(Served):
             # What a server sends out of a file by itself is not seen here.
             changed["extensions"] = {k: v for k, v in extensions.items() if k not in _UNSEEN}
         head = self._request.head
-        accepted = head.named.get(b"accept-encoding")
-        if self._metered and accepted is not None and (head.repeats or readable(accepted)):
-            changed["headers"] = _readable(scope["headers"])
+        accepted = head.named.get(b"accept-encoding") if self._metered else None
+        if accepted is not None and head.repeats:
+            changed["headers"] = _readable(scope["headers"], head.headers)
+        elif accepted is not None and (wanted := readable(accepted)) is not None:
+            fields = changed["headers"] = list(scope["headers"])
+            fields[head.headers.index((b"accept-encoding", accepted))] = b"accept-encoding", wanted
         if self._forward.body is not None:
             length = str(len(self._forward.body)).encode("ascii")
             # The usage we asked for cannot be taken out of a compressed stream.
@@ -371,13 +374,15 @@ class _Served(Served):
         return changed
 
 
-def _readable(headers: list[Field]) -> list[Field]:
-    """Return the fields, asking for no coding in which a response could not be metered."""
-    asked = headers
+def _readable(given: list[Field], headers: Sequence[Field]) -> list[Field]:
+    """Return the fields, asking for no coding in which a response could not be metered.
+
+    `headers` are the same with their names in lower case.
+    """
+    asked = list(given)
     for at, (name, value) in enumerate(headers):
-        if name == b"accept-encoding" and (kept := readable(bytes(value))) is not None:
-            asked = list(asked) if asked is headers else asked
-            asked[at] = (name, kept)
+        if name == b"accept-encoding" and (kept := readable(value)) is not None:
+            asked[at] = name, kept
     return asked
 
 

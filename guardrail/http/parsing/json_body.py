@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import partial
 from operator import call
 from typing import NamedTuple
@@ -171,23 +171,26 @@ class _Measure:
                     "send less at once"
                 )
             inner: list[object] = []
-            self._words = []
-            for reading, level in ((False, nodes), (True, words)) if words else ((False, nodes),):
-                self._reading = reading
-                found = self._words if reading else inner
-                for node in level:
-                    if node.__class__ is dict:
-                        if depth:
-                            self.names.update(node)
-                        self._object(node, found)
-                    elif node.__class__ is list:
-                        self._list(node, found)
-                    elif node.__class__ is str:
-                        self._text(node)
+            self._words, self._reading = [], False
+            self._level(nodes, inner, depth)
+            if words:
+                self._reading = True
+                self._level(words, self._words, depth)
             nodes, words = inner, self._words
             depth += 1
         text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
         return text + self._numbers + self._media
+
+    def _level(self, level: Iterable[object], inner: list[object], depth: int) -> None:
+        for node in level:
+            if node.__class__ is dict:
+                if depth:
+                    self.names.update(node)
+                self._object(node, inner)
+            elif node.__class__ is list:
+                self._list(node, inner)
+            elif node.__class__ is str:
+                self._text(node)
 
     def _object(self, node: dict[str, object], inner: list[object]) -> None:
         self.members += len(node)
