@@ -43,8 +43,20 @@ _OUTPUT_DETAILS = (
     "output_token_details",
 )
 _FETCHED = ("connector_tokens", "citation_tokens")
-_INPUTS = ("prompt_tokens", "input_tokens", "prompt_eval_count")
-_OUTPUTS = ("completion_tokens", "output_tokens", "eval_count")
+_INPUTS = (
+    "prompt_tokens",
+    "input_tokens",
+    "prompt_eval_count",
+    "promptTokens",
+    "tokens_evaluated",
+)
+_OUTPUTS = (
+    "completion_tokens",
+    "output_tokens",
+    "eval_count",
+    "completionTokens",
+    "tokens_predicted",
+)
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _GEMINI = frozenset(
     "promptTokenCount candidatesTokenCount responseTokenCount thoughtsTokenCount totalTokenCount "

@@ -55,11 +55,17 @@ _CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These stream unless they are told not to.
-_STREAMING = ("/api/chat", "/api/generate")
+_STREAMING = ("/api/chat", "/api/generate", "/generate_stream")
 _SPEECH = "/v1/audio/speech"
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
-_GOES_ON = ("/v1/threads/", "/v1/realtime/calls", "/v1/realtime/translations/calls")
+_GOES_ON = (
+    "/v1/threads/",
+    "/v1/realtime/calls",
+    "/v1/realtime/translations/calls",
+    "/agents/",
+    "/flows/",
+)
 # The addresses of sessions, which name their model in the query.
 _SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")
 _TEXTS = ("prompt", "input", "text")
@@ -177,7 +183,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _Content(shape_of_batch(members, caps_of(endpoint), limits), tokens, document)
     capability = endpoint.capability
     goes_on = False
-    if capability == "other" and generates(members):
+    if capability == "other" and endpoint.kind is not Kind.EMBED and generates(members):
         goes_on = endpoint.name.startswith(_CONVERSATION)
         capability = "agentic" if goes_on else "chat"
     shape = shape_of(members, capability, caps_of(endpoint), names)

@@ -66,7 +66,13 @@ _ALSO = frozenset(ALSO_MODELS)
 _PRESET = "@preset/"  # OpenRouter's: what is stored under it may name the model
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *STORED_FILES})
-_TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
+_PICTURING = frozenset(
+    "imageGenerationConfig textToImageParams text_prompts videoGenerationConfig textToVideoParams "
+    "aspect_ratio".split()
+)  # what Bedrock's models that draw are told
+_TELLING = _PICTURING | frozenset(
+    "suffix prediction modalities responseModalities response_modalities".split()
+)
 _EFFORTS = ("reasoning_effort", "think", "thinking_level", "thinkingLevel")
 _REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
 _BUDGETS = ("thinking_budget", "reasoning_budget")
@@ -209,8 +215,8 @@ def _model(every: Sequence[Members]) -> str | None:
             continue
         for name in MODELS:
             model = members.get(name)
-            if model is None:
-                continue
+            if model is None or model == "":
+                continue  # hosts take either for their own
             if not isinstance(model, str) or not (PLAIN_NAME.fullmatch(model) or is_name(model)):
                 raise UnreadableError(
                     f"`{name}` is not a name; send up to {LONGEST_MODEL} characters that can be "
@@ -296,6 +302,8 @@ def _by_members(every: Sequence[Members]) -> str:
             continue
         if members.get("suffix") is not None or members.get("prediction") is not None:
             return "code"
+        if not _PICTURING.isdisjoint(members):
+            capability = strictest(capability, "image")
         for name in ("modalities", "responseModalities", "response_modalities"):
             wanted = members.get(name)
             lowered = {str(kind).lower() for kind in wanted} if isinstance(wanted, list) else ()
@@ -332,6 +340,8 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
         if isinstance(config, dict) and config.get("thinkingBudget", config.get(_BUDGET)) != 0:
             return True
     if settles and any(members.get(name) not in (None, False, 0) for name in _BUDGETS):
+        return True
+    if members.get("prompt_mode") == "reasoning":
         return True
     return members.get("enable_thinking") is True or thinking is True
 
