@@ -49,9 +49,11 @@ _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
 _CODED = frozenset({b"content-encoding", b"x-body-compressed"})
 _PARAMETERS = re.compile(
-    r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
+    r"(?:[ \t]*+;[ \t]*+"
+    r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))?)*+"
 )
-_CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
+# Some frameworks read an encoded one, `charset*=` (RFC 2231), in the place of a plain one.
+_CHARSET = re.compile(r";[ \t]*charset(\*[^=]*)?=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These stream unless they are told not to.
@@ -257,7 +259,7 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     rest = content_type[len(content_type.partition(";")[0]) :]
     charsets = _CHARSET.findall(rest)
     if _PARAMETERS.fullmatch(rest.rstrip()) is None or any(
-        charset.lower() not in ("utf-8", "utf8") for charset in charsets
+        encoded or charset.strip(" \t").lower() not in ("utf-8", "utf8") for encoded, charset in charsets
     ):
         raise UnreadableError(
             "the content type has parameters that hosts read differently; send UTF-8, and no "
