@@ -58,6 +58,8 @@ _USUAL = frozenset(
 """What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
 _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
+# Whether a response of a Realtime session is a part of that session's own conversation.
+_NO_CONVERSATION = ("auto", "none")
 # What an answer cited is no input: it tells where its text came from.
 _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
@@ -265,16 +267,21 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
         if _ELSEWHERE.isdisjoint(members):
             continue
         referring = STORED if settles else STORED_ANYWHERE
-        count += sum(members.get(name) is not None for name in referring)
+        found = sum(_refers(members, name) for name in referring)
+        count, opaque = count + found, opaque or found > 0
         if members.get("type") not in _CITED:
             count += sum(members.get(name) is not None for name in STORED_FILES)
-        stored = STORED if settles else STORED_ANYWHERE
-        opaque = opaque or any(members.get(name) is not None for name in stored)
     items = every[0].of.get("input") if every else None
     if isinstance(items, list) and any(_is_reference(item) for item in items):
         # Items of one conversation: together they are at most what an earlier response is.
         count += 1
     return count, opaque
+
+
+def _refers(members: Mapping[str, object], name: str) -> bool:
+    """Whether a member refers to something that is stored; a conversation may be of none."""
+    value = members.get(name)
+    return value is not None and not (name == "conversation" and value in _NO_CONVERSATION)
 
 
 def _is_reference(item: object) -> bool:
@@ -286,7 +293,7 @@ def _only_goes_on(every: Sequence[Members]) -> bool:
     return not any(
         (settles and isinstance(members.get("prompt"), dict))
         or any(
-            members.get(name) is not None
+            _refers(members, name)
             for name in (STORED if settles else STORED_ANYWHERE)
             if name not in _TALKS
         )
