@@ -202,8 +202,16 @@ def _prompts(document: Mapping[str, object]) -> int:
     """Return how many prompts there are; a list of token ids is one, of such lists several."""
     if _SEVERAL.isdisjoint(document):
         return 1
+    count = 0 if _LISTING.isdisjoint(document) else _listed(document)
+    messages = document.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[0], list):
+        count += len(messages)
+    return max(count, 1)
+
+
+def _listed(document: Mapping[str, object]) -> int:
     count = 0
-    for name in () if _LISTING.isdisjoint(document) else _PROMPTS:
+    for name in _PROMPTS:
         listed = document.get(name)
         if isinstance(listed, list) and set(map(type, listed)) != {int}:
             count += len(listed)
@@ -214,7 +222,4 @@ def _prompts(document: Mapping[str, object]) -> int:
         frame = document.get(name)
         rows = frame.get("data") if isinstance(frame, dict) else frame
         count += len(rows) if isinstance(rows, list) else 0
-    messages = document.get("messages")
-    if isinstance(messages, list) and messages and isinstance(messages[0], list):
-        count += len(messages)
-    return max(count, 1)
+    return count
