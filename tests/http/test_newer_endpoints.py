@@ -108,6 +108,31 @@ def test_what_is_stored_with_the_host_may_hold_tools(path, body):
     assert "request.tools" not in facts
 
 
+ARN = "arn:aws:bedrock:us-east-1:1"
+
+
+@pytest.mark.parametrize(
+    ("resource", "known"),
+    [
+        (f"{ARN}:foundation-model/anthropic.m-v1:0", True),
+        (f"{ARN}:inference-profile/us.anthropic.m-v1:0", True),
+        (f"{ARN}:application-inference-profile/abc", False),
+        (f"{ARN}:provisioned-model/abc", False),
+        (f"{ARN}:prompt/P", False),
+        ("arn:aws:sagemaker:us-east-1:1:endpoint/e", False),
+        ("ARN:aws:bedrock", True),
+        ("team/arn-1", True),
+        ("barn:x", True),
+    ],
+)
+def test_a_resource_that_stands_for_a_model_names_none(resource, known):
+    by_path = asked(f"/model/{resource}/converse", {"messages": []}).facts
+    by_body = asked(CHAT, {"model": resource, "messages": HI}).facts
+    behind = asked(CHAT, {"model": f"bedrock/{resource}", "messages": HI}).facts
+
+    assert ["request.model" in facts for facts in (by_path, by_body, behind)] == [known] * 3
+
+
 def test_a_stored_prompt_in_the_place_of_a_model_is_no_name_of_one():
     assert "request.model" not in asked(PROMPT, {"messages": []}).facts
     assert "request.model" not in asked(CHAT, {"model": "m", "preset": "p", "messages": HI}).facts
@@ -120,6 +145,7 @@ def test_tokens_that_vertex_counts_are_no_request_for_a_model_of_that_name():
     assert request.problem is None
     assert request.facts["request.model"] == "claude"
     assert request.facts["request.capability"] == "other"
+    assert asked(f"{VERTEX}/count-tokens:streamRawPredict", body).problem is not None
     assert asked(f"{VERTEX}/claude:rawPredict", {"messages": HI}).estimate["input_tokens"] > 0
 
 

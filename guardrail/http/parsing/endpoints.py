@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from guardrail.http.dialects import Dialect, UsageFormat
+from guardrail.http.parsing.spellings import stands_for_another
 
 JSON, FORM, MULTIPART, SDP = (
     "application/json",
@@ -305,7 +306,7 @@ _INFERENCES: Mapping[str, _Method] = {
     "infer": (Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "agentic", False),
 }
 _COUNTING = "count-tokens"  # Vertex's: in the place of a model, the tokens of any are counted
-_STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, what is stored names it
+_STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, which what is stored names
 
 _TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
 _LONGEST_NAME = 128
@@ -465,15 +466,17 @@ def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | 
     name = "/".join((*segments[at[0] + 1 : -1], *([last] if colon else ()))) if at else ""
     if len(at) > 1 or (colon and not last):
         name = ""
-    if colon and name.lower() == _COUNTING and kind is Kind.GENERATE:
+    if method.lower() == "rawpredict" and name.lower() == _COUNTING:
         return Endpoint(
             f"/v1/models/{_COUNTING}", dialect, Kind.COUNT, UsageFormat.NONE, capability="other"
         )
     stored = _STORED_PROMPT in name.lower()
+    if not colon and stands_for_another(name):
+        name = ""
     return _named_by_path(
         shown if colon else shown.lower(),
         known,
-        "" if stored else name,
+        name,
         vague=stored or kind is Kind.UNKNOWN,
     )
 

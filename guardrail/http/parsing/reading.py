@@ -259,7 +259,8 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     rest = content_type[len(content_type.partition(";")[0]) :]
     charsets = _CHARSET.findall(rest)
     if _PARAMETERS.fullmatch(rest.rstrip()) is None or any(
-        encoded or charset.strip(" \t").lower() not in ("utf-8", "utf8") for encoded, charset in charsets
+        encoded or charset.strip(" \t").lower() not in ("utf-8", "utf8")
+        for encoded, charset in charsets
     ):
         raise UnreadableError(
             "the content type has parameters that hosts read differently; send UTF-8, and no "

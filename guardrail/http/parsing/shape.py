@@ -34,6 +34,7 @@ from guardrail.http.parsing.members import (
     strictest,
     tools_in,
 )
+from guardrail.http.parsing.spellings import stands_for_another
 from guardrail.http.parsing.values import UnreadableError
 
 _MOST_DISTINCT = 256
@@ -235,7 +236,7 @@ def _model(every: Sequence[Members]) -> str | None:
             also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
-    stored = found is not None and _PRESET in found
+    stored = found is not None and (_PRESET in found or stands_for_another(found))
     others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
     return None if others else found
 
