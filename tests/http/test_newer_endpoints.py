@@ -168,6 +168,12 @@ def test_a_prompt_that_reasons_asks_to_reason():
     assert not asked(CHAT, {"messages": HI, "prompt_mode": None}).facts["request.reasoning"]
 
 
+def test_what_is_read_off_pages_has_no_cap():
+    request = asked("/v1/ocr", {"model": "m", "document": {}, "max_tokens": 5})
+
+    assert "output_tokens" not in request.estimate
+
+
 @pytest.mark.parametrize(
     ("body", "cap"),
     [

@@ -64,6 +64,7 @@ _BY_USAGE: Mapping[UsageFormat, CapRules] = {
 }
 _BY_NAME: Mapping[str, CapRules] = {
     "/v1/complete": CapRules(("max_tokens_to_sample",)),
+    "/v1/ocr": NO_CAPS,
     "/generate": CapRules(("sampling_params.max_new_tokens",)),
     "/generate_stream": CapRules(("parameters.max_new_tokens",)),
     "/completion": CapRules(("n_predict",), zero=True),
