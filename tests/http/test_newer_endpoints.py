@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from random import Random
 
 import pytest
 
@@ -131,6 +133,18 @@ def test_a_resource_that_stands_for_a_model_names_none(resource, known):
     behind = asked(CHAT, {"model": f"bedrock/{resource}", "messages": HI}).facts
 
     assert ["request.model" in facts for facts in (by_path, by_body, behind)] == [known] * 3
+
+
+def test_a_prompt_whose_words_stand_beside_pictures_is_not_stored():
+    picture = base64.b64encode(Random(1).randbytes(30_000)).decode()
+    body = {"prompt": {"prompt_string": "What is it?", "multimodal_data": [picture]}}
+    request = asked("/completion", body)
+
+    assert request.facts["request.capability"] == "chat"
+    assert request.facts["request.tools"] == 0
+    assert 1_600 < request.estimate["input_tokens"] < 3_000
+    stored = {"prompt": {"prompt_string": "x", "id": "p"}}
+    assert "request.tools" not in asked("/v1/responses", stored).facts
 
 
 def test_a_stored_prompt_in_the_place_of_a_model_is_no_name_of_one():

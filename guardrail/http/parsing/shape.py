@@ -61,6 +61,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
 # Whether a response of a Realtime session is a part of that session's own conversation.
 _NO_CONVERSATION = ("auto", "none")
+_WORDS_AND_PICTURES = frozenset({"prompt_string", "multimodal_data"})
 # What an answer cited is no input: it tells where its text came from.
 _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
@@ -262,8 +263,7 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
     """Return how often a body refers to what the host keeps, and whether that may hold tools."""
     count, opaque = 0, False
     for _, members, settles in every:
-        prompt = members.get("prompt")
-        if settles and isinstance(prompt, dict):
+        if settles and _is_stored(members.get("prompt")):
             count, opaque = count + 1, True
         if _ELSEWHERE.isdisjoint(members):
             continue
@@ -279,6 +279,11 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
     return count, opaque
 
 
+def _is_stored(prompt: object) -> bool:
+    """Whether a prompt is stored: llama.cpp has one of words beside pictures."""
+    return isinstance(prompt, dict) and not prompt.keys() <= _WORDS_AND_PICTURES
+
+
 def _refers(members: Mapping[str, object], name: str) -> bool:
     """Whether a member refers to something that is stored; a conversation may be of none."""
     value = members.get(name)
@@ -292,7 +297,7 @@ def _is_reference(item: object) -> bool:
 def _only_goes_on(every: Sequence[Members]) -> bool:
     """Whether all that a body refers to is a conversation: tools are handed over anew in it."""
     return not any(
-        (settles and isinstance(members.get("prompt"), dict))
+        (settles and _is_stored(members.get("prompt")))
         or any(
             _refers(members, name)
             for name in (STORED if settles else STORED_ANYWHERE)
