@@ -73,6 +73,7 @@ class Sync:
             }
         )
         self.enforcer = self.made(configured)
+        assert self.enforcer.guard is self.guard  # taken, as it is for all but the first request
         self.steps: list[Any] = []
         self.breaks: tuple[int, BaseException] | None = None
         perform = self.enforcer._perform
