@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost, _nothing_watches_on
+from tests.silence import (
+    Scratch,
+    _no_task_is_lost,
+    _no_task_was_lost,
+    _nothing_watches_on,
+    tasks_lost_since,
+)
 
 __all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 
@@ -89,8 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves anything behind in the temporary folder."""
-    left = SCRATCH.left()
+    """Fail a run that leaves anything behind in the temporary folder, or a task nobody awaits."""
+    left = SCRATCH.left() + tasks_lost_since()
     told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["left"] = left
@@ -108,5 +114,5 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell what was left behind."""
     if LEFT:
-        terminalreporter.section("left in the temporary folder", red=True)
+        terminalreporter.section("left behind: files in the temporary folder, or tasks", red=True)
         terminalreporter.line(", ".join(sorted(LEFT)))
