@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from guardrail.http.dialects import Dialect, UsageFormat
-from guardrail.http.parsing.spellings import stands_for_another
+from guardrail.model.spellings import stands_for_another
 
 JSON, FORM, MULTIPART, SDP = (
     "application/json",

@@ -34,8 +34,8 @@ from guardrail.http.parsing.members import (
     strictest,
     tools_in,
 )
-from guardrail.http.parsing.spellings import stands_for_another
 from guardrail.http.parsing.values import UnreadableError
+from guardrail.model.spellings import stands_for_another
 
 _MOST_DISTINCT = 256
 CONTENT = (
