@@ -34,7 +34,7 @@ LIFETIME = EXCHANGES // ACCOUNTS
 # What an account of two months at most that has paid nothing may take before it has shown an ID:
 # agents and code for life, all of it in a week; and all such accounts together in a week, and those
 # of them that share a card or the like.
-TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 5700, 600
+TRIAL, WEEK, TOGETHER, LINKED = 100, 50, 5700, 450
 # When an identity is trusted, in seconds after it was shown.
 TRUSTED = 60 * DAY
 
@@ -185,7 +185,7 @@ def test_a_course_on_one_card_is_asked_for_ids_and_not_before_it_has_tried(
     refused = [row for row in course if row.effect.refuses]
 
     assert len({row.account for row in course}) == 20
-    assert requests_of(course) - requests_of(refused) >= 10 * 20
+    assert requests_of(course) - requests_of(refused) >= 9 * 20
     assert {row.remedy for row in refused} <= {"verify", None}
     assert len({row.account for row in refused if row.remedy == "verify"}) >= 10
 
