@@ -466,6 +466,21 @@ def test_what_does_not_bound_is_named_with_what_would() -> None:
     )
 
 
+def test_a_rule_that_does_not_bound_is_named_for_the_capabilities_it_is_about() -> None:
+    about = "{request.capability: {in: [code, agentic]}}"
+    rules = budget("requests: 5, per: lifetime, key: account.id", "{request.capability: image}")
+    rules += budget("requests: 9, per: day, key: global", about, more=", mode: shadow", name="s")
+    policies = load_text(SIMPLE + rules)
+    found = bounds(policies, Fleet(accounts=10), START * SECOND, periods=["ever"])
+    told = {one.capability: one.missing or one.most for one in found if one.unit == "requests"}
+    nobody = "no rule limits requests of all of them"
+
+    assert told.pop("image") == 50
+    assert {told.pop(name) for name in ("code", "agentic")} == {"`s` is in shadow"}
+    assert set(told) == {ANY, "chat", "embedding", "audio", "batch", "other"}
+    assert set(told.values()) == {nobody}
+
+
 @pytest.mark.parametrize(
     ("name", "boundaries", "expected"),
     [
