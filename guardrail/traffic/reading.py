@@ -318,8 +318,12 @@ def _checked_header(source: LineSource, cells: list[str], mapping: TrafficMap) -
     repeated = sorted({cell for cell in cells if cells.count(cell) > 1})
     if repeated:
         raise DataError(f"`{source.name}` has two columns named {quoted(repeated[0])}")
-    for column in sorted(mapping.columns):
-        if column not in cells:
+    layout = mapping.layout
+    within = tuple(f"{name}." for name in layout.unpack)
+    # What is within a cell's JSON is looked for in each row.
+    named = mapping.columns if not layout.lift else frozenset[str]()
+    for column in sorted({*named, *layout.unpack, *layout.lift}):
+        if column not in cells and not column.startswith(within):
             shown = ", ".join(quoted(cell) for cell in cells[:20])
             raise DataError(
                 f"`{source.name}` has no column {quoted(column)} that the map names; it has {shown}"

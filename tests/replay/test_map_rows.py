@@ -95,6 +95,35 @@ def test_what_a_row_says_itself_counts_before_what_is_lifted(tmp_path):
     assert read.bad.first == [(str(tmp_path / "log"), 3, "`inner` is not JSON")]
 
 
+@pytest.mark.parametrize("key", ["unpack", "lift"])
+def test_a_cell_of_a_csv_may_hold_json(tmp_path, key):
+    inner = "within.user" if key == "unpack" else "user"
+    text = (
+        f"format: csv\n{key}: [within]\nts: {{column: t}}\n"
+        f"facts: {{account.id: {{column: {inner}}}}}\n"
+    )
+    cell = '"{""user"": ""ada""}"'
+    read = by_map(tmp_path, text, f"t,within\n1772355600,{cell}\n")
+
+    assert read.facts == [{"account.id": "ada"}]
+    (fault,) = by_map(tmp_path, text, "t,other\n1772355600,x\n").faults
+    assert "has no column `within` that the map names" in fault
+
+
+def test_a_query_exported_as_csv_is_proposed_by_what_its_texts_hold(tmp_path):
+    cell = '"' + MESSAGE.replace('"', '""') + '"'
+    log = f"@timestamp,@message\n2026-03-01 09:00:00.000,{cell}\n"
+    (tmp_path / "log").write_text(log)
+    made = proposed(str(tmp_path / "log"))
+    read = by_map(tmp_path, made.text.removeprefix("guardrail_map: 1\n"), log)
+
+    assert read.times == [MARCH]
+    assert read.facts[0] == {"account.id": "111122223333", "request.model": "large-v1:0"} | {
+        "request.capability": "other"
+    }
+    assert read.first.usage == {"input_tokens": 12, "output_tokens": 3}
+
+
 @pytest.mark.parametrize(
     "row",
     ['[{"field": "t"}, 5]', '[{"field": "t"}, {"field": "t"}]', '[{"field": 5}]', '"text"'],
