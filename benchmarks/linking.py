@@ -137,7 +137,7 @@ class _Newcomers:
     def cost(self, count: int = 0) -> float:
         """See so many accounts for the first time; return seconds a value."""
         count = count or self._count
-        asked = islice(self._people, count)
+        asked = list(islice(self._people, count))
         signal = self._guard._context.signals[-1]
         began = thread_time_ns()
         for facts in asked:

@@ -23,7 +23,12 @@ from guardrail.model.rules import Rule
 
 
 class Ids(Protocol):
-    """Where decision ids come from: a name of the process, and a counter."""
+    """Where decision ids come from: a name of the process, and a counter.
+
+    `mark` is what the places in flight begin with that this process takes: no other has it.
+    """
+
+    mark: str
 
     @property
     def next(self) -> Callable[[], int]:
@@ -68,7 +73,6 @@ class Engine:
         for number, (limit, part) in enumerate(self.counters):
             if part == 0:
                 limit.first = number
-        self._leases = any(limit.lease for limit, _ in self.counters)
         self.facts_by_rule = [rule_facts(rule, policies.exemptions) for rule in self.rules]
         units = [unit for limit in self.limits if limit is not None for unit in limit.units]
         self.sizer = Sizer(policies, units)
@@ -173,6 +177,10 @@ class Engine:
         final, notes = self.sizer.settle(usage, case.estimate, requested, served)
         return self._corrections(decision, final.get), notes
 
+    def lease(self, serial: int) -> str:
+        """Return what the places in flight of a decision are known by; no client sees it."""
+        return f"{self.ids.mark}{serial}"
+
     def release(self, decision: Decision) -> list[Correction]:
         """Return the corrections that give everything back."""
         return self._corrections(decision, lambda unit: 0)
@@ -193,8 +201,9 @@ class Engine:
 
     def renewal(self, decision: Decision, now: int) -> list[Correction]:
         """Return the corrections that extend the decision's leases, counted from `now`."""
+        lease = self.lease(decision.case.serial)
         renewals = (
-            self.counters[debit.number][0].renewal(debit, now, decision.id)
+            self.counters[debit.number][0].renewal(debit, now, lease)
             for debit in decision.case.charged
         )
         return [renewal for renewal in renewals if renewal is not None]
@@ -257,13 +266,11 @@ class Engine:
     def _corrections(
         self, decision: Decision, amount_of: Callable[[str], int | None]
     ) -> list[Correction]:
-        # Only a place in flight is known by whose it is.
-        name = decision.id if self._leases else ""
-        found = []
+        lease, found = self.lease(decision.case.serial), []
         for debit in [*decision.case.charged]:
             limit, part = self.counters[debit.number]
             amount = amount_of(limit.units[part]) if limit.units else None
-            found.append(limit.correction(debit, amount, name))
+            found.append(limit.correction(debit, amount, lease))
         return [correction for correction in found if correction is not None]
 
 

@@ -30,8 +30,8 @@ from guardrail.engine.expressions import (
 from guardrail.engine.index import AT_ONCE
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
-from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
-from guardrail.engine.windows import Bounds, pace_increment
+from guardrail.engine.verbs import CellSpec, Finding, Limit, pace_increment, refuses
+from guardrail.engine.windows import Bounds
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
 from guardrail.model.rules import Rule
@@ -198,11 +198,11 @@ class Emitter(FactEmitter, ABC):
             ]
         return slot
 
-    def decision_id(self) -> str:
-        """Return the variable of the decision's id."""
-        self.constants["name_of"] = self.engine.ids.name
-        self.naming = ["name = name_of(serial)"]
-        return "name"
+    def lease(self) -> str:
+        """Return the variable of what the decision's places in flight are known by."""
+        self.constants["ids"] = self.engine.ids
+        self.naming = ["lease = f'{ids.mark}{serial}'"]
+        return "lease"
 
     def member(self, limit: Limit) -> str:
         """Return the variable of the value that a request shows to a set."""

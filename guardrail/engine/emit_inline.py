@@ -51,6 +51,8 @@ class FusableStore(Protocol):
     lock: Any
     homes: dict[str, Any]
     """The table of each counter that was ever looked for."""
+    moves: Any
+    """The table of keys that were moved; its `size` is 0 where none was."""
 
     def home(self, ident: str, ttl: int) -> FusableTable:
         """Return the table where the records of a counter are kept."""
@@ -257,19 +259,18 @@ class InlineEmitter(Emitter):
         ]
         return conditional("" if "" in gates else " or ".join(gates), lines)
 
-    def _over(self, limit: Limit, spec: CellSpec, key: str, frees: str) -> list[str]:
-        """Return lines for a counter that has something to say."""
+    def _over(
+        self, limit: Limit, spec: CellSpec, key: str, frees: str, refuses: str = ""
+    ) -> list[str]:
+        """Return lines for a counter that has something to say.
+
+        It refuses where a condition holds; empty: always.
+        """
         judge = self.constant("J", limit.judge)
         lines = [f"judged += ({judge}(receipt({self._receipt(limit, spec)[0]}), {frees}, t),)"]
         if not spec.ceiling:
             return lines
-        refused = self._refuse(limit, key, struck=True)
-        if spec.kind == WINDOW and spec.ceiling != self._alert(spec):
-            return [
-                *lines,
-                *conditional(f"v{self.local(limit, spec.number)} > {spec.ceiling}", refused),
-            ]
-        return [*lines, *refused]
+        return [*lines, *conditional(refuses, self._refuse(limit, key, struck=True))]
 
     def _refuse(self, limit: Limit, key: str, *, struck: bool) -> list[str]:
         j = self.local(limit)
@@ -306,12 +307,12 @@ class InlineEmitter(Emitter):
         """Return lines that read a window; one of a single slot is counted as it is packed."""
         j, n, codec = self.local(limit, spec.number), spec.amount, self.store.codec
         bits, mask, frees = codec.SLOT_BITS, codec.SLOT_MASK, "None"
-        record = f"r{j} + ({n} << {bits})"
-        if not spec.ceiling:  # what refuses never gets so far
-            record = f"min(v{j}, {TOP}) << {bits} | r{j} & {mask}"
+        more, value = self._packed(n), f"v{j}"
         if spec.span > 1:
             frees = f"slot_frees(r{j}, s{j}, {spec.span}, v{j} - ({spec.ceiling or f'v{j}'}))"
-            held = self._held(j)
+            held, record = self._held(j), f"r{j} + {more}"
+            if not spec.ceiling:  # what refuses never gets so far
+                record = f"min(v{j}, {TOP}) << {bits} | r{j} & {mask}"
             in_one = f"r{j}.__class__ is int and r{j} & {mask} == s{j}"
             record = f"({record}) if {in_one} else charged_window({held}, s{j}, {spec.span}, {n})"
             lines = [
@@ -325,6 +326,9 @@ class InlineEmitter(Emitter):
                 f"v{j} = u{j} + {n}",
             ]
         else:
+            value, record = f"(v{j} >> {bits})", f"v{j}"
+            if not spec.ceiling:
+                record = f"min(v{j} >> {bits}, {TOP}) << {bits} | v{j} & {mask}"
             lines = [f"if r{j} is None: r{j} = {spec.place}"]
             if spec.place != "0":
                 lines += [
@@ -334,10 +338,21 @@ class InlineEmitter(Emitter):
                     f"        if s{j} < {spec.place}: r{j} = {spec.place}",
                     f"        elif s{j} > {spec.place} + {spec.kept // SECOND}: {self.leave}",
                 ]
-            lines.append(f"v{j} = (r{j} >> {bits}) + {n}")
+            lines.append(f"v{j} = r{j} + {more}")
         most = self._alert(spec)
-        alert = f"v{j} > {most}" if most else f"v{j} * 100 > {spec.allowance} * {spec.alerts_at}"
-        return [*lines, *conditional(alert, self._over(limit, spec, key, frees))], record
+        alert = (
+            f"{value} > {most}" if most else f"{value} * 100 > {spec.allowance} * {spec.alerts_at}"
+        )
+        refuses = "" if spec.ceiling == most else f"{value} > {spec.ceiling}"
+        return [*lines, *conditional(alert, self._over(limit, spec, key, frees, refuses))], record
+
+    def _packed(self, amount: str) -> str:
+        """Return the variable of an amount as it stands in a packed record, above the slot."""
+        name = f"m{amount[1:]}"
+        line = f"{name} = {amount} << {self.store.codec.SLOT_BITS}"
+        if line not in self.opening:
+            self.opening.append(line)
+        return name
 
     def _set(self, limit: Limit, spec: CellSpec, key: str) -> tuple[list[str], str]:
         j, most = self.local(limit), spec.allowance
@@ -345,10 +360,10 @@ class InlineEmitter(Emitter):
             # Where all members stay, and none for longer than this one, it is entered in place.
             f"if not r{j}: u{j} = 0; g{j} = o{j} = False",
             "else:",
-            f"    e = r{j}.values()",
-            f"    o{j} = t < min(e) and max(e) <= {spec.until}",
-            f"    if o{j}: u{j} = len(r{j}); g{j} = {spec.place} in r{j}",
-            f"    else: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
+            f"    u{j} = len(r{j}); g{j} = {spec.place} in r{j}",
+            f"    if g{j} and u{j} == 1: o{j} = t < r{j}[{spec.place}] <= {spec.until}",
+            f"    else: e = r{j}.values(); o{j} = t < min(e) and max(e) <= {spec.until}",
+            f"    if not o{j}: u{j}, g{j} = read_members(r{j}, {spec.place}, t)",
             f"if u{j} >= {most} and not g{j}:",
             f"    if max(r{j}.values()) > t + {4 * spec.length + DAY}: {self.leave}",
             *indented(self._over(limit, spec, key, f"expiry_frees(r{j}, u{j} - {most}, t)")),

@@ -132,9 +132,9 @@ class Plan:
         return self.read.amounts
 
     @property
-    def id(self) -> str:
-        """The decision's id."""
-        return self.engine.ids.name(self.serial)
+    def lease(self) -> str:
+        """What the decision's places in flight are known by."""
+        return self.engine.lease(self.serial)
 
     @property
     def case(self) -> Case:

@@ -35,7 +35,8 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
         for limit, part in engine.counters
     ]
     acquire, release, correct = store.lock.acquire, store.lock.release, store.correct
-    moved, homes, mask = store.moved, store.homes, store.shard_mask
+    moves, moved, homes, mask = store.moves, store.moved, store.homes, store.shard_mask
+    leases = any(limit.lease for limit, _ in engine.counters)
     bits, slots = store.codec.SLOT_BITS, store.codec.SLOT_MASK
 
     def settle(
@@ -53,7 +54,7 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
         if counts_money and cost is None:
             return False
         amounts = (into + out, into, out, cost, None)
-        debits = decision.debits
+        debits, lease = decision.debits, engine.lease(decision._case[4]) if leases else ""
         decision._settled = True
         acquire()
         try:
@@ -62,11 +63,10 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
                     continue
                 number, charged, slot, _, _, reserved, _, _ = debit
                 limit, ident, place = counters[number]
-                amount = amounts[place]
+                amount, key = amounts[place], moved(charged) if moves.size else charged
                 if limit.lease:
-                    homes[ident].leave(moved(charged), decision.id)
+                    homes[ident].leave(key, lease)
                 elif amount is not None and amount != reserved:
-                    key = moved(charged)
                     shard = homes[ident].current[hash(key) & mask]
                     record = shard.get(key)
                     if (

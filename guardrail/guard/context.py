@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -122,12 +123,13 @@ class Context:
         """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
-        due = [_due(signal, direct) for signal in self.signals]
+        self._due = [_due(signal, direct) for signal in self.signals]
         self._asked = [
             _Asked(signal, _tests(tests), isinstance(signal, Lookup))
-            for signal, tests in zip(self.signals, due, strict=True)
+            for signal, tests in zip(self.signals, self._due, strict=True)
         ]
-        self.establish = self._establishing(due)
+        self._establish: dict[tuple[bool, ...], Establish] = {}
+        self.establish = self.establish_but(())
         """Returns a request's facts with those of the signals at a time in seconds.
 
         None where a source fails; a SettingError where it is asked and the time is none.
@@ -137,19 +139,35 @@ class Context:
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
 
-    def _establishing(self, due: Sequence[str]) -> Establish:
-        """Return the generated function that does what `known` does where all sources answer."""
+    def establish_but(self, leave: Sequence[Signal]) -> Establish:
+        """Return the generated function that does what `known` does where all sources answer.
+
+        The signals in `leave` are not asked.
+        """
+        left = tuple(signal in leave for signal in self.signals)
+        if left not in self._establish:
+            self._establish[left] = self._establishing(left)
+        return self._establish[left]
+
+    def _establishing(self, left: Sequence[bool]) -> Establish:
         lines = ["def establish(facts, now):", "    try:"]
-        constants: dict[str, object] = {
-            "moment": self.moment, "joined": _joined, "DataError": DataError,
-        }  # fmt: skip
-        for place, (signal, is_due) in enumerate(zip(self.signals, due, strict=True)):
-            constants[f"ask{place}"] = signal.facts
+        constants: dict[str, object] = {"moment": self.moment, "DataError": DataError}
+        for place, signal in enumerate(self.signals):
+            if left[place]:
+                continue
+            constants[f"ask{place}"] = (
+                signal.recall if isinstance(signal, LinkSignal) else signal.facts
+            )
             lines += [
-                f"        if {is_due}:",
-                f"            if not 0 <= now < {LATEST!r}: moment(now)",
+                f"        if {self._due[place]}:",
+                f"            if not (0.0 <= now and now < {LATEST!r}): moment(now)",
                 f"            found = ask{place}(facts, now)",
-                "            if found: facts = joined(found, facts)",
+                "            if found:",
+                # What the request states goes before; two dicts are put together in half the time.
+                "                dicts = facts.__class__ is found.__class__ is dict",
+                "                both = facts | found if dicts else ()",
+                "                if len(both) == len(facts) + len(found): facts = both",
+                "                else: facts = {**found, **facts}",
             ]
         lines += ["        return facts", "    except DataError:", "        return None"]
         made: Establish = define(lines, constants, "establish", "signals")
@@ -254,7 +272,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = _joined(found, facts)
+                facts = {**found, **facts}
         return facts, unavailable
 
     async def awaited(
@@ -281,7 +299,7 @@ class Context:
                 unavailable |= signal.provides - facts.keys()
                 continue
             if found:
-                facts = _joined(found, facts)
+                facts = {**found, **facts}
         return facts, unavailable
 
     def warnings(self, now: float) -> tuple[str, ...]:
@@ -345,15 +363,6 @@ def microseconds(now: float) -> int:
 def keeps_links(store: object) -> TypeGuard[LinkedStore | AsyncLinkedStore]:
     """Tell whether a store keeps links."""
     return isinstance(store, LinkedStore | AsyncLinkedStore)
-
-
-def _joined(found: Mapping[str, object], facts: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a request's facts with what a signal found; what the request states goes before."""
-    if facts.__class__ is dict and found.__class__ is dict:
-        both = facts | found  # in half the time, but `found` goes before
-        if len(both) == len(facts) + len(found):
-            return both
-    return {**found, **facts}
 
 
 def _needs(signals: Sequence[Signal]) -> frozenset[str]:
@@ -436,20 +445,26 @@ class ProcessIds:
     """Ids unique to a decision, under a key of this process; drawn anew in a forked child.
 
     Clients see them: neither how many requests there were nor which process served one shows.
+    `mark` is what the process's places in flight begin with, which no client sees.
     """
 
     def __init__(self) -> None:
-        self._hash = _drawn()
         self.next = itertools.count(1).__next__
-        self._process = os.getpid()
-        self._last = (0, "")
+        self._draw()
+        reference = weakref.WeakMethod(self._draw)
+
+        def draw() -> None:
+            if (living := reference()) is not None:
+                living()
+
+        if hasattr(os, "register_at_fork"):  # else processes do not fork
+            os.register_at_fork(after_in_child=draw)
+
+    def _draw(self) -> None:
+        self._hash, self.mark, self._last = _drawn(), os.urandom(8).hex() + "-", (0, "")
 
     def name(self, serial: int) -> str:
         """Return the id of a serial number: 24 hex digits, the same at every call."""
-        if self._process != os.getpid():
-            # Drawn first: no other thread of a child may take the parent's for its own.
-            self._hash, self._last = _drawn(), (0, "")
-            self._process = os.getpid()
         # Read in one piece, as another thread may move it on.
         first, digits = self._last
         at = (serial - first) * _ID_DIGITS

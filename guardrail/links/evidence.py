@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from itertools import chain
-from struct import Struct
+from struct import Struct, pack
 from typing import NamedTuple, Self
 
 from guardrail.links.forest import FIRST_EVIDENCE, LAST_KIND
@@ -50,13 +50,12 @@ class Sighting(NamedTuple):
     @property
     def data(self) -> bytes:
         """What is shown, as few bytes, to keep for long."""
-        return b"".join(
-            (
-                _SHOWN.pack(self.account, self.card, self.identity, len(self.strong)),
-                *(_STRONG.pack(*value) for value in self.strong),
-                *(_WEAK.pack(pair.name, pair.kind, *pair.parts) for pair in self.weak),
-            )
-        )
+        values = [self.account, self.card, self.identity, len(self.strong)]
+        for value in self.strong:
+            values += value
+        for name, kind, parts in self.weak:
+            values += (name, kind, *parts)
+        return pack(f"=QQQB{'QB' * len(self.strong)}{'QBQQ' * len(self.weak)}", *values)
 
     @classmethod
     def read(cls, data: bytes, handle: str, is_trusted: bool, is_exempt: bool) -> Self:
@@ -73,6 +72,7 @@ class Sighting(NamedTuple):
 
 
 _SHOWN, _STRONG, _WEAK = Struct("=QQQB"), Struct("=QB"), Struct("=QBQQ")
+"""The parts of what is shown, as `Sighting.data` writes them one after the other."""
 
 
 class Evidence:
@@ -89,34 +89,33 @@ class Evidence:
         self._turns = [turn for condition in asked for turn in _turns(condition)]
         self._strong = [(self._kind((name,)), name) for name in links.strong]
         self._pairs = [(self._kind(pair), *pair) for pair in links.pairs]
+        self._alone = tuple(dict.fromkeys((*links.strong, *links.weak, CARD, IDENTITY)))
 
     def sighting(self, facts: Mapping[str, object], now: float) -> Sighting | None:
         """Return what typed facts show at `now` (seconds), None where they name no account."""
         handle = facts.get("account.id")
         if not isinstance(handle, str):
             return None
-        links = self._links
-        strong = tuple(
-            Strong(self._number(name, facts[name]), kind)
-            for kind, name in self._strong
-            if name in facts
-        )
-        alone = {name: self._number(name, facts[name]) for name in links.weak if name in facts}
-        weak = tuple(
-            Weak(_paired(alone[one], alone[other]), kind, (alone[one], alone[other]))
-            for kind, one, other in self._pairs
-            if one in alone and other in alone
-        )
+        alone = {name: self._number(name, facts[name]) for name in self._alone if name in facts}
+        strong = tuple([Strong(alone[name], kind) for kind, name in self._strong if name in alone])
+        weak: list[Weak] = []
+        parts: dict[int, None] = {}
+        for kind, first, second in self._pairs:
+            one, other = alone.get(first), alone.get(second)
+            if one is not None and other is not None:
+                pair = (one * _ODD + other * _OTHER) & _LAST or 1
+                weak.append(Weak(pair, kind, (one, other)))
+                parts[one] = parts[other] = None
         return Sighting(
             account=self.account(handle),
             handle=handle,
             is_trusted=self._trusted(facts, now) is True,
             is_exempt=self._exempt is not None and self._exempt(facts, now) is True,
             strong=strong,
-            weak=weak,
-            card=self._number(CARD, facts[CARD]) if CARD in facts else 0,
-            identity=self._number(IDENTITY, facts[IDENTITY]) if IDENTITY in facts else 0,
-            parts=tuple(dict.fromkeys(part for pair in weak for part in pair.parts)),
+            weak=tuple(weak),
+            card=alone.get(CARD, 0),
+            identity=alone.get(IDENTITY, 0),
+            parts=tuple(parts),
         )
 
     def until(self, facts: Mapping[str, object], moment: int) -> int:
@@ -152,7 +151,7 @@ class Evidence:
 
     def _number(self, name: str, value: object) -> int:
         text = value if isinstance(value, str) else f"{value.__class__.__name__}:{value}"
-        return self._digest(f"{name}\0{text}".encode("utf-8", "surrogatepass"))
+        return self._digest(f"{name}\0{text}".encode(errors="surrogatepass"))
 
     def _digest(self, data: bytes) -> int:
         digest = self._hash.copy()
@@ -160,13 +159,8 @@ class Evidence:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
-_ODD, _OTHER = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
-
-
-def _paired(one: int, other: int) -> int:
-    """Return the number of two values together: hashes already, they need only be told apart."""
-    return (one * _ODD + other * _OTHER) % 2**64 or 1
-
+_ODD, _OTHER, _LAST = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 2**64 - 1
+"""Two values together are as many of each: hashes already, they need only be told apart."""
 
 FOREVER = 2**63
 """Later than any time."""
@@ -207,7 +201,6 @@ def _next(since: object, ages: tuple[float, ...], moment: int) -> int:
     for age in ages:
         # A float of seconds is a little more or less than the microsecond it stands for.
         turned = int((since + age) * SECOND)
-        for at in range(turned - 2, turned + 4):
-            if moment < at < found:
-                found = at
+        if moment < turned + 3:
+            found = min(found, max(moment + 1, turned - 2))
     return found

@@ -13,7 +13,7 @@ A node is a row of arrays, some 30 bytes. Days are whole days since the epoch, i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 NOBODY = -1
@@ -173,19 +173,45 @@ class Forest:
         self._graft(account, value, expiry, today, tops, fresh)
         return True
 
-    def hang(self, account: int, name: int, kind: int, expiry: int, today: int) -> bool:
-        """Hang a new value below an account; tell whether it stands, see `link`."""
-        if len(self.path(account)) >= LONGEST_WALK:
+    def hang(self, account: int, values: Mapping[int, int], expiry: int, today: int) -> bool:
+        """Hang new values, names with their kinds, below an account; tell whether they stand.
+
+        They do not where the tree would be too deep, see `link`.
+        """
+        parent, at, steps = self.parent, account, 1
+        while (at := parent[at]) != NOBODY:
+            steps += 1
+        if steps >= LONGEST_WALK:
             return False
-        row = self._row(name, kind, account, expiry, today)
-        self.degree[account] += 1
-        self._enter(row)
+        first, count = len(parent), len(values)
+        self.degree[account] += count
+        if self._free:
+            for name, kind in values.items():
+                self._enter(self._row(name, kind, account, expiry, today))
+            return True
+        # As `_row` and `_enter` would, one after the other.
+        self.name.extend(values)
+        self.kind.extend(values.values())
+        parent.extend((account,) * count)
+        self.accounts.extend(nobody := (0,) * count)
+        self.trusted.extend(nobody)
+        self.expiry.extend((expiry,) * count)
+        self.since.extend((today,) * count)
+        self.degree.extend((1,) * count)
+        self.entered.extend((expiry,) * count)
+        self.index.update(zip(values, range(first, first + count), strict=True))
+        self._due_after(expiry).extend(range(first, first + count))
         return True
 
-    def renewed(self, account: int, names: Sequence[int], expiry: int, today: int) -> list[int]:
-        """Let edges of an account last longer; return the names of values that it has none to."""
+    def renewed(
+        self, account: int, names: Sequence[int], expiry: int, today: int
+    ) -> dict[int, int]:
+        """Let edges of an account last longer; return the values that it has none to.
+
+        Each is a name with its row, `NOBODY` where it is new.
+        """
         find, parent, expiries = self.index.get, self.parent, self.expiry
-        above, left = parent[account], []
+        above, left = parent[account], dict[int, int]()
         for name in names:
             value = find(name, NOBODY)
             child = account if value == above else value
@@ -197,7 +223,7 @@ class Forest:
                 if expiries[child] < expiry:
                     expiries[child] = expiry
             else:
-                left.append(name)
+                left[name] = value
         return left
 
     def renew(self, account: int, value: int, expiry: int, today: int) -> bool:
@@ -435,11 +461,15 @@ class Forest:
 
     def enter(self, row: int, day: int) -> None:
         """Have a node looked at after a day."""
+        self._due_after(day).append(row)
+
+    def _due_after(self, day: int) -> array[int]:
+        """Return the nodes to look at after a day, to which more can be added."""
         nodes = self.due.get(day)
         if nodes is None:
             nodes = self.due[day] = array("i")
             self._soonest = min(self._soonest, day)
-        nodes.append(row)
+        return nodes
 
     def tidy(self) -> None:
         """Let go of nodes that no edge holds any more; no row may be in use."""

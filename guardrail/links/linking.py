@@ -254,20 +254,24 @@ class Linking:
             else:
                 tying.append(pair)
         left = forest.renewed(row, [pair.name for pair in tying], weak, today)
-        for pair in tying if left else ():
-            if pair.name not in left:
+        if left and forest.degree[row] + len(left) <= MOST_LINKS:
+            new = {pair.name: pair.kind for pair in tying if left.get(pair.name) == NOBODY}
+            if forest.hang(row, new, weak, today):
+                left = {name: value for name, value in left.items() if value != NOBODY}
+        for name, kind, _ in tying if left else ():
+            if name not in left:
                 continue
-            if forest.degree[row] < MOST_LINKS or pair.name in forest.index:
-                self._tie(row, pair.name, pair.kind, weak, today, now)
+            if forest.degree[row] < MOST_LINKS or name in forest.index:
+                self._tie(row, name, kind, weak, today, now)
             else:
                 self.settled = False
 
     def _tie(self, row: int, name: int, kind: int, expiry: int, today: int, now: int) -> None:
         forest, fresh = self.forest, 0
         value = forest.index.get(name, NOBODY)
-        if value == NOBODY and forest.hang(row, name, kind, expiry, today):
-            return
         if value == NOBODY:
+            if forest.hang(row, {name: kind}, expiry, today):
+                return
             value = forest.node(name, kind)
         elif forest.renew(row, value, expiry, today):
             return

@@ -95,11 +95,12 @@ class LinkLookup(ActorSignal[Known]):
     def _recalled(
         self, known: Mapping[str, object], moment: int
     ) -> tuple[tuple[object, ...], Known | None]:
-        shown, found = super()._recalled(known, moment)
-        if found is not None:
-            whose = found.actor or found.account
-            if self._links.changed(whose) > found.version:
-                return shown, None
+        """Return what a request shows, and what is remembered of it, None if it has to be asked."""
+        shown, found = self._remembered(known)
+        if found is None or not found.since <= moment < found.until:
+            return shown, None
+        if self._links.changed(found.actor or found.account) > found.version:
+            return shown, None
         return shown, found
 
     def _asked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
@@ -55,22 +55,36 @@ class Index(MutableMapping[int, int]):
 
     def __setitem__(self, name: int, row: int) -> None:
         """Note where a number is; `names` must say so as well."""
-        shard = name >> 56
-        at = self._place(name)
-        rows = self._shards[shard]
-        if rows[at] == _EMPTY:
-            self._kept += 1
-            self._used[shard] += 1
-        rows[at] = row
-        if self._used[shard] * 3 > len(rows) * 2:
-            self._grow(shard)
+        self.update(((name, row),))
+
+    def update(self, pairs: Iterable[tuple[int, int]]) -> None:  # type: ignore[override]
+        """Note where several numbers are; `names` must say so as well."""
+        shards, used, names = self._shards, self._used, self.names
+        for name, row in pairs:
+            shard = name >> 56
+            rows = shards[shard]
+            mask = len(rows) - 1
+            at = name & mask
+            while (held := rows[at]) != _EMPTY and not (held >= 0 and names[held] == name):
+                at = (at + 1) & mask
+            rows[at] = row
+            if held == _EMPTY:
+                self._kept += 1
+                used[shard] += 1
+                if used[shard] * 3 > len(rows) * 2:
+                    self._grow(shard)
 
     def __delitem__(self, name: int) -> None:
-        shard, at = name >> 56, self._place(name)
-        if self._shards[shard][at] == _EMPTY:
-            raise KeyError(name)
-        self._shards[shard][at] = _GONE
-        self._kept -= 1
+        rows, names = self._shards[name >> 56], self.names
+        mask = len(rows) - 1
+        at = name & mask
+        while (row := rows[at]) != _EMPTY:
+            if row >= 0 and names[row] == name:
+                rows[at] = _GONE
+                self._kept -= 1
+                return
+            at = (at + 1) & mask
+        raise KeyError(name)
 
     def __len__(self) -> int:
         return self._kept
@@ -78,24 +92,19 @@ class Index(MutableMapping[int, int]):
     def __iter__(self) -> Iterator[int]:
         return (self.names[row] for rows in self._shards for row in rows if row >= 0)
 
-    def _place(self, name: int) -> int:
-        """Return the place of a number in its shard, or the free place where it belongs."""
-        rows, names = self._shards[name >> 56], self.names
-        mask = len(rows) - 1
-        at = name & mask
-        while (row := rows[at]) != _EMPTY and not (row >= 0 and names[row] == name):
-            at = (at + 1) & mask
-        return at
-
     def _grow(self, shard: int) -> None:
-        rows = [row for row in self._shards[shard] if row >= 0]
+        rows, names = [row for row in self._shards[shard] if row >= 0], self.names
         size = _SMALLEST
         while size * 4 < len(rows) * 9:
             size *= 2
-        self._shards[shard] = array("i", [_EMPTY]) * size
+        grown = self._shards[shard] = array("i", [_EMPTY]) * size
         self._used[shard] = len(rows)
+        mask = size - 1
         for row in rows:
-            self._shards[shard][self._place(self.names[row])] = row
+            at = names[row] & mask
+            while grown[at] != _EMPTY:
+                at = (at + 1) & mask
+            grown[at] = row
 
 
 class MemoryLinks:

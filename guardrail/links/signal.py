@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
-from guardrail.engine import Decision, FactReader, rule_facts
+from guardrail.engine import Decision, FactReader, define, rule_facts
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.linking import Standing
 from guardrail.links.tally import Scorer, Tallies
@@ -177,7 +177,7 @@ class ActorSignal(ABC, Generic[K]):
         if scoring is None or known.get("actor.accounts") == 1:
             return
         acted = refused = False
-        if decision.effect is not Effect.ALLOW:
+        if decision.ruling.effect is not Effect.ALLOW:
             acted, refused = decision.rule in scoring.rules, not decision.allowed
             if refused and not acted:
                 return
@@ -217,18 +217,13 @@ class ActorSignal(ABC, Generic[K]):
         typed, _ = scoring.reader.read(known, now)
         return scoring.established(typed, now) is True
 
-    def _recalled(
-        self, known: Mapping[str, object], moment: int
-    ) -> tuple[tuple[object, ...], K | None]:
-        """Return what a request shows, and what is remembered of it, None if it has to be asked."""
+    def _remembered(self, known: Mapping[str, object]) -> tuple[tuple[object, ...], K | None]:
+        """Return what a request shows, and what is remembered of it, however old that is."""
         shown = tuple(map(known.get, self._names))
         try:
-            found = self._recent.get(shown) or self._older.get(shown)
+            return shown, self._recent.get(shown) or self._older.get(shown)
         except TypeError:  # a value of a wrong type, which is no evidence
             return (), None
-        if found is None or not found.since <= moment < found.until:
-            return shown, None
-        return shown, found
 
     def _remember(self, shown: tuple[object, ...], found: K) -> None:
         """Go by what was found for as long as it is good."""
@@ -249,30 +244,62 @@ class LinkSignal(ActorSignal["Kept"]):
     def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
         super().__init__(policies, store.tallies, pools)
         self._store, self._marks = store, store.marks
+        self.recall = self._recalling()
+        """Does what `facts` does; what is nearly always the case takes it no further call."""
 
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
-        found = self._seen(known, now)
-        if found is None:
-            return {}
-        return self._told(found, known, now)
+        return self.recall(known, now)
+
+    def _recalling(self) -> Callable[[Mapping[str, object], float], Mapping[str, object]]:
+        """Return the generated function that recalls an account by all that a request shows."""
+        shown = ", ".join(f"get({name!r})" for name in self._names)
+        lines = [
+            "def recall(known, now):",
+            "    get = known.get",
+            f"    shown = ({shown},)",
+            "    try: found = signal._recent.get(shown) or signal._older.get(shown)",
+            "    except TypeError: shown = (); found = None",
+            "    if found is None or now < found.fresh or now >= found.stale "
+            "or found.version != marks.version:",
+            "        found = checked(known, shown, found, now)",
+            "        if found is None: return {}",
+        ]
+        if self._scoring is not None:
+            least = self._scoring.scorer.score.min_accounts
+            lines += [
+                "    if found.actor:",
+                "        signal._told_last = now, found",
+                f"        if found.accounts >= {least}: return told(found, known, now)",
+            ]
+        constants = {
+            "signal": self, "marks": self._marks, "checked": self._checked, "told": self._told,
+        }  # fmt: skip
+        made: Callable[[Mapping[str, object], float], Mapping[str, object]]
+        made = define([*lines, "    return found.facts"], constants, "recall", "links")
+        return made
 
     def begin_day(self, now: float) -> None:
         """Let go of all links that have expired by `now` (seconds)."""
         self._store.expire(self._pools, int(now * SECOND + 0.5))
 
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
+        return self._checked(known, *self._remembered(known), now)
+
+    def _checked(
+        self,
+        known: Mapping[str, object],
+        shown: tuple[object, ...],
+        found: Kept | None,
+        now: float,
+    ) -> Known | None:
+        """Return what is known of an account by now, given what was found of all that it shows."""
         moment = int(now * SECOND + 0.5)
-        shown = tuple(map(known.get, self._names))
-        try:
-            found = self._recent.get(shown) or self._older.get(shown)
-        except TypeError:  # a value of a wrong type, which is no evidence
-            return self._look(known, (), now, moment)
         if found is None or not found.since <= moment < found.until:
             return self._look(known, shown, now, moment)
         if moment >= found.again or found.version != self._marks.version:
             return self._again(shown, found, moment)
-        return found  # as nearly always
+        return found
 
     def _look(
         self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
@@ -310,7 +337,8 @@ class LinkSignal(ActorSignal["Kept"]):
         if is_due:
             found.look_after(moment)
         else:
-            found.day, found.again, found.looked_at = kept.day, kept.again, kept.looked_at
+            found.day, found.looked_at = kept.day, kept.looked_at
+            found.look_again(kept.again)
         # Another thread may know better by now: its version is then another than the store's.
         self._remember(shown, found)
         return found
@@ -357,9 +385,8 @@ class Known:
         """
         self.account = sighting.account
         self.actor, self.accounts, _ = standing
-        self.facts = actor_facts(standing, sighting.handle)
-        if scored and self.actor:
-            self.facts = {**self.facts, **UNSCORED}
+        facts = actor_facts(standing, sighting.handle)
+        self.facts = {**facts, **UNSCORED} if scored and self.actor else facts
         self.since, self.until, self.version = since, until, version
 
 
@@ -387,19 +414,29 @@ class Shown(NamedTuple):
 class Kept(Known):
     """What is remembered where nobody else changes links, until it is looked at again."""
 
-    __slots__ = ("again", "day", "looked_at", "revision", "settled", "shown")
+    __slots__ = ("again", "day", "fresh", "looked_at", "revision", "settled", "shown", "stale")
 
     def __init__(self, shown: Shown, since: int, until: int, seen: Seen, *, scored: bool) -> None:
         """Note what was seen; `since` and `until` when facts say so (microseconds)."""
         super().__init__(shown, since, until, seen.standing, seen.version, scored=scored)
         self.shown = shown
         self.revision, self.settled = seen.revision, seen.settled
-        self.day = self.again = self.looked_at = 0
+        self.day = self.looked_at = 0
+        self.look_again(0)
 
     def look_after(self, moment: int) -> None:
         """Have it looked at some minutes after a moment, or when the day is over."""
         self.day, self.looked_at = moment // DAY, self.version
-        self.again = min(moment + LOOKED_AFTER, (self.day + 1) * DAY, self.until)
+        self.look_again(min(moment + LOOKED_AFTER, (self.day + 1) * DAY, self.until))
+
+    def look_again(self, moment: int) -> None:
+        """Have it looked at from a moment on.
+
+        From `fresh` to `stale`, in seconds, it surely need not be: they are rounded by a little
+        more than what a float of seconds is from the microsecond that it stands for.
+        """
+        self.again = moment
+        self.fresh, self.stale = (self.since + 2) / SECOND, (moment - 2) / SECOND
 
     def stands_as(self, standing: Standing) -> bool:
         """Tell whether the account still acts as it did."""

@@ -45,17 +45,18 @@ class _Half:
 class Tally:
     """The evidence against one actor."""
 
-    __slots__ = ("_current", "_former", "_found", "_last", "_turn")
+    __slots__ = ("_current", "_ends", "_former", "_found", "_last")
 
     def __init__(self, signs: int) -> None:
         self._current, self._former = _Half(signs), _Half(signs)
         self._found: Found | None = None
         """What the evidence comes to, until more is seen or some is dropped."""
-        self._turn, self._last = 0, 0.0
+        self._ends = self._last = 0.0
+        """When the current half of the window ends, and when a request came last."""
 
     def add(self, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
         """Count a served request at `now` (seconds) by its facts."""
-        half = self._at(scorer, now)
+        half = self._current if now < self._ends else self._at(scorer, now)
         self._found = None
         half.requests += 1
         gap, self._last = (now - self._last if self._last else 0.0), now
@@ -64,7 +65,7 @@ class Tally:
     def absorb(self, other: Tally) -> None:
         """Take over what another actor's tally holds: they turned out to be one."""
         self._found = None
-        self._turn = max(self._turn, other._turn)
+        self._ends = max(self._ends, other._ends)
         self._last = max(self._last, other._last)
         for mine, its in ((self._current, other._current), (self._former, other._former)):
             mine.requests += its.requests
@@ -100,12 +101,11 @@ class Tally:
 
     def _at(self, scorer: Scorer, now: float) -> _Half:
         """Return the half of the window that it is now."""
-        turn = int(now / scorer.half)
-        if turn > self._turn:
-            fresh = _Half(len(scorer.signs))
-            is_next = turn == self._turn + 1
+        if now >= self._ends:
+            is_next = now < self._ends + scorer.half
             self._former = self._current if is_next else _Half(len(scorer.signs))
-            self._current, self._turn, self._found = fresh, turn, None
+            self._current, self._found = _Half(len(scorer.signs)), None
+            self._ends = (int(now / scorer.half) + 1) * scorer.half
         return self._current
 
 

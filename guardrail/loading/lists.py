@@ -23,6 +23,7 @@ from guardrail.model.facts import Fact, FactType
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LARGEST = 16 << 20
+_NAMED = re.compile(r"\$(?!\{)")
 _NUMBERS = (FactType.INTEGER, FactType.NUMBER)
 
 
@@ -172,7 +173,7 @@ class Lists:
 
 def list_name(node: Node) -> str | None:
     """Return the name of the list that `$name` stands for, None for anything else."""
-    if isinstance(node, Scalar) and not node.quoted and re.match(r"\$(?!\{)", node.text):
+    if isinstance(node, Scalar) and not node.quoted and _NAMED.match(node.text):
         return node.text[1:]
     return None
 

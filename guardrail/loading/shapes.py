@@ -6,6 +6,7 @@ JSON Schema that editors complete from, so each field's docstring is what an aut
 
 from __future__ import annotations
 
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
@@ -82,7 +83,7 @@ class Shape(BaseModel):
         if not isinstance(data, MapNode):
             return data
         units: frozenset[str] = info.context or frozenset()
-        types = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        types = _types_of(cls)
         fixed: dict[str, object] = {}
         named: dict[str, Node] = {}
         for entry in data.entries:
@@ -94,21 +95,33 @@ class Shape(BaseModel):
         return fixed | {OPEN: named} if issubclass(cls, OpenShape) else fixed
 
 
+@cache
+def _types_of(shape: type[Shape]) -> dict[str, Any]:
+    """Return the type of each key of a shape."""
+    fields = shape.model_fields.items()
+    return {field.alias or name: _first_of(field.annotation) for name, field in fields}
+
+
+def _first_of(annotation: Any) -> Any:
+    """Return a type without what is annotated to it; of several the first."""
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    return annotation
+
+
 def _as_type(node: Node, annotation: Any) -> object:
     """Return a node as a field of a type takes it; a shape makes itself from its node."""
-    parts = [part for part in get_args(annotation) if part is not NoneType]
-    origin = get_origin(annotation)
-    if origin in (Annotated, Union, UnionType):
-        return _as_type(node, parts[0])
     if annotation is Any:
         return node
     if isinstance(node, MapNode):
-        if origin is dict:
-            return {entry.key.text: _as_type(entry.value, parts[1]) for entry in node.entries}
+        if get_origin(annotation) is dict:
+            each = _first_of(get_args(annotation)[1])
+            return {entry.key.text: _as_type(entry.value, each) for entry in node.entries}
         if isinstance(annotation, type) and issubclass(annotation, Shape):
             return node
-    if isinstance(node, ListNode) and origin is list:
-        return [_as_type(part, parts[0]) for part in node.parts]
+    if isinstance(node, ListNode) and get_origin(annotation) is list:
+        each = _first_of(get_args(annotation)[0])
+        return [_as_type(part, each) for part in node.parts]
     return plain(node)
 
 

@@ -66,7 +66,7 @@ class MemoryStore:
         self._tables: dict[int, Table] = {}
         self.homes: dict[str, Table] = {}
         """The table of each counter that was ever looked for, by its ident."""
-        self._moved = Table(MOVED_FOR)
+        self.moves = Table(MOVED_FOR)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
@@ -150,12 +150,12 @@ class MemoryStore:
             if table is None:
                 continue
             key, record = ident + into, table.find(ident + into)
-            self._moved.discard(key)
+            self.moves.discard(key)
             for other in others:
                 found = table.find(ident + other)
                 if found is not None:
                     record = united(kind, record, found)
-                    self._moved.put(ident + other, key, now)
+                    self.moves.put(ident + other, key, now)
             if record is not None:
                 table.put(key, record, now)
 
@@ -164,21 +164,21 @@ class MemoryStore:
         for ident, _ in pools:
             table = self.homes.get(ident)
             record = None if table is None else table.find(ident + whole)
-            self._moved.discard(ident + part)
+            self.moves.discard(ident + part)
             if table is not None and record is not None:
                 table.put(ident + part, copied(record), now)
 
     def keep(self, pools: Sequence[Pool], whose: str) -> None:
         """Have what is settled of `whose` counters go to these again; the caller holds the lock."""
         for ident, _ in pools:
-            self._moved.discard(ident + whose)
+            self.moves.discard(ident + whose)
 
     def moved(self, key: str) -> str:
         """Return the key under which is counted what was charged under another."""
-        if not self._moved.size:
+        if not self.moves.size:
             return key
         seen = 0
-        while (into := self._moved.find(key)) is not None and seen < MOST_MOVES:
+        while (into := self.moves.find(key)) is not None and seen < MOST_MOVES:
             key, seen = into, seen + 1
         return key
 
@@ -353,16 +353,18 @@ class Table:
         """
         current = self.current[hash(key) & MASK]
         members = current.get(key)
-        if members is None:
+        is_current = members is not None
+        if not is_current:
             members = self.find_older(key)
         if not members:
             return
         members.pop(member, None)
-        if not members:
-            if key in current:
-                current[key] = EMPTIED
-            else:
-                self.discard(key)
+        if members:
+            return
+        if is_current:
+            current[key] = EMPTIED
+        else:
+            self.discard(key)
 
     def _turn(self, shard: int, now: int) -> bool:
         """Let a shard's current generation become the previous one, if its time has come."""

@@ -25,6 +25,8 @@ MOVES = (0, 0, 0, 0, 1, SECOND, SECOND, 7 * SECOND, MINUTE, 20 * MINUTE, HOUR, D
 class Numbered:
     """Decision ids that the trace chooses, so that both guards use the same."""
 
+    mark = "d"
+
     def __init__(self) -> None:
         self.number = 0
 

@@ -68,7 +68,7 @@ def show(forest: Forest, row: int, value: int, expiry: int, today: int, fresh: i
     """Add an edge, or renew it, in one of the ways that there are for that."""
     way = fresh % 3
     if way == 0 and value not in forest.index:
-        assert forest.hang(row, value, STRONG, expiry, today)
+        assert forest.hang(row, {value: STRONG}, expiry, today)
     elif way == 2 or forest.renewed(row, [value], expiry, today):
         assert forest.link(row, forest.node(value, STRONG), expiry, today, fresh, HUGE)
 

@@ -216,7 +216,7 @@ def test_what_is_owed_is_taken_back_by_the_parent_alone(workers):
     store.close()
 
 
-def test_no_two_decisions_of_forked_processes_and_threads_have_one_id():
+def test_no_two_decisions_of_forked_processes_and_threads_have_one_id_or_lease():
     ids = ProcessIds()
     ids.name(ids.next())
 
@@ -226,7 +226,9 @@ def test_no_two_decisions_of_forked_processes_and_threads_have_one_id():
 
         def work() -> None:
             ready.wait()
-            found.extend(ids.name(ids.next()) for _ in range(200))
+            for _ in range(200):
+                serial = ids.next()
+                found.extend((ids.name(serial), f"{ids.mark}{serial}"))
 
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -237,5 +239,5 @@ def test_no_two_decisions_of_forked_processes_and_threads_have_one_id():
 
     children = [in_a_child(made).split() for _ in range(20)]
     every = [*made().split(), *(name for names in children for name in names)]
-    assert len(every) == 21 * 1600
+    assert len(every) == 21 * 2 * 1600
     assert len(set(every)) == len(every)

@@ -68,8 +68,8 @@ class OpenPlan(Protocol):
         ...
 
     @property
-    def id(self) -> str:
-        """The decision's id."""
+    def lease(self) -> str:
+        """What the decision's places in flight are known by."""
         ...
 
 
@@ -129,8 +129,8 @@ class RuleEmitter(Protocol):
         """Return the variable of the calendar window's slot."""
         ...
 
-    def decision_id(self) -> str:
-        """Return the variable of the decision's id."""
+    def lease(self) -> str:
+        """Return the variable of what the decision's places in flight are known by."""
         ...
 
     def member(self, limit: Limit) -> str:
@@ -303,10 +303,10 @@ class Limit(ABC):
         """Return how the limit stands at `now` (microseconds), by a receipt of that moment."""
 
     @abstractmethod
-    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+    def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Return what makes a charge right once `amount` was used; None leaves it as reserved."""
 
-    def renewal(self, debit: Receipt, now: int, decision_id: str) -> Correction | None:
+    def renewal(self, debit: Receipt, now: int, lease: str) -> Correction | None:
         """Return what keeps a lease alive from now on, None where there is none."""
         return None
 

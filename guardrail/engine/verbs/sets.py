@@ -99,24 +99,24 @@ class ConcurrencyLimit(SetLimit):
         return "concurrent-requests"
 
     def member(self, plan: OpenPlan, shown: str) -> str:
-        """Return the decision's id, which names its lease."""
-        return plan.id
+        """Return what names the decision's lease."""
+        return plan.lease
 
     def shown_member(self, emitter: RuleEmitter) -> str:
-        """Return the source of the decision's id."""
-        return emitter.decision_id()
+        """Return the source of what names the decision's lease."""
+        return emitter.lease()
 
     def wait(self, frees: int | None, now: int) -> int | None:
         """Return in how many microseconds a lease may have ended."""
         return min(LEASE_WAIT, max(1, LEASE_WAIT if frees is None else frees - now))
 
-    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+    def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """End the lease, whatever was used."""
-        return Leave(debit.key, decision_id)
+        return Leave(debit.key, lease)
 
-    def renewal(self, debit: Receipt, now: int, decision_id: str) -> Correction | None:
+    def renewal(self, debit: Receipt, now: int, lease: str) -> Correction | None:
         """Return the lease, counted from now."""
-        return Renew(debit.key, decision_id, now + self.lease, self.kept)
+        return Renew(debit.key, lease, now + self.lease, self.kept)
 
 
 class DistinctLimit(SetLimit):
@@ -141,6 +141,6 @@ class DistinctLimit(SetLimit):
         """Return the source of the value that the request shows."""
         return emitter.member(self)
 
-    def correction(self, debit: Receipt, amount: int | None, decision_id: str) -> Correction | None:
+    def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Leave the sighting: another request may rest on it by now."""
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from guardrail.errors import SettingError
@@ -132,13 +134,15 @@ class GeoSignal:
         ip = known.get("client.ip")
         if ip.__class__ is not str:
             return {}
-        if now > self._expires or len(ip) > LONGEST:
+        if now > self._expires:
             return self._looked_up(ip, now)
         found = self._recent.get(ip)
         if found is None:
-            if len(self._recent) >= MOST_REMEMBERED:
-                self._recent.clear()
-            found = self._recent[ip] = self._looked_up(ip, now)
+            found = self._looked_up(ip, now)
+            if len(ip) <= LONGEST:
+                if len(self._recent) >= MOST_REMEMBERED:
+                    self._recent.clear()
+                self._recent[ip] = found
         return found
 
     def _looked_up(self, ip: str, now: float) -> Mapping[str, object]:
@@ -185,7 +189,17 @@ class GeoSignal:
 
 
 def _embedded(max_age: float) -> Database:
-    return open_database(EMBEDDED, max_age, known=EMBEDDED_DIGEST)
+    opened = _opened(EMBEDDED, identity_of(EMBEDDED), EMBEDDED_DIGEST)
+    return replace(opened, max_age=max_age)
+
+
+@lru_cache(1)
+def _opened(path: Path, identity: tuple[int, int, int] | None, known: str) -> Database:
+    """Return a database that is known by its digest, opened once: all guards read the same copy.
+
+    `identity` tells the file from one that has replaced it.
+    """
+    return open_database(path, math.inf, known=known)
 
 
 def _age_warnings(file: Database, now: float) -> Iterator[str]:
