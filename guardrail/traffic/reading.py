@@ -254,9 +254,15 @@ def rows_of(document: Any, *paths: str) -> Iterator[Any]:
     """Yield the rows of a document at the first of some paths that finds any.
 
     What stands beside a list above them is theirs too. A document that is no list where one is
-    expected is a row by itself.
+    expected is a row by itself, unless it is a page whose list is empty.
     """
+    is_page = False
     for path in paths:
+        name = path.partition(".")[0].removesuffix("[]")
+        if name and isinstance(document, dict):
+            is_page = is_page or isinstance(document.get(name), list)
+        elif is_page:
+            continue
         rows = _rows(document, path.split("."), {})
         for row in rows:
             yield row

@@ -65,6 +65,27 @@ def test_cloudwatch_tells_the_same_of_an_invocation_in_each_form(tmp_path, docum
     assert proposed(str(tmp_path / "log")).name == "cloudwatch"
 
 
+@pytest.mark.parametrize(
+    ("name", "empty", "page"),
+    [
+        (
+            "cloudwatch",
+            {"events": [], "searchedLogStreams": []},
+            {"events": [{"timestamp": 1772355600000, "message": MESSAGE}]},
+        ),
+        (
+            "litellm",
+            {"data": [], "total": 0, "page": 1},
+            {"data": [{"startTime": "2026-03-01T09:00:00", "api_key": "k", "model": "large"}]},
+        ),
+    ],
+)
+def test_a_page_without_rows_is_no_row(tmp_path, name, empty, page):
+    read = by_name(tmp_path, name, "\n".join(map(json.dumps, (empty, page, empty))))
+
+    assert (read.times, read.bad.count) == ([MARCH], 0)
+
+
 def test_a_query_that_shows_fields_alone_is_read_by_their_names(tmp_path):
     row = pairs(
         **{
