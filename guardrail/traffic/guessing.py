@@ -70,7 +70,8 @@ _UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
 _RECENT = 946_684_800.0
 
 _ACCOUNT = (
-    "account accountid customer customerid user userid username tenant session sessionid client"
+    "account accountid customer customerid user userid username tenant session sessionid client "
+    "identityarn"
 ).split()
 _PLANS = ("tier", "plan", "accounttier", "subscription", "pricingplan")
 _WANTED: Sequence[tuple[str, Sequence[str], str]] = (
@@ -91,9 +92,9 @@ _AMOUNTS: Sequence[tuple[str, Sequence[str]]] = (
                              "inputcachedtokens")),
     ("reasoning_tokens", ("reasoningtokens",)),
     ("input_tokens", ("inputtokens", "prompttokens", "tokensin", "intokens", "contexttokens",
-                      "input", "prompt")),
+                      "input", "prompt", "inputtokencount")),
     ("output_tokens", ("outputtokens", "completiontokens", "tokensout", "outtokens",
-                       "generatedtokens", "output", "completion")),
+                       "generatedtokens", "output", "completion", "outputtokencount")),
     ("tokens", ("tokens", "totaltokens", "tokencount", "tokensused", "tokenstotal")),
     ("requests", ("requests", "nummodelrequests", "calls")),
     ("cost_usd", ("cost", "costusd", "spend", "usd", "price")),

@@ -254,9 +254,15 @@ def rows_of(document: Any, *paths: str) -> Iterator[Any]:
     """Yield the rows of a document at the first of some paths that finds any.
 
     What stands beside a list above them is theirs too. A document that is no list where one is
-    expected is a row by itself.
+    expected is a row by itself, unless it is a page whose list is empty.
     """
+    is_page = False
     for path in paths:
+        name = path.partition(".")[0].removesuffix("[]")
+        if name and isinstance(document, dict):
+            is_page = is_page or isinstance(document.get(name), list)
+        elif is_page:
+            continue
         rows = _rows(document, path.split("."), {})
         for row in rows:
             yield row
@@ -318,8 +324,12 @@ def _checked_header(source: LineSource, cells: list[str], mapping: TrafficMap) -
     repeated = sorted({cell for cell in cells if cells.count(cell) > 1})
     if repeated:
         raise DataError(f"`{source.name}` has two columns named {quoted(repeated[0])}")
-    for column in sorted(mapping.columns):
-        if column not in cells:
+    layout = mapping.layout
+    within = tuple(f"{name}." for name in layout.unpack)
+    # What is within a cell's JSON is looked for in each row.
+    named = mapping.columns if not layout.lift else frozenset[str]()
+    for column in sorted({*named, *layout.unpack, *layout.lift}):
+        if column not in cells and not column.startswith(within):
             shown = ", ".join(quoted(cell) for cell in cells[:20])
             raise DataError(
                 f"`{source.name}` has no column {quoted(column)} that the map names; it has {shown}"

@@ -65,6 +65,27 @@ def test_cloudwatch_tells_the_same_of_an_invocation_in_each_form(tmp_path, docum
     assert proposed(str(tmp_path / "log")).name == "cloudwatch"
 
 
+@pytest.mark.parametrize(
+    ("name", "empty", "page"),
+    [
+        (
+            "cloudwatch",
+            {"events": [], "searchedLogStreams": []},
+            {"events": [{"timestamp": 1772355600000, "message": MESSAGE}]},
+        ),
+        (
+            "litellm",
+            {"data": [], "total": 0, "page": 1},
+            {"data": [{"startTime": "2026-03-01T09:00:00", "api_key": "k", "model": "large"}]},
+        ),
+    ],
+)
+def test_a_page_without_rows_is_no_row(tmp_path, name, empty, page):
+    read = by_name(tmp_path, name, "\n".join(map(json.dumps, (empty, page, empty))))
+
+    assert (read.times, read.bad.count) == ([MARCH], 0)
+
+
 def test_a_query_that_shows_fields_alone_is_read_by_their_names(tmp_path):
     row = pairs(
         **{
@@ -93,6 +114,35 @@ def test_what_a_row_says_itself_counts_before_what_is_lifted(tmp_path):
 
     assert [facts["account.id"] for facts in read.facts] == ["ada", "bob"]
     assert read.bad.first == [(str(tmp_path / "log"), 3, "`inner` is not JSON")]
+
+
+@pytest.mark.parametrize("key", ["unpack", "lift"])
+def test_a_cell_of_a_csv_may_hold_json(tmp_path, key):
+    inner = "within.user" if key == "unpack" else "user"
+    text = (
+        f"format: csv\n{key}: [within]\nts: {{column: t}}\n"
+        f"facts: {{account.id: {{column: {inner}}}}}\n"
+    )
+    cell = '"{""user"": ""ada""}"'
+    read = by_map(tmp_path, text, f"t,within\n1772355600,{cell}\n")
+
+    assert read.facts == [{"account.id": "ada"}]
+    (fault,) = by_map(tmp_path, text, "t,other\n1772355600,x\n").faults
+    assert "has no column `within` that the map names" in fault
+
+
+def test_a_query_exported_as_csv_is_proposed_by_what_its_texts_hold(tmp_path):
+    cell = '"' + MESSAGE.replace('"', '""') + '"'
+    log = f"@timestamp,@message\n2026-03-01 09:00:00.000,{cell}\n"
+    (tmp_path / "log").write_text(log)
+    made = proposed(str(tmp_path / "log"))
+    read = by_map(tmp_path, made.text.removeprefix("guardrail_map: 1\n"), log)
+
+    assert read.times == [MARCH]
+    assert read.facts[0] == {"account.id": "111122223333", "request.model": "large-v1:0"} | {
+        "request.capability": "other"
+    }
+    assert read.first.usage == {"input_tokens": 12, "output_tokens": 3}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class Read:
             files = TrafficFiles([str(path)], closing)
             self.rows = list(files.requests(mapping))
         self.bad: BadLines = files.bad
+        self.faults = files.faults
         self.notes = mapping.notes
         self.first: Any = self.rows[0][2] if self.rows else None
         self.times = [ts for _, ts, _ in self.rows]
