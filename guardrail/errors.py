@@ -98,7 +98,7 @@ class Diagnostic:
 
 
 _ERRORS = frozenset(("GR401", "GR502", "GR503"))
-_NOTES = frozenset(("GR204", "GR211", "GR214", "GR236", "GR301", "GR402"))
+_NOTES = frozenset(("GR204", "GR211", "GR214", "GR236", "GR239", "GR301", "GR402"))
 
 
 def severity_of(code: str) -> Severity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.silence import Scratch, _no_task_is_lost, _no_task_was_lost, _nothing_watches_on
+from tests.silence import (
+    Scratch,
+    _no_task_is_lost,
+    _no_task_was_lost,
+    _nothing_watches_on,
+    tasks_lost_since,
+)
 
 __all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 
@@ -67,6 +74,19 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return one worker more than there are processors: a quarter of the time tests only wait."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else 1 + processors()
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with the longest tests first."""
     here = Path(__file__).parent
@@ -75,8 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves anything behind in the temporary folder."""
-    left = SCRATCH.left()
+    """Fail a run that leaves anything behind in the temporary folder, or a task nobody awaits."""
+    left = SCRATCH.left() + tasks_lost_since()
     told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["left"] = left
@@ -94,5 +114,5 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell what was left behind."""
     if LEFT:
-        terminalreporter.section("left in the temporary folder", red=True)
+        terminalreporter.section("left behind: files in the temporary folder, or tasks", red=True)
         terminalreporter.line(", ".join(sorted(LEFT)))

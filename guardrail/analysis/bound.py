@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from guardrail.analysis.regions import (
@@ -152,12 +152,16 @@ def bounds(
 ) -> tuple[Bound, ...]:
     """Return the bound of each profile, capability, unit and period, at `now` (microseconds)."""
     told = Distinctions(policies, in_force(policies, now), now)
-    return tuple(
-        found
-        for profile in _profiles(told, fleet, tiers)
-        for capability in _capabilities(told, fleet)
-        for found in _Worked(told, fleet, profile, capability).bounds(periods)
-    )
+    first = _first_alike(told, _capabilities(told, fleet))
+    every: list[Bound] = []
+    for profile in _profiles(told, fleet, tiers):
+        worked = {
+            name: tuple(_Worked(told, fleet, profile, name).bounds(periods))
+            for name in dict.fromkeys(first.values())
+        }
+        for capability, name in first.items():
+            every += (replace(found, capability=capability) for found in worked[name])
+    return tuple(every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,25 +277,40 @@ class _Worked:
 
     def bounds(self, periods: Sequence[str]) -> Iterator[Bound]:
         """Yield the bound of each unit and period."""
+        bounded = bool(self.live) and self.accounts > 0
+        counts = {period: self._counts(period) for period in periods if bounded}
         for unit in _units(self.rules):
+            limited = [self._limited(unit, region) for region in self.live if bounded]
             for period in periods:
-                yield self._bound(unit, period)
+                yield self._bound(unit, period, counts.get(period, {}), limited)
 
-    def _bound(self, unit: str, period: str) -> Bound:
+    def _limited(self, unit: str, region: Region) -> frozenset[str]:
+        """Return the rules that count a unit of the requests of a region against a limit."""
+        limits = region.limits
+        return frozenset(name for name in limits if _limited(self.by_id[name], unit, region))
+
+    def _bound(
+        self,
+        unit: str,
+        period: str,
+        counts: Mapping[str, _Count],
+        limited: Sequence[frozenset[str]],
+    ) -> Bound:
+        """Return a bound; `limited` names, for each region that is served, what limits it."""
         bound = Bound(
             profile=self.profile, capability=self.capability, unit=unit, period=period, most=None
         )
         if not self.live or self.accounts == 0:
             return replace(bound, most=0.0, refused_by=self.refused if not self.live else ())
-        counts = self._counts(period)
+        limiting = frozenset().union(*limited)
         terms: dict[str, Term] = {}
         for rule in self.rules:
-            term = self._term(rule, unit, period, counts)
+            term = self._term(rule, unit, period, counts) if rule.id in limiting else None
             if term is not None:
                 terms[rule.id] = term
         met = {
-            frozenset(name for name in terms if _limited(self.by_id[name], unit, region)): region
-            for region in self.live
+            names.intersection(terms): region
+            for names, region in zip(limited, self.live, strict=True)
         }
         if frozenset() in met:
             window = "lifetime" if period == "ever" else "day"
@@ -398,8 +417,6 @@ class _Worked:
         self, rule: Rule, unit: str, period: str, counts: Mapping[str, _Count]
     ) -> Term | None:
         """Return what a rule lets through of a unit in a period, None if it bounds nothing."""
-        if not any(_limited(rule, unit, region) for region in self.live):
-            return None
         keys = self._keys(rule, counts)
         each = self._each(rule, unit, period)
         if each is None or math.isinf(keys.number):
@@ -440,8 +457,8 @@ class _Worked:
     def _missing(self, region: Region, unit: str, counts: Mapping[str, _Count]) -> str:
         """Return why no rule bounds the requests of a region, those that come near named."""
         idle = (self._idle(rule, unit, region, counts) for rule in self.policies.rules)
-        near = [text for text in idle if text is not None]
-        return "; ".join(near[:MOST_NAMED]) or f"no rule limits {unit} of all of them"
+        near = islice((text for text in idle if text is not None), MOST_NAMED)
+        return "; ".join(near) or f"no rule limits {unit} of all of them"
 
     def _idle(
         self, rule: Rule, unit: str, region: Region, counts: Mapping[str, _Count]
@@ -487,6 +504,16 @@ class _Keys:
 
     number: float
     text: str
+
+
+def _first_alike(told: Distinctions, names: Sequence[str]) -> dict[str, str]:
+    """Return, for each capability, the first that all rules do the same with, those off as well."""
+    every = Distinctions(told.policies, told.policies.rules, told.now)
+    first: dict[object, str] = {}
+    return {
+        name: first.setdefault(ANY if name == ANY else every.scores(CAPABILITY, name), name)
+        for name in names
+    }
 
 
 def _capabilities(told: Distinctions, fleet: Fleet) -> tuple[str, ...]:

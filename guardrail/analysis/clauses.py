@@ -17,6 +17,8 @@ MOST_CLAUSES = 64
 
 Clause = dict[str, int]
 """The values of each variable that make it true."""
+Options = dict[str, list[int]]
+"""Of each variable, which clauses its values make true."""
 
 
 def clauses_of(formula: Formula, full: Mapping[str, int]) -> list[Clause] | None:
@@ -59,6 +61,9 @@ class Clauses:
         self._count, self._is_false = 0, False
         # Of each variable the values that may be, parted by which clauses they make true.
         self._parted: dict[str, list[tuple[int, int]]] = {}
+        # What was found last, and of how many clauses.
+        self._last: dict[str, int] | None = None
+        self._known = 0
 
     def add(self, clauses: list[Clause]) -> None:
         """Add clauses; one without a variable is never true."""
@@ -99,10 +104,14 @@ class Clauses:
         """
         if self._is_false or not all(self._parted.values()):
             return None
-        trying = _Trying(search, self._parted)
-        chosen = trying.chosen((1 << self._count) - 1, tuple(self._parted))
+        whole = (1 << self._count) - 1
+        chosen = self._mended(search, whole)
+        if chosen is None:
+            options = {name: [true for _, true in parts] for name, parts in self._parted.items()}
+            chosen = _Trying(search).chosen(whole, options)
         if chosen is None:
             return None
+        self._last, self._known = chosen, whole
         domains = dict(self._full)
         for name, parted in self._parted.items():
             wanted = chosen.get(name)
@@ -112,22 +121,51 @@ class Clauses:
                     domains[name] |= values
         return domains
 
+    def _mended(self, search: Search, whole: int) -> dict[str, int] | None:
+        """Return what was found last with one variable changed at most, None if that will not do.
+
+        Most often one clause was added since, and all others are still true.
+        """
+        if self._last is None:
+            return None
+        now: dict[str, int] = {}
+        for name, before in self._last.items():
+            search.steps -= 1
+            same = [true for _, true in self._parted[name] if true & self._known == before]
+            if not same:
+                return None
+            now[name] = max(same)  # with the clause that was added, where it can be
+        once = twice = 0
+        for true in now.values():
+            twice |= once & true
+            once |= true
+        if once == whole:
+            return now
+        for name, parts in self._parted.items():
+            search.steps -= 1
+            needed = whole & ~once | (now.get(name, 0) & ~twice)
+            for _, true in parts:
+                if not needed & ~true:
+                    now[name] = true
+                    return now
+        return None
+
 
 class _Trying:
     """One search for values; what was found to be impossible is kept."""
 
-    def __init__(self, search: Search, parted: Mapping[str, list[tuple[int, int]]]) -> None:
-        self._search, self._parted = search, parted
+    def __init__(self, search: Search) -> None:
+        self._search = search
         self._failed: set[tuple[int, tuple[str, ...]]] = set()
 
-    def chosen(self, left: int, names: tuple[str, ...]) -> dict[str, int] | None:
+    def chosen(self, left: int, options: Options) -> dict[str, int] | None:
         """Return which clauses the values of variables make true, so that none of `left` stays."""
         found: dict[str, int] = {}
         while left:
-            key = left, names
+            key = left, tuple(options)
             if key in self._failed:
                 return None
-            options = dict(self._options(left, names))
+            options = dict(self._best(left, options))
             if not self._restrict(left, options):
                 self._failed.add(key)
                 return None
@@ -135,23 +173,21 @@ class _Trying:
             if not sure:
                 return self._split(key, options, found)
             for name in sure:
-                found[name] = options[name][0]
+                found[name] = options.pop(name)[0]
                 left &= ~found[name]
-            names = tuple(name for name in names if name not in found)
         return found
 
-    def _options(self, left: int, names: tuple[str, ...]) -> Iterator[tuple[str, list[int]]]:
+    def _best(self, left: int, options: Options) -> Iterator[tuple[str, list[int]]]:
         """Yield, of each variable that matters, the clauses that its values make true.
 
-        What another value makes true as well is left out.
+        What another value makes true as well is left out: fewer clauses have no use for it, either.
         """
-        for name in names:
-            parted = self._parted[name]
+        for name, masks in options.items():
             # Two of them take less than half as long as a formula does.
-            self._search.steps -= 1 + len(parted) // 2
+            self._search.steps -= 1 + len(masks) // 2
             alike: dict[int, int] = {}
             union = 0
-            for _, true in parted:
+            for true in masks:
                 here = true & left
                 union |= here
                 alike.setdefault(here, true)
@@ -170,7 +206,7 @@ class _Trying:
             self._search.steps -= len(alike) * len(best) // 64
             yield name, [alike[here] for here in best]
 
-    def _restrict(self, left: int, options: dict[str, list[int]]) -> bool:
+    def _restrict(self, left: int, options: Options) -> bool:
         """Leave out values that cannot be; tell whether every clause can still be made true."""
         while True:
             once = twice = 0
@@ -200,17 +236,17 @@ class _Trying:
                 return True
 
     def _split(
-        self, key: tuple[int, tuple[str, ...]], options: dict[str, list[int]], found: dict[str, int]
+        self, key: tuple[int, tuple[str, ...]], options: Options, found: dict[str, int]
     ) -> dict[str, int] | None:
         search = self._search
         search.effort -= 1
         if search.effort < 0 or search.steps < 0:
             raise EffortError
-        left, names = key
+        left, _ = key
         name = min(options, key=lambda one: len(options[one]))
-        rest = tuple(one for one in names if one != name and one in options)
+        rest = {one: masks for one, masks in options.items() if one != name}
         for mask in options[name]:
-            more = self.chosen(left & ~mask, rest)
+            more = self.chosen(left & ~mask, dict(rest))
             if more is not None:
                 return {**found, name: mask, **more}
         self._failed.add(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -175,7 +176,15 @@ class Standing:
             for b in self._acting.at(first)
             if b.counts and may_cover(b, one, self.space.sets) and (allowed is None or allowed(b))
         ]
-        for b in sorted(rivals, key=lambda b: b.name != one.name):
+        rivals.sort(key=lambda b: b.name != one.name)
+        if len(rivals) > 1:
+            # Most often one request shows of all of them that they do not.
+            apart = [self._not(covered(self.space, b, one)) for b in rivals]
+            with suppress(EffortError):
+                point = some_point(self.space, [one.when, *apart], free)
+                if point is not None:
+                    return None
+        for b in rivals:
             formula = covered(self.space, b, one)
             if all(holds(formula, point) for point in points):
                 point = some_point(self.space, [one.when, self._not(formula)], free)

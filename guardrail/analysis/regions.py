@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any, Literal
 
 from guardrail.analysis.splits import NUMERIC, numbers
@@ -94,6 +94,8 @@ class Distinctions:
         }
         self.facts = {rule.id: rule_facts(rule, self.exemptions, stand_ins=False) for rule in rules}
         """For each rule, by which facts it tells requests apart."""
+        self.own = {name: tuple(sorted(facts)) for name, facts in self.facts.items()}
+        """The same in order."""
         self.names = tuple(sorted(frozenset().union(*self.facts.values())))
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
         """What rules do with requests of some values, found once: `Requests` remembers it here."""
@@ -126,6 +128,13 @@ class Distinctions:
             or self.policies.facts[test.fact].type is FactType.LIST
         )
 
+    def scores(self, name: str, value: object) -> tuple[float, ...]:
+        """Return how a value of a fact stands in every rule: less is better for who wants the most.
+
+        Values of equal scores are the same to all rules.
+        """
+        return tuple(scorer(value) for scorer in self._scorers.get(name, ()))
+
     def undominated(self, name: str, values: Values) -> Values | None:
         """Return those values of a fact that no other is better than, for whoever wants the most.
 
@@ -133,16 +142,15 @@ class Distinctions:
         """
         known = name, values
         if known not in self._best:
-            self._best[known] = self._compared(self._scorers.get(name, ()), values)
+            self._best[known] = self._compared(name, values)
         return self._best[known]
 
-    def _compared(self, scorers: Sequence[_Scorer], values: Values) -> Values | None:
-        if len(values) * len(scorers) > MOST_COMPARED:
+    def _compared(self, name: str, values: Values) -> Values | None:
+        if len(values) * len(self._scorers.get(name, ())) > MOST_COMPARED:
             return None
         first: dict[tuple[float, ...], Any] = {}
         for value in values:
-            # How a value stands in every rule: less is better for whoever wants the most.
-            first.setdefault(tuple(scorer(value) for scorer in scorers), value)
+            first.setdefault(self.scores(name, value), value)
         least = tuple(min(column) for column in zip(*first, strict=True))
         if least in first:
             return (first[least],)
@@ -212,7 +220,9 @@ class Requests:
         Of requests that all rules do the same with, one is a region.
         """
         names = list(self._best)
-        columns = [self._column(rule, names) for rule in self.rules]
+        several = [name for name in reversed(names) if len(self._best[name]) > 1]
+        kinds = {name: (name in self._open, len(self.values[name]) > 1) for name in names}
+        columns = [self._column(rule, several, kinds) for rule in self.rules]
         every = list(product(*self._best.values()))
         alike = dict(zip(zip(*columns, strict=True), every, strict=True)) if columns else {(): ()}
         for outcomes, chosen in alike.items():
@@ -226,27 +236,26 @@ class Requests:
                     limits[rule.id] = outcome
             yield Region(facts, limits, tuple(refused))
 
-    def _column(self, rule: Rule, names: Sequence[str]) -> list[Outcome]:
-        """Return what a rule does with each choice of values, in the order of their product."""
-        own: list[str] = []
-        repeats = [1]  # by the facts before each of its own, and after the last: it reads none
-        for name in names:
-            if name in self.told.facts[rule.id]:
-                own.append(name)
-                repeats.append(1)
-            else:
-                repeats[-1] *= len(self._best[name])
-        kinds = tuple((name in self._open, len(self.values[name]) > 1) for name in own)
+    def _column(
+        self, rule: Rule, several: Sequence[str], kinds: Mapping[str, object]
+    ) -> Sequence[Outcome]:
+        """Return what a rule does with each choice of values, in the order of their product.
 
-        def below(place: int, chosen: Values) -> list[Outcome]:
-            if place == len(own):
-                return [self._outcome(rule, own, kinds, chosen)] * repeats[place]
-            column: list[Outcome] = []
-            for value in self._best[own[place]]:
-                column += below(place + 1, (*chosen, value))
-            return column * repeats[place]
-
-        return below(0, ())
+        `several` are the facts of several values, the last one first.
+        """
+        own = self.told.own[rule.id]
+        kind = tuple(kinds[name] for name in own)
+        chosen = product(*(self._best[name] for name in own))
+        column = [self._outcome(rule, own, kind, values) for values in chosen]
+        length = 1
+        for name in several:
+            size = len(self._best[name])
+            if name not in own:
+                # Whatever it is, the rule does the same.
+                parts = (column[at : at + length] * size for at in range(0, len(column), length))
+                column = list(chain.from_iterable(parts))
+            length *= size
+        return column
 
     def _outcome(
         self, rule: Rule, own: Sequence[str], kinds: tuple[object, ...], chosen: Values

@@ -74,6 +74,8 @@ MOST_TRIED = 50_000
 _WRONG = ("?", 0, False)
 _ALWAYS_THERE = ("time.hour", "time.weekday")
 _COUNTRY = "DE"
+_FEW = 16
+"""How many values are looked at together, before each of them is."""
 _OF_ONE_ACCOUNT: Mapping[str, object] = {
     "actor.accounts": 1,
     "actor.trusted_accounts": 0,
@@ -138,7 +140,7 @@ class Space:
         self._clauses: dict[int, tuple[Formula, list[Clause] | None]] = {}
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
-        self._rarity: dict[str, list[int]] = {}
+        self._rarity: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
         self.rules_of_requests = tuple(self._derived())
         self.unstated = {name: where for name in self.raw if (where := self._unstated(name))}
@@ -664,10 +666,14 @@ class Space:
         order = self._rarity.get(name)
         if order is None:
             order = self._rarity[name] = self._by_rarity(name)
-        return next(bit for bit in order if mask & bit).bit_length() - 1
+        _, places = next(part for part in order if mask & part[0])
+        return next(place for place in places if mask >> place & 1)
 
-    def _by_rarity(self, name: str) -> list[int]:
-        """Return the values of a fact as bits, those that the fewest rules apply to first."""
+    def _by_rarity(self, name: str) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the places of a fact's values, those that the fewest rules apply to first.
+
+        They stand a few together, with the set that they are.
+        """
         met = [0] * len(self.raw[name])
         for side, policies in enumerate(self.sets):
             for rule in policies.rules:
@@ -680,7 +686,8 @@ class Space:
                         for place in bits(part.mask):
                             met[place] += 1
         places = sorted(range(len(met)), key=lambda place: (met[place], -place))
-        return [1 << place for place in places]
+        groups = (tuple(places[start : start + _FEW]) for start in range(0, len(places), _FEW))
+        return [(sum(1 << place for place in group), group) for group in groups]
 
     def plainest(self, name: str, mask: int) -> Iterator[int]:
         """Yield the places of the values in a set, those that are plainest to read first."""

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from guardrail.engine import pace_increment
-from guardrail.engine.windows import pace_room
+from guardrail.engine import pace_increment, pace_room
 from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.rules import Budget, Rate, Window
 

@@ -14,16 +14,9 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from guardrail.asgi.http import (
-    ClientLeftError,
-    NotStarted,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    send_answer,
-    serve_lifespan,
-)
+from guardrail.asgi.lifespan import NotStarted, serve_lifespan
+from guardrail.asgi.middleware import ClientLeftError, read_body, send_answer
+from guardrail.asgi.types import Receive, Scope, Send
 from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.authorizing import (
     EVALUATION,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 from urllib.parse import quote_plus, unquote_plus
 
-from guardrail.asgi.http import App, Message, Receive, Scope, Send
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.engine import Decision, merge_obligations
 from guardrail.http.enforcer import AsyncEnforcer
 from guardrail.http.flow import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Annotated
 
@@ -91,6 +92,12 @@ app.command("schema")(print_schema)
 app.command("rule")(print_page)
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """Return what runs a command line; making it takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -99,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     code: object = OK
     try:
-        app(None if arguments is None else list(arguments), prog_name="guardrail")
+        _command()(None if arguments is None else list(arguments), prog_name="guardrail")
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:

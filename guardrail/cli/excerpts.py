@@ -52,7 +52,8 @@ def counted(diagnostics: tuple[Diagnostic, ...]) -> str:
 
 
 def _print_concise(output: Output, found: Diagnostic) -> None:
-    told = "; ".join(filter(None, (found.help, found.owner and f"owner: {found.owner}")))
+    advice = found.help or found.label  # where nothing is advised, what may stand there is
+    told = "; ".join(filter(None, (advice, found.owner and f"owner: {found.owner}")))
     advice = f" ({told})" if told else ""
     output.line(
         (inert(str(found.span)), "bold"),

@@ -169,6 +169,8 @@ def _without_tokens(run: TrafficRun, policies: PolicySet) -> list[Diagnostic]:
         whose = f"{part} of the requests do not say how many tokens they took"
     message = f"{whose}: {names} counted one for each"
     help = "say in the map which column holds `input_tokens`, or record them, else nothing is shown"
+    if run.notes is None:
+        help = "record `usage`, or an `estimate`, with `input_tokens`, else nothing is shown"
     return [finding("GR316", message, limited[0].span, help)]
 
 

@@ -336,7 +336,7 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         nameless=proposal.nameless,
         models=proposal.models,
         strange=strange,
-        kinds=frozenset(proposal.tiers),
+        kinds=frozenset((*proposal.tiers, *(tiers[:1] if proposal.is_untold else ()))),
         tokens=_tokens_seen(proposal, tiers, totals=mapping is not None and mapping.totals),
         tiers=tiers,
         pace=proposal.requests_a_minute,
@@ -359,8 +359,9 @@ def _tokens_seen(
         return (proposal.tokens_a_day(least),)
     seen: list[Busiest] = []
     for tier in tiers:
-        # A higher kind never has less.
-        seen.append(proposal.tokens_of(tier, seen[-1].proposed if seen else least))
+        # A higher kind never has less. Whose kind is not told counts as the lowest.
+        before = seen[-1].proposed if seen else least
+        seen.append(proposal.tokens_of(tier, before, with_untold=not seen))
     return tuple(seen)
 
 

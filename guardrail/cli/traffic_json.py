@@ -68,11 +68,16 @@ def _of_map(run: TrafficRun) -> dict[str, object]:
         return {}
     met = {
         "rows": notes.rows,
+        "rows_passed_over": notes.passed_over,
         "missing": dict(sorted(notes.missing.items())),
         "unlisted": [
             {"fact": fact, "value": text, "requests": count, "took_default": where == "replaced"}
             for where, counts in (("unknown", notes.unknown), ("replaced", notes.replaced))
             for (fact, text), count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        ],
+        "respelt": [
+            {"model": name, "value": text, "requests": count}
+            for (name, text), count in sorted(notes.respelt.items())
         ],
         "columns_without_value": sorted(notes.unseen),
         "doubled_times": notes.doubled,

@@ -217,11 +217,23 @@ def named_rules(names: Sequence[str]) -> list[str]:
 
 def map_remarks(notes: MapNotes) -> Iterator[str]:
     """Yield what a map met that is no finding: what is missing, and what took a default."""
+    if notes.passed_over:
+        rows = plural(notes.passed_over, "row")
+        column = shortened(notes.rows_with or "", 40)
+        yield f"{rows} without a value of `{column}` stand for no request"
     lacking = sorted(notes.missing.items(), key=lambda pair: (-pair[1], pair[0]))
     if lacking:
         shown = ", ".join(f"{name} {share(count, notes.rows)}" for name, count in lacking[:_SHOWN])
         more = f" and {len(lacking) - _SHOWN:,} more" if len(lacking) > _SHOWN else ""
         yield f"missing in the log: {shown}{more} of the requests"
+    if notes.respelt:
+        requests = plural(sum(notes.respelt.values()), "request")
+        most = sorted(notes.respelt.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
+        shown = ", ".join(
+            f"`{shortened(text, 40)}` as `{shortened(name, 40)}` {count:,}"
+            for (name, text), count in most
+        )
+        yield f"models that the log names otherwise, in {requests}, as a door takes them: {shown}"
     by_fact: dict[str, list[tuple[int, str]]] = {}
     for (fact, text), count in notes.replaced.items():
         by_fact.setdefault(fact, []).append((-count, text))

@@ -33,8 +33,9 @@ from guardrail.engine.verbs import (
     Stand,
     bind,
     in_unit,
+    pace_increment,
+    pace_room,
 )
-from guardrail.engine.windows import pace_increment
 
 __all__ = [
     "BY_RULE",
@@ -84,6 +85,7 @@ __all__ = [
     "merge_obligations",
     "no_estimate",
     "pace_increment",
+    "pace_room",
     "plan_in_rows",
     "receipt_of",
     "rule_applies",

@@ -30,8 +30,8 @@ from guardrail.engine.expressions import (
 from guardrail.engine.index import AT_ONCE
 from guardrail.engine.program import absent, member_text, static_finding
 from guardrail.engine.sizes import unusable
-from guardrail.engine.verbs import CellSpec, Finding, Limit, refuses
-from guardrail.engine.windows import Bounds, pace_increment
+from guardrail.engine.verbs import CellSpec, Finding, Limit, pace_increment, refuses
+from guardrail.engine.windows import Bounds
 from guardrail.model.amounts import MICRO, Amount, Fixed, FromFact, possible_amounts
 from guardrail.model.cells import TOP
 from guardrail.model.rules import Rule

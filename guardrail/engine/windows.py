@@ -1,4 +1,4 @@
-"""The arithmetic of limits: windows, paces and what makes room again; pure functions of time.
+"""The arithmetic of windows, and of what makes room in them again; pure functions of time.
 
 All times, spans and widths are whole microseconds unless a name says otherwise.
 """
@@ -18,9 +18,6 @@ ROLLING_SPAN = ROLLING_SLOTS + 1
 the oldest slot counts whole until all of it is past."""
 
 LIFETIME_TTL = 400 * DAY
-SCALED_BELOW = 1_000
-"""Intervals below a millisecond a unit are scaled by the amount instead of rounded up each."""
-
 CalendarKind = Literal["hour", "day", "week", "month"]
 
 
@@ -32,25 +29,6 @@ def rolling_width(length: int) -> int:
 def rolling_frees_at(slot: int, width: int) -> int:
     """Return when a rolling window no longer counts a slot."""
     return (slot + ROLLING_SPAN) * width
-
-
-def pace_increment(amount: int, limit: int, period: int) -> int:
-    """Return how far `amount` units move a rate's time line, rounded up.
-
-    Source: ITU-T I.371, the increment T of the generic cell rate algorithm.
-    """
-    interval = -(-period // limit)
-    if interval >= SCALED_BELOW:
-        return amount * interval
-    return -(-amount * period // limit)
-
-
-def pace_room(value: int, limit: int, period: int) -> int:
-    """Return how many whole units fit into `value` microseconds of a rate's time line."""
-    if value <= 0:
-        return 0
-    interval = -(-period // limit)
-    return value // interval if interval >= SCALED_BELOW else value * limit // period
 
 
 @dataclass(frozen=True, slots=True)

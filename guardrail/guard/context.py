@@ -123,12 +123,13 @@ class Context:
         """Have these signals asked, those of them that rules need."""
         self.signals = in_order(signals, self.engine.used_facts)
         direct = self.engine.direct_facts | _needs(self.signals)
-        due = [_due(signal, direct) for signal in self.signals]
+        self._due = [_due(signal, direct) for signal in self.signals]
         self._asked = [
             _Asked(signal, _tests(tests), isinstance(signal, Lookup))
-            for signal, tests in zip(self.signals, due, strict=True)
+            for signal, tests in zip(self.signals, self._due, strict=True)
         ]
-        self.establish = self._establishing(due)
+        self._establish: dict[tuple[bool, ...], Establish] = {}
+        self.establish = self.establish_but(())
         """Returns a request's facts with those of the signals at a time in seconds.
 
         None where a source fails; a SettingError where it is asked and the time is none.
@@ -138,16 +139,27 @@ class Context:
         sources = tuple(source for signal in self.signals for source in signal.sources)
         self.engine.sources = self._shadowed.sources = sources
 
-    def _establishing(self, due: Sequence[str]) -> Establish:
-        """Return the generated function that does what `known` does where all sources answer."""
+    def establish_but(self, leave: Sequence[Signal]) -> Establish:
+        """Return the generated function that does what `known` does where all sources answer.
+
+        The signals in `leave` are not asked.
+        """
+        left = tuple(signal in leave for signal in self.signals)
+        if left not in self._establish:
+            self._establish[left] = self._establishing(left)
+        return self._establish[left]
+
+    def _establishing(self, left: Sequence[bool]) -> Establish:
         lines = ["def establish(facts, now):", "    try:"]
         constants: dict[str, object] = {"moment": self.moment, "DataError": DataError}
-        for place, (signal, is_due) in enumerate(zip(self.signals, due, strict=True)):
+        for place, signal in enumerate(self.signals):
+            if left[place]:
+                continue
             constants[f"ask{place}"] = (
                 signal.recall if isinstance(signal, LinkSignal) else signal.facts
             )
             lines += [
-                f"        if {is_due}:",
+                f"        if {self._due[place]}:",
                 f"            if not (0.0 <= now and now < {LATEST!r}): moment(now)",
                 f"            found = ask{place}(facts, now)",
                 "            if found:",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
-from guardrail.guard.context import Context, microseconds
+from guardrail.guard.context import Context, Establish, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
 from guardrail.model.policy import PolicySet
@@ -30,7 +30,9 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        self._establish = context.establish
+        # What establishes the facts that those signals do not which were asked last: a door asks
+        # the same before each of its requests.
+        self._establish: tuple[Sequence[Signal], Establish] = ((), context.establish)
         self._clock = context.clock
         self._note = context.note
         self._ask = asking(store)
@@ -75,7 +77,11 @@ class Guard(BaseGuard[Store]):
             SettingError: `now` is not a time.
         """
         moment = self._clock() if now is None else now
-        known = None if asked or unavailable else self._establish(facts, moment)
+        before, establish = self._establish
+        if asked is not before:
+            establish = self._context.establish_but(asked)
+            self._establish = asked, establish
+        known = None if unavailable else establish(facts, moment)
         if known is None:
             context = self._context
             known, failed = context.known(facts, context.moment(moment), asked, unavailable)

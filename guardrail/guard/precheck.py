@@ -48,8 +48,12 @@ class Precheck:
         self.is_needed = any(self._rules.values())
         """Whether there are such rules at all."""
         used = frozenset().union(*(r.engine.used_facts for r in self._rules.values() if r))
-        self._asked = tuple(s for s in in_order(context.signals, used) if not isinstance(s, Lookup))
-        self._left = tuple(signal for signal in context.signals if signal not in self._asked)
+        asked = tuple(s for s in in_order(context.signals, used) if not isinstance(s, Lookup))
+        self._asked = asked
+        self._left = tuple(signal for signal in context.signals if signal not in asked)
+        self._establish = context.establish_but(self._left)
+        own = [*self._rules.values()]
+        self._always = own[0] if len(own) == 1 else None
 
     def __call__(
         self,
@@ -68,12 +72,23 @@ class Precheck:
         """
         if not self.is_needed:
             return None
-        moment = self._context.moment(now)
-        if self._asked:
-            facts, unavailable = self._context.known(facts, moment, self._left, unavailable)
-        rules = self._rules[id(self._context.engine_at(moment))]
-        refusal = None if rules is None else rules.refusal(facts, unavailable, moment)
-        return Prechecked(facts, unavailable, self._asked, refusal)
+        context, rules = self._context, self._always
+        moment = context.clock() if now is None else now
+        known = None if unavailable else self._establish(facts, moment)
+        if known is None:
+            moment = context.moment(moment)
+            known, unavailable = context.known(facts, moment, self._left, unavailable)
+        if rules is None:
+            rules = self._rules[id(context.engine_at(moment))]
+        refusal = None
+        if rules is not None:
+            decision = (
+                rules.steps(known, None, moment, unavailable)
+                if unavailable
+                else rules.decide(known, None, moment)
+            )
+            refusal = None if decision.ruling.effect < Effect.THROTTLE else decision
+        return Prechecked(known, unavailable, self._asked, refusal)
 
 
 class _HeadRules:
@@ -83,7 +98,7 @@ class _HeadRules:
         self.engine = engine
         self._interpreter = Interpreter(engine)
         # A block has no counters: the store is only what the quick function is written over.
-        self._decide: Decide = decide_inline(engine, MemoryStore(), self._steps)
+        self.decide: Decide = decide_inline(engine, MemoryStore(), self.steps)
 
     @classmethod
     def of(cls, engine: Engine, known: frozenset[str]) -> _HeadRules | None:
@@ -95,16 +110,7 @@ class _HeadRules:
         own.sources = engine.sources
         return cls(own)
 
-    def refusal(
-        self, facts: Mapping[str, object], unavailable: frozenset[str], moment: float
-    ) -> Decision | None:
-        if unavailable:
-            decision = self._steps(facts, None, moment, unavailable)
-        else:
-            decision = self._decide(facts, None, moment)
-        return None if decision.ruling.effect < Effect.THROTTLE else decision
-
-    def _steps(
+    def steps(
         self,
         facts: Mapping[str, object],
         estimate: Mapping[str, object] | None,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from guardrail.errors import SettingError
@@ -34,14 +36,21 @@ class Counts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
+        # Events are counted without a lock, and without a call of ours: a count goes up by one
+        # when it is looked at, too, and that is taken off.
+        self._events: dict[str, Iterator[int]] = {}
+        self._looks = 0
 
-    def add(self, series: str, otherwise: str) -> None:
-        """Count one event of a series, or of the coarser one where there are too many."""
+    def counter(self, series: str, otherwise: str) -> Callable[[], object]:
+        """Return what counts one event of a series, or of the coarser one if there are too many."""
         with self._lock:
-            count = self._counts.get(series)
-            if count is None and len(self._counts) >= MOST_SERIES:
-                series, count = otherwise, self._counts.get(otherwise)
-            self._counts[series] = 1 if count is None else count + 1
+            if series not in self._events and len(self._events) >= MOST_SERIES:
+                series = otherwise
+            count = self._events.get(series)
+            if count is None:
+                # Those before it have been looked at so often.
+                count = self._events[series] = itertools.count(self._looks)
+            return count.__next__
 
     def put(self, figures: Mapping[str, int]) -> None:
         """Take figures of this process that are counted elsewhere, or that go up and down."""
@@ -51,7 +60,10 @@ class Counts:
     def totals(self) -> dict[str, int]:
         """Return every series and its count."""
         with self._lock:
-            return dict(self._counts)
+            looks = self._looks
+            self._looks += 1
+            counted = {series: next(count) - looks for series, count in self._events.items()}
+            return self._counts | {series: count for series, count in counted.items() if count}
 
     def close(self) -> None:
         """Let go of what was opened: nothing."""
@@ -91,8 +103,11 @@ class SharedCounts(Counts):
             why = (problem.strerror or str(problem)).lower()
             raise SettingError(f"`metrics_dir` is `{folder}`: {why}") from problem
 
-    def add(self, series: str, otherwise: str) -> None:
-        """Count one event of a series, or of the coarser one where there are too many."""
+    def counter(self, series: str, otherwise: str) -> Callable[[], object]:
+        """Return what counts one event of a series, or of the coarser one if there are too many."""
+        return partial(self._add, series, otherwise)
+
+    def _add(self, series: str, otherwise: str) -> None:
         with self._lock:
             self._begin()
             known = series in self._counts or len(self._counts) < MOST_SERIES

@@ -13,6 +13,8 @@ class Dialect(Enum):
     GEMINI = "gemini"
     OTHER = "other"
 
+    __hash__ = object.__hash__  # each is there once: as a key it needs no call
+
 
 class UsageFormat(Enum):
     """Where a response tells what was used, and what its figures include.
@@ -30,3 +32,5 @@ class UsageFormat(Enum):
     GEMINI = "gemini"
     NATIVE = "native"
     NONE = "none"
+
+    __hash__ = object.__hash__  # as above

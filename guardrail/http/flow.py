@@ -14,6 +14,7 @@ ends a flow.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +28,6 @@ from guardrail.http.identity import Caller
 from guardrail.http.leases import Lease, Renewal, lease_of
 from guardrail.http.metering import unfed_notes
 from guardrail.http.parsing.folding import AT_ONCE
-from guardrail.http.parsing.spellings import Spellings
 from guardrail.http.recorder import DecisionRecorder
 from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
@@ -35,6 +35,8 @@ from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
 from guardrail.http.settings.reload import InForce
 from guardrail.model.effects import Effect
+from guardrail.model.policy import PolicySet
+from guardrail.model.spellings import Spellings
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
@@ -381,6 +383,7 @@ class _Known(NamedTuple):
     """
 
     guard: AnyGuard
+    policies: PolicySet
     lease: float | None
     spellings: Spellings
 
@@ -418,7 +421,7 @@ class Flows:
         The body is not read of a request that its head already refuses.
         """
         try:
-            guard = request.guard = self.in_force.ready() or (yield REFRESH)
+            guard = request.guard = self._ready() or (yield REFRESH)
             answer = request.opened()
             if answer is None:
                 identity = yield LookUp(request.caller, self.clock())
@@ -502,7 +505,7 @@ class Flows:
 
         It is for the caller to record, who knows whether the turn can be served so.
         """
-        guard = request.guard = self.in_force.ready() or (yield REFRESH)
+        guard = request.guard = self._ready() or (yield REFRESH)
         identity = yield LookUp(request.caller, self.clock())
         every = self._with_listed_model(guard, {**request.head_facts, **facts, **identity.facts})
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
@@ -513,7 +516,7 @@ class Flows:
     ) -> Flow[Decision | None]:
         """Decide on a question whose end nobody tells, None where the guard fails over it."""
         try:
-            guard = self.in_force.ready() or (yield REFRESH)
+            guard = self._ready() or (yield REFRESH)
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
             self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
@@ -535,12 +538,23 @@ class Flows:
             now=self.clock(),
         )
 
+    def _ready(self) -> Any:
+        """Return the guard in force, None where it is to be made, or may have changed policies."""
+        made = self.in_force.made
+        own = made is not None and made[0] == os.getpid() and not self.in_force.looks
+        return made[1] if own and made is not None else None
+
+    def policies_of(self, request: Request) -> PolicySet:
+        """Return the policies by which a request was decided on last."""
+        return self._known_of(request.guard).policies
+
     def _known_of(self, guard: AnyGuard) -> _Known:
         """Return what is known of the policies that a guard decides by."""
         known = self._known
         if known is None or known.guard is not guard:
             policies = guard.policies
-            known = self._known = _Known(guard, lease_of(policies), Spellings(policies.models))
+            lease, spellings = lease_of(policies), Spellings(policies.models)
+            known = self._known = _Known(guard, policies, lease, spellings)
             self.configured.note(unfed_notes(policies.units))
         return known
 
@@ -585,6 +599,7 @@ class Served:
             request.asked,
             addressee,
             flows.settings.style,
+            policies=flows.policies_of(request),
             strips_usage=forward.strips_usage,
             background=flows.background,
         )

@@ -20,17 +20,8 @@ from fastapi.middleware import Middleware
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LiteLLMRoutes
 
-from guardrail.asgi import AsyncOptions
-from guardrail.asgi.http import (
-    App,
-    ClientLeftError,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    serve_http,
-)
+from guardrail.asgi.middleware import AsyncOptions, ClientLeftError, read_body, serve_http
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
 from guardrail.asgi.websocket import serve_websocket
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard

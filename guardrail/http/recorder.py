@@ -68,7 +68,10 @@ class DecisionRecorder:
         self._traffic = traffic
         self._counts = Counts() if counts is None else counts
         self._said: set[str] = set()
-        self._series: dict[tuple[object, ...], tuple[str, str]] = {}
+        self._counters: dict[tuple[object, ...], Callable[[], object]] = {}
+        self._endings = {
+            ending: self._counts.counter(series, series) for ending, series in ENDINGS.items()
+        }
         self._unlogged = 0
 
     def decided(self, decision: Decision, dialect: Dialect, *, owes: bool = False) -> None:
@@ -78,16 +81,16 @@ class DecisionRecorder:
         """
         ruling = decision.ruling
         known = ruling.effect, ruling.rule, ruling.reason, ruling.mode, dialect
-        series = self._series.get(known)
-        if series is None:
+        count = self._counters.get(known)
+        if count is None:
             effect, mode = str(ruling.effect), str(ruling.mode)
-            series = (
+            count = self._counts.counter(
                 _decisions(effect, ruling.rule or "", ruling.reason or "", mode, dialect.value),
                 _decisions(effect, "", "", mode, dialect.value),
             )
-            if len(self._series) < MOST_SERIES:
-                self._series[known] = series
-        self._counts.add(*series)
+            if len(self._counters) < MOST_SERIES:
+                self._counters[known] = count
+        count()
         if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
         if ruling.effect >= Effect.THROTTLE and not owes:
@@ -103,8 +106,8 @@ class DecisionRecorder:
     def turned_away(self, refusal: OwnRefusal, now: float) -> None:
         """Take a refusal of the door's own at `now`: by an unreadable body, say."""
         series = f'guardrail_door_refusals_total{{reason="{refusal.code}"}}'
-        self._counts.add(series, series)
-        self._counts.add(ENDINGS["refused"], ENDINGS["refused"])
+        self._counts.counter(series, series)()
+        self._endings["refused"]()
         ours = refusal.status >= 500
         self._write(
             lambda: {
@@ -128,7 +131,7 @@ class DecisionRecorder:
 
     def failed(self) -> None:
         """Take that the guard itself failed over a request."""
-        self._counts.add(FAILURES, FAILURES)
+        self._counts.counter(FAILURES, FAILURES)()
 
     def close(self) -> None:
         """Let go of a sink that was made here, and of what is counted into."""
@@ -158,7 +161,7 @@ class DecisionRecorder:
         usage: Mapping[str, int] | None,
         model: str | None,
     ) -> None:
-        self._counts.add(ENDINGS[ending], ENDINGS[ending])
+        self._endings[ending]()
         if self._sink is not None:
             self._write(lambda: self._record(decision, ending, usage, model))
         if self._traffic is not None:

@@ -13,7 +13,6 @@ from guardrail.engine import Decision
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.guard.precheck import Prechecked
 from guardrail.http.identity import AmbiguousCredentialError, Caller
-from guardrail.http.metering.usage_formats import with_units
 from guardrail.http.parsing import (
     Dialect,
     ParsedRequest,
@@ -24,8 +23,9 @@ from guardrail.http.parsing import (
     rewritten,
     rewritten_path,
     with_stream_usage,
+    with_units,
 )
-from guardrail.http.parsing.endpoints import Kind, endpoint_of
+from guardrail.http.parsing.endpoints import DOCUMENTED, Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.parsing.shape import names_models
 from guardrail.http.parsing.values import FREE
@@ -246,7 +246,7 @@ class Request:
         self.body: bytes | None = None
         self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
-        self._endpoint = endpoint_of(head.path)
+        self._endpoint = DOCUMENTED.get(head.path) or endpoint_of(head.path)
         self.asked: ParsedRequest = header_only(self._endpoint, head.path, head.headers)
         known = self.asked.dialect
         self.dialect = settings.dialect if known is Dialect.OTHER else known

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from guardrail.engine import Decision, Engine
+from guardrail.engine import Decision
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering import Meter
 from guardrail.http.parsing import ParsedRequest
@@ -58,17 +58,20 @@ class ResponseTracker:
         addressee: Addressee,
         style: Style,
         *,
+        policies: PolicySet,
         strips_usage: bool,
         background: BackgroundWork | None = None,
     ) -> None:
-        """Take an admitted request; decisions on work that outlives it wait in `background`."""
+        """Take a request that `policies` admitted.
+
+        Decisions on work that outlives it wait in `background`.
+        """
         self.decision = decision
         self._asking = addressee
         self._style = style
         self._estimate = asked.estimate
-        engine = decision.engine
-        self._policies = engine.policies
-        self._meter = _meter_of(decision, engine, asked)
+        self._policies = policies
+        self._meter = _meter_of(decision, policies, asked)
         self._background = background
         watches = None
         if background is not None and background.waiting and may_tell_ends(asked):
@@ -88,8 +91,12 @@ class ResponseTracker:
         A field that the host sends itself stays the host's.
         """
         self._status = status
-        fields = [(bytes(name), bytes(value)) for name, value in headers]
-        named = [(name.lower(), value) for name, value in fields]
+        fields: list[Field] = []
+        named: list[Field] = []
+        for name, value in headers:
+            field = bytes(name), bytes(value)
+            fields.append(field)
+            named.append((field[0].lower(), field[1]))
         present = dict(named)
         self._meter.start(status, named)
         if self._watch is not None:
@@ -100,7 +107,9 @@ class ResponseTracker:
             self._streams = plain
             self.stripper = UsageStripper() if plain and self._strips_usage else None
         ours = admitted_fields(self.decision, self._asking, self._style)
-        return fields + [field for field in ours if field[0] not in present]
+        if not present.keys().isdisjoint(dict(ours)):
+            ours = [field for field in ours if field[0] not in present]
+        return fields + ours
 
     def sent(self, chunk: bytes, *, last: bool) -> bytes:
         """Meter a piece of the host's body; return what of it to send."""
@@ -193,11 +202,11 @@ def _served(policies: PolicySet, meter: Meter) -> str | None:
     return None if policies.model_named(model) is None else model
 
 
-def _meter_of(decision: Decision, engine: Engine, asked: ParsedRequest) -> Meter:
+def _meter_of(decision: Decision, policies: PolicySet, asked: ParsedRequest) -> Meter:
     """Return what meters the response to a request, by what was asked for and reserved."""
     reserved = asked.estimate
     if reserved.get("output_tokens") is None:
-        output = engine.sizer.output(reserved, decision.facts.get("request.model"))
+        output = decision.engine.sizer.output(reserved, decision.facts.get("request.model"))
         if output is not None:
             reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False
@@ -213,7 +222,7 @@ def _meter_of(decision: Decision, engine: Engine, asked: ParsedRequest) -> Meter
         reasons=asked.facts.get("request.reasoning") is True,
         background=True in (document.get("background"), document.get("deferred")),
         echoes=document.get("echo") is True,
-        units=engine.policies.units,
+        units=policies.units,
         guessed=guessed,
         as_text=usage_format is UsageFormat.OPENAI_MEDIA and _wants_text(asked, document),
     )

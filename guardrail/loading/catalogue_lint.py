@@ -296,6 +296,47 @@ LINT_ENTRIES = (
         "300 for 30.",
     ),
     Explanation(
+        "GR237",
+        "score that no evidence comes to",
+        "links: {trusted: {account.verified_age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "score:\n  window: 7d\n  evidence:\n"
+        "    - {id: cards, family: payment, count: payment.fingerprint, above: 8, points: 30}\n"
+        "    - {id: networks, family: network, count: client.network, above: 60, points: 20}\n"
+        "rules:\n  - id: suspected\n    when: {actor.score: {gte: 60}}\n    unknown: skip\n"
+        "    block: {remedy: verify}",
+        "links: {trusted: {account.verified_age: {gte: 30d}}, strong: [payment.fingerprint]}\n"
+        "score:\n  window: 7d\n  evidence:\n"
+        "    - {id: cards, family: payment, count: payment.fingerprint, above: 8, points: 30}\n"
+        "    - {id: networks, family: network, count: client.network, above: 60, points: 20}\n"
+        "rules:\n  - id: suspected\n    when: {actor.score: {gte: 50}}\n    unknown: skip\n"
+        "    block: {remedy: verify}",
+        "A score is the most points of each family, added up, and 0 where only one family tells "
+        "against an actor. A rule that asks for more than all of them together never acts.",
+    ),
+    Explanation(
+        "GR238",
+        "price that stands the wrong way round",
+        "models:\n  large: {price: {input: 3, output: 15, cached_input: 30}, weaker: small}\n"
+        "  small: {price: {input: 1, output: 5}}\n" + _ONE,
+        "models:\n  large: {price: {input: 3, output: 15, cached_input: 0.3}, weaker: small}\n"
+        "  small: {price: {input: 1, output: 5}}\n" + _ONE,
+        "Input that is read from a cache costs less than other input, and a weaker model less than "
+        "a stronger one. Where it is not so, a decimal point or a name has slipped, and limits in "
+        "money count what nobody is billed.",
+    ),
+    Explanation(
+        "GR239",
+        "weak evidence kept for longer than strong",
+        "links:\n  trusted: {account.verified_age: {gte: 30d}}\n  strong: [payment.fingerprint]\n"
+        "  weak: [client.network, device.fingerprint]\n  window: {strong: 14d, weak: 180d}\n"
+        + _ONE,
+        "links:\n  trusted: {account.verified_age: {gte: 30d}}\n  strong: [payment.fingerprint]\n"
+        "  weak: [client.network, device.fingerprint]\n  window: {strong: 180d, weak: 14d}\n"
+        + _ONE,
+        "A card stays with its owner; a network or a device that somebody used half a year ago is "
+        "another's by now. The two times may have been swapped.",
+    ),
+    Explanation(
         "GR401",
         "test that expects what does not happen",
         _ONE + "tests:\n  - {name: t, facts: {geo.country: CU}, expect: {throttle: embargo}}",

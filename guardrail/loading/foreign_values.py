@@ -71,11 +71,24 @@ def span_of_numbers(text: str, fact: str) -> str | None:
     """Return the advice on a text such as `9-17` where a number stands."""
     found = re.fullmatch(r"(\d{1,9})\s*(?:-|–|\.\.\.?|to)\s*(\d{1,9})", text)
     if found is None:
-        return None
+        alone = re.fullmatch(r"[$€£]?\s*(\d{1,9}(?:\.\d{1,9})?)\s*[A-Za-z$€£%]{0,9}", text)
+        return f"write the number alone: `{alone[1]}`" if alone and alone[1] != text else None
     low, high = found.groups()
     if int(low) <= int(high):
         return f"write `{fact}: {{gte: {low}, lte: {high}}}`"
     return f"write `any: [{{{fact}: {{gte: {low}}}}}, {{{fact}: {{lte: {high}}}}}]`"
+
+
+def boolean(text: str) -> str | None:
+    """Return the advice on a word that says elsewhere that something is so, or is not."""
+    meant = _BOOLEANS.get(text.lower())
+    return f"did you mean `{meant}`?" if meant else None
+
+
+_BOOLEANS = {
+    "yes": "true", "on": "true", "true": "true",
+    "no": "false", "off": "false", "false": "false",
+}  # fmt: skip
 
 
 def share(text: str) -> str | None:

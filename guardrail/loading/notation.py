@@ -15,6 +15,7 @@ import limits
 from guardrail.loading.findings import Scope
 from guardrail.loading.foreign_values import (
     NO_ENVIRONMENT,
+    boolean,
     duration,
     environment,
     long_rate,
@@ -113,6 +114,8 @@ def _whole(number: Decimal, *, money: bool) -> int:
 def _amount_help(written: str, *, money: bool) -> str | None:
     if unlimited(written):
         return "write `unlimited` if there is no limit"
+    if (meant := suggestion(written, ("unlimited",), None)) is not None:
+        return meant
     if written.startswith(("$", "€")) and AMOUNT.fullmatch(written[1:]):
         if money and written[0] == "$":
             return f"write `{written[1:]}`: `cost_usd` is in dollars"
@@ -257,14 +260,6 @@ NOUNS = {
 """What a value of each type is, in the author's words."""
 
 _OTHER_CODES = {"UK": "GB", "EL": "GR", "EN": "GB", "JA": "JP", "KO": "KR", "USA": "US"}
-_BOOLS = {
-    "yes": "true",
-    "no": "false",
-    "on": "true",
-    "off": "false",
-    "true": "true",
-    "false": "false",
-}
 _NO_COUNTRIES = {
     "EU": "the European Union is not a country; list its members",
     "AP": "Asia/Pacific is a region, not a country",
@@ -360,8 +355,7 @@ def _text(fact: Fact, node: Scalar) -> str:
 
 def _bool(fact: Fact, node: Scalar) -> bool:
     if not isinstance(node.value, bool):
-        meant = _BOOLS.get(node.text.lower()) if isinstance(node.value, str) else None
-        raise _not_a(fact, node, f"did you mean `{meant}`?" if meant else None)
+        raise _not_a(fact, node, boolean(node.text) if isinstance(node.value, str) else None)
     return node.value
 
 
@@ -385,6 +379,9 @@ def _bounded(value: int | float) -> int | float:
 
 
 def _country(fact: Fact, node: Scalar) -> str:
+    if node.value is False:
+        help = "programs that read YAML 1.1 make `false` of `NO`, Norway: write `NO`, a text here"
+        raise NotationError("is not a country", help, code="GR106")
     code = _text(fact, node)
     if code in COUNTRIES:
         return code

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from guardrail.loading import foreign
 from guardrail.loading.findings import Path, Place
+from guardrail.loading.foreign_values import boolean
 from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
 from guardrail.loading.shapes import COUNTING, OPEN, VERBS, OpenShape, Refusal, RuleShape, Shape
 from guardrail.loading.suggest import nearest, suggestion
@@ -186,6 +187,8 @@ def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
         name = quoted(place.title.text)
     if wanted == "text" and isinstance(node, Scalar) and node.value is not None:
         help = f'quote it: `"{node.text}"`' if len(node.text) < 40 else "quote it"
+    elif detail["type"] == "bool_type" and isinstance(node, Scalar):
+        help = boolean(node.text)
     elif wanted == "a map" and isinstance(node, Scalar) and node.value is None:
         help = f"write `{path[-1]}: {{}}` if there is nothing to add" if path else None
     elif wanted == "a map" and isinstance(node, Scalar) and path:

@@ -41,5 +41,7 @@ class StoreMode(enum.Enum):
     OPEN = "open"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # each is there once: as a key it needs no call
+
     def __str__(self) -> str:
         return self.value

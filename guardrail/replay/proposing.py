@@ -150,9 +150,18 @@ class Proposal:
         """Return tokens in the busiest day, in UTC, to propose `least` or more."""
         return self._busiest([taken.tokens for taken in self._taken], least)
 
-    def tokens_of(self, tier: str, least: int) -> Busiest:
-        """Return tokens in the busiest day of a tier's accounts, to propose `least` or more."""
-        return self._busiest([t.tokens for t in self._taken if t.tier == tier], least)
+    @property
+    def is_untold(self) -> bool:
+        """Whether accounts were seen whose tier the traffic does not tell."""
+        return any(taken.tier is None for taken in self._taken)
+
+    def tokens_of(self, tier: str, least: int, *, with_untold: bool = False) -> Busiest:
+        """Return tokens in the busiest day of a tier's accounts, to propose `least` or more.
+
+        `with_untold` takes the accounts for it, too, whose tier the traffic does not tell.
+        """
+        tiers = (tier, None) if with_untold else (tier,)
+        return self._busiest([t.tokens for t in self._taken if t.tier in tiers], least)
 
     @property
     def requests_a_minute(self) -> Busiest:

@@ -34,14 +34,23 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "cloudflare": ("EdgeStartTimestamp", "ClientIP"),
     "litellm": ("startTime", "prompt_tokens", "completion_tokens", "call_type"),
     "bedrock": ("schemaType", "modelId", "operation", "timestamp"),
-    "anthropic-csv": ("usage_date_utc", "usage_input_tokens_no_cache", "usage_output_tokens"),
-}
+    "anthropic-csv": ("usage_date_utc", "usage_input_tokens_cache_write_5m", "usage_output_tokens"),
+    "anthropic-csv-older": (
+        "usage_date_utc", "usage_input_tokens_cache_write", "usage_output_tokens"
+    ),
+    "openai-csv": ("start_time_iso", "num_model_requests", "input_tokens", "output_tokens"),
+    "openai-csv-older": ("n_requests", "n_context_tokens_total", "n_generated_tokens_total"),
+}  # fmt: skip
+_COSTS = ("start_time_iso", "amount_value", "line_item")
+"""Columns of the costs that OpenAI exports, which are no requests."""
 _DOCUMENTS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "openai": (("data[].results[]", "[].results[]"), "num_model_requests"),
     "openai-older": (("data[]",), "aggregation_timestamp"),
     "anthropic": (("data[].results[]",), "uncached_input_tokens"),
-    "cloudwatch": (("events[]", "logEvents[]"), "message"),
 }
+_EVENTS = ("events[]", "logEvents[]", "results[]", "[]")
+"""Where CloudWatch has the events of a log, and what a query found in it."""
+_PAIRS = ("field", "value")
 _ACCESS_LOGS = ("nginx", "apache")
 _EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")
 
@@ -143,6 +152,12 @@ def proposed(path: str, tiers: Sequence[str] = ()) -> Proposal:
     if name is not None:
         return Proposal(name=name, taken=[f"the log is one that the map `{name}` reads"])
     rows, layout = _rows_and_layout(path, lines, document)
+    packed = _packed(rows)
+    if packed:
+        layout.append(f"unpack: [{', '.join(map(_quoted, packed))}]")
+        rows = [
+            _flat(row | {name: _decoded(row[name].encode()) for name in packed}) for row in rows
+        ]
     if encoding is not None:
         layout.append(f"encoding: {encoding}")
     return _of_rows(path, rows, layout, tiers)
@@ -178,6 +193,8 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
     if document is None and all(map(_is_plain, csv.reader(texts))):
         return "csv"
     if document is not None:
+        if _is_invocation(next(rows_of(document, *_EVENTS), None)):
+            return "cloudwatch"
         for name, (rows, column) in _DOCUMENTS.items():
             first = next(rows_of(document, *rows), None)
             if isinstance(first, dict) and column in first:
@@ -186,7 +203,33 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
         columns = set(first) if isinstance(first, dict) else set()
     else:
         columns = set(next(csv.reader([texts[0]]), []))
+        if columns.issuperset(_COSTS):
+            raise DataError(
+                "these are costs: they tell neither requests nor tokens; export the usage "
+                "(`completions_usage_….csv`), which the map `openai-csv` reads"
+            )
     return next((name for name, wanted in _KNOWN.items() if columns.issuperset(wanted)), None)
+
+
+def _is_invocation(row: Any) -> bool:
+    """Tell whether an event of CloudWatch, or what a query says of it, is a model's invocation."""
+    if is_list_of_pairs(row):
+        row = {pair[_PAIRS[0]]: pair.get(_PAIRS[1]) for pair in row}
+    if not isinstance(row, dict):
+        return False
+    event = row.get("message", row.get("@message"))
+    if isinstance(event, str):
+        event = _decoded(event.encode())
+    return "input.inputTokenCount" in row or (isinstance(event, dict) and "modelId" in event)
+
+
+def is_list_of_pairs(row: Any) -> bool:
+    """Tell whether a row is a list of names and values, as a query of CloudWatch prints it."""
+    return (
+        isinstance(row, list)
+        and bool(row)
+        and all(isinstance(pair, dict) and set(_PAIRS) <= set(pair) for pair in row)
+    )
 
 
 def _is_spread(lines: list[bytes], name: str) -> bool:
@@ -224,6 +267,10 @@ def _rows_and_layout(path: str, lines: list[bytes], document: Any) -> tuple[list
         rows = [row for row in document[:LOOKED_AT] if isinstance(row, dict)]
         return [_flat(row) for row in rows], ["format: json"]
     if isinstance(document, dict):
+        found = next((name for name, part in document.items() if _has_pairs(part)), None)
+        if found is not None:
+            rows = [{pair[_PAIRS[0]]: pair[_PAIRS[1]] for pair in row} for row in document[found]]
+            return rows[:LOOKED_AT], ["format: json", f"rows: {found}[]", "pairs: [field, value]"]
         rows = [row for row in map(_decoded, lines) if isinstance(row, dict)]
         within = _path_within(document)
         if within and len(rows) <= 1:
@@ -255,6 +302,24 @@ def _rows_and_layout(path: str, lines: list[bytes], document: Any) -> tuple[list
     if any(_COMMA.fullmatch(str(value)) for row in rows for value in row.values()):
         layout.append(_DECIMAL)
     return rows, layout
+
+
+def _has_pairs(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and all(map(is_list_of_pairs, part))
+
+
+def _packed(rows: list[Row]) -> list[str]:
+    """Return the columns whose texts are JSON objects in all rows."""
+    return [
+        name
+        for name in (rows[0] if rows else ())
+        if all(
+            isinstance(text := row.get(name), str)
+            and text.startswith("{")
+            and isinstance(_decoded(text.encode()), dict)
+            for row in rows
+        )
+    ]
 
 
 def _path_within(part: dict[str, Any]) -> str:
@@ -292,7 +357,7 @@ def _flat(row: Row, before: str = "") -> Row:
 
 
 def _is_name(cell: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w .\-/()%]*", cell.strip()) is not None
+    return re.fullmatch(r"[A-Za-z_@][\w .\-/()%]*", cell.strip()) is not None
 
 
 def _of_rows(path: str, rows: list[Row], layout: list[str], tiers: Sequence[str]) -> Proposal:

@@ -33,6 +33,7 @@ from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, epoch_of
 from guardrail.model.policy import PolicySet
+from guardrail.model.spellings import Spellings
 from guardrail.traffic.maps import (
     SCALES,
     Amount,
@@ -154,6 +155,7 @@ class _Reading:
         self._findings = findings
         self._scope = Scope(findings, facts=dict(policies.facts))
         self._units = frozenset((*UNITS, *policies.units))
+        self._spellings = Spellings(policies.models) if policies.models else None
 
     def map(self) -> TrafficMap | None:
         shape = shaped(MapShape, self._place)
@@ -179,6 +181,7 @@ class _Reading:
             duration=self._duration(shape.duration, moment),
             layout=layout,
             totals=shape.totals,
+            rows_with=None if shape.rows_with is None else self._column(shape.rows_with),
         )
 
     def _report(self, path: tuple[str, ...], message: str, help: str | None = None) -> None:
@@ -191,11 +194,15 @@ class _Reading:
         kind = shape.format
         for key, of in (
             ("delimiter", "csv"), ("columns", "csv"),
-            ("pattern", "line"), ("rows", "json"),
+            ("pattern", "line"), ("rows", "json"), ("pairs", "json"),
         ):  # fmt: skip
             if getattr(shape, key) is not None and kind != of:
                 article = "a csv" if of == "csv" else f"`format: {of}`"
                 self._report((key,), f"only {article} has a {key}", f"write `format: {of}`")
+        if shape.pairs is not None and len(shape.pairs) != 2:
+            self._report(
+                ("pairs",), "pairs have two members: a name and its value", "write `[field, value]`"
+            )
         delimiter = shape.delimiter or ","
         if len(delimiter) != 1 or delimiter in '"\r\n':
             self._report(("delimiter",), "a delimiter is one character", 'write `delimiter: ";"`')
@@ -213,7 +220,9 @@ class _Reading:
             columns=columns,
             patterns=self._patterns(shape) if kind == "line" else (),
             rows=rows,
+            pairs=(shape.pairs[0], shape.pairs[-1]) if shape.pairs else None,
             unpack=tuple(shape.unpack or ()),
+            lift=tuple(shape.lift or ()),
             encoding=self._encoding(shape.encoding),
         )
 
@@ -280,7 +289,8 @@ class _Reading:
                 ("ts", "numbers"), "the unit says already what numbers are", "leave it out"
             )
         return Moment(
-            column=self._column(shape.column),
+            columns=tuple(map(self._column, shape.column)),
+            match=self._match(("ts", "match"), shape.match),
             unit=unit,
             offset=self._offset(shape.offset),
             zone=zone,
@@ -334,6 +344,7 @@ class _Reading:
             default=default,
             optional=shape.optional,
             decimal=self._decimal,
+            spellings=self._spellings if name == "request.model" else None,
         )
 
     def _match(self, path: tuple[str, ...], written: str | None) -> re.Pattern[str] | None:
@@ -413,7 +424,7 @@ class _Reading:
             )
             return None
         if shape.until is not None:
-            return Lasting(until=replace(moment, column=self._column(shape.until)))
+            return Lasting(until=replace(moment, columns=(self._column(shape.until),)))
         return Amount(
             columns=(self._column(str(shape.column)),),
             scale=SCALES[shape.unit],

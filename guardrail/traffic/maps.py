@@ -15,6 +15,7 @@ import msgspec
 
 from guardrail.model.cells import TOP
 from guardrail.model.facts import Fact, FactType
+from guardrail.model.spellings import Spellings
 from guardrail.traffic.notes import MapNotes
 from guardrail.traffic.requests import (
     LATEST,
@@ -89,13 +90,15 @@ _NUMERAL = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
 class Moment:
     """The time of a request: a column, its unit, and what is added to it in seconds.
 
-    A text is read by `format` (as `strptime` does) where the unit says so. A text without an
-    offset stands in `zone`; without a zone it is refused. A number where texts are expected, also
-    one written as a text as in a csv, is in the unit `numbers`, or in that which its size tells
-    where this is `any`. Of an hour that a clock showed twice, `second` takes the later one.
+    Of several `columns` the first counts that has a value; of a text, `match` takes what its first
+    group finds. A text is read by `format` (as `strptime` does) where the unit says so. A text
+    without an offset stands in `zone`; without a zone it is refused. A number where texts are
+    expected, also one written as a text as in a csv, is in the unit `numbers`, or in that which its
+    size tells where this is `any`. Of an hour that a clock showed twice, `second` takes the later.
     """
 
-    column: Column
+    columns: tuple[Column, ...]
+    match: re.Pattern[str] | None = None
     unit: TimeUnit = "s"
     offset: float = 0.0
     zone: ZoneInfo | None = None
@@ -113,23 +116,40 @@ class Moment:
         Raises:
             RowError: there is none, or it is not a time.
         """
-        value = self.column.of(row)
+        column, value = self._found(row)
         if value is None:
-            raise RowError(f"time {quoted(self.column.name)} is missing")
-        seconds = self._seconds(value, notes) + self.offset
+            raise RowError(f"time {quoted(column.name)} is missing")
+        seconds = self._seconds(value, column, notes) + self.offset
         if not 0 <= seconds < LATEST:
-            raise RowError(f"time {quoted(self.column.name)} is before 1970 or after 2200")
+            raise RowError(f"time {quoted(column.name)} is before 1970 or after 2200")
         if seconds < EARLY and not self.offset:
             notes.early += 1
             notes.example("early", text_of(value))
         return seconds
 
-    def _seconds(self, value: Any, notes: MapNotes) -> float:
+    def is_in(self, row: Row) -> bool:
+        """Tell whether a row has a value for the time."""
+        return self._found(row)[1] is not None
+
+    def _found(self, row: Row) -> tuple[Column, Any]:
+        """Return the first column that has a value, with it; the first, if none has."""
+        for column in self.columns:
+            value = column.of(row)
+            if value is not None:
+                if self.match is None:
+                    return column, value
+                found = self.match.search(text_of(value))
+                if found is None or not found[1]:
+                    raise RowError(f"time {quoted(column.name)} does not fit `match`")
+                return column, found[1]
+        return self.columns[0], None
+
+    def _seconds(self, value: Any, column: Column, notes: MapNotes) -> float:
         if self.unit in SCALES:
-            number = number_of(value, self.column, self.decimal)
+            number = number_of(value, column, self.decimal)
             return number / SCALES[self.unit]
         if self.numbers is not None and (not isinstance(value, str) or _NUMERAL.fullmatch(value)):
-            number = number_of(value, self.column, self.decimal)
+            number = number_of(value, column, self.decimal)
             return number / (
                 _scale_by_size(number) if self.numbers == "any" else SCALES[self.numbers]
             )
@@ -138,7 +158,7 @@ class Moment:
         if found is None:
             if len(self._read_before) >= _KEPT:
                 self._read_before.clear()
-            found = self._read_before[text] = self._read(text)
+            found = self._read_before[text] = self._read(text, column)
         if found[1] is not None:
             if found[1] == "doubled":
                 notes.doubled += 1
@@ -147,7 +167,7 @@ class Moment:
             notes.example(found[1], text)
         return found[0]
 
-    def _read(self, text: str) -> tuple[float, str | None]:
+    def _read(self, text: str, column: Column) -> tuple[float, str | None]:
         """Return a text's time, and whether a clock showed it twice or never."""
         try:
             if self.unit == "format":
@@ -156,11 +176,11 @@ class Moment:
                 moment = datetime.fromisoformat(text)
         except ValueError:
             wanted = "RFC 3339" if self.format is None else f"of the format `{self.format}`"
-            raise RowError(f"time {quoted(self.column.name)} is not {wanted}") from None
+            raise RowError(f"time {quoted(column.name)} is not {wanted}") from None
         if moment.tzinfo is not None:
             return moment.timestamp(), None
         if self.zone is None:
-            raise RowError(f"time {quoted(self.column.name)} has no time zone")
+            raise RowError(f"time {quoted(column.name)} has no time zone")
         first = moment.replace(tzinfo=self.zone, fold=0)
         second = moment.replace(tzinfo=self.zone, fold=1)
         if first.utcoffset() == second.utcoffset():
@@ -227,11 +247,11 @@ class Lasting:
         Raises:
             RowError: the end is not a time, or before the beginning.
         """
-        if self.until.column.of(row) is None:
+        if not self.until.is_in(row):
             return 0.0
         length = self.until.seconds(row, MapNotes()) - ts
         if length < 0:
-            raise RowError(f"{quoted(self.until.column.name)} is before the request")
+            raise RowError(f"{quoted(self.until.columns[0].name)} is before the request")
         return length
 
 
@@ -242,7 +262,7 @@ class FactSource:
     Of several `columns` the first counts that has a value. Of a text, `match` takes what its first
     group finds; `case` makes it upper or lower. A value that `values` does not list becomes
     `default`, like a missing one; without a default the fact is left out. That an `optional` fact
-    is missing is no news.
+    is missing is no news. A value that is another spelling of one of `spellings` is that one.
     """
 
     fact: Fact
@@ -253,6 +273,7 @@ class FactSource:
     default: FactValue = None
     optional: bool = False
     decimal: str = "."
+    spellings: Spellings | None = None
 
     def of(self, row: Row, notes: MapNotes) -> FactValue:
         """Return the fact's value for a row, None if it is missing; note what is not known."""
@@ -280,7 +301,13 @@ class FactSource:
         if self.decimal != "." and value.__class__ is str and self.fact.type in _NUMBERS:
             number = _number(value, self.decimal)
             value = value if number is None else number
-        return shaped(self.fact, value)
+        made = shaped(self.fact, value)
+        if self.spellings is not None and isinstance(made, str):
+            listed = self.spellings.listed(made)
+            if listed != made:
+                notes.count(notes.respelt, listed, made)
+                return listed
+        return made
 
     def _missing(self, notes: MapNotes) -> FactValue:
         if self.default is None:
@@ -303,7 +330,9 @@ class Layout:
     `kind` is jsonl, csv, line or json. A csv has a `delimiter`, and either a header line or
     `columns`; a line is matched by the first of `patterns` that fits, each of whose groups is a
     column; `rows` are paths to the rows of a JSON document, of which the first counts that finds
-    any. The texts of the columns in `unpack` are JSON themselves.
+    any. Rows that are lists of `pairs` have in each of them a member that names a column, and one
+    that is its value. The texts of the columns in `unpack` and `lift` are JSON themselves: what the
+    latter hold is the row's, where it has no such column of its own.
     """
 
     kind: Literal["jsonl", "csv", "line", "json"] = "jsonl"
@@ -311,7 +340,9 @@ class Layout:
     columns: tuple[str, ...] | None = None
     patterns: tuple[re.Pattern[str], ...] = ()
     rows: tuple[str, ...] = ("[]",)
+    pairs: tuple[str, str] | None = None
     unpack: tuple[str, ...] = ()
+    lift: tuple[str, ...] = ()
     encoding: str = "utf-8"
 
 
@@ -319,8 +350,8 @@ class Layout:
 class TrafficMap:
     """A map bound to a policy set's facts and units.
 
-    Where rows are `totals`, each stands for all requests of a time. `notes` count what it met in
-    the rows so far.
+    Where rows are `totals`, each stands for all requests of a time. A row without a value in the
+    column `rows_with` stands for none. `notes` count what it met in the rows so far.
     """
 
     moment: Moment
@@ -330,11 +361,13 @@ class TrafficMap:
     duration: Amount | Lasting | None = None
     layout: Layout = field(default_factory=Layout)
     totals: bool = False
+    rows_with: Column | None = None
     notes: MapNotes = field(default_factory=MapNotes, init=False)
 
     def __post_init__(self) -> None:
         self.notes.unseen = set(self.columns)
         self.notes.totals = self.totals
+        self.notes.rows_with = None if self.rows_with is None else self.rows_with.name
         self.notes.tells_requests = any(unit == "requests" for unit, _ in self.usage)
         self.notes.optional = frozenset(
             source.fact.name for source in self.facts if source.optional
@@ -356,8 +389,8 @@ class TrafficMap:
         """The names of the columns the map reads."""
         return frozenset(column.name for columns in self._sources() for column in columns)
 
-    def request(self, row: Row) -> tuple[float, Request]:
-        """Return a row's time and the request it stands for.
+    def request(self, row: Row) -> tuple[float, Request] | None:
+        """Return a row's time and the request it stands for, None if it stands for none.
 
         Raises:
             RowError: the row is not a request.
@@ -365,6 +398,14 @@ class TrafficMap:
         notes = self.notes
         for name in self.layout.unpack:
             _unpack(row, name)
+        for name in self.layout.lift:
+            _unpack(row, name)
+            within = row.get(name)
+            if isinstance(within, dict):
+                row = {**within, **row}
+        if self.rows_with is not None and self.rows_with.of(row) is None:
+            notes.passed_over += 1
+            return None
         ts = self.moment.seconds(row, notes)
         duration = 0.0
         if isinstance(self.duration, Lasting):
@@ -389,11 +430,11 @@ class TrafficMap:
 
     def _sources(self) -> Iterator[tuple[Column, ...]]:
         """Yield the columns that the map reads, those together that one thing is read from."""
-        yield (self.moment.column,)
+        yield self.moment.columns
         yield from (source.columns for source in self.facts)
         yield from (amount.columns for _, amount in (*self.estimate, *self.usage))
         if isinstance(self.duration, Lasting):
-            yield (self.duration.until.column,)
+            yield self.duration.until.columns
         elif self.duration is not None:
             yield self.duration.columns
 

@@ -10,7 +10,8 @@ from guardrail.loading import Shape, Texts
 class TimeShape(Shape):
     """When a request came."""
 
-    column: str
+    column: Texts
+    match: str | None = None
     unit: Literal["s", "ms", "us", "ns", "rfc3339"] | None = None
     format: str | None = None
     numbers: Literal["s", "ms", "us", "ns", "any"] | None = None
@@ -54,6 +55,8 @@ class MapShape(Shape):
     guardrail_map: Any
     format: Literal["jsonl", "csv", "line", "json"] = "jsonl"
     rows: Texts | None = None
+    pairs: list[str] | None = None
+    rows_with: str | None = None
     pattern: Texts | None = None
     delimiter: str | None = None
     columns: list[str] | None = None
@@ -62,6 +65,7 @@ class MapShape(Shape):
     empty: list[str] | None = None
     totals: bool = False
     unpack: list[str] | None = None
+    lift: list[str] | None = None
     ts: TimeShape
     facts: dict[str, FactSourceShape]
     estimate: dict[str, AmountShape] | None = None

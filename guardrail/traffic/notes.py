@@ -18,12 +18,14 @@ class MapNotes:
     `totals` says that a row stands for all requests of a time, `tells_requests` that it says for
     how many. `unseen` holds the columns that no row has had a value in so far. `unknown` counts by
     fact and text the values that `values` do not list and that have no default, `replaced` those
-    that took the default instead. `missing` counts by fact the rows that have no value for it;
-    `optional` names the facts of which that is no news. A column without a value is no fault if the
+    that took the default instead. `respelt` counts by listed name and text the models that the log
+    names otherwise. `missing` counts by fact the rows that have no value for it; `optional` names
+    the facts of which that is no news. A column without a value is no fault if the
     map says what holds then (`dispensable`), or if another had one that the same thing is read from
     (`together`). `doubled` counts local times in an hour that a clock showed twice, `skipped` those
     in one that it never showed, and `undecoded` the lines with bytes that are not of the file's
-    encoding; of each an example is kept in `examples`. `early` counts the times before 1980.
+    encoding; of each an example is kept in `examples`. `early` counts the times before 1980,
+    `passed_over` the rows that stand for no request, as they have no value in `rows_with`.
     """
 
     rows: int = 0
@@ -32,6 +34,7 @@ class MapNotes:
     unseen: set[str] = field(default_factory=set)
     unknown: Counter[tuple[str, str]] = field(default_factory=Counter)
     replaced: Counter[tuple[str, str]] = field(default_factory=Counter)
+    respelt: Counter[tuple[str, str]] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     optional: frozenset[str] = frozenset()
     dispensable: frozenset[str] = frozenset()
@@ -40,6 +43,8 @@ class MapNotes:
     skipped: int = 0
     undecoded: int = 0
     early: int = 0
+    rows_with: str | None = None
+    passed_over: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
     def is_missed(self, column: str) -> bool:
@@ -57,11 +62,14 @@ class MapNotes:
             self.count(self.unknown, *fact_and_text, by=count)
         for fact_and_text, count in other.replaced.items():
             self.count(self.replaced, *fact_and_text, by=count)
+        for name_and_text, count in other.respelt.items():
+            self.count(self.respelt, *name_and_text, by=count)
         self.missing.update(other.missing)
         self.doubled += other.doubled
         self.skipped += other.skipped
         self.undecoded += other.undecoded
         self.early += other.early
+        self.passed_over += other.passed_over
         for what, text in other.examples.items():
             self.examples.setdefault(what, text)
 

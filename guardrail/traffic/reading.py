@@ -11,7 +11,7 @@ import msgspec
 
 from guardrail.errors import DataError
 from guardrail.traffic.lines import MAX_LINE, LineSource
-from guardrail.traffic.maps import RowError, TrafficMap
+from guardrail.traffic.maps import Row, RowError, TrafficMap
 from guardrail.traffic.requests import (
     LATEST,
     UNDECODABLE,
@@ -130,14 +130,15 @@ def _mapped_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> 
                 row = decode(line)
                 if row.__class__ is not dict:
                     raise RowError("not a JSON object")
-                ts, request = mapping.request(row)
+                made = mapping.request(row)
             except RowError as error:
                 bad.add(source.name, number, str(error))
                 continue
             except UNDECODABLE:
                 _count_bad(source, bad, number, line)
                 continue
-            yield number, ts, request
+            if made is not None:
+                yield number, *made
 
 
 def _line_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
@@ -151,11 +152,12 @@ def _line_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> It
         try:
             if found is None:
                 raise RowError("the line does not fit the pattern")
-            ts, request = mapping.request(found.groupdict())
+            made = mapping.request(found.groupdict())
         except RowError as error:
             bad.add(source.name, number, str(error))
             continue
-        yield number, ts, request
+        if made is not None:
+            yield number, *made
 
 
 def _csv_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Iterator[Recorded]:
@@ -177,14 +179,15 @@ def _csv_requests(source: LineSource, bad: BadLines, mapping: TrafficMap) -> Ite
                 continue
             if len(cells) != len(header):
                 raise RowError(f"{len(cells)} cells under a header of {len(header)}")
-            ts, request = mapping.request(dict(zip(header, cells, strict=True)))
+            made = mapping.request(dict(zip(header, cells, strict=True)))
         except RowError as error:
             bad.add(source.name, lines.number, str(error))
             continue
         except csv.Error:
             bad.add(source.name, lines.number, "not CSV")
             continue
-        yield lines.number, ts, request
+        if made is not None:
+            yield lines.number, *made
 
 
 def _document_requests(
@@ -197,13 +200,12 @@ def _document_requests(
         for row in rows_of(document, *mapping.layout.rows):
             number += 1
             try:
-                if row.__class__ is not dict:
-                    raise RowError("not a JSON object")
-                ts, request = mapping.request(row)
+                made = mapping.request(_named(row, mapping.layout.pairs))
             except RowError as error:
                 bad.add(source.name, number, str(error))
                 continue
-            found.append((number, ts, request))
+            if made is not None:
+                found.append((number, *made))
     if not number:
         paths = " or ".join(f"`{path}`" for path in mapping.layout.rows)
         raise DataError(
@@ -212,6 +214,23 @@ def _document_requests(
         )
     found.sort(key=lambda recorded: recorded[1])
     yield from found
+
+
+def _named(row: Any, pairs: tuple[str, str] | None) -> Row:
+    """Return a row with its values by their names.
+
+    Raises:
+        RowError: it is no object, and no list of such pairs.
+    """
+    if isinstance(row, dict):
+        return row
+    if not isinstance(row, list) or pairs is None:
+        raise RowError("not a JSON object")
+    name, value = pairs
+    named = {pair[name]: pair.get(value) for pair in row if isinstance(pair, dict) and name in pair}
+    if len(named) < len(row) or not all(isinstance(key, str) for key in named):
+        raise RowError(f"not a list of {quoted(name)} and {quoted(value)}, each named once")
+    return named
 
 
 def _documents(source: LineSource, bad: BadLines) -> Iterator[Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from random import Random
 
 from guardrail.analysis import Changes, analyse, compared
@@ -58,12 +59,16 @@ Case = tuple[list[tuple[str, Asked]], list[tuple[str, Asked]]]
 def every_case(old: PolicySet, new: PolicySet) -> list[Case]:
     """Return what both sets ask of every request, at every time."""
     before, after = Reading(old), Reading(new)
-    times = TIMES if timed(old) or timed(new) else TIMES[:1]
     return [
         (asked(before, request, now), asked(after, request, now))
-        for request in requests(old, new)
-        for now in times
+        for request, now in every_moment(old, new)
     ]
+
+
+def every_moment(old: PolicySet, new: PolicySet) -> Iterator[tuple[dict[str, object], int]]:
+    """Yield every request, at every time."""
+    times = TIMES if timed(old) or timed(new) else TIMES[:1]
+    return product(requests(old, new), times)
 
 
 def loosened(cases: Iterable[Case]) -> set[str]:
@@ -92,21 +97,18 @@ def loosened(cases: Iterable[Case]) -> set[str]:
     return found
 
 
-def _larger(old: PolicySet, new: PolicySet, found: Changes) -> list[str]:
+def _larger(old: PolicySet, new: PolicySet, found: Changes, cases: Sequence[Case]) -> list[str]:
     """Return the witnesses of refusals and obligations that state more facts than need be."""
-    before, after = Reading(old), Reading(new)
     fewest: dict[str, int] = {}
-    for request in requests(old, new):
-        for now in TIMES if timed(old) or timed(new) else TIMES[:1]:
-            was, now_asked = asked(before, request, now), asked(after, request, now)
-            refused = any(what == ("refuse",) for _, what in was)
-            for name, what in was:
-                if what[0] == "limit" or (refused and what != ("refuse",)):
-                    continue
-                if not any(as_strict(other, what) for _, other in now_asked):
-                    # A later time counts as one more thing to state; each begins a day.
-                    count = len(request) - (request.get("time.hour") == 0) + (now != TIMES[0])
-                    fewest[name] = min(fewest.get(name, 99), count)
+    for (request, now), (was, now_asked) in zip(every_moment(old, new), cases, strict=True):
+        refused = any(what == ("refuse",) for _, what in was)
+        for name, what in was:
+            if what[0] == "limit" or (refused and what != ("refuse",)):
+                continue
+            if not any(as_strict(other, what) for _, other in now_asked):
+                # A later time counts as one more thing to state; each begins a day.
+                count = len(request) - (request.get("time.hour") == 0) + (now != TIMES[0])
+                fewest[name] = min(fewest.get(name, 99), count)
     problems = []
     for name, count in fewest.items():
         static = [
@@ -164,7 +166,7 @@ def wrong(old: PolicySet, new: PolicySet) -> list[str]:
     if swapped != tightened:
         problems.append(f"stricter: claimed {sorted(swapped)}, and it is {sorted(tightened)}")
     before, after = Reading(old), Reading(new)
-    problems += _larger(old, new, found)
+    problems += _larger(old, new, found, cases)
     for change in found.looser:
         now = NOW if change.witness.at is None else change.witness.at
         was = asked(before, change.witness.facts, now)

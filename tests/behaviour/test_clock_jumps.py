@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from guardrail.guard import Guard
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
+from tests.loaded import loaded
 
 DAY = 86_400.0
 RULES = {
@@ -41,7 +41,7 @@ def opened(request, tmp_path, monkeypatch):
     def made(text: str) -> Guard:
         guards.append(
             Guard.from_policies(
-                load_text(text), store=store, hash_key=b"k" * 32, clock=MovableClock(), environ={}
+                loaded(text), store=store, hash_key=b"k" * 32, clock=MovableClock(), environ={}
             )
         )
         return guards[-1]

@@ -309,6 +309,22 @@ def test_each_kind_of_account_gets_a_number_of_its_own(run, folder):
     checked(run, "by-kind")
 
 
+def test_whose_kind_the_traffic_does_not_tell_counts_as_the_lowest(run, folder):
+    usage = {"input_tokens": 9_000, "output_tokens": 0}
+    rows = [request(60 * n, f"a{n}", usage=usage) for n in range(20)]
+    for row in rows:
+        row["facts"].pop("account.tier", None)  # type: ignore[attr-defined]
+    write_traffic(folder / "week.jsonl", *rows)
+    outcome = run("init", "new", "--from-traffic", "week.jsonl", "--tiers", "free,paid")
+    (rule,) = [rule for rule in load_policies(["new"]).rules if rule.id == "tokens-per-day"]
+    (amount,) = rule.verb.allowances
+    assert isinstance(amount, Lookup)
+
+    assert amount.table == {"free": 14_000, "paid": 14_000}
+    assert "0 of 20 requests refused" in outcome.out
+    assert "of free: nobody in the traffic" not in (folder / "new/policy.yaml").read_text()
+
+
 @pytest.mark.parametrize(("requests", "seconds", "duration"), [(3000, 0.01, 0), (60, 30, 7200)])
 def test_a_set_from_extreme_traffic_passes_its_tests(run, folder, requests, seconds, duration):
     usage = {"input_tokens": 1, "output_tokens": 0}

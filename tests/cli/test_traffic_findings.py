@@ -243,3 +243,35 @@ def test_a_fact_that_a_rule_counts_by_and_that_is_often_missing_is_told(
     assert "is missing in 91.67% of the requests that it matched" in keys[-1]["message"]
     if ("account.id", "warning") in expected:
         assert "and decided 3 requests" in keys[0]["message"]
+
+
+def test_rows_that_stand_for_no_request_are_told_not_hidden(run, folder):
+    (folder / "m.yaml").write_text(
+        "guardrail_map: 1\nformat: csv\nrows_with: n\nts: {column: t}\n"
+        "facts: {account.id: {column: key}}\nusage: {requests: {column: n}}\n"
+    )
+    (folder / "log.csv").write_text(f"t,key,n\n{MONDAY},,\n{MONDAY + 60},k1,4\n")
+    command = ("check", "policies", "--traffic", "log.csv", "--map", "m.yaml")
+    told = run(*command, "--format", "json")
+
+    assert json.loads(told.out)["traffic"]["map"]["rows_passed_over"] == 1
+    assert json.loads(told.out)["traffic"]["requests"] == 1
+    shown = " ".join(run(*command).out.split())
+    assert "1 row without a value of `n` stand for no request" in shown
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_traffic_without_tokens_is_told_where_to_state_them(run, folder, mapped):
+    (folder / "p.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: day, when: always, budget: {tokens: 900k, per: day, key: account.id}}\n"
+    )
+    write_traffic(folder / "t.jsonl", {"ts": MONDAY, "facts": {"account.id": "a1"}})
+    (folder / "m.yaml").write_text(
+        "guardrail_map: 1\nts: {column: ts}\nfacts: {account.id: {column: facts.account.id}}\n"
+    )
+    options = ("--map", "m.yaml") if mapped else ()
+    told = run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json", *options)
+    (help,) = (one["help"] for one in json.loads(told.out)["warnings"] if one["code"] == "GR316")
+
+    assert help.startswith("say in the map" if mapped else "record `usage`, or an `estimate`")

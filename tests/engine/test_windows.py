@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.engine import windows
+from guardrail.engine import pace_increment, pace_room, windows
 from guardrail.engine.windows import (
     ROLLING_SPAN,
     calendar_window,
-    pace_increment,
-    pace_room,
     rolling_frees_at,
     rolling_width,
 )

@@ -9,11 +9,11 @@ from typing import Any
 
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
-from guardrail.loading import load_text
 from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome
 from guardrail.stores.cells import reply_of
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock
+from tests.loaded import loaded
 
 HEAD = """
 guardrail: 1
@@ -128,7 +128,7 @@ class Driver:
         self.store = self.awaited.script
         guard: Any = AsyncGuard if is_async else Guard
         self.guard = guard.from_policies(
-            load_text(HEAD + rules),
+            loaded(HEAD + rules),
             store=self.awaited if is_async else self.store,
             clock=self.clock,
             **{"environ": {}, **settings},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from guardrail.guard import Guard
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
+from tests.loaded import loaded
 
 POLICY = """
 guardrail: 1
@@ -25,7 +25,7 @@ STORES = ("memory://", "lmdb")
 def guard(request, tmp_path):
     store = request.param if request.param != "lmdb" else f"lmdb://{tmp_path}"
     found = Guard.from_policies(
-        load_text(POLICY), store=store, hash_key=b"k" * 32, clock=MovableClock(), environ={}
+        loaded(POLICY), store=store, hash_key=b"k" * 32, clock=MovableClock(), environ={}
     )
     yield found
     found.close()

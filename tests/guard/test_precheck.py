@@ -9,9 +9,9 @@ import pytest
 
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import DataError, SettingError
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from tests.guard.failing import ScriptedStore
+from tests.loaded import loaded
 
 POLICY = """
 guardrail: 1
@@ -46,7 +46,7 @@ class Countries:
 
 def guard_of(countries: Countries, policy: str = POLICY, **more: Any) -> Guard:
     return Guard.from_policies(
-        load_text(policy), signals=[countries], clock=MovableClock(), **{"environ": {}, **more}
+        loaded(policy), signals=[countries], clock=MovableClock(), **{"environ": {}, **more}
     )
 
 
@@ -86,7 +86,7 @@ def test_there_is_nothing_to_check_where_no_static_rule_rests_on_a_head():
 def test_the_signals_that_were_asked_for_the_head_are_not_asked_again(country, kind):
     countries = Countries(country)
     guard: Any = kind.from_policies(
-        load_text(POLICY), signals=[countries], clock=MovableClock(), environ={}
+        loaded(POLICY), signals=[countries], clock=MovableClock(), environ={}
     )
     found = guard.precheck(ASKS)
     decision = guard.decide(found.facts, unavailable=found.unavailable, asked=found.asked)

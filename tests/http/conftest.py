@@ -1,10 +1,22 @@
-"""Real servers that the tests of a whole run share: each kind is started once a process."""
+"""A folder of their own, and real servers that the tests of a whole run share, one of a kind."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.http.servers import ASGI, COMMANDS, MORE, POLICY, PROXIES, serving, started_once
+
+
+@pytest.fixture(scope="session")
+def nowhere(tmp_path_factory):
+    """A folder without a `pyproject.toml`, below none that has one."""
+    return tmp_path_factory.mktemp("nowhere")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(nowhere, monkeypatch):
+    """Keep the project's own `pyproject.toml` out: each middleware that is made would read it."""
+    monkeypatch.chdir(nowhere)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from typing import Any
 
 from guardrail.asgi import GuardrailMiddleware
 from guardrail.guard import AsyncGuard
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from tests.http.accounts import Accounts
+from tests.loaded import loaded
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -166,7 +166,7 @@ class Guarded:
         self.clock = MovableClock()
         more = {} if store is None else {"store": store}
         self.guard: Any = AsyncGuard.from_policies(
-            load_text(policy), clock=self.clock, environ={}, **more
+            loaded(policy), clock=self.clock, environ={}, **more
         )
         self.host: Any = host or Host([completion()], headers=JSON)
         self.directory = options.setdefault("directory", Accounts())

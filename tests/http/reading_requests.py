@@ -40,6 +40,7 @@ _TYPES = (
     b"application/json; charset=unicode_escape",
     b"application/json; charset=utf-8",
     b"application/json;charset=UTF-7",
+    b"application/json; charset*=utf-8''unicode_escape",
     b'application/json; x="; charset=utf-8"; charset=utf-16',
     b"application/vnd.api+json",
     b"multipart/form-data; boundary=xyz",

@@ -558,3 +558,26 @@ def test_a_block_on_a_model_is_left_to_the_setup_of_a_live_session(model, turns)
     run(guarded, *setup, asks, path=LIVE)
 
     assert [*map(list, guarded.host.heard)].count(["clientContent"]) == turns
+
+
+def test_a_session_whose_token_fixes_its_setup_may_have_tools_that_are_not_seen():
+    def live(event):
+        if "setup" in event:
+            yield {"setupComplete": {}}
+
+    content = frame(clientContent={"turns": [{"parts": [{"text": "hi"}]}], "turnComplete": True})
+    open_, fixed = Host(live), Host(live)
+    run(Guarded(TOOLLESS, open_), frame(setup={"model": "models/g"}), content, path=LIVE)
+    run(Guarded(TOOLLESS, fixed), frame(setup={}), content, path=f"{LIVE}Constrained")
+
+    assert [*map(list, open_.heard)] == [["setup"], ["clientContent"]]
+    assert [*map(list, fixed.heard)] == [["setup"]]
+
+
+@pytest.mark.parametrize(("conversation", "served"), [("none", 1), ("auto", 1), ("conv_1", 0)])
+def test_a_turn_of_no_conversation_refers_to_nothing_that_is_stored(conversation, served):
+    host = Host()
+    turn = frame(type="response.create", response={"conversation": conversation})
+    run(Guarded(TOOLLESS, host), turn, path="/v1/realtime", query_string=b"model=large")
+
+    assert len(host.heard) == served

@@ -11,9 +11,9 @@ import pytest
 
 from guardrail.asgi.authorizer import Authorizer, serve
 from guardrail.guard import AsyncGuard
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from tests.http.accounts import HASH_KEY, Accounts
+from tests.loaded import loaded
 
 POLICY = """
 guardrail: 1
@@ -46,7 +46,7 @@ class ParsedRequest:
     """An authorizer, asked as a proxy at 10.0.0.1 asks it."""
 
     def __init__(self, profile, policy=POLICY, peer="10.0.0.1", **more):
-        self.guard = AsyncGuard.from_policies(load_text(policy), clock=MovableClock(), environ={})
+        self.guard = AsyncGuard.from_policies(loaded(policy), clock=MovableClock(), environ={})
         self.app = Authorizer(
             profile,
             guard=self.guard,

@@ -17,7 +17,7 @@ from benchmarks.bodies import BODIES
 from guardrail.http.parsing import ReadingLimits, folding, json_body, read_request, rewritten
 from guardrail.http.parsing.folding import fold, unfold
 from guardrail.http.parsing.json_body import read_document
-from guardrail.http.parsing.media import is_media, may_list_media
+from guardrail.http.parsing.media import WORDED_LISTS, is_media, may_list_media
 from guardrail.http.parsing.values import UnreadableError
 from tests.effort import calls_of
 from tests.http.driving import ASK, Call, Guarded, body_messages, scope_of
@@ -338,3 +338,7 @@ def test_no_name_that_a_client_chose_is_kept_but_a_short_one():
     assert [may_list_media(name) for name in names] == [False, True]
     assert [is_media(name, "A" * 2_000, {}) for name in names] == [False, True]
     assert [sys.getrefcount(name) for name in names] == before
+
+
+def test_members_that_are_known_to_list_words_may_not_list_media():
+    assert not any(map(may_list_media, WORDED_LISTS))

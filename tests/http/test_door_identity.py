@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import pytest
 
 from guardrail.guard import Guard
-from guardrail.loading import load_text
 from guardrail.signals.directory import Freshness, credential_id
 from guardrail.signals.directory.sources import ServiceDirectory
 from guardrail.testing import MovableClock
@@ -17,6 +16,7 @@ from tests.http.accounts import HASH_KEY
 from tests.http.driving import ASK, Guarded, completion
 from tests.http.servers import until
 from tests.http.wsgi_driving import Hosted, answering
+from tests.loaded import loaded
 from tests.signals.servers import Server, always, answer, raw, silent
 
 POLICY = """
@@ -63,7 +63,7 @@ class Door:
 
     def __init__(self, way, service, timeout):
         freshness = Freshness(timeout=timeout, stale=STALE)
-        facts = load_text(POLICY).facts
+        facts = loaded(POLICY).facts
         self.directory = ServiceDirectory(service.url, facts, freshness=freshness)
         if way == "asgi":
             guarded = Guarded(POLICY, directory=self.directory)
@@ -72,7 +72,7 @@ class Door:
             return
         hosted = Hosted(answering([completion()]), POLICY)
         self.clock = MovableClock()
-        guard = Guard.from_policies(load_text(POLICY), clock=self.clock, environ={})
+        guard = Guard.from_policies(loaded(POLICY), clock=self.clock, environ={})
         hosted.app = GuardrailMiddleware(
             answering([completion()]),
             guard=guard,

@@ -20,7 +20,6 @@ from guardrail.http.leases import THREAD, LeaseThread
 from guardrail.http.parsing.values import RewriteError
 from guardrail.http.request import Request
 from guardrail.http.response import ResponseTracker
-from guardrail.loading import load_text
 from guardrail.stores.cells import windowed_slots
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
@@ -29,6 +28,7 @@ from tests.guard.failing import AwaitedStore, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
 from tests.http.driving import ASK, CHAT, Call, body_messages, chat_stream, completion, scope_of
 from tests.http.wsgi_driving import Hosted as WsgiServer
+from tests.loaded import loaded
 from tests.stores.timed import Hand, HandLoop
 
 LEASE = 9.0
@@ -70,7 +70,7 @@ class Way:
         self.paths: list[str] = []
         self.credentials = ["Bearer key-a"]
         self.slept: list[float] = []
-        self.open(load_text(policy), options)
+        self.open(loaded(policy), options)
 
     def open(self, policies: Any, options: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -15,12 +15,12 @@ from fastapi.responses import Response, StreamingResponse
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
 from guardrail.http.fastapi import Allowance, limited
-from guardrail.loading import load_text
 from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock
 from tests.engine.tracing import records as records_in
 from tests.http.accounts import Accounts
 from tests.http.driving import ASK, CHAT, Guarded, chat_stream, completion
+from tests.loaded import loaded
 from tests.stores.timed import Hand, HandLoop
 
 POLICY = """
@@ -109,7 +109,7 @@ def test_an_endpoint_that_raises_is_charged_nothing():
 
 
 def test_a_guard_of_its_own_needs_no_middleware():
-    guard = AsyncGuard.from_policies(load_text(POLICY), clock=MovableClock(), environ={})
+    guard = AsyncGuard.from_policies(loaded(POLICY), clock=MovableClock(), environ={})
     answers = post(built(lambda _: {**IMAGES, "account.id": "a"}, guard=guard), *["/draw"] * 4)
 
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -255,7 +255,7 @@ def test_a_request_that_is_decided_anew_is_renewed_and_ends_once():
 
 
 def test_a_decision_beside_the_middlewares_is_logged_too():
-    other = AsyncGuard.from_policies(load_text(POLICY), clock=MovableClock(), environ={})
+    other = AsyncGuard.from_policies(loaded(POLICY), clock=MovableClock(), environ={})
     answers, records, guarded = records_of(built(guard=other), ONE, *["/draw"] * 2)
 
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -265,7 +265,7 @@ def test_a_decision_beside_the_middlewares_is_logged_too():
 
 def test_a_settlement_that_fails_does_not_reach_the_client(caplog):
     clock = MovableClock()
-    guard = AsyncGuard.from_policies(load_text(POLICY), clock=clock, environ={})
+    guard = AsyncGuard.from_policies(loaded(POLICY), clock=clock, environ={})
     app = FastAPI()
     allowed = Depends(limited({"account.id": "a"}, guard=guard))
 
@@ -292,7 +292,7 @@ facts: {account.tier: {type: level, values: [free, paid], default: free}}
 rules:
   - {id: paid, when: {account.tier: paid}, unknown: skip, block: {reason: paid}}
 """
-    other = AsyncGuard.from_policies(load_text(tiers), clock=MovableClock(), environ={})
+    other = AsyncGuard.from_policies(loaded(tiers), clock=MovableClock(), environ={})
     guarded = Guarded(POLICY, built(guard=other), directory=Away())
     answers = post(guarded.app, "/draw")
 
@@ -474,7 +474,7 @@ def test_what_is_decided_on_after_a_response_is_charged_by_itself():
 
 def test_a_place_that_a_decision_beside_took_is_kept_while_its_endpoint_runs():
     hand, clock = Hand(), MovableClock()
-    policy = load_text(METERED)
+    policy = loaded(METERED)
     guard = AsyncGuard.from_policies(policy, clock=clock, environ={})
     asks = {"account.id": "a"}
 

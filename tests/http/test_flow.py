@@ -26,13 +26,13 @@ from guardrail.http.flow import (
 )
 from guardrail.http.request import Delay, Forward, Head, Request
 from guardrail.http.settings.build import configure
-from guardrail.loading import load_text
 from guardrail.stores.cells import windowed_slots
 from guardrail.testing import MovableClock
 from tests.engine.tracing import records
 from tests.guard.failing import AwaitedStore, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
 from tests.http.driving import ASK, CHAT, completion
+from tests.loaded import loaded
 
 POLICY = """
 guardrail: 1
@@ -59,7 +59,7 @@ class Sync:
         self.clock = MovableClock()
         self.store = self.inner(ScriptedStore())
         self.guard: Any = self.kind.from_policies(
-            load_text(policy), store=self.store, clock=self.clock, environ={}
+            loaded(policy), store=self.store, clock=self.clock, environ={}
         )
         configured = configure(
             {
@@ -73,6 +73,7 @@ class Sync:
             }
         )
         self.enforcer = self.made(configured)
+        assert self.enforcer.guard is self.guard  # taken, as it is for all but the first request
         self.steps: list[Any] = []
         self.breaks: tuple[int, BaseException] | None = None
         perform = self.enforcer._perform

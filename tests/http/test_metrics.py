@@ -35,7 +35,7 @@ from pathlib import Path
 from guardrail.http.counts import SharedCounts
 counts = SharedCounts(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    counts.add("a_total", "a_total")
+    counts.counter("a_total", "a_total")()
 counts.put({"b": 7})
 print("counted", flush=True)
 sys.stdin.read()
@@ -100,7 +100,7 @@ def own(tmp_path):
 
 
 def test_any_process_tells_the_sum_over_all_and_an_ended_one_is_not_forgotten(own, tmp_path):
-    own.add("a_total", "a_total")
+    own.counter("a_total", "a_total")()
     own.put({"b": 3, "c_total": 2})
     with child(tmp_path, 5), child(tmp_path, 20):
         assert own.totals() == {"a_total": 26, "b": 7, "c_total": 2}
@@ -114,13 +114,13 @@ def test_any_process_tells_the_sum_over_all_and_an_ended_one_is_not_forgotten(ow
 
 
 def test_after_a_fork_a_process_counts_into_a_file_of_its_own(own):
-    own.add("a_total", "a_total")
+    own.counter("a_total", "a_total")()
     forked = os.fork()
     if not forked:
-        own.add("a_total", "a_total")
+        own.counter("a_total", "a_total")()
         os._exit(0)
     os.waitpid(forked, 0)
-    own.add("a_total", "a_total")
+    own.counter("a_total", "a_total")()
 
     assert own.totals() == {"a_total": 3}
 
@@ -129,14 +129,14 @@ def test_after_a_fork_a_process_counts_into_a_file_of_its_own(own):
 def test_a_folder_that_cannot_be_used_any_more_stops_no_request_and_is_told_once(
     own, tmp_path, caplog, kind
 ):
-    own.add("a_total", "a_total")
+    own.counter("a_total", "a_total")()
     if kind == "gone":
         shutil.rmtree(tmp_path)
     else:
         (file,) = tmp_path.glob("*.counts")
         os.truncate(file, 0)
     for _ in range(2):
-        own.add("a_total", "a_total")
+        own.counter("a_total", "a_total")()
         own.put({"b": 4})
 
     for _ in range(2):
@@ -149,12 +149,27 @@ def test_of_too_many_series_the_coarser_ones_count(kind, own, monkeypatch):
     monkeypatch.setattr(counts, "MOST_SERIES", 3)
     counted = Counts() if kind == "alone" else own
     for number in range(5):
-        counted.add(f'a_total{{n="{number}"}}', "a_total")
-    counted.add('a_total{n="0"}', "a_total")
+        counted.counter(f'a_total{{n="{number}"}}', "a_total")()
+    counted.counter('a_total{n="0"}', "a_total")()
 
     found = counted.totals()
     assert found["a_total"] == 2
     assert sum(found.values()) == 6
+
+
+def test_counts_are_not_raised_by_those_who_look_at_them():
+    counted = Counts()
+    one = counted.counter("a_total", "a_total")
+    for _ in range(3):
+        one()
+        counted.totals()
+    other = counted.counter("b_total", "b_total")
+    other()
+    counted.counter("a_total", "a_total")()
+    counted.counter("c_total", "c_total")
+
+    for _ in range(2):
+        assert counted.totals() == {"a_total": 4, "b_total": 1}
 
 
 ASGI = """

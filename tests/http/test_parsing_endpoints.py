@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guardrail.http.parsing import Dialect, ParsedRequest, UsageFormat, header_only
-from guardrail.http.parsing.endpoints import ENDPOINTS, endpoint_of
+from guardrail.http.parsing.endpoints import DOCUMENTED, ENDPOINTS, PLAIN_NAME, endpoint_of, is_name
 from tests.http.requests import asked, form
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -260,3 +262,15 @@ def test_what_was_asked_does_not_show_in_its_repr():
 
     assert "secret-words" not in shown
     assert "hi" not in shown.replace("/chat/", "")
+
+
+@given(st.from_regex(PLAIN_NAME, fullmatch=True))
+def test_what_is_plainly_a_name_is_one(name):
+    assert is_name(name)
+
+
+def test_a_documented_path_leads_where_it_would_be_found():
+    assert DOCUMENTED
+    for path, endpoint in DOCUMENTED.items():
+        found = endpoint_of(f"/{path}/") if "*" not in path else endpoint_of(path)
+        assert found == endpoint

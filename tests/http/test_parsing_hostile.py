@@ -245,3 +245,23 @@ def test_a_key_sent_twice_anywhere_is_found(document, data):
 @pytest.mark.parametrize(("size", "ambiguous"), [(1 << 16, False), ((1 << 16) + 1, True)])
 def test_what_begins_as_json_and_is_too_long_to_be_tried_may_be_read_by_others(size, ambiguous):
     assert asked("/dashboard", b"{".ljust(size)).ambiguous is ambiguous
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_read"),
+    [
+        ("application/json;", True),
+        ("application/json; ; charset=utf-8 ;", True),
+        ("application/json;\tcharset=UTF-8", True),
+        ("application/json;\tcharset=utf-16", False),
+        ("application/json;;charset=utf-16", False),
+        ("application/json; charset*=utf-8''unicode_escape", False),
+        ("application/json; charset*0=utf-; charset*1=16", False),
+        ("application/json; charset =utf-16", False),
+        ("application/json" + "; " * 20_000 + "x", False),
+    ],
+)
+def test_parameters_of_a_type_that_frameworks_read_differently_are_refused(kind, is_read):
+    request = asked(CHAT, {"messages": []}, headers=((b"content-type", kind.encode()),))
+
+    assert (request.problem is None) is is_read

@@ -170,7 +170,7 @@ def test_the_model_of_a_stored_agent_is_not_changed(path, body):
 @pytest.mark.parametrize("name", TOOL_MEMBERS)
 @pytest.mark.parametrize("within", ["", "extra_body", "config"])
 def test_whatever_is_read_as_tools_can_be_taken_out(name, within):
-    tool = [{"id": "web", "name": "f"}]
+    tool = True if name == "enable_search" else [{"id": "web", "name": "f"}]
     body = {"model": "m", "messages": [], **({within: {name: tool}} if within else {name: tool})}
     assert asked(CHAT, body).facts["request.tools"] == 1
 
@@ -183,7 +183,11 @@ def test_whatever_is_read_as_tools_can_be_taken_out(name, within):
 @pytest.mark.parametrize("within", ["", "chat_template_kwargs", "generationConfig"])
 def test_whatever_is_read_as_reasoning_can_be_taken_out(name, within):
     value = {"type": "enabled"} if "onfig" in name or name == "thinking" else "high"
-    asks = {"enable_thinking": True, "reasoning": {"effort": "high"}}.get(name, value)
+    asks = {
+        "enable_thinking": True,
+        "reasoning": {"effort": "high"},
+        "prompt_mode": "reasoning",
+    }.get(name, value)
     body = {"model": "m", "messages": [], **({within: {name: asks}} if within else {name: asks})}
     assert asked(CHAT, body).facts["request.reasoning"] is True
 

@@ -126,7 +126,7 @@ def test_a_stream_that_is_neither_true_nor_false_is_a_problem(stream):
     assert asked(CHAT, {"messages": [], "stream": stream}).param == "stream"
 
 
-@pytest.mark.parametrize("model", [7, "", "m" * 257, ["m"], True, {"a": 1}])
+@pytest.mark.parametrize("model", [7, " ", "m" * 257, ["m"], True, {"a": 1}])
 def test_a_model_that_is_no_name_is_a_problem(model):
     assert asked(CHAT, {"messages": [], "model": model}).param == "model"
 

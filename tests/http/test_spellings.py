@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from guardrail.http.parsing.spellings import Spellings
 from guardrail.loading import load_text
+from guardrail.model.spellings import Spellings
 from tests.http.driving import Guarded
 
 POLICY = """
@@ -86,6 +86,8 @@ def test_what_is_another_model_does_not_count_as_a_listed_one(name):
         "us.anthropic.claude-big-v1:0",
         "bedrock/converse/eu.anthropic.claude-big-v1:0",
         "global.anthropic.claude-big-v1:0",
+        "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-big-v1:0",
+        "bedrock/arn:aws:bedrock:eu-west-1:12:inference-profile/eu.anthropic.claude-big-v1:0",
     ],
 )
 def test_a_degrade_is_not_dodged_by_another_spelling(name):

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 from guardrail.guard import Guard
-from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware
 from tests.http.accounts import Accounts
 from tests.http.driving import ASK
+from tests.loaded import loaded
 
 POLICY = """
 guardrail: 1
@@ -49,7 +49,7 @@ class Hosted:
 
     def __init__(self, app, policy=POLICY, **options):
         self.clock = MovableClock()
-        self.guard = Guard.from_policies(load_text(policy), clock=self.clock, environ={})
+        self.guard = Guard.from_policies(loaded(policy), clock=self.clock, environ={})
         self.app: Any = GuardrailMiddleware(
             app,
             guard=self.guard,

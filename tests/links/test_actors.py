@@ -10,7 +10,7 @@ import pytest
 
 from guardrail import Guard
 from guardrail.errors import SettingError
-from guardrail.loading import load_text
+from tests.loaded import loaded
 
 DAY = 86_400.0
 MONDAY = 1_780_272_000.0  # 2026-06-01T00:00:00Z
@@ -37,7 +37,7 @@ rules:
 
 def guard_for(limit: int = 1000, most: int = 5000) -> Guard:
     text = POLICY.replace("LIMIT", str(limit)).replace("MOST", str(most))
-    return Guard.from_policies(load_text(text))
+    return Guard.from_policies(loaded(text))
 
 
 def shown(account: str, **evidence: object) -> dict[str, object]:
@@ -354,7 +354,7 @@ def test_whom_a_full_actor_keeps_out_shares_a_crowds_budget_and_is_not_set_free(
 
 def test_what_is_settled_after_a_merge_counts_for_whom_the_account_acts_as() -> None:
     policy = POLICY.replace("requests: LIMIT", "tokens: 1000").replace("MOST", "5000")
-    guard = Guard.from_policies(load_text(policy))
+    guard = Guard.from_policies(loaded(policy))
     estimate = {"input_tokens": 100, "output_tokens": 300}
     early = guard.decide(shown("a"), estimate, now=MONDAY)
     guard.decide(shown("b", card="c"), estimate, now=MONDAY)
@@ -370,7 +370,7 @@ def test_links_outlive_a_change_of_policies() -> None:
     used(guard, shown("a", card="c"))
     used(guard, shown("b", card="c"))
     changed = POLICY.replace("LIMIT", "2000").replace("MOST", "4000")
-    guard = guard.with_policies(load_text(changed.replace("weak: [client.network, ", "weak: [")))
+    guard = guard.with_policies(loaded(changed.replace("weak: [client.network, ", "weak: [")))
     assert together(guard, shown("a"), shown("b"))
 
 

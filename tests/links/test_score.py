@@ -12,8 +12,8 @@ from guardrail import Guard
 from guardrail.engine import FactReader
 from guardrail.errors import PolicyError
 from guardrail.links.tally import Scorer, Tallies, Tally, _spread, _united
-from guardrail.loading import load_text
 from guardrail.model.conditions import Comparison, compile_condition
+from tests.loaded import loaded
 
 MONDAY = 1_780_272_000.0
 DAY = 86_400.0
@@ -44,7 +44,7 @@ rules:
 
 
 def guard_for(text: str = POLICY) -> Guard:
-    return Guard.from_policies(load_text(text))
+    return Guard.from_policies(loaded(text))
 
 
 def shown(number: int, **more: object) -> dict[str, object]:
@@ -185,7 +185,7 @@ ODD: tuple[object, ...] = (
 
 
 def test_a_value_of_another_type_shows_nothing() -> None:
-    policies = load_text(POLICY.replace("geo.country: {not: DE}", "account.age: {lt: 30d}"))
+    policies = loaded(POLICY.replace("geo.country: {not: DE}", "account.age: {lt: 30d}"))
     score, dice = policies.score, random.Random(5)
     assert score is not None
     scorer = Scorer(policies)
@@ -207,7 +207,7 @@ def test_a_value_of_another_type_shows_nothing() -> None:
 
 
 def test_threads_count_every_request_of_an_actor_once() -> None:
-    scorer, tallies = Scorer(load_text(POLICY)), Tallies()
+    scorer, tallies = Scorer(loaded(POLICY)), Tallies()
     facts: dict[str, object] = {"geo.country": "FR", "client.network": "n"}
 
     def work() -> None:
@@ -229,7 +229,7 @@ def test_threads_count_every_request_of_an_actor_once() -> None:
 
 
 def test_the_commonest_values_stay_few_however_many_actors_join() -> None:
-    scorer, tallies = Scorer(load_text(POLICY)), Tallies()
+    scorer, tallies = Scorer(loaded(POLICY)), Tallies()
     for actor in range(1, 400):
         for number in range(8):
             facts: dict[str, object] = {"request.template": f"t{actor}-{number}"}
@@ -272,5 +272,5 @@ def test_a_score_that_cannot_hold_is_an_error(old: str, new: str, wanted: str) -
         for family in ("template", "geo", "clock"):
             text = text.replace(f"family: {family}", "family: one")
     with pytest.raises(PolicyError) as raised:
-        load_text(text)
+        loaded(text)
     assert any(wanted in found.message for found in raised.value.diagnostics)

@@ -13,7 +13,6 @@ import pytest
 from guardrail import AsyncGuard, Guard
 from guardrail.errors import StoreError
 from guardrail.links import Standing, StoredLinks
-from guardrail.loading import load_text
 from guardrail.model.cells import Charge, Counter
 from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.memory import MemoryStore
@@ -22,6 +21,7 @@ from tests.cells.redis_stores import SERVERS, redis_store
 from tests.cells.stores import Housed
 from tests.links.histories import BUDGET, LINKS, POOLS, SECOND, START, TTL, Facts, InStore, whose
 from tests.links.test_actors import MONDAY, POLICY, shown, trusted
+from tests.loaded import loaded
 from tests.stores.servers import Server
 
 DAY = 86_400
@@ -29,7 +29,7 @@ CARD: Facts = {"payment.fingerprint": "one card"}
 
 
 def policies(limit: int = 1000) -> Any:
-    return load_text(POLICY.replace("LIMIT", str(limit)).replace("MOST", "5000"))
+    return loaded(POLICY.replace("LIMIT", str(limit)).replace("MOST", "5000"))
 
 
 def on_server(uri: str) -> Any:

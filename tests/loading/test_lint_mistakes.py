@@ -14,6 +14,8 @@ from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_pol
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
+RULES = [path for path in sorted(POLICIES.glob("*.yaml")) if not path.match("*_test.yaml")]
+"""What of the shipped policies can have to do with a mistake beside it: all but their tests."""
 NOW = 1_780_000_000_000_000  # 2026-05-28
 START = "guardrail: 1\n"
 
@@ -583,6 +585,12 @@ MISTAKES = {
         ),
         "bands",
     ),
+    "a score that nobody has": Mistake(
+        "GR237", block("{actor.score: {gte: 96}}"), "when: {actor.score"
+    ),
+    "a score above the highest": Mistake(
+        "GR237", block("{actor.score: {gt: 95}}"), "when: {actor.score"
+    ),
     "no device at all": Mistake(
         "GR210",
         rules(
@@ -659,7 +667,7 @@ def test_a_mistake_beside_the_shipped_policies_is_found_at_its_place(name, tmp_p
     path = tmp_path / ("seeded_test.yaml" if "tests:" in mistake.text else "seeded.yaml")
     path.write_text(mistake.text, "utf-8")
     lines = [n for n, line in enumerate(mistake.text.split("\n"), 1) if mistake.at in line]
-    told = [(one.code, one.span.file, one.span.line) for one in found(POLICIES, path)]
+    told = [(one.code, one.span.file, one.span.line) for one in found(*RULES, path)]
 
     assert len(lines) == 1, "the table names one line"
     assert told == [(mistake.code, str(path), lines[0])]
@@ -670,7 +678,7 @@ def test_a_comment_without_use_is_found_at_its_place(name, tmp_path):
     mistake = MISTAKES[name]
     path = tmp_path / "seeded.yaml"
     path.write_text(mistake.text, "utf-8")
-    policies = load_policies([POLICIES, path], linted=True)
+    policies = load_policies([*RULES, path], linted=True)
     left, ignored = accepted(policies, lint(policies, NOW), NOW)
     every = idle_comments(policies, ignored, NOW, CATALOGUE)
     idle = [one for one in every if one.span.file == str(path)]
@@ -703,7 +711,27 @@ def test_what_nobody_takes_for_policy_may_lie_beside_it(name, tmp_path):
     assert found(tmp_path / "set") == []
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "code"),
+    [
+        ("api.yaml", "cached_input: 0.3", "cached_input: 30", "GR238"),
+        ("api.yaml", "price: {input: 3, output: 15,", "price: {input: 30, output: 150,", "GR238"),
+        ("api.yaml", "price: {input: 3, output: 15,", "price: {input: 30, output: 15,", None),
+        ("coordination.yaml", "{strong: 180d, weak: 14d}", "{strong: 14d, weak: 180d}", "GR239"),
+    ],
+)
+def test_what_stands_the_wrong_way_round_is_found(tmp_path, file, old, new, code):
+    shutil.copytree(POLICIES, tmp_path / "set")
+    path = tmp_path / "set" / file
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+    assert text.count(old) == 1
+    assert {one.code for one in found(tmp_path / "set")} == ({code} if code else set())
+
+
 FINE = {
+    "the highest score there is": block("{actor.score: {gte: 95}}"),
     "a month that its days can fill": budget(
         f"{{requests: 5, per: day, {OWN}}}", f"{{requests: 100, per: month, {OWN}}}"
     ),
@@ -850,7 +878,7 @@ FINE = {
 def test_what_is_near_a_mistake_is_not_found(name, tmp_path):
     (tmp_path / "fine.yaml").write_text(FINE[name], "utf-8")
 
-    assert found(POLICIES, tmp_path / "fine.yaml") == []
+    assert found(*RULES, tmp_path / "fine.yaml") == []
 
 
 def test_there_are_sixty_of_them_at_least():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import maxminddb
 import pytest
 
+from guardrail.signals import geo
 from guardrail.signals.directory import Identity
 
 BUILT = 1_780_000_000
@@ -43,13 +44,15 @@ def write_database(tmp_path: Path) -> WriteDatabase:
 
 
 @pytest.fixture(params=["extension", "pure python"])
-def either_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def either_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test with maxminddb's C extension, and as if it were not installed."""
+    geo._opened.cache_clear()
     if request.param == "pure python":
         monkeypatch.setattr(maxminddb, "_extension", None)
     elif maxminddb._extension is None:
         pytest.skip("maxminddb has no C extension here")
-    return str(request.param)
+    yield str(request.param)
+    geo._opened.cache_clear()
 
 
 @pytest.fixture(params=["threads", "tasks"])

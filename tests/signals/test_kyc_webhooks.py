@@ -15,9 +15,9 @@ import pytest
 
 from guardrail.errors import SettingError
 from guardrail.guard import AsyncGuard
-from guardrail.loading import load_text
 from guardrail.signals.kyc import STATUSES, KycLedger, KycSignal, KycWebhooks
 from tests.http.driving import Guarded
+from tests.loaded import loaded
 
 NOW = 1_780_000_000.0
 SECRET = "a secret of a provider"
@@ -85,7 +85,7 @@ class Host:
         self.ledger = KycLedger(folder / "kyc.db", KEY)
         self.webhooks = KycWebhooks(self.ledger, dict.fromkeys(PROVIDERS, SECRET))
         self.guard = AsyncGuard.from_policies(
-            load_text(POLICY), signals=[KycSignal(self.ledger)], environ={}
+            loaded(POLICY), signals=[KycSignal(self.ledger)], environ={}
         )
 
     def send(self, provider, document, now=NOW, headers=None):

@@ -18,7 +18,7 @@ from guardrail.engine.verbs.base import (
     refuses,
 )
 from guardrail.engine.verbs.budget import BudgetLimit
-from guardrail.engine.verbs.rate import RateLimit
+from guardrail.engine.verbs.rate import RateLimit, pace_increment, pace_room
 from guardrail.engine.verbs.sets import ConcurrencyLimit, DistinctLimit
 from guardrail.model.rules import Budget, Concurrency, Distinct, Rate, Rule
 
@@ -36,6 +36,8 @@ __all__ = [
     "Stand",
     "bind",
     "in_unit",
+    "pace_increment",
+    "pace_room",
     "refuses",
 ]
 

@@ -145,10 +145,12 @@ class BudgetLimit(Limit):
 
     def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
         """Return what is left of the window's amount."""
-        most, ends = receipt.allowance, self._ends(receipt.slot)
-        used = receipt.used + receipt.increment if charged else receipt.used
-        resets = None if ends is None else max(0, ends - now)
-        return tuple.__new__(Stand, (most, used, max(0, most - used), resets))
+        _, _, slot, used, increment, _, most, _ = receipt
+        if charged:
+            used += increment
+        ends = self._ends(slot)
+        resets = None if ends is None else ends - now if ends > now else 0
+        return tuple.__new__(Stand, (most, used, most - used if used < most else 0, resets))
 
     def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Add or take back the difference."""
@@ -157,13 +159,14 @@ class BudgetLimit(Limit):
         return Adjust(debit.key, debit.slot, amount - debit.amount, self.ttl)
 
     def _ends(self, slot: int) -> int | None:
+        known, end = self._ended
+        if known == slot:
+            return end
         window = self.verb.window
         if window.kind == "lifetime":
             return None
         if window.kind == "rolling":
             return rolling_frees_at(slot, self.width)
-        known, end = self._ended
-        if known != slot:
-            end = self.bounds_at(slot * SECOND).end
-            self._ended = slot, end
+        end = self.bounds_at(slot * SECOND).end
+        self._ended = slot, end
         return end

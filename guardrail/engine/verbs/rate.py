@@ -16,7 +16,6 @@ from guardrail.engine.verbs.base import (
     RuleEmitter,
     Stand,
 )
-from guardrail.engine.windows import SCALED_BELOW, pace_increment, pace_room
 from guardrail.model.amounts import (
     MINUTE,
     Amount,
@@ -29,8 +28,30 @@ from guardrail.model.amounts import (
 from guardrail.model.cells import LINE, Correction, Drain
 from guardrail.model.rules import Rate, Rule
 
+SCALED_BELOW = 1_000
+"""Intervals below a millisecond a unit are scaled by the amount instead of rounded up each."""
+
 OTHERS = object()
 """Stands for every value that an amount's table does not list."""
+
+
+def pace_increment(amount: int, limit: int, period: int) -> int:
+    """Return how far `amount` units move a rate's time line, rounded up.
+
+    Source: ITU-T I.371, the increment T of the generic cell rate algorithm.
+    """
+    interval = -(-period // limit)
+    if interval >= SCALED_BELOW:
+        return amount * interval
+    return -(-amount * period // limit)
+
+
+def pace_room(value: int, limit: int, period: int) -> int:
+    """Return how many whole units fit into `value` microseconds of a rate's time line."""
+    if value <= 0:
+        return 0
+    interval = -(-period // limit)
+    return value // interval if interval >= SCALED_BELOW else value * limit // period
 
 
 class RateLimit(Limit):

@@ -27,7 +27,8 @@ _ENDINGS = frozenset(
     "message-end conversation.response.done interaction.complete interaction.completed".split()
 )
 # A host may send anything in these places: what is looked up in a tuple need not be hashable.
-_GOING_ON = ("queued", "in_progress", "cancelling", "requires_action")
+_FOR_CLIENT = "requires_action"
+_GOING_ON = ("queued", "in_progress", "cancelling", _FOR_CLIENT)
 _RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
@@ -167,6 +168,7 @@ class Tally:
     documents = 0
     shown = ""
     repeats: bool | None = None
+    _figures: Figures | None = None
 
     def __init__(
         self,
@@ -198,7 +200,12 @@ class Tally:
 
     @property
     def figures(self) -> Figures:
-        """The usage told so far, of all sequences together."""
+        """The usage told so far, of all sequences together; not to be changed."""
+        if self._figures is None:
+            self._figures = self._summed()
+        return self._figures
+
+    def _summed(self) -> Figures:
         total = figures_of(self.usage, self.usage_format, self.reserved)
         if not (self.sequences or self.beside):
             return total
@@ -246,6 +253,7 @@ class Tally:
         Of one that is only `kept` in parts, what the model wrote is not there.
         """
         self.documents += 1
+        self._figures = None
         kind = document.get("type")
         within = _NOTHING
         if not _WRAPPING.isdisjoint(document):
@@ -293,6 +301,7 @@ class Tally:
             self.settled |= bool(self.usage)
         if (beside := document.get("svg_usage")) and isinstance(beside, dict):
             merge_usage(self.beside, beside)
+            self._figures = None
         if self.usage_format is UsageFormat.GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
@@ -321,6 +330,7 @@ class Tally:
 
     def tell(self, usage: Mapping[str, object]) -> None:
         """Take in a usage that the head of the response tells."""
+        self._figures = None
         merge_usage(self.usage, usage)
 
     def add_unread(self, size: int) -> None:
@@ -379,11 +389,12 @@ class Tally:
         """Notice work that goes on after the response, and that it has ended."""
         status = document.get("status") if whole else within.get("status")
         if within.get("background") is True or document.get("background") is True or whole:
-            self.deferred = status in _GOING_ON
+            told = document.get("usage") or within.get("usage")
+            self.deferred = status in _GOING_ON and not (told and status == _FOR_CLIENT)
         elif document.get("object") == _RUN:
             # A run goes on when its stream is left, but for one that waits for its client.
             status = document.get("status")
-            self.deferred = status in _GOING_ON and status != "requires_action"
+            self.deferred = status in _GOING_ON and status != _FOR_CLIENT
             self.name = _text_of(document, "id") or self.name
         if self.ended and not whole:
             self.deferred = False
@@ -413,6 +424,12 @@ class Tally:
         """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
         meta = _inner(document, "meta_info")
         name = self._sequence(document, listed)
+        if meta is None and "tokens_predicted" in document:
+            # llama.cpp's, of each sequence so far
+            meta = {told: document.get(told) for told in _PREDICTED}
+            self.mark = self.passed.mark
+            if document.get("stop") is True:
+                self.end()
         if meta is not None and (name in self.sequences or len(self.sequences) < _MOST_SEQUENCES):
             figures = figures_of(meta, self.usage_format)
             ids = document.get("output_ids")
@@ -442,12 +459,15 @@ class Tally:
 _NOTHING: Mapping[str, object] = {}
 _WRAPPED = ("response", "message", "interaction", "result")
 _WRAPPING = frozenset(_WRAPPED)
+_PREDICTED = ("tokens_evaluated", "tokens_predicted")
 _OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_token_count")
 """What bodies of Ollama's, and of Llama at Bedrock, tell beside what was written."""
 
 
 _TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
-_TELLING = frozenset({*_TOLD_IN, "x_groq", "meta", "delta", "details"}) - {"usage"}
+_TELLING = frozenset({*_TOLD_IN, "x_groq", "usage_breakdown", "meta", "delta", "details"}) - {
+    "usage"
+}
 """Members that may tell a usage, but for the commonest."""
 
 
@@ -468,7 +488,10 @@ def _usages(
     places += [document[name] for name in _TOLD_IN if name in document]
     places.append(within.get("usage"))
     if "x_groq" in document:
-        places.append((_inner(document, "x_groq") or {}).get("usage"))
+        groq = _inner(document, "x_groq") or {}
+        places += [groq.get("usage"), _of_models(groq)]
+    if "usage_breakdown" in document:
+        places.append(_of_models(document))
     if document.get("type") == "message-end":
         places.append((_inner(document, "delta") or {}).get("usage"))
     if details := _generating(document):
@@ -478,6 +501,19 @@ def _usages(
             if meta is not None and ("billed_units" in meta or "tokens" in meta):
                 places.append(meta)
     return [place for place in places if isinstance(place, dict) and place]
+
+
+def _of_models(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what Groq tells of all models that worked on an answer, together."""
+    listed = (_inner(document, "usage_breakdown") or {}).get("models")
+    total: dict[str, object] = {}
+    for model in listed if isinstance(listed, list) else ():
+        usage = _inner(model, "usage") if isinstance(model, dict) else None
+        for name in ("prompt_tokens", "completion_tokens"):
+            count = as_count((usage or {}).get(name))
+            if count is not None:
+                total[name] = count + (as_count(total.get(name)) or 0)
+    return total
 
 
 def _generating(document: Mapping[str, object]) -> Mapping[str, object] | None:

@@ -64,6 +64,18 @@ class Meter:
     256 KiB, and of longer ones the members that tell.
     """
 
+    # Most responses change few of these: an instance holds what is its own.
+    status: int | None = None
+    size = 0
+    """How many bytes of the body passed."""
+    _trust = _Trust.TOLD
+    _plain = _lines = _opaque = False
+    _read = 0
+    _decoder: Decoder | None = None
+    _events: EventStream | FrameStream | None = None
+    _skim: Skim | None = None
+    _first: bytes | None = None
+
     def __init__(
         self,
         usage_format: UsageFormat,
@@ -86,7 +98,6 @@ class Meter:
         `guessed` tells that the format is a guess: what is not told then stays as reserved.
         `as_text` tells that the response is text, whatever its type says.
         """
-        self.status: int | None = None
         self._streaming = streaming
         self._reserved = reserved or {}
         self._reasons = reasons
@@ -101,17 +112,6 @@ class Meter:
             feeds=bool(units),
             reasons=reasons,
         )
-        self._trust = _Trust.TOLD
-        self._plain = False
-        self._lines = False
-        self._decoder: Decoder | None = None
-        self._opaque = False
-        self.size = 0
-        """How many bytes of the body passed."""
-        self._read = 0
-        self._events: EventStream | FrameStream | None = None
-        self._skim: Skim | None = None
-        self._first: bytes | None = None
         # The tally as if the response ended after so many bytes, as it was asked for last.
         self._cut_at: tuple[int, Tally] = (0, self._tally)
 
@@ -265,7 +265,10 @@ class Meter:
             return {}
         if (tally.deferred or self.background) and self._is_deferred(tally):
             return {}
-        told = tally.figures if self._trust is not _Trust.NOTHING else {}
+        if self._first is not None:
+            self._read_texts(tally, self._first, tally.figures.get("output_tokens"))
+        told = dict(tally.figures) if self._trust is not _Trust.NOTHING else {}
+        least = 0 if self._echoes else tally.least
         if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
             del told["input_tokens"]
         if self._trust is _Trust.RAISE:
@@ -274,7 +277,7 @@ class Meter:
                 told["input_tokens"] = max(
                     told["input_tokens"], self._reserved.get("input_tokens", 0)
                 )
-        output = self._output(tally, told)
+        output = self._output(tally, told, least)
         if self._guessed and (output or not told.get("output_tokens")):
             return {}
         if self._units and self._trust is _Trust.TOLD:
@@ -282,8 +285,11 @@ class Meter:
             return {**told, **output, **tally.fed.amounts(self._units, media)}
         return {**told, **output}
 
-    def _output(self, tally: Tally, told: Figures) -> Figures:
-        """Return the output, nothing where it stays as told, or, where nothing is, as reserved."""
+    def _output(self, tally: Tally, told: Figures, least: int) -> Figures:
+        """Return the output, nothing where it stays as told, or, where nothing is, as reserved.
+
+        It was `least` at the very least.
+        """
         media = tally.usage_format in _AS_RESERVED
         out = told.get("output_tokens")
         reserved = self._reserved.get("output_tokens")
@@ -291,9 +297,7 @@ class Meter:
             return {}
         if self._opaque and not (tally.settled and out):
             return {"output_tokens": max(self.size, reserved or 0, out or 0)}
-        if self._first is not None:
-            self._read_texts(tally, self._first, out)
-        least, passed = 0 if self._echoes else tally.least, 0
+        passed = 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
         if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
             return {}
@@ -369,7 +373,8 @@ class Meter:
         if at == self.size:
             return tally
         tally = self._tally
-        pending = self._events.unfinished() if self._events is not None else None
+        events = self._events
+        pending = None if events is None or events.between else events.unfinished()
         if pending is not None:
             tally = tally.copy()
             tally.take_event(pending, cut=True)

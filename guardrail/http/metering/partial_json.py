@@ -20,7 +20,8 @@ WANTED = frozenset(
         "id model modelVersion type event_type object status background done index usage "
         "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
         "amazon-bedrock-invocationMetrics prompt_eval_count eval_count delta.usage "
-        "prompt_token_count generation_token_count "
+        "prompt_token_count generation_token_count tokens_predicted tokens_evaluated stop "
+        "usage_breakdown "
         "response.id response.usage response.model response.status response.background "
         "response.reasoning response.meta message.id message.usage message.model "
         "interaction.id interaction.status interaction.usage result.usage result.model"
@@ -83,6 +84,10 @@ class _Top(
     eval_count: Any = None
     prompt_token_count: Any = None
     generation_token_count: Any = None
+    tokens_predicted: Any = None
+    tokens_evaluated: Any = None
+    stop: Any = None
+    usage_breakdown: Any = None
     response: Any = None
     result: Any = None
     message: Any = None

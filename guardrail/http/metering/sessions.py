@@ -221,6 +221,7 @@ def _body_in(members: Members) -> Members | None:
 
 
 METHOD = "bidigeneratecontent"
+_CONSTRAINED = f"{METHOD}constrained"  # for tokens that fix what a session is set up with
 """What the last part of the path holds, in lower case."""
 
 _AUDIO_BYTES_PER_TOKEN = 1_707
@@ -418,6 +419,7 @@ def session_meter(
         stored = ephemeral or "call_id" in named or endpoint != "/v1/realtime"
         transcribes = "transcription" in named.get("intent", ())
         return RealtimeMeter(transcribes=transcribes, stored=stored, **known)
-    if METHOD in path.rpartition("/")[2].lower():
-        return LiveMeter(stored=ephemeral, **known)
+    last = path.rpartition("/")[2].lower()
+    if METHOD in last:
+        return LiveMeter(stored=ephemeral or _CONSTRAINED in last, **known)
     return SessionMeter(**known)

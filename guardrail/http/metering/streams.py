@@ -224,6 +224,7 @@ class EventStream:
         "_skim",
         "_strays",
         "_unread",
+        "between",
         "stray",
     )
     broken = False
@@ -231,6 +232,8 @@ class EventStream:
     def __init__(self) -> None:
         self.stray = 0
         """How many bytes stood in lines that are neither fields of an event nor comments."""
+        self.between = True
+        """Whether no event, and no line, has begun that has not ended."""
         self._strays = False
         self._after_cr = False
         # The line being read: its first bytes, until they tell whether it is data.
@@ -245,7 +248,7 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes; return the events that end in them."""
-        if not (self._size or self._head or self._after_cr) and self._is_data is None:
+        if self.between:
             alone = _alone(chunk)
             if alone is not None:
                 return [alone]
@@ -263,6 +266,8 @@ class EventStream:
                 self._after_cr = ending == b"\r" and match.end() == len(chunk)
                 if self._end_line() and self._size:
                     ended.append(self._end_event())
+        begun = self._size or self._head or self._after_cr or self._is_data is not None
+        self.between = not begun
         return ended
 
     def unfinished(self) -> Event | None:
@@ -347,6 +352,7 @@ class FrameStream:
     """Takes a stream's bytes as they come and gives the payloads of its frames."""
 
     stray = 0
+    between = True
     __slots__ = ("_head", "_held", "_left", "_size", "_skip", "broken")
 
     def __init__(self) -> None:

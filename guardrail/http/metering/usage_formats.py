@@ -30,7 +30,6 @@ from typing import Any
 
 from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.parsing.values import FREE, ParsedRequest
 from guardrail.model.cells import TOP
 
 Figures = dict[str, int]
@@ -44,8 +43,20 @@ _OUTPUT_DETAILS = (
     "output_token_details",
 )
 _FETCHED = ("connector_tokens", "citation_tokens")
-_INPUTS = ("prompt_tokens", "input_tokens", "prompt_eval_count")
-_OUTPUTS = ("completion_tokens", "output_tokens", "eval_count")
+_INPUTS = (
+    "prompt_tokens",
+    "input_tokens",
+    "prompt_eval_count",
+    "promptTokens",
+    "tokens_evaluated",
+)
+_OUTPUTS = (
+    "completion_tokens",
+    "output_tokens",
+    "eval_count",
+    "completionTokens",
+    "tokens_predicted",
+)
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _GEMINI = frozenset(
     "promptTokenCount candidatesTokenCount responseTokenCount thoughtsTokenCount totalTokenCount "
@@ -360,7 +371,6 @@ its tool, or in a chat; a request for pictures reserves as many as it asks for c
 """
 
 _PICTURES = ("image_generation.completed", "image_edit.completed")
-_SPEECH = "/v1/audio/speech"
 _SECONDS = ("seconds", "audio_seconds", "prompt_audio_seconds")
 
 
@@ -378,26 +388,6 @@ def unfed_notes(units: Iterable[str]) -> tuple[str, ...]:
         f"that responses tell are {known}"
         for unit in unfed_units(units)
     )
-
-
-def with_units(asked: ParsedRequest) -> ParsedRequest:
-    """Return what a request asks for, with how much of these units it may use, where that is known.
-
-    A request for pictures asks for as many as for completions, one about sound for none, and for
-    speech for no sound that is heard; one that makes no model work asks for neither.
-    """
-    estimate, facts = asked.estimate, asked.facts
-    if estimate.items() >= FREE.items():
-        added = {"images": 0, "audio_seconds": 0}
-    elif facts.get("request.capability") == "image":
-        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
-    elif facts.get("request.endpoint") == _SPEECH:
-        added = {"images": 0, "audio_seconds": 0}
-    elif facts.get("request.capability") == "audio":
-        added = {"images": 0}
-    else:
-        return asked
-    return asked._replace(estimate={**added, **estimate})
 
 
 class Fed:

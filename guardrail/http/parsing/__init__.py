@@ -1,7 +1,7 @@
 """What a request asks for: facts and an estimate from its path, headers and body."""
 
 from guardrail.http.dialects import Dialect, UsageFormat
-from guardrail.http.parsing.reading import header_only, read_parts, read_request
+from guardrail.http.parsing.reading import header_only, read_parts, read_request, with_units
 from guardrail.http.parsing.rewriting import rewritten, rewritten_path, with_stream_usage
 from guardrail.http.parsing.values import (
     Classifier,
@@ -25,4 +25,5 @@ __all__ = [
     "rewritten",
     "rewritten_path",
     "with_stream_usage",
+    "with_units",
 ]

@@ -64,7 +64,13 @@ _BY_USAGE: Mapping[UsageFormat, CapRules] = {
 }
 _BY_NAME: Mapping[str, CapRules] = {
     "/v1/complete": CapRules(("max_tokens_to_sample",)),
+    "/v1/ocr": NO_CAPS,
     "/generate": CapRules(("sampling_params.max_new_tokens",)),
+    "/generate_stream": CapRules(("parameters.max_new_tokens",)),
+    "/completion": CapRules(("n_predict",), zero=True),
+    "/infill": CapRules(("n_predict",), zero=True),
+    "/v2/models/*/generate": CapRules(("max_tokens", "parameters.max_tokens")),
+    "/v2/models/*/generate_stream": CapRules(("max_tokens", "parameters.max_tokens")),
     "/vertex_generate": CapRules(("parameters.max_new_tokens",)),
     "/inference/v1/generate": CapRules(("sampling_params.max_tokens",)),
     "/v2/chat": CapRules(("max_tokens",)),
@@ -103,7 +109,8 @@ _COUNTED = _OUTPUT | MULTIPLIERS
 # A host of these may be told to go on without end, or to the end of its context.
 _ENDLESS = frozenset({"num_predict", "n_predict"})
 _PROMPTS = ("prompt", "prompts", "prompt_embeds", "text", "input_ids", "token_ids", "instances")
-_LISTING = frozenset(_PROMPTS)
+_FRAMES = ("dataframe_records", "dataframe_split")  # MLflow's: a prompt in each row
+_LISTING = frozenset({*_PROMPTS, *_FRAMES, "inputs"})
 _SEVERAL = _LISTING | {"messages"}
 
 
@@ -196,12 +203,24 @@ def _prompts(document: Mapping[str, object]) -> int:
     """Return how many prompts there are; a list of token ids is one, of such lists several."""
     if _SEVERAL.isdisjoint(document):
         return 1
-    count = 0
-    for name in () if _LISTING.isdisjoint(document) else _PROMPTS:
-        listed = document.get(name)
-        if isinstance(listed, list) and set(map(type, listed)) != {int}:
-            count += len(listed)
+    count = 0 if _LISTING.isdisjoint(document) else _listed(document)
     messages = document.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[0], list):
         count += len(messages)
     return max(count, 1)
+
+
+def _listed(document: Mapping[str, object]) -> int:
+    count = 0
+    for name in _PROMPTS:
+        listed = document.get(name)
+        if isinstance(listed, list) and set(map(type, listed)) != {int}:
+            count += len(listed)
+    inputs = document.get("inputs")
+    if isinstance(inputs, list):
+        count += sum(isinstance(one, str) for one in inputs)  # others are parts of one
+    for name in _FRAMES:
+        frame = document.get(name)
+        rows = frame.get("data") if isinstance(frame, dict) else frame
+        count += len(rows) if isinstance(rows, list) else 0
+    return count

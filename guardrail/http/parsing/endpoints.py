@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from guardrail.http.dialects import Dialect, UsageFormat
+from guardrail.model.spellings import stands_for_another
 
 JSON, FORM, MULTIPART, SDP = (
     "application/json",
@@ -110,6 +111,11 @@ _TABLE = """
 /v1/assistants/*                    openai    control  -           other post
 /v1/embeddings                      openai    embed    embeddings  embedding
 /v1/moderations                     openai    embed    -           other
+/v1/chat/moderations                openai    embed    -           other
+/v1/classifications                 openai    embed    embeddings  embedding
+/v1/chat/classifications            openai    embed    embeddings  embedding
+/v1/ocr                             openai    generate chat        chat
+/v1/agents/completions              openai    generate chat        agentic
 /v1/rerank                          openai    embed    embeddings  embedding
 /v1/score                           openai    embed    embeddings  embedding
 /v1/classify                        openai    embed    embeddings  embedding
@@ -119,13 +125,29 @@ _TABLE = """
 /v1/images/edits                    openai    generate media       image json,form
 /v1/images/variations               openai    generate media       image form
 /v1/videos                          openai    generate media       image json,form
+/v1/videos/edits                    openai    generate media       image json,form
+/v1/videos/extensions               openai    generate media       image json,form
+/v1/videos/generations              openai    generate media       image
+/v1/videos/sync                     openai    generate media       image json,form
+/v1/videos/characters               openai    control  -           other post json,form
+/v1/videos/characters/*             openai    control  -           other
+/v1/video/generations/jobs          openai    generate media       image json,form
+/v1/video/generations/jobs/*        openai    control  -           other
 /v1/videos/*                        openai    control  -           other
 /v1/videos/*/remix                  openai    generate media       image json,form
 /v1/audio/speech                    openai    generate media       audio
+/v1/audio/voices                    openai    control  -           other post json,form
+/v1/audio/voices/*                  openai    control  -           other
+/v1/audio/voice_consents            openai    control  -           other post json,form
+/v1/audio/voice_consents/*          openai    control  -           other post
 /v1/audio/transcriptions            openai    generate media       audio form
 /v1/audio/translations              openai    generate media       audio form
 /v1/realtime                        openai    generate -           audio
 /v1/realtime/calls                  openai    generate -           audio form,sdp
+/v1/realtime/calls/*/accept         openai    generate -           audio
+/v1/realtime/calls/*/hangup         openai    control  -           other post
+/v1/realtime/calls/*/refer          openai    control  -           other post
+/v1/realtime/calls/*/reject         openai    control  -           other post
 /v1/realtime/sessions               openai    generate -           audio
 /v1/realtime/client_secrets         openai    generate -           audio
 /v1/realtime/transcription_sessions openai    generate -           audio
@@ -174,16 +196,26 @@ _TABLE = """
 /v1/fine_tuning/jobs                openai    control  -           other
 /v1/fine_tuning/jobs/*              openai    control  -           other
 /v1/fine_tuning/jobs/*/cancel       openai    control  -           other post
+/v1/fine_tuning/jobs/*/pause        openai    control  -           other post
+/v1/fine_tuning/jobs/*/resume       openai    control  -           other post
 /v1/fine_tuning/jobs/*/events       openai    control  -           other
 /v1/fine_tuning/jobs/*/checkpoints  openai    control  -           other
 /v1/evals                           openai    control  -           other
-/v1/evals/*                         openai    control  -           other
+/v1/evals/*                         openai    control  -           other post
 /v1/evals/*/runs                    openai    control  -           other
-/v1/evals/*/runs/*                  openai    control  -           other
+/v1/evals/*/runs/*                  openai    control  -           other post
 /v1/evals/*/runs/*/output_items     openai    control  -           other
+/v1/evals/*/runs/*/output_items/*   openai    control  -           other
 /v1/skills                          openai    control  -           other post json,form
 /v1/skills/*                        openai    control  -           other post
 /v1/skills/*/versions               openai    control  -           other post json,form
+/v1/skills/*/versions/*             openai    control  -           other
+/v1/skills/*/versions/*/content     openai    control  -           other
+/v1/skills/*/content                openai    control  -           other
+/v1/chatkit/sessions/*/cancel       openai    control  -           other post
+/v1/chatkit/threads                 openai    control  -           other
+/v1/chatkit/threads/*               openai    control  -           other
+/v1/chatkit/threads/*/items         openai    control  -           other
 /v1/cachedcontents                  openai    control  -           other post
 /v1/cachedcontents/*                openai    control  -           other
 /v1/operations/*                    openai    control  -           other
@@ -199,6 +231,7 @@ _TABLE = """
 /v2/chat                            other     generate chat        chat
 /v2/embed                           other     embed    embeddings  embedding
 /generate                           openai    generate native      chat
+/generate_stream                    openai    generate native      chat
 /vertex_generate                    openai    generate native      chat
 /inference/v1/generate              openai    generate native      chat
 /invocations                        openai    generate chat        chat
@@ -206,6 +239,24 @@ _TABLE = """
 /api/generate                       other     generate native      chat
 /api/embed                          other     embed    native      embedding
 /api/embeddings                     other     embed    native      embedding
+/completion                         openai    generate native      chat
+/infill                             openai    generate native      code
+/embedding                          openai    embed    embeddings  embedding
+/embed                              openai    embed    embeddings  embedding
+/embed_all                          openai    embed    embeddings  embedding
+/embed_sparse                       openai    embed    embeddings  embedding
+/reranking                          openai    embed    embeddings  embedding
+/apply-template                     openai    count    -           other
+/chat_tokenize                      openai    count    -           other
+/async-invoke                       other     generate -           image
+/async-invoke/*                     other     control  -           other
+/model-invocation-job               other     batch    -           batch
+/model-invocation-job/*             other     control  -           other
+/model-invocation-job/*/stop        other     control  -           other post
+/agents/*/agentaliases/*/sessions/*/text other generate -          agentic
+/flows/*/aliases/*                  other     generate -           agentic
+/retrieveandgenerate                other     generate -           chat
+/retrieveandgeneratestream          other     generate -           chat
 /tokenize                           openai    count    -           other
 /detokenize                         openai    count    -           other
 """
@@ -240,7 +291,22 @@ _ACTIONS: Mapping[str, _Method] = {
     "converse": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", False),
     "converse-stream": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", True),
     "count-tokens": (Dialect.OTHER, Kind.COUNT, UsageFormat.NONE, "other", False),
+    "invoke-with-bidirectional-stream": (
+        Dialect.OTHER,
+        Kind.UNKNOWN,
+        UsageFormat.NONE,
+        "agentic",
+        True,
+    ),
 }
+# What Triton does with `v2/models/NAME/`, and with a version of it.
+_INFERENCES: Mapping[str, _Method] = {
+    "generate": (Dialect.OPENAI, Kind.GENERATE, UsageFormat.NATIVE, "chat", False),
+    "generate_stream": (Dialect.OPENAI, Kind.GENERATE, UsageFormat.NATIVE, "chat", True),
+    "infer": (Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "agentic", False),
+}
+_COUNTING = "count-tokens"  # Vertex's: in the place of a model, the tokens of any are counted
+_STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, which what is stored names
 
 _TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
 _LONGEST_NAME = 128
@@ -283,12 +349,17 @@ def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
 
 ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = dict(_table())
 """Endpoints by the last segments of their paths; `*` stands for any one."""
-_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
+DOCUMENTED = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
+"""Endpoints by the paths that their APIs document; `endpoint_of` knows all others, too."""
 _DEEPEST = max(map(len, ENDPOINTS))
 _WITH_STARS = {
     length: [parts for parts in ENDPOINTS if len(parts) == length and "*" in parts]
     for length in range(1, _DEEPEST + 1)
 }
+
+
+PLAIN_NAME = re.compile(rf"[A-Za-z0-9._:/@+-]{{1,{LONGEST_MODEL}}}")
+"""What nearly all names of models consist of; `is_name` need not be asked about them."""
 
 
 def is_name(text: str) -> bool:
@@ -303,7 +374,7 @@ def endpoint_of(path: str) -> Endpoint:
     before the known part make no difference: a host may be mounted anywhere, and its router may
     forgive more than we know. A path that climbs (`..`) leads nowhere that is known.
     """
-    known = _BY_NAME.get(path)
+    known = DOCUMENTED.get(path)
     if known is not None:
         return known
     found = _found(path)
@@ -319,7 +390,7 @@ def _found(path: str) -> Endpoint:
     lowered = tuple(segment.lower() for segment in segments)
     if ".." in segments:
         return _unknown(lowered, vague=True)
-    method = _method_of(segments, lowered)
+    method = _method_of(segments, lowered) or _inference_of(segments, lowered)
     if method is not None:
         return method
     found_vague: Endpoint | None = None
@@ -391,19 +462,54 @@ def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | 
     at = [place for place, segment in enumerate(lowered[:-1]) if segment == collection]
     if known is None or not (colon or at):
         return None
-    dialect, kind, usage, capability, streams = known
+    dialect, kind, *_ = known
     name = "/".join((*segments[at[0] + 1 : -1], *([last] if colon else ()))) if at else ""
     if len(at) > 1 or (colon and not last):
         name = ""
-    return Endpoint(
+    if method.lower() == "rawpredict" and name.lower() == _COUNTING:
+        return Endpoint(
+            f"/v1/models/{_COUNTING}", dialect, Kind.COUNT, UsageFormat.NONE, capability="other"
+        )
+    stored = _STORED_PROMPT in name.lower()
+    if not colon and stands_for_another(name):
+        name = ""
+    return _named_by_path(
         shown if colon else shown.lower(),
+        known,
+        name,
+        vague=stored or kind is Kind.UNKNOWN,
+    )
+
+
+def _inference_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
+    """Return the endpoint of `v2/models/NAME/generate` and its like, None for other paths."""
+    known = _INFERENCES.get(lowered[-1]) if lowered else None
+    if known is None or lowered.count("models") != 1:
+        return None
+    at = lowered.index("models")
+    named = segments[at + 1 : -1]
+    if not at or lowered[at - 1] != "v2" or not named:
+        return None
+    if len(named) > 2 and named[-2].lower() == "versions":
+        named = named[:-2]
+    name = named[0] if len(named) == 1 else ""
+    return _named_by_path(f"/v2/models/*/{lowered[-1]}", known, name, vague=False)
+
+
+def _named_by_path(shown: str, known: _Method, name: str, *, vague: bool) -> Endpoint:
+    """Return an endpoint whose path names the model, or (an empty name) cannot be told to."""
+    dialect, kind, usage, capability, streams = known
+    return Endpoint(
+        shown,
         dialect,
         kind,
         usage,
         capability,
         name or None,
         streams,
+        takes=() if kind is Kind.UNKNOWN else (JSON,),
         posts=kind is Kind.CONTROL,
+        vague=vague,
         unnamed=not name,
     )
 

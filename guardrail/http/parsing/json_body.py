@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import partial
 from operator import call
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from guardrail.http.parsing.media import (
     MEDIA_MEMBERS,
     READ_MEMBERS,
     SHOWING,
+    WORDED_LISTS,
     ShownPictures,
     is_base64,
     is_media,
@@ -148,62 +149,67 @@ class _Measure:
         self._bytes = 0
         self._media = 0
         self._numbers = 0
-        self._reading = 0
+        self._reading = False
         self._words: list[object] = []
         # What a stored prompt is filled in with: its texts are read, its media are not.
         self._filled_in: set[int] = set()
 
     def of(self, value: object) -> int:
         """Return the tokens of a value."""
+        limits = self._limits
         # What a model reads word for word is gone through apart: there, nothing is media.
-        levels: tuple[list[object], list[object]] = ([value], [])
+        nodes: list[object] = [value]
+        words: list[object] = []
         depth = 0
-        while levels[0] or levels[1]:
-            if depth > self._limits.max_depth:
-                raise _too_deep(self._limits)
-            self._nodes += len(levels[0]) + len(levels[1])
-            if self._nodes > self._limits.max_nodes:
+        while nodes or words:
+            if depth > limits.max_depth:
+                raise _too_deep(limits)
+            self._nodes += len(nodes) + len(words)
+            if self._nodes > limits.max_nodes:
                 raise UnreadableError(
-                    f"the body holds more than {self._limits.max_nodes} objects and lists; "
+                    f"the body holds more than {limits.max_nodes} objects and lists; "
                     "send less at once"
                 )
             inner: list[object] = []
-            self._words = []
-            for self._reading, level in enumerate(levels):
-                if not level:
-                    continue
-                found = self._words if self._reading else inner
-                for node in level:
-                    if node.__class__ is dict:
-                        if depth:
-                            self.names.update(node)
-                        self._object(node, found)
-                    elif node.__class__ is list:
-                        self._list(node, found)
-                    elif node.__class__ is str:
-                        self._text(node)
-            levels = (inner, self._words)
+            self._words, self._reading = [], False
+            self._level(nodes, inner, depth)
+            if words:
+                self._reading = True
+                self._level(words, self._words, depth)
+            nodes, words = inner, self._words
             depth += 1
         text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
         return text + self._numbers + self._media
 
+    def _level(self, level: Iterable[object], inner: list[object], depth: int) -> None:
+        for node in level:
+            if node.__class__ is dict:
+                if depth:
+                    self.names.update(node)
+                self._object(node, inner)
+            elif node.__class__ is list:
+                self._list(node, inner)
+            elif node.__class__ is str:
+                self._text(node)
+
     def _object(self, node: dict[str, object], inner: list[object]) -> None:
         self.members += len(node)
+        size = 0
         for key, value in node.items():
-            self._bytes += len(key)
+            size += len(key)
             if value.__class__ is str:
-                possible = key in MEDIA_MEMBERS or len(value) >= LONG
-                if possible and self._holds_media(key, value, node):
-                    picture = self._limits.media_tokens + len(value) // _MEDIA_BYTES_PER_TOKEN
+                length = len(value)
+                if (length >= LONG or key in MEDIA_MEMBERS) and self._holds_media(key, value, node):
+                    picture = self._limits.media_tokens + length // _MEDIA_BYTES_PER_TOKEN
                     if is_thought(key, node):
-                        picture = min(picture, len(value) // _TEXT_BYTES_PER_TOKEN + 1)
+                        picture = min(picture, length // _TEXT_BYTES_PER_TOKEN + 1)
                     self._media += picture
                 elif key == SHOWING and ShownPictures.OPENS in value:
                     shown = ShownPictures()
                     shown.take(value)
                     self._show(shown)
                 elif value.isascii():
-                    self._bytes += len(value)
+                    size += length
                 else:
                     self._text(value)
             elif value.__class__ is dict:
@@ -214,10 +220,11 @@ class _Measure:
             elif value.__class__ is list:
                 if key in READ_MEMBERS and is_read(key, node):
                     self._words.append(value)
-                elif not self._reading and may_list_media(key):
+                elif key not in WORDED_LISTS and not self._reading and may_list_media(key):
                     inner.append(self._without_media(key, value, node))
                 else:
                     inner.append(value)
+        self._bytes += size
 
     def _show(self, shown: ShownPictures, *, times: int = 1) -> None:
         """Count what a text shows; minus once takes back what is counted elsewhere."""

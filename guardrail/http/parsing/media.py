@@ -151,6 +151,10 @@ def _is_link(text: str) -> bool:
     return text.startswith(("http://", "https://")) and not any(map(str.isspace, text))
 
 
+WORDED_LISTS = frozenset("content contents input messages parts stop tools".split())
+"""Members that `may_list_media` need not be asked about: what they list is read."""
+
+
 def may_list_media(key: str) -> bool:
     """Tell whether a list of that name may hold the bytes of media."""
     return key in _SEALED or _is_likely(key)

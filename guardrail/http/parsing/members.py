@@ -45,7 +45,7 @@ TOOL_LISTS = (
     "server_tools",
 )
 """Members that list the tools of a model."""
-TOOL_MEMBERS = (*TOOL_LISTS, "web_search_options", "search_parameters", "plugins")
+TOOL_MEMBERS = (*TOOL_LISTS, "web_search_options", "search_parameters", "enable_search", "plugins")
 """Members that hand tools to a model: lists of them, and settings of a search."""
 TOOL_CHOICES = (
     "tool_choice",
@@ -75,7 +75,7 @@ MULTIPLIERS = frozenset(
     "n best_of candidateCount candidate_count sampleCount sample_count num_return_sequences "
     "numberOfImages number_of_images numberOfVideos number_of_videos num_images "
     "num_completions num_generations num_outputs num_images_per_prompt n_samples num_samples "
-    "beam_width num_beams".split()
+    "n_cmpl n_variants beam_width num_beams".split()
 )
 """Members that ask for several completions."""
 MODELS = ("model", "modelId", "model_name")
@@ -88,6 +88,7 @@ OTHER_MODELS = (
     "fallback_models",
     "context_window_fallbacks",
     "content_policy_fallbacks",
+    "preset",
     "lora",
     "lora_path",
     "lora_adapter",
@@ -109,6 +110,7 @@ STORED = (
     "agent",
     "agent_id",
     "prompt_id",
+    "promptVariables",
     "workflow",
 )
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
@@ -135,6 +137,7 @@ REASONING = (
     "enable_thinking",
     "thinking_budget",
     "reasoning_budget",
+    "prompt_mode",
 )
 """Members that may ask for reasoning, and for nothing else."""
 OUTPUT_CONFIG = "output_config"
@@ -241,7 +244,7 @@ def check_spelling(every: Iterable[Members]) -> None:
 LOOKUP = frozenset(
     "web_search web_search_preview web_fetch file_search google_search googlesearch "
     "google_search_retrieval googlesearchretrieval url_context urlcontext google_maps googlemaps "
-    "enterprise_web_search enterprisewebsearch retrieval filesearch "
+    "enterprise_web_search enterprisewebsearch retrieval filesearch x_search collections_search "
     "web_search_options".split()
 )
 """Families of tools with which a model finds what it reads."""
@@ -280,6 +283,8 @@ def tools_in(every: Iterable[Members]) -> Iterator[object]:
         for name in ("web_search_options", "search_parameters"):
             if members.get(name) is not None:
                 yield {"type": "web_search_options"}
+        if members.get("enable_search") is True:
+            yield {"type": "web_search_options"}
         plugins = members.get("plugins")
         for plugin in plugins if isinstance(plugins, list) else ():
             web = isinstance(plugin, dict) and plugin.get("id") == "web"

@@ -14,7 +14,7 @@ from guardrail.http.parsing.members import (
     TOOL_LISTS,
     TOOL_MEMBERS,
 )
-from guardrail.http.parsing.spellings import is_alike
+from guardrail.model.spellings import is_alike
 
 CONTAINERS = (*sorted(SETTINGS), "requests", "request", "params")
 """Members that hold settings of a request, to be changed as those beside them are."""

@@ -33,7 +33,6 @@ from guardrail.http.parsing.endpoints import (
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import Shape, generates, shape_of
-from guardrail.http.parsing.spellings import is_alike
 from guardrail.http.parsing.values import (
     FREE,
     Classifier,
@@ -44,21 +43,31 @@ from guardrail.http.parsing.values import (
     UnreadableError,
     shown,
 )
+from guardrail.model.spellings import is_alike
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
 _CODED = frozenset({b"content-encoding", b"x-body-compressed"})
 _PARAMETERS = re.compile(
-    r"(?: *; *[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))*"
+    r"(?:[ \t]*+;[ \t]*+"
+    r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))?)*+"
 )
-_CHARSET = re.compile(r"; *charset=\"?([^\";]*)", re.IGNORECASE)
+# Some frameworks read an encoded one, `charset*=` (RFC 2231), in the place of a plain one.
+_CHARSET = re.compile(r";[ \t]*charset(\*[^=]*)?=\"?([^\";]*)", re.IGNORECASE)
 # Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
 _UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
 # These stream unless they are told not to.
-_STREAMING = ("/api/chat", "/api/generate")
+_STREAMING = ("/api/chat", "/api/generate", "/generate_stream")
+_SPEECH = "/v1/audio/speech"
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
-_GOES_ON = ("/v1/threads/", "/v1/realtime/calls", "/v1/realtime/translations/calls")
+_GOES_ON = (
+    "/v1/threads/",
+    "/v1/realtime/calls",
+    "/v1/realtime/translations/calls",
+    "/agents/",
+    "/flows/",
+)
 # The addresses of sessions, which name their model in the query.
 _SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")
 _TEXTS = ("prompt", "input", "text")
@@ -176,7 +185,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _Content(shape_of_batch(members, caps_of(endpoint), limits), tokens, document)
     capability = endpoint.capability
     goes_on = False
-    if capability == "other" and generates(members):
+    if capability == "other" and endpoint.kind is not Kind.EMBED and generates(members):
         goes_on = endpoint.name.startswith(_CONVERSATION)
         capability = "agentic" if goes_on else "chat"
     shape = shape_of(members, capability, caps_of(endpoint), names)
@@ -250,7 +259,8 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     rest = content_type[len(content_type.partition(";")[0]) :]
     charsets = _CHARSET.findall(rest)
     if _PARAMETERS.fullmatch(rest.rstrip()) is None or any(
-        charset.lower() not in ("utf-8", "utf8") for charset in charsets
+        encoded or charset.strip(" \t").lower() not in ("utf-8", "utf8")
+        for encoded, charset in charsets
     ):
         raise UnreadableError(
             "the content type has parameters that hosts read differently; send UTF-8, and no "
@@ -330,6 +340,26 @@ def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> d
     if shape.counts.output_tokens is not None:
         estimate["output_tokens"] = shape.counts.output_tokens
     return estimate
+
+
+def with_units(asked: ParsedRequest) -> ParsedRequest:
+    """Return what a request asks for, with how many pictures and seconds, where that is known.
+
+    A request for pictures asks for as many as for completions, one about sound for none, and for
+    speech for no sound that is heard; one that makes no model work asks for neither.
+    """
+    estimate, facts = asked.estimate, asked.facts
+    if estimate.items() >= FREE.items():
+        added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "image":
+        added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
+    elif facts.get("request.endpoint") == _SPEECH:
+        added = {"images": 0, "audio_seconds": 0}
+    elif facts.get("request.capability") == "audio":
+        added = {"images": 0}
+    else:
+        return asked
+    return asked._replace(estimate={**added, **estimate})
 
 
 def _of_address(endpoint: Endpoint, query: bytes) -> dict[str, object]:

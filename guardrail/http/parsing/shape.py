@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from guardrail.http.parsing.caps import NO_CAPS, CapRules, Counts, counts_of, likely_completions
-from guardrail.http.parsing.endpoints import LONGEST_MODEL, is_name
+from guardrail.http.parsing.endpoints import LONGEST_MODEL, PLAIN_NAME, is_name
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
     DECIDING,
@@ -35,6 +35,7 @@ from guardrail.http.parsing.members import (
     tools_in,
 )
 from guardrail.http.parsing.values import UnreadableError
+from guardrail.model.spellings import stands_for_another
 
 _MOST_DISTINCT = 256
 CONTENT = (
@@ -58,6 +59,9 @@ _USUAL = frozenset(
 """What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
 _SYSTEM_ROLES = ("system", "developer")
 _TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
+# Whether a response of a Realtime session is a part of that session's own conversation.
+_NO_CONVERSATION = ("auto", "none")
+_WORDS_AND_PICTURES = frozenset({"prompt_string", "multimodal_data"})
 # What an answer cited is no input: it tells where its text came from.
 _CITED = ("file_citation", "container_file_citation", "file_path")
 _MODEL_MEMBERS = frozenset({*MODELS, *ALSO_MODELS, *OTHER_MODELS})
@@ -66,7 +70,13 @@ _ALSO = frozenset(ALSO_MODELS)
 _PRESET = "@preset/"  # OpenRouter's: what is stored under it may name the model
 # Most bodies have none of these members: that is seen at once.
 _ELSEWHERE = frozenset({*STORED, *STORED_FILES})
-_TELLING = frozenset("suffix prediction modalities responseModalities response_modalities".split())
+_PICTURING = frozenset(
+    "imageGenerationConfig textToImageParams text_prompts videoGenerationConfig textToVideoParams "
+    "aspect_ratio".split()
+)  # what Bedrock's models that draw are told
+_TELLING = _PICTURING | frozenset(
+    "suffix prediction modalities responseModalities response_modalities".split()
+)
 _EFFORTS = ("reasoning_effort", "think", "thinking_level", "thinkingLevel")
 _REASONING = frozenset({*REASONING, OUTPUT_CONFIG})
 _BUDGETS = ("thinking_budget", "reasoning_budget")
@@ -209,9 +219,9 @@ def _model(every: Sequence[Members]) -> str | None:
             continue
         for name in MODELS:
             model = members.get(name)
-            if model is None:
-                continue
-            if not isinstance(model, str) or not is_name(model):
+            if model is None or model == "":
+                continue  # hosts take either for their own
+            if not isinstance(model, str) or not (PLAIN_NAME.fullmatch(model) or is_name(model)):
                 raise UnreadableError(
                     f"`{name}` is not a name; send up to {LONGEST_MODEL} characters that can be "
                     "printed, and no blanks around them",
@@ -227,7 +237,7 @@ def _model(every: Sequence[Members]) -> str | None:
             also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
-    stored = found is not None and _PRESET in found
+    stored = found is not None and (_PRESET in found or stands_for_another(found))
     others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
     return None if others else found
 
@@ -253,22 +263,31 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
     """Return how often a body refers to what the host keeps, and whether that may hold tools."""
     count, opaque = 0, False
     for _, members, settles in every:
-        prompt = members.get("prompt")
-        if settles and isinstance(prompt, dict):
+        if settles and _is_stored(members.get("prompt")):
             count, opaque = count + 1, True
         if _ELSEWHERE.isdisjoint(members):
             continue
         referring = STORED if settles else STORED_ANYWHERE
-        count += sum(members.get(name) is not None for name in referring)
+        found = sum(_refers(members, name) for name in referring)
+        count, opaque = count + found, opaque or found > 0
         if members.get("type") not in _CITED:
             count += sum(members.get(name) is not None for name in STORED_FILES)
-        stored = STORED if settles else STORED_ANYWHERE
-        opaque = opaque or any(members.get(name) is not None for name in stored)
     items = every[0].of.get("input") if every else None
     if isinstance(items, list) and any(_is_reference(item) for item in items):
         # Items of one conversation: together they are at most what an earlier response is.
         count += 1
     return count, opaque
+
+
+def _is_stored(prompt: object) -> bool:
+    """Whether a prompt is stored: llama.cpp has one of words beside pictures."""
+    return isinstance(prompt, dict) and not prompt.keys() <= _WORDS_AND_PICTURES
+
+
+def _refers(members: Mapping[str, object], name: str) -> bool:
+    """Whether a member refers to something that is stored; a conversation may be of none."""
+    value = members.get(name)
+    return value is not None and not (name == "conversation" and value in _NO_CONVERSATION)
 
 
 def _is_reference(item: object) -> bool:
@@ -278,9 +297,9 @@ def _is_reference(item: object) -> bool:
 def _only_goes_on(every: Sequence[Members]) -> bool:
     """Whether all that a body refers to is a conversation: tools are handed over anew in it."""
     return not any(
-        (settles and isinstance(members.get("prompt"), dict))
+        (settles and _is_stored(members.get("prompt")))
         or any(
-            members.get(name) is not None
+            _refers(members, name)
             for name in (STORED if settles else STORED_ANYWHERE)
             if name not in _TALKS
         )
@@ -296,6 +315,8 @@ def _by_members(every: Sequence[Members]) -> str:
             continue
         if members.get("suffix") is not None or members.get("prediction") is not None:
             return "code"
+        if not _PICTURING.isdisjoint(members):
+            capability = strictest(capability, "image")
         for name in ("modalities", "responseModalities", "response_modalities"):
             wanted = members.get(name)
             lowered = {str(kind).lower() for kind in wanted} if isinstance(wanted, list) else ()
@@ -332,6 +353,8 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
         if isinstance(config, dict) and config.get("thinkingBudget", config.get(_BUDGET)) != 0:
             return True
     if settles and any(members.get(name) not in (None, False, 0) for name in _BUDGETS):
+        return True
+    if members.get("prompt_mode") == "reasoning":
         return True
     return members.get("enable_thinking") is True or thinking is True
 

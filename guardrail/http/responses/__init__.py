@@ -57,7 +57,7 @@ def refuse(decision: Decision, addressee: Addressee, style: Style) -> Answer:
     wait = wait_of(reading, decision.retry_after, style.jitter, style.spread)
     refusal = refusal_of(decision, reading, wait, style.links)
     standings = () if reading.shared else reading.standings
-    quota = quota_fields(standings, addressee.dialect, style, decision.time)
+    quota = quota_fields(standings, addressee.dialect, style, decision.case.now)
     return answer(refusal, addressee, style, decision.id, quota)
 
 

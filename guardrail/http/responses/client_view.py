@@ -8,7 +8,7 @@ A wait that is told is never less than the truth, and not the same for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from guardrail.engine import (
@@ -43,18 +43,18 @@ class ShownLimit(NamedTuple):
     """How one of the caller's own limits stands.
 
     `quota` is what a full limit holds in whole units (money in micro-USD), `left` what is left.
-    `window` is in seconds, None where there is none to tell. `resets` is the seconds until it is
-    full again, None where time alone does not fill it; `wait` those until this request fits,
+    `window` is in seconds, None where there is none to tell. `resets` is the microseconds until it
+    is full again, None where time alone does not fill it; `wait` those until this request fits,
     None if it does.
     """
 
     name: str
     unit: str
     quota: int
-    left: int
     window: int | None
-    resets: float | None
-    wait: float | None
+    left: int
+    resets: int | None
+    wait: int | None
     key: str
 
 
@@ -95,13 +95,12 @@ def view_of(decision: Decision) -> ClientView:
             counter = receipts.get(finding.number)
             spilled = counter is not None and counter[0].spilled
             enforced.append((finding, _shows(rules, finding, facts) and not spilled))
-    standings = []
+    looked: list[Looked] = []
     for number, (receipt, charged) in receipts.items():
         limit, part = engine.counters[number]
         shows = limit.shown and limit.rule.mode is Mode.ENFORCE and not receipt.spilled
         if shows and is_own(limit.rule, facts, limit.key_facts):
-            stands = limit.stand(receipt, case.now, charged)
-            standings.append(standing_of(shown_of(limit, part), receipt, stands, waits.get(number)))
+            looked.append((shown_of(limit, part), receipt, charged, waits.get(number)))
     refusals = tuple(
         Refused(
             rules[f.order] if f.order >= 0 else None,
@@ -114,17 +113,18 @@ def view_of(decision: Decision) -> ClientView:
     )
     obliged = tuple(f for f, own in enforced if own and not f.effect.refuses)
     shared = _rests_on_strangers(decision, refusals, enforced)
-    return ClientView(tuple(standings), refusals, obliged, shared)
+    return ClientView(tuple(standings_of(looked, case.now)), refusals, obliged, shared)
 
 
 class Shown(NamedTuple):
     """What does not change of a counter that may show.
 
-    `window` is None for a rate. `own` tells that it is keyed by what belongs to one caller, and
-    `joins` how many facts of its key follow the first.
+    `window` is None for a rate, which `paces`. `own` tells that it is keyed by what belongs to one
+    caller, and `joins` how many facts of its key follow the first.
     """
 
-    limit: Limit
+    stand: Callable[[Receipt, int, bool], Stand]
+    paces: bool
     name: str
     unit: str
     window: int | None
@@ -137,7 +137,8 @@ def shown_of(limit: Limit, part: int) -> Shown:
     unit, rule = limit.unit(part), limit.rule
     name = rule.id if len(limit.idents) == 1 else f"{rule.id}.{unit}"
     return Shown(
-        limit,
+        limit.stand,
+        limit.period > 0,
         name,
         MONEY if unit == "cost_usd" else unit,
         window_of(rule),
@@ -146,18 +147,22 @@ def shown_of(limit: Limit, part: int) -> Shown:
     )
 
 
-def standing_of(shown: Shown, receipt: Receipt, stands: Stand, wait: int | None) -> ShownLimit:
-    """Return how a counter `stands`, by its receipt of that moment; `wait` is in microseconds."""
-    limit, name, unit, window, *_ = shown
-    most, _, left, resets = stands
-    if limit.period:
-        # A full bucket and the time it takes to fill state the pace and the burst at once.
-        window = max(1, -(-receipt.slot // SECOND))
-    seconds = None if resets is None else resets / SECOND
-    waits = None if wait is None else wait / SECOND
-    # Several are made for each answer: a named tuple's own constructor takes thrice as long.
-    told = (name, unit, most, left, window, seconds, waits, receipt.key)
-    return tuple.__new__(ShownLimit, told)
+Looked = tuple[Shown, Receipt, bool, int | None]
+"""A counter, its receipt, whether the request was charged to it, and its wait if it refuses."""
+
+
+def standings_of(looked: Iterable[Looked], now: int) -> list[ShownLimit]:
+    """Return how counters stand at `now`, by receipts of that moment; times in microseconds."""
+    found = []
+    for (stand, paces, name, unit, window, *_), receipt, charged, wait in looked:
+        most, _, left, resets = stand(receipt, now, charged)
+        if paces:
+            # A full bucket and the time it takes to fill state the pace and the burst at once.
+            window = -(-receipt.slot // SECOND) or 1
+        # Several are made for each answer: a named tuple's own constructor takes thrice as long.
+        told = (name, unit, most, window, left, resets, wait, receipt.key)
+        found.append(tuple.__new__(ShownLimit, told))
+    return found
 
 
 def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> bool:
@@ -221,6 +226,7 @@ def _longest(refusals: list[Refused]) -> float:
 
 
 _ENGINES_KEPT = 4
+_JOINED = f"{SEPARATOR}="
 
 
 class Receipts:
@@ -238,20 +244,16 @@ class Receipts:
         known = self._known.get(case.engine)
         if known is None:
             known = self._seen(case.engine)
-        stands: list[tuple[Shown, Receipt, Stand]] = []
-        now = case.now
+        looked: list[Looked] = []
         for row in case.debits:
             if row is None or (shown := known[row[0]]) is None:
                 continue
-            receipt = tuple.__new__(Receipt, row)
-            key = receipt.key
-            if not key.startswith("=", IDENT_LENGTH) or (
-                shown.joins and key.count(f"{SEPARATOR}=") != shown.joins
-            ):
+            key, joins = row[1], shown.joins
+            if not key.startswith("=", IDENT_LENGTH) or (joins and key.count(_JOINED) != joins):
                 return None
             if shown.own:
-                stands.append((shown, receipt, shown.limit.stand(receipt, now, True)))
-        return [standing_of(shown, receipt, stood, None) for shown, receipt, stood in stands]
+                looked.append((shown, tuple.__new__(Receipt, row), True, None))
+        return standings_of(looked, case.now)
 
     def _seen(self, engine: Engine) -> tuple[Shown | None, ...]:
         if len(self._known) >= _ENGINES_KEPT:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import repeat
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ LARGEST = 10**15 - 1
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
 _TIGHTNESS = itemgetter(0, 1)
+_NO_PARTITIONS = repeat("")
+_WORDED = 4  # the name, the unit, the quota and the window of a limit
 
 Field = tuple[bytes, bytes]
 
@@ -46,11 +48,11 @@ Field = tuple[bytes, bytes]
 class Worded(NamedTuple):
     """What does not change of how some limits are written, in their order.
 
-    `names` are their names, `policies` what `RateLimit-Policy` says of each without its
-    partition, and `field` all of that in one.
+    `limits` are what `RateLimit` says of each before its number, `policies` what `RateLimit-Policy`
+    says of each without its partition, and `field` all of that in one.
     """
 
-    names: list[str]
+    limits: list[str]
     policies: list[str]
     field: bytes
 
@@ -59,11 +61,11 @@ class Wording:
     """How the limits of an answer are written, kept: nearly every answer says the same again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[tuple[str, str, int, int | None], ...], Worded] = {}
+        self._known: dict[tuple[tuple[object, ...], ...], Worded] = {}
 
     def of(self, standings: Sequence[ShownLimit]) -> Worded:
         """Return what does not change of how limits are written."""
-        key = tuple([(name, unit, quota, window) for name, unit, quota, _, window, *_ in standings])
+        key = tuple([standing[:_WORDED] for standing in standings])
         worded = self._known.get(key)
         if worded is None:
             if len(self._known) >= _MOST_KEPT:
@@ -71,7 +73,8 @@ class Wording:
             texts = [_wording(standing) for standing in standings]
             policies = [policy for _, policy in texts]
             joined = ", ".join(policies).encode("ascii")
-            worded = self._known[key] = Worded([name for name, _ in texts], policies, joined)
+            limits = [f"{name};r=" for name, _ in texts]
+            worded = self._known[key] = Worded(limits, policies, joined)
         return worded
 
 
@@ -90,17 +93,17 @@ def ratelimit_fields(
         return []
     worded = (wording or Wording()).of(standings)
     policy = worded.field
-    partitions = [""] * len(standings)
+    partitions: Iterable[str] = _NO_PARTITIONS
     if partition is not None:
         partitions = [_partition(standing, partition) for standing in standings]
         policy = ", ".join(map("".join, zip(worded.policies, partitions, strict=True))).encode()
     limits = []
-    for name, standing, pk in zip(worded.names, standings, partitions, strict=True):
-        _, _, quota, left, _, resets, wait, _ = standing
+    for said, standing, pk in zip(worded.limits, standings, partitions, strict=False):
+        _, _, quota, _, left, resets, wait, _ = standing
         # `t` is the wait of one that refuses, else the time to full.
-        seconds = resets if wait is None else wait
-        until = pk if seconds is None else f";t={math.ceil(seconds)}{pk}"
-        stands = f"{name};r={left if left <= LARGEST else LARGEST}{until}"
+        micros = resets if wait is None else wait
+        until = pk if micros is None else f";t={-(-micros // SECOND)}{pk}"
+        stands = f"{said}{left if left <= LARGEST else LARGEST}{until}"
         limits.append((wait is None, left / (quota or 1), stands))
     limits.sort(key=_TIGHTNESS)
     every = ", ".join([stands for _, _, stands in limits])
@@ -158,54 +161,56 @@ ANTHROPIC_NAMES: Mapping[str, Names] = {
 }
 
 
-def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: float) -> list[Field]:
+VENDOR_NAMES: Mapping[Dialect, Mapping[str, Names]] = {
+    Dialect.OPENAI: OPENAI_NAMES,
+    Dialect.ANTHROPIC: ANTHROPIC_NAMES,
+}
+"""The dialects that have quota headers of their own."""
+
+
+def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: int) -> list[Field]:
     """Return a dialect's own quota headers, by the tightest limit of each unit.
 
     OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
-    counted from `now` (seconds since the epoch).
+    counted from `now` (microseconds since the epoch).
     """
-    if dialect is Dialect.OPENAI:
-        named = OPENAI_NAMES
-    elif dialect is Dialect.ANTHROPIC:
-        named = ANTHROPIC_NAMES
-    else:
+    named = VENDOR_NAMES.get(dialect)
+    if named is None:
         return []
     tightest: dict[str, ShownLimit] = {}
     for standing in standings:
-        known = tightest.get(standing.unit)
-        if known is None or standing.left < known.left:
-            tightest[standing.unit] = standing
+        unit = standing[1]
+        if unit in named and (unit not in tightest or standing.left < tightest[unit].left):
+            tightest[unit] = standing
     fields: list[Field] = []
     for unit, (limit, remaining, reset) in named.items():
-        found = tightest.get(unit)
-        if found is None:
+        if unit not in tightest:
             continue
-        fields.append((limit, b"%d" % found.quota))
-        fields.append((remaining, b"%d" % found.left))
-        if found.resets is not None:
-            span = found.resets
-            until = go_duration(span) if dialect is Dialect.OPENAI else rfc3339(now + span)
+        _, _, quota, _, left, resets, _, _ = tightest[unit]
+        fields += (limit, b"%d" % quota), (remaining, b"%d" % left)
+        if resets is not None:
+            anthropic = dialect is Dialect.ANTHROPIC
+            until = rfc3339(now + resets) if anthropic else go_duration(resets)
             fields.append((reset, until.encode("ascii")))
     return fields
 
 
-def go_duration(seconds: float) -> str:
-    """Return a span of time as Go's `time.Duration` prints it, rounded up to milliseconds."""
-    millis = math.ceil(round(seconds * 1000, 3))
+def go_duration(micros: int) -> str:
+    """Return microseconds as Go's `time.Duration` prints them, rounded up to milliseconds."""
+    millis = -(-micros // 1000)
     if millis < 1000:
         return f"{millis}ms" if millis else "0s"
-    minutes, millis = divmod(millis, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    whole, fraction = divmod(millis, 1000)
-    tail = f"{whole}" + (f".{fraction:03d}".rstrip("0") if fraction else "")
-    if hours:
-        return f"{hours}h{minutes}m{tail}s"
-    return f"{minutes}m{tail}s" if minutes else f"{tail}s"
+    whole, millis = divmod(millis, 1000)
+    minutes, seconds = divmod(whole, 60)
+    tail = f"{seconds}.{millis:03d}".rstrip("0") + "s" if millis else f"{seconds}s"
+    if minutes < 60:
+        return f"{minutes}m{tail}" if minutes else tail
+    return f"{minutes // 60}h{minutes % 60}m{tail}"
 
 
-def rfc3339(moment: float) -> str:
-    """Return a time (seconds since the epoch) in RFC 3339, rounded up to whole seconds."""
-    return datetime.fromtimestamp(math.ceil(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def rfc3339(moment: int) -> str:
+    """Return a time (microseconds since the epoch) in RFC 3339, rounded up to whole seconds."""
+    return datetime.fromtimestamp(-(-moment // SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 EXPOSED = (
@@ -313,10 +318,10 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
         shows = style.vendor or style.fields is not None
         standings = style.receipts.standings(case) if shows else ()
     if standings is not None:
-        fields = quota_fields(standings, addressee.dialect, style, case.now / SECOND)
+        fields = quota_fields(standings, addressee.dialect, style, case.now)
     else:
         reading = view_of(decision)
-        fields = quota_fields(reading.standings, addressee.dialect, style, decision.time)
+        fields = quota_fields(reading.standings, addressee.dialect, style, case.now)
         fields += _declared(decision, reading)
     named = id_field(addressee.dialect)
     fields.append((named, case.engine.ids.name(case.serial).encode("ascii")))
@@ -326,9 +331,12 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
 
 
 def quota_fields(
-    standings: Sequence[ShownLimit], dialect: Dialect, style: Style, now: float
+    standings: Sequence[ShownLimit], dialect: Dialect, style: Style, now: int
 ) -> list[Field]:
-    """Return the RateLimit fields and the dialect's own, for limits that may show."""
+    """Return the RateLimit fields and the dialect's own, for limits that may show.
+
+    `now` is in microseconds since the epoch.
+    """
     fields: list[Field] = []
     if style.units is not None:
         standings = [standing for standing in standings if standing.unit in style.units]

@@ -28,34 +28,36 @@ class PerProcess(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._owner = 0
-        self._value: T | None = None
+        self.made: tuple[int, T] | None = None
+        """The process that made the value last, and the value."""
 
     def get(self) -> T:
         """Return this process's value."""
-        value = self._value
-        if value is not None and self._owner == os.getpid():
-            return value
+        made, process = self.made, os.getpid()
+        if made is not None and made[0] == process:
+            return made[1]
         with self._lock:
-            if self._value is None or self._owner != os.getpid():
-                self._value = self._make()
-                self._owner = os.getpid()
-            return self._value
+            made = self.made
+            if made is None or made[0] != process:
+                made = self.made = process, self._make()
+            return made[1]
 
     def change(self, successor: Callable[[T | None], T | None]) -> None:
         """Replace this process's value, None where it has made none, by its successor."""
         with self._lock:
-            value = self._value if self._owner == os.getpid() else None
-            after = successor(value)
+            after = successor(self._own())
             if after is not None:
-                self._value, self._owner = after, os.getpid()
+                self.made = os.getpid(), after
 
     def taken(self) -> T | None:
         """Return the value and forget it, None if this process has made none."""
         with self._lock:
-            value = self._value if self._owner == os.getpid() else None
-            self._value = None
+            value, self.made = self._own(), None
             return value
+
+    def _own(self) -> T | None:
+        made = self.made
+        return made[1] if made is not None and made[0] == os.getpid() else None
 
 
 LOG = logging.getLogger("guardrail")
@@ -213,10 +215,6 @@ class InForce(PerProcess[G]):
         self._reloading = reloading
         self.looks = reloading is not None and reloading.every > 0
         """Whether files are ever looked at by themselves."""
-
-    def ready(self) -> G | None:
-        """Return the guard, None where it is first to be seen whether policies changed."""
-        return None if self.looks else self.get()
 
     @property
     def reloads(self) -> Reloads | None:

@@ -8,6 +8,8 @@ from guardrail.loading.lint.conditions import lint_conditions
 from guardrail.loading.lint.ends import ended_by, ending_by, ending_soon
 from guardrail.loading.lint.limits import forgetful, lint_limits
 from guardrail.loading.lint.names import lint_names
+from guardrail.loading.lint.prices import lint_prices
+from guardrail.loading.lint.scores import lint_scores
 from guardrail.loading.lint.texts import lint_texts
 from guardrail.loading.lint.tiers import lint_tiers
 from guardrail.loading.lint.written import Written
@@ -39,4 +41,6 @@ def lint_written(written: Written) -> None:
     lint_names(written)
     lint_conditions(written)
     lint_limits(written)
+    lint_scores(written)
+    lint_prices(written)
     lint_tiers(written)

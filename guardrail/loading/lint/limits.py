@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from guardrail.errors import Diagnostic, finding
 from guardrail.loading.findings import Path
-from guardrail.loading.lint.written import Written, allowances, maps_in
+from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import MapNode, Node, Scalar
 from guardrail.loading.text import listed, quoted
@@ -20,7 +20,7 @@ from guardrail.model.amounts import (
     possible_amounts,
     without_raises,
 )
-from guardrail.model.conditions import ALWAYS, comparisons, facts_of
+from guardrail.model.conditions import ALWAYS, facts_of
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import BURST, Budget, Concurrency, Distinct, Limiting, Rate, Rule
@@ -54,7 +54,6 @@ def lint_limits(written: Written) -> None:
     _of_no_value(written, limits)
     _short_bans(written)
     _late_bands(written)
-    _idle_points(written)
     _without_concurrency(written, limits)
 
 
@@ -218,36 +217,6 @@ def _written_amount(written: Written, rule: Rule, path: Path) -> Node:
             if table is not None:
                 return table
     return node
-
-
-# GR236: points of a score beyond what any rule asks for.
-
-
-def _idle_points(written: Written) -> None:
-    score = written.policies.score
-    conditions = [rule.when for rule in written.policies.rules if rule.mode is not Mode.OFF]
-    conditions += [exemption.when for exemption in written.policies.exemptions]
-    tests = [test for when in conditions for test in comparisons(when) if test.fact == _SCORE]
-    amounts = (amount for rule in written.policies.rules for _, amount in allowances(rule))
-    read = any(getattr(without_raises(amount), "fact", "") == _SCORE for amount in amounts)
-    bounds = [test.operand for test in tests if isinstance(test.operand, int | float)]
-    if score is None or read or not bounds or len(bounds) < len(tests):
-        return
-    most = max(bounds)
-    for _, section in written.sections("score"):
-        for node in maps_in(section):
-            points = node.get("points")
-            if not isinstance(points, Scalar) or not isinstance(points.value, int):
-                continue
-            # A test for more than a bound takes one point more.
-            if points.value > most + 1:
-                message = f"no rule asks for as many as {quoted(points.text)} points"
-                label = f"the most that any asks for is {most:g}"
-                help = f"write `{most:g}`, if one sign is to do as much as all others together"
-                written.scope.findings.note("GR236", points, message, label=label, help=help)
-
-
-_SCORE = "actor.score"
 
 
 # GR214: what has to stand beside a limit.

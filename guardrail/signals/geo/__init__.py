@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from guardrail.errors import SettingError
@@ -187,7 +189,17 @@ class GeoSignal:
 
 
 def _embedded(max_age: float) -> Database:
-    return open_database(EMBEDDED, max_age, known=EMBEDDED_DIGEST)
+    opened = _opened(EMBEDDED, identity_of(EMBEDDED), EMBEDDED_DIGEST)
+    return replace(opened, max_age=max_age)
+
+
+@lru_cache(1)
+def _opened(path: Path, identity: tuple[int, int, int] | None, known: str) -> Database:
+    """Return a database that is known by its digest, opened once: all guards read the same copy.
+
+    `identity` tells the file from one that has replaced it.
+    """
+    return open_database(path, math.inf, known=known)
 
 
 def _age_warnings(file: Database, now: float) -> Iterator[str]:

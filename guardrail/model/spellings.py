@@ -1,8 +1,9 @@
 """Other spellings of one model's name, by which hosts serve the same model.
 
 Gateways take the provider before a name (`openai/large`, `bedrock/us.anthropic.large`), Gemini its
-collection (`models/large`), Bedrock a region (`eu.anthropic.large`), Ollama a tag that says nothing
-(`large:latest`), and some take any case. A rule that names a model means all of these. A snapshot
+collection (`models/large`), Bedrock a region (`eu.anthropic.large`) or a whole resource
+(`arn:aws:bedrock:…:foundation-model/large`), Ollama a tag that says nothing (`large:latest`), and
+some take any case. A rule that names a model means all of these. A snapshot
 (`large-2026-03-01`), a fine-tuned model (`ft:large:org::id`) and a name behind an organisation
 that is no provider are other models, whose prices may differ: those are for `aliases` and
 `unlisted_model`.
@@ -10,6 +11,7 @@ that is no provider are other models, whose prices may differ: those are for `al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from guardrail.model.policy import Model
@@ -32,6 +34,8 @@ _MAKERS = frozenset(
     "anthropic amazon ai21 cohere deepseek google luma meta minimax mistral moonshot moonshotai "
     "nvidia openai qwen stability twelvelabs writer zai".split()
 )
+_RESOURCE = re.compile(r"arn:(?:[^:/]*:){4}([^:/]+)/(.+)", re.DOTALL)
+_NAMING = ("foundation-model", "inference-profile")
 _SAME = (":latest",)
 _LONGEST = 6
 
@@ -49,12 +53,28 @@ def bare(name: str) -> str:
         if not (slash and rest and before in PROVIDERS):
             break
         text = rest
+    resource = _RESOURCE.fullmatch(text)
+    if resource is not None and resource[1] in _NAMING:
+        text = resource[2]
     region, _, rest = text.partition(".")
     if region in REGIONS and rest.partition(".")[0] in _MAKERS:
         text = rest
     for ending in _SAME:
         text = text.removesuffix(ending)
     return text
+
+
+def stands_for_another(name: str) -> bool:
+    """Tell whether a name is a resource of Amazon's that stands for a model it does not name.
+
+    A prompt, a profile of one's own, bought capacity, a router: what is behind it is the host's to
+    know.
+    """
+    found = name.lower().find("arn:")
+    if found < 0 or (found and name[found - 1] != "/"):
+        return False
+    resource = _RESOURCE.fullmatch(name[found:].lower())
+    return resource is not None and resource[1] not in _NAMING
 
 
 class Spellings:

@@ -1,30 +1,117 @@
-"""HTTP over ASGI: how an application starts and ends, and one request read, passed on, settled."""
+"""The middleware, and how it serves HTTP: one request read, passed on to the host, and settled."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import types
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
+from guardrail.asgi.lifespan import NotStarted, serve_lifespan
+from guardrail.asgi.types import App, Message, Receive, Scope, Send
+from guardrail.asgi.websocket import serve_websocket
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
-from guardrail.http.enforcer import AsyncEnforcer
+from guardrail.http.enforcer import AsyncEnforcer, Sleep
 from guardrail.http.flow import RELEASED, STATE_KEY, Served, TooLargeError, TooSlowError, settled
 from guardrail.http.leases import LeaseTimer
 from guardrail.http.metering import readable
 from guardrail.http.parsing import UsageFormat
-from guardrail.http.request import LINGER, Field, Forward, Head, Request
+from guardrail.http.request import (
+    LINGER,
+    Field,
+    Forward,
+    Head,
+    Request,
+    counts_answer,
+    head_of_scope,
+    is_let_through,
+    is_scrape,
+)
 from guardrail.http.responses import Answer
+from guardrail.http.settings.build import configure
+from guardrail.http.settings.read import Options
+from guardrail.http.settings.reload import Reloads
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+class AsyncOptions(Options, total=False):
+    """The options of the ASGI middleware: `sleep` waits while a request is held."""
+
+    sleep: Sleep
+
+
+class GuardrailMiddleware:
+    """Guards every request to an application but those to exempt paths.
+
+    `GuardrailMiddleware(app)` takes its settings from `GUARDRAIL_CONFIG` or `pyproject.toml`;
+    any may be given as an argument instead, and `guard=` hands over a guard of the host's own.
+
+    Settings or policies that cannot be used raise nothing here, as frameworks make a middleware
+    while a server starts, where raising is not heard: the server's start fails, with the reason
+    (`NotStarted`). After a shutdown everything is opened anew by what is served next.
+    """
+
+    def __init__(self, app: App, **options: Unpack[AsyncOptions]) -> None:
+        self.app = app
+        self._sleep = options.pop("sleep", asyncio.sleep)
+        self._options = options
+        self._door: AsyncEnforcer | NotStarted = self._made()
+
+    @property
+    def door(self) -> AsyncEnforcer:
+        """What the requests share.
+
+        Raises:
+            SettingError: a setting is not usable.
+            PolicyError: the policies cannot be loaded.
+        """
+        if isinstance(self._door, NotStarted):
+            raise self._door.problem
+        return self._door
+
+    def metrics(self) -> str:
+        """Return what this process counted, in the text format of Prometheus."""
+        return self.door.metrics()
+
+    async def reload(self) -> Reloads | None:
+        """Load the policies anew, whole or not at all; None where the guard is the host's own."""
+        return await self.door.reload()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        enforcer = self._door
+        again = kind == "lifespan" if isinstance(enforcer, NotStarted) else enforcer.closed
+        if again:
+            enforcer = self._door = self._made()
+        if isinstance(enforcer, NotStarted):
+            await enforcer(scope, receive, send)
+            return
+        if kind == "lifespan":
+            await serve_lifespan(enforcer, self.app, scope, receive, send)
+            return
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        head = head_of_scope(scope)
+        if kind == "websocket":
+            await serve_websocket(enforcer, self.app, head, scope, receive, send)
+        elif is_scrape(head, enforcer.settings):
+            await send_answer(counts_answer(self.metrics()), send, head.method)
+        elif is_let_through(head, enforcer.settings):
+            # HTTP/2 need not state that a body follows: a preflight has none.
+            bare = head.method == "OPTIONS" and not head.is_one_of(enforcer.settings.exempt)
+            await self.app(scope, Bodiless(receive) if bare else receive, send)
+        else:
+            await serve_http(enforcer, self.app, head, scope, receive, send)
+
+    def _made(self) -> AsyncEnforcer | NotStarted:
+        try:
+            return AsyncEnforcer(configure(self._options), self._sleep)
+        except GuardrailError as problem:
+            return NotStarted(problem)
 
 
 class ClientLeftError(Exception):
@@ -268,9 +355,12 @@ class _Served(Served):
             # What a server sends out of a file by itself is not seen here.
             changed["extensions"] = {k: v for k, v in extensions.items() if k not in _UNSEEN}
         head = self._request.head
-        accepted = head.named.get(b"accept-encoding")
-        if self._metered and accepted is not None and (head.repeats or readable(accepted)):
-            changed["headers"] = _readable(scope["headers"])
+        accepted = head.named.get(b"accept-encoding") if self._metered else None
+        if accepted is not None and head.repeats:
+            changed["headers"] = _readable(scope["headers"], head.headers)
+        elif accepted is not None and (wanted := readable(accepted)) is not None:
+            fields = changed["headers"] = list(scope["headers"])
+            fields[head.headers.index((b"accept-encoding", accepted))] = b"accept-encoding", wanted
         if self._forward.body is not None:
             length = str(len(self._forward.body)).encode("ascii")
             # The usage we asked for cannot be taken out of a compressed stream.
@@ -284,79 +374,17 @@ class _Served(Served):
         return changed
 
 
-def _readable(headers: list[Field]) -> list[Field]:
-    """Return the fields, asking for no coding in which a response could not be metered."""
-    asked = headers
+def _readable(given: list[Field], headers: Sequence[Field]) -> list[Field]:
+    """Return the fields, asking for no coding in which a response could not be metered.
+
+    `headers` are the same with their names in lower case.
+    """
+    asked = list(given)
     for at, (name, value) in enumerate(headers):
-        if name == b"accept-encoding" and (kept := readable(bytes(value))) is not None:
-            asked = list(asked) if asked is headers else asked
-            asked[at] = (name, kept)
+        if name == b"accept-encoding" and (kept := readable(value)) is not None:
+            asked[at] = name, kept
     return asked
 
 
 def _without(headers: list[Field], names: frozenset[bytes]) -> list[Field]:
     return [(name, value) for name, value in headers if bytes(name).lower() not in names]
-
-
-LOG = logging.getLogger("guardrail")
-
-_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
-
-
-async def serve_lifespan(
-    enforcer: AsyncEnforcer, app: App, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Open the guard before the host starts, and close it after the host has ended.
-
-    Every message of the host's passes. A host without a lifespan of its own raises as it would
-    without us; the guard then opens with the first request.
-    """
-    first: Message | None = await receive()
-    try:
-        enforcer.open()
-    except GuardrailError as problem:
-        await send({"type": "lifespan.startup.failed", "message": str(problem)})
-        return
-
-    async def receiving() -> Message:
-        nonlocal first
-        message, first = first, None
-        return await receive() if message is None else message
-
-    async def sending(message: Message) -> None:
-        if message["type"] in _ENDS:
-            await enforcer.close()
-        await send(message)
-
-    await app(scope, receiving, sending)
-
-
-class NotStarted:
-    """Stands in for an application whose policies or settings cannot be used, and serves nothing.
-
-    A start-up fails with the reason, which ends a server. Raising instead would not: servers take
-    that for an application without a start-up, and serve. A server that announces no start-up
-    gets 503 for every request, and the reason is logged with the first.
-    """
-
-    def __init__(self, problem: GuardrailError) -> None:
-        self.problem = problem
-        self._logged = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse one connection, or the start."""
-        kind = scope["type"]
-        if kind == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(self.problem)})
-            return
-        if not self._logged:
-            self._logged = True
-            LOG.critical("every request is refused, as there is no guard: %s", self.problem)
-        if kind == "http":
-            length = [(b"content-length", b"0")]
-            await send({"type": "http.response.start", "status": 503, "headers": length})
-            await send({"type": "http.response.body", "body": b""})
-        elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1011, "reason": ""})
