@@ -329,10 +329,10 @@ class Decision:
     """
 
     __slots__ = ("_case", "_ruling", "_settled")
-    # Generated source sets all three without a call. `_case` is a `Case`, or what it is made of when
-    # it is asked for: its first five values, the function that makes receipts of them all, what was
-    # found, the first counters of the rules that were not charged (None: no rule was), and then
-    # whatever that function needs.
+    # Generated source sets all three without a call. `_case` is a `Case`, or what it is made of
+    # when it is asked for: its first five values, the function that makes receipts of them all,
+    # what was found, the first counters of the rules that were not charged (None: no rule was), and
+    # then whatever that function needs.
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
