@@ -329,10 +329,10 @@ class Decision:
     """
 
     __slots__ = ("_case", "_ruling", "_settled")
-    # Generated source sets `_ruling` and `_case` without a call, and `_settled` is set only once
-    # it is. `_case` is a `Case`, or what it is made of when it is asked for: its first five values,
-    # the function that makes receipts of them all, what was found, the first counters of the rules
-    # that were not charged (None: no rule was), and then whatever that function needs.
+    # Generated source sets all three without a call. `_case` is a `Case`, or what it is made of
+    # when it is asked for: its first five values, the function that makes receipts of them all,
+    # what was found, the first counters of the rules that were not charged (None: no rule was), and
+    # then whatever that function needs.
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
@@ -346,6 +346,7 @@ class Decision:
         decision = cls()
         decision._ruling = ruling
         decision._case = case
+        decision._settled = False
         return decision
 
     @property
@@ -469,7 +470,7 @@ class Decision:
     @property
     def settled(self) -> bool:
         """Whether it was settled or released."""
-        return getattr(self, "_settled", False)
+        return self._settled
 
     def mark_settled(self, notes: tuple[str, ...] = ()) -> None:
         """Note that it was settled or released, and what was wrong with the usage."""

@@ -450,6 +450,7 @@ class _Inline:
         refused = [
             "decision = new(Decision)",
             "decision._ruling = ruled(found, facts, t)",
+            "decision._settled = False",
             "decision._case = (engine, facts, estimate, t, next_serial(), unread, found, None)",
             "return decision",
         ]
@@ -492,6 +493,7 @@ class _Inline:
                     "if struck: found = strike(facts, struck, t) + found",
                     "decision = new(Decision)",
                     "decision._ruling = ruled(found, facts, t) if found else ALLOWED",
+                    "decision._settled = False",
                     f"decision._case = (engine, facts, estimate, t, {serial}, {rest})",
                     "return decision",
                 ],

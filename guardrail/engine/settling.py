@@ -48,7 +48,7 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
             return False
         if into < 0 or out < 0 or into + out > TOP:
             return False
-        if decision.settled or decision.engine is not engine:
+        if decision._settled or decision._case[0] is not engine:
             return False
         cost = _cost(engine, decision, usage, model) if counts_money else None
         if counts_money and cost is None:
