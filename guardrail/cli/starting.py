@@ -48,7 +48,7 @@ class Wanted:
     name: str | None
     tiers: str | None
     tokens: str | None
-    key: str
+    key: str | None
     traffic: list[str]
     map: str | None
 
@@ -73,11 +73,13 @@ def init(
         ),
     ] = None,
     key: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--key", metavar="|".join(KEYS), help="The fact that says whose counter it is."
+            "--key",
+            metavar="|".join(KEYS),
+            help="The fact that says whose counter it is; the first of these that is there.",
         ),
-    ] = KEYS[0],
+    ] = None,
     from_traffic: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,7 +115,7 @@ def run_init(wanted: Wanted, output: Output) -> int:
     """
     folder = Path(wanted.folder)
     _check_free(folder)
-    if wanted.key not in KEYS:
+    if wanted.key not in (None, *KEYS):
         raise SettingError(f"`--key {wanted.key}` is not known: write `{'` or `'.join(KEYS)}`")
     if wanted.map is not None and not wanted.traffic:
         raise SettingError("`--map` reads traffic: give it with `--from-traffic`")
@@ -122,8 +124,9 @@ def run_init(wanted: Wanted, output: Output) -> int:
     is_asking = sys.stdin is not None and sys.stdin.isatty() and not wanted.traffic
     ask = Asking(output, is_asking)
     name = ask.answer("What is your API called?", wanted.name, _folder_name(), _name)
+    key = wanted.key or KEYS[0]
     if wanted.traffic:
-        limits, seen = _proposed(wanted, output)
+        key, limits, seen = _proposed(wanted, output)
     else:
         tiers = ask.answer(
             "Which kinds of accounts are there, the lowest first?", wanted.tiers, TIERS, _tiers
@@ -132,13 +135,13 @@ def run_init(wanted: Wanted, output: Output) -> int:
             "How many tokens a day may the lowest use?", wanted.tokens, TOKENS, _tokens
         )
         limits, seen = Limits.starting(tokens, tiers), None
-    files = starter_files(name, wanted.key, limits, seen)
+    files = starter_files(name, key, limits, seen)
     _write(folder, files)
     if seen is not None:
         _tell_span(limits, seen, output)
     policies = load_policies([str(folder)])
     suite = run_suite(policies, None)
-    output.told("answers", _answers(name, wanted.key, limits))
+    output.told("answers", _answers(name, key, limits))
     for path in files:
         output.told("wrote", str(folder / path))
     output.told(
@@ -146,7 +149,7 @@ def run_init(wanted: Wanted, output: Output) -> int:
         f"{len(suite.results) - suite.failed} of {plural(len(suite.results), 'test')} passed",
     )
     if wanted.traffic and "-" not in wanted.traffic:
-        _print_refused(policies, wanted, output)
+        _print_refused(policies, wanted, key, output)
     if seen is not None and not limits.tiers and seen.kinds:
         kinds = ", ".join(f"`{shortened(kind, 32)}`" for kind in sorted(seen.kinds)[:MOST_TIERS])
         output.told(
@@ -182,7 +185,7 @@ def _answers(name: str, key: str, limits: Limits) -> str:
     return f"`{name}`; {allowed}; counted by `{key}`"
 
 
-def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
+def _print_refused(policies: PolicySet, wanted: Wanted, key: str, output: Output) -> None:
     """Replay the traffic under what was proposed from it, and tell whom that refuses."""
     with ExitStack() as closing:
         files = TrafficFiles(wanted.traffic, closing)
@@ -191,7 +194,7 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
             Guard.from_policies(policies, store=MEMORY, environ=environment())
         )
         tally = run_traffic(
-            guard, policies, files, mapping, 0.0, None, output, None, [(wanted.key,)]
+            guard, policies, files, mapping, 0.0, None, output, None, [(key,)]
         ).tally
     refused = [effect for effect in Effect if effect.refuses]
     requests = sum(tally.effect_requests(effect) for effect in refused)
@@ -203,7 +206,7 @@ def _print_refused(policies: PolicySet, wanted: Wanted, output: Output) -> None:
     if (OTHERS,) not in values:
         known = [segment for value, segment in values.items() if value != (MISSING,)]
         told += f"; {sum(segment.refused > 0 for segment in known):,} of "
-        told += f"{counted(len(known), wanted.key)} met a refusal, by any rule"
+        told += f"{counted(len(known), key)} met a refusal, by any rule"
     output.told("replay", told)
 
 
@@ -290,25 +293,29 @@ def _tokens(written: str) -> int:
     return tokens
 
 
-def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
-    """Return the limits that traffic proposes, and what was seen in it."""
-    proposal = Proposal(wanted.key)
+def _proposed(wanted: Wanted, output: Output) -> tuple[str, Limits, Seen]:
+    """Return whose limits traffic proposes, the limits, and what was seen in it."""
     tiers = _tiers(wanted.tiers) if wanted.tiers is not None else ()
-    with ExitStack() as closing:
-        files = TrafficFiles(wanted.traffic, closing)
-        mapping = _map(wanted.map, tiers) if wanted.map is not None else None
-        for _, ts, request in files.requests(mapping):
-            proposal.add(ts, request)
+    mapping = _map(wanted.map, tiers) if wanted.map is not None else None
+    key = wanted.key or KEYS[0]
+    proposal, files = _read(wanted, key, mapping)
+    nobody = proposal.nameless == proposal.requests
+    found = next((name for name in KEYS if name in proposal.facts), None)
+    if nobody and found is not None and wanted.key is None and "-" not in wanted.traffic:
+        output.told("note", f"no request has `{key}`: the limits are for each `{found}`")
+        key = found
+        proposal, files = _read(wanted, key, mapping)
     for fault in files.faults:
         output.warn(f"traffic could not be read to its end: {fault}")
     if files.bad.count:
         output.warn(f"{plural(files.bad.count, 'line')} could not be read")
     if not proposal.requests:
-        raise NothingToCheckError("the traffic has no readable line to propose limits from")
-    if proposal.nameless == proposal.requests:
+        unread = "; `guardrail map guess` tells which `--map` reads it" if files.bad.count else ""
         raise NothingToCheckError(
-            f"no request of the traffic has `{wanted.key}`: {_other_key(proposal)}"
+            f"the traffic has no readable line to propose limits from{unread}"
         )
+    if proposal.nameless == proposal.requests:
+        raise NothingToCheckError(f"no request of the traffic has `{key}`: {_other_key(proposal)}")
     unnamed = sorted(proposal.tiers - set(tiers))
     if tiers and unnamed:
         raise SettingError(
@@ -317,13 +324,13 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
     if 2 * proposal.nameless > proposal.requests:
         output.warn(
             f"{share(proposal.nameless, proposal.requests)} of the requests have no "
-            f"`{wanted.key}`, and are not in the numbers; {_other_key(proposal, wanted.key)}"
+            f"`{key}`, and are not in the numbers; {_other_key(proposal, key)}"
         )
     if proposal.keys == 1:
         told = "has one value in" if proposal.nameless else "is the same in all of"
         output.warn(
-            f"`{wanted.key}` {told} the traffic: what all took together would be "
-            f"each one's limit; map `{wanted.key}` to what tells your customers apart, or name "
+            f"`{key}` {told} the traffic: what all took together would be "
+            f"each one's limit; map `{key}` to what tells your customers apart, or name "
             "another fact with `--key`"
         )
     strange = {
@@ -343,7 +350,17 @@ def _proposed(wanted: Wanted, output: Output) -> tuple[Limits, Seen]:
         in_flight=proposal.in_flight if proposal.timed else None,
         totals=mapping is not None and mapping.totals,
     )
-    return Limits.proposed(seen), seen
+    return key, Limits.proposed(seen), seen
+
+
+def _read(wanted: Wanted, key: str, mapping: TrafficMap | None) -> tuple[Proposal, TrafficFiles]:
+    """Return what the traffic proposes for each value of a fact, and how its files were read."""
+    proposal = Proposal(key)
+    with ExitStack() as closing:
+        files = TrafficFiles(wanted.traffic, closing)
+        for _, ts, request in files.requests(mapping):
+            proposal.add(ts, request)
+    return proposal, files
 
 
 def _tokens_seen(

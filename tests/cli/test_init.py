@@ -338,14 +338,29 @@ def test_a_set_from_extreme_traffic_passes_its_tests(run, folder, requests, seco
     checked(run, "new")
 
 
-def test_another_key_is_proposed_where_there_is_one(run, folder):
-    rows = [request(number, None, facts={"client.ip": "192.0.2.7"}) for number in range(9)]
+def test_limits_are_for_what_tells_callers_apart_where_no_account_is_named(run, folder):
+    rows = [request(n, None, facts={"client.ip": f"192.0.2.{n % 3}"}) for n in range(9)]
     write_traffic(folder / "week.jsonl", *rows)
-    outcome = run("init", "new", "--from-traffic", "week.jsonl")
-    assert "it has `client.ip`: name one with `--key`" in outcome.err
 
-    assert run("init", "new", "--from-traffic", "week.jsonl", "--key", "client.ip").code == 0
+    asked = run("init", "asked", "--from-traffic", "week.jsonl", "--key", "account.id")
+    assert "it has `client.ip`: name one with `--key`" in asked.err
+    assert asked.code != 0
+
+    found = run("init", "new", "--from-traffic", "week.jsonl")
+    assert "no request has `account.id`: the limits are for each `client.ip`" in found.out
+    assert found.code == 0
+    text = (folder / "new" / "policy.yaml").read_text("utf-8")
+    assert "key: client.ip" in text
+    assert "account.id" not in text
     checked(run, "new")
+
+
+def test_a_log_of_another_form_is_told_how_to_be_read(run, folder):
+    (folder / "log.jsonl").write_text('{"when": 1, "who": "a1"}\n' * 3, "utf-8")
+    outcome = run("init", "new", "--from-traffic", "log.jsonl")
+
+    assert "no readable line to propose limits from; `guardrail map guess` tells" in outcome.err
+    assert not (folder / "new").exists()
 
 
 def test_facts_and_models_of_the_traffic_are_no_findings(run, folder):
