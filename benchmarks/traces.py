@@ -6,7 +6,6 @@ variable GUARDRAIL_TEST_DATA names. Each is mapped by a file of examples/maps.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MAPS = {
@@ -26,36 +24,33 @@ MAPS = {
 }
 
 
-UNMATCHED = "        0      –       –      –"
-
-
-def command(trace: Path, mapping: str, *options: str) -> list[str]:
+def command(trace: Path, mapping: str) -> list[str]:
     """Return the command that checks the shipped policies against one trace."""
     here = [sys.executable, "-m", "guardrail", "check", "policies/", "--traffic", str(trace)]
-    return [*here, "--map", f"examples/maps/{mapping}.yaml", *options]
+    return [*here, "--map", f"examples/maps/{mapping}.yaml"]
 
 
-def run(trace: Path, mapping: str, *options: str) -> tuple[str, float]:
-    """Return what the command prints, and the seconds it took."""
+def run(trace: Path, mapping: str) -> tuple[str, float]:
+    """Return what the command prints, and the seconds it took; findings are no failure here."""
     start = time.perf_counter()
-    done = subprocess.run(
-        command(trace, mapping, *options), cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command(trace, mapping), cwd=ROOT, capture_output=True, text=True)
+    if done.returncode > 1:
+        raise SystemExit(done.stdout + done.stderr)
     return done.stdout, time.perf_counter() - start
 
 
 def section(name: str, trace: Path, mapping: str, idle: float) -> str:
     """Return one trace's part of the page; `idle` is what the command takes without traffic."""
-    report: dict[str, Any] = json.loads(run(trace, mapping, "--format", "json")[0])
     shown, seconds = run(trace, mapping)
-    requests = report["traffic"]["requests"]
     replaying = max(seconds - idle, 0.001)
-    table = shown[shown.index("traffic ") :].rstrip()
-    rows = [line for line in table.splitlines() if line[2:12].strip() or UNMATCHED not in line]
+    # What is said of the policies by themselves is the same for all traces.
+    told = shown[shown.index("traffic ") : shown.index("\ntests ")]
+    tables = shown[shown.index("\ndecisions\n") : shown.index("\nthe most that")]
+    requests = int(told.split()[1].replace(",", ""))
     return (
         f"## {name}\n\n{requests:,} requests in {seconds:.2f} s as a whole command, "
-        f"{requests / replaying:,.0f} decisions a second beyond its start. "
-        f"Rules that matched nothing are left out.\n\n```text\n" + "\n".join(rows) + "\n```\n"
+        f"{requests / replaying:,.0f} decisions a second beyond its start.\n\n"
+        f"```text\n{told}\n{tables.rstrip()}\n```\n"
     )
 
 
