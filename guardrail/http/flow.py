@@ -14,7 +14,6 @@ ends a flow.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -421,7 +420,7 @@ class Flows:
         The body is not read of a request that its head already refuses.
         """
         try:
-            guard = request.guard = self._ready() or (yield REFRESH)
+            guard = request.guard = self.in_force.ready() or (yield REFRESH)
             answer = request.opened()
             if answer is None:
                 identity = yield LookUp(request.caller, self.clock())
@@ -505,7 +504,7 @@ class Flows:
 
         It is for the caller to record, who knows whether the turn can be served so.
         """
-        guard = request.guard = self._ready() or (yield REFRESH)
+        guard = request.guard = self.in_force.ready() or (yield REFRESH)
         identity = yield LookUp(request.caller, self.clock())
         every = self._with_listed_model(guard, {**request.head_facts, **facts, **identity.facts})
         decision: Decision = yield Decide(guard, every, estimate, identity.unavailable)
@@ -516,7 +515,7 @@ class Flows:
     ) -> Flow[Decision | None]:
         """Decide on a question whose end nobody tells, None where the guard fails over it."""
         try:
-            guard = self._ready() or (yield REFRESH)
+            guard = self.in_force.ready() or (yield REFRESH)
             decision: Decision = yield Decide(guard, facts, estimate, frozenset())
             self.recorder.decided(decision, Dialect.OTHER)
             if decision.allowed:
@@ -537,12 +536,6 @@ class Flows:
             lease=self._known_of(request.guard).lease,
             now=self.clock(),
         )
-
-    def _ready(self) -> Any:
-        """Return the guard in force, None where it is to be made, or may have changed policies."""
-        made = self.in_force.made
-        own = made is not None and made[0] == os.getpid() and not self.in_force.looks
-        return made[1] if own and made is not None else None
 
     def policies_of(self, request: Request) -> PolicySet:
         """Return the policies by which a request was decided on last."""

@@ -28,18 +28,18 @@ class PerProcess(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self.made: tuple[int, T] | None = None
+        self._made: tuple[int, T] | None = None
         """The process that made the value last, and the value."""
 
     def get(self) -> T:
         """Return this process's value."""
-        made, process = self.made, os.getpid()
+        made, process = self._made, os.getpid()
         if made is not None and made[0] == process:
             return made[1]
         with self._lock:
-            made = self.made
+            made = self._made
             if made is None or made[0] != process:
-                made = self.made = process, self._make()
+                made = self._made = process, self._make()
             return made[1]
 
     def change(self, successor: Callable[[T | None], T | None]) -> None:
@@ -47,16 +47,16 @@ class PerProcess(Generic[T]):
         with self._lock:
             after = successor(self._own())
             if after is not None:
-                self.made = os.getpid(), after
+                self._made = os.getpid(), after
 
     def taken(self) -> T | None:
         """Return the value and forget it, None if this process has made none."""
         with self._lock:
-            value, self.made = self._own(), None
+            value, self._made = self._own(), None
             return value
 
     def _own(self) -> T | None:
-        made = self.made
+        made = self._made
         return made[1] if made is not None and made[0] == os.getpid() else None
 
 
@@ -215,6 +215,10 @@ class InForce(PerProcess[G]):
         self._reloading = reloading
         self.looks = reloading is not None and reloading.every > 0
         """Whether files are ever looked at by themselves."""
+
+    def ready(self) -> G | None:
+        """Return the guard, None where it is to be made, or to be seen whether policies changed."""
+        return None if self.looks else self._own()
 
     @property
     def reloads(self) -> Reloads | None:
