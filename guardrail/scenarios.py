@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,12 +13,9 @@ from guardrail.engine import REPEATED, Decision
 from guardrail.errors import Diagnostic, finding
 from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, possible_amounts
-from guardrail.model.cells import Cell, Charge, Correction, Outcome
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import Expectation, PolicySet, Scenario, ScenarioStep
 from guardrail.model.rules import Rule
-from guardrail.stores import Store
-from guardrail.stores.memory import MemoryStore
 
 WAIT_TOLERANCE = 0.001
 """How far a `retry_after` may be from what a test expects, in seconds."""
@@ -74,23 +70,15 @@ class SuiteResult:
 
 
 def run_suite(policies: PolicySet, geo: str | Path | None = None) -> SuiteResult:
-    """Run every test of a policy set, each with an empty memory store.
+    """Run every test of a policy set, each with empty counters in memory.
 
     `geo` is a country database instead of the embedded one. The environment has no say.
     """
     suite = SuiteResult()
     known = {rule.id for rule in policies.rules}
-    emptied = _Emptied()
-    store: Store = emptied
-    with ExitStack() as opened:
-        guard: Guard | None = None
+    with Guard.from_policies(policies, geo=geo, environ={}) as guard:
         for scenario in policies.scenarios:
-            emptied.empty()
-            if policies.links is not None:  # what ties accounts goes with the guard
-                guard, store = None, MemoryStore()
-            if guard is None:
-                made = Guard.from_policies(policies, store=store, geo=geo, environ={})
-                guard = opened.enter_context(made)
+            guard.empty()
             run = _Run(guard, scenario, known)
             suite.results.append(run.result())
             suite.decided |= run.decided
@@ -168,25 +156,6 @@ def undecided_rules(policies: PolicySet, decided: set[str]) -> tuple[str, ...]:
     return tuple(
         rule.id for rule in policies.rules if rule.mode is not Mode.OFF and rule.id not in decided
     )
-
-
-class _Emptied:
-    """A memory store that can be emptied, so that one guard serves all tests."""
-
-    def __init__(self) -> None:
-        self._store = MemoryStore()
-
-    def empty(self) -> None:
-        self._store = MemoryStore()
-
-    def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
-        return self._store.acquire(charges, cells, now)
-
-    def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        self._store.settle(corrections, now)
-
-    def close(self) -> None:
-        self._store.close()
 
 
 class _Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -97,7 +98,7 @@ class Engine:
                     found += [Pool(strikes, MEMBERS), Pool(ban, LINE)]
         return tuple(found)
 
-    @property
+    @cached_property
     def direct_facts(self) -> frozenset[str]:
         """The facts that decisions depend on by name, not only as stand-ins in keys."""
         every = (rule_facts(r, self.policies.exemptions, stand_ins=False) for r in self.rules)

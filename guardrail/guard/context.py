@@ -203,6 +203,13 @@ class Context:
         self._ask((*signals, signal))
         self.note = signal.note if signal.scores else None
 
+    def link_anew(self, store: object, watch: Watch) -> None:
+        """Forget which accounts act as one, and find it out as if nobody had been seen."""
+        if self.links is not None:
+            self.links = None
+            self._ask(self._given[0])
+            self.link(store, watch)
+
     def with_policies(self, policies: PolicySet) -> Context:
         """Return a context like this one for another policy set, with signals as their files stand.
 

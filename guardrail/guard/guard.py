@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
+from guardrail.errors import SettingError
 from guardrail.guard.context import Context, Establish, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
@@ -30,11 +31,8 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
-        # What establishes the facts that those signals do not which were asked last: a door asks
-        # the same before each of its requests.
-        self._establish: tuple[Sequence[Signal], Establish] = ((), context.establish)
         self._clock = context.clock
-        self._note = context.note
+        self._ask_signals()
         self._ask = asking(store)
         self._decide: Decide = self._planned
         self._settle: Settle | None = None
@@ -43,6 +41,13 @@ class Guard(BaseGuard[Store]):
             self._settle = settle_inline(context.engine, store)
         else:
             context.plan_in_rows()
+
+    def _ask_signals(self) -> None:
+        """Ask the signals that the context has by now."""
+        # What establishes the facts that those signals do not which were asked last: a door asks
+        # the same before each of its requests.
+        self._establish: tuple[Sequence[Signal], Establish] = ((), self._context.establish)
+        self._note = self._context.note
 
     def with_policies(self, policies: PolicySet) -> Guard:
         """Return a guard that decides by another policy set, over the same store and counters.
@@ -124,6 +129,22 @@ class Guard(BaseGuard[Store]):
         self._send(
             self._supervisor.delivery(decision, self._context.renewal(decision, moment), moment)
         )
+
+    def empty(self) -> None:
+        """Forget all counters and links, as if nothing had been asked yet; they are in memory.
+
+        It takes a small part of what a new guard does. No request may be under way meanwhile.
+
+        Raises:
+            SettingError: the store is not in this process's memory.
+        """
+        if not isinstance(self._store, MemoryStore):
+            raise SettingError(
+                "only counters in memory can be emptied: make a guard without `store`"
+            )
+        self._store.empty()
+        self._context.link_anew(self._store, self._supervisor)
+        self._ask_signals()
 
     def close(self) -> None:
         """Deliver what waits, if the store answers, and let go of files and connections."""

@@ -82,6 +82,12 @@ class MemoryStore:
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
+    def empty(self) -> None:
+        """Forget every record at once; tables stay, as generated decisions look into them."""
+        with self.lock:
+            for table in (*self._tables.values(), self.moves):
+                table.empty()
+
     def __len__(self) -> int:
         """Return how many records are kept, those about to be forgotten included."""
         return sum(table.size for table in self._tables.values())
@@ -294,11 +300,18 @@ class Table:
 
     def __init__(self, lifetime: int) -> None:
         self.lifetime = lifetime
+        self.current: list[dict[str, Record]] = []
+        self.previous: list[dict[str, Record]] = []
+        self.former: dict[str, Table] = {}
+        self.empty()
+
+    def empty(self) -> None:
+        """Forget every record, in the lists that generated decisions look into."""
         self.size = 0
         few: list[dict[str, Record]] = [{} for _ in range(FEW)]
-        self.current = few * (SHARDS // FEW)
-        self.previous: list[dict[str, Record]] = [_NOTHING] * SHARDS
-        self.former: dict[str, Table] = {}
+        self.current[:] = few * (SHARDS // FEW)
+        self.previous[:] = [_NOTHING] * SHARDS
+        self.former.clear()
         self._shards = FEW
         self._turns_at = [0] * FEW
         self._cursor = 0
