@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
 
 from tests.cli.conftest import POLICY, request, write_traffic
+from tests.cli.interrupting import interrupted
 
 LATER = "  - {id: closed, when: {geo.country: DE}, from: 2026-04-01, block: {}}\n"
 DIFF = ("diff", "old.yaml", "new.yaml", "--traffic", "week.jsonl")
@@ -183,18 +180,8 @@ def test_a_sample_that_draws_nobody_and_a_warm_up_of_all_are_said(run):
 
 
 def test_an_interrupted_comparison_tells_what_it_saw(folder):
-    os.mkfifo(folder / "pipe.jsonl")
-    command = [sys.executable, "-m", "guardrail", *DIFF[:-1], "pipe.jsonl"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
-    )
-    line = (folder / "week.jsonl").read_bytes().splitlines(keepends=True)[0]
-    # More than a pipe holds and a reader takes at once: when it is written, replaying has begun.
-    with open(folder / "pipe.jsonl", "wb", buffering=0) as pipe:
-        pipe.write(line * 20_000)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+    code, out, err = interrupted(*DIFF[:-1], "pipe.jsonl", folder=folder)
 
     assert "interrupted at `pipe.jsonl` line " in err
-    assert process.returncode == 130
+    assert code == 130
     assert "decisions: before ↓, after →" in out

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import request, write_traffic
+from tests.cli.interrupting import interrupted
 from tests.replay.test_parts import HEAD, POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,21 +189,11 @@ def test_counters_are_saved_and_gone_on_with(run, folder):
 
 
 def test_an_interrupted_replay_reports_what_it_saw(folder):
-    os.mkfifo(folder / "pipe.jsonl")
-    command = [sys.executable, "-m", "guardrail", "check", "policies", "--traffic", "pipe.jsonl"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
-    )
-    line = (folder / "week.jsonl").read_bytes().splitlines(keepends=True)[0]
-    # More than a pipe holds and a reader takes at once: when it is written, replaying has begun.
-    with open(folder / "pipe.jsonl", "wb", buffering=0) as pipe:
-        pipe.write(line * 20_000)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+    code, out, err = interrupted("check", "policies", "--traffic", "pipe.jsonl", folder=folder)
 
     assert "interrupted at `pipe.jsonl` line " in err
     assert "the figures are of what was read by then" in err
-    assert process.returncode == 130
+    assert code == 130
     assert "traffic  " in out
     assert " 0 bad lines" in out
 

@@ -6,11 +6,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from datetime import UTC, datetime
 
 from guardrail.cli.output import Color, Output
 from guardrail.cli.watching import keep_checking, seen_under, told_changes
+from tests.cli.interrupting import started
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -100,10 +100,8 @@ def test_what_can_be_read_once_is_not_watched(run):
 
 
 def test_a_process_checks_on_save_and_ends_clean(folder):
-    command = [sys.executable, "-m", "guardrail", "watch", "policies", "--every", "1s"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
-    ) as process:
+    watch = started("watch", "policies", "--every", "1s", cwd=folder, stderr=subprocess.STDOUT)
+    with watch as process:
         assert process.stdout is not None
         seen = ""
         while "exit 0; waiting" not in seen:
