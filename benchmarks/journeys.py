@@ -197,27 +197,26 @@ def _on_a_server(uri: str) -> Iterator[Journey]:
         guard.settle(_admitted(guard.decide(FACTS, ESTIMATE)), USAGE)
     made: list[Decision] = []
     yield counted("Redis, decide", lambda: made.append(guard.decide(FACTS, ESTIMATE)))
-    yield counted("Redis, settle", lambda: guard.settle(_admitted(made[0]), USAGE))
+    decision = _admitted(made[0])
+    yield counted("Redis, settle", lambda: guard.settle(decision, USAGE))
     guard.close()
 
 
 def _on_a_server_async(uri: str) -> Iterator[Journey]:
     """Count the same by the guard for coroutines."""
     with asyncio.Runner() as runner:
+        # Run by the loop itself: the runner's watch for Ctrl-C prints what the task returned.
+        run = runner.get_loop().run_until_complete
         guard = AsyncGuard.load(R5_POLICY, store=uri, **SETTINGS)
-
-        def decide() -> Decision:
-            return _admitted(runner.run(guard.decide(FACTS, ESTIMATE)))
-
-        def settle(decision: Decision) -> None:
-            runner.run(guard.settle(decision, USAGE))
-
         for _ in range(WARM):
-            settle(decide())
+            run(guard.settle(_admitted(run(guard.decide(FACTS, ESTIMATE))), USAGE))
         made: list[Decision] = []
-        yield counted("Redis, decide, async", lambda: made.append(decide()))
-        yield counted("Redis, settle, async", lambda: settle(made[0]))
-        runner.run(guard.close())
+        yield counted(
+            "Redis, decide, async", lambda: made.append(run(guard.decide(FACTS, ESTIMATE)))
+        )
+        decision = _admitted(made[0])
+        yield counted("Redis, settle, async", lambda: run(guard.settle(decision, USAGE)))
+        run(guard.close())
 
 
 def _admitted(decision: Decision) -> Decision:
