@@ -18,7 +18,7 @@ from redis import exceptions as said
 from guardrail.stores.redis import blocking, store
 from guardrail.stores.redis.address import Place
 from guardrail.stores.redis.blocking import BlockingConnection, BlockingServers
-from guardrail.stores.redis.pipelined import PipelinedServers
+from guardrail.stores.redis.pipelined import OnEnd, OnReply, PipelinedServers
 
 NEVER = inf
 
@@ -93,32 +93,44 @@ class HeldAwaited:
     """The same, for an event loop."""
 
     is_full = False
+    ended = None
 
     def __init__(self, hand: Hand, real: BlockingConnection) -> None:
         self._hand = hand
         self._held = Held(hand, real)
         self._more = asyncio.Event()
+        self._heard: asyncio.Task[None] | None = None
+
+    def listen(self, on_reply: OnReply, on_end: OnEnd, _: Callable[[], None]) -> None:
+        """Have replies handed over as they come."""
+        self._on_end = on_end
+        self._heard = asyncio.get_running_loop().create_task(self._hear(on_reply))
 
     def send(self, commands: Sequence[bytes]) -> None:
         """Have commands carried out."""
-        self._held.send(commands, inf)
+        try:
+            self._held.send(commands, inf)
+        except said.ConnectionError as problem:
+            self._on_end(problem)
         self._more.set()
-
-    async def receive(self) -> object:
-        """Return the next reply, once it comes."""
-        while not self._held.held:
-            self._more.clear()
-            await self._more.wait()
-        due = self._held.held[0][0]
-        if due == NEVER:
-            await asyncio.get_running_loop().create_future()
-        if due > self._hand.now:
-            await asyncio.sleep(due - self._hand.now)
-        return self._held.receive(self._hand.now)
 
     def close(self) -> None:
         """Close the connection."""
         self._held.close()
+        if self._heard is not None:
+            self._heard.cancel()
+
+    async def _hear(self, on_reply: OnReply) -> None:
+        while True:
+            while not self._held.held:
+                self._more.clear()
+                await self._more.wait()
+            due = self._held.held[0][0]
+            if due == NEVER:
+                await asyncio.get_running_loop().create_future()
+            if due > self._hand.now:
+                await asyncio.sleep(due - self._hand.now)
+            on_reply(self._held.receive(self._hand.now))
 
 
 class HandLoop(asyncio.SelectorEventLoop):

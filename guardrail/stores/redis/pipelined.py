@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hiredis import Reader
@@ -27,71 +26,129 @@ from guardrail.stores.redis.protocol import Call
 from guardrail.stores.redis.servers import LOOK_EVERY, PATIENCE, Library, OnLate, Servers
 from guardrail.stores.steps import Steps, awaited
 
-AT_ONCE = 65536
-"""Bytes read at once, and bytes that may wait to leave before more calls do."""
+MOST_AT_ONCE = 16
+"""Calls that leave in one piece, though more may gather: the server answers them meanwhile."""
 MOST_WAITING = 10_000
 """Calls that wait for a server at once; one more is refused."""
 
+OnReply = Callable[[object], None]
+OnEnd = Callable[[BaseException], None]
 
-class Stream:
+
+class Stream(asyncio.Protocol):
     """What is sent and received over one connection.
 
-    redis-py has opened it and logged in; its streams are ours from then on.
+    redis-py has opened it and logged in; its transport is ours from then on. While so much waits
+    to leave that no more should be sent, it `is_full`. `ended` is what ended it, None before.
     """
 
     def __init__(self, connection: Any) -> None:
-        self._source, connection._reader = connection._reader, None
-        self._sink, connection._writer = connection._writer, None
+        # Its transport is closed with the writer, which is kept for as long therefore.
+        self._writer, connection._writer, connection._reader = connection._writer, None, None
+        self._transport = self._writer.transport
         self._replies = Reader(
             protocolError=said.InvalidResponse, replyError=connection._parser.parse_error
         )
+        self.is_full = False
+        self.ended: BaseException | None = None
+        self._on_reply: OnReply = _ignored
+        self._on_end: OnEnd = _ignored
+        self._on_room: Callable[[], None] | None = None
+        self._transport.set_protocol(self)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits to leave that no more should be sent."""
-        return bool(self._sink.transport.get_write_buffer_size() > AT_ONCE)
+    def listen(
+        self, on_reply: OnReply, on_end: OnEnd, on_room: Callable[[], None] | None = None
+    ) -> None:
+        """Have each reply, also if it is an error, handed to `on_reply` from now on.
+
+        `on_end` is told what ended the connection, `on_room` that it is no longer full.
+        """
+        self._on_reply, self._on_end, self._on_room = on_reply, on_end, on_room
 
     def send(self, commands: Sequence[bytes]) -> None:
         """Send packed commands in one piece, without waiting for it to leave."""
-        self._sink.write(b"".join(commands))
+        self._transport.write(b"".join(commands))
 
-    async def drained(self) -> None:
-        """Wait until more may be sent."""
-        await self._sink.drain()
-
-    async def receive(self) -> object:
-        """Return the next reply, also if it is an error.
+    async def exchange(self, command: bytes, timeout: float) -> object:
+        """Send a command; return its reply, within so many seconds.
 
         Raises:
             RedisError, OSError: the connection broke.
         """
-        while (reply := self._replies.gets()) is False:
-            piece = await self._source.read(AT_ONCE)
-            if not piece:
-                raise said.ConnectionError("the server closed the connection")
-            self._replies.feed(piece)
-        return reply
+        if self.ended is not None:
+            raise self.ended
+        told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
-    async def exchange(self, command: bytes, timeout: float) -> object:
-        """Send a command; return its reply, within so many seconds."""
+        def hear(reply: object) -> None:
+            if not told.done():
+                told.set_result(reply)
+
+        def end(problem: BaseException) -> None:
+            if not told.done():
+                told.set_exception(problem)
+
+        self.listen(hear, end)
         self.send((command,))
-        return await asyncio.wait_for(self.receive(), timeout)
+        try:
+            return await asyncio.wait_for(told, timeout)
+        finally:
+            self.listen(_ignored, _ignored)
 
     def close(self) -> None:
         """Close the connection at once, whatever waits to leave; closing twice is harmless."""
-        self._sink.transport.abort()
+        self.listen(_ignored, _ignored)
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the server sent, of one reply or of many."""
+        replies = self._replies
+        replies.feed(data)
+        try:
+            while (reply := replies.gets()) is not False:
+                self._on_reply(reply)
+        except said.RedisError as problem:
+            self._end(problem)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that the connection has ended."""
+        self._end(exc or said.ConnectionError("the server closed the connection"))
+
+    def pause_writing(self) -> None:
+        """Note that enough waits to leave."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """Note that more may be sent."""
+        self.is_full = False
+        if self._on_room is not None:
+            self._on_room()
+
+    def _end(self, problem: BaseException) -> None:
+        self.ended = problem
+        self._on_end(problem)
 
 
-@dataclass(slots=True, eq=False)
+def _ignored(_: object) -> None:
+    """Take what nobody waits for."""
+
+
 class Entry:
-    """One call on its way: `replies` are still to come, the last of them is the call's."""
+    """One call on its way, and until when its reply is waited for by the loop's clock."""
 
-    commands: Sequence[bytes]
-    call: Call
-    until: float
-    future: asyncio.Future[object]
-    replies: int
-    sent: float = 0.0
+    __slots__ = ("call", "commands", "future", "sent", "until")
+
+    def __init__(
+        self,
+        commands: Sequence[bytes],
+        call: Call,
+        until: float,
+        future: asyncio.Future[object],
+    ) -> None:
+        self.commands = commands
+        self.call = call
+        self.until = until
+        self.future = future
+        self.sent = 0.0
 
 
 Opener = Callable[[], Awaitable[Stream]]
@@ -114,12 +171,11 @@ class PipelinedConnection:
         self._stream: Stream | None = None
         self._opened = 0.0
         self._unsent: list[Entry] = []
-        self._owed: deque[Entry] = deque()
+        # None stands for a reply that tells nothing: a call of several commands has the last.
+        self._owed: deque[Entry | None] = deque()
         self._heard = 0.0
         self._doubted = False
         self._opening: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
         self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -129,31 +185,35 @@ class PipelinedConnection:
         Raises:
             StoreError: it did not come until then, by the loop's clock.
         """
+        loop, unsent = self._loop, self._unsent
         if self._stream is None:
             await self._connected(until)
-        if self._loop.time() >= until:
+            unsent = self._unsent
+        if loop.time() >= until:
             raise unasked(self.where)
-        if len(self._unsent) + len(self._owed) >= MOST_WAITING:
+        if len(unsent) + len(self._owed) >= MOST_WAITING:
             raise StoreError(f"{MOST_WAITING:,} calls wait for {self.where} already")
-        entry = Entry(commands, call, until, self._loop.create_future(), len(commands))
-        self._unsent.append(entry)
+        future: asyncio.Future[object] = loop.create_future()
+        unsent.append(Entry(commands, call, until, future))
         if not self._leaving:
             self._leaving = True
-            self._loop.call_soon(self._send)
+            loop.call_soon(self._send)
+        elif len(unsent) == MOST_AT_ONCE:
+            self._send()
         if self._timer is None:
-            self._timer = self._loop.call_at(until, self._expire)
+            self._timer = loop.call_at(until, self._expire)
         try:
-            return await entry.future
+            return await future
         except asyncio.CancelledError:
             # The reply may have come in the same turn: then nobody else will hear of it.
-            if not entry.future.cancelled() and entry.future.exception() is None:
-                self._on_late(call, entry.future.result())
+            if not future.cancelled() and future.exception() is None:
+                self._on_late(call, future.result())
             raise
 
     @property
     def owed(self) -> int:
         """How many replies are still to come that tell what was charged."""
-        return sum(entry.call.asked is not None for entry in self._owed)
+        return sum(entry is not None and entry.call.asked is not None for entry in self._owed)
 
     def owes(self) -> bool:
         """Tell whether replies are still to come."""
@@ -169,8 +229,8 @@ class PipelinedConnection:
         if self._opening is not None:
             self._opening.cancel()
         self._break(self._closed())
-        if self._reader is not None:
-            await asyncio.gather(self._reader, return_exceptions=True)
+        # The transport lets go of its socket in the loop's next turn.
+        await asyncio.sleep(0)
 
     def _closed(self) -> StoreError:
         return StoreError(f"the connection to {self.where} was closed", unsure=True)
@@ -190,69 +250,53 @@ class PipelinedConnection:
 
     async def _open(self) -> None:
         try:
-            self._stream = await self._opener()
+            stream = await self._opener()
         finally:
             self._opening = None
+        if stream.ended is not None:
+            raise stream.ended
         self._opened = self._heard = self._loop.time()
-        self._reader = self._loop.create_task(self._receive(self._stream))
+        stream.listen(self._deliver, self._broken, self._send)
+        self._stream = stream
 
     def _send(self) -> None:
-        """Send what has gathered in one piece; what gathers while it leaves is sent after that."""
-        self._leaving = False
-        leaving = [entry for entry in self._unsent if not entry.future.done()]
+        """Send what has gathered in one piece; what gathers while it is full, once it is not."""
         stream = self._stream
+        self._leaving = stream is not None and stream.is_full
         if stream is None:
             self._break(StoreError(f"{self.where} is not connected"))
+        if stream is None or stream.is_full:
             return
-        self._unsent = []
-        now = self._loop.time()
-        for entry in leaving:
-            entry.sent = now
-        self._owed.extend(leaving)
-        try:
-            stream.send([command for entry in leaving for command in entry.commands])
-        except (said.RedisError, OSError) as problem:
-            self._break(unreachable(problem, self.where, unsure=True))
-            return
-        if stream.is_full:
-            self._leaving = True
-            self._writer = self._loop.create_task(self._drained(stream))
-
-    async def _drained(self, stream: Stream) -> None:
-        try:
-            await stream.drained()
-        except (said.RedisError, OSError) as problem:
-            self._broken(stream, problem)
-        else:
-            self._writer = None
-            self._send()
-
-    async def _receive(self, stream: Stream) -> None:
-        """Hand every reply to its call, in order, until the connection ends."""
-        try:
-            while True:
-                reply = await stream.receive()
-                if isinstance(reply, Exception):
-                    reply = unwrapped(reply)
-                self._heard, self._doubted = self._loop.time(), False
-                self._deliver(reply)
-                if isinstance(reply, MOVED_AWAY):
-                    gone = f"{self.where} is not the one to write to any more"
-                    self._break(StoreError(gone, unsure=True))
-                    return
-        except (said.RedisError, OSError) as problem:
-            self._broken(stream, problem)
+        pieces: list[bytes] = []
+        owed, now = self._owed, self._loop.time()
+        for entry in self._unsent:
+            if not entry.future.done():
+                entry.sent = now
+                pieces += entry.commands
+                owed.extend([None] * (len(entry.commands) - 1))
+                owed.append(entry)
+        self._unsent.clear()
+        if pieces:
+            stream.send(pieces)
 
     def _deliver(self, reply: object) -> None:
-        entry = self._owed[0]
-        entry.replies -= 1
-        if entry.replies:
+        """Hand a reply to its call: they come in the order of the calls."""
+        self._heard, self._doubted = self._loop.time(), False
+        if not self._owed:
+            self._broken(said.ConnectionError("the server answered what nobody had asked"))
             return
-        self._owed.popleft()
-        if entry.future.done():
+        entry = self._owed.popleft()
+        if isinstance(reply, Exception):
+            reply = unwrapped(reply)
+        if entry is None:
+            pass
+        elif entry.future.done():
             self._on_late(entry.call, reply)
         else:
             entry.future.set_result(reply)
+        if isinstance(reply, MOVED_AWAY):
+            gone = f"{self.where} is not the one to write to any more"
+            self._break(StoreError(gone, unsure=True))
 
     def _expire(self) -> None:
         """Tell the calls whose time is over, and give up a connection that has gone silent."""
@@ -260,14 +304,15 @@ class PipelinedConnection:
         now = self._loop.time()
         ends = []
         for entry in (*self._owed, *self._unsent):
-            if entry.future.done():
+            if entry is None or entry.future.done():
                 continue
             if entry.until <= now:
                 entry.future.set_exception(overdue(self.where, self._deadline))
             else:
                 ends.append(entry.until)
-        if self._owed:
-            silence = max(self._owed[0].sent, self._heard) + PATIENCE * self._deadline
+        sent = next((entry.sent for entry in self._owed if entry is not None), None)
+        if sent is not None:
+            silence = max(sent, self._heard) + PATIENCE * self._deadline
             if now >= silence and not self._doubted:
                 # A loop that was held up for so long may not have read yet what has come.
                 self._doubted, silence = True, now + LOOK_EVERY
@@ -279,31 +324,25 @@ class PipelinedConnection:
         if ends:
             self._timer = self._loop.call_at(min(ends), self._expire)
 
-    def _broken(self, stream: Stream, problem: BaseException) -> None:
-        if stream is self._stream:
-            self._break(unreachable(problem, self.where, unsure=True))
+    def _broken(self, problem: BaseException) -> None:
+        self._break(unreachable(problem, self.where, unsure=True))
 
     def _break(self, problem: StoreError) -> None:
         """Give up the connection: nobody will hear of what is owed any more."""
         stream, self._stream = self._stream, None
-        self._doubted = False
+        self._doubted = self._leaving = False
         self.lost += self.owed
         owed, self._owed = self._owed, deque()
         unsent, self._unsent = self._unsent, []
         for entry in (*owed, *unsent):
-            if not entry.future.done():
+            if entry is not None and not entry.future.done():
                 entry.future.set_exception(
                     StoreError(str(problem), unsure=problem.unsure and bool(entry.sent))
                 )
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writer is not None:
-            self._writer.cancel()
-            self._writer, self._leaving = None, False
         if stream is not None:
-            if self._reader is not None:
-                self._reader.cancel()
             stream.close()
 
 
