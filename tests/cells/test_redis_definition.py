@@ -23,7 +23,7 @@ def test_a_server_holds_what_the_definition_says_after_every_step(kind, is_async
 
 
 MUTANTS = {
-    "one too many": ("used + a[i + 8] > ceiling\n", "used + a[i + 8] > ceiling + 1\n"),
+    "one too many": ("used + amount > ceiling\n", "used + amount > ceiling + 1\n"),
     "a slot too few": ("local oldest = second - span", "local oldest = second - span + 1"),
     "clock back reopens": ("if n > 0 and r[n - 1] > second then second = r[n - 1] end", ""),
     "charged though refused": ("tried and not refused[c] and not", "tried and not"),

@@ -127,11 +127,17 @@ def test_numbers_that_cannot_be_counted_are_refused_before_they_are_sent(opened)
     assert used(store) == 0
 
 
-def test_the_script_itself_refuses_what_is_no_whole_number():
+@pytest.mark.parametrize("part", ["ttl", "slot", "floor", "amount", "ceiling", "expiry"])
+def test_the_script_itself_refuses_what_is_no_whole_number(part):
     server = SERVERS.empty("valkey 9")
     script = load_scripts().acquire.text
-    for amount in (1.5, float("nan"), float("inf"), 2.0**60):
-        packed = [NOW, -1, -1, -1, 0, 1, 1, 0, 1, 0, 1, 1, 1000, 0, 0, 1, 0, amount, 100]
+    for wrong in (1.5, float("nan"), float("inf"), 2.0**60):
+        told = {"ttl": 1000, "slot": 0, "floor": 0, "amount": 1, "ceiling": 100, "expiry": NOW + S}
+        told[part] = wrong if part != "ttl" else min(wrong, 1000.5)
+        ttl, slot, floor, amount, ceiling, expiry = told.values()
+        counter = [0, 1, 1, ttl, 0, slot, 1, floor, amount, ceiling]
+        member = [1, 1, 2, ttl, 0, "who", expiry, 0, 0, ceiling]
+        packed = [NOW, -1, -1, -1, 0, 1, 1, 0, 2, *counter, *member]
         with pytest.raises(Exception, match="not a whole number"):
-            server.client.eval(script, 1, "record", msgspec.msgpack.encode(packed))
+            server.client.eval(script, 2, "record", "other", msgspec.msgpack.encode(packed))
     assert not server.client.exists("record")

@@ -17,9 +17,6 @@ end
 
 local first = 7 + 2 * charges
 local last = first + 10 * a[first]
-if not are_whole(first + 1, last) then
-  return redis.error_reply('GUARDRAIL not a whole number')
-end
 read(last)
 
 local full
@@ -62,7 +59,16 @@ end
 
 local o = charges + 1
 for i = first + 1, last, 10 do
-  local charge, k, spill, ceiling = a[i + 1], place(a[i + 2]), place(a[i + 4]), a[i + 9]
+  local kind, charge, k, spill = a[i], a[i + 1], a[i + 2], a[i + 4]
+  local slot, span, floor, amount, ceiling = a[i + 5], a[i + 6], a[i + 7], a[i + 8], a[i + 9]
+  -- Of a set the first of them is its member, a text, and the second when that one leaves.
+  local written = kind == 1 and span or slot
+  if not (a[i + 3] % 1 == 0 and written % 1 == 0 and floor % 1 == 0 and amount % 1 == 0
+      and ceiling % 1 == 0 and written <= TOP and floor <= TOP and amount <= TOP
+      and ceiling <= TOP) then
+    return redis.error_reply('GUARDRAIL not a whole number')
+  end
+  k, spill = places[k] or k, places[spill] or spill
   a[i + 2] = k
   local spilled, r = 0, nil
   if spill ~= 0 and not raw[k] and is_full() then
@@ -77,25 +83,24 @@ for i = first + 1, last, 10 do
   end
   r = r or record(k)
   local n, used, second, frees, refunded, over = #r, 0, 0, -1, 0, false
-  if a[i] == 1 then
-    used, second, frees, over = members_of(r, a[i + 5], ceiling)
-  elseif a[i + 7] > 0 then
-    used = a[i + 7]
+  if kind == 1 then
+    used, second, frees, over = members_of(r, slot, ceiling)
+  elseif floor > 0 then
+    used = floor
     if n > 0 then
       if r[1] > used then used = r[1] end
       refunded = r[2] or 0
     end
-    over = ceiling >= 0 and used + a[i + 8] > ceiling
+    over = ceiling >= 0 and used + amount > ceiling
   else
-    local span = a[i + 6]
-    second = a[i + 5]
+    second = slot
     if n > 0 and r[n - 1] > second then second = r[n - 1] end
     local oldest = second - span
     for j = 1, n, 2 do
       if r[j] > oldest then used = used + r[j + 1] end
     end
-    over = ceiling >= 0 and used + a[i + 8] > ceiling
-    if over and span > 1 then frees = makes_room(r, second, span, used + a[i + 8] - ceiling) end
+    over = ceiling >= 0 and used + amount > ceiling
+    if over and span > 1 then frees = makes_room(r, second, span, used + amount - ceiling) end
     if used > TOP then used = TOP end
   end
   if over then refused[charge] = true end
