@@ -75,7 +75,7 @@ def test_one_late_reply_does_not_cost_the_connection_and_silence_does(opened):
     with Proxy(server.port) as proxy:
         store = opened(proxy.uri)
         before = proxy.accepted
-        proxy.delay = 0.06
+        proxy.delay = 0.075
         with failing():
             decide(store)
         proxy.delay = 0.0
