@@ -70,7 +70,7 @@ class Shown:
 
     def record(self, key: str) -> list[Any]:
         """Return a record as it lies on the server."""
-        value = self.server.get(self.state.context().names.record(key))
+        value = self.server.get(self.state.context().names[key])
         found: list[Any] = [] if value is None else msgspec.msgpack.decode(value)
         return found
 

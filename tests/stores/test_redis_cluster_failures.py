@@ -250,7 +250,7 @@ def test_decisions_come_back_once_a_replica_takes_over_with_what_was_counted():
         *(True, True),
         *(False, False),
     ]
-    name = stores[0].state.context().names.record(keys[1])
+    name = stores[0].state.context().names[keys[1]]
     with replica.client.client() as reader:
         reader.execute_command("READONLY")
         eventually(lambda: decode(reader.get(name) or b"\x90") == [0, 2])

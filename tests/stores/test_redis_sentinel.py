@@ -95,7 +95,7 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service, both
     stores = both(service)
     assert all(store.charge() for store in stores for _ in range(5))
     assert service.primary.client.info("replication")["role"] == "master"
-    name = stores[0].state.context().names.record(KEY)
+    name = stores[0].state.context().names[KEY]
     new = service.replica.client
     # What was not replicated before an ordered failover is lost by it.
     eventually(lambda: decode(new.get(name) or b"\x90") == [0, 10])
@@ -111,7 +111,7 @@ def test_after_a_failover_by_order_decisions_go_to_the_new_primary(service, both
 def test_decisions_come_back_after_the_primary_was_killed(service, both):
     stores = both(service)
     assert all(store.charge() for store in stores)
-    name = stores[0].state.context().names.record(KEY)
+    name = stores[0].state.context().names[KEY]
     new = service.replica.client
     eventually(lambda: decode(new.get(name) or b"\x90") == [0, 2])
     service.primary.kill()

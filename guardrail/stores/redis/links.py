@@ -159,10 +159,10 @@ class _Writing:
 
     def taken_over(self, ask: Ask) -> Steps[tuple[bytes, ...]]:
         """Look up counters under their former names; note which are found, and return them."""
-        if self._context.former is None or not self._texts:
-            return ()
-        keys, records = list(self._texts), list(self._places)
-        return (yield from taken_over(self._context, keys, records, self._argument, ask))
+        places = {key: self._places[name] for key, name in self._texts.items()}
+        taken = yield from taken_over(self._context, places, ask)
+        self._argument += taken
+        return tuple(taken.values())
 
     def _place(self, name: bytes) -> int:
         return self._places.setdefault(name, len(self._places) + 1)

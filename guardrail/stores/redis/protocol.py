@@ -6,10 +6,11 @@ Nothing here waits: so everything that is asked of a server is written once.
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable, Container, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -19,6 +20,7 @@ from guardrail.model.cells import (
     CELL,
     IDENT_LENGTH,
     LEFT_OUT,
+    MILLISECOND,
     TOP,
     Adjust,
     Cell,
@@ -32,7 +34,6 @@ from guardrail.model.cells import (
     MemberReply,
     Outcome,
     Reply,
-    milliseconds,
 )
 from guardrail.stores.cells import GarbledError, are_numbers, check_whole
 from guardrail.stores.naming import Naming
@@ -141,10 +142,13 @@ class Preconditions(NamedTuple):
     refuse: bool = False
 
 
-class Names:
-    """The names of keys under one hash key; the latest are remembered."""
+class Names(dict[str, bytes]):
+    """The name of each key's record under one hash key: the latest are remembered.
 
-    __slots__ = ("_known", "_prefix", "_shared", "_tags", "links", "naming")
+    A name is the keyed hash of whose the record is, then which counter.
+    """
+
+    __slots__ = ("_prefix", "_shared", "_tags", "links", "naming")
 
     def __init__(self, naming: Naming, prefix: str, shared: Container[str] = frozenset()) -> None:
         """Take the prefix of all names, and the idents of counters that accounts share."""
@@ -153,7 +157,22 @@ class Names:
         self._shared = shared
         self._prefix = prefix.encode() + b":{"
         self._tags: dict[str, bytes] = {}
-        self._known: dict[str, bytes] = {}
+
+    def __missing__(self, key: str) -> bytes:
+        """Return a record's name that is not remembered."""
+        ident = key[:IDENT_LENGTH]
+        if ident in self._shared:
+            name = self.shared(self.naming.whose(key), ident)
+        else:
+            name = self.tag(key) + ident.encode()
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[key] = name
+        return name
+
+    def of(self, keys: Iterable[str]) -> list[bytes]:
+        """Return the names of records."""
+        return list(map(self.__getitem__, keys))
 
     def tag(self, key: str) -> bytes:
         """Return what the names of all counters with the same key facts start with.
@@ -169,20 +188,6 @@ class Names:
                 self._tags = {}
             tag = self._tags[whose] = self._prefix + self.naming.whose(key) + b"}"
         return tag
-
-    def record(self, key: str) -> bytes:
-        """Return the name of a record: the keyed hash of whose it is, then which counter."""
-        name = self._known.get(key)
-        if name is None:
-            if len(self._known) >= REMEMBERED:
-                self._known = {}
-            ident = key[:IDENT_LENGTH]
-            if ident in self._shared:
-                name = self.shared(self.naming.whose(key), ident)
-            else:
-                name = self.tag(key) + ident.encode()
-            self._known[key] = name
-        return name
 
     def shared(self, party: bytes, ident: str) -> bytes:
         """Return the name of a counter that accounts share, by the hash of whose it is."""
@@ -261,20 +266,71 @@ def answered(commands: Commands, ask: Callable[[Command], Steps[object]]) -> Ste
         return
 
 
+Taken = Mapping[int, bytes]
+"""Records that are taken over from former names, by the places of their keys, from 1."""
+_NOTHING: Taken = MappingProxyType({})
+
+
 def acquired(context: CallContext, form: Form, now: int, slot: int, ask: Ask) -> Steps[list[int]]:
     """Ask the server of a slot for charges; return its reply, in numbers.
 
     Raises:
         GarbledError: the reply is not one of the script's.
     """
-    names = context.names
-    keys = [names.record(key) for key in form.keys]
-    argument = _acquiring(form, now, names, context.preconditions)
-    taken: tuple[bytes, ...] = ()
-    if context.former is not None:
-        taken = yield from taken_over(context, form.keys, keys, argument, ask)
-    parts: Command = (len(keys), *keys, encode(argument), *taken)
-    return read_reply((yield from ask(Call(slot, parts, context.acquire, form))))
+    places = {key: place for place, key in enumerate(form.keys, 1)}
+    taken = yield from taken_over(context, places, ask)
+    return read_reply((yield from ask(acquiring(context, form, now, slot, taken))))
+
+
+def settled(
+    context: CallContext, corrections: Sequence[Compensation], now: int, slot: int, ask: Ask
+) -> Steps[None]:
+    """Have the server of a slot apply corrections.
+
+    Raises:
+        StoreError: a number is not whole or past 2⁵³ − 1; nothing was sent.
+    """
+    taken = yield from taken_over(context, _places(corrections), ask)
+    yield from ask(settling(context, corrections, now, slot, taken))
+
+
+def taken_over(context: CallContext, places: Mapping[str, int], ask: Ask) -> Steps[Taken]:
+    """Look up keys under their former names, if there are any; return the records found.
+
+    `places` are those of the keys in the call. Nobody writes such records any more, so that they
+    may be read ahead of it.
+    """
+    former = context.former
+    if former is None:
+        return _NOTHING
+    by_slot: dict[int, list[str]] = {}
+    for key in places:
+        slot = slot_of(former.tag(key)) if context.is_cluster else 0
+        by_slot.setdefault(slot, []).append(key)
+    found: dict[int, bytes] = {}
+    for slot, group in sorted(by_slot.items()):
+        reply = yield from ask(Call(slot, ("MGET", *former.of(group))))
+        values = reply if isinstance(reply, list) else []
+        for key, value in zip(group, values, strict=True):
+            if value is not None:
+                found[places[key]] = value
+    return found
+
+
+def acquiring(
+    context: CallContext, form: Form, now: int, slot: int = 0, taken: Taken = _NOTHING
+) -> Call:
+    """Return the call that asks the server of a slot for charges."""
+    keys, charges, cells, members = form
+    names, _, (ahead, before, bound, refuse), script, _, _ = context
+    head = (now, ahead, before, bound, int(refuse), len(charges) // 2)
+    argument: list[object] = [*head, *charges, len(cells) // CELL, *cells, *taken]
+    for place in members:
+        # The number of cells stands between.
+        at = len(head) + len(charges) + 1 + place
+        argument[at] = names.member(cast(str, argument[at]))
+    parts: Command = (len(keys), *names.of(keys), encode(argument), *taken.values())
+    return Call(slot, parts, script, form)
 
 
 def read_reply(reply: object) -> list[int]:
@@ -288,75 +344,44 @@ def read_reply(reply: object) -> list[int]:
     raise GarbledError(f"the server answered `{reply!r}`, which is none of ours")
 
 
-def settled(
-    context: CallContext, corrections: Sequence[Compensation], now: int, slot: int, ask: Ask
-) -> Steps[None]:
-    """Have the server of a slot apply corrections.
+def settling(
+    context: CallContext,
+    corrections: Sequence[Compensation],
+    now: int,
+    slot: int = 0,
+    taken: Taken = _NOTHING,
+) -> Call:
+    """Return the call that has the server of a slot apply corrections.
 
     Raises:
-        StoreError: a number is not whole or past 2⁵³ − 1; nothing was sent.
+        StoreError: a number is not whole or past 2⁵³ − 1.
     """
-    names = context.names
-    places: dict[str, int] = {}
+    names, places = context.names, _places(corrections)
     argument: list[Any] = [now, context.preconditions.before, len(corrections)]
-    ttls = [milliseconds(getattr(each, "ttl", 0)) for each in corrections]
-    for each, ttl in zip(corrections, ttls, strict=True):
-        place = places.setdefault(each.key, len(places) + 1)
-        argument += _correcting(each, place, ttl, names)
-    check_whole(*[abs(number) for number in argument if not isinstance(number, str)])
-    keys = [names.record(key) for key in places]
-    taken: tuple[bytes, ...] = ()
-    if context.former is not None:
-        taken = yield from taken_over(context, list(places), keys, argument, ask)
-    parts: Command = (len(keys), *keys, encode(argument), *taken)
-    yield from ask(Call(slot, parts, context.settle))
+    for each in corrections:
+        argument += _correcting(each, places[each.key], names)
+    numbers = [each for each in argument if each.__class__ is not str]
+    if set(map(type, numbers)) != {int} or min(numbers) < -TOP or max(numbers) > TOP:
+        check_whole(*map(abs, numbers))
+    parts: Command = (len(places), *names.of(places), encode([*argument, *taken]), *taken.values())
+    return Call(slot, parts, context.settle)
 
 
-def taken_over(
-    context: CallContext,
-    keys: Sequence[str],
-    records: Sequence[bytes],
-    argument: list[object],
-    ask: Ask,
-) -> Steps[tuple[bytes, ...]]:
-    """Look up keys under their former names; return the records found, and note which they are.
-
-    Nobody writes those any more, so that they may be read ahead of the call.
-    """
-    former = cast(Names, context.former)
-    by_slot: dict[int, list[str]] = {}
-    for key in keys:
-        slot = slot_of(former.tag(key)) if context.is_cluster else 0
-        by_slot.setdefault(slot, []).append(key)
-    found: dict[int, bytes] = {}
-    for slot, group in sorted(by_slot.items()):
-        reply = yield from ask(Call(slot, ("MGET", *map(former.record, group))))
-        values = reply if isinstance(reply, list) else []
-        for key, value in zip(group, values, strict=True):
-            if value is not None:
-                found[records.index(context.names.record(key)) + 1] = value
-    argument += found
-    return tuple(found.values())
+def _places(corrections: Sequence[Compensation]) -> dict[str, int]:
+    """Return the place, from 1, that each key has in a call that applies corrections."""
+    places: dict[str, int] = {}
+    for each in corrections:
+        places.setdefault(each.key, len(places) + 1)
+    return places
 
 
-def _acquiring(form: Form, now: int, names: Names, preconditions: Preconditions) -> list[object]:
-    """Return the argument of the call that acquires what a form asks for."""
-    _, charges, cells, members = form
-    ahead, before, bound, refuse = preconditions
-    head = (now, ahead, before, bound, int(refuse), len(charges) // 2)
-    argument: list[object] = [*head, *charges, len(cells) // CELL, *cells]
-    for place in members:
-        # The number of cells stands between.
-        at = len(head) + len(charges) + 1 + place
-        argument[at] = names.member(cast(str, argument[at]))
-    return argument
-
-
-def _correcting(each: Compensation, place: int, ttl: int, names: Names) -> tuple[object, ...]:
-    """Return the six values that a call states a correction with; `ttl` is in milliseconds."""
+def _correcting(each: Compensation, place: int, names: Names) -> tuple[object, ...]:
+    """Return the six values that a call states a correction with; the third is in milliseconds."""
     if isinstance(each, (Leave, EndStay)):
         expires = each.expires if isinstance(each, EndStay) else 0
         return (_LEAVE, place, 0, names.member(each.member), expires, 0)
+    # As `milliseconds` has it, which is a call for each correction.
+    ttl = -(-each.ttl // MILLISECOND) or 1
     if isinstance(each, Adjust):
         return (_ADJUST, place, ttl, each.slot, each.delta, 0)
     if isinstance(each, Drain):

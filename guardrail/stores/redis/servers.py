@@ -87,7 +87,8 @@ class Servers(ABC, Generic[C]):
     """What calls go through to each server of an address; a subclass says how to wait.
 
     `deadline` and `timeout` (of opening a connection) are in seconds. `on_late` is handed replies
-    that came after their deadline. `time` is what deadlines go by, `sleep` waits for seconds.
+    that came after their deadline. `only` is the way to the one server there is, None in a cluster.
+    `time` is what deadlines go by, `sleep` waits for seconds.
     """
 
     library: ClassVar[Library]
@@ -123,7 +124,7 @@ class Servers(ABC, Generic[C]):
         self._stale = True
         self._checked = time()
         self._primary: Place | None = None
-        self._only = None if self.is_cluster else self.at_place(address.places[0])
+        self.only = None if self.is_cluster else self.at_place(address.places[0])
 
     @abstractmethod
     def in_background(self, steps: Steps[None]) -> None:
@@ -144,8 +145,8 @@ class Servers(ABC, Generic[C]):
 
     def at(self, slot: int) -> C:
         """Return the way to the server that has a slot, or to one that knows who has."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         place = None if self._table is None else self._table.place(slot)
         return self.at_place(place or ANY)
 
@@ -180,6 +181,14 @@ class Servers(ABC, Generic[C]):
         """
         connected = self.at(call.slot)
         reply = yield connected.ask, ((call.command(),), call, until)
+        return (yield from self.answered(until, call, reply, connected))
+
+    def answered(self, until: float, call: Call, reply: object, connected: C) -> Steps[object]:
+        """Return the reply to a call; where it is an error, see what can be done about it.
+
+        Raises:
+            StoreError: nothing can, or no reply came until then.
+        """
         if not isinstance(reply, Exception):
             return reply
         if isinstance(reply, said.NoScriptError):

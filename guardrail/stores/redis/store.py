@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome, Pool
-from guardrail.stores.cells import GarbledError, form_of, outcome_of, reply_of
+from guardrail.stores.cells import GarbledError, are_numbers, form_of, outcome_of, reply_of
 from guardrail.stores.links import MOST_TRIES, TRIES, Decide, Query
 from guardrail.stores.redis.address import Address
 from guardrail.stores.redis.blocking import BlockingServers
@@ -34,10 +34,12 @@ from guardrail.stores.redis.protocol import (
     Command,
     Compensation,
     acquired,
+    acquiring,
     answered,
     compensating,
     read_reply,
     settled,
+    settling,
 )
 from guardrail.stores.redis.server_state import ServerState, StoreOptions
 from guardrail.stores.redis.servers import Servers
@@ -113,13 +115,22 @@ class StoreSteps(ABC):
     def _wake(self) -> None:
         """Have what is owed taken back though no operation has ended."""
 
-    def _done(self, work: Callable[..., Steps[T]], now: int, *arguments: object) -> Steps[T]:
-        """Do something at a time, once more if the names were outdated; then what is due."""
+    def _done(
+        self,
+        work: Callable[..., Steps[T]],
+        now: int,
+        *arguments: object,
+        begun: Steps[T] | None = None,
+    ) -> Steps[T]:
+        """Do something at a time, once more if the names were outdated; then what is due.
+
+        `begun` are the steps that are left of the first try, where that was begun already.
+        """
         until, self._latest = self._until(), now
         self._servers.look()
         try:
             try:
-                result = yield from work(*arguments, now, until)
+                result = yield from begun or work(*arguments, now, until)
             except OutdatedError:
                 result = yield from work(*arguments, now, until)
         except GarbledError:
@@ -128,6 +139,26 @@ class StoreSteps(ABC):
         if self._owed or self.state.due:
             yield self._maintain, (until,)
         return result
+
+    def _straight(self, now: int) -> tuple[CallContext, Any] | None:
+        """Return how a call is made, and to what, that needs no step before: as nearly all are.
+
+        None where one does: the server has to be asked for its time, or for records under former
+        names, or there are several.
+        """
+        self._latest = now
+        servers, context = self._servers, self.state.current()
+        if servers.only is None or context is None or context.former is not None:
+            return None
+        if servers.is_sentinel:
+            servers.look()
+        return context, servers.only
+
+    def _resumed(self, until: float, call: Call, reply: object) -> Steps[Any]:
+        """Go on after a straight call was answered otherwise than it should be."""
+        servers = self._servers
+        reply = yield from servers.answered(until, call, reply, servers.at(call.slot))
+        return reply if call.asked is None else read_reply(reply)
 
     def _acquired(
         self, charges: Sequence[Charge], cells: Sequence[Cell], now: int, until: float
@@ -378,14 +409,36 @@ class RedisStore(StoreSteps):
 
     def ask(self, form: Form, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        return performed(self._done(self._replied, now, form))
+        until, straight = self._until(), self._straight(now)
+        if straight is None:
+            return performed(self._done(self._replied, now, form))
+        context, server = straight
+        call = acquiring(context, form, now)
+        reply: Any = server.ask((call.command(),), call, until)
+        if not are_numbers(reply):
+            begun = self._resumed(until, call, reply)
+            return performed(self._done(self._replied, now, form, begun=begun))
+        if self._owed or self.state.due:
+            self._maintain(until)
+        return cast(list[int], reply)
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
 
         What only some servers of a cluster took is owed to the others.
         """
-        performed(self._done(self._settled, now, corrections))
+        until, straight = self._until(), self._straight(now)
+        if straight is None:
+            performed(self._done(self._settled, now, corrections))
+            return
+        context, server = straight
+        call = settling(context, corrections, now)
+        reply = server.ask((call.command(),), call, until)
+        if isinstance(reply, Exception):
+            begun = self._resumed(until, call, reply)
+            performed(self._done(self._settled, now, corrections, begun=begun))
+        elif self._owed or self.state.due:
+            self._maintain(until)
 
     def linked(self, query: Query, decide: Decide, now: int) -> bool:
         """Read, decide and write in one step; see `LinkedStore.linked`."""
@@ -449,14 +502,36 @@ class AsyncRedisStore(StoreSteps):
 
     async def ask(self, form: Form, now: int) -> list[int]:
         """Acquire what a form asks for; see `FormStore.ask`."""
-        return await awaited(self._done(self._replied, now, form))
+        until, straight = self._until(), self._straight(now)
+        if straight is None:
+            return await awaited(self._done(self._replied, now, form))
+        context, server = straight
+        call = acquiring(context, form, now)
+        reply: Any = await server.ask((call.command(),), call, until)
+        if not are_numbers(reply):
+            begun = self._resumed(until, call, reply)
+            return await awaited(self._done(self._replied, now, form, begun=begun))
+        if self._owed or self.state.due:
+            self._wake()
+        return cast(list[int], reply)
 
     async def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Apply corrections to what was charged before.
 
         What only some servers of a cluster took is owed to the others.
         """
-        await awaited(self._done(self._settled, now, corrections))
+        until, straight = self._until(), self._straight(now)
+        if straight is None:
+            await awaited(self._done(self._settled, now, corrections))
+            return
+        context, server = straight
+        call = settling(context, corrections, now)
+        reply = await server.ask((call.command(),), call, until)
+        if isinstance(reply, Exception):
+            begun = self._resumed(until, call, reply)
+            await awaited(self._done(self._settled, now, corrections, begun=begun))
+        elif self._owed or self.state.due:
+            self._wake()
 
     async def linked(self, query: Query, decide: Decide, now: int) -> bool:
         """Read, decide and write in one step; see `LinkedStore.linked`."""
