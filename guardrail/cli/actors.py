@@ -19,6 +19,7 @@ from guardrail.cli.output import Color, Format, Output
 from guardrail.engine import Engine
 from guardrail.errors import SettingError, StoreError
 from guardrail.guard.context import ProcessIds, keeps_links, microseconds
+from guardrail.guard.loading import skewed
 from guardrail.links import Linking, StoredLinks, actor_id
 from guardrail.links.forest import TRUSTED, Edge
 from guardrail.model.amounts import DAY
@@ -173,7 +174,7 @@ def opened(paths: list[str], uri: str, namespace: str | None) -> Iterator[Opened
         engine = Engine(policies, ProcessIds(), namespace=namespace)
         store.share(engine.pools)
         links = StoredLinks(policies.links, store, engine.namespace)
-        yield Opened(links, engine.pools, microseconds(time.time() + getattr(store, "skew", 0.0)))
+        yield Opened(links, engine.pools, microseconds(skewed(time.time, store)()))
     finally:
         store.close()
 

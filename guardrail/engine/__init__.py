@@ -20,7 +20,7 @@ from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactR
 from guardrail.engine.plan import Ban, Plan, Row, receipt_of
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import FACTS_UNAVAILABLE, Interpreter, rule_applies
-from guardrail.engine.settling import Settle, settle_inline
+from guardrail.engine.settling import Corrections, Settle, settle_elsewhere, settle_inline
 from guardrail.engine.sizes import Sizer, as_count, no_estimate, unlisted
 from guardrail.engine.verbs import (
     BY_RULE,
@@ -52,6 +52,7 @@ __all__ = [
     "BandStory",
     "Case",
     "ConditionStory",
+    "Corrections",
     "Decide",
     "Decision",
     "Engine",
@@ -90,6 +91,7 @@ __all__ = [
     "receipt_of",
     "rule_applies",
     "rule_facts",
+    "settle_elsewhere",
     "settle_inline",
     "unlisted",
     "whose_key",

@@ -1,7 +1,7 @@
-"""Settling in memory: what was used takes the place of an estimate, in the records themselves.
+"""Settling where the usage is plain, whole counts of tokens: it takes the place of an estimate.
 
-Where the usage states whole counts of tokens, windows of one slot are corrected where their records
-are; all else is corrected as its verb says, at once.
+In memory, windows of one slot are corrected where their records are; for a store elsewhere, windows
+by the difference. All else is corrected as its verb says.
 """
 
 from __future__ import annotations
@@ -9,31 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guardrail.engine.core import Decision, Engine
-from guardrail.engine.emit import TOKENS
+from guardrail.engine.core import Case, Decision, Engine
+from guardrail.engine.emit import MONEY, TOKENS
 from guardrail.engine.emit_inline import FusableStore
-from guardrail.engine.verbs import Receipt
-from guardrail.model.cells import TOP, WINDOW
+from guardrail.engine.verbs import BudgetLimit, Limit, Receipt
+from guardrail.model.cells import TOP, WINDOW, Adjust, Correction
 
 Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
+Corrections = Callable[[Decision, Mapping[str, object], str | None], list[Correction] | None]
+Read = Callable[[Decision, Mapping[str, object], str | None], tuple[int | None, ...] | None]
+
+_UNITS = (*TOKENS, MONEY)
 
 
 def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     """Return a function that settles a decision at a time in microseconds, None if it cannot.
 
-    It corrects the records in place where the usage states whole counts of tokens, whose cost is
-    that of the model served, and returns False where it left the decision to the steps.
+    It corrects the records in place where the usage is plain, and returns False where it left the
+    decision to the steps.
     """
-    units = set(engine.sizer.units)
-    if not units <= {"requests", *TOKENS, "cost_usd"}:
+    read = _reader(engine)
+    if read is None:
         return None
-    counts_money = "cost_usd" in units
     # Of each counter: its rule, its ident, where its unit stands among the amounts.
-    places = {unit: place for place, unit in enumerate((*TOKENS, "cost_usd"))}
-    counters = [
-        (limit, limit.idents[part], places.get("".join(limit.units[part : part + 1]), len(places)))
-        for limit, part in engine.counters
-    ]
+    counters = [(limit, limit.idents[part], _place(limit, part)) for limit, part in engine.counters]
     acquire, release, correct = store.lock.acquire, store.lock.release, store.correct
     moves, moved, homes, mask = store.moves, store.moved, store.homes, store.shard_mask
     leases = any(limit.lease for limit, _ in engine.counters)
@@ -42,18 +41,9 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
     def settle(
         decision: Decision, usage: Mapping[str, object], now: int, model: str | None
     ) -> bool:
-        into: Any = usage.get("input_tokens")
-        out: Any = usage.get("output_tokens")
-        if into.__class__ is not int or out.__class__ is not int or "requests" in usage:
+        amounts = read(decision, usage, model)
+        if amounts is None:
             return False
-        if into < 0 or out < 0 or into + out > TOP:
-            return False
-        if decision._settled or decision._case[0] is not engine:
-            return False
-        cost = _cost(engine, decision, usage, model) if counts_money else None
-        if counts_money and cost is None:
-            return False
-        amounts = (into + out, into, out, cost, None)
         debits, lease = decision.debits, engine.lease(decision._case[4]) if leases else ""
         decision._settled = True
         acquire()
@@ -85,6 +75,82 @@ def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
         return True
 
     return settle
+
+
+def settle_elsewhere(engine: Engine) -> Corrections:
+    """Return a function that settles a decision whose counters are elsewhere.
+
+    It returns the corrections, or None where the usage is not plain: then it left the decision to
+    the steps.
+    """
+    read = _reader(engine)
+    counters = [(limit, _place(limit, part)) for limit, part in engine.counters]
+    leases = any(limit.lease for limit, _ in counters)
+
+    def corrections(
+        decision: Decision, usage: Mapping[str, object], model: str | None
+    ) -> list[Correction] | None:
+        amounts = None if read is None else read(decision, usage, model)
+        if amounts is None:
+            return None
+        case = decision._case
+        debits = case.debits if isinstance(case, Case) else decision.debits
+        lease = engine.lease(case[4]) if leases else ""
+        decision._settled = True
+        found: list[Correction] = []
+        for debit in debits:
+            if debit is None:
+                continue
+            number, key, slot, _, _, reserved, _, _ = debit
+            limit, place = counters[number]
+            amount = amounts[place]
+            if isinstance(limit, BudgetLimit):
+                if amount is not None and amount != reserved:
+                    found.append(Adjust(key, slot, amount - reserved, limit.ttl))
+            elif limit.lease or amount is not None:
+                correction = limit.correction(Receipt._make(debit), amount, lease)
+                if correction is not None:
+                    found.append(correction)
+        return found
+
+    return corrections
+
+
+def _place(limit: Limit, part: int) -> int:
+    """Return where a counter's unit stands among the amounts that are read of a usage."""
+    unit = "".join(limit.units[part : part + 1])
+    return _UNITS.index(unit) if unit in _UNITS else len(_UNITS)
+
+
+def _reader(engine: Engine) -> Read | None:
+    """Return what reads a usage: the amounts of `_UNITS`, then None for all else.
+
+    It reads None where the usage is not plain, whole counts of tokens, whose cost is that of the
+    model served, or the decision another engine's or settled. There is none for an engine that
+    counts what else a usage may state.
+    """
+    units = set(engine.sizer.units)
+    if not units <= {"requests", *_UNITS}:
+        return None
+    counts_money = MONEY in units
+
+    def read(
+        decision: Decision, usage: Mapping[str, object], model: str | None
+    ) -> tuple[int | None, ...] | None:
+        into: Any = usage.get("input_tokens")
+        out: Any = usage.get("output_tokens")
+        if into.__class__ is not int or out.__class__ is not int or "requests" in usage:
+            return None
+        if into < 0 or out < 0 or into + out > TOP:
+            return None
+        if decision._settled or decision._case[0] is not engine:
+            return None
+        cost = _cost(engine, decision, usage, model) if counts_money else None
+        if counts_money and cost is None:
+            return None
+        return into + out, into, out, cost, None
+
+    return read
 
 
 def _cost(

@@ -16,7 +16,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
-from guardrail.engine import Decision, Engine, Interpreter, Plan, PlanRows, define, plan_in_rows
+from guardrail.engine import (
+    Corrections,
+    Decision,
+    Engine,
+    Interpreter,
+    Plan,
+    PlanRows,
+    define,
+    plan_in_rows,
+    settle_elsewhere,
+)
 from guardrail.errors import DataError, SettingError
 from guardrail.guard.fallback import share_from
 from guardrail.links import (
@@ -91,6 +101,7 @@ class Context:
                 notice=(self._override.notice,),
             )
         self._in_rows: PlanRows | None = None
+        self._settle_plain: Corrections | None = None
         self._interpreters = {engine: Interpreter(engine) for engine in self.engines}
         self.note: Note | None = None
         """What is told of each decision and its facts, None where nothing is scored."""
@@ -255,6 +266,14 @@ class Context:
             raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
         return moment
 
+    def micros(self, now: float | None) -> int:
+        """Return the time of a call in whole microseconds, the clock's if none is given.
+
+        Raises:
+            SettingError: the time is not one.
+        """
+        return microseconds(self.moment(now))
+
     def known(
         self,
         facts: Mapping[str, object],
@@ -318,6 +337,7 @@ class Context:
         """Have plain requests planned by generated source, which is made now and far cheaper."""
         if self._in_rows is None and not self.overridden:
             self._in_rows = plan_in_rows(self.engine)
+            self._settle_plain = settle_elsewhere(self.engine)
 
     def plan(
         self,
@@ -344,6 +364,10 @@ class Context:
         self, decision: Decision, usage: Mapping[str, object] | None, model: str | None
     ) -> list[Correction]:
         """Return what settles a decision, and mark it settled; nothing if it was already."""
+        if self._settle_plain is not None and usage is not None:
+            corrections = self._settle_plain(decision, usage, model)
+            if corrections is not None:
+                return corrections
         if decision.settled:
             return []
         corrections, notes = decision.engine.settlement(decision, usage or {}, model)

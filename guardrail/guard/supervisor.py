@@ -151,19 +151,16 @@ def matters_late(correction: Correction) -> bool:
 class Delivery(NamedTuple):
     """Corrections on their way to the store: those of one decision last, older ones before.
 
-    `now` is in microseconds, `decision` None where there are only older ones.
+    `corrections` are all of them, to be sent. `now` is in microseconds, `decision` None where there
+    are only older ones.
     """
 
     permit: int
+    corrections: Sequence[Correction]
     older: list[Kept]
-    own: list[Kept]
+    own: Sequence[Correction]
     now: int
     decision: Decision | None
-
-    @property
-    def corrections(self) -> list[Correction]:
-        """What to send."""
-        return [entry.correction for entry in (*self.older, *self.own)]
 
 
 class Supervisor:
@@ -284,13 +281,14 @@ class Supervisor:
             self._local.settle(corrections, now, own=own)
         if own:
             return None
-        entries = self._backlog.wrap(corrections, now)
         permit = self.permit()
         if permit is None:
-            lost = self._backlog.keep(entries, now, unsure=False)
+            lost = self._backlog.keep(self._backlog.wrap(corrections, now), now, unsure=False)
             self._tell(decision, lost, "the store is not asked, as it failed")
             return None
-        return Delivery(permit, self._backlog.take(now), entries, now, decision)
+        older = self._backlog.take(now)
+        every = [*(entry.correction for entry in older), *corrections] if older else corrections
+        return Delivery(permit, every, older, corrections, now, decision)
 
     def leftovers(self, now: int) -> Delivery | None:
         """Return some of what waits, to be sent by itself; None if nothing does, or not now."""
@@ -301,7 +299,7 @@ class Supervisor:
         if not older:
             self.abandoned(permit)
             return None
-        return Delivery(permit, older, [], now, None)
+        return Delivery(permit, [entry.correction for entry in older], older, (), now, None)
 
     def delivered(self, delivery: Delivery) -> None:
         """Note that corrections arrived."""
@@ -336,7 +334,8 @@ class Supervisor:
     def _keep(self, delivery: Delivery, why: str, *, unsure: bool, broke: bool) -> None:
         now = delivery.now
         self._backlog.keep(delivery.older, now, unsure=unsure, broke=broke)
-        lost = self._backlog.keep(delivery.own, now, unsure=unsure, broke=broke)
+        own = self._backlog.wrap(delivery.own, now)
+        lost = self._backlog.keep(own, now, unsure=unsure, broke=broke)
         if delivery.decision is not None:
             self._tell(delivery.decision, lost, f"the store failed ({why})")
 

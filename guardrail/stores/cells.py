@@ -312,10 +312,10 @@ def corrected(
     correction: Adjust | Drain | Renew, record: Record | None, member: str | bytes, now: int
 ) -> Record | None:
     """Return the record after a correction other than a leave."""
-    if isinstance(correction, Drain):
-        return redrained(record, correction, now)
     if isinstance(correction, Adjust):
         return readjusted(record, correction.slot, correction.delta)
+    if isinstance(correction, Drain):
+        return redrained(record, correction, now)
     if record is None or record.get(member, 0) <= now:
         return None
     return {**record, member: max(record[member], correction.expires)}

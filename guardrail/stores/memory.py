@@ -235,21 +235,25 @@ class MemoryStore:
 
     def correct(self, correction: Correction, now: int) -> None:
         """Apply a correction; whoever calls holds the lock."""
-        key = self.moved(correction.key)
-        if key != correction.key:
+        key = correction.key
+        if self.moves.size and (into := self.moved(key)) != key:
             if isinstance(correction, Drain) and correction.delta < 0:
                 return  # the later of two lines stands: less may be due to the other
-            correction = correction._replace(key=key)
-        ident = correction.key[:IDENT_LENGTH]
+            key = into
+        ident = key[:IDENT_LENGTH]
         if isinstance(correction, Leave):
             if ident in self.homes:
-                self.homes[ident].leave(correction.key, correction.member)
+                self.homes[ident].leave(key, correction.member)
             return
         table = self.home(ident, correction.ttl)
-        found = table.find(correction.key)
-        record = corrected(correction, found, member_of(correction), now)
-        if record is not None:
-            table.put(correction.key, record, now)
+        # Written in place where it can be: as nearly always, the record was just charged.
+        shard = table.current[hash(key) & MASK]
+        found = shard.get(key)
+        record = corrected(correction, found or table.find(key), member_of(correction), now)
+        if record is not None and found is not None:
+            shard[key] = record
+        elif record is not None:
+            table.put(key, record, now)
 
 
 class AsyncMemoryStore:

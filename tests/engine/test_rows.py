@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.engine import Interpreter
+from guardrail.engine import Interpreter, settling
 from guardrail.engine.emit_rows import RowEmitter, plan_in_rows
 from guardrail.engine.verbs import CellSpec, Limit, refuses
 from guardrail.loading import load_text
@@ -125,6 +125,7 @@ MUTANTS = {
     "asks for more than fits": (RowEmitter, "refuse_too_much", lambda *asked: None),
     "charges without the ban": (RowEmitter, "_opened", without_ban),
     "alerts nobody": (RowEmitter, "_row", alerts_nobody),
+    "is settled by another unit": (settling, "_place", lambda limit, part: 0),
 }
 
 

@@ -150,16 +150,19 @@ def test_a_child_of_multiprocessing_is_noticed(folder):
 
 
 class Skewed(ScriptedStore):
-    skew = 0.0
+    off = 0.0
+
+    def skewed(self, clock):
+        return lambda: clock() + self.off
 
     def warnings(self, now):
-        return (f"its clock is {self.skew:g} s off at {now:.0f}",)
+        return (f"its clock is {self.off:g} s off at {now:.0f}",)
 
 
-def test_a_stores_clock_is_the_hosts_and_its_skew_unless_a_time_is_given():
+def test_a_store_sets_the_hosts_clock_right_unless_a_time_is_given():
     store, clock = Skewed(), MovableClock(1_000_000.0)
     guard = Guard.from_policies(load_text(HEAD + DAILY), store=store, clock=clock, environ={})
-    store.skew = 90.0
+    store.off = 90.0
 
     assert guard.decide(KNOWN).time == 1_000_090.0
     assert guard.decide(KNOWN, now=5.0).time == 5.0

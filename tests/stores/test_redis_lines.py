@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from random import Random
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter, Member
 from guardrail.stores.redis import pipelined
+from guardrail.stores.redis.pipelined import PipelinedConnection
+from guardrail.stores.redis.protocol import Call
 from tests.cells.redis_stores import SERVERS, Shown, redis_store
 
 S = 1_000_000
@@ -162,6 +165,27 @@ def test_more_calls_than_can_wait_are_refused_and_the_others_served(monkeypatch)
     refused = [answer for answer in answers if isinstance(answer, StoreError)]
     assert len(refused) == 30
     assert all("wait for" in str(answer) and not answer.unsure for answer in refused)
+
+
+def test_a_connection_that_fails_when_nobody_waits_for_it_any_more_does_so_quietly(caplog):
+    async def left():
+        gone = asyncio.Event()
+
+        async def opener():
+            await gone.wait()
+            raise OSError("gone")
+
+        connection = PipelinedConnection(opener, "`there`", 0.0, print)
+        with pytest.raises(StoreError, match="not connected"):
+            await connection.ask((b"PING",), Call(0, ("PING",)), 0.0)
+        gone.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await connection.close()
+
+    asyncio.run(left())
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_one_store_serves_one_loop_after_another():

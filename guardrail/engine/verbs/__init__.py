@@ -27,6 +27,7 @@ __all__ = [
     "BY_RULE",
     "NEVER_FITS",
     "REPEATED",
+    "BudgetLimit",
     "CellSpec",
     "CellValues",
     "Finding",

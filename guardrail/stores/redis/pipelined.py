@@ -238,6 +238,8 @@ class PipelinedConnection:
     async def _connected(self, until: float) -> None:
         if self._opening is None:
             self._opening = self._loop.create_task(self._open())
+            # Whoever waits hears of a failure; nobody may wait any more by then.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
         await asyncio.wait((opening,), timeout=until - self._loop.time())
         if not opening.done():

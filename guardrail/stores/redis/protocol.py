@@ -360,8 +360,11 @@ def settling(
     argument: list[Any] = [now, context.preconditions.before, len(corrections)]
     for each in corrections:
         argument += _correcting(each, places[each.key], names)
-    numbers = [each for each in argument if each.__class__ is not str]
-    if set(map(type, numbers)) != {int} or min(numbers) < -TOP or max(numbers) > TOP:
+    numbers = argument
+    if set(map(type, argument)) != {int}:
+        numbers = [each for each in argument if not isinstance(each, str)]
+        check_whole(*map(abs, numbers))
+    if min(numbers) < -TOP or max(numbers) > TOP:
         check_whole(*map(abs, numbers))
     parts: Command = (len(places), *names.of(places), encode([*argument, *taken]), *taken.values())
     return Call(slot, parts, context.settle)

@@ -134,12 +134,15 @@ class ServerState:
         """The time on the server's clock, as far as is known, in seconds since the epoch."""
         return self._server + self._steady() - self._sampled
 
-    @property
-    def skew(self) -> float:
-        """Seconds to add to the host's clock to have the server's."""
-        if self._options.host_clock or self._table is None:
-            return 0.0
-        return self._server + self._steady() - self._sampled - self._clock()
+    def skewed(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Return a clock, set right by as much as this host's is off the server's."""
+
+        def moment() -> float:
+            if self._options.host_clock or self._table is None:
+                return clock()
+            return clock() + self.server_time - self._clock()
+
+        return moment
 
     def warnings(self) -> tuple[str, ...]:
         """Return what an operator should know."""

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from guardrail.errors import SettingError, StoreError
@@ -86,7 +85,9 @@ class StoreSteps(ABC):
         )
         self._begin()
 
-    skew = property(attrgetter("state.skew"), doc="Seconds to add to the host's clock.")
+    def skewed(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Return the clock to decide by: the host's, set right by the server's."""
+        return self.state.skewed(clock)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know."""
