@@ -132,7 +132,7 @@ def test_the_script_itself_refuses_what_is_no_whole_number(part):
     server = SERVERS.empty("valkey 9")
     script = load_scripts().acquire.text
     for wrong in (1.5, float("nan"), float("inf"), 2.0**60):
-        told = {"ttl": 1000, "slot": 0, "floor": 0, "amount": 1, "ceiling": 100, "expiry": NOW + S}
+        told = dict.fromkeys(("ttl", "slot", "floor", "amount", "ceiling", "expiry"), 1.0)
         told[part] = wrong if part != "ttl" else min(wrong, 1000.5)
         ttl, slot, floor, amount, ceiling, expiry = told.values()
         counter = [0, 1, 1, ttl, 0, slot, 1, floor, amount, ceiling]
