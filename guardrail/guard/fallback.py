@@ -19,7 +19,8 @@ from guardrail.model.cells import (
     MEMBERS,
     MILLISECOND,
     REPLY,
-    SET,
+    TOP,
+    WINDOW,
     Correction,
     Drain,
     Form,
@@ -29,13 +30,13 @@ from guardrail.model.facts import FactType, typed_value
 from guardrail.model.rules import Rule, Verdict
 from guardrail.stores import asking
 from guardrail.stores.cells import (
+    SLOT_BITS,
     SLOT_MASK,
     Record,
     charged_window,
     drained_pair,
     draining,
     entered,
-    readjusted,
 )
 from guardrail.stores.memory import MASK, MemoryStore
 
@@ -300,7 +301,7 @@ class LocalCounters:
         if kept is None:
             kept = self._kept[engine] = [_is_followed(limit) for limit, _ in engine.counters]
         keys, _, cells, _ = plan.form
-        home = store.home
+        homes, home = store.homes, store.home
         with store.lock:
             for at, until in bans:
                 _, _, place, ttl = cells[at : at + 4]
@@ -311,24 +312,29 @@ class LocalCounters:
                 number, key, slot, used, increment, amount, _, _ = receipt
                 if not kept[number]:
                     continue
-                start = 2 * row[0]
-                kind, _, _, ttl, spill, member, until, floor, _, _ = cells[start : start + CELL]
-                table = home(key[:IDENT_LENGTH], ttl * MILLISECOND)
+                at, kind = 2 * row[0], row[3]
+                ttl = cells[at + 3] * MILLISECOND
+                table = homes.get(key[:IDENT_LENGTH])
+                if table is None or table.lifetime < ttl:
+                    table = home(key[:IDENT_LENGTH], ttl)
                 # Written in place where it can be: this runs once a counter of every decision.
                 shard = table.current[hash(key) & MASK]
                 record = shard.get(key)
                 known = record is not None
                 if not known:
-                    record = table.find(key)
+                    record, spill = table.find(key), cells[at + 4]
                     if record is None and spill and store.is_full():
                         key = keys[spill - 1]
                         record = table.find(key)
-                if kind == SET:
-                    record = entered(record, member, until, now)
-                elif floor:
+                if kind == WINDOW:
+                    if record.__class__ is int and record & SLOT_MASK == slot:
+                        record = min((record >> SLOT_BITS) + amount, TOP) << SLOT_BITS | slot
+                    else:
+                        record = charged_window(record, slot, cells[at + 6], amount)
+                elif kind == LINE:
                     record = _line(record, used + increment)
                 else:
-                    record = _window(record, slot, until, amount)
+                    record = entered(record, cells[at + 5], cells[at + 6], now)
                 if known:
                     shard[key] = record
                 else:
@@ -440,9 +446,3 @@ def _line(record: Record | None, until: int) -> Record:
         return record if record is not None and record > until else until
     value, refunded = drained_pair(record)
     return draining(max(value, until), refunded)
-
-
-def _window(record: Record | None, slot: int, span: int, amount: int) -> Record:
-    if record.__class__ is int and record & SLOT_MASK == slot:
-        return readjusted(record, slot, amount)
-    return charged_window(record, slot, span, amount)

@@ -255,8 +255,13 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         context, direct = self._context, self._direct
         if direct is not None and not context.looks_up:
             return direct.decide(facts, estimate, unavailable=unavailable, now=now, asked=asked)
-        moment = context.moment(now)
-        if context.signals:
+        moment, known = context.moment(now), None
+        if not (context.looks_up or unavailable):
+            establish = context.establish_but(asked) if asked else context.establish
+            known = establish(facts, moment)
+        if known is not None:
+            facts = known
+        elif context.signals:
             facts, unavailable = await context.awaited(facts, moment, asked, unavailable)
         if direct is not None:
             return direct.decide(

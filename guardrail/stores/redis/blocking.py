@@ -169,7 +169,10 @@ class Pool:
         self._on_late = on_late
         self._opener = opener
         self._deadline = deadline
-        self._free = threading.Condition()
+        self._lock = threading.RLock()
+        # Told of each connection that is free, where somebody waits for one.
+        self._free = threading.Condition(self._lock)
+        self._waiting = 0
         self._idle: list[BlockingConnection] = []
         self._retired = 0.0
         self._connecting = self._closed = False
@@ -208,7 +211,7 @@ class Pool:
 
     def retire(self, moment: float) -> None:
         """Have no connection used any more that was opened by a moment (monotonic seconds)."""
-        with self._free:
+        with self._lock:
             self._retired = max(self._retired, moment)
             older = [each for each in self._idle if each.opened <= moment]
             self._idle = [each for each in self._idle if each.opened > moment]
@@ -217,7 +220,7 @@ class Pool:
 
     def close(self) -> None:
         """Close every connection that nobody uses, and the one that is being opened."""
-        with self._free:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -225,7 +228,7 @@ class Pool:
 
     def owes(self) -> bool:
         """Tell whether replies are still to come, after taking in those that have come."""
-        with self._free:
+        with self._lock:
             if self.owing:
                 self._poll()
             return bool(self.owing)
@@ -236,7 +239,7 @@ class Pool:
         Raises:
             StoreError: there is none until then (monotonic seconds).
         """
-        with self._free:
+        with self._lock:
             self._closed = False
             if self.owing:
                 self._poll()
@@ -247,7 +250,12 @@ class Pool:
                         return connection
                     connection.close()
                 self._connect()
-                if not self._free.wait(until - monotonic()) and not self._idle:
+                self._waiting += 1
+                try:
+                    came = self._free.wait(until - monotonic())
+                finally:
+                    self._waiting -= 1
+                if not came and not self._idle:
                     raise unconnected(self.where, self._deadline)
                 if self._problem is not None and not self._idle:
                     raise self._problem
@@ -257,14 +265,16 @@ class Pool:
         if connection.opened <= self._retired or self._closed:
             self._drop(connection)
             return
-        with self._free:
-            self.owing += bool(connection.owed)
+        with self._lock:
+            if connection.owed:
+                self.owing += 1
             self._idle.append(connection)
-            self._free.notify()
+            if self._waiting:
+                self._free.notify()
 
     def _drop(self, connection: BlockingConnection, call: Call | None = None) -> None:
         """Close a connection that is of no more use, and will not answer a call."""
-        with self._free:
+        with self._lock:
             self.lost += sum(
                 each is not None and each.asked is not None
                 for each in (call, *(owed for owed, _ in connection.owed))
@@ -300,7 +310,7 @@ class Pool:
             connection.on_late = self._on_late
         except Exception as error:  # whatever it is, those who wait must hear of it
             problem = error if isinstance(error, StoreError) else unreachable(error, self.where)
-        with self._free:
+        with self._lock:
             self._connecting = False
             self._problem = problem
             unwanted = connection if self._closed else None
