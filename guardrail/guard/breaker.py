@@ -133,5 +133,6 @@ class Breaker:
             slices.append([number, 0, 0])
             while slices[0][0] <= number - _SLICES or slices[0][0] > number:
                 slices.popleft()
-        slices[-1][1] += 1
-        slices[-1][2] += failures
+        latest = slices[-1]
+        latest[1] += 1
+        latest[2] += failures

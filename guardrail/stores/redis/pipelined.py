@@ -287,16 +287,16 @@ class PipelinedConnection:
         if not self._owed:
             self._broken(said.ConnectionError("the server answered what nobody had asked"))
             return
-        entry = self._owed.popleft()
+        entry, moved_away = self._owed.popleft(), False
         if isinstance(reply, Exception):
             reply = unwrapped(reply)
-        if entry is None:
-            pass
-        elif entry.future.done():
-            self._on_late(entry.call, reply)
-        else:
-            entry.future.set_result(reply)
-        if isinstance(reply, MOVED_AWAY):
+            moved_away = isinstance(reply, MOVED_AWAY)
+        if entry is not None:
+            if entry.future.done():
+                self._on_late(entry.call, reply)
+            else:
+                entry.future.set_result(reply)
+        if moved_away:
             gone = f"{self.where} is not the one to write to any more"
             self._break(StoreError(gone, unsure=True))
 
