@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -47,6 +46,7 @@ from guardrail.model.effects import Mode
 from guardrail.model.facts import LATEST, epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, Signal, in_order
+from guardrail.stores.forks import call_in_children
 from guardrail.stores.links import AsyncLinkedStore, LinkedStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
 
@@ -482,14 +482,7 @@ class ProcessIds:
     def __init__(self) -> None:
         self.next = itertools.count(1).__next__
         self._draw()
-        reference = weakref.WeakMethod(self._draw)
-
-        def draw() -> None:
-            if (living := reference()) is not None:
-                living()
-
-        if hasattr(os, "register_at_fork"):  # else processes do not fork
-            os.register_at_fork(after_in_child=draw)
+        call_in_children(self._draw)
 
     def _draw(self) -> None:
         self._hash, self.mark, self._last = _drawn(), os.urandom(8).hex() + "-", (0, "")

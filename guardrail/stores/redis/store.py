@@ -7,7 +7,6 @@ they do what can be put off: one after an operation, the other in a task.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, cast
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.cells import Cell, Charge, Correction, Form, Outcome, Pool
 from guardrail.stores.cells import GarbledError, are_numbers, form_of, outcome_of, reply_of
+from guardrail.stores.forks import call_in_children
 from guardrail.stores.links import MOST_TRIES, TRIES, Decide, Query
 from guardrail.stores.redis.address import Address
 from guardrail.stores.redis.blocking import BlockingServers
@@ -84,6 +84,7 @@ class StoreSteps(ABC):
             options, clock=clock, steady=time.monotonic, is_cluster=self._is_cluster
         )
         self._begin()
+        call_in_children(self._begin)
 
     def skewed(self, clock: Callable[[], float]) -> Callable[[], float]:
         """Return the clock to decide by: the host's, set right by the server's."""
@@ -102,7 +103,6 @@ class StoreSteps(ABC):
         self._paused = 0.0
         # What is taken back is so at the time of the latest call: hosts may have their own clock.
         self._latest = 0
-        self._process = os.getpid()
 
     @abstractmethod
     def _until(self) -> float:
@@ -369,8 +369,6 @@ class RedisStore(StoreSteps):
         super()._begin()
 
     def _until(self) -> float:
-        if os.getpid() != self._process:
-            self._begin()
         return time.monotonic() + self.deadline
 
     def _maintain(self, until: float) -> None:
@@ -451,7 +449,6 @@ class RedisStore(StoreSteps):
 
     def close(self) -> None:
         """Take back what is still owed, and close every connection."""
-        self._until()
         performed(self._servers.drained())
         performed(self._closed())
 
@@ -468,8 +465,6 @@ class AsyncRedisStore(StoreSteps):
 
     def _until(self) -> float:
         loop = asyncio.get_running_loop()
-        if os.getpid() != self._process:
-            self._begin()
         if self._loop is not loop:
             if self._loop is not None:
                 # What the servers still owe is heard by a loop that has ended.
@@ -544,7 +539,7 @@ class AsyncRedisStore(StoreSteps):
 
     async def close(self) -> None:
         """Take back what is still owed, and close every connection."""
-        if self._loop is not asyncio.get_running_loop() or os.getpid() != self._process:
+        if self._loop is not asyncio.get_running_loop():
             return
         await awaited(self._servers.drained())
         if self._maintenance is not None:

@@ -1,0 +1,22 @@
+"""What a forked process does with what its parent made: let go of it, and begin anew."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+
+
+def call_in_children(method: Callable[[], None]) -> None:
+    """Have a method called in each process that is forked from here on, while its object lives.
+
+    Python calls it where it forks by itself, and servers in C that run it do as well.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (living := reference()) is not None:
+            living()
+
+    if hasattr(os, "register_at_fork"):  # else processes do not fork
+        os.register_at_fork(after_in_child=call)
