@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from guardrail.engine import FOLLOWS_FROM, FactReader, rule_applies, rule_facts
+from guardrail.engine import FOLLOWS_FROM, FactReader, define, rule_applies, rule_facts
 from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import (
     Comparison,
@@ -35,7 +35,7 @@ MOST_VALUES = 65_536
 """How many values of facts that no condition tests are remembered as right or wrong."""
 
 Facts = Mapping[str, object]
-Kind = list[object]
+Kind = tuple[object, ...]
 
 _NUMBERS = (int, float)
 _NO_MEMBERS: frozenset[object] = frozenset()
@@ -91,32 +91,44 @@ class Matching:
         self._texts = [*((name, _NO_MEMBERS) for name in texts), *self._listed]
         self._other = [known[name] for name in others if known[name].type is not FactType.STRING]
         self._is_right: dict[object, bool] = {}
+        self.kind = self._telling()
+        """Returns what tells a request's kind, by its time in seconds and its facts.
+
+        Requests of one kind match the same rules.
+        """
 
     @property
     def merged(self) -> list[str]:
         """The facts of which a kind holds different texts: those that no condition names."""
         return [name for name, _ in self._listed]
 
-    def kind(self, ts: float, facts: Facts) -> Kind:
-        """Return what tells a request's kind: requests of one kind match the same rules."""
-        get = facts.get
-        kind: list[object] = [*map(get, self._plain)]
-        add = kind.append
-        for name, members in self._texts:
-            value = get(name)
-            add(str if value.__class__ is str and value not in members else value)
-        for fact in self._other:
-            value = get(fact.name)
-            add(None if value is None or self._is_of_type(fact, value) else value)
-        for span in self._spans:
-            span.tell(ts, get, kind)
+    def _telling(self) -> Callable[[float, Facts], Kind]:
+        """Return the generated function that tells kinds: each request is asked for its own."""
+        constants: dict[str, object] = {"is_of_type": self._is_of_type}
+        parts = [f"get({name!r})" for name in self._plain]
+        for place, (name, members) in enumerate(self._texts):
+            constants[f"members{place}"] = members
+            text = f"(value := get({name!r})).__class__ is str"
+            unnamed = f"{text} and value not in members{place}" if members else text
+            parts.append(f"str if {unnamed} else value")
+        for place, fact in enumerate(self._other):
+            constants[f"fact{place}"] = fact
+            right = f"(value := get({fact.name!r})) is None or is_of_type(fact{place}, value)"
+            parts.append(f"None if {right} else value")
+        for place, span in enumerate(self._spans):
+            constants[f"told{place}"] = span.told
+            parts.append(f"*told{place}(ts, get)")
         if self._turns:
-            add(bisect_right(self._turns, ts))
+            constants["turns"], constants["bisect_right"] = self._turns, bisect_right
+            parts.append("bisect_right(turns, ts)")
         if self._ages:
-            add(ts)
+            parts.append("ts")
         elif self._clock:
-            add(ts // _QUARTER)
-        return kind
+            parts.append(f"ts // {_QUARTER}")
+        lines = ["def kind(ts, facts):", "    get = facts.get", "    return ("]
+        lines += [*(f"        {part}," for part in parts), "    )"]
+        made: Callable[[float, Facts], Kind] = define(lines, constants, "kind", "kinds")
+        return made
 
     def _is_of_type(self, fact: Fact, value: object) -> bool:
         known = self._is_right
@@ -174,21 +186,17 @@ class _Span(NamedTuple):
     age: str | None
     lengths: tuple[float, ...]
 
-    def tell(self, ts: float, get: Callable[[str], Any], kind: list[object]) -> None:
-        """Add what tells a request's answers: where the time since lies among the lengths."""
+    def told(self, ts: float, get: Callable[[str], Any]) -> tuple[object, ...]:
+        """Return what tells a request's answers: where the time since lies among the lengths."""
         if self.age is not None and (stated := get(self.age)) is not None:
-            kind += ("stated", stated)
-            return
+            return "stated", stated
         since = get(self.moment)
         if since.__class__ not in _NUMBERS or not 0 <= since < LATEST:
-            kind += (since, ts if since is not None else None)
-            return
+            return since, ts if since is not None else None
         passed = ts - since
         if self.age is not None and passed < 0.0:
             passed = 0.0
-        lengths = self.lengths
-        kind.append(bisect_left(lengths, passed))
-        kind.append(bisect_right(lengths, passed))
+        return bisect_left(self.lengths, passed), bisect_right(self.lengths, passed)
 
 
 _BY_LENGTH = frozenset(("gt", "gte", "lt", "lte"))

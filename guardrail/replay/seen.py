@@ -62,9 +62,10 @@ class Seen:
         self._waiting: dict[str, dict[str, int]] = {
             name: {} for name in sorted(names.intersection(merged))
         }
-        self._stated = [
+        self.stated = [
             (name, self._source(name), waiting) for name, waiting in self._waiting.items()
         ]
+        """The facts that `state` counts: their names, whose text they take, their counts."""
         self._never = {
             (rule.id, place): compile_condition(part)
             for rule in self.rules
@@ -73,7 +74,7 @@ class Seen:
 
     def state(self, get: Callable[[str], object]) -> None:
         """Count what one request states of the facts whose texts a kind does not tell apart."""
-        for name, source, waiting in self._stated:
+        for name, source, waiting in self.stated:
             value = get(name)
             if value is None and source is not None:
                 value = get(source)

@@ -14,7 +14,7 @@ from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
 from guardrail.replay.few import FewNames
 from guardrail.replay.harm import Harm, Place
-from guardrail.replay.matching import Matching
+from guardrail.replay.matching import Kind, Matching
 from guardrail.replay.seen import Seen
 from guardrail.replay.thresholds import Expected
 from guardrail.traffic.requests import Request
@@ -104,7 +104,8 @@ class Tally:
         """Count one decided request; `place` is where it stands in the traffic."""
         if place is not None:
             self.harm.add(place, decision)
-        self.expected.add(ts, decision)
+        if self.expected.any:
+            self.expected.add(ts, decision)
         ruling, facts = decision.ruling, decision.facts
         effect, rule = ruling.effect, ruling.rule
         account = facts.get("account.id")
@@ -112,8 +113,11 @@ class Tally:
             seen = self.accounts.get(account, 0)
             if not seen & _BITS[effect]:
                 self.accounts[account] = seen | _BITS[effect]
+        kind: Kind = ()
         if self._has_rules:
-            self.seen.state(facts.get)
+            kind = self.matching.kind(ts, facts)
+            if self.seen.stated:
+                self.seen.state(facts.get)
         estimate = request.reserved
         if request.duration:
             self.timed += 1
@@ -126,7 +130,7 @@ class Tally:
             None,
             *(estimate or ()),
             facts.get("request.model") if self._has_models else None,
-            *(self.matching.kind(ts, facts) if self._has_rules else ()),
+            *kind,
         )
         try:
             self._kinds[key][0] += 1

@@ -85,11 +85,11 @@ class Expected:
             (compile_condition(one.when), _meets(one, shadow, remedies), self._counts[counted])
             for counted, one in by_count.items()
         ]
+        self.any = bool(self._parts)
+        """Whether there are such thresholds at all."""
 
     def add(self, ts: float, decision: Decision) -> None:
         """Count one request decided at `ts`, in seconds."""
-        if not self._parts:
-            return
         facts, _ = self._reader.read(decision.facts, ts)
         account = decision.facts.get("account.id")
         for condition, meets, count in self._parts:
