@@ -27,6 +27,9 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(VERSION)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Also where Python is told to keep nothing that it compiled: each worker, and each of the hundreds of
+# processes that tests start, would compile all of it anew.
+TESTS = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: help demo test test-hosts in-hosts test-lowest in-lowest lint docs bench clean
 .NOTPARALLEL:
@@ -40,21 +43,21 @@ demo: $(VENV)/.demo ## replay a week of sample traffic, then a campaign, under t
 	$(BIN)/guardrail simulate policies/ --beside account --accounts 250 --days 14 --seed 30 --workers 2
 
 test: $(VENV)/.test $(VENV)/.browser $(VENV)/.editor ## run every test
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(TESTS) -n auto --dist worksteal $(ARGS)
 
 # LiteLLM's proxy weighs some 800 MB and needs versions of its own: another environment.
 test-hosts: ## run the tests in LiteLLM's real proxy, for those who work on it
 	@$(MAKE) --no-print-directory VENV=$(VENV)-hosts in-hosts
 
 in-hosts: $(VENV)/.hosts
-	$(BIN)/python -m pytest tests/litellm -W ignore $(ARGS)
+	$(TESTS) tests/litellm -W ignore $(ARGS)
 
 test-lowest: ## run the tests of what stands on other packages over their lowest versions
 	@$(MAKE) --no-print-directory VENV=$(VENV)-lowest in-lowest
 
 # What old versions call deprecated in new ones is theirs to mend.
 in-lowest: $(VENV)/.lowest
-	$(BIN)/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning \
+	$(TESTS) -n auto --dist worksteal -W ignore::DeprecationWarning \
 		tests/cells tests/loading tests/signals $(ARGS)
 
 lint: $(VENV)/.lint ## check style and types
