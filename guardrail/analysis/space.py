@@ -141,6 +141,8 @@ class Space:
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
         self._rarity: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        self._rarest: dict[str, int] = {}
+        """The places of the rarest values of all that facts may have."""
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
         self.rules_of_requests = tuple(self._derived())
         self.unstated = {name: where for name in self.raw if (where := self._unstated(name))}
@@ -656,11 +658,21 @@ class Space:
 
     # Requests.
 
-    def rarest(self, name: str, mask: int) -> int:
-        """Return the place of the value in a set that the fewest rules apply to, the last of them.
+    def rarest(self, domains: Mapping[str, int]) -> dict[str, int]:
+        """Return the places of the values in sets that the fewest rules apply to, the last of them.
 
-        What other rules ask of it is then least likely to matter.
+        What other rules ask of them is then least likely to matter.
         """
+        if not self._rarest:
+            self._rarest = {name: self._rarest_in(name, mask) for name, mask in self.full.items()}
+        # Most facts may have any value, in most searches.
+        full, known = self.full, self._rarest
+        return {
+            name: known[name] if mask == full[name] else self._rarest_in(name, mask)
+            for name, mask in domains.items()
+        }
+
+    def _rarest_in(self, name: str, mask: int) -> int:
         if mask & (mask - 1) == 0:
             return mask.bit_length() - 1
         order = self._rarity.get(name)

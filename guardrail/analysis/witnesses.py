@@ -119,7 +119,7 @@ def _searched(space: Space, every: list[Formula], more: More | None) -> dict[str
             domains = space.find_by(clauses)
         if domains is None:
             return None
-        chosen = {name: space.rarest(name, mask) for name, mask in domains.items()}
+        chosen = space.rarest(domains)
         added = [] if more is None else more(chosen)
         if not added:
             return chosen
