@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from guardrail.cli.expecting import expected_fields, expected_line, print_expected
 from guardrail.cli.figures import NONE, columns, plural, share
 from guardrail.cli.findings import Found
-from guardrail.cli.harm_text import hit_rows, hits_fields, place_fields, read_text, where
+from guardrail.cli.harm_text import (
+    hit_rows,
+    hits_fields,
+    place_fields,
+    read_fields,
+    read_text,
+    where,
+)
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Entries, Output
 from guardrail.cli.traffic_json import reading_fields
@@ -187,19 +194,12 @@ def kind_counts(kind: Kind, changed: Changed) -> dict[str, object]:
 
 
 def _kind_fields(kind: Kind, changed: Changed) -> dict[str, object]:
-    read = changed.read
     return {
         **kind_counts(kind, changed),
         "first": {
             **place_fields(changed.place),
             "account": changed.account,
-            "facts": dict(read.facts),
-            "key": dict(read.key),
-            "unit": read.unit,
-            "used": read.used,
-            "asked": read.asked,
-            "limit": read.limit,
-            "never_fits": read.never_fits,
+            **read_fields(changed.read),
         },
     }
 

@@ -227,7 +227,6 @@ def _segment_fields(
 def hits_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
     """Yield refused accounts as JSON takes them, those most like customers first."""
     for account, hit in most_like_customers(hits):
-        read = hit.read
         yield {
             "account": account,
             "requests": hit.requests,
@@ -240,13 +239,7 @@ def hits_fields(hits: dict[str, Hit]) -> Iterator[dict[str, object]]:
                 **place_fields(hit.place),
                 "rule": hit.rule or None,
                 "effect": str(hit.effect),
-                "facts": dict(read.facts),
-                "key": dict(read.key),
-                "unit": read.unit,
-                "used": read.used,
-                "asked": read.asked,
-                "limit": read.limit,
-                "never_fits": read.never_fits,
+                **read_fields(hit.read),
             },
         }
 
@@ -255,3 +248,9 @@ def place_fields(place: Place) -> dict[str, object]:
     """Return where a request stands as JSON takes it; `ts` is in seconds since the epoch."""
     ts, file, line = place
     return {"ts": ts, "file": file, "line": line}
+
+
+def read_fields(read: Reading) -> dict[str, object]:
+    """Return what a rule read to refuse a request as JSON takes it; money is in USD."""
+    fields = {name: getattr(read, name) for name in Reading._fields}
+    return {**fields, "facts": dict(read.facts), "key": dict(read.key)}

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +22,7 @@ from guardrail.model.facts import Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Window
 from tests.analysis.enumerated import loosened, timed
+from tests.analysis.seeds import over_seeds
 from tests.analysis.small_sets import (
     NOW,
     SPAN,
@@ -176,20 +175,14 @@ def _shows(policies: PolicySet, claim: Claim, proof: Proof) -> bool:
     return _gets(cases, claim, proof.witness.facts, at)
 
 
-def main(count: int, seed: int) -> None:
-    """Run many claims, and print what is wrong."""
-    started, counts = time.perf_counter(), Counter[str]()
-    for number in range(seed, seed + count):
-        policies, claim = claimed(number)
-        kind = "never" if claim.never else "at_most" if claim.at_most else "said"
-        counts[kind] += 1
-        counts[f"{kind} proved"] += proved(policies, NOW)[0].failure is None
-        problems = wrong(number)
-        counts["wrong"] += bool(problems)
-        for problem in problems:
-            print(f"seed {number} {kind}: {problem}")
-    print(dict(sorted(counts.items())), f"{time.perf_counter() - started:.0f} s")
+def looked_at(seed: int, counts: Counter[str]) -> list[str]:
+    """Return what is said wrongly of a claim, and count what claims there were."""
+    policies, claim = claimed(seed)
+    kind = "never" if claim.never else "at_most" if claim.at_most else "said"
+    counts[kind] += 1
+    counts[f"{kind} proved"] += proved(policies, NOW)[0].failure is None
+    return [f"{kind}: {problem}" for problem in wrong(seed)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    over_seeds(looked_at)

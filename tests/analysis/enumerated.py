@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +19,7 @@ from guardrail.model.conditions import ALWAYS, Condition, compile_condition, fac
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Degrade, Exemption, Rule, Verdict
+from tests.analysis.seeds import over_seeds
 from tests.analysis.small_sets import (
     NOW,
     TIMES,
@@ -322,23 +321,17 @@ def _wrong_exemption(
     return [] if found == idle else [f"{exemption.id}: claimed {found}, and it is {idle}"]
 
 
-def main(count: int, seed: int) -> None:
-    """Run many pairs, and print what is wrong and how many claims there were."""
-    started, counts = time.perf_counter(), Counter[str]()
-    for number in range(seed, seed + count):
-        old, new = pair(number)
-        if how_many(old, new) > MOST_REQUESTS:
-            counts["too many requests"] += 1
-            continue
-        problems = [*wrong(old, new), *wrong_findings(old)]
-        counts["pairs"] += 1
-        counts["with something looser"] += bool(compared(old, new, NOW).looser)
-        counts.update(d.code for d in analyse(old, NOW))
-        counts["wrong"] += bool(problems)
-        for problem in problems:
-            print(f"seed {number}: {problem}")
-    print(dict(counts), f"{time.perf_counter() - started:.0f} s")
+def looked_at(seed: int, counts: Counter[str]) -> list[str]:
+    """Return what is wrong of a pair, and count how many claims there were."""
+    old, new = pair(seed)
+    if how_many(old, new) > MOST_REQUESTS:
+        counts["too many requests"] += 1
+        return []
+    counts["pairs"] += 1
+    counts["with something looser"] += bool(compared(old, new, NOW).looser)
+    counts.update(d.code for d in analyse(old, NOW))
+    return [*wrong(old, new), *wrong_findings(old)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    over_seeds(looked_at)

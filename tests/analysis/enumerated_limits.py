@@ -7,8 +7,6 @@ limit lets through in the time of another is reckoned here in its own words.
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +24,7 @@ from guardrail.model.facts import EARNED, Fact, FactType, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Concurrency, Distinct, Key, Rate, Rule, Step, Window
 from tests.analysis.enumerated import timed
+from tests.analysis.seeds import over_seeds
 from tests.analysis.small_sets import (
     NOW,
     SPAN,
@@ -535,22 +534,16 @@ def wrong_limits(policies: PolicySet) -> list[str]:
     return problems
 
 
-def main(count: int, seed: int) -> None:
-    """Run many sets, and print what is wrong and how many claims there were."""
-    started, counts = time.perf_counter(), Counter[str]()
-    for number in range(seed, seed + count):
-        policies = limited(number)
-        if how_many(policies) > MOST_REQUESTS:
-            counts["too many requests"] += 1
-            continue
-        problems = wrong_limits(policies)
-        counts["sets"] += 1
-        counts.update(code for code, every in told(policies)[0].items() if every)
-        counts["wrong"] += bool(problems)
-        for problem in problems:
-            print(f"seed {number}: {problem}")
-    print(dict(counts), f"{time.perf_counter() - started:.0f} s")
+def looked_at(seed: int, counts: Counter[str]) -> list[str]:
+    """Return what is wrong of a set's limits, and count how many findings there were."""
+    policies = limited(seed)
+    if how_many(policies) > MOST_REQUESTS:
+        counts["too many requests"] += 1
+        return []
+    counts["sets"] += 1
+    counts.update(code for code, every in told(policies)[0].items() if every)
+    return wrong_limits(policies)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    over_seeds(looked_at)

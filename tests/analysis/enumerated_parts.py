@@ -6,8 +6,6 @@ random policy sets, one by one.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +31,7 @@ from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Exemption, Rule, Step
 from tests.analysis.enumerated import loosened
 from tests.analysis.enumerated_limits import limited
+from tests.analysis.seeds import over_seeds
 from tests.analysis.small_sets import (
     NOW,
     TIMES,
@@ -221,22 +220,16 @@ def _names(test: Comparison, value: str) -> bool:
     return value in operand
 
 
-def main(count: int, seed: int) -> None:
-    """Run many sets, and print what is wrong and how many claims there were."""
-    started, counts = time.perf_counter(), Counter[Any]()
-    for number in range(seed, seed + count):
-        policies = replace(limited(number), claims=())
-        if how_many(policies) > MOST_REQUESTS:
-            counts["too many requests"] += 1
-            continue
-        problems = wrong_parts(policies)
-        counts["sets"] += 1
-        counts.update({d.code for d in analyse(policies, NOW)})
-        counts["wrong"] += bool(problems)
-        for problem in problems:
-            print(f"seed {number}: {problem}")
-    print(dict(counts), f"{time.perf_counter() - started:.0f} s")
+def looked_at(seed: int, counts: Counter[str]) -> list[str]:
+    """Return what is wrong of the parts of a set's rules, and count what was found of them."""
+    policies = replace(limited(seed), claims=())
+    if how_many(policies) > MOST_REQUESTS:
+        counts["too many requests"] += 1
+        return []
+    counts["sets"] += 1
+    counts.update({d.code for d in analyse(policies, NOW)})
+    return wrong_parts(policies)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    over_seeds(looked_at)

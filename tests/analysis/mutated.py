@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -24,6 +23,7 @@ from guardrail.model.facts import COUNTRIES, FactType, epoch_of
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Budget, Exemption, Key, Rate, Rule, Step
 from tests.analysis.enumerated import loosened
+from tests.analysis.seeds import over_seeds
 from tests.analysis.small_sets import SPAN, Reading, as_strict, asked
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -267,26 +267,19 @@ def _wrong_effects(old: PolicySet, new: PolicySet, found: Changes) -> list[str]:
     return problems
 
 
-def main(count: int, seed: int) -> None:
-    """Run many mutations, and print what is wrong and how many changes were named."""
-    started, counts, took = time.perf_counter(), Counter[str](), 0.0
-    for number in range(seed, seed + count):
-        rng = Random(number)
-        what, new = mutated(rng)
-        clock = time.perf_counter()
-        found = compared(shipped(), new, NOW)
-        took += time.perf_counter() - clock
-        problems = problems_of(shipped(), new, rng, 200)
-        counts["mutations"] += 1
-        counts["looser"] += bool(found.looser)
-        counts["stricter"] += bool(found.stricter)
-        counts["neither"] += not found.looser and not found.stricter
-        counts["wrong"] += bool(problems)
-        for problem in problems:
-            print(f"seed {number}, {what}: {problem}")
-    seconds = time.perf_counter() - started
-    print(dict(counts), f"{seconds:.0f} s, {1000 * took / count:.0f} ms a comparison")
+def looked_at(seed: int, counts: Counter[str]) -> list[str]:
+    """Return what is wrong of a mutation, and count how many changes were named, and how soon."""
+    rng = Random(seed)
+    what, new = mutated(rng)
+    clock = time.perf_counter()
+    found = compared(shipped(), new, NOW)
+    counts["ms of comparing"] += round(1000 * (time.perf_counter() - clock))
+    counts["mutations"] += 1
+    counts["looser"] += bool(found.looser)
+    counts["stricter"] += bool(found.stricter)
+    counts["neither"] += not found.looser and not found.stricter
+    return [f"{what}: {problem}" for problem in problems_of(shipped(), new, rng, 200)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    over_seeds(looked_at)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
-import threading
 
 import pytest
 
@@ -12,6 +10,7 @@ from guardrail.errors import SettingError
 from guardrail.model.cells import LEFT_OUT, Cell, Charge, Counter, Member
 from guardrail.stores.memory import FEW_KEYS, SHARDS, MemoryStore
 from guardrail.stores.opening import open_store
+from tests.threads import by_threads
 
 S = 1_000_000
 NOW = 1_700_000_000 * S
@@ -105,22 +104,13 @@ def test_under_a_flood_of_guests_what_is_blocked_stays_blocked_and_customers_sta
 
 def test_threads_admit_exactly_the_limit():
     store, admitted = MemoryStore(), []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
 
     def work():
         for _ in range(200):
             if charge(store, "counter_=shared", ceiling=500).admitted:
                 admitted.append(1)
 
-    try:
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    by_threads(8, work)
 
     assert len(admitted) == 500
     assert store.slots("counter_=shared") == {0: 500}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +12,7 @@ from guardrail.errors import PolicyError
 from guardrail.links.tally import Scorer, Tallies, Tally, _spread, _united
 from guardrail.model.conditions import Comparison, compile_condition
 from tests.loaded import loaded
+from tests.threads import by_threads
 
 MONDAY = 1_780_272_000.0
 DAY = 86_400.0
@@ -216,14 +215,7 @@ def test_threads_count_every_request_of_an_actor_once() -> None:
             tallies.act(number % 50, scorer, True, MONDAY + number)
             tallies.found(7, scorer, MONDAY)
 
-    former = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(work) for _ in range(4)]:
-                done.result()
-    finally:
-        sys.setswitchinterval(former)
+    by_threads(4, work)
     tally = tallies._kept[7]
     assert tally._current.requests + tally._former.requests == 8_000
 

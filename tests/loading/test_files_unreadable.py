@@ -12,33 +12,13 @@ from hypothesis import strategies as st
 
 from guardrail.errors import Diagnostic, PolicyError
 from guardrail.loading import load_text
-from guardrail.loading.files import PolicyFile, policy_files, read_text
+from guardrail.loading.files import policy_files, read_text
 from guardrail.loading.yaml import MAX_BYTES
+from tests.loading.filing import folder, found, write
+
+__all__ = ["folder"]
 
 ENDINGS = "policy files end in `.yaml` or `.yml`; `guardrail init` writes a first one"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(*names: str) -> None:
-    """Write files that hold their own names."""
-    for name in names:
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# {name}\n", "utf-8")
-
-
-def found(*paths: str) -> list[PolicyFile]:
-    """Return the files under some paths, with which nothing must be wrong."""
-    findings: list[Diagnostic] = []
-    files = policy_files([Path(path) for path in paths], findings)
-    assert findings == []
-    return files
 
 
 def wrong(*paths: str) -> Diagnostic:

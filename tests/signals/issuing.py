@@ -6,18 +6,19 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jwt
+import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from guardrail.model.facts import STANDARD_FACTS
 from guardrail.signals.directory import Credential, CredentialKind, Freshness, Secret, credential_id
 from guardrail.signals.directory.tokens import TokenDirectory
-from tests.signals.servers import Server
+from tests.signals.servers import Server, always, answer
 
 NOW = 1_780_000_000.0
 ISSUER, AUDIENCE = "https://login.example", "model-api"
@@ -121,3 +122,18 @@ def directory(issuer: Server, **given: object) -> TokenDirectory:
     given = {"algorithms": ("RS256", "ES256", "EdDSA"), "claims": CLAIMS, **given}
     given.setdefault("freshness", Freshness(ttl=600, stale=86_400, timeout=10.0, retry=5))
     return TokenDirectory(ISSUER, AUDIENCE, issuer.url, FACTS, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def issuer() -> Iterator[Server]:
+    """A server of the keys."""
+    with Server(always(answer({"keys": KEYS}))) as server:
+        yield server
+
+
+@pytest.fixture
+def who(issuer: Server) -> Iterator[TokenDirectory]:
+    """A directory that asks it."""
+    found = directory(issuer)
+    yield found
+    found.close()

@@ -35,25 +35,16 @@ from tests.signals.issuing import (
     credential,
     directory,
     forged,
+    issuer,
     jwk,
     signed,
     token,
+    who,
     with_claims,
 )
 from tests.signals.servers import Server, always, answer
 
-
-@pytest.fixture
-def issuer() -> Iterator[Server]:
-    with Server(always(answer({"keys": KEYS}))) as server:
-        yield server
-
-
-@pytest.fixture
-def who(issuer) -> Iterator[TokenDirectory]:
-    found = directory(issuer)
-    yield found
-    found.close()
+__all__ = ["issuer", "who"]
 
 
 @pytest.mark.parametrize(

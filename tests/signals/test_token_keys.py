@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from guardrail.signals.directory import Freshness
-from guardrail.signals.directory.tokens import TokenDirectory
 from tests.signals import servers
-from tests.signals.issuing import KEYS, MALLORY, NOW, credential, directory, jwk, token
-from tests.signals.servers import Server, always, answer, raw
+from tests.signals.issuing import KEYS, MALLORY, NOW, credential, directory, issuer, jwk, token, who
+from tests.signals.servers import always, answer, raw
 
-
-@pytest.fixture
-def issuer() -> Iterator[Server]:
-    with Server(always(answer({"keys": KEYS}))) as server:
-        yield server
-
-
-@pytest.fixture
-def who(issuer) -> Iterator[TokenDirectory]:
-    found = directory(issuer)
-    yield found
-    found.close()
+__all__ = ["issuer", "who"]
 
 
 def test_keys_are_fetched_once_and_again_when_they_are_old(who, issuer, ask):

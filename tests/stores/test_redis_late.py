@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from guardrail.testing import MovableClock
 from tests.cells.redis_stores import SERVERS, redis_store
 from tests.stores.deciding import BINDING, NOW, TTL, budget
 from tests.stores.timed import NEVER, Hand, HandLoop, hand
+from tests.threads import by_threads
 
 __all__ = ["hand"]
 
@@ -264,22 +263,13 @@ def test_a_server_that_may_not_be_written_to_any_more_is_left_at_once(kind, hand
 def test_threads_that_pay_what_is_owed_together_pay_each_once():
     store = redis_store(SERVERS.empty("valkey 9").uri)
     paid: list[int] = []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
 
     def work() -> None:
         for _ in range(1000):
             store._owe([Adjust("budget__=a", 0, -1, TTL)])
             paid.append(len(store._batch()))
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    by_threads(8, work)
     assert len(paid) == 8000
     assert sum(paid) + len(store._owed) == 8000
     store.close()
