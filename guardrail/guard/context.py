@@ -266,14 +266,6 @@ class Context:
             raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
         return moment
 
-    def micros(self, now: float | None) -> int:
-        """Return the time of a call in whole microseconds, the clock's if none is given.
-
-        Raises:
-            SettingError: the time is not one.
-        """
-        return microseconds(self.moment(now))
-
     def known(
         self,
         facts: Mapping[str, object],

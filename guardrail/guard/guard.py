@@ -10,7 +10,7 @@ from typing import Self, cast
 
 from guardrail.engine import Decide, Decision, Settle, decide_inline, settle_inline
 from guardrail.errors import SettingError
-from guardrail.guard.context import Context, Establish
+from guardrail.guard.context import Context, Establish, microseconds
 from guardrail.guard.loading import BaseGuard
 from guardrail.guard.supervisor import Delivery, Supervisor
 from guardrail.model.policy import PolicySet
@@ -111,7 +111,7 @@ class Guard(BaseGuard[Store]):
         was served, where money is counted. Unusable figures are named in `decision.errors`, and so
         is what the store lost; what it cannot take now is kept and delivered later.
         """
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         settled = self._settle
         if settled is not None and usage is not None and settled(decision, usage, moment, model):
             return
@@ -120,12 +120,12 @@ class Guard(BaseGuard[Store]):
 
     def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         self._send(self._supervisor.delivery(decision, self._context.release(decision), moment))
 
     def renew(self, decision: Decision, *, now: float | None = None) -> None:
         """Extend the decision's leases from now on: the request is still being served."""
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         self._send(
             self._supervisor.delivery(decision, self._context.renewal(decision, moment), moment)
         )
@@ -148,7 +148,7 @@ class Guard(BaseGuard[Store]):
 
     def close(self) -> None:
         """Deliver what waits, if the store answers, and let go of files and connections."""
-        supervisor, moment = self._supervisor, self._context.micros(None)
+        supervisor, moment = self._supervisor, microseconds(self._context.moment(None))
         while (delivery := supervisor.leftovers(moment)) is not None and self._send(delivery):
             pass
         supervisor.give_up()
@@ -311,7 +311,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         if self._direct is not None:
             self._direct.settle(decision, usage, model=model, now=now)
             return
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         corrections = self._context.settlement(decision, usage, model)
         await self._send(self._supervisor.delivery(decision, corrections, moment))
 
@@ -320,7 +320,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         if self._direct is not None:
             self._direct.release(decision, now=now)
             return
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         await self._send(
             self._supervisor.delivery(decision, self._context.release(decision), moment)
         )
@@ -330,7 +330,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         if self._direct is not None:
             self._direct.renew(decision, now=now)
             return
-        moment = self._context.micros(now)
+        moment = microseconds(self._context.moment(now))
         renewals = self._context.renewal(decision, moment)
         await self._send(self._supervisor.delivery(decision, renewals, moment))
 
@@ -341,7 +341,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
             return
         while self._sending:
             await asyncio.wait(self._sending)
-        supervisor, moment = self._supervisor, self._context.micros(None)
+        supervisor, moment = self._supervisor, microseconds(self._context.moment(None))
         while (delivery := supervisor.leftovers(moment)) is not None and await self._send(delivery):
             pass
         supervisor.give_up()
