@@ -89,15 +89,15 @@ def test_processes_killed_two_hundred_times_leave_no_trace(tmp_path, workers):
 
 
 def test_killed_processes_never_let_more_in_than_the_limit(tmp_path, workers):
-    draw = random.Random(4)
+    draw, store = random.Random(4), LmdbStore(tmp_path, deadline=PATIENT)
     for turn in range(12):
         pair = [workers(tmp_path, deadline=PATIENT) for _ in range(2)]
         for number, worker in enumerate(pair):
             worker.ask(live_for_ever, tmp_path / f"tally{turn}.{number}", 700)
+        until(lambda: bool(store.slots("acquired=a")))
         time.sleep(0.05 + draw.random() / 20)
         for worker in pair:
             worker.kill()
-    store = LmdbStore(tmp_path, deadline=PATIENT)
 
     assert 0 < store.slots("acquired=a")[0] <= 700
     store.close()
