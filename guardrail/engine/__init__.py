@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from guardrail.engine.conclude import Ruling, ShadowReport, merge_obligations
 from guardrail.engine.core import Case, Decision, Engine
-from guardrail.engine.emit_facts import FactEmitter, conditional, indented
+from guardrail.engine.emit_facts import conditional, indented
 from guardrail.engine.emit_inline import Decide, decide_inline
 from guardrail.engine.emit_rows import PlanRows, plan_in_rows
 from guardrail.engine.explain import (
@@ -15,8 +15,15 @@ from guardrail.engine.explain import (
     Explanation,
     RuleStory,
 )
-from guardrail.engine.expressions import SEPARATOR, allowance, define, rule_facts, whose_key
-from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader
+from guardrail.engine.expressions import (
+    SEPARATOR,
+    Expressions,
+    allowance,
+    define,
+    rule_facts,
+    whose_key,
+)
+from guardrail.engine.facts import FOLLOWS_FROM, IDENTITIES, INVALID_FACT, FactReader, completed
 from guardrail.engine.plan import Ban, Plan, Row, receipt_of
 from guardrail.engine.precheck import HEAD_FACTS, head_rules
 from guardrail.engine.program import FACTS_UNAVAILABLE, Interpreter, rule_applies
@@ -58,7 +65,7 @@ __all__ = [
     "Engine",
     "ExemptionStory",
     "Explanation",
-    "FactEmitter",
+    "Expressions",
     "FactReader",
     "Finding",
     "Interpreter",
@@ -77,6 +84,7 @@ __all__ = [
     "allowance",
     "as_count",
     "bind",
+    "completed",
     "conditional",
     "decide_inline",
     "define",

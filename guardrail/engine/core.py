@@ -80,11 +80,18 @@ class Engine:
         used = set().union(*self.facts_by_rule) if self.rules else set()
         if policies.models:
             used.add("request.model")
-        self.reader = FactReader(
-            policies.facts, used, policies.timezone, _identities(self.rules, policies.facts)
-        )
+        self.reader = self._reader(used)
         self.required = tuple(name for name, fact in self.reader.facts.items() if fact.required)
         self.index = build_index(self.rules, policies.facts)
+
+    def _reader(self, used: Iterable[str]) -> FactReader:
+        policies = self.policies
+        identities = _identities(self.rules, policies.facts)
+        return FactReader(policies.facts, used, policies.timezone, identities)
+
+    def reader_with(self, more: Iterable[str]) -> FactReader:
+        """Return what reads the facts that decisions depend on, and more beside them."""
+        return self._reader({*self.reader.used, *more}) if more else self.reader
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -321,6 +328,58 @@ class Case(NamedTuple):
         return sorted(self.looked)
 
 
+class Acting(Protocol):
+    """Whom the account of a request acts as: facts beside those that the request states.
+
+    `actor` is a number where what the account shows counts for a score, else 0. `values` are those
+    of the facts, in the order of their `ActingSource`, None for one that is missing.
+    """
+
+    actor: int
+    values: tuple[object, ...]
+
+    def added_to(self, facts: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the facts of a request together with these; what it states goes before."""
+        ...
+
+
+class ActingSource(Protocol):
+    """Where generated decisions in memory learn whom accounts act as, and what they tell of it."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The facts that say whom an account acts as."""
+        ...
+
+    @property
+    def looks_at(self) -> Sequence[str]:
+        """The facts that it is found out by."""
+        ...
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The facts that are counted of each actor's served requests; none: nothing is."""
+        ...
+
+    @property
+    def count(self) -> Callable[[int, tuple[Any, ...], float], None]:
+        """Count what a request of an actor showed that is simply allowed, at a time in seconds."""
+        ...
+
+    def recall(
+        self, looked_at: tuple[object, ...], facts: Mapping[str, object], now: float
+    ) -> Acting:
+        """Return whom the account of a request acts as at `now` (seconds).
+
+        `looked_at` are the values of the facts that it is found out by: as stated, or typed.
+        """
+        ...
+
+    def note(self, acting: Any, decision: Decision, now: float) -> None:
+        """Count what a decided request showed, if it was served, and whom a score acted on."""
+        ...
+
+
 class Decision:
     """The answer to one request.
 
@@ -333,7 +392,8 @@ class Decision:
     # Generated source sets all three without a call. `_case` is a `Case`, or what it is made of
     # when it is asked for: its first five values, the function that makes receipts of them all,
     # what was found, the first counters of the rules that were not charged (None: no rule was), and
-    # then whatever that function needs.
+    # then whatever that function needs. Its facts are then a pair where whom the account acts as
+    # was found beside them.
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
@@ -464,9 +524,14 @@ class Decision:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """The facts that the decision was made from, as stated."""
-        facts: Mapping[str, object] = self._case[1]
-        return facts
+        """The facts that the decision was made from: stated, or found by signals."""
+        return _together(self._case[1])
+
+    @property
+    def model(self) -> object:
+        """The model that the request asks for, as stated, None where it names none."""
+        facts = self._case[1]
+        return (facts[0] if facts.__class__ is tuple else facts).get("request.model")
 
     @property
     def settled(self) -> bool:
@@ -496,10 +561,19 @@ class Decision:
         return f"<Decision {' '.join(parts)}>"
 
 
+def _together(facts: Any) -> Mapping[str, object]:
+    """Return the facts of a decision as one: those stated, and whom the account acts as."""
+    if facts.__class__ is not tuple:
+        known: Mapping[str, object] = facts
+        return known
+    stated, acting = facts
+    return cast(Acting, acting).added_to(stated)
+
+
 def _case_of(
     made: tuple[Any, ...],
     engine: Engine,
-    facts: Mapping[str, object],
+    stated: object,
     estimate: Mapping[str, object] | None,
     now: int,
     serial: int,
@@ -508,6 +582,7 @@ def _case_of(
     left: tuple[int, ...] | None,
 ) -> Case:
     """Return the case of a decision, given the receipts that were `made` for it."""
+    facts = _together(stated)
     if not found:
         return Case(engine, facts, estimate, now, serial, made)
     looked = []

@@ -59,13 +59,20 @@ class Emitter(FactEmitter, ABC):
     """The longest time line, in microseconds, that the store can count."""
 
     def __init__(
-        self, engine: Engine, bail: str, fixed: Mapping[str, object] | None, *, called: bool
+        self,
+        engine: Engine,
+        bail: str,
+        fixed: Mapping[str, object] | None,
+        *,
+        called: bool,
+        more: Sequence[str] = (),
     ) -> None:
         """Start a function that leaves by `bail`, for requests with the facts that are `fixed`.
 
-        One that is `called` by another has rules of an index bucket, and no others.
+        One that is `called` by another has rules of an index bucket, and no others. It may read
+        `more` facts than rules do.
         """
-        super().__init__(engine.reader, engine.policies.facts, bail, fixed)
+        super().__init__(engine.reader_with(more), engine.policies.facts, bail, fixed)
         self.engine = engine
         self.called = called
         self.shared: list[str] = []

@@ -10,12 +10,17 @@ from guardrail.model.cells import TOP
 from guardrail.model.facts import COUNTRIES, LATEST, Fact, FactType, typed_value
 
 NUMBERS = frozenset((int, float))
+LISTED = frozenset((FactType.COUNTRY, FactType.ENUM, FactType.LEVEL))
+"""Types of which every value is listed."""
+READ_ANEW = frozenset((FactType.IP, FactType.TIMESTAMP, FactType.DURATION, FactType.LIST))
+"""Types whose values are written in more than one way."""
 
 
 class FactEmitter(Expressions):
     """Writes the lines that read the facts which one generated function uses.
 
-    It leaves by `bail` where a request states one with a value not of its type.
+    It leaves by `bail` where a request states one with a value not of its type. Facts that are
+    found `beside` those it states are in these variables: None where there is none.
     """
 
     def __init__(
@@ -29,7 +34,12 @@ class FactEmitter(Expressions):
         super().__init__(facts, fixed)
         self.reader = reader
         self.bail = bail
+        self.beside: Mapping[str, str] = {}
         self.constants["NUMBERS"] = NUMBERS
+
+    def is_present(self, fact: str) -> bool:
+        """Tell whether a fact's variable always holds a value: it has a default."""
+        return self.facts[fact].default is not None
 
     def fact_lines(self) -> list[str]:
         """Return the lines that read every fact of which there is a variable by now.
@@ -41,48 +51,58 @@ class FactEmitter(Expressions):
             if name in FOLLOWS_FROM:
                 self.variable(FOLLOWS_FROM[name])
         lines = ["get = facts.get"]
-        for name, variable in self.variables.items():
-            lines += self._read(self.reader.facts[name], variable)
+        stated = [name for name in self.variables if name not in self.beside]
+        for name in stated:
+            lines += self._read(self.reader.facts[name], self.variables[name])
+        lines += self.beside_lines()
+        for name in self.beside.keys() & self.variables:
+            lines += self._read(self.reader.facts[name], self.variables[name])
         for name in derived:
             lines += self._derive(name, self.reader.derivations[name])
         return lines
 
-    def _read(self, fact: Fact, variable: str) -> list[str]:
-        lines = [f"{variable} = get({fact.name!r})"]
-        if fact.default is not None:
-            lines.append(f"if {variable} is None: {variable} = {fact.default!r}")
-        return [*lines, *self._typed(fact, variable)]
+    def beside_lines(self) -> list[str]:
+        """Return the lines that find what stands beside the facts, once these are read."""
+        return []
 
-    def _typed(self, fact: Fact, variable: str) -> list[str]:
-        """Return lines that bail out where a fact has a value not of its type."""
-        kind, bail = fact.type, self.bail
-        if kind in (FactType.COUNTRY, FactType.ENUM, FactType.LEVEL):
+    def _read(self, fact: Fact, variable: str) -> list[str]:
+        """Return lines that read a fact, and bail out where it has a value not of its type."""
+        lines = [f"{variable} = get({fact.name!r})"]
+        others = [self.beside[fact.name]] if fact.name in self.beside else []
+        if fact.default is not None:
+            others.append(repr(fact.default))
+        lines += [f"if {variable} is None: {variable} = {other}" for other in others]
+        wrong, instead = self._wrong(fact, variable)
+        if others:  # they are of its type
+            return [*lines, f"elif {wrong}:", *indented(instead)]
+        if fact.type not in LISTED:
+            wrong += f" and {variable} is not None"
+        return [*lines, f"if {wrong}:", *indented(instead)]
+
+    def _wrong(self, fact: Fact, variable: str) -> tuple[str, list[str]]:
+        """Return the condition for a value not to be of a fact's type as it is, and what then."""
+        kind = fact.type
+        if kind in LISTED:
             values = COUNTRIES if kind is FactType.COUNTRY else frozenset(fact.values)
-            return [f"if {variable} not in {self.constant('N', values | {None})}: {bail}"]
+            return f"{variable} not in {self.constant('N', values | {None})}", [self.bail]
         number = f"-{TOP} <= {variable} <= {TOP}"
         wrong = {
             FactType.STRING: f"{variable}.__class__ is not str",
             FactType.BOOL: f"{variable}.__class__ is not bool",
             FactType.INTEGER: f"({variable}.__class__ is not int or not {number})",
             FactType.NUMBER: f"({variable}.__class__ not in NUMBERS or not {number})",
-        }.get(kind)
+            FactType.TIMESTAMP: f"({variable}.__class__ is not float"
+            f" or not 0 <= {variable} < {LATEST})",
+            FactType.DURATION: f"({variable}.__class__ not in NUMBERS"
+            f" or not 0 <= {variable} <= {TOP})",
+        }.get(kind, "True")
         if fact.name in self.reader.identities and kind is FactType.STRING:
             wrong = f"({wrong} or not {variable})"
-        if wrong is not None:
-            return [f"if {wrong} and {variable} is not None: {bail}"]
-        plain = {
-            FactType.TIMESTAMP: f" and ({variable}.__class__ is not float"
-            f" or not 0 <= {variable} < {LATEST})",
-            FactType.DURATION: f" and ({variable}.__class__ not in NUMBERS"
-            f" or not 0 <= {variable} <= {TOP})",
-        }
+        if kind not in READ_ANEW:
+            return wrong, [self.bail]
         self.constants["typed_value"] = typed_value
-        typed = f"typed_value({self.constant('Y', fact)}, {variable})"
-        return [
-            f"if {variable} is not None{plain.get(kind, '')}:",
-            f"    {variable} = {typed}",
-            f"    if {variable} is None: {bail}",
-        ]
+        typed = f"{variable} = typed_value({self.constant('Y', fact)}, {variable})"
+        return wrong, [typed, f"if {variable} is None: {self.bail}"]
 
     def _derive(self, name: str, derivation: Derivation) -> list[str]:
         variable = self.variable(name)

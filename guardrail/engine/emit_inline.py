@@ -9,10 +9,11 @@ it happens under the store's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
-from guardrail.engine.core import Decision, Engine
+from guardrail.engine.core import ActingSource, Decision, Engine
 from guardrail.engine.emit import Emitter, by_value
 from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import spill_text
@@ -99,7 +100,8 @@ class InlineEmitter(Emitter):
     `writes` run once nothing refuses; what has `moved` is not written in place. `receipts` are the
     sources of those of all counters, None for one that was not reached, and `kept` the variables
     that they name: a decision keeps these, and makes receipts of them when it is asked.
-    A function that is called hands its writes to its caller, which makes them later.
+    A function that is called hands its writes to its caller, which makes them later. `source` says
+    whom accounts act as; `acting` holds what it said of this one.
     """
 
     def __init__(
@@ -110,10 +112,16 @@ class InlineEmitter(Emitter):
         leave: str,
         fixed: Mapping[str, object] | None = None,
         *,
+        source: ActingSource | None,
         called: bool = False,
     ) -> None:
         """Start a function that leaves by `bail`, and under the lock by `leave`."""
-        super().__init__(engine, bail, fixed, called=called)
+        self.source = source
+        shown = () if source is None or called else source.shown
+        super().__init__(engine, bail, fixed, called=called, more=shown)
+        if source is not None:
+            self.beside = {name: f"beside{place}" for place, name in enumerate(source.names)}
+        self.shown = [self.variable(name) for name in shown]
         self.store = store
         self.leave = leave
         self.writes: list[str] = []
@@ -127,6 +135,32 @@ class InlineEmitter(Emitter):
             copied=codec.copied, slot_frees=codec.slot_frees, expiry_frees=codec.expiry_frees,
             ban_of=codec.ban_of, receipt=Receipt._make, full=store.is_full,
         )  # fmt: skip
+
+    def beside_lines(self) -> list[str]:
+        """Return the lines that find out whom the account acts as; who calls this one knows it."""
+        lines = []
+        if self.source is not None and not self.called:
+            self.constants["recall"] = self.source.recall
+            read = self.variables.keys() - self.reader.derivations.keys()
+            values = (
+                self.variables[name] if name in read else f"get({name!r})"
+                for name in self.source.looks_at
+            )
+            lines.append(f"acting = recall(({', '.join(values)},), facts, moment)")
+        if not self.beside.keys().isdisjoint(self.variables):
+            lines.append(f"{', '.join(self.beside.values())}, = acting.values")
+        return lines
+
+    def told(self) -> list[str]:
+        """Return the lines that tell the source what came of a request, once that is decided."""
+        if self.source is None or not self.shown:
+            return []
+        self.constants.update(count=self.source.count, note=self.source.note)
+        return [
+            "if acting.actor:",
+            f"    if not found: count(acting.actor, ({', '.join(self.shown)},), moment)",
+            "    else: note(acting, decision, moment)",
+        ]
 
     def look(self, limit: Limit, specs: Sequence[CellSpec], key: str) -> list[str]:
         """Return the lines that read the counters of a rule, and judge them."""
@@ -410,12 +444,15 @@ class Looked:
         self.receipts += receipts
 
 
-def decide_inline(engine: Engine, store: FusableStore, steps: Decide) -> Decide:
+def decide_inline(
+    engine: Engine, store: FusableStore, steps: Decide, source: ActingSource | None = None
+) -> Decide:
     """Return a function that decides as `steps` does, in one pass over a memory store.
 
-    What is no time, and odd requests, are left to `steps`.
+    What is no time, and odd requests, are left to `steps`. The facts of whom an account acts as
+    need not be put together with those that a request states, where they have a `source`.
     """
-    return _Inline(engine, store, steps).decide()
+    return _Inline(engine, store, steps, source).decide()
 
 
 def _unread(*case: object) -> tuple[()]:
@@ -424,10 +461,19 @@ def _unread(*case: object) -> tuple[()]:
 
 
 class _Inline:
-    def __init__(self, engine: Engine, store: FusableStore, steps: Decide) -> None:
+    def __init__(
+        self, engine: Engine, store: FusableStore, steps: Decide, source: ActingSource | None
+    ) -> None:
         self.engine = engine
         self.store = store
         self.steps = steps
+        self.source = source
+        # Which facts a decision keeps, and how functions of buckets are handed whom the account
+        # acts as.
+        self.facts, self.acting = "facts", ""
+        if source is not None:
+            self.facts, self.acting = "(facts, acting)", ", acting"
+            self.steps = partial(self._together, steps, source)
         index = engine.index
         self.buckets: dict[str, dict[object, Any]] = {
             name: dict(bucket) for name, bucket in index.buckets.items() if name != index.main
@@ -441,9 +487,28 @@ class _Inline:
                     self._bucket(name, value)
         return by_value(self.engine, self._function, "facts, estimate, moment")
 
+    @staticmethod
+    def _together(
+        steps: Decide,
+        source: ActingSource,
+        facts: Mapping[str, object],
+        estimate: Mapping[str, object] | None,
+        moment: float,
+    ) -> Decision:
+        """Decide in steps by all facts together, and tell the source what came of it."""
+        if not 0 <= moment < LATEST:
+            return steps(facts, estimate, moment)
+        acting = source.recall(tuple(map(facts.get, source.looks_at)), facts, moment)
+        decision = steps(acting.added_to(facts), estimate, moment)
+        if source.shown and acting.actor:
+            source.note(acting, decision, moment)
+        return decision
+
     def _function(self, places: Iterable[int], fixed: Mapping[str, object]) -> Decide:
         """Return the function for the rules at some places; it calls those of further buckets."""
-        emitter = InlineEmitter(self.engine, self.store, self.bail, "break", fixed)
+        emitter = InlineEmitter(
+            self.engine, self.store, self.bail, "break", fixed, source=self.source
+        )
         emitter.add(places)
         prelude = emitter.prelude()
         # No counter is read where a rule without any refuses.
@@ -451,7 +516,9 @@ class _Inline:
             "decision = new(Decision)",
             "decision._ruling = ruled(found, facts, t)",
             "decision._settled = False",
-            "decision._case = (engine, facts, estimate, t, next_serial(), unread, found, None)",
+            f"decision._case = (engine, {self.facts}, estimate, t, next_serial(), unread, found, "
+            "None)",
+            *emitter.told(),
             "return decision",
         ]
         before, within = self._bucket_calls(emitter, refused) if self.buckets else ([], [])
@@ -494,7 +561,8 @@ class _Inline:
                     "decision = new(Decision)",
                     "decision._ruling = ruled(found, facts, t) if found else ALLOWED",
                     "decision._settled = False",
-                    f"decision._case = (engine, facts, estimate, t, {serial}, {rest})",
+                    f"decision._case = (engine, {self.facts}, estimate, t, {serial}, {rest})",
+                    *emitter.told(),
                     "return decision",
                 ],
                 2,
@@ -570,7 +638,7 @@ class _Inline:
             "if looks:",
             "    looked = Looked(ended)",
             "    for b in looks:",
-            "        if not b(facts, estimate, t, serial, looked): break",
+            f"        if not b(facts, estimate, t, serial, looked{self.acting}): break",
             "    else: b = None",
             "    if b is not None: break",
             "    found += looked.found; more = looked.receipts",
@@ -580,7 +648,9 @@ class _Inline:
 
     def _bucket(self, name: str, value: object) -> Any:
         leave = "return False"
-        emitter = InlineEmitter(self.engine, self.store, leave, leave, called=True)
+        emitter = InlineEmitter(
+            self.engine, self.store, leave, leave, source=self.source, called=True
+        )
         emitter.add(self.buckets[name][value])
         lines = [
             *emitter.prelude(),
@@ -596,6 +666,7 @@ class _Inline:
             *conditional("not looked.refused", emitter.writes),
             "return True",
         ]
-        source = ["def look(facts, estimate, t, serial, looked):", *indented(lines)]
+        head = f"def look(facts, estimate, t, serial, looked{self.acting}):"
+        source = [head, *indented(lines)]
         self.buckets[name][value] = made = emitter.defined(source, "look", f"inline {name}")
         return made

@@ -102,6 +102,10 @@ class Expressions:
         """Return the local variable that holds a fact."""
         return self._variables.setdefault(fact, f"f{len(self._variables)}")
 
+    def is_present(self, fact: str) -> bool:
+        """Tell whether a fact's variable always holds a value."""
+        return False
+
     @property
     def variables(self) -> Mapping[str, str]:
         """The facts read here so far, and their variables."""
@@ -153,22 +157,25 @@ class Expressions:
             known = self.fixed[test.fact]
             answer = compile_condition(test)({} if known is None else {test.fact: known}, 0.0)
             return str(unknown if answer is None else answer)
-        value = self.variable(test.fact)
+        value, names = self.variable(test.fact), [test.fact]
         if test.operator == "exists":
+            if self.is_present(test.fact):
+                return str(bool(test.operand))
             return f"({value} is {'not ' if test.operand else ''}None)"
-        missing = f"{value} is None"
         if test.operator == "rollout":
             self.constants["in_rollout"] = in_rollout
-            return f"(not {missing} and in_rollout({value}, {self.constant('C', test.operand)}))"
-        if test.operator == "same_as":
-            other = self.variable(str(test.operand))
-            missing = f"({missing} or {other} is None)"
-            compared = f"{value} == {other}"
+            unknown = False  # what is missing is in none
+            compared = f"in_rollout({value}, {self.constant('C', test.operand)})"
+        elif test.operator == "same_as":
+            names.append(str(test.operand))
+            compared = f"{value} == {self.variable(names[1])}"
         else:
             compared = self._compared(test, value)
         if test.operator == "in" and not unknown and self.facts[test.fact].type != FactType.LIST:
             return f"({compared})"  # None is in no set and equals no value
-        return f"({missing} or {compared})" if unknown else f"(not {missing} and {compared})"
+        word, known = ("or", "is None") if unknown else ("and", "is not None")
+        tests = [f"{self.variable(name)} {known}" for name in names if not self.is_present(name)]
+        return f"({f' {word} '.join([*tests, compared])})"
 
     def _compared(self, test: Comparison, value: str) -> str:
         operand, operator = test.operand, test.operator

@@ -127,6 +127,12 @@ class FactReader:
         return None
 
 
+def completed(facts: Mapping[str, object], found: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the facts of a request with those that were found; what it states goes before."""
+    more = {name: value for name, value in found.items() if facts.get(name) is None}
+    return {**facts, **more} if more else facts
+
+
 FOLLOWING: Mapping[str, tuple[str, str]] = {
     **{age: (time, "max(0.0, now - {value})") for age, time in AGES.items()},
     "actor.id": ("account.id", "{value}"),

@@ -167,7 +167,7 @@ def _cost(
         return None
     model: object = served
     if served is None:
-        model = decision.facts.get("request.model")
+        model = decision.model
         if decision.obligations:
             model = decision.obligations.get("model", model)
     incoming: Any = usage["input_tokens"]

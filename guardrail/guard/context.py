@@ -22,6 +22,7 @@ from guardrail.engine import (
     Interpreter,
     Plan,
     PlanRows,
+    completed,
     define,
     plan_in_rows,
     settle_elsewhere,
@@ -107,6 +108,11 @@ class Context:
         """What is told of each decision and its facts, None where nothing is scored."""
         self.links = links
         """Where links are kept, once the store is known."""
+        self.acting: LinkSignal | None = None
+        """Who says whom accounts act as beside the facts, where links are in memory.
+
+        It is no such source where another signal needs those facts.
+        """
         self._ask(tuple(signals))
 
     def link_warnings(self, now: float) -> tuple[str, ...]:
@@ -162,13 +168,13 @@ class Context:
 
     def _establishing(self, left: Sequence[bool]) -> Establish:
         lines = ["def establish(facts, now):", "    try:"]
-        constants: dict[str, object] = {"moment": self.moment, "DataError": DataError}
+        constants: dict[str, object] = {
+            "moment": self.moment, "DataError": DataError, "completed": completed,
+        }  # fmt: skip
         for place, signal in enumerate(self.signals):
             if left[place]:
                 continue
-            constants[f"ask{place}"] = (
-                signal.recall if isinstance(signal, LinkSignal) else signal.facts
-            )
+            constants[f"ask{place}"] = signal.facts
             lines += [
                 f"        if {self._due[place]}:",
                 f"            if not (0.0 <= now and now < {LATEST!r}): moment(now)",
@@ -178,7 +184,7 @@ class Context:
                 "                dicts = facts.__class__ is found.__class__ is dict",
                 "                both = facts | found if dicts else ()",
                 "                if len(both) == len(facts) + len(found): facts = both",
-                "                else: facts = {**found, **facts}",
+                "                else: facts = completed(facts, found)",
             ]
         lines += ["        return facts", "    except DataError:", "        return None"]
         made: Establish = define(lines, constants, "establish", "signals")
@@ -212,14 +218,17 @@ class Context:
             self._ask((*signals, NoLinks(self.policies)))
             return
         self._ask((*signals, signal))
-        self.note = signal.note if signal.scores else None
+        self.note = signal.decided if signal.scores else None
+        named = any(other.needs & signal.provides for other in signals)
+        self.acting = signal if isinstance(signal, LinkSignal) and not named else None
 
-    def link_anew(self, store: object, watch: Watch) -> None:
-        """Forget which accounts act as one, and find it out as if nobody had been seen."""
-        if self.links is not None:
-            self.links = None
-            self._ask(self._given[0])
-            self.link(store, watch)
+    def forget_links(self) -> None:
+        """Forget which accounts act as one, as if nobody had been seen; it is known in memory."""
+        if isinstance(self.links, MemoryLinks):
+            self.links.empty()
+        for signal in self.signals:
+            if isinstance(signal, LinkSignal):
+                signal.forget()
 
     def with_policies(self, policies: PolicySet) -> Context:
         """Return a context like this one for another policy set, with signals as their files stand.
@@ -289,8 +298,7 @@ class Context:
             except DataError:
                 unavailable |= signal.provides - facts.keys()
                 continue
-            if found:
-                facts = {**found, **facts}
+            facts = completed(facts, found)
         return facts, unavailable
 
     async def awaited(
@@ -316,8 +324,7 @@ class Context:
             except DataError:
                 unavailable |= signal.provides - facts.keys()
                 continue
-            if found:
-                facts = {**found, **facts}
+            facts = completed(facts, found)
         return facts, unavailable
 
     def warnings(self, now: float) -> tuple[str, ...]:

@@ -31,23 +31,23 @@ class Guard(BaseGuard[Store]):
         self, context: Context, store: Store, supervisor: Supervisor | None = None
     ) -> None:
         super().__init__(context, store, supervisor)
+        # What establishes the facts that those signals do not which were asked last: a door asks
+        # the same before each of its requests.
+        self._establish: tuple[Sequence[Signal], Establish] = ((), context.establish)
+        self._beside: tuple[Signal, ...] = ()
         self._clock = context.clock
-        self._ask_signals()
+        self._note = context.note
         self._ask = asking(store)
         self._decide: Decide = self._planned
         self._settle: Settle | None = None
         if isinstance(store, MemoryStore) and not context.overridden:
-            self._decide = decide_inline(context.engine, store, self._planned)
+            self._decide = decide_inline(context.engine, store, self._planned, context.acting)
+            if context.acting is not None:
+                self._beside, self._note = (context.acting,), None
+                self._establish = (), context.establish_but(self._beside)
             self._settle = settle_inline(context.engine, store)
         else:
             context.plan_in_rows()
-
-    def _ask_signals(self) -> None:
-        """Ask the signals that the context has by now."""
-        # What establishes the facts that those signals do not which were asked last: a door asks
-        # the same before each of its requests.
-        self._establish: tuple[Sequence[Signal], Establish] = ((), self._context.establish)
-        self._note = self._context.note
 
     def with_policies(self, policies: PolicySet) -> Guard:
         """Return a guard that decides by another policy set, over the same store and counters.
@@ -84,7 +84,7 @@ class Guard(BaseGuard[Store]):
         moment = self._clock() if now is None else now
         before, establish = self._establish
         if asked is not before:
-            establish = self._context.establish_but(asked)
+            establish = self._context.establish_but((*asked, *self._beside))
             self._establish = asked, establish
         known = None if unavailable else establish(facts, moment)
         if known is None:
@@ -143,8 +143,7 @@ class Guard(BaseGuard[Store]):
                 "only counters in memory can be emptied: make a guard without `store`"
             )
         self._store.empty()
-        self._context.link_anew(self._store, self._supervisor)
-        self._ask_signals()
+        self._context.forget_links()
 
     def close(self) -> None:
         """Deliver what waits, if the store answers, and let go of files and connections."""

@@ -206,7 +206,7 @@ def _meter_of(decision: Decision, policies: PolicySet, asked: ParsedRequest) -> 
     """Return what meters the response to a request, by what was asked for and reserved."""
     reserved = asked.estimate
     if reserved.get("output_tokens") is None:
-        output = decision.engine.sizer.output(reserved, decision.facts.get("request.model"))
+        output = decision.engine.sizer.output(reserved, decision.model)
         if output is not None:
             reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False

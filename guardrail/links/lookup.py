@@ -7,8 +7,7 @@ from typing import Protocol
 
 from guardrail.engine import FactReader
 from guardrail.errors import StoreError
-from guardrail.links.linking import Standing
-from guardrail.links.signal import ACTOR_FACTS, REMEMBERED_FOR, ActorSignal, Known, actor_facts
+from guardrail.links.signal import ACTOR_FACTS, REMEMBERED_FOR, Acting, ActorSignal, Known
 from guardrail.links.stored import StoredLinks
 from guardrail.model.amounts import SECOND
 from guardrail.model.cells import Pool
@@ -64,7 +63,7 @@ class LinkLookup(ActorSignal[Known]):
             # Another request asks anew already: until it knows, the former answer is as good.
             found = self._former(shown)
         if found is not None:
-            return self._told(found, known, now)
+            return self._told(found, known, now).facts
         return performed(self._asked(known, shown, now, moment))
 
     async def look_up(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
@@ -75,7 +74,7 @@ class LinkLookup(ActorSignal[Known]):
             # Another request asks anew already: until it knows, the former answer is as good.
             found = self._former(shown)
         if found is not None:
-            return self._told(found, known, now)
+            return self._told(found, known, now).facts
         return await awaited(self._asked(known, shown, now, moment))
 
     def warnings(self, now: float) -> tuple[str, ...]:
@@ -117,14 +116,13 @@ class LinkLookup(ActorSignal[Known]):
             self._asking.discard(shown)
         if found is None:
             self._alone += 1
-            trusted = int(self._trusted(typed, now) is True)
-            return actor_facts(Standing(0, 1, trusted), account)
+            return Acting.alone(account, trusted=self._trusted(typed, now) is True).facts
         self._problem = None
         former = self._former(shown)
         if former is not None:
             self._tallies.follow(former.actor, found.actor)
         self._remember(shown, found)
-        return self._told(found, known, now)
+        return self._told(found, known, now).facts
 
     def _former(self, shown: tuple[object, ...]) -> Known | None:
         return self._recent.get(shown) or self._older.get(shown)
@@ -185,7 +183,7 @@ class NoLinks:
         account = typed.get("account.id")
         if not isinstance(account, str):
             return {}
-        return actor_facts(Standing(0, 1, int(self._trusted(typed, now) is True)), account)
+        return Acting.alone(account, trusted=self._trusted(typed, now) is True).facts
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know."""

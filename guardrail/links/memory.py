@@ -112,14 +112,23 @@ class MemoryLinks:
 
     def __init__(self, links: Links, store: MemoryStore, former: MemoryLinks | None = None) -> None:
         """Take what links, and the store of the counters; `former` is gone on with."""
-        self._store = store
-        self._state: _State = _State() if former is None else former._state
-        self.evidence = Evidence(links, self._state.secret, self._state.book.kinds)
-        self.marks = self._state.marks
-        """How far they have come."""
-        self.tallies = self._state.tallies
+        self._store, self._links = store, links
+        self.tallies: Tallies = Tallies() if former is None else former.tallies
         """What tells against actors."""
-        self._linking = Linking(links, self.evidence, self._state.forest, self._state.book)
+        self._begin(_State() if former is None else former._state)
+
+    def empty(self) -> None:
+        """Forget whom accounts act as, and what tells against actors."""
+        with self._store.lock:
+            self.tallies.empty()
+            self._begin(_State())
+
+    def _begin(self, state: _State) -> None:
+        self._state = state
+        self.evidence = Evidence(self._links, state.secret, state.book.kinds)
+        self.marks = state.marks
+        """How far they have come."""
+        self._linking = Linking(self._links, self.evidence, state.forest, state.book)
 
     def see(self, sighting: Sighting, pools: Sequence[Pool], now: int) -> Seen:
         """Return whom an account acts as after a sighting at `now` (microseconds).
@@ -222,6 +231,5 @@ class _State:
         self.forest = memory_forest()
         self.book = Book()
         self.handles: dict[int, str] = {}
-        self.tallies = Tallies()
         self.secret = os.urandom(32)
         self.marks = Marks()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast
 
-from guardrail.engine import Decision, FactReader, define, rule_facts
+from guardrail.engine import Decision, FactReader, completed, rule_facts
 from guardrail.links.evidence import Evidence, Sighting
 from guardrail.links.linking import Standing
 from guardrail.links.tally import Scorer, Tallies
@@ -23,16 +25,12 @@ LOOKED_AFTER = 10 * MINUTE
 MOST_REMEMBERED = 20_000
 """How many accounts are remembered, and as many again that were remembered before them."""
 
-ACTOR_FACTS = frozenset({"actor.id", "actor.accounts", "actor.trusted_accounts"})
-UNSCORED: Mapping[str, object] = {"actor.score": 0, "actor.evidence": ()}
-"""What is told of an actor against which nothing tells."""
-SCORE_FACTS = frozenset(UNSCORED)
+_ACTOR = ("actor.id", "actor.accounts", "actor.trusted_accounts")
+_SCORE = ("actor.score", "actor.evidence")
+ACTOR_FACTS, SCORE_FACTS = frozenset(_ACTOR), frozenset(_SCORE)
 
 K = TypeVar("K", bound="Known")
 """What a signal remembers of accounts."""
-
-ALONE = Standing(0, 1, 0)
-"""How an account stands that acts alone, and is not known to be trusted."""
 
 
 def actor_id(number: int) -> str:
@@ -40,14 +38,36 @@ def actor_id(number: int) -> str:
     return f"actor-{number:016x}"
 
 
-def actor_facts(standing: Standing, account: str) -> Mapping[str, object]:
-    """Return the facts that say whom an account acts as."""
-    actor, accounts, trusted = standing
-    return {
-        "actor.id": actor_id(actor) if actor else account,
-        "actor.accounts": accounts,
-        "actor.trusted_accounts": trusted,
-    }
+class Acting:
+    """Whom an account acts as: the values of the facts that say so, and of its score's.
+
+    A value is None where there is none: accounts that act alone have no score. `actor` is 0 for
+    them, `account` a number.
+    """
+
+    __slots__ = ("account", "actor", "values")
+
+    def __init__(self, account: int, actor: int, values: tuple[object, ...]) -> None:
+        self.account, self.actor, self.values = account, actor, values
+
+    @classmethod
+    def alone(cls, account: str, *, trusted: bool) -> Self:
+        """Return an account as an actor of its own."""
+        return cls(0, 0, (account, 1, int(trusted), None, None))
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The facts that say so."""
+        every = zip((*_ACTOR, *_SCORE), self.values, strict=True)
+        return {name: value for name, value in every if value is not None}
+
+    def added_to(self, facts: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the facts of a request together with these; what it states goes before."""
+        return completed(facts, self.facts)
+
+
+NOBODY = Acting(0, 0, (None,) * 5)
+"""A request that names no account."""
 
 
 class Marks:
@@ -121,15 +141,14 @@ class ActorSignal(ABC, Generic[K]):
     def __init__(self, policies: PolicySet, tallies: Tallies, pools: Sequence[Pool]) -> None:
         assert policies.links is not None
         self._reader = FactReader(policies.facts, policies.links.facts, policies.timezone)
-        self._names = tuple(self._reader.facts)
+        self.looks_at = tuple(self._reader.facts)
+        """The facts that whom an account acts as is found out by."""
         self.provides = ACTOR_FACTS
         self.relies = FactReader(policies.facts, policies.links.relies, policies.timezone).used
-        self.needs = frozenset(self._names)
+        self.needs = frozenset(self.looks_at)
         self._tallies, self._pools = tallies, tuple(pools)
         self._recent: dict[tuple[object, ...], K] = {}
         self._older: dict[tuple[object, ...], K] = {}
-        self._told_last: tuple[float, Known | None] = (-1.0, None)
-        """When whom a request acts as was told last, where scores are kept, and what."""
         self._scoring = None
         if policies.score is not None:
             self._scoring = _Scoring(policies)
@@ -138,7 +157,7 @@ class ActorSignal(ABC, Generic[K]):
 
     @property
     def scores(self) -> bool:
-        """Whether decisions are to be handed to `note`."""
+        """Whether decisions are to be handed to `decided`, or `note`."""
         return self._scoring is not None
 
     @abstractmethod
@@ -148,51 +167,51 @@ class ActorSignal(ABC, Generic[K]):
     def without(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return the facts of a request of which a fact that this relies on is unavailable."""
         account = known.get("account.id")
-        return actor_facts(ALONE, account) if isinstance(account, str) else {}
+        return Acting.alone(account, trusted=False).facts if isinstance(account, str) else {}
 
     @abstractmethod
     def _seen(self, known: Mapping[str, object], now: float) -> Known | None:
         """Return what is known of the account of a request that was just decided."""
 
-    def _told(self, found: Known, known: Mapping[str, object], now: float) -> Mapping[str, object]:
-        """Return the facts of what was found, its score included."""
+    def _told(self, found: Known, known: Mapping[str, object], now: float) -> Acting:
+        """Return whom an account acts as by what was found, with what tells against it now."""
         scoring = self._scoring
         if scoring is None or not found.actor:
-            return found.facts
-        self._told_last = now, found
-        if found.accounts < scoring.scorer.score.min_accounts:
-            return found.facts
+            return found
         scorer = scoring.scorer
+        if found.accounts < scorer.score.min_accounts:
+            return found
         result = self._tallies.found(found.actor, scorer, now)
         if not result.score or self._is_spared(found, scoring, known, now):
-            return found.facts
-        return {**found.facts, "actor.score": result.score, "actor.evidence": result.evidence}
+            return found
+        return Acting(found.account, found.actor, (*found.values[: len(_ACTOR)], *result))
 
-    def note(self, known: Mapping[str, object], now: float, decision: Decision) -> None:
-        """Count what a decided request showed, and whom a score has acted on.
+    def decided(self, known: Mapping[str, object], now: float, decision: Decision) -> None:
+        """Note what a decided request showed, whose account has to be looked up once more."""
+        if known.get("actor.accounts") != 1:
+            found = self._seen(known, now)
+            if found is not None and found.actor:
+                self.note(found, decision, now)
+
+    def note(self, acting: Acting, decision: Decision, now: float) -> None:
+        """Count what a decided request of an actor showed, and whom a score has acted on.
 
         What is refused does not count: a score ends by itself, whoever goes on asking.
         """
         scoring = self._scoring
-        if scoring is None or known.get("actor.accounts") == 1:
-            return
-        acted = refused = False
+        assert scoring is not None
+        scorer, acted, refused = scoring.scorer, False, False
         if decision.ruling.effect is not Effect.ALLOW:
             acted, refused = decision.rule in scoring.rules, not decision.allowed
             if refused and not acted:
                 return
-        moment, found = self._told_last
-        # Mostly it is what this request was told; but another thread may have asked since.
-        if moment != now or found is None or found.facts["actor.id"] is not known.get("actor.id"):
-            found = self._seen(known, now)
-        if found is None or not found.actor:
-            return
+        known = decision.facts
         if not refused:
-            self._tallies.add(found.actor, scoring.scorer, known, now)
+            self._tallies.add(scorer, acting.actor, scorer.read(known, now), now)
         if acted:
             typed, _ = scoring.reader.read(known, now)
             is_established = scoring.established(typed, now) is True
-            self._tallies.act(found.account, scoring.scorer, is_established, now)
+            self._tallies.act(acting.account, scorer, is_established, now)
 
     def warnings(self, now: float) -> tuple[str, ...]:
         """Return what an operator should know at `now`: that the breaker is open."""
@@ -219,18 +238,22 @@ class ActorSignal(ABC, Generic[K]):
 
     def _remembered(self, known: Mapping[str, object]) -> tuple[tuple[object, ...], K | None]:
         """Return what a request shows, and what is remembered of it, however old that is."""
-        shown = tuple(map(known.get, self._names))
+        looked_at = tuple(map(known.get, self.looks_at))
         try:
-            return shown, self._recent.get(shown) or self._older.get(shown)
+            return looked_at, self._recent.get(looked_at) or self._older.get(looked_at)
         except TypeError:  # a value of a wrong type, which is no evidence
             return (), None
 
-    def _remember(self, shown: tuple[object, ...], found: K) -> None:
+    def _remember(self, looked_at: tuple[object, ...], found: K) -> None:
         """Go by what was found for as long as it is good."""
-        if shown:
+        if looked_at:
             if len(self._recent) >= MOST_REMEMBERED:
                 self._older, self._recent = self._recent, {}
-            self._recent[shown] = found
+            self._recent[looked_at] = found
+
+
+def _uncounted(actor: int, shown: tuple[Any, ...], now: float) -> None:
+    """Count nothing."""
 
 
 class LinkSignal(ActorSignal["Kept"]):
@@ -244,40 +267,46 @@ class LinkSignal(ActorSignal["Kept"]):
     def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
         super().__init__(policies, store.tallies, pools)
         self._store, self._marks = store, store.marks
-        self.recall = self._recalling()
-        """Does what `facts` does; what is nearly always the case takes it no further call."""
+        self.names = (*_ACTOR, *_SCORE)
+        """The facts whose values an `Acting` has, in their order."""
+        self.shown: tuple[str, ...] = ()
+        """The facts that evidence is counted from; none where nothing is scored."""
+        self.count: Callable[[int, tuple[Any, ...], float], None] = _uncounted
+        """Counts a served request of an actor by what it showed: see `Scorer.read`."""
+        self._least = sys.maxsize
+        if self._scoring is not None:
+            scorer = self._scoring.scorer
+            self.shown, self.count = scorer.shown, partial(self._tallies.add, scorer)
+            self._least = scorer.score.min_accounts
 
     def facts(self, known: Mapping[str, object], now: float) -> Mapping[str, object]:
         """Return whom the account of a request acts as at `now` (seconds since the epoch)."""
-        return self.recall(known, now)
+        return self.recall(tuple(map(known.get, self.looks_at)), known, now).facts
 
-    def _recalling(self) -> Callable[[Mapping[str, object], float], Mapping[str, object]]:
-        """Return the generated function that recalls an account by all that a request shows."""
-        shown = ", ".join(f"get({name!r})" for name in self._names)
-        lines = [
-            "def recall(known, now):",
-            "    get = known.get",
-            f"    shown = ({shown},)",
-            "    try: found = signal._recent.get(shown) or signal._older.get(shown)",
-            "    except TypeError: shown = (); found = None",
-            "    if found is None or now < found.fresh or now >= found.stale "
-            "or found.version != marks.version:",
-            "        found = checked(known, shown, found, now)",
-            "        if found is None: return {}",
-        ]
-        if self._scoring is not None:
-            least = self._scoring.scorer.score.min_accounts
-            lines += [
-                "    if found.actor:",
-                "        signal._told_last = now, found",
-                f"        if found.accounts >= {least}: return told(found, known, now)",
-            ]
-        constants = {
-            "signal": self, "marks": self._marks, "checked": self._checked, "told": self._told,
-        }  # fmt: skip
-        made: Callable[[Mapping[str, object], float], Mapping[str, object]]
-        made = define([*lines, "    return found.facts"], constants, "recall", "links")
-        return made
+    def recall(
+        self, looked_at: tuple[object, ...], known: Mapping[str, object], now: float
+    ) -> Acting:
+        """Return what `facts` does, given the values of the facts that it looks at.
+
+        They may be as stated, or typed. What is nearly always the case takes no further call.
+        """
+        try:
+            found = self._recent.get(looked_at) or self._older.get(looked_at)
+        except TypeError:  # a value of a wrong type, which is no evidence
+            looked_at, found = (), None
+        if (
+            found is None
+            or not found.fresh <= now < found.stale
+            or found.version != self._marks.version
+        ):
+            found = self._checked(known, looked_at, found, now)
+            if found is None:
+                return NOBODY
+        return found if found.accounts < self._least else self._told(found, known, now)
+
+    def forget(self) -> None:
+        """Forget what is remembered of accounts: the links were emptied."""
+        self._recent, self._older, self._marks = {}, {}, self._store.marks
 
     def begin_day(self, now: float) -> None:
         """Let go of all links that have expired by `now` (seconds)."""
@@ -289,21 +318,21 @@ class LinkSignal(ActorSignal["Kept"]):
     def _checked(
         self,
         known: Mapping[str, object],
-        shown: tuple[object, ...],
+        looked_at: tuple[object, ...],
         found: Kept | None,
         now: float,
-    ) -> Known | None:
+    ) -> Kept | None:
         """Return what is known of an account by now, given what was found of all that it shows."""
         moment = int(now * SECOND + 0.5)
         if found is None or not found.since <= moment < found.until:
-            return self._look(known, shown, now, moment)
+            return self._look(known, looked_at, now, moment)
         if moment >= found.again or found.version != self._marks.version:
-            return self._again(shown, found, moment)
+            return self._again(looked_at, found, moment)
         return found
 
     def _look(
-        self, known: Mapping[str, object], shown: tuple[object, ...], now: float, moment: int
-    ) -> Known | None:
+        self, known: Mapping[str, object], looked_at: tuple[object, ...], now: float, moment: int
+    ) -> Kept | None:
         """See the account of a request for the first time, or as another than before."""
         typed, _ = self._reader.read(known, now)
         evidence = self._store.evidence
@@ -314,10 +343,10 @@ class LinkSignal(ActorSignal["Kept"]):
         until, shows = evidence.until(typed, moment), Shown.of(sighting)
         found = Kept(shows, moment, until, seen, scored=self.scores)
         found.look_after(moment)
-        self._remember(shown, found)
+        self._remember(looked_at, found)
         return found
 
-    def _again(self, shown: tuple[object, ...], kept: Kept, moment: int) -> Kept:
+    def _again(self, looked_at: tuple[object, ...], kept: Kept, moment: int) -> Kept:
         """Return what is known of an account now that days have passed or actors have changed."""
         store, marks = self._store, self._marks
         is_due, is_same_day = moment >= kept.again, moment // DAY == kept.day
@@ -340,7 +369,7 @@ class LinkSignal(ActorSignal["Kept"]):
             found.day, found.looked_at = kept.day, kept.looked_at
             found.look_again(kept.again)
         # Another thread may know better by now: its version is then another than the store's.
-        self._remember(shown, found)
+        self._remember(looked_at, found)
         return found
 
 
@@ -364,10 +393,10 @@ def _nobody(facts: Mapping[str, object], now: float) -> bool | None:
     return False
 
 
-class Known:
+class Known(Acting):
     """What is remembered of one account as it showed itself."""
 
-    __slots__ = ("account", "accounts", "actor", "facts", "since", "until", "version")
+    __slots__ = ("accounts", "since", "until", "version")
 
     def __init__(
         self,
@@ -383,11 +412,17 @@ class Known:
 
         An actor that is `scored` has a score of 0 until something tells against it.
         """
-        self.account = sighting.account
-        self.actor, self.accounts, _ = standing
-        facts = actor_facts(standing, sighting.handle)
-        self.facts = {**facts, **UNSCORED} if scored and self.actor else facts
+        actor, accounts, trusted = standing
+        name = actor_id(actor) if actor else sighting.handle
+        score = (0, ()) if scored and actor else (None, None)
+        super().__init__(sighting.account, actor, (name, accounts, trusted, *score))
+        self.accounts = accounts
         self.since, self.until, self.version = since, until, version
+
+    @property
+    def standing(self) -> Standing:
+        """How the account stood."""
+        return Standing(self.actor, self.accounts, cast(int, self.values[2]))
 
 
 class Shown(NamedTuple):
@@ -440,7 +475,7 @@ class Kept(Known):
 
     def stands_as(self, standing: Standing) -> bool:
         """Tell whether the account still acts as it did."""
-        return standing == (self.actor, self.accounts, self.facts["actor.trusted_accounts"])
+        return standing == self.standing
 
     def is_unmoved(self, marks: Marks) -> bool:
         """Tell whether nothing at all has changed since it was looked at."""

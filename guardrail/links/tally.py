@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from guardrail.engine import FactEmitter, FactReader, conditional, define, indented
+from guardrail.engine import Expressions, FactReader, conditional, define, indented
 from guardrail.model.links import Score, Sign
 from guardrail.model.policy import PolicySet
 
@@ -54,13 +54,13 @@ class Tally:
         self._ends = self._last = 0.0
         """When the current half of the window ends, and when a request came last."""
 
-    def add(self, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
-        """Count a served request at `now` (seconds) by its facts."""
+    def add(self, scorer: Scorer, shown: tuple[Any, ...], now: float) -> None:
+        """Count a served request at `now` (seconds) by what it showed; see `Scorer.read`."""
         half = self._current if now < self._ends else self._at(scorer, now)
         self._found = None
         half.requests += 1
         gap, self._last = (now - self._last if self._last else 0.0), now
-        scorer.count(facts, now, half.records, gap)
+        scorer.count(shown, now, half.records, gap)
 
     def absorb(self, other: Tally) -> None:
         """Take over what another actor's tally holds: they turned out to be one."""
@@ -118,44 +118,50 @@ class Scorer:
         self.signs = self.score.signs
         self.half = self.score.window / 2_000_000
         """Half of the window, in seconds."""
-        self.count: Callable[[Mapping[str, object], float, list[Any], float], None]
-        """Adds what a request's facts show at a time to a record for each sign.
+        self._reader = FactReader(policies.facts, self.score.shown, policies.timezone)
+        self.shown: tuple[str, ...]
+        """The facts that evidence is counted from."""
+        self.count: Callable[[tuple[Any, ...], float, list[Any], float], None]
+        """Adds what a request showed at a time to a record for each sign.
 
-        The last argument is how many seconds it came after the one before, 0 for the first.
+        What it showed are the typed values of the facts `shown`, None for a missing one. The last
+        argument is how many seconds it came after the one before, 0 for the first.
         """
-        self.count = _counting(policies, self.score)
+        self.shown, self.count = _counting(policies, self.score)
+
+    def read(self, facts: Mapping[str, object], now: float) -> tuple[Any, ...]:
+        """Return what the facts of a request show at `now` (seconds), as `count` takes it."""
+        typed, _ = self._reader.read(facts, now)
+        return tuple(map(typed.get, self.shown))
 
 
-def _counting(policies: PolicySet, score: Score) -> Callable[..., None]:
-    """Return the generated function that counts what one request shows."""
-    reader = FactReader(policies.facts, score.shown, policies.timezone)
-    emitter = FactEmitter(reader, policies.facts, "raise TypeError")
-    counted = [line for place in enumerate(score.signs) for line in _sign_lines(emitter, *place)]
-    emitter.constants.update(read=reader.read, follow=_follow, spread=_spread)
-    # What is of another type than its fact's is missing: then all are read with more care.
-    read = [f"{variable} = get({name!r})" for name, variable in emitter.variables.items()]
-    lines = [
-        "try:",
-        *indented(emitter.fact_lines()),
-        "except TypeError:",
-        "    get = read(facts, now)[0].get",
-        *indented(read),
-        *counted,
-    ]
-    source = ["def count(facts, now, records, gap):", *indented(lines)]
-    made: Callable[..., None] = define(source, emitter.constants, "count", "evidence")
-    return made
+def _counting(policies: PolicySet, score: Score) -> tuple[tuple[str, ...], Callable[..., None]]:
+    """Return the facts that evidence is counted from, and the generated function that does it."""
+    source = Expressions(policies.facts)
+    counted = [line for place in enumerate(score.signs) for line in _sign_lines(source, *place)]
+    source.constants["follow"] = _follow
+    names = tuple(source.variables)
+    given = [f"{', '.join(source.variables.values())}, = shown"] if names else []
+    lines = ["def count(shown, now, records, gap):", *indented([*given, *counted])]
+    made: Callable[..., None] = define(lines, source.constants, "count", "evidence")
+    return names, made
 
 
-def _sign_lines(emitter: FactEmitter, place: int, sign: Sign) -> list[str]:
+def _sign_lines(source: Expressions, place: int, sign: Sign) -> list[str]:
     """Return the lines that add what a request shows to the record of one sign."""
     record = f"records[{place}]"
     if sign.kind == "even":
-        return [f"if gap > 0: {record} = spread({record}, gap)"]
+        # Count, mean and squared deviations with one gap more (B. P. Welford, 1962).
+        return [
+            "if gap > 0:",
+            f"    gaps, mean, squares = {record} or (0, 0.0, 0.0)",
+            "    delta = gap - mean; mean += delta / (gaps + 1)",
+            f"    {record} = gaps + 1, mean, squares + delta * (gap - mean)",
+        ]
     if sign.condition is not None:
-        holds = emitter.condition(sign.condition, unknown=False)
+        holds = source.condition(sign.condition, unknown=False)
         return [f"if {holds}: {record} = ({record} or 0) + 1"]
-    value = emitter.variable(str(sign.fact))
+    value = source.variable(str(sign.fact))
     first = [f"r = {record}", f"if r is None: {record} = {{{value}: {sign.kind == 'count' or 1}}}"]
     if sign.kind == "count":
         more = [f"elif len(r) <= {sign.above}: r[{value}] = True"]
@@ -187,14 +193,6 @@ def _follow(values: dict[object, int], value: object) -> None:
         values[other] -= 1
         if not values[other]:
             del values[other]
-
-
-def _spread(record: tuple[int, float, float] | None, gap: float) -> tuple[int, float, float]:
-    """Return count, mean and squared deviations with one gap more (B. P. Welford, 1962)."""
-    count, mean, squares = record or (0, 0.0, 0.0)
-    delta = gap - mean
-    mean += delta / (count + 1)
-    return count + 1, mean, squares + delta * (gap - mean)
 
 
 def _united(one: Any, other: Any) -> Any:
@@ -237,14 +235,20 @@ class Tallies:
         self._newly: list[float] = []
         """When established accounts were first refused or degraded for a score."""
 
+    def empty(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for kept in (self._kept, self._actioned, self._newly):
+                kept.clear()
+
     def found(self, actor: int, scorer: Scorer, now: float) -> Found:
         """Return what the evidence against an actor comes to at `now` (seconds)."""
         with self._lock:
             tally = self._kept.get(actor)
             return NOTHING if tally is None else tally.found(scorer, now)
 
-    def add(self, actor: int, scorer: Scorer, facts: Mapping[str, object], now: float) -> None:
-        """Count a served request of an actor by its facts."""
+    def add(self, scorer: Scorer, actor: int, shown: tuple[Any, ...], now: float) -> None:
+        """Count a served request of an actor by what it showed; see `Scorer.read`."""
         with self._lock:
             tally = self._kept.pop(actor, None)
             if tally is None:
@@ -252,7 +256,7 @@ class Tallies:
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]
             self._kept[actor] = tally
-            tally.add(scorer, facts, now)
+            tally.add(scorer, shown, now)
 
     def join(self, into: int, others: Iterable[int]) -> None:
         """Let an actor take over what told against others."""

@@ -33,7 +33,7 @@ def opened(request, tmp_path, monkeypatch):
     """Return a function that opens a guard: over memory, its steps alone, or a file."""
     if request.param == "memory in steps":
         monkeypatch.setattr(
-            "guardrail.guard.guard.decide_inline", lambda engine, store, steps: steps
+            "guardrail.guard.guard.decide_inline", lambda engine, store, steps, source: steps
         )
     store = f"lmdb://{tmp_path}" if request.param == "lmdb" else "memory://"
     guards = []

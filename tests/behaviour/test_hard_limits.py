@@ -96,7 +96,9 @@ def test_the_mutant_that_refuses_too_late_is_found_out(monkeypatch, kind):
         return original(self, plan, tuple(limit + 30 for limit in allowances), member)
 
     monkeypatch.setattr(BudgetLimit, "cells", lenient)
-    monkeypatch.setattr("guardrail.guard.guard.decide_inline", lambda engine, store, steps: steps)
+    monkeypatch.setattr(
+        "guardrail.guard.guard.decide_inline", lambda engine, store, steps, source: steps
+    )
 
     assert overrun(kind, [("a", 40, 1.0, "keep", 0.0)] * 10) is not None
 

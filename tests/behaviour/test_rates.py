@@ -101,7 +101,9 @@ def test_the_mutant_that_counts_a_request_as_one_is_found_out(monkeypatch):
         return original(self, plan, allowances, member)
 
     monkeypatch.setattr(RateLimit, "cells", cheap)
-    monkeypatch.setattr("guardrail.guard.guard.decide_inline", lambda engine, store, steps: steps)
+    monkeypatch.setattr(
+        "guardrail.guard.guard.decide_inline", lambda engine, store, steps, source: steps
+    )
 
     assert worst_of(50) > 1
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from guardrail import Guard
 from guardrail.engine import FactReader
 from guardrail.errors import PolicyError
-from guardrail.links.tally import Scorer, Tallies, Tally, _spread, _united
+from guardrail.links.tally import Scorer, Tallies, Tally, _united
 from guardrail.model.conditions import Comparison, compile_condition
 from tests.loaded import loaded
 from tests.threads import by_threads
@@ -162,16 +163,13 @@ def test_the_breaker_spares_established_accounts_and_no_others() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(seed: int) -> None:
-    dice = random.Random(seed)
+    dice, scorer = random.Random(seed), Scorer(loaded(POLICY))
     gaps = [dice.expovariate(0.1) for _ in range(dice.randrange(2, 60))]
-    cut = dice.randrange(len(gaps))
-    one = other = None
+    cut, showing = dice.randrange(len(gaps)), scorer.read({}, MONDAY)
+    halves: list[list[Any]] = [[None] * len(scorer.signs) for _ in range(2)]
     for at, gap in enumerate(gaps):
-        if at < cut:
-            one = _spread(one, gap)
-        else:
-            other = _spread(other, gap)
-    count, mean, squares = _united(one, other)
+        scorer.count(showing, MONDAY, halves[at >= cut], gap)
+    count, mean, squares = _united(halves[0][-1], halves[1][-1])
     average = sum(gaps) / len(gaps)
     assert count == len(gaps)
     assert mean == pytest.approx(average)
@@ -198,8 +196,8 @@ def test_a_value_of_another_type_shows_nothing() -> None:
         facts = {name: dice.choice((*ODD, MONDAY - DAY, MONDAY + DAY)) for name in names}
         typed, _notes = reader.read(facts, MONDAY)
         gap = dice.random()
-        scorer.count(facts, MONDAY, records, gap)
-        scorer.count(typed, MONDAY, as_read, gap)
+        scorer.count(scorer.read(facts, MONDAY), MONDAY, records, gap)
+        scorer.count(tuple(map(typed.get, scorer.shown)), MONDAY, as_read, gap)
         were_young += young(typed, MONDAY) is True
         assert records == as_read
     assert records[3] == were_young > 0
@@ -207,11 +205,11 @@ def test_a_value_of_another_type_shows_nothing() -> None:
 
 def test_threads_count_every_request_of_an_actor_once() -> None:
     scorer, tallies = Scorer(loaded(POLICY)), Tallies()
-    facts: dict[str, object] = {"geo.country": "FR", "client.network": "n"}
+    showing = scorer.read({"geo.country": "FR", "client.network": "n"}, MONDAY)
 
     def work() -> None:
         for number in range(2_000):
-            tallies.add(7, scorer, facts, MONDAY + number / 100)
+            tallies.add(scorer, 7, showing, MONDAY + number / 100)
             tallies.act(number % 50, scorer, True, MONDAY + number)
             tallies.found(7, scorer, MONDAY)
 
@@ -224,8 +222,8 @@ def test_the_commonest_values_stay_few_however_many_actors_join() -> None:
     scorer, tallies = Scorer(loaded(POLICY)), Tallies()
     for actor in range(1, 400):
         for number in range(8):
-            facts: dict[str, object] = {"request.template": f"t{actor}-{number}"}
-            tallies.add(actor, scorer, facts, MONDAY)
+            showing = scorer.read({"request.template": f"t{actor}-{number}"}, MONDAY)
+            tallies.add(scorer, actor, showing, MONDAY)
         tallies.join(1, [actor] if actor > 1 else [])
     records = tallies._kept[1]._current.records
     assert max(len(record) for record in records if isinstance(record, dict)) <= 8
