@@ -104,11 +104,14 @@ def _combined(
     now: int,
     notes: tuple[str, ...],
 ) -> Ruling:
-    rules = policies.rules
-    chain = policies.weaker_than(model) if model is not None else ()
-    found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
-    shadow = _shadow_reports(rules, [f for f in found if f.shadow])
+    rules, chain = policies.rules, tuple[str, ...]()
+    if any(f.effect is Effect.DEGRADE for f in found):
+        chain = policies.weaker_than(model) if model is not None else ()
+        found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
     enforced = [f for f in found if not f.shadow]
+    shadow = tuple[ShadowReport, ...]()
+    if len(enforced) < len(found):
+        shadow = _shadow_reports(rules, [f for f in found if f.shadow])
     refusals = [f for f in enforced if f.effect.refuses]
     if refusals:
         strongest = min(refusals, key=_precedence)

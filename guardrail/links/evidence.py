@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from itertools import chain
 from struct import Struct, pack
 from typing import NamedTuple, Self
 
@@ -63,12 +62,14 @@ class Sighting(NamedTuple):
         account, card, identity, count = _SHOWN.unpack_from(data)
         end = _SHOWN.size + count * _STRONG.size
         strong = tuple(map(Strong._make, _STRONG.iter_unpack(data[_SHOWN.size : end])))
-        weak = tuple(
-            Weak(name, kind, (one, other))
-            for name, kind, one, other in _WEAK.iter_unpack(data[end:])
-        )
-        parts = tuple(dict.fromkeys(chain.from_iterable(pair.parts for pair in weak)))
-        return cls(account, handle, is_trusted, is_exempt, strong, weak, card, identity, parts)
+        weak, parts = [], dict[int, None]()
+        for name, kind, one, other in _WEAK.iter_unpack(data[end:]):
+            weak.append(Weak(name, kind, (one, other)))
+            parts[one] = parts[other] = None
+        return cls(
+            account, handle, is_trusted, is_exempt, strong, tuple(weak), card, identity,
+            tuple(parts),
+        )  # fmt: skip
 
 
 _SHOWN, _STRONG, _WEAK = Struct("=QQQB"), Struct("=QB"), Struct("=QBQQ")

@@ -13,7 +13,7 @@ A node is a row of arrays, some 30 bytes. Days are whole days since the epoch, i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 NOBODY = -1
@@ -225,6 +225,25 @@ class Forest:
             else:
                 left[name] = value
         return left
+
+    def held(self, account: int, values: Iterable[int], expiry: int) -> set[int]:
+        """Return those of some values that hang together with an account until a day as it is.
+
+        An edge to one of them, lasting that long, would change nothing: each edge on the way lasts
+        as long. `expiry` is today or later.
+        """
+        parent, expiries, lasting = self.parent, self.expiry, {account}
+        at = account
+        while expiries[at] >= expiry and (at := parent[at]) != NOBODY:
+            lasting.add(at)
+        found = set()
+        for value in values:
+            at = value
+            while at not in lasting and parent[at] != NOBODY and expiries[at] >= expiry:
+                at = parent[at]
+            if at in lasting:
+                found.add(value)
+        return found
 
     def renew(self, account: int, value: int, expiry: int, today: int) -> bool:
         """Let an edge last longer, if it is there; tell whether it is."""

@@ -254,10 +254,13 @@ class Linking:
             else:
                 tying.append(pair)
         left = forest.renewed(row, [pair.name for pair in tying], weak, today)
-        if left and forest.degree[row] + len(left) <= MOST_LINKS:
+        if NOBODY in left.values() and forest.degree[row] + len(left) <= MOST_LINKS:
             new = {pair.name: pair.kind for pair in tying if left.get(pair.name) == NOBODY}
             if forest.hang(row, new, weak, today):
                 left = {name: value for name, value in left.items() if value != NOBODY}
+        if left:
+            held = forest.held(row, left.values(), weak)
+            left = {name: value for name, value in left.items() if value not in held}
         for name, kind, _ in tying if left else ():
             if name not in left:
                 continue
