@@ -346,25 +346,14 @@ class Acting(Protocol):
 class ActingSource(Protocol):
     """Where generated decisions in memory learn whom accounts act as, and what they tell of it."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The facts that say whom an account acts as."""
-        ...
-
-    @property
-    def looks_at(self) -> Sequence[str]:
-        """The facts that it is found out by."""
-        ...
-
-    @property
-    def shown(self) -> Sequence[str]:
-        """The facts that are counted of each actor's served requests; none: nothing is."""
-        ...
-
-    @property
-    def count(self) -> Callable[[int, tuple[Any, ...], float], None]:
-        """Count what a request of an actor showed that is simply allowed, at a time in seconds."""
-        ...
+    names: tuple[str, ...]
+    """The facts that say whom an account acts as."""
+    looks_at: tuple[str, ...]
+    """The facts that it is found out by."""
+    shown: tuple[str, ...]
+    """The facts that are counted of each actor's served requests; none: nothing is."""
+    count: Callable[[int, tuple[Any, ...], float], None]
+    """Counts what a request of an actor showed that is simply allowed, at a time in seconds."""
 
     def recall(
         self, looked_at: tuple[object, ...], facts: Mapping[str, object], now: float

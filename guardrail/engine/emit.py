@@ -340,8 +340,9 @@ class Emitter(FactEmitter, ABC):
         else:
             top = [f"if n_tokens > {TOP}: n_tokens = {TOP}"] if "tokens" in units else []
             sized = either(plain, [*summed, *top], sized)
-        # Where an estimate states nothing but what was read here, the rest needs no look.
-        small = " and ".join(f"0 <= {name} <= {SMALL}" for name in read)
+        # Where an estimate states nothing but what was read here, the rest needs no look: no amount
+        # is negative, or has more bits than any that is small.
+        small = f"not ({' | '.join(read)}) >> {SMALL.bit_length() - 1}"
         alone = f"{plain} and len(estimate) == {known} and {small}"
         return [*lines, *either(alone, summed, [*checks, *sized])]
 

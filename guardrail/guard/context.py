@@ -50,6 +50,7 @@ from guardrail.signals import Ageing, ClientNetworkSignal, Lookup, Refreshing, S
 from guardrail.stores.forks import call_in_children
 from guardrail.stores.links import AsyncLinkedStore, LinkedStore
 from guardrail.stores.memory import AsyncMemoryStore, MemoryStore
+from guardrail.stores.steps import Steps, awaited, performed
 
 Clock = Callable[[], float]
 
@@ -287,19 +288,7 @@ class Context:
         The signals in `leave` are not asked: they were already, or are asked later. Nor are those
         that rely on what is unavailable.
         """
-        for signal, is_due, _ in self._asked:
-            if (leave and signal in leave) or not is_due(facts):
-                continue
-            try:
-                if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
-                    found = signal.without(facts, now)
-                else:
-                    found = signal.facts(facts, now)
-            except DataError:
-                unavailable |= signal.provides - facts.keys()
-                continue
-            facts = completed(facts, found)
-        return facts, unavailable
+        return performed(self._finding(facts, now, leave, unavailable, waits=False))
 
     async def awaited(
         self,
@@ -309,16 +298,25 @@ class Context:
         unavailable: frozenset[str] = frozenset(),
     ) -> Established:
         """Return what `known` does, waiting for signals without holding up the event loop."""
-        if not self.looks_up:
-            return self.known(facts, now, leave, unavailable)
+        return await awaited(self._finding(facts, now, leave, unavailable, waits=True))
+
+    def _finding(
+        self,
+        facts: Mapping[str, object],
+        now: float,
+        leave: Sequence[Signal],
+        unavailable: frozenset[str],
+        *,
+        waits: bool,
+    ) -> Steps[Established]:
         for signal, is_due, is_awaited in self._asked:
             if (leave and signal in leave) or not is_due(facts):
                 continue
             try:
                 if unavailable and isinstance(signal, ActorSignal) and signal.relies & unavailable:
                     found = signal.without(facts, now)
-                elif is_awaited:
-                    found = await cast(Lookup, signal).look_up(facts, now)
+                elif waits and is_awaited:
+                    found = yield cast(Lookup, signal).look_up, (facts, now)
                 else:
                     found = signal.facts(facts, now)
             except DataError:

@@ -141,7 +141,7 @@ class ActorSignal(ABC, Generic[K]):
     def __init__(self, policies: PolicySet, tallies: Tallies, pools: Sequence[Pool]) -> None:
         assert policies.links is not None
         self._reader = FactReader(policies.facts, policies.links.facts, policies.timezone)
-        self.looks_at = tuple(self._reader.facts)
+        self.looks_at: tuple[str, ...] = tuple(self._reader.facts)
         """The facts that whom an account acts as is found out by."""
         self.provides = ACTOR_FACTS
         self.relies = FactReader(policies.facts, policies.links.relies, policies.timezone).used
@@ -267,7 +267,7 @@ class LinkSignal(ActorSignal["Kept"]):
     def __init__(self, policies: PolicySet, store: LinkStore, pools: Sequence[Pool]) -> None:
         super().__init__(policies, store.tallies, pools)
         self._store, self._marks = store, store.marks
-        self.names = (*_ACTOR, *_SCORE)
+        self.names: tuple[str, ...] = (*_ACTOR, *_SCORE)
         """The facts whose values an `Acting` has, in their order."""
         self.shown: tuple[str, ...] = ()
         """The facts that evidence is counted from; none where nothing is scored."""
