@@ -120,15 +120,11 @@ class Guard(BaseGuard[Store]):
 
     def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
-        moment = microseconds(self._context.moment(now))
-        self._send(self._supervisor.delivery(decision, self._context.release(decision), moment))
+        self._send(self._releasing(decision, now))
 
     def renew(self, decision: Decision, *, now: float | None = None) -> None:
         """Extend the decision's leases from now on: the request is still being served."""
-        moment = microseconds(self._context.moment(now))
-        self._send(
-            self._supervisor.delivery(decision, self._context.renewal(decision, moment), moment)
-        )
+        self._send(self._renewing(decision, now))
 
     def empty(self) -> None:
         """Forget all counters and links, as if nothing had been asked yet; they are in memory.
@@ -316,22 +312,11 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
 
     async def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
-        if self._direct is not None:
-            self._direct.release(decision, now=now)
-            return
-        moment = microseconds(self._context.moment(now))
-        await self._send(
-            self._supervisor.delivery(decision, self._context.release(decision), moment)
-        )
+        await self._send(self._releasing(decision, now))
 
     async def renew(self, decision: Decision, *, now: float | None = None) -> None:
         """Extend the decision's leases from now on: the request is still being served."""
-        if self._direct is not None:
-            self._direct.renew(decision, now=now)
-            return
-        moment = microseconds(self._context.moment(now))
-        renewals = self._context.renewal(decision, moment)
-        await self._send(self._supervisor.delivery(decision, renewals, moment))
+        await self._send(self._renewing(decision, now))
 
     async def close(self) -> None:
         """Deliver what waits, if the store answers, and let go of files and connections."""
@@ -361,6 +346,8 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         """Send corrections, if there are any, whatever becomes of the caller."""
         if delivery is None:
             return False
+        if self._direct is not None:
+            return self._direct._send(delivery)
         sending = asyncio.ensure_future(self._deliver(delivery))
         self._sending.add(sending)
 

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, Self, TypeVar, cast
 
-from guardrail.guard.context import Clock, Context, standard_signals
+from guardrail.engine import Decision
+from guardrail.guard.context import Clock, Context, microseconds, standard_signals
 from guardrail.guard.fallback import WORKERS, workers_from
 from guardrail.guard.precheck import Precheck
-from guardrail.guard.supervisor import Health, Supervisor
+from guardrail.guard.supervisor import Delivery, Health, Supervisor
 from guardrail.model.amounts import HOUR
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
@@ -179,6 +180,17 @@ class BaseGuard(Generic[S]):
         moment: float = self._context.moment(now)
         lines: tuple[str, ...] = () if self._notice is None else self._notice.lines()
         return (*self._context.warnings(moment), *self._store_warnings(moment), *lines)
+
+    def _releasing(self, decision: Decision, now: float | None) -> Delivery | None:
+        """Return what to send so that a decision has charged nothing; it is settled then."""
+        moment = microseconds(self._context.moment(now))
+        return self._supervisor.delivery(decision, self._context.release(decision), moment)
+
+    def _renewing(self, decision: Decision, now: float | None) -> Delivery | None:
+        """Return what to send so that the leases of a decision last on from now."""
+        moment = microseconds(self._context.moment(now))
+        renewals = self._context.renewal(decision, moment)
+        return self._supervisor.delivery(decision, renewals, moment)
 
     @property
     def _counting(self) -> object:

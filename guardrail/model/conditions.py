@@ -192,7 +192,7 @@ def compile_condition(condition: Condition) -> Predicate:
     if isinstance(condition, Negation):
         return _opposite(compile_condition(condition.part))
     parts = [compile_condition(part) for part in condition.parts]
-    return _every(parts) if isinstance(condition, Every) else _some(parts)
+    return _settled(parts, by=isinstance(condition, Some))
 
 
 def evaluate(test: Comparison, facts: Facts, now: float) -> Answer:
@@ -225,27 +225,15 @@ def _opposite(part: Predicate) -> Predicate:
     return answer
 
 
-def _every(parts: list[Predicate]) -> Predicate:
+def _settled(parts: list[Predicate], *, by: bool) -> Predicate:
+    """Return the answer of several parts: that which settles it, else unknown, else the other."""
+
     def answer(facts: Facts, now: float) -> Answer:
-        result: Answer = True
+        result: Answer = not by
         for part in parts:
             found = part(facts, now)
-            if found is False:
-                return False
-            if found is None:
-                result = None
-        return result
-
-    return answer
-
-
-def _some(parts: list[Predicate]) -> Predicate:
-    def answer(facts: Facts, now: float) -> Answer:
-        result: Answer = False
-        for part in parts:
-            found = part(facts, now)
-            if found is True:
-                return True
+            if found is by:
+                return by
             if found is None:
                 result = None
         return result

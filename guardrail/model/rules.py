@@ -273,19 +273,16 @@ class Budget(Limiting):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concurrency(Limiting):
-    """Limits requests in flight; a lost one ends after `lease` microseconds."""
+class SetLimit(Limiting):
+    """Limits how many members a set may have at a time."""
 
     most: Amount
-    lease: int
     key: Key
     over: Verdict
-    name: ClassVar[str] = "concurrency"
-    counted: ClassVar[str] = "in flight"
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What happens to one request too many."""
+        """What happens to one member too many."""
         return (self.over,)
 
     @property
@@ -297,6 +294,15 @@ class Concurrency(Limiting):
     def written(self) -> tuple[tuple[str, Amount], ...]:
         """How many there may be."""
         return ((MOST, self.most),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency(SetLimit):
+    """Limits requests in flight; a lost one ends after `lease` microseconds."""
+
+    lease: int
+    name: ClassVar[str] = "concurrency"
+    counted: ClassVar[str] = "in flight"
 
     @property
     def in_flight(self) -> int:
@@ -305,36 +311,18 @@ class Concurrency(Limiting):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distinct(Limiting):
+class Distinct(SetLimit):
     """Limits how many values of a fact one key may show within `period` microseconds."""
 
     count: str
-    most: Amount
     period: int
-    key: Key
-    over: Verdict
     name: ClassVar[str] = "distinct"
     counted: ClassVar[str] = "values"
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """What happens to one value too many."""
-        return (self.over,)
 
     @property
     def facts(self) -> tuple[str, ...]:
         """The facts of its key, and the one whose values it counts."""
         return (*self.key.facts, self.count)
-
-    @property
-    def allowances(self) -> tuple[Amount, ...]:
-        """How many values there may be."""
-        return (self.most,)
-
-    @property
-    def written(self) -> tuple[tuple[str, Amount], ...]:
-        """How many there may be."""
-        return ((MOST, self.most),)
 
     @property
     def lasts(self) -> int:
