@@ -322,7 +322,8 @@ class Context:
             except DataError:
                 unavailable |= signal.provides - facts.keys()
                 continue
-            facts = completed(facts, found)
+            if found:
+                facts = completed(facts, found)
         return facts, unavailable
 
     def warnings(self, now: float) -> tuple[str, ...]:

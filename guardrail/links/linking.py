@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isqrt
 from typing import NamedTuple
 
@@ -63,6 +64,11 @@ class Bearers:
     def of(self, value: int) -> tuple[Bearer, ...]:
         """Return those of a value, those whose time is over included."""
         return self.known.get(value) or self._former.get(value, ())
+
+    def of_any(self, values: Iterable[int]) -> list[tuple[int, tuple[Bearer, ...]]]:
+        """Return those of some values, of each that has any."""
+        known, former = self.known.get, self._former.get
+        return [(v, found) for v in values if (found := known(v) or former(v))]
 
     def forget(self, account: int) -> None:
         """Take an account out of those of every value."""
@@ -320,14 +326,11 @@ class Linking:
 
     def _vouched(self, sighting: Sighting, today: int) -> dict[int, int]:
         """Return for each weak value that may be public how many trusted accounts show it."""
-        fewest, of = self.links.public_after, self.book.bearers.of
-        vouched: dict[int, int] = {}
-        for part in sighting.parts:
-            bearers = of(part)
-            if len(bearers) >= fewest:
-                live = sum(bearer.until >= today for bearer in bearers)
-                if live >= fewest:
-                    vouched[part] = live
+        fewest, vouched = self.links.public_after, dict[int, int]()
+        for part, bearers in self.book.bearers.of_any(sighting.parts):
+            live = sum(bearer.until >= today for bearer in bearers)
+            if live >= fewest:
+                vouched[part] = live
         return vouched
 
     def _is_public(self, pair: Weak, vouched: dict[int, int], today: int) -> bool:

@@ -356,18 +356,12 @@ class LinkSignal(ActorSignal["Kept"]):
         seen = None
         if is_same_day and not (is_due and kept.may_be_tied(marks.revision)):
             seen = store.stands(kept, self._pools, moment)
-            if seen is not None and not is_due and kept.stands_as(seen.standing):
-                kept.version = seen.version
-                return kept
         if seen is None:
             seen = store.see(kept.shown.sighting, self._pools, moment)
             is_due = True
-        found = Kept(kept.shown, kept.since, kept.until, seen, scored=self.scores)
+        found = kept.found_as(seen, scored=self.scores)
         if is_due:
             found.look_after(moment)
-        else:
-            found.day, found.looked_at = kept.day, kept.looked_at
-            found.look_again(kept.again)
         # Another thread may know better by now: its version is then another than the store's.
         self._remember(looked_at, found)
         return found
@@ -473,9 +467,15 @@ class Kept(Known):
         self.again = moment
         self.fresh, self.stale = (self.since + 2) / SECOND, (moment - 2) / SECOND
 
-    def stands_as(self, standing: Standing) -> bool:
-        """Tell whether the account still acts as it did."""
-        return standing == self.standing
+    def found_as(self, seen: Seen, *, scored: bool) -> Kept:
+        """Return what is remembered after it was seen again, to be looked at when this was."""
+        if seen.standing == self.standing:
+            self.version, self.revision, self.settled = seen.version, seen.revision, seen.settled
+            return self
+        found = Kept(self.shown, self.since, self.until, seen, scored=scored)
+        found.day, found.looked_at = self.day, self.looked_at
+        found.look_again(self.again)
+        return found
 
     def is_unmoved(self, marks: Marks) -> bool:
         """Tell whether nothing at all has changed since it was looked at."""
