@@ -25,11 +25,14 @@ __all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 SCRATCH = Scratch()
 LEFT: list[str] = []
 
-LONG = frozenset(
-    "test_docs.py test_benchmarks.py hosts/test_starting.py hosts/test_workers.py "
-    "http/test_readers.py http/test_leaks.py http/test_body_cost.py loading/test_yaml_hostile.py "
-    "loading/test_language_mutations.py replay/test_traces.py".split()
-)
+LONG = (
+    "test_docs.py http/test_readers.py signals/test_failing_service.py http/test_hostile.py "
+    "http/test_parsing_hostile.py pages/test_in_a_browser.py http/test_metrics.py "
+    "hosts/test_workers.py analysis/test_comparing.py examples/test_ci.py http/test_leaks.py "
+    "examples/test_fuzzing.py loading/test_language_mutations.py test_benchmarks.py "
+    "http/test_body_cost.py stores/test_redis_sentinel.py hosts/test_starting.py "
+    "loading/test_yaml_hostile.py replay/test_traces.py"
+).split()
 """Files with the longest tests: they come first, for none to be left to one worker at the end."""
 
 # What tests start, as servers and commands, takes a warning for an error as they do themselves.
@@ -88,9 +91,10 @@ def processors() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the longest tests first."""
+    """Put the files with the longest tests first, those with the longest of all before others."""
     here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(here).as_posix() not in LONG)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
 
 
 @pytest.hookimpl(trylast=True)
