@@ -87,12 +87,12 @@ class Tally:
 
     @staticmethod
     def _summed(scorer: Scorer, halves: tuple[_Half, _Half]) -> Found:
-        requests = sum(half.requests for half in halves)
+        one, other = halves
+        requests = one.requests + other.requests
         points: dict[str, int] = {}
         holding: list[str] = []
-        for place, sign in enumerate(scorer.signs):
-            record = _united(*(half.records[place] for half in halves))
-            if record is not None and _tells(sign, record, requests):
+        for sign, now, before in zip(scorer.signs, one.records, other.records, strict=True):
+            if _tells(sign, now, before, requests):
                 holding.append(sign.id)
                 points[sign.family] = max(points.get(sign.family, 0), sign.points)
         if len(points) < 2:
@@ -170,18 +170,40 @@ def _sign_lines(source: Expressions, place: int, sign: Sign) -> list[str]:
     return conditional(f"{value} is not None", [*first, *more])
 
 
-def _tells(sign: Sign, record: Any, requests: int) -> bool:
+def _tells(sign: Sign, one: Any, other: Any, requests: int) -> bool:
+    """Tell whether the records of two halves, None for nothing seen, amount to evidence.
+
+    It is asked before each request of an actor that may have a score: values are not put together
+    where their numbers alone say it.
+    """
     if sign.kind == "count":
-        return len(record) > sign.above
+        return _are_more(one or {}, other or {}, sign.above)
     if requests < sign.least:
         return False
+    share = sign.above * requests
     if sign.kind == "when":
-        return bool(record * 100 > sign.above * requests)
+        return bool(((one or 0) + (other or 0)) * 100 > share)
     if sign.kind == "same":
-        return max(record.values(), default=0) * 100 > sign.above * requests
-    count, mean, squares = record
-    variation = 100 * (squares / count) ** 0.5 / mean if count > 1 else 100.0
+        return _is_common(one or {}, other or {}, share)
+    gaps, mean, squares = _united(one, other) or (0, 0.0, 0.0)
+    variation = 100 * (squares / gaps) ** 0.5 / mean if gaps > 1 else 100.0
     return bool(variation < 100 - sign.above)
+
+
+def _are_more(one: dict[object, bool], other: dict[object, bool], above: int) -> bool:
+    """Tell whether more values than so many were seen in two halves together."""
+    fewest, most = max(len(one), len(other)), len(one) + len(other)
+    if fewest > above or most <= above:
+        return fewest > above
+    return len(one.keys() | other.keys()) > above
+
+
+def _is_common(one: dict[object, int], other: dict[object, int], share: int) -> bool:
+    """Tell whether a value was seen so often in two halves that a hundred times that is above."""
+    tops = [max(half.values(), default=0) * 100 for half in (one, other)]
+    if max(tops) > share or sum(tops) <= share:
+        return max(tops) > share
+    return any((count + other.get(value, 0)) * 100 > share for value, count in one.items())
 
 
 def _follow(values: dict[object, int], value: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from guardrail import Guard
 from guardrail.engine import FactReader
 from guardrail.errors import PolicyError
-from guardrail.links.tally import Scorer, Tallies, Tally, _united
+from guardrail.links.tally import Scorer, Tallies, Tally, _tells, _united
 from guardrail.model.conditions import Comparison, compile_condition
 from tests.loaded import loaded
 from tests.threads import by_threads
@@ -174,6 +174,31 @@ def test_the_spread_of_gaps_is_that_of_all_of_them_however_they_were_gathered(se
     assert count == len(gaps)
     assert mean == pytest.approx(average)
     assert squares == pytest.approx(sum((gap - average) ** 2 for gap in gaps))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_two_halves_of_a_window_tell_what_they_would_as_one(seed: int) -> None:
+    dice, scorer, told = random.Random(seed), Scorer(loaded(POLICY)), 0
+    few = dice.randrange(1, 9)
+    for _ in range(30):
+        halves: list[list[Any]] = [[None] * len(scorer.signs) for _ in range(2)]
+        count = dice.randrange(40)
+        for at in range(count):
+            facts = shown(
+                0,
+                network=f"n{dice.randrange(few)}",
+                kind=dice.choice(("vpn", "hosting", "business")),
+                template=f"t{min(dice.randrange(few), dice.randrange(few))}",
+            )
+            half = halves[at < dice.choice((0, count // 2, count))]
+            scorer.count(scorer.read(facts, MONDAY), MONDAY, half, dice.choice((10.0, 10.1)))
+        for sign, one, other in zip(scorer.signs, *halves, strict=True):
+            together, apart = _united(one, other), _tells(sign, one, other, count)
+            assert (
+                apart == _tells(sign, together, None, count) == _tells(sign, None, together, count)
+            )
+            told += apart
+    assert told
 
 
 ODD: tuple[object, ...] = (
