@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +217,43 @@ def test_an_interruption_ends_in_130(run, monkeypatch):
     outcome = run("check", "policies")
 
     assert (outcome.code, outcome.err) == (130, "error: interrupted\n")
+
+
+INTERRUPTED_AT = """
+import os, runpy, signal, sys
+
+signal.signal(signal.SIGINT, {handler})
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["guardrail", "--version"]
+runpy.run_module("guardrail", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["guardrail.cli", "typer", "guardrail.cli.watching"])
+def test_an_interruption_while_the_command_line_is_imported_tells_no_traceback(module):
+    program = INTERRUPTED_AT.format(handler="signal.default_int_handler", module=module)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_command_that_was_started_to_ignore_interruptions_ignores_them_from_the_start():
+    program = INTERRUPTED_AT.format(handler="signal.SIG_IGN", module="typer")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("guardrail ")
+
+
+def test_once_imported_the_command_line_hears_of_interruptions_as_before():
+    program = INTERRUPTED_AT.format(handler="signal.default_int_handler", module="none")
+    heard = "import atexit\natexit.register(lambda: print(signal.getsignal(signal.SIGINT)))\n"
+    done = subprocess.run([sys.executable, "-c", heard + program], capture_output=True, text=True)
+
+    assert "default_int_handler" in done.stdout
