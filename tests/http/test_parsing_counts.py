@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from guardrail.http.dialects import Dialect
 from guardrail.http.parsing import ReadingLimits
-from tests.http.requests import asked, form, problem_of
+from tests.http.requests import JSON, asked, form, problem_of
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -182,6 +183,74 @@ def test_a_file_of_requests_is_counted_line_by_line():
     assert uploaded(lines(body), purpose="assistants").estimate["output_tokens"] == 0
 
 
+UPLOAD = "/upload/v1beta/files"
+RAW = ((b"x-goog-upload-command", b"upload, finalize"), (b"x-goog-upload-offset", b"0"))
+PICTURE = b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(range(256)) * 64
+
+
+def of_gemini(cap: int = 9) -> bytes:
+    request = {"contents": [], "generationConfig": {"maxOutputTokens": cap}}
+    return json.dumps({"key": "a", "request": request}).encode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        # The first request describes the file; the documents write it with single quotes.
+        ((*JSON, (b"x-goog-upload-command", b"start")), b'{"file": {"display_name": "x"}}'),
+        ((*JSON, (b"x-goog-upload-command", b"start")), b"{'file': {'display_name': 'x'}}"),
+        (RAW, PICTURE),
+        # What curl says of a body of which it is told nothing.
+        (((b"content-type", b"application/x-www-form-urlencoded"), *RAW), PICTURE),
+        (((b"content-type", b"image/jpeg"), *RAW), PICTURE),
+        (RAW, b"just words;\n{braces}\n"),
+        (RAW, b'{"text_input": "of a tuning", "output": "line"}\n'),
+        (((b"x-goog-upload-command", b"query"),), b""),
+    ],
+)
+def test_a_file_sent_to_gemini_is_a_request_and_no_more(headers, body):
+    request = asked(UPLOAD, body, headers=headers)
+
+    assert request.problem is None
+    assert request.dialect is Dialect.GEMINI
+    assert request.facts["request.endpoint"] == "/upload/*/files"
+    assert request.facts["request.capability"] == "other"
+    assert request.estimate == {"requests": 1, "input_tokens": 0, "output_tokens": 0}
+
+
+def test_requests_in_a_file_sent_to_gemini_are_counted():
+    request = asked(UPLOAD, b"\n".join([of_gemini()] * 4), headers=RAW)
+
+    assert (request.estimate["requests"], request.estimate["output_tokens"]) == (4, 36)
+    assert request.facts["request.capability"] == "batch"
+    bounded = asked(
+        UPLOAD,
+        b"\r\n".join([of_gemini()] * 50),
+        headers=RAW,
+        limits=ReadingLimits(max_batch_lines=10),
+    )
+    assert bounded.estimate["requests"] == 50
+    assert "output_tokens" not in bounded.estimate
+
+
+@pytest.mark.parametrize("at", [1, 2, 30, 200])
+def test_no_request_of_a_file_is_lost_where_it_is_cut(at):
+    file = b"\xef\xbb\xbf" + b"\n \t".join([of_gemini()] * 6)
+    at += file.index(b"{")
+
+    pieces = [asked(UPLOAD, piece, headers=RAW) for piece in (file[:at], file[at:])]
+
+    assert sum(piece.estimate["requests"] for piece in pieces) >= 6
+    assert {piece.facts["request.capability"] for piece in pieces} & {"agentic", "batch"}
+
+
+def test_a_form_is_read_as_one_wherever_files_are_sent():
+    headers, body = form(("purpose", "batch"), ("file", lines({"messages": MESSAGES})))
+
+    assert asked("/upload/v1/files", body, headers=headers).estimate["requests"] == 1
+    assert asked("/upload/v1/files", body, headers=headers).facts["request.capability"] == "batch"
+
+
 def test_lines_beyond_the_bound_count_at_their_worst():
     body = {"model": "m", "messages": MESSAGES, "max_tokens": 9}
 
@@ -274,3 +343,47 @@ def test_pictures_that_a_text_shows_in_markdown_are_no_words(size):
     assert asked("/v1/chat/completions", {"messages": [{"content": picture}]}).estimate[
         "input_tokens"
     ] >= (len(picture) // 4)
+
+
+def tensor(shape: object, datatype: str = "BYTES", **more: object) -> dict[str, object]:
+    return {"name": "text_input", "shape": shape, "datatype": datatype, "data": ["x"], **more}
+
+
+INFER = "/v2/models/m/infer"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "requests"),
+    [
+        ([tensor([4, 1])], 4),
+        ([tensor([4, 1]), tensor([4, 1], "INT32")], 4),
+        ([tensor([1, 128], "INT32")], 1),
+        ([tensor([128], "INT32")], 1),
+        ([tensor([3])], 3),
+        ([tensor([])], 1),
+        ([tensor(["5", 1])], 5),
+        ([tensor("odd")], 1),
+        ([{"name": "t", "data": ["x"]}], 1),
+        ([tensor([0, 4])], 1),
+    ],
+)
+def test_the_first_dimension_of_a_tensor_is_how_many_prompts_it_has(inputs, requests):
+    request = asked(INFER, {"inputs": inputs})
+
+    assert request.problem is None
+    assert request.estimate["requests"] == requests
+
+
+def test_tensors_that_follow_their_description_as_bytes_are_counted_like_others():
+    head = json.dumps({"inputs": [tensor([4, 1], parameters={"binary_data_size": 400})]}).encode()
+    binary = ((b"inference-header-content-length", str(len(head)).encode()),)
+
+    request = asked(INFER, head + bytes(400), headers=binary)
+
+    assert request.problem is None
+    assert request.estimate["requests"] == 4
+    assert request.estimate["input_tokens"] >= 100
+    for length in (b"x", b"1" * 20, b"0"):
+        odd = asked(INFER, head + bytes(400), headers=((binary[0][0], length),))
+        assert odd.problem
+        assert odd.facts["request.capability"] == "agentic"

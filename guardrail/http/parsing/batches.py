@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -282,6 +283,8 @@ _WRAPPERS = (
     "instances",
 )
 _BODIES = ("params", "request", "body")
+# A line of a file that is, or begins, a JSON object with a member.
+_OBJECT = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*+(\{[ \t]*+(?:"[^\r\n]*+|\Z))')
 _FILES = (
     "input_file_id",
     "input_files",
@@ -336,6 +339,32 @@ def shape_of_lines(content: bytes, limits: ReadingLimits) -> tuple[Shape, int]:
         tokens += document.tokens
     rest = lines[limits.max_batch_lines :]
     return _sum(shapes, len(rest)), tokens + sum(len(line) // 4 + 1 for line in rest)
+
+
+def shape_of_upload(
+    content: bytes, rules: CapRules, limits: ReadingLimits
+) -> tuple[Shape | None, int]:
+    """Return the sum of the requests in a file that may be of any kind, and their input's tokens.
+
+    The shape is None where there are none. The file may come in pieces: a line that is cut off is
+    taken at its worst where it begins, and is passed over where it ends.
+    """
+    shapes: list[Shape] = []
+    tokens = unread = 0
+    work = Work(limits)
+    for line in map(itemgetter(1), _OBJECT.finditer(content)):
+        try:
+            if len(shapes) >= limits.max_batch_lines:
+                raise UnreadableError("there are more lines than are read one by one")
+            work.add(line)
+            document = read_document(line, limits)
+            found = [shape_of(body, "batch", rules) for body in _wrapped(document.value)]
+        except UnreadableError:
+            unread, tokens = unread + 1, tokens + len(line) // 4 + 1
+            continue
+        shapes += found
+        tokens += document.tokens if found else 0
+    return (_sum(shapes, unread) if shapes or unread else None), tokens
 
 
 def _lines(content: bytes) -> list[bytes]:
@@ -401,5 +430,10 @@ def _alone(request: object) -> list[Mapping[str, object]]:
     """Return one request of a batch without its wrapping; as several, where it has several."""
     if not isinstance(request, dict):
         return [{}]
-    inner = [request[name] for name in _BODIES if isinstance(request.get(name), dict)]
-    return inner or [request]
+    return _wrapped(request) or [request]
+
+
+def _wrapped(line: object) -> list[Mapping[str, object]]:
+    """Return what an object wraps as a request, nothing if it wraps none."""
+    members = line if isinstance(line, dict) else {}
+    return [members[name] for name in _BODIES if isinstance(members.get(name), dict)]

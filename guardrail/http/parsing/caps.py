@@ -89,10 +89,15 @@ _OF_BATCHES: Mapping[Dialect, CapRules] = {
 def caps_of(endpoint: Endpoint) -> CapRules:
     """Return what caps output at an endpoint; on unknown paths nothing is known to."""
     if endpoint.kind is Kind.BATCH:
-        return _OF_BATCHES.get(endpoint.dialect, NO_CAPS)
+        return caps_of_batches(endpoint)
     if endpoint.kind is not Kind.GENERATE:
         return NO_CAPS
     return _BY_NAME.get(endpoint.name) or _BY_USAGE.get(endpoint.usage, NO_CAPS)
+
+
+def caps_of_batches(endpoint: Endpoint) -> CapRules:
+    """Return what caps output in the requests of a batch, or of a file of them, sent there."""
+    return _OF_BATCHES.get(endpoint.dialect, NO_CAPS)
 
 
 def caps_by_usage(usage_format: UsageFormat) -> CapRules:
@@ -190,10 +195,10 @@ def whole(value: object, name: str) -> int | None:
     Raises:
         UnreadableError: it is anything but a whole number from 0 to 2⁵³ − 1.
     """
-    if value is None or (value == "inf" and name.endswith("output_tokens")):
-        return None
     if value.__class__ is int and 0 <= value <= TOP:
         return value
+    if value is None or (value == "inf" and name.endswith("output_tokens")):
+        return None
     raise UnreadableError(
         f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
     )
@@ -218,9 +223,25 @@ def _listed(document: Mapping[str, object]) -> int:
             count += len(listed)
     inputs = document.get("inputs")
     if isinstance(inputs, list):
-        count += sum(isinstance(one, str) for one in inputs)  # others are parts of one
+        # Others are parts of one, but for tensors, each of which has a row of every prompt.
+        count += sum(isinstance(one, str) for one in inputs)
+        count += max(map(_rows, inputs), default=0)
     for name in _FRAMES:
         frame = document.get(name)
         rows = frame.get("data") if isinstance(frame, dict) else frame
         count += len(rows) if isinstance(rows, list) else 0
     return count
+
+
+def _rows(tensor: object) -> int:
+    """Return how many prompts a tensor of KServe's protocol has, 0 for what is none.
+
+    Its first dimension is the batch. Numbers in a single one are the tokens of a prompt; texts in
+    one are a prompt each.
+    """
+    shape = tensor.get("shape") if isinstance(tensor, dict) else None
+    if not isinstance(tensor, dict) or not isinstance(shape, list) or not shape:
+        return 0
+    if len(shape) == 1 and tensor.get("datatype") != "BYTES":
+        return 0
+    return _likely(shape[0], "shape") or 0

@@ -78,7 +78,8 @@ _OPENAI_FORMATS = {
 
 # Name, dialect, kind, usage, capability. `*` stands for one segment; the longest match counts.
 # After these what bodies are, where they are not JSON alone: `form` is a multipart form, `sdp` the
-# description of a session. `post` marks stored things that are changed by POST.
+# description of a session, `any` whatever is sent. `post` marks stored things that are changed by
+# POST.
 _TABLE = """
 /v1/chat/completions                openai    generate chat        chat
 /v1/chat/completions/batch          openai    generate chat        chat
@@ -173,6 +174,7 @@ _TABLE = """
 /v1/uploads/*/cancel                openai    control  -           other post
 /v1/vector_stores/*/files           openai    control  -           other post
 /v1/files/*                         openai    control  -           other
+/upload/*/files                     gemini    upload   -           other any
 /v1/files/*/content                 openai    control  -           other
 /v1/threads/*/messages/*            openai    control  -           other post
 /v1/threads/*/runs/*/steps          openai    control  -           other
@@ -308,7 +310,7 @@ _INFERENCES: Mapping[str, _Method] = {
 _COUNTING = "count-tokens"  # Vertex's: in the place of a model, the tokens of any are counted
 _STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, which what is stored names
 
-_TAKEN = {"json": JSON, "form": MULTIPART, "sdp": SDP}
+_TAKEN = {"json": (JSON,), "form": (MULTIPART,), "sdp": (SDP,), "any": ()}
 _LONGEST_NAME = 128
 LONGEST_MODEL = 256
 """The longest name of a model that is believed, in characters."""
@@ -332,7 +334,7 @@ def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
     for line in _TABLE.strip().splitlines():
         name, dialect, kind, usage, capability, *more = line.split()
         parts = tuple(_segments(name.removeprefix("/v1/")))
-        taken = [what for what in more if what != "post"]
+        taken = next((what for what in more if what != "post"), "json").split(",")
         yield (
             parts,
             Endpoint(
@@ -341,7 +343,7 @@ def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
                 Kind(kind),
                 _OPENAI_FORMATS[usage],
                 capability,
-                takes=tuple(_TAKEN[what] for what in taken[0].split(",")) if taken else (JSON,),
+                takes=sum((_TAKEN[what] for what in taken), ()),
                 posts="post" in more,
             ),
         )

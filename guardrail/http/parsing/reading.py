@@ -17,8 +17,9 @@ from guardrail.http.parsing.batches import (
     read_form,
     shape_of_batch,
     shape_of_lines,
+    shape_of_upload,
 )
-from guardrail.http.parsing.caps import caps_of
+from guardrail.http.parsing.caps import caps_of, caps_of_batches
 from guardrail.http.parsing.endpoints import (
     FORM,
     JSON,
@@ -71,6 +72,8 @@ _GOES_ON = (
 # The addresses of sessions, which name their model in the query.
 _SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")
 _TEXTS = ("prompt", "input", "text")
+_INFERENCE = "/v2/models/*/infer"
+_MOST_DIGITS = 16
 REALTIME_NAMES = ("model", "deployment")
 """What names the model in the address of a session: OpenAI's name, and Azure's."""
 _BEGINNING, _TRIED = 256, 1 << 16
@@ -169,6 +172,8 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     body, limits, kind = parts.body or b"", parts.limits, JSON
     if not body and endpoint.kind in (Kind.CONTROL, Kind.UNKNOWN):
         return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
+    if endpoint.kind is Kind.UPLOAD and not endpoint.takes and not _is_multipart(content_type):
+        return _of_raw_upload(body, endpoint, limits)
     if content_type != JSON or JSON not in endpoint.takes:
         kind = _media_type(content_type, endpoint)
     if kind in _FORMS and endpoint.name not in _UNLABELLED:
@@ -177,7 +182,10 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if kind == SDP:
         shape = shape_of({}, endpoint.capability)._replace(opaque=True)
         return _Content(shape, len(body) // 4 + 1, None)
-    document, tokens, names = read_named(body, limits)
+    text = body if endpoint.name != _INFERENCE else _before_tensors(body, parts.headers)
+    document, tokens, names = read_named(text, limits)
+    if text is not body:
+        tokens += (len(body) - len(text)) // 4
     members = document if isinstance(document, dict) else {}
     if document.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
@@ -204,6 +212,14 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if endpoint.vague or endpoint.name.startswith(_GOES_ON):
         shape = _vaguely(shape, endpoint)
     return _Content(shape, tokens, document)
+
+
+def _before_tensors(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the JSON that a body of Triton's begins with; tensors may follow it as bytes."""
+    stated = [value for name, value in headers if name == b"inference-header-content-length"]
+    if len(stated) != 1 or not stated[0].isdigit() or len(stated[0]) > _MOST_DIGITS:
+        return body
+    return body[: int(stated[0])]
 
 
 def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
@@ -270,6 +286,10 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
     return kind
 
 
+def _is_multipart(content_type: str) -> bool:
+    return content_type.lower().startswith(MULTIPART)
+
+
 def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
     form = read_form(body, content_type.encode("latin-1"))
     if endpoint.kind is Kind.UPLOAD:
@@ -298,6 +318,17 @@ def _of_upload(form: Form, endpoint: Endpoint, limits: ReadingLimits) -> _Conten
         if purpose == "batch":
             raise
         shape, tokens = UNREAD._replace(capability="batch", opaque=True), len(content) // 4 + 1
+    return _Content(shape, tokens, None)
+
+
+def _of_raw_upload(body: bytes, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
+    """Return what a file may make a host do that is sent as it is, perhaps in pieces.
+
+    So Gemini's are sent. Its first request, which only describes the file, holds none either.
+    """
+    shape, tokens = shape_of_upload(body, caps_of_batches(endpoint), limits)
+    if shape is None:
+        return _Content(shape_of({}, endpoint.capability), 0, None)
     return _Content(shape, tokens, None)
 
 
