@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 from typing import Any
 
@@ -52,6 +54,36 @@ class Slow:
             self.begun.set()
             self.gate.wait(0.5)
         return found
+
+
+def test_a_forked_process_makes_a_value_of_its_own_whatever_its_parent_was_doing():
+    begun, gate = threading.Event(), threading.Event()
+
+    def make():
+        begun.set()
+        gate.wait(20)
+        return object()
+
+    value = reload.PerProcess(make)
+    making = threading.Thread(target=value.get)
+    making.start()
+    begun.wait(20)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        gate.set()
+        os._exit(value.get() is not value.get())
+    _, ended = os.waitpid(child, 0)
+    gate.set()
+    making.join()
+
+    assert ended == 0
+    before = value.get()
+    child = os.fork()
+    if not child:
+        os._exit(value.get() is before)
+    assert os.waitpid(child, 0)[1] == 0
+    assert value.get() is before
 
 
 def test_of_two_reloads_at_once_the_newer_set_is_in_force(folder, monkeypatch):

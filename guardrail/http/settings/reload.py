@@ -18,6 +18,7 @@ from guardrail.errors import GuardrailError, PolicyError
 from guardrail.guard import AsyncGuard, Guard
 from guardrail.loading import load_policies
 from guardrail.model.policy import PolicySet
+from guardrail.stores.forks import call_in_children
 
 T = TypeVar("T")
 
@@ -27,37 +28,37 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        # A lock that another thread held in the parent would never be free in its child.
         self._lock = threading.Lock()
-        self._made: tuple[int, T] | None = None
-        """The process that made the value last, and the value."""
+        self.made: T | None = None
+        """This process's value, None where it has made none."""
 
     def get(self) -> T:
         """Return this process's value."""
-        made, process = self._made, os.getpid()
-        if made is not None and made[0] == process:
-            return made[1]
+        made = self.made
+        if made is not None:
+            return made
         with self._lock:
-            made = self._made
-            if made is None or made[0] != process:
-                made = self._made = process, self._make()
-            return made[1]
+            if self.made is None:
+                self.made = self._make()
+            return self.made
 
     def change(self, successor: Callable[[T | None], T | None]) -> None:
         """Replace this process's value, None where it has made none, by its successor."""
         with self._lock:
-            after = successor(self._own())
+            after = successor(self.made)
             if after is not None:
-                self._made = os.getpid(), after
+                self.made = after
 
     def taken(self) -> T | None:
         """Return the value and forget it, None if this process has made none."""
         with self._lock:
-            value, self._made = self._own(), None
+            value, self.made = self.made, None
             return value
-
-    def _own(self) -> T | None:
-        made = self._made
-        return made[1] if made is not None and made[0] == os.getpid() else None
 
 
 LOG = logging.getLogger("guardrail")
@@ -218,7 +219,7 @@ class InForce(PerProcess[G]):
 
     def ready(self) -> G | None:
         """Return the guard, None where it is to be made, or to be seen whether policies changed."""
-        return None if self.looks else self._own()
+        return None if self.looks else self.made
 
     @property
     def reloads(self) -> Reloads | None:
