@@ -13,6 +13,8 @@ from guardrail.model.effects import Effect, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Obligations, Rule
 
+_DEGRADE = Effect.DEGRADE
+_ALLOW = Effect.ALLOW
 MILLISECOND = SECOND // 1000
 NO_OBLIGATIONS: Mapping[str, object] = MappingProxyType({})
 
@@ -33,7 +35,7 @@ class Ruling(NamedTuple):
     `idle` names the rules that asked for a weaker model which the request's does not lead to.
     """
 
-    effect: Effect = Effect.ALLOW
+    effect: Effect = _ALLOW
     rule: str | None = None
     reason: str | None = None
     message: str | None = None
@@ -84,7 +86,7 @@ def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | Non
     """
     obligations = finding.verdict.obligations
     target = None if obligations is None else obligations.model
-    if target is None or finding.effect is not Effect.DEGRADE:
+    if target is None or finding.effect is not _DEGRADE:
         return None
     known = policies.model_for(model)
     if known is None:
@@ -105,9 +107,9 @@ def _combined(
     notes: tuple[str, ...],
 ) -> Ruling:
     rules, chain = policies.rules, tuple[str, ...]()
-    if any(f.effect is Effect.DEGRADE for f in found):
+    if any(f.effect is _DEGRADE for f in found):
         chain = policies.weaker_than(model) if model is not None else ()
-        found = [f for f in found if f.effect is not Effect.DEGRADE or _obliges(f, chain)]
+        found = [f for f in found if f.effect is not _DEGRADE or _obliges(f, chain)]
     enforced = [f for f in found if not f.shadow]
     shadow = tuple[ShadowReport, ...]()
     if len(enforced) < len(found):
@@ -120,7 +122,7 @@ def _combined(
         [f.verdict.obligations for f in sorted(enforced, key=_precedence) if f.verdict.obligations],
         chain,
     )
-    degrades = [f for f in enforced if f.effect is Effect.DEGRADE]
+    degrades = [f for f in enforced if f.effect is _DEGRADE]
     if degrades:
         strongest = min(degrades, key=_precedence)
         return _ruling(rules, strongest, None, obligations, shadow, notes)
@@ -213,7 +215,7 @@ def _shadow_reports(rules: Sequence[Rule], found: list[Finding]) -> tuple[Shadow
     """Report each shadow rule once, by the strongest thing it asks for."""
     strongest: dict[int, Finding] = {}
     for finding in sorted(found, key=_precedence):
-        if finding.effect is not Effect.ALLOW:
+        if finding.effect is not _ALLOW:
             strongest.setdefault(finding.order, finding)
     return tuple(
         ShadowReport(

@@ -22,6 +22,10 @@ from guardrail.model.facts import Fact, Source
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule
 
+_THROTTLE = Effect.THROTTLE
+_DEGRADE = Effect.DEGRADE
+_ALLOW = Effect.ALLOW
+
 
 class Ids(Protocol):
     """Where decision ids come from: a name of the process, and a counter.
@@ -430,7 +434,7 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """Whether to serve the request, perhaps with obligations."""
-        return self._ruling.effect < Effect.THROTTLE
+        return self._ruling.effect < _THROTTLE
 
     @property
     def rule(self) -> str | None:
@@ -446,7 +450,7 @@ class Decision:
     def message(self) -> str | None:
         """A sentence for people, None for allow."""
         ruling = self._ruling
-        if ruling.message is not None or ruling.effect is Effect.ALLOW:
+        if ruling.message is not None or ruling.effect is _ALLOW:
             return ruling.message
         return _standard_message(ruling)
 
@@ -584,7 +588,7 @@ def _case_of(
 
 def _standard_message(ruling: Ruling) -> str:
     by = f"rule `{ruling.rule}`" if ruling.rule else "guardrail"
-    if ruling.effect is Effect.DEGRADE:
+    if ruling.effect is _DEGRADE:
         return f"served with less, as {by} asks"
     again = "" if ruling.retry_after is None else f"; retry in {ruling.retry_after:.3g} s"
     return f"refused by {by}: {ruling.reason}{again}"

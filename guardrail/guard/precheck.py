@@ -19,6 +19,8 @@ from guardrail.model.effects import Effect
 from guardrail.signals import Lookup, Signal, in_order
 from guardrail.stores.memory import MemoryStore
 
+_THROTTLE = Effect.THROTTLE
+
 
 class Prechecked(NamedTuple):
     """What the head of a request settled: its facts, and a refusal or None.
@@ -87,7 +89,7 @@ class Precheck:
                 if unavailable
                 else rules.decide(known, None, moment)
             )
-            refusal = None if decision.ruling.effect < Effect.THROTTLE else decision
+            refusal = None if decision.ruling.effect < _THROTTLE else decision
         return Prechecked(known, unavailable, self._asked, refusal)
 
 

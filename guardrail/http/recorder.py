@@ -25,6 +25,7 @@ from guardrail.signals.directory import SourceHealth
 
 LOG = logging.getLogger("guardrail")
 
+_THROTTLE = Effect.THROTTLE
 WHO = {
     "account": "account.id",
     "org": "account.org",
@@ -93,13 +94,13 @@ class DecisionRecorder:
         count()
         if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
-        if ruling.effect >= Effect.THROTTLE and not owes:
+        if ruling.effect >= _THROTTLE and not owes:
             self._end(decision, "refused", None, None)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
         """Take how a request ended that was admitted, or that ran although it was refused."""
         ending = "released" if settlement.usage is None else "settled"
-        if decision.ruling.effect >= Effect.THROTTLE:
+        if decision.ruling.effect >= _THROTTLE:
             ending = "refused"
         self._end(decision, ending, settlement.usage, settlement.model)
 

@@ -22,7 +22,10 @@ class Effect(enum.IntEnum):
     @property
     def refuses(self) -> bool:
         """Whether the request is turned away: throttle and block."""
-        return self >= Effect.THROTTLE
+        return self >= _THROTTLE
+
+
+_THROTTLE = Effect.THROTTLE
 
 
 class Mode(enum.Enum):

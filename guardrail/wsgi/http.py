@@ -18,6 +18,7 @@ from guardrail.http.metering import readable
 from guardrail.http.parsing import UsageFormat
 from guardrail.http.request import Forward, Request
 
+_NONE = UsageFormat.NONE
 CHUNK = 1 << 16
 
 
@@ -146,7 +147,7 @@ class ServedIterable(Served):
             self._end(failed=True)
             raise
         wrapper = environ.get("wsgi.file_wrapper")
-        unmetered = self._request.asked.usage_format is UsageFormat.NONE
+        unmetered = self._request.asked.usage_format is _NONE
         if unmetered and isinstance(wrapper, type) and isinstance(self._body, wrapper):
             # The server sends a file by itself, faster than piece by piece.
             self._end(failed=False)

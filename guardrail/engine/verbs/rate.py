@@ -190,10 +190,13 @@ class RateLimit(Limit):
 
     def stand(self, receipt: Receipt, now: int, charged: bool) -> Stand:
         """Return the units that fit now, of those that fit a full time line: the burst."""
-        line = receipt.used + receipt.increment if charged else receipt.used
-        most = pace_room(receipt.slot, receipt.allowance, self.period)
-        left = min(pace_room(now + receipt.slot - line, receipt.allowance, self.period), most)
-        return tuple.__new__(Stand, (most, most - left, left, max(0, line - now)))
+        _, _, capacity, line, increment, _, limit, _ = receipt
+        if charged:
+            line += increment
+        drains = line - now if line > now else 0
+        most = pace_room(capacity, limit, self.period)
+        left = pace_room(capacity - drains, limit, self.period)
+        return tuple.__new__(Stand, (most, most - left, left, drains))
 
     def correction(self, debit: Receipt, amount: int | None, lease: str) -> Correction | None:
         """Move the time line by the difference, back no further than has not drained."""

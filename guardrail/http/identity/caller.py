@@ -46,6 +46,7 @@ _HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
     }
 )
 _JOINED = re.compile(rb",[ \t]*+(?=bearer[ \t])", re.IGNORECASE)
+_BEARER = CredentialKind.BEARER
 
 
 class AmbiguousCredentialError(GuardrailError):
@@ -65,7 +66,7 @@ class CredentialSource:
     with a key starts with.
     """
 
-    kinds: frozenset[CredentialKind] = frozenset({CredentialKind.BEARER})
+    kinds: frozenset[CredentialKind] = frozenset({_BEARER})
     query: str = "key"
     subprotocol: str = SUBPROTOCOL_PREFIX
     wanted: Mapping[bytes, CredentialKind] = field(init=False, repr=False, compare=False)
@@ -139,7 +140,7 @@ def _carried(headers: Headers, reads: CredentialSource) -> list[tuple[bytes, Cre
         kind = wanted.get(name.lower())
         if kind is None:
             continue
-        if kind is not CredentialKind.BEARER:
+        if kind is not _BEARER:
             found.append((value, kind))
             continue
         # Servers of WSGI join the lines of a field that is sent twice.

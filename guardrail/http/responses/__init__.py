@@ -42,6 +42,8 @@ __all__ = [
     "refused_turn",
 ]
 
+_OTHER = Dialect.OTHER
+
 
 class Answer(NamedTuple):
     """A whole response of ours; field names are in lower case."""
@@ -69,7 +71,7 @@ def answer(
     more: Iterable[Field] = (),
 ) -> Answer:
     """Return a refusal as a response in the client's dialect, or as RFC 9457 if it asks so."""
-    if _wants_problem(addressee.headers) or addressee.dialect is Dialect.OTHER:
+    if _wants_problem(addressee.headers) or addressee.dialect is _OTHER:
         kind, document = PROBLEM, problem(refusal, request_id)
     else:
         kind, document = JSON, error_body(refusal, addressee.dialect, request_id)

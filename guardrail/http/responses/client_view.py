@@ -28,6 +28,7 @@ from guardrail.model.cells import IDENT_LENGTH
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import CountingVerb, Rule
 
+_ENFORCE = Mode.ENFORCE
 OWN = frozenset({"account.id", "credential.id", "account.org"})
 """The facts whose values belong to one caller."""
 
@@ -98,7 +99,7 @@ def view_of(decision: Decision) -> ClientView:
     looked: list[Looked] = []
     for number, (receipt, charged) in receipts.items():
         limit, part = engine.counters[number]
-        shows = limit.shown and limit.rule.mode is Mode.ENFORCE and not receipt.spilled
+        shows = limit.shown and limit.rule.mode is _ENFORCE and not receipt.spilled
         if shows and is_own(limit.rule, facts, limit.key_facts):
             looked.append((shown_of(limit, part), receipt, charged, waits.get(number)))
     refusals = tuple(
@@ -154,7 +155,7 @@ Looked = tuple[Shown, Receipt, bool, int | None]
 def standings_of(looked: Iterable[Looked], now: int) -> list[ShownLimit]:
     """Return how counters stand at `now`, by receipts of that moment; times in microseconds."""
     found = []
-    for (stand, paces, name, unit, window, *_), receipt, charged, wait in looked:
+    for (stand, paces, name, unit, window, _, _), receipt, charged, wait in looked:
         most, _, left, resets = stand(receipt, now, charged)
         if paces:
             # A full bucket and the time it takes to fill state the pace and the burst at once.
@@ -264,7 +265,7 @@ class Receipts:
 
 
 def _shown(limit: Limit, part: int) -> Shown | None:
-    hidden = not limit.shown or limit.rule.mode is not Mode.ENFORCE
+    hidden = not limit.shown or limit.rule.mode is not _ENFORCE
     return None if hidden else shown_of(limit, part)
 
 
