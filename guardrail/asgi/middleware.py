@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack, cast
@@ -34,6 +34,8 @@ from guardrail.http.responses import Answer
 from guardrail.http.settings.build import configure
 from guardrail.http.settings.read import Options
 from guardrail.http.settings.reload import Reloads
+
+_NONE = UsageFormat.NONE
 
 
 class AsyncOptions(Options, total=False):
@@ -151,7 +153,7 @@ def _takes(message: Message, pieces: list[bytes], most: int) -> bool:
     if message["type"] != "http.request":
         raise ClientLeftError
     pieces.append(message.get("body", b""))
-    if len(pieces[-1]) > most or (len(pieces) > 1 and sum(map(len, pieces)) > most):
+    if sum(map(len, pieces)) > most:
         raise TooLargeError
     more: bool = message.get("more_body", False)
     return more
@@ -264,6 +266,10 @@ async def send_answer(answer: Answer, send: Send, method: str, *, ends: bool = T
 class _Served(Served):
     """A request with the host: its messages pass, and at its end the decision is settled."""
 
+    _ended = _replaced = False
+    _renew: Callable[[], None] | None = None
+    _timer: LeaseTimer | None = None
+
     def __init__(
         self, enforcer: AsyncEnforcer, request: Request, forward: Forward, send: Send
     ) -> None:
@@ -271,12 +277,7 @@ class _Served(Served):
         self._enforcer = enforcer
         self._forward = forward
         self._send = send
-        self._ended = self._replaced = False
-        self._renews = self.reservation.renews_every is not None
-        # Of this request it knows what is renewed alone: a timer is no reason to keep it.
-        self._renew = partial(enforcer.renew_if_due, self.reservation)
-        self._timer: LeaseTimer | None = None
-        self._metered = request.asked.usage_format is not UsageFormat.NONE
+        self._metered = request.asked.usage_format is not _NONE
 
     async def run(self, app: App, scope: Scope, receive: Receive) -> None:
         """Have the host serve it, to its end."""
@@ -284,8 +285,10 @@ class _Served(Served):
         body = self._request.body if forward.body is None else forward.body
         replay = Replay(receive, body)
         failed = True
-        if self._renews:
-            self._timer = LeaseTimer(self.reservation.renews_every, self._renew)
+        if (every := self.reservation.renews_every) is not None:
+            # Of this request it knows what is renewed alone: a timer is no reason to keep it.
+            self._renew = partial(self._enforcer.renew_if_due, self.reservation)
+            self._timer = LeaseTimer(every, self._renew)
         try:
             await app(self._scope(scope), replay, self._pass_on)
             failed = False
@@ -320,7 +323,7 @@ class _Served(Served):
             elif chunk:
                 response.take(chunk)
             self._ended = self._ended or last
-            if self._renews:
+            if self._renew is not None:
                 self._renew()
             if passed is not chunk:
                 message = {**message, "body": passed}

@@ -78,13 +78,14 @@ class AsyncSteps:
             step = flow.send(None)
             while True:
                 outcome: object = None
+                kind = step.__class__
                 try:
-                    if read is not None and isinstance(step, ReadBody):
-                        outcome = await read(step.most)
+                    if kind is ReadBody and read is not None:
+                        outcome = await read(*step)
                     elif cancelled:
-                        _begin(perform[step.__class__](*step))
+                        _begin(perform[kind](*step))
                     else:
-                        outcome = await perform[step.__class__](*step)
+                        outcome = await perform[kind](*step)
                 except Exception as problem:
                     step = flow.throw(problem)
                 except GeneratorExit:

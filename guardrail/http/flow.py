@@ -40,6 +40,7 @@ from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
 
+_THROTTLE = Effect.THROTTLE
 RELEASED = Settlement(None)
 """Everything is given back."""
 
@@ -468,7 +469,7 @@ class Flows:
                 request.unavailable,
                 request.signals_asked,
             )
-            allowed = decision.ruling.effect < Effect.THROTTLE
+            allowed = decision.ruling.effect < _THROTTLE
             try:
                 step: Answer | Delay | Forward
                 if request.changes_large_body(decision):
@@ -579,18 +580,18 @@ class Served:
     tells.
     """
 
+    _over = False
+
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
         self._flows = flows
         self._request = request
         self._estimate: Amounts = request.asked.estimate
-        self._over = False
-        addressee = request.addressee
         self.reservation = flows.held(request, forward.decision)
         self.exchange = Exchange(forward.decision)
         self.response = ResponseTracker(
             forward.decision,
             request.asked,
-            addressee,
+            request.addressee,
             flows.settings.style,
             policies=flows.policies_of(request),
             strips_usage=forward.strips_usage,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hmac import compare_digest
+from itertools import chain
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -39,6 +41,11 @@ from guardrail.signals import ClientAddress, Signal
 from guardrail.signals.directory import Identity
 
 Field = tuple[bytes, bytes]
+
+_OTHER = Dialect.OTHER
+_THROTTLE = Effect.THROTTLE
+_NAME = itemgetter(0)
+_BYTES = frozenset({bytes})
 
 
 class Head:
@@ -134,12 +141,24 @@ def head_of_scope(scope: Mapping[str, Any]) -> Head:
         whole,
         scope.get("raw_path"),
         scope.get("query_string", b""),
-        tuple([(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]),
+        _fields_of(scope["headers"]),
         client[0] if client else None,
         scope.get("http_version", "1.1"),
         tuple(scope.get("subprotocols", ())),
         scope,
     )
+
+
+def _fields_of(given: Iterable[Iterable[Any]]) -> tuple[Field, ...]:
+    """Return the header fields of a scope as bytes, their names in lower case.
+
+    Servers write them so: that is seen at once, and each is kept as it is.
+    """
+    fields = tuple(map(tuple, given))
+    names = b"".join(map(_NAME, fields))
+    if names == names.lower() and _BYTES.issuperset(map(type, chain.from_iterable(fields))):
+        return fields
+    return tuple([(bytes(name).lower(), bytes(value)) for name, value in fields])
 
 
 def head_of_environ(environ: Mapping[str, Any]) -> Head:
@@ -237,35 +256,36 @@ class Request:
 
     guard: AsyncGuard | Guard
     """The guard in force when it was last decided on."""
+    # An instance holds what is its own: for many a request, none of these.
+    body: bytes | None = None
+    caller = NOBODY
+    notes: tuple[str, ...] = ()
+    unavailable: frozenset[str] = frozenset()
+    signals_asked: Sequence[Signal] = ()
+    own_id = ""
+    _parts: RequestParts | None = None
 
     def __init__(self, head: Head, settings: HttpSettings, *, is_seen: bool = True) -> None:
         """Take a head; `is_seen` tells whether its body comes with it, if it has one."""
         self.head = head
         self.is_seen = is_seen
         self.has_body = is_seen and head.announces_body
-        self.body: bytes | None = None
-        self.signals_asked: Sequence[Signal] = ()
         self._settings = settings
         self._endpoint = DOCUMENTED.get(head.path) or endpoint_of(head.path)
         self.asked: ParsedRequest = header_only(self._endpoint, head.path, head.headers)
         known = self.asked.dialect
-        self.dialect = settings.dialect if known is Dialect.OTHER else known
+        self.dialect = settings.dialect if known is _OTHER else known
         """Whose clients read the answer."""
         self.addressee = Addressee(self.dialect, head.headers)
         """What of the request decides how it is answered."""
-        self.caller = NOBODY
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
-        self.unavailable: frozenset[str] = frozenset()
-        self.notes: tuple[str, ...] = ()
         self.known = settings.callers.directory is None
         reading = settings.reading
         self.max_body = (
             reading.max_body if self.known else min(reading.max_body, reading.max_unknown_body)
         )
         """How many bytes of a body are read: fewer of a caller whom the directory does not know."""
-        self.own_id = ""
-        self._parts: RequestParts | None = None
 
     def changes_large_body(self, decision: Decision) -> bool:
         """Tell whether a decision may change a body that is large."""
@@ -350,7 +370,7 @@ class Request:
         self.asked = asked = with_units(
             read_parts(self._parts, settings.classifiers, self._endpoint)
         )
-        dialect = settings.dialect if asked.dialect is Dialect.OTHER else asked.dialect
+        dialect = settings.dialect if asked.dialect is _OTHER else asked.dialect
         if dialect is not self.dialect:
             self.dialect = dialect
             self.addressee = Addressee(dialect, head.headers)
@@ -368,7 +388,7 @@ class Request:
         if asked.problem is None:
             return None
         if asked.status == 413 or (
-            settings.refuse_unreadable and (asked.ambiguous or asked.dialect is not Dialect.OTHER)
+            settings.refuse_unreadable and (asked.ambiguous or asked.dialect is not _OTHER)
         ):
             return self.refused(
                 asked.status or 400, "invalid_request", asked.problem, param=asked.param
@@ -379,9 +399,9 @@ class Request:
         """Return what follows a decision; `waited` is how many seconds the request was held."""
         settings = self._settings
         ruling = decision.ruling
-        if ruling.effect >= Effect.THROTTLE:
+        if ruling.effect >= _THROTTLE:
             wait = ruling.retry_after
-            holds = ruling.effect is Effect.THROTTLE and wait is not None
+            holds = ruling.effect is _THROTTLE and wait is not None
             if holds and wait is not None and waited + wait <= settings.max_delay:
                 return Delay(wait)
             return refuse(decision, self.addressee, settings.style)

@@ -22,6 +22,8 @@ from guardrail.model.policy import PolicySet
 
 Field = tuple[bytes, bytes]
 
+_NONE = UsageFormat.NONE
+_MEDIA = UsageFormat.OPENAI_MEDIA
 _TEXTS = ("text", "srt", "vtt")
 _FORMAT = re.compile(rb'name="?response_format"?')
 _IS_TEXT = re.compile(rb"[^\r\n]{0,128}\r?\n(?:[^\r\n]{1,128}\r?\n){0,4}\r?\n(?:text|srt|vtt)\s")
@@ -51,6 +53,11 @@ class Settlement(NamedTuple):
 class ResponseTracker:
     """Follows the response to one admitted request: what goes with it, and what it used."""
 
+    stripper: UsageStripper | None = None
+    """What takes the usage out of a stream that only we asked for, None for another stream."""
+    _streams = False
+    _status: int | None = None
+
     def __init__(
         self,
         decision: Decision,
@@ -78,12 +85,8 @@ class ResponseTracker:
             watches = Meter(UsageFormat.OPENAI_RESPONSES, asked.streams)
         self._watch: Meter | None = watches
         self._strips_usage = strips_usage
-        self.stripper: UsageStripper | None = None
-        """What takes the usage out of a stream that only we asked for, None for another stream."""
         self.take: Callable[[bytes], None] = self._meter.feed if watches is None else self._take
         """Meters a piece of the host's body."""
-        self._streams = False
-        self._status: int | None = None
 
     def started(self, status: int, headers: Sequence[Field]) -> list[Field]:
         """Take the host's status and fields; return the fields to send.
@@ -210,7 +213,7 @@ def _meter_of(decision: Decision, policies: PolicySet, asked: ParsedRequest) -> 
         if output is not None:
             reserved = {**reserved, "output_tokens": output}
     usage_format, guessed = asked.usage_format, False
-    if usage_format is UsageFormat.NONE and not asked.estimate.items() >= FREE.items():
+    if usage_format is _NONE and not asked.estimate.items() >= FREE.items():
         # A host's own path may answer in a shape that we know.
         guessed = endpoint_of(asked.path).kind is Kind.UNKNOWN
         usage_format = UsageFormat.OPENAI_CHAT if guessed else usage_format
@@ -224,7 +227,7 @@ def _meter_of(decision: Decision, policies: PolicySet, asked: ParsedRequest) -> 
         echoes=document.get("echo") is True,
         units=policies.units,
         guessed=guessed,
-        as_text=usage_format is UsageFormat.OPENAI_MEDIA and _wants_text(asked, document),
+        as_text=usage_format is _MEDIA and _wants_text(asked, document),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 
 import pytest
 
+from guardrail.http.request import head_of_scope
 from tests.http.driving import (
     ASK,
     JSON,
@@ -196,6 +198,24 @@ def test_a_short_throttle_is_held_instead_of_refused():
     assert [unheld.ask().status for _ in range(2)] == [200, 429]
     full = Guarded(policy, max_delay=2, max_held=0)
     assert [full.ask().status for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [(b"content-length", b"5"), (b"x", b"Y")],
+        [[b"content-length", b"5"], [b"x", b"Y"]],
+        [(b"Content-Length", b"5"), (b"X", b"Y")],
+        [(bytearray(b"content-length"), b"5"), (b"x", memoryview(b"Y"))],
+        iter([(b"content-length", b"5"), (b"X", b"Y")]),
+    ],
+)
+def test_header_fields_are_bytes_in_lower_case_however_a_server_hands_them_over(given):
+    head = head_of_scope({"type": "http", "path": "/", "headers": given})
+
+    assert head.headers == ((b"content-length", b"5"), (b"x", b"Y"))
+    assert set(map(type, chain.from_iterable(head.headers))) == {bytes}
+    assert head.stated_length == 5
 
 
 def test_a_request_without_a_body_is_not_waited_for():

@@ -20,6 +20,11 @@ from guardrail.http.metering.texts import (
 )
 from guardrail.http.metering.usage_formats import Fed, Figures, figures_of, merge_usage
 
+_ANTHROPIC = UsageFormat.ANTHROPIC
+_GEMINI = UsageFormat.GEMINI
+_NATIVE = UsageFormat.NATIVE
+_CHAT = UsageFormat.OPENAI_CHAT
+_MEDIA = UsageFormat.OPENAI_MEDIA
 _MOST_SEQUENCES = 4_096
 _ENDINGS = frozenset(
     "response.completed response.incomplete response.failed response.cancelled message_stop "
@@ -64,6 +69,8 @@ class Passed:
     @property
     def least(self) -> int:
         """How many tokens it was at the very least."""
+        if not self.size:
+            return self.listed
         pieces = min(self.pieces, self.characters // _LONGEST_PIECE)
         return self.listed + max(self.words, pieces, self.dense // _LONGEST_TOKEN)
 
@@ -280,29 +287,29 @@ class Tally:
             self.deferred = False
         if self.feeds:
             self.fed.unread |= kept
-            self.fed.take(document, media=self.usage_format is UsageFormat.OPENAI_MEDIA)
+            self.fed.take(document, media=self.usage_format is _MEDIA)
         if not kept:
             self._text(document, within, whole=whole, listed=listed, closes=closes)
-        if self.usage_format is UsageFormat.NATIVE:
+        if self.usage_format is _NATIVE:
             self._native(document, whole=whole, listed=listed)
         told = _usages(document, within)
         for usage in told:
-            if listed and self.usage_format is UsageFormat.OPENAI_CHAT:
+            if listed and self.usage_format is _CHAT:
                 self._each(usage)
-            elif self.usage:
+            elif self.usage or None in usage.values():
                 merge_usage(self.usage, usage)
             else:
-                self.usage = {name: amount for name, amount in usage.items() if amount is not None}
+                self.usage = dict(usage)
         if told or (whole and self.usage):
             self.settled |= whole or self._is_last(document)
             if not whole and (self.figures.get("output_tokens") or 0) > 0:
                 self.mark = self.passed.mark  # what is told covers what passed
-        if closes and self.usage_format is not UsageFormat.ANTHROPIC:
+        if closes and self.usage_format is not _ANTHROPIC:
             self.settled |= bool(self.usage)
         if (beside := document.get("svg_usage")) and isinstance(beside, dict):
             merge_usage(self.beside, beside)
             self._figures = None
-        if self.usage_format is UsageFormat.GEMINI and _finished(document):
+        if self.usage_format is _GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)
 
@@ -353,7 +360,7 @@ class Tally:
     ) -> None:
         if (self.reasons or self.hidden) and not self.shows_reasoning:
             self.shows_reasoning = reasoning_shown(document)
-        if self.usage_format is UsageFormat.NATIVE and "meta_info" in document:
+        if self.usage_format is _NATIVE and "meta_info" in document:
             # SGLang repeats all text so far in each document of a sequence.
             passed = Passed()
             passed.take(document)
@@ -409,14 +416,14 @@ class Tally:
         kind = document.get("type")
         if isinstance(kind, str) and kind in _ENDINGS:
             return True
-        if self.usage_format is UsageFormat.ANTHROPIC:
+        if self.usage_format is _ANTHROPIC:
             delta = _inner(document, "delta") or {}
             return kind == "message_delta" and delta.get("stop_reason") is not None
         if "metrics" in document or document.get("event_type") == "stream-end":
             return True  # Bedrock's, Cohere's
         if _generating(document):
             return True  # TGI's
-        if self.usage_format in (UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS):
+        if self.usage_format in (_CHAT, UsageFormat.OPENAI_COMPLETIONS):
             return document.get("choices") == []
         return False
 

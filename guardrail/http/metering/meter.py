@@ -19,11 +19,13 @@ from guardrail.http.metering.streams import (
 from guardrail.http.metering.texts import BYTES_PER_TOKEN, Unread
 from guardrail.http.metering.usage_formats import Figures
 
+_NONE = UsageFormat.NONE
+_MEDIA = UsageFormat.OPENAI_MEDIA
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
 for six bytes, or one for ten and, but for a fifth, for each blank."""
 # The bytes of pictures and sounds say nothing of their tokens.
-_AS_RESERVED = (UsageFormat.OPENAI_MEDIA,)
+_AS_RESERVED = (_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
 _FRAMES = b"application/vnd.amazon.eventstream"
 _BEDROCK = b"x-amzn-bedrock-%b-token-count"
@@ -57,6 +59,11 @@ class _Trust(Enum):
     NOTHING = "nothing"
 
 
+_TOLD = _Trust.TOLD
+_RAISE = _Trust.RAISE
+_NOTHING = _Trust.NOTHING
+
+
 class Meter:
     """What one response used; feed it the bytes the host sends, cut anywhere.
 
@@ -68,7 +75,7 @@ class Meter:
     status: int | None = None
     size = 0
     """How many bytes of the body passed."""
-    _trust = _Trust.TOLD
+    _trust = _TOLD
     _plain = _lines = _opaque = False
     _read = 0
     _decoder: Decoder | None = None
@@ -134,7 +141,7 @@ class Meter:
     def _frame(self, kind: bytes) -> None:
         """Take the media type: how the body is cut into documents, and whether it is believed."""
         if self._as_text:
-            self._trust = _Trust.NOTHING
+            self._trust = _NOTHING
         elif kind == b"text/event-stream":
             self._events = EventStream()
         elif kind == _FRAMES:
@@ -143,17 +150,17 @@ class Meter:
             self._skim = Skim()
             self._lines = kind.endswith(_LINES)
         elif not kind:
-            self._trust = _Trust.RAISE
+            self._trust = _RAISE
             self._events = EventStream() if self._streaming else None
             self._skim = None if self._streaming else Skim()
         else:
-            self._trust = _Trust.NOTHING
+            self._trust = _NOTHING
             self._plain = kind.startswith(b"text/")
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
         self.size += len(chunk)
-        if self._opaque or self._tally.usage_format is UsageFormat.NONE:
+        if self._opaque or self._tally.usage_format is _NONE:
             return
         if self._decoder is None:
             self._take(chunk)
@@ -167,7 +174,7 @@ class Meter:
     def _take(self, chunk: bytes) -> None:
         first = not self._read
         self._read += len(chunk)
-        if first and self._trust is _Trust.RAISE and chunk.lstrip()[:1] in (b"{", b"["):
+        if first and self._trust is _RAISE and chunk.lstrip()[:1] in (b"{", b"["):
             self._events, self._skim = None, Skim()  # a stream of JSON, not of events
         if self._events is not None:
             for event in self._events.feed(chunk):
@@ -185,7 +192,7 @@ class Meter:
             skim.text = chunk if len(chunk) <= LONGEST_TEXT else None
             if skim.text is None:
                 skim.unread.take(chunk)
-            if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+            if self._tally.usage_format is _MEDIA:
                 self._tally.fed.listed(items_of(chunk))
                 self._tally.tell(predicted(chunk))
             read = _decoded(skim.text) if self._units else None
@@ -197,12 +204,12 @@ class Meter:
             document = kept if read is None else read
             listed = skim.listed
             ends = not listed and not self._lines and document.get("done") is not False
-            if ends and self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+            if ends and self._tally.usage_format is _MEDIA:
                 self._tally.tell(predicted(skim.text))
             self._tally.add(document, whole=ends, listed=listed, kept=read is None)
             if skim.text is None and (listed or self._lines):
                 self._tally.add_unread(skim.unread.size)
-        if self._tally.usage_format is UsageFormat.OPENAI_MEDIA:
+        if self._tally.usage_format is _MEDIA:
             self._tally.fed.listed(skim.items)
         if skim.listed_whole:
             self._tally.end()
@@ -227,7 +234,7 @@ class Meter:
     @property
     def served_model(self) -> str | None:
         """The model that answered, by the response's own word."""
-        return self._now().model if self._trust is _Trust.TOLD else None
+        return self._now().model if self._trust is _TOLD else None
 
     @property
     def goes_on(self) -> str | None:
@@ -245,7 +252,7 @@ class Meter:
     @property
     def told(self) -> bool:
         """Whether the response told its final usage."""
-        return self._now().settled and self._trust is _Trust.TOLD
+        return self._now().settled and self._trust is _TOLD
 
     def usage(self) -> Mapping[str, int]:
         """Return what was used, in units; a unit that is left out was used as reserved.
@@ -261,17 +268,17 @@ class Meter:
         was refused, tells no usage by its kind, or says that the work goes on after it.
         """
         tally = self._now()
-        if tally.usage_format is UsageFormat.NONE or not self.answered:
+        if tally.usage_format is _NONE or not self.answered:
             return {}
         if (tally.deferred or self.background) and self._is_deferred(tally):
             return {}
         if self._first is not None:
             self._read_texts(tally, self._first, tally.figures.get("output_tokens"))
-        told = dict(tally.figures) if self._trust is not _Trust.NOTHING else {}
+        told = dict(tally.figures) if self._trust is not _NOTHING else {}
         least = 0 if self._echoes else tally.least
         if told.get("input_tokens") == 0 and self._reserved.get("input_tokens", 0):
             del told["input_tokens"]
-        if self._trust is _Trust.RAISE:
+        if self._trust is _RAISE:
             told.pop("cached_input_tokens", None)  # it makes input cheaper
             if "input_tokens" in told:
                 told["input_tokens"] = max(
@@ -280,7 +287,7 @@ class Meter:
         output = self._output(tally, told, least)
         if self._guessed and (output or not told.get("output_tokens")):
             return {}
-        if self._units and self._trust is _Trust.TOLD:
+        if self._units and self._trust is _TOLD:
             media = tally.usage_format in _AS_RESERVED
             return {**told, **output, **tally.fed.amounts(self._units, media)}
         return {**told, **output}
@@ -293,15 +300,15 @@ class Meter:
         media = tally.usage_format in _AS_RESERVED
         out = told.get("output_tokens")
         reserved = self._reserved.get("output_tokens")
-        if (self._opaque and media) or (self._trust is _Trust.NOTHING and not self._plain):
+        if (self._opaque and media) or (self._trust is _NOTHING and not self._plain):
             return {}
         if self._opaque and not (tally.settled and out):
             return {"output_tokens": max(self.size, reserved or 0, out or 0)}
         passed = 0
         believed = out is not None and out >= least and (out > 0 or not self._wrote(tally))
-        if (tally.settled and believed and self._trust is _Trust.TOLD) or (media and out is None):
+        if (tally.settled and believed and self._trust is _TOLD) or (media and out is None):
             return {}
-        if out and believed and not tally.settled and self._trust is _Trust.TOLD:
+        if out and believed and not tally.settled and self._trust is _TOLD:
             passed = out + tally.since
         elif not (media and believed):
             passed = self._passed(tally)
@@ -321,7 +328,7 @@ class Meter:
     def _passed(self, tally: Tally) -> int:
         """About how many tokens passed."""
         raw = -(-self._unread(tally) // BYTES_PER_TOKEN)
-        if self._trust is _Trust.RAISE:
+        if self._trust is _RAISE:
             return max(raw, tally.estimate)
         if self._events is not None:
             return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))

@@ -185,51 +185,31 @@ class Skim:
     text of a document is in `text` when it is handed out, and while it is read, if it is short.
     """
 
-    __slots__ = (
-        "_capture",
-        "_counts",
-        "_deep",
-        "_escaped",
-        "_found",
-        "_from",
-        "_in_string",
-        "_key",
-        "_key_next",
-        "_listed",
-        "_path",
-        "_text",
-        "complete",
-        "items",
-        "listed_whole",
-        "text",
-        "unread",
-    )
+    # A text that comes whole needs none of these: an instance holds what is its own.
+    complete = False
+    """Whether the text has ended where JSON may end."""
+    listed_whole = False
+    """Whether it was a list, and that has ended."""
+    text: bytes | None = b""
+    """The document that ended last, as it came; None if it was too long to be held."""
+    items = 0
+    """How many entries the list `data` at the top of an object has so far."""
+    _listed = _counts = False
+    # Where the text of the document being read goes on in the data at hand.
+    _from = 0
+    # The keys that lead to the object being read, None outside; how deep in another value.
+    _path: tuple[str, ...] | None = None
+    _deep = 0
+    _key = b""
+    _key_next = _in_string = _escaped = False
+    _capture: bytearray | None = None
 
     def __init__(self) -> None:
-        self.complete = False
-        """Whether the text has ended where JSON may end."""
-        self.listed_whole = False
-        """Whether it was a list, and that has ended."""
-        self.text: bytes | None = b""
-        """The document that ended last, as it came; None if it was too long to be held."""
         self.unread = Unread()
         """What the document that was too long to be held last was worth, so far or in all."""
-        self.items = 0
-        """How many entries the list `data` at the top of an object has so far."""
         self._found: dict[tuple[str, ...], bytes] = {}
-        self._listed = False
-        # The text of the document being read so far, and where it goes on in the data at hand.
+        # The text of the document being read so far.
         self._text: bytearray | None = bytearray()
-        self._from = 0
-        self._counts = False
-        # The keys that lead to the object being read, None outside; how deep in another value.
-        self._path: tuple[str, ...] | None = None
-        self._deep = 0
-        self._key: bytes = b""
-        self._key_next = False
-        self._in_string = False
-        self._escaped = False
-        self._capture: bytearray | None = None
 
     @property
     def listed(self) -> bool:

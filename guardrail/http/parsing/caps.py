@@ -14,6 +14,9 @@ from guardrail.http.parsing.members import CAPS, FLOORS, MULTIPLIERS, Members, m
 from guardrail.http.parsing.values import UnreadableError, shown
 from guardrail.model.cells import TOP
 
+_BATCH = Kind.BATCH
+_GENERATE = Kind.GENERATE
+
 
 class CapRules(NamedTuple):
     """The members that cap, written `within.name`; a missing cap is set as the first of them.
@@ -88,9 +91,9 @@ _OF_BATCHES: Mapping[Dialect, CapRules] = {
 
 def caps_of(endpoint: Endpoint) -> CapRules:
     """Return what caps output at an endpoint; on unknown paths nothing is known to."""
-    if endpoint.kind is Kind.BATCH:
+    if endpoint.kind is _BATCH:
         return caps_of_batches(endpoint)
-    if endpoint.kind is not Kind.GENERATE:
+    if endpoint.kind is not _GENERATE:
         return NO_CAPS
     return _BY_NAME.get(endpoint.name) or _BY_USAGE.get(endpoint.usage, NO_CAPS)
 
@@ -149,7 +152,8 @@ def counts_of(
     each = prompts = 1
     for where, members, settles in members_in(document) if every is None else every:
         read = whole if settles else _likely
-        for name, value in () if _COUNTED.isdisjoint(members) else members.items():
+        for name in filter(_COUNTED.__contains__, members):
+            value = members[name]
             if name in _OUTPUT:
                 if name in _ENDLESS and value.__class__ is int and value in (-1, -2):
                     continue

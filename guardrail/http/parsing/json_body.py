@@ -141,15 +141,12 @@ def _is_canonical(text: bytes, value: object) -> bool:
 class _Measure:
     """Counts what a document holds, without recursion and within bounds."""
 
+    members = _bytes = _media = _numbers = 0
+    _reading = False
+
     def __init__(self, limits: ReadingLimits) -> None:
-        self.members = 0
         self.names: set[str] = set()
         self._limits = limits
-        self._nodes = 0
-        self._bytes = 0
-        self._media = 0
-        self._numbers = 0
-        self._reading = False
         self._words: list[object] = []
         # What a stored prompt is filled in with: its texts are read, its media are not.
         self._filled_in: set[int] = set()
@@ -160,15 +157,15 @@ class _Measure:
         # What a model reads word for word is gone through apart: there, nothing is media.
         nodes: list[object] = [value]
         words: list[object] = []
-        depth = 0
+        depth = count = 0
+        most = limits.max_nodes
         while nodes or words:
             if depth > limits.max_depth:
                 raise _too_deep(limits)
-            self._nodes += len(nodes) + len(words)
-            if self._nodes > limits.max_nodes:
+            count += len(nodes) + len(words)
+            if count > most:
                 raise UnreadableError(
-                    f"the body holds more than {limits.max_nodes} objects and lists; "
-                    "send less at once"
+                    f"the body holds more than {most} objects and lists; send less at once"
                 )
             inner: list[object] = []
             self._words, self._reading = [], False

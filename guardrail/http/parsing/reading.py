@@ -21,6 +21,7 @@ from guardrail.http.parsing.batches import (
 )
 from guardrail.http.parsing.caps import caps_of, caps_of_batches
 from guardrail.http.parsing.endpoints import (
+    DOCUMENTED,
     FORM,
     JSON,
     LONGEST_MODEL,
@@ -46,6 +47,14 @@ from guardrail.http.parsing.values import (
 )
 from guardrail.model.spellings import is_alike
 
+_BATCH = Kind.BATCH
+_CONTROL = Kind.CONTROL
+_COUNT = Kind.COUNT
+_EMBED = Kind.EMBED
+_UNKNOWN = Kind.UNKNOWN
+_UPLOAD = Kind.UPLOAD
+_OTHER = Dialect.OTHER
+_NONE = UsageFormat.NONE
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FORMS = (MULTIPART, FORM)
 _CODED = frozenset({b"content-encoding", b"x-body-compressed"})
@@ -123,7 +132,7 @@ def read_parts(
             return known
     path, pairs, body = parts.path, parts.headers, parts.body
     endpoint = endpoint or endpoint_of(path)
-    if endpoint.kind is Kind.CONTROL:
+    if endpoint.kind is _CONTROL:
         endpoint = _asked_of(endpoint, parts.method, body)
     if not body and parts.method in _WITHOUT_BODY:
         return _without_body(parts, endpoint)
@@ -151,15 +160,27 @@ def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
     """Return what a method makes of stored things: what is not documented may do anything."""
     if (method == "POST" and endpoint.posts) or (method in _WITHOUT_BODY and not body):
         return endpoint
-    return replace(endpoint, kind=Kind.UNKNOWN, capability="agentic", vague=True)
+    return replace(endpoint, kind=_UNKNOWN, capability="agentic", vague=True)
 
 
 def header_only(endpoint: Endpoint, path: str, headers: Headers) -> ParsedRequest:
-    """Return what is known of a request before its body is read."""
+    """Return what is known of a request before its body is read; that is not to be changed."""
+    return _BY_PATH.get(path) or _of_head(endpoint, path, _dialect(endpoint, headers))
+
+
+def _of_head(endpoint: Endpoint, path: str, dialect: Dialect) -> ParsedRequest:
     facts: dict[str, object] = {"request.endpoint": endpoint.name}
     if endpoint.model is not None:
         facts["request.model"] = endpoint.model[:LONGEST_MODEL]
-    return ParsedRequest(_dialect(endpoint, headers), facts, {}, endpoint.usage, path=path)
+    return ParsedRequest(dialect, facts, {}, endpoint.usage, path=path)
+
+
+# Documented paths, at which headers tell nothing of the dialect.
+_BY_PATH = {
+    path: _of_head(endpoint, path, endpoint.dialect)
+    for path, endpoint in DOCUMENTED.items()
+    if endpoint.dialect is not _OTHER and endpoint.kind is not _CONTROL
+}
 
 
 def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes], ...]:
@@ -170,9 +191,9 @@ def _pairs(headers: Mapping[bytes, bytes] | Headers) -> tuple[tuple[bytes, bytes
 def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     content_type = _content_type(parts)
     body, limits, kind = parts.body or b"", parts.limits, JSON
-    if not body and endpoint.kind in (Kind.CONTROL, Kind.UNKNOWN):
+    if not body and endpoint.kind in (_CONTROL, _UNKNOWN):
         return _Content(_vaguely(shape_of({}, endpoint.capability), endpoint), 0, None)
-    if endpoint.kind is Kind.UPLOAD and not endpoint.takes and not _is_multipart(content_type):
+    if endpoint.kind is _UPLOAD and not endpoint.takes and not _is_multipart(content_type):
         return _of_raw_upload(body, endpoint, limits)
     if content_type != JSON or JSON not in endpoint.takes:
         kind = _media_type(content_type, endpoint)
@@ -187,19 +208,19 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     if text is not body:
         tokens += (len(body) - len(text)) // 4
     members = document if isinstance(document, dict) else {}
-    if document.__class__ is not dict and endpoint.kind not in (Kind.CONTROL, Kind.UNKNOWN):
+    if document.__class__ is not dict and endpoint.kind not in (_CONTROL, _UNKNOWN):
         raise UnreadableError("the body is not a JSON object; send the request's members in one")
-    if endpoint.kind is Kind.BATCH:
+    if endpoint.kind is _BATCH:
         return _Content(shape_of_batch(members, caps_of(endpoint), limits), tokens, document)
     capability = endpoint.capability
     goes_on = False
-    if capability == "other" and endpoint.kind is not Kind.EMBED and generates(members):
+    if capability == "other" and endpoint.kind is not _EMBED and generates(members):
         goes_on = endpoint.name.startswith(_CONVERSATION)
         capability = "agentic" if goes_on else "chat"
     shape = shape_of(members, capability, caps_of(endpoint), names)
     if goes_on:
         shape = shape._replace(opaque=True, unseen=shape.unseen + 1)
-    if endpoint.kind is Kind.COUNT:
+    if endpoint.kind is _COUNT:
         # Nothing is generated, whatever tools the tokens to be counted describe.
         shape = shape._replace(capability="other")
     elif document.__class__ is list:
@@ -292,7 +313,7 @@ def _is_multipart(content_type: str) -> bool:
 
 def _of_form(body: bytes, content_type: str, endpoint: Endpoint, limits: ReadingLimits) -> _Content:
     form = read_form(body, content_type.encode("latin-1"))
-    if endpoint.kind is Kind.UPLOAD:
+    if endpoint.kind is _UPLOAD:
         return _of_upload(form, endpoint, limits)
     members, tokens, opaque = _with_documents(form.fields, limits)
     shape = shape_of(members, endpoint.capability)
@@ -358,14 +379,14 @@ def _estimate(content: _Content, endpoint: Endpoint, limits: ReadingLimits) -> d
     shape = content.shape
     kind = endpoint.kind
     document = content.document
-    if kind is Kind.CONTROL and not (isinstance(document, dict) and generates(document)):
+    if kind is _CONTROL and not (isinstance(document, dict) and generates(document)):
         return dict(FREE)
-    if kind is Kind.COUNT:
+    if kind is _COUNT:
         return dict(FREE)
-    if kind is Kind.UPLOAD and shape.capability == "other":
+    if kind is _UPLOAD and shape.capability == "other":
         return dict(FREE)
     incoming = content.tokens + shape.unseen * limits.unseen_tokens
-    if kind is Kind.EMBED:
+    if kind is _EMBED:
         return {"requests": 1, "input_tokens": incoming, "output_tokens": 0}
     estimate = {"requests": shape.counts.completions, "input_tokens": incoming}
     if shape.counts.output_tokens is not None:
@@ -380,7 +401,7 @@ def with_units(asked: ParsedRequest) -> ParsedRequest:
     speech for no sound that is heard; one that makes no model work asks for neither.
     """
     estimate, facts = asked.estimate, asked.facts
-    if estimate.items() >= FREE.items():
+    if estimate.get("output_tokens") == 0 and estimate.items() >= FREE.items():
         added = {"images": 0, "audio_seconds": 0}
     elif facts.get("request.capability") == "image":
         added = {"images": estimate.get("requests", 1), "audio_seconds": 0}
@@ -436,7 +457,7 @@ def _take_address(facts: dict[str, object], endpoint: Endpoint, query: bytes) ->
     asked_for = list(dict.fromkeys(_models_in(query, *(REALTIME_NAMES if realtime else ()))))
     known = facts.get("request.model")
     if isinstance(known, str) and not all(is_alike(model, known) for model in asked_for):
-        if endpoint.kind is not Kind.UNKNOWN:
+        if endpoint.kind is not _UNKNOWN:
             raise UnreadableError(
                 f"the query asks for the model `{shown(asked_for[0])}` and the request for "
                 f"`{shown(known)}`; send one",
@@ -456,14 +477,14 @@ def _without_body(parts: RequestParts, endpoint: Endpoint) -> ParsedRequest:
         "request.endpoint": endpoint.name,
         "request.capability": capability,
     }
-    if endpoint.kind is not Kind.UNKNOWN:
+    if endpoint.kind is not _UNKNOWN:
         # What is not there asks for nothing; on unknown paths a query, or frames, might.
         facts |= {"request.tools": 0, "request.stream": False, "request.reasoning": False}
     return ParsedRequest(
         dialect=_dialect(endpoint, parts.headers),
         facts=facts | _of_address(endpoint, parts.query),
         estimate={"requests": 1, "input_tokens": 1} if endpoint.vague else dict(FREE),
-        usage_format=UsageFormat.NONE,
+        usage_format=_NONE,
         body=parts.body,
         path=parts.path,
     )
@@ -490,7 +511,7 @@ def _unread(parts: RequestParts, endpoint: Endpoint, error: UnreadableError) -> 
         body=parts.body,
         path=parts.path,
         ambiguous=error.param is None
-        and endpoint.dialect is Dialect.OTHER
+        and endpoint.dialect is _OTHER
         and _is_read_by_others(parts.body or b""),
     )
 
@@ -514,7 +535,7 @@ def _is_read_by_others(body: bytes) -> bool:
 
 
 def _dialect(endpoint: Endpoint, headers: Mapping[bytes, bytes] | Headers) -> Dialect:
-    if endpoint.dialect is Dialect.OTHER or endpoint.kind is Kind.CONTROL:
+    if endpoint.dialect is _OTHER or endpoint.kind is _CONTROL:
         names = {name for name, _ in _pairs(headers)}
         if b"anthropic-version" in names:
             return Dialect.ANTHROPIC
@@ -527,12 +548,12 @@ def _usage_format(
     endpoint: Endpoint, document: object, headers: Sequence[tuple[bytes, bytes]]
 ) -> UsageFormat:
     """Return how the response is metered; on unknown paths, as the body's shape suggests."""
-    if endpoint.usage is not UsageFormat.NONE or not isinstance(document, dict):
+    if endpoint.usage is not _NONE or not isinstance(document, dict):
         return endpoint.usage
-    if endpoint.kind not in (Kind.UNKNOWN, Kind.CONTROL) or not generates(document):
-        return UsageFormat.NONE
+    if endpoint.kind not in (_UNKNOWN, _CONTROL) or not generates(document):
+        return _NONE
     if any(name == b"anthropic-version" for name, _ in headers):
         return UsageFormat.ANTHROPIC
     if not document.keys().isdisjoint(("messages", "message", "prompt", "inputs")):
         return UsageFormat.OPENAI_CHAT
-    return UsageFormat.OPENAI_RESPONSES if "input" in document else UsageFormat.NONE
+    return UsageFormat.OPENAI_RESPONSES if "input" in document else _NONE

@@ -217,8 +217,8 @@ def _model(every: Sequence[Members]) -> str | None:
     for _, members, settles in every:
         if not settles or _MODEL_MEMBERS.isdisjoint(members):
             continue
-        for name in MODELS:
-            model = members.get(name)
+        for name in filter(members.__contains__, MODELS):
+            model = members[name]
             if model is None or model == "":
                 continue  # hosts take either for their own
             if not isinstance(model, str) or not (PLAIN_NAME.fullmatch(model) or is_name(model)):
@@ -237,7 +237,9 @@ def _model(every: Sequence[Members]) -> str | None:
             also |= {name[: LONGEST_MODEL + 1] for name in named if isinstance(name, str) and name}
     if found is None and len(also) == 1:
         found = also.pop()
-    stored = found is not None and (_PRESET in found or stands_for_another(found))
+    stored = found is not None and (
+        _PRESET in found or (":" in found and stands_for_another(found))
+    )
     others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
     return None if others else found
 
@@ -360,9 +362,8 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
 
 
 def _system_texts(document: Mapping[str, object]) -> Iterator[str]:
-    for name in _SYSTEM:
-        if name in document:
-            yield from _texts(document[name])
+    for name in filter(document.__contains__, _SYSTEM):
+        yield from _texts(document[name])
     for name in ("messages", "input"):
         messages = document.get(name)
         if isinstance(messages, list) and messages and isinstance(messages[0], list):

@@ -15,7 +15,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import repeat
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -38,11 +37,12 @@ LARGEST = 10**15 - 1
 
 PARTITION_BYTES = 9
 _MOST_KEPT = 4096
-_TIGHTNESS = itemgetter(0, 1)
-_NO_PARTITIONS = repeat("")
-_WORDED = 4  # the name, the unit, the quota and the window of a limit
+_TIGHTNESS, _STANDS = itemgetter(0, 1), itemgetter(2)
+_WORDED = itemgetter(0, 1, 2, 3)  # the name, the unit, the quota and the window of a limit
 
 Field = tuple[bytes, bytes]
+
+_ANTHROPIC = Dialect.ANTHROPIC
 
 
 class Worded(NamedTuple):
@@ -65,7 +65,7 @@ class Wording:
 
     def of(self, standings: Sequence[ShownLimit]) -> Worded:
         """Return what does not change of how limits are written."""
-        key = tuple([standing[:_WORDED] for standing in standings])
+        key = tuple(map(_WORDED, standings))
         worded = self._known.get(key)
         if worded is None:
             if len(self._known) >= _MOST_KEPT:
@@ -93,20 +93,19 @@ def ratelimit_fields(
         return []
     worded = (wording or Wording()).of(standings)
     policy = worded.field
-    partitions: Iterable[str] = _NO_PARTITIONS
-    if partition is not None:
-        partitions = [_partition(standing, partition) for standing in standings]
-        policy = ", ".join(map("".join, zip(worded.policies, partitions, strict=True))).encode()
     limits = []
-    for said, standing, pk in zip(worded.limits, standings, partitions, strict=False):
-        _, _, quota, _, left, resets, wait, _ = standing
+    for said, (_, _, quota, _, left, resets, wait, _) in zip(worded.limits, standings, strict=True):
         # `t` is the wait of one that refuses, else the time to full.
         micros = resets if wait is None else wait
-        until = pk if micros is None else f";t={-(-micros // SECOND)}{pk}"
+        until = "" if micros is None else f";t={-(-micros // SECOND)}"
         stands = f"{said}{left if left <= LARGEST else LARGEST}{until}"
         limits.append((wait is None, left / (quota or 1), stands))
+    if partition is not None:
+        pks = [_partition(standing, partition) for standing in standings]
+        policy = ", ".join(map("".join, zip(worded.policies, pks, strict=True))).encode()
+        limits = [(a, b, stands + pk) for (a, b, stands), pk in zip(limits, pks, strict=True)]
     limits.sort(key=_TIGHTNESS)
-    every = ", ".join([stands for _, _, stands in limits])
+    every = ", ".join(map(_STANDS, limits))
     return [(b"ratelimit-policy", policy), (b"ratelimit", every.encode("ascii"))]
 
 
@@ -163,7 +162,7 @@ ANTHROPIC_NAMES: Mapping[str, Names] = {
 
 VENDOR_NAMES: Mapping[Dialect, Mapping[str, Names]] = {
     Dialect.OPENAI: OPENAI_NAMES,
-    Dialect.ANTHROPIC: ANTHROPIC_NAMES,
+    _ANTHROPIC: ANTHROPIC_NAMES,
 }
 """The dialects that have quota headers of their own."""
 
@@ -180,16 +179,16 @@ def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: int) -
     tightest: dict[str, ShownLimit] = {}
     for standing in standings:
         unit = standing[1]
-        if unit in named and (unit not in tightest or standing.left < tightest[unit].left):
+        if unit not in tightest or standing.left < tightest[unit].left:
             tightest[unit] = standing
     fields: list[Field] = []
     for unit, (limit, remaining, reset) in named.items():
-        if unit not in tightest:
+        if (known := tightest.get(unit)) is None:
             continue
-        _, _, quota, _, left, resets, _, _ = tightest[unit]
+        _, _, quota, _, left, resets, _, _ = known
         fields += (limit, b"%d" % quota), (remaining, b"%d" % left)
         if resets is not None:
-            anthropic = dialect is Dialect.ANTHROPIC
+            anthropic = dialect is _ANTHROPIC
             until = rfc3339(now + resets) if anthropic else go_duration(resets)
             fields.append((reset, until.encode("ascii")))
     return fields
@@ -349,7 +348,7 @@ def quota_fields(
 
 def id_field(dialect: Dialect) -> bytes:
     """Return the header that a dialect's clients read a request's id from."""
-    return b"request-id" if dialect is Dialect.ANTHROPIC else b"x-request-id"
+    return b"request-id" if dialect is _ANTHROPIC else b"x-request-id"
 
 
 def _declared(decision: Decision, reading: ClientView) -> list[Field]:
