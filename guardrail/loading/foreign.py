@@ -124,6 +124,35 @@ _FACT_WORDS: Mapping[str, str] = {
     "asn": "geo.asn",
 }
 
+_CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "type": {
+        **dict.fromkeys(("int", "int64", "long", "count"), "integer"),
+        **dict.fromkeys(("float", "double", "decimal", "money"), "number"),
+        **dict.fromkeys(("str", "text", "char"), "string"),
+        **dict.fromkeys(("date", "datetime", "date-time", "time"), "timestamp"),
+        **dict.fromkeys(("array", "set", "strings"), "list"),
+        **dict.fromkeys(("ordered", "rank"), "level"),
+        **dict.fromkeys(("address", "ipv4", "ipv6"), "ip"),
+        "timedelta": "duration",
+    },
+    "mode": {
+        **dict.fromkeys(("dry-run", "dry_run", "dryrun", "audit", "monitor", "report"), "shadow"),
+        **dict.fromkeys(("log", "test", "warn"), "shadow"),
+        **dict.fromkeys(("on", "active", "enabled", "live", "block", "deny"), "enforce"),
+        **dict.fromkeys(("disabled", "inactive", "none"), "off"),
+    },
+    "on_store_error": {
+        **dict.fromkeys(("ignore", "open", "fail-open", "fail_open", "pass"), "allow"),
+        **dict.fromkeys(("block", "closed", "fail-closed", "fail_closed", "throttle"), "deny"),
+        **dict.fromkeys(("memory", "in-memory", "fallback"), "local"),
+    },
+    "source": {
+        **dict.fromkeys(("host", "backend", "trusted", "internal"), "server"),
+        **dict.fromkeys(("user", "caller", "request", "untrusted"), "client"),
+    },
+}
+"""Under each key the words that other tools have for one of its choices."""
+
 
 def rule_key(name: str, value: Node | None) -> str | None:
     """Return the advice on a key of a rule that other tools have."""
@@ -182,6 +211,11 @@ def fact_name(name: str, known: Mapping[str, Fact], value: Node | None = None) -
             return f"write `{{{shown}}}`: a fact's name is one word with dots"
     meant = _FACT_WORDS.get(name.lower().replace("-", "_"))
     return f"did you mean `{meant}`?" if meant in known or meant in STANDARD_FACTS else None
+
+
+def choice(key: str, word: str) -> str | None:
+    """Return which choice of a key another tool's word stands for, None if that is not known."""
+    return _CHOICE_WORDS.get(key, {}).get(word.lower())
 
 
 def operator(fact: Fact, name: str, value: Node) -> str | None:

@@ -25,7 +25,7 @@ from guardrail.loading.foreign_values import (
     span_of_numbers,
     unlimited,
 )
-from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of, plain
+from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of, plain, resolve
 from guardrail.loading.suggest import suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import DAY, HOUR, MICRO, MINUTE, SECOND
@@ -355,21 +355,36 @@ def _text(fact: Fact, node: Scalar) -> str:
 
 def _bool(fact: Fact, node: Scalar) -> bool:
     if not isinstance(node.value, bool):
-        raise _not_a(fact, node, boolean(node.text) if isinstance(node.value, str) else None)
+        help = boolean(node.text) if isinstance(node.value, str) else None
+        raise _not_a(fact, node, _without_quotes(node) or help)
     return node.value
 
 
 def _integer(fact: Fact, node: Scalar) -> int:
     if isinstance(node.value, bool) or not isinstance(node.value, int):
-        raise _not_a(fact, node, span_of_numbers(node.text, fact.name))
+        raise _not_a_number(fact, node)
     return int(_bounded(node.value))
 
 
 def _number(fact: Fact, node: Scalar) -> int | float:
     value = node.value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise _not_a(fact, node, span_of_numbers(node.text, fact.name))
+        raise _not_a_number(fact, node)
     return _bounded(value)
+
+
+def _not_a_number(fact: Fact, node: Scalar) -> NotationError:
+    help = span_of_numbers(node.text, fact.name) or _without_quotes(node)
+    if help is None and (isinstance(node.value, bool) or boolean(node.text)):
+        help = "it is a number: a condition asks for one or more by `{gte: 1}`"
+    return _not_a(fact, node, help)
+
+
+def _without_quotes(node: Scalar) -> str | None:
+    """Return the advice on a number, or `true` or `false`, that quotes make a text of."""
+    if not node.quoted or len(node.text) > 40 or not isinstance(resolve(node.text), int | float):
+        return None
+    return f"write `{node.text}`, without quotes"
 
 
 def _bounded(value: int | float) -> int | float:

@@ -482,7 +482,8 @@ class _Compilation:
         for node in (part for document in documents for part in document.parts(section)):
             if not isinstance(node, MapNode):
                 self.scope.partial = self.scope.partial or section == "rules"
-                self.scope.report("GR102", node, f"a {kind} is a map, not {kind_of(node)}")
+                message = f"a {kind} is a map, not {kind_of(node)}"
+                self.scope.report("GR102", node, message, help=f"start it with `- {key}: NAME`")
                 continue
             maps.append(node)
             written = node.get(key)

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from guardrail.loading import foreign
 from guardrail.loading.findings import Path, Place
 from guardrail.loading.foreign_values import boolean
-from guardrail.loading.nodes import MapNode, Scalar, kind_of, plain
+from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.shapes import COUNTING, OPEN, VERBS, OpenShape, Refusal, RuleShape, Shape
 from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
@@ -61,7 +61,7 @@ def shaped(shape: type[S], place: Place, units: frozenset[str] = frozenset()) ->
         elif detail["type"] == "literal_error":
             _not_a_choice(shape, detail["loc"], place)
         else:
-            _wrong_kind(detail, place)
+            _wrong_kind(shape, detail, place)
     return None
 
 
@@ -167,14 +167,15 @@ def _not_a_choice(shape: type[Shape], path: Path, place: Place) -> None:
 
 
 def _report_choice(place: Place, path: Path, node: Scalar, choices: Sequence[str]) -> None:
-    help = suggestion(node.text, choices, None)
+    meant = foreign.choice(str(path[-1]), node.text) if path else None
+    help = f"did you mean `{meant}`?" if meant in choices else suggestion(node.text, choices, None)
     label = f"one of {listed(choices, 'or', 12)}"
     place.report(
         "GR106", path, f"{_name(path)} cannot be {quoted(node.text)}", label=label, help=help
     )
 
 
-def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
+def _wrong_kind(shape: type[Shape], detail: ErrorDetails, place: Place) -> None:
     path = detail["loc"]
     node = place.at(*path)
     wanted = _WANTED.get(detail["type"], "of another kind")
@@ -182,23 +183,47 @@ def _wrong_kind(detail: ErrorDetails, place: Place) -> None:
     if bound:
         wanted = _bound(detail["ctx"])
     found = quoted(node.text) if bound and isinstance(node, Scalar) else kind_of(node)
-    name, help = _name(path), None
+    name = _name(path)
     if not path and isinstance(place.title, Scalar):
         name = quoted(place.title.text)
-    if wanted == "text" and isinstance(node, Scalar) and node.value is not None:
-        help = f'quote it: `"{node.text}"`' if len(node.text) < 40 else "quote it"
-    elif detail["type"] == "bool_type" and isinstance(node, Scalar):
-        help = boolean(node.text)
-    elif wanted == "a map" and isinstance(node, Scalar) and node.value is None:
-        help = f"write `{path[-1]}: {{}}` if there is nothing to add" if path else None
-    elif wanted == "a map" and isinstance(node, Scalar) and path:
-        help = foreign.map_of(str(path[-1]), node)
     place.report(
         "GR110" if bound else "GR102",
         path,
         f"{name} must be {wanted}, not {found}",
-        help=help,
+        help=_as_wanted(wanted, node, path) or _keys_of_a_map(shape, detail, node),
     )
+
+
+def _keys_of_a_map(shape: type[Shape], detail: ErrorDetails, node: Node) -> str | None:
+    """Return the advice on a list where a map is wanted: which keys it has."""
+    if not isinstance(node, ListNode) or detail["type"] not in ("model_type", "dict_type"):
+        return None
+    if detail["type"] == "dict_type":
+        return f"write `{detail['loc'][-1]}: {{NAME: …}}`"
+    return f"its keys: {listed(keys_of(_shape_at(shape, detail['loc'])), most=12)}"
+
+
+def _as_wanted(wanted: str, node: Node, path: Path) -> str | None:
+    """Return how to write a node as what is wanted in its place, None where that is not known."""
+    key = path[-1] if path and isinstance(path[-1], str) else None
+    if not isinstance(node, Scalar):
+        if wanted == "a list" and isinstance(node, MapNode):
+            return "write `- ` before each, also where there is one alone"
+        return None
+    if node.value is None:
+        is_map = wanted == "a map" and key is not None
+        return f"write `{key}: {{}}` if there is nothing to add" if is_map else None
+    text = node.text
+    if wanted == "text":
+        return f'quote it: `"{text}"`' if len(text) < 40 else "quote it"
+    if wanted == "`true` or `false`":
+        return boolean(text)
+    if wanted == "a whole number":
+        digits = re.match(r"\d{1,15}", text)
+        return f"write `{digits[0]}`" if digits else f"such as `{key}: 10`" if key else None
+    if wanted == "a list" and key:
+        return f"write `{key}: [{text}]`" if len(text) < 40 else f"write `{key}: […]`"
+    return foreign.map_of(key, node) if wanted == "a map" and key else None
 
 
 def _bound(limits: Mapping[str, Any]) -> str:
