@@ -11,9 +11,8 @@ from guardrail.cli.inert import shortened
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.traffic import TrafficRun
 from guardrail.errors import Diagnostic, finding, severity_of
-from guardrail.loading import condition_text
 from guardrail.model.amounts import SECOND
-from guardrail.model.conditions import facts_of
+from guardrail.model.conditions import facts_of, text_of
 from guardrail.model.effects import Mode
 from guardrail.model.facts import FactType
 from guardrail.model.policy import PolicySet
@@ -103,7 +102,7 @@ def _nothing_matched(rule: Rule, seen: Seen) -> Diagnostic:
     else:
         first = never[0]
         told = "; ".join(_seen_of(name, seen) for name in sorted(facts_of(first)))
-        why = f"`{shortened(condition_text(first), 100)}` never held: {told}"
+        why = f"`{shortened(text_of(first), 100)}` never held: {told}"
     return finding("GR301", f"{message}: {why}", rule.span)
 
 

@@ -18,7 +18,6 @@ from guardrail.loading.shapes import Shape, Texts
 from guardrail.loading.shaping import shaped
 from guardrail.loading.suggest import did_you_mean, nearest
 from guardrail.loading.text import quoted
-from guardrail.loading.thresholds import condition_text
 from guardrail.loading.yaml import read_yaml
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "Texts",
     "accepted",
     "closed_schema",
-    "condition_text",
     "did_you_mean",
     "ending_soon",
     "idle_comments",

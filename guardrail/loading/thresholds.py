@@ -14,10 +14,10 @@ from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, text_in
 from guardrail.loading.notation import SHARE
 from guardrail.loading.shapes import BoundsShape, ThresholdShape
 from guardrail.loading.shaping import keys_of, shaped
-from guardrail.loading.suggest import did_you_mean, nearest
+from guardrail.loading.suggest import nearest
 from guardrail.loading.text import listed, quoted
 from guardrail.model.cells import TOP
-from guardrail.model.conditions import ALWAYS, Comparison, Condition, Negation, Some
+from guardrail.model.conditions import ALWAYS, Condition, Some, text_of
 from guardrail.model.policy import BoundOperator, Measure, Threshold
 
 _ACCOUNTS = "_accounts"
@@ -54,7 +54,8 @@ class Thresholds:
         if not named:
             help = f"add one of {listed(measures(), 'or', 12)}"
             place.report("GR102", (), "the expectation measures nothing", help=help)
-        self._check_rule(shape.by, place)
+        if shape.by is not None:
+            self.scope.rule(shape.by, place.at("by").span)
         when: Condition | None = ALWAYS
         if shape.when is not None:
             when = self.conditions.compile(shape.when)
@@ -62,12 +63,6 @@ class Thresholds:
             bounds = getattr(shape, name)
             if when is not None:
                 yield from self._bounds(name, bounds, when, shape, place)
-
-    def _check_rule(self, name: str | None, place: Place) -> None:
-        if name is None or name in self.scope.rules or self.scope.partial:
-            return
-        help = did_you_mean(name, self.scope.rules, "rules")
-        place.report("GR107", ("by",), f"unknown rule {quoted(name)}", help=help)
 
     def _bounds(
         self, name: str, node: Node, when: Condition, shape: ThresholdShape, place: Place
@@ -127,21 +122,12 @@ def _share(text: str) -> Fraction | None:
 def _text(
     name: str, operator: BoundOperator, bound: str, shape: ThresholdShape, when: Condition
 ) -> str:
-    words = [] if when is ALWAYS else [condition_text(when)]
+    segment = f"({text_of(when)})" if isinstance(when, Some) else text_of(when)
+    words = [] if when is ALWAYS else [segment]
     words += [name.replace("_", " "), _OPERATORS[operator], bound]
     if shape.by is not None:
         words.append(f"by {shape.by}")
     return " ".join(words)
-
-
-def condition_text(condition: Condition) -> str:
-    """Return a condition in one line."""
-    if isinstance(condition, Comparison):
-        return condition.text
-    if isinstance(condition, Negation):
-        return f"not ({condition_text(condition.part)})"
-    parts = [condition_text(part) for part in condition.parts]
-    return f"any of ({'; '.join(parts)})" if isinstance(condition, Some) else ", ".join(parts)
 
 
 _TERM = re.compile(r"\s*([\w.]+)\s*=\s*([^,{}\[\]]+?)\s*")

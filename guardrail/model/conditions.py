@@ -116,14 +116,20 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
 
 
 def text_of(condition: Condition) -> str:
-    """Return a condition in words, its tests as their author wrote them."""
+    """Return a condition in words, its tests as their author wrote them, long lists cut short."""
     if isinstance(condition, Comparison):
         return condition.text
     if isinstance(condition, Negation):
         part = text_of(condition.part)
         return f"not {part}" if isinstance(condition.part, Comparison) else f"not ({part})"
     word = " and " if isinstance(condition, Every) else " or "
-    return word.join(map(text_of, condition.parts)) or "always"
+    return word.join(map(_text_within, condition.parts)) or "always"
+
+
+def _text_within(part: Condition) -> str:
+    """Return a condition as part of one that joins others, so that both are read as they are."""
+    several = isinstance(part, Every | Some) and len(part.parts) > 1
+    return f"({text_of(part)})" if several else text_of(part)
 
 
 Facts = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,14 @@ from typing import NamedTuple
 
 from guardrail.engine import Decision, FactReader
 from guardrail.errors import DataError
-from guardrail.loading import condition_text
-from guardrail.model.conditions import compile_condition, facts_of
+from guardrail.model.conditions import (
+    Comparison,
+    Condition,
+    Every,
+    Negation,
+    compile_condition,
+    facts_of,
+)
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet, Threshold
 
@@ -24,7 +31,10 @@ _HOLDS: Mapping[str, Callable[[Fraction, Fraction], bool]] = {
 
 
 Counted = tuple[str, str, str | None]
-"""What is counted for a threshold, whatever its bound: its segment, its measure, its rule."""
+"""What is counted for a threshold, whatever its bound: its segment, its measure, its rule.
+
+The segment is a digest, the same in all processes: its text leaves out most of a long list.
+"""
 
 
 class Measured(NamedTuple):
@@ -135,7 +145,21 @@ class Expected:
 
 
 def _counted(threshold: Threshold) -> Counted:
-    return condition_text(threshold.when), threshold.measure, threshold.by
+    segment = hashlib.sha256(_in_full(threshold.when).encode(errors="surrogatepass")).hexdigest()
+    return segment, threshold.measure, threshold.by
+
+
+def _in_full(condition: Condition) -> str:
+    """Return a condition with all that it tests, in an order that is the same in all processes."""
+    if isinstance(condition, Comparison):
+        operand = condition.operand
+        if isinstance(operand, frozenset):
+            operand = sorted(map(repr, operand))
+        return f"{condition.fact} {condition.operator} {operand!r}"
+    if isinstance(condition, Negation):
+        return f"not ({_in_full(condition.part)})"
+    word = "all of" if isinstance(condition, Every) else "any of"
+    return f"{word} ({'; '.join(map(_in_full, condition.parts))})"
 
 
 def _meets(

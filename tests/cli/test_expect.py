@@ -32,13 +32,13 @@ WRITTEN = {
     "blocked > 8 by embargo": ("blocked > 8 by embargo", False),
     "bad lines <= 0": ("bad lines <= 0", True),
     "geo.country=DE,account.tier=email degraded accounts >= 1": (
-        "geo.country = DE, account.tier = email degraded accounts >= 1", True,
+        "geo.country = DE and account.tier = email degraded accounts >= 1", True,
     ),
     "{account.tier: {below: verified}} stepped up <= 0": (
         "account.tier below verified stepped up <= 0", True,
     ),
     "{any: [{geo.country: CU}, {geo.country: FR}]} refused <= 0": (
-        "any of (geo.country = CU; geo.country = FR) refused <= 0", None,
+        "(geo.country = CU or geo.country = FR) refused <= 0", None,
     ),
 }  # fmt: skip
 

@@ -179,3 +179,13 @@ def test_agreement_finds_source_that_does_not_swap_the_unknown_under_a_negation(
     monkeypatch.setattr(Expressions, "condition", unswapped)
     with pytest.raises(AssertionError):
         check_many(400)
+
+
+def test_a_condition_in_words_shows_what_is_joined_first():
+    a, b, c = (Comparison(name, "exists", True, name) for name in "abc")
+
+    assert text_of(Every((a, Some((b, c))))) == "a and (b or c)"
+    assert text_of(Some((Every((a, b)), c))) == "(a and b) or c"
+    assert text_of(Negation(Some((a, b)))) == "not (a or b)"
+    assert text_of(Every((Negation(a), b))) == "not a and b"
+    assert text_of(ALWAYS) == "always"

@@ -77,6 +77,20 @@ def test_a_rule_is_measured_by_what_it_decided_and_in_shadow_by_what_it_would_ha
     assert young[2] is True
 
 
+def test_segments_that_differ_late_in_a_list_are_measured_each():
+    countries = "AD, AE, AF, AG, AI, AL, AM, AO"
+    (with_iran,) = measured(
+        f"{{when: {{geo.country: {{in: [{countries}, IR]}}}}, refused: {{lte: 1}}}}"
+    )
+    both = measured(
+        f"{{when: {{geo.country: {{in: [{countries}, FR]}}}}, refused: {{lte: 1}}}}\n"
+        f"  - {{when: {{geo.country: {{in: [{countries}, IR]}}}}, refused: {{lte: 1}}}}"
+    )
+
+    assert with_iran[0] > 1
+    assert both == [(0, 0, None), with_iran]
+
+
 def test_an_empty_segment_shows_nothing_however_it_is_bounded():
     for bound in ("{lte: 100%}", "{gte: 0%}", "{lte: 0}", "{lt: 5}"):
         (one,) = measured(f"{{when: {{geo.country: FR}}, refused: {bound}}}")
