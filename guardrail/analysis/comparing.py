@@ -126,7 +126,6 @@ class Standing:
         self.unchanged, self.unjudged = unchanged, unjudged
         self._acting = Index(b)
         self._own = Index(a)
-        self._opposites: dict[int, tuple[Formula, Formula]] = {}
 
     def changes(self, swapped: bool) -> tuple[Change, ...]:
         """Return a change for each thing that is asked for no longer; `swapped`: not before."""
@@ -152,7 +151,7 @@ class Standing:
         if witness is None:
             rivals = [b for b in self.b if b.counts and may_cover(b, one, self.space.sets)]
             rival = min(rivals, key=lambda b: b.name != one.name)
-            left = self._not(covered(self.space, rival, one))
+            left = self.space.opposite(covered(self.space, rival, one))
             witness = smallest(self.space, [one.when, left], self._free_of(one))
         return witness
 
@@ -179,7 +178,7 @@ class Standing:
         rivals.sort(key=lambda b: b.name != one.name)
         if len(rivals) > 1:
             # Most often one request shows of all of them that they do not.
-            apart = [self._not(covered(self.space, b, one)) for b in rivals]
+            apart = [self.space.opposite(covered(self.space, b, one)) for b in rivals]
             with suppress(EffortError):
                 point = some_point(self.space, [one.when, *apart], free)
                 if point is not None:
@@ -187,7 +186,7 @@ class Standing:
         for b in rivals:
             formula = covered(self.space, b, one)
             if all(holds(formula, point) for point in points):
-                point = some_point(self.space, [one.when, self._not(formula)], free)
+                point = some_point(self.space, [one.when, self.space.opposite(formula)], free)
                 if point is None:
                     return tuple(dict.fromkeys((b.name, *alone)))
                 points.append(point)
@@ -216,23 +215,16 @@ class Standing:
                     if holds(formula, chosen):
                         if used is not None:
                             used[b.name] = None
-                        return [self._not(formula)]
+                        return [self.space.opposite(formula)]
                 if b.refuses and not one.refuses and b.effect >= one.effect:
-                    return [self._not(b.when)]
+                    return [self.space.opposite(b.when)]
             if not one.refuses:
                 for a in self._own.at(chosen):
                     if a.refuses and a.effect >= one.effect:
-                        return [self._not(a.when)]
+                        return [self.space.opposite(a.when)]
             return []
 
         return more
-
-    def _not(self, formula: Formula) -> Formula:
-        key = id(formula)
-        if key not in self._opposites:
-            # The formula is kept, so that no other one is known by its number.
-            self._opposites[key] = formula, self.space.opposite(formula)
-        return self._opposites[key][1]
 
     def _change(self, one: Demand, witness: Witness, swapped: bool) -> Change:
         chosen = witness.chosen

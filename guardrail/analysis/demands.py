@@ -11,13 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
+from itertools import islice, product
 from typing import Generic, Protocol, TypeVar, cast
 
-from guardrail.analysis.formulas import And, Formula, Leaf, Or, bits, every, holds, leaf, some
+from guardrail.analysis.formulas import (
+    And,
+    EffortError,
+    Formula,
+    Leaf,
+    Or,
+    bits,
+    every,
+    holds,
+    leaf,
+    some,
+)
 from guardrail.analysis.space import Space
 from guardrail.analysis.witnesses import More
 from guardrail.engine import allowance, in_unit
+from guardrail.errors import Diagnostic, Span
 from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, Raised, larger
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
@@ -28,6 +40,8 @@ from guardrail.model.rules import (
     Degrade,
     Distinct,
     Escalate,
+    Exemption,
+    Limiting,
     Obligations,
     Rate,
     Rule,
@@ -78,6 +92,16 @@ class Demand:
     def refuses(self) -> bool:
         """Whether it refuses whatever was counted."""
         return not self.verb and self.effect.refuses
+
+
+def unless_given_up(
+    found: Iterable[Diagnostic], about: Rule | Exemption, left: dict[str, Span]
+) -> Iterator[Diagnostic]:
+    """Yield what is found of a rule or an exemption; one that is given up goes into `left`."""
+    try:
+        yield from found
+    except EffortError:
+        left[f"{'rule' if isinstance(about, Rule) else 'exemption'} `{about.id}`"] = about.span
 
 
 MOST_INDEXED = 256
@@ -387,7 +411,7 @@ def may_cover(b: Demand, a: Demand, models: Sequence[PolicySet]) -> bool:
         return False
     if not b.counts:
         return True
-    if (b.verb, b.counted) != (a.verb, a.counted) or not _keyed(b, a):
+    if (b.verb, b.counted) != (a.verb, a.counted):
         return False
     if (b.escalate is None) != (a.escalate is None) or b.lasts < a.lasts:
         return False
@@ -395,7 +419,9 @@ def may_cover(b: Demand, a: Demand, models: Sequence[PolicySet]) -> bool:
         x, y = b.escalate, a.escalate
         if x.after > y.after or x.within < y.within or x.block_for < y.block_for:
             return False
-    if b.rule is not None and a.rule is not None and not as_strict_while_away(b.rule, a.rule):
+    assert b.rule is not None
+    assert a.rule is not None
+    if not counts_with(b.rule, a.rule) or not as_strict_while_away(b.rule, a.rule):
         return False
     return b.window is None or a.window is None or _contains(b.window, a.window)
 
@@ -417,14 +443,15 @@ def _obliges_as_much(
     return a[0] != "disable" or b[1] == a[1]
 
 
-def _keyed(b: Demand, a: Demand) -> bool:
-    """Tell whether `b` counts together all that `a` counts together."""
-    if not set(b.key) <= set(a.key):
+def counts_with(b: Rule, a: Rule) -> bool:
+    """Tell whether a rule counts together all that another counts together."""
+    assert isinstance(b.verb, Limiting)
+    assert isinstance(a.verb, Limiting)
+    key = b.verb.key.facts
+    if not set(key) <= set(a.verb.key.facts):
         return False
-    if not b.key or b.rule is None or a.rule is None:
-        return True
     # What stands in for a missing key fact: its account, or one value that all without it share.
-    return a.rule.unknown != "match" or b.rule.unknown == "match"
+    return not key or a.unknown != "match" or b.unknown == "match"
 
 
 def _contains(b: Window, a: Window) -> bool:
@@ -456,16 +483,7 @@ def covered(space: Space, b: Demand, a: Demand) -> Formula:
 def without(space: Space, those: Sequence[Demand]) -> More:
     """Return what adds that nothing of `those` is asked for."""
     found = Index(those)
-    opposites: dict[int, Formula] = {}
-
-    def more(chosen: Mapping[str, int]) -> list[Formula]:
-        for one in found.at(chosen):
-            if id(one) not in opposites:
-                opposites[id(one)] = space.opposite(one.when)
-            return [opposites[id(one)]]
-        return []
-
-    return more
+    return lambda chosen: [space.opposite(one.when) for one in islice(found.at(chosen), 1)]
 
 
 def least_effect(acting: Iterable[Demand]) -> Demand | None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from guardrail.analysis.comparing import Standing
-from guardrail.analysis.demands import Demand, demands
-from guardrail.analysis.formulas import EFFORT, EffortError, Formula, every, leaf
+from guardrail.analysis.demands import Demand, demands, unless_given_up
+from guardrail.analysis.formulas import EFFORT, Formula, every, leaf
 from guardrail.analysis.limits import OWN, limits_of, lint_limits
 from guardrail.analysis.space import Space
 from guardrail.analysis.tiers import lint_tiers
@@ -47,13 +47,19 @@ def analyse(policies: PolicySet, now: int, effort: int = EFFORT) -> list[Diagnos
     gone: set[str] = set()
     left: dict[str, Span] = {}
     found = [
-        *(one for rule in policies.rules for one in _of_condition(space, rule, left)),
-        *(one for rule in policies.rules for one in _of_key(space, rule, left)),
+        *(
+            one
+            for of_rule in (_of_condition, _of_key)
+            for rule in policies.rules
+            for one in unless_given_up(of_rule(space, rule), rule, left)
+        ),
         *_of_rules(space, policies, asked, gone, left),
         *(
             one
-            for ex in policies.exemptions
-            for one in _of_exempted(space, policies, ex, now, left)
+            for exemption in policies.exemptions
+            for one in unless_given_up(
+                _of_exemption(space, policies, exemption, now), exemption, left
+            )
         ),
         *_by_examples(space, policies),
     ]
@@ -115,17 +121,10 @@ def _by_examples(space: Space, policies: PolicySet) -> Iterator[Diagnostic]:
 # Conditions.
 
 
-def _of_condition(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
+def _of_condition(space: Space, rule: Rule) -> Iterator[Diagnostic]:
     """Find what of a rule's condition never or always holds, the largest such part alone."""
     if rule.mode is Mode.OFF or rule.when == ALWAYS:
         return
-    try:
-        yield from _of_whole(space, rule)
-    except EffortError:
-        left[f"rule `{rule.id}`"] = rule.span
-
-
-def _of_whole(space: Space, rule: Rule) -> Iterator[Diagnostic]:
     what = f"the condition of rule `{rule.id}`"
     if not _can_be(space, rule.when):
         never = _exclusive(space, rule.when)
@@ -229,26 +228,23 @@ def _within(inner: Span, outer: Span) -> bool:
     return inner.file == outer.file and start <= (inner.line, inner.column) < end
 
 
-def _of_key(space: Space, rule: Rule, left: dict[str, Span]) -> Iterator[Diagnostic]:
+def _of_key(space: Space, rule: Rule) -> Iterator[Diagnostic]:
     """Find a fact that a rule counts by, and that no request has of which its condition holds."""
     if rule.mode is not Mode.ENFORCE:
         return
-    try:
-        for name in rule.verb.facts:
-            if name not in space.full:
-                continue
-            there = leaf(name, space.full[name] & ~space.missing(0, name), space.full)
-            written = space.written(0, rule)
-            if possible(space, [written]) and not possible(space, [written, there]):
-                message = f"rule `{rule.id}` counts by `{name}`, which none of its requests has"
-                help = "count by another fact, or correct the condition: "
-                help += "what stands in for a missing fact is the account, or all without one"
-                if rule.unknown == "skip":
-                    help = "count by another fact, or correct the condition: as it is, the rule "
-                    help += "never applies"
-                yield finding("GR233", message, rule.span, help)
-    except EffortError:
-        left[f"rule `{rule.id}`"] = rule.span
+    for name in rule.verb.facts:
+        if name not in space.full:
+            continue
+        there = leaf(name, space.full[name] & ~space.missing(0, name), space.full)
+        written = space.written(0, rule)
+        if possible(space, [written]) and not possible(space, [written, there]):
+            message = f"rule `{rule.id}` counts by `{name}`, which none of its requests has"
+            help = "count by another fact, or correct the condition: "
+            help += "what stands in for a missing fact is the account, or all without one"
+            if rule.unknown == "skip":
+                help = "count by another fact, or correct the condition: as it is, the rule "
+                help += "never applies"
+            yield finding("GR233", message, rule.span, help)
 
 
 # Rules and steps.
@@ -269,37 +265,41 @@ def _of_rules(
     for one in whole:
         by_rule.setdefault(one.name, []).append(one)
     standing = Standing(space, whole, whole, {}, [])
+    others = partial(_instead, gone=gone)
     for rule in reversed(policies.rules):
         own = by_rule.get(rule.id, [])
-        if rule.mode is not Mode.ENFORCE or not own:
-            continue
-        others = partial(_instead, gone=gone)
-        try:
-            covering = _covering(space, standing, own, others)
-            if covering is not None and not _notifies(rule):
-                gone.add(rule.id)
-                named = _named(covering)
-                message = f"rule `{rule.id}` never decides: {named} "
-                message += "at least as much of every request that it applies to"
-                help = "leave it out, or correct the one that is not as it is meant"
-                other = next((one for one in policies.rules if (one.id,) == covering), rule)
-                if other is not rule and other.verb.allowances and rule.verb.allowances:
-                    help = (
-                        f"all rules hold at once, and none stands in for another: let `{other.id}` "
-                    )
-                    help += "leave out whom this one is for, or write both as one table of amounts"
-                yield finding("GR202", message, rule.span, help)
-        except EffortError:
-            left[f"rule `{rule.id}`"] = rule.span
+        if rule.mode is Mode.ENFORCE and own:
+            found = _of_rule(space, policies, standing, rule, own, others, gone)
+            yield from unless_given_up(found, rule, left)
     # Steps are held against the rules that stay: of two alike, one is gone, and its steps with it.
     for rule in policies.rules:
         own = by_rule.get(rule.id, [])
-        if rule.mode is not Mode.ENFORCE or not own or rule.id in gone:
-            continue
-        try:
-            yield from _of_steps(space, standing, rule, own, partial(_instead, gone=gone))
-        except EffortError:
-            left[f"rule `{rule.id}`"] = rule.span
+        if rule.mode is Mode.ENFORCE and own and rule.id not in gone:
+            yield from unless_given_up(_of_steps(space, standing, rule, own, others), rule, left)
+
+
+def _of_rule(
+    space: Space,
+    policies: PolicySet,
+    standing: Standing,
+    rule: Rule,
+    own: Sequence[Demand],
+    others: Callable[[Demand, Demand], bool],
+    gone: set[str],
+) -> Iterator[Diagnostic]:
+    """Find a rule that others stand in for, and put its id into `gone`."""
+    covering = _covering(space, standing, own, others)
+    if covering is None or _notifies(rule):
+        return
+    gone.add(rule.id)
+    message = f"rule `{rule.id}` never decides: {_named(covering)} "
+    message += "at least as much of every request that it applies to"
+    help = "leave it out, or correct the one that is not as it is meant"
+    other = next((one for one in policies.rules if (one.id,) == covering), rule)
+    if other is not rule and other.verb.allowances and rule.verb.allowances:
+        help = f"all rules hold at once, and none stands in for another: let `{other.id}` "
+        help += "leave out whom this one is for, or write both as one table of amounts"
+    yield finding("GR202", message, rule.span, help)
 
 
 def _covering(
@@ -393,15 +393,6 @@ def _is_default(rule: Rule, reason: str, message: str | None) -> bool:
 
 
 # Exemptions.
-
-
-def _of_exempted(
-    space: Space, policies: PolicySet, exemption: Exemption, now: int, left: dict[str, Span]
-) -> Iterator[Diagnostic]:
-    try:
-        yield from _of_exemption(space, policies, exemption, now)
-    except EffortError:
-        left[f"exemption `{exemption.id}`"] = exemption.span
 
 
 def _of_exemption(

@@ -9,10 +9,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 
-from guardrail.analysis.demands import Demand, Index, amounts_of, as_strict_while_away, without
+from guardrail.analysis.demands import (
+    Demand,
+    Index,
+    amounts_of,
+    as_strict_while_away,
+    counts_with,
+    unless_given_up,
+    without,
+)
 from guardrail.analysis.formulas import (
-    EffortError,
     Formula,
     every,
     holds,
@@ -158,20 +166,19 @@ def lint_limits(
     counting = [limit for limit in limits if isinstance(limit.verb, Budget | Rate)]
     acting = Index([limit for limit in counting if limit.refuses])
     for limit in limits:
-        try:
-            yield from _never_reached(space, limit, acting, elsewhere, vain)
-            yield from _filled_alone(space, limit, limits, elsewhere)
-        except EffortError:
-            left[f"rule `{limit.rule.id}`"] = limit.rule.span
-    for limit in limits:
-        try:
-            alone = _capability_alone(space, limit, limits, elsewhere)
-        except EffortError:
-            left[f"rule `{limit.rule.id}`"] = limit.rule.span
-        else:
-            if alone is not None:
-                yield alone
-                break
+        found = chain(
+            _never_reached(space, limit, acting, elsewhere, vain),
+            _filled_alone(space, limit, limits, elsewhere),
+        )
+        yield from unless_given_up(found, limit.rule, left)
+    alone = (
+        one
+        for limit in limits
+        for one in unless_given_up(
+            _capability_alone(space, limit, limits, elsewhere), limit.rule, left
+        )
+    )
+    yield from islice(alone, 1)
 
 
 def _found(
@@ -267,7 +274,9 @@ def _keeps_from(
     `is_less`: it lets less through than that amount, and not as much. `shown` are requests that
     the other one counts; one that shows that it is not so is added.
     """
-    if inner.rule is outer.rule or inner.unit != outer.unit or not _counts_with(outer, inner):
+    if inner.rule is outer.rule or inner.unit != outer.unit:
+        return False
+    if not counts_with(outer.rule, inner.rule):
         return False
     if not outer.rows or not as_strict_while_away(outer.rule, inner.rule):
         return False
@@ -298,14 +307,6 @@ def _same_time(one: CountingVerb, other: CountingVerb) -> bool:
     if first is None or second is None:
         return False
     return (first.kind, first.length) == (second.kind, second.length)
-
-
-def _counts_with(outer: Limit, inner: Limit) -> bool:
-    """Tell whether one limit counts together all that another counts together."""
-    if not set(outer.key) <= set(inner.key):
-        return False
-    # What stands in for a missing key fact: its account, or one value that all without it share.
-    return not outer.key or inner.rule.unknown != "match" or outer.rule.unknown == "match"
 
 
 def _fits(
@@ -394,9 +395,9 @@ def _fills_no_rate(
 
 def _capability_alone(
     space: Space, limit: Limit, limits: Sequence[Limit], elsewhere: More
-) -> Diagnostic | None:
+) -> Iterator[Diagnostic]:
     if not _bounds(limit) or _CAPABILITY not in variables_of(limit.when):
-        return None
+        return
     called = space.typed[0][_CAPABILITY]
     sensitive = sum(1 << place for place, value in enumerate(called) if value in _RENAMED)
     chat = sum(1 << place for place, value in enumerate(called) if value == "chat")
@@ -404,18 +405,18 @@ def _capability_alone(
     said = {name for name in space.full if name in facts and facts[name].source is Source.CLIENT}
     here = every((limit.when, leaf(_CAPABILITY, sensitive, space.full)), space.full)
     if here is False:
-        return None
+        return
     broad = [one for one in limits if _bounds(one) and one.unit in _BY_TOKENS]
     escaping = [
         leaf(_CAPABILITY, chat, space.full),
         *(space.opposite(one.when) for one in (limit, *broad)),
     ]
     if not possible_twice(space, [here], escaping, said, elsewhere):
-        return None
+        return
     message = f"rule `{limit.rule.id}` bounds a capability, and nothing bounds all tokens"
     label = "a client can call it `chat`"
     help = "add a budget of tokens that does not ask what the request calls itself"
-    return _found(space, "GR212", limit, message, label, help)
+    yield _found(space, "GR212", limit, message, label, help)
 
 
 def _bounds(limit: Limit) -> bool:

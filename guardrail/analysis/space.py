@@ -137,6 +137,7 @@ class Space:
         self._places = [self._indexed(side) for side in range(len(self.sets))]
         self._sorted = [self._in_order(side) for side in range(len(self.sets))]
         self._parsed: dict[tuple[int, str], list[Address | None]] = {}
+        self._opposites: dict[int, tuple[Formula, Formula]] = {}
         self._clauses: dict[int, tuple[Formula, list[Clause] | None]] = {}
         self._tests: dict[tuple[Any, ...], int] = {}
         self._rules: dict[tuple[int, int], Formula] = {}
@@ -622,8 +623,12 @@ class Space:
         return some(parts, self.full)
 
     def opposite(self, formula: Formula) -> Formula:
-        """Return where a formula is not true."""
-        return opposite(formula, self.full)
+        """Return where a formula is not true, worked out once for each."""
+        key = id(formula)
+        if key not in self._opposites:
+            # The formula is kept, so that no other one is known by its number.
+            self._opposites[key] = formula, opposite(formula, self.full)
+        return self._opposites[key][1]
 
     def during(self, start: int | None, end: int | None) -> Formula:
         """Return that the time is from `start` on and before `end`, in microseconds."""

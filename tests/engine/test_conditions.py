@@ -14,6 +14,7 @@ from guardrail.engine.facts import FactReader
 from guardrail.model import conditions as reference
 from guardrail.model.amounts import SECOND
 from guardrail.model.conditions import (
+    ALWAYS,
     Answer,
     Comparison,
     Condition,
@@ -21,6 +22,7 @@ from guardrail.model.conditions import (
     Negation,
     Some,
     compile_condition,
+    text_of,
 )
 from guardrail.model.facts import STANDARD_FACTS
 from tests.engine.conditions import TESTED, condition
