@@ -7,6 +7,7 @@ from typing import Any
 
 from guardrail.cli.figures import NONE, columns, length, plural, stacked
 from guardrail.cli.inert import wrapped
+from guardrail.simulate.report import percent, times, worst_of
 
 Fields = Mapping[str, Any]
 
@@ -14,34 +15,9 @@ _HOUR = 3600.0
 _BANDS = 8
 
 
-def percent(value: float | None) -> str:
-    """Return a share in percent: two decimals, three below a tenth of a percent."""
-    if value is None:
-        return NONE
-    return f"{100 * value:.3f}%" if 0 < value < 0.001 else f"{100 * value:.2f}%"
-
-
 def hours(value: float | None) -> str:
     """Return a number of hours as a length of time, `never` for None."""
     return "never" if value is None else length(value * _HOUR)
-
-
-def times(value: float | None) -> str:
-    """Return a multiple, such as `42×`; of nothing served it is without end."""
-    if value is None:
-        return "∞"
-    return f"{value:,.1f}×" if value < 100 else f"{value:,.0f}×"
-
-
-def worst_of(found: Sequence[Fields]) -> Fields:
-    """Return the seed that served attackers most of what they came for, else harmed most."""
-    return max(
-        found,
-        key=lambda told: (
-            (told["attacker"] or {}).get("sought_share") or 0.0,
-            told["honest"]["pooled"]["established"]["refused_share"] or 0.0,
-        ),
-    )
 
 
 def report(found: Sequence[Fields], cells: int) -> Iterator[str]:

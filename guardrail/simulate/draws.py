@@ -29,14 +29,6 @@ def poisson(random: Random, mean: float) -> int:
     return count
 
 
-def binomial(random: Random, count: int, share: float) -> int:
-    """Return how many of `count` trials succeed; above 40 trials a rounded normal number."""
-    if count <= _NORMAL_FROM:
-        return sum(random.random() < share for _ in range(count))
-    spread = math.sqrt(count * share * (1 - share))
-    return min(count, max(0, round(random.gauss(count * share, spread))))
-
-
 def log_normal(random: Random, median: float, sigma: float, cut: float = 3.0) -> float:
     """Return a log-normal number, its tails cut off at `cut` sigmas."""
     return median * math.exp(sigma * max(-cut, min(cut, random.gauss(0.0, 1.0))))

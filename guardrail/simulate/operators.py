@@ -76,58 +76,36 @@ class Take:
         return cls([0] * hours, [0] * hours, [0] * hours, [0] * hours)
 
 
+@dataclass(slots=True, eq=False)
 class Puppet:
     """One account of an operator: what it shares, and what it knows of its refusals.
 
     `refused_until` maps what its requests were called to the time until when that is refused;
     `acting` is how many accounts acted as one with it when it last asked, None if nothing said so.
+    `before` is what was served before an identity was shown, None if none was.
     """
 
-    __slots__ = (
-        "acting",
-        "asked",
-        "before",
-        "cached",
-        "can_verify",
-        "facts",
-        "number",
-        "paid",
-        "pays",
-        "rate",
-        "refused",
-        "refused_until",
-        "served",
-        "template",
-        "tier",
-        "today",
-        "told",
-        "used_on",
-        "used_usd",
-        "vacant",
-        "verifies_at",
-    )
-
-    def __init__(self, number: int, facts: Facts, template: str, tier: str | None) -> None:
-        self.number = number
-        self.facts = facts
-        self.template = template
-        self.tier = tier
-        self.cached: dict[tuple[str, str], Facts] = {}
-        self.refused_until: dict[str, float] = {}
-        self.acting: int | None = None
-        self.can_verify = False
-        self.verifies_at = NEVER
-        self.rate = 1.0
-        self.asked = self.served = 0
-        # What was served before an identity was shown; None: none was.
-        self.before: int | None = None
-        self.refused = False
-        self.today = 0
-        self.used_on = -1
-        self.paid = self.used_usd = 0.0
-        self.pays = False
-        self.told = False
-        self.vacant = False
+    number: int
+    facts: Facts
+    template: str
+    tier: str | None
+    cached: dict[tuple[str, str], Facts] = field(default_factory=dict)
+    refused_until: dict[str, float] = field(default_factory=dict)
+    acting: int | None = None
+    can_verify: bool = False
+    verifies_at: float = NEVER
+    rate: float = 1.0
+    asked: int = 0
+    served: int = 0
+    before: int | None = None
+    refused: bool = False
+    today: int = 0
+    used_on: int = -1
+    paid: float = 0.0
+    used_usd: float = 0.0
+    pays: bool = False
+    told: bool = False
+    vacant: bool = False
 
 
 class Operator:

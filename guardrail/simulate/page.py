@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from guardrail.pages import Bar, Line, bars_plot, document, lines_plot, shown, table
+from guardrail.simulate.report import percent, times, worst_of
 
 Fields = Mapping[str, Any]
 
@@ -13,14 +14,7 @@ Fields = Mapping[str, Any]
 def page(told: Fields) -> str:
     """Return the page on what was told of a run: its policy set, its mode, and its seeds."""
     seeds: Sequence[Fields] = told["seeds"]
-    worst = max(
-        seeds,
-        key=lambda found: (
-            (found["attacker"] or {}).get("sought_share") or 0.0,
-            found["honest"]["pooled"]["established"]["refused_share"] or 0.0,
-        ),
-    )
-    body = "".join(_sections(told, seeds, worst))
+    body = "".join(_sections(told, seeds, worst_of(seeds)))
     return document(f"Simulation of {told['policy']}", f"<main>{body}</main>")
 
 
@@ -55,14 +49,14 @@ def _three(worst: Fields) -> Iterator[str]:
     boxes = []
     if taken is not None:
         boxes = [
-            (_percent(taken["sought_share"]), "of the agents and code that operators wanted"),
-            (_times(taken["cost_multiple"]), "the unopposed cost of an exchange"),
+            (percent(taken["sought_share"]), "of the agents and code that operators wanted"),
+            (times(taken["cost_multiple"]), "the unopposed cost of an exchange"),
         ]
     boxes.append(
         (
-            _percent(pooled["established"]["refused_share"]),
+            percent(pooled["established"]["refused_share"]),
             "of the requests of established customers denied; of new ones "
-            + _percent(pooled["new"]["refused_share"]),
+            + percent(pooled["new"]["refused_share"]),
         )
     )
     inner = "".join(f"<div><b>{value}</b>{shown(text)}</div>" for value, text in boxes)
@@ -99,7 +93,7 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
         rows.append(
             [
                 f"served by day {mark}",
-                f"{_percent(shares['share'])} of all, {_percent(shares['sought_share'])} of agents "
+                f"{percent(shares['share'])} of all, {percent(shares['sought_share'])} of agents "
                 "and code",
             ]
         )
@@ -129,7 +123,7 @@ def _attack(worst: Fields, seeds: Sequence[Fields]) -> Iterator[str]:
                     f"seed {found['seed']}",
                     "b",
                     (found["attacker"]["sought_share"] or 0.0),
-                    _percent(found["attacker"]["sought_share"]),
+                    percent(found["attacker"]["sought_share"]),
                 )
                 for found in seeds
             ],
@@ -153,7 +147,7 @@ def _honest(worst: Fields) -> Iterator[str]:
                     name,
                     style,
                     ages[age]["refused_share"] or 0.0,
-                    _percent(ages[age]["refused_share"]),
+                    percent(ages[age]["refused_share"]),
                 )
                 for name, ages in honest["segments"].items()
                 if age in ages
@@ -182,7 +176,7 @@ def _harm_row(name: str, harm: Fields) -> list[str]:
         "blocked_share",
         "gone_share",
     )
-    return [name, f"{harm['active']:,}", f"{harm['asked']:,}", *(_percent(harm[s]) for s in shares)]
+    return [name, f"{harm['active']:,}", f"{harm['asked']:,}", *(percent(harm[s]) for s in shares)]
 
 
 def _shocks(worst: Fields) -> Iterator[str]:
@@ -192,7 +186,7 @@ def _shocks(worst: Fields) -> Iterator[str]:
             name,
             f"{shock['accounts']:,}",
             f"{shock['asked']:,}",
-            _percent(shock["refused_share"]),
+            percent(shock["refused_share"]),
             f"{shock['accounts_refused']:,}",
             f"{shock['accounts_stepped_up']:,}",
             f"{shock['accounts_blocked']:,}",
@@ -219,8 +213,8 @@ def _modes(worst: Fields) -> Iterator[str]:
                 [
                     name.replace("_", " "),
                     f"{row['accounts']:,}",
-                    _percent(row["served_share"]),
-                    _percent(row["refused_accounts_share"]),
+                    percent(row["served_share"]),
+                    percent(row["refused_accounts_share"]),
                 ]
                 for name, row in worst["placebo"].items()
             ],
@@ -233,9 +227,9 @@ def _modes(worst: Fields) -> Iterator[str]:
                 [
                     row["primitive"],
                     ", ".join(row["dropped"]) or "none",
-                    _percent((row.get("attacker") or {}).get("sought_share")),
-                    _times((row.get("attacker") or {}).get("cost_multiple")),
-                    _percent(row["pooled"]["established"]["refused_share"])
+                    percent((row.get("attacker") or {}).get("sought_share")),
+                    times((row.get("attacker") or {}).get("cost_multiple")),
+                    percent(row["pooled"]["established"]["refused_share"])
                     if row["dropped"]
                     else "–",
                 ]
@@ -252,11 +246,11 @@ def _every_seed(seeds: Sequence[Fields]) -> Iterator[str]:
         rows.append(
             [
                 str(found["seed"]),
-                _percent(taken.get("share")),
-                _percent(taken.get("sought_share")),
-                _times(taken.get("cost_multiple")) if taken else "–",
+                percent(taken.get("share")),
+                percent(taken.get("sought_share")),
+                times(taken.get("cost_multiple")) if taken else "–",
                 *(
-                    _percent(pooled[age][name])
+                    percent(pooled[age][name])
                     for age in ("established", "new")
                     for name in ("refused_share", "stepped_up_share")
                 ),
@@ -268,16 +262,6 @@ def _every_seed(seeds: Sequence[Fields]) -> Iterator[str]:
 
 def _day_names(days: Sequence[Fields]) -> list[str]:
     return [f"day {day['day']}" for day in days]
-
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.3f}%" if 0 < value < 0.001 else f"{100 * value:.2f}%"
-
-
-def _times(value: float | None) -> str:
-    return "∞" if value is None else f"{value:,.1f}×"
 
 
 def _hours(value: float | None) -> str:

@@ -174,6 +174,7 @@ PRICE_IN, PRICE_OUT = 3e-6, 15e-6
 ENDED = math.inf
 
 
+@dataclass(slots=True, eq=False)
 class Account:
     """One account: what is known of it, how it behaves, and what has become of it.
 
@@ -184,99 +185,58 @@ class Account:
     beforehand, so that no decision changes what is drawn for others.
     """
 
-    __slots__ = (
-        "active",
-        "agentic",
-        "answers",
-        "asked",
-        "asked_to_pay",
-        "blocked",
-        "cached",
-        "clock",
-        "created",
-        "degraded",
-        "denied_days",
-        "established",
-        "facts",
-        "first_action",
-        "gone",
-        "held",
-        "home",
-        "identity",
-        "model",
-        "number",
-        "operator",
-        "paid",
-        "paid_since",
-        "pays_after",
-        "proactive_after",
-        "program",
-        "push",
-        "rate",
-        "refused",
-        "reload",
-        "roams",
-        "segment",
-        "sensitive",
-        "served",
-        "shock",
-        "spent",
-        "stepped",
-        "stepped_requests",
-        "template",
-        "throttled",
-        "tier",
-        "toolset",
-        "trip",
-        "trip_ends",
-        "verifies_at",
-        "verifies_in",
-        "waited",
-        "walls",
-    )
+    number: int
+    segment: int
+    created: float
+    established: bool = field(init=False)
+    operator: int = -1
+    shock: str | None = None
+    facts: Facts = field(default_factory=dict)
+    cached: dict[str, Facts] = field(default_factory=dict)
+    tier: str = "email"
+    identity: str | None = None
+    rate: float = 0.0
+    sensitive: float = 0.0
+    agentic: float = 0.5
+    active: tuple[float, float] = (1.0, 1.0)
+    clock: int = 0
+    program: bool = False
+    model: int = 1
+    template: str | None = None
+    toolset: str | None = None
+    home: Facts = field(default_factory=dict)
+    roams: Sequence[Facts] = ()
+    trip: Facts | None = None
+    trip_ends: float = 0.0
+    push: float = 1.0
+    paid: float = 0.0
+    paid_since: float | None = None
+    pays_after: float = ENDED
+    spent: float = 0.0
+    reload: float = 20.0
+    proactive_after: float = ENDED
+    verifies_in: float = ENDED
+    verifies_at: float = ENDED
+    answers: float = 0.5
+    # What became of its requests, and of itself.
+    asked: int = 0
+    served: int = 0
+    degraded: int = 0
+    refused: int = 0
+    held: int = 0
+    stepped_requests: int = 0
+    throttled: int = 0
+    blocked: int = 0
+    stepped: bool = False
+    asked_to_pay: bool = False
+    gone: bool = False
+    waited: float = 0.0
+    denied_days: set[int] = field(default_factory=set)
+    first_action: float | None = None
+    walls: int = 0
 
-    def __init__(self, number: int, segment: int, created: float) -> None:
-        self.number = number
-        self.segment = segment
-        self.created = created
-        self.established = created < START
-        self.operator = -1
-        self.shock: str | None = None
-        self.facts: Facts = {}
-        self.cached: dict[str, Facts] = {}
-        self.tier = "email"
-        self.identity: str | None = None
-        self.rate = 0.0
-        self.sensitive = 0.0
-        self.agentic = 0.5
-        self.active = (1.0, 1.0)
-        self.clock = 0
-        self.program = False
-        self.model = 1
-        self.template: str | None = None
-        self.toolset: str | None = None
-        self.home: Facts = {}
-        self.roams: Sequence[Facts] = ()
-        self.trip: Facts | None = None
-        self.trip_ends = 0.0
-        self.push = 1.0
-        self.paid = 0.0
-        self.paid_since: float | None = None
-        self.pays_after = ENDED
-        self.spent = 0.0
-        self.reload = 20.0
-        self.proactive_after = ENDED
-        self.verifies_in = ENDED
-        self.verifies_at = ENDED
-        self.answers = 0.5
-        # What became of its requests, and of itself.
-        self.asked = self.served = self.degraded = self.refused = self.held = 0
-        self.stepped_requests = self.throttled = self.blocked = 0
-        self.stepped = self.asked_to_pay = self.gone = False
-        self.waited = 0.0
-        self.denied_days: set[int] = set()
-        self.first_action: float | None = None
-        self.walls = 0
+    def __post_init__(self) -> None:
+        self.established = self.created < START
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ exchange cost him as a multiple of what it costs unopposed, and the harm to hone
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.analysis import Fleet, all_together, bounds
@@ -30,6 +30,31 @@ Fields = dict[str, Any]
 def share(part: float, whole: float) -> float | None:
     """Return a share, None of nothing."""
     return part / whole if whole else None
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent: two decimals, three below a tenth of a percent."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.3f}%" if 0 < value < 0.001 else f"{100 * value:.2f}%"
+
+
+def times(value: float | None) -> str:
+    """Return a multiple, such as `42×`; of nothing served it is without end."""
+    if value is None:
+        return "∞"
+    return f"{value:,.1f}×" if value < 100 else f"{value:,.0f}×"
+
+
+def worst_of(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the seed that served attackers most of what they came for, else harmed most."""
+    return max(
+        found,
+        key=lambda told: (
+            (told["attacker"] or {}).get("sought_share") or 0.0,
+            told["honest"]["pooled"]["established"]["refused_share"] or 0.0,
+        ),
+    )
 
 
 def figures(result: Result) -> Fields:

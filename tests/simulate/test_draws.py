@@ -9,7 +9,6 @@ import pytest
 
 from guardrail.simulate.draws import (
     Zipf,
-    binomial,
     log_normal,
     pareto,
     poisson,
@@ -37,16 +36,6 @@ def test_poisson_numbers_have_the_mean_and_the_variance_they_should(mean):
 
 def test_nothing_is_wanted_where_the_mean_is_nothing():
     assert poisson(Random(1), 0.0) == 0
-
-
-@pytest.mark.parametrize("count", [20, 400])
-def test_binomial_numbers_stay_between_none_and_all(count):
-    random = Random(2)
-    drawn = [binomial(random, count, 0.3) for _ in range(3000)]
-
-    assert statistics.mean(drawn) == pytest.approx(0.3 * count, rel=0.03)
-    assert min(drawn) >= 0
-    assert max(drawn) <= count
 
 
 def test_log_normal_numbers_have_their_median_and_no_tails():
