@@ -13,7 +13,6 @@ from guardrail.analysis import Bound, Fleet, Proof, bounds, proved
 from guardrail.cli import options
 from guardrail.cli.bound_text import ACCOUNTS, worst_fields, worst_lines
 from guardrail.cli.claims_text import open_line, proof_fields, proof_findings, proofs_line
-from guardrail.cli.excerpts import diagnostic_fields
 from guardrail.cli.expecting import (
     FAILED,
     add_thresholds,
@@ -47,7 +46,7 @@ from guardrail.cli.policy_findings import (
     with_owners,
 )
 from guardrail.cli.replaying import ReplayRequest, replay, write_shard
-from guardrail.cli.reporting import keep_apart, write_report
+from guardrail.cli.reporting import write_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.tests_text import (
     coverage_fields,
@@ -69,11 +68,10 @@ from guardrail.cli.traffic_text import (
     print_unreadable,
     remarks,
 )
-from guardrail.errors import SettingError, Severity
+from guardrail.errors import Severity
 from guardrail.guard.loading import MEMORY
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
-from guardrail.pages import check_drawing
 from guardrail.replay.records import DecisionFile
 from guardrail.scenarios import SuiteResult, run_suite
 from guardrail.traffic.mapfile import load_map
@@ -88,7 +86,6 @@ class CheckRequest(ReplayRequest):
     missing: Fraction = Fraction(1, 20)
     doors: list[str] = field(default_factory=list)
     as_of: float | None = None
-    by: list[str] = field(default_factory=list)
     fail_on: FailOn = FailOn.WARN
 
 
@@ -184,7 +181,8 @@ def run_check(
 
     A `run` of traffic that there is already is reported instead of replaying any.
     """
-    asked.checked()
+    if run is None:
+        asked.checked()
     if asked.shard is not None:
         policies = load(asked.paths, expected=asked.expect)
         asked.divisions = divisions_of(asked.by, policies)
@@ -201,12 +199,6 @@ def run_check(
 def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = None) -> Checked:
     """Run every stage and return what they found; progress and warnings go to `output`."""
     known_doors(asked.doors)
-    for name, wish in (("--expect", asked.expect), ("--by", asked.by)):
-        if wish and not asked.traffic and run is None:
-            raise SettingError(f"`{name}` is about traffic: give it with `--traffic`")
-    if asked.report is not None:
-        check_drawing("`--report`")
-        keep_apart("--report", asked.report, asked.traffic)
     policies = load(asked.paths, linted=True, expected=asked.expect)
     asked.divisions = divisions_of(asked.by, policies)
     with ExitStack() as closing:
@@ -219,7 +211,6 @@ def run_stages(asked: CheckRequest, output: Output, run: TrafficRun | None = Non
         if files is not None:
             writer = None
             if asked.decisions is not None:
-                keep_apart("--decisions", asked.decisions, asked.traffic)
                 writer = closing.enter_context(DecisionFile(asked.decisions, policies))
             run = replay(asked, policies, files, mapping, writer, output)
     found = _findings(policies, suite, run, asked, proofs)
@@ -345,8 +336,8 @@ def _fields(checked: Checked) -> dict[str, object]:
         "expected": expected_fields(run),
         "claims": [proof_fields(proof) for proof in checked.proofs],
         "coverage": coverage_fields(suite, policies),
-        "warnings": [diagnostic_fields(one) for one in found.located],
+        "warnings": [finding_fields(one) for one in found.located],
         "unplaced": [finding_fields(one) for one in found.unplaced],
-        "ignored": [diagnostic_fields(one) for one in found.ignored],
+        "ignored": [finding_fields(one) for one in found.ignored],
         "findings": found.told(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import Annotated
@@ -24,14 +24,13 @@ from guardrail.cli.machine import Unplaced
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.policy_findings import with_owners
 from guardrail.cli.replaying import ReplayRequest, tell_ties
-from guardrail.cli.reporting import keep_apart, write_changes_report
+from guardrail.cli.reporting import write_changes_report
 from guardrail.cli.reports import Reports, Results
 from guardrail.cli.revisions import load_version
 from guardrail.cli.traffic import TrafficFiles, TrafficRun, divisions_of, progress, warn
-from guardrail.errors import DataError, SettingError, Severity
+from guardrail.errors import DataError, Severity
 from guardrail.loading import accepted
 from guardrail.model.policy import PolicySet
-from guardrail.pages import check_drawing
 from guardrail.replay.compared_parts import CompareJob, compared_in_parts
 from guardrail.replay.comparing import Compared
 from guardrail.traffic.mapfile import load_map
@@ -46,7 +45,6 @@ class DiffRequest(ReplayRequest):
 
     as_of: float | None = None
     exit_code: bool = False
-    by: list[str] = field(default_factory=list)
     bad_lines: Fraction = Fraction(1, 100)
 
     @property
@@ -122,12 +120,6 @@ def diff(
 def run_diff(asked: DiffRequest, reports: Reports) -> int:
     """Compare two versions, print what changes, and return the exit code."""
     asked.checked()
-    for name, wish in (("--expect", asked.expect), ("--by", asked.by)):
-        if wish and not asked.traffic:
-            raise SettingError(f"`{name}` is about traffic: give it with `--traffic`")
-    if asked.report is not None:
-        check_drawing("`--report`")
-        keep_apart("--report", asked.report, asked.traffic)
     old, new = load_version(asked.old), load_version(asked.new, expected=asked.expect)
     found = compared(old, new, moment_of(asked.as_of))
     replayed = _over_traffic(asked, old, new, reports.main) if asked.traffic else None

@@ -24,24 +24,6 @@ def print_diagnostics(output: Output, diagnostics: tuple[Diagnostic, ...], form:
             _print_full(output, diagnostic)
 
 
-def diagnostic_fields(diagnostic: Diagnostic) -> dict[str, object]:
-    """Return a finding as JSON takes it."""
-    span = diagnostic.span
-    return {
-        "code": diagnostic.code,
-        "severity": str(diagnostic.severity),
-        "message": diagnostic.message,
-        "file": span.file,
-        "line": span.line,
-        "column": span.column,
-        "end_line": span.end_line,
-        "end_column": span.end_column,
-        "label": diagnostic.label,
-        "help": diagnostic.help,
-        **({"owner": diagnostic.owner} if diagnostic.owner else {}),
-    }
-
-
 def counted(diagnostics: tuple[Diagnostic, ...]) -> str:
     """Return how many errors and warnings there are, and notes if any: `1 error, 0 warnings`."""
     known = Counter(found.severity for found in diagnostics)

@@ -7,8 +7,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from guardrail.cli.excerpts import counted, diagnostic_fields, print_diagnostics
+from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.inert import wrapped
+from guardrail.cli.machine import finding_fields
 from guardrail.cli.output import Format, Output
 from guardrail.cli.reports import Reports, Results, Wanted, opened
 from guardrail.errors import GuardrailError, PolicyError
@@ -114,7 +115,7 @@ def _unloaded(error: PolicyError, name: str, not_run: str) -> Results:
         told = f"{counted(error.diagnostics)}. Policy not loaded{not_run}."
         output.lines(wrapped(told, output.width), 0)
 
-    fields = [diagnostic_fields(found) for found in error.diagnostics]
+    fields = [finding_fields(found) for found in error.diagnostics]
     return Results(
         name=name,
         text=text,

@@ -19,6 +19,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def first_of(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the first few of some names, and how many more there are: `a, b and 7 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
 def share(part: float, whole: float) -> str:
     """Return a share in percent, with two decimals."""
     return f"{100 * part / whole:.2f}%" if whole else NONE

@@ -287,9 +287,14 @@ def print_notes(output: Output, found: Found) -> None:
     """Print what is no finding yet, and what comments accept."""
     for note in found.notes:
         output.told("note", shortened(note, 200), "yellow")
-    if found.ignored:
-        codes = ", ".join(sorted({one.code for one in found.ignored}))
-        text = f"{plural(len(found.ignored), 'finding')} accepted by a comment ({codes})"
+    print_accepted(output, found.ignored)
+
+
+def print_accepted(output: Output, accepted: Sequence[Diagnostic]) -> None:
+    """Print how many findings comments accept, nothing where they accept none."""
+    if accepted:
+        codes = ", ".join(sorted({one.code for one in accepted}))
+        text = f"{plural(len(accepted), 'finding')} accepted by a comment ({codes})"
         output.told("note", text, "yellow")
 
 

@@ -11,8 +11,7 @@ from guardrail.cli import options
 from guardrail.cli.claims_text import open_line, proof_findings
 from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
-from guardrail.cli.figures import plural
-from guardrail.cli.findings import known_doors, moment_of
+from guardrail.cli.findings import known_doors, moment_of, print_accepted
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.output import Color, Format, Output
@@ -89,10 +88,7 @@ def run_lint(asked: LintRequest, reports: Reports) -> int:
 def _print(output: Output, form: Format, policies: PolicySet, made: PolicyFindings) -> None:
     if form is Format.FULL:
         output.told("policy", policy_line(policies))
-        if made.ignored:
-            codes = ", ".join(sorted({one.code for one in made.ignored}))
-            text = f"{plural(len(made.ignored), 'finding')} accepted by a comment ({codes})"
-            output.told("note", text, "yellow")
+        print_accepted(output, made.ignored)
         left = open_line([*made.found, *made.ignored])
         if left is not None:
             output.told("open", left, "yellow")

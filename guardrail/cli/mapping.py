@@ -8,7 +8,7 @@ import typer
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
-from guardrail.cli.figures import plural
+from guardrail.cli.figures import first_of, plural
 from guardrail.cli.inert import inert, shortened
 from guardrail.cli.loading import load
 from guardrail.cli.output import Color, Format, Output
@@ -65,9 +65,8 @@ def run_guess(log: str, policies: list[str] | None, output: Output) -> int:
 def _tell_unused(made: Proposal, output: Output) -> None:
     if not made.unused:
         return
-    named = ", ".join(f"`{shortened(name, 40)}`" for name in made.unused[:_SHOWN])
-    more = f" and {len(made.unused) - _SHOWN:,} more" if len(made.unused) > _SHOWN else ""
-    output.note(f"columns taken for nothing: {named}{more}")
+    named = [f"`{shortened(name, 40)}`" for name in made.unused]
+    output.note(f"columns taken for nothing: {first_of(named, _SHOWN)}")
 
 
 def show(name: Name) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from fractions import Fraction
 from typing import Annotated
 
@@ -13,16 +12,15 @@ from guardrail.cli.output import Color, Format
 from guardrail.cli.reports import Wanted
 from guardrail.errors import Severity
 from guardrail.http.doors import DOORS
-from guardrail.loading import NotationError, read_duration
+from guardrail.loading import NotationError, read_duration, share_of
 from guardrail.model.amounts import SECOND
 from guardrail.model.facts import epoch_of
 
 
 def portion(written: str) -> Fraction:
     """Return a share option such as `1%` or `0.5%`."""
-    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)%", written)
-    share = Fraction(found[1]) / 100 if found else None
-    if share is None or share > 1:
+    share = share_of(written)
+    if share is None:
         raise typer.BadParameter(f"`{written}` is not a share: write `1%`, from 0% to 100%")
     return share
 
@@ -277,8 +275,13 @@ Tokens = Annotated[
     ),
 ]
 At = Annotated[
-    str | None,
-    typer.Option("--at", metavar="TIME", help="When it comes, in RFC 3339; now if left out."),
+    float | None,
+    typer.Option(
+        "--at",
+        metavar="TIME",
+        parser=instant,
+        help="When it comes, in RFC 3339; now if left out.",
+    ),
 ]
 Used = Annotated[
     list[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from guardrail.cli.traffic_text import named_rules
 from guardrail.errors import SettingError
 from guardrail.guard.loading import MEMORY
 from guardrail.model.policy import PolicySet
+from guardrail.pages import check_drawing
 from guardrail.replay.counters import save_counters, seed_counters
 from guardrail.replay.down import DownStore
 from guardrail.replay.parts import Job, found_in, replay_guard, replayed_part
@@ -48,6 +50,7 @@ class ReplayRequest:
     warmup: float = 0.0
     geo: str | None = None
     expect: list[str] = field(default_factory=list)
+    by: list[str] = field(default_factory=list)
     divisions: list[tuple[str, ...]] = field(default_factory=list)
     workers: int = 1
     shard: str | None = None
@@ -74,6 +77,11 @@ class ReplayRequest:
         for name, wish in self._wishes().items():
             if wish and not self.traffic:
                 raise SettingError(f"`{name}` replays traffic: give it with `--traffic`")
+        if self.report is not None:
+            check_drawing("`--report`")
+        for name, out in (("--report", self.report), ("--decisions", self.decisions)):
+            if out is not None and any(_is_same_file(out, path) for path in self.traffic):
+                raise SettingError(f"`{name} {out}` would overwrite the traffic")
         if (self.shard is None) != (self.result is None):
             raise SettingError("`--shard K/N` and `--result OUT` go together")
         in_parts = "--workers" if self.workers > 1 else "--shard" if self.shard else None
@@ -132,7 +140,13 @@ class ReplayRequest:
             "--save-counters": self.save_counters,
             "--today": self.today is not None,
             "--report": self.report,
+            "--expect": self.expect,
+            "--by": self.by,
         }
+
+
+def _is_same_file(out: str, path: str) -> bool:
+    return "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path)
 
 
 def replay(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from guardrail.analysis import Change, Changes
@@ -16,23 +16,11 @@ from guardrail.cli.harm_text import most_like_customers, where
 from guardrail.cli.traffic import TrafficRun
 from guardrail.cli.traffic_text import remarks
 from guardrail.decisionlog import LoggedNames
-from guardrail.errors import SettingError
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.replay.comparing import Changed, Compared, Kind
 from guardrail.replay.report import changes_page, report_page
 from guardrail.stores.naming import hash_keys
-
-
-def keep_apart(option: str, out: str, traffic: Sequence[str]) -> None:
-    """Make sure that what is written is not a file of the traffic.
-
-    Raises:
-        SettingError: it is.
-    """
-    for path in traffic:
-        if "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path):
-            raise SettingError(f"`{option} {out}` would overwrite the traffic")
 
 
 def write_report(

@@ -9,13 +9,13 @@ import typer
 from guardrail.analysis import Proof, proved
 from guardrail.cli import options
 from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
-from guardrail.cli.excerpts import diagnostic_fields, print_diagnostics
+from guardrail.cli.excerpts import print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
 from guardrail.cli.findings import moment_of
 from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import load
-from guardrail.cli.machine import Unplaced
+from guardrail.cli.machine import Unplaced, finding_fields
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Format, Output
 from guardrail.cli.policy_findings import failed_tests
@@ -85,7 +85,7 @@ def _results(
             "tests": [result_fields(entry) for entry in suite.results],
             **coverage_fields(suite, policies),
             "claims": [proof_fields(proof) for proof in proofs],
-            "warnings": [diagnostic_fields(one) for one in found],
+            "warnings": [finding_fields(one) for one in found],
         },
         findings=[*found, *empty],
         cases=list(test_cases(suite)),

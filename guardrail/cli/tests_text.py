@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
 from guardrail.analysis import KINDS, Point, points_of
-from guardrail.cli.figures import columns, length, plural
+from guardrail.cli.figures import columns, first_of, length, plural
 from guardrail.cli.inert import padded, shortened, width, wrapped
 from guardrail.cli.machine import Case
 from guardrail.cli.output import Output
@@ -77,7 +77,8 @@ def coverage(suite: SuiteResult, policies: PolicySet) -> str:
 def undecided_line(suite: SuiteResult, policies: PolicySet) -> str | None:
     """Return the rules that decided no test, None where all decided one."""
     never = undecided_rules(policies, suite.decided)
-    return _some(never, ", ") if never and suite.results else None
+    names = [shortened(name, 200) for name in never]
+    return first_of(names, _SHOWN_RULES) if names and suite.results else None
 
 
 def tests_line(suite: SuiteResult, policies: PolicySet) -> str:
@@ -110,10 +111,10 @@ def unreached_line(suite: SuiteResult, policies: PolicySet) -> str | None:
     """
     never = uncovered(policies, suite) if suite.results else ()
     by_rule = [
-        f"{shortened(rule, 48)} ({_some([shortened(p.text, 60) for p in points], '; ', _PARTS)})"
+        f"{shortened(rule, 48)} ({first_of([shortened(p.text, 60) for p in points], _PARTS, '; ')})"
         for rule, points in ((name, list(group)) for name, group in groupby(never, _rule_of))
     ]
-    return _some(by_rule, ", ") if by_rule else None
+    return first_of(by_rule, _SHOWN_RULES) if by_rule else None
 
 
 def _parts(suite: SuiteResult, policies: PolicySet) -> Iterator[str]:
@@ -161,12 +162,6 @@ def coverage_fields(suite: SuiteResult, policies: PolicySet) -> dict[str, object
 
 def _rule_of(point: Point) -> str:
     return point.rule
-
-
-def _some(names: Sequence[str], separator: str, most: int = _SHOWN_RULES) -> str:
-    shown = separator.join(shortened(name, 200) for name in names[:most])
-    more = len(names) - most
-    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def result_fields(entry: ScenarioResult) -> dict[str, object]:

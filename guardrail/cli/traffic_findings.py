@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from guardrail.cli.figures import length, plural, share
+from guardrail.cli.figures import first_of, length, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.machine import Unplaced
 from guardrail.cli.traffic import TrafficRun
@@ -163,14 +163,13 @@ def _spelt_nearly(value: str, known: Counter[str]) -> str | None:
 
 
 def _never_seen(name: str, values: Mapping[str, Rule], first: Rule) -> Diagnostic:
-    shown = ", ".join(shortened(value, 30) for value in list(values)[:_SHOWN])
-    more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
+    shown = first_of([shortened(value, 30) for value in values], _SHOWN)
     named = {rule.id for rule in values.values()}
     others = f" and {plural(len(named) - 1, 'other rule')}" if len(named) > 1 else ""
     verb = "name" if others else "names"
     message = (
         f"rule `{first.id}`{others} {verb} {plural(len(values), 'value')} of `{name}` that no "
-        f"request had: {shown}{more}"
+        f"request had: {shown}"
     )
     return finding("GR302", message, first.span, is_mild=True)
 

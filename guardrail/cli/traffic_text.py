@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from guardrail.cli.figures import NONE, columns, length, moment, period, plural, share
+from guardrail.cli.figures import NONE, columns, first_of, length, moment, period, plural, share
 from guardrail.cli.inert import shortened
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import TrafficRun
@@ -166,12 +166,10 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         yield from _cold_counters(run, policies)
     yield from _without_durations(run, policies)
     if policies.unlisted_model is not None and run.tally.unlisted:
-        count, names = run.tally.unlisted.total(), list(run.tally.unlisted)
-        shown = ", ".join(f"`{shortened(name, 40)}`" for name in sorted(names)[:_SHOWN])
-        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+        names = [f"`{shortened(name, 40)}`" for name in sorted(run.tally.unlisted)]
         yield (
-            f"{plural(count, 'request')} for models not listed count as "
-            f"`{policies.unlisted_model}`: {shown}{more}"
+            f"{plural(run.tally.unlisted.total(), 'request')} for models not listed count as "
+            f"`{policies.unlisted_model}`: {first_of(names, _SHOWN)}"
         )
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
@@ -223,9 +221,8 @@ def map_remarks(notes: MapNotes) -> Iterator[str]:
         yield f"{rows} without a value of `{column}` stand for no request"
     lacking = sorted(notes.missing.items(), key=lambda pair: (-pair[1], pair[0]))
     if lacking:
-        shown = ", ".join(f"{name} {share(count, notes.rows)}" for name, count in lacking[:_SHOWN])
-        more = f" and {len(lacking) - _SHOWN:,} more" if len(lacking) > _SHOWN else ""
-        yield f"missing in the log: {shown}{more} of the requests"
+        names = [f"{name} {share(count, notes.rows)}" for name, count in lacking]
+        yield f"missing in the log: {first_of(names, _SHOWN)} of the requests"
     if notes.respelt:
         requests = plural(sum(notes.respelt.values()), "request")
         most = sorted(notes.respelt.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]

@@ -10,7 +10,7 @@ from guardrail.loading.catalogue import CATALOGUE
 from guardrail.loading.findings import Findings, Place, Scope
 from guardrail.loading.lint import accepted, ending_soon, idle_comments, lint
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of, plain
-from guardrail.loading.notation import NotationError, read_amount, read_duration, typed
+from guardrail.loading.notation import NotationError, read_amount, read_duration, share_of, typed
 from guardrail.loading.schema import policy_schema
 from guardrail.loading.schema_closed import closed_schema
 from guardrail.loading.sets import load_policies, load_text
@@ -50,5 +50,6 @@ __all__ = [
     "read_duration",
     "read_yaml",
     "shaped",
+    "share_of",
     "typed",
 ]

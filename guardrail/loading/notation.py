@@ -162,6 +162,13 @@ def _rate_help(written: str) -> str:
     return "write `60/minute` or `100 per 15 minutes`; second, minute, hour, day"
 
 
+def share_of(text: str) -> Fraction | None:
+    """Return a share such as `5%` or `0.5%`, None for what is none or more than everything."""
+    found = SHARE.fullmatch(text)
+    share = None if found is None else Fraction(found[1]) / 100
+    return None if share is None or share > 1 else share
+
+
 def read_share(written: object) -> int:
     """Return a share such as `5%` or `0.5%` in parts of a million.
 

@@ -11,7 +11,7 @@ from typing import cast
 from guardrail.loading.conditions import Conditions, written
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import MapNode, Node, Scalar, kind_of, text_in
-from guardrail.loading.notation import SHARE
+from guardrail.loading.notation import share_of
 from guardrail.loading.shapes import BoundsShape, ThresholdShape
 from guardrail.loading.shaping import keys_of, shaped
 from guardrail.loading.suggest import nearest
@@ -109,14 +109,8 @@ def _bound(node: Node) -> tuple[Fraction, bool] | None:
     value = node.value if isinstance(node, Scalar) else None
     if type(value) is int and 0 <= value <= TOP:
         return Fraction(value), False
-    share = _share(text_in(node) or "")
+    share = share_of(text_in(node) or "")
     return None if share is None else (share, True)
-
-
-def _share(text: str) -> Fraction | None:
-    found = SHARE.fullmatch(text)
-    share = None if found is None else Fraction(found[1]) / 100
-    return None if share is None or share > 1 else share
 
 
 def _text(
@@ -163,7 +157,7 @@ def written_out(option: str) -> str:
         raise ValueError(f"measures {quoted(name)}: {meant}")
     bound = found["bound"]
     is_count = _COUNT.fullmatch(bound) is not None and int(bound) <= TOP
-    if not is_count and _share(bound) is None:
+    if not is_count and share_of(bound) is None:
         raise ValueError(
             f"has the bound {quoted(bound)}, which is neither a share up to 100% nor a whole "
             "number: write `refused <= 0.1%`, or `refused <= 10`"

@@ -97,7 +97,7 @@ USAGE = {
     ("explain", "policies", "--request", "[]"): "`--request`: not a JSON object",
     ("explain", "policies", "--request", '{"a": NaN}'): "`NaN` is not a number",
     ("explain", "policies", "--request", '{"a": {}}'): "facts are flat",
-    ("explain", "policies", "--request", "{}", "--at", "noon"): "`--at noon` is not a time",
+    ("explain", "policies", "--request", "{}", "--at", "noon"): "`noon` is not a time",
     ("explain", "policies", "--request", "{}", "--tokens", "-1"): "`--tokens -1` is not an amount",
     ("explain", "policies", "--request", "{}", "--used", "r"): "`--used r` is not `RULE=AMOUNT`",
     ("explain", "policies", "--request", "{}", "--used", "r=1"): "there is no rule `r`",
