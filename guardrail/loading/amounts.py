@@ -19,7 +19,7 @@ from guardrail.loading.nodes import (
     text_in,
 )
 from guardrail.loading.notation import NotationError, read_amount, read_rate, report_notation, typed
-from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.shaping import only_keys
 from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import (
@@ -207,9 +207,7 @@ class Amounts:
     def _banded(self, node: MapNode, read: _Reader) -> Banded | None:
         """Compile the amounts of bands; below the first, and missing, `else` or the smallest."""
         place = Place(node, self.scope.findings)
-        unknown = [e.key.text for e in node.entries if e.key.text not in BANDED_KEYS]
-        for name in unknown:
-            report_unknown_key(place, (name,), BANDED_KEYS)
+        fine = only_keys(place, BANDED_KEYS)
         fact = self._banded_fact(place)
         written = cast(MapNode, node.get("bands")).entries
         if not written:
@@ -219,7 +217,7 @@ class Amounts:
         otherwise = node.get("else")
         fallback = None if otherwise is None else self._entry(otherwise, read)
         known = all_or_none(bands)
-        if fact is None or unknown or not known or not self._rising(known, written):
+        if fact is None or not fine or not known or not self._rising(known, written):
             return None
         if isinstance(fallback, Failure):
             return None
@@ -293,15 +291,13 @@ class Amounts:
 
     def _from_fact(self, node: MapNode, *, money: bool) -> FromFact | None:
         place = Place(node, self.scope.findings)
-        unknown = [e.key.text for e in node.entries if e.key.text not in ("fact", "else")]
-        for name in unknown:
-            report_unknown_key(place, (name,), ("fact", "else"))
+        fine = only_keys(place, ("fact", "else"))
         fact = self._numeric_fact(place.at("fact"))
         missing: int | Failure | None = 0
         otherwise = node.get("else")
         if otherwise is not None:
             missing = self._entry(otherwise, lambda scalar: _plain_amount(scalar, money=money))
-        if fact is None or unknown or isinstance(missing, Failure):
+        if fact is None or not fine or isinstance(missing, Failure):
             return None
         return FromFact(fact.name, MICRO if money else 1, missing)
 

@@ -9,7 +9,7 @@ from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions
 from guardrail.loading.findings import Path, Place, Scope
 from guardrail.loading.nodes import ListNode, MapNode, Node, all_or_none, kind_of, text_in
-from guardrail.loading.notation import read_at
+from guardrail.loading.notation import MONEY, read_at
 from guardrail.loading.rules import read_window
 from guardrail.loading.shapes import ClaimShape
 from guardrail.loading.shaping import shaped
@@ -140,7 +140,7 @@ class Claims:
                 place.report_key("GR101", path, f"unknown unit {quoted(unit)}", help=help)
                 found.append(None)
                 continue
-            amount = Amounts(self.scope).amount(entry.value, money=unit == "cost_usd")
+            amount = Amounts(self.scope).amount(entry.value, money=unit == MONEY)
             if not isinstance(amount, Fixed) or amount.value is None:
                 if amount is not None:
                     help = "write a number, such as `100` or `50k`"

@@ -15,7 +15,7 @@ from guardrail.loading.files import PolicyFile
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import Entry, ListNode, MapNode, Node, Scalar, kind_of
 from guardrail.loading.notation import NotationError, as_fact_of_texts, report_notation, typed
-from guardrail.loading.shaping import report_unknown_key
+from guardrail.loading.shaping import only_keys
 from guardrail.loading.suggest import did_you_mean
 from guardrail.loading.text import quoted
 from guardrail.model.facts import Fact, FactType
@@ -75,10 +75,8 @@ class Lists:
     def _empty(self, place: Place) -> NamedList | None:
         """Take over a list that is said to hold nothing."""
         entries = place.node.entries if isinstance(place.node, MapNode) else ()
-        for entry in entries:
-            if entry.key.text not in ("empty", "file"):
-                report_unknown_key(place, (entry.key.text,), ("empty", "file"))
-                return None
+        if not only_keys(place, ("empty", "file")):
+            return None
         written = place.at("empty")
         if not isinstance(written, Scalar) or written.value != "intended" or len(entries) > 1:
             help = "write `{empty: intended}` alone, or list the values"
@@ -91,10 +89,7 @@ class Lists:
     def _from_file(
         self, place: Place, source: PolicyFile, contents: list[tuple[str, bytes]]
     ) -> NamedList | None:
-        entries = place.node.entries if isinstance(place.node, MapNode) else ()
-        for entry in entries:
-            if entry.key.text != "file":
-                report_unknown_key(place, (entry.key.text,), ("file",))
+        only_keys(place, ("file",))
         node, at = place.at("file"), ("file",)
         if node is place.node:
             return None

@@ -51,6 +51,8 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 
 LONGEST = 366 * DAY
 """The longest window, in microseconds."""
+MONEY = "cost_usd"
+"""The unit whose amounts are in USD, and may have decimals."""
 
 
 class NotationError(Exception):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.nodes import Entry, MapNode, kind_of
+from guardrail.loading.notation import MONEY
 from guardrail.loading.shaping import report_unknown_key
 from guardrail.loading.text import quoted
 from guardrail.model.amounts import Amount, Fixed, Raised
@@ -24,8 +25,6 @@ from guardrail.model.rules import (
     Rate,
     Rule,
 )
-
-MONEY = "cost_usd"
 
 Raises = Mapping[str, Amount]
 """What an exemption raises the amounts of a rule to, by the key they have in the rule."""

@@ -24,6 +24,7 @@ from guardrail.loading.nodes import (
 )
 from guardrail.loading.notation import (
     LONGEST,
+    MONEY,
     NotationError,
     read_at,
     read_duration,
@@ -253,7 +254,6 @@ def _keys(node: Node) -> set[str]:
     return {entry.key.text for entry in node.entries} if isinstance(node, MapNode) else set()
 
 
-MONEY = "cost_usd"
 _CALENDAR = ("hour", "day", "week", "month", "lifetime")
 _BANNED_KEYS = (("account.id",), ("credential.id",), ("actor.id",))
 _IN_FACT_WORDS = {

@@ -21,12 +21,19 @@ from guardrail.loading.nodes import (
     plain,
     text_in,
 )
-from guardrail.loading.notation import read_amount, read_at, read_duration, read_instant, typed
+from guardrail.loading.notation import (
+    MONEY,
+    read_amount,
+    read_at,
+    read_duration,
+    read_instant,
+    typed,
+)
 from guardrail.loading.shapes import Degrading, ExpectShape, ScenarioShape, ScenarioStepShape
 from guardrail.loading.shaping import report_unknown_key, shaped
 from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import listed, quoted
-from guardrail.model.amounts import SECOND
+from guardrail.model.amounts import MICRO, SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.effects import Effect
 from guardrail.model.facts import FactType
@@ -202,10 +209,10 @@ class Scenarios:
                 message = "`tokens` and `input_tokens` both give the input"
                 place.report_key("GR103", (*path, name), message, help="keep one of them")
                 fine = False
-            money = name == "cost_usd"
+            money = name == MONEY
             amount = read_at(self.scope, node, partial(read_amount, money=money))
             fine = fine and amount is not None
-            amounts[unit] = amount / 1_000_000 if money and amount is not None else amount
+            amounts[unit] = amount / MICRO if money and amount is not None else amount
         return amounts if fine else None
 
     def _duration(self, node: Node | None) -> int | None:

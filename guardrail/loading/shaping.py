@@ -81,6 +81,15 @@ def report_unknown_key(
     place.report_key("GR101", path, f"unknown key {quoted(name)}", help=help)
 
 
+def only_keys(place: Place, known: Sequence[str]) -> bool:
+    """Tell whether a map has no other keys than these; what else it has is reported."""
+    entries = place.node.entries if isinstance(place.node, MapNode) else ()
+    others = [entry.key.text for entry in entries if entry.key.text not in known]
+    for name in others:
+        report_unknown_key(place, (name,), known)
+    return not others
+
+
 def _without_commas(place: Place, path: Path) -> str | None:
     """Return the advice on a key that is the rest of a number such as `1,000`."""
     span = place.key_span(path)

@@ -11,6 +11,7 @@ from guardrail.loading.findings import Path
 from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import MapNode, Node, Scalar
+from guardrail.loading.notation import MONEY
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import (
     HOUR,
@@ -28,7 +29,7 @@ from guardrail.model.rules import BURST, Budget, Concurrency, Distinct, Limiting
 TYPICAL_TOKENS = 1000
 """What a request is taken to need where no model says how long its answers may get."""
 
-_METERED = ("tokens", "output_tokens", "cost_usd")
+_METERED = ("tokens", "output_tokens", MONEY)
 _FLEETING = ("/tmp/", "/dev/shm/", "/run/", "/var/run/")
 """Folders that are empty after their host has started."""
 _OF_ALL = ("requests", "tokens", "in flight")
@@ -116,7 +117,7 @@ def _too_small(written: Written, limits: list[_Limit]) -> None:
         stated = [amount for amount in amounts if amount]
         needed: Fraction | int = typical.get(limit.unit, 0)
         label = told
-        if limit.unit == "cost_usd":
+        if limit.unit == MONEY:
             needed = min(prices, default=Fraction(0))
             label = "a request that states no output reserves more, whatever its model"
         if stated and min(stated) < needed:

@@ -10,6 +10,7 @@ from guardrail.errors import Span
 from guardrail.loading.findings import Path
 from guardrail.loading.lint.written import Written, allowances
 from guardrail.loading.nodes import Entry, MapNode
+from guardrail.loading.notation import MONEY
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import MICRO, Banded, Lookup, without_raises
 from guardrail.model.facts import ACCOUNTS, EARNED, Fact, FactType
@@ -34,7 +35,7 @@ def lint_tiers(written: Written) -> None:
         for (lower, more), (higher, less) in pairs:
             if less < more:
                 message = f"{quoted(higher)} gets less than {quoted(lower)}, which is lower"
-                money = path[-1] == "cost_usd"
+                money = path[-1] == MONEY
                 label = f"{_shown(less, money)} after {_shown(more, money)}"
                 help = "let the amounts rise with their fact, or swap them"
                 at = _row(written, rule, path, higher)
