@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from guardrail.errors import SettingError
+from guardrail.model.effects import EFFECTS, StoreMode
 
 LOG = logging.getLogger("guardrail")
 
-EFFECTS = ("allow", "degrade", "throttle", "block")
-MODES = ("normal", "local", "open", "closed")
+MODES = tuple(map(str, StoreMode))
 ENDINGS = ("refused", "settled", "released")
 LONGEST_TEXT = 256
 

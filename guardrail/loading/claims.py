@@ -18,11 +18,10 @@ from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import Fixed
 from guardrail.model.claims import AtMost, Claim
 from guardrail.model.conditions import ALWAYS, Condition
-from guardrail.model.effects import Effect
+from guardrail.model.effects import EFFECTS, Effect
 from guardrail.model.facts import Source
 from guardrail.model.rules import Window
 
-EFFECTS = tuple(str(effect) for effect in Effect)
 KINDS = ("never", "always", "at_most", "client_facts")
 """The keys of a claim of which exactly one is there."""
 

@@ -35,13 +35,12 @@ from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import listed, quoted
 from guardrail.model.amounts import MICRO, SECOND
 from guardrail.model.cells import TOP
-from guardrail.model.effects import Effect
+from guardrail.model.effects import EFFECTS, Effect
 from guardrail.model.facts import FactType
 from guardrail.model.policy import Expectation, Scenario, ScenarioStep
 
 MOST_CASES = 1_000
 """How many tests one matrix may make."""
-_EFFECTS = ("allow", "degrade", "throttle", "block")
 _SECONDS = (FactType.TIMESTAMP, FactType.DURATION)
 
 
@@ -221,10 +220,10 @@ class Scenarios:
     def _expect(self, place: Place, path: Path) -> Expectation | None:
         node = place.at(*path)
         if isinstance(node, Scalar) and isinstance(node.value, str):
-            if node.value in _EFFECTS:
+            if node.value in EFFECTS:
                 return Expectation(effect=Effect[node.value.upper()], span=node.span)
-            help = suggestion(node.value, _EFFECTS, None)
-            label = f"one of {listed(_EFFECTS, 'or')}"
+            help = suggestion(node.value, EFFECTS, None)
+            label = f"one of {listed(EFFECTS, 'or')}"
             message = f"{quoted(node.text)} is not an effect"
             self.scope.report("GR106", node, message, label=label, help=help)
             return None
@@ -233,12 +232,12 @@ class Scenarios:
         return None if shape is None else self._expectation(shape, inner)
 
     def _expectation(self, shape: ExpectShape, place: Place) -> Expectation | None:
-        chosen = [name for name in _EFFECTS if getattr(shape, name) is not None]
+        chosen = [name for name in EFFECTS if getattr(shape, name) is not None]
         if len(chosen) != 1:
             message = f"a decision has one effect, this says {listed(chosen)}"
             if not chosen:
                 message = "this does not say which effect to expect"
-            help = f"write one of {listed(_EFFECTS, 'or')}, such as `{{allow: true}}`"
+            help = f"write one of {listed(EFFECTS, 'or')}, such as `{{allow: true}}`"
             place.report_key("GR102", (), message, help=help)
             return None
         effect = chosen[0]

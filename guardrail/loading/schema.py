@@ -35,6 +35,7 @@ from guardrail.loading.shapes import (
 )
 from guardrail.loading.verdicts import CODE
 from guardrail.model.amounts import UNITS
+from guardrail.model.effects import EFFECTS
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
 
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ _SHAPES: tuple[type[Shape], ...] = (
     BoundsShape,
     ClaimShape,
 )
-_EFFECTS = ["allow", "degrade", "throttle", "block"]
+_EFFECTS = list(EFFECTS)
 _TEXT: Json = {"type": "string"}
 VALUES: dict[FactType, Json] = {
     FactType.STRING: _TEXT,

@@ -28,6 +28,10 @@ class Effect(enum.IntEnum):
 _THROTTLE = Effect.THROTTLE
 
 
+EFFECTS = tuple(map(str, Effect))
+"""The names of all effects, the mildest first."""
+
+
 class Mode(enum.Enum):
     """Whether a rule is enforced, only reported (shadow), or left out."""
 
