@@ -82,19 +82,6 @@ def read_text(read: Reading) -> str:
     return f"{read.used:,.10g} + {read.asked:,.10g} of {read.limit:,.10g} {read.unit} ({key})"
 
 
-def read_fields(read: Reading) -> dict[str, object]:
-    """Return what a rule read as JSON takes it."""
-    return {
-        "facts": dict(read.facts),
-        "key": dict(read.key),
-        "unit": read.unit,
-        "used": read.used,
-        "asked": read.asked,
-        "limit": read.limit,
-        "never_fits": read.never_fits,
-    }
-
-
 def _shown(
     segments: dict[tuple[str, ...], Segment], *, shadow: bool
 ) -> tuple[list[tuple[tuple[str, ...], Segment]], list[Segment]]:
