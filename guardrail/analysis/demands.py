@@ -27,6 +27,7 @@ from guardrail.analysis.formulas import (
     some,
 )
 from guardrail.analysis.space import Space
+from guardrail.analysis.through import LONGEST, LONGEST_CHANGE
 from guardrail.analysis.witnesses import More
 from guardrail.engine import allowance, in_unit
 from guardrail.errors import Diagnostic, Span
@@ -54,7 +55,6 @@ Figures = tuple[Fraction, ...]
 Rows = tuple[tuple[Figures, Formula], ...]
 
 _STRICTNESS = {"allow": 0, None: 1, "local": 1, "deny": 2}
-_CALENDAR = {"hour": HOUR, "day": DAY + HOUR, "week": 7 * DAY + HOUR, "month": 31 * DAY + HOUR}
 _WITHIN = {"hour": ("day", "week", "month"), "day": ("week", "month")}
 
 
@@ -463,8 +463,9 @@ def _contains(b: Window, a: Window) -> bool:
     if b.length is None:
         return b.kind in _WITHIN.get(a.kind, ())
     # A rolling window is counted in sixty parts, and a part more.
-    length = _CALENDAR[a.kind] if a.length is None else a.length + -(-a.length // 60)
-    return b.length >= length
+    if a.length is not None:
+        return b.length >= a.length + -(-a.length // 60)
+    return b.length >= LONGEST[a.kind] + (0 if a.kind == "hour" else LONGEST_CHANGE)
 
 
 def covered(space: Space, b: Demand, a: Demand) -> Formula:

@@ -6,7 +6,7 @@ Of each question the requests that are refused anyway are left out: they are cha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -29,15 +29,15 @@ from guardrail.analysis.formulas import (
     variables_of,
 )
 from guardrail.analysis.space import CLOCK, Space
+from guardrail.analysis.through import SHORTEST, Time, time_of, windows
 from guardrail.analysis.witnesses import More, possible, possible_twice, some_point
 from guardrail.engine import in_unit
 from guardrail.errors import Diagnostic, Span, finding
-from guardrail.model.amounts import DAY, HOUR, Amount, Fixed, FromFact, without_raises
+from guardrail.model.amounts import Amount, Fixed, FromFact, without_raises
 from guardrail.model.effects import Mode
 from guardrail.model.facts import Source
 from guardrail.model.rules import (
     BURST,
-    CALENDAR,
     Block,
     Budget,
     CountingVerb,
@@ -69,17 +69,6 @@ _RENAMED = ("agentic", "code")
 """The capabilities that a client can call `chat` at the same endpoint."""
 _VARYING = ("client.", "device.", "geo.", "network.", "time.")
 """The facts, by how they begin, that one account can have several values of."""
-_LONGEST: Mapping[str, int] = {**CALENDAR, "month": 31 * DAY}
-_SHORTEST: Mapping[str, int] = {**CALENDAR, "month": 28 * DAY}
-_NESTED = {
-    ("hour", "day"): 24,
-    ("hour", "week"): 7 * 24,
-    ("hour", "month"): 31 * 24,
-    ("day", "week"): 7,
-    ("day", "month"): 31,
-}
-"""How many of one calendar window make up another, at most."""
-
 Row = tuple[int | None, int | None, Formula]
 """What a limit allows, None is unlimited, at once if it is a rate, and of which requests."""
 
@@ -352,32 +341,22 @@ def _within(
     outer: Limit, admitted: Fraction, burst: int | None, inner: Budget, zone: str
 ) -> Fraction | float:
     """Return the most that a limit lets through within the window of another."""
-    kind = inner.window.kind
     if isinstance(outer.verb, Rate):
-        if burst is None or kind == "lifetime":
+        longest = _time(inner).longest(zone)
+        if burst is None or longest is None:
             return math.inf
-        return burst + admitted * Fraction(_length(inner, zone), outer.verb.period)
+        return burst + admitted * Fraction(longest, outer.verb.period)
     assert isinstance(outer.verb, Budget)
-    window = outer.verb.window
-    if window.kind == "lifetime" or _same_time(outer.verb, inner):
+    if _same_time(outer.verb, inner):
         return admitted
-    if kind == "lifetime":
-        return math.inf
-    nested = _NESTED.get((window.kind, kind))
-    if nested is not None:
-        return admitted * nested
-    shortest = window.length or _SHORTEST[window.kind]
-    if window.length is None and window.kind != "hour" and zone != "UTC":
-        shortest -= HOUR
-    times = math.ceil(Fraction(_length(inner, zone), shortest))
-    return admitted * (times if window.kind == "rolling" else times + 1)
+    times = windows(outer.verb.window, _time(inner), zone)
+    return math.inf if times is None else admitted * times
 
 
-def _length(budget: Budget, zone: str) -> Fraction:
-    """Return how long the time is, in microseconds, that a window adds up at most."""
-    if budget.window.length is not None:
-        return Fraction(budget.window.length * 61, 60)
-    return Fraction(_LONGEST[budget.window.kind] + (0 if zone == "UTC" else HOUR))
+def _time(budget: Budget) -> Time:
+    """Return the time that a window adds up at most: of a rolling one sixty parts, and one more."""
+    length = budget.window.length
+    return time_of(budget.window) if length is None else Time(-(-length * 61 // 60))
 
 
 def _fills_no_rate(
@@ -385,7 +364,7 @@ def _fills_no_rate(
 ) -> bool:
     if burst is None or outer.window.kind == "lifetime":
         return burst is None
-    length = outer.window.length or _SHORTEST[outer.window.kind]
+    length = outer.window.length or SHORTEST[outer.window.kind]
     at_once = admitted if outer.window.kind == "rolling" else 2 * admitted
     return at_once <= burst and admitted * rate.period <= pace * length
 

@@ -18,8 +18,9 @@ from guardrail.model.rules import Budget, Rate, Window
 LONGEST_CHANGE = 2 * HOUR
 """By how much clocks are set back, at most."""
 
-_LONGEST = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}
-_SHORTEST = {**_LONGEST, "month": 28 * DAY}
+LONGEST = {"hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}
+SHORTEST = {**LONGEST, "month": 28 * DAY}
+"""How long windows of the calendar are, in microseconds, where no clock is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def time_of(window: Window) -> Time:
         return Time(None)
     if window.kind == "rolling":
         return Time(window.length)
-    return Time(_LONGEST[window.kind], window.kind)
+    return Time(LONGEST[window.kind], window.kind)
 
 
 def windows(window: Window, time: Time, zone: str) -> int | None:
@@ -64,12 +65,12 @@ def windows(window: Window, time: Time, zone: str) -> int | None:
     if window.length is not None:
         return -(-longest // window.length)
     if window.kind == time.begins:
-        return -(-time.length // _LONGEST[window.kind])
+        return -(-time.length // LONGEST[window.kind])
     if time.begins == "hour":
         return 1
     if time.begins is None:
         change = 0 if zone == "UTC" or window.kind == "hour" else LONGEST_CHANGE
-        return -(-longest // (_SHORTEST[window.kind] - change)) + 1
+        return -(-longest // (SHORTEST[window.kind] - change)) + 1
     if window.kind == "hour":
         # Where clocks change by half an hour, hours begin elsewhere after it.
         return -(-longest // HOUR) + (longest > time.length)

@@ -75,3 +75,20 @@ def test_an_unlimited_rule_that_applies_to_nothing_is_told_once():
     assert found(f"{never}budget: {{requests: unlimited, per: day, key: account.id}}") == [
         "r0 GR201"
     ]
+
+
+@pytest.mark.parametrize(("zone", "told"), [("UTC", ["r1 GR207"]), ("Antarctica/Troll", [])])
+def test_a_day_on_which_clocks_are_set_back_by_two_hours_lets_more_through(zone, told):
+    # A minute of 1,440 each, and of 120 more on that day.
+    pace = "when: always, rate: {requests: 1/minute, burst: 1, key: account.id}"
+    day = "when: always, budget: {requests: 1530, per: day, key: account.id}"
+
+    assert found(pace, day, more=f"defaults: {{timezone: {zone}}}\n") == told
+
+
+def test_a_week_is_reached_by_more_than_a_seventh_of_it_each_day_alone():
+    week = "when: always, budget: {requests: 70, per: week, key: account.id}"
+    day = "when: always, budget: {requests: %s, per: day, key: account.id}"
+
+    assert found(day % 10, week) == ["r1 GR207"]
+    assert found(day % 11, week) == []
