@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from itertools import product
 
 import pytest
 from hypothesis import example, given
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 
 from guardrail.http import request
 from guardrail.http.metering import UsageFormat
-from guardrail.http.metering.accumulator import Tally
+from guardrail.http.metering.accumulator import Passed, Tally
 from guardrail.http.metering.partial_json import Skim, read_whole
-from guardrail.http.metering.streams import EventStream
-from guardrail.http.metering.usage_formats import figures_of
+from guardrail.http.metering.streams import Event, EventStream
+from guardrail.http.metering.usage_formats import Fed, figures_of
 from guardrail.http.parsing import ReadingLimits
 from guardrail.http.parsing.caps import caps_of
 from guardrail.http.parsing.endpoints import endpoint_of
@@ -159,6 +160,55 @@ def test_a_plain_piece_counts_like_one_with_a_member_that_says_nothing(choices, 
         both.append((tally.estimate, tally.least, tally.passed.pieces))
 
     assert both[0] == both[1]
+
+
+SAYING: tuple[list[dict[str, object]], ...] = (
+    [],
+    [{"index": 0, "delta": {"role": "assistant", "content": None}}],
+    [{"index": 0, "delta": {"content": "a b"}, "logprobs": None, "finish_reason": None}],
+    [{"delta": {"content": "a"}, "logprobs": {"content": [{}]}}],
+    [{"delta": {"content": "a", "reasoning_content": "so"}}],
+    [{"delta": {"content": "a"}, "usage": {"completion_tokens": 5}}],
+    [{"delta": {"content": "a"}}, {"delta": {"content": "b c"}}],
+)
+BESIDE: tuple[dict[str, object], ...] = (
+    {},
+    {"model": "small", "usage": None},
+    {"model": ""},
+    {"model": 7},
+    {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+    {"object": "thread.run"},
+    {"error": {"message": "x"}},
+    {"type": "response.completed"},
+    {"output": "all so far"},
+    {"tokens_predicted": 5},
+    {"meta_info": {"completion_tokens": 5}},
+    {"x_groq": {"usage": {"completion_tokens": 5}}},
+)
+
+
+def held(counted):
+    """Return all that is counted, whether it stands on an instance or, unchanged, on its class."""
+    if isinstance(counted, dict):
+        return {name: held(value) for name, value in counted.items()}
+    if not isinstance(counted, Tally | Passed | Fed):
+        return counted
+    every = {**vars(type(counted)), **vars(counted)}
+    return {name: held(value) for name, value in every.items()}
+
+
+@pytest.mark.parametrize("kind", UsageFormat)
+def test_a_plain_chunk_of_a_stream_is_taken_in_like_any_document(kind):
+    for saying, beside, reasons, feeds in product(SAYING, BESIDE, (False, True), (False, True)):
+        quick, long = (Tally(kind, 5, reasons=reasons, feeds=feeds) for _ in range(2))
+        chunk = {"id": "c", "object": "chat.completion.chunk", "choices": saying, **beside}
+        text = json.dumps(chunk).encode()
+        for _ in range(2):
+            quick.take_event(Event(text, (), len(text)))
+            long.add(chunk)
+
+        assert quick.figures == long.figures
+        assert held(quick) == held(long)
 
 
 SETTINGS = {
