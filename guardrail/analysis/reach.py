@@ -156,11 +156,12 @@ def _branches(rule: Rule) -> Iterator[tuple[Point, Condition]]:
         yield Point(rule.id, "branch", text_of(part)), part
 
 
-def _alternatives(condition: Condition) -> Iterator[Condition]:
+def _alternatives(condition: Condition, *, negated: bool = False) -> Iterator[Condition]:
+    """Yield the parts of each `any`; below a `not` a rule acts where none of them holds."""
     if isinstance(condition, Negation):
-        yield from _alternatives(condition.part)
+        yield from _alternatives(condition.part, negated=not negated)
     elif isinstance(condition, Every | Some):
         for part in condition.parts:
-            if isinstance(condition, Some):
+            if isinstance(condition, Some) and not negated:
                 yield part
-            yield from _alternatives(part)
+            yield from _alternatives(part, negated=negated)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from guardrail.loading.findings import Place, Scope
+from guardrail.loading.foreign import remaining
 from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import (
     Entry,
@@ -145,6 +146,10 @@ class Amounts:
             failed = failed or isinstance(amount, Failure)
             if name == "else":
                 otherwise = amount
+            elif fact is not None and fact.values and remaining(name) and name not in fact.values:
+                message = f"{quoted(name)} is not a value of {quoted(fact.name)}"
+                self._report("GR106", entry.key, message, "write `else` for all others")
+                failed = True
             elif fact is not None:
                 value = typed(fact, entry.key, self.scope)
                 failed = failed or value is None
@@ -286,7 +291,11 @@ class Amounts:
             return False
         message = f"the table by {name} has no `else`"
         label = f"{name} can have any value"
-        self.scope.report("GR113", at, message, label=label, help="add `else: AMOUNT`")
+        help = "add `else: AMOUNT`"
+        meant = next((e.key.text for e in node.entries if remaining(e.key.text)), None)
+        if meant is not None:
+            help = f"write `else` in the place of {quoted(meant)}, if that is for all others"
+        self.scope.report("GR113", at, message, label=label, help=help)
         return False
 
     def _from_fact(self, node: MapNode, *, money: bool) -> FromFact | None:

@@ -18,6 +18,10 @@ _VERBS = "write `rate` for a pace, `budget` for an amount in a window"
 _WHEN = "write `when`"
 _NOT_WHEN = "write `when: {not: {…}}`"
 _OFF, _SHADOW = "write `mode: off`", "write `mode: shadow`"
+_ZONE_WORDS: Mapping[str, str] = dict.fromkeys(
+    ("timezone", "time_zone", "timeZone", "tz", "zone"),
+    "write `defaults: {timezone: Europe/Berlin}` in one file: it holds for the whole set",
+)
 
 VERB_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("deny", "reject", "forbid", "refuse", "drop", "ban"), "write `block: {}`"),
@@ -45,6 +49,7 @@ CONDITION_WORDS: Mapping[str, str] = {
 """Keys of a rule that are meant as its condition."""
 
 _RULE_WORDS: Mapping[str, str] = {
+    **_ZONE_WORDS,
     **VERB_WORDS,
     **CONDITION_WORDS,
     **dict.fromkeys(("priority", "order", "weight", "precedence", "salience"), _STRONGEST),
@@ -63,6 +68,7 @@ _RULE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("sample", "percent", "percentage", "canary"), "write `rollout: 5%`"),
 }
 _LIMIT_WORDS: Mapping[str, str] = {
+    **_ZONE_WORDS,
     **dict.fromkeys(
         ("limit", "max", "amount", "count", "quota", "maximum", "value", "rate"),
         "write the amount under its unit, such as `requests`",
@@ -84,6 +90,7 @@ _REFUSAL_WORDS: Mapping[str, str] = {
     "error": "write `reason`, or `message` for people",
 }
 _FILE_WORDS: Mapping[str, str] = {
+    **_ZONE_WORDS,
     **dict.fromkeys(("version", "apiVersion", "api_version"), "write `guardrail: 1`"),
     **dict.fromkeys(("namespace", "name", "kind"), "write `policy: NAME`"),
     **dict.fromkeys(("policies", "limits", "rate_limits", "rule"), "write `rules`, a list"),
@@ -123,6 +130,10 @@ _FACT_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("path", "route", "url", "uri", "endpoint"), "request.endpoint"),
     "asn": "geo.asn",
 }
+_OWNERS = frozenset("account caller client customer principal request subject user".split())
+_TIME_WORDS = frozenset(
+    "time date day now datetime timestamp time.date time.now time.day request.time".split()
+)
 
 _CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
     "type": {
@@ -184,12 +195,24 @@ def limit_key(verb: str, name: str) -> str | None:
         if verb == "rate":
             return "write the time into the amount: `requests: 60/minute`"
         return "write `lease`" if verb == "concurrency" else "write `per`"
+    if name.startswith("cost_"):
+        return "write `cost_usd`: money is counted in dollars"
     if name in ("limit", "amount", "count", "maximum", "most") and verb in (
         "concurrency",
         "distinct",
     ):
         return "write `max`"
     return _LIMIT_WORDS.get(name)
+
+
+def remaining(name: str) -> bool:
+    """Tell whether a row of a table is called as all others are called elsewhere."""
+    return name.lower() in ("default", "other", "others", "otherwise", "rest", "any", "*", "_")
+
+
+def undeclared_unit(name: str) -> str:
+    """Return the advice on an amount under a name that may be a unit of the author's own."""
+    return f"a unit of your own is declared at the top of a file: `units: [{name}]`"
 
 
 def refusal_key(name: str) -> str | None:
@@ -209,8 +232,17 @@ def fact_name(name: str, known: Mapping[str, Fact], value: Node | None = None) -
         if inner:
             shown = ", ".join(f"{name}.{part}: …" for part in inner)
             return f"write `{{{shown}}}`: a fact's name is one word with dots"
-    meant = _FACT_WORDS.get(name.lower().replace("-", "_"))
-    return f"did you mean `{meant}`?" if meant in known or meant in STANDARD_FACTS else None
+    lowered = name.lower().replace("-", "_")
+    if lowered in _TIME_WORDS:
+        return "write `from` and `until` beside `when`; `time.hour` and `time.weekday` are facts"
+    meant = _FACT_WORDS.get(lowered)
+    if meant in known or meant in STANDARD_FACTS:
+        return f"did you mean `{meant}`?"
+    owner, _, last = lowered.partition(".")
+    meant = _FACT_WORDS.get(last) if owner in _OWNERS else None
+    if meant in known or meant in STANDARD_FACTS:
+        return f"did you mean `{meant}`? Else declare it: `{name}: {{type: string}}`"
+    return None
 
 
 def choice(key: str, word: str) -> str | None:
@@ -238,7 +270,11 @@ def operator(fact: Fact, name: str, value: Node) -> str | None:
 
 def _compared(fact: Fact, name: str, shown: str) -> str | None:
     sign = _SIGNS.get(name, name)
-    if fact.type is FactType.LEVEL and sign in ("lt", "lte", "gt", "gte"):
+    if fact.type is FactType.ENUM and fact.name not in STANDARD_FACTS and sign in _ORDERS:
+        return (
+            f"declare `{fact.name}` with `type: level`, its values from the lowest to the highest"
+        )
+    if fact.type is FactType.LEVEL and sign in _ORDERS:
         return _of_level(fact, sign, shown)
     if fact.type is FactType.TIMESTAMP and sign in ("lt", "gt"):
         return f"write `{fact.name}: {{{'before' if sign == 'lt' else 'after'}: {shown}}}`"
@@ -246,13 +282,14 @@ def _compared(fact: Fact, name: str, shown: str) -> str | None:
         word = "after" if sign == "lte" else "before"
         return f"write `not: {{{fact.name}: {{{word}: {shown}}}}}`"
     ordered = fact.type in (FactType.INTEGER, FactType.NUMBER, FactType.DURATION)
-    if sign != name and (sign == "not" or (ordered and sign in ("lt", "lte", "gt", "gte"))):
+    if sign != name and (sign == "not" or (ordered and sign in _ORDERS)):
         return f"write `{fact.name}: {{{sign}: {shown}}}`"
     if name in _EQUALS:
         return f"write `{fact.name}: {shown}`"
     return _OPERATOR_WORDS.get(name)
 
 
+_ORDERS = ("lt", "lte", "gt", "gte")
 _SIGNS: Mapping[str, str] = {
     "!=": "not",
     "<>": "not",

@@ -98,6 +98,39 @@ def share(text: str) -> str | None:
     return f"{text}%" if re.fullmatch(r"[1-9]\d?|100", text) else None
 
 
+def with_unit(text: str, *, money: bool) -> str | None:
+    """Return the advice on an amount with its unit or currency beside it, None where it has none.
+
+    `money` tells that it stands under `cost_usd`.
+    """
+    found = _WITH_UNIT.fullmatch(text)
+    if found is None or not (found["sign"] or found["word"]):
+        return None
+    amount, word = found["amount"], (found["sign"] or found["word"]).lower()
+    currency = _CURRENCIES.get(word)
+    if currency is None:
+        if found["sign"] or word in _COUNTS:
+            return None
+        return f"write `{amount}` alone: the key says what it counts"
+    if not money:
+        return f"write `{amount}`, under `cost_usd`"
+    if currency == "USD":
+        return f"write `{amount}`: `cost_usd` is in dollars"
+    return "write how many dollars that is: `cost_usd` knows no other currency"
+
+
+_WITH_UNIT = re.compile(
+    r"(?P<sign>US\$|[$€£¥])?\s*(?P<amount>\d{1,20}(?:\.\d{1,12})?[kMG]?)\s*(?P<word>[$€£¥]|[a-zA-Z]{3,})?"
+)
+_CURRENCIES: Mapping[str, str] = {
+    **dict.fromkeys(("$", "us$", "usd", "dollar", "dollars"), "USD"),
+    **dict.fromkeys(("€", "eur", "euro", "euros"), "EUR"),
+    **dict.fromkeys(("£", "gbp", "pound", "pounds"), "GBP"),
+    **dict.fromkeys(("¥", "jpy", "yen"), "JPY"),
+}
+_COUNTS = frozenset("thousand thousands million millions billion billions mln bn".split())
+
+
 def unlimited(text: str) -> bool:
     """Tell whether a word says elsewhere that an amount has no limit."""
     words = ("inf", "infinite", "infinity", "none", "null", "no", "-1", "unbounded", "no limit")

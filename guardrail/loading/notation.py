@@ -24,6 +24,7 @@ from guardrail.loading.foreign_values import (
     share,
     span_of_numbers,
     unlimited,
+    with_unit,
 )
 from guardrail.loading.nodes import ListNode, Node, Scalar, kind_of, plain, resolve
 from guardrail.loading.suggest import suggestion
@@ -118,10 +119,8 @@ def _amount_help(written: str, *, money: bool) -> str | None:
         return "write `unlimited` if there is no limit"
     if (meant := suggestion(written, ("unlimited",), None)) is not None:
         return meant
-    if written.startswith(("$", "€")) and AMOUNT.fullmatch(written[1:]):
-        if money and written[0] == "$":
-            return f"write `{written[1:]}`: `cost_usd` is in dollars"
-        return f"write `{written[1:]}`, under `cost_usd`"
+    if (meant := with_unit(written, money=money)) is not None:
+        return meant
     counted = _NUMBER_WORDS.sub(lambda found: _NUMBERS[found[1].lower()[0]], written.strip())
     if counted != written and AMOUNT.fullmatch(counted):
         return f"did you mean `{counted}`?"

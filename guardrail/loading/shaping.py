@@ -14,7 +14,16 @@ from guardrail.loading import foreign
 from guardrail.loading.findings import Path, Place
 from guardrail.loading.foreign_values import boolean
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of, plain
-from guardrail.loading.shapes import COUNTING, OPEN, VERBS, OpenShape, Refusal, RuleShape, Shape
+from guardrail.loading.shapes import (
+    COUNTING,
+    OPEN,
+    VERBS,
+    OpenShape,
+    Refusal,
+    RuleShape,
+    ScenarioShape,
+    Shape,
+)
 from guardrail.loading.suggest import nearest, suggestion
 from guardrail.loading.text import listed, quoted
 
@@ -129,6 +138,8 @@ def _unknown_key(shape: type[Shape], path: Path, place: Place, units: frozenset[
 def _advice(shape: type[Shape], path: Path, place: Place, units: frozenset[str]) -> str | None:
     """Return the advice on a key that other tools have, or that stands on another level."""
     name, owner = str(path[-1]), path[-2] if len(path) > 1 else None
+    if shape is ScenarioShape and owner is None and name in _known_keys(shape, ("steps",), units):
+        return f"it stands in a step: write `steps: [{{{name}: …, expect: …}}]`"
     if shape is not RuleShape:
         return None
     if owner is None:
@@ -144,9 +155,21 @@ def _advice(shape: type[Shape], path: Path, place: Place, units: frozenset[str])
     advice = None
     if owner in COUNTING:
         advice = foreign.limit_key(str(owner), name)
+        if advice is None and owner in ("rate", "budget") and _may_be_unit(place, path, units):
+            advice = foreign.undeclared_unit(name)
     elif owner in ("block", "throttle"):
         advice = foreign.refusal_key(name)
     return advice or foreign.higher(name, keys_of(RuleShape), str(path[0]))
+
+
+def _may_be_unit(place: Place, path: Path, units: frozenset[str]) -> bool:
+    """Whether a key of a limit that nothing else is near has an amount, as a unit has."""
+    name, value = str(path[-1]), place.at(*path)
+    known = (*_known_keys(RuleShape, path[:-1], units), *keys_of(RuleShape))
+    amount = isinstance(value, Scalar) and re.match(r"\d", value.text) is not None
+    return (
+        amount and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and not nearest(name, known)
+    )
 
 
 def _missing_key(path: Path, place: Place) -> None:

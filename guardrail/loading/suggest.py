@@ -34,6 +34,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     words. Of equally near names the one with the same part before its last dot is meant, then
     the first in order. The opposite of a name is never meant: `unverified` for `verified`. A name
     without dots may also be the last part of a single known name: `country` is near `geo.country`.
+    A word for one is near that for several: `policy` and `policies`.
     """
     if not name or len(name) > _LONGEST:
         return None
@@ -55,7 +56,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
             continue
         if best is None or rank < best:
             best = rank
-    return best[2] if best is not None else _by_last_part(folded, names)
+    return best[2] if best is not None else _by_ending(folded, names)
 
 
 def _folded(name: str) -> str:
@@ -97,9 +98,18 @@ def _group(name: str) -> str:
     return name.rpartition(".")[0].casefold()
 
 
-def _by_last_part(folded: str, names: Iterable[str]) -> str | None:
+def _by_ending(folded: str, names: Iterable[str]) -> str | None:
+    """Return the one name that has this last part, or that is the same word in another number."""
+    other = _in_other_number(folded)
     ends = [name for name in names if "." in name and _folded(name.rpartition(".")[2]) == folded]
-    return ends[0] if len(ends) == 1 else None
+    same = [name for name in names if _folded(name) == other]
+    return (same or ends)[0] if len(same or ends) == 1 else None
+
+
+def _in_other_number(word: str) -> str | None:
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-1] + "ies" if word.endswith("y") else None
 
 
 def _slips(one: str, other: str, most: int) -> int:

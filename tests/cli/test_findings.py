@@ -457,6 +457,26 @@ tests:
 """
 
 
+def test_what_no_test_can_go_through_is_no_branch(run, policy):
+    night = "any: [{time.hour: {gte: 22}}, {time.hour: {lt: 6}}]"
+    policy(
+        f"""\
+rules:
+  - {{id: days, when: {{not: {{{night}}}}}, block: {{}}}}
+  - {{id: nights, when: {{not: {{not: {{{night}}}}}}}, block: {{}}}}
+""",
+        """\
+tests:
+  - {name: noon, now: 2026-01-05T12:00:00Z, expect: {block: days}}
+  - {name: eleven, now: 2026-01-05T23:00:00Z, expect: {block: nights}}
+""",
+    )
+    outcome = run("check", "p.yaml")
+
+    assert "they decided 2 of 2 rules, 1 of 2 branches\n" in outcome.out
+    assert "nights (time.hour lt 6)" in outcome.out
+
+
 def test_coverage_is_told_by_row_step_and_branch(run, policy):
     policy(ROWS, FULL)
     outcome = run("check", "p.yaml")

@@ -55,6 +55,13 @@ def test_nothing_is_suggested_where_nothing_is_close(name):
     assert nearest(name, [*FACTS, *KEYS, ""]) is None
 
 
+@pytest.mark.parametrize(("one", "several"), [("policy", "policies"), ("my-proxy", "my_proxies")])
+def test_a_word_for_one_is_near_the_word_for_several(one, several):
+    assert nearest(one, ["other", several]) == several
+    assert nearest(several, ["other", one]) == one
+    assert nearest(one, [one]) is None
+
+
 def test_the_same_group_is_preferred():
     assert nearest("client.idx", ["account.id", "client.ids", "billing.idx"]) == "client.ids"
     assert nearest("geo.asm", ["gel.asm", "geo.asn"]) == "geo.asn"
