@@ -107,6 +107,7 @@ def test_what_is_no_whole_number_is_a_problem_that_names_the_member(member, text
     request = asked(CHAT, f'{{"model": "m", "messages": [], "{member}": {text}}}'.encode())
 
     assert f"`{member}`" in problem_of(request)
+    assert ("the text `7`" in problem_of(request)) is text.startswith('"')
     assert (request.status, request.param) == (400, member)
 
 

@@ -18,6 +18,7 @@ FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type":
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 BYTES = "iVBORw0K" * 50_000
 PAGES = "data:application/pdf;base64," + BYTES
+FRAMES = "data:video/jpeg;base64," + ",".join([BYTES[:50_000] + "=="] * 8)
 LINES = "\r\n".join(BYTES[at : at + 76] for at in range(0, len(BYTES), 76))
 TEXT = base64.b64encode(b"and so forth " * 30_000).decode()
 
@@ -326,6 +327,7 @@ def test_media_cost_what_media_do_however_short_they_are(block):
         (CHAT, {"messages": [{"content": [{"frames": [BYTES]}]}]}),
         ("/v1/audio/speech", {"input": "x", "ref_audio": "data:audio/wav;base64," + BYTES}),
         ("/v1/responses", {"prompt": {"id": "p", "variables": {"v": {"image_url": PAGES}}}}),
+        (CHAT, {"messages": [{"content": [{"video_url": {"url": FRAMES}}]}]}),
         (GEMINI, {"contents": [{"parts": [{"inlineData": {"mimeType": "a/b", "data": LINES}}]}]}),
     ],
 )

@@ -366,6 +366,16 @@ def test_seconds_of_sound_and_pictures_that_a_turn_tells_are_fed():
     assert drawn.fed == {"audio_seconds": 0, "images": 1}
 
 
+def test_a_turn_is_charged_what_its_tools_used():
+    drawing = Followed("/v1/responses")
+    drawing.asked(frame(type="response.create", model="m", input="x"))
+    tools = {"image_gen": {"input_tokens": 5, "output_tokens": 70}, "web_search": {"n": 1}}
+    response = {"id": "r", "usage": {"input_tokens": 1, "output_tokens": 2}, "tool_usage": tools}
+    drawn = drawing.used(frame(type="response.completed", response=response))
+
+    assert drawn[1] == {"input_tokens": 6, "output_tokens": 72}
+
+
 @pytest.mark.parametrize(
     ("error", "ends"),
     [

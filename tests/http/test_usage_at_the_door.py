@@ -680,6 +680,55 @@ def test_pictures_of_a_chat_are_counted(body):
     assert guarded.counted()["pictures"] == 2
 
 
+DRAWN = {
+    "id": "r",
+    "status": "completed",
+    "usage": {"input_tokens": 300, "output_tokens": 60, "total_tokens": 360},
+    "tool_usage": {
+        "image_gen": {
+            "input_tokens": 50,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 50},
+            "output_tokens": 1568,
+            "output_tokens_details": {"image_tokens": 1568, "text_tokens": 0},
+            "total_tokens": 1618,
+        },
+        "web_search": {"num_requests": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+@pytest.mark.parametrize("streams", [False, True])
+def test_what_a_tool_of_a_response_used_is_charged_with_it(size, streams):
+    picture = {"type": "image_generation_call", "status": "completed", "result": "i" * size}
+    response = {"output": [picture], **DRAWN}
+    answer = body_of(**response)
+    if streams:
+        unused = {"image_gen": {"input_tokens": 0, "output_tokens": 0}}
+        created = {**CREATED, "background": False, "usage": None, "tool_usage": unused}
+        answer = stream_of(
+            {"type": "response.created", "response": created},
+            {"type": "response.completed", "response": response},
+        )
+    guarded = Counted(Answers(answer))
+    asked = {"model": "small", "input": "a cat", "max_output_tokens": 500, "stream": streams}
+    guarded.ask(json.dumps(asked).encode(), path=RESPONSES)
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (350, 1_628)
+
+
+@pytest.mark.parametrize(
+    "vectors", [{"embedding": [0.25] * 999}, {"embeddingsByType": {"float": [0.25] * 999}}]
+)
+def test_the_numbers_of_an_embedding_at_bedrock_are_no_text(vectors):
+    body = json.dumps({**vectors, "inputTextTokenCount": 5}).encode()
+    told = [(b"x-amzn-bedrock-input-token-count", b"5")]
+    guarded = Counted(Host([body], headers=[*JSON, *told]))
+    guarded.ask(b'{"inputText": "why is the sky blue?"}', path="/model/small/invoke")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (5, 1)
+
+
 def test_a_stream_that_is_none_is_charged_by_its_bytes():
     lines = [b'{"choices": [{"delta": {"content": "word"}}]}\n'] * 20
     guarded = Counted(Host(lines, headers=SSE))
@@ -729,7 +778,7 @@ ODD: list[object] = [
 PLACES = (
     "type status id usage response message delta choices candidates item content_block output "
     "done meta_info index error model usageMetadata x_groq meta svg_usage event_type metrics data "
-    "object background duration text content token tokens"
+    "tool_usage object background duration text content token tokens"
 ).split()
 
 

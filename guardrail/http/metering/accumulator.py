@@ -18,7 +18,15 @@ from guardrail.http.metering.texts import (
     texts_of,
     tokens_listed,
 )
-from guardrail.http.metering.usage_formats import Fed, Figures, figures_of, merge_usage
+from guardrail.http.metering.usage_formats import (
+    BESIDE,
+    Fed,
+    Figures,
+    add_figures,
+    beside,
+    figures_of,
+    merge_usage,
+)
 
 _ANTHROPIC = UsageFormat.ANTHROPIC
 _GEMINI = UsageFormat.GEMINI
@@ -195,7 +203,7 @@ class Tally:
         self.feeds = feeds
         self.reasons = reasons
         self.usage: dict[str, object] = {}
-        self.beside: dict[str, object] = {}
+        self.beside: dict[str, dict[str, object]] = {}
         self.sequences: dict[int, Figures] = {}
         self.passed = Passed()
         self.whole = Passed()
@@ -205,7 +213,8 @@ class Tally:
     def copy(self) -> Tally:
         """Return a tally that goes on from here by itself."""
         other = copy(self)
-        other.usage, other.beside = dict(self.usage), dict(self.beside)
+        other.usage = dict(self.usage)
+        other.beside = {name: dict(used) for name, used in self.beside.items()}
         other.sequences, other.by_sequence = dict(self.sequences), dict(self.by_sequence)
         other.passed, other.whole, other.fed = copy(self.passed), copy(self.whole), copy(self.fed)
         return other
@@ -221,12 +230,11 @@ class Tally:
         total = figures_of(self.usage, self.usage_format, self.reserved)
         if not (self.sequences or self.beside):
             return total
-        listed = [*self.sequences.values()]
-        if self.beside:
-            listed.append(figures_of(self.beside, self.usage_format))
-        for figures in listed:
+        for figures in self.sequences.values():
             for unit, amount in figures.items():
                 total[unit] = total.get(unit, 0) + amount
+        for used in self.beside.values():
+            add_figures(total, figures_of(used, self.usage_format))
         return total
 
     @property
@@ -311,9 +319,11 @@ class Tally:
                 self.mark = self.passed.mark  # what is told covers what passed
         if closes and self.usage_format is not _ANTHROPIC:
             self.settled |= bool(self.usage)
-        if (beside := document.get("svg_usage")) and isinstance(beside, dict):
-            merge_usage(self.beside, beside)
-            self._figures = None
+        for told_in in (document, within):
+            if not BESIDE.isdisjoint(told_in):
+                for name, used in beside(told_in):
+                    merge_usage(self.beside.setdefault(name, {}), used)
+                self._figures = None
         if self.usage_format is _GEMINI and _finished(document):
             self.ended = True
             self.settled |= bool(self.usage)

@@ -330,6 +330,8 @@ class Meter:
         raw = -(-self._unread(tally) // BYTES_PER_TOKEN)
         if self._trust is _RAISE:
             return max(raw, tally.estimate)
+        if self._skim is not None and self._skim.complete and _holds_vectors(self._skim.text):
+            return 0
         if self._events is not None:
             return max(tally.estimate, -(-self._events.stray // BYTES_PER_TOKEN))
         return tally.estimate or raw
@@ -392,6 +394,17 @@ class Meter:
                 tally.add(document, kept=True)
         self._cut_at = self.size, tally
         return tally
+
+
+_VECTORS = frozenset({"embedding", "embeddings", "embeddingsByType"})
+
+
+def _holds_vectors(text: bytes | None) -> bool:
+    """Tell whether a response is of vectors, as Bedrock's models of embeddings answer."""
+    if text is None or b'"embedding' not in text:
+        return False
+    document = _decoded(text)
+    return document is not None and not _VECTORS.isdisjoint(document)
 
 
 def _decoded(text: bytes | None) -> dict[str, object] | None:

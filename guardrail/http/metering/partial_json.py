@@ -21,7 +21,7 @@ WANTED = frozenset(
         "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
         "amazon-bedrock-invocationMetrics prompt_eval_count eval_count delta.usage "
         "prompt_token_count generation_token_count tokens_predicted tokens_evaluated stop "
-        "usage_breakdown "
+        "usage_breakdown tool_usage response.tool_usage "
         "response.id response.usage response.model response.status response.background "
         "response.reasoning response.meta message.id message.usage message.model "
         "interaction.id interaction.status interaction.usage result.usage result.model"
@@ -88,6 +88,7 @@ class _Top(
     tokens_evaluated: Any = None
     stop: Any = None
     usage_breakdown: Any = None
+    tool_usage: Any = None
     response: Any = None
     result: Any = None
     message: Any = None

@@ -37,7 +37,7 @@ from guardrail.http.metering.turns import (
     text_of,
     texts_in,
 )
-from guardrail.http.metering.usage_formats import figures_of
+from guardrail.http.metering.usage_formats import figures_of, with_tools
 from guardrail.http.parsing.caps import caps_by_usage
 from guardrail.http.parsing.endpoints import JSON_FIELDS, LONGEST_MODEL, endpoint_of
 from guardrail.http.parsing.json_body import Members, inner_of, members_of
@@ -122,6 +122,7 @@ class ResponsesMeter(EventMeter):
             if running is None:
                 return started
             told = figures_of(object_of(response, "usage"), UsageFormat.OPENAI_RESPONSES)
+            told = with_tools(told, response)
             return [*started, self._end(running, told, response, failed=kind == "response.failed")]
         if kind == "error":
             return self._error(event, lane)

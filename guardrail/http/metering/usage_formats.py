@@ -139,6 +139,39 @@ def merge_usage(kept: dict[str, object], told: Mapping[str, object]) -> None:
             kept[name] = value
 
 
+def beside(document: Mapping[str, object]) -> Iterable[tuple[str, Mapping[str, object]]]:
+    """Yield the usage that stands beside the model's own, by whose it is.
+
+    A picture that is drawn in the course of a response is told under the name of its tool; what a
+    drawing of vectors used, under a name of its own.
+    """
+    drawn, tools = document.get("svg_usage"), document.get("tool_usage")
+    if isinstance(drawn, dict):
+        yield "svg", drawn
+    for name, used in tools.items() if isinstance(tools, dict) else ():
+        if isinstance(used, dict):
+            yield name, used
+
+
+BESIDE = frozenset({"svg_usage", "tool_usage"})
+"""The members in which usage stands beside the model's own."""
+
+
+def with_tools(figures: Figures, document: Mapping[str, object]) -> Figures:
+    """Return the figures that a response tells, with what its tools used beside that."""
+    total = dict(figures)
+    for _, used in beside(document) if figures else ():
+        add_figures(total, figures_of(used, UsageFormat.OPENAI_RESPONSES))
+    return total
+
+
+def add_figures(total: Figures, figures: Figures) -> None:
+    """Add figures to a total; where nothing was used, nothing is told."""
+    for unit, amount in figures.items():
+        if amount:
+            total[unit] = min(total.get(unit, 0) + amount, TOP)
+
+
 def _is_lower(value: object, before: object) -> bool:
     now, then = _count(value), _count(before)
     return then is not None and (now is None or now < then)

@@ -203,8 +203,9 @@ def whole(value: object, name: str) -> int | None:
         return value
     if value is None or (value == "inf" and name.endswith("output_tokens")):
         return None
+    text = "the text " if isinstance(value, str) else ""
     raise UnreadableError(
-        f"`{name}` is `{shown(value)}`; send a whole number from 0 to {TOP}", param=name
+        f"`{name}` is {text}`{shown(value)}`; send a whole number from 0 to {TOP}", param=name
     )
 
 

@@ -30,6 +30,7 @@ from guardrail.http.parsing.media import (
     is_read,
     is_thought,
     may_list_media,
+    shows_frames,
 )
 from guardrail.http.parsing.values import ReadingLimits, RewriteError, UnreadableError
 
@@ -312,11 +313,12 @@ class _FoldedMeasure(_Measure):
             return self._shown(first, pieces)
         media = node is not None and self._holds_media(key, first, node)
         if self._kept > _MOST_KEPT:
-            self._left(first[_BEGINNING:], media)
+            self._left(first[_BEGINNING:], media, frames=shows_frames(first))
             first = first[:_BEGINNING]
         self._kept += end - begin if end - begin < PIECE else PIECE
+        frames = shows_frames(first)
         for piece in pieces:
-            self._left(piece, media)
+            self._left(piece, media, frames=frames)
         return first
 
     def _shown(self, first: str, pieces: Iterator[str]) -> str:
@@ -330,8 +332,8 @@ class _FoldedMeasure(_Measure):
         self._show(shown)
         return first
 
-    def _left(self, piece: str, media: bool) -> None:
-        if media and is_base64(piece):
+    def _left(self, piece: str, media: bool, *, frames: bool = False) -> None:
+        if media and is_base64(piece, frames=frames):
             self._media += len(piece) // _MEDIA_BYTES_PER_TOKEN
         else:
             self._text(piece)

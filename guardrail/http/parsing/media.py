@@ -65,6 +65,7 @@ _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_
 _PADDING = (b"", b"=", b"==")
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 _PAGES = b"%PDF"
+_VIDEO = "data:video/jpeg"
 _SPACES = b"\t\n\r\f"
 _BLANK = 32
 
@@ -180,9 +181,18 @@ def is_read(key: str, node: Mapping[str, object]) -> bool:
     return key == "source" and node.get("format") in _TEXT_FORMATS
 
 
-def is_base64(text: str) -> bool:
-    """Tell whether a text, or a piece of one, is base64 to its end."""
-    return text.isascii() and text.encode().translate(None, _ALPHABET) in _PADDING
+def is_base64(text: str, *, frames: bool = False) -> bool:
+    """Tell whether a text, or a piece of one, is base64 to its end.
+
+    With `frames` it may be several, with commas between them: so vLLM takes those of a video.
+    """
+    rest = text.encode().translate(None, _ALPHABET) if text.isascii() else None
+    return rest in _PADDING or (frames and rest is not None and not rest.strip(b"=,"))
+
+
+def shows_frames(value: str) -> bool:
+    """Tell whether a text, or the beginning of one, is the link to a video by its frames."""
+    return value[: len(_VIDEO)].lower() == _VIDEO
 
 
 def _is_named(key: str) -> bool:
@@ -208,7 +218,8 @@ def _is_data_url(key: str, value: str, node: Mapping[str, object]) -> bool:
     if (key in _TYPED and not _says_bytes(node)) or node.get("type") == "search_result":
         return False
     payload = value[len(head) + 1 :]
-    return not _is_text_file(node) and is_base64(payload) and not _reads_as_text(payload)
+    encoded = is_base64(payload, frames=shows_frames(value))
+    return not _is_text_file(node) and encoded and not _reads_as_text(payload.partition(",")[0])
 
 
 def _says_bytes(node: Mapping[str, object]) -> bool:
