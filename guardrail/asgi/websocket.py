@@ -501,7 +501,7 @@ class _Handshake(Request):
         model = obligations.get("model")
         if not isinstance(model, str) or self.facts.get("request.model") in (None, model):
             return
-        if parts is None or not self._is_certain(decision, Effect.DEGRADE):
+        if not self._is_certain(decision, Effect.DEGRADE):
             return
         path = rewritten_path(self.asked, {"model": model}) or parts.path
         weaker = parts._replace(path=path, query=_with_model(parts.query, model))

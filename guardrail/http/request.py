@@ -22,6 +22,7 @@ from guardrail.http.parsing import (
     RewriteError,
     header_only,
     read_parts,
+    read_plainly,
     rewritten,
     rewritten_path,
     with_stream_usage,
@@ -263,7 +264,6 @@ class Request:
     unavailable: frozenset[str] = frozenset()
     signals_asked: Sequence[Signal] = ()
     own_id = ""
-    _parts: RequestParts | None = None
 
     def __init__(self, head: Head, settings: HttpSettings, *, is_seen: bool = True) -> None:
         """Take a head; `is_seen` tells whether its body comes with it, if it has one."""
@@ -358,18 +358,12 @@ class Request:
             self.facts = {**self.asked.facts, **self.facts}
             return None
         settings, head = self._settings, self.head
-        self._parts = RequestParts(
-            head.method.upper(),
-            head.path,
-            head.query,
-            head.headers,
-            body or b"",
-            settings.hash_key,
-            settings.reading,
-        )
-        self.asked = asked = with_units(
-            read_parts(self._parts, settings.classifiers, self._endpoint)
-        )
+        asked = None
+        if body and not (settings.classifiers or head.repeats or head.query):
+            asked = read_plainly(head.path, head.named, body, settings.hash_key, settings.reading)
+        if asked is None:
+            asked = with_units(read_parts(self._parts, settings.classifiers, self._endpoint))
+        self.asked = asked
         dialect = settings.dialect if asked.dialect is _OTHER else asked.dialect
         if dialect is not self.dialect:
             self.dialect = dialect
@@ -394,6 +388,20 @@ class Request:
                 asked.status or 400, "invalid_request", asked.problem, param=asked.param
             )
         return None
+
+    @property
+    def _parts(self) -> RequestParts:
+        """The request as it came, for what reads it at length."""
+        settings, head = self._settings, self.head
+        return RequestParts(
+            head.method.upper(),
+            head.path,
+            head.query,
+            head.headers,
+            self.body or b"",
+            settings.hash_key,
+            settings.reading,
+        )
 
     def decided(self, decision: Decision, waited: float = 0.0) -> Answer | Delay | Forward:
         """Return what follows a decision; `waited` is how many seconds the request was held."""

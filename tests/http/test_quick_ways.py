@@ -8,19 +8,29 @@ import threading
 from itertools import product
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guardrail.http import request
-from guardrail.http.metering import UsageFormat
+from guardrail.http.metering import Meter, UsageFormat
 from guardrail.http.metering.accumulator import Passed, Tally
+from guardrail.http.metering.meter import _ANSWERS
 from guardrail.http.metering.partial_json import Skim, read_whole
 from guardrail.http.metering.streams import Event, EventStream
 from guardrail.http.metering.usage_formats import Fed, figures_of
-from guardrail.http.parsing import ReadingLimits
+from guardrail.http.parsing import (
+    ReadingLimits,
+    RequestParts,
+    plain,
+    read_parts,
+    read_plainly,
+    with_units,
+)
 from guardrail.http.parsing.caps import caps_of
 from guardrail.http.parsing.endpoints import endpoint_of
 from guardrail.http.parsing.json_body import read_named
+from guardrail.http.parsing.media import MEDIA_MEMBERS, READ_MEMBERS, SHOWING, may_list_media
+from guardrail.http.parsing.members import DECIDING
 from guardrail.http.parsing.shape import shape_of
 from guardrail.http.parsing.values import UnreadableError
 from guardrail.http.responses.client_view import ShownLimit
@@ -36,6 +46,7 @@ from tests.http.driving import (
 )
 from tests.http.meters import metered
 from tests.http.requests import asked, problem_of
+from tests.http.test_parsing_hostile import HOSTILE, WORST
 from tests.http.wsgi_driving import Hosted, Response, answering
 
 POLICY = """
@@ -81,6 +92,97 @@ def test_a_response_read_whole_is_metered_like_one_that_comes_in_pieces(document
 
     whole = metered(kind, [text], headers=JSON)
     assert whole == metered(kind, [text[:1], text[1:]], headers=JSON)
+
+
+ANSWER = {
+    "id": st.just("c-1") | st.none(),
+    "object": st.sampled_from(["chat.completion", "text_completion", "thread.run"]),
+    "type": st.sampled_from(["message", "error"]),
+    "model": st.sampled_from(["small", "", None, 7]),
+    "choices": st.lists(
+        st.fixed_dictionaries(
+            {"message": st.fixed_dictionaries({"content": st.sampled_from(["a ", "long " * 40])})},
+            optional={"usage": st.just({"prompt_tokens": 1, "completion_tokens": 900})},
+        ),
+        max_size=2,
+    ),
+    "error": st.none() | st.just({"message": "x"}),
+    "status": st.just("in_progress"),
+}
+TOLD = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": COUNTS | st.integers(0, 3),
+        "completion_tokens": st.integers(0, 60) | COUNTS,
+        "total_tokens": COUNTS,
+        "input_tokens": st.integers(0, 3),
+        "output_tokens": st.integers(0, 60) | st.none(),
+        "cache_read_input_tokens": st.integers(0, 3) | st.none(),
+        "prompt_tokens_details": st.none() | st.just({"cached_tokens": 2}),
+        "completion_tokens_details": st.none() | st.just({"reasoning_tokens": 3}),
+    },
+)
+ANSWERING = (UsageFormat.OPENAI_CHAT, UsageFormat.OPENAI_COMPLETIONS, UsageFormat.ANTHROPIC)
+OPTIONS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("reasons", "background", "echoes", "guessed"), st.booleans())
+)
+
+
+def told(kind, pieces, headers, status, options):
+    """Return all that a meter says of a response that comes in some pieces."""
+    meter = Meter(kind, False, {"input_tokens": 9, "output_tokens": 50}, **options)
+    meter.start(status, headers)
+    for piece in pieces:
+        meter.feed(piece)
+    usage = dict(meter.usage())
+    model, work, ended = meter.served_model, meter.goes_on, meter.ended
+    return usage, model, work, ended, meter.failed, meter.told, meter.told_end, meter.size
+
+
+@given(
+    st.fixed_dictionaries({}, optional=ANSWER),
+    TOLD,
+    st.sampled_from(ANSWERING),
+    OPTIONS,
+    st.sampled_from([b"", b"\n", b" "]),
+    st.sampled_from([(), ((b"x-generated-tokens", b"7"),), ((b"content-encoding", b"zstd"),)]),
+    st.sampled_from([200, 500]),
+)
+@settings(max_examples=300)
+def test_an_answer_read_at_its_end_is_metered_like_one_that_is_followed(
+    document, usage, kind, options, end, beside, status
+):
+    text = json.dumps({**document, "usage": usage}).encode() + end
+    headers = [*JSON, *beside]
+
+    # Whatever follows it, an answer is no more read at its end.
+    whole = told(kind, [text], headers, status, options)
+    assert whole == told(kind, [text, b""], headers, status, options)
+
+
+@pytest.mark.parametrize("kind", ANSWERING)
+def test_a_plain_answer_is_read_once_at_its_end(kind, monkeypatch):
+    monkeypatch.setattr(Tally, "add", None)
+    tokens = {"prompt_tokens": 9, "completion_tokens": 30, "total_tokens": 39}
+    name, said = _ANSWERS[kind]
+    answer = {"id": "c", name: said, "model": "small", "usage": tokens}
+
+    whole = metered(kind, [json.dumps(answer).encode()], headers=JSON)
+    assert (whole.usage, whole.model) == ({"input_tokens": 9, "output_tokens": 30}, "small")
+
+
+def test_an_answer_that_goes_on_after_it_was_asked_about_is_followed():
+    pieces = [b'{"object": "chat.completion", "usage": {"prompt_tokens": 5, "completion', b"_tok"]
+    meter = Meter(UsageFormat.OPENAI_CHAT, False)
+    meter.start(200, JSON)
+    for piece in pieces:
+        meter.feed(piece)
+        assert not meter.ended
+        meter.usage()
+    meter.feed(b'ens": 6}}')
+
+    assert meter.usage() == {"input_tokens": 5, "output_tokens": 6}
+    assert meter.ended
 
 
 @pytest.mark.parametrize(
@@ -244,6 +346,167 @@ def test_a_usual_body_asks_for_the_same_when_it_is_searched(document, capability
             return str(problem), problem.param, problem.completions
 
     assert shape(names) == shape(None)
+
+
+NAMED = {b"content-type": b"application/json"}
+ROUND = st.sampled_from([0, 1, 5, 1 << 53, (1 << 53) - 1, -1, 1.0, 1.5, True, None, "9"])
+TEXTS = st.text(max_size=4) | st.sampled_from(
+    ["data:image/png;base64,AAAA", "iVBORw0KGgo" * 200, 'a"b\\', "\u00e9\u20ac\U0001f600", "x\n"]
+)
+PLAIN = {
+    "model": st.sampled_from(
+        ["small", "org/m-1.5", "a,b", "a:b", "x@y", "@preset/x", "", "a b", "m" * 257, 7, None]
+    ),
+    "messages": st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["system", "user", "developer", 7]), "content": TEXTS},
+            optional={"name": st.just("n")},
+        )
+        | st.fixed_dictionaries({"content": TEXTS | st.none(), "tools": st.just([])})
+        | st.just([{"role": "user", "content": "a"}]),
+        max_size=3,
+    )
+    | st.none(),
+    "system": st.just("Be brief."),
+    "max_tokens": ROUND,
+    "max_completion_tokens": ROUND,
+    "n": ROUND,
+    "stream": st.sampled_from([True, False, None, 1, "true"]),
+    "stream_options": st.sampled_from([{"include_usage": True}, {"include_usage": 1}, {}, None]),
+    "temperature": ROUND,
+    "stop": TEXTS | st.just(["x"]),
+    "user": TEXTS | st.just({"tools": [{"type": "x"}]}),
+    "thinking": st.just({"budget_tokens": 7}),
+    "Max_Tokens": st.just(9),
+}
+
+
+def ways(path, body, named=NAMED, limits=None):
+    """Return what the quick way and the long one read in a body; None is for the long one."""
+    limits = limits or ReadingLimits()
+    quick = read_plainly(path, named, body, b"key", limits)
+    headers = tuple(named.items())
+    parts = RequestParts("POST", path, b"", headers, body, b"key", limits)
+    return quick, with_units(read_parts(parts))
+
+
+def assert_alike(quick, long):
+    """Assert that the quick way left a body to the long one, or read the same in it."""
+    if quick is not None:
+        assert (quick, list(quick.facts), list(quick.estimate)) == (
+            long,
+            list(long.facts),
+            list(long.estimate),
+        )
+        assert type(quick.estimate["input_tokens"]) is int
+
+
+PATHS = st.sampled_from(["/v1/chat/completions", "/v1/messages", "/v1/completions", "/x"])
+
+
+@given(
+    PATHS,
+    st.fixed_dictionaries({}, optional=PLAIN),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.booleans(),
+    st.data(),
+)
+@settings(max_examples=300)
+def test_a_plain_chat_asks_for_the_same_as_at_length(path, document, separators, ascii_only, data):
+    text = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+    assert_alike(*ways(path, text))
+
+    at = data.draw(st.integers(0, len(text)))
+    piece = data.draw(
+        st.sampled_from([b'"', b"\\", b",", b"{", b'"n":3,', b'"role":"system",', b"\xff"])
+    )
+    assert_alike(*ways(path, text[:at] + piece + text[at:]))
+    assert_alike(*ways(path, text[:at] + text[at + 1 :]))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("body", [*HOSTILE.values(), *WORST.values()], ids=[*HOSTILE, *WORST])
+def test_a_hostile_body_is_left_to_the_long_way(path, body):
+    assert read_plainly(path, NAMED, body, b"key", ReadingLimits()) is None
+
+
+CHAT = {
+    "model": "small",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": 'Caf\u00e9 \\ "q" \n'},
+    ],
+    "max_tokens": 5,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "temperature": 0.5,
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_what_nearly_all_chats_consist_of_is_read_the_quick_way(path, ascii_only):
+    quick, long = ways(path, json.dumps(CHAT, ensure_ascii=ascii_only).encode())
+
+    assert quick == long
+    assert long.problem is None
+
+
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ('"max_tokens"', '"max_tokens": 500, "max_tokens"'),
+        ('"role"', '"role": "system", "role"'),
+        ('"role"', '"role": "system", "\\u0072ole"'),
+        ('"content"', '"content": "\\\\\\"", "content"'),
+        ('"stream"', '"stream": false, "stream"'),
+        ('"include_usage"', '"include_usage": false, "include_usage"'),
+    ],
+)
+def test_a_key_twice_in_a_plain_chat_is_left_to_the_long_way(once, twice):
+    text = json.dumps(CHAT).replace(once, twice, 1).encode()
+    quick, long = ways("/v1/chat/completions", text)
+
+    assert quick is None
+    assert "twice" in str(long.problem)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_nodes": 4}, {"max_nodes": 5}, {"max_depth": 1}, {"max_depth": 2}, {"max_body": 200}],
+)
+def test_a_plain_chat_beyond_the_bounds_is_refused(limits):
+    quick, long = ways(
+        "/v1/chat/completions", json.dumps(CHAT).encode(), limits=ReadingLimits(**limits)
+    )
+
+    assert (quick is None) == (long.problem is not None)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {b"content-type": b"application/json; charset=utf-16"},
+        {b"content-type": b"text/plain"},
+        {**NAMED, b"content-encoding": b"gzip"},
+        {**NAMED, b"x-body-compressed": b"zstd"},
+    ],
+)
+def test_a_body_of_another_kind_is_left_to_the_long_way(named):
+    body = json.dumps(CHAT).encode()
+
+    assert read_plainly("/v1/chat/completions", named, body, b"key", ReadingLimits()) is None
+
+
+def test_what_is_plain_can_hold_no_media_and_decides_nothing_within():
+    """The quick way looks for neither; what its members are called says that there is none."""
+    inner = {"role", "content", "include_usage"}
+    held = {"messages", "model", "stream", "n", "stream_options", *plain.CAPS, *plain.SETTINGS}
+
+    assert DECIDING.isdisjoint(inner)
+    assert (MEDIA_MEMBERS | READ_MEMBERS | {SHOWING}).isdisjoint(inner | held)
+    assert not any(may_list_media(name) for name in inner | held)
 
 
 LONG = [{"role": "user", "content": "Over and over. " * 100}]

@@ -7,7 +7,9 @@ import random
 import pytest
 
 from guardrail import Guard
-from guardrail.http.responses.client_view import Receipts, view_of
+from guardrail.http.dialects import Dialect
+from guardrail.http.responses.client_view import view_of
+from guardrail.http.responses.fields import Receipts, Style, quota_fields
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
 
@@ -39,12 +41,20 @@ rules:
     when: {{request.model: small}}
     budget: {{requests: 1M, per: week, key: account.id}}
 """
+STYLES = (
+    Style(),
+    Style(partition=b"k" * 32),
+    Style(units=frozenset({"requests", "tokens"})),
+    Style(fields=None),
+    Style(vendor=False),
+    Style(fields=None, vendor=False),
+)
 MONEY = "  - {id: usd, when: always, budget: {cost_usd: 900, per: day, key: account.id}}\n"
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
 @pytest.mark.parametrize("more", ["", MONEY])
-def test_receipts_tell_the_same_as_the_plan_made_anew(zone, more):
+def test_fields_written_from_receipts_are_those_of_the_plan_made_anew(zone, more):
     text = POLICY.format(zone=zone) + more
     guard = Guard.from_policies(load_text(text), environ={}, store="memory://")
     midnight = 0 if zone == "UTC" else -20_700
@@ -61,10 +71,13 @@ def test_receipts_tell_the_same_as_the_plan_made_anew(zone, more):
         }
         estimate = {"input_tokens": draw.randrange(1, 900), "output_tokens": draw.randrange(1, 90)}
         decision = guard.decide(facts, estimate, now=now)
-        standings = receipts.standings(decision.case)
-        if decision.case.simple and standings is not None:
+        if decision.case.simple:
             seen += 1
-            assert tuple(standings) == view_of(decision).standings
+            standings = view_of(decision).standings
+            style, dialect = STYLES[number % len(STYLES)], draw.choice([*Dialect])
+            assert receipts.fields(decision.case, dialect, style) == quota_fields(
+                standings, dialect, style, decision.case.now
+            )
             resets = next(s.resets for s in standings if s.name == "day.tokens")
             assert resets is not None
             assert resets / SECOND == pytest.approx((midnight - now) % 86400)
@@ -88,4 +101,4 @@ def test_a_limit_whose_key_is_stood_in_for_is_read_with_the_facts(missing):
     decision = guard.decide(facts, {"input_tokens": 1, "output_tokens": 1}, now=START)
 
     assert decision.case.simple
-    assert Receipts().standings(decision.case) is None
+    assert Receipts().fields(decision.case, Dialect.OPENAI, Style()) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +19,7 @@ from guardrail.http.metering.streams import (
     UndecodableError,
 )
 from guardrail.http.metering.texts import BYTES_PER_TOKEN, Unread
-from guardrail.http.metering.usage_formats import Figures
+from guardrail.http.metering.usage_formats import Figures, figures_of
 
 _NONE = UsageFormat.NONE
 _MEDIA = UsageFormat.OPENAI_MEDIA
@@ -64,6 +66,23 @@ _RAISE = _Trust.RAISE
 _NOTHING = _Trust.NOTHING
 
 
+_ANSWERS: Mapping[UsageFormat, tuple[str, str]] = {
+    UsageFormat.OPENAI_CHAT: ("object", "chat.completion"),
+    UsageFormat.OPENAI_COMPLETIONS: ("object", "text_completion"),
+    UsageFormat.ANTHROPIC: ("type", "message"),
+}
+"""What a whole answer says that it is."""
+_TELLING = frozenset({"id", "model", "usage", "object", "type"})
+_JSON = b"application/json"
+
+
+class _Whole(NamedTuple):
+    """What an answer tells that came in one piece, and is all there is to know of it."""
+
+    usage: Figures
+    model: str | None
+
+
 class Meter:
     """What one response used; feed it the bytes the host sends, cut anywhere.
 
@@ -82,6 +101,12 @@ class Meter:
     _events: EventStream | FrameStream | None = None
     _skim: Skim | None = None
     _first: bytes | None = None
+    # While `_holds`, the body came in one piece: most are read at their end, and need no more.
+    _holds = False
+    _held: bytes | None = None
+    _told: _Whole | None = None
+    # The tally as if the response ended after so many bytes, as it was asked for last.
+    _cut_at: tuple[int, Tally] | None = None
 
     def __init__(
         self,
@@ -113,20 +138,23 @@ class Meter:
         self._units = units
         self._guessed = guessed
         self._as_text = as_text
-        self._tally = Tally(
-            usage_format,
+        self._format = usage_format
+
+    @cached_property
+    def _tally(self) -> Tally:
+        return Tally(
+            self._format,
             self._reserved.get("input_tokens"),
-            feeds=bool(units),
-            reasons=reasons,
+            feeds=bool(self._units),
+            reasons=self._reasons,
         )
-        # The tally as if the response ended after so many bytes, as it was asked for last.
-        self._cut_at: tuple[int, Tally] = (0, self._tally)
 
     def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the head of the response, the names of its fields in lower case."""
         self.status = status
         named = dict(headers)
-        if not _TOLD_BY.keys().isdisjoint(named):
+        beside = not _TOLD_BY.keys().isdisjoint(named)
+        if beside:
             told = {at: named[name] for name, at in _TOLD_BY.items() if name in named}
             self._tally.tell({at: text.decode("latin-1").strip() for at, text in told.items()})
         if b"content-encoding" in named:
@@ -136,7 +164,12 @@ class Meter:
                     self._decoder = Decoder(codings)
                 except UndecodableError:
                     self._opaque = True
-        self._frame(named.get(b"content-type", b"").lower().partition(b";")[0].strip())
+        kind = named.get(b"content-type", b"").lower().partition(b";")[0].strip()
+        coded = self._decoder is not None or self._opaque
+        if kind == _JSON and self._format in _ANSWERS and not (beside or coded or self._units):
+            self._holds = not self._as_text
+        if not self._holds:
+            self._frame(kind)
 
     def _frame(self, kind: bytes) -> None:
         """Take the media type: how the body is cut into documents, and whether it is believed."""
@@ -160,7 +193,12 @@ class Meter:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
         self.size += len(chunk)
-        if self._opaque or self._tally.usage_format is _NONE:
+        if self._holds:
+            if self._held is None and len(chunk) <= LONGEST_TEXT:
+                self._held = bytes(chunk)
+                return
+            self._follow()
+        if self._opaque or self._format is _NONE:
             return
         if self._decoder is None:
             self._take(chunk)
@@ -170,6 +208,38 @@ class Meter:
                 self._take(piece)
         except UndecodableError:
             self._opaque = True
+
+    def _follow(self) -> None:
+        """Take in what was held; what comes after it is taken in as it comes."""
+        held, self._holds, self._held = self._held, False, None
+        self._frame(_JSON)
+        if held is not None:
+            self._take(held)
+
+    @property
+    def _whole(self) -> _Whole | None:
+        """What a plain answer tells that came in one piece, None where that takes a closer look."""
+        if not self._holds:
+            return None
+        if self._told is None:
+            self._told = self._told_by(self._held or b"")
+            if self._told is None:
+                self._follow()
+        return self._told
+
+    def _told_by(self, body: bytes) -> _Whole | None:
+        kept = read_whole(body) or {}
+        name, said = _ANSWERS[self._format]
+        usage, model = kept.get("usage"), kept.get("model")
+        if kept.get(name) != said or not kept.keys() <= _TELLING or not isinstance(usage, dict):
+            return None
+        if None in usage.values():
+            usage = {name: amount for name, amount in usage.items() if amount is not None}
+        figures = figures_of(usage, self._format, self._reserved.get("input_tokens"))
+        out = figures.get("output_tokens")
+        if not out or not figures.get("input_tokens") or not _fits(out, body):
+            return None
+        return _Whole(figures, model if model and isinstance(model, str) else None)
 
     def _take(self, chunk: bytes) -> None:
         first = not self._read
@@ -222,6 +292,8 @@ class Meter:
     @property
     def ended(self) -> bool:
         """Whether the response said that it is over; a closed connection says nothing."""
+        if self._whole is not None:
+            return True
         if self._skim is not None:
             return self._skim.complete and self._tally.ended
         return self._now().ended
@@ -229,16 +301,20 @@ class Meter:
     @property
     def failed(self) -> bool:
         """Whether the stream reported an error."""
-        return self._now().failed
+        return self._whole is None and self._now().failed
 
     @property
     def served_model(self) -> str | None:
         """The model that answered, by the response's own word."""
+        if (whole := self._whole) is not None:
+            return whole.model
         return self._now().model if self._trust is _TOLD else None
 
     @property
     def goes_on(self) -> str | None:
         """The id of work that goes on after the response, None where it does not, or has none."""
+        if self._whole is not None:
+            return None
         tally = self._now()
         may = tally.deferred or self.background
         return tally.name if may and self._is_deferred(tally) else None
@@ -267,9 +343,11 @@ class Meter:
         counts no less than was reserved. All is as reserved where the response never started or
         was refused, tells no usage by its kind, or says that the work goes on after it.
         """
-        tally = self._now()
-        if tally.usage_format is _NONE or not self.answered:
+        if self._format is _NONE or not self.answered:
             return {}
+        if (whole := self._whole) is not None:
+            return whole.usage
+        tally = self._now()
         if (tally.deferred or self.background) and self._is_deferred(tally):
             return {}
         if self._first is not None:
@@ -364,10 +442,7 @@ class Meter:
         Only words and text without blanks count: a body with few of both needs no look.
         """
         self._first = None
-        if out and (
-            out * _USUAL_BYTES >= len(body)
-            or out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
-        ):
+        if out and _fits(out, body):
             return
         document = _decoded(body)
         if document is not None:
@@ -378,9 +453,11 @@ class Meter:
 
         It is asked for several times at the end, and made once.
         """
-        at, tally = self._cut_at
-        if at == self.size:
-            return tally
+        if self._holds:
+            self._follow()
+        cut = self._cut_at
+        if cut is not None and cut[0] == self.size:
+            return cut[1]
         tally = self._tally
         events = self._events
         pending = None if events is None or events.between else events.unfinished()
@@ -405,6 +482,13 @@ def _holds_vectors(text: bytes | None) -> bool:
         return False
     document = _decoded(text)
     return document is not None and not _VECTORS.isdisjoint(document)
+
+
+def _fits(out: int, body: bytes) -> bool:
+    """Tell whether so many tokens are told that a whole body can hardly hold more."""
+    if out * _USUAL_BYTES >= len(body):
+        return True
+    return out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
 
 
 def _decoded(text: bytes | None) -> dict[str, object] | None:

@@ -38,7 +38,8 @@ UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding hostile JSON raises."""
 
 _MEDIA_BYTES_PER_TOKEN = 64
-_TEXT_BYTES_PER_TOKEN = 4
+TEXT_BYTES_PER_TOKEN = 4
+"""How many bytes of text count as a token."""
 _SHORT = 1024
 # Of the strings of a large text some are kept, and of those that follow the beginnings, so that
 # four bytes a character do not add up.
@@ -176,7 +177,7 @@ class _Measure:
                 self._level(words, self._words, depth)
             nodes, words = inner, self._words
             depth += 1
-        text = -(-self._bytes // _TEXT_BYTES_PER_TOKEN)
+        text = -(-self._bytes // TEXT_BYTES_PER_TOKEN)
         return text + self._numbers + self._media
 
     def _level(self, level: Iterable[object], inner: list[object], depth: int) -> None:
@@ -200,7 +201,7 @@ class _Measure:
                 if (length >= LONG or key in MEDIA_MEMBERS) and self._holds_media(key, value, node):
                     picture = self._limits.media_tokens + length // _MEDIA_BYTES_PER_TOKEN
                     if is_thought(key, node):
-                        picture = min(picture, length // _TEXT_BYTES_PER_TOKEN + 1)
+                        picture = min(picture, length // TEXT_BYTES_PER_TOKEN + 1)
                     self._media += picture
                 elif key == SHOWING and ShownPictures.OPENS in value:
                     shown = ShownPictures()

@@ -57,7 +57,8 @@ _USUAL = frozenset(
     "response_format".split()
 )
 """What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
-_SYSTEM_ROLES = ("system", "developer")
+SYSTEM_ROLES = ("system", "developer")
+"""Who says what a model is told before all else."""
 _TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
 # Whether a response of a Realtime session is a part of that session's own conversation.
 _NO_CONVERSATION = ("auto", "none")
@@ -369,7 +370,7 @@ def _system_texts(document: Mapping[str, object]) -> Iterator[str]:
         if isinstance(messages, list) and messages and isinstance(messages[0], list):
             messages = messages[0]
         for message in messages if isinstance(messages, list) else []:
-            if isinstance(message, dict) and message.get("role") in _SYSTEM_ROLES:
+            if isinstance(message, dict) and message.get("role") in SYSTEM_ROLES:
                 yield from _texts(message.get("content"))
 
 

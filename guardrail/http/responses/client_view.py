@@ -14,17 +14,13 @@ from typing import Any, NamedTuple
 from guardrail.engine import (
     BY_RULE,
     NEVER_FITS,
-    SEPARATOR,
-    Case,
     Decision,
-    Engine,
     Finding,
     Limit,
     Receipt,
     Stand,
 )
 from guardrail.model.amounts import SECOND
-from guardrail.model.cells import IDENT_LENGTH
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.rules import CountingVerb, Rule
 
@@ -120,8 +116,8 @@ def view_of(decision: Decision) -> ClientView:
 class Shown(NamedTuple):
     """What does not change of a counter that may show.
 
-    `window` is None for a rate, which `paces`. `own` tells that it is keyed by what belongs to one
-    caller, and `joins` how many facts of its key follow the first.
+    `window` is None for a rate, which `paces`: its window is that of a receipt. `own` tells that it
+    is keyed by what belongs to one caller, and `joins` how many facts of its key follow the first.
     """
 
     stand: Callable[[Receipt, int, bool], Stand]
@@ -158,12 +154,19 @@ def standings_of(looked: Iterable[Looked], now: int) -> list[ShownLimit]:
     for (stand, paces, name, unit, window, _, _), receipt, charged, wait in looked:
         most, _, left, resets = stand(receipt, now, charged)
         if paces:
-            # A full bucket and the time it takes to fill state the pace and the burst at once.
-            window = -(-receipt.slot // SECOND) or 1
+            window = pace_window(receipt.slot)
         # Several are made for each answer: a named tuple's own constructor takes thrice as long.
         told = (name, unit, most, window, left, resets, wait, receipt.key)
         found.append(tuple.__new__(ShownLimit, told))
     return found
+
+
+def pace_window(fills: int) -> int:
+    """Return the window of a rate that fills in so many microseconds, in seconds.
+
+    A full bucket and the time it takes to fill state the pace and the burst at once.
+    """
+    return -(-fills // SECOND) or 1
 
 
 def is_own(rule: Rule, facts: Mapping[str, object], key: tuple[str, ...]) -> bool:
@@ -224,49 +227,6 @@ def _is_by(decision: Decision, finding: Finding) -> bool:
 
 def _longest(refusals: list[Refused]) -> float:
     return max(float("inf") if refused.wait is None else refused.wait for refused in refusals)
-
-
-_ENGINES_KEPT = 4
-_JOINED = f"{SEPARATOR}="
-
-
-class Receipts:
-    """Reads receipts; it remembers what does not change of the policy sets last seen."""
-
-    def __init__(self) -> None:
-        self._known: dict[Engine, tuple[Shown | None, ...]] = {}
-
-    def standings(self, case: Case) -> list[ShownLimit] | None:
-        """Return how the caller's own limits stand, for a case in which nothing was found.
-
-        Nothing spilled in such a case. Whose a counter is follows from its rule alone, unless
-        something stands in for a missing fact of its key: None then.
-        """
-        known = self._known.get(case.engine)
-        if known is None:
-            known = self._seen(case.engine)
-        looked: list[Looked] = []
-        for row in case.debits:
-            if row is None or (shown := known[row[0]]) is None:
-                continue
-            key, joins = row[1], shown.joins
-            if not key.startswith("=", IDENT_LENGTH) or (joins and key.count(_JOINED) != joins):
-                return None
-            if shown.own:
-                looked.append((shown, tuple.__new__(Receipt, row), True, None))
-        return standings_of(looked, case.now)
-
-    def _seen(self, engine: Engine) -> tuple[Shown | None, ...]:
-        if len(self._known) >= _ENGINES_KEPT:
-            self._known = {}
-        shown = tuple(_shown(limit, part) for limit, part in engine.counters)
-        self._known[engine] = shown
-        return shown
-
-
-def _shown(limit: Limit, part: int) -> Shown | None:
-    hidden = not limit.shown or limit.rule.mode is not _ENFORCE
-    return None if hidden else shown_of(limit, part)
 
 
 Jitter = Callable[[], float]

@@ -18,16 +18,20 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import NamedTuple
 
-from guardrail.engine import Decision
+from guardrail.engine import SEPARATOR, Case, Decision, Engine, Limit, Receipt
 from guardrail.http.dialects import Dialect
 from guardrail.http.responses.client_view import (
     ClientView,
     Jitter,
-    Receipts,
+    Shown,
     ShownLimit,
+    pace_window,
+    shown_of,
     view_of,
 )
 from guardrail.model.amounts import SECOND
+from guardrail.model.cells import IDENT_LENGTH
+from guardrail.model.effects import Mode
 
 VERSION = "ietf-11"
 """The revision of the draft that these fields follow."""
@@ -43,6 +47,7 @@ _WORDED = itemgetter(0, 1, 2, 3)  # the name, the unit, the quota and the window
 Field = tuple[bytes, bytes]
 
 _ANTHROPIC = Dialect.ANTHROPIC
+_ENFORCE = Mode.ENFORCE
 
 
 class Worded(NamedTuple):
@@ -70,7 +75,7 @@ class Wording:
         if worded is None:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
-            texts = [_wording(standing) for standing in standings]
+            texts = [_wording(*_WORDED(standing)) for standing in standings]
             policies = [policy for _, policy in texts]
             joined = ", ".join(policies).encode("ascii")
             limits = [f"{name};r=" for name, _ in texts]
@@ -101,7 +106,7 @@ def ratelimit_fields(
         stands = f"{said}{left if left <= LARGEST else LARGEST}{until}"
         limits.append((wait is None, left / (quota or 1), stands))
     if partition is not None:
-        pks = [_partition(standing, partition) for standing in standings]
+        pks = [_partition(standing.key, partition) for standing in standings]
         policy = ", ".join(map("".join, zip(worded.policies, pks, strict=True))).encode()
         limits = [(a, b, stands + pk) for (a, b, stands), pk in zip(limits, pks, strict=True)]
     limits.sort(key=_TIGHTNESS)
@@ -118,14 +123,14 @@ def sf_string(text: str) -> str:
     return f'"{text}"'
 
 
-def _wording(standing: ShownLimit) -> tuple[str, str]:
+def _wording(called: str, unit: str, quota: int, window: int | None) -> tuple[str, str]:
     """Return a limit's name and parameters; `requests` is the draft's unit where none is named."""
-    name = sf_string(standing.name)
-    text = f"{name};q={_integer(standing.quota)}"
-    if standing.unit != "requests":
-        text += f";qu={sf_string(standing.unit)}"
-    if standing.window is not None:
-        text += f";w={_integer(standing.window)}"
+    name = sf_string(called)
+    text = f"{name};q={_integer(quota)}"
+    if unit != "requests":
+        text += f";qu={sf_string(unit)}"
+    if window is not None:
+        text += f";w={_integer(window)}"
     return name, text
 
 
@@ -133,8 +138,8 @@ def _integer(value: int) -> int:
     return value if 0 <= value <= LARGEST else max(0, min(value, LARGEST))
 
 
-def _partition(standing: ShownLimit, key: bytes) -> str:
-    text = standing.key.encode("utf-8", "surrogatepass")
+def _partition(counter: str, key: bytes) -> str:
+    text = counter.encode("utf-8", "surrogatepass")
     digest = hmac.new(key, text, hashlib.sha256).digest()[:PARTITION_BYTES]
     return f";pk=:{base64.b64encode(digest).decode('ascii')}:"
 
@@ -165,6 +170,7 @@ VENDOR_NAMES: Mapping[Dialect, Mapping[str, Names]] = {
     _ANTHROPIC: ANTHROPIC_NAMES,
 }
 """The dialects that have quota headers of their own."""
+_NO_NAMES: Mapping[str, Names] = {}
 
 
 def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: int) -> list[Field]:
@@ -173,20 +179,23 @@ def vendor_fields(dialect: Dialect, standings: Sequence[ShownLimit], now: int) -
     OpenAI states resets as Go durations; Anthropic as the RFC 3339 time of full replenishment,
     counted from `now` (microseconds since the epoch).
     """
-    named = VENDOR_NAMES.get(dialect)
-    if named is None:
-        return []
-    tightest: dict[str, ShownLimit] = {}
-    for standing in standings:
-        unit = standing[1]
-        if unit not in tightest or standing.left < tightest[unit].left:
-            tightest[unit] = standing
+    tightest: dict[str, tuple[int, bytes, int | None]] = {}
+    for _, unit, quota, _, left, resets, _, _ in standings:
+        if unit not in tightest or left < tightest[unit][0]:
+            tightest[unit] = left, b"%d" % quota, resets
+    return _vendor_fields(dialect, tightest, now)
+
+
+def _vendor_fields(
+    dialect: Dialect, tightest: Mapping[str, tuple[int, bytes, int | None]], now: int
+) -> list[Field]:
+    """Return the same by what is left of the tightest limit of each unit, its quota and reset."""
     fields: list[Field] = []
-    for unit, (limit, remaining, reset) in named.items():
+    for unit, (limit, remaining, reset) in VENDOR_NAMES.get(dialect, _NO_NAMES).items():
         if (known := tightest.get(unit)) is None:
             continue
-        _, _, quota, _, left, resets, _, _ = known
-        fields += (limit, b"%d" % quota), (remaining, b"%d" % left)
+        left, quota, resets = known
+        fields += (limit, quota), (remaining, b"%d" % left)
         if resets is not None:
             anthropic = dialect is _ANTHROPIC
             until = rfc3339(now + resets) if anthropic else go_duration(resets)
@@ -210,6 +219,98 @@ def go_duration(micros: int) -> str:
 def rfc3339(moment: int) -> str:
     """Return a time (microseconds since the epoch) in RFC 3339, rounded up to whole seconds."""
     return datetime.fromtimestamp(-(-moment // SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_ENGINES_KEPT = 4
+_JOINED = f"{SEPARATOR}="
+_FIRST = itemgetter(0)
+
+
+class Receipts:
+    """Writes the fields of requests that were simply admitted, straight from their receipts.
+
+    They are those that `quota_fields` writes of the view of the decision, in one pass; what does
+    not change of the counters of the policy sets last seen is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Engine, tuple[_Counter | None, ...]] = {}
+
+    def fields(self, case: Case, dialect: Dialect, style: Style) -> list[Field] | None:
+        """Return the fields for a case in which nothing was found.
+
+        Nothing spilled in such a case. Whose a counter is follows from its rule alone, unless
+        something stands in for a missing fact of its key: None then.
+        """
+        known = self._known.get(case.engine) or self._seen(case.engine)
+        now, units, partition = case.now, style.units, style.partition
+        policies: list[str] = []
+        limits: list[tuple[float, str]] = []
+        tightest: dict[str, tuple[int, bytes, int | None]] = {}
+        for row in case.debits:
+            if row is None or (counter := known[row[0]]) is None:
+                continue
+            (stand, paces, _, unit, window, own, joins), words = counter
+            key = row[1]
+            if not key.startswith("=", IDENT_LENGTH) or (joins and key.count(_JOINED) != joins):
+                return None
+            if not own or (units is not None and unit not in units):
+                continue
+            receipt = tuple.__new__(Receipt, row)
+            quota, _, left, resets = stand(receipt, now, True)
+            if paces:
+                window = pace_window(receipt[2])
+            said = words.get((quota, window)) or counter.say(quota, window)
+            name, policy, most = said
+            stands = f"{name}{left if left <= LARGEST else LARGEST}"
+            if resets is not None:
+                stands = f"{stands};t={-(-resets // SECOND)}"
+            if partition is not None:
+                pk = _partition(key, partition)
+                policy, stands = policy + pk, stands + pk
+            policies.append(policy)
+            limits.append((left / (quota or 1), stands))
+            if unit not in tightest or left < tightest[unit][0]:
+                tightest[unit] = left, most, resets
+        fields: list[Field] = []
+        if limits and style.fields is not None:
+            fields.append((b"ratelimit-policy", ", ".join(policies).encode("ascii")))
+            limits.sort(key=_FIRST)
+            every = ", ".join([stands for _, stands in limits])
+            fields.append((b"ratelimit", every.encode("ascii")))
+        if style.vendor:
+            fields += _vendor_fields(dialect, tightest, now)
+        return fields
+
+    def _seen(self, engine: Engine) -> tuple[_Counter | None, ...]:
+        if len(self._known) >= _ENGINES_KEPT:
+            self._known = {}
+        counters = tuple(_counter(limit, part) for limit, part in engine.counters)
+        self._known[engine] = counters
+        return counters
+
+
+class _Counter(NamedTuple):
+    """A counter that may show, and how it is written, by its quota and its window.
+
+    That is what `RateLimit` says before the number, what `RateLimit-Policy` says, and the quota.
+    """
+
+    shown: Shown
+    words: dict[tuple[int, int | None], tuple[str, str, bytes]]
+
+    def say(self, quota: int, window: int | None) -> tuple[str, str, bytes]:
+        """Return how the counter is written with a quota and a window, and remember it."""
+        if len(self.words) >= _MOST_KEPT:
+            self.words.clear()
+        name, policy = _wording(self.shown.name, self.shown.unit, quota, window)
+        said = self.words[quota, window] = f"{name};r=", policy, b"%d" % quota
+        return said
+
+
+def _counter(limit: Limit, part: int) -> _Counter | None:
+    hidden = not limit.shown or limit.rule.mode is not _ENFORCE
+    return None if hidden else _Counter(shown_of(limit, part), {})
 
 
 EXPOSED = (
@@ -310,15 +411,10 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
     Only what the caller's own limits say shows; that less is served than was asked always does.
     """
     case = decision.case
-    fields: list[Field] = []
-    standings: Sequence[ShownLimit] | None = None
-    if case.simple:
-        # Nothing was found: its receipts tell all that may show.
-        shows = style.vendor or style.fields is not None
-        standings = style.receipts.standings(case) if shows else ()
-    if standings is not None:
-        fields = quota_fields(standings, addressee.dialect, style, case.now)
-    else:
+    # Where nothing was found, its receipts tell all that may show.
+    simple = case.looked is None and not case.found
+    fields = style.receipts.fields(case, addressee.dialect, style) if simple else None
+    if fields is None:
         reading = view_of(decision)
         fields = quota_fields(reading.standings, addressee.dialect, style, case.now)
         fields += _declared(decision, reading)
