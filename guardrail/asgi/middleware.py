@@ -267,6 +267,8 @@ class _Served(Served):
     """A request with the host: its messages pass, and at its end the decision is settled."""
 
     _ended = _replaced = False
+    _only_taken = False
+    """Whether pieces of the response are followed, and nothing else is done with them."""
     _renew: Callable[[], None] | None = None
     _timer: LeaseTimer | None = None
 
@@ -313,6 +315,12 @@ class _Served(Served):
 
     async def _pass_on(self, message: Message) -> None:
         kind = message["type"]
+        if self._only_taken and kind == "http.response.body" and message.get("more_body", False):
+            chunk = message.get("body", b"")
+            if chunk:
+                self.response.take(chunk)
+            await self._send(message)
+            return
         if self._replaced:
             return
         if kind == "http.response.body":
@@ -338,6 +346,7 @@ class _Served(Served):
                 await self._finish(failed=False, left=False)
                 return
             fields = self.response.started(message["status"], message.get("headers", ()))
+            self._only_taken = self.response.stripper is None and self._renew is None
             message = {**message, "headers": fields}
         await self._send(message)
         if self._ended:

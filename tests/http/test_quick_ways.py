@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from guardrail.http import request
 from guardrail.http.metering import Meter, UsageFormat
 from guardrail.http.metering.accumulator import Passed, Tally
+from guardrail.http.metering.chunks import AT_ONCE
 from guardrail.http.metering.meter import _ANSWERS
 from guardrail.http.metering.partial_json import Skim, read_whole
 from guardrail.http.metering.streams import Event, EventStream
@@ -311,6 +312,97 @@ def test_a_plain_chunk_of_a_stream_is_taken_in_like_any_document(kind):
 
         assert quick.figures == long.figures
         assert held(quick) == held(long)
+
+
+WORDS = st.sampled_from(
+    ["a", "a b", " ", "b ", " c", "\u00e9\u2003", "long" * 9, "data:x", "", None]
+)
+PIECE = st.fixed_dictionaries(
+    {
+        "object": st.just("chat.completion.chunk"),
+        "choices": st.lists(
+            st.fixed_dictionaries(
+                {"delta": st.fixed_dictionaries({"content": WORDS})},
+                optional={"finish_reason": st.just("stop"), "logprobs": st.none()},
+            ),
+            max_size=2,
+        ),
+    },
+    optional={"model": st.sampled_from(["small", "large", "", None, 7]), "usage": st.none()},
+)
+EVENT = st.one_of(
+    PIECE.map(lambda piece: json.dumps(piece).encode()),
+    st.tuples(st.sampled_from(SAYING), st.sampled_from(BESIDE)).map(
+        lambda both: json.dumps(
+            {"object": "chat.completion.chunk", "choices": both[0], **both[1]}
+        ).encode()
+    ),
+    st.sampled_from([b"[DONE]", b" [DONE]", b"", b"{", b"[]", b'[{"choices": []}]', b"\xff", b"7"]),
+)
+ENDING = st.sampled_from(
+    [b"\n\n"] * 12 + [b"\n", b"\r\n\r\n", b"\n\n\n", b"\n: c\n\n", b"", b"\n\nx\n"]
+)
+
+
+STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+def read_one_by_one(meter):
+    """Have a meter read each event of a stream as it comes."""
+    meter._backlog = None
+    return meter
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"data: "] * 9 + [b"data:"]), EVENT, ENDING), max_size=9),
+    st.lists(st.integers(0, 600), max_size=4),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=400)
+def test_events_read_together_come_to_the_same_as_one_by_one(events, cuts, reasons, feeds):
+    stream = b"".join(map(b"".join, events))
+    ends = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    units = ("images",) if feeds else ()
+    both = [
+        Meter(UsageFormat.OPENAI_CHAT, True, {"output_tokens": 50}, reasons=reasons, units=units)
+        for _ in range(2)
+    ]
+    for meter in both:
+        meter.start(200, STREAM)
+    together, apart = both[0], read_one_by_one(both[1])
+    for number, (start, end) in enumerate(pairwise(ends)):
+        together.feed(stream[start:end])
+        apart.feed(stream[start:end])
+        if number == 1:
+            assert together.usage() == apart.usage()
+
+    assert together.usage() == apart.usage()
+    assert held(together._now()) == held(apart._now())
+    assert (together.ended, together._read) == (apart.ended, apart._read)
+
+
+def test_a_stream_that_waits_is_read_before_it_grows_long(monkeypatch):
+    taken = []
+    monkeypatch.setattr(Tally, "take_plain", lambda _, texts, chunks, model: taken.append(chunks))
+    chunk = {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "a b"}}]}
+    event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    meter = Meter(UsageFormat.OPENAI_CHAT, True)
+    meter.start(200, STREAM)
+    for number in range(1000):
+        meter.feed(event[:20])
+        meter.feed(event[20:])
+        assert number - sum(taken) < AT_ONCE // len(event) + 2
+
+    assert sum(taken) > 800
+
+
+def test_an_event_without_an_end_is_not_held_however_long_it_is():
+    meter = Meter(UsageFormat.OPENAI_CHAT, True)
+    meter.start(200, STREAM)
+    for _ in range(200):
+        meter.feed(b'data: {"a": "' + b"x" * 1000)
+        assert sum(map(len, meter._backlog or ())) < 2 * AT_ONCE
 
 
 SETTINGS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 import msgspec
@@ -45,7 +45,8 @@ _GOING_ON = ("queued", "in_progress", "cancelling", _FOR_CLIENT)
 _RUN = "thread.run"
 _REASONING_BLOCKS = ("reasoning", "thinking", "redacted_thinking")
 _NO_EFFORT = (None, "none")
-_DONE = b"[DONE]"
+DONE = b"[DONE]"
+"""What ends a stream of OpenAI's kind."""
 _LONGEST_SHOWN = 1 << 16
 """How many characters of a text are kept that the next document may repeat."""
 _SILENT = (UsageFormat.OPENAI_EMBEDDINGS,)
@@ -119,6 +120,13 @@ class Passed:
     def take_piece(self, text: str) -> None:
         """Count a piece of a stream that is text and nothing else; of sound, the text is empty."""
         self.pieces += 1
+        self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self._count(text)
+
+    def take_pieces(self, texts: Sequence[str]) -> None:
+        """Count several such pieces, none of them empty, in order."""
+        text = "".join(texts)
+        self.pieces += len(texts)
         self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         self._count(text)
 
@@ -337,7 +345,7 @@ class Tally:
                 self.add_unread(event.size)
             return
         text = event.text
-        if text.strip() == _DONE:
+        if text.strip() == DONE:
             self.end()
             return
         try:
@@ -371,6 +379,14 @@ class Tally:
         if text:
             self.passed.take_piece(text)
         return True
+
+    def take_plain(self, texts: Sequence[str], chunks: int, model: str | None) -> None:
+        """Take in so many chunks that tell no more than a model, None for none, and these texts."""
+        self.documents += chunks
+        if model is not None:
+            self.model = model
+        if texts:
+            self.passed.take_pieces(texts)
 
     def tell(self, usage: Mapping[str, object]) -> None:
         """Take in a usage that the head of the response tells."""

@@ -11,6 +11,7 @@ import msgspec
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import Tally
+from guardrail.http.metering.chunks import AT_ONCE, events_of, take_events
 from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, predicted, read_whole
 from guardrail.http.metering.streams import (
     Decoder,
@@ -22,6 +23,7 @@ from guardrail.http.metering.texts import BYTES_PER_TOKEN, Unread
 from guardrail.http.metering.usage_formats import Figures, figures_of
 
 _NONE = UsageFormat.NONE
+_CHAT = UsageFormat.OPENAI_CHAT
 _MEDIA = UsageFormat.OPENAI_MEDIA
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
@@ -87,7 +89,8 @@ class Meter:
     """What one response used; feed it the bytes the host sends, cut anywhere.
 
     It does no I/O and holds a bounded part of the response: an event up to 64 KiB, a document up to
-    256 KiB, and of longer ones the members that tell.
+    256 KiB, and of longer ones the members that tell. What comes of a chat's stream waits, up to
+    16 KiB, and is read together.
     """
 
     # Most responses change few of these: an instance holds what is its own.
@@ -105,6 +108,8 @@ class Meter:
     _holds = False
     _held: bytes | None = None
     _told: _Whole | None = None
+    # What came of a chat's stream since it was read last.
+    _backlog: list[bytes] | None = None
     # The tally as if the response ended after so many bytes, as it was asked for last.
     _cut_at: tuple[int, Tally] | None = None
 
@@ -177,6 +182,8 @@ class Meter:
             self._trust = _NOTHING
         elif kind == b"text/event-stream":
             self._events = EventStream()
+            if self._format is _CHAT and self._decoder is None and not self._opaque:
+                self._backlog = []
         elif kind == _FRAMES:
             self._events = FrameStream()
         elif b"json" in kind:
@@ -192,7 +199,13 @@ class Meter:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
-        self.size += len(chunk)
+        size = self.size = self.size + len(chunk)
+        backlog = self._backlog
+        if backlog is not None:
+            backlog.append(bytes(chunk))
+            if size - self._read > AT_ONCE:
+                self._catch_up(backlog)
+            return
         if self._holds:
             if self._held is None and len(chunk) <= LONGEST_TEXT:
                 self._held = bytes(chunk)
@@ -208,6 +221,23 @@ class Meter:
                 self._take(piece)
         except UndecodableError:
             self._opaque = True
+
+    def _catch_up(self, backlog: list[bytes], *, ends: bool = False) -> None:
+        """Read what waits; an event that is cut waits on, unless the stream `ends` for now."""
+        data = b"".join(backlog)
+        backlog.clear()
+        if self._events is not None and self._events.between:
+            at = data.rfind(b"\n\n") + 2
+            texts = events_of(data[:at])
+            if texts is not None:
+                take_events(self._tally, texts)
+                self._read += at
+                data = data[at:]
+                if not ends:
+                    backlog.append(data)
+                    return
+        if data:
+            self._take(data)
 
     def _follow(self) -> None:
         """Take in what was held; what comes after it is taken in as it comes."""
@@ -455,6 +485,8 @@ class Meter:
         """
         if self._holds:
             self._follow()
+        if self._backlog:
+            self._catch_up(self._backlog, ends=True)
         cut = self._cut_at
         if cut is not None and cut[0] == self.size:
             return cut[1]
