@@ -28,6 +28,8 @@ _TEXTS = ("text", "srt", "vtt")
 _FORMAT = re.compile(rb'name="?response_format"?')
 _IS_TEXT = re.compile(rb"[^\r\n]{0,128}\r?\n(?:[^\r\n]{1,128}\r?\n){0,4}\r?\n(?:text|srt|vtt)\s")
 _MOST_FORMATS = 8
+_ASKING = frozenset({"background", "deferred", "echo", "response_format"})
+"""Members of a body that tell how its response is metered; few bodies have any."""
 BROKEN_OFF = Refusal(
     status=500,
     kind="server_error",
@@ -217,14 +219,17 @@ def _meter_of(decision: Decision, policies: PolicySet, asked: ParsedRequest) -> 
         # A host's own path may answer in a shape that we know.
         guessed = endpoint_of(asked.path).kind is Kind.UNKNOWN
         usage_format = UsageFormat.OPENAI_CHAT if guessed else usage_format
-    document = asked.document if isinstance(asked.document, dict) else {}
+    document: Mapping[str, object] = {}
+    if isinstance(asked.document, dict) and not _ASKING.isdisjoint(asked.document):
+        document = asked.document
     return Meter(
         usage_format,
         asked.facts.get("request.stream") is True,
         reserved,
         reasons=asked.facts.get("request.reasoning") is True,
-        background=True in (document.get("background"), document.get("deferred")),
-        echoes=document.get("echo") is True,
+        background=bool(document)
+        and True in (document.get("background"), document.get("deferred")),
+        echoes=bool(document) and document.get("echo") is True,
         units=policies.units,
         guessed=guessed,
         as_text=usage_format is _MEDIA and _wants_text(asked, document),

@@ -17,6 +17,7 @@ from guardrail.http.identity import (
     CredentialSource,
     credential_of,
 )
+from guardrail.http.identity.caller import SUBPROTOCOL_PREFIX
 from guardrail.signals.directory import Credential, Secret, credential_id
 
 HASH_KEY = b"k" * 32
@@ -173,3 +174,33 @@ def test_a_secret_is_not_pickled_or_copied():
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="a secret is not pickled"):
             leak(Secret(b"x"))
+
+
+@given(
+    st.sampled_from([b"Bearer ", b"bearer ", b"Bearer", b"Bearer\t", b" Bearer ", b"Basic ", b""]),
+    st.binary(max_size=6) | st.sampled_from([b"a,b", b"a, Bearer b", b" \x1f k \r", b"\x1c"]),
+    st.sampled_from([(), ("sk-other",)]),
+    st.sampled_from([b"", b"key=k"]),
+    st.sampled_from([("bearer",), ("bearer", "x-api-key"), ("bearer", "query", "subprotocol")]),
+)
+def test_a_credential_is_the_same_where_the_fields_are_known_by_name(
+    scheme, secret, others, query, places
+):
+    resolver = CallerResolver(hash_key=HASH_KEY, reads=CredentialSource.of(*places))
+    headers = [(b"authorization", scheme + secret)]
+    headers += [(b"x-api-key", other.encode()) for other in others]
+    protocols = [SUBPROTOCOL_PREFIX + other for other in others]
+
+    def found(**known):
+        try:
+            caller = resolver.read("192.0.2.1", headers, query, protocols, **known)
+        except AmbiguousCredentialError as problem:
+            return str(problem)
+        credential = caller.credential
+        return (
+            credential,
+            caller.facts,
+            credential and (credential.kind, credential.secret.reveal()),
+        )
+
+    assert found(named=dict(headers)) == found()

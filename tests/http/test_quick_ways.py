@@ -319,7 +319,6 @@ WORDS = st.sampled_from(
 )
 PIECE = st.fixed_dictionaries(
     {
-        "object": st.just("chat.completion.chunk"),
         "choices": st.lists(
             st.fixed_dictionaries(
                 {"delta": st.fixed_dictionaries({"content": WORDS})},
@@ -328,7 +327,11 @@ PIECE = st.fixed_dictionaries(
             max_size=2,
         ),
     },
-    optional={"model": st.sampled_from(["small", "large", "", None, 7]), "usage": st.none()},
+    optional={
+        "object": st.sampled_from(["chat.completion.chunk", None, "thread.run"]),
+        "model": st.sampled_from(["small", "large", "", None, 7]),
+        "usage": st.none(),
+    },
 )
 EVENT = st.one_of(
     PIECE.map(lambda piece: json.dumps(piece).encode()),
@@ -445,7 +448,7 @@ ROUND = st.sampled_from([0, 1, 5, 1 << 53, (1 << 53) - 1, -1, 1.0, 1.5, True, No
 TEXTS = st.text(max_size=4) | st.sampled_from(
     ["data:image/png;base64,AAAA", "iVBORw0KGgo" * 200, 'a"b\\', "\u00e9\u20ac\U0001f600", "x\n"]
 )
-PLAIN = {
+PLAIN: dict[str, st.SearchStrategy[object]] = {
     "model": st.sampled_from(
         ["small", "org/m-1.5", "a,b", "a:b", "x@y", "@preset/x", "", "a b", "m" * 257, 7, None]
     ),

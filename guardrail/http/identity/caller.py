@@ -47,6 +47,7 @@ _HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
 )
 _JOINED = re.compile(rb",[ \t]*+(?=bearer[ \t])", re.IGNORECASE)
 _BEARER = CredentialKind.BEARER
+_USUAL, _BEGINS = frozenset({b"authorization"}), b"Bearer "
 
 
 class AmbiguousCredentialError(GuardrailError):
@@ -149,6 +150,13 @@ def _carried(headers: Headers, reads: CredentialSource) -> list[tuple[bytes, Cre
             if len(parts) == 2 and parts[0].lower() == b"bearer":
                 found.append((parts[1], kind))
     return found
+
+
+def _usual_secret(value: bytes) -> bytes:
+    """Return what a field carries that is written as nearly all are; of others, nothing."""
+    if b"," in value or not value.startswith(_BEGINS):
+        return b""
+    return value[len(_BEGINS) :].strip(TRIMMED)
 
 
 def _parameters(query: bytes, name: bytes) -> Iterator[bytes]:
@@ -330,19 +338,28 @@ class CallerResolver:
                 self._peers[peer] = address, shown
             if address.note is not None and len(self._notes) < _MOST_NOTES:
                 self._notes.setdefault(address.note)
+        origin, secret = address.ip or address.hop, b""
         if named is not None:
             # Of hundreds of fields a few at most are read.
             sent = self.reads.wanted.keys() & named.keys()
-            if len(sent) < 2:  # the order of several tells
+            if sent == _USUAL and not (query or subprotocols):
+                secret = _usual_secret(named[b"authorization"])
+            if not secret and len(sent) < 2:  # the order of several tells
                 headers = [(name, named[name]) for name in sent]
-        credential = credential_of(
-            headers,
-            query,
-            subprotocols,
-            reads=self.reads,
-            hash_key=self._hash_key,
-            origin=address.ip or address.hop,
-        )
+        if secret:
+            key = self._hash_key
+            credential: Credential | None = Credential(
+                credential_id(secret, key), _BEARER, Secret(secret), origin
+            )
+        else:
+            credential = credential_of(
+                headers,
+                query,
+                subprotocols,
+                reads=self.reads,
+                hash_key=self._hash_key,
+                origin=origin,
+            )
         facts = shown if credential is None else {**shown, "credential.id": credential.id}
         return Caller(address, credential, facts, connection)
 

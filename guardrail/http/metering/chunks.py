@@ -35,8 +35,8 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A chunk that says something, or nothing, and has no member that may tell anything else."""
 
-    object: Literal["chat.completion.chunk"]
     choices: Annotated[list[_Choice], msgspec.Meta(max_length=1)]
+    object: Literal["chat.completion.chunk"] | None = None
     model: str | None = None
     usage: None = None
     created: Any = None

@@ -12,7 +12,15 @@ import msgspec
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import Tally
 from guardrail.http.metering.chunks import AT_ONCE, events_of, take_events
-from guardrail.http.metering.partial_json import LONGEST_TEXT, Skim, items_of, predicted, read_whole
+from guardrail.http.metering.partial_json import (
+    LONGEST_TEXT,
+    WANTED,
+    WHOLE_ENDS,
+    Skim,
+    items_of,
+    predicted,
+    read_whole,
+)
 from guardrail.http.metering.streams import (
     Decoder,
     EventStream,
@@ -74,7 +82,7 @@ _ANSWERS: Mapping[UsageFormat, tuple[str, str]] = {
     UsageFormat.ANTHROPIC: ("type", "message"),
 }
 """What a whole answer says that it is."""
-_TELLING = frozenset({"id", "model", "usage", "object", "type"})
+_TELLING_MORE = frozenset(path[0] for path in WANTED) - {"id", "model", "usage", "object", "type"}
 _JSON = b"application/json"
 
 
@@ -258,10 +266,12 @@ class Meter:
         return self._told
 
     def _told_by(self, body: bytes) -> _Whole | None:
-        kept = read_whole(body) or {}
+        document = _decoded(body) if body.endswith(WHOLE_ENDS) else None
+        if document is None or not _TELLING_MORE.isdisjoint(document):
+            return None
         name, said = _ANSWERS[self._format]
-        usage, model = kept.get("usage"), kept.get("model")
-        if kept.get(name) != said or not kept.keys() <= _TELLING or not isinstance(usage, dict):
+        usage, model = document.get("usage"), document.get("model")
+        if document.get(name) != said or not isinstance(usage, dict):
             return None
         if None in usage.values():
             usage = {name: amount for name, amount in usage.items() if amount is not None}

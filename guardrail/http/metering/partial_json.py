@@ -37,6 +37,9 @@ LONGEST_TEXT = 1 << 18
 LONGEST_WHOLE = 1 << 20
 """How many bytes an object may have to be read at once, where it comes in one piece."""
 
+WHOLE_ENDS = (b"}", b"}\n")
+"""How an object ends that may be read at once."""
+
 _PARENTS = frozenset(path[:-1] for path in WANTED)
 _LONGEST_KEY = 32
 _BLANK = re.compile(rb"[ \t\r\n]*+")
@@ -109,7 +112,7 @@ def read_whole(data: bytes) -> Kept | None:
 
     It is read at a fraction of what following it costs; null stands for nothing here.
     """
-    if len(data) > LONGEST_WHOLE or not data.endswith((b"}", b"}\n")):
+    if len(data) > LONGEST_WHOLE or not data.endswith(WHOLE_ENDS):
         return None
     try:
         kept: Kept = msgspec.to_builtins(_TOP.decode(data))
